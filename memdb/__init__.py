@@ -1,0 +1,43 @@
+"""memdb: which training examples a model memorized, and which made it get a test example right.
+
+A store keeps the raw results of models trained on random subsets; questions are answered from them.
+
+    >>> import memdb
+    >>> db = memdb.init("digits.zarr", dataset="digits")  # doctest: +SKIP
+    >>> db.train(add=300)  # doctest: +SKIP
+    >>> db.top_influence(test_id=42).df()  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from memdb.errors import MemdbError
+
+if TYPE_CHECKING:
+    from memdb.database import Database, init, open  # noqa: A004
+    from memdb.datasets import Dataset
+    from memdb.recipes.protocol import Recipe, Run
+    from memdb.training import TrainingStatus
+
+__version__ = version("memdb")
+__all__ = ["Database", "Dataset", "MemdbError", "Recipe", "Run", "TrainingStatus", "init", "open"]
+
+_HOMES = {
+    "Database": "memdb.database",
+    "Dataset": "memdb.datasets",
+    "Recipe": "memdb.recipes.protocol",
+    "Run": "memdb.recipes.protocol",
+    "TrainingStatus": "memdb.training",
+    "init": "memdb.database",
+    "open": "memdb.database",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``memdb --help`` starts at once."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'memdb' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

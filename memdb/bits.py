@@ -1,0 +1,70 @@
+"""Bits packed along the model axis, little bit order: bit k of a row is model k; padding bits are 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Packed = NDArray[np.uint8]  # [examples, ceil(models / 8)]
+
+
+def n_bytes(n_models: int) -> int:
+    """Return the bytes that one example's history over so many models takes."""
+    return -(-n_models // 8)
+
+
+def pack(values: NDArray[np.bool_]) -> Packed:
+    """Pack bool [models, examples] into uint8 [examples, ceil(models / 8)]."""
+    return np.packbits(values.T, axis=1, bitorder="little")
+
+
+def unpack(packed: Packed, n_models: int) -> NDArray[np.bool_]:
+    """Unpack uint8 [examples, ceil(models / 8)] into bool [models, examples]."""
+    return np.unpackbits(packed, axis=1, count=n_models, bitorder="little").T.astype(np.bool_)
+
+
+def selection(keep: Sequence[bool]) -> Packed:
+    """Pack one flag a model into a row of bits to AND with, uint8 [ceil(models / 8)]."""
+    return np.packbits(np.asarray(keep, dtype=np.bool_), bitorder="little")
+
+
+def concatenate(parts: Sequence[tuple[Packed, int]], n_examples: int) -> Packed:
+    """Join packed parts, each with its number of models, along the model axis without gaps."""
+    n_models = sum(count for _, count in parts)
+    joined = np.zeros((n_examples, n_bytes(n_models)), dtype=np.uint8)
+    start = 0
+    for packed, count in parts:
+        byte, shift = divmod(start, 8)
+        width = packed.shape[1]
+        if shift == 0:
+            joined[:, byte : byte + width] |= packed
+        else:
+            joined[:, byte : byte + width] |= packed << shift
+            carried = min(width, joined.shape[1] - byte - 1)  # the last byte's carry may be padding only
+            joined[:, byte + 1 : byte + 1 + carried] |= packed[:, :carried] >> (8 - shift)
+        start += count
+    return joined
+
+
+def words(packed: Packed) -> NDArray[np.uint64]:
+    """View rows as uint64 [examples, ceil(models / 64)], zero-padded: what popcounts run fastest on."""
+    rows, width = packed.shape
+    padded_width = -(-width // 8) * 8
+    if padded_width != width or not packed.flags.c_contiguous:
+        padded = np.zeros((rows, padded_width), dtype=np.uint8)
+        padded[:, :width] = packed
+        packed = padded
+    return packed.view(np.uint64)
+
+
+def count(packed_words: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """Count the ones of each row, int32 [examples]."""
+    counts: NDArray[np.int32] = np.bitwise_count(packed_words).sum(axis=-1, dtype=np.int32)
+    return counts
+
+
+def count_and(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """Count the models that have a one in both rows, row by row (one of the two may be a single row)."""
+    return count(left & right)

@@ -1,0 +1,70 @@
+"""The command line's frame: the application, and the one place where errors become messages."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from memdb.errors import MemdbError
+from memdb.render.tables import clean, console
+
+INTERRUPTED = 130  # what shells expect after Ctrl-C
+
+app = typer.Typer(
+    name="memdb",
+    help="Which training examples did a model memorize, and which made it get a test example right?\n\n"
+    "A store keeps what models trained on random subsets predicted; questions are answered from it, with "
+    "intervals that tighten as models are added.\n\n"
+    "Start with `memdb demo`.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"memdb {version('memdb')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+def say(*lines: str) -> None:
+    """Print a remark to stderr: stdout is for answers."""
+    for line in lines:
+        console(stderr=True).print(line, soft_wrap=True)
+
+
+def run() -> NoReturn:
+    """Run a command line. Exit 0: done; 1: refused or failed, with one line that says why; 2: wrong usage."""
+    try:
+        app()
+    except MemdbError as error:
+        if os.environ.get("MEMDB_TRACEBACK"):
+            raise
+        text = f"{error}. {error.hint[:1].upper()}{error.hint[1:]}." if error.hint else f"{error}."
+        say(f"Error: {clean(' '.join(text.split()))}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("Interrupted; nothing was changed.")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)

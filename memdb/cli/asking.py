@@ -1,0 +1,198 @@
+"""Commands that ask: info, top-memorized, top-influence, score, sql."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from memdb.cli import showing
+from memdb.cli.app import app
+from memdb.cli.options import (
+    FormatOption,
+    KOption,
+    LevelOption,
+    NamedIntervalOption,
+    OutputOption,
+    RankedIntervalOption,
+    StoreOption,
+    TargetIdOption,
+    TargetKeyOption,
+    TestIdOption,
+    TestKeyOption,
+    TrainIdOption,
+    TrainKeyOption,
+    located,
+)
+from memdb.cli.showing import Way
+
+if TYPE_CHECKING:
+    from memdb.database import Database
+
+
+def _open(store: str | None) -> Database:
+    from memdb import database
+
+    return database.open(located(store))
+
+
+@app.command()
+def info(
+    store: StoreOption = None,
+    level: LevelOption = 0.95,
+    interval: NamedIntervalOption = "anytime",
+    format: FormatOption = "table",
+    output: OutputOption = None,
+) -> None:
+    """Say what is in a store, how well its models do and how tight its intervals are."""
+    way = Way(format, output, level, interval)
+    db = _open(store)
+    showing.info(db, db.info(level=level, interval=interval), way)
+
+
+@app.command()
+def top_memorized(
+    k: KOption = 20,
+    class_name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--class", metavar="NAME", help="Only this class, by name or number."),
+    ] = None,
+    store: StoreOption = None,
+    level: LevelOption = 0.95,
+    interval: RankedIntervalOption = "selected",
+    format: FormatOption = "table",
+    output: OutputOption = None,
+) -> None:
+    """List the training examples that the models get right only if they saw them.
+
+    \b
+    memorization(i) = P[correct on i | i in the subset] - P[correct on i | i held out]
+    """  # noqa: D301
+    way = Way(format, output, level, interval)
+    db = _open(store)
+    rows = db.top_memorized(k, class_name=class_name, level=level, interval=interval)
+    showing.memorized(db, rows, way, class_name)
+
+
+@app.command()
+def top_influence(
+    test_id: TestIdOption = None,
+    test_key: TestKeyOption = None,
+    train_id: TrainIdOption = None,
+    train_key: TrainKeyOption = None,
+    target_id: TargetIdOption = None,
+    target_key: TargetKeyOption = None,
+    k: KOption = 20,
+    direction: Annotated[
+        str, typer.Option("--direction", metavar="WAY", help="helps, hurts, or both by absolute value.")
+    ] = "helps",
+    same_class: Annotated[
+        bool, typer.Option("--same-class", help="Only pairs that share their label.")
+    ] = False,
+    store: StoreOption = None,
+    level: LevelOption = 0.95,
+    interval: RankedIntervalOption = "selected",
+    format: FormatOption = "table",
+    output: OutputOption = None,
+) -> None:
+    """List the strongest influences on, or of, one example.
+
+    \b
+    influence(i, z) = P[correct on z | i in the subset] - P[correct on z | i held out]
+    \b
+    --test-id    the training examples that made models get this test example right
+    --train-id   the test examples that this training example helps
+    --target-id  the training examples that made models get this training example right
+    \b
+    memdb top-influence --test-id 42
+    memdb top-influence --train-id 7 --direction both --format json
+    """  # noqa: D301
+    way = Way(format, output, level, interval)
+    db = _open(store)
+    rows = db.top_influence(
+        test_id=test_id,
+        test_key=test_key,
+        train_id=train_id,
+        train_key=train_key,
+        target_id=target_id,
+        target_key=target_key,
+        k=k,
+        direction=direction,
+        same_class=same_class,
+        level=level,
+        interval=interval,
+    )
+    of_train = train_id is not None or train_key is not None
+    of_target = target_id is not None or target_key is not None
+    showing.influences(db, rows, way, "train_id" if of_train else "target_id" if of_target else "test_id")
+
+
+@app.command()
+def score(
+    train_id: TrainIdOption = None,
+    train_key: TrainKeyOption = None,
+    test_id: TestIdOption = None,
+    test_key: TestKeyOption = None,
+    target_id: TargetIdOption = None,
+    target_key: TargetKeyOption = None,
+    store: StoreOption = None,
+    level: LevelOption = 0.95,
+    interval: NamedIntervalOption = "anytime",
+    format: FormatOption = "table",
+    output: OutputOption = None,
+) -> None:
+    """Show one score with everything behind it: a memorization, or the influence on one example.
+
+    \b
+    memdb score --train-id 7
+    memdb score --train-id 7 --test-id 42
+    """  # noqa: D301
+    way = Way(format, output, level, interval)
+    db = _open(store)
+    rows = db.score(
+        train_id,
+        train_key=train_key,
+        test_id=test_id,
+        test_key=test_key,
+        target_id=target_id,
+        target_key=target_key,
+        level=level,
+        interval=interval,
+    )
+    showing.score(db, rows, way)
+
+
+@app.command()
+def sql(
+    statement: Annotated[
+        str, typer.Argument(metavar="STATEMENT", help="One SQL statement, as DuckDB takes it.")
+    ],
+    k: Annotated[int | None, typer.Option("-k", metavar="N", help="Rows to show; all if not given.")] = None,
+    max_pairs: Annotated[
+        int,
+        typer.Option("--max-pairs", metavar="N", help="Stop a statement that counts more pairs than this."),
+    ] = 100_000_000,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="Stop a statement that runs longer.")
+    ] = 600.0,
+    store: StoreOption = None,
+    level: LevelOption = 0.95,
+    interval: NamedIntervalOption = "anytime",
+    format: FormatOption = "table",
+    output: OutputOption = None,
+) -> None:
+    """Ask in SQL, over the relations of the store; files, network and settings are out of reach.
+
+    Relations: models, train_examples, test_examples, memorization, influence, train_influence, and
+    influence_of([ids]) for several test examples. Pairs are counted when a filter on ids asks for them.
+
+    \b
+    memdb sql "SELECT * FROM influence WHERE test_id = 42 ORDER BY influence DESC LIMIT 20"
+    memdb sql "SELECT class_name, avg(memorization) FROM memorization
+               JOIN train_examples ON id = train_id GROUP BY ALL ORDER BY 2 DESC"
+    memdb sql "DESCRIBE influence"
+    """  # noqa: D301
+    way = Way(format, output, level, interval)
+    db = _open(store)
+    rows = db.sql(statement, level=level, interval=interval, max_pairs=max_pairs, timeout=timeout)
+    showing.rows(db, rows if k is None else rows.limit(showing.require_k(k)), way)

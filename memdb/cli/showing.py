@@ -1,0 +1,211 @@
+"""From rows to what a command prints, in the format that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from memdb import layout
+from memdb.cli.app import say
+from memdb.errors import InvalidInput
+from memdb.render import tables
+from memdb.render.answer import Answer, require_format, require_suffix
+from memdb.render.tables import clean, console, number
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyRelation
+    from rich.table import Table
+
+    from memdb.database import Database
+
+OUTCOME = "correct"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How an answer is wanted; what cannot be is refused before the store is opened."""
+
+    format: str
+    output: Path | None
+    level: float
+    interval: str
+
+    def __post_init__(self) -> None:
+        require_format(self.format)
+        if self.output is not None:
+            require_suffix(self.output)
+
+
+def answer_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
+    """Return rows with what the JSON document says about them."""
+    facts = {
+        "store": db.url,
+        "snapshot": None,  # format 1 numbers snapshots when it compacts; until then the hash is the identity
+        "models_sha256": db.models_sha256,
+        "n_models": db.n_models,
+        "level": way.level,
+        "interval": way.interval,
+        "outcome": OUTCOME,
+    }
+    return Answer(rows.to_arrow_table(), facts)
+
+
+def emit(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> None:
+    """Print an answer, or write it to the file that was named."""
+    if way.output is not None:
+        answer.write(way.output)
+        say(f"Wrote {answer.table.num_rows:,} rows to {way.output}.")
+    elif way.format == "table":
+        console().print(table(answer))
+    else:
+        typer.echo(answer.text(way.format), nl=False)
+
+
+def memorized(db: Database, rows: DuckDBPyRelation, way: Way, class_name: str | None) -> None:
+    """Print the most memorized examples."""
+    names = db.relations.examples[layout.TRAIN].class_names
+    of = f" of class {clean(class_name)}" if class_name else ""
+    title = f"Most memorized training examples{of} \u00b7 {facts_line(db)}"
+    columns = {"train_id": "train", "label": "class"}
+    answer = answer_of(db, rows, way)
+    emit(answer, way, lambda a: tables.ranked(a, title, columns, names))
+    remark_if_noise(answer, "memorization")
+
+
+def influences(db: Database, rows: DuckDBPyRelation, way: Way, fixed: str) -> None:
+    """Print the strongest influences with one side fixed."""
+    answer = answer_of(db, rows, way)
+    names = db.relations.examples[layout.TRAIN].class_names
+    first = next(answer.rows(), None)
+    columns = {"train_id": "train", "train_label": "class"}
+    if fixed == "train_id":
+        columns = {"test_id": "test", "test_label": "class"}
+    title = f"Influence \u00b7 {facts_line(db)}"
+    if first is not None:
+        label = {"train_id": "train_label", "test_id": "test_label", "target_id": "target_label"}[fixed]
+        kind = "of training" if fixed == "train_id" else "on test" if fixed == "test_id" else "on training"
+        shown = tables.class_label(first[label], names)
+        title = f"Influence {kind} example {first[fixed]} (class {shown}) \u00b7 {facts_line(db)}"
+    emit(answer, way, lambda a: tables.ranked(a, title, columns, names))
+    remark_if_noise(answer, "influence")
+
+
+def score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
+    """Print one score with everything behind it."""
+    answer = answer_of(db, rows, way)
+
+    def table(shown: Answer) -> Table:
+        row = next(shown.rows())
+        name = "influence" if "influence" in row else "memorization"
+        lines: dict[str, object] = {name: number(row[name], "+")}
+        lines[f"{way.level * 100:g} % {way.interval}"] = tables.interval(row)
+        for other in ("anytime", "fixed"):
+            if other != way.interval:
+                lines[f"{way.level * 100:g} % {other}"] = tables.interval(_again(db, row, other, way.level))
+        lines["right when in"] = _rate(row["k_in"], row["n_in"])
+        lines["right when out"] = _rate(row["k_out"], row["n_out"])
+        if name == "influence":
+            lines["memorization"] = f"{number(row['memorization'])} (of training example {row['train_id']})"
+            lines["same class"] = "yes" if row["same_class"] else "no"
+        lines["outcome"] = f"{OUTCOME}, over {db.n_models} models"
+        return tables.facts(lines, _named(db, row))
+
+    emit(answer, way, table)
+    row = next(answer.rows(), None)
+    if row is not None and row["lo"] is None:
+        say("No score: the example was in every subset or in none so far. Add models with `memdb train`.")
+
+
+def info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
+    """Print what is in a store."""
+
+    def table(answer: Answer) -> Table:
+        row = next(answer.rows())
+        lines: dict[str, object] = {
+            "data set": f"{row['dataset']}: {row['n_train']:,} training and {row['n_test']:,} test examples, "
+            f"{row['n_classes']} classes",
+            "recipe": str(db.store.manifest.recipe),
+            "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
+            "outcomes": row["outcomes"],
+            "models": f"{row['n_models']:,} in {row['n_segments']:,} segments",
+            "created": row["created_at"],
+            "store id": row["store_id"],
+        }
+        if row["n_repeats"]:
+            lines["models"] = f"{lines['models']}; {row['n_repeats']} committed twice, counted once"
+        if row["n_diverged"]:
+            lines["diverged"] = f"{row['n_diverged']:,} models, counted like all others"
+        if row["n_models"]:
+            lines["accuracy"] = (
+                f"{number(row['train_accuracy'])} in, {number(row['out_accuracy'])} held out, "
+                f"{number(row['test_accuracy'])} test"
+            )
+            lines["seconds a model"] = f"{row['seconds_per_model']:.3g}"
+            lines["memorized"] = (
+                f"{row['n_memorized_25']:,} examples at 0.25 or more, "
+                f"{row['n_memorized_50']:,} at 0.5 or more"
+            )
+            lines["half-width"] = (
+                f"{number(row['mean_half_width'])}, mean of the {way.level * 100:g} % {way.interval} "
+                f"intervals of {row['n_scored']:,} memorization scores"
+            )
+        return tables.facts(lines, clean(db.url))
+
+    emit(answer_of(db, rows, way), way, table)
+
+
+def rows(db: Database, found: DuckDBPyRelation, way: Way) -> None:
+    """Print the rows of a user's statement."""
+    emit(answer_of(db, found, way), way, tables.plain)
+
+
+def facts_line(db: Database) -> str:
+    """Return what a table's title says of the numbers in it."""
+    return f"{db.n_models:,} models \u00b7 outcome {OUTCOME}"
+
+
+def remark_if_noise(answer: Answer, score: str) -> None:
+    """Say so when none of the rows can be told from 0."""
+    shown = [row for row in answer.rows() if row["lo"] is not None]
+    if shown and not any(row["lo"] > 0 or row["hi"] < 0 for row in shown):
+        say(
+            f"None of these can be told from 0 yet: every interval holds it. More models tell a {score} of "
+            "this size from chance; `memdb train` adds them."
+        )
+
+
+def require_k(k: int) -> int:
+    """Refuse a list of no rows."""
+    if k < 1:
+        raise InvalidInput(f"-k {k} is not a number from 1", hint="use e.g. -k 20")
+    return k
+
+
+def _rate(k: int, n: int) -> str:
+    return f"{k:,} of {n:,}" + (f" = {k / n:.3f}" if n else "")
+
+
+def _again(db: Database, row: Mapping[str, Any], interval: str, level: float) -> dict[str, Any]:
+    ids: dict[str, Any] = {name: row[name] for name in ("test_id", "target_id") if name in row}
+    found = db.score(row["train_id"], **ids, interval=interval, level=level)
+    return next(Answer(found.to_arrow_table(), {}).rows())
+
+
+def _named(db: Database, row: Mapping[str, Any]) -> str:
+    train = db.relations.examples[layout.TRAIN]
+    parts = [_example("training", row["train_id"], train)]
+    if "test_id" in row:
+        parts.append(_example("test", row["test_id"], db.relations.examples[layout.TEST]))
+    if "target_id" in row:
+        parts.append(_example("training", row["target_id"], train))
+    return " on ".join(parts)
+
+
+def _example(kind: str, row: int, examples: Any) -> str:
+    label = tables.class_label(int(examples.labels[row]), examples.class_names)
+    key = clean(examples.keys[row])
+    return f"{kind} example {row} (class {label}{'' if key == str(row) else f', {key}'})"

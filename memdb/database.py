@@ -1,0 +1,375 @@
+"""The Python face: a store and its verbs, which are the command line's."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Self
+
+from memdb import datasets, layout, recipes, subsets
+from memdb.errors import InvalidInput
+from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, Manifest
+from memdb.query import questions
+from memdb.query.connection import MAX_PAIRS, Relations
+from memdb.query.questions import SIDES, IntervalChoice
+from memdb.query.results import present
+from memdb.store import Snapshot, Store, exists, open_storage
+from memdb.train import require_positive
+from memdb.training import Plan, TrainingStatus, carry_out
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from duckdb import DuckDBPyRelation
+
+IN_MEMORY = "in-memory"
+KEPT = {"correct": CORRECT, "logit_confidence": LOGIT_CONFIDENCE}
+
+
+def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
+    url: str = "memdb.zarr",
+    dataset: str | datasets.Dataset = "digits",
+    recipe: str | Any = "mlp",
+    *,
+    data_root: str | None = None,
+    download: bool = False,
+    recipe_options: Mapping[str, Any] | None = None,
+    recipe_version: str | None = None,
+    subset_fraction: float = 0.7,
+    outcomes: Sequence[str] = ("correct", "logit_confidence"),
+    seed: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Database:
+    """Create a store of a data set and a recipe, without models.
+
+    Args:
+        url: a path, or a URL that fsspec can write to.
+        dataset: a built-in name, ``package.module:attribute``, or a `Dataset` of your own.
+        recipe: a built-in name, ``package.module:attribute``, or anything that fits `Recipe`.
+        data_root: the folder that holds the data, where the data set needs one. It is not stored.
+        download: let torchvision fetch what is missing.
+        recipe_options: by name; what is left out gets its default.
+        recipe_version: for a recipe that has none of its own.
+        subset_fraction: share of the training set in a subset.
+        outcomes: what to keep of predictions; ``correct`` always.
+        seed: of all subset masks; random where not given.
+        storage_options: for the fsspec driver.
+
+    Raises:
+        AlreadyExists: something is at this URL.
+        InvalidInput: unknown names, options or values.
+        NotFound: the data is not in ``data_root``.
+    """
+    kept = {name: KEPT[name] for name in _require_outcomes(outcomes)}
+    if not 0 <= (seed := secrets.randbits(63) if seed is None else seed) < 2**64:
+        raise InvalidInput(f"the seed {seed} is out of range", hint="use one from 0 to 2**64 - 1")
+    if not 0 < subset_fraction < 1:
+        subsets.subset_size(2, subset_fraction)
+    name = dataset if isinstance(dataset, str) else IN_MEMORY
+    bound = (
+        recipes.resolve(recipe, recipe_options or {}, recipe_version, name)
+        if isinstance(recipe, str)
+        else recipes.bind(recipe, options=recipe_options, version=recipe_version)
+    )
+    storage = open_storage(url, storage_options)
+    if not exists(storage):  # if it does, `Store.create` says so without waiting for the data
+        data = datasets.load(dataset, data_root, download=download) if isinstance(dataset, str) else dataset
+        subsets.subset_size(len(data.train), subset_fraction)
+        tables = data.tables
+    else:
+        data, tables = None, {}
+    manifest = Manifest(
+        store_id=secrets.token_hex(16),
+        seed=seed,
+        dataset=name,
+        sets=tuple(table.info(name) for name, table in tables.items()),
+        outcomes=tuple(kept.values()),
+        recipe=bound.info,
+        subset_scheme="exact",
+        subset_fraction=float(subset_fraction),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        memdb_version=version("memdb"),
+    )
+    return Database(Store.create(url, manifest, tables, storage_options), data, bound)
+
+
+def open(url: str = "memdb.zarr", *, storage_options: Mapping[str, Any] | None = None) -> Database:  # noqa: A001
+    """Open the store at a path or URL.
+
+    Raises:
+        NotFound: nothing is there.
+        WrongFormat: something else is there, or a store of a newer memdb.
+        StorageFailed: the storage did not answer.
+    """
+    return Database(Store.open(url, storage_options))
+
+
+class Database:
+    """A store and what one can ask of it. Answers are of the models that were there when it was opened.
+
+    Every question returns a DuckDB relation whose rows are already computed: ``.df()``, ``.arrow()``,
+    ``.pl()``, ``.fetchall()``. Scores come with an interval of the kind and level asked for and the counts
+    behind it; they are NULL where an example was never in, or never out of, a subset.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        dataset: datasets.Dataset | None = None,
+        recipe: recipes.BoundRecipe | None = None,
+    ) -> None:
+        self.store = store
+        self._dataset = dataset
+        self._recipe = recipe
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+        return self.store.url
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The models that answers are of."""
+        return self.store.snapshot()
+
+    @cached_property
+    def relations(self) -> Relations:
+        """The snapshot as DuckDB relations."""
+        return Relations(self.snapshot)
+
+    @property
+    def n_models(self) -> int:
+        """How many models answers are of."""
+        return self.snapshot.n_models
+
+    @property
+    def models_sha256(self) -> str:
+        """Hash over the sorted ids of these models: equal hashes, equal answers."""
+        return self.snapshot.models_sha256
+
+    def refresh(self) -> None:
+        """Take in the models that were committed since."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the DuckDB connection; the next question opens another."""
+        if "relations" in self.__dict__:
+            self.relations.close()
+        self.__dict__.pop("relations", None)
+        self.__dict__.pop("snapshot", None)
+
+    def info(self, *, level: float = 0.95, interval: str = "anytime") -> DuckDBPyRelation:
+        """Return one row about the store: data, recipe, models, accuracies, how tight its intervals are."""
+        return present(questions.info(self.relations, IntervalChoice(interval, level)))
+
+    def top_memorized(
+        self, k: int = 20, *, class_name: str | None = None, level: float = 0.95, interval: str = "selected"
+    ) -> DuckDBPyRelation:
+        """Return the k most memorized training examples (Feldman and Zhang 2020, equation 1).
+
+        Raises:
+            NotEnoughModels: the store has no models yet.
+            InvalidInput: a class, k, level or interval that cannot be.
+        """
+        choice = IntervalChoice(interval, level)
+        return present(questions.top_memorized(self.relations, k, class_name, choice))
+
+    def top_influence(  # noqa: PLR0913 - one of six ways to name the fixed example, and the list's options
+        self,
+        *,
+        test_id: int | None = None,
+        test_key: str | None = None,
+        train_id: int | None = None,
+        train_key: str | None = None,
+        target_id: int | None = None,
+        target_key: str | None = None,
+        k: int = 20,
+        direction: str = "helps",
+        same_class: bool = False,
+        level: float = 0.95,
+        interval: str = "selected",
+    ) -> DuckDBPyRelation:
+        """Return the k strongest influences (Feldman and Zhang 2020, equation 2) with one side fixed.
+
+        ``test_id``: the training examples that most influence it. ``train_id``: the test examples that it
+        influences most. ``target_id``: the training examples that most influence this training example.
+        ``direction`` is ``helps``, ``hurts`` or ``both`` (by absolute value).
+
+        Raises:
+            NotEnoughModels: the store has no models yet.
+            InvalidInput: not exactly one example named, or a value that cannot be.
+            NotFound: no example has that key.
+        """
+        given = {
+            "test_id": (test_id, test_key),
+            "train_id": (train_id, train_key),
+            "target_id": (target_id, target_key),
+        }
+        column, row = self._one_of(given)
+        filters = {"direction": direction, "same_class": same_class}
+        choice = IntervalChoice(interval, level)
+        return present(questions.top_influence(self.relations, SIDES[column], row, k, filters, choice))
+
+    def score(  # noqa: PLR0913 - six ways to name two examples
+        self,
+        train_id: int | None = None,
+        *,
+        train_key: str | None = None,
+        test_id: int | None = None,
+        test_key: str | None = None,
+        target_id: int | None = None,
+        target_key: str | None = None,
+        level: float = 0.95,
+        interval: str = "anytime",
+    ) -> DuckDBPyRelation:
+        """Return the memorization of a training example, or its influence on a test or training example.
+
+        Raises:
+            NotEnoughModels: the store has no models yet.
+            InvalidInput: examples not named once each, or a value that cannot be.
+            NotFound: no example has that key.
+        """
+        _, train = self._one_of({"train_id": (train_id, train_key)})
+        targets = {"test_id": (test_id, test_key), "target_id": (target_id, target_key)}
+        named = any(value is not None for pair in targets.values() for value in pair)
+        target = self._one_of(targets) if named else None
+        return present(questions.score(self.relations, train, target, IntervalChoice(interval, level)))
+
+    def sql(
+        self,
+        statement: str,
+        *,
+        level: float = 0.95,
+        interval: str = "anytime",
+        max_pairs: int = MAX_PAIRS,
+        timeout: float = questions.TIMEOUT_SECONDS,
+    ) -> DuckDBPyRelation:
+        """Run one SQL statement over the relations, without access to files, network or settings.
+
+        Raises:
+            InvalidInput: SQL that cannot run, that looks at too many pairs, or takes too long (seconds).
+        """
+        choice = IntervalChoice(interval, level)
+        table = questions.sql(self.relations, statement, choice, max_pairs=max_pairs, timeout=timeout)
+        return present(table)
+
+    def train(  # noqa: PLR0913 - what, on what, how, and who watches; all have defaults
+        self,
+        add: int | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        dataset: datasets.Dataset | None = None,
+        recipe: Any = None,
+        data_root: str | None = None,
+        device: str = "auto",
+        batch_models: int | None = None,
+        observe: Callable[[TrainingStatus], None] = lambda _: None,
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Train models and commit them batch by batch; return how many were committed.
+
+        Args:
+            add: how many, with random seeds.
+            seeds: instead, the models' seeds; those that are in the store already are skipped.
+            dataset: the data set, where the store's name for it is not enough to load it.
+            recipe: the recipe, likewise.
+            data_root: the folder that holds the data.
+            device: ``auto``, ``cpu``, ``cuda:0``, ...
+            batch_models: models trained at once; the recipe decides where not given.
+            observe: called often with the state of things.
+            stop_requested: asked at every step; true ends the run, without the batch in flight.
+
+        Raises:
+            Mismatch: the data set or recipe is not the store's.
+            TrainingFailed: the recipe failed; what was committed before stays.
+            StorageFailed: a batch could not be committed.
+        """
+        data = dataset or self.load_dataset(data_root)
+        plan = Plan(data, self._bound_recipe(recipe), self._new_seeds(add, seeds), device, batch_models)
+        try:
+            return carry_out(plan, self.relations, observe, stop_requested)
+        finally:
+            self.refresh()
+
+    def _new_seeds(self, add: int | None, seeds: Sequence[int] | None) -> list[int]:
+        """Return random seeds, or those given whose models are not in the store yet."""
+        if (add is None) == (seeds is None):
+            raise InvalidInput(
+                "train takes either a number of models or their seeds", hint="give one of them"
+            )
+        if seeds is None:
+            return subsets.random_seeds(require_positive(add or 0, "--add"))
+        odd = next((seed for seed in seeds if not 0 <= seed < 2**64), None)
+        if odd is not None or len(set(seeds)) != len(seeds):
+            raise InvalidInput(
+                f"the seeds {list(seeds)[:5]} cannot be used",
+                hint="give different numbers from 0 to 2**64 - 1",
+            )
+        store_seed = self.store.manifest.seed
+        known = {model.model_id for _, model in self.store.snapshot().models}
+        return [seed for seed in seeds if subsets.model_id(store_seed, seed) not in known]
+
+    def _bound_recipe(self, recipe: Any) -> recipes.BoundRecipe:
+        if recipe is not None:
+            return recipes.bind(recipe)
+        if self._recipe is not None:
+            return self._recipe
+        info = self.store.manifest.recipe
+        return recipes.resolve(
+            info.import_path or info.name, info.options, self.store.manifest.recipe.version
+        )
+
+    def load_dataset(self, data_root: str | None = None) -> datasets.Dataset:
+        """Load the examples themselves, which a store does not keep.
+
+        Raises:
+            InvalidInput: the data set cannot be loaded by its name.
+            NotFound: the data is not in ``data_root``.
+        """
+        if self._dataset is None:
+            name = self.store.manifest.dataset
+            if name == IN_MEMORY:
+                raise InvalidInput(
+                    f"{self.url} was made of arrays in memory, which a store does not keep",
+                    hint="train from Python: memdb.open(url).train(add=100, dataset=..., recipe=...)",
+                )
+            self._dataset = datasets.load(name, data_root)
+        return self._dataset
+
+    def _one_of(self, given: Mapping[str, tuple[int | None, str | None]]) -> tuple[str, int]:
+        """Return the column and row of the one example that was named, by id or by key."""
+        named = [
+            (column, identifier, key)
+            for column, (identifier, key) in given.items()
+            if identifier is not None or key is not None
+        ]
+        options = [f"--{column.replace('_', '-')}" for column in given]
+        if len(named) != 1 or None not in named[0][1:]:
+            wanted = " or ".join(options)
+            found = "none" if not named else "more than one"
+            raise InvalidInput(
+                f"name exactly one example, {found} was given", hint=f"use one of {wanted}, or its key"
+            )
+        column, identifier, key = named[0]
+        example_set = layout.TEST if column == "test_id" else layout.TRAIN
+        return column, self.relations.row_of(example_set, identifier, key, f"--{column.replace('_', '-')}")
+
+
+def _require_outcomes(names: Sequence[str]) -> list[str]:
+    unknown = [name for name in names if name not in KEPT]
+    if unknown or "correct" not in names or len(set(names)) != len(names):
+        raise InvalidInput(
+            f"cannot keep the outcomes {', '.join(names)}", hint=f"name correct, and any of {', '.join(KEPT)}"
+        )
+    return list(names)

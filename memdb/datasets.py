@@ -1,0 +1,315 @@
+"""Data sets: named sets of examples with labels, names and content hashes.
+
+Arrays are the fast path; anything with ``len`` and ``[i]`` works too, and is read when a recipe asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from memdb import layout, plugins
+from memdb.errors import InvalidInput, MemdbError, NotFound
+from memdb.store import Examples, ExampleTable
+
+
+class Inputs(Protocol):
+    """What examples look like to a recipe: an array, or anything with a length and items."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class ExampleSet:
+    """Examples in a fixed order: ``set[i]`` is ``(x, label)``.
+
+    Args:
+        x: array [examples, ...], or a sequence of arrays that may be read lazily. A method ``content(i)`` of
+            it gives the bytes that stand for example i in content hashes; else its array does.
+        labels: integers from 0, [examples].
+        keys: the examples' own names; their row numbers where not given.
+
+    Raises:
+        InvalidInput: lengths that differ, labels that are no integers from 0, names given twice.
+    """
+
+    def __init__(
+        self, x: Inputs | ArrayLike, labels: ArrayLike, keys: Sequence[str] | None = None, name: str = "set"
+    ) -> None:
+        inputs: Any = x
+        self.x: Any = np.asarray(inputs) if hasattr(inputs, "__array__") else inputs
+        self.labels = _labels(labels, name)
+        self.keys = [str(row) for row in range(len(self.labels))] if keys is None else list(keys)
+        if not len(self.x) == len(self.labels) == len(self.keys):
+            raise InvalidInput(
+                f"the {name} set has {len(self.x):,} examples, {len(self.labels):,} labels and "
+                f"{len(self.keys):,} keys",
+                hint="give one label and one key an example",
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.x[index], int(self.labels[index])
+
+    @cached_property
+    def array(self) -> NDArray[Any]:
+        """All examples as one array [examples, ...].
+
+        Raises:
+            InvalidInput: examples of different shapes.
+        """
+        if isinstance(self.x, np.ndarray):
+            return self.x
+        items = [np.asarray(self.x[index]) for index in range(len(self))]
+        odd = next((i for i, item in enumerate(items) if item.shape != items[0].shape), None)
+        if odd is not None:
+            raise InvalidInput(
+                f"example {self.keys[odd]} has shape {items[odd].shape}, example {self.keys[0]} has "
+                f"{items[0].shape}",
+                hint="resize the examples, or use a recipe that takes them one by one",
+            )
+        return np.stack(items)
+
+    def table(self, class_names: Sequence[str]) -> ExampleTable:
+        """Return what a store keeps of these examples."""
+        content = getattr(self.x, "content", None)
+        digests = b"".join(
+            hashlib.sha256(content(row) if content else _array_bytes(self.x[row])).digest()[:16]
+            for row in range(len(self))
+        )
+        return ExampleTable(
+            Examples.from_keys(self.keys, self.labels, class_names),
+            np.frombuffer(digests, dtype=np.uint8).reshape(len(self), 16),
+        )
+
+
+class Dataset:
+    """A training set and a test set of one task.
+
+    Args:
+        train_x, train_y, test_x, test_y: see `ExampleSet`.
+        class_names: one name a label; optional.
+        train_keys, test_keys: the examples' own names; row numbers where not given.
+
+    Raises:
+        InvalidInput: what `ExampleSet` refuses, or a label without a class name.
+    """
+
+    def __init__(  # noqa: PLR0913 - four arrays are the signature everybody knows; names are optional
+        self,
+        train_x: Inputs | ArrayLike,
+        train_y: ArrayLike,
+        test_x: Inputs | ArrayLike,
+        test_y: ArrayLike,
+        class_names: Sequence[str] | None = None,
+        *,
+        train_keys: Sequence[str] | None = None,
+        test_keys: Sequence[str] | None = None,
+    ) -> None:
+        self.train = ExampleSet(train_x, train_y, train_keys, layout.TRAIN)
+        self.test = ExampleSet(test_x, test_y, test_keys, layout.TEST)
+        self.class_names = tuple(str(name) for name in (() if class_names is None else class_names))
+        if self.class_names and self.n_classes > len(self.class_names):
+            raise InvalidInput(
+                f"label {self.n_classes - 1} has no name among the {len(self.class_names)} class names",
+                hint="give one class name a label",
+            )
+
+    @cached_property
+    def n_classes(self) -> int:
+        """The largest label and one."""
+        return int(max(self.train.labels.max(), self.test.labels.max())) + 1
+
+    @property
+    def sets(self) -> Mapping[str, ExampleSet]:
+        """The sets by name."""
+        return {layout.TRAIN: self.train, layout.TEST: self.test}
+
+    @cached_property
+    def tables(self) -> Mapping[str, ExampleTable]:
+        """What a store keeps of each set."""
+        return {name: examples.table(self.class_names) for name, examples in self.sets.items()}
+
+
+def _labels(labels: ArrayLike, name: str) -> NDArray[np.int32]:
+    values = np.asarray(labels)
+    if values.ndim != 1 or values.dtype.kind not in "iu" or values.size == 0:
+        raise InvalidInput(
+            f"the labels of the {name} set are {values.dtype} {values.shape}", hint="give integers, one each"
+        )
+    if values.min() < 0 or values.max() >= 2**31:
+        wrong = values.min() if values.min() < 0 else values.max()
+        raise InvalidInput(f"the {name} set has the label {wrong}", hint="number the classes from 0")
+    return values.astype(np.int32)
+
+
+def _array_bytes(example: Any) -> bytes:
+    """Type, shape and little-endian bytes: equal arrays, equal hashes, on every machine."""
+    values = np.asarray(example)
+    little = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
+    return f"{little.dtype.str}{little.shape}".encode() + little.tobytes()
+
+
+def digits(_root: str | None = None, _download: bool = False) -> Dataset:  # noqa: FBT001, FBT002
+    """Return scikit-learn's 1,797 handwritten digits, 8 x 8 grey levels over 16, as 1,437 and 360."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - heavy, and only this data set needs it
+
+    bunch = load_digits()
+    order = np.random.default_rng(0).permutation(len(bunch.target))
+    x = (bunch.images / 16).astype(np.float32)
+    train, test = order[:1437], order[1437:]
+    return Dataset(
+        x[train],
+        bunch.target[train],
+        x[test],
+        bunch.target[test],
+        bunch.target_names,
+        train_keys=[f"digits/{row}" for row in train],
+        test_keys=[f"digits/{row}" for row in test],
+    )
+
+
+def _torchvision(class_name: str) -> Callable[[str | None, bool], Dataset]:
+    def load(root: str | None, download: bool) -> Dataset:  # noqa: FBT001
+        import torchvision.datasets  # noqa: PLC0415 - needs torch: seconds to import
+
+        kind = getattr(torchvision.datasets, class_name)
+        try:
+            train, test = (kind(_required(root), train=flag, download=download) for flag in (True, False))
+        except (RuntimeError, OSError, EOFError) as error:
+            raise NotFound(
+                f"{class_name} is not complete in {root}: {str(error).splitlines()[0]}",
+                hint="give the folder that holds it with --data-root, or add --download",
+            ) from error
+        return Dataset(
+            np.asarray(train.data), np.asarray(train.targets), np.asarray(test.data),
+            np.asarray(test.targets), train.classes,
+        )  # fmt: skip
+
+    return load
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files, decoded when asked for: RGB, uint8 [height, width, 3]."""
+
+    paths: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        from PIL import Image  # noqa: PLC0415 - comes with torchvision
+
+        try:
+            with Image.open(self.paths[index]) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise InvalidInput(
+                f"{self.paths[index]} cannot be decoded: {error}", hint="repair or remove it, then init again"
+            ) from error
+
+    def content(self, index: int) -> bytes:
+        """Return the file's bytes."""
+        return self.paths[index].read_bytes()
+
+
+def imagefolder(root: str | None, _download: bool = False) -> Dataset:  # noqa: FBT001, FBT002
+    """Return a tree ``train/CLASS/*`` and ``test/CLASS/*`` as torchvision's ImageFolder reads it."""
+    from torchvision.datasets import ImageFolder  # noqa: PLC0415 - needs torch: seconds to import
+
+    top = Path(_required(root))
+    parts = {}
+    for name in (layout.TRAIN, layout.TEST):
+        try:
+            parts[name] = ImageFolder(top / name)
+        except FileNotFoundError as error:
+            raise NotFound(
+                f"{top / name} is not a tree of class folders with images: {error}",
+                hint="give a folder with train/CLASS/ and test/CLASS/ as --data-root",
+            ) from error
+    train, test = parts[layout.TRAIN], parts[layout.TEST]
+    if train.classes != test.classes:
+        odd = sorted(set(train.classes) ^ set(test.classes))
+        raise InvalidInput(
+            f"{top} has class folders in only one of train/ and test/: {', '.join(odd[:5])}",
+            hint="give both the same class folders",
+        )
+    paths = {name: [Path(path) for path, _ in part.samples] for name, part in parts.items()}
+    keys = {name: [path.relative_to(top).as_posix() for path in found] for name, found in paths.items()}
+    return Dataset(
+        ImageFiles(paths[layout.TRAIN]), train.targets, ImageFiles(paths[layout.TEST]), test.targets,
+        train.classes, train_keys=keys[layout.TRAIN], test_keys=keys[layout.TEST],
+    )  # fmt: skip
+
+
+BUILT_IN: Mapping[str, Callable[[str | None, bool], Dataset]] = {
+    "digits": digits,
+    "mnist": _torchvision("MNIST"),
+    "fashion-mnist": _torchvision("FashionMNIST"),
+    "cifar10": _torchvision("CIFAR10"),
+    "cifar100": _torchvision("CIFAR100"),
+    "imagefolder": imagefolder,
+}
+
+
+def load(name: str, root: str | None = None, *, download: bool = False) -> Dataset:
+    """Load a data set by its built-in name, or by the import path of a callable that takes the root.
+
+    Raises:
+        InvalidInput: an unknown name, a callable that fails or returns something else, a missing package.
+        NotFound: the data is not in ``root``.
+    """
+    if plugins.is_import_path(name):
+        return _call(name, root)
+    if name not in BUILT_IN:
+        raise InvalidInput(
+            f"unknown data set {name!r}",
+            hint=f"use one of {', '.join(BUILT_IN)}, or package.module:attribute of your own",
+        )
+    try:
+        return BUILT_IN[name](root, download)
+    except ImportError as error:
+        raise InvalidInput(
+            f"the data set {name} needs {error.name}, which is not installed",
+            hint="pip install 'memdb[train]'",
+        ) from error
+
+
+def _call(import_path: str, root: str | None) -> Dataset:
+    make = plugins.load(import_path, "data set")
+    if not callable(make):
+        raise InvalidInput(
+            f"data set {import_path!r} is a {type(make).__name__}", hint="name a callable that takes a root"
+        )
+    try:
+        dataset = make(root)
+    except MemdbError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise InvalidInput(
+            f"data set {import_path!r} failed: {type(error).__name__}: {error}",
+            hint="it is called with --data-root, or None; set MEMDB_TRACEBACK=1 to see where it failed",
+        ) from error
+    if not isinstance(dataset, Dataset):
+        raise InvalidInput(
+            f"data set {import_path!r} returned a {type(dataset).__name__}", hint="return a memdb.Dataset"
+        )
+    return dataset
+
+
+def _required(root: str | None) -> str:
+    if root is None:
+        raise InvalidInput(
+            "this data set lies in a folder that was not named", hint="name it with --data-root DIR"
+        )
+    return root

@@ -1,0 +1,54 @@
+"""Names inside a store (format 1). ``schemas/layout.md`` says in words what each one holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+FORMAT = 1
+GROUP_METADATA = "zarr.json"
+MANIFEST = GROUP_METADATA
+DATASET = "dataset"
+SEGMENTS = "segments"
+BLOCKS = "blocks"
+MASK = "mask"
+TRAIN = "train"
+TEST = "test"
+
+_SEGMENT_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{12}")
+_SET_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_OBJECT = re.compile(r"[a-z0-9_.-]+(/[a-z0-9_.-]+)*")
+
+
+def segment_id(now: datetime, token: bytes) -> str:
+    """Return an id that sorts by time and cannot collide: UTC milliseconds and six random bytes."""
+    utc = now.astimezone(UTC)
+    return f"{utc:%Y%m%dT%H%M%S}{utc.microsecond // 1000:03d}Z-{token[:6].hex()}"
+
+
+def is_segment_id(name: str) -> bool:
+    """Tell a segment's folder from anything else that may lie beside it."""
+    return _SEGMENT_ID.fullmatch(name) is not None
+
+
+def is_set_name(name: str) -> bool:
+    """Tell whether a set of examples may be called so: it becomes a folder."""
+    return _SET_NAME.fullmatch(name) is not None
+
+
+def is_object_name(name: str) -> bool:
+    """Tell whether a document may name this object: relative, without ``..`` and odd characters."""
+    return _OBJECT.fullmatch(name) is not None and not any(
+        part.startswith(".") or part.endswith(".") for part in name.split("/")
+    )
+
+
+def segment(identifier: str) -> str:
+    """Return the path of a segment's group."""
+    return f"{SEGMENTS}/{identifier}"
+
+
+def within(group: str, names: Iterable[str]) -> list[str]:
+    """Prefix the names of a group's objects with its path."""
+    return [f"{group}/{name}" if group else name for name in names]

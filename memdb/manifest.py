@@ -1,0 +1,389 @@
+"""What a store is (the manifest) and what one commit holds (a segment), as frozen values.
+
+Both are parsed once, at the border: a value that exists is valid. Parsing decides that a document is
+complete and well-formed; it does not decide whether the objects it names are there (the store does, when
+it reads them) nor whether a data set or recipe at hand is the same (`Manifest.require_same`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from memdb import layout
+from memdb.documents import Json, Reader, fingerprint, sealed
+from memdb.errors import Mismatch, WrongFormat
+
+KINDS = ("bit", "unit", "real", "category")
+SCHEMES = ("exact", "bernoulli", "imported")
+MAX_EXAMPLES = 2**31 - 1  # ids are int32
+MAX_MODELS_PER_SEGMENT = 2**20
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+_HEX32 = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """Size in bytes and sha256 of one immutable object."""
+
+    size: int
+    sha256: str
+
+
+Objects = Mapping[str, ObjectInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class SetInfo:
+    """A named set of examples; the fingerprint covers keys, content hashes and labels in order."""
+
+    name: str
+    n_examples: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is kept of a model's prediction on each example of the named sets."""
+
+    name: str
+    kind: str
+    dtype: str
+    sets: tuple[str, ...]
+    definition: str
+
+
+CORRECT = Outcome(
+    "correct", "bit", "uint8", (layout.TRAIN, layout.TEST), "1 where the model's prediction equals the label"
+)
+LOGIT_CONFIDENCE = Outcome(
+    "logit_confidence",
+    "real",
+    "float16",
+    (layout.TRAIN, layout.TEST),
+    "log(p / (1 - p)) of the probability p given to the label, clipped to [-30, 30]",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeInfo:
+    """How models are trained: name, version and options together are the recipe's identity.
+
+    ``import_path`` says where a recipe of the user's own was found; it is no part of the identity.
+    """
+
+    name: str
+    version: str
+    options: Mapping[str, Json]
+    import_path: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Sha256 of name, version and options (defaults filled in) as canonical JSON."""
+        return fingerprint({"name": self.name, "options": self.options, "version": self.version})
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{name}={value}" for name, value in sorted(self.options.items()))
+        return f"{self.name} {self.version}" + (f" ({options})" if options else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The frozen description of a store."""
+
+    store_id: str
+    seed: int
+    dataset: str
+    sets: tuple[SetInfo, ...]
+    outcomes: tuple[Outcome, ...]
+    recipe: RecipeInfo
+    subset_scheme: str
+    subset_fraction: float
+    created_at: str
+    memdb_version: str
+    objects: Objects = field(default_factory=dict)
+
+    @property
+    def train(self) -> SetInfo:
+        """The training set."""
+        return self.set_named(layout.TRAIN)
+
+    def set_named(self, name: str) -> SetInfo:
+        """Return the set of that name; every manifest has ``train``."""
+        return next(item for item in self.sets if item.name == name)
+
+    def arrays(self) -> dict[str, tuple[Outcome, int]]:
+        """Return every array a segment holds besides its mask: ``set/outcome`` to outcome and examples."""
+        sizes = {item.name: item.n_examples for item in self.sets}
+        return {
+            f"{name}/{outcome.name}": (outcome, sizes[name])
+            for outcome in self.outcomes
+            for name in outcome.sets
+            if name in sizes
+        }
+
+    def require_same(self, sets: tuple[SetInfo, ...], recipe: RecipeInfo, url: str) -> None:
+        """Refuse to add models trained on other data or by another recipe.
+
+        Raises:
+            Mismatch: names both values.
+        """
+        for ours in self.sets:
+            theirs = next((item for item in sets if item.name == ours.name), None)
+            if theirs != ours:
+                found = (
+                    "absent" if theirs is None else f"{theirs.n_examples:,} examples, {theirs.fingerprint}"
+                )
+                raise Mismatch(
+                    f"the {ours.name} set of {url} has {ours.n_examples:,} examples with fingerprint "
+                    f"{ours.fingerprint}; the one loaded is {found}",
+                    hint="train with the data that the store was made with, or `memdb init` another store",
+                )
+        if recipe.fingerprint != self.recipe.fingerprint:
+            raise Mismatch(
+                f"{url} was made with recipe {self.recipe}, fingerprint {self.recipe.fingerprint}; this one "
+                f"is {recipe}, fingerprint {recipe.fingerprint}",
+                hint="train with the store's own recipe and options, or `memdb init` another store",
+            )
+
+    def to_document(self) -> dict[str, Json]:
+        """Return the sealed JSON document."""
+        return sealed(
+            {
+                "format": layout.FORMAT,
+                "required_features": [],
+                "store_id": self.store_id,
+                "seed": str(self.seed),
+                "dataset": self.dataset,
+                "sets": [
+                    {"name": s.name, "n_examples": s.n_examples, "fingerprint": s.fingerprint}
+                    for s in self.sets
+                ],
+                "outcomes": [
+                    {
+                        "name": o.name,
+                        "kind": o.kind,
+                        "dtype": o.dtype,
+                        "sets": list(o.sets),
+                        "definition": o.definition,
+                    }
+                    for o in self.outcomes
+                ],
+                "recipe": {
+                    "name": self.recipe.name,
+                    "version": self.recipe.version,
+                    "options": dict(self.recipe.options),
+                    "import_path": self.recipe.import_path,
+                    "fingerprint": self.recipe.fingerprint,
+                },
+                "subsets": {"scheme": self.subset_scheme, "fraction": self.subset_fraction},
+                "created_at": self.created_at,
+                "memdb_version": self.memdb_version,
+                "objects": objects_document(self.objects),
+            }
+        )
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], place: str) -> Manifest:
+        """Parse and check a manifest.
+
+        Raises:
+            WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
+        """
+        require_format(document, place)
+        read = Reader(document, place)
+        recipe, subsets = read.inside("recipe"), read.inside("subsets")
+        manifest = cls(
+            store_id=read.take("store_id", str, "", lambda v: bool(_HEX32.fullmatch(v))),
+            seed=seed_of(read),
+            dataset=read.take("dataset", str, ""),
+            sets=tuple(
+                SetInfo(
+                    item.take("name", str, "", layout.is_set_name),
+                    item.take("n_examples", int, 0, lambda v: 0 < v <= MAX_EXAMPLES),
+                    item.take("fingerprint", str, "", lambda v: bool(_HEX64.fullmatch(v))),
+                )
+                for item in read.items("sets")
+            ),
+            outcomes=tuple(_outcome(item) for item in read.items("outcomes")),
+            recipe=RecipeInfo(
+                recipe.take("name", str, ""),
+                recipe.take("version", str, ""),
+                recipe.take("options", dict, {}),
+                recipe.optional("import_path", str),
+            ),
+            subset_scheme=subsets.take("scheme", str, "", lambda v: v in SCHEMES),
+            subset_fraction=subsets.take("fraction", float, 0.5, lambda v: 0 < v < 1),
+            created_at=read.take("created_at", str, ""),
+            memdb_version=read.take("memdb_version", str, ""),
+            objects=objects_from(read.inside("objects")),
+        )
+        stated = recipe.take("fingerprint", str, "")
+        if stated and stated != manifest.recipe.fingerprint:
+            read.problems.append(f"{place}.recipe.fingerprint is not that of the recipe")
+        names = [item.name for item in manifest.sets]
+        if layout.TRAIN not in names or len(set(names)) != len(names):
+            read.problems.append(f"{place}.sets must name `train` and no set twice: {names}")
+        read.finish("ask whoever made the store for an undamaged copy")
+        return manifest
+
+
+def _outcome(item: Reader) -> Outcome:
+    return Outcome(
+        item.take("name", str, "", layout.is_set_name),
+        item.take("kind", str, "", lambda v: v in KINDS),
+        item.take("dtype", str, ""),
+        tuple(item.take("sets", list, [], lambda v: all(isinstance(name, str) for name in v))),
+        item.take("definition", str, ""),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """One training run: identity, provenance and how well it did. Seconds are wall-clock seconds."""
+
+    model_id: str
+    seed: int
+    subset_size: int
+    seconds: float
+    trained_at: str
+    train_accuracy: float
+    out_accuracy: float | None
+    test_accuracy: float | None
+    diverged: bool
+    device: str
+    host: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_document(self) -> dict[str, Json]:
+        """Return the JSON object; the seed is a decimal string, since JSON readers round 63-bit integers."""
+        return {
+            "model_id": self.model_id,
+            "seed": str(self.seed),
+            "subset_size": self.subset_size,
+            "seconds": self.seconds,
+            "trained_at": self.trained_at,
+            "train_accuracy": self.train_accuracy,
+            "out_accuracy": self.out_accuracy,
+            "test_accuracy": self.test_accuracy,
+            "diverged": self.diverged,
+            "device": self.device,
+            "host": self.host,
+            "versions": dict(self.versions),
+        }
+
+    @classmethod
+    def from_reader(cls, item: Reader) -> ModelInfo:
+        """Parse one element of a segment's ``models``."""
+        return cls(
+            model_id=item.take("model_id", str, "", lambda v: bool(_HEX32.fullmatch(v))),
+            seed=seed_of(item),
+            subset_size=item.take("subset_size", int, 0, lambda v: v >= 0),
+            seconds=item.take("seconds", float, 0.0, lambda v: v >= 0),
+            trained_at=item.take("trained_at", str, ""),
+            train_accuracy=item.take("train_accuracy", float, 0.0, lambda v: 0 <= v <= 1),
+            out_accuracy=item.optional("out_accuracy", float),
+            test_accuracy=item.optional("test_accuracy", float),
+            diverged=item.take("diverged", bool, default=False),
+            device=item.take("device", str, ""),
+            host=item.take("host", str, ""),
+            versions=item.take("versions", dict, {}),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One committed, immutable batch of models."""
+
+    segment_id: str
+    store_id: str
+    recipe_fingerprint: str
+    models: tuple[ModelInfo, ...]
+    memdb_version: str
+    objects: Objects
+
+    def to_document(self) -> dict[str, Json]:
+        """Return the sealed JSON document."""
+        return sealed(
+            {
+                "format": layout.FORMAT,
+                "required_features": [],
+                "segment_id": self.segment_id,
+                "store_id": self.store_id,
+                "recipe_fingerprint": self.recipe_fingerprint,
+                "n_models": len(self.models),
+                "models": [model.to_document() for model in self.models],
+                "memdb_version": self.memdb_version,
+                "objects": objects_document(self.objects),
+            }
+        )
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], place: str) -> Segment:
+        """Parse and check a segment's document.
+
+        Raises:
+            WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
+        """
+        require_format(document, place)
+        read = Reader(document, place)
+        segment = cls(
+            segment_id=read.take("segment_id", str, "", layout.is_segment_id),
+            store_id=read.take("store_id", str, "", lambda v: bool(_HEX32.fullmatch(v))),
+            recipe_fingerprint=read.take("recipe_fingerprint", str, "", lambda v: bool(_HEX64.fullmatch(v))),
+            models=tuple(ModelInfo.from_reader(item) for item in read.items("models")),
+            memdb_version=read.take("memdb_version", str, ""),
+            objects=objects_from(read.inside("objects")),
+        )
+        n_models = read.take("n_models", int, 0, lambda v: 0 < v <= MAX_MODELS_PER_SEGMENT)
+        if n_models != len(segment.models):
+            read.problems.append(f"{place} counts {n_models} models and lists {len(segment.models)}")
+        read.finish("run the query on an undamaged copy of the store")
+        return segment
+
+
+def require_format(document: Mapping[str, Any], place: str) -> None:
+    """Refuse what this memdb cannot read.
+
+    Raises:
+        WrongFormat: another format number, or required features unknown here.
+    """
+    version = document.get("format")
+    if version != layout.FORMAT:
+        raise WrongFormat(
+            f"{place} has format {version!r}; this memdb reads format {layout.FORMAT}",
+            hint="upgrade with `pip install --upgrade memdb`",
+        )
+    features = document.get("required_features", [])
+    if features:
+        raise WrongFormat(
+            f"{place} needs features that this memdb does not know: {features}",
+            hint="upgrade with `pip install --upgrade memdb`",
+        )
+
+
+def seed_of(read: Reader) -> int:
+    """Return the ``seed`` field, a decimal string of an unsigned 64-bit integer."""
+    text = read.take("seed", str, "0", lambda v: v.isdecimal() and v.isascii() and int(v) < 2**64)
+    return int(text)
+
+
+def objects_document(objects: Objects) -> dict[str, Json]:
+    """Return name to ``[size, sha256]``."""
+    return {name: [info.size, info.sha256] for name, info in sorted(objects.items())}
+
+
+def objects_from(read: Reader) -> dict[str, ObjectInfo]:
+    """Parse name to ``[size, sha256]``; a name that could leave the group's folder is a problem."""
+    objects = {}
+    for name, value in read.entries().items():
+        match value:
+            case [int(size), str(sha256)] if (
+                layout.is_object_name(name) and size >= 0 and _HEX64.fullmatch(sha256)
+            ):
+                objects[name] = ObjectInfo(size, sha256)
+            case _:
+                read.problems.append(f"{read.place} has a bad entry {name[:80]!r}")
+    return objects

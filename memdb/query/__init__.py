@@ -1,0 +1,1 @@
+"""The query layer: the only part of memdb that knows DuckDB."""

@@ -1,0 +1,38 @@
+"""How tight the memorization intervals are while models are added: counts alone, no relations."""
+
+from __future__ import annotations
+
+import weakref
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from memdb.query.connection import Relations, schema
+from memdb.query.questions import NAMED_INTERVALS, IntervalChoice
+
+
+class RunningPrecision:
+    """Counts a training example that grow batch by batch, int64 [train]: counts add."""
+
+    def __init__(self, relations: Relations, choice: IntervalChoice) -> None:
+        start = relations.ask("SELECT n_in, n_out, n_correct, k_in FROM train_examples ORDER BY id")
+        self._counts = {name: start.column(name).to_numpy().astype(np.int64) for name in start.column_names}
+        self._parameters = choice.parameters(NAMED_INTERVALS)
+        self._connection = duckdb.connect()
+        weakref.finalize(self, self._connection.close)
+        self._connection.execute(schema("statistics.sql"))
+
+    def add(self, masks: NDArray[np.bool_], correct: NDArray[np.bool_]) -> None:
+        """Add a batch: bool [models, train] each."""
+        self._counts["n_in"] += masks.sum(axis=0)
+        self._counts["n_out"] += (~masks).sum(axis=0)
+        self._counts["n_correct"] += correct.sum(axis=0)
+        self._counts["k_in"] += (masks & correct).sum(axis=0)
+
+    def mean_half_width(self) -> float | None:
+        """Return the mean half-width over the examples that have an interval; None where none has."""
+        self._connection.register("train_examples", pa.table(self._counts))
+        (value,) = self._connection.sql(schema("mean_half_width.sql"), params=self._parameters).fetchall()[0]
+        return None if value is None else float(value)

@@ -1,0 +1,18 @@
+"""Rows that are computed already, as DuckDB relations."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+import duckdb
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def present(table: pa.Table) -> duckdb.DuckDBPyRelation:
+    """Return a relation over an Arrow table, in a connection of its own."""
+    connection = duckdb.connect()
+    weakref.finalize(connection, connection.close)
+    return connection.from_arrow(table)

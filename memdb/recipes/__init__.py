@@ -1,0 +1,160 @@
+"""Recipes: how a name and options on the command line become something that trains models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb import plugins
+from memdb.datasets import Dataset
+from memdb.documents import Json, canonical_json
+from memdb.errors import InvalidInput, MemdbError
+from memdb.manifest import RecipeInfo
+from memdb.recipes.devices import resolve_device
+from memdb.recipes.mlp import MLP, PRESET_OF_DATASET, PRESETS
+from memdb.recipes.protocol import Recipe, Run
+
+__all__ = ["BoundRecipe", "Recipe", "Run", "bind", "parse_options", "resolve", "resolve_device"]
+
+BUILT_IN: Mapping[str, type[MLP]] = {"mlp": MLP}
+Train = Callable[[Dataset, NDArray[np.bool_], NDArray[np.uint64], Run], Any]
+
+
+@dataclass(frozen=True)
+class BoundRecipe:
+    """A recipe ready to run, with its identity."""
+
+    info: RecipeInfo
+    train: Train
+
+    def models_per_batch(self, data: Dataset, device: str) -> int:
+        """Return how many models the recipe wants to train at once, 1 where it does not say."""
+        wanted = getattr(self.train, "models_per_batch", None)
+        n_models = 1 if wanted is None else wanted(data, device)
+        if not isinstance(n_models, int) or n_models < 1:
+            raise InvalidInput(
+                f"recipe {self.info.name} wants {n_models!r} models a batch", hint="return an integer from 1"
+            )
+        return n_models
+
+
+def parse_options(texts: list[str]) -> dict[str, Json]:
+    """Turn ``name=value`` into options: JSON where it is JSON, lists at commas, else text.
+
+    Raises:
+        InvalidInput: no equals sign, or a name given twice.
+    """
+    options: dict[str, Json] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise InvalidInput(f"recipe option {text!r} is no name=value", hint="write e.g. epochs=10")
+        if name in options:
+            raise InvalidInput(f"recipe option {name} is given twice", hint="give it once")
+        parts = [_parse_value(part) for part in value.split(",") if part]
+        options[name] = (
+            parts if "," in value and not value.startswith(("[", "{", '"')) else _parse_value(value)
+        )
+    return options
+
+
+def _parse_value(text: str) -> Json:
+    try:
+        value: Json = json.loads(text)
+    except ValueError:
+        return text
+    return value
+
+
+def resolve(
+    name: str, options: Mapping[str, Json], version: str | None = None, dataset: str | None = None
+) -> BoundRecipe:
+    """Return the recipe of a built-in name or an import path, with these options.
+
+    For a built-in one, ``dataset`` picks the preset that fills in what the options leave out, unless an
+    option ``preset`` names another.
+
+    Raises:
+        InvalidInput: unknown names, options that the recipe does not take, a version that is not its own.
+    """
+    if plugins.is_import_path(name):
+        return bind(plugins.load(name, "recipe"), options=options, version=version, import_path=name)
+    if name not in BUILT_IN:
+        raise InvalidInput(
+            f"unknown recipe {name!r}",
+            hint=f"use one of {', '.join(BUILT_IN)}, or package.module:attribute of your own",
+        )
+    chosen = dict(options)
+    preset = chosen.pop("preset", PRESET_OF_DATASET.get(dataset or "", "digits"))
+    if preset not in PRESETS:
+        raise InvalidInput(f"unknown preset {preset!r}", hint=f"use one of {', '.join(PRESETS)}")
+    known = [field.name for field in fields(BUILT_IN[name])]
+    unknown = sorted(set(chosen) - set(known))
+    if unknown:
+        raise InvalidInput(
+            f"recipe {name} has no option {unknown[0]!r}", hint=f"its options are {', '.join(known)}, preset"
+        )
+    return bind(BUILT_IN[name](**{**PRESETS[str(preset)], **chosen}), version=version)
+
+
+def bind(
+    recipe: Any,
+    *,
+    options: Mapping[str, Json] | None = None,
+    version: str | None = None,
+    import_path: str | None = None,
+) -> BoundRecipe:
+    """Return a ready recipe of an object that fits the Protocol, a plain function, or a class of recipes.
+
+    A class is called with the options; anything else takes none.
+
+    Raises:
+        InvalidInput: not callable, options that it does not take or that are no JSON, two versions.
+    """
+    options = dict(options or {})
+    shown = import_path or _path_of(recipe)
+    if isinstance(recipe, type):
+        try:
+            recipe = recipe(**options)
+        except MemdbError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise InvalidInput(
+                f"recipe {shown} does not take the options {options}: {error}",
+                hint="correct them with --recipe-option name=value",
+            ) from error
+    elif options and import_path:
+        raise InvalidInput(
+            f"recipe {shown} takes no options: it is a {type(recipe).__name__}, not a class",
+            hint="leave --recipe-option out, or name a class whose arguments are the options",
+        )
+    if not callable(recipe):
+        raise InvalidInput(
+            f"recipe {shown} is a {type(recipe).__name__}, which cannot be called",
+            hint="name a function or an object that fits memdb.Recipe",
+        )
+    own_version = getattr(recipe, "version", None)
+    if version is not None and own_version is not None and version != own_version:
+        raise InvalidInput(
+            f"recipe {shown} has version {own_version}, not {version}", hint="leave --recipe-version out"
+        )
+    own_options = dict(getattr(recipe, "options", options))
+    try:
+        canonical_json(own_options)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"the options of recipe {shown} are no JSON: {error}", hint="use numbers, text and lists"
+        ) from error
+    name = getattr(recipe, "name", None) or shown
+    identity = RecipeInfo(str(name), str(own_version or version or "0"), own_options, import_path)
+    return BoundRecipe(identity, recipe)
+
+
+def _path_of(recipe: Any) -> str:
+    owner = recipe if hasattr(recipe, "__qualname__") else type(recipe)
+    return f"{owner.__module__}:{owner.__qualname__}"

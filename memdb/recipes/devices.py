@@ -1,0 +1,34 @@
+"""Where to train."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from memdb.errors import InvalidInput
+
+
+def resolve_device(name: str) -> str:
+    """Return a device that is there: ``auto`` is the first GPU, else the CPU.
+
+    Raises:
+        InvalidInput: a device that this machine or its PyTorch does not have.
+    """
+    if name == "cpu" or (name == "auto" and importlib.util.find_spec("torch") is None):
+        return "cpu"
+    try:
+        import torch  # noqa: PLC0415 - seconds to import, and recipes need not use it
+    except ImportError as error:
+        raise InvalidInput(
+            f"device {name} needs PyTorch, which is not installed", hint="pip install 'memdb[train]'"
+        ) from error
+    if name == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidInput(
+            f"device {name!r} cannot be used: {reason}", hint="use --device auto or cpu"
+        ) from error
+    return str(device)

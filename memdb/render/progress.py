@@ -1,0 +1,79 @@
+"""Progress of a training: a bar in a terminal, a line a commit elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from memdb.render.tables import number
+
+
+class Status(Protocol):
+    """What a training tells (see `memdb.TrainingStatus`)."""
+
+    @property
+    def n_asked(self) -> int: ...  # noqa: D102
+    @property
+    def n_committed(self) -> int: ...  # noqa: D102
+    @property
+    def n_in_flight(self) -> float: ...  # noqa: D102
+    @property
+    def test_accuracy(self) -> float | None: ...  # noqa: D102
+    @property
+    def mean_half_width(self) -> float | None: ...  # noqa: D102
+
+
+class TrainingProgress:
+    """Shows models, rate, time left, test accuracy and the mean half-width of memorization intervals."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = time.monotonic()
+        self._n_shown = 0
+        self._progress = Progress(
+            TextColumn("{task.fields[models]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("test {task.fields[accuracy]} \u00b1{task.fields[width]}"),
+            console=console,
+            expand=True,
+        )
+        self._task = self._progress.add_task(
+            "", total=None, models="", rate="", accuracy="\u2013", width="\u2013"
+        )
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._progress.stop()
+
+    def __call__(self, status: Status) -> None:
+        """Show a status."""
+        done = status.n_committed + status.n_in_flight
+        seconds = time.monotonic() - self._started
+        rate = done / seconds if seconds > 0 else 0.0
+        speed = f"{rate:.1f}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s each"
+        accuracy, width = number(status.test_accuracy), number(status.mean_half_width)
+        models = f"{status.n_committed}/{status.n_asked} models"
+        if self._console.is_terminal:
+            self._progress.update(
+                self._task, total=status.n_asked, completed=done, models=models, rate=speed,
+                accuracy=accuracy, width=width,
+            )  # fmt: skip
+        elif status.n_committed > self._n_shown:
+            self._n_shown = status.n_committed
+            self._console.print(
+                f"{models}, {speed}, test accuracy {accuracy}, mean half-width of memorization {width}",
+                soft_wrap=True,
+            )

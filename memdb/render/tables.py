@@ -1,0 +1,103 @@
+"""Tables for people, 80 columns wide where they can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from memdb.render.answer import Answer
+
+NAME_WIDTH = 16
+MAX_ROWS_OF_SQL = 1000
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that prints text as it is: names of classes and files hold no markup."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def clean(text: object, width: int | None = None) -> str:
+    """Return text that cannot move the cursor or change colours, cut to a width."""
+    shown = "".join(char if char.isprintable() else "\ufffd" for char in str(text))
+    return shown if width is None or len(shown) <= width else shown[: width - 1] + "\u2026"
+
+
+def number(value: float | None, sign: str = "") -> str:
+    """Return a score or rate with three decimals."""
+    return "\u2013" if value is None else f"{value:{sign}.3f}"
+
+
+def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: Sequence[str]) -> Table:
+    """Return a ranked list; ``columns`` maps the columns of ids and labels to their headings."""
+    score = next(name for name in ("influence", "memorization") if name in answer.table.column_names)
+    table = _list_table(title)
+    table.add_column("#", justify="right")
+    for name, heading in columns.items():
+        table.add_column(heading, justify="left" if name.endswith("label") else "right")
+    level = f"{answer.facts['level'] * 100:g} % {answer.facts['interval']}"
+    for heading in (score, level, "right/in", "right/out"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    if score == "influence":
+        table.add_column("memor.", justify="right")
+    for rank, row in enumerate(answer.rows(), 1):
+        cells = [
+            class_label(row[name], class_names) if name.endswith("label") else str(row[name])
+            for name in columns
+        ]
+        cells += [number(row[score], "+" if score == "influence" else ""), interval(row)]
+        cells += [f"{row['k_in']}/{row['n_in']}", f"{row['k_out']}/{row['n_out']}"]
+        if score == "influence":
+            cells.append(number(row["memorization"]))
+        table.add_row(str(rank), *(Text(cell) for cell in cells))
+    return table
+
+
+def _list_table(title: str | None = None) -> Table:
+    return Table(
+        title=Text(title, style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD,
+        show_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+
+
+def class_label(label: int, class_names: Sequence[str]) -> str:
+    """Return a class's name, or its number where it has none."""
+    return clean(class_names[label], NAME_WIDTH) if label < len(class_names) else str(label)
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """Return an interval in brackets, or a dash where there is none."""
+    return "\u2013" if row["lo"] is None else f"[{row['lo']:+.3f}, {row['hi']:+.3f}]"
+
+
+def facts(pairs: Mapping[str, object], title: str | None = None) -> Table:
+    """Return names and values, one a line."""
+    table = Table(title=Text(title) if title else None, title_justify="left", box=None, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs.items():
+        table.add_row(Text(name), Text(clean(value)))
+    return table
+
+
+def plain(answer: Answer) -> Table:
+    """Return any rows as they are, for `memdb sql`."""
+    table = _list_table()
+    for field in answer.table.schema:
+        numeric = str(field.type).startswith(("int", "uint", "double", "float", "decimal"))
+        table.add_column(Text(clean(field.name)), justify="right" if numeric else "left", overflow="fold")
+    for position, row in enumerate(answer.rows()):
+        if position == MAX_ROWS_OF_SQL:
+            table.caption = f"{answer.table.num_rows - position:,} more rows; --output FILE writes them all"
+            break
+        table.add_row(
+            *(
+                Text(f"{v:.6g}" if isinstance(v, float) else "" if v is None else clean(v))
+                for v in row.values()
+            )
+        )
+    return table

@@ -1,0 +1,111 @@
+"""What a store keeps of its examples: names, labels and hashes, never the examples themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.errors import InvalidInput
+from memdb.manifest import SetInfo
+from memdb.store.arrays import ArrayData
+
+KEY, OFFSET, LABEL, CONTENT = "key", "key_offset", "label", "content_sha256"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One set of examples in the data set's own order: their names, as UTF-8 cut at offsets, and labels."""
+
+    key_bytes: NDArray[np.uint8]
+    key_offsets: NDArray[np.int64]  # [examples + 1]
+    labels: NDArray[np.int32]  # [examples]
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        offsets, data = self.key_offsets, self.key_bytes
+        if len(offsets) < 2 or len(offsets) != len(self.labels) + 1:
+            raise InvalidInput(f"{len(offsets) - 1:,} keys for {len(self.labels):,} labels")
+        if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
+            raise InvalidInput("key offsets that do not fit the keys")
+        try:
+            data.tobytes().decode()
+        except UnicodeDecodeError as error:
+            raise InvalidInput("keys that are no UTF-8") from error
+        inner = offsets[offsets < len(data)]
+        if ((data[inner] & 0xC0) == 0x80).any():
+            raise InvalidInput("key offsets that cut a character")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The examples' names."""
+        data, bounds = self.key_bytes.tobytes(), self.key_offsets.tolist()
+        return [data[a:b].decode() for a, b in itertools.pairwise(bounds)]
+
+    @classmethod
+    def from_keys(
+        cls, keys: Sequence[str], labels: NDArray[np.int32], class_names: Sequence[str] = ()
+    ) -> Examples:
+        """Encode names, which must be unique.
+
+        Raises:
+            InvalidInput: no examples, a name given twice, or as many labels as there are not names.
+        """
+        if len(keys) == 0:
+            raise InvalidInput("a set without examples", hint="check the data set's folder")
+        name, times = Counter(keys).most_common(1)[0]
+        if times > 1:
+            raise InvalidInput(f"{times} examples have the key {name!r}", hint="give each its own key")
+        encoded = [key.encode() for key in keys]
+        offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+        np.cumsum([len(key) for key in encoded], out=offsets[1:])
+        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets, labels, tuple(class_names))
+
+
+@dataclass(frozen=True)
+class ExampleTable:
+    """Examples with the first half of the sha256 of each one's content before any transform."""
+
+    examples: Examples
+    content_sha256: NDArray[np.uint8]  # [examples, 16]
+
+    def __post_init__(self) -> None:
+        if self.content_sha256.shape != (len(self.examples), 16):
+            raise InvalidInput(
+                f"content hashes of shape {self.content_sha256.shape} for {len(self.examples):,} examples"
+            )
+
+    def info(self, name: str) -> SetInfo:
+        """Describe the set for a manifest.
+
+        The fingerprint is the sha256 over key offsets (int64), keys, content hashes and labels (int32), all
+        little-endian and in the order of the examples.
+        """
+        digest = hashlib.sha256()
+        for part in (
+            self.examples.key_offsets.astype("<i8"),
+            self.examples.key_bytes,
+            self.content_sha256,
+            self.examples.labels.astype("<i4"),
+        ):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return SetInfo(name, len(self.examples), digest.hexdigest())
+
+    def to_arrays(self, name: str) -> dict[str, ArrayData]:
+        """Return the arrays to store."""
+        examples = self.examples
+        return {
+            f"{name}/{LABEL}": ArrayData(examples.labels, {"class_names": list(examples.class_names)}),
+            f"{name}/{KEY}": ArrayData(examples.key_bytes),
+            f"{name}/{OFFSET}": ArrayData(examples.key_offsets),
+            f"{name}/{CONTENT}": ArrayData(self.content_sha256),
+        }

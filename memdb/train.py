@@ -1,0 +1,206 @@
+"""The training loop: masks from seeds, a batch of models by the recipe, one commit a batch.
+
+It yields what was committed; whoever calls it shows progress and decides when to stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb import layout, subsets
+from memdb.datasets import Dataset
+from memdb.errors import InvalidInput, MemdbError, TrainingFailed
+from memdb.manifest import ModelInfo, Outcome, Segment
+from memdb.recipes import BoundRecipe, Run
+from memdb.store import Store
+
+CONFIDENCE_LIMIT = 30.0
+CHECKPOINTS = Path.home() / ".cache" / "memdb" / "checkpoints"
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A batch that is in the store."""
+
+    segment: Segment
+    masks: NDArray[np.bool_]  # [models, train]
+    outcomes: Mapping[str, NDArray[Any]]  # set/outcome -> [models, examples]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop tells its caller while a batch is in flight, and asks it."""
+
+    progress: Callable[[int, int, int], None] = lambda _models, _done, _total: None
+    stop_requested: Callable[[], bool] = lambda: False
+
+
+def train(  # noqa: PLR0913 - what to train, on what, how; three of them have defaults
+    store: Store,
+    dataset: Dataset,
+    recipe: BoundRecipe,
+    seeds: Sequence[int],
+    *,
+    device: str = "cpu",
+    batch_models: int | None = None,
+    hooks: Hooks = Hooks(),
+) -> Iterator[Committed]:
+    """Train one model a seed and yield every batch once it is committed.
+
+    Stopping between two yields loses at most the batch in flight.
+
+    Raises:
+        Mismatch: another data set or recipe than the store's.
+        TrainingFailed: the recipe raised, or returned something else than predictions.
+        StorageFailed: a batch could not be committed.
+    """
+    manifest = store.manifest
+    infos = tuple(table.info(name) for name, table in dataset.tables.items())
+    manifest.require_same(infos, recipe.info, store.url)
+    size = subsets.subset_size(manifest.train.n_examples, manifest.subset_fraction)
+    wanted = batch_models or recipe.models_per_batch(dataset, device)
+    n_batches = math.ceil(len(seeds) / wanted)
+    for part in np.array_split(np.asarray(seeds, dtype=np.uint64), n_batches):
+        batch = [int(seed) for seed in part]
+        masks = subsets.subset_masks(manifest.seed, batch, manifest.train.n_examples, size)
+        checkpoints = CHECKPOINTS / manifest.store_id / hashlib.sha256(part.tobytes()).hexdigest()[:32]
+
+        def progress(done: int, total: int, n_models: int = len(batch)) -> None:
+            hooks.progress(n_models, done, total)
+
+        started = time.perf_counter()
+        returned = _call(
+            recipe, dataset, masks, part, Run(device, progress, hooks.stop_requested, checkpoints)
+        )
+        seconds = time.perf_counter() - started
+        outcomes, finite = _checked(returned, manifest.arrays(), recipe.info.name, len(batch))
+        models = [
+            ModelInfo(
+                model_id=subsets.model_id(manifest.seed, seed),
+                seed=seed,
+                subset_size=size,
+                seconds=seconds / len(batch),
+                trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                device=device,
+                host=platform.node(),
+                versions=_versions(),
+                **_accuracies(row, masks[row], outcomes, dataset, finite=bool(finite[row])),
+            )
+            for row, seed in enumerate(batch)
+        ]
+        segment = store.commit(models, masks, outcomes)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        yield Committed(segment, masks, outcomes)
+
+
+def _call(
+    recipe: BoundRecipe, dataset: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
+) -> Any:
+    try:
+        return recipe.train(dataset, masks, seeds, run)
+    except MemdbError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        text = str(error).splitlines()[0] if str(error) else "no message"
+        raise TrainingFailed(
+            f"recipe {recipe.info.name} raised {type(error).__name__}: {text} (model seeds "
+            f"{', '.join(str(seed) for seed in seeds[:3])}{', ...' if len(seeds) > 3 else ''})",
+            hint="what was committed before is safe; MEMDB_TRACEBACK=1 shows where it was raised",
+        ) from error
+
+
+def _checked(
+    returned: Any, arrays: Mapping[str, tuple[Outcome, int]], recipe: str, n_models: int
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
+    """Return the outcomes to store, and which models [models] gave finite numbers only."""
+    hint = "see the Protocol: `python -c 'import memdb; help(memdb.Recipe)'`"
+    if not isinstance(returned, Mapping):
+        raise TrainingFailed(
+            f"recipe {recipe} returned a {type(returned).__name__}, not a mapping", hint=hint
+        )
+    outcomes: dict[str, NDArray[Any]] = {}
+    finite = np.ones(n_models, dtype=np.bool_)
+    wrong: dict[str, NDArray[np.bool_]] = {}
+    for path, (outcome, n_examples) in arrays.items():
+        if path not in returned:
+            if outcome.kind == "bit":
+                raise TrainingFailed(
+                    f"recipe {recipe} returned no {path!r} but {sorted(map(str, returned))}", hint=hint
+                )
+            continue
+        try:
+            values = np.asarray(returned[path])
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TrainingFailed(f"recipe {recipe}: {path!r} is no array: {error}", hint=hint) from error
+        expected = "b" if outcome.kind == "bit" else "f"
+        if values.shape != (n_models, n_examples) or values.dtype.kind != expected:
+            raise TrainingFailed(
+                f"recipe {recipe} returned {path!r} as {values.dtype} {values.shape}; expected "
+                f"{'bool' if expected == 'b' else 'float'} {(n_models, n_examples)}",
+                hint=hint,
+            )
+        if expected == "f":
+            missing = np.isnan(values)
+            finite &= ~missing.any(axis=1)
+            wrong[path.split("/")[0]] = missing
+            values = np.clip(
+                np.where(missing, -CONFIDENCE_LIMIT, values), -CONFIDENCE_LIMIT, CONFIDENCE_LIMIT
+            )
+        outcomes[path] = values
+    for name, missing in wrong.items():
+        outcomes[f"{name}/correct"] = outcomes[f"{name}/correct"] & ~missing
+    return outcomes, finite
+
+
+def _accuracies(
+    row: int, mask: NDArray[np.bool_], outcomes: Mapping[str, NDArray[Any]], dataset: Dataset, *, finite: bool
+) -> dict[str, Any]:
+    """Return how well one model did; it diverged where it is no better than naming the commonest class."""
+    correct = outcomes[f"{layout.TRAIN}/correct"][row]
+    test = outcomes.get(f"{layout.TEST}/correct")
+    inside = float(correct[mask].mean())
+    labels = dataset.train.labels[mask]
+    chance = float(np.bincount(labels).max() / len(labels))
+    return {
+        "train_accuracy": inside,
+        "out_accuracy": float(correct[~mask].mean()),
+        "test_accuracy": None if test is None else float(test[row].mean()),
+        "diverged": not finite or inside <= chance < 1,
+    }
+
+
+def _versions() -> dict[str, str]:
+    loaded: dict[str, str] = {
+        name: str(sys.modules[name].__version__) for name in ("torch", "sklearn") if name in sys.modules
+    }
+    return {
+        "memdb": version("memdb"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        **loaded,
+    }
+
+
+def require_positive(value: int, option: str) -> int:
+    """Refuse counts below 1, naming the option.
+
+    Raises:
+        InvalidInput: zero or less.
+    """
+    if value < 1:
+        raise InvalidInput(f"{option} {value} is not a number from 1", hint=f"use e.g. {option} 100")
+    return value

@@ -1,0 +1,83 @@
+"""A whole training run: the loop of `memdb.train`, watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from memdb import layout, recipes
+from memdb.datasets import Dataset
+from memdb.query.connection import Relations
+from memdb.query.precision import RunningPrecision
+from memdb.query.questions import IntervalChoice
+from memdb.train import Hooks, require_positive, train
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStatus:
+    """How far a run has come: models of this run, accuracies and widths of the whole store."""
+
+    n_asked: int
+    n_committed: int
+    n_in_flight: float  # models of the batch in flight, times the share of its steps that is done
+    test_accuracy: float | None
+    mean_half_width: float | None  # of the 95 % anytime intervals of memorization
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to train: one model a seed, in batches, on a device."""
+
+    data: Dataset
+    recipe: recipes.BoundRecipe
+    seeds: Sequence[int]
+    device: str = "auto"
+    batch_models: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_models is not None:
+            require_positive(self.batch_models, "--batch-models")
+
+
+def carry_out(
+    plan: Plan,
+    before: Relations,
+    observe: Callable[[TrainingStatus], None],
+    stop_requested: Callable[[], bool],
+) -> int:
+    """Train, commit and report every batch; return how many models were committed."""
+    running = RunningPrecision(before, IntervalChoice("anytime"))
+    accuracies = [m.test_accuracy for _, m in before.snapshot.models if m.test_accuracy is not None]
+    status = TrainingStatus(len(plan.seeds), 0, 0.0, _mean(accuracies), running.mean_half_width())
+    observe(status)
+
+    def progress(n_models: int, done: int, total: int) -> None:
+        observe(replace(status, n_in_flight=n_models * done / max(1, total)))
+
+    batches = train(
+        before.snapshot.store,
+        plan.data,
+        plan.recipe,
+        plan.seeds,
+        device=recipes.resolve_device(plan.device),
+        batch_models=plan.batch_models,
+        hooks=Hooks(progress, stop_requested),
+    )
+    for batch in batches:
+        running.add(batch.masks, batch.outcomes[f"{layout.TRAIN}/correct"])
+        accuracies += [m.test_accuracy for m in batch.segment.models if m.test_accuracy is not None]
+        status = TrainingStatus(
+            len(plan.seeds),
+            status.n_committed + len(batch.segment.models),
+            0.0,
+            _mean(accuracies),
+            running.mean_half_width(),
+        )
+        observe(status)
+    return status.n_committed
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

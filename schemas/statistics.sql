@@ -1,0 +1,52 @@
+-- The estimator and its intervals, once, for every command and for a user's own SQL.
+-- For each arm: n models, s = sum of the outcome, q = sum of its square (for 0/1 outcomes s = q = k).
+-- Casts come first: DuckDB reads 1.96 as DECIMAL, and products of those overflow.
+
+-- Difference in means; NULL where an arm is empty.
+CREATE MACRO score(s_in, n_in, s_out, n_out) AS
+    s_in::DOUBLE / nullif(n_in, 0) - s_out::DOUBLE / nullif(n_out, 0);
+
+-- Generalised Agresti-Caffo, AC(z): z^2/4 successes and as many failures are added to each arm.
+CREATE MACRO ac_mean(s, n, z) AS
+    (s::DOUBLE + z::DOUBLE * z / 4) / (n + z::DOUBLE * z / 2);
+CREATE MACRO ac_variance(s, q, n, z) AS
+    greatest(0e0, (q::DOUBLE + z::DOUBLE * z / 4) / (n + z::DOUBLE * z / 2) - pow(ac_mean(s, n, z), 2))
+    / (n + z::DOUBLE * z / 2);
+CREATE MACRO ac_half_width(s_in, q_in, n_in, s_out, q_out, n_out, z) AS
+    z::DOUBLE * sqrt(ac_variance(s_in, q_in, n_in, z) + ac_variance(s_out, q_out, n_out, z));
+CREATE MACRO ac_lo(s_in, q_in, n_in, s_out, q_out, n_out, z) AS
+    CASE WHEN n_in > 0 AND n_out > 0 THEN greatest(-1e0, least(
+        score(s_in, n_in, s_out, n_out),
+        ac_mean(s_in, n_in, z) - ac_mean(s_out, n_out, z)
+            - ac_half_width(s_in, q_in, n_in, s_out, q_out, n_out, z))) END;
+CREATE MACRO ac_hi(s_in, q_in, n_in, s_out, q_out, n_out, z) AS
+    CASE WHEN n_in > 0 AND n_out > 0 THEN least(1e0, greatest(
+        score(s_in, n_in, s_out, n_out),
+        ac_mean(s_in, n_in, z) - ac_mean(s_out, n_out, z)
+            + ac_half_width(s_in, q_in, n_in, s_out, q_out, n_out, z))) END;
+
+-- Multiplier that stays valid when one looks after every model and stops when one likes: the Robbins
+-- normal mixture in the asymptotic form of Waudby-Smith et al. (2024), tightest near 400 models.
+CREATE MACRO anytime_tau(n_models, alpha) AS
+    n_models::DOUBLE / 400
+    * (-2 * ln(alpha::DOUBLE) + ln(1 - 2 * ln(alpha::DOUBLE) - pow(alpha::DOUBLE, 2)) - pow(alpha::DOUBLE, 2));
+CREATE MACRO anytime_z(n_models, alpha) AS
+    sqrt((1 + 1 / anytime_tau(nullif(n_models, 0), alpha))
+         * (ln(1 + anytime_tau(n_models, alpha)) - 2 * ln(alpha::DOUBLE)));
+
+-- The multiplier of each kind of interval. fixed_z is the normal quantile at 1 - alpha / 2.
+CREATE MACRO interval_z(kind, alpha, fixed_z, n_models, n_shown, n_ranked) AS
+    CASE kind
+        WHEN 'fixed' THEN fixed_z::DOUBLE
+        WHEN 'anytime' THEN anytime_z(n_models, alpha)
+        WHEN 'selected' THEN anytime_z(n_models, alpha::DOUBLE * n_shown / nullif(n_ranked, 0))
+        WHEN 'simultaneous' THEN anytime_z(n_models, alpha::DOUBLE / nullif(n_ranked, 0))
+    END;
+
+-- The same for a view, which shows every one of its n_ranked rows and takes its settings from variables.
+CREATE MACRO view_z(n_models, n_ranked) AS
+    interval_z(getvariable('interval'), getvariable('alpha'), getvariable('fixed_z'), n_models, 1, n_ranked);
+
+-- What a 0/1 outcome needs: successes instead of sums.
+CREATE MACRO score_lo(k_in, n_in, k_out, n_out, z) AS ac_lo(k_in, k_in, n_in, k_out, k_out, n_out, z);
+CREATE MACRO score_hi(k_in, n_in, k_out, n_out, z) AS ac_hi(k_in, k_in, n_in, k_out, k_out, n_out, z);
