@@ -16,7 +16,7 @@ from memdb.query import questions
 from memdb.query.connection import MAX_PAIRS, Relations
 from memdb.query.questions import SIDES, IntervalChoice
 from memdb.query.results import present
-from memdb.store import Snapshot, Store, exists, open_storage
+from memdb.store import Snapshot, Store, open_storage, require_free
 from memdb.train import require_positive
 from memdb.training import Plan, TrainingStatus, carry_out
 
@@ -74,13 +74,10 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         if isinstance(recipe, str)
         else recipes.bind(recipe, options=recipe_options, version=recipe_version)
     )
-    storage = open_storage(url, storage_options)
-    if not exists(storage):  # if it does, `Store.create` says so without waiting for the data
-        data = datasets.load(dataset, data_root, download=download) if isinstance(dataset, str) else dataset
-        subsets.subset_size(len(data.train), subset_fraction)
-        tables = data.tables
-    else:
-        data, tables = None, {}
+    require_free(open_storage(url, storage_options))  # before waiting for the data
+    data = datasets.load(dataset, data_root, download=download) if isinstance(dataset, str) else dataset
+    subsets.subset_size(len(data.train), subset_fraction)
+    tables = data.tables
     manifest = Manifest(
         store_id=secrets.token_hex(16),
         seed=seed,
@@ -250,6 +247,7 @@ class Database:
         self,
         statement: str,
         *,
+        k: int | None = None,
         level: float = 0.95,
         interval: str = "anytime",
         max_pairs: int = MAX_PAIRS,
@@ -257,11 +255,13 @@ class Database:
     ) -> DuckDBPyRelation:
         """Run one SQL statement over the relations, without access to files, network or settings.
 
+        ``k`` keeps the first k rows.
+
         Raises:
             InvalidInput: SQL that cannot run, that looks at too many pairs, or takes too long (seconds).
         """
         choice = IntervalChoice(interval, level)
-        table = questions.sql(self.relations, statement, choice, max_pairs=max_pairs, timeout=timeout)
+        table = questions.sql(self.relations, statement, choice, k=k, max_pairs=max_pairs, timeout=timeout)
         return present(table)
 
     def train(  # noqa: PLR0913 - what, on what, how, and who watches; all have defaults

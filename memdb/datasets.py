@@ -281,7 +281,7 @@ def load(name: str, root: str | None = None, *, download: bool = False) -> Datas
     except ImportError as error:
         raise InvalidInput(
             f"the data set {name} needs {error.name}, which is not installed",
-            hint="pip install 'memdb[train]'",
+            hint="run: pip install 'memdb[train]'",
         ) from error
 
 

@@ -58,7 +58,7 @@ def parse_group_metadata(data: bytes, place: str) -> dict[str, Any]:
             f"{place} is not a memdb document", hint="give the URL of a store that memdb made"
         ) from error
     restore = f"restore {place} from a copy of the store"
-    if canonical_json(metadata) != data:
+    if group_metadata(document) != data:
         raise Damaged(f"{place} was altered: its bytes are not as memdb writes them", hint=restore)
     actual = fingerprint({**document, SELF_HASH: ""})
     if actual != stated:

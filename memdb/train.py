@@ -73,9 +73,11 @@ def train(  # noqa: PLR0913 - what to train, on what, how; three of them have de
     manifest.require_same(infos, recipe.info, store.url)
     size = subsets.subset_size(manifest.train.n_examples, manifest.subset_fraction)
     wanted = batch_models or recipe.models_per_batch(dataset, device)
-    n_batches = math.ceil(len(seeds) / wanted)
+    n_batches = max(1, math.ceil(len(seeds) / wanted))
     for part in np.array_split(np.asarray(seeds, dtype=np.uint64), n_batches):
         batch = [int(seed) for seed in part]
+        if not batch:
+            return
         masks = subsets.subset_masks(manifest.seed, batch, manifest.train.n_examples, size)
         checkpoints = CHECKPOINTS / manifest.store_id / hashlib.sha256(part.tobytes()).hexdigest()[:32]
 

@@ -194,5 +194,5 @@ def sql(
     """  # noqa: D301
     way = Way(format, output, level, interval)
     db = _open(store)
-    rows = db.sql(statement, level=level, interval=interval, max_pairs=max_pairs, timeout=timeout)
-    showing.rows(db, rows if k is None else rows.limit(showing.require_k(k)), way)
+    rows = db.sql(statement, k=k, level=level, interval=interval, max_pairs=max_pairs, timeout=timeout)
+    showing.rows(db, rows, way)

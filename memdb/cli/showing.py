@@ -11,7 +11,6 @@ import typer
 
 from memdb import layout
 from memdb.cli.app import say
-from memdb.errors import InvalidInput
 from memdb.render import tables
 from memdb.render.answer import Answer, require_format, require_suffix
 from memdb.render.tables import clean, console, number
@@ -176,13 +175,6 @@ def remark_if_noise(answer: Answer, score: str) -> None:
             f"None of these can be told from 0 yet: every interval holds it. More models tell a {score} of "
             "this size from chance; `memdb train` adds them."
         )
-
-
-def require_k(k: int) -> int:
-    """Refuse a list of no rows."""
-    if k < 1:
-        raise InvalidInput(f"-k {k} is not a number from 1", hint="use e.g. -k 20")
-    return k
 
 
 def _rate(k: int, n: int) -> str:

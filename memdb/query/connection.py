@@ -24,6 +24,7 @@ from memdb.store import Examples, Snapshot
 INTERVALS = ("fixed", "anytime", "selected", "simultaneous")
 MAX_PAIRS = 100_000_000
 MEMORY_LIMIT = "4GB"
+QUESTIONS = {"SELECT", "EXPLAIN", "PRAGMA"}  # DESCRIBE, SHOW and SUMMARIZE are SELECT to DuckDB
 Words = NDArray[np.uint64]  # [examples, ceil(models / 64)]
 
 LOCKS = """
@@ -232,19 +233,30 @@ class Relations:
             timed_out.set()
             connection.interrupt()
 
+        self._require_question(sql)
         with self._statement:
             self._pairs_left = self._pairs_allowed = max_pairs
             timer = threading.Timer(timeout, interrupt) if timeout else None
             if timer:
                 timer.start()
             try:
-                relation = connection.sql(sql, params=dict(parameters or {}))
-                return pa.table({}) if relation is None else relation.to_arrow_table()
+                return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
             except duckdb.Error as error:
                 raise self._translated(error, timeout if timed_out.is_set() else None) from error
             finally:
                 if timer:
                     timer.cancel()
+
+    def _require_question(self, sql: str) -> None:
+        try:
+            kinds = [statement.type.name for statement in self.connection.extract_statements(sql)]
+        except duckdb.Error as error:
+            raise self._translated(error, None) from error
+        if len(kinds) != 1 or kinds[0] not in QUESTIONS:
+            raise InvalidInput(
+                f"{'; '.join(kinds) or 'nothing'} is not one question",
+                hint="write one SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN",
+            )
 
     def _translated(self, error: duckdb.Error, timeout: float | None) -> InvalidInput:
         if timeout is not None:

@@ -22,6 +22,7 @@ from memdb.query.connection import (
 )
 
 NAMED_INTERVALS = ("fixed", "anytime", "simultaneous")
+MAX_ROWS = 2**31 - 1
 DIRECTIONS = ("helps", "hurts", "both")
 TIMEOUT_SECONDS = 600.0
 
@@ -66,7 +67,7 @@ def top_memorized(relations: Relations, k: int, class_name: str | None, choice: 
     """Return the k training examples with the highest memorization, NULLs last."""
     _require_models(relations)
     label = None if class_name is None else relations.label_of(class_name)
-    parameters = {"label": label, "k": _require_k(k), **choice.parameters()}
+    parameters = {"label": label, "k": require_k(k), **choice.parameters()}
     return relations.ask(schema("top_memorized.sql"), parameters)
 
 
@@ -83,7 +84,7 @@ def top_influence(
     for name in ("relation", "fixed", "listed", "target"):
         sql = sql.replace(f":{name}", getattr(side, name))
     other_only = side.fixed == "target_id"
-    parameters = {"id": row, "k": _require_k(k), "other_only": other_only, **filters, **choice.parameters()}
+    parameters = {"id": row, "k": require_k(k), "other_only": other_only, **filters, **choice.parameters()}
     return relations.ask(sql, parameters)
 
 
@@ -108,6 +109,7 @@ def sql(
     statement: str,
     choice: IntervalChoice,
     *,
+    k: int | None = None,
     max_pairs: int = MAX_PAIRS,
     timeout: float = TIMEOUT_SECONDS,
 ) -> pa.Table:
@@ -119,7 +121,8 @@ def sql(
             f"--max-pairs {max_pairs} and --timeout {timeout:g} must be above 0", hint="raise them"
         )
     settings = choice.parameters(NAMED_INTERVALS)
-    return relations.ask_user(statement, settings, max_pairs=max_pairs, timeout=timeout)
+    table = relations.ask_user(statement, settings, max_pairs=max_pairs, timeout=timeout)
+    return table if k is None else table.slice(0, require_k(k))
 
 
 def mean_half_width(relations: Relations, choice: IntervalChoice) -> float | None:
@@ -130,9 +133,14 @@ def mean_half_width(relations: Relations, choice: IntervalChoice) -> float | Non
     return None if value is None else float(value)
 
 
-def _require_k(k: int) -> int:
-    if k < 1:
-        raise InvalidInput(f"-k {k} is not a number from 1", hint="use e.g. -k 20")
+def require_k(k: int) -> int:
+    """Refuse lists without rows.
+
+    Raises:
+        InvalidInput: less than one row, or more than ids can number.
+    """
+    if not 1 <= k <= MAX_ROWS:
+        raise InvalidInput(f"-k {k} is not a number from 1 to {MAX_ROWS:,}", hint="use e.g. -k 20")
     return k
 
 

@@ -19,7 +19,7 @@ def resolve_device(name: str) -> str:
         import torch  # noqa: PLC0415 - seconds to import, and recipes need not use it
     except ImportError as error:
         raise InvalidInput(
-            f"device {name} needs PyTorch, which is not installed", hint="pip install 'memdb[train]'"
+            f"device {name} needs PyTorch, which is not installed", hint="run: pip install 'memdb[train]'"
         ) from error
     if name == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"

@@ -2,6 +2,6 @@
 
 from memdb.store.examples import Examples, ExampleTable
 from memdb.store.storage import open_storage
-from memdb.store.store import Snapshot, Store, exists
+from memdb.store.store import Snapshot, Store, require_free
 
-__all__ = ["ExampleTable", "Examples", "Snapshot", "Store", "exists", "open_storage"]
+__all__ = ["ExampleTable", "Examples", "Snapshot", "Store", "open_storage", "require_free"]

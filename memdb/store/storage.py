@@ -21,6 +21,7 @@ import fsspec
 from memdb.errors import AlreadyExists, InvalidInput, MemdbError, NotFound, StorageFailed
 
 CONCURRENCY = 32  # requests in flight; threads that wait cost nothing
+READING = ("read", "list")
 READ_ONLY_PROTOCOLS = ("http", "https", "hf")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -63,7 +64,7 @@ def open_storage(url: str, options: Mapping[str, Any] | None = None) -> Storage:
         extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
         package = f"memdb[{extra[protocol]}]" if protocol in extra else str(error)
         raise InvalidInput(
-            f"the driver for {protocol}:// of {url} is not installed", hint=f"pip install '{package}'"
+            f"the driver for {protocol}:// of {url} is not installed", hint=f"run: pip install '{package}'"
         ) from error
     except (ValueError, TypeError) as error:
         raise InvalidInput(
@@ -101,6 +102,10 @@ class LocalStorage:
                 return sorted(os.listdir(self._root / folder))  # noqa: PTH208 - names, not paths
             except FileNotFoundError:
                 return []
+            except NotADirectoryError as error:
+                raise AlreadyExists(
+                    f"{self.url} is a file, not a folder", hint="name a folder with --store"
+                ) from error
 
     def write_all(self, objects: Mapping[str, bytes]) -> None:
         folders = {self._root / PurePosixPath(path).parent for path in objects}
@@ -146,6 +151,8 @@ class LocalStorage:
                 every.add(above)
                 if above == self._root.parent:
                     break
+        if os.name == "nt":
+            return  # there a folder cannot be opened, and NTFS journals names by itself
         for folder in sorted(every, reverse=True):
             if folder.is_relative_to(self._root.parent):
                 with self._reported("fsync", str(folder)):
@@ -160,8 +167,12 @@ class LocalStorage:
         place = f"{self.url}/{path}" if path else self.url
         try:
             yield
+        except MemdbError:
+            raise
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFound(f"{place} does not exist", hint="check the path") from error
+            if verb in READING:
+                raise NotFound(f"{place} does not exist", hint="check the path") from error
+            raise StorageFailed(f"cannot {verb} {place}: {error.strerror}", hint=_advice(error)) from error
         except FileExistsError as error:
             raise AlreadyExists(f"{place} already exists", hint="use another place") from error
         except OSError as error:

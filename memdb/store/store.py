@@ -52,11 +52,7 @@ class Store:
             StorageFailed: the storage refused.
         """
         storage = open_storage(url, options)
-        if exists(storage):
-            raise AlreadyExists(
-                f"{url} is a memdb store already",
-                hint="extend it with `memdb train`, or choose another place with --store",
-            )
+        require_free(storage)
         objects = encode_group(
             {path: data for name, table in tables.items() for path, data in table.to_arrays(name).items()}
         )
@@ -311,10 +307,21 @@ class Snapshot:
         return GroupReader(self.store.storage, group, segment.objects).read(path, shape, dtype)
 
 
-def exists(storage: Storage) -> bool:
-    """Tell whether something called a store, or any other Zarr group, is there."""
-    try:
-        storage.read(layout.MANIFEST)
-    except NotFound:
-        return False
-    return True
+def require_free(storage: Storage) -> None:
+    """Refuse to create a store where something is, unless it is the beginning of one.
+
+    Raises:
+        AlreadyExists: a store, or anything else.
+    """
+    found = storage.names("")
+    if layout.MANIFEST in found:
+        raise AlreadyExists(
+            f"{storage.url} is a store, or another Zarr group, already",
+            hint="extend a store with `memdb train`, or choose another place with --store",
+        )
+    others = sorted(set(found) - {layout.DATASET, layout.SEGMENTS, layout.BLOCKS})
+    if others:
+        raise AlreadyExists(
+            f"{storage.url} is a folder with other things in it, such as {others[0]}",
+            hint="choose a new folder with --store",
+        )

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import memdb
+
+N_TRAIN, N_TEST = 23, 11
+
+
+def coin_recipe(data, masks, seeds, run):
+    """Predictions with known probabilities: right with p = .9 on examples in the subset, .4 on others."""
+    found = {}
+    for name, examples in data.sets.items():
+        rows = []
+        for mask, seed in zip(masks, seeds, strict=True):
+            rng = np.random.default_rng([int(seed), len(examples), name == "test"])
+            p = np.where(mask, 0.9, 0.4) if name == "train" else 0.6
+            rows.append(rng.random(len(examples)) < p)
+        found[f"{name}/correct"] = np.stack(rows)
+        found[f"{name}/logit_confidence"] = np.where(found[f"{name}/correct"], 2.0, -2.0)
+    run.progress(1, 1)
+    return found
+
+
+coin_recipe.models_per_batch = lambda data, device: 5
+
+
+def small_dataset(shift=0):
+    rng = np.random.default_rng(1 + shift)
+    return memdb.Dataset(
+        rng.random((N_TRAIN, 4)),
+        np.arange(N_TRAIN) % 3,
+        rng.random((N_TEST, 4)),
+        np.arange(N_TEST) % 3,
+        ["ant", "bee", "cat"],
+        train_keys=[f"train/{row}.png" for row in range(N_TRAIN)],
+    )
+
+
+def small_database(url, **options):
+    return memdb.init(str(url), small_dataset(), coin_recipe, seed=7, **options)
+
+
+@pytest.fixture
+def database(tmp_path):
+    """A store of 23 + 11 examples with 37 models in segments of 5 and less."""
+    made = small_database(tmp_path / "store.zarr")
+    made.train(seeds=range(37))
+    with made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def digits_store(tmp_path_factory):
+    """The store of the README at a small size: digits, 40 models of 3 epochs."""
+    pytest.importorskip("torch")
+    url = tmp_path_factory.mktemp("digits") / "memdb.zarr"
+    made = memdb.init(str(url), recipe_options={"epochs": 3}, seed=1)
+    made.train(seeds=range(40))
+    made.close()
+    return url
+
+
+@pytest.fixture
+def real_data():
+    """The folder with real data sets, where there is one."""
+    root = os.environ.get("MEMDB_TEST_DATA")
+    if not root:
+        pytest.skip("MEMDB_TEST_DATA names no folder with MNIST")
+    return Path(root)
+
+
+def bits_of(snapshot):
+    """masks, train/correct, test/correct of a snapshot as bool [models, examples]."""
+    from memdb import bits
+
+    n = snapshot.n_models
+    packed = [snapshot.mask(), snapshot.outcome_bits("train/correct"), snapshot.outcome_bits("test/correct")]
+    return tuple(bits.unpack(part, n) for part in packed)

@@ -1,0 +1,131 @@
+"""Imports run one way, and heavy packages have one home each (docs/store.md and the design say which)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import memdb
+
+ROOT = Path(memdb.__file__).parent
+LAYERS = [  # from the bottom; a module imports modules of lower layers only
+    {"errors"},
+    {"documents", "layout", "plugins"},
+    {"manifest", "subsets", "bits"},
+    {"store"},
+    {"datasets", "query"},
+    {"recipes"},
+    {"train"},
+    {"training"},
+    {"database"},
+    {"render"},
+    {"cli"},
+]
+INSIDE = {  # the same within a package
+    "store": [{"storage"}, {"arrays"}, {"examples"}, {"store"}, {""}],
+    "query": [{"", "connection", "results"}, {"questions"}, {"precision"}],
+    "recipes": [{"protocol", "devices"}, {"mlp_program"}, {"mlp"}, {""}],
+    "render": [{"", "answer"}, {"tables", "pictures"}, {"progress"}],
+    "cli": [{"app", "options"}, {"showing"}, {"demo", "asking"}, {"making"}, {""}],
+}
+HOMES = {
+    "torch": {"recipes.mlp_program", "recipes.devices"},
+    "torchvision": {"datasets"},
+    "sklearn": {"datasets"},
+    "zarr": {"store.arrays"},
+    "fsspec": {"store.storage"},
+    "duckdb": {"query.connection", "query.precision", "query.results", "database", "cli.showing"},
+    "rich": {"render.tables", "render.pictures", "render.progress"},
+    "typer": {"cli.app", "cli.options", "cli.making", "cli.asking", "cli.showing"},
+}
+ONLY_FOR_TYPES = {("duckdb", "database"), ("duckdb", "cli.showing"), ("rich", "cli.showing")}
+
+
+def modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(part for part in parts if part != "__init__"), path
+
+
+def imports_of(path, *, with_types=True):
+    tree = ast.parse(path.read_text())
+    skipped = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING" and not with_types:
+            skipped |= {id(child) for part in node.body for child in ast.walk(part)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer_of(name, layers):
+    return next((rank for rank, names in enumerate(layers) if name in names), None)
+
+
+@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: str(value)[-30:])
+def test_a_module_imports_only_what_lies_below_it(module, path):
+    if module == "":
+        return  # the package itself names its public parts
+    package, _, inner = module.partition(".")
+    rank = layer_of(package, LAYERS)
+    assert rank is not None, f"{package} stands in no layer"
+    for imported in imports_of(path):
+        if not imported.startswith("memdb."):
+            continue
+        other, _, rest = imported.removeprefix("memdb.").partition(".")
+        if other != package:
+            assert layer_of(other, LAYERS) < rank, f"{module} imports {imported}"
+        elif package in INSIDE:
+            own = layer_of(inner, INSIDE[package])
+            names = {name for layer in INSIDE[package] for name in layer}
+            target = rest.split(".")[0] if rest.split(".")[0] in names else ""
+            assert own is not None, f"{module} stands in no layer"
+            if target != inner and not (package == "recipes" and inner == "mlp_program" and target == "mlp"):
+                assert layer_of(target, INSIDE[package]) <= own, f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("heavy", sorted(HOMES))
+def test_a_heavy_package_is_imported_at_home_only(heavy):
+    found = {
+        module
+        for module, path in modules()
+        if any(name.split(".")[0] == heavy for name in imports_of(path, with_types=False))
+    }
+    assert found <= HOMES[heavy] - {module for package, module in ONLY_FOR_TYPES if package == heavy}
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import memdb", {"torch", "zarr", "duckdb", "pyarrow", "typer", "numpy"}),
+        ("import memdb.cli", {"torch", "zarr", "duckdb", "pyarrow", "sklearn"}),
+        ("import memdb; memdb.open", {"torch", "torchvision", "sklearn", "pandas", "typer"}),
+    ],
+)
+def test_importing_loads_nothing_that_is_not_used(statement, absent):
+    code = f"import sys\n{statement}\nprint(*{absent!r}.intersection(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
+
+
+def test_no_query_imports_torch(digits_store):
+    code = (
+        "import sys\nfrom memdb.cli import app\n"
+        "try: app(['top-influence', '--test-id', '4', '--store', sys.argv[1]])\n"
+        "except SystemExit as done: assert not done.code\n"
+        "assert not {'torch', 'torchvision', 'sklearn'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(digits_store)], check=True, capture_output=True)
+
+
+def test_no_file_grows_past_a_screenful_of_ideas():
+    lengths = {module: len(path.read_text().splitlines()) for module, path in modules()}
+    assert {module: n for module, n in lengths.items() if n > 420} == {}

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from memdb.errors import AlreadyExists, InvalidInput, NotFound, StorageFailed
+from memdb.store.storage import open_storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def storage(request, tmp_path):
+    url = str(tmp_path / "place") if request.param == "local" else f"memory://{tmp_path.name}/place"
+    return open_storage(url)
+
+
+def test_what_was_written_is_read_back_whole_and_by_ranges(storage):
+    storage.write_all({"a/b": b"0123456789", "a/c/d": b"", "e": b"x"})
+    assert storage.read("a/b") == b"0123456789"
+    assert storage.read("a/b", 2, 5) == b"234"
+    assert storage.read("a/b", 8) == b"89"
+    assert storage.read("a/c/d") == b""
+    assert storage.names("a") == ["b", "c"]
+    assert storage.names("nowhere") == []
+
+
+def test_what_is_absent_is_named(storage):
+    with pytest.raises(NotFound, match="nothing/here does not exist"):
+        storage.read("nothing/here")
+
+
+def test_creating_is_exclusive_even_in_a_race(storage):
+    def attempt(number):
+        try:
+            storage.create("sub/claim", str(number).encode())
+        except AlreadyExists:
+            return None
+        return number
+
+    with ThreadPoolExecutor(16) as pool:
+        winners = [number for number in pool.map(attempt, range(64)) if number is not None]
+    assert len(winners) == 1
+    assert storage.read("sub/claim") == str(winners[0]).encode()
+    assert storage.names("sub") == ["claim"]
+
+
+def test_two_processes_cannot_both_create_an_object(tmp_path):
+    code = (
+        "import sys, time\nfrom memdb.store.storage import open_storage\nfrom memdb.errors import AlreadyExists\n"
+        "place = open_storage(sys.argv[1]); won = 0\n"
+        "for n in range(40):\n"
+        "    while time.time() < float(sys.argv[2]) + n * 0.01: pass\n"
+        "    try: place.create(f'claim{n}', b'mine'); won += 1\n"
+        "    except AlreadyExists: pass\n"
+        "print(won)"
+    )
+    import time
+
+    start = str(time.time() + 1.5)
+    command = [sys.executable, "-c", code, str(tmp_path), start]
+    racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert sum(int(racer.communicate()[0]) for racer in racers) == 40
+
+
+def test_a_local_write_is_fsynced_before_it_gets_its_name_and_its_folder_after(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, os.replace
+    paths = {}
+
+    def spy_fsync(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        events.append(("fsync", path))
+        fsync(descriptor)
+
+    def spy_rename(self, target):
+        events.append(("rename", str(target)))
+        replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr("pathlib.Path.replace", spy_rename)
+    open_storage(str(tmp_path / "store")).write_all({"a/b": b"x"})
+    paths = [path for kind, path in events]
+    assert events[0][0] == "fsync"
+    assert events[0][1].startswith(str(tmp_path / "store/a/.b."))
+    assert events[1] == ("rename", str(tmp_path / "store/a/b"))
+    assert {str(tmp_path), str(tmp_path / "store"), str(tmp_path / "store/a")} <= set(paths[2:])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a device that is always full")
+def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path, monkeypatch):
+    storage = open_storage(str(tmp_path))
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageFailed, match="No space left on device") as caught:
+        storage.write_all({"a": b"1", "b": b"2"})
+    assert "what was committed is safe" in caught.value.hint
+    assert storage.names("") == []
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("nope://bucket/x", "nope://bucket/x cannot be opened"),
+        ("gs://bucket/x", "driver for gs:// of gs://bucket/x is not installed"),
+    ],
+)
+def test_a_protocol_without_a_driver_is_named(url, says):
+    with pytest.raises(InvalidInput, match=says):
+        open_storage(url)
+
+
+def test_http_is_for_reading_and_cannot_be_listed():
+    storage = open_storage("http://127.0.0.1:9/store")
+    with pytest.raises(StorageFailed, match="127.0.0.1:9/store/a"):
+        storage.read("a")
+    with pytest.raises(StorageFailed, match="cannot be listed"):
+        storage.names("segments")
+    with pytest.raises(InvalidInput, match="read-only"):
+        storage.write_all({"a": b""})
+    with pytest.raises(InvalidInput, match="read-only"):
+        storage.create("a", b"")
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    storage = open_storage(str(tmp_path / "file"))
+    with pytest.raises(AlreadyExists, match="is a file, not a folder"):
+        storage.names("")
+    with pytest.raises(NotFound):
+        storage.read("a")
