@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,13 +46,21 @@ def small_database(url, **options):
     return memdb.init(str(url), small_dataset(), coin_recipe, seed=7, **options)
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The folder of a store of 23 + 11 examples with 37 models in segments of 5 and less."""
+    url = tmp_path_factory.mktemp("small") / "store.zarr"
+    with small_database(url) as made:
+        made.train(seeds=range(37))
+    return url
+
+
 @pytest.fixture
-def database(tmp_path):
-    """A store of 23 + 11 examples with 37 models in segments of 5 and less."""
-    made = small_database(tmp_path / "store.zarr")
-    made.train(seeds=range(37))
-    with made:
-        yield made
+def database(trained, tmp_path):
+    """The same store, opened, to do with as one likes."""
+    shutil.copytree(trained, tmp_path / "store.zarr")
+    with memdb.open(str(tmp_path / "store.zarr")) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import oracle
+import pytest
+from conftest import bits_of, small_database, small_dataset
+from test_store import batch, model
+
+import memdb
+from memdb.errors import InvalidInput, MemdbError, NotEnoughModels, NotFound
+
+MEMORIZATION = ["train_id", "label", "memorization", "lo", "hi", "n_in", "n_out", "k_in", "k_out", "p_in", "p_out"]
+INFLUENCE = [
+    "train_id", "test_id", "train_label", "test_label", "same_class", "influence", "lo", "hi", "n_in", "n_out",
+    "k_in", "k_out", "p_in", "p_out", "memorization",
+]  # fmt: skip
+
+
+def dicts(relation):
+    return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+
+
+def expected_pair(masks, train, target, i, z, kind="anytime", level=0.95, **shares):
+    row = oracle.counts(masks, target, i, z)
+    lo, hi = oracle.interval(*row, oracle.z_of(kind, len(masks), level, **shares))
+    own = oracle.counts(masks, train, i, i)
+    return {
+        "influence": oracle.score(*row), "lo": lo, "hi": hi, "n_in": row[0], "n_out": row[1], "k_in": row[2],
+        "k_out": row[3], "memorization": oracle.score(*own),
+    }  # fmt: skip
+
+
+def assert_same(found, expected):
+    for name, value in expected.items():
+        assert found[name] == (pytest.approx(value, abs=1e-12) if isinstance(value, float) else value), name
+
+
+@pytest.mark.parametrize("kind", ["anytime", "fixed", "simultaneous"])
+def test_every_memorization_is_the_oracles(database, kind):
+    masks, train, _ = bits_of(database.snapshot)
+    relation = database.sql("FROM memorization ORDER BY train_id", interval=kind, level=0.9)
+    assert relation.columns == MEMORIZATION
+    found = dicts(relation)
+    assert len(found) == 23
+    for i, row in enumerate(found):
+        expected = expected_pair(masks, train, train, i, i, kind, 0.9, n_ranked=23)
+        del expected["influence"]
+        assert_same(row, expected)
+        assert row["label"] == i % 3
+        assert row["p_in"] == pytest.approx(row["k_in"] / row["n_in"])
+
+
+@pytest.mark.parametrize("kind", ["anytime", "fixed", "simultaneous"])
+def test_every_influence_is_the_oracles(database, kind):
+    masks, train, test = bits_of(database.snapshot)
+    relation = database.sql("FROM influence", interval=kind)
+    assert relation.columns == INFLUENCE
+    found = dicts(relation)
+    assert {(row["train_id"], row["test_id"]) for row in found} == {(i, z) for i in range(23) for z in range(11)}
+    for row in found:
+        i, z = row["train_id"], row["test_id"]
+        assert_same(row, expected_pair(masks, train, test, i, z, kind, n_ranked=23 * 11))
+        assert row["same_class"] == (i % 3 == z % 3)
+        assert (row["train_label"], row["test_label"]) == (i % 3, z % 3)
+
+
+def test_every_influence_between_training_examples_is_the_oracles(database):
+    masks, train, _ = bits_of(database.snapshot)
+    relation = database.sql("FROM train_influence")
+    assert relation.columns == [name.replace("test", "target") for name in INFLUENCE]
+    for row in dicts(relation):
+        assert_same(row, expected_pair(masks, train, train, row["train_id"], row["target_id"]))
+
+
+def test_memorization_is_the_influence_on_oneself(database):
+    same = database.sql(
+        "SELECT count(*), bool_and(i.influence IS NOT DISTINCT FROM m.memorization AND i.lo = m.lo AND i.hi = m.hi)"
+        " FROM train_influence i JOIN memorization m USING (train_id) WHERE i.train_id = i.target_id"
+    ).fetchall()
+    assert same == [(23, True)]
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        "test_id = 4", "train_id = 7", "test_id = 4 AND train_id = 7", "test_id IN (1, 5)", "train_id BETWEEN 3 AND 8",
+        "same_class", "influence > 0.1", "test_id = 4 AND influence > 0", "train_label = 1 AND test_id < 3",
+        "test_id IN (SELECT id FROM test_examples WHERE label = 2)", "lo > 0 OR hi < 0",
+    ],
+)  # fmt: skip
+def test_a_filter_keeps_the_rows_it_says_and_changes_none(database, filters):
+    everything = database.sql("FROM influence").to_arrow_table()
+    import duckdb
+
+    con = duckdb.connect()
+    con.register("everything", everything)
+    filters_here = filters.replace("SELECT id FROM test_examples WHERE label = 2", "SELECT test_id FROM everything WHERE test_label = 2")
+    expected = con.sql(f"FROM everything WHERE {filters_here} ORDER BY test_id, train_id").fetchall()
+    con.close()
+    assert database.sql(f"FROM influence WHERE {filters} ORDER BY test_id, train_id").fetchall() == expected
+
+
+def test_influence_of_a_list_is_the_influence_of_each(database):
+    listed = database.sql("FROM influence_of([2, 9]) ORDER BY test_id, train_id").fetchall()
+    assert listed == database.sql("FROM influence WHERE test_id IN (2, 9) ORDER BY test_id, train_id").fetchall()
+    assert len(listed) == 46
+
+
+@pytest.mark.parametrize("kind", ["fixed", "anytime", "selected", "simultaneous"])
+@pytest.mark.parametrize("k", [1, 5, 23, 100])
+def test_top_memorized_ranks_all_and_says_so_in_its_intervals(database, kind, k):
+    masks, train, _ = bits_of(database.snapshot)
+    found = dicts(database.top_memorized(k, interval=kind, level=0.9))
+    order = sorted(range(23), key=lambda i: (-oracle.score(*oracle.counts(masks, train, i, i)), i))
+    assert [row["train_id"] for row in found] == order[:k]
+    for row in found:
+        counts = oracle.counts(masks, train, row["train_id"], row["train_id"])
+        z = oracle.z_of(kind, 37, 0.9, n_shown=min(k, 23), n_ranked=23)
+        assert (row["lo"], row["hi"]) == pytest.approx(oracle.interval(*counts, z), abs=1e-12)
+
+
+def test_top_memorized_of_a_class_ranks_that_class_only(database):
+    masks, train, _ = bits_of(database.snapshot)
+    found = dicts(database.top_memorized(4, class_name="bee"))
+    assert found == dicts(database.top_memorized(4, class_name="1"))
+    assert {row["label"] for row in found} == {1}
+    counts = oracle.counts(masks, train, found[0]["train_id"], found[0]["train_id"])
+    z = oracle.z_of("selected", 37, 0.95, n_shown=4, n_ranked=8)  # 8 of the 23 are bees
+    assert (found[0]["lo"], found[0]["hi"]) == pytest.approx(oracle.interval(*counts, z), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("question", "listed", "n_ranked"),
+    [({"test_id": 4}, "train_id", 23), ({"train_id": 7}, "test_id", 11), ({"target_id": 5}, "train_id", 22)],
+)
+@pytest.mark.parametrize("direction", ["helps", "hurts", "both"])
+def test_top_influence_ranks_the_side_that_is_not_named(database, question, listed, n_ranked, direction):
+    masks, train, test = bits_of(database.snapshot)
+    target = train if "target_id" in question else test
+    (fixed, row) = next(iter(question.items()))
+    found = dicts(database.top_influence(**question, k=6, direction=direction))
+    scores = {}
+    for other in range(11 if listed == "test_id" else 23):
+        i, z = (row, other) if fixed == "train_id" else (other, row)
+        if not (fixed == "target_id" and i == z):  # its own memorization is no influence of others
+            scores[other] = oracle.score(*oracle.counts(masks, target, i, z))
+    strength = {"helps": lambda s: -s, "hurts": lambda s: s, "both": lambda s: -abs(s)}[direction]
+    assert [r[listed] for r in found] == sorted(scores, key=lambda o: (strength(scores[o]), o))[:6]
+    assert len(scores) == n_ranked
+    for r in found:
+        i, z = r["train_id"], r.get("test_id", r.get("target_id"))
+        shares = {"n_shown": 6, "n_ranked": n_ranked}
+        assert_same(r, expected_pair(masks, train, target, i, z, "selected", **shares))
+
+
+def test_same_class_only_ranks_pairs_that_share_their_label(database):
+    found = dicts(database.top_influence(test_id=4, k=50, same_class=True))
+    assert len(found) == 8
+    assert all(row["same_class"] for row in found)
+
+
+def test_examples_can_be_named_by_their_keys(database):
+    by_key = database.top_influence(train_key="train/7.png", k=3).fetchall()
+    assert by_key == database.top_influence(train_id=7, k=3).fetchall()
+    assert database.score(train_key="train/7.png", test_key="4").fetchall() == database.score(7, test_id=4).fetchall()
+
+
+def test_scores_of_examples_never_in_or_never_out_are_null_and_come_last(tmp_path):
+    db = small_database(tmp_path / "s.zarr", outcomes=["correct"])
+    infos, masks, outcomes = batch(db.store, range(12))
+    masks[:, 3], masks[:, 8] = True, False
+    outcomes["train/correct"][:, 3] = True
+    db.store.commit(infos, masks, outcomes)
+    assert dicts(db.score(3))[0]["memorization"] is None
+    ranked = dicts(db.top_memorized(100))
+    assert [row["train_id"] for row in ranked[-2:]] == [3, 8]
+    assert all(ranked[-1][name] is None for name in ("memorization", "lo", "hi", "p_in"))
+    assert ranked[-2]["p_out"] is None
+    z = oracle.z_of("selected", 12, 0.95, n_shown=21, n_ranked=21)  # N counts the scores that are there
+    first = ranked[0]
+    counts = (first["n_in"], first["n_out"], first["k_in"], first["k_out"])
+    assert (first["lo"], first["hi"]) == pytest.approx(oracle.interval(*counts, z), abs=1e-12)
+    influences = dicts(db.top_influence(test_id=0, k=100))
+    assert [row["train_id"] for row in influences[-2:]] == [3, 8]
+    assert influences[-1]["influence"] is None
+
+
+def test_the_mini_store_of_the_specification(tmp_path):
+    mini = json.loads((Path(__file__).parent / "data" / "golden-statistics.json").read_text())["mini"]
+    data = memdb.Dataset(np.arange(4), [0, 0, 1, 1], np.arange(2), [0, 1])
+
+    def recipe(data, masks, seeds, run):
+        raise NotImplementedError
+
+    db = memdb.init(str(tmp_path / "s.zarr"), data, recipe, outcomes=["correct"], seed=1)
+    outcomes = {name: np.array(mini[name.replace("/", "_")], dtype=bool) for name in ("train/correct", "test/correct")}
+    db.store.commit([model(db.store, s) for s in range(6)], np.array(mini["mask"], dtype=bool), outcomes)
+    found = dicts(db.sql("FROM memorization ORDER BY train_id"))
+    assert [row["n_in"] for row in found] == mini["n_in"]
+    assert [row["memorization"] for row in found] == pytest.approx(mini["mem"])
+    pairs = dicts(db.sql("FROM influence ORDER BY train_id, test_id"))
+    assert [row["influence"] for row in pairs] == pytest.approx([v for row in mini["infl"] for v in row])
+
+
+def test_the_order_of_models_and_their_segments_changes_no_score(tmp_path):
+    answers = []
+    for sizes, order in (([30], 1), ([1, 8, 13, 8], 1), ([7, 23], -1)):
+        db = small_database(tmp_path / f"{len(answers)}.zarr", outcomes=["correct"])
+        seeds = list(range(30))[::order]
+        for size in sizes:
+            db.store.commit(*batch(db.store, seeds[:size]))
+            seeds = seeds[size:]
+        rows = [db.sql(f"FROM {name} ORDER BY ALL").fetchall() for name in ("influence", "memorization")]
+        answers.append((rows, db.models_sha256))
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_counts_of_a_union_are_the_sums_of_counts(tmp_path):
+    halves = []
+    union = small_database(tmp_path / "u.zarr", outcomes=["correct"])
+    for number in range(2):
+        db = small_database(tmp_path / f"{number}.zarr", outcomes=["correct"])
+        part = range(number * 20, number * 20 + 20)
+        db.store.commit(*batch(db.store, part))
+        union.store.commit(*batch(union.store, part))
+        halves.append(db.sql("SELECT n_in, n_out, k_in, k_out FROM influence ORDER BY train_id, test_id").fetchall())
+    whole = union.sql("SELECT n_in, n_out, k_in, k_out FROM influence ORDER BY train_id, test_id").fetchall()
+    assert whole == [tuple(a + b for a, b in zip(x, y, strict=True)) for x, y in zip(*halves, strict=True)]
+
+
+def test_what_is_true_of_all_counts(database):
+    facts = database.sql(
+        "SELECT bool_and(n_in + n_out = 37), sum(n_in), bool_and(k_in <= n_in AND k_out <= n_out),"
+        " bool_and(lo <= memorization AND memorization <= hi) FROM memorization"
+    ).fetchall()
+    assert facts == [(True, 37 * 16, True, True)]  # 16 = floor(.7 * 23 + .5) examples in every subset
+
+
+def test_models_and_examples_are_relations(database):
+    models = dicts(database.sql("FROM models"))
+    assert [row["seed"] for row in models] == list(range(37))
+    assert {row["subset_size"] for row in models} == {16}
+    assert len({row["segment"] for row in models}) == 8
+    train = dicts(database.sql("FROM train_examples"))
+    assert train[4]["key"] == "train/4.png"
+    assert train[4]["class_name"] == "bee"
+    assert [row["id"] for row in dicts(database.sql("FROM test_examples"))] == list(range(11))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COPY models TO 'out.csv'", "SELECT * FROM read_csv('/etc/passwd')", "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM glob('*')", "ATTACH 'x.db'", "INSTALL httpfs", "LOAD httpfs", "SET memory_limit = '1TB'",
+        "SET enable_external_access = true", "PRAGMA threads=64", "CREATE TABLE t (a INT)", "DROP VIEW influence",
+        "EXPORT DATABASE 'x'", "SELECT 1; SELECT 2", "SELECT getenv('HOME')", "", "   ", "selec 1",
+        "SELECT nothing FROM influence", "SELECT * FROM nowhere", "SELECT * FROM table_of_python",
+        "INSERT INTO models SELECT * FROM models", "RESET ALL", "CALL pragma_version()", "FROM read_text('/etc/passwd')",
+    ],
+)  # fmt: skip
+def test_a_users_statement_cannot_leave_the_relations(database, statement, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table_of_python = database.sql("SELECT 1 AS a").to_arrow_table()
+    assert table_of_python.num_rows == 1
+    with pytest.raises(MemdbError) as caught:
+        database.sql(statement)
+    assert caught.value.hint
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "out.csv").exists()
+    assert len(database.sql("FROM influence WHERE test_id = 1").fetchall()) == 23
+
+
+def test_too_many_pairs_stop_a_statement(database):
+    with pytest.raises(InvalidInput, match="more than 100 pairs") as caught:
+        database.sql("SELECT sum(influence) FROM influence", max_pairs=100)
+    assert "influence_of([1, 2, 3])" in caught.value.hint
+    assert database.sql("SELECT count(influence) FROM influence", max_pairs=253).fetchall() == [(253,)]
+    assert database.sql("SELECT count(*) FROM influence", max_pairs=1).fetchall() == [(253,)]  # nothing to count
+
+
+def test_too_long_a_statement_is_stopped(database):
+    with pytest.raises(InvalidInput, match=r"longer than 0.2 seconds"):
+        database.sql("SELECT count(*) FROM range(100000000000) a, range(1000000) b", timeout=0.2)
+    assert database.sql("SELECT 1").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "says"),
+    [
+        (lambda db: db.top_influence(test_id=11), InvalidInput, "--test-id 11 is out of range"),
+        (lambda db: db.top_influence(test_id=-1), InvalidInput, "--test-id -1 is out of range"),
+        (lambda db: db.score(23), InvalidInput, "--train-id 23 is out of range"),
+        (lambda db: db.score(2, test_id=2, target_id=3), InvalidInput, "exactly one example, more than one"),
+        (lambda db: db.score(), InvalidInput, "exactly one example, none"),
+        (lambda db: db.top_influence(), InvalidInput, "exactly one example, none"),
+        (lambda db: db.top_influence(test_id=1, test_key="1"), InvalidInput, "exactly one example, more than one"),
+        (lambda db: db.top_influence(test_key="x"), NotFound, "no test example has the key 'x'"),
+        (lambda db: db.top_influence(test_id=1, direction="up"), InvalidInput, "unknown direction 'up'"),
+        (lambda db: db.top_memorized(0), InvalidInput, "-k 0"),
+        (lambda db: db.top_memorized(2**40), InvalidInput, "-k 1099511627776"),
+        (lambda db: db.top_memorized(class_name="dog"), InvalidInput, "no class 'dog'"),
+        (lambda db: db.top_memorized(level=95), InvalidInput, "the level 95"),
+        (lambda db: db.top_memorized(interval="wald"), InvalidInput, "unknown interval 'wald'"),
+        (lambda db: db.score(1, interval="selected"), InvalidInput, "'selected' is for ranked lists"),
+        (lambda db: db.sql("SELECT 1", max_pairs=0), InvalidInput, "--max-pairs 0"),
+        (lambda db: db.sql("SELECT 1", k=0), InvalidInput, "-k 0"),
+    ],
+)  # fmt: skip
+def test_a_question_that_cannot_be_names_the_value_and_the_next_step(database, ask, error, says):
+    with pytest.raises(error, match=says.replace("(", r"\(")) as caught:
+        ask(database)
+    assert caught.value.hint
+
+
+def test_out_of_range_names_the_range(database):
+    with pytest.raises(InvalidInput) as caught:
+        database.top_influence(test_id=99)
+    assert "0 to 10" in caught.value.hint
+
+
+def test_a_store_without_models_says_what_to_do(tmp_path):
+    db = small_database(tmp_path / "s.zarr")
+    for ask in (db.top_memorized, lambda: db.top_influence(test_id=1), lambda: db.score(1)):
+        with pytest.raises(NotEnoughModels) as caught:
+            ask()
+        assert "memdb train" in caught.value.hint
+    (row,) = dicts(db.info())
+    assert (row["n_models"], row["n_scored"], row["mean_half_width"], row["test_accuracy"]) == (0, 0, None, None)
+    assert db.sql("SELECT count(*), count(memorization) FROM memorization").fetchall() == [(23, 0)]
+
+
+def test_info_counts_what_is_there(database):
+    masks, train, _ = bits_of(database.snapshot)
+    scores = [oracle.score(*oracle.counts(masks, train, i, i)) for i in range(23)]
+    z = oracle.z_of("fixed", 37, 0.9)
+    widths = [oracle.interval(*oracle.counts(masks, train, i, i), z) for i in range(23)]
+    (row,) = dicts(database.info(interval="fixed", level=0.9))
+    assert row["n_memorized_25"] == sum(score >= 0.25 for score in scores)
+    assert row["n_memorized_50"] == sum(score >= 0.5 for score in scores)
+    assert row["mean_half_width"] == pytest.approx(sum(hi - lo for lo, hi in widths) / 46, abs=1e-12)
+    assert (row["n_models"], row["n_segments"], row["n_train"], row["n_test"], row["n_classes"]) == (37, 8, 23, 11, 3)
+
+
+def test_answers_are_of_the_models_that_were_there_until_refreshed(database):
+    other = memdb.open(database.url)
+    before = database.score(3).fetchall(), database.models_sha256
+    import conftest
+
+    other.train(add=5, dataset=small_dataset(), recipe=conftest.coin_recipe)
+    assert (database.score(3).fetchall(), database.models_sha256) == before
+    database.refresh()
+    assert database.n_models == 42
+    assert database.models_sha256 != before[1]

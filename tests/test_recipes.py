@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import memdb
+from memdb import datasets, recipes, subsets
+from memdb.errors import InvalidInput
+from memdb.recipes.mlp import MLP
+
+
+def plain(data, masks, seeds, run):
+    return {}
+
+
+class Forest:
+    name, version = "forest", "3"
+
+    def __init__(self, trees=10, depth=None):
+        self.options = {"trees": trees, "depth": depth}
+
+    def __call__(self, data, masks, seeds, run):
+        return {}
+
+
+class Unjson(Forest):
+    def __init__(self):
+        self.options = {"trees": object()}
+
+
+INSTANCE = Forest(5)
+NUMBER = 7
+
+
+def run(tmp_path, device="cpu"):
+    return memdb.Run(device, lambda done, total: None, lambda: False, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("texts", "options"),
+    [
+        ([], {}),
+        (["hidden=512,256"], {"hidden": [512, 256]}),
+        (["lr=0.1", "optimizer=sgd"], {"lr": 0.1, "optimizer": "sgd"}),
+        (["hidden=[7]", "flag=true", "none=null"], {"hidden": [7], "flag": True, "none": None}),
+        (["names=a,b", "path=x=y"], {"names": ["a", "b"], "path": "x=y"}),
+    ],
+)
+def test_options_are_read_as_what_they_look_like(texts, options):
+    assert recipes.parse_options(texts) == options
+
+
+@pytest.mark.parametrize(("texts", "says"), [(["lr"], "'lr' is no name=value"), (["=3"], "no name=value"), (["a=1", "a=2"], "a is given twice")])
+def test_options_that_cannot_be_read_are_named(texts, says):
+    with pytest.raises(InvalidInput, match=says):
+        recipes.parse_options(texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "version", "identity"),
+    [
+        ("test_recipes:plain", {}, None, ("test_recipes:plain", "0", {})),
+        ("test_recipes:plain", {}, "7", ("test_recipes:plain", "7", {})),
+        ("test_recipes:Forest", {"trees": 3}, None, ("forest", "3", {"trees": 3, "depth": None})),
+        ("test_recipes:INSTANCE", {}, None, ("forest", "3", {"trees": 5, "depth": None})),
+    ],
+)
+def test_a_recipe_of_ones_own_has_an_identity(name, options, version, identity):
+    info = recipes.resolve(name, options, version).info
+    assert (info.name, info.version, info.options) == identity
+    assert info.import_path == name
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "version", "says"),
+    [
+        ("cnn3", {}, None, "unknown recipe 'cnn3'"),
+        ("mlp", {"width": 3}, None, "mlp has no option 'width'"),
+        ("mlp", {"preset": "imagenet"}, None, "unknown preset 'imagenet'"),
+        ("mlp", {"hidden": 0}, None, r"hidden=\(0,\) is not valid"),
+        ("mlp", {"hidden": "wide"}, None, "hidden='wide' is not valid"),
+        ("mlp", {"lr": -1}, None, "lr=-1.0 is not valid"),
+        ("mlp", {"epochs": 1.5}, None, "epochs=1.5 is not valid"),
+        ("mlp", {"optimizer": "lion"}, None, "optimizer='lion'"),
+        ("mlp", {}, "9", "has version 1, not 9"),
+        ("no_such:thing", {}, None, "cannot be imported"),
+        ("test_recipes:nothing", {}, None, "no attribute 'nothing'"),
+        ("test_recipes:NUMBER", {}, None, "is a int, which cannot be called"),
+        ("test_recipes:plain", {"lr": 1}, None, "takes no options"),
+        ("test_recipes:Forest", {"lr": 1}, None, "does not take the options {'lr': 1}"),
+        ("test_recipes:Unjson", {}, None, "are no JSON"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_explained(name, options, version, says):
+    with pytest.raises(InvalidInput, match=says) as caught:
+        recipes.resolve(name, options, version)
+    assert caught.value.hint
+
+
+def test_options_left_out_are_filled_in_and_change_the_fingerprint():
+    base = recipes.resolve("mlp", {}).info
+    assert base.options["hidden"] == [128]
+    assert recipes.resolve("mlp", {"hidden": 128}).info.fingerprint == base.fingerprint
+    assert recipes.resolve("mlp", {"epochs": 29}).info.fingerprint != base.fingerprint
+
+
+def test_mnist_gets_the_network_of_feldman_and_zhang():
+    options = recipes.resolve("mlp", {}, dataset="mnist").info.options
+    assert (options["hidden"], options["optimizer"], options["lr"]) == ([512, 256], "sgd", 0.1)
+    assert (options["momentum"], options["epochs"], options["batch_size"]) == (0.9, 10, 128)
+    named = recipes.resolve("mlp", {"preset": "feldman-zhang-mnist"}).info
+    assert named.options == options
+    assert "preset" not in options
+    assert recipes.resolve("mlp", {"preset": "digits"}, dataset="mnist").info.options["hidden"] == [128]
+
+
+def digits_part(n_train=120, n_test=40):
+    data = datasets.load("digits")
+    return memdb.Dataset(
+        data.train.array[:n_train], data.train.labels[:n_train], data.test.array[:n_test], data.test.labels[:n_test]
+    )
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [MLP(epochs=4), MLP(hidden=(16, 8), optimizer="sgd", lr=0.1, epochs=4, schedule="cosine"), MLP(hidden=(), epochs=2, label_smoothing=0.1)],
+    ids=["adamw", "sgd", "linear"],
+)
+def test_what_a_model_predicts_does_not_depend_on_its_batch_mates(recipe, tmp_path):
+    pytest.importorskip("torch")
+    data = digits_part()
+    seeds = np.array([5, 2**63 - 1, 7, 8], dtype=np.uint64)
+    masks = subsets.subset_masks(1, [int(s) for s in seeds], 120, 84)
+    together = recipe(data, masks, seeds, run(tmp_path))
+    for row in range(4):
+        alone = recipe(data, masks[row : row + 1], seeds[row : row + 1], run(tmp_path))
+        for name in ("train/logit_confidence", "test/logit_confidence"):
+            np.testing.assert_allclose(alone[name][0], together[name][row], atol=2e-3)
+    backwards = recipe(data, masks[::-1].copy(), seeds[::-1].copy(), run(tmp_path))
+    np.testing.assert_allclose(
+        backwards["test/logit_confidence"][::-1], together["test/logit_confidence"], atol=2e-3
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_training_is_that_of_plain_pytorch(optimizer, weight_decay, smoothing, tmp_path):
+    """The same weights, order and optimiser in nn.Sequential with autograd give the same predictions."""
+    torch = pytest.importorskip("torch")
+    recipe = MLP(hidden=(16,), optimizer=optimizer, lr=0.01, weight_decay=weight_decay, label_smoothing=smoothing, epochs=3)
+    data = digits_part()
+    mask = subsets.subset_mask(1, 9, 120, 84)
+    found = recipe(data, mask[None], np.array([9], dtype=np.uint64), run(tmp_path))
+
+    generator = torch.Generator().manual_seed(9)
+    net = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10))
+    with torch.no_grad():
+        for layer in (net[0], net[2]):
+            weight = torch.randn(layer.in_features, layer.out_features, generator=generator)
+            layer.weight.copy_((weight * (2 / layer.in_features) ** 0.5).T)
+            layer.bias.zero_()
+    kinds = {
+        "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=weight_decay),
+        "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=weight_decay),
+    }
+    optimiser, loss_of = kinds[optimizer](net.parameters()), torch.nn.CrossEntropyLoss(label_smoothing=smoothing)
+    x = torch.from_numpy(data.train.array.reshape(120, -1)[mask])
+    y = torch.from_numpy(data.train.labels[mask]).long()
+    for _ in range(3):
+        for rows in torch.randperm(84, generator=generator).split(50):
+            optimiser.zero_grad()
+            loss_of(net(x[rows]), y[rows]).backward()
+            optimiser.step()
+    p = net(torch.from_numpy(data.test.array.reshape(40, -1))).double().softmax(1)
+    own = p[torch.arange(40), torch.from_numpy(data.test.labels).long()].detach().numpy()
+    np.testing.assert_allclose(found["test/logit_confidence"][0], np.log(own / (1 - own)), atol=2e-3)
+    assert (found["test/correct"][0] == (p.argmax(1).numpy() == data.test.labels)).all()
+
+
+def test_a_network_learns_what_it_saw(tmp_path):
+    pytest.importorskip("torch")
+    data = digits_part()
+    seeds = np.arange(3, dtype=np.uint64)
+    masks = subsets.subset_masks(1, [0, 1, 2], 120, 84)
+    found = MLP()(data, masks, seeds, run(tmp_path))
+    assert found["train/correct"][masks].mean() > 0.97
+    assert found["train/correct"][~masks].mean() < 0.95
+    assert found["train/correct"].dtype == bool
+
+
+def test_batches_are_sized_to_the_memory_that_is_free(monkeypatch):
+    pytest.importorskip("torch")
+    from memdb.recipes import mlp_program
+
+    data, sizes = digits_part(), []
+    for free in (1 << 10, 1 << 26, 1 << 40):
+        monkeypatch.setattr(mlp_program, "free_memory", lambda device, free=free: free)
+        sizes.append(MLP().models_per_batch(data, "cuda:0"))
+    assert sizes[0] == 1
+    assert 1 < sizes[1] < sizes[2] <= 1024
+    assert MLP().models_per_batch(data, "cpu") <= 128
+
+
+def test_devices_that_are_not_there_are_named():
+    torch = pytest.importorskip("torch")
+    assert recipes.resolve_device("cpu") == "cpu"
+    assert recipes.resolve_device("auto") == ("cuda:0" if torch.cuda.is_available() else "cpu")
+    for name in ("abacus", *([] if torch.cuda.is_available() else ["cuda"])):
+        with pytest.raises(InvalidInput, match=f"device '{name}' cannot be used"):
+            recipes.resolve_device(name)
