@@ -119,7 +119,8 @@ class Store:
         Args:
             models: one description a model.
             masks: bool [models, train].
-            outcomes: every array of ``manifest.arrays()``, [models, examples]: bool for bits.
+            outcomes: arrays of ``manifest.arrays()``, [models, examples]: bool for bits, which are
+                required; others may be left out, as by a recipe that gives no confidence.
 
         Raises:
             InvalidInput: arrays that do not fit the manifest.
@@ -127,8 +128,8 @@ class Store:
         """
         self._require_arrays(len(models), masks, outcomes)
         arrays = {layout.MASK: ArrayData(bits.pack(masks))}
-        for path, (outcome, _) in self.manifest.arrays().items():
-            values = outcomes[path]
+        for path, values in outcomes.items():
+            outcome, _ = self.manifest.arrays()[path]
             stored = bits.pack(values) if outcome.kind == "bit" else np.ascontiguousarray(values.T)
             arrays[path] = ArrayData(stored.astype(outcome.dtype, copy=False))
         objects = encode_group(arrays)
@@ -153,7 +154,8 @@ class Store:
         expected = {path: n for path, (_, n) in self.manifest.arrays().items()}
         if n_models == 0:
             raise InvalidInput("a batch without models cannot be committed")
-        if set(outcomes) != set(expected):
+        required = {path for path, (outcome, _) in self.manifest.arrays().items() if outcome.kind == "bit"}
+        if not required <= set(outcomes) <= set(expected):
             raise InvalidInput(
                 f"the batch has outcomes {sorted(outcomes)}; the store keeps {sorted(expected)}"
             )
@@ -273,10 +275,20 @@ class Snapshot:
         return self._bits(path, n_examples)
 
     def outcome_values(self, path: str) -> NDArray[Any]:
-        """Read an outcome of another kind, [examples, models] in the stored type."""
+        """Read an outcome of another kind, [examples, models] in the stored type.
+
+        Raises:
+            NotFound: the store does not keep it, or the recipe did not give it for some models.
+        """
         outcome, n_examples = self._outcome(path)
         if outcome.kind == "bit":
             raise InvalidInput(f"{path} is of kind bit: read it with outcome_bits")
+        lacking = [s.segment_id for s in self.segments if f"{path}/{layout.GROUP_METADATA}" not in s.objects]
+        if lacking:
+            raise NotFound(
+                f"the models of segment {lacking[0]} of {self.store.url} have no {path}",
+                hint="their recipe did not give it",
+            )
         parts = concurrently(
             lambda job: self._read(job[0], path, (n_examples, len(job[1])), outcome.dtype)[:, list(job[1])],
             zip(self.segments, self.kept, strict=True),

@@ -1,0 +1,406 @@
+"""The command as its users run it, judged by what it prints and by its exit code.
+
+`run` calls it in this process, which is quick; `spawn` starts the installed one, where signals, pipes, modules
+in the working folder or the whole process matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+import memdb
+
+HERE = Path(__file__).parent
+MEMDB = str(Path(sys.executable).with_name("memdb"))
+
+
+def surroundings(environment):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("MEMDB_") and k != "COLUMNS"}
+    return clean | {"PYTHONPATH": str(HERE), **environment}
+
+
+def spawn(*arguments, cwd, **environment):
+    return subprocess.run(
+        [MEMDB, *map(str, arguments)], cwd=cwd, env=surroundings(environment), capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+
+
+def run(*arguments, cwd, **environment):
+    from memdb import cli
+
+    out, err, code = io.StringIO(), io.StringIO(), None
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.dict(os.environ, surroundings(environment), clear=True),
+        mock.patch.object(sys, "argv", ["memdb", *map(str, arguments)]),
+        mock.patch.object(sys, "path", list(sys.path)),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            cli.main()
+        except SystemExit as done:
+            code = done.code
+    return SimpleNamespace(returncode=code or 0, stdout=out.getvalue(), stderr=err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def small(trained):
+    return trained.parent
+
+
+def answer(small, *arguments):
+    done = run(*arguments, "--store", "store.zarr", "--format", "json", cwd=small)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_an_answer_is_one_json_document_with_its_provenance(small, trained):
+    found = answer(small, "top-influence", "--test-id", 4, "-k", 3)
+    with memdb.open(str(trained)) as db:
+        rows = db.top_influence(test_id=4, k=3)
+        expected = [dict(zip(rows.columns, row, strict=True)) for row in rows.fetchall()]
+        assert found == {
+            "store": "store.zarr", "snapshot": None, "models_sha256": db.models_sha256, "n_models": 37,
+            "level": 0.95, "interval": "selected", "outcome": "correct", "rows": expected,
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "verb", "arguments"),
+    [
+        (["top-memorized", "-k", "4", "--class", "cat"], "top_memorized", {"k": 4, "class_name": "cat"}),
+        (["top-memorized", "--interval", "fixed", "--level", "0.8"], "top_memorized", {"interval": "fixed", "level": 0.8}),
+        (["top-influence", "--train-id", "3", "--direction", "both"], "top_influence", {"train_id": 3, "direction": "both"}),
+        (["top-influence", "--target-key", "train/5.png", "--same-class"], "top_influence", {"target_id": 5, "same_class": True}),
+        (["score", "--train-id", "7"], "score", {"train_id": 7}),
+        (["score", "--train-key", "train/7.png", "--test-key", "4"], "score", {"train_id": 7, "test_id": 4}),
+        (["score", "--train-id", "7", "--target-id", "1", "--interval", "simultaneous"], "score", {"train_id": 7, "target_id": 1, "interval": "simultaneous"}),
+        (["sql", "SELECT * FROM influence WHERE test_id = 2 ORDER BY influence DESC, train_id LIMIT 3"], "sql", {"statement": "SELECT * FROM influence WHERE test_id = 2 ORDER BY influence DESC, train_id LIMIT 3"}),
+        (["sql", "FROM models ORDER BY seed", "-k", "2"], "sql", {"statement": "FROM models ORDER BY seed", "k": 2}),
+        (["info", "--interval", "fixed"], "info", {"interval": "fixed"}),
+    ],
+)  # fmt: skip
+def test_a_command_gives_the_rows_of_the_method_of_its_name(small, trained, command, verb, arguments):
+    with memdb.open(str(trained)) as db:
+        rows = getattr(db, verb)(**arguments)
+        expected = [dict(zip(rows.columns, row, strict=True)) for row in rows.fetchall()]
+    assert answer(small, *command)["rows"] == expected
+
+
+def test_rows_for_programs_carry_what_they_need_to_be_read_alone(small, tmp_path):
+    document = answer(small, "top-memorized", "-k", 3)
+    facts = {name: document[name] for name in ("interval", "level", "outcome", "n_models")}
+    done = run("top-memorized", "-k", 3, "-s", "store.zarr", "-f", "ndjson", cwd=small)
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [{**row, **facts} for row in document["rows"]]
+    done = run("top-memorized", "-k", 3, "-s", "store.zarr", "-f", "csv", cwd=small)
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [float(row["memorization"]) for row in rows] == [row["memorization"] for row in document["rows"]]
+    assert rows[0]["interval"] == "selected"
+    for suffix in ("json", "ndjson", "csv", "parquet"):
+        path = tmp_path / f"out.{suffix}"
+        done = run("top-memorized", "-k", 3, "-s", "store.zarr", "-o", path, cwd=small)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert path.exists()
+    assert json.loads((tmp_path / "out.json").read_text()) == document
+    import pyarrow.parquet as pq
+
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == [{**row, **facts} for row in document["rows"]]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.json", "out.ndjson", "out.parquet"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["info"], ["top-memorized"], ["top-influence", "--test-id", "4"], ["top-influence", "--train-id", "4"],
+        ["top-influence", "--target-id", "4"], ["score", "--train-id", "2"], ["score", "--train-id", "2", "--test-id", "3"],
+    ],
+)  # fmt: skip
+def test_tables_fit_into_80_columns_and_stay_whole(small, command):
+    done = run(*command, "-s", "store.zarr", cwd=small)
+    assert done.returncode == 0, done.stderr
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    assert "…" not in done.stdout
+    assert "37" in done.stdout
+
+
+def test_the_installed_command_is_this_one(small):
+    arguments = ("top-influence", "--test-id", "4", "-s", "store.zarr")
+    installed, here = spawn(*arguments, cwd=small), run(*arguments, cwd=small)
+    assert (installed.returncode, installed.stdout, installed.stderr) == (0, here.stdout, here.stderr)
+
+
+def test_the_environment_names_a_store_and_the_option_wins(small, tmp_path):
+    assert run("info", cwd=tmp_path, MEMDB_STORE=str(small / "store.zarr")).returncode == 0
+    done = run("info", "-s", "other.zarr", cwd=tmp_path, MEMDB_STORE=str(small / "store.zarr"))
+    assert "no memdb store at other.zarr" in done.stderr
+
+
+REFUSED = [
+    (["top-memorized", "-s", "nowhere"], "no memdb store at nowhere"),
+    (["top-memorized", "-s", "conftest.py"], "no memdb store at conftest.py"),
+    (["info", "-s", "http://127.0.0.1:9/store"], "cannot read http://127.0.0.1:9/store/zarr.json"),
+    (["info", "-s", "ftpx://a/b"], "ftpx://a/b cannot be opened"),
+    (["top-influence", "--test-id", "11"], "--test-id 11 is out of range. This store has 0 to 10."),
+    (["top-influence", "--test-id", "-1"], "--test-id -1 is out of range"),
+    (["top-influence"], "name exactly one example"),
+    (["top-influence", "--test-key", "x"], "no test example has the key 'x'"),
+    (["score", "--train-id", "400"], "--train-id 400 is out of range"),
+    (["top-memorized", "-k", "0"], "-k 0 is not a number from 1"),
+    (["top-memorized", "--class", "dog"], "no class 'dog'. Classes are ant, bee, cat."),
+    (["top-memorized", "--level", "95"], "the level 95 is not between 0 and 1"),
+    (["top-memorized", "--interval", "wald"], "unknown interval 'wald'"),
+    (["top-memorized", "-f", "yaml"], "unknown format 'yaml'"),
+    (["top-memorized", "-o", "x.yaml"], "--output x.yaml"),
+    (["top-memorized", "-o", "no/such/folder/x.csv"], "cannot write no/such/folder/x.csv"),
+    (["sql", "SELECT nothing FROM influence"], 'Referenced column "nothing" not found'),
+    (["sql", "SELECT sum(influence) FROM influence", "--max-pairs", "9"], "more than 9 pairs"),
+    (["sql", "COPY models TO 'x.csv'"], "COPY is not one question"),
+    (["train", "--add", "0"], "--add 0 is not a number from 1"),
+    (["train", "--add", "-5"], "--add -5"),
+    (["train", "--add", "1", "-s", "nowhere"], "no memdb store at nowhere"),
+    (["train", "--add", "1"], "made of arrays in memory"),
+    (["init", "-s", "new", "--dataset", "cifar11"], "unknown data set 'cifar11'"),
+    (["init", "-s", "new", "--dataset", "mnist"], "--data-root DIR"),
+    (["init", "-s", "new", "--dataset", "no.such:thing"], "cannot be imported"),
+    (["init", "-s", "new", "--recipe", "transformer"], "unknown recipe 'transformer'"),
+    (["init", "-s", "new", "-p", "width=3"], "mlp has no option 'width'"),
+    (["init", "-s", "new", "-p", "epochs"], "'epochs' is no name=value"),
+    (["init", "-s", "new", "--subset-fraction", "1.5"], "the subset fraction 1.5 is not between 0 and 1"),
+    (["init", "-s", "new", "--subset-fraction", "0.0001"], "puts 0 of them in every subset"),
+    (["init", "-s", "new", "--outcomes", "loss"], "cannot keep the outcomes loss"),
+    (["init", "-s", "new", "--seed", "-1"], "the seed -1 is out of range"),
+    (["init"], "is a store, or another Zarr group, already"),
+]
+
+
+@pytest.mark.parametrize(("command", "says"), REFUSED, ids=lambda v: " ".join(v)[:50] if isinstance(v, list) else "")
+def test_what_cannot_be_is_one_line_that_says_why_and_what_next(small, command, says):
+    before = sorted(str(p) for p in small.rglob("*"))
+    done = run(*command, cwd=small, MEMDB_STORE="store.zarr")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("Error: ")
+    assert says in line
+    assert line.count(". ") >= 1, "no next step"
+    assert sorted(str(p) for p in small.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", [["top-memorised"], ["info", "--colour"], ["top-memorized", "-k", "many"], ["sql"]])
+def test_wrong_usage_exits_with_2(small, command):
+    done = run(*command, cwd=small)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bug_keeps_its_traceback_when_asked_for(small):
+    done = spawn("info", "-s", "nowhere", cwd=small, MEMDB_TRACEBACK="1")
+    assert "Traceback" in done.stderr
+    assert "memdb.errors.NotFound" in done.stderr
+
+
+def test_a_store_of_a_newer_format_says_to_upgrade(tmp_path):
+    from memdb.documents import group_metadata, sealed
+
+    (tmp_path / "new.zarr").mkdir()
+    (tmp_path / "new.zarr" / "zarr.json").write_bytes(group_metadata(sealed({"format": 2})))
+    done = run("info", "-s", "new.zarr", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "format 2; this memdb reads format 1. Upgrade" in done.stderr
+
+
+def test_a_server_that_answers_with_pages_is_no_store(tmp_path):
+    class Pages(SimpleHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>")
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *arguments):
+            pass
+
+    with serve(Pages) as url:
+        done = run("info", "-s", url, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"{url}/zarr.json is not a memdb document" in done.stderr
+
+
+def test_a_store_on_a_web_server_that_cannot_be_listed_says_so(small):
+    handler = partial(QuietHandler, directory=str(small))
+    with serve(handler) as url:
+        done = run("info", "-s", f"{url}/store.zarr", cwd=small)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "cannot be listed" in done.stderr
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+class serve:  # noqa: N801
+    def __init__(self, handler):
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+INIT = ["init", "--dataset", "test_train:make_data", "--recipe", "slow_recipe:Slow"]
+SLOW = """
+import time, numpy as np
+class Slow:
+    name, version = "slow", "1"
+    def __init__(self, seconds=0.0, fail_at=0):
+        self.options = {"seconds": seconds, "fail_at": fail_at}
+        self.done = 0
+    def models_per_batch(self, data, device):
+        return 2
+    def __call__(self, data, masks, seeds, run):
+        for step in range(10):
+            time.sleep(self.options["seconds"] / 10)
+            run.progress(step + 1, 10)
+        self.done += len(seeds)
+        if self.options["fail_at"] and self.done >= self.options["fail_at"]:
+            raise ValueError("no more")
+        rng = np.random.default_rng(int(seeds[0]))
+        return {f"{name}/correct": rng.random((len(seeds), len(part))) < .7 for name, part in data.sets.items()}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "slow_recipe.py").write_text(SLOW)
+    return tmp_path
+
+
+def test_init_and_train_with_a_recipe_and_data_of_ones_own_in_this_folder(folder):
+    done = spawn(*INIT, "-p", "seconds=0", cwd=folder)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "Created memdb.zarr: test_train:make_data, 23 train and 11 test examples" in done.stderr
+    assert "Next: memdb train --add 100" in done.stderr
+    done = spawn("train", "--device", "cpu", "--add", 5, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "5/5 models" in done.stderr
+    assert "Added 5 models to memdb.zarr, which now has 5" in done.stderr
+    assert spawn("train", "--device", "cpu", "--add", 3, cwd=folder).returncode == 0
+    assert memdb.open(str(folder / "memdb.zarr")).n_models == 8
+
+
+def test_two_trainings_at_once_on_one_store_both_count(folder):
+    spawn(*INIT, "-p", "seconds=0.05", cwd=folder)
+    command = [MEMDB, "train", "--device", "cpu", "--add", "10"]
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    both = [subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
+    assert [process.communicate() and process.returncode for process in both] == [0, 0]
+    assert memdb.open(str(folder / "memdb.zarr")).n_models == 20
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_was_committed_and_says_how_to_go_on(folder, sent):
+    spawn(*INIT, "-p", "seconds=0.4", cwd=folder)
+    command = [MEMDB, "train", "--device", "cpu", "--add", "40"]
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    said = []
+    while not (said and said[-1].startswith("4/40 models")):
+        said.append(process.stderr.readline())
+        assert said[-1], said
+    time.sleep(0.1)
+    process.send_signal(sent)
+    said += process.communicate(timeout=30)[1].splitlines()
+    assert process.returncode == 130
+    assert said[-2:] == [
+        "Stopped. 4 of 40 models were added to memdb.zarr; the batch in flight was dropped.",
+        "Go on with: memdb train --add 36",
+    ]
+    assert memdb.open(str(folder / "memdb.zarr")).n_models == 4
+    assert spawn("top-memorized", cwd=folder).returncode == 0
+
+
+def test_a_recipe_that_fails_on_the_way_is_one_line_and_keeps_what_was_committed(folder):
+    spawn(*INIT, "-p", "fail_at=7", cwd=folder)
+    done = spawn("train", "--device", "cpu", "--add", 20, cwd=folder)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("Error: recipe slow raised ValueError: no more (model seeds ")
+    assert "Traceback" not in done.stderr
+    assert memdb.open(str(folder / "memdb.zarr")).n_models == 6
+
+
+def test_changed_data_is_refused_with_both_fingerprints(folder):
+    (folder / "data.py").write_text(
+        "import memdb, numpy as np\ndef make(root):\n    x = np.ones((6, 1)) * float(root)\n"
+        "    return memdb.Dataset(x, [0, 1] * 3, x, [0, 1] * 3)\n"
+    )
+    spawn("init", "--dataset", "data:make", "--recipe", "slow_recipe:Slow", "--data-root", "1", cwd=folder)
+    assert spawn("train", "--device", "cpu", "--add", 2, "--data-root", "1", cwd=folder).returncode == 0
+    done = spawn("train", "--device", "cpu", "--add", 2, "--data-root", "2", cwd=folder)
+    assert done.returncode == 1
+    assert "the train set of memdb.zarr has 6 examples with fingerprint" in done.stderr
+    assert memdb.open(str(folder / "memdb.zarr")).n_models == 2
+
+
+def test_digits_from_an_empty_folder(tmp_path):
+    pytest.importorskip("torch")
+    done = run("demo", "--models", 12, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "No store at memdb.zarr yet: creating one" in done.stderr
+    for part in ("Most memorized training examples · 12 models", "Influence on test example", "Go on with:", "@@"):
+        assert part in done.stdout
+    again = run("demo", "--models", 12, cwd=tmp_path)
+    assert "memdb.zarr has 12 models already" in again.stderr
+    for line in again.stdout.split("Go on with:")[1].strip().splitlines()[:3]:
+        assert run(*line.split()[1:], cwd=tmp_path).returncode == 0, line
+    done = run("train", "--add", 2, cwd=tmp_path)
+    assert "which now has 14 (12 when this run began)" in done.stderr
+
+
+def test_a_closed_pipe_is_no_error(small):
+    done = subprocess.run(
+        f"{MEMDB} sql 'FROM influence' -s store.zarr -f csv | head -n 1",
+        shell=True, cwd=small, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("train_id,test_id")
+    assert done.stderr == ""
+
+
+def test_names_that_would_move_the_cursor_are_shown_harmless(tmp_path):
+    from conftest import coin_recipe, small_dataset
+
+    data = small_dataset()
+    hostile = memdb.Dataset(
+        data.train.array, data.train.labels, data.test.array, data.test.labels, ["\x1b[31mred", "[bold]b", "c\nd"],
+        train_keys=[f"\x1b]0;{row}\x07" for row in range(23)],
+    )  # fmt: skip
+    with memdb.init(str(tmp_path / "s.zarr"), hostile, coin_recipe) as db:
+        db.train(seeds=range(10))
+    for command in (["top-memorized"], ["score", "--train-id", "1"], ["sql", "SELECT key, class_name FROM train_examples"]):
+        done = run(*command, "-s", "s.zarr", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "\x1b" not in done.stdout
+    assert "[bold]b" in done.stdout

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import datetime
+import decimal
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from memdb.render import pictures
+from memdb.render.answer import Answer
+from memdb.render.progress import TrainingProgress
+from memdb.render.tables import clean, number
+from memdb.training import TrainingStatus
+
+
+def shown(renderable, width=80, **options):
+    out = io.StringIO()
+    Console(file=out, width=width, **options).print(renderable)
+    return out.getvalue()
+
+
+def test_json_has_numbers_as_numbers_and_null_for_what_is_none():
+    table = pa.table(
+        {
+            "score": [0.5, float("nan"), None],
+            "n": pa.array([decimal.Decimal(3), None, decimal.Decimal(-1)], pa.decimal128(38, 0)),
+            "day": [datetime.date(2026, 1, 2), None, None],
+            "list": [[1, 2], None, []],
+            "bytes": [b"\x01", None, b""],
+        }
+    )
+    text = Answer(table, {"store": "s"}).text("json")
+    assert json.loads(text) == {
+        "store": "s",
+        "rows": [
+            {"score": 0.5, "n": 3, "day": "2026-01-02", "list": [1, 2], "bytes": "01"},
+            {"score": None, "n": None, "day": None, "list": None, "bytes": None},
+            {"score": None, "n": -1, "day": None, "list": [], "bytes": ""},
+        ],
+    }
+    assert "NaN" not in text
+
+
+def test_an_answer_without_rows_is_still_a_document():
+    empty = Answer(pa.table({"a": pa.array([], pa.int32())}), {"n_models": 3})
+    assert json.loads(empty.text("json")) == {"n_models": 3, "rows": []}
+    assert empty.text("csv") == "a,n_models\n"
+    assert empty.text("ndjson") == ""
+
+
+@pytest.mark.parametrize(("value", "sign", "text"), [(0.12345, "", "0.123"), (0.5, "+", "+0.500"), (None, "", "–"), (-1.0, "+", "-1.000")])
+def test_scores_have_three_decimals(value, sign, text):
+    assert number(value, sign) == text
+
+
+def test_text_from_a_store_cannot_control_the_terminal():
+    assert clean("a\x1b[2Jb\n\u202e") == "a�[2Jb��"
+    assert clean("abcdefgh", 4) == "abc…"
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "columns", "lines"),
+    [((8, 8), float, 16, 8), ((28, 28), np.uint8, 28, 14), ((32, 32, 3), np.uint8, 32, 16), ((15, 15, 1), float, 15, 8)],
+)
+def test_a_picture_shows_every_pixel(shape, dtype, columns, lines):
+    example = (np.random.default_rng(0).random(shape) * 255).astype(dtype)
+    for color in (True, False):
+        text = pictures.picture(example, color=color)
+        rows = text.plain.split("\n")
+        assert [len(row) for row in rows] == [columns] * lines
+    assert pictures.is_picture(example)
+    assert not pictures.is_picture(np.zeros(5))
+
+
+def test_the_colours_of_a_picture_are_its_pixels():
+    example = np.zeros((16, 16, 3), dtype=np.uint8)
+    example[0, 0], example[1, 0] = (255, 0, 0), (0, 0, 255)
+    text = shown(pictures.picture(example, color=True), force_terminal=True, color_system="truecolor")
+    assert "\x1b[38;2;255;0;0;48;2;0;0;255m▀" in text
+
+
+def test_a_dark_picture_is_blank_and_a_bright_one_is_not():
+    assert set(pictures.picture(np.zeros((16, 16), np.uint8), color=False).plain) == {" ", "\n"}
+    assert "@" in pictures.picture(np.full((16, 16), 255, np.uint8), color=False).plain
+
+
+def test_a_gallery_breaks_into_rows_that_fit():
+    images = [pictures.picture(np.eye(16), color=False) for _ in range(5)]
+    text = shown(pictures.gallery(images, [f"train {n}" for n in range(5)], 60), width=60)
+    assert max(len(line) for line in text.splitlines()) <= 60
+    captions = [line.split() for line in text.splitlines() if "train" in line]
+    assert captions == [["train", "0", "train", "1", "train", "2"], ["train", "3", "train", "4"]]
+
+
+def test_progress_is_a_line_a_commit_where_there_is_no_terminal():
+    out = io.StringIO()
+    with TrainingProgress(Console(file=out, width=80)) as progress:
+        progress(TrainingStatus(20, 0, 0.0, None, None))
+        progress(TrainingStatus(20, 0, 5.0, None, None))
+        progress(TrainingStatus(20, 10, 0.0, 0.9831, 0.1234))
+    assert out.getvalue().count("\n") == 1
+    assert out.getvalue().startswith("10/20 models, ")
+    assert out.getvalue().endswith("test accuracy 0.983, mean half-width of memorization 0.123\n")
+
+
+def test_progress_is_a_bar_that_fits_into_a_terminal_of_80_columns():
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
+    with TrainingProgress(console) as progress:
+        progress(TrainingStatus(2000, 500, 12.5, 0.9831, 0.1234))
+    last = out.getvalue().split("\r")[-1].split("\n")[0]
+    assert "500/2000 models" in last
+    assert "test 0.983 ±0.123" in last
+    assert "/s" in last
+    assert len(last.replace("\x1b[2K", "").replace("\x1b[?25h", "")) <= 80

@@ -1,0 +1,71 @@
+"""The JSON Schemas in schemas/ say what the code writes, and refuse what it refuses."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+import pytest
+
+from memdb.documents import sealed
+from memdb.errors import WrongFormat
+from memdb.manifest import Manifest, Segment
+
+jsonschema = pytest.importorskip("jsonschema")
+
+
+def schema(name):
+    found = json.loads(files("memdb.schemas").joinpath(f"{name}.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(found)
+    return jsonschema.Draft202012Validator(found)
+
+
+@pytest.fixture
+def documents(database):
+    return {
+        "manifest": json.loads(json.dumps(database.store.manifest.to_document())),
+        "segment": json.loads(json.dumps(database.snapshot.segments[0].to_document())),
+    }
+
+
+@pytest.mark.parametrize(("name", "kind"), [("manifest", Manifest), ("segment", Segment)])
+def test_what_is_written_fits_its_schema_and_comes_back(documents, name, kind):
+    schema(name).validate(documents[name])
+    again = kind.from_document(documents[name], "here")
+    assert again.to_document() == documents[name]
+
+
+WRONG = [
+    ("manifest", ["format"], 2), ("manifest", ["store_id"], "short"), ("manifest", ["seed"], 12),
+    ("manifest", ["sets"], "train"), ("manifest", ["sets", 0, "n_examples"], 0), ("manifest", ["sets", 0, "name"], "A b"),
+    ("manifest", ["outcomes", 0, "kind"], "colour"), ("manifest", ["recipe", "options"], []),
+    ("manifest", ["subsets", "fraction"], 1), ("manifest", ["subsets", "scheme"], "folds"),
+    ("manifest", ["objects", "a/../b"], [1, "0" * 64]), ("manifest", ["objects", "a"], [-1, "0" * 64]),
+    ("segment", ["segment_id"], "yesterday"), ("segment", ["models", 0, "seed"], "-1"),
+    ("segment", ["models", 0, "train_accuracy"], 1.5), ("segment", ["models", 0, "diverged"], "no"),
+    ("segment", ["models", 0, "model_id"], "x"), ("segment", ["n_models"], 0), ("segment", ["recipe_fingerprint"], ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "path", "value"), WRONG, ids=lambda v: str(v))
+def test_what_is_wrong_is_refused_by_both(documents, name, path, value):
+    document = documents[name]
+    place = document
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises(jsonschema.ValidationError):
+        schema(name).validate(document)
+    kind = Manifest if name == "manifest" else Segment
+    with pytest.raises(WrongFormat):
+        kind.from_document(sealed(document), "here")
+
+
+@pytest.mark.parametrize("name", ["manifest", "segment"])
+def test_every_field_is_required_and_missing_ones_are_all_named(documents, name):
+    kind = Manifest if name == "manifest" else Segment
+    with pytest.raises(WrongFormat) as caught:
+        kind.from_document({"format": 1}, "here")
+    required = set(schema(name).schema["required"]) - {"format", "required_features", "self_sha256"}
+    for field in required:
+        assert f"here.{field} is missing" in str(caught.value), field
