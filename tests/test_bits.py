@@ -42,5 +42,7 @@ def test_joined_parts_are_the_models_one_after_the_other(data, sizes, n_examples
 def test_counts_are_those_of_a_loop(data, n_models, n_examples):
     left, right = data.draw(bools(n_models, n_examples)), data.draw(bools(n_models, n_examples))
     found = bits.count_and(bits.words(bits.pack(left)), bits.words(bits.pack(right)))
-    expected = [sum(bool(a and b) for a, b in zip(left[:, i], right[:, i], strict=True)) for i in range(n_examples)]
+    expected = [
+        sum(bool(a and b) for a, b in zip(left[:, i], right[:, i], strict=True)) for i in range(n_examples)
+    ]
     assert found.tolist() == expected

@@ -109,7 +109,9 @@ def test_rows_for_programs_carry_what_they_need_to_be_read_alone(small, tmp_path
     document = answer(small, "top-memorized", "-k", 3)
     facts = {name: document[name] for name in ("interval", "level", "outcome", "n_models")}
     done = run("top-memorized", "-k", 3, "-s", "store.zarr", "-f", "ndjson", cwd=small)
-    assert [json.loads(line) for line in done.stdout.splitlines()] == [{**row, **facts} for row in document["rows"]]
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {**row, **facts} for row in document["rows"]
+    ]
     done = run("top-memorized", "-k", 3, "-s", "store.zarr", "-f", "csv", cwd=small)
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [float(row["memorization"]) for row in rows] == [row["memorization"] for row in document["rows"]]
@@ -122,7 +124,9 @@ def test_rows_for_programs_carry_what_they_need_to_be_read_alone(small, tmp_path
     assert json.loads((tmp_path / "out.json").read_text()) == document
     import pyarrow.parquet as pq
 
-    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == [{**row, **facts} for row in document["rows"]]
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == [
+        {**row, **facts} for row in document["rows"]
+    ]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.json", "out.ndjson", "out.parquet"]
 
 
@@ -191,7 +195,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("command", "says"), REFUSED, ids=lambda v: " ".join(v)[:50] if isinstance(v, list) else "")
+@pytest.mark.parametrize(
+    ("command", "says"), REFUSED, ids=lambda v: " ".join(v)[:50] if isinstance(v, list) else ""
+)
 def test_what_cannot_be_is_one_line_that_says_why_and_what_next(small, command, says):
     before = sorted(str(p) for p in small.rglob("*"))
     done = run(*command, cwd=small, MEMDB_STORE="store.zarr")
@@ -204,7 +210,9 @@ def test_what_cannot_be_is_one_line_that_says_why_and_what_next(small, command, 
     assert sorted(str(p) for p in small.rglob("*")) == before
 
 
-@pytest.mark.parametrize("command", [["top-memorised"], ["info", "--colour"], ["top-memorized", "-k", "many"], ["sql"]])
+@pytest.mark.parametrize(
+    "command", [["top-memorised"], ["info", "--colour"], ["top-memorized", "-k", "many"], ["sql"]]
+)
 def test_wrong_usage_exits_with_2(small, command):
     done = run(*command, cwd=small)
     assert done.returncode == 2
@@ -229,7 +237,7 @@ def test_a_store_of_a_newer_format_says_to_upgrade(tmp_path):
 
 def test_a_server_that_answers_with_pages_is_no_store(tmp_path):
     class Pages(SimpleHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"<html>hello</html>")
@@ -347,7 +355,9 @@ def test_a_recipe_that_fails_on_the_way_is_one_line_and_keeps_what_was_committed
     spawn(*INIT, "-p", "fail_at=7", cwd=folder)
     done = spawn("train", "--device", "cpu", "--add", 20, cwd=folder)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("Error: recipe slow raised ValueError: no more (model seeds ")
+    assert done.stderr.splitlines()[-1].startswith(
+        "Error: recipe slow raised ValueError: no more (model seeds "
+    )
     assert "Traceback" not in done.stderr
     assert memdb.open(str(folder / "memdb.zarr")).n_models == 6
 
@@ -370,7 +380,12 @@ def test_digits_from_an_empty_folder(tmp_path):
     done = run("demo", "--models", 12, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "No store at memdb.zarr yet: creating one" in done.stderr
-    for part in ("Most memorized training examples · 12 models", "Influence on test example", "Go on with:", "@@"):
+    for part in (
+        "Most memorized training examples · 12 models",
+        "Influence on test example",
+        "Go on with:",
+        "@@",
+    ):
         assert part in done.stdout
     again = run("demo", "--models", 12, cwd=tmp_path)
     assert "memdb.zarr has 12 models already" in again.stderr
@@ -399,7 +414,11 @@ def test_names_that_would_move_the_cursor_are_shown_harmless(tmp_path):
     )  # fmt: skip
     with memdb.init(str(tmp_path / "s.zarr"), hostile, coin_recipe) as db:
         db.train(seeds=range(10))
-    for command in (["top-memorized"], ["score", "--train-id", "1"], ["sql", "SELECT key, class_name FROM train_examples"]):
+    for command in (
+        ["top-memorized"],
+        ["score", "--train-id", "1"],
+        ["sql", "SELECT key, class_name FROM train_examples"],
+    ):
         done = run(*command, "-s", "s.zarr", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "\x1b" not in done.stdout

@@ -54,13 +54,20 @@ def test_a_key_given_twice_is_named():
 
 
 def test_every_change_of_the_data_changes_its_fingerprint():
-    base = {"train_x": np.arange(6.0).reshape(3, 2), "train_y": [0, 1, 0], "test_x": np.ones((1, 2)), "test_y": [0]}
+    base = {
+        "train_x": np.arange(6.0).reshape(3, 2),
+        "train_y": [0, 1, 0],
+        "test_x": np.ones((1, 2)),
+        "test_y": [0],
+    }
     changes = [
         {}, {"train_x": np.arange(6.0).reshape(3, 2) + 1}, {"train_x": np.arange(6.0, dtype=np.float32).reshape(3, 2)},
         {"train_y": [0, 1, 1]}, {"train_keys": ["a", "b", "c"]}, {"train_keys": ["ab", "", "c"]},
         {"train_x": np.arange(6.0).reshape(3, 2)[::-1]},
     ]  # fmt: skip
-    prints = [memdb.Dataset(**{**base, **change}).tables["train"].info("train").fingerprint for change in changes]
+    prints = [
+        memdb.Dataset(**{**base, **change}).tables["train"].info("train").fingerprint for change in changes
+    ]
     assert len(set(prints)) == len(changes)
 
 
@@ -132,7 +139,9 @@ def write_mnist(root, n_train=20, n_test=10):
     for name, n in (("train", n_train), ("t10k", n_test)):
         images = rng.integers(0, 255, (n, 28, 28), dtype=np.uint8)
         labels = (np.arange(n) % 10).astype(np.uint8)
-        (raw / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">iiii", 2051, n, 28, 28) + images.tobytes())
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(
+            struct.pack(">iiii", 2051, n, 28, 28) + images.tobytes()
+        )
         (raw / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 2049, n) + labels.tobytes())
         (raw / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"x"))
 

@@ -16,7 +16,10 @@ COMMANDS = {"init", "train", "demo", "info", "top-memorized", "top-influence", "
 
 def test_generated_pages_are_current():
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "generate_docs.py", "--check"], capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "scripts" / "generate_docs.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -36,7 +36,9 @@ def test_every_single_altered_byte_is_noticed():
                 parse_group_metadata(bytes(altered), "here")
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>", b"[]", b"{}", b'{"attributes":{}}', b'{"attributes":{"memdb":3}}', b"\xff"])
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", b"[]", b"{}", b'{"attributes":{}}', b'{"attributes":{"memdb":3}}', b"\xff"]
+)
 def test_what_is_no_document_of_ours_is_refused_by_name(data):
     with pytest.raises(WrongFormat, match="there/zarr.json is not a memdb document"):
         parse_group_metadata(data, "there/zarr.json")

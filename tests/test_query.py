@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,19 @@ from test_store import batch, model
 import memdb
 from memdb.errors import InvalidInput, MemdbError, NotEnoughModels, NotFound
 
-MEMORIZATION = ["train_id", "label", "memorization", "lo", "hi", "n_in", "n_out", "k_in", "k_out", "p_in", "p_out"]
+MEMORIZATION = [
+    "train_id",
+    "label",
+    "memorization",
+    "lo",
+    "hi",
+    "n_in",
+    "n_out",
+    "k_in",
+    "k_out",
+    "p_in",
+    "p_out",
+]
 INFLUENCE = [
     "train_id", "test_id", "train_label", "test_label", "same_class", "influence", "lo", "hi", "n_in", "n_out",
     "k_in", "k_out", "p_in", "p_out", "memorization",
@@ -59,7 +74,9 @@ def test_every_influence_is_the_oracles(database, kind):
     relation = database.sql("FROM influence", interval=kind)
     assert relation.columns == INFLUENCE
     found = dicts(relation)
-    assert {(row["train_id"], row["test_id"]) for row in found} == {(i, z) for i in range(23) for z in range(11)}
+    assert {(row["train_id"], row["test_id"]) for row in found} == {
+        (i, z) for i in range(23) for z in range(11)
+    }
     for row in found:
         i, z = row["train_id"], row["test_id"]
         assert_same(row, expected_pair(masks, train, test, i, z, kind, n_ranked=23 * 11))
@@ -97,7 +114,9 @@ def test_a_filter_keeps_the_rows_it_says_and_changes_none(database, filters):
 
     con = duckdb.connect()
     con.register("everything", everything)
-    filters_here = filters.replace("SELECT id FROM test_examples WHERE label = 2", "SELECT test_id FROM everything WHERE test_label = 2")
+    filters_here = filters.replace(
+        "SELECT id FROM test_examples WHERE label = 2", "SELECT test_id FROM everything WHERE test_label = 2"
+    )
     expected = con.sql(f"FROM everything WHERE {filters_here} ORDER BY test_id, train_id").fetchall()
     con.close()
     assert database.sql(f"FROM influence WHERE {filters} ORDER BY test_id, train_id").fetchall() == expected
@@ -105,7 +124,9 @@ def test_a_filter_keeps_the_rows_it_says_and_changes_none(database, filters):
 
 def test_influence_of_a_list_is_the_influence_of_each(database):
     listed = database.sql("FROM influence_of([2, 9]) ORDER BY test_id, train_id").fetchall()
-    assert listed == database.sql("FROM influence WHERE test_id IN (2, 9) ORDER BY test_id, train_id").fetchall()
+    assert (
+        listed == database.sql("FROM influence WHERE test_id IN (2, 9) ORDER BY test_id, train_id").fetchall()
+    )
     assert len(listed) == 46
 
 
@@ -165,7 +186,10 @@ def test_same_class_only_ranks_pairs_that_share_their_label(database):
 def test_examples_can_be_named_by_their_keys(database):
     by_key = database.top_influence(train_key="train/7.png", k=3).fetchall()
     assert by_key == database.top_influence(train_id=7, k=3).fetchall()
-    assert database.score(train_key="train/7.png", test_key="4").fetchall() == database.score(7, test_id=4).fetchall()
+    assert (
+        database.score(train_key="train/7.png", test_key="4").fetchall()
+        == database.score(7, test_id=4).fetchall()
+    )
 
 
 def test_scores_of_examples_never_in_or_never_out_are_null_and_come_last(tmp_path):
@@ -196,7 +220,9 @@ def test_the_mini_store_of_the_specification(tmp_path):
         raise NotImplementedError
 
     db = memdb.init(str(tmp_path / "s.zarr"), data, recipe, outcomes=["correct"], seed=1)
-    outcomes = {name: np.array(mini[name.replace("/", "_")], dtype=bool) for name in ("train/correct", "test/correct")}
+    outcomes = {
+        name: np.array(mini[name.replace("/", "_")], dtype=bool) for name in ("train/correct", "test/correct")
+    }
     db.store.commit([model(db.store, s) for s in range(6)], np.array(mini["mask"], dtype=bool), outcomes)
     found = dicts(db.sql("FROM memorization ORDER BY train_id"))
     assert [row["n_in"] for row in found] == mini["n_in"]
@@ -226,7 +252,9 @@ def test_counts_of_a_union_are_the_sums_of_counts(tmp_path):
         part = range(number * 20, number * 20 + 20)
         db.store.commit(*batch(db.store, part))
         union.store.commit(*batch(union.store, part))
-        halves.append(db.sql("SELECT n_in, n_out, k_in, k_out FROM influence ORDER BY train_id, test_id").fetchall())
+        halves.append(
+            db.sql("SELECT n_in, n_out, k_in, k_out FROM influence ORDER BY train_id, test_id").fetchall()
+        )
     whole = union.sql("SELECT n_in, n_out, k_in, k_out FROM influence ORDER BY train_id, test_id").fetchall()
     assert whole == [tuple(a + b for a, b in zip(x, y, strict=True)) for x, y in zip(*halves, strict=True)]
 
@@ -278,12 +306,23 @@ def test_too_many_pairs_stop_a_statement(database):
         database.sql("SELECT sum(influence) FROM influence", max_pairs=100)
     assert "influence_of([1, 2, 3])" in caught.value.hint
     assert database.sql("SELECT count(influence) FROM influence", max_pairs=253).fetchall() == [(253,)]
-    assert database.sql("SELECT count(*) FROM influence", max_pairs=1).fetchall() == [(253,)]  # nothing to count
+    assert database.sql("SELECT count(*) FROM influence", max_pairs=1).fetchall() == [
+        (253,)
+    ]  # nothing to count
 
 
 def test_too_long_a_statement_is_stopped(database):
     with pytest.raises(InvalidInput, match=r"longer than 0.2 seconds"):
         database.sql("SELECT count(*) FROM range(100000000000) a, range(1000000) b", timeout=0.2)
+    assert database.sql("SELECT 1").fetchall() == [(1,)]
+
+
+def test_ctrl_c_ends_a_statement(database):
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        database.sql("SELECT count(*) FROM range(100000000000) a, range(1000000) b")
+    timer.join()
     assert database.sql("SELECT 1").fetchall() == [(1,)]
 
 
@@ -328,7 +367,12 @@ def test_a_store_without_models_says_what_to_do(tmp_path):
             ask()
         assert "memdb train" in caught.value.hint
     (row,) = dicts(db.info())
-    assert (row["n_models"], row["n_scored"], row["mean_half_width"], row["test_accuracy"]) == (0, 0, None, None)
+    assert (row["n_models"], row["n_scored"], row["mean_half_width"], row["test_accuracy"]) == (
+        0,
+        0,
+        None,
+        None,
+    )
     assert db.sql("SELECT count(*), count(memorization) FROM memorization").fetchall() == [(23, 0)]
 
 
@@ -341,7 +385,13 @@ def test_info_counts_what_is_there(database):
     assert row["n_memorized_25"] == sum(score >= 0.25 for score in scores)
     assert row["n_memorized_50"] == sum(score >= 0.5 for score in scores)
     assert row["mean_half_width"] == pytest.approx(sum(hi - lo for lo, hi in widths) / 46, abs=1e-12)
-    assert (row["n_models"], row["n_segments"], row["n_train"], row["n_test"], row["n_classes"]) == (37, 8, 23, 11, 3)
+    assert (row["n_models"], row["n_segments"], row["n_train"], row["n_test"], row["n_classes"]) == (
+        37,
+        8,
+        23,
+        11,
+        3,
+    )
 
 
 def test_answers_are_of_the_models_that_were_there_until_refreshed(database):

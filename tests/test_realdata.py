@@ -10,7 +10,9 @@ pytestmark = pytest.mark.realdata
 
 
 def test_two_models_of_real_mnist(real_data, tmp_path):
-    with memdb.init(str(tmp_path / "m.zarr"), "mnist", data_root=str(real_data), recipe_options={"epochs": 1}) as db:
+    with memdb.init(
+        str(tmp_path / "m.zarr"), "mnist", data_root=str(real_data), recipe_options={"epochs": 1}
+    ) as db:
         assert [item.n_examples for item in db.store.manifest.sets] == [60_000, 10_000]
         db.train(add=2, data_root=str(real_data))
         (accuracy,) = db.info().project("test_accuracy").fetchall()[0]

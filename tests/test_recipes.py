@@ -50,7 +50,10 @@ def test_options_are_read_as_what_they_look_like(texts, options):
     assert recipes.parse_options(texts) == options
 
 
-@pytest.mark.parametrize(("texts", "says"), [(["lr"], "'lr' is no name=value"), (["=3"], "no name=value"), (["a=1", "a=2"], "a is given twice")])
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [(["lr"], "'lr' is no name=value"), (["=3"], "no name=value"), (["a=1", "a=2"], "a is given twice")],
+)
 def test_options_that_cannot_be_read_are_named(texts, says):
     with pytest.raises(InvalidInput, match=says):
         recipes.parse_options(texts)
@@ -117,13 +120,20 @@ def test_mnist_gets_the_network_of_feldman_and_zhang():
 def digits_part(n_train=120, n_test=40):
     data = datasets.load("digits")
     return memdb.Dataset(
-        data.train.array[:n_train], data.train.labels[:n_train], data.test.array[:n_test], data.test.labels[:n_test]
+        data.train.array[:n_train],
+        data.train.labels[:n_train],
+        data.test.array[:n_test],
+        data.test.labels[:n_test],
     )
 
 
 @pytest.mark.parametrize(
     "recipe",
-    [MLP(epochs=4), MLP(hidden=(16, 8), optimizer="sgd", lr=0.1, epochs=4, schedule="cosine"), MLP(hidden=(), epochs=2, label_smoothing=0.1)],
+    [
+        MLP(epochs=4),
+        MLP(hidden=(16, 8), optimizer="sgd", lr=0.1, epochs=4, schedule="cosine"),
+        MLP(hidden=(), epochs=2, label_smoothing=0.1),
+    ],
     ids=["adamw", "sgd", "linear"],
 )
 def test_what_a_model_predicts_does_not_depend_on_its_batch_mates(recipe, tmp_path):
@@ -148,7 +158,14 @@ def test_what_a_model_predicts_does_not_depend_on_its_batch_mates(recipe, tmp_pa
 def test_training_is_that_of_plain_pytorch(optimizer, weight_decay, smoothing, tmp_path):
     """The same weights, order and optimiser in nn.Sequential with autograd give the same predictions."""
     torch = pytest.importorskip("torch")
-    recipe = MLP(hidden=(16,), optimizer=optimizer, lr=0.01, weight_decay=weight_decay, label_smoothing=smoothing, epochs=3)
+    recipe = MLP(
+        hidden=(16,),
+        optimizer=optimizer,
+        lr=0.01,
+        weight_decay=weight_decay,
+        label_smoothing=smoothing,
+        epochs=3,
+    )
     data = digits_part()
     mask = subsets.subset_mask(1, 9, 120, 84)
     found = recipe(data, mask[None], np.array([9], dtype=np.uint64), run(tmp_path))
@@ -164,7 +181,10 @@ def test_training_is_that_of_plain_pytorch(optimizer, weight_decay, smoothing, t
         "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=weight_decay),
         "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=weight_decay),
     }
-    optimiser, loss_of = kinds[optimizer](net.parameters()), torch.nn.CrossEntropyLoss(label_smoothing=smoothing)
+    optimiser, loss_of = (
+        kinds[optimizer](net.parameters()),
+        torch.nn.CrossEntropyLoss(label_smoothing=smoothing),
+    )
     x = torch.from_numpy(data.train.array.reshape(120, -1)[mask])
     y = torch.from_numpy(data.train.labels[mask]).long()
     for _ in range(3):

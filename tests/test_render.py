@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import io
 import json
@@ -28,7 +28,7 @@ def test_json_has_numbers_as_numbers_and_null_for_what_is_none():
         {
             "score": [0.5, float("nan"), None],
             "n": pa.array([decimal.Decimal(3), None, decimal.Decimal(-1)], pa.decimal128(38, 0)),
-            "day": [datetime.date(2026, 1, 2), None, None],
+            "day": [dt.date(2026, 1, 2), None, None],
             "list": [[1, 2], None, []],
             "bytes": [b"\x01", None, b""],
         }
@@ -52,7 +52,10 @@ def test_an_answer_without_rows_is_still_a_document():
     assert empty.text("ndjson") == ""
 
 
-@pytest.mark.parametrize(("value", "sign", "text"), [(0.12345, "", "0.123"), (0.5, "+", "+0.500"), (None, "", "–"), (-1.0, "+", "-1.000")])
+@pytest.mark.parametrize(
+    ("value", "sign", "text"),
+    [(0.12345, "", "0.123"), (0.5, "+", "+0.500"), (None, "", "–"), (-1.0, "+", "-1.000")],
+)
 def test_scores_have_three_decimals(value, sign, text):
     assert number(value, sign) == text
 
@@ -64,7 +67,12 @@ def test_text_from_a_store_cannot_control_the_terminal():
 
 @pytest.mark.parametrize(
     ("shape", "dtype", "columns", "lines"),
-    [((8, 8), float, 16, 8), ((28, 28), np.uint8, 28, 14), ((32, 32, 3), np.uint8, 32, 16), ((15, 15, 1), float, 15, 8)],
+    [
+        ((8, 8), float, 16, 8),
+        ((28, 28), np.uint8, 28, 14),
+        ((32, 32, 3), np.uint8, 32, 16),
+        ((15, 15, 1), float, 15, 8),
+    ],
 )
 def test_a_picture_shows_every_pixel(shape, dtype, columns, lines):
     example = (np.random.default_rng(0).random(shape) * 255).astype(dtype)

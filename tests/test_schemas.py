@@ -47,7 +47,7 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "path", "value"), WRONG, ids=lambda v: str(v))
+@pytest.mark.parametrize(("name", "path", "value"), WRONG, ids=str)
 def test_what_is_wrong_is_refused_by_both(documents, name, path, value):
     document = documents[name]
     place = document

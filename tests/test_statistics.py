@@ -40,12 +40,14 @@ def row_of(case):
     return case["n_in"], case["n_out"], case["k_in"], case["k_out"]
 
 
-@pytest.mark.parametrize("case", GOLDEN["intervals"], ids=lambda c: f"{c['k_in']}/{c['n_in']},{c['k_out']}/{c['n_out']}")
+@pytest.mark.parametrize(
+    "case", GOLDEN["intervals"], ids=lambda c: f"{c['k_in']}/{c['n_in']},{c['k_out']}/{c['n_out']}"
+)
 def test_intervals_are_the_golden_ones(con, case):
     row = row_of(case)
-    assert value(con, f"score({case['k_in']}, {case['n_in']}, {case['k_out']}, {case['n_out']})") == pytest.approx(
-        case["score"], abs=1e-15
-    )
+    assert value(
+        con, f"score({case['k_in']}, {case['n_in']}, {case['k_out']}, {case['n_out']})"
+    ) == pytest.approx(case["score"], abs=1e-15)
     for name, z in (("z_1.96", fixed_z(0.95)), ("z_2", 2.0), ("z_4.8916", oracle.fixed_z(0.05 / 50_000))):
         if case[name] is not None:
             assert interval(con, row, z) == pytest.approx(case[name], abs=1e-9)
@@ -94,7 +96,9 @@ def test_wrong_for_right_flips_the_interval_and_swapped_arms_too(con, row, z):
     lo, hi = interval(con, row, z)
     if lo is not None:
         flipped = (-hi, -lo)
-        assert interval(con, (n_in, n_out, n_in - k_in, n_out - k_out), z) == pytest.approx(flipped, abs=1e-12)
+        assert interval(con, (n_in, n_out, n_in - k_in, n_out - k_out), z) == pytest.approx(
+            flipped, abs=1e-12
+        )
         assert interval(con, (n_out, n_in, k_out, k_in), z) == pytest.approx(flipped, abs=1e-12)
 
 
@@ -113,7 +117,10 @@ def test_four_times_the_models_halve_the_width(con):
 
 
 def test_one_more_model_may_widen_an_interval(con):
-    (k1, n1, k0, n0, before), (k1b, n1b, k0b, n0b, after) = GOLDEN["widening"]["before"], GOLDEN["widening"]["after"]
+    (k1, n1, k0, n0, before), (k1b, n1b, k0b, n0b, after) = (
+        GOLDEN["widening"]["before"],
+        GOLDEN["widening"]["after"],
+    )
     assert interval(con, (n1, n0, k1, k0), fixed_z(0.95)) == pytest.approx(before, abs=1e-9)
     assert interval(con, (n1b, n0b, k1b, k0b), fixed_z(0.95)) == pytest.approx(after, abs=1e-9)
     assert after[1] - after[0] > before[1] - before[0]

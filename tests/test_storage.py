@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_a_local_write_is_fsynced_before_it_gets_its_name_and_its_folder_after(t
     paths = {}
 
     def spy_fsync(descriptor):
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
         events.append(("fsync", path))
         fsync(descriptor)
 

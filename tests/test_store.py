@@ -204,7 +204,10 @@ def test_of_two_creations_at_once_one_wins_and_the_store_is_whole(tmp_path):
     [
         (lambda path: path.mkdir(), None),
         (lambda path: (path.mkdir(), (path / "zarr.json").write_text("{}")), "already"),
-        (lambda path: (path.mkdir(), (path / "thesis.tex").write_text("x")), "other things in it, such as thesis.tex"),
+        (
+            lambda path: (path.mkdir(), (path / "thesis.tex").write_text("x")),
+            "other things in it, such as thesis.tex",
+        ),
         (lambda path: path.write_text("x"), "is a file"),
     ],
 )
@@ -246,7 +249,9 @@ def test_every_missing_or_altered_object_is_an_error_never_a_number(tmp_path):
 def read_everything(url):
     with memdb.open(str(url)) as opened:
         rows = opened.sql("FROM influence").fetchall(), opened.sql("FROM memorization").fetchall()
-        values = [opened.snapshot.outcome_values(f"{name}/logit_confidence").tolist() for name in ("train", "test")]
+        values = [
+            opened.snapshot.outcome_values(f"{name}/logit_confidence").tolist() for name in ("train", "test")
+        ]
         return rows, values, opened.sql("SELECT key, label FROM train_examples").fetchall()
 
 
@@ -281,7 +286,10 @@ def test_what_lies_beside_segments_is_passed_over(store):
         ({"format": 2}, "format 2; this memdb reads format 1"),
         ({"required_features": ["sparse"]}, "features that this memdb does not know: \\['sparse'\\]"),
         ({"seed": 5}, r"zarr.json.seed is 5"),
-        ({"sets": [{"name": "../x", "n_examples": -1}]}, r"sets\[0\].name is .*n_examples is -1.*fingerprint is missing"),
+        (
+            {"sets": [{"name": "../x", "n_examples": -1}]},
+            r"sets\[0\].name is .*n_examples is -1.*fingerprint is missing",
+        ),
         ({"objects": {"../../etc/passwd": [1, "0" * 64]}}, "bad entry '../../etc/passwd'"),
         ({"subsets": {"scheme": "folds", "fraction": 1.5}}, 'scheme is "folds".*fraction is 1.5'),
     ],

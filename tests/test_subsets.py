@@ -31,7 +31,9 @@ def test_every_example_is_in_about_its_share_of_subsets():
     assert abs(share - 0.7).max() < 5 * np.sqrt(0.7 * 0.3 / 2000)
 
 
-@pytest.mark.parametrize(("n_train", "fraction", "size"), [(1437, 0.7, 1006), (10, 0.25, 3), (3, 0.5, 2), (60000, 0.7, 42000)])
+@pytest.mark.parametrize(
+    ("n_train", "fraction", "size"), [(1437, 0.7, 1006), (10, 0.25, 3), (3, 0.5, 2), (60000, 0.7, 42000)]
+)
 def test_a_fraction_rounds_half_up(n_train, fraction, size):
     assert subsets.subset_size(n_train, fraction) == size
 

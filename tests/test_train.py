@@ -12,7 +12,7 @@ from memdb.errors import InvalidInput, TrainingFailed
 class Predicts:
     """A recipe whose result is computed by a function of (data, masks, seeds)."""
 
-    name, version, options = "predicts", "1", {}  # noqa: RUF012
+    name, version, options = "predicts", "1", {}
 
     def __init__(self, function, batch=4):
         self.function, self.batch, self.seen = function, batch, []
@@ -95,7 +95,11 @@ def test_a_diverged_model_is_kept_marked_and_wrong_where_it_gave_no_number(tmp_p
 
     db = made(tmp_path, Predicts(diverging))
     db.train(seeds=range(3))
-    assert [model.diverged for _, model in db.snapshot.models] == [False, True, True]  # NaN; worse than chance
+    assert [model.diverged for _, model in db.snapshot.models] == [
+        False,
+        True,
+        True,
+    ]  # NaN; worse than chance
     _, train, _ = bits_of(db.snapshot)
     assert train[1].tolist() == [not 4 <= i < 9 for i in range(23)]
     assert db.snapshot.outcome_values("train/logit_confidence")[5].tolist() == [1, -30, 1]
@@ -117,9 +121,15 @@ def shaped(path, change):
     [
         (lambda d, m, s: None, "returned a NoneType, not a mapping"),
         (lambda d, m, s: {}, "returned no 'train/correct' but \\[\\]"),
-        (shaped("train/correct", lambda v: v[:, :-1]), r"'train/correct' as bool \(4, 22\); expected bool \(4, 23\)"),
+        (
+            shaped("train/correct", lambda v: v[:, :-1]),
+            r"'train/correct' as bool \(4, 22\); expected bool \(4, 23\)",
+        ),
         (shaped("train/correct", lambda v: v.T), r"bool \(23, 4\)"),
-        (shaped("test/correct", lambda v: v.astype(float)), r"'test/correct' as float64 \(4, 11\); expected bool"),
+        (
+            shaped("test/correct", lambda v: v.astype(float)),
+            r"'test/correct' as float64 \(4, 11\); expected bool",
+        ),
         (shaped("test/correct", lambda v: v.astype(int)), "int64"),
         (shaped("test/correct", lambda v: [[1], [2, 3]]), "'test/correct' is no array"),
         (lambda d, m, s: 1 / 0, "raised ZeroDivisionError: division by zero"),
@@ -198,13 +208,15 @@ def test_progress_tells_models_accuracy_and_the_shrinking_half_width(tmp_path):
     assert any(status.n_in_flight == 5 for status in told)
     assert done[0].mean_half_width is None
     with memdb.open(db.url) as again:
-        (n, width, accuracy) = again.info().project("n_models, mean_half_width, test_accuracy").fetchall()[0]
+        (width, accuracy) = again.info().project("mean_half_width, test_accuracy").fetchall()[0]
     assert done[-1].mean_half_width == pytest.approx(width, abs=1e-12)
     assert done[-1].test_accuracy == pytest.approx(accuracy)
     assert done[-1].mean_half_width < done[2].mean_half_width
 
 
-def test_a_checkpoint_folder_is_the_same_when_seeds_are_retried_and_goes_when_they_are_in(tmp_path, monkeypatch):
+def test_a_checkpoint_folder_is_the_same_when_seeds_are_retried_and_goes_when_they_are_in(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr("memdb.train.CHECKPOINTS", tmp_path / "checkpoints")
     folders = []
 
@@ -234,7 +246,10 @@ def test_a_recipe_in_a_file_of_ones_own_is_found_again_by_its_import_path(tmp_pa
 
 def test_arrays_in_memory_cannot_be_loaded_again_by_name(tmp_path):
     made(tmp_path, coin_recipe).close()
-    with memdb.open(str(tmp_path / "s.zarr")) as db, pytest.raises(InvalidInput, match="made of arrays in memory"):
+    with (
+        memdb.open(str(tmp_path / "s.zarr")) as db,
+        pytest.raises(InvalidInput, match="made of arrays in memory"),
+    ):
         db.train(add=1)
 
 

@@ -243,6 +243,10 @@ class Relations:
                 return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
             except duckdb.Error as error:
                 raise self._translated(error, timeout if timed_out.is_set() else None) from error
+            except RuntimeError as error:
+                if "interrupted" not in str(error).lower():
+                    raise
+                raise KeyboardInterrupt from error  # Ctrl-C, as DuckDB passes it on
             finally:
                 if timer:
                     timer.cancel()
