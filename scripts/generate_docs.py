@@ -1,0 +1,83 @@
+"""Write the parts of the documentation that the code knows best: docs/cli.md, and the columns in docs/sql.md.
+
+python scripts/generate_docs.py            write them
+python scripts/generate_docs.py --check    exit 1 where a page is not current
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import memdb
+
+ROOT = Path(__file__).parent.parent
+MEMDB = Path(sys.executable).with_name("memdb")
+COMMANDS = ("demo", "init", "train", "info", "top-memorized", "top-influence", "score", "sql")
+RELATIONS = ("models", "train_examples", "test_examples", "memorization", "influence", "train_influence")
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 refused or failed, with one line on stderr that says why and what to do next; "
+    "2 wrong usage; 130 interrupted. Answers go to stdout, progress and remarks to stderr. "
+    "`MEMDB_TRACEBACK=1` shows where an error was raised."
+)
+START, END = "<!-- generated: columns -->", "<!-- end -->"
+
+
+def main() -> int:
+    pages = {ROOT / "docs" / "cli.md": cli_page()}
+    sql = ROOT / "docs" / "sql.md"
+    before, rest = sql.read_text().split(START)
+    pages[sql] = f"{before}{START}\n{columns()}{END}{rest.split(END)[1]}"
+    stale = [page for page, text in pages.items() if not page.exists() or page.read_text() != text]
+    if "--check" in sys.argv:
+        for page in stale:
+            print(f"{page.relative_to(ROOT)} is not current: run scripts/generate_docs.py")
+        return 1 if stale else 0
+    for page in stale:
+        page.write_text(pages[page])
+        print(f"wrote {page.relative_to(ROOT)}")
+    return 0
+
+
+def cli_page() -> str:
+    parts = [
+        "# Command line",
+        "Written by `scripts/generate_docs.py` from the commands' own `--help`.",
+        EXIT_CODES,
+        f"```\n{help_of()}```",
+    ]
+    for command in COMMANDS:
+        parts += [f"## memdb {command}", f"```\n{help_of(command)}```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def help_of(*command: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MEMDB_")}
+    environment |= {"COLUMNS": "80", "TERMINAL_WIDTH": "80"}
+    done = subprocess.run(
+        [MEMDB, *command, "--help"], check=True, capture_output=True, text=True, env=environment
+    )
+    return done.stdout.strip("\n") + "\n"
+
+
+def columns() -> str:
+    def untrained(*_: object) -> dict[str, object]:
+        return {}
+
+    data = memdb.Dataset(np.zeros((3, 1)), [0, 1, 0], np.zeros((2, 1)), [0, 1])
+    tables = []
+    with tempfile.TemporaryDirectory() as folder, memdb.init(f"{folder}/s.zarr", data, untrained) as db:
+        for relation in RELATIONS:
+            rows = db.sql(f"DESCRIBE {relation}").fetchall()
+            listed = ", ".join(f"`{name}` {kind}" for name, kind, *_ in rows)
+            tables.append(f"**{relation}**: {listed}\n\n")
+    return "".join(tables)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
