@@ -3,21 +3,24 @@
 batch  digits models by memdb's ``mlp`` recipe, all in one batch, called as ``memdb train`` calls it
 loop   models of the same recipe (layers, He initialisation, AdamW, learning rate, weight decay, batch size,
        epochs, subsets) one after the other in a plain PyTorch loop
-fused  the same loop with AdamW's ``fused=True``, which the recipe uses too: few users know it
+fused  the same loop with AdamW's ``fused=True``, which the recipe uses too: few users set it
 
 All evaluate on the training and the test set. Same process, same threads; the three take turns, after a
-warm-up of each. Run it on a quiet machine: PyTorch's threads wait for each other at every step.
+warm-up of each. Run it on a quiet machine, the load average says whether it was: PyTorch's threads wait for
+each other at every step, and other programs slow the three down manyfold and unevenly.
 
     python scripts/bench_training.py
     python scripts/bench_training.py --models 20 --loop-models 2 --rounds 2
 
-Expect some minutes. Target: a model of the batch takes at most an eighth of the time of one of the plain loop
-(medians over the rounds). Equal accuracies show that they train the same thing.
+Expect about a minute on two quiet cores. Target: a model of the batch takes at most an eighth of the time of
+one of the plain loop (medians over the rounds). Like accuracies show that they train the same thing; one
+model's varies by some 0.004.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -63,6 +66,7 @@ def main() -> int:
         "loop": (partial(train_loop, fused=None), options.loop_models),
         "fused": (partial(train_loop, fused=True), options.loop_models),
     }
+    print(f"load average before the start: {os.getloadavg()[0]:.2f}")
     for train, n_models in ways.values():
         train(data, recipe, *seeds_and_masks(0, n_models))
     print(f"digits, mlp {dict(recipe.options)}")

@@ -7,8 +7,8 @@ MNIST is theirs: 512 and 256 hidden units, SGD with momentum 0.9 and learning ra
     python scripts/figures_mnist.py --data-root DIR
     python scripts/figures_mnist.py --data-root DIR --models 2
 
-DIR is what torchvision.datasets.MNIST(DIR) reads. Expect some ten seconds a model on two cores, half a minute
-for the rest, and a mean test accuracy of at least 97.5 %, the target.
+DIR is what torchvision.datasets.MNIST(DIR) reads. Expect 10 to 15 seconds a model on two quiet cores, half a
+minute for the rest, and a mean test accuracy of at least 97.5 %, the target.
 """
 
 from __future__ import annotations

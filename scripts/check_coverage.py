@@ -9,8 +9,8 @@ fixed    One look after t models. Every table (n_in, k_in, n_out, k_out) of any 
 anytime  Streams of models, looked at after every model from the 30th to the 1,000th. Target: the interval
          ever misses p_in - p_out in at most 5 % of the streams. The standard error stands beside it.
 
-    python scripts/coverage.py
-    python scripts/coverage.py --models 30 100 300 1000 --streams 20000
+    python scripts/check_coverage.py
+    python scripts/check_coverage.py --models 30 100 300 1000 --streams 20000
 
 Expect about half a minute on two cores, and both targets met.
 """
