@@ -283,7 +283,7 @@ class Database:
             add: how many, with random seeds.
             seeds: instead, the models' seeds; those that are in the store already are skipped.
             dataset: the data set, where the store's name for it is not enough to load it.
-            recipe: the recipe, likewise.
+            recipe: the recipe, likewise: a name, or anything that fits `Recipe`.
             data_root: the folder that holds the data.
             device: ``auto``, ``cpu``, ``cuda:0``, ...
             batch_models: models trained at once; the recipe decides where not given.
@@ -321,6 +321,8 @@ class Database:
         return [seed for seed in seeds if subsets.model_id(store_seed, seed) not in known]
 
     def _bound_recipe(self, recipe: Any) -> recipes.BoundRecipe:
+        if isinstance(recipe, str):
+            return recipes.resolve(recipe, {}, dataset=self.store.manifest.dataset)
         if recipe is not None:
             return recipes.bind(recipe)
         if self._recipe is not None:

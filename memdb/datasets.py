@@ -187,7 +187,7 @@ def _torchvision(class_name: str) -> Callable[[str | None, bool], Dataset]:
             train, test = (kind(_required(root), train=flag, download=download) for flag in (True, False))
         except (RuntimeError, OSError, EOFError) as error:
             raise NotFound(
-                f"{class_name} is not complete in {root}: {str(error).splitlines()[0]}",
+                f"{class_name} is not complete in {root}: {str(error).splitlines()[0].split('. ')[0]}",
                 hint="give the folder that holds it with --data-root, or add --download",
             ) from error
         return Dataset(
@@ -277,7 +277,7 @@ def load(name: str, root: str | None = None, *, download: bool = False) -> Datas
             hint=f"use one of {', '.join(BUILT_IN)}, or package.module:attribute of your own",
         )
     try:
-        return BUILT_IN[name](root, download)
+        return BUILT_IN[name](None if root is None else str(Path(root).expanduser()), download)
     except ImportError as error:
         raise InvalidInput(
             f"the data set {name} needs {error.name}, which is not installed",

@@ -16,7 +16,7 @@ MASK = "mask"
 TRAIN = "train"
 TEST = "test"
 
-_SEGMENT_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{12}")
+_SEGMENT_ID = re.compile(r"[0-9]{8}T[0-9]{9}Z-[0-9a-f]{12}")
 _SET_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _OBJECT = re.compile(r"[a-z0-9_.-]+(/[a-z0-9_.-]+)*")
 

@@ -85,9 +85,13 @@ def train(  # noqa: PLR0913 - what to train, on what, how; three of them have de
             hooks.progress(n_models, done, total)
 
         started = time.perf_counter()
-        returned = _call(
-            recipe, dataset, masks, part, Run(device, progress, hooks.stop_requested, checkpoints)
-        )
+        run = Run(device, progress, hooks.stop_requested, checkpoints)
+        try:
+            returned = _call(recipe, dataset, masks, part, run)
+        except KeyboardInterrupt:
+            if hooks.stop_requested():
+                return  # the recipe left off because it was asked to
+            raise
         seconds = time.perf_counter() - started
         outcomes, finite = _checked(returned, manifest.arrays(), recipe.info.name, len(batch))
         models = [

@@ -21,7 +21,7 @@ FROM (
             t.id AS train_id, target.id AS :target_id, t.label AS train_label, target.label AS :target_label,
             t.n_in, t.n_out, target.n_correct, :counts(t.id, target.id) AS k_in,
             score(t.k_in, t.n_in, t.n_correct - t.k_in, t.n_out) AS memorization,
-            getvariable('n_train') * getvariable('n_:target') AS n_pairs
+            getvariable('n_scored') * getvariable('n_:target') AS n_pairs
         FROM train_examples t CROSS JOIN :targets target
     )
 )

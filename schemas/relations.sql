@@ -15,6 +15,6 @@ SELECT
     k_out / nullif(n_out, 0) AS p_out
 FROM (
     SELECT *, n_correct - k_in AS k_out,
-        view_z(n_in + n_out, (SELECT count(*) FROM train_examples)) AS z
+        view_z(n_in + n_out, getvariable('n_scored')) AS z
     FROM train_examples
 );

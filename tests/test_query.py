@@ -405,3 +405,24 @@ def test_answers_are_of_the_models_that_were_there_until_refreshed(database):
     database.refresh()
     assert database.n_models == 42
     assert database.models_sha256 != before[1]
+
+
+def test_counting_functions_refuse_ids_that_no_example_has(database):
+    assert database.sql(
+        "SELECT k_in_test(3, 2) = (SELECT k_in FROM influence WHERE train_id = 3 AND test_id = 2)"
+    ).fetchall() == [(True,)]
+    for ids in ("-1, 2", "23, 2", "3, 11", "3, -1"):
+        with pytest.raises(InvalidInput, match="no example has one of the ids"):
+            database.sql(f"SELECT k_in_test({ids})")
+
+
+def test_simultaneous_counts_the_scores_that_are_there(tmp_path):
+    db = small_database(tmp_path / "s.zarr", outcomes=["correct"])
+    infos, masks, outcomes = batch(db.store, range(12))
+    masks[:, 3] = True
+    db.store.commit(infos, masks, outcomes)
+    for relation, n_ranked in (("memorization", 22), ("influence", 22 * 11), ("train_influence", 22 * 23)):
+        row = dicts(db.sql(f"FROM {relation} WHERE train_id = 5 LIMIT 1", interval="simultaneous"))[0]
+        counts = (row["n_in"], row["n_out"], row["k_in"], row["k_out"])
+        expected = oracle.interval(*counts, oracle.z_of("simultaneous", 12, 0.95, n_ranked=n_ranked))
+        assert (row["lo"], row["hi"]) == pytest.approx(expected, abs=1e-12)

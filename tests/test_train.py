@@ -274,3 +274,27 @@ def make_data(root):
 
 def half(data, masks, seeds, run):
     return right(data, masks, seeds)
+
+
+def test_a_run_that_is_asked_to_stop_ends_without_the_batch_in_flight(tmp_path):
+    calls = []
+
+    def obliging(data, masks, seeds, run):
+        calls.append(seeds)
+        if run.stop_requested():
+            raise KeyboardInterrupt
+        return right(data, masks, seeds)
+
+    with memdb.init(str(tmp_path / "s.zarr"), small_dataset(), obliging) as db:
+        assert db.train(add=10, stop_requested=lambda: len(calls) == 4) == 3  # between, or inside, batches
+        calls.clear()
+        assert db.train(add=10, stop_requested=lambda: len(calls) >= 2) == 1
+        assert db.n_models == 4
+
+
+def test_a_recipe_can_be_named_to_train_too(tmp_path):
+    pytest.importorskip("torch")
+    with memdb.init(str(tmp_path / "s.zarr"), small_dataset(), recipe_options={"epochs": 1}) as db:
+        assert db.train(add=2) == 2
+        with pytest.raises(InvalidInput, match="fingerprint"):
+            db.train(add=2, recipe="mlp")

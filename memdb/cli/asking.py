@@ -187,7 +187,8 @@ def sql(
     influence_of([ids]) for several test examples. Pairs are counted when a filter on ids asks for them.
 
     \b
-    memdb sql "SELECT * FROM influence WHERE test_id = 42 ORDER BY influence DESC LIMIT 20"
+    memdb sql "SELECT train_id, influence, lo, hi FROM influence WHERE test_id = 42
+               ORDER BY influence DESC LIMIT 20"
     memdb sql "SELECT class_name, avg(memorization) FROM memorization
                JOIN train_examples ON id = train_id GROUP BY ALL ORDER BY 2 DESC"
     memdb sql "DESCRIBE influence"

@@ -172,7 +172,7 @@ def remark_if_noise(answer: Answer, score: str) -> None:
     shown = [row for row in answer.rows() if row["lo"] is not None]
     if shown and not any(row["lo"] > 0 or row["hi"] < 0 for row in shown):
         say(
-            f"None of these can be told from 0 yet: every interval holds it. More models tell a {score} of "
+            f"No {score} here can be told from 0 yet: every interval holds it. More models tell what is of "
             "this size from chance; `memdb train` adds them."
         )
 

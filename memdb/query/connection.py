@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from importlib.resources import files
 from statistics import NormalDist
@@ -159,8 +160,10 @@ class Relations:
             )
         connection.execute(schema("statistics.sql"))
         sizes = {item.name: item.n_examples for item in self.snapshot.store.manifest.sets}
-        self._set_variables(connection, {f"n_{name}": sizes.get(name, 0) for name in ("train", "test")})
-        self._set_variables(connection, {"n_target": sizes[layout.TRAIN]})
+        self._set_variables(connection, {"n_test": sizes[layout.TEST]})
+        scored = "SELECT count(*) FROM train_examples WHERE n_in > 0 AND n_out > 0"
+        n_scored = connection.sql(scored).fetchall()[0][0]
+        self._set_variables(connection, {"n_target": sizes[layout.TRAIN], "n_scored": n_scored})
         self._set_variables(connection, {"interval": "anytime", "alpha": 0.05, "fixed_z": fixed_z(0.95)})
         connection.execute(schema("relations.sql"))
         on_test = pairs_sql("test", "test_examples", "k_in_test")
@@ -196,6 +199,9 @@ class Relations:
     def _counter(self, target: str) -> Callable[[Any, Any], pa.Array]:
         def count_pairs(train_ids: Any, target_ids: Any) -> pa.Array:
             trains, targets = np.asarray(train_ids), np.asarray(target_ids)
+            for ids, rows in ((trains, self.mask), (targets, self.correct[target])):
+                if ids.min() < 0 or ids.max() >= len(rows):
+                    raise InvalidInput(f"no example has one of the ids {ids.min()} to {ids.max()}")
             self._pairs_left -= len(trains)
             if self._pairs_left < 0:
                 raise InvalidInput("too many pairs")
@@ -226,47 +232,42 @@ class Relations:
         Raises:
             InvalidInput: SQL that does not parse, bind or run, too many pairs, or too long a wait.
         """
-        connection = self.connection
-        timed_out = threading.Event()
-
-        def interrupt() -> None:
-            timed_out.set()
-            connection.interrupt()
-
         self._require_question(sql)
         with self._statement:
             self._pairs_left = self._pairs_allowed = max_pairs
-            timer = threading.Timer(timeout, interrupt) if timeout else None
-            if timer:
-                timer.start()
             try:
-                return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
+                return self._run(sql, dict(parameters or {}), timeout)
+            except TimeoutError as error:
+                raise InvalidInput(
+                    f"the statement ran longer than {timeout:g} seconds", hint="filter it, or raise --timeout"
+                ) from error
             except duckdb.Error as error:
-                raise self._translated(error, timeout if timed_out.is_set() else None) from error
-            except RuntimeError as error:
-                if "interrupted" not in str(error).lower():
-                    raise
-                raise KeyboardInterrupt from error  # Ctrl-C, as DuckDB passes it on
-            finally:
-                if timer:
-                    timer.cancel()
+                raise self._translated(error) from error
+
+    def _run(self, sql: str, parameters: dict[str, Any], timeout: float | None) -> pa.Table:
+        """Run a statement in a thread: DuckDB looks for Ctrl-C between its tasks only, which may be long."""
+        connection = self.connection
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(lambda: connection.sql(sql, params=parameters).to_arrow_table())
+            try:
+                return running.result(timeout)
+            except BaseException:
+                if not running.done():
+                    connection.interrupt()
+                raise
 
     def _require_question(self, sql: str) -> None:
         try:
             kinds = [statement.type.name for statement in self.connection.extract_statements(sql)]
         except duckdb.Error as error:
-            raise self._translated(error, None) from error
+            raise self._translated(error) from error
         if len(kinds) != 1 or kinds[0] not in QUESTIONS:
             raise InvalidInput(
                 f"{'; '.join(kinds) or 'nothing'} is not one question",
                 hint="write one SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN",
             )
 
-    def _translated(self, error: duckdb.Error, timeout: float | None) -> InvalidInput:
-        if timeout is not None:
-            return InvalidInput(
-                f"the statement ran longer than {timeout:g} seconds", hint="filter it, or raise --timeout"
-            )
+    def _translated(self, error: duckdb.Error) -> InvalidInput:
         if self._pairs_left < 0:
             return InvalidInput(
                 f"the statement looks at more than {self._pairs_allowed:,} pairs",

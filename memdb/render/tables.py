@@ -84,6 +84,16 @@ def facts(pairs: Mapping[str, object], title: str | None = None) -> Table:
     return table
 
 
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case float():
+            return f"{value:.6g}"
+        case _:
+            return "\n".join(clean(line) for line in str(value).splitlines())
+
+
 def plain(answer: Answer) -> Table:
     """Return any rows as they are, for `memdb sql`."""
     table = _list_table()
@@ -94,10 +104,5 @@ def plain(answer: Answer) -> Table:
         if position == MAX_ROWS_OF_SQL:
             table.caption = f"{answer.table.num_rows - position:,} more rows; --output FILE writes them all"
             break
-        table.add_row(
-            *(
-                Text(f"{v:.6g}" if isinstance(v, float) else "" if v is None else clean(v))
-                for v in row.values()
-            )
-        )
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
     return table
