@@ -298,3 +298,27 @@ def test_a_recipe_can_be_named_to_train_too(tmp_path):
         assert db.train(add=2) == 2
         with pytest.raises(InvalidInput, match="fingerprint"):
             db.train(add=2, recipe="mlp")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error", "says"),
+    [
+        (
+            lambda data, device: 1 / 0,
+            TrainingFailed,
+            "models_per_batch of recipe predicts raised ZeroDivisionError",
+        ),
+        (lambda data, device: 0, InvalidInput, "wants 0 models a batch"),
+        (
+            lambda data, device: __import__("no_such_package"),
+            InvalidInput,
+            "needs no_such_package, which is not installed",
+        ),
+    ],
+)
+def test_a_batch_size_that_cannot_be_is_explained(tmp_path, wanted, error, says):
+    recipe = Predicts(right)
+    recipe.models_per_batch = wanted
+    with pytest.raises(error, match=says) as caught:
+        made(tmp_path, recipe).train(add=1)
+    assert caught.value.hint

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from memdb import plugins
 from memdb.datasets import Dataset
 from memdb.documents import Json, canonical_json
-from memdb.errors import InvalidInput, MemdbError
+from memdb.errors import InvalidInput, MemdbError, TrainingFailed
 from memdb.manifest import RecipeInfo
 from memdb.recipes.devices import resolve_device
 from memdb.recipes.mlp import MLP, PRESET_OF_DATASET, PRESETS
@@ -35,7 +35,20 @@ class BoundRecipe:
     def models_per_batch(self, data: Dataset, device: str) -> int:
         """Return how many models the recipe wants to train at once, 1 where it does not say."""
         wanted = getattr(self.train, "models_per_batch", None)
-        n_models = 1 if wanted is None else wanted(data, device)
+        try:
+            n_models = 1 if wanted is None else wanted(data, device)
+        except MemdbError:
+            raise
+        except ImportError as error:
+            raise InvalidInput(
+                f"recipe {self.info.name} needs {error.name}, which is not installed",
+                hint=f"run: pip install 'memdb[train]', or install {error.name}",
+            ) from error
+        except Exception as error:  # the user's code may raise anything
+            raise TrainingFailed(
+                f"models_per_batch of recipe {self.info.name} raised {type(error).__name__}: {error}",
+                hint="give --batch-models, or set MEMDB_TRACEBACK=1 to see where it was raised",
+            ) from error
         if not isinstance(n_models, int) or n_models < 1:
             raise InvalidInput(
                 f"recipe {self.info.name} wants {n_models!r} models a batch", hint="return an integer from 1"
