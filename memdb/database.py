@@ -327,10 +327,7 @@ class Database:
             return recipes.bind(recipe)
         if self._recipe is not None:
             return self._recipe
-        info = self.store.manifest.recipe
-        return recipes.resolve(
-            info.import_path or info.name, info.options, self.store.manifest.recipe.version
-        )
+        return recipes.rebind(self.store.manifest.recipe)
 
     def load_dataset(self, data_root: str | None = None) -> datasets.Dataset:
         """Load the examples themselves, which a store does not keep.

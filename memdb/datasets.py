@@ -185,9 +185,10 @@ def _torchvision(class_name: str) -> Callable[[str | None, bool], Dataset]:
         kind = getattr(torchvision.datasets, class_name)
         try:
             train, test = (kind(_required(root), train=flag, download=download) for flag in (True, False))
-        except (RuntimeError, OSError, EOFError) as error:
+        except (RuntimeError, OSError, EOFError, ValueError, AssertionError) as error:
+            reason = (str(error) or "a damaged file").splitlines()[0].split(". ")[0]
             raise NotFound(
-                f"{class_name} is not complete in {root}: {str(error).splitlines()[0].split('. ')[0]}",
+                f"{class_name} is not complete in {root}: {reason}",
                 hint="give the folder that holds it with --data-root, or add --download",
             ) from error
         return Dataset(
@@ -232,7 +233,7 @@ def imagefolder(root: str | None, _download: bool = False) -> Dataset:  # noqa: 
     for name in (layout.TRAIN, layout.TEST):
         try:
             parts[name] = ImageFolder(top / name)
-        except FileNotFoundError as error:
+        except OSError as error:
             raise NotFound(
                 f"{top / name} is not a tree of class folders with images: {error}",
                 hint="give a folder with train/CLASS/ and test/CLASS/ as --data-root",
@@ -278,6 +279,11 @@ def load(name: str, root: str | None = None, *, download: bool = False) -> Datas
         )
     try:
         return BUILT_IN[name](None if root is None else str(Path(root).expanduser()), download)
+    except RuntimeError as error:  # torch and torchvision of different builds say so when imported
+        raise InvalidInput(
+            f"the data set {name} cannot be loaded: {str(error).splitlines()[0]}",
+            hint="run: pip install --upgrade torch torchvision",
+        ) from error
     except ImportError as error:
         raise InvalidInput(
             f"the data set {name} needs {error.name}, which is not installed",

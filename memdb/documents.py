@@ -53,14 +53,15 @@ def parse_group_metadata(data: bytes, place: str) -> dict[str, Any]:
         metadata = json.loads(data)
         document = metadata["attributes"]["memdb"]
         stated = document[SELF_HASH]
-    except (ValueError, KeyError, TypeError) as error:
+        rewritten = group_metadata(document)
+        actual = fingerprint({**document, SELF_HASH: ""})
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WrongFormat(
             f"{place} is not a memdb document", hint="give the URL of a store that memdb made"
         ) from error
     restore = f"restore {place} from a copy of the store"
-    if group_metadata(document) != data:
+    if rewritten != data:
         raise Damaged(f"{place} was altered: its bytes are not as memdb writes them", hint=restore)
-    actual = fingerprint({**document, SELF_HASH: ""})
     if actual != stated:
         raise Damaged(f"{place} was altered: it states sha256 {stated} and has {actual}", hint=restore)
     return dict(document)

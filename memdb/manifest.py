@@ -224,8 +224,8 @@ class Manifest:
         if stated and stated != manifest.recipe.fingerprint:
             read.problems.append(f"{place}.recipe.fingerprint is not that of the recipe")
         names = [item.name for item in manifest.sets]
-        if layout.TRAIN not in names or len(set(names)) != len(names):
-            read.problems.append(f"{place}.sets must name `train` and no set twice: {names}")
+        if not {layout.TRAIN, layout.TEST} <= set(names) or len(set(names)) != len(names):
+            read.problems.append(f"{place}.sets must name `train`, `test` and no set twice: {names}")
         read.finish("ask whoever made the store for an undamaged copy")
         return manifest
 

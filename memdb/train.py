@@ -10,6 +10,7 @@ import math
 import platform
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +25,12 @@ from numpy.typing import NDArray
 from memdb import layout, subsets
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
-from memdb.manifest import ModelInfo, Outcome, Segment
+from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, ModelInfo, Outcome, Segment
 from memdb.recipes import BoundRecipe, Run
 from memdb.store import Store
 
 CONFIDENCE_LIMIT = 30.0
-CHECKPOINTS = Path.home() / ".cache" / "memdb" / "checkpoints"
+PROTOCOL = "see the Protocol: `python -c 'import memdb; help(memdb.Recipe)'`"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; three of them have de
         if not batch:
             return
         masks = subsets.subset_masks(manifest.seed, batch, manifest.train.n_examples, size)
-        checkpoints = CHECKPOINTS / manifest.store_id / hashlib.sha256(part.tobytes()).hexdigest()[:32]
+        checkpoints = checkpoint_root() / manifest.store_id / hashlib.sha256(part.tobytes()).hexdigest()[:32]
 
         def progress(done: int, total: int, n_models: int = len(batch)) -> None:
             hooks.progress(n_models, done, total)
@@ -113,6 +114,14 @@ def train(  # noqa: PLR0913 - what to train, on what, how; three of them have de
         yield Committed(segment, masks, outcomes)
 
 
+def checkpoint_root() -> Path:
+    """Return the folder below which recipes may keep half-trained models."""
+    try:
+        return Path.home() / ".cache" / "memdb" / "checkpoints"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / "memdb" / "checkpoints"
+
+
 def _call(
     recipe: BoundRecipe, dataset: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
 ) -> Any:
@@ -133,43 +142,48 @@ def _checked(
     returned: Any, arrays: Mapping[str, tuple[Outcome, int]], recipe: str, n_models: int
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
     """Return the outcomes to store, and which models [models] gave finite numbers only."""
-    hint = "see the Protocol: `python -c 'import memdb; help(memdb.Recipe)'`"
     if not isinstance(returned, Mapping):
         raise TrainingFailed(
-            f"recipe {recipe} returned a {type(returned).__name__}, not a mapping", hint=hint
+            f"recipe {recipe} returned a {type(returned).__name__}, not a mapping", hint=PROTOCOL
         )
-    outcomes: dict[str, NDArray[Any]] = {}
+    kept: dict[str, NDArray[Any]] = {}
     finite = np.ones(n_models, dtype=np.bool_)
-    wrong: dict[str, NDArray[np.bool_]] = {}
-    for path, (outcome, n_examples) in arrays.items():
-        if path not in returned:
-            if outcome.kind == "bit":
-                raise TrainingFailed(
-                    f"recipe {recipe} returned no {path!r} but {sorted(map(str, returned))}", hint=hint
-                )
-            continue
-        try:
-            values = np.asarray(returned[path])
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TrainingFailed(f"recipe {recipe}: {path!r} is no array: {error}", hint=hint) from error
-        expected = "b" if outcome.kind == "bit" else "f"
-        if values.shape != (n_models, n_examples) or values.dtype.kind != expected:
-            raise TrainingFailed(
-                f"recipe {recipe} returned {path!r} as {values.dtype} {values.shape}; expected "
-                f"{'bool' if expected == 'b' else 'float'} {(n_models, n_examples)}",
-                hint=hint,
-            )
-        if expected == "f":
-            missing = np.isnan(values)
-            finite &= ~missing.any(axis=1)
-            wrong[path.split("/")[0]] = missing
-            values = np.clip(
-                np.where(missing, -CONFIDENCE_LIMIT, values), -CONFIDENCE_LIMIT, CONFIDENCE_LIMIT
-            )
-        outcomes[path] = values
-    for name, missing in wrong.items():
-        outcomes[f"{name}/correct"] = outcomes[f"{name}/correct"] & ~missing
-    return outcomes, finite
+    sizes = {path.split("/")[0]: n_examples for path, (_, n_examples) in arrays.items()}
+    for name, n_examples in sizes.items():
+        for outcome, kind in ((CORRECT.name, "b"), (LOGIT_CONFIDENCE.name, "f")):
+            path = f"{name}/{outcome}"
+            if path not in returned and kind == "f":
+                continue
+            values = _array(returned, path, kind, (n_models, n_examples), recipe)
+            if kind == "f":
+                missing = np.isnan(values)
+                finite &= ~missing.any(axis=1)
+                kept[f"{name}/{CORRECT.name}"] = kept[f"{name}/{CORRECT.name}"] & ~missing
+                limited = np.clip(values, -CONFIDENCE_LIMIT, CONFIDENCE_LIMIT)
+                values = np.where(missing, -CONFIDENCE_LIMIT, limited)
+            kept[path] = values
+    return {path: values for path, values in kept.items() if path in arrays}, finite
+
+
+def _array(
+    returned: Mapping[str, Any], path: str, kind: str, shape: tuple[int, int], recipe: str
+) -> NDArray[Any]:
+    """Return one outcome as an array of this kind and shape, which the recipe must have given."""
+    if path not in returned:
+        raise TrainingFailed(
+            f"recipe {recipe} returned no {path!r} but {sorted(map(str, returned))}", hint=PROTOCOL
+        )
+    try:
+        values = np.asarray(returned[path])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TrainingFailed(f"recipe {recipe}: {path!r} is no array: {error}", hint=PROTOCOL) from error
+    if values.shape != shape or values.dtype.kind != kind:
+        raise TrainingFailed(
+            f"recipe {recipe} returned {path!r} as {values.dtype} {values.shape}; expected "
+            f"{'bool' if kind == 'b' else 'float'} {shape}",
+            hint=PROTOCOL,
+        )
+    return values
 
 
 def _accuracies(

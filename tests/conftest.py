@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 import memdb
 
 N_TRAIN, N_TEST = 23, 11
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and all that they start with them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def coin_recipe(data, masks, seeds, run):

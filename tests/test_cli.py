@@ -345,7 +345,7 @@ def test_ctrl_c_keeps_what_was_committed_and_says_how_to_go_on(folder, sent):
     assert process.returncode == 130
     assert said[-2:] == [
         "Stopped. 4 of 40 models were added to memdb.zarr; the batch in flight was dropped.",
-        "Go on with: memdb train --add 36",
+        "Go on with: memdb train --add 36 --device cpu",
     ]
     assert memdb.open(str(folder / "memdb.zarr")).n_models == 4
     assert spawn("top-memorized", cwd=folder).returncode == 0
@@ -423,3 +423,30 @@ def test_names_that_would_move_the_cursor_are_shown_harmless(tmp_path):
         assert done.returncode == 0, done.stderr
         assert "\x1b" not in done.stdout
     assert "[bold]b" in done.stdout
+
+
+def test_the_demo_keeps_to_its_digits(small):
+    done = run("demo", "-s", "store.zarr", cwd=small)
+    assert done.returncode == 1
+    assert "is a store of in-memory, not the demo's digits" in done.stderr
+
+
+def test_the_commands_to_go_on_with_carry_what_was_given(tmp_path):
+    done = run("init", "--data-root", "my data", "-s", "a b.zarr", "-d", "test_datasets:own", cwd=tmp_path)
+    assert "Next: memdb train --add 100 --data-root 'my data' --store 'a b.zarr'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"attributes":{"memdb":{"self_sha256":"","a":NaN}}}',
+        '{"attributes":{"memdb":{"self_sha256":"\\ud800"}}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_strange_document_is_no_store(tmp_path, text):
+    (tmp_path / "s.zarr").mkdir()
+    (tmp_path / "s.zarr" / "zarr.json").write_text(text)
+    done = run("info", "-s", "s.zarr", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "is not a memdb document" in done.stderr

@@ -286,7 +286,8 @@ def test_models_and_examples_are_relations(database):
         "SET enable_external_access = true", "PRAGMA threads=64", "CREATE TABLE t (a INT)", "DROP VIEW influence",
         "EXPORT DATABASE 'x'", "SELECT 1; SELECT 2", "SELECT getenv('HOME')", "", "   ", "selec 1",
         "SELECT nothing FROM influence", "SELECT * FROM nowhere", "SELECT * FROM table_of_python",
-        "INSERT INTO models SELECT * FROM models", "RESET ALL", "CALL pragma_version()", "FROM read_text('/etc/passwd')",
+        "EXPLAIN ANALYZE DELETE FROM train_examples", "WITH d AS (DELETE FROM models RETURNING *) FROM d",
+        "EXPLAIN ANALYZE SET VARIABLE n_scored = 1", "INSERT INTO models SELECT * FROM models", "RESET ALL", "CALL pragma_version()", "FROM read_text('/etc/passwd')",
     ],
 )  # fmt: skip
 def test_a_users_statement_cannot_leave_the_relations(database, statement, tmp_path, monkeypatch):
@@ -343,6 +344,7 @@ def test_ctrl_c_ends_a_statement(database):
         (lambda db: db.top_memorized(2**40), InvalidInput, "-k 1099511627776"),
         (lambda db: db.top_memorized(class_name="dog"), InvalidInput, "no class 'dog'"),
         (lambda db: db.top_memorized(level=95), InvalidInput, "the level 95"),
+        (lambda db: db.top_memorized(level=0.2), InvalidInput, "the level 0.2 is below 0.5"),
         (lambda db: db.top_memorized(interval="wald"), InvalidInput, "unknown interval 'wald'"),
         (lambda db: db.score(1, interval="selected"), InvalidInput, "'selected' is for ranked lists"),
         (lambda db: db.sql("SELECT 1", max_pairs=0), InvalidInput, "--max-pairs 0"),
@@ -414,6 +416,26 @@ def test_counting_functions_refuse_ids_that_no_example_has(database):
     for ids in ("-1, 2", "23, 2", "3, 11", "3, -1"):
         with pytest.raises(InvalidInput, match="no example has one of the ids"):
             database.sql(f"SELECT k_in_test({ids})")
+
+
+def test_answers_leave_no_threads_and_a_database_goes_with_its_bits(database):
+    import gc
+    import weakref
+
+    for _ in range(3):
+        database.top_memorized(3).fetchall()
+    tasks = Path("/proc/self/task")
+    before = len(list(tasks.iterdir())) if tasks.exists() else 0
+    for _ in range(20):
+        assert len(database.top_memorized(3).fetchall()) == 3
+    if before:
+        assert len(list(tasks.iterdir())) <= before + 4
+    other = memdb.open(database.url)
+    other.score(3)
+    gone = weakref.ref(other.relations)
+    del other
+    gc.collect()
+    assert gone() is None
 
 
 def test_simultaneous_counts_the_scores_that_are_there(tmp_path):

@@ -229,3 +229,25 @@ def test_devices_that_are_not_there_are_named():
     for name in ("abacus", *([] if torch.cuda.is_available() else ["cuda"])):
         with pytest.raises(InvalidInput, match=f"device '{name}' cannot be used"):
             recipes.resolve_device(name)
+
+
+def numbered(data, masks, seeds, run):
+    return {}
+
+
+numbered.version = 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["test_recipes:numbered", "test_recipes:INSTANCE", "test_recipes:Forest", "test_recipes:plain", "mlp"],
+)
+def test_a_recipe_that_a_store_names_is_bound_again_as_it_was(name):
+    info = recipes.resolve(name, {"trees": 4} if name.endswith("Forest") else {}).info
+    assert recipes.rebind(info).info == info
+
+
+def test_a_recipe_of_a_newer_version_has_another_fingerprint_not_another_error(monkeypatch):
+    info = recipes.resolve("test_recipes:numbered", {}).info
+    monkeypatch.setattr(numbered, "version", 2)
+    assert recipes.rebind(info).info.fingerprint != info.fingerprint

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memdb.errors import InvalidInput
 from memdb.query.connection import fixed_z, require_level, schema
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "golden-statistics.json").read_text())
@@ -144,8 +145,17 @@ def test_nothing_is_asked_of_no_models(con):
 def test_levels_are_probabilities():
     assert fixed_z(0.95) == pytest.approx(1.959963984540054, abs=1e-15)
     for level in (0.0, 1.0, -1.0, 95.0, math.nan, 1 - 1e-18):
-        with pytest.raises(Exception, match="is not between 0 and 1"):
+        with pytest.raises(InvalidInput, match="is not between 0 and 1"):
             require_level(level)
+    with pytest.raises(InvalidInput, match=r"the level 0.3 is below 0.5"):
+        require_level(0.3)
+
+
+def test_a_higher_level_has_a_wider_interval(con):
+    for t in (30, 100, 1000, 10_000):
+        found = [value(con, f"anytime_z({t}, {1 - level})") for level in (0.8, 0.9, 0.95, 0.99, 0.999)]
+        assert found == sorted(found)
+        assert value(con, f"anytime_z({t}, 0.5)") > oracle.fixed_z(0.5)
 
 
 @pytest.mark.parametrize(("p_in", "p_out"), [(1, 0), (1, 0.95), (0.98, 0.02), (0.9, 0.5), (0.5, 0.5)])

@@ -217,7 +217,7 @@ def test_progress_tells_models_accuracy_and_the_shrinking_half_width(tmp_path):
 def test_a_checkpoint_folder_is_the_same_when_seeds_are_retried_and_goes_when_they_are_in(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("memdb.train.CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr("memdb.train.checkpoint_root", lambda: tmp_path / "checkpoints")
     folders = []
 
     def interrupted(data, masks, seeds, run):
@@ -322,3 +322,19 @@ def test_a_batch_size_that_cannot_be_is_explained(tmp_path, wanted, error, says)
     with pytest.raises(error, match=says) as caught:
         made(tmp_path, recipe).train(add=1)
     assert caught.value.hint
+
+
+def test_the_outcomes_kept_do_not_change_what_is_correct(tmp_path):
+    def diverging(data, masks, seeds):
+        found = right(data, masks, seeds)
+        for name, examples in data.sets.items():
+            found[f"{name}/logit_confidence"] = np.full((len(masks), len(examples)), np.nan)
+        return found
+
+    for number, outcomes in enumerate((["correct"], ["correct", "logit_confidence"])):
+        with memdb.init(
+            str(tmp_path / f"{number}.zarr"), small_dataset(), Predicts(diverging), outcomes=outcomes
+        ) as db:
+            db.train(seeds=[1])
+            assert not bits_of(db.snapshot)[1].any()
+            assert db.snapshot.models[0][1].diverged

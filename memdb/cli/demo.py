@@ -47,6 +47,8 @@ def show_demo(db: Database, command: Callable[[str], str]) -> None:
 
 
 def _pictures(examples: Sequence[Any], captions: Sequence[str]) -> None:
+    if not all(pictures.is_picture(example) for example in examples):
+        return
     out = console()
     images = [pictures.picture(example, color=out.color_system is not None) for example in examples]
     out.print(pictures.gallery(images, captions, out.width))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -93,7 +94,8 @@ def init(
         outcomes=[name.strip() for name in outcomes.split(",") if name.strip()],
         seed=seed,
     )
-    say(f"Created {made.url}: {_described(made)}.", f"Next: {_command('train --add 100', store)}")
+    root = "" if data_root is None else f" --data-root {shlex.quote(data_root)}"
+    say(f"Created {made.url}: {_described(made)}.", f"Next: {_command(f'train --add 100{root}', store)}")
 
 
 @app.command()
@@ -140,10 +142,16 @@ def demo(
     Running it again reuses the store.
     """
     from memdb.cli.demo import show_demo
+    from memdb.errors import InvalidInput
     from memdb.train import require_positive
 
     require_positive(models, "--models")
     db = _store_or_digits(store, even_if_named=True)
+    if (db.store.manifest.dataset, db.store.manifest.recipe.name) != ("digits", "mlp"):
+        raise InvalidInput(
+            f"{db.url} is a store of {db.store.manifest.dataset}, not the demo's digits",
+            hint="run the demo in another folder, or name a new store with --store",
+        )
     missing = models - db.n_models
     if missing > 0:
         say(f"Training {missing} models on random 70 % subsets.")
@@ -156,7 +164,7 @@ def demo(
 def _store_or_digits(store: str | None, *, even_if_named: bool = False) -> Database:
     """Open the store; at the default place, or where the demo is to be, create the digits one if absent."""
     from memdb import database
-    from memdb.errors import NotFound
+    from memdb.errors import AlreadyExists, NotFound
 
     try:
         return database.open(located(store))
@@ -164,7 +172,10 @@ def _store_or_digits(store: str | None, *, even_if_named: bool = False) -> Datab
         if store is not None and not even_if_named:
             raise
     say(f"No store at {located(store)} yet: creating one of scikit-learn's digits, recipe mlp.")
-    return database.init(located(store))
+    try:
+        return database.init(located(store))
+    except AlreadyExists:  # another process was quicker
+        return database.open(located(store))
 
 
 def _train_visibly(
@@ -193,9 +204,17 @@ def _train_visibly(
                 add, data_root=data_root, device=device, batch_models=batch_models, observe=observe
             )
     except KeyboardInterrupt:
+        if done == add:
+            say(f"Stopped; all {add} models were added to {db.url}.")
+            sys.exit(INTERRUPTED)
+        given = {"--data-root": data_root, "--batch-models": batch_models}
+        given["--device"] = None if device == "auto" else device
+        options = "".join(
+            f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None
+        )
         say(
             f"Stopped. {done} of {add} models were added to {db.url}; the batch in flight was dropped.",
-            f"Go on with: {_command(again or f'train --add {add - done}', store)}",
+            f"Go on with: {_command(again or f'train --add {add - done}{options}', store)}",
         )
         sys.exit(INTERRUPTED)
     finally:
@@ -220,4 +239,4 @@ def _described(db: Database) -> str:
 
 
 def _command(verb: str, store: str | None) -> str:
-    return f"memdb {verb}" + ("" if store in {None, DEFAULT_STORE} else f" --store {store}")
+    return f"memdb {verb}" + ("" if store in {None, DEFAULT_STORE} else f" --store {shlex.quote(str(store))}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from statistics import NormalDist
@@ -58,10 +60,13 @@ def require_level(level: float) -> float:
     """Refuse levels that are no probability.
 
     Raises:
-        InvalidInput: outside (0, 1), or so near an end that no interval has it.
+        InvalidInput: outside (0, 1), so near 1 that no interval has it, or below 0.5, where the
+            anytime multiplier is not defined.
     """
     if not 0 < level < 1 or 1 - (1 - level) / 2 >= 1:
         raise InvalidInput(f"the level {level:g} is not between 0 and 1", hint="use e.g. --level 0.95")
+    if level < 0.5:
+        raise InvalidInput(f"the level {level:g} is below 0.5", hint="use e.g. --level 0.95")
     return level
 
 
@@ -86,8 +91,7 @@ class Relations:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self._pairs_left = MAX_PAIRS
-        self._pairs_allowed = MAX_PAIRS
+        self._budget = _Budget()
         self._statement = threading.Lock()
 
     @cached_property
@@ -156,7 +160,11 @@ class Relations:
             connection.unregister("incoming")
         for name in (layout.TRAIN, layout.TEST):
             connection.create_function(
-                f"k_in_{name}", self._counter(name), [INTEGER, INTEGER], INTEGER, type=PythonUDFType.ARROW
+                f"k_in_{name}",
+                _counter(self.mask, self.correct[name], self._budget),
+                [INTEGER, INTEGER],
+                INTEGER,
+                type=PythonUDFType.ARROW,
             )
         connection.execute(schema("statistics.sql"))
         sizes = {item.name: item.n_examples for item in self.snapshot.store.manifest.sets}
@@ -196,45 +204,24 @@ class Relations:
             "test_examples": pa.table(test),
         }
 
-    def _counter(self, target: str) -> Callable[[Any, Any], pa.Array]:
-        def count_pairs(train_ids: Any, target_ids: Any) -> pa.Array:
-            trains, targets = np.asarray(train_ids), np.asarray(target_ids)
-            for ids, rows in ((trains, self.mask), (targets, self.correct[target])):
-                if ids.min() < 0 or ids.max() >= len(rows):
-                    raise InvalidInput(f"no example has one of the ids {ids.min()} to {ids.max()}")
-            self._pairs_left -= len(trains)
-            if self._pairs_left < 0:
-                raise InvalidInput("too many pairs")
-            correct, mask = self.correct[target], self.mask
-            if (targets == targets[0]).all():
-                first = int(trains[0])
-                contiguous = (np.diff(trains) == 1).all()
-                rows = mask[first : first + len(trains)] if contiguous else mask[trains]
-                counts = bits.count_and(rows, correct[int(targets[0])])
-            elif (trains == trains[0]).all():
-                counts = bits.count_and(correct[targets], mask[int(trains[0])])
-            else:
-                counts = bits.count_and(mask[trains], correct[targets])
-            return pa.array(counts)
-
-        return count_pairs
-
     def ask(
         self,
         sql: str,
         parameters: Mapping[str, Any] | None = None,
         *,
+        settings: Mapping[str, Any] | None = None,
         max_pairs: int = MAX_PAIRS,
         timeout: float | None = None,
     ) -> pa.Table:
-        """Run one statement to its end and return its rows.
+        """Run one statement to its end and return its rows; settings are those of the views' intervals.
 
         Raises:
             InvalidInput: SQL that does not parse, bind or run, too many pairs, or too long a wait.
         """
         self._require_question(sql)
         with self._statement:
-            self._pairs_left = self._pairs_allowed = max_pairs
+            self._set_variables(self.connection, settings or {})
+            self._budget.left = self._budget.allowed = max_pairs
             try:
                 return self._run(sql, dict(parameters or {}), timeout)
             except TimeoutError as error:
@@ -248,6 +235,7 @@ class Relations:
         """Run a statement in a thread: DuckDB looks for Ctrl-C between its tasks only, which may be long."""
         connection = self.connection
         with ThreadPoolExecutor(1) as pool:
+            connection.execute("BEGIN TRANSACTION READ ONLY")
             running = pool.submit(lambda: connection.sql(sql, params=parameters).to_arrow_table())
             try:
                 return running.result(timeout)
@@ -255,22 +243,26 @@ class Relations:
                 if not running.done():
                     connection.interrupt()
                 raise
+            finally:
+                wait([running])
+                connection.execute("ROLLBACK")
 
     def _require_question(self, sql: str) -> None:
         try:
             kinds = [statement.type.name for statement in self.connection.extract_statements(sql)]
         except duckdb.Error as error:
             raise self._translated(error) from error
-        if len(kinds) != 1 or kinds[0] not in QUESTIONS:
+        runs_what_it_explains = kinds == ["EXPLAIN"] and re.search(r"\banaly[sz]e\b", sql, re.IGNORECASE)
+        if len(kinds) != 1 or kinds[0] not in QUESTIONS or runs_what_it_explains:
             raise InvalidInput(
                 f"{'; '.join(kinds) or 'nothing'} is not one question",
                 hint="write one SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN",
             )
 
     def _translated(self, error: duckdb.Error) -> InvalidInput:
-        if self._pairs_left < 0:
+        if self._budget.left < 0:
             return InvalidInput(
-                f"the statement looks at more than {self._pairs_allowed:,} pairs",
+                f"the statement looks at more than {self._budget.allowed:,} pairs",
                 hint="filter by a constant, such as test_id = 42, use influence_of([1, 2, 3]), or raise "
                 "--max-pairs",
             )
@@ -286,10 +278,36 @@ class Relations:
         if "connection" in self.__dict__:
             self.connection.close()
 
-    def ask_user(self, sql: str, settings: Mapping[str, Any], *, max_pairs: int, timeout: float) -> pa.Table:
-        """Run a user's statement over views whose intervals have these settings."""
-        self._set_variables(self.connection, settings)
-        return self.ask(sql, max_pairs=max_pairs, timeout=timeout)
+
+@dataclass
+class _Budget:
+    """How many pairs a statement may count, and how many are left of them."""
+
+    allowed: int = MAX_PAIRS
+    left: int = MAX_PAIRS
+
+
+def _counter(mask: Words, correct: Words, budget: _Budget) -> Callable[[Any, Any], pa.Array]:
+    """Return the Arrow function that counts pairs; it must not know the `Relations`, or nothing is freed."""
+
+    def count_pairs(train_ids: Any, target_ids: Any) -> pa.Array:
+        trains, targets = np.asarray(train_ids), np.asarray(target_ids)
+        for ids, rows in ((trains, mask), (targets, correct)):
+            if ids.min() < 0 or ids.max() >= len(rows):
+                raise InvalidInput(f"no example has one of the ids {ids.min()} to {ids.max()}")
+        budget.left -= len(trains)
+        if budget.left < 0:
+            raise InvalidInput("too many pairs")
+        if (targets == targets[0]).all():
+            first = int(trains[0])
+            contiguous = (np.diff(trains) == 1).all()
+            rows = mask[first : first + len(trains)] if contiguous else mask[trains]
+            return pa.array(bits.count_and(rows, correct[int(targets[0])]))
+        if (trains == trains[0]).all():
+            return pa.array(bits.count_and(correct[targets], mask[int(trains[0])]))
+        return pa.array(bits.count_and(mask[trains], correct[targets]))
+
+    return count_pairs
 
 
 class _Lazy(Mapping[str, Any]):

@@ -101,7 +101,7 @@ def score(
     }
     column, row = target or (None, 0)
     sql = statements[column].format(train=int(train_id), target=int(row))
-    return relations.ask_user(sql, settings, max_pairs=MAX_PAIRS, timeout=TIMEOUT_SECONDS)
+    return relations.ask(sql, settings=settings)
 
 
 def sql(
@@ -121,7 +121,7 @@ def sql(
             f"--max-pairs {max_pairs} and --timeout {timeout:g} must be above 0", hint="raise them"
         )
     settings = choice.parameters(NAMED_INTERVALS)
-    table = relations.ask_user(statement, settings, max_pairs=max_pairs, timeout=timeout)
+    table = relations.ask(statement, settings=settings, max_pairs=max_pairs, timeout=timeout)
     return table if k is None else table.slice(0, require_k(k))
 
 

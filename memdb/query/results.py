@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -13,6 +12,4 @@ if TYPE_CHECKING:
 
 def present(table: pa.Table) -> duckdb.DuckDBPyRelation:
     """Return a relation over an Arrow table, in a connection of its own."""
-    connection = duckdb.connect()
-    weakref.finalize(connection, connection.close)
-    return connection.from_arrow(table)
+    return duckdb.connect().from_arrow(table)  # goes, with its threads, when the relation does

@@ -19,7 +19,7 @@ from memdb.recipes.devices import resolve_device
 from memdb.recipes.mlp import MLP, PRESET_OF_DATASET, PRESETS
 from memdb.recipes.protocol import Recipe, Run
 
-__all__ = ["BoundRecipe", "Recipe", "Run", "bind", "parse_options", "resolve", "resolve_device"]
+__all__ = ["BoundRecipe", "Recipe", "Run", "bind", "parse_options", "rebind", "resolve", "resolve_device"]
 
 BUILT_IN: Mapping[str, type[MLP]] = {"mlp": MLP}
 Train = Callable[[Dataset, NDArray[np.bool_], NDArray[np.uint64], Run], Any]
@@ -115,6 +115,21 @@ def resolve(
     return bind(BUILT_IN[name](**{**PRESETS[str(preset)], **chosen}), version=version)
 
 
+def rebind(info: RecipeInfo) -> BoundRecipe:
+    """Return the recipe that a store names, as it is now; the store says whether it is still the same.
+
+    Raises:
+        InvalidInput: it cannot be found, or a class does not take the stored options any more.
+    """
+    path = info.import_path or info.name
+    if not plugins.is_import_path(path):
+        return resolve(path, info.options)
+    found = plugins.load(path, "recipe")
+    options = info.options if isinstance(found, type) else {}
+    version = info.version if getattr(found, "version", None) is None else None
+    return bind(found, options=options, version=version, import_path=info.import_path)
+
+
 def bind(
     recipe: Any,
     *,
@@ -152,7 +167,7 @@ def bind(
             hint="name a function or an object that fits memdb.Recipe",
         )
     own_version = getattr(recipe, "version", None)
-    if version is not None and own_version is not None and version != own_version:
+    if version is not None and own_version is not None and version != str(own_version):
         raise InvalidInput(
             f"recipe {shown} has version {own_version}, not {version}", hint="leave --recipe-version out"
         )

@@ -107,7 +107,7 @@ class Network:
             own = logits.gather(-1, index)[..., 0]
             others = logits.scatter(-1, index, -math.inf).logsumexp(-1)
             confidences.append(own - others)
-            corrects.append(logits.argmax(-1) == labels)
+            corrects.append((logits.argmax(-1) == labels) & ~logits.isnan().any(-1))
         return torch.cat(confidences, 1), torch.cat(corrects, 1)
 
 

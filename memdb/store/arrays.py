@@ -141,6 +141,11 @@ class CheckedStore(Store):
     ) -> Buffer | None:
         """Return an object, or a range of it; None where the list does not have it."""
         info = self._objects.get(key)
+        if info is None and "c" in key.split("/"):  # a chunk: Zarr would read zeros
+            raise Damaged(
+                f"{self._storage.url}/{self._group}/{key} is not on the list of its group's objects",
+                hint="restore the store from a copy",
+            )
         if info is None:
             return None
         data = await asyncio.to_thread(self._read, key, info, byte_range)

@@ -34,6 +34,8 @@ class Examples:
             raise InvalidInput(f"{len(offsets) - 1:,} keys for {len(self.labels):,} labels")
         if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
             raise InvalidInput("key offsets that do not fit the keys")
+        if self.labels.min() < 0:
+            raise InvalidInput(f"the label {self.labels.min()}")
         try:
             data.tobytes().decode()
         except UnicodeDecodeError as error:
@@ -65,7 +67,10 @@ class Examples:
         name, times = Counter(keys).most_common(1)[0]
         if times > 1:
             raise InvalidInput(f"{times} examples have the key {name!r}", hint="give each its own key")
-        encoded = [key.encode() for key in keys]
+        try:
+            encoded = [key.encode() for key in keys]
+        except (UnicodeEncodeError, AttributeError) as error:
+            raise InvalidInput(f"a key that is no text: {error}", hint="name examples in UTF-8") from error
         offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
         np.cumsum([len(key) for key in encoded], out=offsets[1:])
         return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets, labels, tuple(class_names))

@@ -7,6 +7,7 @@ else goes through the fsspec driver of its protocol.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import threading
@@ -22,6 +23,7 @@ from memdb.errors import AlreadyExists, InvalidInput, MemdbError, NotFound, Stor
 
 CONCURRENCY = 32  # requests in flight; threads that wait cost nothing
 READING = ("read", "list")
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)  # exFAT, some network mounts
 READ_ONLY_PROTOCOLS = ("http", "https", "hf")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -141,7 +143,15 @@ class LocalStorage:
 
     @staticmethod
     def _link(temporary: Path, target: Path) -> None:
-        os.link(temporary, target)  # fails where the name is taken, even in a race, also on NFS
+        try:
+            os.link(temporary, target)  # fails where the name is taken, even in a race, also on NFS
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            with target.open("xb") as file:  # exclusive too, but a crash may leave it half written
+                file.write(temporary.read_bytes())
+                file.flush()
+                os.fsync(file.fileno())
 
     def _sync_up(self, folders: set[Path]) -> None:
         """Fsync the folders and all above them up to the one that holds the store: names are data too."""
@@ -155,12 +165,16 @@ class LocalStorage:
             return  # there a folder cannot be opened, and NTFS journals names by itself
         for folder in sorted(every, reverse=True):
             if folder.is_relative_to(self._root.parent):
-                with self._reported("fsync", str(folder)):
-                    descriptor = os.open(folder, os.O_RDONLY)
-                    try:
-                        os.fsync(descriptor)
-                    finally:
-                        os.close(descriptor)
+                try:
+                    with self._reported("fsync", str(folder)):
+                        descriptor = os.open(folder, os.O_RDONLY)
+                        try:
+                            os.fsync(descriptor)
+                        finally:
+                            os.close(descriptor)
+                except StorageFailed:
+                    if folder != self._root.parent:  # which need not be ours to open
+                        raise
 
     @contextlib.contextmanager
     def _reported(self, verb: str, path: str) -> Iterator[None]:
@@ -257,7 +271,7 @@ def _advice(error: Exception) -> str:
     match error:
         case PermissionError():
             return "get access to it, or use another place"
-        case OSError(errno=28):
+        case OSError(errno=errno.ENOSPC):
             return "free some space and run the command again; what was committed is safe"
         case _:
             return "check the address and your access, then try again; what was committed is safe"

@@ -307,6 +307,7 @@ class Snapshot:
         def read(job: tuple[Segment, tuple[bool, ...]]) -> tuple[bits.Packed, int]:
             segment, flags = job
             packed = self._read(segment, path, (n_examples, bits.n_bytes(len(flags))), "uint8")
+            packed &= bits.selection([True] * len(flags))  # padding bits would become other models'
             if not all(flags):
                 packed = bits.pack(bits.unpack(packed, len(flags))[list(flags)])
             return packed, sum(flags)
@@ -331,7 +332,8 @@ def require_free(storage: Storage) -> None:
             f"{storage.url} is a store, or another Zarr group, already",
             hint="extend a store with `memdb train`, or choose another place with --store",
         )
-    others = sorted(set(found) - {layout.DATASET, layout.SEGMENTS, layout.BLOCKS})
+    leftovers = {name for name in found if name.startswith(".") and name.endswith(".tmp")}
+    others = sorted(set(found) - leftovers - {layout.DATASET, layout.SEGMENTS, layout.BLOCKS})
     if others:
         raise AlreadyExists(
             f"{storage.url} is a folder with other things in it, such as {others[0]}",
