@@ -90,7 +90,6 @@ def test_a_local_write_is_fsynced_before_it_gets_its_name_and_its_folder_after(t
     assert {str(tmp_path), str(tmp_path / "store"), str(tmp_path / "store/a")} <= set(paths[2:])
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs a device that is always full")
 def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path, monkeypatch):
     storage = open_storage(str(tmp_path))
 
