@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from memdb.errors import MemdbError
 
 if TYPE_CHECKING:
-    from memdb.database import Database, init, open  # noqa: A004
+    from memdb.creation import init
+    from memdb.database import Database, open  # noqa: A004
     from memdb.datasets import Dataset
     from memdb.recipes.protocol import Recipe, Run
     from memdb.training import TrainingStatus
@@ -31,7 +32,7 @@ _HOMES = {
     "Recipe": "memdb.recipes.protocol",
     "Run": "memdb.recipes.protocol",
     "TrainingStatus": "memdb.training",
-    "init": "memdb.database",
+    "init": "memdb.creation",
     "open": "memdb.database",
 }
 

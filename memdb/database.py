@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import timedelta
 from functools import cached_property
-from importlib.metadata import version
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self
 
 from memdb import datasets, layout, recipes, subsets
 from memdb.errors import InvalidInput
-from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, Manifest
 from memdb.query import questions
 from memdb.query.connection import MAX_PAIRS, Relations
 from memdb.query.questions import SIDES, IntervalChoice
 from memdb.query.results import present
-from memdb.store import Snapshot, Store, open_storage, require_free
+from memdb.store import (
+    Cache,
+    Snapshot,
+    Store,
+    cleaning,
+    compaction,
+    default_folder,
+    open_storage,
+    retraction,
+    verification,
+)
+from memdb.store import repair as repairs
+from memdb.store.timing import GRACE
 from memdb.train import require_positive
 from memdb.training import Plan, TrainingStatus, carry_out
 
@@ -25,83 +35,36 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyRelation
 
+    from memdb.commits import Retraction
+    from memdb.store.compaction import Compaction
+    from memdb.store.repair import Repair
+    from memdb.store.verification import Report
+
 IN_MEMORY = "in-memory"
-KEPT = {"correct": CORRECT, "logit_confidence": LOGIT_CONFIDENCE}
 
 
-def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
+def open(  # noqa: A001
     url: str = "memdb.zarr",
-    dataset: str | datasets.Dataset = "digits",
-    recipe: str | Any = "mlp",
     *,
-    data_root: str | None = None,
-    download: bool = False,
-    recipe_options: Mapping[str, Any] | None = None,
-    recipe_version: str | None = None,
-    subset_fraction: float = 0.7,
-    outcomes: Sequence[str] = ("correct", "logit_confidence"),
-    seed: int | None = None,
+    as_of: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    cache: Cache | EllipsisType | None = ...,
 ) -> Database:
-    """Create a store of a data set and a recipe, without models.
-
-    Args:
-        url: a path, or a URL that fsspec can write to.
-        dataset: a built-in name, ``package.module:attribute``, or a `Dataset` of your own.
-        recipe: a built-in name, ``package.module:attribute``, or anything that fits `Recipe`.
-        data_root: the folder that holds the data, where the data set needs one. It is not stored.
-        download: let torchvision fetch what is missing.
-        recipe_options: by name; what is left out gets its default.
-        recipe_version: for a recipe that has none of its own.
-        subset_fraction: share of the training set in a subset.
-        outcomes: what to keep of predictions; ``correct`` always.
-        seed: of all subset masks; random where not given.
-        storage_options: for the fsspec driver.
-
-    Raises:
-        AlreadyExists: something is at this URL.
-        InvalidInput: unknown names, options or values.
-        NotFound: the data is not in ``data_root``.
-    """
-    kept = {name: KEPT[name] for name in _require_outcomes(outcomes)}
-    if not 0 <= (seed := secrets.randbits(63) if seed is None else seed) < 2**64:
-        raise InvalidInput(f"the seed {seed} is out of range", hint="use one from 0 to 2**64 - 1")
-    if not 0 < subset_fraction < 1:
-        subsets.subset_size(2, subset_fraction)
-    name = dataset if isinstance(dataset, str) else IN_MEMORY
-    bound = (
-        recipes.resolve(recipe, recipe_options or {}, recipe_version, name)
-        if isinstance(recipe, str)
-        else recipes.bind(recipe, options=recipe_options, version=recipe_version)
-    )
-    require_free(open_storage(url, storage_options))  # before waiting for the data
-    data = datasets.load(dataset, data_root, download=download) if isinstance(dataset, str) else dataset
-    subsets.subset_size(len(data.train), subset_fraction)
-    tables = data.tables
-    manifest = Manifest(
-        store_id=secrets.token_hex(16),
-        seed=seed,
-        dataset=name,
-        sets=tuple(table.info(name) for name, table in tables.items()),
-        outcomes=tuple(kept.values()),
-        recipe=bound.info,
-        subset_scheme="exact",
-        subset_fraction=float(subset_fraction),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
-    )
-    return Database(Store.create(url, manifest, tables, storage_options), data, bound)
-
-
-def open(url: str = "memdb.zarr", *, storage_options: Mapping[str, Any] | None = None) -> Database:  # noqa: A001
     """Open the store at a path or URL.
 
+    Args:
+        url: a path, or a URL that fsspec can read.
+        as_of: the number of a snapshot: answers are of its models, whatever was added or withdrawn since.
+        storage_options: for the fsspec driver.
+        cache: where objects of remote stores are kept; not given, below the user's home; None, nowhere.
+
     Raises:
-        NotFound: nothing is there.
+        NotFound: nothing is there, or no snapshot of that number.
         WrongFormat: something else is there, or a store of a newer memdb.
         StorageFailed: the storage did not answer.
     """
-    return Database(Store.open(url, storage_options))
+    kept = Cache(default_folder()) if cache is ... else cache
+    return Database(Store.open(open_storage(url, storage_options, kept)), as_of=as_of)
 
 
 class Database:
@@ -117,8 +80,11 @@ class Database:
         store: Store,
         dataset: datasets.Dataset | None = None,
         recipe: recipes.BoundRecipe | None = None,
+        *,
+        as_of: int | None = None,
     ) -> None:
         self.store = store
+        self._as_of = as_of
         self._dataset = dataset
         self._recipe = recipe
 
@@ -138,7 +104,7 @@ class Database:
     @cached_property
     def snapshot(self) -> Snapshot:
         """The models that answers are of."""
-        return self.store.snapshot()
+        return self.store.snapshot(self._as_of)
 
     @cached_property
     def relations(self) -> Relations:
@@ -274,6 +240,7 @@ class Database:
         data_root: str | None = None,
         device: str = "auto",
         batch_models: int | None = None,
+        compact: bool = True,
         observe: Callable[[TrainingStatus], None] = lambda _: None,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> int:
@@ -287,6 +254,7 @@ class Database:
             data_root: the folder that holds the data.
             device: ``auto``, ``cpu``, ``cuda:0``, ...
             batch_models: models trained at once; the recipe decides where not given.
+            compact: gather small segments into blocks when there are some dozens.
             observe: called often with the state of things.
             stop_requested: asked at every step; true ends the run, without the batch in flight.
 
@@ -296,11 +264,97 @@ class Database:
             StorageFailed: a batch could not be committed.
         """
         data = dataset or self.load_dataset(data_root)
-        plan = Plan(data, self._bound_recipe(recipe), self._new_seeds(add, seeds), device, batch_models)
+        new = self._new_seeds(add, seeds)
+        plan = Plan(data, self._bound_recipe(recipe), new, device, batch_models, compact=compact)
         try:
-            return carry_out(plan, self.relations, observe, stop_requested)
+            return carry_out(self.store, plan, self.relations, observe, stop_requested)
         finally:
             self.refresh()
+
+    def compact(
+        self, *, alone: bool = False, observe: Callable[[int, int], None] = lambda _done, _total: None
+    ) -> Compaction | None:
+        """Gather segments into blocks of up to 1,024 models and number the result; None if all is done.
+
+        Answers stay the same, bit for bit, before, during and after; writers and readers may go on.
+        ``alone`` says that nobody else compacts this store, for storages that cannot tell; ``observe`` hears
+        how many models of how many are done.
+
+        Raises:
+            InvalidInput: the storage overwrites what it was told only to create, and ``alone`` is not said.
+            Damaged: a segment is not intact; nothing was changed.
+        """
+        self._require_now("compact")
+        try:
+            return compaction.compact(self.store.storage, self.store.manifest, alone=alone, observe=observe)
+        finally:
+            self.refresh()
+
+    def gc(
+        self,
+        *,
+        grace: timedelta = GRACE,
+        alone: bool = False,
+        dry_run: bool = False,
+        observe: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> list[cleaning.Garbage]:
+        """Remove, or with ``dry_run`` only list, what no reader and no writer can need any more.
+
+        That is what killed writers left, segments that a block took in and blocks that were replaced, each
+        after the grace period. ``alone`` says that nobody else uses the store: it allows a shorter one.
+
+        Raises:
+            InvalidInput: a grace period below 24 hours without ``alone``.
+            Damaged: a block is not intact: what it took in stays.
+        """
+        self._require_now("gc")
+        storage, manifest = self.store.storage, self.store.manifest
+        doomed = cleaning.garbage(storage, manifest, grace, alone=alone)
+        if dry_run:
+            return doomed
+        removed = []
+        for item in cleaning.remove(storage, manifest, doomed):
+            removed.append(item)
+            observe(len(removed), len(doomed))
+        self.refresh()
+        return removed
+
+    def verify(
+        self, *, repair: bool = False, observe: Callable[[int, int], None] = lambda _done, _total: None
+    ) -> tuple[Report, Repair | None]:
+        """Compare every object and every number of the store with what was written.
+
+        With ``repair`` damaged parts are set aside, never deleted, so that the rest can be used.
+
+        Raises:
+            StorageFailed: the storage did not answer.
+        """
+        storage, manifest = self.store.storage, self.store.manifest
+        report = verification.verify(storage, manifest, observe)
+        if not repair or not report.damages:
+            return report, None
+        try:
+            return report, repairs.repair(storage, manifest, report)
+        finally:
+            self.refresh()
+
+    def retract(self, model_ids: Sequence[str], because: str) -> Retraction:
+        """Withdraw models, named by their ids or the beginnings of them, for ever and with a reason.
+
+        Withdrawing models because of what they predict makes every score biased and voids its interval.
+
+        Raises:
+            InvalidInput: no reason, or a model that is not there or was withdrawn already.
+        """
+        self._require_now("retract")
+        try:
+            return retraction.retract(self.store.storage, self.store.manifest, model_ids, because)
+        finally:
+            self.refresh()
+
+    def _require_now(self, verb: str) -> None:
+        if self._as_of is not None:
+            raise InvalidInput(f"cannot {verb} snapshot {self._as_of}", hint="open the store without as_of")
 
     def _new_seeds(self, add: int | None, seeds: Sequence[int] | None) -> list[int]:
         """Return random seeds, or those given whose models are not in the store yet."""
@@ -363,12 +417,3 @@ class Database:
         column, identifier, key = named[0]
         example_set = layout.TEST if column == "test_id" else layout.TRAIN
         return column, self.relations.row_of(example_set, identifier, key, f"--{column.replace('_', '-')}")
-
-
-def _require_outcomes(names: Sequence[str]) -> list[str]:
-    unknown = [name for name in names if name not in KEPT]
-    if unknown or "correct" not in names or len(set(names)) != len(names):
-        raise InvalidInput(
-            f"cannot keep the outcomes {', '.join(names)}", hint=f"name correct, and any of {', '.join(KEPT)}"
-        )
-    return list(names)

@@ -59,11 +59,39 @@ def parse_group_metadata(data: bytes, place: str) -> dict[str, Any]:
         raise WrongFormat(
             f"{place} is not a memdb document", hint="give the URL of a store that memdb made"
         ) from error
-    restore = f"restore {place} from a copy of the store"
-    if rewritten != data:
+    return _intact(document, place, rewritten == data, actual == stated)
+
+
+def plain_document(document: Mapping[str, Json]) -> bytes:
+    """Return the bytes of a document that is a file of its own."""
+    return canonical_json(document)
+
+
+def parse_plain_document(data: bytes, place: str) -> dict[str, Any]:
+    """Return a document that is a file of its own, after checking that no byte was altered.
+
+    Raises:
+        WrongFormat: not a document that memdb wrote.
+        Damaged: memdb wrote it, but its bytes or its own hash no longer agree.
+    """
+    try:
+        document = json.loads(data)
+        stated = document[SELF_HASH]
+        rewritten = plain_document(document)
+        actual = fingerprint({**document, SELF_HASH: ""})
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WrongFormat(
+            f"{place} is not a memdb document", hint="give the URL of a store that memdb made"
+        ) from error
+    return _intact(document, place, rewritten == data, actual == stated)
+
+
+def _intact(document: dict[str, Any], place: str, same_bytes: bool, same_hash: bool) -> dict[str, Any]:  # noqa: FBT001
+    restore = f"restore {place} from a copy of the store; `memdb verify` lists what is damaged"
+    if not same_bytes:
         raise Damaged(f"{place} was altered: its bytes are not as memdb writes them", hint=restore)
-    if actual != stated:
-        raise Damaged(f"{place} was altered: it states sha256 {stated} and has {actual}", hint=restore)
+    if not same_hash:
+        raise Damaged(f"{place} was altered: it has another sha256 than it states", hint=restore)
     return dict(document)
 
 

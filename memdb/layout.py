@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 
 FORMAT = 1
@@ -12,11 +11,16 @@ MANIFEST = GROUP_METADATA
 DATASET = "dataset"
 SEGMENTS = "segments"
 BLOCKS = "blocks"
+SNAPSHOTS = "snapshots"
+RETRACTIONS = "retractions"
+PROBES = "probes"
+GROUPS = (SEGMENTS, BLOCKS, SNAPSHOTS, RETRACTIONS)  # made at creation: a listing without them is none
 MASK = "mask"
 TRAIN = "train"
 TEST = "test"
 
 _SEGMENT_ID = re.compile(r"[0-9]{8}T[0-9]{9}Z-[0-9a-f]{12}")
+_SNAPSHOT = re.compile(r"([1-9][0-9]{0,8})\.json")
 _SET_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _OBJECT = re.compile(r"[a-z0-9_.-]+(/[a-z0-9_.-]+)*")
 
@@ -49,6 +53,22 @@ def segment(identifier: str) -> str:
     return f"{SEGMENTS}/{identifier}"
 
 
-def within(group: str, names: Iterable[str]) -> list[str]:
-    """Prefix the names of a group's objects with its path."""
-    return [f"{group}/{name}" if group else name for name in names]
+def block(identifier: str) -> str:
+    """Return the path of a block's group."""
+    return f"{BLOCKS}/{identifier}"
+
+
+def snapshot(number: int) -> str:
+    """Return the path of a snapshot's document."""
+    return f"{SNAPSHOTS}/{number}.json"
+
+
+def snapshot_number(name: str) -> int | None:
+    """Return the number of a snapshot's file; None for anything else that may lie beside it."""
+    found = _SNAPSHOT.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+def retraction(identifier: str) -> str:
+    """Return the path of a retraction's document."""
+    return f"{RETRACTIONS}/{identifier}.json"

@@ -1,6 +1,6 @@
-"""What a store is (the manifest) and what one commit holds (a segment), as frozen values.
+"""What a store is: the manifest, as a frozen value.
 
-Both are parsed once, at the border: a value that exists is valid. Parsing decides that a document is
+It is parsed once, at the border: a value that exists is valid. Parsing decides that a document is
 complete and well-formed; it does not decide whether the objects it names are there (the store does, when
 it reads them) nor whether a data set or recipe at hand is the same (`Manifest.require_same`).
 """
@@ -19,9 +19,8 @@ from memdb.errors import Mismatch, WrongFormat
 KINDS = ("bit", "unit", "real", "category")
 SCHEMES = ("exact", "bernoulli", "imported")
 MAX_EXAMPLES = 2**31 - 1  # ids are int32
-MAX_MODELS_PER_SEGMENT = 2**20
-_HEX64 = re.compile(r"[0-9a-f]{64}")
-_HEX32 = re.compile(r"[0-9a-f]{32}")
+HEX64 = re.compile(r"[0-9a-f]{64}")
+HEX32 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +102,7 @@ class Manifest:
     subset_fraction: float
     created_at: str
     memdb_version: str
+    put_if_absent: bool = True  # whether the storage kept two writers from creating one object
     objects: Objects = field(default_factory=dict)
 
     @property
@@ -181,6 +181,7 @@ class Manifest:
                 "subsets": {"scheme": self.subset_scheme, "fraction": self.subset_fraction},
                 "created_at": self.created_at,
                 "memdb_version": self.memdb_version,
+                "put_if_absent": self.put_if_absent,
                 "objects": objects_document(self.objects),
             }
         )
@@ -196,14 +197,14 @@ class Manifest:
         read = Reader(document, place)
         recipe, subsets = read.inside("recipe"), read.inside("subsets")
         manifest = cls(
-            store_id=read.take("store_id", str, "", lambda v: bool(_HEX32.fullmatch(v))),
+            store_id=read.take("store_id", str, "", lambda v: bool(HEX32.fullmatch(v))),
             seed=seed_of(read),
             dataset=read.take("dataset", str, ""),
             sets=tuple(
                 SetInfo(
                     item.take("name", str, "", layout.is_set_name),
                     item.take("n_examples", int, 0, lambda v: 0 < v <= MAX_EXAMPLES),
-                    item.take("fingerprint", str, "", lambda v: bool(_HEX64.fullmatch(v))),
+                    item.take("fingerprint", str, "", lambda v: bool(HEX64.fullmatch(v))),
                 )
                 for item in read.items("sets")
             ),
@@ -218,6 +219,7 @@ class Manifest:
             subset_fraction=subsets.take("fraction", float, 0.5, lambda v: 0 < v < 1),
             created_at=read.take("created_at", str, ""),
             memdb_version=read.take("memdb_version", str, ""),
+            put_if_absent=read.take("put_if_absent", bool, default=True),
             objects=objects_from(read.inside("objects")),
         )
         stated = recipe.take("fingerprint", str, "")
@@ -238,110 +240,6 @@ def _outcome(item: Reader) -> Outcome:
         tuple(item.take("sets", list, [], lambda v: all(isinstance(name, str) for name in v))),
         item.take("definition", str, ""),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """One training run: identity, provenance and how well it did. Seconds are wall-clock seconds."""
-
-    model_id: str
-    seed: int
-    subset_size: int
-    seconds: float
-    trained_at: str
-    train_accuracy: float
-    out_accuracy: float | None
-    test_accuracy: float | None
-    diverged: bool
-    device: str
-    host: str
-    versions: Mapping[str, str] = field(default_factory=dict)
-
-    def to_document(self) -> dict[str, Json]:
-        """Return the JSON object; the seed is a decimal string, since JSON readers round 63-bit integers."""
-        return {
-            "model_id": self.model_id,
-            "seed": str(self.seed),
-            "subset_size": self.subset_size,
-            "seconds": self.seconds,
-            "trained_at": self.trained_at,
-            "train_accuracy": self.train_accuracy,
-            "out_accuracy": self.out_accuracy,
-            "test_accuracy": self.test_accuracy,
-            "diverged": self.diverged,
-            "device": self.device,
-            "host": self.host,
-            "versions": dict(self.versions),
-        }
-
-    @classmethod
-    def from_reader(cls, item: Reader) -> ModelInfo:
-        """Parse one element of a segment's ``models``."""
-        return cls(
-            model_id=item.take("model_id", str, "", lambda v: bool(_HEX32.fullmatch(v))),
-            seed=seed_of(item),
-            subset_size=item.take("subset_size", int, 0, lambda v: v >= 0),
-            seconds=item.take("seconds", float, 0.0, lambda v: v >= 0),
-            trained_at=item.take("trained_at", str, ""),
-            train_accuracy=item.take("train_accuracy", float, 0.0, lambda v: 0 <= v <= 1),
-            out_accuracy=item.optional("out_accuracy", float),
-            test_accuracy=item.optional("test_accuracy", float),
-            diverged=item.take("diverged", bool, default=False),
-            device=item.take("device", str, ""),
-            host=item.take("host", str, ""),
-            versions=item.take("versions", dict, {}),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One committed, immutable batch of models."""
-
-    segment_id: str
-    store_id: str
-    recipe_fingerprint: str
-    models: tuple[ModelInfo, ...]
-    memdb_version: str
-    objects: Objects
-
-    def to_document(self) -> dict[str, Json]:
-        """Return the sealed JSON document."""
-        return sealed(
-            {
-                "format": layout.FORMAT,
-                "required_features": [],
-                "segment_id": self.segment_id,
-                "store_id": self.store_id,
-                "recipe_fingerprint": self.recipe_fingerprint,
-                "n_models": len(self.models),
-                "models": [model.to_document() for model in self.models],
-                "memdb_version": self.memdb_version,
-                "objects": objects_document(self.objects),
-            }
-        )
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any], place: str) -> Segment:
-        """Parse and check a segment's document.
-
-        Raises:
-            WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
-        """
-        require_format(document, place)
-        read = Reader(document, place)
-        segment = cls(
-            segment_id=read.take("segment_id", str, "", layout.is_segment_id),
-            store_id=read.take("store_id", str, "", lambda v: bool(_HEX32.fullmatch(v))),
-            recipe_fingerprint=read.take("recipe_fingerprint", str, "", lambda v: bool(_HEX64.fullmatch(v))),
-            models=tuple(ModelInfo.from_reader(item) for item in read.items("models")),
-            memdb_version=read.take("memdb_version", str, ""),
-            objects=objects_from(read.inside("objects")),
-        )
-        n_models = read.take("n_models", int, 0, lambda v: 0 < v <= MAX_MODELS_PER_SEGMENT)
-        if n_models != len(segment.models):
-            read.problems.append(f"{place} counts {n_models} models and lists {len(segment.models)}")
-        read.finish("run the query on an undamaged copy of the store")
-        return segment
 
 
 def require_format(document: Mapping[str, Any], place: str) -> None:
@@ -381,7 +279,7 @@ def objects_from(read: Reader) -> dict[str, ObjectInfo]:
     for name, value in read.entries().items():
         match value:
             case [int(size), str(sha256)] if (
-                layout.is_object_name(name) and size >= 0 and _HEX64.fullmatch(sha256)
+                layout.is_object_name(name) and size >= 0 and HEX64.fullmatch(sha256)
             ):
                 objects[name] = ObjectInfo(size, sha256)
             case _:

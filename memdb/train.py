@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb import layout, subsets
+from memdb.commits import ModelInfo, Segment
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
-from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, ModelInfo, Outcome, Segment
+from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, Outcome
 from memdb.recipes import BoundRecipe, Run
 from memdb.store import Store
 

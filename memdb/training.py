@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,10 +10,15 @@ import numpy as np
 
 from memdb import layout, recipes
 from memdb.datasets import Dataset
+from memdb.errors import MemdbError
 from memdb.query.connection import Relations
 from memdb.query.precision import RunningPrecision
 from memdb.query.questions import IntervalChoice
+from memdb.store import Store
+from memdb.store.compaction import compact
 from memdb.train import Hooks, require_positive, train
+
+MANY_SEGMENTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,7 @@ class TrainingStatus:
     n_in_flight: float  # models of the batch in flight, times the share of its steps that is done
     test_accuracy: float | None
     mean_half_width: float | None  # of the 95 % anytime intervals of memorization
+    remark: str = ""  # something that did not go as it should and does not stop the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class Plan:
     seeds: Sequence[int]
     device: str = "auto"
     batch_models: int | None = None
+    compact: bool = True
 
     def __post_init__(self) -> None:
         if self.batch_models is not None:
@@ -42,6 +50,7 @@ class Plan:
 
 
 def carry_out(
+    store: Store,
     plan: Plan,
     before: Relations,
     observe: Callable[[TrainingStatus], None],
@@ -57,7 +66,7 @@ def carry_out(
         observe(replace(status, n_in_flight=n_models * done / max(1, total)))
 
     batches = train(
-        before.snapshot.store,
+        store,
         plan.data,
         plan.recipe,
         plan.seeds,
@@ -65,6 +74,7 @@ def carry_out(
         batch_models=plan.batch_models,
         hooks=Hooks(progress, stop_requested),
     )
+    tidying = _Tidying(store, len(before.snapshot.loose), wanted=plan.compact)
     for batch in batches:
         running.add(batch.masks, batch.outcomes[f"{layout.TRAIN}/correct"])
         accuracies += [m.test_accuracy for m in batch.segment.models if m.test_accuracy is not None]
@@ -74,9 +84,33 @@ def carry_out(
             0.0,
             _mean(accuracies),
             running.mean_half_width(),
+            tidying.after_commit(),
         )
         observe(status)
     return status.n_committed
+
+
+class _Tidying:
+    """Compacts the store whenever it has some dozens of segments more than blocks; never stops a training."""
+
+    def __init__(self, store: Store, n_loose: int, *, wanted: bool) -> None:
+        self._store = store
+        self._n_loose = n_loose
+        self._wanted = wanted and store.manifest.put_if_absent
+        self._limit = MANY_SEGMENTS + secrets.randbelow(MANY_SEGMENTS)  # workers should not all begin at once
+
+    def after_commit(self) -> str:
+        """Count one more segment, compact if it is time, and return what went wrong, if anything did."""
+        self._n_loose += 1
+        if not self._wanted or self._n_loose < self._limit:
+            return ""
+        self._n_loose = 0
+        try:
+            compact(self._store.storage, self._store.manifest, thorough=False)
+        except MemdbError as error:
+            self._wanted = False
+            return f"the store was not compacted: {error}"
+        return ""
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,7 +1,7 @@
 """Do memdb's answers agree with ten lines of NumPy on the store's raw bits?
 
-Nothing here imports memdb. The store is opened with plain Zarr; every committed segment is unpacked into
-booleans; scores and intervals are recomputed from those. Then the installed ``memdb sql`` answers the same
+Nothing here imports memdb. The store is opened with plain Zarr; every block of the newest snapshot and every
+segment that it does not cover is unpacked into booleans, without models that were withdrawn; scores and intervals are recomputed from those. Then the installed ``memdb sql`` answers the same
 questions in a process of its own, and the two are compared: every memorization, and the influence of every
 training example on some test examples, with fixed and anytime intervals.
 
@@ -9,7 +9,7 @@ training example on some test examples, with fixed and anytime intervals.
     python scripts/check_agreement.py STORE --test-ids 3 42
 
 Counts must be equal, scores agree to 1e-12, intervals to 1e-9, and NULL must stand exactly where an example
-was in every subset or in none. Reads segments only, so run it on a store that was not compacted.
+was in every subset or in none.
 """
 
 from __future__ import annotations
@@ -68,17 +68,26 @@ def main() -> int:
 
 def read_bits(store: Path) -> list[NDArray[np.bool_]]:
     """Return mask [train, model], correct on train [train, model] and on test [test, model]."""
+    snapshots = sorted((store / "snapshots").glob("[0-9]*.json"), key=lambda path: int(path.stem))
+    newest = json.loads(snapshots[-1].read_text()) if snapshots else {"blocks": [], "segments": []}
+    groups = [store / "blocks" / block["block_id"] for block in newest["blocks"]]
+    passed_over = set(newest["segments"])
+    seen: set[str] = set()  # withdrawn models, and those read already
+    for record in (store / "retractions").glob("*Z-*.json"):
+        retraction = json.loads(record.read_text())
+        seen.update(retraction["models"])
+        passed_over.update(retraction["segments"])
+    committed = sorted((store / "segments").glob("*/zarr.json"))  # written last: it is the commit
+    groups += [path.parent for path in committed if path.parent.name not in passed_over]
     parts: dict[str, list[NDArray[np.bool_]]] = {"mask": [], "train/correct": [], "test/correct": []}
-    seen: set[str] = set()
-    for committed in sorted((store / "segments").glob("*/zarr.json")):  # written last: it is the commit
-        segment = committed.parent
-        about = json.loads(committed.read_text())["attributes"]["memdb"]
+    for group in groups:
+        about = json.loads((group / "zarr.json").read_text())["attributes"]["memdb"]
         ids = [model["model_id"] for model in about["models"]]
         first = [model_id not in seen for model_id in ids]  # a model committed again counts once
         seen.update(ids)
         for path, found in parts.items():
             packed = np.asarray(
-                zarr.open_array(segment / path, mode="r", zarr_format=3)[...]
+                zarr.open_array(group / path, mode="r", zarr_format=3)[...]
             )  # [example, byte]; bit k of a row is model k
             unpacked = np.unpackbits(packed, axis=1, bitorder="little")[:, : about["n_models"]]
             found.append(unpacked.astype(bool)[:, first])

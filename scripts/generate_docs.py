@@ -18,7 +18,10 @@ import memdb
 
 ROOT = Path(__file__).parent.parent
 MEMDB = Path(sys.executable).with_name("memdb")
-COMMANDS = ("demo", "init", "train", "info", "top-memorized", "top-influence", "score", "sql")
+COMMANDS = (
+    "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "sql", "compact", "gc", "verify",
+    "retract", "cache",
+)  # fmt: skip
 RELATIONS = ("models", "train_examples", "test_examples", "memorization", "influence", "train_influence")
 EXIT_CODES = (
     "Exit codes: 0 done; 1 refused or failed, with one line on stderr that says why and what to do next; "

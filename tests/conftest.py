@@ -87,6 +87,21 @@ def real_data():
     return Path(root)
 
 
+@pytest.fixture(scope="session")
+def s3():
+    """Options for an S3 server on loopback, with a bucket named so."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"key": "k", "secret": "s", "endpoint_url": f"http://{host}:{port}"}
+    import s3fs
+
+    s3fs.S3FileSystem(**options).mkdir("bucket")
+    yield options
+    server.stop()
+
+
 def bits_of(snapshot):
     """masks, train/correct, test/correct of a snapshot as bool [models, examples]."""
     from memdb import bits

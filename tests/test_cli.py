@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -253,12 +254,16 @@ def test_a_server_that_answers_with_pages_is_no_store(tmp_path):
     assert f"{url}/zarr.json is not a memdb document" in done.stderr
 
 
-def test_a_store_on_a_web_server_that_cannot_be_listed_says_so(small):
-    handler = partial(QuietHandler, directory=str(small))
-    with serve(handler) as url:
-        done = run("info", "-s", f"{url}/store.zarr", cwd=small)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "cannot be listed" in done.stderr
+def test_a_store_on_a_web_server_is_asked_by_its_newest_snapshot(small, tmp_path):
+    shutil.copytree(small / "store.zarr", tmp_path / "store.zarr")
+    here = ["--format", "csv", "--cache-dir", str(tmp_path / "cache")]
+    with serve(partial(QuietHandler, directory=str(tmp_path))) as url:
+        before = run("top-memorized", "-s", f"{url}/store.zarr", *here, cwd=tmp_path)
+        run("compact", "-s", "store.zarr", cwd=tmp_path)
+        after = run("top-memorized", "-s", f"{url}/store.zarr", *here, cwd=tmp_path)
+    assert (before.returncode, before.stderr.count("\n")) == (1, 1)
+    assert "has no snapshot, and its protocol has no listing" in before.stderr
+    assert after.stdout == run("top-memorized", "-s", "store.zarr", *here, cwd=tmp_path).stdout
 
 
 class QuietHandler(SimpleHTTPRequestHandler):

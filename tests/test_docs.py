@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = {"init", "train", "demo", "info", "top-memorized", "top-influence", "score", "sql"}
+COMMANDS = {
+    "init", "train", "demo", "info", "top-memorized", "top-influence", "score", "sql", "compact", "gc", "verify",
+    "retract", "cache",
+}  # fmt: skip
 
 
 def test_generated_pages_are_current():

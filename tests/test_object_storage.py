@@ -11,20 +11,6 @@ import memdb
 from memdb.errors import AlreadyExists, Damaged, NotFound, StorageFailed
 
 
-@pytest.fixture(scope="module")
-def s3():
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {"key": "k", "secret": "s", "endpoint_url": f"http://{host}:{port}"}
-    import s3fs
-
-    s3fs.S3FileSystem(**options).mkdir("bucket")
-    yield options
-    server.stop()
-
-
 @pytest.fixture(params=["s3", "memory"])
 def place(request):
     name = uuid.uuid4().hex
@@ -59,9 +45,9 @@ def test_a_lost_object_is_an_error_that_names_it(place):
     with memdb.init(dataset=small_dataset(), recipe=coin_recipe, **place) as db:
         db.train(seeds=range(3))
         storage = db.store.storage
-        segment = db.snapshot.segments[0].segment_id
-        storage._filesystem.rm_file(storage._full(f"segments/{segment}/mask/c/0/0"))
-    with memdb.open(**place) as db, pytest.raises(Damaged, match="mask/c/0/0 is missing"):
+        segment = db.snapshot.parts[0].segment_id
+        storage._filesystem.rm_file(storage._full(f"segments/{segment}/mask/c.0.0"))
+    with memdb.open(**place) as db, pytest.raises(Damaged, match="mask/c.0.0 is missing"):
         db.top_memorized(1)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 import pytest
 from conftest import bits_of, small_database, small_dataset
-from test_store import batch, model
+from storing import batch, model
 
 import memdb
 from memdb.errors import InvalidInput, MemdbError, NotEnoughModels, NotFound
@@ -223,7 +223,21 @@ def test_the_mini_store_of_the_specification(tmp_path):
     outcomes = {
         name: np.array(mini[name.replace("/", "_")], dtype=bool) for name in ("train/correct", "test/correct")
     }
-    db.store.commit([model(db.store, s) for s in range(6)], np.array(mini["mask"], dtype=bool), outcomes)
+    db.store.commit(
+        [
+            model(db.store, s, *rows)
+            for s, rows in enumerate(
+                zip(
+                    np.array(mini["mask"], dtype=bool),
+                    outcomes["train/correct"],
+                    outcomes["test/correct"],
+                    strict=True,
+                )
+            )
+        ],
+        np.array(mini["mask"], dtype=bool),
+        outcomes,
+    )
     found = dicts(db.sql("FROM memorization ORDER BY train_id"))
     assert [row["n_in"] for row in found] == mini["n_in"]
     assert [row["memorization"] for row in found] == pytest.approx(mini["mem"])

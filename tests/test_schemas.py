@@ -7,9 +7,10 @@ from importlib.resources import files
 
 import pytest
 
+from memdb.commits import Retraction, Segment, SnapshotRecord
 from memdb.documents import sealed
 from memdb.errors import WrongFormat
-from memdb.manifest import Manifest, Segment
+from memdb.manifest import Manifest
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -20,17 +21,31 @@ def schema(name):
     return jsonschema.Draft202012Validator(found)
 
 
+KINDS = {
+    "manifest": Manifest, "segment": Segment, "block": Segment, "snapshot": SnapshotRecord,
+    "retraction": Retraction,
+}  # fmt: skip
+SCHEMA_OF = {name: "segment" if name == "block" else name for name in KINDS}
+
+
 @pytest.fixture
 def documents(database):
-    return {
-        "manifest": json.loads(json.dumps(database.store.manifest.to_document())),
-        "segment": json.loads(json.dumps(database.snapshot.segments[0].to_document())),
+    segment = database.snapshot.parts[0].to_document()
+    retraction = database.retract([database.snapshot.models[0][1].model_id], "a reason")
+    compaction = database.compact()
+    found = {
+        "manifest": database.store.manifest.to_document(),
+        "segment": segment,
+        "block": database.snapshot.parts[0].to_document(),
+        "snapshot": compaction.record.to_document(),
+        "retraction": retraction.to_document(),
     }
+    return json.loads(json.dumps(found))
 
 
-@pytest.mark.parametrize(("name", "kind"), [("manifest", Manifest), ("segment", Segment)])
+@pytest.mark.parametrize(("name", "kind"), KINDS.items())
 def test_what_is_written_fits_its_schema_and_comes_back(documents, name, kind):
-    schema(name).validate(documents[name])
+    schema(SCHEMA_OF[name]).validate(documents[name])
     again = kind.from_document(documents[name], "here")
     assert again.to_document() == documents[name]
 
@@ -44,6 +59,13 @@ WRONG = [
     ("segment", ["segment_id"], "yesterday"), ("segment", ["models", 0, "seed"], "-1"),
     ("segment", ["models", 0, "train_accuracy"], 1.5), ("segment", ["models", 0, "diverged"], "no"),
     ("segment", ["models", 0, "model_id"], "x"), ("segment", ["n_models"], 0), ("segment", ["recipe_fingerprint"], ""),
+    ("manifest", ["put_if_absent"], "yes"), ("segment", ["metadata"], []),
+    ("block", ["sources"], []), ("block", ["sources", 0, 0], "x"), ("block", ["sources", 0, 1], 0),
+    ("snapshot", ["number"], 0), ("snapshot", ["models_sha256"], ""), ("snapshot", ["n_models"], -1),
+    ("snapshot", ["blocks", 0, "block_id"], "../x"), ("snapshot", ["blocks", 0, "document"], [1]),
+    ("snapshot", ["segments"], ["x"]), ("snapshot", ["retracted"], [1]), ("snapshot", ["set_aside"], ["x"]),
+    ("retraction", ["retraction_id"], "x"), ("retraction", ["models"], ["short"]),
+    ("retraction", ["segments"], ["x"]), ("retraction", ["because"], 3),
 ]  # fmt: skip
 
 
@@ -55,15 +77,15 @@ def test_what_is_wrong_is_refused_by_both(documents, name, path, value):
         place = place[step]
     place[path[-1]] = value
     with pytest.raises(jsonschema.ValidationError):
-        schema(name).validate(document)
-    kind = Manifest if name == "manifest" else Segment
+        schema(SCHEMA_OF[name]).validate(document)
+    kind = KINDS[name]
     with pytest.raises(WrongFormat):
         kind.from_document(sealed(document), "here")
 
 
-@pytest.mark.parametrize("name", ["manifest", "segment"])
+@pytest.mark.parametrize("name", ["manifest", "segment", "snapshot", "retraction"])
 def test_every_field_is_required_and_missing_ones_are_all_named(documents, name):
-    kind = Manifest if name == "manifest" else Segment
+    kind = KINDS[name]
     with pytest.raises(WrongFormat) as caught:
         kind.from_document({"format": 1}, "here")
     required = set(schema(name).schema["required"]) - {"format", "required_features", "self_sha256"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from memdb.errors import AlreadyExists, InvalidInput, NotFound, StorageFailed
-from memdb.store.storage import open_storage
+from memdb.store import open_storage
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -50,7 +50,7 @@ def test_creating_is_exclusive_even_in_a_race(storage):
 
 def test_two_processes_cannot_both_create_an_object(tmp_path):
     code = (
-        "import sys, time\nfrom memdb.store.storage import open_storage\nfrom memdb.errors import AlreadyExists\n"
+        "import sys, time\nfrom memdb.store import open_storage\nfrom memdb.errors import AlreadyExists\n"
         "place = open_storage(sys.argv[1]); won = 0\n"
         "for n in range(40):\n"
         "    while time.time() < float(sys.argv[2]) + n * 0.01: pass\n"

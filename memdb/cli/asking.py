@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -15,30 +15,21 @@ from memdb.cli.options import (
     NamedIntervalOption,
     OutputOption,
     RankedIntervalOption,
-    StoreOption,
     TargetIdOption,
     TargetKeyOption,
     TestIdOption,
     TestKeyOption,
     TrainIdOption,
     TrainKeyOption,
-    located,
 )
+from memdb.cli.place import ASKING, Place, at_place
 from memdb.cli.showing import Way
-
-if TYPE_CHECKING:
-    from memdb.database import Database
-
-
-def _open(store: str | None) -> Database:
-    from memdb import database
-
-    return database.open(located(store))
 
 
 @app.command()
+@at_place(ASKING)
 def info(
-    store: StoreOption = None,
+    place: Place,
     level: LevelOption = 0.95,
     interval: NamedIntervalOption = "anytime",
     format: FormatOption = "table",
@@ -46,18 +37,19 @@ def info(
 ) -> None:
     """Say what is in a store, how well its models do and how tight its intervals are."""
     way = Way(format, output, level, interval)
-    db = _open(store)
+    db = place.open()
     showing.info(db, db.info(level=level, interval=interval), way)
 
 
 @app.command()
+@at_place(ASKING)
 def top_memorized(
+    place: Place,
     k: KOption = 20,
     class_name: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--class", metavar="NAME", help="Only this class, by name or number."),
     ] = None,
-    store: StoreOption = None,
     level: LevelOption = 0.95,
     interval: RankedIntervalOption = "selected",
     format: FormatOption = "table",
@@ -69,13 +61,15 @@ def top_memorized(
     memorization(i) = P[correct on i | i in the subset] - P[correct on i | i held out]
     """  # noqa: D301
     way = Way(format, output, level, interval)
-    db = _open(store)
+    db = place.open()
     rows = db.top_memorized(k, class_name=class_name, level=level, interval=interval)
     showing.memorized(db, rows, way, class_name)
 
 
 @app.command()
+@at_place(ASKING)
 def top_influence(
+    place: Place,
     test_id: TestIdOption = None,
     test_key: TestKeyOption = None,
     train_id: TrainIdOption = None,
@@ -89,7 +83,6 @@ def top_influence(
     same_class: Annotated[
         bool, typer.Option("--same-class", help="Only pairs that share their label.")
     ] = False,
-    store: StoreOption = None,
     level: LevelOption = 0.95,
     interval: RankedIntervalOption = "selected",
     format: FormatOption = "table",
@@ -108,7 +101,7 @@ def top_influence(
     memdb top-influence --train-id 7 --direction both --format json
     """  # noqa: D301
     way = Way(format, output, level, interval)
-    db = _open(store)
+    db = place.open()
     rows = db.top_influence(
         test_id=test_id,
         test_key=test_key,
@@ -128,14 +121,15 @@ def top_influence(
 
 
 @app.command()
+@at_place(ASKING)
 def score(
+    place: Place,
     train_id: TrainIdOption = None,
     train_key: TrainKeyOption = None,
     test_id: TestIdOption = None,
     test_key: TestKeyOption = None,
     target_id: TargetIdOption = None,
     target_key: TargetKeyOption = None,
-    store: StoreOption = None,
     level: LevelOption = 0.95,
     interval: NamedIntervalOption = "anytime",
     format: FormatOption = "table",
@@ -148,7 +142,7 @@ def score(
     memdb score --train-id 7 --test-id 42
     """  # noqa: D301
     way = Way(format, output, level, interval)
-    db = _open(store)
+    db = place.open()
     rows = db.score(
         train_id,
         train_key=train_key,
@@ -163,7 +157,9 @@ def score(
 
 
 @app.command()
+@at_place(ASKING)
 def sql(
+    place: Place,
     statement: Annotated[
         str, typer.Argument(metavar="STATEMENT", help="One SQL statement, as DuckDB takes it.")
     ],
@@ -175,7 +171,6 @@ def sql(
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="Stop a statement that runs longer.")
     ] = 600.0,
-    store: StoreOption = None,
     level: LevelOption = 0.95,
     interval: NamedIntervalOption = "anytime",
     format: FormatOption = "table",
@@ -194,6 +189,6 @@ def sql(
     memdb sql "DESCRIBE influence"
     """  # noqa: D301
     way = Way(format, output, level, interval)
-    db = _open(store)
+    db = place.open()
     rows = db.sql(statement, k=k, level=level, interval=interval, max_pairs=max_pairs, timeout=timeout)
     showing.rows(db, rows, way)

@@ -6,19 +6,17 @@ import os
 import shlex
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from memdb.cli.app import INTERRUPTED, app, say
 from memdb.cli.options import (
-    DEFAULT_STORE,
     BatchOption,
     DataRootOption,
     DeviceOption,
-    StoreOption,
-    located,
 )
+from memdb.cli.place import Place, at_place
 from memdb.render.progress import TrainingProgress
 from memdb.render.tables import console
 
@@ -27,8 +25,9 @@ if TYPE_CHECKING:
 
 
 @app.command()
+@at_place()
 def init(
-    store: StoreOption = None,
+    place: Place,
     dataset: Annotated[
         str,
         typer.Option(
@@ -62,7 +61,12 @@ def init(
         float, typer.Option("--subset-fraction", metavar="P", help="Share of the training set in a subset.")
     ] = 0.7,
     outcomes: Annotated[
-        str, typer.Option("--outcomes", metavar="NAMES", help="What to keep: correct, or both.")
+        str,
+        typer.Option(
+            "--outcomes",
+            metavar="NAMES",
+            help="What to keep: correct for bits alone, or both, which takes ten times the space.",
+        ),
     ] = "correct,logit_confidence",
     seed: Annotated[
         Optional[int],  # noqa: UP045
@@ -79,11 +83,11 @@ def init(
     memdb init --dataset imagefolder --data-root photos -p hidden=512,256 -p epochs=10
     memdb init --recipe mypackage.recipes:train_forest --store s3://bucket/forest.zarr
     """  # noqa: D301 - \b keeps the lines apart in --help
-    from memdb import database, recipes
+    from memdb import creation, recipes
 
     _see_working_folder()
-    made = database.init(
-        located(store),
+    made = creation.init(
+        place.url,
         dataset,
         recipe,
         data_root=data_root,
@@ -93,18 +97,29 @@ def init(
         subset_fraction=subset_fraction,
         outcomes=[name.strip() for name in outcomes.split(",") if name.strip()],
         seed=seed,
+        storage_options=place.storage_options(),
     )
+    if not made.store.manifest.put_if_absent:
+        say(
+            "This storage overwrites what it was told only to create. Models are safe, but nothing is "
+            "compacted by itself: run `memdb compact --alone` while nobody else does."
+        )
     root = "" if data_root is None else f" --data-root {shlex.quote(data_root)}"
-    say(f"Created {made.url}: {_described(made)}.", f"Next: {_command(f'train --add 100{root}', store)}")
+    say(f"Created {made.url}: {_described(made)}.", f"Next: {place.command(f'train --add 100{root}')}")
 
 
 @app.command()
+@at_place()
 def train(
+    place: Place,
     add: Annotated[int, typer.Option("--add", "-n", metavar="N", help="How many models to add.")] = 100,
-    store: StoreOption = None,
     data_root: DataRootOption = None,
     device: DeviceOption = "auto",
     batch_models: BatchOption = None,
+    compact: Annotated[
+        bool,
+        typer.Option("--compact/--no-compact", help="Gather segments into blocks past some dozens."),
+    ] = True,
 ) -> None:
     """Train models on random subsets and add them to the store.
 
@@ -116,24 +131,24 @@ def train(
     memdb train --add 100
     memdb train --add 2000 --store s3://bucket/mnist.zarr --data-root ~/data --device cuda
     """  # noqa: D301
-    from memdb import database
     from memdb.train import require_positive
 
     _see_working_folder()
     require_positive(add, "--add")
-    db = _store_or_digits(store)
+    db = _store_or_digits(place)
     before = db.n_models
-    n_added = _train_visibly(db, add, store, data_root=data_root, device=device, batch_models=batch_models)
+    options = {"data_root": data_root, "device": device, "batch_models": batch_models, "compact": compact}
+    n_added = _train_visibly(db, add, place, options)
     say(
-        f"Added {n_added} models to {db.url}, which now has {database.open(db.url).n_models} "
-        f"({before} when this run began).",
-        f"Next: {_command('top-memorized', store)}",
+        f"Added {n_added} models to {db.url}, which now has {db.n_models} ({before} when this run began).",
+        f"Next: {place.command('top-memorized')}",
     )
 
 
 @app.command()
+@at_place()
 def demo(
-    store: StoreOption = None,
+    place: Place,
     models: Annotated[int, typer.Option("--models", metavar="N", help="How many models to have.")] = 300,
     device: DeviceOption = "auto",
 ) -> None:
@@ -146,7 +161,7 @@ def demo(
     from memdb.train import require_positive
 
     require_positive(models, "--models")
-    db = _store_or_digits(store, even_if_named=True)
+    db = _store_or_digits(place, even_if_named=True)
     if (db.store.manifest.dataset, db.store.manifest.recipe.name) != ("digits", "mlp"):
         raise InvalidInput(
             f"{db.url} is a store of {db.store.manifest.dataset}, not the demo's digits",
@@ -155,38 +170,31 @@ def demo(
     missing = models - db.n_models
     if missing > 0:
         say(f"Training {missing} models on random 70 % subsets.")
-        _train_visibly(db, missing, store, device=device, again=f"demo --models {models}")
+        _train_visibly(db, missing, place, {"device": device}, again=f"demo --models {models}")
     else:
         say(f"{db.url} has {db.n_models} models already.")
-    show_demo(db, lambda verb: _command(verb, store))
+    show_demo(db, place.command)
 
 
-def _store_or_digits(store: str | None, *, even_if_named: bool = False) -> Database:
+def _store_or_digits(place: Place, *, even_if_named: bool = False) -> Database:
     """Open the store; at the default place, or where the demo is to be, create the digits one if absent."""
-    from memdb import database
+    from memdb import creation
     from memdb.errors import AlreadyExists, NotFound
 
     try:
-        return database.open(located(store))
+        return place.open()
     except NotFound:
-        if store is not None and not even_if_named:
+        if place.store is not None and not even_if_named:
             raise
-    say(f"No store at {located(store)} yet: creating one of scikit-learn's digits, recipe mlp.")
+    say(f"No store at {place.url} yet: creating one of scikit-learn's digits, recipe mlp.")
     try:
-        return database.init(located(store))
+        return creation.init(place.url, storage_options=place.storage_options())
     except AlreadyExists:  # another process was quicker
-        return database.open(located(store))
+        return place.open()
 
 
 def _train_visibly(
-    db: Database,
-    add: int,
-    store: str | None,
-    *,
-    again: str | None = None,
-    data_root: str | None = None,
-    device: str = "auto",
-    batch_models: int | None = None,
+    db: Database, add: int, place: Place, options: dict[str, Any], *, again: str | None = None
 ) -> int:
     """Train with a progress bar; on Ctrl-C or SIGTERM say what is kept and how to go on."""
     progress = TrainingProgress(console(stderr=True))
@@ -196,25 +204,25 @@ def _train_visibly(
         nonlocal done
         done = status.n_committed  # type: ignore[attr-defined]
         progress(status)  # type: ignore[arg-type]
+        if status.remark:  # type: ignore[attr-defined]
+            say(f"Note: {status.remark}.")  # type: ignore[attr-defined]
 
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with progress:
-            return db.train(
-                add, data_root=data_root, device=device, batch_models=batch_models, observe=observe
-            )
+            return db.train(add, observe=observe, **options)
     except KeyboardInterrupt:
         if done == add:
             say(f"Stopped; all {add} models were added to {db.url}.")
             sys.exit(INTERRUPTED)
-        given = {"--data-root": data_root, "--batch-models": batch_models}
-        given["--device"] = None if device == "auto" else device
-        options = "".join(
-            f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None
-        )
+        given = "".join(
+            f" --{name.replace('_', '-')} {shlex.quote(str(value))}"
+            for name, value in options.items()
+            if value not in {None, "auto"} and not isinstance(value, bool)
+        ) + " --no-compact" * (options.get("compact") is False)
         say(
             f"Stopped. {done} of {add} models were added to {db.url}; the batch in flight was dropped.",
-            f"Go on with: {_command(again or f'train --add {add - done}{options}', store)}",
+            f"Go on with: {place.command(again or f'train --add {add - done}{given}')}",
         )
         sys.exit(INTERRUPTED)
     finally:
@@ -236,7 +244,3 @@ def _described(db: Database) -> str:
     sets = " and ".join(f"{item.n_examples:,} {item.name}" for item in manifest.sets)
     subset = f"subsets of {manifest.subset_fraction:g}"
     return f"{manifest.dataset}, {sets} examples, {subset}, recipe {manifest.recipe}"
-
-
-def _command(verb: str, store: str | None) -> str:
-    return f"memdb {verb}" + ("" if store in {None, DEFAULT_STORE} else f" --store {shlex.quote(str(store))}")

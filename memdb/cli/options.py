@@ -7,19 +7,6 @@ from typing import Annotated, Optional
 
 import typer
 
-DEFAULT_STORE = "memdb.zarr"
-
-StoreOption = Annotated[
-    Optional[str],  # noqa: UP045 - Typer reads it at run time, on Python 3.11 too
-    typer.Option(
-        "--store",
-        "-s",
-        envvar="MEMDB_STORE",
-        metavar="URL",
-        help=f"The store: a path, s3://, gs://, az://, ... [default: ./{DEFAULT_STORE}]",
-        show_default=False,
-    ),
-]
 FormatOption = Annotated[
     str, typer.Option("--format", "-f", metavar="FORMAT", help="table, json, ndjson or csv.")
 ]
@@ -86,8 +73,3 @@ TargetKeyOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--target-key", metavar="NAME", help="The same, by its name."),
 ]
-
-
-def located(store: str | None) -> str:
-    """Return the store's URL."""
-    return store or DEFAULT_STORE

@@ -43,7 +43,7 @@ def answer_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
     """Return rows with what the JSON document says about them."""
     facts = {
         "store": db.url,
-        "snapshot": None,  # format 1 numbers snapshots when it compacts; until then the hash is the identity
+        "snapshot": db.snapshot.number,  # None where there are models beyond the newest: then the hash tells
         "models_sha256": db.models_sha256,
         "n_models": db.n_models,
         "level": way.level,
@@ -130,12 +130,20 @@ def info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
             "recipe": str(db.store.manifest.recipe),
             "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
             "outcomes": row["outcomes"],
-            "models": f"{row['n_models']:,} in {row['n_segments']:,} segments",
+            "models": f"{row['n_models']:,} in {tables.count(row['n_blocks'], 'block')} and "
+            f"{tables.count(row['n_loose_segments'], 'segment')}",
+            "snapshot": _snapshot_line(db, row),
             "created": row["created_at"],
             "store id": row["store_id"],
         }
         if row["n_repeats"]:
             lines["models"] = f"{lines['models']}; {row['n_repeats']} committed twice, counted once"
+        if row["n_retracted"]:
+            lines["withdrawn"] = f"{tables.count(row['n_retracted'], 'model')}, not counted"
+        if row["n_set_aside"]:
+            lines["set aside"] = f"{tables.count(row['n_set_aside'], 'damaged segment')}, not read"
+        if not row["put_if_absent"]:
+            lines["storage"] = "overwrites what it should only create: compact with --alone"
         if row["n_diverged"]:
             lines["diverged"] = f"{row['n_diverged']:,} models, counted like all others"
         if row["n_models"]:
@@ -155,6 +163,13 @@ def info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         return tables.facts(lines, clean(db.url))
 
     emit(answer_of(db, rows, way), way, table)
+
+
+def _snapshot_line(db: Database, row: Mapping[str, Any]) -> str:
+    if row["newest_snapshot"] is None:
+        return "none yet; `memdb compact` makes one"
+    exact = db.snapshot.number is not None
+    return f"{row['newest_snapshot']}" + ("" if exact else ", and models that came or went since")
 
 
 def rows(db: Database, found: DuckDBPyRelation, way: Way) -> None:

@@ -107,7 +107,7 @@ class Relations:
     @cached_property
     def examples(self) -> Mapping[str, Examples]:
         """Names and labels of each set."""
-        return _Lazy(self.snapshot.store.examples)
+        return _Lazy(self.snapshot.examples)
 
     def row_of(self, set_name: str, identifier: int | None, key: str | None, option: str) -> int:
         """Return an example's row from its id or its key.
@@ -116,7 +116,7 @@ class Relations:
             InvalidInput: an id out of range, naming the range.
             NotFound: a key that no example has.
         """
-        n_examples = self.snapshot.store.manifest.set_named(set_name).n_examples
+        n_examples = self.snapshot.manifest.set_named(set_name).n_examples
         if key is not None:
             try:
                 return self.examples[set_name].keys.index(key)
@@ -167,7 +167,7 @@ class Relations:
                 type=PythonUDFType.ARROW,
             )
         connection.execute(schema("statistics.sql"))
-        sizes = {item.name: item.n_examples for item in self.snapshot.store.manifest.sets}
+        sizes = {item.name: item.n_examples for item in self.snapshot.manifest.sets}
         self._set_variables(connection, {"n_test": sizes[layout.TEST]})
         scored = "SELECT count(*) FROM train_examples WHERE n_in > 0 AND n_out > 0"
         n_scored = connection.sql(scored).fetchall()[0][0]
@@ -356,6 +356,6 @@ def _models_table(snapshot: Snapshot) -> pa.Table:
     }  # fmt: skip
     rows = [
         {name: segment if name == "segment" else getattr(model, name) for name in columns}
-        for segment, model in snapshot.models
+        for segment, model in snapshot.models_by_commit
     ]
     return pa.Table.from_pylist(rows, schema=pa.schema(columns))

@@ -147,7 +147,7 @@ def require_k(k: int) -> int:
 def _require_models(relations: Relations) -> None:
     if relations.snapshot.n_models == 0:
         raise NotEnoughModels(
-            f"{relations.snapshot.store.url} has no models yet",
+            f"{relations.snapshot.url} has no models yet",
             hint="train some with `memdb train --add 100`",
         )
 
@@ -155,7 +155,7 @@ def _require_models(relations: Relations) -> None:
 def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
     """Return one row about the store."""
     snapshot = relations.snapshot
-    manifest = snapshot.store.manifest
+    manifest = snapshot.manifest
     examples = relations.examples[layout.TRAIN]
     counted = relations.ask(schema("info.sql")).to_pylist()[0]
     row = {
@@ -174,6 +174,12 @@ def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
         "outcomes": ",".join(outcome.name for outcome in manifest.outcomes),
         "created_at": manifest.created_at,
         "n_repeats": snapshot.n_repeats,
+        "n_retracted": snapshot.n_retracted,
+        "n_set_aside": len(snapshot.set_aside),
+        "n_blocks": len(snapshot.blocks),
+        "n_loose_segments": len(snapshot.loose),
+        "newest_snapshot": snapshot.record.number if snapshot.record else None,
+        "put_if_absent": manifest.put_if_absent,
         **counted,
         "mean_half_width": mean_half_width(relations, choice),
     }

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from memdb.render.tables import number
 
@@ -77,3 +77,28 @@ class TrainingProgress:
                 f"{models}, {speed}, test accuracy {accuracy}, mean half-width of memorization {width}",
                 soft_wrap=True,
             )
+
+
+class Counting:
+    """Shows how many of how many are done; only in a terminal, and only once something is."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        columns = MofNCompleteColumn(), TextColumn(what), BarColumn(bar_width=None), TimeRemainingColumn()
+        self._progress = Progress(*columns, console=console, expand=True, transient=True)
+        self._task = self._progress.add_task("", total=None, visible=False)
+        self._shown = console.is_terminal
+
+    def __enter__(self) -> Self:
+        if self._shown:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shown:
+            self._progress.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show a count."""
+        self._progress.update(self._task, completed=done, total=total, visible=True)

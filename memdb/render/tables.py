@@ -14,6 +14,7 @@ from memdb.render.answer import Answer
 
 NAME_WIDTH = 16
 MAX_ROWS_OF_SQL = 1000
+MAX_FINDINGS = 50
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -82,6 +83,33 @@ def facts(pairs: Mapping[str, object], title: str | None = None) -> Table:
     for name, value in pairs.items():
         table.add_row(Text(name), Text(clean(value)))
     return table
+
+
+def findings(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return lines of text under headings, at most as many as a person reads."""
+    table = _list_table()
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows[:MAX_FINDINGS]:
+        table.add_row(*(Text(cell) for cell in row))
+    if len(rows) > MAX_FINDINGS:
+        table.caption = f"{len(rows) - MAX_FINDINGS:,} more"
+    return table
+
+
+def count(n: int, noun: str) -> str:
+    """Return a number of things, in the singular where there is one."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def size(n_bytes: int) -> str:
+    """Return a number of bytes as people say it."""
+    value, unit = float(n_bytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.3g} {unit}"
 
 
 def _cell(value: object) -> str:

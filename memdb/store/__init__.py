@@ -1,7 +1,19 @@
 """Stores: the only part of memdb that knows zarr and fsspec."""
 
+from memdb.store.cache import Cache, default_folder
 from memdb.store.examples import Examples, ExampleTable
-from memdb.store.storage import open_storage
-from memdb.store.store import Snapshot, Store, require_free
+from memdb.store.places import driver_options, open_storage
+from memdb.store.snapshot import Snapshot
+from memdb.store.store import Store, require_free
 
-__all__ = ["ExampleTable", "Examples", "Snapshot", "Store", "open_storage", "require_free"]
+__all__ = [
+    "Cache",
+    "ExampleTable",
+    "Examples",
+    "Snapshot",
+    "Store",
+    "default_folder",
+    "driver_options",
+    "open_storage",
+    "require_free",
+]

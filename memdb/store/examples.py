@@ -12,9 +12,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput
-from memdb.manifest import SetInfo
-from memdb.store.arrays import ArrayData
+from memdb import layout
+from memdb.errors import Damaged, InvalidInput
+from memdb.manifest import Manifest, SetInfo
+from memdb.store.encoding import ArrayData
+from memdb.store.reading import GroupReader
+from memdb.store.storage import Storage
 
 KEY, OFFSET, LABEL, CONTENT = "key", "key_offset", "label", "content_sha256"
 
@@ -114,3 +117,36 @@ class ExampleTable:
             f"{name}/{OFFSET}": ArrayData(examples.key_offsets),
             f"{name}/{CONTENT}": ArrayData(self.content_sha256),
         }
+
+
+def read_examples(storage: Storage, manifest: Manifest, name: str) -> Examples:
+    """Read the names and labels of a set's examples.
+
+    Raises:
+        Damaged: an array is missing, altered or does not hold names and labels.
+    """
+    n_examples = manifest.set_named(name).n_examples
+    reader = GroupReader(storage, layout.DATASET, manifest.objects)
+    offsets = reader.read(f"{name}/{OFFSET}", (n_examples + 1,), "int64")
+    keys = reader.read(f"{name}/{KEY}", (int(offsets[-1]),), "uint8")
+    labels = reader.read(f"{name}/{LABEL}", (n_examples,), "int32")
+    names = reader.attributes(f"{name}/{LABEL}").get("class_names", [])
+    try:
+        return Examples(keys, offsets, labels, tuple(str(item) for item in names))
+    except InvalidInput as error:
+        raise Damaged(
+            f"{storage.url}/{layout.DATASET}/{name}: {error}", hint="restore it from a copy of the store"
+        ) from error
+
+
+def read_example_table(storage: Storage, manifest: Manifest, name: str) -> ExampleTable:
+    """Read a set's examples with their content hashes: all that its fingerprint is made of.
+
+    Raises:
+        Damaged: an array is missing, altered or does not hold what it should.
+    """
+    reader = GroupReader(storage, layout.DATASET, manifest.objects)
+    shape = (manifest.set_named(name).n_examples, 16)
+    return ExampleTable(
+        read_examples(storage, manifest, name), reader.read(f"{name}/{CONTENT}", shape, "uint8")
+    )

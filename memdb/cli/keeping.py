@@ -1,0 +1,179 @@
+"""Commands that keep a store: compact, gc, verify, retract, cache."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memdb.cli.app import app, say
+from memdb.cli.place import CacheDirOption, CacheSizeOption, Place, at_place
+from memdb.render.progress import Counting
+from memdb.render.tables import clean, console, count, facts, findings, size
+
+AloneOption = Annotated[
+    bool, typer.Option("--alone", help="I know that nobody else does this, or uses this store, now.")
+]
+
+
+@app.command()
+@at_place()
+def compact(place: Place, alone: AloneOption = False) -> None:
+    """Gather segments into blocks of up to 1,024 models, and number the result.
+
+    Answers stay the same, bit for bit; training and queries may go on meanwhile. `memdb train` does it
+    by itself past some dozens of segments. What the blocks took in is removed later, by `memdb gc`.
+    """
+    db = place.open()
+    with Counting(console(stderr=True), "models") as counting:
+        done = db.compact(alone=alone, observe=counting)
+    if done is None:
+        say(f"Nothing to compact: all {db.n_models:,} models of {db.url} are in blocks already.")
+        return
+    say(
+        f"Snapshot {done.record.number} of {db.url}: {count(done.record.n_models, 'model')} in "
+        f"{count(len(done.record.blocks), 'block')}. Took in {count(done.n_segments, 'segment')}, wrote "
+        f"{size(done.n_bytes)}.",
+        f"Next: {place.command('gc --dry-run')}",
+    )
+
+
+@app.command()
+@at_place()
+def gc(
+    place: Place,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would go, and remove nothing.")
+    ] = False,
+    grace: Annotated[
+        float,
+        typer.Option("--grace", metavar="HOURS", help="Keep what is younger; below 24 only with --alone."),
+    ] = 24.0,
+    alone: AloneOption = False,
+) -> None:
+    """Remove what no reader and no writer can need any more.
+
+    That is: what killed writers left behind, segments that blocks took in, and blocks that fuller ones
+    replaced, each after a grace period by the storage's own clock. Models are never removed: blocks are
+    read and checked before the segments in them go.
+
+    \b
+    memdb gc --dry-run
+    memdb gc
+    """  # noqa: D301 - \b keeps the lines apart in --help
+    db = place.open()
+    with Counting(console(stderr=True), "removed") as counting:
+        found = db.gc(grace=timedelta(hours=grace), alone=alone, dry_run=dry_run, observe=counting)
+    if not found:
+        say(f"Nothing to remove from {db.url} that is older than {grace:g} hours.")
+        return
+    rows = [(item.path, item.reason, size(item.size)) for item in found]
+    console().print(findings(("what", "why", "size"), rows))
+    total = size(sum(item.size for item in found))
+    say(
+        f"{total} in {count(len(found), 'place')} would go: {place.command('gc')}"
+        if dry_run
+        else f"Removed {total} in {count(len(found), 'place')} from {db.url}."
+    )
+
+
+@app.command()
+@at_place()
+def verify(
+    place: Place,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Set damaged parts aside, so that the rest can be used."),
+    ] = False,
+) -> None:
+    """Compare every object and every number of a store with what was written.
+
+    Sizes and hashes of all objects, names and labels against the data set's fingerprint, accuracies and
+    subset sizes against the bits. Exit code 1 where something is damaged. --repair deletes nothing.
+    """
+    db = place.open()
+    with Counting(console(stderr=True), "parts") as counting:
+        report, repaired = db.verify(repair=repair, observe=counting)
+    seen = f"{count(report.n_objects, 'object')}, {size(report.n_bytes)}, {count(report.n_models, 'model')}"
+    if not report.damages:
+        say(f"{db.url} is intact: {seen}.")
+        return
+    rows = [
+        (
+            damage.kind,
+            clean(damage.place.removeprefix(f"{db.url}/")),
+            clean(damage.problem),
+            _models(damage.models),
+        )
+        for damage in report.damages
+    ]
+    console().print(findings(("kind", "where", "problem", "models"), rows))
+    hit = count(len({model for damage in report.damages for model in damage.models}), "model")
+    say(f"{db.url} is damaged in {count(len(rows), 'place')}, where {hit} stand. Intact: {seen}.")
+    if repaired is None:
+        say(f"Restore these objects from a copy, or set them aside: {place.command('verify --repair')}")
+        sys.exit(1)
+    say(f"Set aside: {', '.join(repaired.set_aside) or 'nothing'}. {db.n_models:,} models are in use now.")
+    if repaired.left:
+        say(f"Only a copy can mend {len(repaired.left)} of them: {repaired.left[0].place}")
+        sys.exit(1)
+
+
+@app.command()
+@at_place()
+def retract(
+    place: Place,
+    model_ids: Annotated[
+        list[str], typer.Argument(metavar="MODEL_ID...", help="Ids of models, or the beginnings of them.")
+    ],
+    because: Annotated[
+        str, typer.Option("--because", metavar="TEXT", help="Why; it is kept with the store.")
+    ],
+) -> None:
+    """Withdraw models, for ever: they stay in the store and count nowhere.
+
+    Withdraw models for what was wrong with their training (the wrong data, a broken machine), never for
+    what they predict: choosing models by their outcome biases every score and voids its interval.
+
+    \b
+    memdb sql "SELECT model_id FROM models WHERE host = 'node7'"
+    memdb retract 3f2a9c81 --because "node7 had a faulty GPU"
+    """  # noqa: D301
+    db = place.open()
+    done = db.retract(model_ids, because)
+    say(
+        f"Withdrew {count(len(done.models), 'model')} from {db.url}, which has {db.n_models:,} that count.",
+        "If they were chosen by how they did, scores are biased now and their intervals mean nothing.",
+    )
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all that is kept.")] = False,
+    cache_dir: CacheDirOption = None,
+    cache_size: CacheSizeOption = "10GB",
+) -> None:
+    """Show, or clear, what is kept on this disk of remote stores."""
+    kept = Place(cache_dir=cache_dir, cache_size=cache_size).cache()
+    if kept is None:
+        say("There is no cache: --cache-dir none.")
+        return
+    gone = kept.shrink(0 if clear else kept.limit)
+    usage = kept.usage()
+    shown = {
+        "folder": Path(usage.folder),
+        "objects": f"{usage.n_objects:,}",
+        "size": f"{size(usage.size)} of at most {size(usage.limit)}",
+    }
+    console().print(facts(shown))
+    if gone:
+        say(f"Removed {size(gone)}.")
+
+
+def _models(models: tuple[str, ...]) -> str:
+    if not models:
+        return "unknown"
+    return models[0][:8] if len(models) == 1 else f"{models[0][:8]} and {len(models) - 1:,} more"

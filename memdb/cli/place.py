@@ -1,0 +1,197 @@
+"""Where the store is and how to get at it: options that every command with a store has, declared once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from memdb.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from memdb.database import Database
+    from memdb.store import Cache
+
+DEFAULT_STORE = "memdb.zarr"
+NO_CACHE = "none"
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+StoreOption = Annotated[
+    Optional[str],  # noqa: UP045 - Typer reads it at run time, on Python 3.11 too
+    typer.Option(
+        "--store",
+        "-s",
+        envvar="MEMDB_STORE",
+        metavar="URL",
+        help=f"The store: a path, s3://, gs://, az://, https://, hf:// ... [default: ./{DEFAULT_STORE}]",
+        show_default=False,
+    ),
+]
+EndpointOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--endpoint-url",
+        metavar="URL",
+        help="Another server for s3://, gs:// or az://. Credentials: the environment of their own tools.",
+    ),
+]
+AnonymousOption = Annotated[
+    bool, typer.Option("--anonymous", help="Read a public store without credentials.")
+]
+DriverOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--storage-option",
+        metavar="NAME=VALUE",
+        help="For the storage's fsspec driver, such as profile=lab; repeat for more.",
+    ),
+]
+CacheDirOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--cache-dir",
+        envvar="MEMDB_CACHE_DIR",
+        metavar="DIR",
+        help=f"Keeps objects of remote stores; {NO_CACHE}: nothing is. [default: ~/.cache/memdb/objects]",
+        show_default=False,
+    ),
+]
+CacheSizeOption = Annotated[
+    str,
+    typer.Option("--cache-size", envvar="MEMDB_CACHE_SIZE", metavar="SIZE", help="Its limit, such as 500MB."),
+]
+AsOfOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--as-of",
+        metavar="N",
+        help="Answer from the models of snapshot N, whatever was added or withdrawn since.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """The options that say where a store is and how to get at it."""
+
+    store: str | None = None
+    endpoint_url: str | None = None
+    anonymous: bool = False
+    storage_option: list[str] | None = None
+    cache_dir: str | None = None
+    cache_size: str = "10GB"
+    as_of: int | None = None
+
+    @property
+    def url(self) -> str:
+        """The store's URL."""
+        return self.store or DEFAULT_STORE
+
+    def storage_options(self) -> dict[str, Any]:
+        """Return what the storage's driver is to be told."""
+        if self.endpoint_url is None and not self.anonymous and not self.storage_option:
+            return {}
+        from memdb.store import driver_options
+
+        return {
+            **driver_options(self.url, endpoint_url=self.endpoint_url, anonymous=self.anonymous),
+            **_parsed(self.storage_option or []),
+        }
+
+    def cache(self) -> Cache | None:
+        """Return the cache for remote stores."""
+        from memdb.store import Cache, default_folder
+
+        limit = _bytes(self.cache_size)
+        if self.cache_dir == NO_CACHE:
+            return None
+        return Cache(Path(self.cache_dir).expanduser() if self.cache_dir else default_folder(), limit)
+
+    def open(self) -> Database:
+        """Open the store."""
+        from memdb import database
+
+        return database.open(
+            self.url, as_of=self.as_of, storage_options=self.storage_options(), cache=self.cache()
+        )
+
+    def command(self, verb: str) -> str:
+        """Return a command line that does something to the same store."""
+        given = {
+            "--store": None if self.url == DEFAULT_STORE else self.url,
+            "--endpoint-url": self.endpoint_url,
+        }
+        options = [f"{name} {shlex.quote(value)}" for name, value in given.items() if value is not None]
+        options += ["--anonymous"] * self.anonymous
+        options += [f"--storage-option {shlex.quote(item)}" for item in self.storage_option or []]
+        return " ".join(["memdb", verb, *options])
+
+
+MAKING = {
+    "store": (StoreOption, None),
+    "endpoint_url": (EndpointOption, None),
+    "anonymous": (AnonymousOption, False),
+    "storage_option": (DriverOption, None),
+    "cache_dir": (CacheDirOption, None),
+    "cache_size": (CacheSizeOption, "10GB"),
+}
+ASKING = {**MAKING, "as_of": (AsOfOption, None)}
+
+
+def at_place(
+    options: dict[str, tuple[Any, Any]] = MAKING,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of a place, which it takes as one parameter ``place``."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for name, parameter in signature.parameters.items() if name != "place"]
+        shared = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for name, (annotation, default) in options.items()
+        ]
+        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+
+        @functools.wraps(command)
+        def with_place(**given: Any) -> None:
+            place = Place(**{name: given.pop(name) for name in options})
+            command(place=place, **given)
+
+        parameters = [*own, *shared]
+        with_place.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        with_place.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return with_place
+
+    return decorate
+
+
+def _parsed(options: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or not name.isidentifier():
+            raise InvalidInput(
+                f"--storage-option {option!r} is not NAME=VALUE", hint="write e.g. profile=lab"
+            )
+        words: dict[str, Any] = {"true": True, "false": False}
+        found[name] = words.get(value.lower(), int(value) if value.isdecimal() else value)
+    return found
+
+
+def _bytes(text: str) -> int:
+    number, unit = text.strip().upper().rstrip("B"), 1
+    if number[-1:] in {"K", "M", "G", "T"}:
+        number, unit = number[:-1], UNITS[f"{number[-1]}B"]
+    try:
+        size = int(float(number) * unit)
+    except ValueError as error:
+        raise InvalidInput(f"--cache-size {text!r} is no size", hint="use e.g. 500MB or 10GB") from error
+    if size < 0:
+        raise InvalidInput(f"--cache-size {text!r} is below 0", hint="use e.g. 500MB or 10GB")
+    return size

@@ -1,0 +1,91 @@
+"""Creating a store."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from memdb import datasets, recipes, subsets
+from memdb.database import IN_MEMORY, Database
+from memdb.errors import InvalidInput
+from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, Manifest
+from memdb.store import Store, open_storage, require_free
+
+KEPT = {"correct": CORRECT, "logit_confidence": LOGIT_CONFIDENCE}
+
+
+def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
+    url: str = "memdb.zarr",
+    dataset: str | datasets.Dataset = "digits",
+    recipe: str | Any = "mlp",
+    *,
+    data_root: str | None = None,
+    download: bool = False,
+    recipe_options: Mapping[str, Any] | None = None,
+    recipe_version: str | None = None,
+    subset_fraction: float = 0.7,
+    outcomes: Sequence[str] = ("correct", "logit_confidence"),
+    seed: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Database:
+    """Create a store of a data set and a recipe, without models.
+
+    Args:
+        url: a path, or a URL that fsspec can write to.
+        dataset: a built-in name, ``package.module:attribute``, or a `Dataset` of your own.
+        recipe: a built-in name, ``package.module:attribute``, or anything that fits `Recipe`.
+        data_root: the folder that holds the data, where the data set needs one. It is not stored.
+        download: let torchvision fetch what is missing.
+        recipe_options: by name; what is left out gets its default.
+        recipe_version: for a recipe that has none of its own.
+        subset_fraction: share of the training set in a subset.
+        outcomes: what to keep of predictions; ``correct`` always.
+        seed: of all subset masks; random where not given.
+        storage_options: for the fsspec driver.
+
+    Raises:
+        AlreadyExists: something is at this URL.
+        InvalidInput: unknown names, options or values.
+        NotFound: the data is not in ``data_root``.
+    """
+    kept = {name: KEPT[name] for name in _require_outcomes(outcomes)}
+    if not 0 <= (seed := secrets.randbits(63) if seed is None else seed) < 2**64:
+        raise InvalidInput(f"the seed {seed} is out of range", hint="use one from 0 to 2**64 - 1")
+    if not 0 < subset_fraction < 1:
+        subsets.subset_size(2, subset_fraction)
+    name = dataset if isinstance(dataset, str) else IN_MEMORY
+    bound = (
+        recipes.resolve(recipe, recipe_options or {}, recipe_version, name)
+        if isinstance(recipe, str)
+        else recipes.bind(recipe, options=recipe_options, version=recipe_version)
+    )
+    storage = open_storage(url, storage_options)
+    require_free(storage)  # before waiting for the data
+    data = datasets.load(dataset, data_root, download=download) if isinstance(dataset, str) else dataset
+    subsets.subset_size(len(data.train), subset_fraction)
+    tables = data.tables
+    manifest = Manifest(
+        store_id=secrets.token_hex(16),
+        seed=seed,
+        dataset=name,
+        sets=tuple(table.info(name) for name, table in tables.items()),
+        outcomes=tuple(kept.values()),
+        recipe=bound.info,
+        subset_scheme="exact",
+        subset_fraction=float(subset_fraction),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        memdb_version=version("memdb"),
+    )
+    return Database(Store.create(storage, manifest, tables), data, bound)
+
+
+def _require_outcomes(names: Sequence[str]) -> list[str]:
+    unknown = [name for name in names if name not in KEPT]
+    if unknown or "correct" not in names or len(set(names)) != len(names):
+        raise InvalidInput(
+            f"cannot keep the outcomes {', '.join(names)}", hint=f"name correct, and any of {', '.join(KEPT)}"
+        )
+    return list(names)

@@ -1,0 +1,111 @@
+"""Immutable objects of remote stores, kept on a local disk by what they are rather than where they were.
+
+Any number of processes may use one folder: files appear whole, are checked when they are read, and one
+that is gone or damaged is only fetched again. Nothing that fails here fails a query.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEFAULT_LIMIT = 10 * 2**30
+DIGEST = 32  # bytes of the sha256 that stands before the content
+SUFFIX = ".obj"
+
+
+def default_folder() -> Path:
+    """Return the folder that is used where none is named."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / "memdb" / "objects"
+    return home / ".cache" / "memdb" / "objects"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a cache holds. Sizes are bytes."""
+
+    folder: Path
+    n_objects: int
+    size: int
+    limit: int
+
+
+@dataclass
+class Cache:
+    """A folder of objects, of at most ``limit`` bytes; those not read for longest go first."""
+
+    folder: Path
+    limit: int = DEFAULT_LIMIT
+    _unchecked: int = field(default=0, repr=False)  # bytes written since the folder was last measured
+
+    def find(self, key: str) -> bytes | None:
+        """Return what was kept under a key; None where it is not there, or not intact."""
+        path = self._path(key)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(data[DIGEST:]).digest() != data[:DIGEST]:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return data[DIGEST:]
+
+    def keep(self, key: str, data: bytes) -> None:
+        """Keep an object, if it fits and the disk lets us."""
+        if len(data) > self.limit // 2:
+            return
+        path = self._path(key)
+        temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(hashlib.sha256(data).digest() + data)
+            temporary.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            return
+        self._unchecked += len(data) + DIGEST
+        if self._unchecked > self.limit // 20:
+            self._unchecked = 0
+            self.shrink(self.limit)
+
+    def usage(self) -> Usage:
+        """Measure the folder."""
+        files = self._files()
+        return Usage(self.folder, len(files), sum(size for _, size, _ in files), self.limit)
+
+    def shrink(self, limit: int) -> int:
+        """Remove what was not read for longest until at most so many bytes are left; return how many went."""
+        files = sorted(self._files())
+        total = sum(size for _, size, _ in files)
+        before = total
+        for _, size, path in files:
+            if total <= limit:
+                break
+            with contextlib.suppress(OSError):  # another process was quicker, or it is being read
+                path.unlink()
+                total -= size
+        return before - total
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        found = []
+        for path in self.folder.glob(f"*/*{SUFFIX}"):
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                found.append((status.st_mtime, status.st_size, path))
+        return found
+
+    def _path(self, key: str) -> Path:
+        name = hashlib.sha256(key.encode()).hexdigest()
+        return self.folder / name[:2] / f"{name}{SUFFIX}"

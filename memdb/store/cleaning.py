@@ -1,0 +1,179 @@
+"""Cleaning up: what no reader and no writer can need any more is removed, after a grace period.
+
+That is: what a killed or stalled writer left, segments that a block took in, blocks that a fuller one
+replaced. Times are the storage's own; clocks of writers and readers play no part.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from memdb import layout
+from memdb.commits import SnapshotRecord
+from memdb.errors import Damaged, InvalidInput, NotFound
+from memdb.manifest import Manifest
+from memdb.store.ledger import read_block, read_record, snapshot_numbers
+from memdb.store.reading import check_group
+from memdb.store.storage import Found, Storage, concurrently
+from memdb.store.timing import GRACE, storage_time
+
+LEFTOVER, TAKEN_IN, REPLACED, UNNAMED = "never committed", "in a block", "replaced", "named by no snapshot"
+TEMPORARY = ".tmp"
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """Objects that may go together: of one segment or block, or one temporary file. Sizes are bytes."""
+
+    path: str
+    reason: str
+    objects: tuple[str, ...]
+    size: int
+
+
+def garbage(
+    storage: Storage, manifest: Manifest, grace: timedelta = GRACE, *, alone: bool = False
+) -> list[Garbage]:
+    """Return what may be removed now, oldest first.
+
+    Raises:
+        InvalidInput: a grace period that is shorter than a writer may take, unless nobody else is there.
+        Damaged: a block lacks an object: what it took in must stay.
+    """
+    if grace < GRACE and not alone:
+        raise InvalidInput(
+            f"a grace period of {grace} is shorter than the {GRACE} that writers and readers may take",
+            hint="leave --grace out, or make sure that nobody else uses this store and say so with --alone",
+        )
+    found = storage.find("")
+    history = _history(storage, manifest, found)
+    newest = history[-1][0] if history else None
+    if newest:
+        _require_blocks(storage, manifest, newest, found)
+    limit = storage_time(storage) - grace
+    groups: dict[tuple[str, str], list[Found]] = defaultdict(list)
+    for item in found:
+        folder, _, rest = item.path.partition("/")
+        identifier = rest.partition("/")[0]
+        if folder in {layout.SEGMENTS, layout.BLOCKS} and layout.is_segment_id(identifier):
+            groups[folder, identifier].append(item)
+    doomed = []
+    for (folder, identifier), objects in sorted(groups.items()):
+        reason = _reason(history, folder, identifier, objects, limit)
+        if reason:
+            doomed.append(_gathered(f"{folder}/{identifier}", reason, objects))
+    gone = {name for item in doomed for name in item.objects}
+    for item in found:
+        temporary = item.path.rsplit("/", 1)[-1].startswith(".") and item.path.endswith(TEMPORARY)
+        probe = item.path.startswith(f"{layout.PROBES}/")
+        if (temporary or probe) and item.path not in gone and item.modified <= limit:
+            doomed.append(_gathered(item.path, LEFTOVER, [item]))
+    return doomed
+
+
+def remove(storage: Storage, manifest: Manifest, doomed: Sequence[Garbage]) -> Iterator[Garbage]:
+    """Remove garbage piece by piece and yield what went.
+
+    Before the only other copy of models goes, the blocks that have them are read and checked.
+
+    Raises:
+        Damaged: a block is not intact: what it took in stays.
+    """
+    _require_intact(storage, manifest, {item.path for item in doomed if item.reason in {TAKEN_IN, REPLACED}})
+    for item in doomed:
+        document = f"{item.path}/{layout.GROUP_METADATA}"
+        if item.reason == LEFTOVER and item.path not in item.objects and _exists(storage, document):
+            continue  # its writer was only slow, and has committed it
+        if document in item.objects:
+            storage.remove([document])  # first: half a segment must not look like one
+        storage.remove([name for name in item.objects if name != document])
+        yield item
+
+
+def _require_intact(storage: Storage, manifest: Manifest, going: set[str]) -> None:
+    if not going:
+        return
+    history = _history(storage, manifest, storage.find(layout.SNAPSHOTS))
+    every = {info.block_id: info for record, _ in history for info in record.blocks}
+    leaving = {path.rsplit("/", 1)[-1] for path in going}
+    for identifier in leaving & set(every):
+        leaving |= {source for source, _ in read_block(storage, manifest, every[identifier]).sources}
+    for info in history[-1][0].blocks:
+        block = read_block(storage, manifest, info)
+        if leaving.isdisjoint(source for source, _ in block.sources):
+            continue
+        check_group(storage, block)
+
+
+def _history(
+    storage: Storage, manifest: Manifest, found: Sequence[Found]
+) -> list[tuple[SnapshotRecord, datetime]]:
+    """Return every snapshot's record with the time it was created, in order."""
+    times = {item.path: item.modified for item in found}
+    names = [path.rsplit("/", 1)[-1] for path in times if path.startswith(f"{layout.SNAPSHOTS}/")]
+    numbers = snapshot_numbers(names)
+    records = concurrently(lambda number: read_record(storage, manifest, number), numbers)
+    return [(record, times[layout.snapshot(record.number)]) for record in records]
+
+
+def _require_blocks(
+    storage: Storage, manifest: Manifest, newest: SnapshotRecord, found: Sequence[Found]
+) -> None:
+    """Refuse to clean a store whose blocks lack something: what they took in may be needed."""
+    sizes = {item.path: item.size for item in found}
+    for block in concurrently(lambda info: read_block(storage, manifest, info), newest.blocks):
+        for name, info in block.objects.items():
+            if sizes.get(f"{block.group}/{name}") != info.size:
+                raise Damaged(
+                    f"{storage.url}/{block.group}/{name} is missing or cut: nothing was removed",
+                    hint="run `memdb verify --repair`",
+                )
+
+
+def _reason(
+    history: Sequence[tuple[SnapshotRecord, datetime]],
+    folder: str,
+    identifier: str,
+    objects: Sequence[Found],
+    limit: datetime,
+) -> str | None:
+    """Return why a segment or block may go, None where it must stay."""
+    if folder == layout.SEGMENTS:
+        aside = any(identifier in record.set_aside for record, _ in history)
+        since = next((when for record, when in history if identifier in record.segments), None)
+        taken_in = bool(history) and identifier in history[-1][0].segments
+        if taken_in and since is not None and not aside:
+            return TAKEN_IN if since <= limit else None
+        committed = any(item.path == f"{folder}/{identifier}/{layout.GROUP_METADATA}" for item in objects)
+        if committed:
+            return None
+        return LEFTOVER if _newest(objects) <= limit else None
+    naming = [
+        position
+        for position, (record, _) in enumerate(history)
+        if any(block.block_id == identifier for block in record.blocks)
+    ]
+    if not naming:
+        return UNNAMED if _newest(objects) <= limit else None
+    if naming[-1] == len(history) - 1:
+        return None
+    return REPLACED if history[naming[-1] + 1][1] <= limit else None
+
+
+def _newest(objects: Sequence[Found]) -> datetime:
+    return max(item.modified for item in objects)
+
+
+def _gathered(path: str, reason: str, objects: Sequence[Found]) -> Garbage:
+    return Garbage(path, reason, tuple(item.path for item in objects), sum(item.size for item in objects))
+
+
+def _exists(storage: Storage, path: str) -> bool:
+    try:
+        storage.read(path)
+    except NotFound:
+        return False
+    return True

@@ -1,0 +1,270 @@
+"""Compaction: small segments become blocks laid out for queries, and a numbered snapshot says so.
+
+Nothing is changed and nothing removed: until the snapshot is created, which only one compactor can, the
+blocks do not exist for readers; afterwards the segments that they took in are passed over.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb import bits, layout
+from memdb.commits import BlockInfo, Segment, SnapshotRecord
+from memdb.documents import Json, group_metadata, plain_document
+from memdb.errors import AlreadyExists, InvalidInput, StorageFailed
+from memdb.manifest import Manifest, ObjectInfo, Outcome
+from memdb.store.encoding import BandEncoder, array_metadata, describe
+from memdb.store.snapshot import Snapshot, read_bits, read_part, take_snapshot
+from memdb.store.storage import Storage, concurrently, create_once
+from memdb.store.store import commit_group, keeps_put_if_absent
+from memdb.store.timing import Stopwatch
+
+BLOCK_MODELS = 1024
+BAND_BYTES = 128 << 20  # of one array in memory at once
+ATTEMPTS = 5  # races lost to other compactors before giving up
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What a compaction did. Sizes are bytes."""
+
+    record: SnapshotRecord
+    n_segments: int  # taken in
+    n_models: int  # in the blocks written
+    n_bytes: int  # written
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """Some models of a part, in order: what one source gives to a block."""
+
+    part: Segment
+    keep: tuple[bool, ...]
+
+    @property
+    def n_models(self) -> int:
+        return sum(self.keep)
+
+
+def compact(
+    storage: Storage,
+    manifest: Manifest,
+    *,
+    thorough: bool = True,
+    alone: bool = False,
+    observe: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Compaction | None:
+    """Gather segments into blocks of up to 1,024 models and create the next snapshot; None if all is done.
+
+    Full blocks are never rewritten. ``thorough`` gathers all that is not full; without it blocks that hold
+    more models than came since stay as they are, so that a growing store is rewritten a few times only.
+    ``observe`` hears how many models of how many are in blocks.
+
+    Raises:
+        InvalidInput: the storage cannot keep two compactors apart, and ``alone`` does not say there is one.
+        Damaged: an object of a segment is missing or altered; nothing was changed.
+        StorageFailed: the storage refused, or others were faster again and again; nothing was changed.
+    """
+    if not alone and not keeps_put_if_absent(storage):
+        raise InvalidInput(
+            f"{storage.url} overwrites objects that it was told only to create, so that two compactions at "
+            "once could hide models",
+            hint="make sure that nobody else compacts this store, and say so with --alone",
+        )
+    for _ in range(ATTEMPTS):
+        snapshot = take_snapshot(storage, manifest)
+        watch = Stopwatch()
+        kept, shares = _plan(snapshot, thorough=thorough)
+        if not snapshot.loose and not shares and not _is_news(snapshot):
+            return None
+        cuts = list(_cut(shares))
+        total = sum(share.n_models for cut in cuts for share in cut)
+        blocks, n_bytes, done = [], 0, 0
+        for cut in cuts:
+            observe(done, total)
+            block, info, size = _write_block(storage, manifest, cut, watch)
+            blocks.append((block, info))
+            n_bytes += size
+            done += len(block.models)
+        observe(done, total)
+        record = _record_of(snapshot, kept, blocks)
+        if watch.stalled():
+            continue  # the blocks may be cleaned up as leftovers any moment
+        try:
+            create_once(storage, layout.snapshot(record.number), plain_document(record.to_document()))
+        except AlreadyExists:
+            continue  # another compactor was faster: begin from its snapshot
+        return Compaction(record, len(snapshot.loose), total, n_bytes)
+    raise StorageFailed(
+        f"{storage.url}: others compacted it {ATTEMPTS} times in the meantime", hint="run it again later"
+    )
+
+
+def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[_Share]]:
+    """Return how many blocks stay as they are, and what goes into new ones."""
+    blocks = snapshot.blocks
+    n_new = sum(sum(flags) for flags in snapshot.first[len(blocks) :])
+    kept = len(blocks)
+    while kept and len(blocks[kept - 1].models) < BLOCK_MODELS:
+        n_last = len(blocks[kept - 1].models)
+        if not thorough and n_last > n_new:
+            break
+        n_new += n_last
+        kept -= 1
+    shares = [
+        _Share(part, flags)
+        for part, flags in zip(snapshot.parts[kept:], snapshot.first[kept:], strict=True)
+        if any(flags)
+    ]
+    if not snapshot.loose and len(list(_cut(shares))) == len(shares):
+        return len(blocks), []
+    return kept, shares
+
+
+def _is_news(snapshot: Snapshot) -> bool:
+    """Tell whether models or damaged segments were withdrawn since the snapshot's record was written."""
+    record = snapshot.record
+    said = (set(record.retracted), set(record.set_aside)) if record else (set(), set())
+    return said != (_retracted_in(snapshot), set(snapshot.set_aside))
+
+
+def _retracted_in(snapshot: Snapshot) -> set[str]:
+    return {model.model_id for part in snapshot.parts for model in part.models} & snapshot.retracted
+
+
+def _cut(shares: Sequence[_Share]) -> Iterator[list[_Share]]:
+    """Yield the shares of each block: up to 1,024 models which all have the same arrays."""
+    for _, alike in groupby(shares, key=lambda share: tuple(sorted(share.part.metadata))):
+        block: list[_Share] = []
+        room = BLOCK_MODELS
+        for share in alike:
+            flags = np.asarray(share.keep)
+            positions = np.flatnonzero(flags)
+            while len(positions):
+                taken, positions = positions[:room], positions[room:]
+                chosen = np.zeros_like(flags)
+                chosen[taken] = True
+                block.append(_Share(share.part, tuple(chosen.tolist())))
+                room -= len(taken)
+                if room == 0:
+                    yield block
+                    block, room = [], BLOCK_MODELS
+        if block:
+            yield block
+
+
+def _write_block(
+    storage: Storage, manifest: Manifest, shares: Sequence[_Share], watch: Stopwatch
+) -> tuple[Segment, ObjectInfo, int]:
+    """Write a block; return it, the size and sha256 of its document, and the bytes written."""
+    identifier = layout.segment_id(datetime.now(UTC), secrets.token_bytes(6))
+    origins = [
+        origin
+        for share in shares
+        for origin, keep in zip(share.part.origins, share.keep, strict=True)
+        if keep
+    ]
+    block = Segment(
+        segment_id=identifier,
+        store_id=manifest.store_id,
+        recipe_fingerprint=manifest.recipe.fingerprint,
+        models=tuple(
+            model
+            for share in shares
+            for model, keep in zip(share.part.models, share.keep, strict=True)
+            if keep
+        ),
+        memdb_version=version("memdb"),
+        objects={},
+        sources=tuple((origin, len(list(run))) for origin, run in groupby(origins)),
+    )
+    objects: dict[str, ObjectInfo] = {}
+    metadata: dict[str, Json] = {}
+    for path, outcome, n_examples in _arrays(manifest, shares[0].part):
+        for encoded in _encoded(storage, shares, path, outcome, n_examples):
+            storage.write_all({f"{block.group}/{name}": data for name, data in encoded.items()})
+            objects |= describe(encoded)
+            metadata |= array_metadata(encoded)
+    block = replace(block, objects=objects, metadata=metadata)
+    if not commit_group(storage, block, watch):
+        raise StorageFailed(
+            f"{storage.url}/{block.group} took too long to write",
+            hint="run `memdb compact` again; nothing is lost",
+        )
+    document = group_metadata(block.to_document())
+    info = describe({layout.GROUP_METADATA: document})[layout.GROUP_METADATA]
+    return block, info, sum(item.size for item in objects.values()) + info.size
+
+
+def _arrays(manifest: Manifest, part: Segment) -> Iterator[tuple[str, Outcome | None, int]]:
+    """Yield path, outcome (None for the mask) and number of examples of the arrays that a part has."""
+    yield layout.MASK, None, manifest.train.n_examples
+    for path, (outcome, n_examples) in manifest.arrays().items():
+        if path in part.metadata:
+            yield path, outcome, n_examples
+
+
+def _encoded(
+    storage: Storage, shares: Sequence[_Share], path: str, outcome: Outcome | None, n_examples: int
+) -> Iterator[dict[str, bytes]]:
+    """Yield the objects of one array of a block, reading its sources a band of rows at a time."""
+    n_models = sum(share.n_models for share in shares)
+    is_bits = outcome is None or outcome.kind == "bit"
+    dtype = "uint8" if outcome is None or is_bits else outcome.dtype
+    columns = bits.n_bytes(n_models) if is_bits else n_models
+    encoder = BandEncoder(path, (n_examples, columns), dtype, sharded=outcome is not None)
+    yield encoder.metadata
+    for rows in encoder.bands(BAND_BYTES):
+        if is_bits:
+
+            def read(share: _Share, rows: tuple[int, int] = rows) -> tuple[bits.Packed, int]:
+                return read_bits(storage, share.part, path, n_examples, share.keep, rows)
+
+            parts = concurrently(read, shares)
+            values = bits.concatenate(parts, rows[1] - rows[0])
+        else:
+            values = np.empty((rows[1] - rows[0], n_models), dtype=dtype)
+            starts = np.cumsum([0, *(share.n_models for share in shares)]).tolist()
+
+            def fill(
+                job: tuple[int, _Share], rows: tuple[int, int] = rows, values: NDArray[Any] = values
+            ) -> None:
+                start, share = job
+                shape = (n_examples, len(share.keep))
+                found = read_part(storage, share.part, path, shape, dtype, rows)
+                values[:, start : start + share.n_models] = found[:, list(share.keep)]
+
+            concurrently(fill, zip(starts, shares, strict=False))
+        yield from encoder.encode(rows[0], values)
+
+
+def _record_of(
+    snapshot: Snapshot, kept: int, written: Sequence[tuple[Segment, ObjectInfo]]
+) -> SnapshotRecord:
+    """Return the record of a compacted snapshot: the same models, in the same order."""
+    before = snapshot.record
+    stay = list(before.blocks[:kept]) if before else []
+    new = [BlockInfo(block.segment_id, len(block.models), info) for block, info in written]
+    return SnapshotRecord(
+        number=before.number + 1 if before else 1,
+        store_id=snapshot.manifest.store_id,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        memdb_version=version("memdb"),
+        n_models=snapshot.n_models,
+        models_sha256=snapshot.models_sha256,
+        n_repeats=(before.n_repeats if before else 0)
+        + sum(not is_first for flags in snapshot.first[kept:] for is_first in flags),
+        blocks=(*stay, *new),
+        segments=(*snapshot.lingering, *(part.segment_id for part in snapshot.loose)),
+        retracted=tuple(sorted(_retracted_in(snapshot))),
+        set_aside=tuple(sorted(snapshot.set_aside)),
+    )

@@ -1,0 +1,143 @@
+"""Zarr arrays as bytes: a segment's in memory at once, a block's band by band."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
+
+from memdb.documents import Json, canonical_json
+from memdb.layout import GROUP_METADATA
+from memdb.manifest import ObjectInfo
+
+CHUNK_BYTES = 4 << 20  # of segments: read whole or not at all
+MASK_CHUNK_BYTES = 2 << 20  # of blocks: read whole, several at once
+INNER_CHUNK_BYTES = 128 << 10  # what reading one row of a block costs
+SHARD_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayData:
+    """Values to store under a path, with their attributes; real numbers are compressed, bits are not."""
+
+    values: NDArray[Any]
+    attributes: Mapping[str, Any] | None = None
+
+
+def encode_group(arrays: Mapping[str, ArrayData]) -> dict[str, bytes]:
+    """Return every object of a Zarr v3 group that holds these arrays, but for the group's own metadata.
+
+    Groups between it and the arrays are included. Checksums are crc32c in every chunk: zstd and raw bytes
+    do not notice a flipped bit. Chunks of zeros are written like any other: an absent chunk reads as zeros.
+    """
+    memory = MemoryStore()
+    zarr.create_group(memory, zarr_format=3)
+    for path, data in arrays.items():
+        values = np.ascontiguousarray(data.values)
+        rows = _rows_of(CHUNK_BYTES, values.shape, values.dtype)
+        array = _create(memory, path, values.shape, values.dtype, rows, None, data.attributes)
+        array[...] = values
+    return _taken(memory)
+
+
+def array_metadata(objects: Mapping[str, bytes]) -> dict[str, Json]:
+    """Return the metadata of a group's arrays by path."""
+    found: dict[str, Json] = {}
+    for name, data in objects.items():
+        if name.endswith(f"/{GROUP_METADATA}"):
+            document = json.loads(data)
+            if document["node_type"] == "array":
+                found[name.removesuffix(f"/{GROUP_METADATA}")] = document
+    return found
+
+
+def describe(objects: Mapping[str, bytes]) -> dict[str, ObjectInfo]:
+    """Return the size and sha256 of every object."""
+    return {name: ObjectInfo(len(data), hashlib.sha256(data).hexdigest()) for name, data in objects.items()}
+
+
+class BandEncoder:
+    """Encodes an array of a block a few rows at a time, so that it need never be in memory whole.
+
+    An array that is read whole, the mask, has plain chunks; others are sharded, so that a few rows are a
+    few ranges.
+    """
+
+    def __init__(self, path: str, shape: tuple[int, int], dtype: str, *, sharded: bool) -> None:
+        self._memory = MemoryStore()
+        kind = np.dtype(dtype)
+        if sharded:
+            inner = _rows_of(INNER_CHUNK_BYTES, shape, kind)
+            self._rows = min(
+                _rows_of(SHARD_BYTES, shape, kind) // inner * inner or inner, -(-shape[0] // inner) * inner
+            )
+            self._array = _create(self._memory, path, shape, kind, inner, self._rows)
+        else:
+            self._rows = _rows_of(MASK_CHUNK_BYTES, shape, kind)
+            self._array = _create(self._memory, path, shape, kind, self._rows, None)
+        self.metadata = _taken(self._memory)
+
+    def bands(self, max_bytes: int) -> Iterator[tuple[int, int]]:
+        """Yield row ranges that hold whole objects and at most so many bytes, or one object."""
+        n_rows, n_columns = self._array.shape
+        row_bytes = n_columns * self._array.dtype.itemsize
+        step = max(1, max_bytes // max(1, row_bytes * self._rows)) * self._rows
+        for start in range(0, n_rows, step):
+            yield start, min(n_rows, start + step)
+
+    def encode(self, start: int, values: NDArray[Any]) -> Iterator[dict[str, bytes]]:
+        """Yield the objects of the rows from ``start`` on, which must hold whole ones."""
+        for offset in range(0, len(values), self._rows):
+            part = values[offset : offset + self._rows]
+            self._array[start + offset : start + offset + len(part)] = part
+            yield _taken(self._memory)
+
+
+def _rows_of(n_bytes: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+    return max(1, min(shape[0], n_bytes // max(1, row_bytes)))
+
+
+def _create(  # noqa: PLR0913, PLR0917 - all that Zarr asks
+    memory: MemoryStore,
+    path: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    chunk_rows: int,
+    shard_rows: int | None,
+    attributes: Mapping[str, Any] | None = None,
+) -> zarr.Array[Any]:
+    return zarr.create_array(
+        memory,
+        name=path,
+        shape=shape,
+        chunks=(chunk_rows, *shape[1:]),
+        shards=None if shard_rows is None else (shard_rows, *shape[1:]),
+        dtype=dtype,
+        compressors=[Crc32cCodec()] if dtype == np.uint8 else [ZstdCodec(level=3), Crc32cCodec()],
+        filters=None,
+        fill_value=0,
+        attributes=dict(attributes or {}),
+        chunk_key_encoding={"name": "default", "separator": "."},  # a folder less to fsync for each axis
+        zarr_format=3,
+        config={"write_empty_chunks": True},
+    )
+
+
+def _taken(memory: MemoryStore) -> dict[str, bytes]:
+    """Take the objects out of a store; metadata as canonical JSON, which its values give again."""
+    kept = memory._store_dict  # noqa: SLF001 - no public way to the bytes
+    objects = {name: buffer.to_bytes() for name, buffer in sorted(kept.items()) if name != GROUP_METADATA}
+    kept.clear()
+    return {
+        name: canonical_json(json.loads(data)) if name.endswith(GROUP_METADATA) else data
+        for name, data in objects.items()
+    }

@@ -1,0 +1,157 @@
+"""Reading the documents that say what a store holds: snapshots, blocks, segments, retractions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from memdb import layout
+from memdb.commits import BlockInfo, Retraction, Segment, SnapshotRecord
+from memdb.documents import parse_group_metadata, parse_plain_document
+from memdb.errors import Damaged, NotFound
+from memdb.manifest import Manifest, ObjectInfo
+from memdb.store.reading import read_object
+from memdb.store.storage import Storage, concurrently
+
+T = TypeVar("T")
+
+
+def snapshot_numbers(names: Iterable[str]) -> list[int]:
+    """Return the numbers of the snapshots among the names of files, sorted."""
+    return sorted(number for name in names if (number := layout.snapshot_number(name)) is not None)
+
+
+def newest_by_asking(storage: Storage) -> int | None:
+    """Find the newest of the snapshots, which are numbered without gaps, by whether they are there."""
+
+    def is_there(number: int) -> bool:
+        try:
+            storage.read(layout.snapshot(number))
+        except NotFound:
+            return False
+        return True
+
+    if not is_there(1):
+        return None
+    low, high = 1, 2
+    while is_there(high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_there(middle) else (low, middle)
+    return low
+
+
+def read_record(storage: Storage, manifest: Manifest, number: int) -> SnapshotRecord:
+    """Read a snapshot's document.
+
+    Raises:
+        NotFound: no snapshot has that number.
+        Damaged: it was altered, or belongs to another store.
+    """
+    path = layout.snapshot(number)
+    place = f"{storage.url}/{path}"
+    try:
+        data = storage.read(path)
+    except NotFound as error:
+        hint = "`memdb info` names the newest"
+        raise NotFound(f"{storage.url} has no snapshot {number}", hint=hint) from error
+    record = SnapshotRecord.from_document(parse_plain_document(data, place), place)
+    _require_ours(place, (record.number, record.store_id), (number, manifest.store_id))
+    return record
+
+
+def read_retractions(storage: Storage, manifest: Manifest, names: list[str]) -> list[Retraction]:
+    """Read what was withdrawn, for the file names in its folder."""
+    identifiers = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    wanted = [identifier for identifier in identifiers if layout.is_segment_id(identifier)]
+    return concurrently(lambda identifier: read_retraction(storage, manifest, identifier), wanted)
+
+
+def read_retraction(storage: Storage, manifest: Manifest, identifier: str) -> Retraction:
+    """Read one retraction.
+
+    Raises:
+        Damaged: it was altered, or belongs to another store.
+    """
+
+    def parse(data: bytes, place: str) -> Retraction:
+        found = Retraction.from_document(parse_plain_document(data, place), place)
+        _require_ours(place, (found.retraction_id, found.store_id), (identifier, manifest.store_id))
+        return found
+
+    return _document(storage, manifest, layout.retraction(identifier), parse)
+
+
+def read_segment(storage: Storage, manifest: Manifest, name: str) -> Segment | None:
+    """Read a segment's document; None where it is not committed: its last write is missing.
+
+    Raises:
+        Damaged: it was altered, or belongs to another store or recipe.
+    """
+    try:
+        return _document(
+            storage,
+            manifest,
+            f"{layout.segment(name)}/{layout.GROUP_METADATA}",
+            lambda data, place: _parsed(manifest, data, place, name),
+        )
+    except NotFound:
+        return None
+
+
+def read_block(storage: Storage, manifest: Manifest, info: BlockInfo) -> Segment:
+    """Read the document of a block that a snapshot names.
+
+    Raises:
+        Damaged: it is missing, was altered, or belongs to another store or recipe.
+    """
+    path = f"{layout.block(info.block_id)}/{layout.GROUP_METADATA}"
+    place = f"{storage.url}/{path}"
+    block = _parsed(manifest, read_object(storage, path, info.document), place, info.block_id)
+    _require_ours(place, (len(block.models), bool(block.sources)), (info.n_models, True))
+    return block
+
+
+def find_block(storage: Storage, manifest: Manifest, name: str) -> tuple[BlockInfo, Segment]:
+    """Read the document of a block that need not be named by any snapshot.
+
+    Raises:
+        NotFound: it was never finished.
+        Damaged: it was altered, or belongs to another store or recipe.
+    """
+    path = f"{layout.block(name)}/{layout.GROUP_METADATA}"
+    data = storage.read(path)
+    block = _parsed(manifest, data, f"{storage.url}/{path}", name)
+    info = ObjectInfo(len(data), hashlib.sha256(data).hexdigest())
+    return BlockInfo(name, len(block.models), info), block
+
+
+def _parsed(manifest: Manifest, data: bytes, place: str, name: str) -> Segment:
+    segment = Segment.from_document(parse_group_metadata(data, place), place)
+    found = (segment.segment_id, segment.store_id, segment.recipe_fingerprint)
+    _require_ours(place, found, (name, manifest.store_id, manifest.recipe.fingerprint))
+    return segment
+
+
+def _require_ours(place: str, found: tuple[object, ...], expected: tuple[object, ...]) -> None:
+    if found != expected:
+        raise Damaged(
+            f"{place} belongs to another store: it states {', '.join(map(str, found))}; expected "
+            f"{', '.join(map(str, expected))}",
+            hint="remove what was copied in by hand",
+        )
+
+
+def _document(storage: Storage, manifest: Manifest, path: str, parse: Callable[[bytes, str], T]) -> T:
+    """Read a document that checks itself and never changes, from the cache where it was read before."""
+    key, place = f"{manifest.store_id}/{path}", f"{storage.url}/{path}"
+    cached = storage.cache.find(key) if storage.cache else None
+    if cached is not None:
+        return parse(cached, place)
+    data = storage.read(path)
+    parsed = parse(data, place)
+    if storage.cache:
+        storage.cache.keep(key, data)
+    return parsed

@@ -1,0 +1,89 @@
+"""From a path or URL to the storage behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+
+from memdb.errors import InvalidInput
+from memdb.store.cache import Cache
+from memdb.store.local import LocalStorage
+from memdb.store.remote import RemoteStorage
+from memdb.store.storage import CONCURRENCY, Storage
+
+EXTRAS = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "az": "azure",
+    "abfs": "azure",
+    "abfss": "azure",
+}
+DRIVERS = {"hf": "huggingface_hub"}
+CONNECT_SECONDS = 15
+
+
+def open_storage(url: str, options: Mapping[str, Any] | None = None, cache: Cache | None = None) -> Storage:
+    """Return the storage behind a path or URL; nothing is read or written yet.
+
+    Raises:
+        InvalidInput: a protocol that fsspec does not know, or whose driver is not installed.
+    """
+    protocol = urlsplit(url).scheme if "://" in url else "file"
+    if protocol in {"file", "local"}:
+        return LocalStorage(Path(url.split("://", 1)[-1]).expanduser().absolute(), url)
+    given = {"use_listings_cache": False, **_retried_here(protocol, options or {})}
+    try:
+        filesystem, root = fsspec.core.url_to_fs(url, **given)
+    except ImportError as error:
+        package = f"memdb[{EXTRAS[protocol]}]" if protocol in EXTRAS else DRIVERS.get(protocol, str(error))
+        raise InvalidInput(
+            f"the driver for {protocol}:// of {url} is not installed", hint=f"run: pip install '{package}'"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(
+            f"{url} cannot be opened: {error}", hint="use a path, s3://, gs://, az://, memory:// or https://"
+        ) from error
+    if EXTRAS.get(protocol) == "s3":
+        filesystem.retries = 1
+    near = protocol == "memory"
+    return RemoteStorage(filesystem, root.rstrip("/"), url, protocol, cache=None if near else cache)
+
+
+def driver_options(url: str, *, endpoint_url: str | None = None, anonymous: bool = False) -> dict[str, Any]:
+    """Return what the driver of a URL calls its endpoint and access without credentials.
+
+    Raises:
+        InvalidInput: this protocol has no such thing.
+    """
+    protocol = urlsplit(url).scheme if "://" in url else "file"
+    extra = EXTRAS.get(protocol)
+    if extra is None and (endpoint_url or anonymous):
+        raise InvalidInput(
+            f"{url} takes no endpoint and no credentials",
+            hint="leave --endpoint-url and --anonymous to s3://, gs:// and az://",
+        )
+    options: dict[str, Any] = {}
+    if endpoint_url:
+        options |= {"account_host": endpoint_url} if extra == "azure" else {"endpoint_url": endpoint_url}
+    if anonymous:
+        options |= {"token": "anon"} if extra == "gcs" else {"anon": True}
+    return options
+
+
+def _retried_here(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep S3's client from retrying as well: two policies in one another wait for minutes."""
+    if EXTRAS.get(protocol) != "s3":
+        return dict(options)
+    config = {
+        "retries": {"total_max_attempts": 1, "mode": "standard"},
+        "max_pool_connections": CONCURRENCY,
+        "connect_timeout": CONNECT_SECONDS,
+    }
+    # one stream an object: with more, s3fs asks for the size of each before it reads it
+    return {"max_concurrency": 1, **options, "config_kwargs": {**config, **options.get("config_kwargs", {})}}

@@ -1,0 +1,285 @@
+"""Reading through the list of what must be there: absent, short or altered bytes raise, never zeros."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+
+from memdb.commits import Segment
+from memdb.documents import Json, canonical_json
+from memdb.errors import Damaged, NotFound
+from memdb.layout import GROUP_METADATA
+from memdb.manifest import ObjectInfo, Objects
+from memdb.store.cache import Cache
+from memdb.store.storage import concurrently
+
+RESTORE = "restore it from a copy of the store; `memdb verify` lists all that is damaged"
+
+
+class Readable(Protocol):
+    """What reading needs of a storage."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        ...
+
+    @property
+    def cache(self) -> Cache | None:
+        """Where immutable objects are kept nearer by."""
+        ...
+
+    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """Return an object's bytes, or those of a range. NotFound where it is absent."""
+        ...
+
+
+def read_object(
+    storage: Readable, path: str, info: ObjectInfo, start: int = 0, stop: int | None = None
+) -> bytes:
+    """Read an immutable object, or a range of it, from the cache or from where it is.
+
+    What does not fit is fetched once more before it counts as damaged: transfers are cut, too.
+
+    Raises:
+        Damaged: it is missing, or has another size or sha256. (Ranges have crc32c inside.)
+    """
+    end = info.size if stop is None else min(stop, info.size)
+    whole = (start, end) == (0, info.size)
+    key = info.sha256 if whole else f"{info.sha256}:{start}-{end}"
+    cached = storage.cache.find(key) if storage.cache else None
+    if cached is not None and _problem(cached, info, start, end) is None:
+        return cached
+    data = _fetched(storage, path, info, start, end)
+    if _problem(data, info, start, end) is not None:
+        data = _fetched(storage, path, info, start, end)
+    problem = _problem(data, info, start, end)
+    if problem is not None:
+        raise Damaged(f"{storage.url}/{path} {problem}", hint=RESTORE)
+    if storage.cache:
+        storage.cache.keep(key, data)
+    return data
+
+
+def check_object(storage: Readable, path: str, info: ObjectInfo) -> bytes:
+    """Read an immutable object from where it is, whatever the cache holds, and return it if it is intact.
+
+    Raises:
+        Damaged: it is missing, or has another size or sha256.
+    """
+    data = _fetched(storage, path, info, 0, info.size)
+    problem = _problem(data, info, 0, info.size)
+    if problem is not None:
+        raise Damaged(f"{storage.url}/{path} {problem}", hint=RESTORE)
+    return data
+
+
+def check_group(storage: Readable, group: Segment) -> None:
+    """Check every object of a segment or block.
+
+    Raises:
+        Damaged: names the first that is not as it was written.
+    """
+
+    def check(item: tuple[str, ObjectInfo]) -> None:
+        check_object(storage, f"{group.group}/{item[0]}", item[1])
+
+    concurrently(check, group.objects.items())
+
+
+def _fetched(storage: Readable, path: str, info: ObjectInfo, start: int, stop: int) -> bytes:
+    whole = (start, stop) == (0, info.size)
+    try:
+        data = storage.read(path) if whole else storage.read(path, start, stop)
+    except NotFound as error:
+        raise Damaged(f"{storage.url}/{path} is missing", hint=RESTORE) from error
+    ignored_range = not whole and len(data) == info.size  # as some web servers do
+    return data[start:stop] if ignored_range else data
+
+
+def _problem(data: bytes, info: ObjectInfo, start: int, stop: int) -> str | None:
+    if len(data) != stop - start:
+        return f"has {len(data):,} bytes where {stop - start:,} belong"
+    if (start, stop) == (0, info.size) and hashlib.sha256(data).hexdigest() != info.sha256:
+        return f"was altered: its sha256 is not {info.sha256}"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReader:
+    """Reads the arrays of one group through the list of its objects.
+
+    ``metadata`` holds what the arrays' ``zarr.json`` say, where it is known already.
+    """
+
+    storage: Readable
+    group: str
+    objects: Objects
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+
+    def read(
+        self, path: str, shape: tuple[int, ...], dtype: str, rows: tuple[int, int] | None = None
+    ) -> NDArray[Any]:
+        """Read an array, or the rows of a range, by whole objects.
+
+        Raises:
+            Damaged: an object is missing, of another length or altered, or the array is not as expected.
+        """
+        part = slice(None) if rows is None else slice(*rows)
+        return np.asarray(self._decoded(path, lambda array: array[part], (shape, dtype)))
+
+    def attributes(self, path: str) -> dict[str, Any]:
+        """Return an array's attributes."""
+        return dict(self._decoded(path, lambda array: array.attrs.asdict()))
+
+    def _decoded(
+        self,
+        path: str,
+        take: Callable[[zarr.Array[Any]], Any],
+        expected: tuple[tuple[int, ...], str] | None = None,
+    ) -> Any:
+        place = f"{self.storage.url}/{self.group}/{path}"
+        known = {f"{name}/{GROUP_METADATA}": canonical_json(value) for name, value in self.metadata.items()}
+        store = CheckedStore(self.storage, self.group, self.objects, known)
+        try:
+            array = zarr.open_array(store, path=path, mode="r", zarr_format=3)
+            if expected is not None and (array.shape, array.dtype) != (expected[0], np.dtype(expected[1])):
+                raise Damaged(
+                    f"{place} is {array.dtype} {array.shape}, expected {expected[1]} {expected[0]}",
+                    hint=RESTORE,
+                )
+            return take(array)
+        except (ValueError, KeyError, TypeError, RuntimeError, FileNotFoundError) as error:
+            raise Damaged(f"{place} cannot be decoded: {error}", hint=RESTORE) from error
+
+
+class CheckedStore(Store):
+    """A read-only Zarr store over one group whose objects, sizes and hashes are known beforehand.
+
+    Zarr reads an absent chunk as zeros without a word. Here an object on the list that is absent, has
+    another length or another sha256 raises; one that is not on the list does not exist. ``known`` are
+    objects that need no request. A shard whose index is asked for is fetched whole, once: the ranges that
+    follow are cut from it.
+    """
+
+    supports_writes: ClassVar[bool] = False
+    supports_deletes: ClassVar[bool] = False
+    supports_listing: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        storage: Readable,
+        group: str,
+        objects: Objects,
+        known: Mapping[str, bytes] | None = None,
+        *,
+        read_only: bool = True,
+    ) -> None:
+        if not read_only:
+            raise ValueError("what is committed never changes: this store is read-only")
+        super().__init__(read_only=True)
+        self._storage = storage
+        self._group = group
+        self._objects = objects
+        self._known = known or {}
+        self._shards: dict[str, bytes] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, CheckedStore)
+            and (self._storage.url, self._group) == (other._storage.url, other._group)
+            and self._objects == other._objects
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"CheckedStore({self._storage.url!r}, {self._group!r}, {len(self._objects)} objects)"
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Return an object, or a range of it; None where the list does not have it."""
+        if not self._is_open:
+            await self._open()
+        info = self._objects.get(key)
+        if info is None and key.rsplit("/", 1)[-1].startswith("c."):  # a chunk: Zarr would read zeros
+            raise Damaged(
+                f"{self._storage.url}/{self._group}/{key} is not on the list of its group's objects",
+                hint="restore the store from a copy",
+            )
+        if info is None:
+            return None
+        start, stop = _bounds(byte_range, info.size)
+        known = self._known.get(key)
+        if known is not None and hashlib.sha256(known).hexdigest() == info.sha256:
+            return prototype.buffer.from_bytes(known[start:stop])
+        path = f"{self._group}/{key}"
+        if isinstance(byte_range, SuffixByteRequest) and key not in self._shards:
+            self._shards[key] = await asyncio.to_thread(read_object, self._storage, path, info)
+        if key in self._shards:
+            return prototype.buffer.from_bytes(self._shards[key][start:stop])
+        data = await asyncio.to_thread(read_object, self._storage, path, info, start, stop)
+        return prototype.buffer.from_bytes(data)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Return several ranges, fetched concurrently."""
+        return list(await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges)))
+
+    async def exists(self, key: str) -> bool:
+        """Tell whether the list has it."""
+        return key in self._objects
+
+    async def getsize(self, key: str) -> int:
+        """Return an object's size, as the list has it."""
+        if key not in self._objects:
+            raise FileNotFoundError(key)
+        return self._objects[key].size
+
+    async def set(self, key: str, value: Buffer) -> None:  # noqa: ARG002
+        """Refuse: what is committed never changes."""
+        self._check_writable()
+
+    async def delete(self, key: str) -> None:  # noqa: ARG002
+        """Refuse: what is committed never changes."""
+        self._check_writable()
+
+    async def list(self) -> AsyncIterator[str]:
+        """Yield every object."""
+        for key in self._objects:
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Yield the objects whose names start so."""
+        for key in self._objects:
+            if key.startswith(prefix):
+                yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Yield the names directly below a folder."""
+        folder = f"{prefix.rstrip('/')}/" if prefix else ""
+        for name in sorted({k[len(folder) :].split("/")[0] for k in self._objects if k.startswith(folder)}):
+            yield name
+
+
+def _bounds(byte_range: ByteRequest | None, size: int) -> tuple[int, int]:
+    match byte_range:
+        case RangeByteRequest(start, end):
+            return min(start, size), min(end, size)
+        case OffsetByteRequest(offset):
+            return min(offset, size), size
+        case SuffixByteRequest(suffix):
+            return max(0, size - suffix), size
+        case _:
+            return 0, size

@@ -1,0 +1,78 @@
+"""Withdrawing models: an immutable record, never a deletion."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from memdb import layout
+from memdb.commits import Retraction
+from memdb.documents import plain_document
+from memdb.errors import InvalidInput
+from memdb.manifest import Manifest
+from memdb.store.snapshot import take_snapshot
+from memdb.store.storage import Storage, create_once
+
+SHORTEST_PREFIX = 6
+
+
+def retract(storage: Storage, manifest: Manifest, model_ids: Sequence[str], because: str) -> Retraction:
+    """Withdraw models, named by their ids or by prefixes that only one model has.
+
+    Raises:
+        InvalidInput: no reason, no model, a prefix of none or of several, or a model withdrawn already.
+    """
+    if not because.strip():
+        raise InvalidInput(
+            "a retraction needs a reason", hint='say why: --because "wrong labels in this run"'
+        )
+    if not model_ids:
+        raise InvalidInput("no model was named", hint='`memdb sql "SELECT model_id FROM models"` lists them')
+    snapshot = take_snapshot(storage, manifest)
+    known = sorted({model.model_id for part in snapshot.parts for model in part.models})
+    found = dict.fromkeys(_named(known, name) for name in model_ids)
+    again = [identifier for identifier in found if identifier in snapshot.retracted]
+    if again:
+        raise InvalidInput(f"model {again[0]} was withdrawn already", hint="leave it out")
+    return withdraw(storage, manifest, because, models=tuple(found))
+
+
+def withdraw(
+    storage: Storage,
+    manifest: Manifest,
+    because: str,
+    *,
+    models: tuple[str, ...] = (),
+    segments: tuple[str, ...] = (),
+) -> Retraction:
+    """Write the record that models do not count, or that damaged segments are not to be read."""
+    now = datetime.now(UTC)
+    record = Retraction(
+        retraction_id=layout.segment_id(now, secrets.token_bytes(6)),
+        store_id=manifest.store_id,
+        because=because,
+        retracted_at=now.isoformat(timespec="seconds"),
+        memdb_version=version("memdb"),
+        models=models,
+        segments=segments,
+    )
+    path = layout.retraction(record.retraction_id)
+    create_once(storage, path, plain_document(record.to_document()))
+    return record
+
+
+def _named(known: Sequence[str], name: str) -> str:
+    if len(name) < SHORTEST_PREFIX:
+        raise InvalidInput(
+            f"{name!r} is too short to name a model",
+            hint=f"give {SHORTEST_PREFIX} or more characters of its id",
+        )
+    found = [identifier for identifier in known if identifier.startswith(name.lower())]
+    if len(found) != 1:
+        raise InvalidInput(
+            f"{len(found) or 'no'} models have ids that begin with {name!r}",
+            hint='`memdb sql "SELECT model_id, seed, test_accuracy FROM models"` lists them',
+        )
+    return found[0]

@@ -1,0 +1,293 @@
+"""The models of a store at one moment, as a value, and how it is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb import bits, layout
+from memdb.commits import ModelInfo, Segment, SnapshotRecord, sha256_of_models
+from memdb.errors import Damaged, InvalidInput, NotFound, StorageFailed
+from memdb.manifest import Manifest, Outcome
+from memdb.store.examples import Examples, read_examples
+from memdb.store.ledger import (
+    newest_by_asking,
+    read_block,
+    read_record,
+    read_retractions,
+    read_segment,
+    snapshot_numbers,
+)
+from memdb.store.reading import GroupReader
+from memdb.store.storage import Storage, concurrently
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The models of a store at one moment; later commits, compactions and retractions do not change it.
+
+    The parts are blocks, in the order of the snapshot's record, then segments in order of their ids, which
+    is the order of commit; compaction keeps that order. A model that stands in several counts once, in the
+    first; one that was withdrawn does not count.
+    """
+
+    storage: Storage
+    manifest: Manifest
+    parts: tuple[Segment, ...]
+    record: SnapshotRecord | None = None
+    retracted: frozenset[str] = field(default_factory=frozenset)
+    set_aside: frozenset[str] = field(default_factory=frozenset)
+    lingering: tuple[str, ...] = ()  # segments that blocks took in and that are still there
+    n_slots: int | None = None  # only the first so many models: an older snapshot, read from newer blocks
+
+    @property
+    def url(self) -> str:
+        """Where the store is, as it was given."""
+        return self.storage.url
+
+    @property
+    def blocks(self) -> tuple[Segment, ...]:
+        """The parts that compaction wrote."""
+        return tuple(part for part in self.parts if part.sources)
+
+    @property
+    def loose(self) -> tuple[Segment, ...]:
+        """The segments that no block has taken in."""
+        return tuple(part for part in self.parts if not part.sources)
+
+    @cached_property
+    def first(self) -> tuple[tuple[bool, ...], ...]:
+        """For each part, whether each of its models is no repeat of an earlier one."""
+        seen: set[str] = set()
+        flags = []
+        for part in self.parts:
+            ids = [model.model_id for model in part.models]
+            flags.append(tuple(identifier not in seen for identifier in ids))
+            seen.update(ids)
+        return tuple(flags)
+
+    @cached_property
+    def kept(self) -> tuple[tuple[bool, ...], ...]:
+        """For each part, whether each of its models counts: no repeat, not withdrawn, not too new."""
+        position, kept = 0, []
+        for part, flags in zip(self.parts, self.first, strict=True):
+            slots = range(position, position + len(flags))
+            position += len(flags)
+            kept.append(
+                tuple(
+                    is_first
+                    and model.model_id not in self.retracted
+                    and (self.n_slots is None or slot < self.n_slots)
+                    for slot, model, is_first in zip(slots, part.models, flags, strict=True)
+                )
+            )
+        return tuple(kept)
+
+    @cached_property
+    def models(self) -> tuple[tuple[str, ModelInfo], ...]:
+        """Every model that counts, with the id of the segment it was committed in; the order of all bits."""
+        return tuple(
+            (origin, model)
+            for part, flags in zip(self.parts, self.kept, strict=True)
+            for origin, model, keep in zip(part.origins, part.models, flags, strict=True)
+            if keep
+        )
+
+    @property
+    def models_by_commit(self) -> list[tuple[str, ModelInfo]]:
+        """The same sorted by segment: an order that nothing changes."""
+        return sorted(self.models, key=lambda item: item[0])
+
+    @property
+    def n_models(self) -> int:
+        """How many models count."""
+        return len(self.models)
+
+    @property
+    def n_repeats(self) -> int:
+        """How many models were committed again by a retried worker, and do not count."""
+        left_out = self.record.n_repeats if self.record else 0
+        return left_out + sum(not is_first for flags in self.first for is_first in flags)
+
+    @property
+    def n_retracted(self) -> int:
+        """How many models were withdrawn."""
+        ids = {model.model_id for part in self.parts for model in part.models}
+        return len(ids & self.retracted)
+
+    @cached_property
+    def models_sha256(self) -> str:
+        """Sha256 of the sorted model ids, each followed by a newline: the same models, the same answer."""
+        return sha256_of_models(model.model_id for _, model in self.models)
+
+    @property
+    def number(self) -> int | None:
+        """The number of the snapshot whose models these are exactly; None where there are others."""
+        same = self.record is not None and self.record.models_sha256 == self.models_sha256
+        return self.record.number if self.record and same else None
+
+    def mask(self) -> bits.Packed:
+        """Read the subset masks, packed uint8 [train, ceil(models / 8)]."""
+        return self._bits(layout.MASK, self.manifest.train.n_examples)
+
+    def outcome_bits(self, path: str) -> bits.Packed:
+        """Read an outcome of kind ``bit``, such as ``test/correct``, packed like the masks.
+
+        Raises:
+            NotFound: the store does not keep it.
+        """
+        outcome, n_examples = self._outcome(path)
+        if outcome.kind != "bit":
+            raise InvalidInput(f"{path} is of kind {outcome.kind}, not bit")
+        return self._bits(path, n_examples)
+
+    def outcome_values(self, path: str) -> NDArray[Any]:
+        """Read an outcome of another kind, [examples, models] in the stored type.
+
+        Raises:
+            NotFound: the store does not keep it, or the recipe did not give it for some models.
+        """
+        outcome, n_examples = self._outcome(path)
+        if outcome.kind == "bit":
+            raise InvalidInput(f"{path} is of kind bit: read it with outcome_bits")
+        jobs = [job for job in zip(self.parts, self.kept, strict=True) if any(job[1])]
+        lacking = [part.segment_id for part, _ in jobs if path not in part.metadata]
+        if lacking:
+            raise NotFound(
+                f"the models of {lacking[0]} of {self.url} have no {path}",
+                hint="their recipe did not give it",
+            )
+        values = np.empty((n_examples, self.n_models), dtype=outcome.dtype)
+        starts = np.cumsum([0, *(sum(flags) for _, flags in jobs)])
+
+        def read(job: tuple[int, tuple[Segment, tuple[bool, ...]]]) -> None:
+            position, (part, flags) = job
+            found = read_part(self.storage, part, path, (n_examples, len(flags)), outcome.dtype)
+            values[:, starts[position] : starts[position + 1]] = found[:, list(flags)]
+
+        concurrently(read, enumerate(jobs))
+        return values
+
+    def examples(self, name: str) -> Examples:
+        """Read the names and labels of a set's examples.
+
+        Raises:
+            Damaged: an array is missing, altered or does not hold names and labels.
+        """
+        return read_examples(self.storage, self.manifest, name)
+
+    def _outcome(self, path: str) -> tuple[Outcome, int]:
+        arrays = self.manifest.arrays()
+        if path not in arrays:
+            raise NotFound(
+                f"{self.url} keeps no outcome {path}", hint=f"it keeps {', '.join(sorted(arrays))}"
+            )
+        return arrays[path]
+
+    def _bits(self, path: str, n_examples: int) -> bits.Packed:
+        jobs = [job for job in zip(self.parts, self.kept, strict=True) if any(job[1])]
+        parts = concurrently(lambda job: read_bits(self.storage, job[0], path, n_examples, job[1]), jobs)
+        return bits.concatenate(parts, n_examples)
+
+
+def read_part(
+    storage: Storage,
+    part: Segment,
+    path: str,
+    shape: tuple[int, int],
+    dtype: str,
+    rows: tuple[int, int] | None = None,
+) -> NDArray[Any]:
+    """Read an array of a segment or block, or some of its rows, as it is stored."""
+    return GroupReader(storage, part.group, part.objects, part.metadata).read(path, shape, dtype, rows)
+
+
+def read_bits(
+    storage: Storage,
+    part: Segment,
+    path: str,
+    n_examples: int,
+    keep: tuple[bool, ...],
+    rows: tuple[int, int] | None = None,
+) -> tuple[bits.Packed, int]:
+    """Read the bits of some models of a part, packed [rows, ceil(kept / 8)]; return them and their number."""
+    shape = (n_examples, bits.n_bytes(len(keep)))
+    packed = read_part(storage, part, path, shape, "uint8", rows)
+    if not all(keep):
+        packed = bits.pack(bits.unpack(packed, len(keep))[list(keep)])
+    else:
+        packed &= bits.selection([True] * len(keep))  # padding bits would become other models'
+    return packed, sum(keep)
+
+
+def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None) -> Snapshot:
+    """Return the models of now, or those of a numbered snapshot.
+
+    Where the storage cannot be listed, as over plain HTTP, these are the models of the newest snapshot.
+
+    Raises:
+        Damaged: a document is missing, was altered, or belongs to another store.
+        NotFound: no snapshot has that number.
+    """
+    if as_of is not None:
+        return _snapshot_of(storage, manifest, as_of)
+    if not storage.can_list:
+        newest = newest_by_asking(storage)
+        if newest is None:
+            raise NotFound(
+                f"{storage.url} has no snapshot, and its protocol has no listing of the models beyond one",
+                hint="ask its owner to run `memdb compact`, or copy the store",
+            )
+        return _snapshot_of(storage, manifest, newest)
+    folders = (layout.SNAPSHOTS, layout.SEGMENTS, layout.RETRACTIONS)
+    snapshots, segments, retractions = concurrently(storage.names, folders)
+    for folder, names in zip(folders, (snapshots, segments, retractions), strict=True):
+        if layout.GROUP_METADATA not in names:  # written at creation: this is not what the storage holds
+            raise StorageFailed(
+                f"the listing of {storage.url}/{folder} lacks its {layout.GROUP_METADATA}",
+                hint="something in between answered for the storage, or files were removed; try again",
+            )
+    numbers = snapshot_numbers(snapshots)
+    record = read_record(storage, manifest, numbers[-1]) if numbers else None
+    withdrawn = read_retractions(storage, manifest, retractions)
+    set_aside = {identifier for item in withdrawn for identifier in item.segments}
+    passed_over = set_aside | set(record.segments if record else ())
+    names = [name for name in segments if layout.is_segment_id(name) and name not in passed_over]
+    blocks = concurrently(lambda info: read_block(storage, manifest, info), record.blocks if record else ())
+    loose = concurrently(lambda name: read_segment(storage, manifest, name), names)
+    return Snapshot(
+        storage,
+        manifest,
+        (*blocks, *(segment for segment in loose if segment is not None)),
+        record,
+        frozenset(identifier for item in withdrawn for identifier in item.models),
+        frozenset(set_aside),
+        tuple(sorted(set(record.segments).intersection(segments))) if record else (),
+    )
+
+
+def _snapshot_of(storage: Storage, manifest: Manifest, number: int) -> Snapshot:
+    record = read_record(storage, manifest, number)
+    retracted, set_aside = frozenset(record.retracted), frozenset(record.set_aside)
+    try:
+        blocks = tuple(concurrently(lambda info: read_block(storage, manifest, info), record.blocks))
+    except Damaged as error:
+        if not isinstance(error.__cause__, NotFound):
+            raise
+    else:
+        return Snapshot(storage, manifest, blocks, record, retracted, set_aside)
+    # Its blocks were replaced by fuller ones and removed: the models are the first ones of those.
+    newest = read_record(storage, manifest, snapshot_numbers(storage.names(layout.SNAPSHOTS))[-1])
+    blocks = tuple(concurrently(lambda info: read_block(storage, manifest, info), newest.blocks))
+    n_slots = sum(block.n_models for block in record.blocks)
+    found = Snapshot(storage, manifest, blocks, record, retracted, set_aside, n_slots=n_slots)
+    if found.models_sha256 != record.models_sha256:
+        raise Damaged(
+            f"the models of snapshot {number} of {storage.url} are not all there any more",
+            hint="see `memdb verify`, or ask without --as-of",
+        )
+    return found

@@ -1,0 +1,49 @@
+"""How long a writer may take, so that cleaning up is safe; clocks of two machines are never compared."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from datetime import datetime, timedelta
+
+from memdb import layout
+from memdb.errors import StorageFailed
+from memdb.store.storage import Storage
+
+GRACE = timedelta(hours=24)  # what is younger than this may be a writer's or a reader's
+STALLED = GRACE / 2  # a writer that took longer than this gives up what it wrote, and writes it again
+
+
+class Stopwatch:
+    """Measures how long a write has taken, the time that the machine slept included."""
+
+    def __init__(self) -> None:
+        self._started = _now()
+
+    def stalled(self) -> bool:
+        """Whether what was written since the start may be old enough to be cleaned up."""
+        return _now() - self._started > STALLED.total_seconds()
+
+
+def _now() -> float:
+    clock = getattr(time, "CLOCK_BOOTTIME", None)  # a monotonic clock stands still while a laptop sleeps
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
+def storage_time(storage: Storage) -> datetime:
+    """Return what time it is by the clock that dates the storage's objects.
+
+    Raises:
+        StorageFailed: it cannot be written to.
+    """
+    path = f"{layout.PROBES}/{secrets.token_hex(8)}"
+    storage.write_all({path: b"time"})
+    try:
+        found = next((item for item in storage.find(layout.PROBES) if item.path == path), None)
+    finally:
+        storage.remove([path])
+    if found is None:
+        raise StorageFailed(
+            f"{storage.url}/{path} is not listed though it was written", hint="try again in a moment"
+        )
+    return found.modified

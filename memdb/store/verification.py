@@ -1,0 +1,240 @@
+"""Verification: every object against its size and hash, every number against the bits it was counted from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from memdb import bits, layout
+from memdb.commits import Segment, SnapshotRecord, sha256_of_models
+from memdb.errors import Damaged, InvalidInput, NotFound, WrongFormat
+from memdb.manifest import Manifest, ObjectInfo
+from memdb.store.examples import read_example_table
+from memdb.store.ledger import read_block, read_record, read_retraction, read_segment, snapshot_numbers
+from memdb.store.reading import GroupReader, check_object
+from memdb.store.storage import Storage, concurrently
+
+COUNTED = ("subset_size", "train_accuracy", "out_accuracy", "test_accuracy")
+TOLERANCE = 1e-9  # accuracies are quotients of counts: equal but for the last digits
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something that is not as it was written, and the models that cannot be used because of it."""
+
+    kind: str  # dataset, snapshot, block, segment or retraction
+    identifier: str  # of the set, snapshot, block, segment or retraction
+    place: str
+    problem: str
+    models: tuple[str, ...] = ()
+
+
+@dataclass
+class Report:
+    """What a verification looked at and found; sizes are bytes."""
+
+    n_objects: int = 0
+    n_bytes: int = 0
+    models: set[str] = field(default_factory=set)  # those in blocks and segments that are intact
+    damages: list[Damage] = field(default_factory=list)
+
+    @property
+    def n_models(self) -> int:
+        """How many models can be read in full, wherever they stand."""
+        return len(self.models)
+
+
+def verify(
+    storage: Storage, manifest: Manifest, observe: Callable[[int, int], None] = lambda _done, _total: None
+) -> Report:
+    """Read all of a store and compare it with what was written; ``observe`` hears how many parts are done.
+
+    Raises:
+        StorageFailed: the storage did not answer.
+    """
+    report, place = Report(), storage.direct()
+    newest = _snapshots(place, manifest, report)
+    retractions = [name.removesuffix(".json") for name in place.names(layout.RETRACTIONS)]
+    aside: set[str] = set()
+    for identifier in filter(layout.is_segment_id, retractions):
+        where = f"{place.url}/{layout.retraction(identifier)}"
+        found = _tried(
+            report, "retraction", identifier, where, partial(read_retraction, place, manifest, identifier)
+        )
+        aside |= set(found.segments) if found else set()
+    segments = [n for n in place.names(layout.SEGMENTS) if layout.is_segment_id(n) and n not in aside]
+    blocks = newest.blocks if newest else ()
+    total = len(manifest.sets) + len(blocks) + len(segments)
+    for done, info in enumerate(manifest.sets):
+        observe(done, total)
+        _dataset(place, manifest, info.name, report)
+    every: list[str] = []
+    for done, block_info in enumerate(blocks, len(manifest.sets)):
+        observe(done, total)
+        where = f"{place.url}/{layout.block(block_info.block_id)}"
+        block = _tried(
+            report, "block", block_info.block_id, where, partial(read_block, place, manifest, block_info)
+        )
+        if block:
+            _part(place, manifest, block, "block", report)
+            every += [model.model_id for model in block.models]
+    if newest and not any(damage.kind == "block" for damage in report.damages):
+        _recount(newest, every, report)
+    for done, name in enumerate(segments, len(manifest.sets) + len(blocks)):
+        observe(done, total)
+        where = f"{place.url}/{layout.segment(name)}"
+        segment = _tried(report, "segment", name, where, partial(read_segment, place, manifest, name))
+        if segment:
+            _part(place, manifest, segment, "segment", report)
+    observe(total, total)
+    return report
+
+
+def _tried(report: Report, kind: str, identifier: str, place: str, read: Callable[[], T]) -> T | None:
+    """Read a document that checks itself; None, and one more damage, where it is not as it was written."""
+    try:
+        found = read()
+    except (Damaged, WrongFormat, NotFound) as error:
+        report.damages.append(Damage(kind, identifier, place, str(error)))
+        return None
+    report.n_objects += found is not None
+    return found
+
+
+def _snapshots(storage: Storage, manifest: Manifest, report: Report) -> SnapshotRecord | None:
+    newest = None
+    for number in snapshot_numbers(storage.names(layout.SNAPSHOTS)):
+        place = f"{storage.url}/{layout.snapshot(number)}"
+        newest = _tried(
+            report, "snapshot", str(number), place, partial(read_record, storage, manifest, number)
+        )
+    return newest
+
+
+def _dataset(storage: Storage, manifest: Manifest, name: str, report: Report) -> None:
+    """Check a set's objects, and its names, labels and hashes against its fingerprint in the manifest."""
+    objects = {
+        path: info
+        for path, info in manifest.objects.items()
+        if path.split("/")[0] in {name, layout.GROUP_METADATA}
+    }
+    place = f"{storage.url}/{layout.DATASET}/{name}"
+    _, problems = _objects(storage, layout.DATASET, objects, report)
+    if not problems:
+        try:
+            table = read_example_table(storage, manifest, name)
+            if table.info(name) != manifest.set_named(name):
+                problems = {place: "its names, labels and hashes do not have the fingerprint in the manifest"}
+        except (Damaged, InvalidInput) as error:
+            problems = {place: str(error)}
+    report.damages += [Damage("dataset", name, where, problem) for where, problem in problems.items()]
+
+
+def _part(storage: Storage, manifest: Manifest, part: Segment, kind: str, report: Report) -> None:
+    """Check a segment's or block's objects and, if they are intact, its numbers."""
+    bit_arrays = [
+        layout.MASK,
+        *(path for path, (outcome, _) in manifest.arrays().items() if outcome.kind == "bit"),
+    ]
+    held, problems = _objects(
+        storage, part.group, part.objects, report, tuple(f"{path}/" for path in bit_arrays)
+    )
+    if not problems:
+        place = f"{storage.url}/{part.group}"
+        reader = GroupReader(_Held(storage.url, held), part.group, part.objects, part.metadata)
+        problems = {f"{place}": problem for problem in _miscounts(reader, manifest, part)}
+    ids = tuple(model.model_id for model in part.models)
+    report.damages += [Damage(kind, part.segment_id, where, said, ids) for where, said in problems.items()]
+    report.models |= set() if problems else set(ids)
+
+
+def _objects(
+    storage: Storage,
+    group: str,
+    objects: Mapping[str, ObjectInfo],
+    report: Report,
+    keep: tuple[str, ...] = (),
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return the objects whose names begin so, by path, and what is wrong with any by place."""
+
+    def check(item: tuple[str, ObjectInfo]) -> bytes | Damaged:
+        try:
+            data = check_object(storage, f"{group}/{item[0]}", item[1])
+        except Damaged as error:
+            return error
+        return data if item[0].startswith(keep) else b""
+
+    held, problems = {}, {}
+    for (name, info), found in zip(objects.items(), concurrently(check, objects.items()), strict=True):
+        report.n_objects += 1
+        if isinstance(found, Damaged):
+            problems[f"{storage.url}/{group}/{name}"] = str(found)
+        else:
+            held[f"{group}/{name}"] = found
+            report.n_bytes += info.size
+    return held, problems
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Objects that were read and checked a moment ago."""
+
+    url: str
+    objects: Mapping[str, bytes]
+    cache: None = None
+
+    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """Return an object, or a range of it."""
+        return self.objects[path][start:stop]
+
+
+def _miscounts(reader: GroupReader, manifest: Manifest, part: Segment) -> Iterator[str]:
+    """Yield the first number of a part's document that its bits do not give, if there is one."""
+    n_models = len(part.models)
+    try:
+        packed = {
+            path: reader.read(path, (n_examples, bits.n_bytes(n_models)), "uint8")
+            for path, n_examples in [
+                (layout.MASK, manifest.train.n_examples),
+                *((f"{info.name}/correct", info.n_examples) for info in manifest.sets),
+            ]
+        }
+    except Damaged as error:
+        yield str(error)
+        return
+    padding = ~bits.selection([True] * n_models)
+    for path, values in packed.items():
+        if (values & padding).any():
+            yield f"{path} has bits beyond its {n_models} models"
+            return
+    for start in range(0, n_models, 8):
+        some = part.models[start : start + 8]
+        mask, train, test = (
+            bits.unpack(packed[path][:, start // 8 : start // 8 + 1], len(some))
+            for path in (layout.MASK, f"{layout.TRAIN}/correct", f"{layout.TEST}/correct")
+        )
+        size = mask.sum(axis=1)
+        inside = (mask & train).sum(axis=1) / np.maximum(size, 1)
+        outside = (~mask & train).sum(axis=1) / np.maximum(mask.shape[1] - size, 1)
+        for row, model in enumerate(some):
+            stated = (model.subset_size, model.train_accuracy, model.out_accuracy, model.test_accuracy)
+            counted = (int(size[row]), inside[row], outside[row], test[row].mean())
+            for name, says, has in zip(COUNTED, stated, counted, strict=True):
+                if says is not None and abs(says - has) > TOLERANCE:
+                    yield f"model {model.model_id} states {name} {says:g}; its bits give {has:g}"
+                    return
+
+
+def _recount(record: SnapshotRecord, model_ids: list[str], report: Report) -> None:
+    counted = set(model_ids) - set(record.retracted)
+    if (len(counted), sha256_of_models(counted)) != (record.n_models, record.models_sha256):
+        report.damages.append(
+            Damage(
+                "snapshot", str(record.number), layout.snapshot(record.number), "its blocks hold other models"
+            )
+        )

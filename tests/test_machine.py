@@ -1,0 +1,180 @@
+"""The store against a dict of models: whatever is done to it, in whatever order, on every kind of storage."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from conftest import coin_recipe, small_dataset
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from storing import FailingStorage, batch, contents, contents_of
+
+import memdb
+from memdb.errors import StorageFailed
+from memdb.store import Store, compaction, open_storage, retraction, verification
+from memdb.store import cleaning as cleaning_up
+
+SEEDS = st.integers(0, 12)
+NOW = timedelta(0)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Commits, repeats, crashes, compactions, cleanings, retractions, judged by a dict of models."""
+
+    place = staticmethod(lambda folder: (str(Path(folder) / "s.zarr"), {}))
+
+    @initialize(block_models=st.sampled_from([3, 8, 1024]))
+    def create(self, block_models):
+        self.folder = tempfile.mkdtemp()
+        self.usual = compaction.BLOCK_MODELS
+        compaction.BLOCK_MODELS = block_models
+        url, options = self.place(self.folder)
+        made = memdb.init(
+            url, small_dataset(), coin_recipe, seed=7, outcomes=["correct"], storage_options=options
+        )
+        self.store, self.url, self.options = made.store, url, options
+        self.models, self.withdrawn, self.snapshots = {}, set(), {}
+        self.n_committed = 0
+
+    def teardown(self):
+        compaction.BLOCK_MODELS = self.usual
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def record(self, part):
+        for identifier, content in contents_of(part).items():
+            self.models.setdefault(identifier, content)
+        self.n_committed += len(part[0])
+
+    @property
+    def counted(self):
+        return {name: content for name, content in self.models.items() if name not in self.withdrawn}
+
+    def failing(self, allowed):
+        return replace(self.store, storage=FailingStorage(self.store.storage, allowed, lasting=True))
+
+    @rule(seeds=st.lists(SEEDS, min_size=1, max_size=10, unique=True), salt=st.integers(0, 2))
+    def commit(self, seeds, salt):
+        part = batch(self.store, seeds, salt)
+        self.store.commit(*part)
+        self.record(part)
+
+    @rule(seed=SEEDS, allowed=st.integers(0, 12))
+    def crash_in_commit(self, seed, allowed):
+        part = batch(self.store, [seed, seed + 100], salt=3)
+        try:
+            self.failing(allowed).commit(*part)
+        except StorageFailed:
+            return
+        self.record(part)
+
+    @rule(thorough=st.booleans())
+    def compact(self, thorough):
+        done = compaction.compact(self.store.storage, self.store.manifest, thorough=thorough)
+        self.note(done)
+
+    @rule(allowed=st.integers(0, 25))
+    def crash_in_compact(self, allowed):
+        try:
+            done = compaction.compact(self.failing(allowed).storage, self.store.manifest)
+        except StorageFailed:
+            return
+        self.note(done)
+
+    def note(self, done):
+        if done:
+            self.snapshots[done.record.number] = dict(self.counted)
+            assert all(block.n_models <= compaction.BLOCK_MODELS for block in done.record.blocks)
+
+    @rule()
+    def clean(self):
+        list(self.cleaned(self.store.storage))
+
+    @rule(allowed=st.integers(0, 20))
+    def crash_in_clean(self, allowed):
+        try:
+            list(self.cleaned(self.failing(allowed).storage))
+        except StorageFailed:
+            return
+
+    def cleaned(self, storage):
+        doomed = cleaning_up.garbage(storage, self.store.manifest, NOW, alone=True)
+        return cleaning_up.remove(storage, self.store.manifest, doomed)
+
+    @precondition(lambda self: len(self.counted) > 1)
+    @rule(data=st.data())
+    def retract(self, data):
+        identifier = data.draw(st.sampled_from(sorted(self.counted)))
+        retraction.retract(self.store.storage, self.store.manifest, [identifier], "a reason")
+        self.withdrawn.add(identifier)
+
+    @rule()
+    def reopen(self):
+        self.store = Store.open(open_storage(self.url, self.options))
+
+    @rule()
+    def verify(self):
+        report = verification.verify(self.store.storage, self.store.manifest)
+        assert report.damages == []
+        assert report.models == set(self.models)
+
+    @precondition(lambda self: self.snapshots)
+    @rule(data=st.data())
+    def ask_as_of(self, data):
+        number = data.draw(st.sampled_from(sorted(self.snapshots)))
+        assert contents(self.store.snapshot(number)) == self.snapshots[number]
+
+    @invariant()
+    def every_model_is_read_back_exactly_once(self):
+        snapshot = self.store.snapshot()
+        assert contents(snapshot) == self.counted
+        assert snapshot.n_models == len(self.counted)
+        assert snapshot.n_repeats == self.n_committed - len(self.models)
+
+
+def quickly(n_examples, n_steps):
+    return settings(
+        max_examples=n_examples, stateful_step_count=n_steps, deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+
+
+class InMemory(StoreMachine):
+    place = staticmethod(lambda _: (f"memory://{uuid.uuid4().hex}/s.zarr", {}))
+
+
+TestOnDisk = StoreMachine.TestCase
+TestOnDisk.settings = quickly(25, 12)
+TestInMemory = InMemory.TestCase
+TestInMemory.settings = quickly(40, 15)
+
+
+def test_on_s3(s3):
+    from hypothesis.stateful import run_state_machine_as_test
+
+    class OnS3(StoreMachine):
+        place = staticmethod(lambda _: (f"s3://bucket/{uuid.uuid4().hex}/s.zarr", s3))
+
+    run_state_machine_as_test(OnS3, settings=quickly(5, 8))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["disk", "memory", "s3"])
+def test_for_longer(kind, request):
+    from hypothesis.stateful import run_state_machine_as_test
+
+    options = request.getfixturevalue("s3") if kind == "s3" else {}
+    bases = {"disk": StoreMachine, "memory": InMemory, "s3": StoreMachine}
+
+    class Longer(bases[kind]):
+        if kind == "s3":
+            place = staticmethod(lambda _: (f"s3://bucket/{uuid.uuid4().hex}/s.zarr", options))
+
+    n_examples = {"disk": 60, "memory": 150, "s3": 20}[kind]
+    run_state_machine_as_test(Longer, settings=quickly(n_examples, 25))
