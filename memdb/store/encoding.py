@@ -74,15 +74,12 @@ class BandEncoder:
     def __init__(self, path: str, shape: tuple[int, int], dtype: str, *, sharded: bool) -> None:
         self._memory = MemoryStore()
         kind = np.dtype(dtype)
-        if sharded:
-            inner = _rows_of(INNER_CHUNK_BYTES, shape, kind)
-            self._rows = min(
-                _rows_of(SHARD_BYTES, shape, kind) // inner * inner or inner, -(-shape[0] // inner) * inner
-            )
-            self._array = _create(self._memory, path, shape, kind, inner, self._rows)
-        else:
-            self._rows = _rows_of(MASK_CHUNK_BYTES, shape, kind)
-            self._array = _create(self._memory, path, shape, kind, self._rows, None)
+        chunk = _rows_of(INNER_CHUNK_BYTES if sharded else MASK_CHUNK_BYTES, shape, kind)
+        chunk_bytes = max(1, chunk * shape[1] * kind.itemsize)
+        self._rows = (
+            chunk * max(1, min(SHARD_BYTES // chunk_bytes, -(-shape[0] // chunk))) if sharded else chunk
+        )
+        self._array = _create(self._memory, path, shape, kind, chunk, self._rows if sharded else None)
         self.metadata = _taken(self._memory)
 
     def bands(self, max_bytes: int) -> Iterator[tuple[int, int]]:
@@ -102,8 +99,10 @@ class BandEncoder:
 
 
 def _rows_of(n_bytes: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Return how many rows a chunk of at most so many bytes has, all chunks alike: the last one is padded."""
     row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-    return max(1, min(shape[0], n_bytes // max(1, row_bytes)))
+    most = max(1, min(shape[0], n_bytes // max(1, row_bytes)))
+    return -(-shape[0] // -(-shape[0] // most))
 
 
 def _create(  # noqa: PLR0913, PLR0917 - all that Zarr asks
