@@ -136,6 +136,35 @@ def test_of_two_compactors_the_slower_begins_again_from_the_faster(store):
     assert contents(store.snapshot()) == contents_of(batch(store, [1, 2, 3]))
 
 
+def test_gc_that_was_killed_half_way_goes_on_where_it_was(store):
+    for seed in range(3):
+        store.commit(*batch(store, [seed]))
+        compact(store)
+    for item in garbage(store):
+        store.storage.remove(item.objects[:1] if item.objects[0].endswith("zarr.json") else item.objects[-1:])
+    clean(store)
+    assert garbage(store) == []
+    assert contents(store.snapshot()) == contents_of(batch(store, range(3)))
+
+
+def test_a_compaction_during_the_listing_of_gc_alarms_nobody(store):
+    """Object storages list blocks before snapshots: the new snapshot must not be taken for the older one."""
+    store.commit(*batch(store, [1]))
+
+    class Slow(Interrupted):
+        def find(self, folder):
+            found = self.inner.find(folder)
+            if folder == "" and self.times:
+                self.times -= 1
+                self.happening()
+                found += self.inner.find("snapshots")
+            return found
+
+    slow = Slow(store.storage, None, lambda: compact(store))
+    assert cleaning.garbage(slow, store.manifest) == []
+    assert store.snapshot().number == 1
+
+
 def test_young_leftovers_stay(store):
     store.commit(*batch(store, [1]))
     compact(store)
@@ -229,6 +258,33 @@ def test_confidences_of_some_models_only_end_a_block(tmp_path):
     some = [info.model_id for _, info in snapshot.models if info.seed in {0, 3}]
     retraction.retract(store.storage, store.manifest, some, "no confidences")
     assert store.snapshot().outcome_values("test/logit_confidence").tolist() == [[1, 2]] * 11
+
+
+@pytest.mark.parametrize(
+    ("name", "n_models", "n_confidences"),
+    [
+        ("train/logit_confidence/c.0.0", 5, 0),
+        ("train/zarr.json", 5, 5),
+        ("mask/c.0.0", 0, 0),
+        ("zarr.json", 0, 0),
+    ],
+)
+def test_repair_keeps_what_a_damaged_block_still_has(tmp_path, name, n_models, n_confidences):
+    with small_database(tmp_path / "s.zarr") as db:
+        db.train(seeds=range(5))
+        db.compact()
+        expected = contents(db.snapshot)
+        db.gc(grace=NOW, alone=True)
+        (path,) = (tmp_path / "s.zarr" / "blocks").glob(f"*/{name}")
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        report, repaired = db.verify(repair=True)
+        assert [damage.kind for damage in report.damages] == ["block"]
+        assert repaired.snapshot == 2
+        assert contents(db.snapshot) == (expected if n_models else {})
+        if n_models:
+            assert ("train/logit_confidence" in db.snapshot.parts[0].metadata) == bool(n_confidences)
+        assert db.verify()[0].damages == []
 
 
 def test_a_snapshot_is_had_again_after_its_blocks_are_gone(store):

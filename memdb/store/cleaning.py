@@ -48,8 +48,8 @@ def garbage(
             f"a grace period of {grace} is shorter than the {GRACE} that writers and readers may take",
             hint="leave --grace out, or make sure that nobody else uses this store and say so with --alone",
         )
+    history = _history(storage, manifest)  # first: what it names is there by the time all is listed
     found = storage.find("")
-    history = _history(storage, manifest, found)
     newest = history[-1][0] if history else None
     if newest:
         _require_blocks(storage, manifest, newest, found)
@@ -94,29 +94,41 @@ def remove(storage: Storage, manifest: Manifest, doomed: Sequence[Garbage]) -> I
 
 
 def _require_intact(storage: Storage, manifest: Manifest, going: set[str]) -> None:
+    """Check the blocks that took in these segments, or that came after these blocks."""
     if not going:
         return
-    history = _history(storage, manifest, storage.find(layout.SNAPSHOTS))
-    every = {info.block_id: info for record, _ in history for info in record.blocks}
-    leaving = {path.rsplit("/", 1)[-1] for path in going}
-    for identifier in leaving & set(every):
-        leaving |= {source for source, _ in read_block(storage, manifest, every[identifier]).sources}
-    for info in history[-1][0].blocks:
+    history = _history(storage, manifest)
+    newest = history[-1][0].blocks
+    segments = {path.removeprefix(f"{layout.SEGMENTS}/") for path in going}
+    checked: set[str] = set()
+    for path in going:
+        identifier = path.removeprefix(f"{layout.BLOCKS}/")
+        position = _last_naming(history, identifier)
+        if position is not None:
+            stayed = {info.block_id for info in history[position][0].blocks}
+            checked |= {info.block_id for info in newest} - stayed
+    for info in newest:
         block = read_block(storage, manifest, info)
-        if leaving.isdisjoint(source for source, _ in block.sources):
-            continue
-        check_group(storage, block)
+        if info.block_id in checked or not segments.isdisjoint(source for source, _ in block.sources):
+            check_group(storage, block)
 
 
-def _history(
-    storage: Storage, manifest: Manifest, found: Sequence[Found]
-) -> list[tuple[SnapshotRecord, datetime]]:
+def _history(storage: Storage, manifest: Manifest) -> list[tuple[SnapshotRecord, datetime]]:
     """Return every snapshot's record with the time it was created, in order."""
-    times = {item.path: item.modified for item in found}
-    names = [path.rsplit("/", 1)[-1] for path in times if path.startswith(f"{layout.SNAPSHOTS}/")]
-    numbers = snapshot_numbers(names)
+    times = {item.path: item.modified for item in storage.find(layout.SNAPSHOTS)}
+    numbers = snapshot_numbers(path.rsplit("/", 1)[-1] for path in times)
     records = concurrently(lambda number: read_record(storage, manifest, number), numbers)
     return [(record, times[layout.snapshot(record.number)]) for record in records]
+
+
+def _last_naming(history: Sequence[tuple[SnapshotRecord, datetime]], block: str) -> int | None:
+    """Return the position of the last snapshot that names a block."""
+    naming = [
+        position
+        for position, (record, _) in enumerate(history)
+        if any(info.block_id == block for info in record.blocks)
+    ]
+    return naming[-1] if naming else None
 
 
 def _require_blocks(
@@ -151,16 +163,12 @@ def _reason(
         if committed:
             return None
         return LEFTOVER if _newest(objects) <= limit else None
-    naming = [
-        position
-        for position, (record, _) in enumerate(history)
-        if any(block.block_id == identifier for block in record.blocks)
-    ]
-    if not naming:
+    last = _last_naming(history, identifier)
+    if last is None:
         return UNNAMED if _newest(objects) <= limit else None
-    if naming[-1] == len(history) - 1:
+    if last == len(history) - 1:
         return None
-    return REPLACED if history[naming[-1] + 1][1] <= limit else None
+    return REPLACED if history[last + 1][1] <= limit else None
 
 
 def _newest(objects: Sequence[Found]) -> datetime:

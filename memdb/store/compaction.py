@@ -162,6 +162,17 @@ def _cut(shares: Sequence[_Share]) -> Iterator[list[_Share]]:
             yield block
 
 
+def rewrite(storage: Storage, manifest: Manifest, block: Segment) -> tuple[BlockInfo, Segment]:
+    """Write a block again with the arrays that its metadata names, and all of its models.
+
+    Raises:
+        Damaged: one of these arrays is not intact.
+    """
+    share = _Share(block, (True,) * len(block.models))
+    written, info, _ = _write_block(storage, manifest, [share], Stopwatch())
+    return BlockInfo(written.segment_id, len(written.models), info), written
+
+
 def _write_block(
     storage: Storage, manifest: Manifest, shares: Sequence[_Share], watch: Stopwatch
 ) -> tuple[Segment, ObjectInfo, int]:

@@ -19,6 +19,7 @@ from memdb.store.storage import Found, concurrently, reported
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)  # exFAT, some network mounts
 TEMPORARY = ".tmp"
+FSYNCS_AT_ONCE = 8  # a journal commits them together; more threads cost more than they wait
 
 
 class LocalStorage:
@@ -71,7 +72,7 @@ class LocalStorage:
         folders = {self._root / PurePosixPath(path).parent for path in objects}
         for folder in sorted(folders):
             self._make(folder)
-        concurrently(lambda item: self._put(*item, self._rename), objects.items())
+        concurrently(lambda item: self._put(*item, self._rename), objects.items(), FSYNCS_AT_ONCE)
         self._sync(folders)
 
     def create(self, path: str, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -11,6 +11,7 @@ from memdb.commits import BlockInfo, Segment, SnapshotRecord, sha256_of_models
 from memdb.documents import plain_document
 from memdb.errors import Damaged, NotFound, WrongFormat
 from memdb.manifest import Manifest
+from memdb.store.compaction import rewrite
 from memdb.store.ledger import find_block, read_block, read_record, read_retractions, snapshot_numbers
 from memdb.store.reading import check_group
 from memdb.store.retraction import withdraw
@@ -33,8 +34,9 @@ def repair(storage: Storage, manifest: Manifest, report: Report) -> Repair:
     """Set aside what a verification found damaged.
 
     Damaged segments get a record that they are not to be read. Where a block or the newest snapshot is
-    damaged, the next snapshot names the blocks that are intact, and what damaged ones took in is read from
-    its segments again, where they have not been cleaned up yet.
+    damaged, the next snapshot names the blocks that are intact; what damaged ones took in is read from its
+    segments again, or, where these have been cleaned up, from a copy of the block without damaged arrays that
+    it can do without.
 
     Raises:
         StorageFailed: the storage refused; what was set aside before stays so.
@@ -51,7 +53,7 @@ def repair(storage: Storage, manifest: Manifest, report: Report) -> Repair:
     number = None
     if blocks or broken_snapshot:
         number = numbers[-1] + 1
-        record = _rebuilt(storage, manifest, number, blocks)
+        record = _rebuilt(storage, manifest, number, blocks, report)
         create_once(storage, layout.snapshot(number), plain_document(record.to_document()))
     mended = {("segment", identifier) for identifier in segments} | {
         ("block", identifier) for identifier in blocks
@@ -65,13 +67,27 @@ def repair(storage: Storage, manifest: Manifest, report: Report) -> Repair:
     )
 
 
-def _rebuilt(storage: Storage, manifest: Manifest, number: int, damaged: set[str]) -> SnapshotRecord:
+def _rebuilt(
+    storage: Storage, manifest: Manifest, number: int, damaged: set[str], report: Report
+) -> SnapshotRecord:
     """Return the next snapshot's record without the damaged blocks."""
     try:
         before = read_record(storage, manifest, number - 1)
-        kept = [info for info in before.blocks if info.block_id not in damaged]
-        found = [(info, read_block(storage, manifest, info)) for info in kept]
-        lost = {source for name in damaged for source in _sources_of(storage, manifest, name, before)}
+        found, lost = [], set()
+        for info in before.blocks:
+            if info.block_id not in damaged:
+                found.append((info, read_block(storage, manifest, info)))
+                continue
+            sources = _sources_of(storage, manifest, info.block_id, before)
+            copy = (
+                None
+                if sources <= set(before.segments) & _there(storage)
+                else _salvaged(storage, manifest, info, report)
+            )
+            if copy is None:
+                lost |= sources
+            else:
+                found.append(copy)
         taken_in = tuple(name for name in before.segments if name not in lost)
         n_repeats = before.n_repeats
     except (Damaged, WrongFormat):
@@ -94,6 +110,37 @@ def _rebuilt(storage: Storage, manifest: Manifest, number: int, damaged: set[str
         retracted=tuple(sorted(retracted)),
         set_aside=tuple(sorted({name for item in withdrawn for name in item.segments})),
     )
+
+
+def _there(storage: Storage) -> set[str]:
+    return set(storage.names(layout.SEGMENTS))
+
+
+def _salvaged(
+    storage: Storage, manifest: Manifest, info: BlockInfo, report: Report
+) -> tuple[BlockInfo, Segment] | None:
+    """Return a copy of a damaged block without the arrays that are damaged; None where bits are."""
+    try:
+        block = read_block(storage, manifest, info)
+    except (Damaged, WrongFormat):
+        return None
+    place = f"{storage.url}/{block.group}/"
+    names = [
+        damage.place.removeprefix(place) for damage in report.damages if damage.identifier == info.block_id
+    ]
+    if any(name not in block.objects for name in names):
+        return None  # not an object but what the bits say is wrong
+    broken = {
+        path
+        for path in block.metadata
+        for name in names
+        if name.startswith(f"{path}/") and name != f"{path}/{layout.GROUP_METADATA}"
+    }
+    bits = {path for path, (outcome, _) in manifest.arrays().items() if outcome.kind == "bit"}
+    if broken & (bits | {layout.MASK}):
+        return None
+    left = {path: value for path, value in block.metadata.items() if path not in broken}
+    return rewrite(storage, manifest, replace(block, metadata=left))
 
 
 def _sources_of(storage: Storage, manifest: Manifest, name: str, record: SnapshotRecord) -> set[str]:
