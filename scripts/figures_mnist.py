@@ -23,9 +23,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from memdb import bits
+from memdb.store import Store, open_storage
+
 MEMDB = str(Path(sys.executable).with_name("memdb"))
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 TARGET = 0.975
+STORING_TARGET = 0.02
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ def main() -> int:
         top = memdb(folder, "top-memorized", "-k", "10")
         store = folder / "memdb.zarr"
         n_bytes, segment_bytes = size(store), size(store / "segments")
+        memdb(folder, "init", "--dataset", "mnist", "--data-root", root, "--store", "again.zarr")
+        storing = seconds_to_store(store, folder / "again.zarr") / training.seconds
 
     facts = json.loads(info.output)["rows"][0]
     print(f"\n{top.output}")
@@ -63,9 +69,32 @@ def main() -> int:
     print(f"store            {n_bytes:,} bytes, {segment_bytes / options.models:,.0f} a model")
     print(f"accuracy         {facts['train_accuracy']:.4f} in, {facts['out_accuracy']:.4f} held out")
     accuracy = facts["test_accuracy"]
-    met = accuracy >= TARGET
-    print(f"target test accuracy at least {TARGET:.1%}, is {accuracy:.2%}: {'met' if met else 'MISSED'}")
-    return 0 if met else 1
+    met = [accuracy >= TARGET, storing <= STORING_TARGET]
+    words = ["met" if is_met else "MISSED" for is_met in met]
+    print(f"target test accuracy at least {TARGET:.1%}, is {accuracy:.2%}: {words[0]}")
+    print(f"target storing at most {STORING_TARGET:.0%} of the training, is {storing:.2%}: {words[1]}")
+    return 0 if all(met) else 1
+
+
+def seconds_to_store(trained: Path, empty: Path) -> float:
+    """Return the seconds it takes to commit a store's segments again, to another one."""
+    source, target = (Store.open(open_storage(str(path))) for path in (trained, empty))
+    snapshot = source.snapshot()
+    masks = bits.unpack(snapshot.mask(), snapshot.n_models)
+    outcomes = {
+        path: bits.unpack(snapshot.outcome_bits(path), snapshot.n_models)
+        if outcome.kind == "bit"
+        else snapshot.outcome_values(path).T
+        for path, (outcome, _) in source.manifest.arrays().items()
+    }
+    seconds, start = 0.0, 0
+    for segment in snapshot.parts:
+        rows = slice(start, start := start + len(segment.models))
+        batch = {path: values[rows] for path, values in outcomes.items()}
+        began = time.perf_counter()
+        target.commit(segment.models, masks[rows], batch)
+        seconds += time.perf_counter() - began
+    return seconds
 
 
 def memdb(folder: Path, *arguments: str) -> Done:
