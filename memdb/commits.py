@@ -243,7 +243,7 @@ class SnapshotRecord:
     blocks: tuple[BlockInfo, ...]
     segments: tuple[str, ...]  # taken in, and perhaps not removed yet
     retracted: tuple[str, ...]  # models of the blocks that do not count
-    set_aside: tuple[str, ...]  # damaged segments that are not read
+    set_aside: tuple[str, ...]  # damaged segments and blocks, which are not read and stay
 
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""

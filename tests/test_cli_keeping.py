@@ -92,7 +92,7 @@ def test_verify_says_what_is_damaged_and_sets_it_aside(here):
     assert "32 models are in use now" in repaired.stderr
     assert chunk.exists()
     assert ask(here, "info")["rows"][0]["n_models"] == 32
-    assert "1 damaged segment, not read" in run("info", cwd=here).stdout
+    assert "1 damaged part, not read" in run("info", cwd=here).stdout
     assert run("verify", cwd=here).returncode == 0
 
 

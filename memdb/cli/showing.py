@@ -141,7 +141,7 @@ def info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         if row["n_retracted"]:
             lines["withdrawn"] = f"{tables.count(row['n_retracted'], 'model')}, not counted"
         if row["n_set_aside"]:
-            lines["set aside"] = f"{tables.count(row['n_set_aside'], 'damaged segment')}, not read"
+            lines["set aside"] = f"{tables.count(row['n_set_aside'], 'damaged part')}, not read"
         if not row["put_if_absent"]:
             lines["storage"] = "overwrites what it should only create: compact with --alone"
         if row["n_diverged"]:

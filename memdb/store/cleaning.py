@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 
 from memdb import layout
 from memdb.commits import SnapshotRecord
-from memdb.errors import Damaged, InvalidInput, NotFound
+from memdb.errors import Damaged, InvalidInput, NotFound, StorageFailed
 from memdb.manifest import Manifest
-from memdb.store.ledger import read_block, read_record, snapshot_numbers
+from memdb.store.ledger import is_listed, read_block, read_record, require_listing, snapshot_numbers
 from memdb.store.reading import check_group
 from memdb.store.storage import Found, Storage, concurrently
 from memdb.store.timing import GRACE, storage_time
@@ -50,6 +50,9 @@ def garbage(
         )
     history = _history(storage, manifest)  # first: what it names is there by the time all is listed
     found = storage.find("")
+    for group in layout.GROUPS:
+        names = [item.path.removeprefix(f"{group}/") for item in found if item.path.startswith(f"{group}/")]
+        require_listing(storage, group, names)
     newest = history[-1][0] if history else None
     if newest:
         _require_blocks(storage, manifest, newest, found)
@@ -116,7 +119,14 @@ def _require_intact(storage: Storage, manifest: Manifest, going: set[str]) -> No
 def _history(storage: Storage, manifest: Manifest) -> list[tuple[SnapshotRecord, datetime]]:
     """Return every snapshot's record with the time it was created, in order."""
     times = {item.path: item.modified for item in storage.find(layout.SNAPSHOTS)}
-    numbers = snapshot_numbers(path.rsplit("/", 1)[-1] for path in times)
+    names = [path.rsplit("/", 1)[-1] for path in times]
+    require_listing(storage, layout.SNAPSHOTS, names)
+    numbers = snapshot_numbers(names)
+    beyond = layout.snapshot(len(numbers) + 1)
+    if numbers != list(range(1, len(numbers) + 1)) or _exists(storage, beyond):
+        raise StorageFailed(
+            f"the snapshots of {storage.url} are listed as {numbers}, which are not all", hint="run it again"
+        )
     records = concurrently(lambda number: read_record(storage, manifest, number), numbers)
     return [(record, times[layout.snapshot(record.number)]) for record in records]
 
@@ -153,22 +163,34 @@ def _reason(
     limit: datetime,
 ) -> str | None:
     """Return why a segment or block may go, None where it must stay."""
+    if any(identifier in record.set_aside for record, _ in history):
+        return None
     if folder == layout.SEGMENTS:
-        aside = any(identifier in record.set_aside for record, _ in history)
-        since = next((when for record, when in history if identifier in record.segments), None)
-        taken_in = bool(history) and identifier in history[-1][0].segments
-        if taken_in and since is not None and not aside:
-            return TAKEN_IN if since <= limit else None
-        committed = any(item.path == f"{folder}/{identifier}/{layout.GROUP_METADATA}" for item in objects)
-        if committed:
-            return None
-        return LEFTOVER if _newest(objects) <= limit else None
+        reason, since = _end_of_segment(history, identifier, objects)
+    else:
+        reason, since = _end_of_block(history, identifier, objects)
+    return reason if since is not None and since <= limit else None
+
+
+def _end_of_segment(
+    history: Sequence[tuple[SnapshotRecord, datetime]], identifier: str, objects: Sequence[Found]
+) -> tuple[str, datetime | None]:
+    """Return why and since when nobody needs a segment; None where it is needed."""
+    if history and identifier in history[-1][0].segments:
+        return TAKEN_IN, next(when for record, when in history if identifier in record.segments)
+    document = f"{layout.segment(identifier)}/{layout.GROUP_METADATA}"
+    committed = any(item.path == document for item in objects)
+    return LEFTOVER, None if committed else _newest(objects)
+
+
+def _end_of_block(
+    history: Sequence[tuple[SnapshotRecord, datetime]], identifier: str, objects: Sequence[Found]
+) -> tuple[str, datetime | None]:
+    """Return why and since when nobody needs a block; None where it is needed."""
     last = _last_naming(history, identifier)
     if last is None:
-        return UNNAMED if _newest(objects) <= limit else None
-    if last == len(history) - 1:
-        return None
-    return REPLACED if history[last + 1][1] <= limit else None
+        return UNNAMED, _newest(objects)
+    return REPLACED, None if last == len(history) - 1 else history[last + 1][1]
 
 
 def _newest(objects: Sequence[Found]) -> datetime:
@@ -183,5 +205,5 @@ def _exists(storage: Storage, path: str) -> bool:
     try:
         storage.read(path)
     except NotFound:
-        return False
+        return is_listed(storage, path)
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -9,7 +10,7 @@ from typing import TypeVar
 from memdb import layout
 from memdb.commits import BlockInfo, Retraction, Segment, SnapshotRecord
 from memdb.documents import parse_group_metadata, parse_plain_document
-from memdb.errors import Damaged, NotFound
+from memdb.errors import Damaged, NotFound, StorageFailed
 from memdb.manifest import Manifest, ObjectInfo
 from memdb.store.reading import read_object
 from memdb.store.storage import Storage, concurrently
@@ -22,15 +23,28 @@ def snapshot_numbers(names: Iterable[str]) -> list[int]:
     return sorted(number for name in names if (number := layout.snapshot_number(name)) is not None)
 
 
+def require_listing(storage: Storage, folder: str, names: Iterable[str]) -> None:
+    """Refuse a listing that lacks what creation put there: it is not what the storage holds.
+
+    Raises:
+        StorageFailed: something in between answered, or files were removed.
+    """
+    if layout.GROUP_METADATA not in names:
+        raise StorageFailed(
+            f"the listing of {storage.url}/{folder} lacks its {layout.GROUP_METADATA}",
+            hint="something in between answered for the storage, or files were removed; try again",
+        )
+
+
 def newest_by_asking(storage: Storage) -> int | None:
     """Find the newest of the snapshots, which are numbered without gaps, by whether they are there."""
 
     def is_there(number: int) -> bool:
-        try:
-            storage.read(layout.snapshot(number))
-        except NotFound:
-            return False
-        return True
+        for _ in range(2):  # "not found" said once may be a server's bad moment
+            with contextlib.suppress(NotFound):
+                storage.read(layout.snapshot(number))
+                return True
+        return False
 
     if not is_there(1):
         return None
@@ -90,15 +104,21 @@ def read_segment(storage: Storage, manifest: Manifest, name: str) -> Segment | N
     Raises:
         Damaged: it was altered, or belongs to another store or recipe.
     """
+    path = f"{layout.segment(name)}/{layout.GROUP_METADATA}"
+
+    def read() -> Segment:
+        return _document(storage, manifest, path, lambda data, place: _parsed(manifest, data, place, name))
+
     try:
-        return _document(
-            storage,
-            manifest,
-            f"{layout.segment(name)}/{layout.GROUP_METADATA}",
-            lambda data, place: _parsed(manifest, data, place, name),
-        )
+        return read()
     except NotFound:
-        return None
+        return read() if is_listed(storage, path) else None
+
+
+def is_listed(storage: Storage, path: str) -> bool:
+    """Tell whether an object is there by a listing: "not found" alone may be a server's bad moment."""
+    folder, _, name = path.rpartition("/")
+    return name in storage.names(folder)
 
 
 def read_block(storage: Storage, manifest: Manifest, info: BlockInfo) -> Segment:

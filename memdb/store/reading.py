@@ -281,5 +281,7 @@ def _bounds(byte_range: ByteRequest | None, size: int) -> tuple[int, int]:
             return min(offset, size), size
         case SuffixByteRequest(suffix):
             return max(0, size - suffix), size
-        case _:
+        case None:
             return 0, size
+        case _:
+            raise TypeError(f"Unexpected byte_range, got {byte_range}")

@@ -42,7 +42,8 @@ def repair(storage: Storage, manifest: Manifest, report: Report) -> Repair:
         StorageFailed: the storage refused; what was set aside before stays so.
     """
     segments = {damage.identifier: damage for damage in report.damages if damage.kind == "segment"}
-    for identifier, damage in segments.items():
+    damaged = {damage.identifier: damage for damage in report.damages if damage.kind in {"segment", "block"}}
+    for identifier, damage in damaged.items():
         withdraw(storage, manifest, REASON.format(problem=damage.problem), segments=(identifier,))
     numbers = snapshot_numbers(storage.names(layout.SNAPSHOTS))
     newest = str(numbers[-1]) if numbers else ""

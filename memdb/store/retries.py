@@ -55,6 +55,9 @@ def persistently(request: Callable[[], T], patience: Patience) -> T:
 
 def is_transient(error: BaseException) -> bool:
     """Tell whether a failure may pass: 429, 5xx, timeouts, connections that broke or were refused."""
+    kinds = {kind.__name__ for part in _chain(error) for kind in type(part).__mro__}
+    if kinds & TRANSIENT_TYPES:
+        return True
     status = status_of(error)
     if status is not None:
         return status in TRANSIENT_STATUS
@@ -62,8 +65,6 @@ def is_transient(error: BaseException) -> bool:
         if isinstance(part, FileNotFoundError | FileExistsError | PermissionError):
             return False
         if isinstance(part, ConnectionError | TimeoutError):
-            return True
-        if {kind.__name__ for kind in type(part).__mro__} & TRANSIENT_TYPES:
             return True
         if isinstance(part, OSError) and part.errno in TRANSIENT_ERRNO:
             return True

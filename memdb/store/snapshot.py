@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from memdb import bits, layout
 from memdb.commits import ModelInfo, Segment, SnapshotRecord, sha256_of_models
-from memdb.errors import Damaged, InvalidInput, NotFound, StorageFailed
+from memdb.errors import Damaged, InvalidInput, NotFound
 from memdb.manifest import Manifest, Outcome
 from memdb.store.examples import Examples, read_examples
 from memdb.store.ledger import (
@@ -20,6 +20,7 @@ from memdb.store.ledger import (
     read_record,
     read_retractions,
     read_segment,
+    require_listing,
     snapshot_numbers,
 )
 from memdb.store.reading import GroupReader
@@ -246,11 +247,7 @@ def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None
     folders = (layout.SNAPSHOTS, layout.SEGMENTS, layout.RETRACTIONS)
     snapshots, segments, retractions = concurrently(storage.names, folders)
     for folder, names in zip(folders, (snapshots, segments, retractions), strict=True):
-        if layout.GROUP_METADATA not in names:  # written at creation: this is not what the storage holds
-            raise StorageFailed(
-                f"the listing of {storage.url}/{folder} lacks its {layout.GROUP_METADATA}",
-                hint="something in between answered for the storage, or files were removed; try again",
-            )
+        require_listing(storage, folder, names)
     numbers = snapshot_numbers(snapshots)
     record = read_record(storage, manifest, numbers[-1]) if numbers else None
     withdrawn = read_retractions(storage, manifest, retractions)
