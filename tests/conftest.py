@@ -50,6 +50,15 @@ def small_database(url, **options):
     return memdb.init(str(url), small_dataset(), coin_recipe, seed=7, **options)
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Requests are made again as often as ever, at once."""
+    from memdb.store import remote
+    from memdb.store.retries import Patience
+
+    monkeypatch.setattr(remote, "PATIENCE", Patience(first=0.001, longest=0.002))
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """The folder of a store of 23 + 11 examples with 37 models in segments of 5 and less."""

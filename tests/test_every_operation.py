@@ -85,12 +85,27 @@ def test_at_every_operation(template, tmp_path, operation, how):
     print(f"{operation}, {how}: {n_operations} operations, 0 models lost, 0 doubled")
 
 
-@pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
-@pytest.mark.parametrize("operation", ["commit", "compact", "gc", "query"])
-def test_a_storage_that_refuses_any_request(template, tmp_path, operation, lasting):
+REFUSALS = pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
+OPERATIONS = pytest.mark.parametrize("operation", ["commit", "compact", "gc", "query"])
+
+
+@REFUSALS
+@OPERATIONS
+def test_a_storage_that_refuses_some_requests(template, tmp_path, operation, lasting):
     """The same at the requests of any storage, reads and listings included."""
+    refuse(template, tmp_path, operation, lasting, range(3 + 2 * lasting, 200, 9))
+
+
+@pytest.mark.slow
+@REFUSALS
+@OPERATIONS
+def test_a_storage_that_refuses_any_request(template, tmp_path, operation, lasting):
+    refuse(template, tmp_path, operation, lasting, range(200))
+
+
+def refuse(template, tmp_path, operation, lasting, positions):
     files = {path.relative_to(template).as_posix(): path for path in template.rglob("*") if path.is_file()}
-    for allowed in range(200):
+    for allowed in positions:
         url = f"memory://{tmp_path.name}/{allowed}"
         open_storage(url).write_all({name: path.read_bytes() for name, path in files.items()})
         storage = FailingStorage(

@@ -150,9 +150,9 @@ class InMemory(StoreMachine):
 
 
 TestOnDisk = StoreMachine.TestCase
-TestOnDisk.settings = quickly(25, 12)
+TestOnDisk.settings = quickly(20, 10)
 TestInMemory = InMemory.TestCase
-TestInMemory.settings = quickly(40, 15)
+TestInMemory.settings = quickly(25, 15)
 
 
 def test_on_s3(s3):
@@ -161,7 +161,7 @@ def test_on_s3(s3):
     class OnS3(StoreMachine):
         place = staticmethod(lambda _: (f"s3://bucket/{uuid.uuid4().hex}/s.zarr", s3))
 
-    run_state_machine_as_test(OnS3, settings=quickly(5, 8))
+    run_state_machine_as_test(OnS3, settings=quickly(3, 8))
 
 
 @pytest.mark.slow

@@ -254,7 +254,7 @@ def test_a_kill_at_any_fsync_loses_at_most_the_batch_in_flight(tmp_path):
         "db.train(seeds=range(10), dataset=small_dataset(), recipe=coin_recipe,\n"
         "         observe=lambda s: print(s.n_committed, flush=True))\n"
     )
-    for allowed in (0, 9, 25, 41, 10_000):
+    for allowed in (25, 10_000):
         url = str(tmp_path / f"{allowed}.zarr")
         small_database(url).close()
         command = [sys.executable, "-c", code, str(Path(__file__).parent), url, str(allowed)]

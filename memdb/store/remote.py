@@ -35,7 +35,7 @@ class RemoteStorage:
         protocol: str,
         *,
         cache: Cache | None = None,
-        patience: Patience = PATIENCE,
+        patience: Patience | None = None,
     ) -> None:
         self.url = url
         self.can_list = protocol not in WITHOUT_LISTING
@@ -43,7 +43,7 @@ class RemoteStorage:
         self._filesystem = filesystem
         self._root = root
         self._read_only = protocol in READ_ONLY_PROTOCOLS
-        self._patience = patience
+        self._patience = patience or PATIENCE
 
     def direct(self) -> RemoteStorage:
         if self.cache is None:
