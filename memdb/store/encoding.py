@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,14 +40,32 @@ def encode_group(arrays: Mapping[str, ArrayData]) -> dict[str, bytes]:
     Groups between it and the arrays are included. Checksums are crc32c in every chunk: zstd and raw bytes
     do not notice a flipped bit. Chunks of zeros are written like any other: an absent chunk reads as zeros.
     """
-    memory = MemoryStore()
-    zarr.create_group(memory, zarr_format=3)
+    objects: dict[str, bytes] = {}
     for path, data in arrays.items():
         values = np.ascontiguousarray(data.values)
-        rows = _rows_of(CHUNK_BYTES, values.shape, values.dtype)
-        array = _create(memory, path, values.shape, values.dtype, rows, None, data.attributes)
-        array[...] = values
-    return _taken(memory)
+        attributes = canonical_json(dict(data.attributes or {}))
+        objects |= _whole_array(path, values.shape, values.dtype.str, attributes).encode(values)
+    return dict(sorted(objects.items()))
+
+
+class _WholeArray:
+    """Encodes arrays of one shape and type: what Zarr says about them is the same each time."""
+
+    def __init__(self, path: str, shape: tuple[int, ...], dtype: str, attributes: bytes) -> None:
+        self._memory = MemoryStore()
+        self._lock = threading.Lock()
+        kind = np.dtype(dtype)
+        rows = _rows_of(CHUNK_BYTES, shape, kind)
+        self._array = _create(self._memory, path, shape, kind, rows, None, json.loads(attributes))
+        self._metadata = _taken(self._memory)
+
+    def encode(self, values: NDArray[Any]) -> dict[str, bytes]:
+        with self._lock:
+            self._array[...] = values
+            return {**self._metadata, **_taken(self._memory)}
+
+
+_whole_array = lru_cache(maxsize=32)(_WholeArray)
 
 
 def array_metadata(objects: Mapping[str, bytes]) -> dict[str, Json]:

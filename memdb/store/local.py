@@ -140,18 +140,20 @@ class LocalStorage:
                 pending.add(below.parent)
         if os.name == "nt":
             return  # there a folder cannot be opened, and NTFS journals names by itself
-        for folder in sorted(pending, reverse=True):
-            try:
-                with self._reported("fsync", str(folder)):
-                    descriptor = os.open(folder, os.O_RDONLY)
-                    try:
-                        os.fsync(descriptor)
-                    finally:
-                        os.close(descriptor)
-            except StorageFailed:
-                if folder != self._root.parent:  # which need not be ours to open
-                    raise
+        concurrently(self._sync_folder, pending, FSYNCS_AT_ONCE)
         self._entered |= {folder for folder in pending if folder.parent in pending}
+
+    def _sync_folder(self, folder: Path) -> None:
+        try:
+            with self._reported("fsync", str(folder)):
+                descriptor = os.open(folder, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        except StorageFailed:
+            if folder != self._root.parent:  # which need not be ours to open
+                raise
 
     @contextlib.contextmanager
     def _reported(self, verb: str, path: str) -> Iterator[None]:
