@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from memdb import layout
 from memdb.commits import SnapshotRecord
-from memdb.errors import Damaged, InvalidInput, NotFound, StorageFailed
+from memdb.errors import Damaged, InvalidInput, NotFound, StorageFailed, WrongFormat
 from memdb.manifest import Manifest
 from memdb.store.ledger import is_listed, read_block, read_record, require_listing, snapshot_numbers
 from memdb.store.reading import check_group
@@ -127,7 +127,16 @@ def _history(storage: Storage, manifest: Manifest) -> list[tuple[SnapshotRecord,
         raise StorageFailed(
             f"the snapshots of {storage.url} are listed as {numbers}, which are not all", hint="run it again"
         )
-    records = concurrently(lambda number: read_record(storage, manifest, number), numbers)
+
+    def read(number: int) -> SnapshotRecord | None:
+        try:
+            return read_record(storage, manifest, number)
+        except (Damaged, WrongFormat):
+            if number == numbers[-1]:
+                raise
+            return None  # what an old one said of the newest's parts can be spared
+
+    records = [record for record in concurrently(read, numbers) if record is not None]
     return [(record, times[layout.snapshot(record.number)]) for record in records]
 
 

@@ -208,8 +208,8 @@ def _write_block(
     block = replace(block, objects=objects, metadata=metadata)
     if not commit_group(storage, block, watch):
         raise StorageFailed(
-            f"{storage.url}/{block.group} took too long to write",
-            hint="run `memdb compact` again; nothing is lost",
+            f"{storage.url}/{block.group} was written and was not all there in the end",
+            hint="run it again; nothing was changed",
         )
     document = group_metadata(block.to_document())
     info = describe({layout.GROUP_METADATA: document})[layout.GROUP_METADATA]

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from memdb import layout
 from memdb.commits import BlockInfo, Retraction, Segment, SnapshotRecord
-from memdb.documents import parse_group_metadata, parse_plain_document
+from memdb.documents import group_metadata, parse_group_metadata, parse_plain_document
 from memdb.errors import Damaged, NotFound, StorageFailed
 from memdb.manifest import Manifest, ObjectInfo
 from memdb.store.reading import read_object
@@ -34,6 +34,19 @@ def require_listing(storage: Storage, folder: str, names: Iterable[str]) -> None
             f"the listing of {storage.url}/{folder} lacks its {layout.GROUP_METADATA}",
             hint="something in between answered for the storage, or files were removed; try again",
         )
+
+
+def require_group(storage: Storage, name: str) -> bool:
+    """Refuse a group whose own document is not as creation wrote it.
+
+    Raises:
+        NotFound: it is missing.
+        Damaged: it was altered.
+    """
+    path = f"{name}/{layout.GROUP_METADATA}"
+    if storage.read(path) != group_metadata():
+        raise Damaged(f"{storage.url}/{path} was altered", hint="run `memdb verify --repair`")
+    return True
 
 
 def newest_by_asking(storage: Storage) -> int | None:

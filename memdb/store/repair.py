@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from memdb import layout
 from memdb.commits import BlockInfo, Segment, SnapshotRecord, sha256_of_models
-from memdb.documents import plain_document
+from memdb.documents import group_metadata, plain_document
 from memdb.errors import Damaged, NotFound, WrongFormat
 from memdb.manifest import Manifest
 from memdb.store.compaction import rewrite
@@ -33,10 +33,10 @@ class Repair:
 def repair(storage: Storage, manifest: Manifest, report: Report) -> Repair:
     """Set aside what a verification found damaged.
 
-    Damaged segments get a record that they are not to be read. Where a block or the newest snapshot is
-    damaged, the next snapshot names the blocks that are intact; what damaged ones took in is read from its
-    segments again, or, where these have been cleaned up, from a copy of the block without damaged arrays that
-    it can do without.
+    Damaged segments get a record that they are not to be read; the documents of groups are written again.
+    Where a block or the newest snapshot is damaged, the next snapshot names the blocks that are intact; what
+    damaged ones took in is read from its segments again, or, where these have been cleaned up, from a copy of
+    the block without damaged arrays that it can do without.
 
     Raises:
         StorageFailed: the storage refused; what was set aside before stays so.
@@ -45,6 +45,8 @@ def repair(storage: Storage, manifest: Manifest, report: Report) -> Repair:
     damaged = {damage.identifier: damage for damage in report.damages if damage.kind in {"segment", "block"}}
     for identifier, damage in damaged.items():
         withdraw(storage, manifest, REASON.format(problem=damage.problem), segments=(identifier,))
+    groups = [damage.identifier for damage in report.damages if damage.kind == "group"]
+    storage.write_all({f"{name}/{layout.GROUP_METADATA}": group_metadata() for name in groups})
     numbers = snapshot_numbers(storage.names(layout.SNAPSHOTS))
     newest = str(numbers[-1]) if numbers else ""
     blocks = {damage.identifier for damage in report.damages if damage.kind == "block"}
@@ -59,6 +61,7 @@ def repair(storage: Storage, manifest: Manifest, report: Report) -> Repair:
     mended = {("segment", identifier) for identifier in segments} | {
         ("block", identifier) for identifier in blocks
     }
+    mended |= {("group", name) for name in groups}
     mended |= {("snapshot", newest)} if broken_snapshot else set()
     return Repair(
         tuple(layout.segment(name) for name in segments)

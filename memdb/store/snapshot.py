@@ -160,7 +160,7 @@ class Snapshot:
         if lacking:
             raise NotFound(
                 f"the models of {lacking[0]} of {self.url} have no {path}",
-                hint="their recipe did not give it",
+                hint="their recipe did not give it, or a repair had to leave it out",
             )
         values = np.empty((n_examples, self.n_models), dtype=outcome.dtype)
         starts = np.cumsum([0, *(sum(flags) for _, flags in jobs)])
@@ -251,7 +251,9 @@ def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None
     numbers = snapshot_numbers(snapshots)
     record = read_record(storage, manifest, numbers[-1]) if numbers else None
     withdrawn = read_retractions(storage, manifest, retractions)
-    set_aside = {identifier for item in withdrawn for identifier in item.segments}
+    said_retracted = set(record.retracted) if record else set()  # stays so where a file was lost since
+    set_aside = set(record.set_aside) if record else set()
+    set_aside.update(identifier for item in withdrawn for identifier in item.segments)
     passed_over = set_aside | set(record.segments if record else ())
     names = [name for name in segments if layout.is_segment_id(name) and name not in passed_over]
     blocks = concurrently(lambda info: read_block(storage, manifest, info), record.blocks if record else ())
@@ -261,7 +263,7 @@ def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None
         manifest,
         (*blocks, *(segment for segment in loose if segment is not None)),
         record,
-        frozenset(identifier for item in withdrawn for identifier in item.models),
+        frozenset(said_retracted.union(*(item.models for item in withdrawn))),
         frozenset(set_aside),
         tuple(sorted(set(record.segments).intersection(segments))) if record else (),
     )

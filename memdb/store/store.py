@@ -137,8 +137,8 @@ class Store:
             if write_group(self.storage, segment, objects):
                 return segment
         raise StorageFailed(
-            f"{self.url}: a batch took too long to write, {COMMIT_ATTEMPTS} times",
-            hint="try a nearer storage",
+            f"{self.url}: a batch was written {COMMIT_ATTEMPTS} times and was not all there in the end",
+            hint="check what answers for the storage, or try one that takes less than hours",
         )
 
     def _require_arrays(

@@ -14,7 +14,14 @@ from memdb.commits import Segment, SnapshotRecord, sha256_of_models
 from memdb.errors import Damaged, InvalidInput, NotFound, WrongFormat
 from memdb.manifest import Manifest, ObjectInfo
 from memdb.store.examples import read_example_table
-from memdb.store.ledger import read_block, read_record, read_retraction, read_segment, snapshot_numbers
+from memdb.store.ledger import (
+    read_block,
+    read_record,
+    read_retraction,
+    read_segment,
+    require_group,
+    snapshot_numbers,
+)
 from memdb.store.reading import GroupReader, check_object
 from memdb.store.storage import Storage, concurrently
 
@@ -27,8 +34,8 @@ T = TypeVar("T")
 class Damage:
     """Something that is not as it was written, and the models that cannot be used because of it."""
 
-    kind: str  # dataset, snapshot, block, segment or retraction
-    identifier: str  # of the set, snapshot, block, segment or retraction
+    kind: str  # group, dataset, snapshot, block, segment or retraction
+    identifier: str  # the name of the group or set, the id or number of the others
     place: str
     problem: str
     models: tuple[str, ...] = ()
@@ -58,6 +65,9 @@ def verify(
         StorageFailed: the storage did not answer.
     """
     report, place = Report(), storage.direct()
+    for group in layout.GROUPS:
+        where = f"{place.url}/{group}/{layout.GROUP_METADATA}"
+        _tried(report, "group", group, where, partial(require_group, place, group))
     newest = _snapshots(place, manifest, report)
     retractions = [name.removesuffix(".json") for name in place.names(layout.RETRACTIONS)]
     aside: set[str] = set()
@@ -84,7 +94,7 @@ def verify(
             _part(place, manifest, block, "block", report)
             every += [model.model_id for model in block.models]
     if newest and not any(damage.kind == "block" for damage in report.damages):
-        _recount(newest, every, report)
+        _recount(place.url, newest, every, report)
     for done, name in enumerate(segments, len(manifest.sets) + len(blocks)):
         observe(done, total)
         where = f"{place.url}/{layout.segment(name)}"
@@ -108,7 +118,8 @@ def _tried(report: Report, kind: str, identifier: str, place: str, read: Callabl
 
 def _snapshots(storage: Storage, manifest: Manifest, report: Report) -> SnapshotRecord | None:
     newest = None
-    for number in snapshot_numbers(storage.names(layout.SNAPSHOTS)):
+    numbers = snapshot_numbers(storage.names(layout.SNAPSHOTS))
+    for number in range(1, numbers[-1] + 1 if numbers else 1):
         place = f"{storage.url}/{layout.snapshot(number)}"
         newest = _tried(
             report, "snapshot", str(number), place, partial(read_record, storage, manifest, number)
@@ -230,11 +241,8 @@ def _miscounts(reader: GroupReader, manifest: Manifest, part: Segment) -> Iterat
                     return
 
 
-def _recount(record: SnapshotRecord, model_ids: list[str], report: Report) -> None:
+def _recount(url: str, record: SnapshotRecord, model_ids: list[str], report: Report) -> None:
     counted = set(model_ids) - set(record.retracted)
     if (len(counted), sha256_of_models(counted)) != (record.n_models, record.models_sha256):
-        report.damages.append(
-            Damage(
-                "snapshot", str(record.number), layout.snapshot(record.number), "its blocks hold other models"
-            )
-        )
+        place = f"{url}/{layout.snapshot(record.number)}"
+        report.damages.append(Damage("snapshot", str(record.number), place, "its blocks hold other models"))
