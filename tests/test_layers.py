@@ -33,7 +33,7 @@ INSIDE = {  # the same within a package
         {"storage"},
         {"local", "remote", "timing", "reading"},
         {"places", "examples", "ledger"},
-        {"snapshot"},
+        {"snapshot", "history"},
         {"store"},
         {"compaction", "cleaning", "verification", "retraction"},
         {"repair"},

@@ -71,21 +71,23 @@ def compact(
 
     Raises:
         InvalidInput: the storage cannot keep two compactors apart, and ``alone`` does not say there is one.
-        Damaged: an object of a segment is missing or altered; nothing was changed.
-        StorageFailed: the storage refused, or others were faster again and again; nothing was changed.
+        Damaged: an object of a segment is missing or altered.
+        StorageFailed: the storage refused, or others were faster again and again.
+
+    After an error nothing is different for readers; blocks that were begun are leftovers for cleaning up.
     """
-    if not alone and not keeps_put_if_absent(storage):
-        raise InvalidInput(
-            f"{storage.url} overwrites objects that it was told only to create, so that two compactions at "
-            "once could hide models",
-            hint="make sure that nobody else compacts this store, and say so with --alone",
-        )
     for _ in range(ATTEMPTS):
         snapshot = take_snapshot(storage, manifest)
         watch = Stopwatch()
         kept, shares = _plan(snapshot, thorough=thorough)
         if not snapshot.loose and not shares and not _is_news(snapshot):
             return None
+        if not alone and not keeps_put_if_absent(storage):
+            raise InvalidInput(
+                f"{storage.url} overwrites objects that it was told only to create, so that two compactions "
+                "at once could hide models",
+                hint="make sure that nobody else compacts this store, and say so with --alone",
+            )
         cuts = list(_cut(shares))
         total = sum(share.n_models for cut in cuts for share in cut)
         blocks, n_bytes, done = [], 0, 0
@@ -110,24 +112,32 @@ def compact(
 
 
 def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[_Share]]:
-    """Return how many blocks stay as they are, and what goes into new ones."""
+    """Return how many blocks stay as they are, and what goes into new ones.
+
+    A block at the end is gathered, too, where it is not full and what follows has the same arrays.
+    """
     blocks = snapshot.blocks
-    n_new = sum(sum(flags) for flags in snapshot.first[len(blocks) :])
-    kept = len(blocks)
-    while kept and len(blocks[kept - 1].models) < BLOCK_MODELS:
-        n_last = len(blocks[kept - 1].models)
-        if not thorough and n_last > n_new:
-            break
-        n_new += n_last
-        kept -= 1
     shares = [
         _Share(part, flags)
-        for part, flags in zip(snapshot.parts[kept:], snapshot.first[kept:], strict=True)
+        for part, flags in zip(snapshot.loose, snapshot.first[len(blocks) :], strict=True)
         if any(flags)
     ]
-    if not snapshot.loose and len(list(_cut(shares))) == len(shares):
+    if not shares and not thorough:
         return len(blocks), []
-    return kept, shares
+    kept = len(blocks)
+    if snapshot.loose and not shares:
+        return kept, []  # repeats only
+    while kept and len(blocks[kept - 1].models) < BLOCK_MODELS:
+        last = _Share(blocks[kept - 1], snapshot.first[kept - 1])
+        if shares and set(last.part.metadata) != set(shares[0].part.metadata):
+            break
+        if not thorough and last.n_models > sum(share.n_models for share in shares):
+            break
+        shares.insert(0, last)
+        kept -= 1
+    if not snapshot.loose and len(list(_cut(shares))) >= len(shares):
+        return len(blocks), []
+    return kept, [share for share in shares if share.n_models]
 
 
 def _is_news(snapshot: Snapshot) -> bool:
@@ -209,7 +219,7 @@ def _write_block(
     if not commit_group(storage, block, watch):
         raise StorageFailed(
             f"{storage.url}/{block.group} was written and was not all there in the end",
-            hint="run it again; nothing was changed",
+            hint="run it again; nothing is lost",
         )
     document = group_metadata(block.to_document())
     info = describe({layout.GROUP_METADATA: document})[layout.GROUP_METADATA]
@@ -272,8 +282,7 @@ def _record_of(
         memdb_version=version("memdb"),
         n_models=snapshot.n_models,
         models_sha256=snapshot.models_sha256,
-        n_repeats=(before.n_repeats if before else 0)
-        + sum(not is_first for flags in snapshot.first[kept:] for is_first in flags),
+        n_repeats=snapshot.n_repeats,
         blocks=(*stay, *new),
         segments=(*snapshot.lingering, *(part.segment_id for part in snapshot.loose)),
         retracted=tuple(sorted(_retracted_in(snapshot))),

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from memdb import layout
-from memdb.commits import BlockInfo, Retraction, Segment, SnapshotRecord
+from memdb.commits import MAX_SNAPSHOTS, BlockInfo, Retraction, Segment, SnapshotRecord
 from memdb.documents import group_metadata, parse_group_metadata, parse_plain_document
-from memdb.errors import Damaged, NotFound, StorageFailed
+from memdb.errors import Damaged, NotFound, StorageFailed, WrongFormat
 from memdb.manifest import Manifest, ObjectInfo
 from memdb.store.reading import read_object
+from memdb.store.retries import status_of
 from memdb.store.storage import Storage, concurrently
 
+FORBIDDEN = 403
 T = TypeVar("T")
 
 
@@ -53,16 +54,25 @@ def newest_by_asking(storage: Storage) -> int | None:
     """Find the newest of the snapshots, which are numbered without gaps, by whether they are there."""
 
     def is_there(number: int) -> bool:
+        path = layout.snapshot(number)
         for _ in range(2):  # "not found" said once may be a server's bad moment
-            with contextlib.suppress(NotFound):
-                storage.read(layout.snapshot(number))
+            try:
+                parse_plain_document(storage.read(path), f"{storage.url}/{path}")
+            except (NotFound, WrongFormat):  # some servers have a page for what is not there
+                continue
+            except Damaged:
                 return True
+            except StorageFailed as error:
+                if number == 1 or error.__cause__ is None or status_of(error.__cause__) != FORBIDDEN:
+                    raise
+                return False  # what buckets say of absent objects to those who may not list them
+            return True
         return False
 
     if not is_there(1):
         return None
     low, high = 1, 2
-    while is_there(high):
+    while high < MAX_SNAPSHOTS and is_there(high):
         low, high = high, high * 2
     while high - low > 1:
         middle = (low + high) // 2

@@ -77,6 +77,8 @@ def check_object(storage: Readable, path: str, info: ObjectInfo) -> bytes:
         Damaged: it is missing, or has another size or sha256.
     """
     data = _fetched(storage, path, info, 0, info.size)
+    if _problem(data, info, 0, info.size) is not None:
+        data = _fetched(storage, path, info, 0, info.size)
     problem = _problem(data, info, 0, info.size)
     if problem is not None:
         raise Damaged(f"{storage.url}/{path} {problem}", hint=RESTORE)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 from memdb import layout
-from memdb.commits import BlockInfo, Segment, SnapshotRecord, sha256_of_models
+from memdb.commits import BlockInfo, Retraction, Segment, SnapshotRecord, sha256_of_models
 from memdb.documents import group_metadata, plain_document
-from memdb.errors import Damaged, NotFound, WrongFormat
+from memdb.errors import AlreadyExists, Damaged, NotFound, StorageFailed, WrongFormat
 from memdb.manifest import Manifest
-from memdb.store.compaction import rewrite
-from memdb.store.ledger import find_block, read_block, read_record, read_retractions, snapshot_numbers
+from memdb.store.compaction import ATTEMPTS, rewrite
+from memdb.store.ledger import (
+    find_block,
+    read_block,
+    read_record,
+    read_retractions,
+    read_segment,
+    snapshot_numbers,
+)
 from memdb.store.reading import check_group
 from memdb.store.retraction import withdraw
-from memdb.store.storage import Storage, create_once
+from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.verification import Damage, Report
 
 REASON = "damaged; set aside by memdb verify --repair: {problem}"
@@ -33,105 +42,146 @@ class Repair:
 def repair(storage: Storage, manifest: Manifest, report: Report) -> Repair:
     """Set aside what a verification found damaged.
 
-    Damaged segments get a record that they are not to be read; the documents of groups are written again.
-    Where a block or the newest snapshot is damaged, the next snapshot names the blocks that are intact; what
-    damaged ones took in is read from its segments again, or, where these have been cleaned up, from a copy of
-    the block without damaged arrays that it can do without.
+    Damaged segments and blocks get a record that they are not to be read; they stay. The documents of groups
+    are written again. Where a block is damaged, or the newest snapshot is damaged or lost, the next snapshot
+    names the blocks that are intact; what damaged ones took in is read from its segments again, or, where
+    these are not all usable, from a copy of the block without damaged arrays that it can do without.
 
     Raises:
-        StorageFailed: the storage refused; what was set aside before stays so.
+        StorageFailed: the storage refused, or others compacted again and again; what was set aside stays so.
     """
-    segments = {damage.identifier: damage for damage in report.damages if damage.kind == "segment"}
-    damaged = {damage.identifier: damage for damage in report.damages if damage.kind in {"segment", "block"}}
-    for identifier, damage in damaged.items():
-        withdraw(storage, manifest, REASON.format(problem=damage.problem), segments=(identifier,))
+    place = storage.direct()
     groups = [damage.identifier for damage in report.damages if damage.kind == "group"]
-    storage.write_all({f"{name}/{layout.GROUP_METADATA}": group_metadata() for name in groups})
-    numbers = snapshot_numbers(storage.names(layout.SNAPSHOTS))
-    newest = str(numbers[-1]) if numbers else ""
-    blocks = {damage.identifier for damage in report.damages if damage.kind == "block"}
-    broken_snapshot = any(
-        (damage.kind, damage.identifier) == ("snapshot", newest) for damage in report.damages
-    )
+    place.write_all({f"{name}/{layout.GROUP_METADATA}": group_metadata() for name in groups})
+    parts = {damage.identifier: damage for damage in report.damages if damage.kind in {"segment", "block"}}
+    for identifier, damage in parts.items():
+        withdraw(place, manifest, REASON.format(problem=damage.problem), segments=(identifier,))
+    numbers = snapshot_numbers(place.names(layout.SNAPSHOTS))
+    last = numbers[-1] if numbers else 0
+    snapshots = [
+        damage for damage in report.damages if damage.kind == "snapshot" and int(damage.identifier) >= last
+    ]
     number = None
-    if blocks or broken_snapshot:
-        number = numbers[-1] + 1
-        record = _rebuilt(storage, manifest, number, blocks, report)
-        create_once(storage, layout.snapshot(number), plain_document(record.to_document()))
-    mended = {("segment", identifier) for identifier in segments} | {
-        ("block", identifier) for identifier in blocks
-    }
-    mended |= {("group", name) for name in groups}
-    mended |= {("snapshot", newest)} if broken_snapshot else set()
+    if snapshots or any(damage.kind == "block" for damage in report.damages):
+        number = _write_next(place, manifest, report)
+    mended = {("group", name) for name in groups}
+    mended |= {(damage.kind, identifier) for identifier, damage in parts.items()}
+    mended |= {(damage.kind, damage.identifier) for damage in snapshots}
     return Repair(
-        tuple(layout.segment(name) for name in segments)
-        + tuple(layout.block(name) for name in sorted(blocks)),
+        tuple(f"{damage.kind}s/{identifier}" for identifier, damage in parts.items()),
         number,
         tuple(damage for damage in report.damages if (damage.kind, damage.identifier) not in mended),
     )
 
 
-def _rebuilt(
-    storage: Storage, manifest: Manifest, number: int, damaged: set[str], report: Report
-) -> SnapshotRecord:
-    """Return the next snapshot's record without the damaged blocks."""
+def _write_next(storage: Storage, manifest: Manifest, report: Report) -> int:
+    for _ in range(ATTEMPTS):
+        numbers = snapshot_numbers(storage.names(layout.SNAPSHOTS))
+        record = _rebuilt(storage, manifest, numbers[-1] if numbers else 0, report)
+        with contextlib.suppress(AlreadyExists):  # a compaction was faster: begin again from its snapshot
+            create_once(storage, layout.snapshot(record.number), plain_document(record.to_document()))
+            return record.number
+    raise StorageFailed(
+        f"{storage.url}: others compacted it {ATTEMPTS} times in the meantime", hint="run it again later"
+    )
+
+
+def _rebuilt(storage: Storage, manifest: Manifest, last: int, report: Report) -> SnapshotRecord:
+    """Return the record of the next snapshot, of blocks that are intact only."""
     try:
-        before = read_record(storage, manifest, number - 1)
-        found, lost = [], set()
-        for info in before.blocks:
-            if info.block_id not in damaged:
-                found.append((info, read_block(storage, manifest, info)))
-                continue
-            sources = _sources_of(storage, manifest, info.block_id, before)
-            copy = (
-                None
-                if sources <= set(before.segments) & _there(storage)
-                else _salvaged(storage, manifest, info, report)
-            )
-            if copy is None:
-                lost |= sources
-            else:
-                found.append(copy)
-        taken_in = tuple(name for name in before.segments if name not in lost)
-        n_repeats = before.n_repeats
+        before = read_record(storage, manifest, last) if last else None
+        broken = False
     except (Damaged, WrongFormat):
-        found = _best_blocks(storage, manifest, damaged)
-        taken_in = tuple(sorted({source for _, block in found for source, _ in block.sources}))
-        n_repeats = 0
+        before, broken = None, True
+    usable = _usable_segments(storage, manifest, report)
+    found: list[tuple[BlockInfo, Segment]] = []
+    for info in _candidates(storage, manifest, before, report, everything=broken or before is None):
+        kept = _mended(storage, manifest, info, report, usable)
+        found += [kept] if kept else []
+    found = found if before else _fewest(found)
     ids = {model.model_id for _, block in found for model in block.models}
-    withdrawn = read_retractions(storage, manifest, storage.names(layout.RETRACTIONS))
-    retracted = ids.intersection(name for item in withdrawn for name in item.models)
+    withdrawn = _readable_retractions(storage, manifest)
+    said = {name for item in withdrawn for name in item.models} | set(before.retracted if before else ())
+    retracted = ids & said
+    aside = {name for item in withdrawn for name in item.segments} | set(before.set_aside if before else ())
     return SnapshotRecord(
-        number=number,
+        number=last + 1,
         store_id=manifest.store_id,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         memdb_version=version("memdb"),
         n_models=len(ids - retracted),
         models_sha256=sha256_of_models(ids - retracted),
-        n_repeats=n_repeats,
+        n_repeats=before.n_repeats if before else 0,
         blocks=tuple(info for info, _ in found),
-        segments=taken_in,
+        segments=tuple(sorted(name for name, models in usable.items() if models <= ids)),
         retracted=tuple(sorted(retracted)),
-        set_aside=tuple(sorted({name for item in withdrawn for name in item.segments})),
+        set_aside=tuple(sorted(aside)),
     )
 
 
-def _there(storage: Storage) -> set[str]:
-    return set(storage.names(layout.SEGMENTS))
+def _usable_segments(storage: Storage, manifest: Manifest, report: Report) -> dict[str, set[str]]:
+    """Return the segments that can be read, with the ids of their models."""
+    damaged = {damage.identifier for damage in report.damages if damage.kind == "segment"}
+    aside = {name for item in _readable_retractions(storage, manifest) for name in item.segments}
+    names = [
+        n for n in storage.names(layout.SEGMENTS) if layout.is_segment_id(n) and n not in damaged | aside
+    ]
+
+    def models(name: str) -> set[str] | None:
+        try:
+            segment = read_segment(storage, manifest, name)
+        except (Damaged, WrongFormat):
+            return None
+        return {model.model_id for model in segment.models} if segment else None
+
+    read = zip(names, concurrently(models, names), strict=True)
+    return {name: ids for name, ids in read if ids is not None}
 
 
-def _salvaged(
-    storage: Storage, manifest: Manifest, info: BlockInfo, report: Report
+def _readable_retractions(storage: Storage, manifest: Manifest) -> list[Retraction]:
+    found = []
+    for name in storage.names(layout.RETRACTIONS):
+        with contextlib.suppress(Damaged, WrongFormat):  # only a copy can mend it
+            found += read_retractions(storage, manifest, [name])
+    return found
+
+
+def _candidates(
+    storage: Storage, manifest: Manifest, before: SnapshotRecord | None, report: Report, *, everything: bool
+) -> list[BlockInfo]:
+    """Return the blocks that the next snapshot may name: those of the last one, and what a lost one had."""
+    named = list(before.blocks) if before else []
+    lost = any(damage.kind == "snapshot" and damage.models for damage in report.damages)
+    if not everything and not lost:
+        return named
+    others = set(storage.names(layout.BLOCKS)) - {info.block_id for info in named}
+    aside = set(before.set_aside) if before else set()
+    found = []
+    for name in sorted(filter(layout.is_segment_id, others - aside)):
+        with contextlib.suppress(Damaged, WrongFormat, NotFound):
+            found.append(find_block(storage, manifest, name)[0])
+    return named + found
+
+
+def _mended(
+    storage: Storage, manifest: Manifest, info: BlockInfo, report: Report, usable: Mapping[str, set[str]]
 ) -> tuple[BlockInfo, Segment] | None:
-    """Return a copy of a damaged block without the arrays that are damaged; None where bits are."""
+    """Return a block if it is intact, else a copy of what is left of it; None where that is not needed."""
+    problems = [
+        damage for damage in report.damages if (damage.kind, damage.identifier) == ("block", info.block_id)
+    ]
     try:
         block = read_block(storage, manifest, info)
+        if not problems:
+            check_group(storage, block)
+            return info, block
     except (Damaged, WrongFormat):
         return None
+    elsewhere: set[str] = set().union(*(usable.get(source, set()) for source, _ in block.sources))
+    if {model.model_id for model in block.models} <= elsewhere:
+        return None
     place = f"{storage.url}/{block.group}/"
-    names = [
-        damage.place.removeprefix(place) for damage in report.damages if damage.identifier == info.block_id
-    ]
+    names = [damage.place.removeprefix(place) for damage in problems]
     if any(name not in block.objects for name in names):
         return None  # not an object but what the bits say is wrong
     broken = {
@@ -147,45 +197,11 @@ def _salvaged(
     return rewrite(storage, manifest, replace(block, metadata=left))
 
 
-def _sources_of(storage: Storage, manifest: Manifest, name: str, record: SnapshotRecord) -> set[str]:
-    """Return the segments that a damaged block took in: all that are in no other block, if it cannot say."""
-    try:
-        return {source for source, _ in find_block(storage, manifest, name)[1].sources}
-    except (Damaged, WrongFormat, NotFound):
-        others = {
-            source
-            for info in record.blocks
-            if info.block_id != name
-            for source in _sources_or_none(storage, manifest, info)
-        }
-        return set(record.segments) - others
-
-
-def _sources_or_none(storage: Storage, manifest: Manifest, info: BlockInfo) -> set[str]:
-    try:
-        return {source for source, _ in read_block(storage, manifest, info).sources}
-    except (Damaged, WrongFormat):
-        return set()
-
-
-def _best_blocks(storage: Storage, manifest: Manifest, damaged: set[str]) -> list[tuple[BlockInfo, Segment]]:
-    """Return intact blocks that have all models which any intact block has, the fullest first chosen."""
-
-    def intact(name: str) -> tuple[BlockInfo, Segment] | None:
-        try:
-            info, block = find_block(storage, manifest, name)
-            check_group(storage, block)
-        except (Damaged, WrongFormat, NotFound):
-            return None
-        return info, block
-
-    names = [
-        name for name in storage.names(layout.BLOCKS) if layout.is_segment_id(name) and name not in damaged
-    ]
-    candidates = [found for name in names if (found := intact(name)) is not None]
+def _fewest(found: Sequence[tuple[BlockInfo, Segment]]) -> list[tuple[BlockInfo, Segment]]:
+    """Return blocks that have all models of these, the fullest taken first, in order of commit."""
     chosen: list[tuple[BlockInfo, Segment]] = []
     seen: set[str] = set()
-    for info, block in sorted(candidates, key=lambda item: -item[0].n_models):
+    for info, block in sorted(found, key=lambda item: -item[0].n_models):
         ids = {model.model_id for model in block.models}
         if not ids <= seen:
             chosen.append((info, block))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb import bits, layout
-from memdb.commits import ModelInfo, Segment, SnapshotRecord, sha256_of_models
+from memdb.commits import ModelInfo, Retraction, Segment, SnapshotRecord, sha256_of_models
 from memdb.errors import Damaged, InvalidInput, NotFound
 from memdb.manifest import Manifest, Outcome
 from memdb.store.examples import Examples, read_examples
@@ -42,6 +42,7 @@ class Snapshot:
     record: SnapshotRecord | None = None
     retracted: frozenset[str] = field(default_factory=frozenset)
     set_aside: frozenset[str] = field(default_factory=frozenset)
+    withdrawals: tuple[Retraction, ...] = ()  # with their reasons
     lingering: tuple[str, ...] = ()  # segments that blocks took in and that are still there
     n_slots: int | None = None  # only the first so many models: an older snapshot, read from newer blocks
 
@@ -111,8 +112,13 @@ class Snapshot:
     @property
     def n_repeats(self) -> int:
         """How many models were committed again by a retried worker, and do not count."""
+        commits = {
+            (origin, model.model_id)
+            for part in self.parts
+            for origin, model in zip(part.origins, part.models, strict=True)
+        }
         left_out = self.record.n_repeats if self.record else 0
-        return left_out + sum(not is_first for flags in self.first for is_first in flags)
+        return left_out + len(commits) - len({identifier for _, identifier in commits})
 
     @property
     def n_retracted(self) -> int:
@@ -265,28 +271,35 @@ def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None
         record,
         frozenset(said_retracted.union(*(item.models for item in withdrawn))),
         frozenset(set_aside),
+        tuple(withdrawn),
         tuple(sorted(set(record.segments).intersection(segments))) if record else (),
     )
 
 
 def _snapshot_of(storage: Storage, manifest: Manifest, number: int) -> Snapshot:
+    """Return the models of a numbered snapshot.
+
+    They are the first ones of the newest, whose blocks no cleaning removes under a reader; only where that
+    is not so, after a repair, its own blocks are read, if they are still there.
+    """
     record = read_record(storage, manifest, number)
+    listed = storage.can_list
+    newest = snapshot_numbers(storage.names(layout.SNAPSHOTS))[-1] if listed else newest_by_asking(storage)
     retracted, set_aside = frozenset(record.retracted), frozenset(record.set_aside)
+    n_slots = sum(block.n_models for block in record.blocks)
+    if newest is not None and newest > number:
+        infos = read_record(storage, manifest, newest).blocks
+        blocks = tuple(concurrently(lambda info: read_block(storage, manifest, info), infos))
+        found = Snapshot(storage, manifest, blocks, record, retracted, set_aside, n_slots=n_slots)
+        if found.models_sha256 == record.models_sha256:
+            return found
     try:
         blocks = tuple(concurrently(lambda info: read_block(storage, manifest, info), record.blocks))
     except Damaged as error:
-        if not isinstance(error.__cause__, NotFound):
+        if newest == number:
             raise
-    else:
-        return Snapshot(storage, manifest, blocks, record, retracted, set_aside)
-    # Its blocks were replaced by fuller ones and removed: the models are the first ones of those.
-    newest = read_record(storage, manifest, snapshot_numbers(storage.names(layout.SNAPSHOTS))[-1])
-    blocks = tuple(concurrently(lambda info: read_block(storage, manifest, info), newest.blocks))
-    n_slots = sum(block.n_models for block in record.blocks)
-    found = Snapshot(storage, manifest, blocks, record, retracted, set_aside, n_slots=n_slots)
-    if found.models_sha256 != record.models_sha256:
         raise Damaged(
             f"the models of snapshot {number} of {storage.url} are not all there any more",
-            hint="see `memdb verify`, or ask without --as-of",
-        )
-    return found
+            hint="a repair moved them; see `memdb verify`, or ask without --as-of",
+        ) from error
+    return Snapshot(storage, manifest, blocks, record, retracted, set_aside)

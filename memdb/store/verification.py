@@ -14,7 +14,9 @@ from memdb.commits import Segment, SnapshotRecord, sha256_of_models
 from memdb.errors import Damaged, InvalidInput, NotFound, WrongFormat
 from memdb.manifest import Manifest, ObjectInfo
 from memdb.store.examples import read_example_table
+from memdb.store.history import lost_blocks
 from memdb.store.ledger import (
+    find_block,
     read_block,
     read_record,
     read_retraction,
@@ -68,41 +70,81 @@ def verify(
     for group in layout.GROUPS:
         where = f"{place.url}/{group}/{layout.GROUP_METADATA}"
         _tried(report, "group", group, where, partial(require_group, place, group))
-    newest = _snapshots(place, manifest, report)
-    retractions = [name.removesuffix(".json") for name in place.names(layout.RETRACTIONS)]
-    aside: set[str] = set()
-    for identifier in filter(layout.is_segment_id, retractions):
-        where = f"{place.url}/{layout.retraction(identifier)}"
-        found = _tried(
-            report, "retraction", identifier, where, partial(read_retraction, place, manifest, identifier)
-        )
-        aside |= set(found.segments) if found else set()
+    records, broken = _snapshots(place, manifest, report)
+    aside = _retractions(place, manifest, report)
     segments = [n for n in place.names(layout.SEGMENTS) if layout.is_segment_id(n) and n not in aside]
-    blocks = newest.blocks if newest else ()
+    finished = [n for n in place.names(layout.BLOCKS) if layout.is_segment_id(n) and n not in aside]
+    newest = records[-1] if records and not broken else None
+    blocks: list[tuple[str, Callable[[], Segment | None]]] = [
+        (info.block_id, partial(read_block, place, manifest, info))
+        for info in (newest.blocks if newest else ())
+    ]
+    if broken:  # any of them may be needed
+        blocks = [(name, partial(_finished_block, place, manifest, name)) for name in finished]
     total = len(manifest.sets) + len(blocks) + len(segments)
-    for done, info in enumerate(manifest.sets):
-        observe(done, total)
+    steps = iter(range(total))
+    for info in manifest.sets:
+        observe(next(steps), total)
         _dataset(place, manifest, info.name, report)
     every: list[str] = []
-    for done, block_info in enumerate(blocks, len(manifest.sets)):
-        observe(done, total)
-        where = f"{place.url}/{layout.block(block_info.block_id)}"
-        block = _tried(
-            report, "block", block_info.block_id, where, partial(read_block, place, manifest, block_info)
-        )
+    sources: set[str] = set()
+    for name, read in blocks:
+        observe(next(steps), total)
+        block = _tried(report, "block", name, f"{place.url}/{layout.block(name)}", read)
         if block:
             _part(place, manifest, block, "block", report)
             every += [model.model_id for model in block.models]
+            sources |= {source for source, _ in block.sources}
     if newest and not any(damage.kind == "block" for damage in report.damages):
         _recount(place.url, newest, every, report)
-    for done, name in enumerate(segments, len(manifest.sets) + len(blocks)):
-        observe(done, total)
+    for name in segments:
+        observe(next(steps), total)
         where = f"{place.url}/{layout.segment(name)}"
         segment = _tried(report, "segment", name, where, partial(read_segment, place, manifest, name))
         if segment:
+            sources.add(name)
             _part(place, manifest, segment, "segment", report)
+    if not broken:
+        named = {info.block_id for record in records for info in record.blocks}
+        _lost(place, manifest, set(finished) - named, sources, newest.number + 1 if newest else 1, report)
     observe(total, total)
     return report
+
+
+def _finished_block(storage: Storage, manifest: Manifest, name: str) -> Segment | None:
+    """Read a block that no snapshot need name; None where it was never finished."""
+    try:
+        return find_block(storage, manifest, name)[1]
+    except NotFound:
+        return None
+
+
+def _retractions(storage: Storage, manifest: Manifest, report: Report) -> set[str]:
+    """Check the records of withdrawals; return what was set aside."""
+    aside: set[str] = set()
+    names = [name.removesuffix(".json") for name in storage.names(layout.RETRACTIONS)]
+    for identifier in filter(layout.is_segment_id, names):
+        where = f"{storage.url}/{layout.retraction(identifier)}"
+        read = partial(read_retraction, storage, manifest, identifier)
+        found = _tried(report, "retraction", identifier, where, read)
+        aside |= set(found.segments) if found else set()
+    return aside
+
+
+def _lost(
+    storage: Storage,
+    manifest: Manifest,
+    unnamed: set[str],
+    sources: set[str],
+    number: int,
+    report: Report,
+) -> None:
+    """Report a snapshot that is gone, told by a block that has models which nothing else has."""
+    for block in lost_blocks(storage, manifest, unnamed, sources):
+        ids = tuple(model.model_id for model in block.models)
+        problem = f"is lost: {block.group} has models that nothing else has"
+        place = f"{storage.url}/{layout.snapshot(number)}"
+        report.damages.append(Damage("snapshot", str(number), place, problem, ids))
 
 
 def _tried(report: Report, kind: str, identifier: str, place: str, read: Callable[[], T]) -> T | None:
@@ -116,15 +158,17 @@ def _tried(report: Report, kind: str, identifier: str, place: str, read: Callabl
     return found
 
 
-def _snapshots(storage: Storage, manifest: Manifest, report: Report) -> SnapshotRecord | None:
-    newest = None
+def _snapshots(storage: Storage, manifest: Manifest, report: Report) -> tuple[list[SnapshotRecord], bool]:
+    """Return the records that are intact, in order, and whether the newest is not."""
     numbers = snapshot_numbers(storage.names(layout.SNAPSHOTS))
-    for number in range(1, numbers[-1] + 1 if numbers else 1):
+    last = numbers[-1] if numbers else 0
+    records = []
+    for number in range(1, last + 1):
         place = f"{storage.url}/{layout.snapshot(number)}"
-        newest = _tried(
-            report, "snapshot", str(number), place, partial(read_record, storage, manifest, number)
-        )
-    return newest
+        read = partial(read_record, storage, manifest, number)
+        record = _tried(report, "snapshot", str(number), place, read)
+        records += [record] if record else []
+    return records, bool(numbers) and (not records or records[-1].number != last)
 
 
 def _dataset(storage: Storage, manifest: Manifest, name: str, report: Report) -> None:

@@ -1,0 +1,131 @@
+"""All snapshots of a store together: what was named when, and what the newest one needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime
+
+from memdb import layout
+from memdb.commits import BlockInfo, Segment, SnapshotRecord
+from memdb.errors import Damaged, NotFound, StorageFailed, WrongFormat
+from memdb.manifest import Manifest
+from memdb.store.ledger import (
+    find_block,
+    is_listed,
+    read_record,
+    read_retractions,
+    require_listing,
+    snapshot_numbers,
+)
+from memdb.store.storage import Storage, concurrently
+
+ATTEMPTS = 5  # listings that a compaction overtook
+
+
+@dataclass(frozen=True)
+class History:
+    """What snapshots say; times are those of their files."""
+
+    newest: SnapshotRecord | None
+    taken_in: dict[str, datetime]  # segments that the newest passes over, since when it is so
+    named: AbstractSet[str]  # blocks in force
+    replaced: dict[str, datetime]  # blocks that the newest does not name any more, since when
+    companions: dict[str, AbstractSet[str]]  # of a replaced block: those of the last snapshot that named it
+    set_aside: AbstractSet[str]
+
+    @property
+    def blocks(self) -> tuple[BlockInfo, ...]:
+        """The blocks in force."""
+        return self.newest.blocks if self.newest else ()
+
+    def came_after(self, block: str) -> set[str]:
+        """Return the blocks in force that were not there yet beside a replaced block."""
+        if block not in self.companions:
+            return set()
+        return {info.block_id for info in self.blocks} - self.companions[block]
+
+    def lost(
+        self, storage: Storage, manifest: Manifest, blocks: Sequence[Segment], paths: AbstractSet[str]
+    ) -> Iterator[Segment]:
+        """Yield finished blocks that no snapshot names though they have models that nothing else has.
+
+        ``blocks`` are those in force, ``paths`` all objects of the store. Such a block was named by a
+        snapshot whose file is gone: a compactor that was killed leaves its sources where they were.
+        """
+        there = {source for block in blocks for source, _ in block.sources}
+        finished: dict[str, set[str]] = {layout.SEGMENTS: set(), layout.BLOCKS: set()}
+        for path in paths:
+            match path.split("/"):
+                case [folder, identifier, layout.GROUP_METADATA] if folder in finished:
+                    finished[folder].add(identifier)
+        candidates = finished[layout.BLOCKS] - self.named - self.replaced.keys() - self.set_aside
+        return lost_blocks(storage, manifest, candidates, there | finished[layout.SEGMENTS])
+
+
+def lost_blocks(
+    storage: Storage, manifest: Manifest, candidates: Iterable[str], sources: AbstractSet[str]
+) -> Iterator[Segment]:
+    """Yield the finished blocks among these that took in segments which are nowhere else."""
+    for identifier in sorted(candidates):
+        try:
+            _, block = find_block(storage, manifest, identifier)
+        except (Damaged, WrongFormat, NotFound):
+            continue
+        if not {source for source, _ in block.sources} <= sources:
+            yield block
+
+
+def read_history(storage: Storage, manifest: Manifest) -> History:
+    """Read every snapshot's record; older ones that are damaged or lost are done without.
+
+    Raises:
+        Damaged: the newest was altered.
+        StorageFailed: the listing is not the storage's, or does not stand still.
+    """
+    for _ in range(ATTEMPTS):
+        times = {item.path: item.modified for item in storage.find(layout.SNAPSHOTS)}
+        names = [path.rsplit("/", 1)[-1] for path in times]
+        require_listing(storage, layout.SNAPSHOTS, names)
+        numbers = snapshot_numbers(names)
+        if not is_listed(storage, layout.snapshot(numbers[-1] + 1 if numbers else 1)):
+            break
+    else:
+        raise StorageFailed(
+            f"{storage.url} is compacted faster than its snapshots are read", hint="run it again later"
+        )
+
+    def read(number: int) -> SnapshotRecord | None:
+        try:
+            return read_record(storage, manifest, number)
+        except (Damaged, WrongFormat):
+            if number == numbers[-1]:
+                raise
+            return None
+
+    records = [record for record in concurrently(read, numbers) if record is not None]
+    dated = [(record, times[layout.snapshot(record.number)]) for record in records]
+    retractions = read_retractions(storage, manifest, storage.names(layout.RETRACTIONS))
+    set_aside = {name for item in retractions for name in item.segments}
+    return _told(dated, set_aside.union(*(record.set_aside for record in records)))
+
+
+def _told(dated: Sequence[tuple[SnapshotRecord, datetime]], set_aside: AbstractSet[str]) -> History:
+    """Go through the snapshots in order and remember since when things are as they are."""
+    taken_in: dict[str, datetime] = {}
+    named: AbstractSet[str] = frozenset()
+    replaced: dict[str, datetime] = {}
+    companions: dict[str, AbstractSet[str]] = {}
+    for record, when in dated:
+        taken_in = {name: taken_in.get(name, when) for name in record.segments}
+        blocks = {info.block_id for info in record.blocks}
+        for name in named - blocks:
+            replaced[name] = when
+        for name in blocks:
+            replaced.pop(name, None)
+            companions[name] = blocks
+        named = blocks
+    newest = dated[-1][0] if dated else None
+    gone = {name: companions[name] for name in replaced}
+    return History(newest, taken_in, named, replaced, gone, set_aside)
