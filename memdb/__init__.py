@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from memdb.errors import MemdbError
 
 if TYPE_CHECKING:
-    from memdb.creation import init
-    from memdb.database import Database, open  # noqa: A004
+    from memdb.database import Database
     from memdb.datasets import Dataset
     from memdb.recipes.protocol import Recipe, Run
+    from memdb.stores import init, open  # noqa: A004
     from memdb.training import TrainingStatus
 
 __version__ = version("memdb")
@@ -32,8 +32,8 @@ _HOMES = {
     "Recipe": "memdb.recipes.protocol",
     "Run": "memdb.recipes.protocol",
     "TrainingStatus": "memdb.training",
-    "init": "memdb.creation",
-    "open": "memdb.database",
+    "init": "memdb.stores",
+    "open": "memdb.stores",
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
-from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self
 
 from memdb import datasets, layout, recipes, subsets
@@ -15,13 +14,10 @@ from memdb.query.connection import MAX_PAIRS, Relations
 from memdb.query.questions import SIDES, IntervalChoice
 from memdb.query.results import present
 from memdb.store import (
-    Cache,
     Snapshot,
     Store,
     cleaning,
     compaction,
-    default_folder,
-    open_storage,
     retraction,
     verification,
 )
@@ -41,30 +37,6 @@ if TYPE_CHECKING:
     from memdb.store.verification import Report
 
 IN_MEMORY = "in-memory"
-
-
-def open(  # noqa: A001
-    url: str = "memdb.zarr",
-    *,
-    as_of: int | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-    cache: Cache | EllipsisType | None = ...,
-) -> Database:
-    """Open the store at a path or URL.
-
-    Args:
-        url: a path, or a URL that fsspec can read.
-        as_of: the number of a snapshot: answers are of its models, whatever was added or withdrawn since.
-        storage_options: for the fsspec driver.
-        cache: where objects of remote stores are kept; not given, below the user's home; None, nowhere.
-
-    Raises:
-        NotFound: nothing is there, or no snapshot of that number.
-        WrongFormat: something else is there, or a store of a newer memdb.
-        StorageFailed: the storage did not answer.
-    """
-    kept = Cache(default_folder()) if cache is ... else cache
-    return Database(Store.open(open_storage(url, storage_options, kept)), as_of=as_of)
 
 
 class Database:
@@ -263,6 +235,7 @@ class Database:
             TrainingFailed: the recipe failed; what was committed before stays.
             StorageFailed: a batch could not be committed.
         """
+        self._require_now("train")
         data = dataset or self.load_dataset(data_root)
         new = self._new_seeds(add, seeds)
         plan = Plan(data, self._bound_recipe(recipe), new, device, batch_models, compact=compact)
@@ -282,7 +255,7 @@ class Database:
 
         Raises:
             InvalidInput: the storage overwrites what it was told only to create, and ``alone`` is not said.
-            Damaged: a segment is not intact; nothing was changed.
+            StorageFailed: the storage refused, or a segment is not intact; for readers nothing changed.
         """
         self._require_now("compact")
         try:
@@ -305,7 +278,7 @@ class Database:
 
         Raises:
             InvalidInput: a grace period below 24 hours without ``alone``.
-            Damaged: a block is not intact: what it took in stays.
+            StorageFailed: the storage refused, or a block is not intact: what it took in stays.
         """
         self._require_now("gc")
         storage, manifest = self.store.storage, self.store.manifest
@@ -313,10 +286,12 @@ class Database:
         if dry_run:
             return doomed
         removed = []
-        for item in cleaning.remove(storage, manifest, doomed):
-            removed.append(item)
-            observe(len(removed), len(doomed))
-        self.refresh()
+        try:
+            for item in cleaning.remove(storage, manifest, doomed):
+                removed.append(item)
+                observe(len(removed), len(doomed))
+        finally:
+            self.refresh()
         return removed
 
     def verify(
@@ -329,6 +304,8 @@ class Database:
         Raises:
             StorageFailed: the storage did not answer.
         """
+        if repair:
+            self._require_now("repair")
         storage, manifest = self.store.storage, self.store.manifest
         report = verification.verify(storage, manifest, observe)
         if not repair or not report.damages:
@@ -345,6 +322,7 @@ class Database:
 
         Raises:
             InvalidInput: no reason, or a model that is not there or was withdrawn already.
+            StorageFailed: the storage refused.
         """
         self._require_now("retract")
         try:
@@ -371,7 +349,7 @@ class Database:
                 hint="give different numbers from 0 to 2**64 - 1",
             )
         store_seed = self.store.manifest.seed
-        known = {model.model_id for _, model in self.store.snapshot().models}
+        known = {model.model_id for part in self.store.snapshot().parts for model in part.models}
         return [seed for seed in seeds if subsets.model_id(store_seed, seed) not in known]
 
     def _bound_recipe(self, recipe: Any) -> recipes.BoundRecipe:

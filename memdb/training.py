@@ -84,9 +84,11 @@ def carry_out(
             0.0,
             _mean(accuracies),
             running.mean_half_width(),
-            tidying.after_commit(),
         )
         observe(status)
+        remark = tidying.after_commit()
+        if remark:
+            observe(replace(status, remark=remark))
     return status.n_committed
 
 

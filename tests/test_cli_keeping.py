@@ -47,7 +47,7 @@ def test_an_old_answer_is_had_again_as_of_its_snapshot(here):
     assert (new["n_models"], new["snapshot"]) == (36, None)
     assert ask(here, "top-memorized", "--as-of", 1) == old
     shown = run("info", cwd=here).stdout
-    assert "1 model, not counted" in shown
+    assert "1 model, not counted: a broken node" in shown
     assert "1, and models that came or went since" in shown
     missing = run("info", "--as-of", 7, cwd=here)
     assert (missing.returncode, "has no snapshot 7" in missing.stderr) == (1, True)
@@ -61,7 +61,7 @@ def test_gc_lists_first_and_removes_what_is_old_enough(here):
     assert "a grace period of 1:00:00 is shorter than the 1 day" in refused.stderr
     listed = run("gc", "--grace", 0, "--alone", "--dry-run", cwd=here)
     assert listed.stdout.count("in a block") == 8
-    assert "would go" in listed.stderr
+    assert "would go: memdb gc --grace 0 --alone" in listed.stderr
     before = ask(here, "top-memorized")
     removed = run("gc", "--grace", 0, "--alone", cwd=here)
     assert removed.stdout == listed.stdout
@@ -83,8 +83,8 @@ def test_verify_says_what_is_damaged_and_sets_it_aside(here):
     found = run("verify", cwd=here, COLUMNS="200")
     assert found.returncode == 1
     assert f"{chunk.parent.parent.parent.name}/train/correct/c.0.0" in found.stdout
-    assert f"{len(content) - 1} bytes where {len(content)} belong" in found.stdout
-    assert "is damaged in 1 place, where 5 models stand" in found.stderr
+    assert f"has {len(content) - 1} bytes where {len(content)} belong" in found.stdout
+    assert "is damaged in 1 place, which 5 models would need" in found.stderr
     assert "verify --repair" in found.stderr
     assert run("info", cwd=here).returncode == 1
     repaired = run("verify", "--repair", cwd=here)
@@ -101,18 +101,31 @@ def test_the_cache_is_shown_and_cleared(here, tmp_path):
     memdb.store.Cache(folder).keep("a", bytes(5000))
     shown = run("cache", "--cache-dir", folder, cwd=here)
     assert "5.03 kB of at most 10 GB" in shown.stdout
+    other = folder / "ab" / "chair.obj"
+    other.parent.mkdir()
+    other.write_text("somebody else's")
+    assert "of at most 1 kB" in run("cache", "--cache-dir", folder, "--cache-size", "1kB", cwd=here).stdout
     cleared = run("cache", "--clear", cwd=here, MEMDB_CACHE_DIR=str(folder), MEMDB_CACHE_SIZE="2MB")
     assert "0 B of at most 2 MB" in cleared.stdout
     assert "Removed 5.03 kB." in cleared.stderr
+    assert other.exists()
     assert "There is no cache" in run("cache", "--cache-dir", "none", cwd=here).stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["info", "--endpoint-url", "http://127.0.0.1:9"], "memdb.zarr takes no endpoint"),
-        (["info", "--anonymous"], "memdb.zarr takes no endpoint and no credentials"),
-        (["info", "--storage-option", "profile"], "'profile' is not NAME=VALUE"),
+        (["info", "--endpoint-url", "http://127.0.0.1:9"], "memdb.zarr is a path, which takes no endpoint"),
+        (["info", "--anonymous"], "memdb.zarr is a path, which takes no endpoint, no credentials"),
+        (["info", "--storage-option", "profile=x"], "memdb.zarr is a path"),
+        (["info", "-s", "s3://b/x", "--storage-option", "profile"], "'profile' is not NAME=VALUE"),
+        (["info", "-s", "s3://b/x", "--storage-option", "config_kwargs=1"], "s3://b/x cannot be opened"),
+        (["info", "-s", "https://b/x", "--anonymous"], "https://b/x takes no endpoint and no credentials"),
+        (["info", "--cache-size", "inf"], "'inf' is no size"),
+        (["gc", "--grace", "nan"], "--grace nan is not a number of hours"),
+        (["gc", "--grace", "1e12", "--alone"], "--grace 1e+12 is not a number of hours"),
+        (["gc", "--grace", "-5", "--alone"], "--grace -5 is not a number of hours"),
+        (["retract", "abcdef", "--because", "bad \udcff"], "no text that can be kept"),
         (["info", "--cache-size", "much"], "'much' is no size"),
         (["info", "--cache-size", "-1GB"], "is below 0"),
         (["info", "-s", "nope://x/y"], "nope://x/y cannot be opened"),
@@ -137,3 +150,14 @@ def test_a_bucket_is_reached_by_options_and_named_again_in_what_to_type_next(s3,
     shown = run("info", "-s", url, *at, "--cache-dir", tmp_path / "cache", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "0 in 0 blocks and 0 segments" in shown.stdout
+
+
+@pytest.mark.parametrize("command", ["compact", "gc", "verify"])
+def test_ctrl_c_says_what_it_left_behind(here, command, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(memdb.Database, command, interrupted)
+    done = run(command, cwd=here)
+    assert done.returncode == 130
+    assert "Interrupted. " in done.stderr

@@ -337,6 +337,33 @@ def test_training_compacts_by_itself_past_some_dozens_of_segments(tmp_path, monk
             assert (ours == theirs).all()
 
 
+def test_a_commit_is_reported_before_the_store_is_compacted(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "MANY_SEGMENTS", 1)
+    reported = []
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "compact", interrupted)
+    db = small_database(tmp_path / "s.zarr")
+    with contextlib.suppress(KeyboardInterrupt):
+        db.train(seeds=range(30), observe=lambda status: reported.append(status.n_committed))
+    assert memdb.open(db.url).n_models == reported[-1] > 0
+
+
+def test_a_withdrawn_model_is_not_trained_again(tmp_path):
+    with small_database(tmp_path / "s.zarr") as db:
+        db.train(seeds=[1, 2])
+        db.retract([db.snapshot.models[0][1].model_id], "a reason")
+        assert db.train(seeds=[1, 2]) == 0
+        assert db.n_models == 1
+        db.compact()
+    with memdb.open(db.url, as_of=1) as old:
+        for act in (old.compact, old.gc, lambda: old.verify(repair=True), lambda: old.train(1)):
+            with pytest.raises(InvalidInput, match="snapshot 1"):
+                act()
+
+
 def test_training_goes_on_where_compaction_cannot(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "MANY_SEGMENTS", 2)
     db = small_database(tmp_path / "s.zarr")

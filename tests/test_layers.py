@@ -23,7 +23,7 @@ LAYERS = [  # from the bottom; a module imports modules of lower layers only
     {"train"},
     {"training"},
     {"database"},
-    {"creation"},
+    {"stores"},
     {"render"},
     {"cli"},
 ]

@@ -173,7 +173,8 @@ def test_a_cut_transfer_is_no_damage(store):
     held = committed(store, [1, 2, 3])
 
     class Cutting:
-        cut = set()
+        def __init__(self):
+            self.cut = set()
 
         def __getattr__(self, name):
             return getattr(store.storage, name)

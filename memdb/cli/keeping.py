@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from memdb.cli.app import app, say
+from memdb.cli.app import INTERRUPTED, app, say
 from memdb.cli.place import CacheDirOption, CacheSizeOption, Place, at_place
+from memdb.errors import InvalidInput
 from memdb.render.progress import Counting
 from memdb.render.tables import clean, console, count, facts, findings, size
 
+DEFAULT_HOURS = 24.0
+MOST_HOURS = 24.0 * 366
 AloneOption = Annotated[
     bool, typer.Option("--alone", help="I know that nobody else does this, or uses this store, now.")
 ]
@@ -28,7 +33,12 @@ def compact(place: Place, alone: AloneOption = False) -> None:
     by itself past some dozens of segments. What the blocks took in is removed later, by `memdb gc`.
     """
     db = place.open()
-    with Counting(console(stderr=True), "models") as counting:
+    with (
+        Counting(console(stderr=True), "models") as counting,
+        _interrupted(
+            "Interrupted. Nothing is lost; `memdb info` tells whether the snapshot was numbered already."
+        ),
+    ):
         done = db.compact(alone=alone, observe=counting)
     if done is None:
         say(f"Nothing to compact: all {db.n_models:,} models of {db.url} are in blocks already.")
@@ -51,7 +61,7 @@ def gc(
     grace: Annotated[
         float,
         typer.Option("--grace", metavar="HOURS", help="Keep what is younger; below 24 only with --alone."),
-    ] = 24.0,
+    ] = DEFAULT_HOURS,
     alone: AloneOption = False,
 ) -> None:
     """Remove what no reader and no writer can need any more.
@@ -65,16 +75,20 @@ def gc(
     memdb gc
     """  # noqa: D301 - \b keeps the lines apart in --help
     db = place.open()
-    with Counting(console(stderr=True), "removed") as counting:
-        found = db.gc(grace=timedelta(hours=grace), alone=alone, dry_run=dry_run, observe=counting)
+    with (
+        Counting(console(stderr=True), "removed") as counting,
+        _interrupted("Interrupted. What was removed is gone, no model among it; run it again for the rest."),
+    ):
+        found = db.gc(grace=_hours(grace), alone=alone, dry_run=dry_run, observe=counting)
     if not found:
         say(f"Nothing to remove from {db.url} that is older than {grace:g} hours.")
         return
     rows = [(item.path, item.reason, size(item.size)) for item in found]
     console().print(findings(("what", "why", "size"), rows))
     total = size(sum(item.size for item in found))
+    again = "gc" + (f" --grace {grace:g}" if grace != DEFAULT_HOURS else "") + " --alone" * alone
     say(
-        f"{total} in {count(len(found), 'place')} would go: {place.command('gc')}"
+        f"{total} in {count(len(found), 'place')} would go: {place.command(again)}"
         if dry_run
         else f"Removed {total} in {count(len(found), 'place')} from {db.url}."
     )
@@ -95,7 +109,12 @@ def verify(
     subset sizes against the bits. Exit code 1 where something is damaged. --repair deletes nothing.
     """
     db = place.open()
-    with Counting(console(stderr=True), "parts") as counting:
+    with (
+        Counting(console(stderr=True), "parts") as counting,
+        _interrupted(
+            "Interrupted. Nothing was removed" + ("; what was set aside stays so." if repair else ".")
+        ),
+    ):
         report, repaired = db.verify(repair=repair, observe=counting)
     seen = f"{count(report.n_objects, 'object')}, {size(report.n_bytes)}, {count(report.n_models, 'model')}"
     if not report.damages:
@@ -105,14 +124,14 @@ def verify(
         (
             damage.kind,
             clean(damage.place.removeprefix(f"{db.url}/")),
-            clean(damage.problem),
+            clean(damage.problem.replace(f"{damage.place} ", "").replace(f"{db.url}/", "")),
             _models(damage.models),
         )
         for damage in report.damages
     ]
     console().print(findings(("kind", "where", "problem", "models"), rows))
     hit = count(len({model for damage in report.damages for model in damage.models}), "model")
-    say(f"{db.url} is damaged in {count(len(rows), 'place')}, where {hit} stand. Intact: {seen}.")
+    say(f"{db.url} is damaged in {count(len(rows), 'place')}, which {hit} would need. Intact: {seen}.")
     if repaired is None:
         say(f"Restore these objects from a copy, or set them aside: {place.command('verify --repair')}")
         sys.exit(1)
@@ -127,7 +146,7 @@ def verify(
 def retract(
     place: Place,
     model_ids: Annotated[
-        list[str], typer.Argument(metavar="MODEL_ID...", help="Ids of models, or the beginnings of them.")
+        list[str], typer.Argument(metavar="MODEL_ID", help="Ids of models, or the beginnings of them.")
     ],
     because: Annotated[
         str, typer.Option("--because", metavar="TEXT", help="Why; it is kept with the store.")
@@ -161,7 +180,7 @@ def cache(
     if kept is None:
         say("There is no cache: --cache-dir none.")
         return
-    gone = kept.shrink(0 if clear else kept.limit)
+    gone = kept.shrink(0) if clear else 0
     usage = kept.usage()
     shown = {
         "folder": Path(usage.folder),
@@ -171,6 +190,22 @@ def cache(
     console().print(facts(shown))
     if gone:
         say(f"Removed {size(gone)}.")
+
+
+@contextlib.contextmanager
+def _interrupted(text: str) -> Iterator[None]:
+    """Say what Ctrl-C left behind, and end as shells expect."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(text)
+        sys.exit(INTERRUPTED)
+
+
+def _hours(hours: float) -> timedelta:
+    if not 0 <= hours <= MOST_HOURS:
+        raise InvalidInput(f"--grace {hours:g} is not a number of hours", hint="use e.g. --grace 24")
+    return timedelta(hours=hours)
 
 
 def _models(models: tuple[str, ...]) -> str:

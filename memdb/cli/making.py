@@ -83,10 +83,10 @@ def init(
     memdb init --dataset imagefolder --data-root photos -p hidden=512,256 -p epochs=10
     memdb init --recipe mypackage.recipes:train_forest --store s3://bucket/forest.zarr
     """  # noqa: D301 - \b keeps the lines apart in --help
-    from memdb import creation, recipes
+    from memdb import recipes, stores
 
     _see_working_folder()
-    made = creation.init(
+    made = stores.init(
         place.url,
         dataset,
         recipe,
@@ -178,7 +178,7 @@ def demo(
 
 def _store_or_digits(place: Place, *, even_if_named: bool = False) -> Database:
     """Open the store; at the default place, or where the demo is to be, create the digits one if absent."""
-    from memdb import creation
+    from memdb import stores
     from memdb.errors import AlreadyExists, NotFound
 
     try:
@@ -188,7 +188,7 @@ def _store_or_digits(place: Place, *, even_if_named: bool = False) -> Database:
             raise
     say(f"No store at {place.url} yet: creating one of scikit-learn's digits, recipe mlp.")
     try:
-        return creation.init(place.url, storage_options=place.storage_options())
+        return stores.init(place.url, storage_options=place.storage_options())
     except AlreadyExists:  # another process was quicker
         return place.open()
 

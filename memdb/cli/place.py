@@ -97,6 +97,11 @@ class Place:
         """Return what the storage's driver is to be told."""
         if self.endpoint_url is None and not self.anonymous and not self.storage_option:
             return {}
+        if "://" not in self.url:
+            raise InvalidInput(
+                f"{self.url} is a path, which takes no endpoint, no credentials and no storage options",
+                hint="name a URL with --store, or leave them out",
+            )
         from memdb.store import driver_options
 
         return {
@@ -115,9 +120,9 @@ class Place:
 
     def open(self) -> Database:
         """Open the store."""
-        from memdb import database
+        from memdb import stores
 
-        return database.open(
+        return stores.open(
             self.url, as_of=self.as_of, storage_options=self.storage_options(), cache=self.cache()
         )
 
@@ -190,7 +195,7 @@ def _bytes(text: str) -> int:
         number, unit = number[:-1], UNITS[f"{number[-1]}B"]
     try:
         size = int(float(number) * unit)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InvalidInput(f"--cache-size {text!r} is no size", hint="use e.g. 500MB or 10GB") from error
     if size < 0:
         raise InvalidInput(f"--cache-size {text!r} is below 0", hint="use e.g. 500MB or 10GB")

@@ -139,7 +139,7 @@ def info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         if row["n_repeats"]:
             lines["models"] = f"{lines['models']}; {row['n_repeats']} committed twice, counted once"
         if row["n_retracted"]:
-            lines["withdrawn"] = f"{tables.count(row['n_retracted'], 'model')}, not counted"
+            lines["withdrawn"] = f"{tables.count(row['n_retracted'], 'model')}, not counted{_reasons(db)}"
         if row["n_set_aside"]:
             lines["set aside"] = f"{tables.count(row['n_set_aside'], 'damaged part')}, not read"
         if not row["put_if_absent"]:
@@ -163,6 +163,11 @@ def info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         return tables.facts(lines, clean(db.url))
 
     emit(answer_of(db, rows, way), way, table)
+
+
+def _reasons(db: Database) -> str:
+    because = dict.fromkeys(item.because for item in db.snapshot.withdrawals if item.models)
+    return f": {'; '.join(because)}" if because else ""
 
 
 def _snapshot_line(db: Database, row: Mapping[str, Any]) -> str:

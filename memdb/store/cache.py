@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import tempfile
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from pathlib import Path
 DEFAULT_LIMIT = 10 * 2**30
 DIGEST = 32  # bytes of the sha256 that stands before the content
 SUFFIX = ".obj"
+KEPT = re.compile(rf"[0-9a-f]{{64}}{re.escape(SUFFIX)}")
+HALF_WRITTEN = re.compile(r"\.[0-9a-f]{16}\.memdb-tmp")
 
 
 def default_folder() -> Path:
@@ -66,7 +69,7 @@ class Cache:
         if len(data) > self.limit // 2:
             return
         path = self._path(key)
-        temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+        temporary = path.with_name(f".{secrets.token_hex(8)}.memdb-tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(hashlib.sha256(data).digest() + data)
@@ -100,10 +103,13 @@ class Cache:
 
     def _files(self) -> list[tuple[float, int, Path]]:
         found = []
-        for path in self.folder.glob(f"*/*{SUFFIX}"):
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                found.append((status.st_mtime, status.st_size, path))
+        for path in self.folder.glob("*/*"):
+            name = path.name
+            ours = KEPT.fullmatch(name) and path.parent.name == name[:2]
+            if ours or (HALF_WRITTEN.fullmatch(name) and len(path.parent.name) == 2):
+                with contextlib.suppress(OSError):
+                    status = path.stat()
+                    found.append((status.st_mtime, status.st_size, path))
         return found
 
     def _path(self, key: str) -> Path:

@@ -37,8 +37,8 @@ def open_storage(url: str, options: Mapping[str, Any] | None = None, cache: Cach
     protocol = urlsplit(url).scheme if "://" in url else "file"
     if protocol in {"file", "local"}:
         return LocalStorage(Path(url.split("://", 1)[-1]).expanduser().absolute(), url)
-    given = {"use_listings_cache": False, **_retried_here(protocol, options or {})}
     try:
+        given = {"use_listings_cache": False, **_retried_here(protocol, options or {})}
         filesystem, root = fsspec.core.url_to_fs(url, **given)
     except ImportError as error:
         package = f"memdb[{EXTRAS[protocol]}]" if protocol in EXTRAS else DRIVERS.get(protocol, str(error))

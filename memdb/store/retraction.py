@@ -28,6 +28,10 @@ def retract(storage: Storage, manifest: Manifest, model_ids: Sequence[str], beca
         raise InvalidInput(
             "a retraction needs a reason", hint='say why: --because "wrong labels in this run"'
         )
+    try:
+        because.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput("the reason is no text that can be kept", hint="write it in UTF-8") from error
     if not model_ids:
         raise InvalidInput("no model was named", hint='`memdb sql "SELECT model_id FROM models"` lists them')
     snapshot = take_snapshot(storage, manifest)

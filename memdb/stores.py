@@ -1,4 +1,4 @@
-"""Creating a store."""
+"""Creating and opening stores."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from types import EllipsisType
 from typing import Any
 
 from memdb import datasets, recipes, subsets
 from memdb.database import IN_MEMORY, Database
 from memdb.errors import InvalidInput
 from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, Manifest
-from memdb.store import Store, open_storage, require_free
+from memdb.store import Cache, Store, default_folder, open_storage, require_free
 
 KEPT = {"correct": CORRECT, "logit_confidence": LOGIT_CONFIDENCE}
 
@@ -80,6 +81,30 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         memdb_version=version("memdb"),
     )
     return Database(Store.create(storage, manifest, tables), data, bound)
+
+
+def open(  # noqa: A001
+    url: str = "memdb.zarr",
+    *,
+    as_of: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    cache: Cache | EllipsisType | None = ...,
+) -> Database:
+    """Open the store at a path or URL.
+
+    Args:
+        url: a path, or a URL that fsspec can read.
+        as_of: the number of a snapshot: answers are of its models, whatever was added or withdrawn since.
+        storage_options: for the fsspec driver.
+        cache: where objects of remote stores are kept; not given, below the user's home; None, nowhere.
+
+    Raises:
+        NotFound: nothing is there, or no snapshot of that number.
+        WrongFormat: something else is there, or a store of a newer memdb.
+        StorageFailed: the storage did not answer.
+    """
+    kept = Cache(default_folder()) if cache is ... else cache
+    return Database(Store.open(open_storage(url, storage_options, kept)), as_of=as_of)
 
 
 def _require_outcomes(names: Sequence[str]) -> list[str]:
