@@ -301,8 +301,9 @@ def test_a_snapshot_is_had_again_after_its_blocks_are_gone(store):
     assert contents(first) == contents_of(batch(store, [1, 2]))
     assert (first.number, store.snapshot().number) == (1, 2)
     assert contents(store.snapshot()) == contents_of(batch(store, [2, 3]))
-    with pytest.raises(NotFound, match="has no snapshot 3"):
-        store.snapshot(as_of=3)
+    for number in (3, 0, -1):
+        with pytest.raises(NotFound, match=f"has no snapshot {number}"):
+            store.snapshot(as_of=number)
 
 
 @pytest.mark.parametrize(

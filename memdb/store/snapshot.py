@@ -240,16 +240,15 @@ def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None
         Damaged: a document is missing, was altered, or belongs to another store.
         NotFound: no snapshot has that number.
     """
-    if as_of is not None:
-        return _snapshot_of(storage, manifest, as_of)
-    if not storage.can_list:
-        newest = newest_by_asking(storage)
-        if newest is None:
+    if as_of is not None or not storage.can_list:
+        newest = _newest(storage)
+        number = newest if as_of is None else as_of
+        if number is None:
             raise NotFound(
                 f"{storage.url} has no snapshot, and its protocol has no listing of the models beyond one",
                 hint="ask its owner to run `memdb compact`, or copy the store",
             )
-        return _snapshot_of(storage, manifest, newest)
+        return _snapshot_of(storage, manifest, number, newest)
     folders = (layout.SNAPSHOTS, layout.SEGMENTS, layout.RETRACTIONS)
     snapshots, segments, retractions = concurrently(storage.names, folders)
     for folder, names in zip(folders, (snapshots, segments, retractions), strict=True):
@@ -276,15 +275,21 @@ def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None
     )
 
 
-def _snapshot_of(storage: Storage, manifest: Manifest, number: int) -> Snapshot:
+def _newest(storage: Storage) -> int | None:
+    """Return the number of the newest snapshot, without reading it where the storage can be listed."""
+    if not storage.can_list:
+        return newest_by_asking(storage)
+    numbers = snapshot_numbers(storage.names(layout.SNAPSHOTS))
+    return numbers[-1] if numbers else None
+
+
+def _snapshot_of(storage: Storage, manifest: Manifest, number: int, newest: int | None) -> Snapshot:
     """Return the models of a numbered snapshot.
 
     They are the first ones of the newest, whose blocks no cleaning removes under a reader; only where that
     is not so, after a repair, its own blocks are read, if they are still there.
     """
     record = read_record(storage, manifest, number)
-    listed = storage.can_list
-    newest = snapshot_numbers(storage.names(layout.SNAPSHOTS))[-1] if listed else newest_by_asking(storage)
     retracted, set_aside = frozenset(record.retracted), frozenset(record.set_aside)
     n_slots = sum(block.n_models for block in record.blocks)
     if newest is not None and newest > number:
