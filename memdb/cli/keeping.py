@@ -124,7 +124,7 @@ def verify(
         (
             damage.kind,
             clean(damage.place.removeprefix(f"{db.url}/")),
-            clean(damage.problem.replace(f"{damage.place} ", "").replace(f"{db.url}/", "")),
+            clean(_short(damage.problem, damage.place, db.url)),
             _models(damage.models),
         )
         for damage in report.damages
@@ -206,6 +206,11 @@ def _hours(hours: float) -> timedelta:
     if not 0 <= hours <= MOST_HOURS:
         raise InvalidInput(f"--grace {hours:g} is not a number of hours", hint="use e.g. --grace 24")
     return timedelta(hours=hours)
+
+
+def _short(problem: str, place: str, url: str) -> str:
+    """Return a problem without what its row says already, and without hashes that nobody reads."""
+    return problem.replace(f"{place} ", "").replace(f"{url}/", "").split(": its sha256 is not")[0]
 
 
 def _models(models: tuple[str, ...]) -> str:
