@@ -59,6 +59,16 @@ def impatient(monkeypatch):
     monkeypatch.setattr(remote, "PATIENCE", Patience(first=0.001, longest=0.002))
 
 
+@pytest.fixture(autouse=True)
+def cache_of_its_own(monkeypatch, tmp_path_factory):
+    """Tests leave the user's cache alone."""
+    from memdb import store, stores
+
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    for module in (store, stores):
+        monkeypatch.setattr(module, "default_folder", lambda: folder)
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """The folder of a store of 23 + 11 examples with 37 models in segments of 5 and less."""

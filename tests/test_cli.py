@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from functools import partial
@@ -33,7 +34,8 @@ MEMDB = str(Path(sys.executable).with_name("memdb"))
 
 def surroundings(environment):
     clean = {k: v for k, v in os.environ.items() if not k.startswith("MEMDB_") and k != "COLUMNS"}
-    return clean | {"PYTHONPATH": str(HERE), **environment}
+    kept = {"MEMDB_CACHE_DIR": str(Path(tempfile.gettempdir()) / "memdb-tests-cache")}
+    return clean | {"PYTHONPATH": str(HERE), **kept, **environment}
 
 
 def spawn(*arguments, cwd, **environment):
