@@ -55,7 +55,7 @@ def newest_by_asking(storage: Storage) -> int | None:
 
     def is_there(number: int) -> bool:
         path = layout.snapshot(number)
-        for _ in range(2):  # "not found" said once may be a server's bad moment
+        for _ in range(2):  # said once it may be a server's bad moment
             try:
                 parse_plain_document(storage.read(path), f"{storage.url}/{path}")
             except (NotFound, WrongFormat):  # some servers have a page for what is not there
@@ -65,7 +65,7 @@ def newest_by_asking(storage: Storage) -> int | None:
             except StorageFailed as error:
                 if number == 1 or error.__cause__ is None or status_of(error.__cause__) != FORBIDDEN:
                     raise
-                return False  # what buckets say of absent objects to those who may not list them
+                continue  # what buckets say of absent objects to those who may not list them
             return True
         return False
 
