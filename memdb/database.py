@@ -1,36 +1,21 @@
-"""The Python face: a store and its verbs, which are the command line's."""
+"""The Python face: a store and its verbs, which are the command line's. `memdb.reader` has those that ask."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from memdb import datasets, layout, recipes, subsets
+from memdb import datasets, recipes, subsets
 from memdb.errors import InvalidInput
-from memdb.query import questions
-from memdb.query.connection import MAX_PAIRS, Relations
-from memdb.query.questions import SIDES, IntervalChoice
-from memdb.query.results import present
-from memdb.store import (
-    Snapshot,
-    Store,
-    cleaning,
-    compaction,
-    retraction,
-    verification,
-)
+from memdb.reader import Reader
+from memdb.store import Store, cleaning, compaction, retraction, verification
 from memdb.store import repair as repairs
 from memdb.store.timing import GRACE
 from memdb.train import require_positive
 from memdb.training import Plan, TrainingStatus, carry_out
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from duckdb import DuckDBPyRelation
-
     from memdb.commits import Retraction
     from memdb.store.compaction import Compaction
     from memdb.store.repair import Repair
@@ -39,13 +24,8 @@ if TYPE_CHECKING:
 IN_MEMORY = "in-memory"
 
 
-class Database:
-    """A store and what one can ask of it. Answers are of the models that were there when it was opened.
-
-    Every question returns a DuckDB relation whose rows are already computed: ``.df()``, ``.arrow()``,
-    ``.pl()``, ``.fetchall()``. Scores come with an interval of the kind and level asked for and the counts
-    behind it; they are NULL where an example was never in, or never out of, a subset.
-    """
+class Database(Reader):
+    """A store, what one can ask of it (see `Reader`), and what one can do to it."""
 
     def __init__(
         self,
@@ -55,152 +35,9 @@ class Database:
         *,
         as_of: int | None = None,
     ) -> None:
-        self.store = store
-        self._as_of = as_of
+        super().__init__(store, as_of=as_of)
         self._dataset = dataset
         self._recipe = recipe
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def url(self) -> str:
-        """Where the store is."""
-        return self.store.url
-
-    @cached_property
-    def snapshot(self) -> Snapshot:
-        """The models that answers are of."""
-        return self.store.snapshot(self._as_of)
-
-    @cached_property
-    def relations(self) -> Relations:
-        """The snapshot as DuckDB relations."""
-        return Relations(self.snapshot)
-
-    @property
-    def n_models(self) -> int:
-        """How many models answers are of."""
-        return self.snapshot.n_models
-
-    @property
-    def models_sha256(self) -> str:
-        """Hash over the sorted ids of these models: equal hashes, equal answers."""
-        return self.snapshot.models_sha256
-
-    def refresh(self) -> None:
-        """Take in the models that were committed since."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the DuckDB connection; the next question opens another."""
-        if "relations" in self.__dict__:
-            self.relations.close()
-        self.__dict__.pop("relations", None)
-        self.__dict__.pop("snapshot", None)
-
-    def info(self, *, level: float = 0.95, interval: str = "anytime") -> DuckDBPyRelation:
-        """Return one row about the store: data, recipe, models, accuracies, how tight its intervals are."""
-        return present(questions.info(self.relations, IntervalChoice(interval, level)))
-
-    def top_memorized(
-        self, k: int = 20, *, class_name: str | None = None, level: float = 0.95, interval: str = "selected"
-    ) -> DuckDBPyRelation:
-        """Return the k most memorized training examples (Feldman and Zhang 2020, equation 1).
-
-        Raises:
-            NotEnoughModels: the store has no models yet.
-            InvalidInput: a class, k, level or interval that cannot be.
-        """
-        choice = IntervalChoice(interval, level)
-        return present(questions.top_memorized(self.relations, k, class_name, choice))
-
-    def top_influence(  # noqa: PLR0913 - one of six ways to name the fixed example, and the list's options
-        self,
-        *,
-        test_id: int | None = None,
-        test_key: str | None = None,
-        train_id: int | None = None,
-        train_key: str | None = None,
-        target_id: int | None = None,
-        target_key: str | None = None,
-        k: int = 20,
-        direction: str = "helps",
-        same_class: bool = False,
-        level: float = 0.95,
-        interval: str = "selected",
-    ) -> DuckDBPyRelation:
-        """Return the k strongest influences (Feldman and Zhang 2020, equation 2) with one side fixed.
-
-        ``test_id``: the training examples that most influence it. ``train_id``: the test examples that it
-        influences most. ``target_id``: the training examples that most influence this training example.
-        ``direction`` is ``helps``, ``hurts`` or ``both`` (by absolute value).
-
-        Raises:
-            NotEnoughModels: the store has no models yet.
-            InvalidInput: not exactly one example named, or a value that cannot be.
-            NotFound: no example has that key.
-        """
-        given = {
-            "test_id": (test_id, test_key),
-            "train_id": (train_id, train_key),
-            "target_id": (target_id, target_key),
-        }
-        column, row = self._one_of(given)
-        filters = {"direction": direction, "same_class": same_class}
-        choice = IntervalChoice(interval, level)
-        return present(questions.top_influence(self.relations, SIDES[column], row, k, filters, choice))
-
-    def score(  # noqa: PLR0913 - six ways to name two examples
-        self,
-        train_id: int | None = None,
-        *,
-        train_key: str | None = None,
-        test_id: int | None = None,
-        test_key: str | None = None,
-        target_id: int | None = None,
-        target_key: str | None = None,
-        level: float = 0.95,
-        interval: str = "anytime",
-    ) -> DuckDBPyRelation:
-        """Return the memorization of a training example, or its influence on a test or training example.
-
-        Raises:
-            NotEnoughModels: the store has no models yet.
-            InvalidInput: examples not named once each, or a value that cannot be.
-            NotFound: no example has that key.
-        """
-        _, train = self._one_of({"train_id": (train_id, train_key)})
-        targets = {"test_id": (test_id, test_key), "target_id": (target_id, target_key)}
-        named = any(value is not None for pair in targets.values() for value in pair)
-        target = self._one_of(targets) if named else None
-        return present(questions.score(self.relations, train, target, IntervalChoice(interval, level)))
-
-    def sql(
-        self,
-        statement: str,
-        *,
-        k: int | None = None,
-        level: float = 0.95,
-        interval: str = "anytime",
-        max_pairs: int = MAX_PAIRS,
-        timeout: float = questions.TIMEOUT_SECONDS,
-    ) -> DuckDBPyRelation:
-        """Run one SQL statement over the relations, without access to files, network or settings.
-
-        ``k`` keeps the first k rows.
-
-        Raises:
-            InvalidInput: SQL that cannot run, that looks at too many pairs, or takes too long (seconds).
-        """
-        choice = IntervalChoice(interval, level)
-        table = questions.sql(self.relations, statement, choice, k=k, max_pairs=max_pairs, timeout=timeout)
-        return present(table)
 
     def train(  # noqa: PLR0913 - what, on what, how, and who watches; all have defaults
         self,
@@ -240,7 +77,7 @@ class Database:
         new = self._new_seeds(add, seeds)
         plan = Plan(data, self._bound_recipe(recipe), new, device, batch_models, compact=compact)
         try:
-            return carry_out(self.store, plan, self.relations, observe, stop_requested)
+            return carry_out(self.store, plan, self.relations(), observe, stop_requested)
         finally:
             self.refresh()
 
@@ -377,21 +214,3 @@ class Database:
                 )
             self._dataset = datasets.load(name, data_root)
         return self._dataset
-
-    def _one_of(self, given: Mapping[str, tuple[int | None, str | None]]) -> tuple[str, int]:
-        """Return the column and row of the one example that was named, by id or by key."""
-        named = [
-            (column, identifier, key)
-            for column, (identifier, key) in given.items()
-            if identifier is not None or key is not None
-        ]
-        options = [f"--{column.replace('_', '-')}" for column in given]
-        if len(named) != 1 or None not in named[0][1:]:
-            wanted = " or ".join(options)
-            found = "none" if not named else "more than one"
-            raise InvalidInput(
-                f"name exactly one example, {found} was given", hint=f"use one of {wanted}, or its key"
-            )
-        column, identifier, key = named[0]
-        example_set = layout.TEST if column == "test_id" else layout.TRAIN
-        return column, self.relations.row_of(example_set, identifier, key, f"--{column.replace('_', '-')}")

@@ -12,8 +12,8 @@ from memdb import layout, recipes
 from memdb.datasets import Dataset
 from memdb.errors import MemdbError
 from memdb.query.connection import Relations
+from memdb.query.intervals import IntervalChoice
 from memdb.query.precision import RunningPrecision
-from memdb.query.questions import IntervalChoice
 from memdb.store import Store
 from memdb.store.compaction import compact
 from memdb.train import Hooks, require_positive, train

@@ -1,4 +1,4 @@
--- One row about the store's models and how tight its intervals are.
+-- One row about the store's models and how tight the intervals of their memorization scores are.
 SELECT
     (SELECT count(*) FROM models) AS n_models,
     (SELECT count(DISTINCT segment) FROM models) AS n_segments,
@@ -9,5 +9,6 @@ SELECT
     (SELECT avg(test_accuracy) FROM models) AS test_accuracy,
     count(memorization) AS n_scored,
     count(*) FILTER (memorization >= 0.25) AS n_memorized_25,
-    count(*) FILTER (memorization >= 0.5) AS n_memorized_50
+    count(*) FILTER (memorization >= 0.5) AS n_memorized_50,
+    avg(hi - lo) / 2 AS mean_half_width
 FROM memorization

@@ -1,20 +1,21 @@
 -- The relations that questions and `memdb sql` read. Registered beforehand: tables models, train_examples
--- (id, key, label, class_name, n_in, n_out, n_correct, k_in) and test_examples (id, key, label, class_name,
--- n_correct); functions k_in_train(train_id, target_id) and k_in_test(train_id, test_id), which count the
--- models that had the first example in their subset and were correct on the second.
+-- (id, key, label, class_name, n_in, n_out, and of the outcome `correct` n_correct, k_in; of `confidence` s_all,
+-- q_all, s_in, q_in) and test_examples (id, key, label, class_name, and n_correct, or s_all, q_all); functions of
+-- (train_id, target_id) over the models that had the first example in their subset: k_in_train and k_in_test,
+-- how many were correct on the second, or sums_in_train and sums_in_test, the sums s of p and q of its square.
 
 CREATE VIEW memorization AS
 SELECT
-    id AS train_id,
-    label,
-    score(k_in, n_in, k_out, n_out) AS memorization,
-    score_lo(k_in, n_in, k_out, n_out, z) AS lo,
-    score_hi(k_in, n_in, k_out, n_out, z) AS hi,
-    n_in, n_out, k_in, k_out,
-    k_in / nullif(n_in, 0) AS p_in,
-    k_out / nullif(n_out, 0) AS p_out
+    train_id, label,
+    score(s_in, n_in, s_out, n_out) AS memorization,
+    ac_lo(s_in, q_in, n_in, s_out, q_out, n_out, z) AS lo,
+    ac_hi(s_in, q_in, n_in, s_out, q_out, n_out, z) AS hi,
+    n_in, n_out, :sums,
+    s_in / nullif(n_in, 0) AS p_in,
+    s_out / nullif(n_out, 0) AS p_out
 FROM (
-    SELECT *, n_correct - k_in AS k_out,
+    SELECT id AS train_id, label, n_in, n_out,
+        :own_s AS s_in, :own_q AS q_in, :s_all - :own_s AS s_out, :q_all - :own_q AS q_out,
         view_z(n_in + n_out, getvariable('n_scored')) AS z
     FROM train_examples
 );

@@ -50,3 +50,16 @@ CREATE MACRO view_z(n_models, n_ranked) AS
 -- What a 0/1 outcome needs: successes instead of sums.
 CREATE MACRO score_lo(k_in, n_in, k_out, n_out, z) AS ac_lo(k_in, k_in, n_in, k_out, k_out, n_out, z);
 CREATE MACRO score_hi(k_in, n_in, k_out, n_out, z) AS ac_hi(k_in, k_in, n_in, k_out, k_out, n_out, z);
+
+-- What ranking a list needs of every candidate. Standard error of the score with each arm's own variance.
+CREATE MACRO effect_se(s_in, q_in, n_in, s_out, q_out, n_out) AS sqrt(
+    greatest(0e0, q_in::DOUBLE / nullif(n_in, 0) - pow(s_in::DOUBLE / nullif(n_in, 0), 2)) / nullif(n_in, 0)
+    + greatest(0e0, q_out::DOUBLE / nullif(n_out, 0) - pow(s_out::DOUBLE / nullif(n_out, 0), 2)) / nullif(n_out, 0));
+-- The score of AC(2), one right and one wrong model added to each arm, in its standard errors.
+CREATE MACRO ac_z(s_in, q_in, n_in, s_out, q_out, n_out) AS
+    (ac_mean(s_in, n_in, 2) - ac_mean(s_out, n_out, 2))
+    / sqrt(ac_variance(s_in, q_in, n_in, 2) + ac_variance(s_out, q_out, n_out, 2));
+-- Standard deviation of the score over all ways to deal the same outcomes out to the two arms.
+CREATE MACRO null_se(s_in, q_in, n_in, s_out, q_out, n_out) AS sqrt(
+    greatest(0e0, (q_in::DOUBLE + q_out) - pow(s_in::DOUBLE + s_out, 2) / nullif(n_in + n_out, 0))
+    / nullif(n_in + n_out - 1, 0) * (1e0 / nullif(n_in, 0) + 1e0 / nullif(n_out, 0)));

@@ -29,7 +29,8 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.query.connection import fixed_z, schema
+from memdb.query.connection import schema
+from memdb.query.intervals import fixed_z
 
 LEVEL = 0.95
 SUBSET_FRACTION = 0.7

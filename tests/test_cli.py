@@ -27,6 +27,7 @@ from unittest import mock
 import pytest
 
 import memdb
+from memdb.render.answer import LIST_FACTS, ROW_FACTS
 
 HERE = Path(__file__).parent
 MEMDB = str(Path(sys.executable).with_name("memdb"))
@@ -80,9 +81,10 @@ def test_an_answer_is_one_json_document_with_its_provenance(small, trained):
     with memdb.open(str(trained)) as db:
         rows = db.top_influence(test_id=4, k=3)
         expected = [dict(zip(rows.columns, row, strict=True)) for row in rows.fetchall()]
+        of_list = {name: [row.pop(name) for row in expected].pop() for name in LIST_FACTS}
         assert found == {
             "store": "store.zarr", "snapshot": None, "models_sha256": db.models_sha256, "n_models": 37,
-            "level": 0.95, "interval": "selected", "outcome": "correct", "rows": expected,
+            "level": 0.95, "interval": "selected", "outcome": "correct", **of_list, "rows": expected,
         }  # fmt: skip
 
 
@@ -105,12 +107,14 @@ def test_a_command_gives_the_rows_of_the_method_of_its_name(small, trained, comm
     with memdb.open(str(trained)) as db:
         rows = getattr(db, verb)(**arguments)
         expected = [dict(zip(rows.columns, row, strict=True)) for row in rows.fetchall()]
-    assert answer(small, *command)["rows"] == expected
+    found = answer(small, *command)
+    facts = {name: found[name] for name in LIST_FACTS if name in found}  # of the list, not of its rows
+    assert [row | facts for row in found["rows"]] == expected
 
 
 def test_rows_for_programs_carry_what_they_need_to_be_read_alone(small, tmp_path):
     document = answer(small, "top-memorized", "-k", 3)
-    facts = {name: document[name] for name in ("interval", "level", "outcome", "n_models")}
+    facts = {name: document[name] for name in ROW_FACTS}
     done = run("top-memorized", "-k", 3, "-s", "store.zarr", "-f", "ndjson", cwd=small)
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
         {**row, **facts} for row in document["rows"]

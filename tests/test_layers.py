@@ -22,6 +22,7 @@ LAYERS = [  # from the bottom; a module imports modules of lower layers only
     {"recipes"},
     {"train"},
     {"training"},
+    {"reader"},
     {"database"},
     {"stores"},
     {"render"},
@@ -39,7 +40,14 @@ INSIDE = {  # the same within a package
         {"repair"},
         {""},
     ],
-    "query": [{"", "connection", "results"}, {"questions"}, {"precision"}],
+    "query": [
+        {"", "intervals", "columns", "results", "ranking"},
+        {"confidences"},
+        {"counting"},
+        {"connection"},
+        {"lists", "precision"},
+        {"questions"},
+    ],
     "recipes": [{"protocol", "devices"}, {"mlp_program"}, {"mlp"}, {""}],
     "render": [{"", "answer"}, {"tables", "pictures"}, {"progress"}],
     "cli": [{"app", "options", "place"}, {"showing"}, {"demo", "asking", "keeping"}, {"making"}, {""}],
@@ -50,7 +58,7 @@ HOMES = {
     "sklearn": {"datasets"},
     "zarr": {"store.encoding", "store.reading"},
     "fsspec": {"store.places"},
-    "duckdb": {"query.connection", "query.precision", "query.results", "database", "cli.showing"},
+    "duckdb": {"query.connection", "query.precision", "query.results", "reader", "cli.showing"},
     "rich": {"render.tables", "render.pictures", "render.progress"},
     "typer": {
         "cli.app",
@@ -62,7 +70,7 @@ HOMES = {
         "cli.showing",
     },
 }
-ONLY_FOR_TYPES = {("duckdb", "database"), ("duckdb", "cli.showing"), ("rich", "cli.showing")}
+ONLY_FOR_TYPES = {("duckdb", "reader"), ("duckdb", "cli.showing"), ("rich", "cli.showing")}
 
 
 def modules():

@@ -134,7 +134,7 @@ def test_influence_of_a_list_is_the_influence_of_each(database):
 @pytest.mark.parametrize("k", [1, 5, 23, 100])
 def test_top_memorized_ranks_all_and_says_so_in_its_intervals(database, kind, k):
     masks, train, _ = bits_of(database.snapshot)
-    found = dicts(database.top_memorized(k, interval=kind, level=0.9))
+    found = dicts(database.top_memorized(k, order="memorization", interval=kind, level=0.9))
     order = sorted(range(23), key=lambda i: (-oracle.score(*oracle.counts(masks, train, i, i)), i))
     assert [row["train_id"] for row in found] == order[:k]
     for row in found:
@@ -162,7 +162,7 @@ def test_top_influence_ranks_the_side_that_is_not_named(database, question, list
     masks, train, test = bits_of(database.snapshot)
     target = train if "target_id" in question else test
     (fixed, row) = next(iter(question.items()))
-    found = dicts(database.top_influence(**question, k=6, direction=direction))
+    found = dicts(database.top_influence(**question, k=6, direction=direction, order="influence"))
     scores = {}
     for other in range(11 if listed == "test_id" else 23):
         i, z = (row, other) if fixed == "train_id" else (other, row)
@@ -446,7 +446,7 @@ def test_answers_leave_no_threads_and_a_database_goes_with_its_bits(database):
         assert len(list(tasks.iterdir())) <= before + 4
     other = memdb.open(database.url)
     other.score(3)
-    gone = weakref.ref(other.relations)
+    gone = weakref.ref(other.relations())
     del other
     gc.collect()
     assert gone() is None

@@ -9,12 +9,15 @@ import typer
 from memdb.cli import showing
 from memdb.cli.app import app
 from memdb.cli.options import (
+    FdrOption,
     FormatOption,
     KOption,
     LevelOption,
     NamedIntervalOption,
+    OutcomeOption,
     OutputOption,
     RankedIntervalOption,
+    RanksOption,
     TargetIdOption,
     TargetKeyOption,
     TestIdOption,
@@ -30,15 +33,16 @@ from memdb.cli.showing import Way
 @at_place(ASKING)
 def info(
     place: Place,
+    outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
     interval: NamedIntervalOption = "anytime",
     format: FormatOption = "table",
     output: OutputOption = None,
 ) -> None:
     """Say what is in a store, how well its models do and how tight its intervals are."""
-    way = Way(format, output, level, interval)
+    way = Way(format, output, level, interval, outcome)
     db = place.open()
-    showing.info(db, db.info(level=level, interval=interval), way)
+    showing.info(db, db.info(outcome=outcome, level=level, interval=interval), way)
 
 
 @app.command()
@@ -50,6 +54,12 @@ def top_memorized(
         Optional[str],  # noqa: UP045
         typer.Option("--class", metavar="NAME", help="Only this class, by name or number."),
     ] = None,
+    order: Annotated[
+        str, typer.Option("--order", metavar="NAME", help="shrunk, memorization, q_value or lo.")
+    ] = "shrunk",
+    fdr: FdrOption = "once",
+    ranks: RanksOption = False,
+    outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
     interval: RankedIntervalOption = "selected",
     format: FormatOption = "table",
@@ -59,10 +69,22 @@ def top_memorized(
 
     \b
     memorization(i) = P[correct on i | i in the subset] - P[correct on i | i held out]
+    \b
+    shrunk  what is left of a score once luck is taken out; the list goes by it
+    q       share of false findings among the rows up to this one, at most on average
     """  # noqa: D301
-    way = Way(format, output, level, interval)
+    way = Way(format, output, level, interval, outcome)
     db = place.open()
-    rows = db.top_memorized(k, class_name=class_name, level=level, interval=interval)
+    rows = db.top_memorized(
+        k,
+        class_name=class_name,
+        order=order,
+        fdr=fdr,
+        ranks=ranks,
+        outcome=outcome,
+        level=level,
+        interval=interval,
+    )
     showing.memorized(db, rows, way, class_name)
 
 
@@ -83,6 +105,12 @@ def top_influence(
     same_class: Annotated[
         bool, typer.Option("--same-class", help="Only pairs that share their label.")
     ] = False,
+    order: Annotated[
+        str, typer.Option("--order", metavar="NAME", help="shrunk, influence, q_value or lo.")
+    ] = "shrunk",
+    fdr: FdrOption = "once",
+    ranks: RanksOption = False,
+    outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
     interval: RankedIntervalOption = "selected",
     format: FormatOption = "table",
@@ -99,8 +127,11 @@ def top_influence(
     \b
     memdb top-influence --test-id 42
     memdb top-influence --train-id 7 --direction both --format json
+    \b
+    shrunk  what is left of a score once luck is taken out; the list goes by it
+    q       share of false findings among the rows up to this one, at most on average
     """  # noqa: D301
-    way = Way(format, output, level, interval)
+    way = Way(format, output, level, interval, outcome)
     db = place.open()
     rows = db.top_influence(
         test_id=test_id,
@@ -112,6 +143,10 @@ def top_influence(
         k=k,
         direction=direction,
         same_class=same_class,
+        order=order,
+        fdr=fdr,
+        ranks=ranks,
+        outcome=outcome,
         level=level,
         interval=interval,
     )
@@ -130,6 +165,7 @@ def score(
     test_key: TestKeyOption = None,
     target_id: TargetIdOption = None,
     target_key: TargetKeyOption = None,
+    outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
     interval: NamedIntervalOption = "anytime",
     format: FormatOption = "table",
@@ -141,7 +177,7 @@ def score(
     memdb score --train-id 7
     memdb score --train-id 7 --test-id 42
     """  # noqa: D301
-    way = Way(format, output, level, interval)
+    way = Way(format, output, level, interval, outcome)
     db = place.open()
     rows = db.score(
         train_id,
@@ -150,6 +186,7 @@ def score(
         test_key=test_key,
         target_id=target_id,
         target_key=target_key,
+        outcome=outcome,
         level=level,
         interval=interval,
     )
@@ -171,6 +208,7 @@ def sql(
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="Stop a statement that runs longer.")
     ] = 600.0,
+    outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
     interval: NamedIntervalOption = "anytime",
     format: FormatOption = "table",
@@ -188,7 +226,15 @@ def sql(
                JOIN train_examples ON id = train_id GROUP BY ALL ORDER BY 2 DESC"
     memdb sql "DESCRIBE influence"
     """  # noqa: D301
-    way = Way(format, output, level, interval)
+    way = Way(format, output, level, interval, outcome)
     db = place.open()
-    rows = db.sql(statement, k=k, level=level, interval=interval, max_pairs=max_pairs, timeout=timeout)
+    rows = db.sql(
+        statement,
+        k=k,
+        outcome=outcome,
+        level=level,
+        interval=interval,
+        max_pairs=max_pairs,
+        timeout=timeout,
+    )
     showing.rows(db, rows, way)

@@ -35,6 +35,25 @@ NamedIntervalOption = Annotated[
         "beforehand; simultaneous: all scores of the relation at once.",
     ),
 ]
+OutcomeOption = Annotated[
+    str,
+    typer.Option(
+        "--outcome",
+        metavar="NAME",
+        help="What is averaged: correct (0 or 1), or confidence (the probability given to the label).",
+    ),
+]
+FdrOption = Annotated[
+    str,
+    typer.Option(
+        "--fdr",
+        metavar="KIND",
+        help="q-values for one look at the list (once), or for looking again after adding models (anytime).",
+    ),
+]
+RanksOption = Annotated[
+    bool, typer.Option("--ranks", help="Add the first and the last rank that each row may truly have.")
+]
 KOption = Annotated[int, typer.Option("-k", metavar="N", help="Rows to show.")]
 DataRootOption = Annotated[
     Optional[str],  # noqa: UP045

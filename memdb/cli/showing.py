@@ -12,7 +12,7 @@ import typer
 from memdb import layout
 from memdb.cli.app import say
 from memdb.render import tables
-from memdb.render.answer import Answer, require_format, require_suffix
+from memdb.render.answer import LIST_FACTS, Answer, require_format, require_suffix
 from memdb.render.tables import clean, console, number
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from memdb.database import Database
 
-OUTCOME = "correct"
+SETTLED = 0.05
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Way:
     output: Path | None
     level: float
     interval: str
+    outcome: str = "correct"
 
     def __post_init__(self) -> None:
         require_format(self.format)
@@ -48,9 +49,17 @@ def answer_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
         "n_models": db.n_models,
         "level": way.level,
         "interval": way.interval,
-        "outcome": OUTCOME,
+        "outcome": way.outcome,
     }
     return Answer(rows.to_arrow_table(), facts)
+
+
+def list_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
+    """Return a ranked list, with what it says of all that was ranked as facts of the whole."""
+    answer = answer_of(db, rows, way)
+    first = next(answer.rows(), {})
+    facts = {**answer.facts, **{name: first.get(name) for name in LIST_FACTS}}
+    return Answer(answer.table.drop_columns([n for n in LIST_FACTS if n in answer.table.column_names]), facts)
 
 
 def emit(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> None:
@@ -66,31 +75,31 @@ def emit(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> None:
 
 def memorized(db: Database, rows: DuckDBPyRelation, way: Way, class_name: str | None) -> None:
     """Print the most memorized examples."""
-    names = db.relations.examples[layout.TRAIN].class_names
+    names = db.relations().examples[layout.TRAIN].class_names
     of = f" of class {clean(class_name)}" if class_name else ""
-    title = f"Most memorized training examples{of} \u00b7 {facts_line(db)}"
+    title = f"Most memorized training examples{of} \u00b7 {facts_line(db, way)}"
     columns = {"train_id": "train", "label": "class"}
-    answer = answer_of(db, rows, way)
+    answer = list_of(db, rows, way)
     emit(answer, way, lambda a: tables.ranked(a, title, columns, names))
-    remark_if_noise(answer, "memorization")
+    remark_on_chance(answer, "memorization")
 
 
 def influences(db: Database, rows: DuckDBPyRelation, way: Way, fixed: str) -> None:
     """Print the strongest influences with one side fixed."""
-    answer = answer_of(db, rows, way)
-    names = db.relations.examples[layout.TRAIN].class_names
+    answer = list_of(db, rows, way)
+    names = db.relations().examples[layout.TRAIN].class_names
     first = next(answer.rows(), None)
     columns = {"train_id": "train", "train_label": "class"}
     if fixed == "train_id":
         columns = {"test_id": "test", "test_label": "class"}
-    title = f"Influence \u00b7 {facts_line(db)}"
+    title = f"Influence \u00b7 {facts_line(db, way)}"
     if first is not None:
         label = {"train_id": "train_label", "test_id": "test_label", "target_id": "target_label"}[fixed]
         kind = "of training" if fixed == "train_id" else "on test" if fixed == "test_id" else "on training"
         shown = tables.class_label(first[label], names)
-        title = f"Influence {kind} example {first[fixed]} (class {shown}) \u00b7 {facts_line(db)}"
+        title = f"Influence {kind} example {first[fixed]} (class {shown}) \u00b7 {facts_line(db, way)}"
     emit(answer, way, lambda a: tables.ranked(a, title, columns, names))
-    remark_if_noise(answer, "influence")
+    remark_on_chance(answer, "influence")
 
 
 def score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
@@ -104,13 +113,17 @@ def score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         lines[f"{way.level * 100:g} % {way.interval}"] = tables.interval(row)
         for other in ("anytime", "fixed"):
             if other != way.interval:
-                lines[f"{way.level * 100:g} % {other}"] = tables.interval(_again(db, row, other, way.level))
-        lines["right when in"] = _rate(row["k_in"], row["n_in"])
-        lines["right when out"] = _rate(row["k_out"], row["n_out"])
+                lines[f"{way.level * 100:g} % {other}"] = tables.interval(_again(db, row, other, way))
+        if "k_in" in row:
+            lines["right when in"] = _rate(row["k_in"], row["n_in"])
+            lines["right when out"] = _rate(row["k_out"], row["n_out"])
+        else:
+            lines["mean when in"] = f"{number(row['p_in'])} over {row['n_in']:,}"
+            lines["mean when out"] = f"{number(row['p_out'])} over {row['n_out']:,}"
         if name == "influence":
             lines["memorization"] = f"{number(row['memorization'])} (of training example {row['train_id']})"
             lines["same class"] = "yes" if row["same_class"] else "no"
-        lines["outcome"] = f"{OUTCOME}, over {db.n_models} models"
+        lines["outcome"] = f"{way.outcome}, over {db.n_models:,} models"
         return tables.facts(lines, _named(db, row))
 
     emit(answer, way, table)
@@ -182,36 +195,43 @@ def rows(db: Database, found: DuckDBPyRelation, way: Way) -> None:
     emit(answer_of(db, found, way), way, tables.plain)
 
 
-def facts_line(db: Database) -> str:
+def facts_line(db: Database, way: Way) -> str:
     """Return what a table's title says of the numbers in it."""
-    return f"{db.n_models:,} models \u00b7 outcome {OUTCOME}"
+    return f"{db.n_models:,} models \u00b7 outcome {way.outcome}"
 
 
-def remark_if_noise(answer: Answer, score: str) -> None:
-    """Say so when none of the rows can be told from 0."""
-    shown = [row for row in answer.rows() if row["lo"] is not None]
-    if shown and not any(row["lo"] > 0 or row["hi"] < 0 for row in shown):
-        say(
-            f"No {score} here can be told from 0 yet: every interval holds it. More models tell what is of "
-            "this size from chance; `memdb train` adds them."
-        )
+def remark_on_chance(answer: Answer, score: str) -> None:
+    """Say what chance alone would give in a list, and how many models would settle it."""
+    shown = [abs(row[score]) for row in answer.rows() if row[score] is not None]
+    n_ranked, n_null = answer.facts["n_ranked"], answer.facts["n_null"]
+    if not shown or n_null is None:
+        return
+    expected = f"{n_null:,.0f}" if n_null >= 10 else f"{n_null:.2g}" if n_null >= 0.01 else "less than 0.01"
+    chance = f"chance would put {expected} of {n_ranked:,} scores at {min(shown):.3f} or more"
+    lines = [f"Without any {score}, {chance}."]
+    needed = answer.facts["n_models_needed"]
+    if n_null > SETTLED * len(shown):
+        noise = "this list is mostly noise" if n_null >= len(shown) / 2 else "some rows may be noise"
+        more = "" if needed is None else f" {needed - answer.facts['n_models']:,} more models would tell."
+        lines = [f"{lines[0]} With {len(shown)} shown, {noise}.{more}"]
+    say(*lines)
 
 
 def _rate(k: int, n: int) -> str:
     return f"{k:,} of {n:,}" + (f" = {k / n:.3f}" if n else "")
 
 
-def _again(db: Database, row: Mapping[str, Any], interval: str, level: float) -> dict[str, Any]:
+def _again(db: Database, row: Mapping[str, Any], interval: str, way: Way) -> dict[str, Any]:
     ids: dict[str, Any] = {name: row[name] for name in ("test_id", "target_id") if name in row}
-    found = db.score(row["train_id"], **ids, interval=interval, level=level)
+    found = db.score(row["train_id"], **ids, interval=interval, level=way.level, outcome=way.outcome)
     return next(Answer(found.to_arrow_table(), {}).rows())
 
 
 def _named(db: Database, row: Mapping[str, Any]) -> str:
-    train = db.relations.examples[layout.TRAIN]
+    train = db.relations().examples[layout.TRAIN]
     parts = [_example("training", row["train_id"], train)]
     if "test_id" in row:
-        parts.append(_example("test", row["test_id"], db.relations.examples[layout.TEST]))
+        parts.append(_example("test", row["test_id"], db.relations().examples[layout.TEST]))
     if "target_id" in row:
         parts.append(_example("training", row["target_id"], train))
     return " on ".join(parts)

@@ -7,28 +7,28 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
-from statistics import NormalDist
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 from duckdb.func import PythonUDFType
-from duckdb.sqltypes import INTEGER
+from duckdb.sqltypes import DOUBLE, INTEGER, DuckDBPyType
 from numpy.typing import NDArray
 
 from memdb import bits, layout
 from memdb.errors import InvalidInput, NotFound
+from memdb.query import columns
+from memdb.query.confidences import Confidences
+from memdb.query.counting import MAX_PAIRS, Budget, Words, counter, summer
+from memdb.query.intervals import fixed_z
 from memdb.store import Examples, Snapshot
 
-INTERVALS = ("fixed", "anytime", "selected", "simultaneous")
-MAX_PAIRS = 100_000_000
+OUTCOMES = ("correct", "confidence")
 MEMORY_LIMIT = "4GB"
 QUESTIONS = {"SELECT", "EXPLAIN", "PRAGMA"}  # DESCRIBE, SHOW and SUMMARIZE are SELECT to DuckDB
-Words = NDArray[np.uint64]  # [examples, ceil(models / 64)]
 
 LOCKS = """
 SET memory_limit = '{memory_limit}';
@@ -39,70 +39,77 @@ SET enable_external_access = false;
 SET lock_configuration = true;
 """
 
-
-def schema(name: str) -> str:
-    """Return a file of the contract."""
-    return files("memdb.schemas").joinpath(name).read_text(encoding="utf-8")
-
-
-def pairs_sql(target: str, targets: str, counts: str) -> str:
-    """Return the query over (training example, target) pairs for one kind of target."""
-    filled = schema("pairs.sql").replace(":targets", targets).replace(":target", target)
-    return filled.replace(":counts", counts)
-
-
-def fixed_z(level: float) -> float:
-    """Return the normal quantile of a two-sided interval."""
-    return NormalDist().inv_cdf(1 - (1 - level) / 2)
-
-
-def require_level(level: float) -> float:
-    """Refuse levels that are no probability.
-
-    Raises:
-        InvalidInput: outside (0, 1), so near 1 that no interval has it, or below 0.5, where the
-            anytime multiplier is not defined.
-    """
-    if not 0 < level < 1 or 1 - (1 - level) / 2 >= 1:
-        raise InvalidInput(f"the level {level:g} is not between 0 and 1", hint="use e.g. --level 0.95")
-    if level < 0.5:
-        raise InvalidInput(f"the level {level:g} is below 0.5", hint="use e.g. --level 0.95")
-    return level
+# What the templates in schemas/ say for each outcome: how a pair is counted, the totals of an example, and
+# the columns that a reader sees. A 0/1 outcome is its own square.
+FORMS: Mapping[str, Mapping[str, str]] = {
+    "correct": {
+        "counted": "k_in_{set}", "s": "counted", "q": "counted",
+        "s_all": "n_correct", "q_all": "n_correct", "own_s": "k_in", "own_q": "k_in",
+        "sums": "s_in AS k_in, s_out AS k_out", "arms": "k_in, k_in, n_in, k_out, k_out, n_out",
+    },
+    "confidence": {
+        "counted": "sums_in_{set}", "s": "counted.s", "q": "counted.q",
+        "s_all": "s_all", "q_all": "q_all", "own_s": "s_in", "own_q": "q_in",
+        "sums": "s_in, s_out, q_in, q_out", "arms": "s_in, q_in, n_in, s_out, q_out, n_out",
+    },
+}  # fmt: skip
+SHOWN_SUMS = {"correct": ("k_in", "k_out"), "confidence": ("s_in", "s_out", "q_in", "q_out")}
 
 
-def require_interval(interval: str, allowed: tuple[str, ...] = INTERVALS) -> str:
-    """Refuse kinds of interval that do not exist, or do not suit the question.
+def schema(name: str, **values: str) -> str:
+    """Return a file of the contract, ``:name`` in it replaced by values."""
+    text = files("memdb.schemas").joinpath(name).read_text(encoding="utf-8")
+    if not values:
+        return text
+    names = "|".join(sorted(values, key=len, reverse=True))
+    return re.sub(rf"(?<!:):({names})(?![a-z])", lambda found: values[found[1]], text)
+
+
+def require_outcome(outcome: str) -> str:
+    """Refuse outcomes that do not exist.
 
     Raises:
-        InvalidInput: names the kinds that do.
+        InvalidInput: names those that do.
     """
-    if interval not in INTERVALS:
-        raise InvalidInput(f"unknown interval {interval!r}", hint=f"use one of {', '.join(allowed)}")
-    if interval not in allowed:
-        raise InvalidInput(
-            f"the interval {interval!r} is for ranked lists: here nothing is chosen by its rank",
-            hint=f"use one of {', '.join(allowed)}",
-        )
-    return interval
+    if outcome not in OUTCOMES:
+        raise InvalidInput(f"unknown outcome {outcome!r}", hint=f"use one of {', '.join(OUTCOMES)}")
+    return outcome
 
 
 class Relations:
     """One snapshot as DuckDB relations. Bits are read when a question needs them, then kept."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, outcome: str = "correct") -> None:
         self.snapshot = snapshot
-        self._budget = _Budget()
+        self.outcome = require_outcome(outcome)
+        self._budget = Budget()
         self._statement = threading.Lock()
 
     @cached_property
     def mask(self) -> Words:
         """Subset masks, [train, words]."""
-        return bits.words(self.snapshot.mask())
+        return self.snapshot.words(layout.MASK)
 
     @cached_property
     def correct(self) -> Mapping[str, Words]:
         """Correctness of every model on the examples of each set, [examples, words]."""
-        return _Lazy(lambda name: bits.words(self.snapshot.outcome_bits(f"{name}/correct")))
+        return _Lazy(lambda name: self.snapshot.words(f"{name}/correct"))
+
+    @cached_property
+    def confidences(self) -> Mapping[str, Confidences]:
+        """Confidence of every model on the examples of each set.
+
+        Raises:
+            NotFound: the store keeps none.
+        """
+        return _Lazy(lambda name: Confidences(self.snapshot, name))
+
+    def values(self, set_name: str, row: int) -> NDArray[np.float64]:
+        """Return the outcome of every model on one example, [models]: 0 or 1, or p."""
+        if self.outcome == "confidence":
+            return self.confidences[set_name].of_one(row)
+        packed = self.correct[set_name][row : row + 1].view(np.uint8)
+        return bits.unpack(packed, self.snapshot.n_models)[:, 0].astype(np.float64)
 
     @cached_property
     def examples(self) -> Mapping[str, Examples]:
@@ -151,38 +158,56 @@ class Relations:
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """The locked connection; building it reads masks and correctness."""
+        """The locked connection; building it reads masks and outcomes."""
         connection = duckdb.connect()
         weakref.finalize(self, connection.close)  # an open one prints leak warnings at exit
         for name, table in self._tables().items():
             connection.register("incoming", table)
             connection.execute(f"CREATE TABLE {name} AS FROM incoming")
             connection.unregister("incoming")
-        for name in (layout.TRAIN, layout.TEST):
-            connection.create_function(
-                f"k_in_{name}",
-                _counter(self.mask, self.correct[name], self._budget),
-                [INTEGER, INTEGER],
-                INTEGER,
-                type=PythonUDFType.ARROW,
-            )
+        self._register_functions(connection)
         connection.execute(schema("statistics.sql"))
         sizes = {item.name: item.n_examples for item in self.snapshot.manifest.sets}
-        self._set_variables(connection, {"n_test": sizes[layout.TEST]})
         scored = "SELECT count(*) FROM train_examples WHERE n_in > 0 AND n_out > 0"
         n_scored = connection.sql(scored).fetchall()[0][0]
-        self._set_variables(connection, {"n_target": sizes[layout.TRAIN], "n_scored": n_scored})
-        self._set_variables(connection, {"interval": "anytime", "alpha": 0.05, "fixed_z": fixed_z(0.95)})
-        connection.execute(schema("relations.sql"))
-        on_test = pairs_sql("test", "test_examples", "k_in_test")
-        on_train = pairs_sql("target", "train_examples", "k_in_train")
+        variables = {"n_test": sizes[layout.TEST], "n_target": sizes[layout.TRAIN], "n_scored": n_scored}
+        defaults = {"interval": "anytime", "alpha": 0.05, "fixed_z": fixed_z(0.95)}
+        self._set_variables(connection, variables | defaults)
+        form = FORMS[self.outcome]
+        connection.execute(schema("relations.sql", **form))
         some = "(SELECT * FROM test_examples WHERE id IN (SELECT unnest(test_ids)))"
-        connection.execute(f"CREATE VIEW influence AS {on_test}")
-        connection.execute(f"CREATE VIEW train_influence AS {on_train}")
-        listed = pairs_sql("test", some, "k_in_test")
-        connection.execute(f"CREATE MACRO influence_of(test_ids) AS TABLE {listed}")
+        for head, target, targets in (
+            ("VIEW influence AS", layout.TEST, "test_examples"),
+            ("VIEW train_influence AS", "target", "train_examples"),
+            ("MACRO influence_of(test_ids) AS TABLE", layout.TEST, some),
+        ):
+            counted = form["counted"].format(set=layout.TEST if target == layout.TEST else layout.TRAIN)
+            pairs = schema("pairs.sql", **{**form, "counted": counted, "target": target, "targets": targets})
+            connection.execute(f"CREATE {head} {pairs}")
         connection.execute(LOCKS.format(memory_limit=MEMORY_LIMIT))
         return connection
+
+    def _register_functions(self, connection: duckdb.DuckDBPyConnection) -> None:
+        for name in (layout.TRAIN, layout.TEST):
+            if self.outcome == "confidence":
+                function: Callable[..., pa.Array] = summer(
+                    self.mask, self.confidences[name], self.snapshot.n_models, self._budget
+                )
+                returned = DuckDBPyType({"s": DOUBLE, "q": DOUBLE})
+            else:
+                function, returned = counter(self.mask, self._targets(name), self._budget), INTEGER
+            connection.create_function(
+                FORMS[self.outcome]["counted"].format(set=name),
+                function,
+                [INTEGER, INTEGER],
+                returned,
+                type=PythonUDFType.ARROW,
+            )
+
+    def _targets(self, name: str) -> Callable[[], Words]:
+        """Return what gives the bits of a set when they are needed."""
+        correct = self.correct  # not self: the connection would keep it alive
+        return lambda: correct[name]
 
     @staticmethod
     def _set_variables(connection: duckdb.DuckDBPyConnection, values: Mapping[str, Any]) -> None:
@@ -190,19 +215,30 @@ class Relations:
             connection.execute(f"SET VARIABLE {name} = $value", {"value": value})
 
     def _tables(self) -> dict[str, pa.Table]:
-        mask = self.mask
-        correct = {name: self.correct[name] for name in (layout.TRAIN, layout.TEST)}
-        n_in = bits.count(mask)
+        n_in = bits.count(self.mask)
         n_out = (self.snapshot.n_models - n_in).astype(np.int32)
-        k_in = bits.count_and(mask, correct[layout.TRAIN])
-        train = _example_columns(self.examples[layout.TRAIN], bits.count(correct[layout.TRAIN]))
-        test = _example_columns(self.examples[layout.TEST], bits.count(correct[layout.TEST]))
-        own = {"n_in": n_in, "n_out": n_out, "n_correct": train.pop("n_correct"), "k_in": k_in}
+        train = columns.of_examples(self.examples[layout.TRAIN]) | {"n_in": n_in, "n_out": n_out}
+        test = columns.of_examples(self.examples[layout.TEST])
+        if self.outcome == "confidence":
+            train |= self.confidences[layout.TRAIN].totals(self.mask)
+            test |= self.confidences[layout.TEST].totals()
+        else:
+            train |= self._own_counts()
+            test |= {"n_correct": bits.count(self.correct[layout.TEST])}
         return {
-            "models": _models_table(self.snapshot),
-            "train_examples": pa.table(train | own),
-            "test_examples": pa.table(test),
+            "models": columns.of_models(self.snapshot),
+            "train_examples": columns.table(train),
+            "test_examples": columns.table(test),
         }
+
+    def _own_counts(self) -> dict[str, NDArray[np.int32]]:
+        """Count the models that are right on each training example, all and those that had it."""
+        found = {name: np.empty(len(self.mask), dtype=np.int32) for name in ("n_correct", "k_in")}
+        for start, band in self.snapshot.bands(f"{layout.TRAIN}/correct"):
+            correct, part = bits.words(band), slice(start, start + len(band))
+            found["n_correct"][part] = bits.count(correct)
+            found["k_in"][part] = bits.count_and(self.mask[part], correct)
+        return found
 
     def ask(
         self,
@@ -210,10 +246,13 @@ class Relations:
         parameters: Mapping[str, Any] | None = None,
         *,
         settings: Mapping[str, Any] | None = None,
+        tables: Mapping[str, pa.Table] | None = None,
         max_pairs: int = MAX_PAIRS,
         timeout: float | None = None,
     ) -> pa.Table:
-        """Run one statement to its end and return its rows; settings are those of the views' intervals.
+        """Run one statement to its end and return its rows.
+
+        ``settings`` are those of the views' intervals, ``tables`` what this one statement can read besides.
 
         Raises:
             InvalidInput: SQL that does not parse, bind or run, too many pairs, or too long a wait.
@@ -222,6 +261,8 @@ class Relations:
         with self._statement:
             self._set_variables(self.connection, settings or {})
             self._budget.left = self._budget.allowed = max_pairs
+            for name, table in (tables or {}).items():
+                self.connection.register(name, table)
             try:
                 return self._run(sql, dict(parameters or {}), timeout)
             except TimeoutError as error:
@@ -230,6 +271,9 @@ class Relations:
                 ) from error
             except duckdb.Error as error:
                 raise self._translated(error) from error
+            finally:
+                for name in tables or {}:
+                    self.connection.unregister(name)
 
     def _run(self, sql: str, parameters: dict[str, Any], timeout: float | None) -> pa.Table:
         """Run a statement in a thread: DuckDB looks for Ctrl-C between its tasks only, which may be long."""
@@ -279,37 +323,6 @@ class Relations:
             self.connection.close()
 
 
-@dataclass
-class _Budget:
-    """How many pairs a statement may count, and how many are left of them."""
-
-    allowed: int = MAX_PAIRS
-    left: int = MAX_PAIRS
-
-
-def _counter(mask: Words, correct: Words, budget: _Budget) -> Callable[[Any, Any], pa.Array]:
-    """Return the Arrow function that counts pairs; it must not know the `Relations`, or nothing is freed."""
-
-    def count_pairs(train_ids: Any, target_ids: Any) -> pa.Array:
-        trains, targets = np.asarray(train_ids), np.asarray(target_ids)
-        for ids, rows in ((trains, mask), (targets, correct)):
-            if ids.min() < 0 or ids.max() >= len(rows):
-                raise InvalidInput(f"no example has one of the ids {ids.min()} to {ids.max()}")
-        budget.left -= len(trains)
-        if budget.left < 0:
-            raise InvalidInput("too many pairs")
-        if (targets == targets[0]).all():
-            first = int(trains[0])
-            contiguous = (np.diff(trains) == 1).all()
-            rows = mask[first : first + len(trains)] if contiguous else mask[trains]
-            return pa.array(bits.count_and(rows, correct[int(targets[0])]))
-        if (trains == trains[0]).all():
-            return pa.array(bits.count_and(correct[targets], mask[int(trains[0])]))
-        return pa.array(bits.count_and(mask[trains], correct[targets]))
-
-    return count_pairs
-
-
 class _Lazy(Mapping[str, Any]):
     """A mapping that makes each value when it is first asked for."""
 
@@ -327,35 +340,3 @@ class _Lazy(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._made)
-
-
-def _example_columns(examples: Examples, n_correct: NDArray[np.int32]) -> dict[str, Any]:
-    keys = pa.LargeStringArray.from_buffers(
-        len(examples), pa.py_buffer(examples.key_offsets), pa.py_buffer(examples.key_bytes)
-    )
-    names = pa.array(examples.class_names, pa.string())
-    known = examples.labels < len(names)
-    class_names = (
-        names.take(pa.array(np.where(known, examples.labels, 0), mask=~known)) if len(names) else None
-    )
-    return {
-        "id": np.arange(len(examples), dtype=np.int32),
-        "key": keys,
-        "label": examples.labels,
-        "class_name": pa.nulls(len(examples), pa.string()) if class_names is None else class_names,
-        "n_correct": n_correct,
-    }
-
-
-def _models_table(snapshot: Snapshot) -> pa.Table:
-    columns = {
-        "model_id": pa.string(), "segment": pa.string(), "seed": pa.uint64(), "subset_size": pa.int32(),
-        "train_accuracy": pa.float64(), "out_accuracy": pa.float64(), "test_accuracy": pa.float64(),
-        "seconds": pa.float64(), "trained_at": pa.string(), "diverged": pa.bool_(), "device": pa.string(),
-        "host": pa.string(),
-    }  # fmt: skip
-    rows = [
-        {name: segment if name == "segment" else getattr(model, name) for name in columns}
-        for segment, model in snapshot.models_by_commit
-    ]
-    return pa.Table.from_pylist(rows, schema=pa.schema(columns))

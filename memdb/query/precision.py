@@ -6,11 +6,11 @@ import weakref
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from memdb.query import columns
 from memdb.query.connection import Relations, schema
-from memdb.query.questions import NAMED_INTERVALS, IntervalChoice
+from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
 
 
 class RunningPrecision:
@@ -33,6 +33,6 @@ class RunningPrecision:
 
     def mean_half_width(self) -> float | None:
         """Return the mean half-width over the examples that have an interval; None where none has."""
-        self._connection.register("train_examples", pa.table(self._counts))
+        self._connection.register("train_examples", columns.table(self._counts))
         (value,) = self._connection.sql(schema("mean_half_width.sql"), params=self._parameters).fetchall()[0]
         return None if value is None else float(value)

@@ -4,45 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from memdb import layout
+from memdb import bits, layout
 from memdb.documents import canonical_json
 from memdb.errors import InvalidInput, NotEnoughModels
-from memdb.query.connection import (
-    INTERVALS,
-    MAX_PAIRS,
-    Relations,
-    fixed_z,
-    require_interval,
-    require_level,
-    schema,
-)
+from memdb.query.columns import values_of
+from memdb.query.connection import FORMS, Relations, schema
+from memdb.query.counting import MAX_PAIRS
+from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
+from memdb.query.lists import Columns, Order, ranked, require_k
 
-NAMED_INTERVALS = ("fixed", "anytime", "simultaneous")
-MAX_ROWS = 2**31 - 1
-DIRECTIONS = ("helps", "hurts", "both")
 TIMEOUT_SECONDS = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class IntervalChoice:
-    """Which interval to give with a score, and its level."""
-
-    interval: str
-    level: float = 0.95
-
-    def parameters(self, allowed: tuple[str, ...] = INTERVALS) -> dict[str, Any]:
-        """Return what the SQL needs, after checking both.
-
-        Raises:
-            InvalidInput: an unknown or unsuitable kind, or a level outside (0, 1).
-        """
-        level = require_level(self.level)
-        interval = require_interval(self.interval, allowed)
-        return {"interval": interval, "alpha": 1 - level, "fixed_z": fixed_z(level)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,45 +39,99 @@ SIDES: Mapping[str, Side] = {
 }
 
 
-def top_memorized(relations: Relations, k: int, class_name: str | None, choice: IntervalChoice) -> pa.Table:
-    """Return the k training examples with the highest memorization, NULLs last."""
+def top_memorized(
+    relations: Relations, k: int, class_name: str | None, order: Order, choice: IntervalChoice
+) -> pa.Table:
+    """Return the first k training examples by memorization, NULLs last."""
+    order.require("memorization")
+    choice.parameters()
+    require_k(k)
     _require_models(relations)
     label = None if class_name is None else relations.label_of(class_name)
-    parameters = {"label": label, "k": require_k(k), **choice.parameters()}
-    return relations.ask(schema("top_memorized.sql"), parameters)
+    sql = schema("top_memorized.sql", arms=FORMS[relations.outcome]["arms"])
+    found = relations.ask(sql, {"label": label})
+    return ranked(relations, found, Columns(("train_id", "label"), "memorization"), k, order, choice)
 
 
-def top_influence(
-    relations: Relations, side: Side, row: int, k: int, filters: Mapping[str, Any], choice: IntervalChoice
+def top_influence(  # noqa: PLR0913 - which pairs, how many, in which order, with which interval
+    relations: Relations,
+    side: Side,
+    row: int,
+    k: int,
+    order: Order,
+    choice: IntervalChoice,
+    *,
+    same_class: bool = False,
 ) -> pa.Table:
-    """Return the k strongest influences with one side fixed; filters are ``direction`` and ``same_class``."""
+    """Return the first k influences with one side fixed, NULLs last."""
+    order.require("influence")
+    choice.parameters()
+    require_k(k)
     _require_models(relations)
-    if filters["direction"] not in DIRECTIONS:
-        raise InvalidInput(
-            f"unknown direction {filters['direction']!r}", hint=f"use one of {', '.join(DIRECTIONS)}"
-        )
-    sql = schema("top_influence.sql")
-    for name in ("relation", "fixed", "listed", "target"):
-        sql = sql.replace(f":{name}", getattr(side, name))
+    names = {name: getattr(side, name) for name in ("relation", "fixed", "listed")}
+    sql = schema("top_influence.sql", **names, arms=FORMS[relations.outcome]["arms"])
     other_only = side.fixed == "target_id"
-    parameters = {"id": row, "k": require_k(k), "other_only": other_only, **filters, **choice.parameters()}
-    return relations.ask(sql, parameters)
+    found = relations.ask(sql, {"id": row, "same_class": same_class, "other_only": other_only})
+    ids = ["train_id", f"{side.target}_id"]
+    labels = ["train_label", f"{side.target}_label"]
+    columns = Columns((*ids, *labels, "same_class"), "influence", ("memorization",), listed=side.listed)
+    return ranked(relations, found, columns, k, order, choice)
 
 
 def score(
     relations: Relations, train_id: int, target: tuple[str, int] | None, choice: IntervalChoice
 ) -> pa.Table:
     """Return one memorization score, or the influence on one target: ``("test_id", 42)``."""
-    _require_models(relations)
+    column, row = target or (None, None)
+    relation = {None: "memorization", "test_id": "influence", "target_id": "train_influence"}[column]
+    return scores(relations, relation, {"train_id": train_id} | ({column: row} if column else {}), choice)
+
+
+def scores(
+    relations: Relations,
+    relation: str,
+    ids: Mapping[str, int | None],
+    choice: IntervalChoice,
+    *,
+    same_class: bool = False,
+) -> pa.Table:
+    """Return the rows of a relation that have these ids, by ascending ids; ``None`` leaves one open."""
     settings = choice.parameters(NAMED_INTERVALS)
-    statements = {
-        None: "FROM memorization WHERE train_id = {train}",
-        "test_id": "FROM influence WHERE train_id = {train} AND test_id = {target}",
-        "target_id": "FROM train_influence WHERE train_id = {train} AND target_id = {target}",
+    _require_models(relations)
+    given = {
+        name: relations.row_of(_set_of(name), row, None, name) for name, row in ids.items() if row is not None
     }
-    column, row = target or (None, 0)
-    sql = statements[column].format(train=int(train_id), target=int(row))
-    return relations.ask(sql, settings=settings)
+    if relation != "memorization" and not given:
+        wanted = " or ".join(ids)
+        raise InvalidInput(
+            f"{relation} of all pairs is too much at once",
+            hint=f"name {wanted}, or use pairs for all of them",
+        )
+    filters = [f"{name} = ${name}" for name in given] + ["same_class"] * same_class
+    where = f" WHERE {' AND '.join(filters)}" if filters else ""
+    return relations.ask(f"FROM {relation}{where} ORDER BY {', '.join(ids)}", given, settings=settings)
+
+
+def counts(relations: Relations, target: Mapping[str, int | None]) -> dict[str, NDArray[np.int32]]:
+    """Return the counts of every training example on one target, or on itself: int32 arrays [train]."""
+    named = {name: row for name, row in target.items() if row is not None}
+    if len(named) > 1:
+        raise InvalidInput(f"{' and '.join(named)} are both given", hint="name one target, or none")
+    mask, n_models = relations.mask, relations.snapshot.n_models
+    n_in = bits.count(mask)
+    if named:
+        ((name, given),) = named.items()
+        row = relations.row_of(_set_of(name), given, None, name)
+        correct = relations.correct[_set_of(name)][row]
+        k_in, k_all = bits.count_and(mask, correct), bits.count(correct)
+    else:
+        own = relations.ask("SELECT k_in, n_correct FROM train_examples ORDER BY id")
+        k_in, k_all = (values_of(own.column(name)) for name in ("k_in", "n_correct"))
+    return {"n_in": n_in, "n_out": n_models - n_in, "k_in": k_in, "k_out": k_all - k_in}
+
+
+def _set_of(column: str) -> str:
+    return layout.TEST if column == "test_id" else layout.TRAIN
 
 
 def sql(
@@ -125,25 +155,6 @@ def sql(
     return table if k is None else table.slice(0, require_k(k))
 
 
-def mean_half_width(relations: Relations, choice: IntervalChoice) -> float | None:
-    """Return the mean half-width of the memorization intervals; None where no example has one."""
-    value = (
-        relations.ask(schema("mean_half_width.sql"), choice.parameters(NAMED_INTERVALS)).column(0)[0].as_py()
-    )
-    return None if value is None else float(value)
-
-
-def require_k(k: int) -> int:
-    """Refuse lists without rows.
-
-    Raises:
-        InvalidInput: less than one row, or more than ids can number.
-    """
-    if not 1 <= k <= MAX_ROWS:
-        raise InvalidInput(f"-k {k} is not a number from 1 to {MAX_ROWS:,}", hint="use e.g. -k 20")
-    return k
-
-
 def _require_models(relations: Relations) -> None:
     if relations.snapshot.n_models == 0:
         raise NotEnoughModels(
@@ -157,7 +168,8 @@ def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
     snapshot = relations.snapshot
     manifest = snapshot.manifest
     examples = relations.examples[layout.TRAIN]
-    counted = relations.ask(schema("info.sql")).to_pylist()[0]
+    settings = choice.parameters(NAMED_INTERVALS)
+    counted = relations.ask(schema("info.sql"), settings=settings).to_pylist()[0]
     row = {
         "store_id": manifest.store_id,
         "format": layout.FORMAT,
@@ -181,6 +193,5 @@ def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
         "newest_snapshot": snapshot.record.number if snapshot.record else None,
         "put_if_absent": manifest.put_if_absent,
         **counted,
-        "mean_half_width": mean_half_width(relations, choice),
     }
     return pa.Table.from_pylist([row])

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "json", "ndjson", "csv")
 SUFFIXES = (".json", ".ndjson", ".csv", ".parquet")
-ROW_FACTS = ("interval", "level", "outcome", "n_models")  # what a row needs to be read alone
+LIST_FACTS = ("n_ranked", "n_null", "n_models_needed")  # the same in every row of a ranked list
+ROW_FACTS = ("interval", "level", "outcome", "n_models", *LIST_FACTS)  # what a row needs to be read alone
 
 
 @dataclass(frozen=True)

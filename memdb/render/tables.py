@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -13,6 +13,7 @@ from rich.text import Text
 from memdb.render.answer import Answer
 
 NAME_WIDTH = 16
+WIDTH = 80  # of a terminal that nobody made wider
 MAX_ROWS_OF_SQL = 1000
 MAX_FINDINGS = 50
 
@@ -35,33 +36,71 @@ def number(value: float | None, sign: str = "") -> str:
 
 def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: Sequence[str]) -> Table:
     """Return a ranked list; ``columns`` maps the columns of ids and labels to their headings."""
-    score = next(name for name in ("influence", "memorization") if name in answer.table.column_names)
-    table = _list_table(title)
-    table.add_column("#", justify="right")
-    for name, heading in columns.items():
-        table.add_column(heading, justify="left" if name.endswith("label") else "right")
-    level = f"{answer.facts['level'] * 100:g} % {answer.facts['interval']}"
-    for heading in (score, level, "right/in", "right/out"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    names = answer.table.column_names
+    score = next(name for name in ("influence", "memorization") if name in names)
+    sign = "+" if score == "influence" else ""
+    cells: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        heading: _cell_of(name, class_names) for name, heading in columns.items()
+    }
+    cells["influence" if sign else "memor."] = lambda row: brief(row[score], sign)
+    cells["shrunk"] = lambda row: brief(row["shrunk"], sign)
+    cells[f"{answer.facts['level'] * 100:g} % {answer.facts['interval']}"] = _brief_interval
+    cells["q"] = lambda row: _brief_q(row["q_value"])
+    if "rank_lo" in names:
+        cells["ranks"] = _ranks
+    if "k_in" in names:
+        cells["right/in"] = lambda row: f"{row['k_in']}/{row['n_in']}"
+        cells["right/out"] = lambda row: f"{row['k_out']}/{row['n_out']}"
+    else:
+        cells["p in"] = lambda row: brief(row["p_in"])
+        cells["p out"] = lambda row: brief(row["p_out"])
     if score == "influence":
-        table.add_column("memor.", justify="right")
-    for rank, row in enumerate(answer.rows(), 1):
-        cells = [
-            class_label(row[name], class_names) if name.endswith("label") else str(row[name])
-            for name in columns
-        ]
-        cells += [number(row[score], "+" if score == "influence" else ""), interval(row)]
-        cells += [f"{row['k_in']}/{row['n_in']}", f"{row['k_out']}/{row['n_out']}"]
-        if score == "influence":
-            cells.append(number(row["memorization"]))
-        table.add_row(str(rank), *(Text(cell) for cell in cells))
+        cells["memor."] = lambda row: brief(row["memorization"])
+    rows = [[cell(row) for cell in cells.values()] for row in answer.rows()]
+    widths = [max(map(len, texts)) for texts in zip(cells, *rows, strict=True)]
+    spare = WIDTH - sum(widths) - len(widths) + 1
+    table = _list_table(title, gap=0 if spare < len(widths) else 1)
+    for heading, width in zip(cells, widths, strict=True):
+        name = heading == "class"
+        table.add_column(
+            heading,
+            justify="left" if name else "right",
+            no_wrap=True,
+            max_width=max(len(heading), width + min(0, spare)) if name else None,
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 
-def _list_table(title: str | None = None) -> Table:
+def _cell_of(name: str, class_names: Sequence[str]) -> Callable[[Mapping[str, Any]], str]:
+    if name.endswith("label"):
+        return lambda row: class_label(row[name], class_names)
+    return lambda row: str(row[name])
+
+
+def brief(value: float | None, sign: str = "") -> str:
+    """Return a score with three decimals and without the zero before them: tables have 80 columns."""
+    text = number(value, sign)
+    return text if value is None or abs(value) >= 1 else text.replace("0.", ".", 1)
+
+
+def _brief_interval(row: Mapping[str, Any]) -> str:
+    return "\u2013" if row["lo"] is None else f"[{brief(row['lo'], '+')}, {brief(row['hi'], '+')}]"
+
+
+def _brief_q(value: float | None) -> str:
+    return "\u2013" if value is None else "<.001" if value < 0.001 else brief(value)
+
+
+def _ranks(row: Mapping[str, Any]) -> str:
+    return "\u2013" if row["rank_lo"] is None else f"{row['rank_lo']}\u2013{row['rank_hi']}"
+
+
+def _list_table(title: str | None = None, gap: int = 1) -> Table:
     return Table(
         title=Text(title, style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD,
-        show_edge=False, padding=(0, 1, 0, 0),
+        show_edge=False, padding=(0, gap, 0, 0),
     )  # fmt: skip
 
 

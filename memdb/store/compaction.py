@@ -22,13 +22,12 @@ from memdb.commits import BlockInfo, Segment, SnapshotRecord
 from memdb.documents import Json, group_metadata, plain_document
 from memdb.errors import AlreadyExists, InvalidInput, StorageFailed
 from memdb.manifest import Manifest, ObjectInfo, Outcome
-from memdb.store.encoding import BandEncoder, array_metadata, describe
+from memdb.store.encoding import BLOCK_MODELS, BandEncoder, array_metadata, describe
 from memdb.store.snapshot import Snapshot, read_bits, read_part, take_snapshot
 from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.store import commit_group, keeps_put_if_absent
 from memdb.store.timing import Stopwatch
 
-BLOCK_MODELS = 1024
 BAND_BYTES = 128 << 20  # of one array in memory at once
 ATTEMPTS = 5  # races lost to other compactors before giving up
 

@@ -24,6 +24,7 @@ CHUNK_BYTES = 4 << 20  # of segments: read whole or not at all
 MASK_CHUNK_BYTES = 2 << 20  # of blocks: read whole, several at once
 INNER_CHUNK_BYTES = 128 << 10  # what reading one row of a block costs
 SHARD_BYTES = 16 << 20
+BLOCK_MODELS = 1024  # of a full block
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,7 @@ from memdb import bits, layout
 from memdb.commits import ModelInfo, Retraction, Segment, SnapshotRecord, sha256_of_models
 from memdb.errors import Damaged, InvalidInput, NotFound
 from memdb.manifest import Manifest, Outcome
+from memdb.store.encoding import BLOCK_MODELS, SHARD_BYTES
 from memdb.store.examples import Examples, read_examples
 from memdb.store.ledger import (
     newest_by_asking,
@@ -147,13 +149,36 @@ class Snapshot:
         Raises:
             NotFound: the store does not keep it.
         """
-        outcome, n_examples = self._outcome(path)
-        if outcome.kind != "bit":
-            raise InvalidInput(f"{path} is of kind {outcome.kind}, not bit")
-        return self._bits(path, n_examples)
+        return self._bits(path, self._bit_outcome(path))
 
-    def outcome_values(self, path: str) -> NDArray[Any]:
-        """Read an outcome of another kind, [examples, models] in the stored type.
+    def words(self, path: str) -> NDArray[np.uint64]:
+        """Read the masks (`layout.MASK`) or an outcome of kind ``bit`` as `bits.words`."""
+        if path == layout.MASK:
+            return self._words(path, self.manifest.train.n_examples)
+        return self._words(path, self._bit_outcome(path))
+
+    def bands(self, path: str) -> Iterator[tuple[int, bits.Packed]]:
+        """Yield an outcome of kind ``bit`` band by band, packed, with the first row of each.
+
+        Bands are as high as what blocks are stored in, so that each object is fetched once.
+
+        Raises:
+            NotFound: the store does not keep it.
+        """
+        n_examples = self._bit_outcome(path)
+        step = self.band_height(path)
+        for start in range(0, n_examples, step):
+            stop = min(n_examples, start + step)
+            yield start, bits.concatenate(self._parts_of(path, n_examples, (start, stop)), stop - start)
+
+    def band_height(self, path: str) -> int:
+        """Return how many examples a band of an outcome has."""
+        outcome, _ = self._outcome(path)
+        width = bits.n_bytes(BLOCK_MODELS) if outcome.kind == "bit" else BLOCK_MODELS
+        return SHARD_BYTES // (width * np.dtype(outcome.dtype).itemsize)
+
+    def outcome_values(self, path: str, rows: tuple[int, int] | None = None) -> NDArray[Any]:
+        """Read an outcome of another kind, [examples, models] in the stored type, or a range of its rows.
 
         Raises:
             NotFound: the store does not keep it, or the recipe did not give it for some models.
@@ -168,12 +193,14 @@ class Snapshot:
                 f"the models of {lacking[0]} of {self.url} have no {path}",
                 hint="their recipe did not give it, or a repair had to leave it out",
             )
-        values = np.empty((n_examples, self.n_models), dtype=outcome.dtype)
+        first, last = (0, n_examples) if rows is None else rows
+        values = np.empty((last - first, self.n_models), dtype=outcome.dtype)
         starts = np.cumsum([0, *(sum(flags) for _, flags in jobs)])
 
         def read(job: tuple[int, tuple[Segment, tuple[bool, ...]]]) -> None:
             position, (part, flags) = job
-            found = read_part(self.storage, part, path, (n_examples, len(flags)), outcome.dtype)
+            shape = (n_examples, len(flags))
+            found = read_part(self.storage, part, path, shape, outcome.dtype, (first, last))
             values[:, starts[position] : starts[position + 1]] = found[:, list(flags)]
 
         concurrently(read, enumerate(jobs))
@@ -195,10 +222,23 @@ class Snapshot:
             )
         return arrays[path]
 
+    def _bit_outcome(self, path: str) -> int:
+        outcome, n_examples = self._outcome(path)
+        if outcome.kind != "bit":
+            raise InvalidInput(f"{path} is of kind {outcome.kind}, not bit")
+        return n_examples
+
     def _bits(self, path: str, n_examples: int) -> bits.Packed:
+        return bits.concatenate(self._parts_of(path, n_examples), n_examples)
+
+    def _words(self, path: str, n_examples: int) -> NDArray[np.uint64]:
+        return bits.joined_words(self._parts_of(path, n_examples), n_examples)
+
+    def _parts_of(
+        self, path: str, n_examples: int, rows: tuple[int, int] | None = None
+    ) -> list[tuple[bits.Packed, int]]:
         jobs = [job for job in zip(self.parts, self.kept, strict=True) if any(job[1])]
-        parts = concurrently(lambda job: read_bits(self.storage, job[0], path, n_examples, job[1]), jobs)
-        return bits.concatenate(parts, n_examples)
+        return concurrently(lambda job: read_bits(self.storage, job[0], path, n_examples, job[1], rows), jobs)
 
 
 def read_part(

@@ -1,0 +1,112 @@
+"""Arrow columns of NumPy arrays and of text.
+
+Made of buffers: Arrow's own conversions import pandas, where it is installed, only to ask whether what they
+got is a pandas object. That takes 0.3 seconds, a third of a query.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from memdb.store import Examples, Snapshot
+
+
+def table(columns: Mapping[str, NDArray[Any] | pa.Array]) -> pa.Table:
+    """Return a table of NumPy arrays and Arrow columns."""
+    arrays = [column(values) if isinstance(values, np.ndarray) else values for values in columns.values()]
+    return pa.Table.from_arrays(arrays, list(columns))
+
+
+def column(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Return numbers or booleans as a column; where they are not valid it is NULL."""
+    known = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    if values.dtype == np.bool_:
+        packed = pa.py_buffer(np.packbits(values, bitorder="little"))
+        return pa.Array.from_buffers(pa.bool_(), len(values), [known, packed])
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [known, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def text(values: Sequence[str | None]) -> pa.Array:
+    """Return text as a column, None as NULL."""
+    encoded = [b"" if value is None else value.encode() for value in values]
+    offsets = np.fromiter(itertools.accumulate(map(len, encoded), initial=0), np.int64, len(encoded) + 1)
+    known = pa.py_buffer(
+        np.packbits(np.array([value is not None for value in values], dtype=np.bool_), bitorder="little")
+    )
+    buffers = [known, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.large_string(), len(encoded), buffers)
+
+
+def values_of(column: Any) -> NDArray[Any]:
+    """Return the numbers of a column without NULLs as an array."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    parts: list[NDArray[Any]] = []
+    for chunk in chunks:
+        if pa.types.is_boolean(chunk.type):
+            packed = np.frombuffer(chunk.buffers()[1], np.uint8)
+            flags = np.unpackbits(packed, count=chunk.offset + len(chunk), bitorder="little")
+            parts.append(flags[chunk.offset :].astype(np.bool_))
+            continue
+        kind = np.dtype(chunk.type.to_pandas_dtype())
+        parts.append(np.frombuffer(chunk.buffers()[1], kind)[chunk.offset : chunk.offset + len(chunk)])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty(0)])
+
+
+def of_examples(examples: Examples) -> dict[str, NDArray[Any] | pa.Array]:
+    """Return the id, key, label and class name of every example of a set."""
+    keys = pa.Array.from_buffers(
+        pa.large_string(),
+        len(examples),
+        [None, pa.py_buffer(examples.key_offsets), pa.py_buffer(examples.key_bytes)],
+    )
+    names = examples.class_names
+    known = examples.labels < len(names)
+    class_names = (
+        text(names).take(column(np.where(known, examples.labels, 0), known))
+        if names
+        else text([None] * len(examples))
+    )
+    return {
+        "id": np.arange(len(examples), dtype=np.int32),
+        "key": keys,
+        "label": examples.labels,
+        "class_name": class_names,
+    }
+
+
+def of_models(snapshot: Snapshot) -> pa.Table:
+    """Return one row a model, in the order of commit."""
+    models = snapshot.models_by_commit
+    infos = [model for _, model in models]
+
+    def numbers(name: str, kind: type) -> pa.Array:
+        found = [getattr(info, name) for info in infos]
+        valid = np.array([value is not None for value in found], dtype=np.bool_)
+        return column(np.array([0 if value is None else value for value in found], dtype=kind), valid)
+
+    def words(name: str) -> pa.Array:
+        return text([getattr(info, name) for info in infos])
+
+    return table(
+        {
+            "model_id": words("model_id"),
+            "segment": text([segment for segment, _ in models]),
+            "seed": numbers("seed", np.uint64),
+            "subset_size": numbers("subset_size", np.int32),
+            "train_accuracy": numbers("train_accuracy", np.float64),
+            "out_accuracy": numbers("out_accuracy", np.float64),
+            "test_accuracy": numbers("test_accuracy", np.float64),
+            "seconds": numbers("seconds", np.float64),
+            "trained_at": words("trained_at"),
+            "diverged": numbers("diverged", np.bool_),
+            "device": words("device"),
+            "host": words("host"),
+        }
+    )

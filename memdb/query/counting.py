@@ -1,0 +1,93 @@
+"""What the views' functions do: count pairs of examples over all models, a batch of pairs at a time.
+
+These functions must not know the `Relations` that they serve, or nothing would ever be freed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from memdb import bits
+from memdb.errors import InvalidInput
+from memdb.query.columns import column, values_of
+from memdb.query.confidences import Confidences
+
+MAX_PAIRS = 100_000_000
+PAIRS_AT_ONCE = 256  # of confidences that share no example: a row of numbers each
+Words = NDArray[np.uint64]  # [examples, ceil(models / 64)]
+Ids = NDArray[np.int32]
+
+
+@dataclass
+class Budget:
+    """How many pairs a statement may count, and how many are left of them."""
+
+    allowed: int = MAX_PAIRS
+    left: int = MAX_PAIRS
+
+    def spend(self, n_pairs: int) -> None:
+        """Take pairs from what is left.
+
+        Raises:
+            InvalidInput: there are not as many.
+        """
+        self.left -= n_pairs
+        if self.left < 0:
+            raise InvalidInput("too many pairs")
+
+
+def counter(mask: Words, targets_of: Callable[[], Words], budget: Budget) -> Callable[[Any, Any], pa.Array]:
+    """Return the Arrow function of how many models with the first example are right on the other."""
+
+    def count_pairs(train_ids: Any, target_ids: Any) -> pa.Array:
+        correct = targets_of()
+        trains, targets = _ids(train_ids, len(mask)), _ids(target_ids, len(correct))
+        budget.spend(len(trains))
+        if (targets == targets[0]).all():
+            return column(bits.count_and(mask[_rows(trains)], correct[targets[0]]))
+        if (trains == trains[0]).all():
+            return column(bits.count_and(correct[_rows(targets)], mask[trains[0]]))
+        return column(bits.count_and(mask[trains], correct[targets]))
+
+    return count_pairs
+
+
+def summer(
+    mask: Words, confidences: Confidences, n_models: int, budget: Budget
+) -> Callable[[Any, Any], pa.Array]:
+    """Return the Arrow function of the sums of p and of its square over the models with the first example."""
+
+    def sum_pairs(train_ids: Any, target_ids: Any) -> pa.Array:
+        trains, targets = _ids(train_ids, len(mask)), _ids(target_ids, confidences.n_examples)
+        budget.spend(len(trains))
+        s, q = np.empty(len(trains)), np.empty(len(trains))
+        if (targets == targets[0]).all():
+            s[:], q[:] = confidences.weights(int(targets[0])).sums(mask[_rows(trains)])
+        else:
+            by_target = np.argsort(targets, kind="stable")
+            for at in np.split(by_target, range(PAIRS_AT_ONCE, len(by_target), PAIRS_AT_ONCE)):
+                p, squares = confidences.rows(targets[at])
+                inside = bits.unpack(mask[trains[at]].view(np.uint8), n_models).T
+                s[at], q[at] = (p * inside).sum(axis=1), (squares * inside).sum(axis=1)
+        return pa.StructArray.from_arrays([column(s), column(q)], ["s", "q"])
+
+    return sum_pairs
+
+
+def _ids(given: Any, n_examples: int) -> Ids:
+    ids = values_of(given)
+    if ids.min() < 0 or ids.max() >= n_examples:
+        raise InvalidInput(f"no example has one of the ids {ids.min()} to {ids.max()}")
+    return ids
+
+
+def _rows(ids: Ids) -> slice | Ids:
+    """Return a slice where the ids are a range: rows that need no gathering."""
+    contiguous = (np.diff(ids) == 1).all()
+    return slice(int(ids[0]), int(ids[0]) + len(ids)) if contiguous else ids

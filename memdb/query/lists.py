@@ -1,0 +1,219 @@
+"""Ranked lists: the candidates of SQL, ordered by what `ranking` makes of all of them, the first k shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from memdb.errors import InvalidInput
+from memdb.query import ranking
+from memdb.query.columns import column, values_of
+from memdb.query.connection import FORMS, SHOWN_SUMS, Relations, schema
+from memdb.query.intervals import IntervalChoice
+from memdb.query.ranking import Candidates, Numbers
+
+DIRECTIONS = ("helps", "hurts", "both")
+FDRS = ("once", "anytime")
+MAX_ROWS = 2**31 - 1
+SETTLED = 0.05  # share of the rows shown that chance may still give
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a list is ranked, and what is said of each row's rank.
+
+    ``by`` is ``shrunk``, the score's own name, ``q_value`` or ``lo``; ``direction`` is ``helps``, ``hurts``
+    or ``both`` (by absolute value); ``fdr`` is ``once`` or ``anytime``; ``ranks`` asks for rank intervals.
+    """
+
+    by: str = "shrunk"
+    direction: str = "helps"
+    fdr: str = "once"
+    ranks: bool = False
+
+    def require(self, score: str) -> None:
+        """Refuse what does not exist.
+
+        Raises:
+            InvalidInput: names what does.
+        """
+        for word, given, allowed in (
+            ("order", self.by, ("shrunk", score, "q_value", "lo")),
+            ("direction", self.direction, DIRECTIONS),
+            ("fdr", self.fdr, FDRS),
+        ):
+            if given not in allowed:
+                raise InvalidInput(f"unknown {word} {given!r}", hint=f"use one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of a list besides those that every list has: which come first, the score, the last ones."""
+
+    first: Sequence[str]
+    score: str
+    last: Sequence[str] = ()
+    listed: str = "train_id"  # ids that ties go by
+
+
+def ranked(
+    relations: Relations,
+    found: pa.Table,
+    columns: Columns,
+    k: int,
+    order: Order,
+    choice: IntervalChoice,
+) -> pa.Table:
+    """Return the first k of all candidates found, NULLs last, ties by ascending id.
+
+    Besides the columns of the relation: ``shrunk``, ``q_value``, ``rank_lo`` and ``rank_hi`` on request, and
+    in every row ``n_ranked``, how many scores the list was chosen from; ``n_null``, how many of those would
+    be as strong as the list's weakest if none had any effect; and ``n_models_needed`` for that to be few.
+    """
+    parameters = choice.parameters()
+    scored = (values_of(found.column("n_in")) > 0) & (values_of(found.column("n_out")) > 0)
+    at = np.flatnonzero(scored)
+    candidates = _candidates(relations, found, columns.score, at)
+    parameters |= {"n_shown": min(k, max(1, len(at))), "n_ranked": max(1, len(at))}
+    of_all = {name: np.full(found.num_rows, np.nan) for name in ("shrunk", "q_value")}
+    of_all["shrunk"][at] = ranking.shrunk(candidates)
+    of_all["q_value"][at] = (
+        ranking.q_values(ranking.p_values(candidates))
+        if order.fdr == "once"
+        else ranking.anytime_q_values(candidates.null_z, candidates.n_models)
+    )
+    score = np.full(found.num_rows, np.nan)
+    score[at] = candidates.score
+    strength = _strength(score, order.direction)
+    if order.by == "lo":
+        lo, hi = _bounds(relations, found, parameters)
+        key = {"helps": lo, "hurts": -hi, "both": np.maximum(lo, -hi)}[order.direction]
+    elif order.by == "q_value":  # those that go the asked way come first
+        key = np.where(strength > 0, -of_all["q_value"], -1 - of_all["q_value"])
+    else:
+        key = strength if order.by == columns.score else _strength(of_all["shrunk"], order.direction)
+    rows = _first(key, strength, values_of(found.column(columns.listed)), k)
+    shown = found.take(column(rows))
+    lo, hi = _bounds(relations, shown, parameters)
+    added = {name: values[rows] for name, values in of_all.items()} | {"lo": lo, "hi": hi}
+    valid = scored[rows]
+    result = {name: column(values, valid) for name, values in added.items()}
+    if order.ranks:
+        result |= _ranks(relations, found, at, rows, order, parameters)
+    result |= _chance(candidates, at, rows[valid], len(rows), order.direction)
+    names = [
+        *columns.first, columns.score, "shrunk", "lo", "hi", "q_value",
+        *(("rank_lo", "rank_hi") if order.ranks else ()), "n_in", "n_out", *SHOWN_SUMS[relations.outcome],
+        "p_in", "p_out", *columns.last, "n_ranked", "n_null", "n_models_needed",
+    ]  # fmt: skip
+    return pa.Table.from_arrays(
+        [result[name] if name in result else shown.column(name) for name in names], names
+    )
+
+
+def require_k(k: int) -> int:
+    """Refuse lists without rows.
+
+    Raises:
+        InvalidInput: less than one row, or more than ids can number.
+    """
+    if not 1 <= k <= MAX_ROWS:
+        raise InvalidInput(f"-k {k} is not a number from 1 to {MAX_ROWS:,}", hint="use e.g. -k 20")
+    return k
+
+
+def _candidates(relations: Relations, found: pa.Table, score: str, at: NDArray[np.int64]) -> Candidates:
+    def numbers(name: str) -> NDArray[Any]:
+        return values_of(found.column(name))[at]
+
+    counted = relations.outcome == "correct"
+    hits = numbers("k_in").astype(np.int64) if counted else None
+    same = "same_class" in found.column_names
+    return Candidates(
+        score=numbers(score),
+        effect_se=numbers("effect_se"),
+        ac_z=numbers("ac_z"),
+        null_se=np.nan_to_num(numbers("null_se")),
+        n_in=numbers("n_in").astype(np.int64),
+        n_models=relations.snapshot.n_models,
+        strata=numbers("same_class") if same else np.ones(len(at), dtype=np.bool_),
+        hits=hits,
+        total=None if hits is None else hits + numbers("k_out").astype(np.int64),
+    )
+
+
+def _strength(score: Numbers, direction: str) -> Numbers:
+    return {"helps": score, "hurts": -score, "both": np.abs(score)}[direction]
+
+
+def _first(key: Numbers, strength: Numbers, ids: NDArray[np.int32], k: int) -> NDArray[np.int64]:
+    """Return the rows of the k largest keys, NaN last; ties by strength, then by ascending id."""
+    known = np.nan_to_num(key, nan=-np.inf)
+    rows = np.arange(len(known))
+    if k < len(rows):
+        least = np.partition(known, len(rows) - k)[len(rows) - k]
+        rows = np.flatnonzero(known >= least)
+    order = np.lexsort((ids[rows], -np.nan_to_num(strength[rows], nan=-np.inf), -known[rows]))
+    return rows[order[:k]]
+
+
+def _bounds(relations: Relations, rows: pa.Table, parameters: Mapping[str, Any]) -> tuple[Numbers, Numbers]:
+    positions = column(np.arange(rows.num_rows, dtype=np.int32))
+    sql = schema("bounds.sql", arms=FORMS[relations.outcome]["arms"])
+    found = relations.ask(sql, parameters, tables={"ranked": rows.append_column("position", positions)})
+    return values_of(found.column("lo")), values_of(found.column("hi"))
+
+
+def _ranks(
+    relations: Relations,
+    found: pa.Table,
+    at: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    order: Order,
+    parameters: Mapping[str, Any],
+) -> dict[str, pa.Array]:
+    lo, hi = _bounds(relations, found, {**parameters, "interval": "simultaneous"})
+    valid = np.isin(rows, at)
+    bounds = ranking.rank_bounds(
+        lo[at], hi[at], np.searchsorted(at, np.where(valid, rows, at[:1])), order.direction
+    )
+    return {
+        name: column(values.astype(np.int32), valid)
+        for name, values in zip(("rank_lo", "rank_hi"), bounds, strict=True)
+    }
+
+
+def _chance(
+    candidates: Candidates,
+    at: NDArray[np.int64],
+    shown: NDArray[np.int64],
+    n_rows: int,
+    direction: str,
+) -> dict[str, pa.Array]:
+    """Return what chance alone would give at the weakest row shown, the same in every row."""
+    n_ranked, none = len(candidates), np.zeros(n_rows, dtype=np.bool_)
+    counted = {"n_ranked": column(np.full(n_rows, n_ranked, dtype=np.int32))}
+    if len(shown) == 0:
+        return counted | {
+            "n_null": column(np.zeros(n_rows), none),
+            "n_models_needed": column(np.zeros(n_rows, dtype=np.int64), none),
+        }
+    positions = np.searchsorted(at, shown)
+    strengths = _strength(candidates.score[positions], direction)
+    weakest = int(np.argmin(strengths))
+    value = float(strengths[weakest])
+    n_null = ranking.expected_by_chance(candidates, value, direction)
+    share = SETTLED * len(shown) / n_ranked / (2 if direction == "both" else 1)
+    error = float(candidates.null_se[positions[weakest]])
+    needed = ranking.models_to_settle(value, error, candidates.n_models, share)
+    return counted | {
+        "n_null": column(np.full(n_rows, n_null)),
+        "n_models_needed": column(
+            np.full(n_rows, needed or 0, dtype=np.int64), none if needed is None else ~none
+        ),
+    }
