@@ -93,7 +93,8 @@ class Relations:
     @cached_property
     def correct(self) -> Mapping[str, Words]:
         """Correctness of every model on the examples of each set, [examples, words]."""
-        return _Lazy(lambda name: self.snapshot.words(f"{name}/correct"))
+        snapshot = self.snapshot  # not self: the connection's functions keep this, and would keep it alive
+        return _Lazy(lambda name: snapshot.words(f"{name}/correct"))
 
     @cached_property
     def confidences(self) -> Mapping[str, Confidences]:
@@ -102,7 +103,8 @@ class Relations:
         Raises:
             NotFound: the store keeps none.
         """
-        return _Lazy(lambda name: Confidences(self.snapshot, name))
+        snapshot = self.snapshot
+        return _Lazy(lambda name: Confidences(snapshot, name))
 
     def values(self, set_name: str, row: int) -> NDArray[np.float64]:
         """Return the outcome of every model on one example, [models]: 0 or 1, or p."""
@@ -206,7 +208,7 @@ class Relations:
 
     def _targets(self, name: str) -> Callable[[], Words]:
         """Return what gives the bits of a set when they are needed."""
-        correct = self.correct  # not self: the connection would keep it alive
+        correct = self.correct
         return lambda: correct[name]
 
     @staticmethod
