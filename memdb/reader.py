@@ -14,13 +14,14 @@ from memdb.query.counting import MAX_PAIRS
 from memdb.query.intervals import IntervalChoice
 from memdb.query.lists import Order
 from memdb.query.questions import SIDES
-from memdb.query.results import present
+from memdb.query.results import Results
 from memdb.store import Snapshot, Store
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     import numpy as np
+    import pyarrow as pa
     from duckdb import DuckDBPyRelation
     from numpy.typing import NDArray
 
@@ -41,6 +42,7 @@ class Reader:
         self.store = store
         self._as_of = as_of
         self._relations: dict[str, Relations] = {}
+        self._results = Results()
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +97,7 @@ class Reader:
         self, *, outcome: str = "correct", level: float = 0.95, interval: str = "anytime"
     ) -> DuckDBPyRelation:
         """Return one row about the store: data, recipe, models, accuracies, how tight its intervals are."""
-        return present(questions.info(self.relations(outcome), IntervalChoice(interval, level)))
+        return self._present(questions.info(self.relations(outcome), IntervalChoice(interval, level)))
 
     def top_memorized(  # noqa: PLR0913 - the options of every list
         self,
@@ -121,7 +123,7 @@ class Reader:
         """
         how = Order(order, "helps", fdr, ranks)
         choice = IntervalChoice(interval, level)
-        return present(questions.top_memorized(self.relations(outcome), k, class_name, how, choice))
+        return self._present(questions.top_memorized(self.relations(outcome), k, class_name, how, choice))
 
     def top_influence(  # noqa: PLR0913 - one of six ways to name the fixed example, and the list's options
         self,
@@ -164,7 +166,7 @@ class Reader:
         how, choice = Order(order, direction, fdr, ranks), IntervalChoice(interval, level)
         relations = self.relations(outcome)
         found = questions.top_influence(relations, SIDES[column], row, k, how, choice, same_class=same_class)
-        return present(found)
+        return self._present(found)
 
     def score(  # noqa: PLR0913 - six ways to name two examples
         self,
@@ -191,7 +193,7 @@ class Reader:
             target_id=target_id, target_key=target_key,
         )  # fmt: skip
         choice = IntervalChoice(interval, level)
-        return present(questions.score(self.relations(outcome), train, target, choice))
+        return self._present(questions.score(self.relations(outcome), train, target, choice))
 
     def memorization(
         self,
@@ -208,7 +210,7 @@ class Reader:
         """
         choice = IntervalChoice(interval, level)
         ids = {"train_id": train_id}
-        return present(questions.scores(self.relations(outcome), "memorization", ids, choice))
+        return self._present(questions.scores(self.relations(outcome), "memorization", ids, choice))
 
     def influence(
         self,
@@ -228,7 +230,7 @@ class Reader:
         choice = IntervalChoice(interval, level)
         ids = {"train_id": train_id, "test_id": test_id}
         relations = self.relations(outcome)
-        return present(questions.scores(relations, "influence", ids, choice, same_class=same_class))
+        return self._present(questions.scores(relations, "influence", ids, choice, same_class=same_class))
 
     def train_influence(
         self,
@@ -248,7 +250,9 @@ class Reader:
         choice = IntervalChoice(interval, level)
         ids = {"train_id": train_id, "target_id": target_id}
         relations = self.relations(outcome)
-        return present(questions.scores(relations, "train_influence", ids, choice, same_class=same_class))
+        return self._present(
+            questions.scores(relations, "train_influence", ids, choice, same_class=same_class)
+        )
 
     def counts(
         self, *, test_id: int | None = None, target_id: int | None = None
@@ -284,7 +288,12 @@ class Reader:
         """
         choice = IntervalChoice(interval, level)
         relations = self.relations(outcome)
-        return present(questions.sql(relations, statement, choice, k=k, max_pairs=max_pairs, timeout=timeout))
+        return self._present(
+            questions.sql(relations, statement, choice, k=k, max_pairs=max_pairs, timeout=timeout)
+        )
+
+    def _present(self, table: pa.Table) -> DuckDBPyRelation:
+        return self._results.present(table)
 
     def pair_named(
         self,
