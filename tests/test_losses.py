@@ -15,6 +15,7 @@ from test_cli import serve
 from memdb.errors import Damaged
 from memdb.store import Cache, cleaning, compaction, open_storage, repair, retraction, verification
 from memdb.store.snapshot import take_snapshot
+from memdb.store.timing import Stopwatch
 
 NOW = timedelta(0)
 
@@ -135,8 +136,6 @@ def test_a_leftover_block_and_a_broken_snapshot_hide_no_segment(store, small_blo
     held |= committed(store, [7, 8, 9, 10])
     kept = store.snapshot()
     shares = [compaction._Share(part, (True,) * 2 + (False,) * (len(part.models) - 2)) for part in kept.loose]
-    from memdb.store.timing import Stopwatch
-
     compaction._write_block(store.storage, store.manifest, shares, Stopwatch())  # its compactor died
     alter(store, "snapshots/1.json")
     mend(store)
@@ -283,6 +282,22 @@ def test_repeats_alone_rewrite_no_block(store):
     assert compact(store).n_models == 0
     assert store.snapshot().n_repeats == 2
     assert compact(store) is None
+
+
+def test_a_leftover_block_of_another_copy_of_a_model_is_no_lost_snapshot(store):
+    """Of two commits of a model the one of the older id counts, though it was finished last."""
+    segments = [store.commit(*batch(store, [1])) for _ in range(2)]
+    document = Path(store.url, segments[0].group, "zarr.json")
+    document.rename(document.with_suffix(".later"))
+    (share,) = [compaction._Share(part, (True,)) for part in store.snapshot().loose]
+    compaction._write_block(store.storage, store.manifest, [share], Stopwatch())  # its compactor died
+    document.with_suffix(".later").rename(document)
+    held = contents(store.snapshot())
+    compact(store)
+    clean(store, [item for item in garbage(store) if item.path == segments[1].group])
+    assert verification.verify(store.storage, store.manifest).damages == []
+    assert [item.reason for item in clean(store)] == [cleaning.UNNAMED, cleaning.TAKEN_IN]
+    assert contents(store.snapshot()) == held
 
 
 def test_a_set_aside_segment_that_a_block_took_in_stays(store):

@@ -52,7 +52,8 @@ class History:
         """Yield finished blocks that no snapshot names though they have models that nothing else has.
 
         ``blocks`` are those in force, ``paths`` all objects of the store. Such a block was named by a
-        snapshot whose file is gone: a compactor that was killed leaves its sources where they were.
+        snapshot whose file is gone: a compactor that was killed leaves its sources where they were, until
+        blocks in force have their models, by whichever of several commits.
         """
         there = {source for block in blocks for source, _ in block.sources}
         finished: dict[str, set[str]] = {layout.SEGMENTS: set(), layout.BLOCKS: set()}
@@ -61,19 +62,25 @@ class History:
                 case [folder, identifier, layout.GROUP_METADATA] if folder in finished:
                     finished[folder].add(identifier)
         candidates = finished[layout.BLOCKS] - self.named - self.replaced.keys() - self.set_aside
-        return lost_blocks(storage, manifest, candidates, there | finished[layout.SEGMENTS])
+        models = {model.model_id for block in blocks for model in block.models}
+        return lost_blocks(storage, manifest, candidates, there | finished[layout.SEGMENTS], models)
 
 
 def lost_blocks(
-    storage: Storage, manifest: Manifest, candidates: Iterable[str], sources: AbstractSet[str]
+    storage: Storage,
+    manifest: Manifest,
+    candidates: Iterable[str],
+    sources: AbstractSet[str],
+    models: AbstractSet[str],
 ) -> Iterator[Segment]:
-    """Yield the finished blocks among these that took in segments which are nowhere else."""
+    """Yield the candidates that were finished and have a model that is neither in ``models`` nor of ``sources``."""
     for identifier in sorted(candidates):
         try:
             _, block = find_block(storage, manifest, identifier)
         except (Damaged, WrongFormat, NotFound):
             continue
-        if not {source for source, _ in block.sources} <= sources:
+        pairs = zip(block.origins, block.models, strict=True)
+        if any(origin not in sources and model.model_id not in models for origin, model in pairs):
             yield block
 
 

@@ -106,7 +106,9 @@ def verify(
             _part(place, manifest, segment, "segment", report)
     if not broken:
         named = {info.block_id for record in records for info in record.blocks}
-        _lost(place, manifest, set(finished) - named, sources, newest.number + 1 if newest else 1, report)
+        number = newest.number + 1 if newest else 1
+        for block in lost_blocks(place, manifest, set(finished) - named, sources, set(every)):
+            _lost(place.url, number, block, report)
     observe(total, total)
     return report
 
@@ -131,20 +133,11 @@ def _retractions(storage: Storage, manifest: Manifest, report: Report) -> set[st
     return aside
 
 
-def _lost(
-    storage: Storage,
-    manifest: Manifest,
-    unnamed: set[str],
-    sources: set[str],
-    number: int,
-    report: Report,
-) -> None:
+def _lost(url: str, number: int, block: Segment, report: Report) -> None:
     """Report a snapshot that is gone, told by a block that has models which nothing else has."""
-    for block in lost_blocks(storage, manifest, unnamed, sources):
-        ids = tuple(model.model_id for model in block.models)
-        problem = f"is lost: {block.group} has models that nothing else has"
-        place = f"{storage.url}/{layout.snapshot(number)}"
-        report.damages.append(Damage("snapshot", str(number), place, problem, ids))
+    ids = tuple(model.model_id for model in block.models)
+    problem = f"is lost: {block.group} has models that nothing else has"
+    report.damages.append(Damage("snapshot", str(number), f"{url}/{layout.snapshot(number)}", problem, ids))
 
 
 def _tried(report: Report, kind: str, identifier: str, place: str, read: Callable[[], T]) -> T | None:
