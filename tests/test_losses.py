@@ -12,7 +12,7 @@ from conftest import small_database
 from storing import batch, contents, contents_of
 from test_cli import serve
 
-from memdb.errors import Damaged
+from memdb.errors import Damaged, InvalidInput
 from memdb.store import Cache, cleaning, compaction, open_storage, repair, retraction, verification
 from memdb.store.snapshot import take_snapshot
 from memdb.store.timing import Stopwatch
@@ -263,6 +263,8 @@ def test_a_web_server_may_say_in_its_own_way_that_a_snapshot_is_not_there(store,
         assert contents(take_snapshot(place, store.manifest)) == held
         assert take_snapshot(place, store.manifest).number == 5
         assert take_snapshot(place, store.manifest, 2).n_models == 2
+        with pytest.raises(InvalidInput, match="cannot be listed, and so not be compacted"):
+            compaction.compact(place, store.manifest)
 
 
 def test_a_lost_or_damaged_old_snapshot_stops_nobody(store):

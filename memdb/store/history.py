@@ -73,7 +73,7 @@ def lost_blocks(
     sources: AbstractSet[str],
     models: AbstractSet[str],
 ) -> Iterator[Segment]:
-    """Yield the candidates that were finished and have a model that is neither in ``models`` nor of ``sources``."""
+    """Yield the finished ones with a model that is not in ``models`` and not from one of ``sources``."""
     for identifier in sorted(candidates):
         try:
             _, block = find_block(storage, manifest, identifier)
