@@ -302,6 +302,62 @@ def test_a_leftover_block_of_another_copy_of_a_model_is_no_lost_snapshot(store):
     assert contents(store.snapshot()) == held
 
 
+class Walking:
+    """A storage whose listings take so long that a segment is committed and compacted in their middle."""
+
+    def __init__(self, store, first, second):
+        self.store, self.first, self.second = store, first, second
+
+    def __getattr__(self, name):
+        return getattr(self.store.storage, name)
+
+    def direct(self):
+        return self
+
+    def names(self, folder):
+        if folder == self.second:
+            self.meanwhile()
+        return self.store.storage.names(folder)
+
+    def find(self, folder):
+        early = self.store.storage.find(folder)
+        if folder:
+            return early
+        self.meanwhile()
+        late = self.store.storage.find(folder)
+        return [item for item in early if item.path.startswith(self.first)] + [
+            item for item in late if not item.path.startswith(self.first)
+        ]
+
+    def meanwhile(self):
+        committed(self.store, [7])
+        compact(self.store)
+
+
+def test_a_block_that_is_made_while_a_store_is_listed_is_no_lost_snapshot(store, small_blocks):
+    committed(store, [1, 2, 3, 4])
+    compact(store)
+    walking = Walking(store, "segments", "blocks")
+    found = cleaning.garbage(walking, store.manifest, NOW, alone=True)
+    kept = contents(store.snapshot())
+    list(cleaning.remove(walking, store.manifest, found))
+    assert contents(store.snapshot()) == kept
+    assert verification.verify(walking, store.manifest).damages == []
+
+
+def test_a_lost_snapshot_is_noticed_where_the_segments_that_it_took_in_were_set_aside(store):
+    held = committed(store, [1, 2])
+    compact(store)
+    alter(store, "segments/*/mask/c.0.0")
+    mend(store)
+    for path in Path(store.url).glob("snapshots/[0-9]*.json"):
+        path.unlink()
+    with pytest.raises(Damaged, match="a snapshot was lost, and nothing was removed"):
+        garbage(store)
+    assert mend(store) == {"snapshot"}
+    assert contents(store.snapshot()) == held
+
+
 def test_a_set_aside_segment_that_a_block_took_in_stays(store):
     committed(store, [1, 2])
     compact(store)

@@ -63,25 +63,35 @@ class History:
                     finished[folder].add(identifier)
         candidates = finished[layout.BLOCKS] - self.named - self.replaced.keys() - self.set_aside
         models = {model.model_id for block in blocks for model in block.models}
-        return lost_blocks(storage, manifest, candidates, there | finished[layout.SEGMENTS], models)
+        sources = there | finished[layout.SEGMENTS] - self.set_aside
+        return lost_blocks(storage, manifest, candidates, (sources, models), self.set_aside)
 
 
 def lost_blocks(
     storage: Storage,
     manifest: Manifest,
     candidates: Iterable[str],
-    sources: AbstractSet[str],
-    models: AbstractSet[str],
+    there: tuple[AbstractSet[str], AbstractSet[str]],
+    set_aside: AbstractSet[str],
 ) -> Iterator[Segment]:
-    """Yield the finished ones with a model that is not in ``models`` and not from one of ``sources``."""
+    """Yield the finished ones with a model that is nowhere else, ``there`` being known segments and models.
+
+    A block may be younger than what was listed before it: its segments are looked for once more.
+    """
+    segments, models = there
     for identifier in sorted(candidates):
         try:
             _, block = find_block(storage, manifest, identifier)
         except (Damaged, WrongFormat, NotFound):
             continue
         pairs = zip(block.origins, block.models, strict=True)
-        if any(origin not in sources and model.model_id not in models for origin, model in pairs):
+        missing = {origin for origin, model in pairs if model.model_id not in models} - segments
+        if any(name in set_aside or not _is_committed(storage, name) for name in missing):
             yield block
+
+
+def _is_committed(storage: Storage, segment: str) -> bool:
+    return is_listed(storage, f"{layout.segment(segment)}/{layout.GROUP_METADATA}")
 
 
 def read_history(storage: Storage, manifest: Manifest) -> History:

@@ -106,7 +106,7 @@ def verify(
             _part(place, manifest, segment, "segment", report)
     if not broken:
         named = {info.block_id for record in records for info in record.blocks}
-        lost = lost_blocks(place, manifest, set(finished) - named, sources, set(every))
+        lost = lost_blocks(place, manifest, set(finished) - named, (sources, set(every)), aside)
         _lost(place.url, newest.number + 1 if newest else 1, lost, report)
     observe(total, total)
     return report
