@@ -38,14 +38,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from synthetic_store import model_info, new_store
 
-from memdb import subsets
 from memdb.commits import ModelInfo
 from memdb.store import Store, open_storage
 from memdb.store.compaction import compact
 
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-STORE_SEED = 7
 PROCESSES = 8
 LOOKS = 5  # of which the median counts
 SYNCS = 50
@@ -189,7 +188,7 @@ def query_figures(label: str, url: str) -> None:
 
 def growth_figures(url: Path, size: Size) -> None:
     """Print how often a growing store is rewritten."""
-    store = new_store(str(url), size)
+    store = random_store(str(url), size)
     written, n_compactions, seconds = 0, 0, 0.0
     for number, batch in enumerate(batches(store, size, range(size.n_models)), 1):
         store.commit(*batch)
@@ -209,7 +208,7 @@ def growth_figures(url: Path, size: Size) -> None:
 
 def filled(url: str, size: Size) -> float:
     """Make a store and fill it by processes at once; return the seconds from the first start to the last end."""
-    store = new_store(url, size)
+    store = random_store(url, size)
     spawn = multiprocessing.get_context("spawn")
     ready, times = spawn.Barrier(PROCESSES, timeout=START_SECONDS), spawn.SimpleQueue()
     workers = [
@@ -248,15 +247,9 @@ def compacted(url: str) -> dict[str, float]:
     return {"seconds": seconds, "written": done.n_bytes, "peak": peak_bytes(), "before": before}
 
 
-def new_store(url: str, size: Size) -> Store:
-    import memdb  # only the parent needs all of it
-
-    def recipe(*_: object) -> dict[str, Any]:
-        raise NotImplementedError
-
+def random_store(url: str, size: Size) -> Store:
     train, test = np.zeros(size.n_train, dtype=np.int64), np.zeros(size.n_test, dtype=np.int64)
-    data = memdb.Dataset(train[:, None], train, test[:, None], test)
-    return memdb.init(url, data, recipe, outcomes=["correct"], seed=STORE_SEED).store
+    return new_store(url, train, test, ["correct"])
 
 
 def batches(store: Store, size: Size, seeds: range) -> Iterator[Batch]:
@@ -267,20 +260,7 @@ def batches(store: Store, size: Size, seeds: range) -> Iterator[Batch]:
         masks, train = (random_bits(random, (len(some), size.n_train)) for _ in range(2))
         test = random_bits(random, (len(some), size.n_test))
         models = [
-            ModelInfo(
-                model_id=subsets.model_id(store.manifest.seed, seed),
-                seed=seed,
-                subset_size=int(mask.sum()),
-                seconds=1.0,
-                trained_at="2026-01-01T00:00:00+00:00",
-                train_accuracy=float(train[row][mask].mean()),
-                out_accuracy=float(train[row][~mask].mean()),
-                test_accuracy=float(test[row].mean()),
-                diverged=False,
-                device="cpu",
-                host=platform.node(),
-                versions={"memdb": version("memdb")},
-            )
+            model_info(store, seed, mask, train[row], test[row])
             for row, (seed, mask) in enumerate(zip(some, masks, strict=True))
         ]
         yield models, masks, {"train/correct": train, "test/correct": test}
