@@ -15,7 +15,7 @@ ROOT = Path(memdb.__file__).parent
 LAYERS = [  # from the bottom; a module imports modules of lower layers only
     {"errors"},
     {"documents", "layout", "plugins"},
-    {"manifest", "subsets", "bits"},
+    {"manifest", "subsets", "bits", "products"},
     {"commits"},
     {"store"},
     {"datasets", "query"},
@@ -39,18 +39,38 @@ INSIDE = {  # the same within a package
         {"repair"},
         {""},
     ],
-    "query": [{"", "connection", "results"}, {"questions"}, {"precision"}],
+    "query": [
+        {"", "connection", "results", "sieve", "sieve_torch"},
+        {"questions", "pairs"},
+        {"precision", "pair_scores"},
+        {"pair_files"},
+    ],
     "recipes": [{"protocol", "devices"}, {"mlp_program"}, {"mlp"}, {""}],
     "render": [{"", "answer"}, {"tables", "pictures"}, {"progress"}],
-    "cli": [{"app", "options", "place"}, {"showing"}, {"demo", "asking", "keeping"}, {"making"}, {""}],
+    "cli": [
+        {"app", "options", "place"},
+        {"showing"},
+        {"demo", "asking", "keeping", "pairs"},
+        {"making"},
+        {""},
+    ],
 }
 HOMES = {
-    "torch": {"recipes.mlp_program", "recipes.devices"},
+    "torch": {"recipes.mlp_program", "recipes.devices", "query.sieve_torch"},
+    "numkong": {"products"},
     "torchvision": {"datasets"},
     "sklearn": {"datasets"},
     "zarr": {"store.encoding", "store.reading"},
     "fsspec": {"store.places"},
-    "duckdb": {"query.connection", "query.precision", "query.results", "database", "cli.showing"},
+    "duckdb": {
+        "query.connection",
+        "query.pair_scores",
+        "query.precision",
+        "query.results",
+        "query.pair_files",
+        "database",
+        "cli.showing",
+    },
     "rich": {"render.tables", "render.pictures", "render.progress"},
     "typer": {
         "cli.app",
@@ -58,11 +78,17 @@ HOMES = {
         "cli.place",
         "cli.making",
         "cli.asking",
+        "cli.pairs",
         "cli.keeping",
         "cli.showing",
     },
 }
-ONLY_FOR_TYPES = {("duckdb", "database"), ("duckdb", "cli.showing"), ("rich", "cli.showing")}
+ONLY_FOR_TYPES = {
+    ("duckdb", "database"),
+    ("duckdb", "query.pair_files"),
+    ("duckdb", "cli.showing"),
+    ("rich", "cli.showing"),
+}
 
 
 def modules():
@@ -127,7 +153,7 @@ def test_a_heavy_package_is_imported_at_home_only(heavy):
     [
         ("import memdb", {"torch", "zarr", "duckdb", "pyarrow", "typer", "numpy"}),
         ("import memdb.cli", {"torch", "zarr", "duckdb", "pyarrow", "sklearn"}),
-        ("import memdb; memdb.open", {"torch", "torchvision", "sklearn", "pandas", "typer"}),
+        ("import memdb; memdb.open", {"torch", "torchvision", "sklearn", "pandas", "typer", "numkong"}),
     ],
 )
 def test_importing_loads_nothing_that_is_not_used(statement, absent):
@@ -141,7 +167,7 @@ def test_no_query_imports_torch(digits_store):
         "import sys\nfrom memdb.cli import app\n"
         "try: app(['top-influence', '--test-id', '4', '--store', sys.argv[1]])\n"
         "except SystemExit as done: assert not done.code\n"
-        "assert not {'torch', 'torchvision', 'sklearn'} & set(sys.modules)"
+        "assert not {'torch', 'torchvision', 'sklearn', 'numkong'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(digits_store)], check=True, capture_output=True)
 
