@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from memdb import datasets, layout, recipes, subsets
 from memdb.errors import InvalidInput
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
     from memdb.commits import Retraction
+    from memdb.query.pair_scores import PairOptions
     from memdb.store.compaction import Compaction
     from memdb.store.repair import Repair
     from memdb.store.verification import Report
@@ -180,6 +182,23 @@ class Database:
         named = any(value is not None for pair in targets.values() for value in pair)
         target = self._one_of(targets) if named else None
         return present(questions.score(self.relations, train, target, IntervalChoice(interval, level)))
+
+    def pairs(self, *, output: str | Path | None = None, **options: Unpack[PairOptions]) -> DuckDBPyRelation:
+        """Return all pairs that are strong enough: by test id, then from the strongest.
+
+        ``top`` keeps so many of each test example, ``min_influence`` those at or above it; among pairs of
+        training examples at or above ``min_memorization`` and, with ``same_class``, of equal labels. With
+        ``output``, a .parquet file, a search that was interrupted goes on where it was, and the rows stay
+        in the file.
+
+        Raises:
+            NotEnoughModels: the store has no models yet.
+            InvalidInput: neither ``top`` nor ``min_influence``, or a value that cannot be.
+            StorageFailed: the file could not be written; what was found stays beside it.
+        """
+        from memdb.query import pair_files  # noqa: PLC0415 - only this question needs its packages
+
+        return pair_files.pairs(self.relations, output, options)
 
     def sql(
         self,
