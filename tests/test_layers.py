@@ -172,6 +172,17 @@ def test_no_query_imports_torch(digits_store):
     subprocess.run([sys.executable, "-c", code, str(digits_store)], check=True, capture_output=True)
 
 
+def test_pairs_on_the_cpu_import_no_torch(digits_store):
+    code = (
+        "import sys\nfrom memdb.cli import app\n"
+        "try: app(['pairs', '--top', '3', '--device', 'cpu', '--store', sys.argv[1]])\n"
+        "except SystemExit as done: assert not done.code\n"
+        "assert 'numkong' in sys.modules\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(digits_store)], check=True, capture_output=True)
+
+
 def test_no_file_grows_past_a_screenful_of_ideas():
     lengths = {module: len(path.read_text().splitlines()) for module, path in modules()}
     assert {module: n for module, n in lengths.items() if n > 420} == {}
