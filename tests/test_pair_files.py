@@ -205,6 +205,14 @@ def test_a_disk_that_refuses_says_what_is_kept(search, tmp_path, monkeypatch):
     assert not path.exists()
 
 
+def test_z_statistics_are_of_all_that_was_ranked_in_one_run_or_two(search, tmp_path):
+    tallied = PairSearch(search.bits, search.choice, tally=True, threads=1)
+    whole = sum(block.z_histogram for block in tallied.blocks())
+    path = tmp_path / "pairs.parquet"
+    write(path, tallied, stop_requested=lambda: pair_files.n_kept(path) >= 2)
+    assert (write(path, tallied).totals.z_histogram == whole).all()
+
+
 def test_another_suffix_is_refused(search, tmp_path):
     with pytest.raises(InvalidInput, match=r"not a \.parquet file"):
         write(tmp_path / "pairs.csv", search)

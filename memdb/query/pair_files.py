@@ -107,14 +107,14 @@ def write_pairs(
     parts = _Parts(path, identity)
     with parts.failing():
         parts.prepare()
-        kept = frozenset(parts.sizes())
+        kept = parts.numbers()
     for block in search.blocks(kept, observe, stop_requested):
         with parts.failing():
             parts.keep(block)
     with parts.failing():
-        sizes = parts.sizes()
-        totals = PairTotals(sum(sizes.values()), search.n_ranked)
-        written = WrittenPairs(totals, len(kept), len(sizes), search.n_blocks)
+        numbers = parts.numbers()
+        totals = PairTotals.of(search, map(parts.block, numbers))
+        written = WrittenPairs(totals, len(kept), len(numbers), search.n_blocks)
         if written.complete:
             facts = {
                 "interval": choice.interval,
@@ -193,15 +193,15 @@ class _Parts:
             values["z_histogram"] = block.z_histogram
         _write_whole(self.folder / f"{block.number:08d}.npz", lambda file: np.savez(file, **values))
 
-    def sizes(self) -> dict[int, int]:
-        """Return how many pairs each block that was kept has; what cannot be read was not kept."""
-        found = {}
-        for part in sorted(self.folder.glob("*.npz")):
+    def numbers(self) -> frozenset[int]:
+        """Return which blocks were kept; what cannot be read was not."""
+        found = set()
+        for part in self.folder.glob("*.npz"):
             try:
-                found[int(part.stem)] = len(self.block(int(part.stem)))
-            except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                found.add(self.block(int(part.stem)).number)
+            except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
                 part.unlink()
-        return found
+        return frozenset(found)
 
     def block(self, number: int) -> PairBlock:
         """Read a block."""
@@ -219,7 +219,7 @@ def _assemble(path: Path, parts: _Parts, scored: Callable[[list[PairBlock]], pa.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with pq.ParquetWriter(temporary, scored([]).schema) as file:
-            for number in parts.sizes():
+            for number in sorted(parts.numbers()):
                 block = parts.block(number)
                 if len(block):
                     file.write_table(scored([block]))

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import TypedDict
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from memdb import layout
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.query.connection import Relations, schema
 from memdb.query.pairs import PairBits, PairBlock, PairChoice, PairSearch
 from memdb.query.questions import IntervalChoice
-from memdb.query.sieve import CpuSieve, Sieve
+from memdb.query.sieve import Z_BINS, CpuSieve, Sieve
 
 MAX_ROWS = 20_000_000  # of an answer in memory: some 2 GB
 GPU_THREADS = 2  # one prepares while the other waits
@@ -25,10 +26,24 @@ GPU_THREADS = 2  # one prepares while the other waits
 
 @dataclass(frozen=True, slots=True)
 class PairTotals:
-    """How many pairs were found of how many ranked: what intervals of chosen ones depend on."""
+    """How many pairs were found of how many ranked, and the z statistics of these where they were tallied.
+
+    That is what intervals, and whatever else is said of pairs that were chosen by their rank, depend on.
+    """
 
     n_found: int
     n_ranked: int
+    z_histogram: NDArray[np.int64] | None = None  # [other class, same class][Z_BINS]
+
+    @classmethod
+    def of(cls, search: PairSearch, blocks: Iterable[PairBlock]) -> PairTotals:
+        """Add up all the blocks of a search."""
+        n_found, histogram = 0, np.zeros((2, Z_BINS), dtype=np.int64)
+        for block in blocks:
+            n_found += len(block)
+            if block.z_histogram is not None:
+                histogram += block.z_histogram
+        return cls(n_found, search.n_ranked, histogram if search.tally else None)
 
 
 class PairOptions(TypedDict, total=False):
@@ -101,7 +116,7 @@ def pairs(relations: Relations, options: PairOptions) -> pa.Table:
                 f"more than {MAX_ROWS:,} pairs pass",
                 hint="write them to a .parquet file, which takes any number, or raise --min-influence",
             )
-    return Scorer(found.bits, PairTotals(n_found, found.n_ranked), interval).scored(blocks)
+    return Scorer(found.bits, PairTotals.of(found, blocks), interval).scored(blocks)
 
 
 class Scorer:
