@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, Unpack
 
 from memdb import layout
 from memdb.errors import InvalidInput
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyRelation
     from numpy.typing import NDArray
+
+    from memdb.query.pair_scores import PairOptions
 
 
 class Reader:
@@ -267,6 +270,26 @@ class Reader:
             InvalidInput: both named, or an id out of range.
         """
         return questions.counts(self.relations(), {"test_id": test_id, "target_id": target_id})
+
+    def pairs(self, *, output: str | Path | None = None, **options: Unpack[PairOptions]) -> DuckDBPyRelation:
+        """Return all pairs that are strong enough: by test id, then from the strongest.
+
+        ``top`` keeps so many of each test example, ``min_influence`` those at or above it; among pairs of
+        training examples at or above ``min_memorization`` and, with ``same_class``, of equal labels. With
+        ``output``, a .parquet file, a search that was interrupted goes on where it was, and the rows stay
+        in the file. The outcome is ``correct``.
+
+        Raises:
+            NotEnoughModels: the store has no models yet.
+            InvalidInput: neither ``top`` nor ``min_influence``, or a value that cannot be.
+            StorageFailed: the file could not be written; what was found stays beside it.
+        """
+        from memdb.query import pair_files, pair_scores  # noqa: PLC0415 - only this needs their packages
+
+        if output is None:
+            return self._present(pair_scores.pairs(self.relations(), options))
+        pair_files.written_pairs(self.relations(), Path(output), options)
+        return self._results.in_file(Path(output))
 
     def sql(  # noqa: PLR0913 - the statement, its limits and its intervals
         self,

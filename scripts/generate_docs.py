@@ -19,7 +19,7 @@ import memdb
 ROOT = Path(__file__).parent.parent
 MEMDB = Path(sys.executable).with_name("memdb")
 COMMANDS = (
-    "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "sql", "compact", "gc", "verify",
+    "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "compact", "gc", "verify",
     "retract", "cache",
 )  # fmt: skip
 RELATIONS = ("models", "train_examples", "test_examples", "memorization", "influence", "train_influence")

@@ -15,7 +15,7 @@ ROOT = Path(memdb.__file__).parent
 LAYERS = [  # from the bottom; a module imports modules of lower layers only
     {"errors"},
     {"documents", "layout", "plugins"},
-    {"manifest", "subsets", "bits"},
+    {"manifest", "subsets", "bits", "products"},
     {"commits"},
     {"store"},
     {"datasets", "query"},
@@ -41,24 +41,38 @@ INSIDE = {  # the same within a package
         {""},
     ],
     "query": [
-        {"", "intervals", "columns", "results", "ranking"},
-        {"confidences"},
+        {"", "intervals", "columns", "results", "ranking", "sieve", "sieve_torch"},
+        {"confidences", "pairs"},
         {"counting"},
         {"connection"},
-        {"lists", "precision"},
-        {"questions"},
+        {"lists", "precision", "pair_scores"},
+        {"questions", "pair_files"},
     ],
     "recipes": [{"protocol", "devices"}, {"mlp_program"}, {"mlp"}, {""}],
     "render": [{"", "answer"}, {"tables", "pictures"}, {"progress"}],
-    "cli": [{"app", "options", "place"}, {"showing"}, {"demo", "asking", "keeping"}, {"making"}, {""}],
+    "cli": [
+        {"app", "options", "place"},
+        {"showing"},
+        {"demo", "asking", "keeping", "pairs"},
+        {"making"},
+        {""},
+    ],
 }
 HOMES = {
-    "torch": {"recipes.mlp_program", "recipes.devices"},
+    "torch": {"recipes.mlp_program", "recipes.devices", "query.sieve_torch"},
+    "numkong": {"products"},
     "torchvision": {"datasets"},
     "sklearn": {"datasets"},
     "zarr": {"store.encoding", "store.reading"},
     "fsspec": {"store.places"},
-    "duckdb": {"query.connection", "query.precision", "query.results", "reader", "cli.showing"},
+    "duckdb": {
+        "query.connection",
+        "query.pair_scores",
+        "query.precision",
+        "query.results",
+        "reader",
+        "cli.showing",
+    },
     "rich": {"render.tables", "render.pictures", "render.progress"},
     "typer": {
         "cli.app",
@@ -66,6 +80,7 @@ HOMES = {
         "cli.place",
         "cli.making",
         "cli.asking",
+        "cli.pairs",
         "cli.keeping",
         "cli.showing",
     },
@@ -135,7 +150,7 @@ def test_a_heavy_package_is_imported_at_home_only(heavy):
     [
         ("import memdb", {"torch", "zarr", "duckdb", "pyarrow", "typer", "numpy"}),
         ("import memdb.cli", {"torch", "zarr", "duckdb", "pyarrow", "sklearn"}),
-        ("import memdb; memdb.open", {"torch", "torchvision", "sklearn", "pandas", "typer"}),
+        ("import memdb; memdb.open", {"torch", "torchvision", "sklearn", "pandas", "typer", "numkong"}),
     ],
 )
 def test_importing_loads_nothing_that_is_not_used(statement, absent):
@@ -149,7 +164,18 @@ def test_no_query_imports_torch(digits_store):
         "import sys\nfrom memdb.cli import app\n"
         "try: app(['top-influence', '--test-id', '4', '--store', sys.argv[1]])\n"
         "except SystemExit as done: assert not done.code\n"
-        "assert not {'torch', 'torchvision', 'sklearn'} & set(sys.modules)"
+        "assert not {'torch', 'torchvision', 'sklearn', 'numkong'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(digits_store)], check=True, capture_output=True)
+
+
+def test_pairs_on_the_cpu_import_no_torch(digits_store):
+    code = (
+        "import sys\nfrom memdb.cli import app\n"
+        "try: app(['pairs', '--top', '3', '--device', 'cpu', '--store', sys.argv[1]])\n"
+        "except SystemExit as done: assert not done.code\n"
+        "assert 'numkong' in sys.modules\n"
+        "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(digits_store)], check=True, capture_output=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -21,6 +22,13 @@ class Results:
 
     def present(self, table: pa.Table) -> duckdb.DuckDBPyRelation:
         """Return a relation over an Arrow table; the database goes with the last relation and this."""
+        return self._cursor().from_arrow(table)
+
+    def in_file(self, path: Path) -> duckdb.DuckDBPyRelation:
+        """Return a relation over a Parquet file of ours, which is read when the relation is."""
+        return self._cursor().read_parquet(str(path))
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
         if self._connection is None:
             self._connection = duckdb.connect()
-        return self._connection.cursor().from_arrow(table)
+        return self._connection.cursor()
