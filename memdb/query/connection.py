@@ -258,9 +258,9 @@ class Relations:
         """Count the models that are right on each training example, all and those that had it."""
         found = {name: np.empty(len(self.mask), dtype=np.int32) for name in ("n_correct", "k_in")}
         for start, band in self.snapshot.bands(f"{layout.TRAIN}/correct"):
-            correct, part = bits.words(band), slice(start, start + len(band))
-            found["n_correct"][part] = bits.count(correct)
-            found["k_in"][part] = bits.count_and(self.mask[part], correct)
+            part = slice(start, start + len(band))
+            found["n_correct"][part] = bits.count(band)
+            found["k_in"][part] = bits.count_and(self.mask[part], band)
         return found
 
     def ask(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput
 from memdb.query import ranking
-from memdb.query.columns import column, values_of
+from memdb.query.columns import column, rows_of, values_of
 from memdb.query.connection import FORMS, SHOWN_SUMS, Relations, schema
 from memdb.query.intervals import IntervalChoice
 from memdb.query.ranking import Candidates, Numbers
@@ -98,7 +98,7 @@ def ranked(
     else:
         key = strength if order.by == columns.score else _strength(of_all["shrunk"], order.direction)
     rows = _first(key, strength, values_of(found.column(columns.listed)), k)
-    shown = found.take(column(rows))
+    shown = rows_of(found, rows)
     lo, hi = _bounds(relations, shown, settings, parts)
     added = {name: values[rows] for name, values in of_all.items()} | {"lo": lo, "hi": hi}
     valid = scored[rows]

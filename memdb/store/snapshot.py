@@ -157,8 +157,8 @@ class Snapshot:
             return self._words(path, self.manifest.train.n_examples)
         return self._words(path, self._bit_outcome(path))
 
-    def bands(self, path: str) -> Iterator[tuple[int, bits.Packed]]:
-        """Yield an outcome of kind ``bit`` band by band, packed, with the first row of each.
+    def bands(self, path: str) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+        """Yield an outcome of kind ``bit`` band by band, as `bits.words`, with the first row of each.
 
         Bands are as high as what blocks are stored in, so that each object is fetched once.
 
@@ -169,7 +169,8 @@ class Snapshot:
         step = self.band_height(path)
         for start in range(0, n_examples, step):
             stop = min(n_examples, start + step)
-            yield start, bits.concatenate(self._parts_of(path, n_examples, (start, stop)), stop - start)
+            parts = self._parts_of(path, n_examples, (start, stop))
+            yield start, bits.joined_words(parts, stop - start)
 
     def band_height(self, path: str) -> int:
         """Return how many examples a band of an outcome has."""
