@@ -44,6 +44,7 @@ INSIDE = {  # the same within a package
         {"", "intervals", "columns", "results", "ranking", "sieve", "sieve_torch"},
         {"confidences", "pairs"},
         {"counting"},
+        {"totals"},
         {"connection"},
         {"lists", "precision", "pair_scores"},
         {"questions", "pair_files"},

@@ -24,6 +24,7 @@ from memdb.query import columns
 from memdb.query.confidences import Confidences
 from memdb.query.counting import MAX_PAIRS, Budget, Words, counter, summer
 from memdb.query.intervals import fixed_z
+from memdb.query.totals import own_counts
 from memdb.store import Examples, Snapshot
 
 OUTCOMES = ("correct", "confidence")
@@ -238,30 +239,29 @@ class Relations:
         return self._known_z[key]
 
     def _tables(self) -> dict[str, pa.Table]:
-        n_in = bits.count(self.mask)
-        n_out = (self.snapshot.n_models - n_in).astype(np.int32)
-        train = columns.of_examples(self.examples[layout.TRAIN]) | {"n_in": n_in, "n_out": n_out}
-        test = columns.of_examples(self.examples[layout.TEST])
-        if self.outcome == "confidence":
-            train |= self.confidences[layout.TRAIN].totals(self.mask)
-            test |= self.confidences[layout.TEST].totals()
-        else:
-            train |= self._own_counts()
-            test |= {"n_correct": bits.count(self.correct[layout.TEST])}
+        """Return the tables; what they are made of is read at once, since most of that time is waiting."""
+        counted = self.outcome == "correct"
+        with ThreadPoolExecutor(4) as pool:
+            mask = pool.submit(lambda: self.mask)
+            own = pool.submit(own_counts, self.snapshot, mask.result) if counted else None
+            right = pool.submit(lambda: bits.count(self.correct[layout.TEST])) if counted else None
+            train, test = pool.map(lambda name: self.examples[name], (layout.TRAIN, layout.TEST))
+            models = columns.of_models(self.snapshot)
+            n_in = bits.count(mask.result())
+            n_out = (self.snapshot.n_models - n_in).astype(np.int32)
+            of_train = columns.of_examples(train) | {"n_in": n_in, "n_out": n_out}
+            of_test = columns.of_examples(test)
+            if own is not None and right is not None:
+                of_train |= own.result()
+                of_test |= {"n_correct": right.result()}
+            else:
+                of_train |= self.confidences[layout.TRAIN].totals(self.mask)
+                of_test |= self.confidences[layout.TEST].totals()
         return {
-            "models": columns.of_models(self.snapshot),
-            "train_examples": columns.table(train),
-            "test_examples": columns.table(test),
+            "models": models,
+            "train_examples": columns.table(of_train),
+            "test_examples": columns.table(of_test),
         }
-
-    def _own_counts(self) -> dict[str, NDArray[np.int32]]:
-        """Count the models that are right on each training example, all and those that had it."""
-        found = {name: np.empty(len(self.mask), dtype=np.int32) for name in ("n_correct", "k_in")}
-        for start, band in self.snapshot.bands(f"{layout.TRAIN}/correct"):
-            part = slice(start, start + len(band))
-            found["n_correct"][part] = bits.count(band)
-            found["k_in"][part] = bits.count_and(self.mask[part], band)
-        return found
 
     def ask(
         self,
