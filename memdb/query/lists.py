@@ -180,15 +180,13 @@ def _ranks(
     order: Order,
     settings: Mapping[str, Any],
 ) -> dict[str, pa.Array]:
-    lo, hi = _bounds(relations, found, {**settings, "interval": "simultaneous"}, (1, max(1, len(at))))
+    bounds = np.zeros((2, len(rows)), dtype=np.int32)
     valid = np.isin(rows, at)
-    bounds = ranking.rank_bounds(
-        lo[at], hi[at], np.searchsorted(at, np.where(valid, rows, at[:1])), order.direction
-    )
-    return {
-        name: column(values.astype(np.int32), valid)
-        for name, values in zip(("rank_lo", "rank_hi"), bounds, strict=True)
-    }
+    if valid.any():
+        lo, hi = _bounds(relations, found, {**settings, "interval": "simultaneous"}, (1, len(at)))
+        positions = np.searchsorted(at, rows[valid])
+        bounds[:, valid] = ranking.rank_bounds(lo[at], hi[at], positions, order.direction)
+    return {name: column(values, valid) for name, values in zip(("rank_lo", "rank_hi"), bounds, strict=True)}
 
 
 def _chance(
