@@ -16,15 +16,16 @@ from test_pairs import as_bits, random_bits
 
 import memdb
 from memdb.errors import InvalidInput, NotEnoughModels, StorageFailed
-from memdb.query import pair_files, pairs
+from memdb.query import pair_files, pair_scores, pairs, ranking
+from memdb.query.intervals import IntervalChoice
 from memdb.query.pairs import PairChoice, PairSearch
-from memdb.query.questions import IntervalChoice
 
 CHOICE = IntervalChoice("selected")
 COLUMNS = (
     "train_id, test_id, train_label, test_label, same_class, influence, lo, hi, n_in, n_out, k_in, k_out, p_in, p_out, "
     "memorization"
 )
+ALL = COLUMNS.replace("influence, lo, hi", "influence, shrunk, lo, hi, q_value").split(", ")
 
 
 def write(path, search, sha="a" * 64, **watch):
@@ -65,14 +66,37 @@ def test_rows_are_those_of_the_relation(trained, options, filters, ranked):
         expected = db.sql(f"""
             WITH shown AS ({shown}), counted AS (SELECT *, (SELECT count(*) FROM shown) AS k,
                 (SELECT count(influence) FROM influence WHERE {ranked}) AS n FROM shown),
-            scored AS (SELECT *, interval_z('selected', .05, getvariable('fixed_z'), n_in + n_out, k, n) AS z FROM counted)
+            scored AS (SELECT *, interval_z('selected', .05, 1.96, n_in + n_out, k, n) AS z FROM counted)
             SELECT {COLUMNS.replace("lo, hi", "score_lo(k_in, n_in, k_out, n_out, z) AS lo, score_hi(k_in, n_in, k_out, n_out, z) AS hi")}
             FROM scored ORDER BY test_id, {sign}influence DESC, train_id
         """)  # noqa: S608 - ours
-        assert found.columns == COLUMNS.split(", ")
-        rows = found.fetchall()
+        assert found.columns == ALL
+        rows = found.project(COLUMNS).fetchall()
         assert rows == expected.fetchall()
         assert len(rows) > 3
+
+
+def test_shrunk_scores_and_q_values_are_those_of_all_that_was_ranked(digits_store):
+    """Whichever were found: the fewer, the more cautious."""
+    with memdb.open(str(digits_store)) as db:
+        evidence = pair_scores.Evidence(pair_scores.pair_bits(db.relations()))
+        everything = db.pairs(min_influence=-1.0).to_arrow_table()
+        block = pairs.PairBlock(
+            0, *(everything[name].to_numpy() for name in ("train_id", "test_id", "k_in")), None
+        )
+        candidates = evidence.candidates(evidence.table([block], {"z": 1.0}))
+        q = ranking.q_values(ranking.p_values(candidates))
+        found = everything["q_value"].to_numpy()
+        assert (found >= q * (1 - 1e-9)).all()
+        assert (found <= q * 1.021).all()
+        slow = ranking.shrunk(candidates)
+        assert np.abs(everything["shrunk"].to_numpy() - slow).max() < 0.02
+        strong = db.pairs(min_influence=0.3).to_arrow_table()
+        of_all = {(row["train_id"], row["test_id"]): row for row in everything.to_pylist()}
+        for row in strong.to_pylist():
+            same = of_all[row["train_id"], row["test_id"]]
+            assert row["shrunk"] == same["shrunk"]
+            assert row["q_value"] >= same["q_value"] * (1 - 1e-9)
 
 
 def test_a_store_without_models_has_no_pairs(tmp_path):
@@ -98,7 +122,7 @@ def test_a_file_holds_the_same_rows(trained, tmp_path):
     with memdb.open(str(trained)) as db:
         rows = db.pairs(top=3).fetchall()
         written = db.pairs(top=3, output=path)
-        assert [row[:15] for row in written.fetchall()] == rows
+        assert [row[:17] for row in written.fetchall()] == rows
         table = pq.read_table(path)
         assert table["n_models"].unique().to_pylist() == [37]
         assert json.loads(table.schema.metadata[b"memdb"])["models_sha256"] == db.models_sha256
@@ -110,7 +134,7 @@ def test_a_file_without_pairs_has_its_columns(trained, tmp_path):
     with memdb.open(str(trained)) as db:
         db.pairs(min_influence=1, output=path)
     assert pq.read_table(path).column_names == [
-        *COLUMNS.split(", "),
+        *ALL,
         "interval",
         "level",
         "outcome",
@@ -136,8 +160,8 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from test_pairs import as_bits, random_bits
-from memdb.query import pair_files, pairs
-from memdb.query.questions import IntervalChoice
+from memdb.query import pair_files, pair_scores, pairs, ranking
+from memdb.query.intervals import IntervalChoice
 pairs.BLOCK = 4
 path = Path(sys.argv[1])
 def observe(done, total):
@@ -238,7 +262,7 @@ def test_the_command_lists_the_strongest(trained, capsys, monkeypatch):
     code, out, _ = command(capsys, "--top", 3, "--store", trained, "--format", "json")
     rows = json.loads(out)["rows"]
     assert len(rows) == 33
-    assert list(rows[0]) == COLUMNS.split(", ")
+    assert list(rows[0]) == ALL
 
 
 def test_the_command_writes_a_file(trained, capsys, monkeypatch, tmp_path):

@@ -107,7 +107,7 @@ def test_anytime_q_values_are_those_of_e_values():
 
 def test_the_mixture_is_the_most_likely_one():
     z = np.abs(np.where(RNG.random(20_000) < 0.1, RNG.normal(size=20_000) * 3, RNG.normal(size=20_000)))
-    weights = ranking.fitted_mixture(z)
+    weights = ranking.fitted_mixture(ranking.binned(z))
     density = ranking._densities()
     counts = np.bincount((z / ranking.BIN).astype(int), minlength=len(density))
 
@@ -129,6 +129,20 @@ def test_the_mixture_is_the_most_likely_one():
     assert likelihood(slow) <= best + 1e-9 * abs(best)
     at = np.arange(0.0, 8, 0.5)
     assert ranking.shrinkage(at, weights) == pytest.approx(ranking.shrinkage(at, slow), abs=0.01)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5e3, 5e6, 5e8])
+@pytest.mark.parametrize(("spread", "share"), [(1, 1), (1.3, 1), (3, 0.01), (9, 0.001)])
+def test_no_other_mixture_is_more_likely_however_many_scores_and_however_far(n, spread, share):
+    """At the top of the likelihood no weight's gradient is above the multiplier (Karush, Kuhn, Tucker)."""
+    z = ranking._centers()
+    bells = share * np.exp(-((z / spread) ** 2) / 2) / spread + (1 - share) * np.exp(-(z**2) / 2)
+    histogram = np.floor(n * bells * ranking.BIN * 0.8)
+    weights = ranking.fitted_mixture(histogram)
+    density = ranking._densities()[histogram > 0]
+    gradient = density.T @ (histogram[histogram > 0] / (density @ weights))
+    gradient[0] += ranking.PRIOR_NULLS / weights[0]
+    assert gradient.max() / (histogram.sum() + ranking.PRIOR_NULLS) < 1 + 1e-5
 
 
 def test_shrunk_scores_lie_between_0_and_the_score_and_noise_goes():

@@ -46,19 +46,21 @@ def text(values: Sequence[str | None]) -> pa.Array:
     return pa.Array.from_buffers(pa.large_string(), len(encoded), buffers)
 
 
-def values_of(column: Any) -> NDArray[Any]:
-    """Return the numbers of a column without NULLs as an array."""
+def values_of(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    """Return the numbers or booleans of a column as an array; what is NULL there is anything here."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    parts: list[NDArray[Any]] = []
-    for chunk in chunks:
-        if pa.types.is_boolean(chunk.type):
-            packed = np.frombuffer(chunk.buffers()[1], np.uint8)
-            flags = np.unpackbits(packed, count=chunk.offset + len(chunk), bitorder="little")
-            parts.append(flags[chunk.offset :].astype(np.bool_))
-            continue
-        kind = np.dtype(chunk.type.to_pandas_dtype())
-        parts.append(np.frombuffer(chunk.buffers()[1], kind)[chunk.offset : chunk.offset + len(chunk)])
-    return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty(0)])
+    parts = [_buffer_of(chunk) for chunk in chunks]
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts or [np.empty(0, dtype=column.type.to_pandas_dtype())])
+
+
+def _buffer_of(chunk: pa.Array) -> NDArray[Any]:
+    rows = slice(chunk.offset, chunk.offset + len(chunk))
+    if pa.types.is_boolean(chunk.type):
+        packed = np.frombuffer(chunk.buffers()[1], np.uint8)
+        return np.unpackbits(packed, count=rows.stop, bitorder="little")[rows].astype(np.bool_)
+    return np.frombuffer(chunk.buffers()[1], np.dtype(chunk.type.to_pandas_dtype()))[rows]
 
 
 def of_examples(examples: Examples) -> dict[str, NDArray[Any] | pa.Array]:

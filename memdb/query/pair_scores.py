@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import duckdb
 import numpy as np
@@ -19,32 +20,83 @@ from memdb.query import columns
 from memdb.query.connection import Relations, schema
 from memdb.query.intervals import IntervalChoice
 from memdb.query.pairs import PairBits, PairBlock, PairChoice, PairSearch
+from memdb.query.ranking import Candidates, Numbers, binned, fitted_mixture, p_values, shrunk
 from memdb.query.sieve import Z_BINS, CpuSieve, Sieve
 
+PAIR_COLUMNS = [
+    "train_id", "test_id", "train_label", "test_label", "same_class", "influence", "shrunk", "lo", "hi",
+    "q_value", "n_in", "n_out", "k_in", "k_out", "p_in", "p_out", "memorization",
+]  # fmt: skip
+P_STEP = 0.02  # width of a bin, in natural logarithms of p-values
+P_BINS = 37_500  # to the least number there is
 MAX_ROWS = 20_000_000  # of an answer in memory: some 2 GB
 GPU_THREADS = 2  # one prepares while the other waits
 
 
 @dataclass(frozen=True, slots=True)
 class PairTotals:
-    """How many pairs were found of how many ranked, and the z statistics of these where they were tallied.
+    """What is said of pairs chosen by their rank depends on: all that was ranked, and all that was found.
 
-    That is what intervals, and whatever else is said of pairs that were chosen by their rank, depend on.
+    Attributes:
+        n_found: pairs found.
+        n_ranked: pairs that they were chosen from.
+        z_histogram: z statistics of the latter, int64 [other class, same class][Z_BINS].
+        p_histogram: p-values of the former, int64 [P_BINS] by their logarithm.
     """
 
     n_found: int
     n_ranked: int
-    z_histogram: NDArray[np.int64] | None = None  # [other class, same class][Z_BINS]
+    z_histogram: NDArray[np.int64]
+    p_histogram: NDArray[np.int64]
 
     @classmethod
     def of(cls, search: PairSearch, blocks: Iterable[PairBlock]) -> PairTotals:
-        """Add up all the blocks of a search."""
-        n_found, histogram = 0, np.zeros((2, Z_BINS), dtype=np.int64)
+        """Add up all the blocks of a search that tallies."""
+        n_found = 0
+        z_histogram = np.zeros((2, Z_BINS), dtype=np.int64)
+        p_histogram = np.zeros(P_BINS, dtype=np.int64)
+        evidence = Evidence(search.bits)
         for block in blocks:
             n_found += len(block)
             if block.z_histogram is not None:
-                histogram += block.z_histogram
-        return cls(n_found, search.n_ranked, histogram if search.tally else None)
+                z_histogram += block.z_histogram
+            p = p_values(evidence.candidates(evidence.table([block], {"z": 1.0})))
+            p_histogram += np.bincount(_p_bins(p), minlength=P_BINS)
+        return cls(n_found, search.n_ranked, z_histogram, p_histogram)
+
+    def mixtures(self) -> dict[bool, Numbers]:
+        """Return the mixtures of true effects among all pairs of one class, and among the others."""
+        return {bool(stratum): fitted_mixture(_folded(self.z_histogram[stratum])) for stratum in (0, 1)}
+
+    def q_values(self, p: Numbers) -> Numbers:
+        """Return q-values over all pairs ranked, at most 2 % too large.
+
+        Pairs that were not found count as ranked, and as less significant than any that were: where that is
+        not so, because pairs are found by their influence, q-values are too large, never too small.
+        """
+        largest = np.exp(-P_STEP * np.arange(P_BINS))  # p-values in each bin are at most that
+        n_up_to = np.cumsum(self.p_histogram[::-1])[::-1]  # of found pairs with p in this bin or below
+        stepped = np.divide(largest * self.n_ranked, n_up_to, out=np.ones(P_BINS), where=n_up_to > 0)
+        found: Numbers = np.minimum(np.minimum.accumulate(stepped), 1.0)[_p_bins(p)]
+        return found
+
+
+def _p_bins(p: Numbers) -> NDArray[np.int64]:
+    with np.errstate(divide="ignore"):
+        return np.minimum(-np.log(p) / P_STEP, P_BINS - 1).astype(np.int64)
+
+
+def _folded(histogram: NDArray[np.int64]) -> Numbers:
+    """Return a histogram of |z| as `ranking` has it: bins between multiples of its width, not around them."""
+    half = Z_BINS // 2
+    sides = (histogram[half:] + histogram[half::-1]).astype(np.float64)
+    sides[0] /= 2
+    n_bins = len(binned(np.empty(0)))
+    folded = np.zeros(n_bins + 1)
+    np.add.at(folded, np.minimum(np.arange(len(sides)), n_bins), sides / 2)
+    folded[:n_bins] += folded[1:]
+    folded[0] += sides[0] / 2
+    return folded[:n_bins]
 
 
 class PairOptions(TypedDict, total=False):
@@ -96,7 +148,8 @@ def search(relations: Relations, options: PairOptions) -> tuple[PairSearch, Inte
     given = {field.name: options[field.name] for field in fields(PairChoice) if field.name in options}  # type: ignore[literal-required]
     choice = PairChoice(**given)
     sieve, threads = _sieve_on(options.get("device", "auto"))
-    return PairSearch(pair_bits(relations), choice, sieve=sieve, threads=threads), interval
+    search = PairSearch(pair_bits(relations), choice, tally=True, sieve=sieve, threads=threads)
+    return search, interval
 
 
 def pairs(relations: Relations, options: PairOptions) -> pa.Table:
@@ -120,19 +173,17 @@ def pairs(relations: Relations, options: PairOptions) -> pa.Table:
     return Scorer(found.bits, PairTotals.of(found, blocks), interval).scored(blocks)
 
 
-class Scorer:
-    """Gives pairs that were found by their counts the columns of the relation `influence`."""
+class Evidence:
+    """Gives pairs that were found by their counts the columns of the relation `influence`, and more."""
 
-    def __init__(self, bits: PairBits, totals: PairTotals, choice: IntervalChoice) -> None:
+    def __init__(self, bits: PairBits) -> None:
         self._bits = bits
-        self._parameters = {
-            "n_shown": totals.n_found,
-            "n_ranked": totals.n_ranked,
-            **choice.parameters(),
-        }
+        self._connection = duckdb.connect()
+        weakref.finalize(self, self._connection.close)
+        self._connection.execute(schema("statistics.sql"))
 
-    def scored(self, blocks: Sequence[PairBlock]) -> pa.Table:
-        """Return a table of the pairs of some blocks, in their order."""
+    def table(self, blocks: Sequence[PairBlock], parameters: Mapping[str, Any]) -> pa.Table:
+        """Return the pairs of some blocks, in their order."""
         bits = self._bits
         empty = np.zeros(0, dtype=np.int32)
         train, test, k_in = (
@@ -153,13 +204,52 @@ class Scorer:
                 "memorization": bits.memorization[train],
             }
         )
-        with duckdb.connect() as connection:
-            connection.execute(schema("statistics.sql"))
-            connection.register("found", found)
-            table: pa.Table = connection.sql(
-                schema("pair_scores.sql"), params=self._parameters
-            ).to_arrow_table()
-            return table
+        self._connection.register("found", found)
+        return self._connection.sql(schema("pair_scores.sql"), params=dict(parameters)).to_arrow_table()
+
+    def candidates(self, table: pa.Table) -> Candidates:
+        """Return what ranking needs of each pair."""
+        of = {name: columns.values_of(table.column(name)) for name in table.column_names}
+        return Candidates(
+            score=of["influence"],
+            effect_se=of["effect_se"],
+            ac_z=of["ac_z"],
+            null_se=of["null_se"],
+            n_in=of["n_in"].astype(np.int64),
+            n_models=self._bits.n_models,
+            strata=of["same_class"],
+            hits=of["k_in"].astype(np.int64),
+            total=of["k_in"].astype(np.int64) + of["k_out"],
+        )
+
+    def interval_z(self, parameters: Mapping[str, Any]) -> float:
+        """Return the multiplier of the intervals."""
+        sql = "SELECT interval_z($interval, $alpha, $fixed_z, $n_models, $n_shown, $n_ranked)"
+        found = self._connection.execute(sql, {**parameters, "n_models": self._bits.n_models}).fetchall()
+        return float(found[0][0])
+
+
+class Scorer:
+    """Scores pairs that were found, with intervals, shrunk scores and q-values that know of all ranked."""
+
+    def __init__(self, bits: PairBits, totals: PairTotals, choice: IntervalChoice) -> None:
+        self._evidence = Evidence(bits)
+        self._totals = totals
+        self._mixtures = totals.mixtures()
+        shown = {"n_shown": max(1, totals.n_found), "n_ranked": max(1, totals.n_ranked)}
+        self._z = self._evidence.interval_z({**choice.parameters(), **shown})
+
+    def scored(self, blocks: Sequence[PairBlock]) -> pa.Table:
+        """Return a table of the pairs of some blocks, in their order."""
+        table = self._evidence.table(blocks, {"z": self._z})
+        candidates = self._evidence.candidates(table)
+        added = {
+            "shrunk": columns.column(shrunk(candidates, self._mixtures)),
+            "q_value": columns.column(self._totals.q_values(p_values(candidates))),
+        }
+        return pa.Table.from_arrays(
+            [added[name] if name in added else table.column(name) for name in PAIR_COLUMNS], PAIR_COLUMNS
+        )
 
 
 def pair_bits(relations: Relations) -> PairBits:

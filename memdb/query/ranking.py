@@ -6,6 +6,7 @@ Algorithms over whole columns, which SQL cannot say; the estimates and intervals
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -23,6 +24,7 @@ SPREADS = np.array([0.0] + [0.25 * 2 ** (k / 2) for k in range(14)])  # of true 
 PRIOR_NULLS = 10.0  # pairs without effect that the fit starts with
 MAX_ROUNDS = 100  # it takes some ten
 CLOSE = 1e-6
+LEAST = 1e-9  # weight that counts as none
 EXACT_FROM = 3.0  # z above which p-values come from the exact test
 FDR = 0.1  # that the e-values of a list looked at again and again are tuned to; valid for any
 NEGLIGIBLE = 1e-16
@@ -55,11 +57,12 @@ class Candidates:
         return _ratio(self.score, self.null_se)
 
 
-def shrunk(candidates: Candidates) -> Numbers:
-    """Return posterior means of the scores, [candidates]: empirical Bayes, STATISTICS in docs/statistics.md.
+def shrunk(candidates: Candidates, mixtures: Mapping[bool, Numbers] | None = None) -> Numbers:
+    """Return posterior means of the scores, [candidates], by empirical Bayes.
 
     True effects, in standard errors, are modelled as a scale mixture of normals around 0 (Stephens 2017,
-    "False discovery rates: a new deal"), fitted to all candidates, same-class pairs and others apart.
+    "False discovery rates: a new deal"), fitted to all candidates, same-class pairs and others apart, or
+    given as ``mixtures`` of these two.
     """
     z = np.abs(_ratio(candidates.score, candidates.effect_se))
     varies = candidates.effect_se > 0
@@ -69,22 +72,26 @@ def shrunk(candidates: Candidates) -> Numbers:
     factors = np.empty(len(candidates))
     for stratum in (True, False):
         inside = candidates.strata == stratum
-        weights = fitted_mixture(z[inside & varies])
+        weights = mixtures[stratum] if mixtures else fitted_mixture(binned(z[inside & varies]))
         factors[inside] = shrinkage(evidence[inside], weights)
     result: Numbers = candidates.score * factors
     return result
 
 
-def fitted_mixture(abs_z: Numbers) -> Numbers:
+def binned(abs_z: Numbers) -> Counts:
+    """Return how many fall into each bin of |z|."""
+    bins = np.minimum(abs_z / BIN, Z_MOST / BIN - 1).astype(np.int64)
+    return np.bincount(bins, minlength=int(Z_MOST / BIN))
+
+
+def fitted_mixture(histogram: Counts | Numbers) -> Numbers:
     """Return the weight of each of `SPREADS`: the most likely ones given a histogram of |z|.
 
-    Newton steps that keep all weights at 0 or above. Expectation maximization, which finds the same, is still
-    a tenth of a factor off after 200 rounds of it.
+    Newton steps that keep all weights at next to 0 or above: at 0 itself nothing would explain the z far out.
+    Expectation maximization, which finds the same, is still a tenth of a factor off after 200 rounds of it.
     """
-    bins = np.minimum(abs_z / BIN, Z_MOST / BIN - 1).astype(np.int64)
-    binned = np.bincount(bins, minlength=int(Z_MOST / BIN))
-    used = np.flatnonzero(binned)
-    density, counts = _densities()[used], binned[used].astype(np.float64)
+    used = np.flatnonzero(histogram)
+    density, counts = _densities()[used], histogram[used].astype(np.float64)
     prior = np.zeros(len(SPREADS))
     prior[0] = PRIOR_NULLS
     total = counts.sum() + PRIOR_NULLS
@@ -98,21 +105,23 @@ def fitted_mixture(abs_z: Numbers) -> Numbers:
     for _ in range(MAX_ROUNDS):
         mixed = density @ weights
         gradient = density.T @ (counts / mixed) + prior / weights[0] - total
-        if gradient.max() < CLOSE * total and np.abs(gradient[weights > 0]).max() < CLOSE * total:
+        inner = weights > LEAST
+        if gradient.max() < CLOSE * total and np.abs(gradient[inner]).max(initial=0.0) < CLOSE * total:
             break
         scaled = density * (np.sqrt(counts) / mixed)[:, None]
         curvature = scaled.T @ scaled + np.diag(prior / weights[0] ** 2)
         curvature += np.eye(len(SPREADS)) * (1e-9 * np.trace(curvature) / len(SPREADS))
-        step = _bounded_step(weights, gradient, curvature)
+        step = _bounded_step(weights - LEAST, gradient, curvature)
         before, share = likelihood(weights), 1.0
         while share > CLOSE:
             tried = weights + share * step
-            if tried[0] > 0 and likelihood(tried) >= before:
+            if tried[0] > weights[0] / 10 and likelihood(tried) >= before:
                 break
             share /= 2
-        weights = np.maximum(weights + share * step, 0.0)
-    result: Numbers = weights / weights.sum()
-    return result
+        weights = np.maximum(weights + share * step, LEAST)
+    kept: Numbers = np.where(weights > LEAST, weights, 0.0)
+    kept /= kept.sum()
+    return kept
 
 
 def _bounded_step(weights: Numbers, gradient: Numbers, curvature: Numbers) -> Numbers:
