@@ -23,6 +23,7 @@ LAYERS = [  # from the bottom; a module imports modules of lower layers only
     {"train"},
     {"training"},
     {"reader"},
+    {"assessing"},
     {"database"},
     {"stores"},
     {"render"},
@@ -45,12 +46,18 @@ INSIDE = {  # the same within a package
         {"confidences"},
         {"counting"},
         {"connection"},
-        {"lists", "precision"},
-        {"questions"},
+        {"lists", "precision", "planning", "convergence", "reliability", "classes"},
+        {"questions", "comparison"},
     ],
     "recipes": [{"protocol", "devices"}, {"mlp_program"}, {"mlp"}, {""}],
-    "render": [{"", "answer"}, {"tables", "pictures"}, {"progress"}],
-    "cli": [{"app", "options", "place"}, {"showing"}, {"demo", "asking", "keeping"}, {"making"}, {""}],
+    "render": [{"", "answer"}, {"tables", "pictures", "curves"}, {"progress", "assessments"}],
+    "cli": [
+        {"app", "options", "place"},
+        {"showing"},
+        {"demo", "asking", "assessing", "keeping"},
+        {"making"},
+        {""},
+    ],
 }
 HOMES = {
     "torch": {"recipes.mlp_program", "recipes.devices"},
@@ -58,19 +65,33 @@ HOMES = {
     "sklearn": {"datasets"},
     "zarr": {"store.encoding", "store.reading"},
     "fsspec": {"store.places"},
-    "duckdb": {"query.connection", "query.precision", "query.results", "reader", "cli.showing"},
-    "rich": {"render.tables", "render.pictures", "render.progress"},
+    "duckdb": {
+        "query.connection",
+        "query.precision",
+        "query.planning",
+        "query.results",
+        "reader",
+        "assessing",
+        "cli.showing",
+        "cli.assessing",
+    },
+    "matplotlib": {"render.curves"},
+    "rich": {"render.tables", "render.pictures", "render.progress", "render.curves", "render.assessments"},
     "typer": {
         "cli.app",
         "cli.options",
         "cli.place",
         "cli.making",
         "cli.asking",
+        "cli.assessing",
         "cli.keeping",
         "cli.showing",
     },
 }
-ONLY_FOR_TYPES = {("duckdb", "reader"), ("duckdb", "cli.showing"), ("rich", "cli.showing")}
+ONLY_FOR_TYPES = {
+    ("duckdb", "reader"), ("duckdb", "assessing"), ("duckdb", "cli.showing"), ("duckdb", "cli.assessing"),
+    ("rich", "cli.showing"), ("rich", "cli.assessing"),
+}  # fmt: skip
 
 
 def modules():
