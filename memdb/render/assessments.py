@@ -148,7 +148,7 @@ def class_influence(answer: Answer, title: str, class_names: Sequence[str]) -> T
     if len(down) <= MATRIX and len(across) <= MATRIX:
         cells = {(row["train_label"], row["test_label"]): cell(row) for row in rows}
         lines = [[name(a, 12), *(cells[a, b] for b in across)] for a in down]
-        return grid(f"{scaled}; test classes across", ["train", *(name(b, 6) for b in across)], lines)
+        return grid(f"{scaled}; test across", ["train", *(name(b, 6) for b in across)], lines)
     strongest = sorted(rows, key=lambda row: -abs(row["influence"]) / (row["null_se"] or 1.0))[:STRONGEST]
     lines = [
         [

@@ -96,7 +96,8 @@ def require_plot(path: Path) -> Path:
         import matplotlib as mpl  # noqa: F401, PLC0415 - only plots need it, and it takes a while
     except ImportError as error:
         raise InvalidInput(
-            f"--plot {path} needs Matplotlib, which is not installed", hint="pip install 'memdb[plots]'"
+            f"--plot {path} needs Matplotlib, which is not installed",
+            hint="install it with `pip install 'memdb[plots]'`",
         ) from error
     return path
 
