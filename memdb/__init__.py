@@ -11,7 +11,6 @@ A store keeps the raw results of models trained on random subsets; questions are
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from memdb.errors import MemdbError
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from memdb.stores import init, open  # noqa: A004
     from memdb.training import TrainingStatus
 
-__version__ = version("memdb")
 __all__ = ["Database", "Dataset", "MemdbError", "Recipe", "Run", "TrainingStatus", "init", "open"]
 
 _HOMES = {
@@ -39,6 +37,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``memdb --help`` starts at once."""
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("memdb")
     if name not in _HOMES:
         raise AttributeError(f"module 'memdb' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -10,7 +10,7 @@ from memdb.query import classes, comparison, convergence, planning, reliability
 from memdb.query.intervals import IntervalChoice
 from memdb.query.planning import Goal
 from memdb.query.reliability import LISTS, Splitting
-from memdb.query.results import present
+from memdb.query.results import Results
 from memdb.reader import Reader
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Assessor(Reader):
                 target_id=target_id, target_key=target_key,
             )  # fmt: skip
         choice = IntervalChoice(interval, level)
-        return present(planning.plan(self.relations(outcome), goal, choice, named))
+        return self._present(planning.plan(self.relations(outcome), goal, choice, named))
 
     def convergence(  # noqa: PLR0913 - six ways to name two examples
         self,
@@ -93,7 +93,7 @@ class Assessor(Reader):
             train_id=train_id, train_key=train_key, test_id=test_id, test_key=test_key,
             target_id=target_id, target_key=target_key,
         )  # fmt: skip
-        return present(convergence.convergence(self.relations(outcome), train, target, level, looks))
+        return self._present(convergence.convergence(self.relations(outcome), train, target, level, looks))
 
     def reliability(
         self,
@@ -122,7 +122,7 @@ class Assessor(Reader):
         if test_id is not None:
             target = "test_id", relations.row_of(layout.TEST, test_id, None, "--test-id")
         splitting = Splitting(splits, seed, tuple(k or LISTS), threshold)
-        return present(reliability.reliability(relations, target, splitting, given=k is not None))
+        return self._present(reliability.reliability(relations, target, splitting, given=k is not None))
 
     def classes(self, *, threshold: float = 0.25, outcome: str = "correct") -> DuckDBPyRelation:
         """Return one row a class, the hardest to learn first.
@@ -135,7 +135,7 @@ class Assessor(Reader):
             NotEnoughModels: the store has no models yet.
             InvalidInput: a value that cannot be.
         """
-        return present(classes.classes(self.relations(outcome), threshold))
+        return self._present(classes.classes(self.relations(outcome), threshold))
 
     def class_influence(self, *, outcome: str = "correct") -> DuckDBPyRelation:
         """Return the mean influence of each class's training examples on each class's test examples.
@@ -146,7 +146,7 @@ class Assessor(Reader):
         Raises:
             NotEnoughModels: fewer than two models.
         """
-        return present(classes.class_influence(self.relations(outcome)))
+        return self._present(classes.class_influence(self.relations(outcome)))
 
     def compare(  # noqa: PLR0913 - the other store, what of them, and the list's options
         self,
@@ -177,7 +177,7 @@ class Assessor(Reader):
             relations.row_of(layout.TEST, test_id, None, "--test-id")
         choice = IntervalChoice(interval, level)
         others = other.relations(outcome)
-        return present(comparison.compare(relations, others, test_id, k, threshold, choice))
+        return self._present(comparison.compare(relations, others, test_id, k, threshold, choice))
 
 
 def plan_without_store(
@@ -195,4 +195,4 @@ def plan_without_store(
         InvalidInput: a value that cannot be, or ``n_ranked`` lacks where the interval depends on it.
     """
     goal = Goal(half_width, n_shown=k, n_ranked=n_ranked)
-    return present(planning.worst_case(goal, subset_fraction, IntervalChoice(interval, level)))
+    return Results().present(planning.worst_case(goal, subset_fraction, IntervalChoice(interval, level)))

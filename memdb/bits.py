@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Packed = NDArray[np.uint8]  # [examples, ceil(models / 8)]
+ROWS_AT_ONCE = 1024
 
 
 def n_bytes(n_models: int) -> int:
@@ -46,7 +47,7 @@ def joined_words(parts: Sequence[tuple[Packed, int]], n_examples: int) -> NDArra
         byte, shift = divmod(start, 8)
         width = packed.shape[1]
         if shift == 0:
-            joined[:, byte : byte + width] |= packed
+            joined[:, byte : byte + width] = packed
         else:
             joined[:, byte : byte + width] |= packed << shift
             carried = min(width, joined.shape[1] - byte - 1)  # the last byte's carry may be padding only
@@ -74,4 +75,13 @@ def count(packed_words: NDArray[np.uint64]) -> NDArray[np.int32]:
 
 def count_and(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.int32]:
     """Count the models that have a one in both rows, row by row (one of the two may be a single row)."""
-    return count(left & right)
+    n_rows = max(len(left) if left.ndim > 1 else 1, len(right) if right.ndim > 1 else 1)
+    if n_rows <= ROWS_AT_ONCE:
+        return count(left & right)
+    counts = np.empty(n_rows, dtype=np.int32)
+    for start in range(0, n_rows, ROWS_AT_ONCE):  # few enough that what lies between stays in the cache
+        part = slice(start, start + ROWS_AT_ONCE)
+        counts[part] = count(
+            (left[part] if left.ndim > 1 else left) & (right[part] if right.ndim > 1 else right)
+        )
+    return counts

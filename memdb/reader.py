@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, Unpack
 
 from memdb import layout
 from memdb.errors import InvalidInput
@@ -14,15 +15,18 @@ from memdb.query.counting import MAX_PAIRS
 from memdb.query.intervals import IntervalChoice
 from memdb.query.lists import Order
 from memdb.query.questions import SIDES
-from memdb.query.results import present
+from memdb.query.results import Results
 from memdb.store import Snapshot, Store
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     import numpy as np
+    import pyarrow as pa
     from duckdb import DuckDBPyRelation
     from numpy.typing import NDArray
+
+    from memdb.query.pair_scores import PairOptions
 
 
 class Reader:
@@ -41,6 +45,7 @@ class Reader:
         self.store = store
         self._as_of = as_of
         self._relations: dict[str, Relations] = {}
+        self._results = Results()
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +100,7 @@ class Reader:
         self, *, outcome: str = "correct", level: float = 0.95, interval: str = "anytime"
     ) -> DuckDBPyRelation:
         """Return one row about the store: data, recipe, models, accuracies, how tight its intervals are."""
-        return present(questions.info(self.relations(outcome), IntervalChoice(interval, level)))
+        return self._present(questions.info(self.relations(outcome), IntervalChoice(interval, level)))
 
     def top_memorized(  # noqa: PLR0913 - the options of every list
         self,
@@ -121,7 +126,7 @@ class Reader:
         """
         how = Order(order, "helps", fdr, ranks)
         choice = IntervalChoice(interval, level)
-        return present(questions.top_memorized(self.relations(outcome), k, class_name, how, choice))
+        return self._present(questions.top_memorized(self.relations(outcome), k, class_name, how, choice))
 
     def top_influence(  # noqa: PLR0913 - one of six ways to name the fixed example, and the list's options
         self,
@@ -164,7 +169,7 @@ class Reader:
         how, choice = Order(order, direction, fdr, ranks), IntervalChoice(interval, level)
         relations = self.relations(outcome)
         found = questions.top_influence(relations, SIDES[column], row, k, how, choice, same_class=same_class)
-        return present(found)
+        return self._present(found)
 
     def score(  # noqa: PLR0913 - six ways to name two examples
         self,
@@ -191,7 +196,7 @@ class Reader:
             target_id=target_id, target_key=target_key,
         )  # fmt: skip
         choice = IntervalChoice(interval, level)
-        return present(questions.score(self.relations(outcome), train, target, choice))
+        return self._present(questions.score(self.relations(outcome), train, target, choice))
 
     def memorization(
         self,
@@ -208,7 +213,7 @@ class Reader:
         """
         choice = IntervalChoice(interval, level)
         ids = {"train_id": train_id}
-        return present(questions.scores(self.relations(outcome), "memorization", ids, choice))
+        return self._present(questions.scores(self.relations(outcome), "memorization", ids, choice))
 
     def influence(
         self,
@@ -228,7 +233,7 @@ class Reader:
         choice = IntervalChoice(interval, level)
         ids = {"train_id": train_id, "test_id": test_id}
         relations = self.relations(outcome)
-        return present(questions.scores(relations, "influence", ids, choice, same_class=same_class))
+        return self._present(questions.scores(relations, "influence", ids, choice, same_class=same_class))
 
     def train_influence(
         self,
@@ -248,7 +253,9 @@ class Reader:
         choice = IntervalChoice(interval, level)
         ids = {"train_id": train_id, "target_id": target_id}
         relations = self.relations(outcome)
-        return present(questions.scores(relations, "train_influence", ids, choice, same_class=same_class))
+        return self._present(
+            questions.scores(relations, "train_influence", ids, choice, same_class=same_class)
+        )
 
     def counts(
         self, *, test_id: int | None = None, target_id: int | None = None
@@ -263,6 +270,26 @@ class Reader:
             InvalidInput: both named, or an id out of range.
         """
         return questions.counts(self.relations(), {"test_id": test_id, "target_id": target_id})
+
+    def pairs(self, *, output: str | Path | None = None, **options: Unpack[PairOptions]) -> DuckDBPyRelation:
+        """Return all pairs that are strong enough: by test id, then from the strongest.
+
+        ``top`` keeps so many of each test example, ``min_influence`` those at or above it; among pairs of
+        training examples at or above ``min_memorization`` and, with ``same_class``, of equal labels. With
+        ``output``, a .parquet file, a search that was interrupted goes on where it was, and the rows stay
+        in the file. The outcome is ``correct``.
+
+        Raises:
+            NotEnoughModels: the store has no models yet.
+            InvalidInput: neither ``top`` nor ``min_influence``, or a value that cannot be.
+            StorageFailed: the file could not be written; what was found stays beside it.
+        """
+        from memdb.query import pair_files, pair_scores  # noqa: PLC0415 - only this needs their packages
+
+        if output is None:
+            return self._present(pair_scores.pairs(self.relations(), options))
+        pair_files.written_pairs(self.relations(), Path(output), options)
+        return self._results.in_file(Path(output))
 
     def sql(  # noqa: PLR0913 - the statement, its limits and its intervals
         self,
@@ -284,7 +311,12 @@ class Reader:
         """
         choice = IntervalChoice(interval, level)
         relations = self.relations(outcome)
-        return present(questions.sql(relations, statement, choice, k=k, max_pairs=max_pairs, timeout=timeout))
+        return self._present(
+            questions.sql(relations, statement, choice, k=k, max_pairs=max_pairs, timeout=timeout)
+        )
+
+    def _present(self, table: pa.Table) -> DuckDBPyRelation:
+        return self._results.present(table)
 
     def pair_named(
         self,

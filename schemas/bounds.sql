@@ -1,4 +1,8 @@
 -- Intervals of rows that were ranked, in their order; :arms as memdb fills it in.
-SELECT ac_lo(:arms, z) AS lo, ac_hi(:arms, z) AS hi
-FROM (SELECT *, interval_z($interval, $alpha, $fixed_z, n_in + n_out, $n_shown, $n_ranked) AS z FROM ranked)
+SELECT lower_end(score, centre, half_width) AS lo, upper_end(score, centre, half_width) AS hi
+FROM (
+    SELECT position, score(:s_in, n_in, :s_out, n_out) AS score,
+        ac_centre(:s_in, n_in, :s_out, n_out, $z) AS centre, ac_half_width(:arms, $z) AS half_width
+    FROM ranked
+)
 ORDER BY position

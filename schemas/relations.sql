@@ -7,15 +7,20 @@
 CREATE VIEW memorization AS
 SELECT
     train_id, label,
-    score(s_in, n_in, s_out, n_out) AS memorization,
-    ac_lo(s_in, q_in, n_in, s_out, q_out, n_out, z) AS lo,
-    ac_hi(s_in, q_in, n_in, s_out, q_out, n_out, z) AS hi,
+    memorization,
+    lower_end(memorization, centre, half_width) AS lo,
+    upper_end(memorization, centre, half_width) AS hi,
     n_in, n_out, :sums,
     s_in / nullif(n_in, 0) AS p_in,
     s_out / nullif(n_out, 0) AS p_out
 FROM (
-    SELECT id AS train_id, label, n_in, n_out,
-        :own_s AS s_in, :own_q AS q_in, :s_all - :own_s AS s_out, :q_all - :own_q AS q_out,
-        view_z(n_in + n_out, getvariable('n_scored')) AS z
-    FROM train_examples
+    SELECT *, score(s_in, n_in, s_out, n_out) AS memorization,
+        ac_centre(s_in, n_in, s_out, n_out, z) AS centre,
+        ac_half_width(s_in, q_in, n_in, s_out, q_out, n_out, z) AS half_width
+    FROM (
+        SELECT id AS train_id, label, n_in, n_out,
+            :own_s AS s_in, :own_q AS q_in, :s_all - :own_s AS s_out, :q_all - :own_q AS q_out,
+            getvariable('z_memorization')::DOUBLE AS z
+        FROM train_examples
+    )
 );

@@ -14,16 +14,19 @@ CREATE MACRO ac_variance(s, q, n, z) AS
     / (n + z::DOUBLE * z / 2);
 CREATE MACRO ac_half_width(s_in, q_in, n_in, s_out, q_out, n_out, z) AS
     z::DOUBLE * sqrt(ac_variance(s_in, q_in, n_in, z) + ac_variance(s_out, q_out, n_out, z));
-CREATE MACRO ac_lo(s_in, q_in, n_in, s_out, q_out, n_out, z) AS
-    CASE WHEN n_in > 0 AND n_out > 0 THEN greatest(-1e0, least(
-        score(s_in, n_in, s_out, n_out),
-        ac_mean(s_in, n_in, z) - ac_mean(s_out, n_out, z)
-            - ac_half_width(s_in, q_in, n_in, s_out, q_out, n_out, z))) END;
-CREATE MACRO ac_hi(s_in, q_in, n_in, s_out, q_out, n_out, z) AS
-    CASE WHEN n_in > 0 AND n_out > 0 THEN least(1e0, greatest(
-        score(s_in, n_in, s_out, n_out),
-        ac_mean(s_in, n_in, z) - ac_mean(s_out, n_out, z)
-            + ac_half_width(s_in, q_in, n_in, s_out, q_out, n_out, z))) END;
+CREATE MACRO ac_centre(s_in, n_in, s_out, n_out, z) AS ac_mean(s_in, n_in, z) - ac_mean(s_out, n_out, z);
+-- Clipped, always holding the score, NULL with it. Statements give both ends the parts: DuckDB copies a macro's
+-- arguments wherever they stand in it, and planning a statement of many copies takes longer than running it.
+CREATE MACRO lower_end(score, centre, half_width) AS
+    CASE WHEN score IS NOT NULL THEN greatest(-1e0, least(score, centre - half_width)) END;
+CREATE MACRO upper_end(score, centre, half_width) AS
+    CASE WHEN score IS NOT NULL THEN least(1e0, greatest(score, centre + half_width)) END;
+CREATE MACRO ac_lo(s_in, q_in, n_in, s_out, q_out, n_out, z) AS lower_end(
+    score(s_in, n_in, s_out, n_out), ac_centre(s_in, n_in, s_out, n_out, z),
+    ac_half_width(s_in, q_in, n_in, s_out, q_out, n_out, z));
+CREATE MACRO ac_hi(s_in, q_in, n_in, s_out, q_out, n_out, z) AS upper_end(
+    score(s_in, n_in, s_out, n_out), ac_centre(s_in, n_in, s_out, n_out, z),
+    ac_half_width(s_in, q_in, n_in, s_out, q_out, n_out, z));
 
 -- Multiplier that stays valid when one looks after every model and stops when one likes: the Robbins
 -- normal mixture in the asymptotic form of Waudby-Smith et al. (2024), tightest near 400 models.
@@ -36,16 +39,13 @@ CREATE MACRO anytime_z(n_models, alpha) AS
 
 -- The multiplier of each kind of interval. fixed_z is the normal quantile at 1 - alpha / 2.
 CREATE MACRO interval_z(kind, alpha, fixed_z, n_models, n_shown, n_ranked) AS
-    CASE kind
-        WHEN 'fixed' THEN fixed_z::DOUBLE
-        WHEN 'anytime' THEN anytime_z(n_models, alpha)
-        WHEN 'selected' THEN anytime_z(n_models, alpha::DOUBLE * n_shown / nullif(n_ranked, 0))
-        WHEN 'simultaneous' THEN anytime_z(n_models, alpha::DOUBLE / nullif(n_ranked, 0))
+    CASE WHEN kind = 'fixed' THEN fixed_z::DOUBLE
+         ELSE anytime_z(n_models, alpha::DOUBLE * CASE kind
+            WHEN 'anytime' THEN 1e0
+            WHEN 'selected' THEN n_shown / nullif(n_ranked, 0)
+            WHEN 'simultaneous' THEN 1e0 / nullif(n_ranked, 0)
+         END)
     END;
-
--- The same for a view, which shows every one of its n_ranked rows and takes its settings from variables.
-CREATE MACRO view_z(n_models, n_ranked) AS
-    interval_z(getvariable('interval'), getvariable('alpha'), getvariable('fixed_z'), n_models, 1, n_ranked);
 
 -- What a 0/1 outcome needs: successes instead of sums.
 CREATE MACRO score_lo(k_in, n_in, k_out, n_out, z) AS ac_lo(k_in, k_in, n_in, k_out, k_out, n_out, z);

@@ -19,7 +19,7 @@ import memdb
 ROOT = Path(__file__).parent.parent
 MEMDB = Path(sys.executable).with_name("memdb")
 COMMANDS = (
-    "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "sql", "plan",
+    "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "plan",
     "convergence", "reliability", "classes", "class-influence", "compare", "compact", "gc", "verify", "retract",
     "cache",
 )  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = {
-    "init", "train", "demo", "info", "top-memorized", "top-influence", "score", "sql", "compact", "gc", "verify",
+    "init", "train", "demo", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "compact", "gc", "verify",
     "retract", "cache", "plan", "convergence", "reliability", "classes", "class-influence", "compare",
 }  # fmt: skip
 

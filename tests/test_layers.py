@@ -15,7 +15,7 @@ ROOT = Path(memdb.__file__).parent
 LAYERS = [  # from the bottom; a module imports modules of lower layers only
     {"errors"},
     {"documents", "layout", "plugins"},
-    {"manifest", "subsets", "bits"},
+    {"manifest", "subsets", "bits", "products"},
     {"commits"},
     {"store"},
     {"datasets", "query"},
@@ -42,31 +42,34 @@ INSIDE = {  # the same within a package
         {""},
     ],
     "query": [
-        {"", "intervals", "columns", "results", "ranking"},
-        {"confidences"},
+        {"", "intervals", "columns", "results", "ranking", "sieve", "sieve_torch"},
+        {"confidences", "pairs"},
         {"counting"},
+        {"totals"},
         {"connection"},
-        {"lists", "precision", "planning", "convergence", "reliability", "classes"},
-        {"questions", "comparison"},
+        {"lists", "precision", "pair_scores", "planning", "convergence", "reliability", "classes"},
+        {"questions", "pair_files", "comparison"},
     ],
     "recipes": [{"protocol", "devices"}, {"mlp_program"}, {"mlp"}, {""}],
     "render": [{"", "answer"}, {"tables", "pictures", "curves"}, {"progress", "assessments"}],
     "cli": [
         {"app", "options", "place"},
         {"showing"},
-        {"demo", "asking", "assessing", "keeping"},
+        {"demo", "asking", "assessing", "keeping", "pairs"},
         {"making"},
         {""},
     ],
 }
 HOMES = {
-    "torch": {"recipes.mlp_program", "recipes.devices"},
+    "torch": {"recipes.mlp_program", "recipes.devices", "query.sieve_torch"},
+    "numkong": {"products"},
     "torchvision": {"datasets"},
     "sklearn": {"datasets"},
     "zarr": {"store.encoding", "store.reading"},
     "fsspec": {"store.places"},
     "duckdb": {
         "query.connection",
+        "query.pair_scores",
         "query.precision",
         "query.planning",
         "query.results",
@@ -84,6 +87,7 @@ HOMES = {
         "cli.making",
         "cli.asking",
         "cli.assessing",
+        "cli.pairs",
         "cli.keeping",
         "cli.showing",
     },
@@ -156,7 +160,7 @@ def test_a_heavy_package_is_imported_at_home_only(heavy):
     [
         ("import memdb", {"torch", "zarr", "duckdb", "pyarrow", "typer", "numpy"}),
         ("import memdb.cli", {"torch", "zarr", "duckdb", "pyarrow", "sklearn"}),
-        ("import memdb; memdb.open", {"torch", "torchvision", "sklearn", "pandas", "typer"}),
+        ("import memdb; memdb.open", {"torch", "torchvision", "sklearn", "pandas", "typer", "numkong"}),
     ],
 )
 def test_importing_loads_nothing_that_is_not_used(statement, absent):
@@ -170,7 +174,18 @@ def test_no_query_imports_torch(digits_store):
         "import sys\nfrom memdb.cli import app\n"
         "try: app(['top-influence', '--test-id', '4', '--store', sys.argv[1]])\n"
         "except SystemExit as done: assert not done.code\n"
-        "assert not {'torch', 'torchvision', 'sklearn'} & set(sys.modules)"
+        "assert not {'torch', 'torchvision', 'sklearn', 'numkong'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(digits_store)], check=True, capture_output=True)
+
+
+def test_pairs_on_the_cpu_import_no_torch(digits_store):
+    code = (
+        "import sys\nfrom memdb.cli import app\n"
+        "try: app(['pairs', '--top', '3', '--device', 'cpu', '--store', sys.argv[1]])\n"
+        "except SystemExit as done: assert not done.code\n"
+        "assert 'numkong' in sys.modules\n"
+        "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(digits_store)], check=True, capture_output=True)
 

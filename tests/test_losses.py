@@ -12,9 +12,10 @@ from conftest import small_database
 from storing import batch, contents, contents_of
 from test_cli import serve
 
-from memdb.errors import Damaged
+from memdb.errors import Damaged, InvalidInput
 from memdb.store import Cache, cleaning, compaction, open_storage, repair, retraction, verification
 from memdb.store.snapshot import take_snapshot
+from memdb.store.timing import Stopwatch
 
 NOW = timedelta(0)
 
@@ -135,8 +136,6 @@ def test_a_leftover_block_and_a_broken_snapshot_hide_no_segment(store, small_blo
     held |= committed(store, [7, 8, 9, 10])
     kept = store.snapshot()
     shares = [compaction._Share(part, (True,) * 2 + (False,) * (len(part.models) - 2)) for part in kept.loose]
-    from memdb.store.timing import Stopwatch
-
     compaction._write_block(store.storage, store.manifest, shares, Stopwatch())  # its compactor died
     alter(store, "snapshots/1.json")
     mend(store)
@@ -264,6 +263,8 @@ def test_a_web_server_may_say_in_its_own_way_that_a_snapshot_is_not_there(store,
         assert contents(take_snapshot(place, store.manifest)) == held
         assert take_snapshot(place, store.manifest).number == 5
         assert take_snapshot(place, store.manifest, 2).n_models == 2
+        with pytest.raises(InvalidInput, match="cannot be listed, and so not be compacted"):
+            compaction.compact(place, store.manifest)
 
 
 def test_a_lost_or_damaged_old_snapshot_stops_nobody(store):
@@ -283,6 +284,78 @@ def test_repeats_alone_rewrite_no_block(store):
     assert compact(store).n_models == 0
     assert store.snapshot().n_repeats == 2
     assert compact(store) is None
+
+
+def test_a_leftover_block_of_another_copy_of_a_model_is_no_lost_snapshot(store):
+    """Of two commits of a model the one of the older id counts, though it was finished last."""
+    segments = [store.commit(*batch(store, [1])) for _ in range(2)]
+    document = Path(store.url, segments[0].group, "zarr.json")
+    document.rename(document.with_suffix(".later"))
+    (share,) = [compaction._Share(part, (True,)) for part in store.snapshot().loose]
+    compaction._write_block(store.storage, store.manifest, [share], Stopwatch())  # its compactor died
+    document.with_suffix(".later").rename(document)
+    held = contents(store.snapshot())
+    compact(store)
+    clean(store, [item for item in garbage(store) if item.path == segments[1].group])
+    assert verification.verify(store.storage, store.manifest).damages == []
+    assert [item.reason for item in clean(store)] == [cleaning.UNNAMED, cleaning.TAKEN_IN]
+    assert contents(store.snapshot()) == held
+
+
+class Walking:
+    """A storage whose listings take so long that a segment is committed and compacted in their middle."""
+
+    def __init__(self, store, first, second):
+        self.store, self.first, self.second = store, first, second
+
+    def __getattr__(self, name):
+        return getattr(self.store.storage, name)
+
+    def direct(self):
+        return self
+
+    def names(self, folder):
+        if folder == self.second:
+            self.meanwhile()
+        return self.store.storage.names(folder)
+
+    def find(self, folder):
+        early = self.store.storage.find(folder)
+        if folder:
+            return early
+        self.meanwhile()
+        late = self.store.storage.find(folder)
+        return [item for item in early if item.path.startswith(self.first)] + [
+            item for item in late if not item.path.startswith(self.first)
+        ]
+
+    def meanwhile(self):
+        committed(self.store, [7])
+        compact(self.store)
+
+
+def test_a_block_that_is_made_while_a_store_is_listed_is_no_lost_snapshot(store, small_blocks):
+    committed(store, [1, 2, 3, 4])
+    compact(store)
+    walking = Walking(store, "segments", "blocks")
+    found = cleaning.garbage(walking, store.manifest, NOW, alone=True)
+    kept = contents(store.snapshot())
+    list(cleaning.remove(walking, store.manifest, found))
+    assert contents(store.snapshot()) == kept
+    assert verification.verify(walking, store.manifest).damages == []
+
+
+def test_a_lost_snapshot_is_noticed_where_the_segments_that_it_took_in_were_set_aside(store):
+    held = committed(store, [1, 2])
+    compact(store)
+    alter(store, "segments/*/mask/c.0.0")
+    mend(store)
+    for path in Path(store.url).glob("snapshots/[0-9]*.json"):
+        path.unlink()
+    with pytest.raises(Damaged, match="a snapshot was lost, and nothing was removed"):
+        garbage(store)
+    assert mend(store) == {"snapshot"}
+    assert contents(store.snapshot()) == held
 
 
 def test_a_set_aside_segment_that_a_block_took_in_stays(store):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from memdb.errors import AlreadyExists, InvalidInput, NotFound, StorageFailed
-from memdb.store import open_storage
+from memdb.store import driver_options, open_storage
+from memdb.store.retries import Patience, persistently
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -107,12 +108,50 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path, monkeypatch):
     ("url", "says"),
     [
         ("nope://bucket/x", "nope://bucket/x cannot be opened"),
+        ("s3://", "s3:// names no bucket"),
         ("gs://bucket/x", "driver for gs:// of gs://bucket/x is not installed"),
     ],
 )
-def test_a_protocol_without_a_driver_is_named(url, says):
+def test_a_url_that_leads_nowhere_is_named(url, says, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(InvalidInput, match=says):
         open_storage(url)
+
+
+def test_what_is_there_already_is_not_asked_for_again_whatever_status_says_so():
+    asked = []
+
+    def create():
+        asked.append(1)
+        try:
+            error = RuntimeError("BlobAlreadyExists")
+            error.status_code = 409
+            raise error
+        except RuntimeError as error:
+            raise FileExistsError("a") from error
+
+    with pytest.raises(FileExistsError):
+        persistently(create, Patience(attempts=3, first=0.0))
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint", "options"),
+    [
+        ("s3://b/x", "http://127.0.0.1:1", {"endpoint_url": "http://127.0.0.1:1"}),
+        ("gs://b/x", "http://127.0.0.1:1", {"endpoint_url": "http://127.0.0.1:1"}),
+        ("az://b/x", "https://lab.blob.core.example/", {"account_host": "lab.blob.core.example"}),
+        ("abfs://b/x", "lab.blob.core.example", {"account_host": "lab.blob.core.example"}),
+    ],
+)
+def test_an_endpoint_is_told_to_each_driver_in_its_own_words(url, endpoint, options):
+    assert driver_options(url, endpoint_url=endpoint) == options
+
+
+def test_an_endpoint_that_azures_driver_cannot_have_is_refused_with_the_way_that_there_is():
+    with pytest.raises(InvalidInput, match=r"az:// is not reached over http://127\.0\.0\.1:1") as caught:
+        driver_options("az://b/x", endpoint_url="http://127.0.0.1:1")
+    assert "AZURE_STORAGE_CONNECTION_STRING" in caught.value.hint
 
 
 def test_http_is_for_reading_and_cannot_be_listed():

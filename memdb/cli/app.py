@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -53,6 +54,7 @@ def say(*lines: str) -> None:
 
 def run() -> NoReturn:
     """Run a command line. Exit 0: done; 1: refused or failed, with one line that says why; 2: wrong usage."""
+    logging.getLogger().addHandler(logging.NullHandler())  # drivers' own words: an error is said once, below
     try:
         app()
     except MemdbError as error:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from memdb.store import Examples, Snapshot
 
+FEW = 256
+
 
 def table(columns: Mapping[str, NDArray[Any] | pa.Array]) -> pa.Table:
     """Return a table of NumPy arrays and Arrow columns."""
@@ -66,19 +68,31 @@ def of_examples(examples: Examples) -> dict[str, NDArray[Any] | pa.Array]:
         len(examples),
         [None, pa.py_buffer(examples.key_offsets), pa.py_buffer(examples.key_bytes)],
     )
-    names = examples.class_names
-    known = examples.labels < len(names)
-    class_names = (
-        text(names).take(column(np.where(known, examples.labels, 0), known))
-        if names
-        else text([None] * len(examples))
-    )
     return {
         "id": np.arange(len(examples), dtype=np.int32),
         "key": keys,
         "label": examples.labels,
-        "class_name": class_names,
+        "class_name": _names_of(examples.labels, examples.class_names),
     }
+
+
+def _names_of(labels: NDArray[np.int32], class_names: Sequence[str]) -> pa.Array:
+    """Return the name of each label's class, NULL where it has none."""
+    encoded = [*(name.encode() for name in class_names), b""]
+    which = np.minimum(labels, len(class_names))
+    offsets = np.zeros(len(labels) + 1, dtype=np.int64)
+    np.cumsum(np.array([len(name) for name in encoded])[which], out=offsets[1:])
+    data = b"".join(map(encoded.__getitem__, which.tolist()))
+    known = np.packbits(labels < len(class_names), bitorder="little")
+    buffers = [pa.py_buffer(known), pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_string(), len(labels), buffers)
+
+
+def rows_of(found: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+    """Return some rows of a table in the order given."""
+    if 0 < len(rows) <= FEW:
+        return pa.concat_tables([found.slice(row, 1) for row in rows.tolist()])
+    return found.take(column(rows))  # imports all of Arrow's compute functions
 
 
 def of_models(snapshot: Snapshot) -> pa.Table:

@@ -24,6 +24,7 @@ from memdb.query import columns
 from memdb.query.confidences import Confidences
 from memdb.query.counting import MAX_PAIRS, Budget, Words, counter, summer
 from memdb.query.intervals import fixed_z
+from memdb.query.totals import own_counts
 from memdb.store import Examples, Snapshot
 
 OUTCOMES = ("correct", "confidence")
@@ -45,12 +46,14 @@ FORMS: Mapping[str, Mapping[str, str]] = {
     "correct": {
         "counted": "k_in_{set}", "s": "counted", "q": "counted",
         "s_all": "n_correct", "q_all": "n_correct", "own_s": "k_in", "own_q": "k_in",
-        "sums": "s_in AS k_in, s_out AS k_out", "arms": "k_in, k_in, n_in, k_out, k_out, n_out",
+        "sums": "s_in AS k_in, s_out AS k_out", "s_in": "k_in", "s_out": "k_out",
+        "arms": "k_in, k_in, n_in, k_out, k_out, n_out",
     },
     "confidence": {
         "counted": "sums_in_{set}", "s": "counted.s", "q": "counted.q",
         "s_all": "s_all", "q_all": "q_all", "own_s": "s_in", "own_q": "q_in",
-        "sums": "s_in, s_out, q_in, q_out", "arms": "s_in, q_in, n_in, s_out, q_out, n_out",
+        "sums": "s_in, s_out, q_in, q_out", "s_in": "s_in", "s_out": "s_out",
+        "arms": "s_in, q_in, n_in, s_out, q_out, n_out",
     },
 }  # fmt: skip
 SHOWN_SUMS = {"correct": ("k_in", "k_out"), "confidence": ("s_in", "s_out", "q_in", "q_out")}
@@ -83,6 +86,7 @@ class Relations:
         self.snapshot = snapshot
         self.outcome = require_outcome(outcome)
         self._budget = Budget()
+        self._known_z: dict[tuple[Any, ...], float | None] = {}
         self._statement = threading.Lock()
 
     @cached_property
@@ -172,20 +176,23 @@ class Relations:
         sizes = {item.name: item.n_examples for item in self.snapshot.manifest.sets}
         scored = "SELECT count(*) FROM train_examples WHERE n_in > 0 AND n_out > 0"
         n_scored = connection.sql(scored).fetchall()[0][0]
-        variables = {"n_test": sizes[layout.TEST], "n_target": sizes[layout.TRAIN], "n_scored": n_scored}
-        defaults = {"interval": "anytime", "alpha": 0.05, "fixed_z": fixed_z(0.95)}
-        self._set_variables(connection, variables | defaults)
+        self._n_scores = {
+            "memorization": n_scored,
+            "influence": n_scored * sizes[layout.TEST],
+            "train_influence": n_scored * sizes[layout.TRAIN],
+        }
+        self._set_z(connection, {"interval": "anytime", "alpha": 0.05, "fixed_z": fixed_z(0.95)})
         form = FORMS[self.outcome]
         connection.execute(schema("relations.sql", **form))
         some = "(SELECT * FROM test_examples WHERE id IN (SELECT unnest(test_ids)))"
-        for head, target, targets in (
-            ("VIEW influence AS", layout.TEST, "test_examples"),
-            ("VIEW train_influence AS", "target", "train_examples"),
-            ("MACRO influence_of(test_ids) AS TABLE", layout.TEST, some),
+        for head, relation, target, targets in (
+            ("VIEW influence AS", "influence", layout.TEST, "test_examples"),
+            ("VIEW train_influence AS", "train_influence", "target", "train_examples"),
+            ("MACRO influence_of(test_ids) AS TABLE", "influence", layout.TEST, some),
         ):
             counted = form["counted"].format(set=layout.TEST if target == layout.TEST else layout.TRAIN)
-            pairs = schema("pairs.sql", **{**form, "counted": counted, "target": target, "targets": targets})
-            connection.execute(f"CREATE {head} {pairs}")
+            names = {"counted": counted, "target": target, "targets": targets, "relation": relation}
+            connection.execute(f"CREATE {head} {schema('pairs.sql', **{**form, **names})}")
         connection.execute(LOCKS.format(memory_limit=MEMORY_LIMIT))
         return connection
 
@@ -211,36 +218,50 @@ class Relations:
         correct = self.correct
         return lambda: correct[name]
 
-    @staticmethod
-    def _set_variables(connection: duckdb.DuckDBPyConnection, values: Mapping[str, Any]) -> None:
-        for name, value in values.items():
-            connection.execute(f"SET VARIABLE {name} = $value", {"value": value})
+    def _set_z(self, connection: duckdb.DuckDBPyConnection, settings: Mapping[str, Any]) -> None:
+        """Set the multiplier of each relation's intervals: it is the same in every row."""
+        for relation, n_scores in self._n_scores.items():
+            z = self._z(connection, settings, 1, n_scores)
+            connection.execute(f"SET VARIABLE z_{relation} = $z", {"z": z})
+
+    def interval_z(self, settings: Mapping[str, Any], n_shown: int, n_ranked: int) -> float | None:
+        """Return the multiplier of intervals of so many rows shown of so many ranked; None without models."""
+        return self._z(self.connection, settings, n_shown, n_ranked)
+
+    def _z(
+        self, connection: duckdb.DuckDBPyConnection, settings: Mapping[str, Any], n_shown: int, n_ranked: int
+    ) -> float | None:
+        counts = {"n_models": self.snapshot.n_models, "n_shown": n_shown, "n_ranked": n_ranked}
+        key = (*sorted(settings.items()), *counts.values())
+        if key not in self._known_z:  # planning this statement takes milliseconds
+            sql = "SELECT interval_z($interval, $alpha, $fixed_z, $n_models, $n_shown, $n_ranked)"
+            self._known_z[key] = connection.execute(sql, {**settings, **counts}).fetchall()[0][0]
+        return self._known_z[key]
 
     def _tables(self) -> dict[str, pa.Table]:
-        n_in = bits.count(self.mask)
-        n_out = (self.snapshot.n_models - n_in).astype(np.int32)
-        train = columns.of_examples(self.examples[layout.TRAIN]) | {"n_in": n_in, "n_out": n_out}
-        test = columns.of_examples(self.examples[layout.TEST])
-        if self.outcome == "confidence":
-            train |= self.confidences[layout.TRAIN].totals(self.mask)
-            test |= self.confidences[layout.TEST].totals()
-        else:
-            train |= self._own_counts()
-            test |= {"n_correct": bits.count(self.correct[layout.TEST])}
+        """Return the tables; what they are made of is read at once, since most of that time is waiting."""
+        counted = self.outcome == "correct"
+        with ThreadPoolExecutor(4) as pool:
+            mask = pool.submit(lambda: self.mask)
+            own = pool.submit(own_counts, self.snapshot, mask.result) if counted else None
+            right = pool.submit(lambda: bits.count(self.correct[layout.TEST])) if counted else None
+            train, test = pool.map(lambda name: self.examples[name], (layout.TRAIN, layout.TEST))
+            models = columns.of_models(self.snapshot)
+            n_in = bits.count(mask.result())
+            n_out = (self.snapshot.n_models - n_in).astype(np.int32)
+            of_train = columns.of_examples(train) | {"n_in": n_in, "n_out": n_out}
+            of_test = columns.of_examples(test)
+            if own is not None and right is not None:
+                of_train |= own.result()
+                of_test |= {"n_correct": right.result()}
+            else:
+                of_train |= self.confidences[layout.TRAIN].totals(self.mask)
+                of_test |= self.confidences[layout.TEST].totals()
         return {
-            "models": columns.of_models(self.snapshot),
-            "train_examples": columns.table(train),
-            "test_examples": columns.table(test),
+            "models": models,
+            "train_examples": columns.table(of_train),
+            "test_examples": columns.table(of_test),
         }
-
-    def _own_counts(self) -> dict[str, NDArray[np.int32]]:
-        """Count the models that are right on each training example, all and those that had it."""
-        found = {name: np.empty(len(self.mask), dtype=np.int32) for name in ("n_correct", "k_in")}
-        for start, band in self.snapshot.bands(f"{layout.TRAIN}/correct"):
-            correct, part = bits.words(band), slice(start, start + len(band))
-            found["n_correct"][part] = bits.count(correct)
-            found["k_in"][part] = bits.count_and(self.mask[part], correct)
-        return found
 
     def ask(
         self,
@@ -261,7 +282,8 @@ class Relations:
         """
         self._require_question(sql)
         with self._statement:
-            self._set_variables(self.connection, settings or {})
+            if settings is not None:
+                self._set_z(self.connection, settings)
             self._budget.left = self._budget.allowed = max_pairs
             for name, table in (tables or {}).items():
                 self.connection.register(name, table)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput
 from memdb.query import ranking
-from memdb.query.columns import column, values_of
+from memdb.query.columns import column, rows_of, values_of
 from memdb.query.connection import FORMS, SHOWN_SUMS, Relations, schema
 from memdb.query.intervals import IntervalChoice
 from memdb.query.ranking import Candidates, Numbers
@@ -75,11 +75,11 @@ def ranked(
     in every row ``n_ranked``, how many scores the list was chosen from; ``n_null``, how many of those would
     be as strong as the list's weakest if none had any effect; and ``n_models_needed`` for that to be few.
     """
-    parameters = choice.parameters()
+    settings = choice.parameters()
     scored = (values_of(found.column("n_in")) > 0) & (values_of(found.column("n_out")) > 0)
     at = np.flatnonzero(scored)
     candidates = _candidates(relations, found, columns.score, at)
-    parameters |= {"n_shown": min(k, max(1, len(at))), "n_ranked": max(1, len(at))}
+    parts = min(k, max(1, len(at))), max(1, len(at))
     of_all = {name: np.full(found.num_rows, np.nan) for name in ("shrunk", "q_value")}
     of_all["shrunk"][at] = ranking.shrunk(candidates)
     of_all["q_value"][at] = (
@@ -91,20 +91,20 @@ def ranked(
     score[at] = candidates.score
     strength = _strength(score, order.direction)
     if order.by == "lo":
-        lo, hi = _bounds(relations, found, parameters)
+        lo, hi = _bounds(relations, found, settings, parts)
         key = {"helps": lo, "hurts": -hi, "both": np.maximum(lo, -hi)}[order.direction]
     elif order.by == "q_value":  # those that go the asked way come first
         key = np.where(strength > 0, -of_all["q_value"], -1 - of_all["q_value"])
     else:
         key = strength if order.by == columns.score else _strength(of_all["shrunk"], order.direction)
     rows = _first(key, strength, values_of(found.column(columns.listed)), k)
-    shown = found.take(column(rows))
-    lo, hi = _bounds(relations, shown, parameters)
+    shown = rows_of(found, rows)
+    lo, hi = _bounds(relations, shown, settings, parts)
     added = {name: values[rows] for name, values in of_all.items()} | {"lo": lo, "hi": hi}
     valid = scored[rows]
     result = {name: column(values, valid) for name, values in added.items()}
     if order.ranks:
-        result |= _ranks(relations, found, at, rows, order, parameters)
+        result |= _ranks(relations, found, at, rows, order, settings)
     result |= _chance(candidates, at, rows[valid], len(rows), order.direction)
     names = [
         *columns.first, columns.score, "shrunk", "lo", "hi", "q_value",
@@ -162,10 +162,13 @@ def _first(key: Numbers, strength: Numbers, ids: NDArray[np.int32], k: int) -> N
     return rows[order[:k]]
 
 
-def _bounds(relations: Relations, rows: pa.Table, parameters: Mapping[str, Any]) -> tuple[Numbers, Numbers]:
+def _bounds(
+    relations: Relations, rows: pa.Table, settings: Mapping[str, Any], parts: tuple[int, int]
+) -> tuple[Numbers, Numbers]:
     positions = column(np.arange(rows.num_rows, dtype=np.int32))
-    sql = schema("bounds.sql", arms=FORMS[relations.outcome]["arms"])
-    found = relations.ask(sql, parameters, tables={"ranked": rows.append_column("position", positions)})
+    z = relations.interval_z(settings, *parts)
+    sql = schema("bounds.sql", **FORMS[relations.outcome])
+    found = relations.ask(sql, {"z": z}, tables={"ranked": rows.append_column("position", positions)})
     return values_of(found.column("lo")), values_of(found.column("hi"))
 
 
@@ -175,17 +178,15 @@ def _ranks(
     at: NDArray[np.int64],
     rows: NDArray[np.int64],
     order: Order,
-    parameters: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> dict[str, pa.Array]:
-    lo, hi = _bounds(relations, found, {**parameters, "interval": "simultaneous"})
+    bounds = np.zeros((2, len(rows)), dtype=np.int32)
     valid = np.isin(rows, at)
-    bounds = ranking.rank_bounds(
-        lo[at], hi[at], np.searchsorted(at, np.where(valid, rows, at[:1])), order.direction
-    )
-    return {
-        name: column(values.astype(np.int32), valid)
-        for name, values in zip(("rank_lo", "rank_hi"), bounds, strict=True)
-    }
+    if valid.any():
+        lo, hi = _bounds(relations, found, {**settings, "interval": "simultaneous"}, (1, len(at)))
+        positions = np.searchsorted(at, rows[valid])
+        bounds[:, valid] = ranking.rank_bounds(lo[at], hi[at], positions, order.direction)
+    return {name: column(values, valid) for name, values in zip(("rank_lo", "rank_hi"), bounds, strict=True)}
 
 
 def _chance(

@@ -110,7 +110,7 @@ class Solver:
     def __init__(self, parameters: Mapping[str, Any], fraction: float) -> None:
         self.fraction = fraction
         self._parameters = parameters
-        self._sql = schema("bounds.sql", arms=FORMS["confidence"]["arms"])
+        self._sql = schema("plan_bounds.sql")
         self._connection = duckdb.connect()
         weakref.finalize(self, self._connection.close)
         self._connection.execute(schema("statistics.sql"))

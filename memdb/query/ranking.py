@@ -21,8 +21,8 @@ BIN = 0.05  # width of the bins of |z|
 Z_MOST = 40.0  # what is larger counts as this
 SPREADS = np.array([0.0] + [0.25 * 2 ** (k / 2) for k in range(14)])  # of true effects, in standard errors
 PRIOR_NULLS = 10.0  # pairs without effect that the fit starts with
-MAX_ROUNDS = 500
-CLOSE = 1e-7
+MAX_ROUNDS = 100  # it takes some ten
+CLOSE = 1e-6
 EXACT_FROM = 3.0  # z above which p-values come from the exact test
 FDR = 0.1  # that the e-values of a list looked at again and again are tuned to; valid for any
 NEGLIGIBLE = 1e-16
@@ -76,24 +76,63 @@ def shrunk(candidates: Candidates) -> Numbers:
 
 
 def fitted_mixture(abs_z: Numbers) -> Numbers:
-    """Return the weight of each of `SPREADS`, by expectation maximization over a histogram of |z|."""
-    binned = np.bincount(
-        np.minimum(abs_z / BIN, Z_MOST / BIN - 1).astype(np.int64), minlength=int(Z_MOST / BIN)
-    )
+    """Return the weight of each of `SPREADS`: the most likely ones given a histogram of |z|.
+
+    Newton steps that keep all weights at 0 or above. Expectation maximization, which finds the same, is still
+    a tenth of a factor off after 200 rounds of it.
+    """
+    bins = np.minimum(abs_z / BIN, Z_MOST / BIN - 1).astype(np.int64)
+    binned = np.bincount(bins, minlength=int(Z_MOST / BIN))
     used = np.flatnonzero(binned)
-    density, counts = _densities()[used], binned[used]
-    weights: Numbers = np.full(len(SPREADS), 1 / len(SPREADS))
+    density, counts = _densities()[used], binned[used].astype(np.float64)
     prior = np.zeros(len(SPREADS))
     prior[0] = PRIOR_NULLS
+    total = counts.sum() + PRIOR_NULLS
+    weights: Numbers = np.full(len(SPREADS), 1 / len(SPREADS))
+
+    def likelihood(tried: Numbers) -> float:
+        # the multiplier of the constraint that weights sum to 1 is known to be the total
+        fit = counts @ np.log(density @ tried) + PRIOR_NULLS * math.log(tried[0])
+        return float(fit - total * tried.sum())
+
     for _ in range(MAX_ROUNDS):
-        joint = density * weights
-        shares = counts / joint.sum(axis=1) if len(used) else np.empty(0)
-        following: Numbers = weights * (density.T @ shares) + prior
-        following /= following.sum()
-        if np.abs(following - weights).max() < CLOSE:
+        mixed = density @ weights
+        gradient = density.T @ (counts / mixed) + prior / weights[0] - total
+        if gradient.max() < CLOSE * total and np.abs(gradient[weights > 0]).max() < CLOSE * total:
             break
-        weights = following
-    return weights
+        scaled = density * (np.sqrt(counts) / mixed)[:, None]
+        curvature = scaled.T @ scaled + np.diag(prior / weights[0] ** 2)
+        curvature += np.eye(len(SPREADS)) * (1e-9 * np.trace(curvature) / len(SPREADS))
+        step = _bounded_step(weights, gradient, curvature)
+        before, share = likelihood(weights), 1.0
+        while share > CLOSE:
+            tried = weights + share * step
+            if tried[0] > 0 and likelihood(tried) >= before:
+                break
+            share /= 2
+        weights = np.maximum(weights + share * step, 0.0)
+    result: Numbers = weights / weights.sum()
+    return result
+
+
+def _bounded_step(weights: Numbers, gradient: Numbers, curvature: Numbers) -> Numbers:
+    """Return the step to the top of a quadratic along which no weight falls below 0 (an active set)."""
+    step = np.zeros(len(weights))
+    free = (weights > 0) | (gradient > 0)
+    for _ in range(2 * len(weights)):
+        inside = np.flatnonzero(free)
+        slope = (gradient - curvature @ step)[inside]
+        move = np.zeros(len(weights))
+        move[inside] = np.linalg.solve(curvature[np.ix_(inside, inside)], slope)
+        falling = np.flatnonzero(free & (weights + step + move < 0))
+        if len(falling) == 0:
+            return step + move
+        room = (weights + step)[falling] / -move[falling]
+        first = falling[np.argmin(room)]
+        step = step + max(0.0, float(room.min())) * move
+        free[first] = False
+        step[first] = -weights[first]
+    return step
 
 
 def shrinkage(abs_z: Numbers, weights: Numbers) -> Numbers:
@@ -232,8 +271,10 @@ def expected_by_chance(candidates: Candidates, value: float, direction: str) -> 
         )
         tails = float(normal_tail(np.minimum(z, Z_MOST)).sum())
         return 2 * tails if direction == "both" else tails
-    kinds, times = np.unique(np.stack([candidates.n_in, candidates.total]), axis=1, return_counts=True)
-    n_in, total = kinds
+    codes, times = np.unique(
+        candidates.n_in * (candidates.n_models + 1) + candidates.total, return_counts=True
+    )
+    n_in, total = np.divmod(codes, candidates.n_models + 1)
     n_out = candidates.n_models - n_in
     ways = {"helps": [(n_in, n_out)], "hurts": [(n_out, n_in)], "both": [(n_in, n_out), (n_out, n_in)]}
     expected = 0.0

@@ -43,9 +43,11 @@ def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: 
         heading: _cell_of(name, class_names) for name, heading in columns.items()
     }
     cells["influence" if sign else "memor."] = lambda row: brief(row[score], sign)
-    cells["shrunk"] = lambda row: brief(row["shrunk"], sign)
+    if "shrunk" in names:
+        cells["shrunk"] = lambda row: brief(row["shrunk"], sign)
     cells[f"{answer.facts['level'] * 100:g} % {answer.facts['interval']}"] = _brief_interval
-    cells["q"] = lambda row: _brief_q(row["q_value"])
+    if "q_value" in names:
+        cells["q"] = lambda row: _brief_q(row["q_value"])
     if "rank_lo" in names:
         cells["ranks"] = _ranks
     if "k_in" in names:

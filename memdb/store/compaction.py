@@ -75,6 +75,11 @@ def compact(
 
     After an error nothing is different for readers; blocks that were begun are leftovers for cleaning up.
     """
+    if not storage.can_list:
+        raise InvalidInput(
+            f"{storage.url} cannot be listed, and so not be compacted",
+            hint="compact the store where its models are committed",
+        )
     for _ in range(ATTEMPTS):
         snapshot = take_snapshot(storage, manifest)
         watch = Stopwatch()

@@ -52,7 +52,8 @@ class History:
         """Yield finished blocks that no snapshot names though they have models that nothing else has.
 
         ``blocks`` are those in force, ``paths`` all objects of the store. Such a block was named by a
-        snapshot whose file is gone: a compactor that was killed leaves its sources where they were.
+        snapshot whose file is gone: a compactor that was killed leaves its sources where they were, until
+        blocks in force have their models, by whichever of several commits.
         """
         there = {source for block in blocks for source, _ in block.sources}
         finished: dict[str, set[str]] = {layout.SEGMENTS: set(), layout.BLOCKS: set()}
@@ -61,20 +62,36 @@ class History:
                 case [folder, identifier, layout.GROUP_METADATA] if folder in finished:
                     finished[folder].add(identifier)
         candidates = finished[layout.BLOCKS] - self.named - self.replaced.keys() - self.set_aside
-        return lost_blocks(storage, manifest, candidates, there | finished[layout.SEGMENTS])
+        models = {model.model_id for block in blocks for model in block.models}
+        sources = there | finished[layout.SEGMENTS] - self.set_aside
+        return lost_blocks(storage, manifest, candidates, (sources, models), self.set_aside)
 
 
 def lost_blocks(
-    storage: Storage, manifest: Manifest, candidates: Iterable[str], sources: AbstractSet[str]
+    storage: Storage,
+    manifest: Manifest,
+    candidates: Iterable[str],
+    there: tuple[AbstractSet[str], AbstractSet[str]],
+    set_aside: AbstractSet[str],
 ) -> Iterator[Segment]:
-    """Yield the finished blocks among these that took in segments which are nowhere else."""
+    """Yield the finished ones with a model that is nowhere else, ``there`` being known segments and models.
+
+    A block may be younger than what was listed before it: its segments are looked for once more.
+    """
+    segments, models = there
     for identifier in sorted(candidates):
         try:
             _, block = find_block(storage, manifest, identifier)
         except (Damaged, WrongFormat, NotFound):
             continue
-        if not {source for source, _ in block.sources} <= sources:
+        pairs = zip(block.origins, block.models, strict=True)
+        missing = {origin for origin, model in pairs if model.model_id not in models} - segments
+        if any(name in set_aside or not _is_committed(storage, name) for name in missing):
             yield block
+
+
+def _is_committed(storage: Storage, segment: str) -> bool:
+    return is_listed(storage, f"{layout.segment(segment)}/{layout.GROUP_METADATA}")
 
 
 def read_history(storage: Storage, manifest: Manifest) -> History:

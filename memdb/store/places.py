@@ -13,6 +13,7 @@ from memdb.errors import InvalidInput
 from memdb.store.cache import Cache
 from memdb.store.local import LocalStorage
 from memdb.store.remote import RemoteStorage
+from memdb.store.retries import Patience
 from memdb.store.storage import CONCURRENCY, Storage
 
 EXTRAS = {
@@ -26,6 +27,7 @@ EXTRAS = {
 }
 DRIVERS = {"hf": "huggingface_hub"}
 CONNECT_SECONDS = 15
+ONCE = Patience(attempts=1)  # Google's and Azure's clients ask again themselves, and cannot be told not to
 
 
 def open_storage(url: str, options: Mapping[str, Any] | None = None, cache: Cache | None = None) -> Storage:
@@ -39,7 +41,7 @@ def open_storage(url: str, options: Mapping[str, Any] | None = None, cache: Cach
         return LocalStorage(Path(url.split("://", 1)[-1]).expanduser().absolute(), url)
     try:
         given = {"use_listings_cache": False, **_retried_here(protocol, options or {})}
-        filesystem, root = fsspec.core.url_to_fs(url, **given)
+        filesystem, root = _driver(protocol, url, given)
     except ImportError as error:
         package = f"memdb[{EXTRAS[protocol]}]" if protocol in EXTRAS else DRIVERS.get(protocol, str(error))
         raise InvalidInput(
@@ -47,12 +49,23 @@ def open_storage(url: str, options: Mapping[str, Any] | None = None, cache: Cach
         ) from error
     except (ValueError, TypeError) as error:
         raise InvalidInput(
-            f"{url} cannot be opened: {error}", hint="use a path, s3://, gs://, az://, memory:// or https://"
+            f"{url} cannot be opened: {str(error).rstrip('.!')}",
+            hint="check its credentials and options"
+            if protocol in EXTRAS
+            else "use a path, s3://, gs://, az://, memory:// or https://",
         ) from error
+    if protocol in EXTRAS and not root.strip("/"):
+        raise InvalidInput(f"{url} names no bucket", hint=f"write e.g. {protocol}://bucket/mnist.zarr")
     if EXTRAS.get(protocol) == "s3":
         filesystem.retries = 1
-    near = protocol == "memory"
-    return RemoteStorage(filesystem, root.rstrip("/"), url, protocol, cache=None if near else cache)
+    return RemoteStorage(
+        filesystem,
+        root.rstrip("/"),
+        url,
+        protocol,
+        cache=None if protocol == "memory" else cache,
+        patience=ONCE if EXTRAS.get(protocol) in {"gcs", "azure"} else None,
+    )
 
 
 def driver_options(url: str, *, endpoint_url: str | None = None, anonymous: bool = False) -> dict[str, Any]:
@@ -70,10 +83,32 @@ def driver_options(url: str, *, endpoint_url: str | None = None, anonymous: bool
         )
     options: dict[str, Any] = {}
     if endpoint_url:
-        options |= {"account_host": endpoint_url} if extra == "azure" else {"endpoint_url": endpoint_url}
+        options |= (
+            {"account_host": _host_of(endpoint_url)} if extra == "azure" else {"endpoint_url": endpoint_url}
+        )
     if anonymous:
         options |= {"token": "anon"} if extra == "gcs" else {"anon": True}
     return options
+
+
+def _host_of(endpoint_url: str) -> str:
+    """Return an endpoint as Azure's driver wants it, which puts ``https://`` before it."""
+    if endpoint_url.startswith("http://"):
+        raise InvalidInput(
+            f"az:// is not reached over {endpoint_url}: its driver takes https:// alone",
+            hint="put it in AZURE_STORAGE_CONNECTION_STRING, as BlobEndpoint=...",
+        )
+    return endpoint_url.removeprefix("https://").rstrip("/")
+
+
+def _driver(protocol: str, url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return an fsspec file system, and what it calls the place behind the URL."""
+    if EXTRAS.get(protocol) != "gcs":
+        return fsspec.core.url_to_fs(url, **options)  # type: ignore[no-any-return]
+    # the one that fsspec finds asks before each request what kind of bucket it is, which few may ask
+    from gcsfs.core import GCSFileSystem  # noqa: PLC0415 - need not be installed
+
+    return GCSFileSystem(**options), str(GCSFileSystem._strip_protocol(url))  # noqa: SLF001 - fsspec's way
 
 
 def _retried_here(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,8 @@ def is_transient(error: BaseException) -> bool:
     kinds = {kind.__name__ for part in _chain(error) for kind in type(part).__mro__}
     if kinds & TRANSIENT_TYPES:
         return True
-    status = status_of(error)
+    taken = isinstance(error, FileExistsError)  # of which Azure's status is 409, too
+    status = None if taken else status_of(error)
     if status is not None:
         return status in TRANSIENT_STATUS
     for part in _chain(error):

@@ -157,10 +157,11 @@ class Snapshot:
             return self._words(path, self.manifest.train.n_examples)
         return self._words(path, self._bit_outcome(path))
 
-    def bands(self, path: str) -> Iterator[tuple[int, bits.Packed]]:
-        """Yield an outcome of kind ``bit`` band by band, packed, with the first row of each.
+    def band_parts(self, path: str) -> Iterator[tuple[int, int, list[tuple[bits.Packed, int]]]]:
+        """Yield an outcome of kind ``bit`` band by band: its first row, the row after its last, its parts.
 
-        Bands are as high as what blocks are stored in, so that each object is fetched once.
+        The parts, packed and each with its number of models, follow one another along the model axis. Bands
+        are as high as what blocks are stored in, so that each object is fetched once.
 
         Raises:
             NotFound: the store does not keep it.
@@ -169,7 +170,7 @@ class Snapshot:
         step = self.band_height(path)
         for start in range(0, n_examples, step):
             stop = min(n_examples, start + step)
-            yield start, bits.concatenate(self._parts_of(path, n_examples, (start, stop)), stop - start)
+            yield start, stop, self._parts_of(path, n_examples, (start, stop))
 
     def band_height(self, path: str) -> int:
         """Return how many examples a band of an outcome has."""

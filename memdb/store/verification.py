@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -106,7 +106,8 @@ def verify(
             _part(place, manifest, segment, "segment", report)
     if not broken:
         named = {info.block_id for record in records for info in record.blocks}
-        _lost(place, manifest, set(finished) - named, sources, newest.number + 1 if newest else 1, report)
+        lost = lost_blocks(place, manifest, set(finished) - named, (sources, set(every)), aside)
+        _lost(place.url, newest.number + 1 if newest else 1, lost, report)
     observe(total, total)
     return report
 
@@ -131,19 +132,12 @@ def _retractions(storage: Storage, manifest: Manifest, report: Report) -> set[st
     return aside
 
 
-def _lost(
-    storage: Storage,
-    manifest: Manifest,
-    unnamed: set[str],
-    sources: set[str],
-    number: int,
-    report: Report,
-) -> None:
-    """Report a snapshot that is gone, told by a block that has models which nothing else has."""
-    for block in lost_blocks(storage, manifest, unnamed, sources):
+def _lost(url: str, number: int, blocks: Iterable[Segment], report: Report) -> None:
+    """Report a snapshot that is gone, told by blocks that have models which nothing else has."""
+    place = f"{url}/{layout.snapshot(number)}"
+    for block in blocks:
         ids = tuple(model.model_id for model in block.models)
         problem = f"is lost: {block.group} has models that nothing else has"
-        place = f"{storage.url}/{layout.snapshot(number)}"
         report.damages.append(Damage("snapshot", str(number), place, problem, ids))
 
 

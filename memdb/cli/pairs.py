@@ -1,0 +1,134 @@
+"""The command that looks through all pairs at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from memdb.cli import showing
+from memdb.cli.app import INTERRUPTED, app, say
+from memdb.cli.options import FormatOption, LevelOption, OutputOption, RankedIntervalOption
+from memdb.cli.place import ASKING, Place, at_place
+from memdb.cli.showing import Way
+from memdb.render import tables
+from memdb.render.answer import Answer
+from memdb.render.progress import Counting
+from memdb.render.tables import clean, console, count
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from memdb.database import Database
+    from memdb.query.pair_scores import PairOptions
+
+SHOWN = 20  # rows of a table: the strongest
+
+
+@app.command()
+@at_place(ASKING)
+def pairs(
+    place: Place,
+    min_influence: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--min-influence", metavar="X", help="Only pairs at or above this influence."),
+    ] = None,
+    min_memorization: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--min-memorization", metavar="X", help="Only training examples memorized so much."),
+    ] = None,
+    top: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--top", metavar="K", help="Only the strongest K pairs of every test example."),
+    ] = None,
+    same_class: Annotated[
+        bool, typer.Option("--same-class", help="Only pairs that share their label.")
+    ] = False,
+    direction: Annotated[
+        str,
+        typer.Option(
+            "--direction",
+            metavar="WAY",
+            help="helps; hurts: bounds are on minus the influence; both: on its absolute value.",
+        ),
+    ] = "helps",
+    device: Annotated[
+        str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1: where to count.")
+    ] = "auto",
+    level: LevelOption = 0.95,
+    interval: RankedIntervalOption = "selected",
+    format: FormatOption = "table",
+    output: OutputOption = None,
+) -> None:
+    """List the pairs of training and test examples that are strong enough, out of all there are.
+
+    Every pair is counted, in tiles; a .parquet file takes any number of rows, and a run that was
+    interrupted goes on where it was when the same command is given again.
+
+    \b
+    memdb pairs --min-influence 0.15 --min-memorization 0.25
+    memdb pairs --top 256 -o top_influence.parquet
+    """  # noqa: D301
+    way = Way(format, output, level, interval)
+    db = place.open()
+    options: PairOptions = {
+        "min_influence": min_influence,
+        "min_memorization": min_memorization,
+        "top": top,
+        "same_class": same_class,
+        "direction": direction,
+        "device": device,
+        "level": level,
+        "interval": interval,
+    }
+    if output is not None and output.suffix.lower() == ".parquet":
+        _write(db, output, options)
+    else:
+        with Counting(console(stderr=True), "pairs") as counting:
+            options["observe"] = counting
+            rows = db.pairs(**options)
+        answer = showing.answer_of(db, rows, way)
+        showing.emit(answer, way, lambda a: _table(a, db, way))
+
+
+def _write(db: Database, output: Path, options: PairOptions) -> None:
+    """Write a file that an interrupted run goes on with."""
+    from memdb.query import pair_files
+
+    with Counting(console(stderr=True), "pairs") as counting, _keeping(output):
+        options["observe"] = counting
+        done = pair_files.written_pairs(db.relations(), output, options)
+    resumed = f" Went on from {done.n_resumed} of {count(done.n_blocks, 'block')}." if done.n_resumed else ""
+    say(
+        f"Wrote {count(done.totals.n_found, 'pair')} of {done.totals.n_ranked:,} ranked to {output}.{resumed}"
+    )
+
+
+@contextmanager
+def _keeping(output: Path) -> Iterator[None]:
+    """On Ctrl-C say what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from memdb.query.pair_files import n_kept
+
+        kept = count(n_kept(output), "block")
+        say(f"Interrupted. {kept} of test examples kept beside {output}: the same command goes on there.")
+        sys.exit(INTERRUPTED)
+
+
+def _table(answer: Answer, db: Database, way: Way) -> Table:
+    """Return the strongest pairs; the others are for files."""
+    n_rows = answer.table.num_rows
+    strength = [(-abs(value), place) for place, value in enumerate(answer.table["influence"].to_pylist())]
+    first = [place for _, place in sorted(strength)[:SHOWN]]
+    shown = Answer(answer.table.take(first), answer.facts)
+    title = f"{count(n_rows, 'pair')} of {clean(db.url)} \u00b7 {showing.facts_line(db, way)}"
+    table = tables.ranked(shown, title, {"train_id": "train", "test_id": "test"}, ())
+    if n_rows > SHOWN:
+        table.caption = f"{n_rows - SHOWN:,} more pairs; --output FILE writes them all"
+    return table

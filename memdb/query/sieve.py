@@ -1,0 +1,193 @@
+"""A tile of training examples against some test examples: counted, and all but the strongest left out.
+
+What a sieve lets through is a superset: it works in float32 where that counts exactly, with a margin for
+its two roundings. Whoever asks decides in float64 on the few that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.products import Products, Words, packed
+
+MARGIN = 2.0**-20  # more than what a score in float32 is off by, |score| <= 1
+EXACT_MODELS = 4096  # products of counts up to here are whole numbers below 2**24
+Z_STEP = 0.05
+Z_BINS = 2001  # centred on multiples of Z_STEP from -50 to 50; the outermost hold all beyond
+SIGNS = {"helps": 1, "hurts": -1, "both": 1}
+ROWS, COLUMNS = 64, 2048  # a tile of counts, 512 KiB, and what is made of it stay in the caches
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Trains:
+    """Training examples that have been in and out of subsets, ordered by label, then id."""
+
+    ids: NDArray[np.int32]
+    masks: Words  # [train, words]
+    n_in: NDArray[np.int64]
+    labels: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def part(self, rows: slice | NDArray[np.integer[Any]]) -> Trains:
+        """Return some of them."""
+        return Trains(self.ids[rows], self.masks[rows], self.n_in[rows], self.labels[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Tests:
+    """Test examples: which models were right on them."""
+
+    correct: Words  # [test, words]
+    n_correct: NDArray[np.int64]
+    labels: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, rows: slice | NDArray[np.integer[Any]]) -> Tests:
+        """Return some of them."""
+        return Tests(self.correct[rows], self.n_correct[rows], self.labels[rows])
+
+
+class Sifted(NamedTuple):
+    """Pairs that may be among the strongest: places within the tests and the tile, ordered by them."""
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    k_in: NDArray[np.int32]
+    strength: NDArray[np.float32]  # the score in the direction asked for, within MARGIN / 4
+
+
+class Sieve(Protocol):
+    """Sifts tiles of at most ``columns`` training examples; one of these for each thread."""
+
+    columns: int
+
+    def hold(self, trains: Trains) -> Any:
+        """Prepare a tile."""
+
+    def sift(self, tile: Any, tests: Tests, floors: NDArray[np.float32], k: int | None) -> Iterator[Sifted]:
+        """Yield the pairs whose strength is not clearly below their test example's floor.
+
+        Floors of minus infinity are raised, in place, to the k-th strongest of the tile.
+        """
+
+    def tally(self, into: NDArray[np.int64]) -> None:
+        """From now on count z statistics of all pairs: int64 [other class, same class][Z_BINS]."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    trains: Trains
+    packed: Any
+    n_in: Floats
+    n_out: Floats
+    weight: Floats  # sign / (n_in n_out)
+    spread_in: Floats  # n_out^2 / n_in
+    spread_out: Floats  # n_in^2 / n_out
+
+
+class CpuSieve:
+    """Products of packed bits, then NumPy in the caches."""
+
+    columns = COLUMNS
+
+    def __init__(self, n_models: int, direction: str) -> None:
+        self._n_models = n_models
+        self._direction = direction
+        self._real = np.dtype(np.float32 if n_models <= EXACT_MODELS else np.float64)
+        self._products = Products()
+        self._buffers = [np.empty(ROWS * COLUMNS, dtype=self._real) for _ in range(4)]
+        self._histogram: NDArray[np.int64] | None = None
+
+    def tally(self, into: NDArray[np.int64]) -> None:
+        """From now on count z statistics of all pairs into an array."""
+        self._histogram = into
+
+    def hold(self, trains: Trains) -> _Tile:
+        """Prepare a tile."""
+        n_in, n_out = trains.n_in.astype(np.float64), (self._n_models - trains.n_in).astype(np.float64)
+        constants = (n_in, n_out, SIGNS[self._direction] / (n_in * n_out), n_out**2 / n_in, n_in**2 / n_out)
+        return _Tile(trains, packed(trains.masks), *(values.astype(self._real) for values in constants))
+
+    def sift(self, tile: _Tile, tests: Tests, floors: NDArray[np.float32], k: int | None) -> Iterator[Sifted]:
+        """Yield the pairs whose strength is not clearly below their test example's floor."""
+        for start in range(0, len(tests), ROWS):
+            rows = slice(start, start + ROWS)
+            counts = self._products.counts(tests.correct[rows], tile.packed)
+            n_correct = tests.n_correct[rows, None].astype(self._real)
+            k_in, difference, scratch, _ = self._shaped(counts.shape)
+            np.copyto(k_in, counts)
+            np.multiply(k_in, self._n_models, out=difference)  # n k_in - n_correct n_in: a whole number
+            np.multiply(n_correct, tile.n_in, out=scratch)
+            np.subtract(difference, scratch, out=difference)
+            if self._histogram is not None:
+                self._count_z(tile, tests.labels[rows], n_correct)
+            strength = np.multiply(difference, tile.weight, out=difference)
+            if self._direction == "both":
+                np.abs(strength, out=strength)
+            raise_floors(strength, floors[rows], k)
+            hits = strength >= (floors[rows] - np.float32(MARGIN))[:, None]
+            places = np.flatnonzero(hits)
+            if len(places):
+                found = divmod(places, counts.shape[1])
+                yield Sifted(found[0] + start, found[1], counts[found], strength[found].astype(np.float32))
+
+    def _shaped(self, shape: tuple[int, ...]) -> list[Floats]:
+        return [buffer[: shape[0] * shape[1]].reshape(shape) for buffer in self._buffers]
+
+    def _count_z(self, tile: _Tile, labels: NDArray[np.int32], n_correct: Floats) -> None:
+        """Count z = difference / unpooled standard error, where that is not 0."""
+        shape = (len(labels), len(tile.trains))
+        k_in, difference, wrong, variance = self._shaped(shape)
+        np.subtract(tile.n_in, k_in, out=wrong)
+        np.multiply(k_in, wrong, out=variance)
+        np.multiply(variance, tile.spread_in, out=variance)
+        k_out = np.subtract(n_correct, k_in, out=k_in)
+        np.subtract(tile.n_out, k_out, out=wrong)
+        np.multiply(k_out, wrong, out=wrong)
+        np.multiply(wrong, tile.spread_out, out=wrong)
+        np.add(variance, wrong, out=variance)
+        certain = variance == 0
+        np.sqrt(variance, out=variance)
+        half = Z_BINS // 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = np.divide(difference, variance, out=variance)
+        np.multiply(z, 1 / Z_STEP, out=z)
+        np.add(z, half + 0.5, out=z)  # rounds to the nearest when cut off
+        np.clip(z, 0.5, Z_BINS - 0.5, out=z)
+        z[certain] = Z_BINS + 0.5  # a bin of its own, left out below
+        bins = z.astype(np.int64)
+        self._add(bins.reshape(-1), 0, 1)
+        starts = np.searchsorted(tile.trains.labels, labels)
+        stops = np.searchsorted(tile.trains.labels, labels, side="right")
+        same = [
+            bins[row, start:stop]
+            for row, (start, stop) in enumerate(zip(starts, stops, strict=True))
+            if stop > start
+        ]
+        if same:
+            alike = np.concatenate(same)
+            self._add(alike, 1, 1)
+            self._add(alike, 0, -1)
+
+    def _add(self, bins: NDArray[np.int64], same_class: int, sign: int) -> None:
+        assert self._histogram is not None  # noqa: S101 - for the type checker
+        self._histogram[same_class] += sign * np.bincount(bins, minlength=Z_BINS + 1)[:Z_BINS]
+
+
+def raise_floors(strength: Floats, floors: NDArray[np.float32], k: int | None) -> None:
+    """Raise floors that are not set to the k-th strongest of each row, where there are so many."""
+    n_columns = strength.shape[1]
+    if k is not None and n_columns >= k and np.isneginf(floors).any():
+        kth = np.partition(strength, n_columns - k, axis=1)[:, n_columns - k]
+        np.maximum(floors, kth.astype(np.float32), out=floors)

@@ -1,0 +1,121 @@
+"""The sieve on a GPU: products of bits as bfloat16 with float32 sums, exact below 2**24 models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from memdb.products import Words
+from memdb.query.sieve import EXACT_MODELS, MARGIN, SIGNS, Z_BINS, Z_STEP, Sifted, Tests, Trains
+
+SUMS_IN_FLOAT32 = (2, 8)  # the first PyTorch that can give float32 products of bfloat16
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    masks: Tensor  # [train, models], 0 or 1
+    labels: Tensor
+    n_in: Tensor
+    n_out: Tensor
+    sign: int
+
+
+class TorchSieve:
+    """A tile's products, scores and comparison on a device; what is left comes back."""
+
+    columns = 16_384
+
+    def __init__(self, n_models: int, direction: str, *, device: str) -> None:
+        self._n_models, self._direction = n_models, direction
+        self._device = torch.device(device)
+        narrow = self._device.type == "cuda" and _version() >= SUMS_IN_FLOAT32
+        self._bits = torch.bfloat16 if narrow else torch.float32
+        self._real = torch.float32 if n_models <= EXACT_MODELS else torch.float64
+        self._histogram: NDArray[np.int64] | None = None
+
+    def tally(self, into: NDArray[np.int64]) -> None:
+        """From now on count z statistics of all pairs into an array."""
+        self._histogram = into
+
+    def hold(self, trains: Trains) -> _Tile:
+        """Prepare a tile."""
+        n_in = self._moved(trains.n_in, self._real)
+        labels = self._moved(trains.labels, torch.int32)
+        sign = SIGNS[self._direction]
+        return _Tile(self._unpacked(trains.masks), labels, n_in, self._n_models - n_in, sign)
+
+    def sift(self, tile: _Tile, tests: Tests, floors: NDArray[np.float32], k: int | None) -> Iterator[Sifted]:
+        """Yield the pairs whose strength is not clearly below their test example's floor."""
+        k_in = self._product(self._unpacked(tests.correct), tile.masks).to(self._real)
+        n_correct = self._moved(tests.n_correct, self._real)[:, None]
+        difference = self._n_models * k_in - n_correct * tile.n_in
+        if self._histogram is not None:
+            self._count_z(tile, tests, k_in, difference)
+        strength = tile.sign * difference / (tile.n_in * tile.n_out)
+        if self._direction == "both":
+            strength = strength.abs()
+        if k is not None and strength.shape[1] >= k and np.isneginf(floors).any():
+            kth = strength.topk(k, dim=1, sorted=True).values[:, -1]
+            np.maximum(floors, kth.to(torch.float32).cpu().numpy(), out=floors)
+        least = torch.from_numpy(floors - np.float32(MARGIN)).to(self._device)
+        rows, columns = torch.nonzero(strength >= least[:, None], as_tuple=True)
+        if len(rows):
+            yield Sifted(
+                rows.cpu().numpy(),
+                columns.cpu().numpy(),
+                k_in[rows, columns].to(torch.int32).cpu().numpy(),
+                strength[rows, columns].to(torch.float32).cpu().numpy(),
+            )
+
+    def _product(self, left: Tensor, right: Tensor) -> Tensor:
+        """Count the models that have a one in both: float32 sums, never rounded to the type of the bits."""
+        if self._bits == torch.bfloat16:
+            return torch.mm(left, right.T, out_dtype=torch.float32)
+        return left @ right.T
+
+    def _count_z(self, tile: _Tile, tests: Tests, k_in: Tensor, difference: Tensor) -> None:
+        n_in, n_out = tile.n_in, tile.n_out
+        k_out = self._moved(tests.n_correct, self._real)[:, None] - k_in
+        variance = k_in * (n_in - k_in) * (n_out**2 / n_in) + k_out * (n_out - k_out) * (n_in**2 / n_out)
+        z = difference / variance.sqrt() / Z_STEP
+        bins = torch.clip(z + (Z_BINS // 2 + 0.5), 0.5, Z_BINS - 0.5)
+        same = self._moved(tests.labels, torch.int32)[:, None] == tile.labels
+        assert self._histogram is not None  # noqa: S101 - for the type checker
+        for same_class in (False, True):
+            chosen = bins[(same == same_class) & (variance > 0)].to(torch.int64)
+            self._histogram[int(same_class)] += torch.bincount(chosen, minlength=Z_BINS).cpu().numpy()
+
+    def _unpacked(self, words: Words) -> Tensor:
+        packed = torch.from_numpy(np.ascontiguousarray(words).view(np.uint8)).to(self._device)
+        shifts = torch.arange(8, device=self._device, dtype=torch.uint8)
+        bits = (packed[:, :, None] >> shifts) & 1
+        return bits.reshape(len(words), -1).to(self._bits)
+
+    def _moved(self, values: NDArray[Any], dtype: torch.dtype) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self._device, dtype)
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in torch.__version__.split(".")[:2])
+
+
+def sieve_on(device: str) -> Callable[[int, str], TorchSieve]:
+    """Return what makes sieves on a device.
+
+    Raises:
+        RuntimeError: PyTorch cannot use it.
+    """
+    torch.empty(0, device=device)
+    return partial(TorchSieve, device=device)
+
+
+def gpu_is_there() -> bool:
+    """Tell whether PyTorch finds a GPU."""
+    return torch.cuda.is_available()
