@@ -1,4 +1,4 @@
-"""The Python face: a store and its verbs, which are the command line's. `memdb.reader` has those that ask."""
+"""The Python face: a store and its verbs, which are the command line's. `Assessor` has those that ask."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from memdb import datasets, recipes, subsets
+from memdb.assessing import Assessor
 from memdb.errors import InvalidInput
-from memdb.reader import Reader
 from memdb.store import Store, cleaning, compaction, retraction, verification
 from memdb.store import repair as repairs
 from memdb.store.timing import GRACE
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 IN_MEMORY = "in-memory"
 
 
-class Database(Reader):
-    """A store, what one can ask of it (see `Reader`), and what one can do to it."""
+class Database(Assessor):
+    """A store, what one can ask of it (see `Assessor`), and what one can do to it."""
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = {
     "init", "train", "demo", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "compact", "gc", "verify",
-    "retract", "cache",
+    "retract", "cache", "plan", "convergence", "reliability", "classes", "class-influence", "compare",
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ LAYERS = [  # from the bottom; a module imports modules of lower layers only
     {"train"},
     {"training"},
     {"reader"},
+    {"assessing"},
     {"database"},
     {"stores"},
     {"render"},
@@ -46,15 +47,15 @@ INSIDE = {  # the same within a package
         {"counting"},
         {"totals"},
         {"connection"},
-        {"lists", "precision", "pair_scores"},
-        {"questions", "pair_files"},
+        {"lists", "precision", "pair_scores", "planning", "convergence", "reliability", "classes"},
+        {"questions", "pair_files", "comparison"},
     ],
     "recipes": [{"protocol", "devices"}, {"mlp_program"}, {"mlp"}, {""}],
-    "render": [{"", "answer"}, {"tables", "pictures"}, {"progress"}],
+    "render": [{"", "answer"}, {"tables", "pictures", "curves"}, {"progress", "assessments"}],
     "cli": [
         {"app", "options", "place"},
         {"showing"},
-        {"demo", "asking", "keeping", "pairs"},
+        {"demo", "asking", "assessing", "keeping", "pairs"},
         {"making"},
         {""},
     ],
@@ -70,23 +71,31 @@ HOMES = {
         "query.connection",
         "query.pair_scores",
         "query.precision",
+        "query.planning",
         "query.results",
         "reader",
+        "assessing",
         "cli.showing",
+        "cli.assessing",
     },
-    "rich": {"render.tables", "render.pictures", "render.progress"},
+    "matplotlib": {"render.curves"},
+    "rich": {"render.tables", "render.pictures", "render.progress", "render.curves", "render.assessments"},
     "typer": {
         "cli.app",
         "cli.options",
         "cli.place",
         "cli.making",
         "cli.asking",
+        "cli.assessing",
         "cli.pairs",
         "cli.keeping",
         "cli.showing",
     },
 }
-ONLY_FOR_TYPES = {("duckdb", "reader"), ("duckdb", "cli.showing"), ("rich", "cli.showing")}
+ONLY_FOR_TYPES = {
+    ("duckdb", "reader"), ("duckdb", "assessing"), ("duckdb", "cli.showing"), ("duckdb", "cli.assessing"),
+    ("rich", "cli.showing"), ("rich", "cli.assessing"),
+}  # fmt: skip
 
 
 def modules():

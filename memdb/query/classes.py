@@ -1,0 +1,124 @@
+"""What the same bits say of whole classes: how hard they are, and how they influence each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from memdb import bits, layout
+from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.query import columns, ranking
+from memdb.query.connection import FORMS, Relations, schema
+
+ROWS_AT_ONCE = 512
+Numbers = NDArray[np.float64]
+Labels = NDArray[np.int32]
+
+
+def classes(relations: Relations, threshold: float) -> pa.Table:
+    """Return one row a class, the hardest to learn first.
+
+    Raises:
+        NotEnoughModels: the store has no models yet.
+        InvalidInput: a threshold that no score can have.
+    """
+    if not -1 < threshold < 1:
+        raise InvalidInput(
+            f"--threshold {threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
+        )
+    _require_models(relations, 1)
+    sql = schema("classes.sql", s_all=FORMS[relations.outcome]["s_all"])
+    return relations.ask(sql, {"threshold": threshold, "n_models": relations.snapshot.n_models})
+
+
+def class_influence(relations: Relations) -> pa.Table:
+    """Return the mean influence of the training examples of a class on the test examples of a class.
+
+    The mean over all pairs of one training and one test example is, exactly, a product of two small matrices:
+    of each model, its mean outcome on a test class; and of each model, the sum of 1 / n_in over the examples
+    of a training class in its subset, less that of 1 / n_out over the others. Pairs without a score are left
+    out. ``null_se`` is the standard deviation of the mean over all ways to deal the same outcomes out to
+    the models, ``q_value`` Benjamini and Hochberg's over all pairs of classes.
+
+    Raises:
+        NotEnoughModels: fewer than two models.
+    """
+    _require_models(relations, 2)
+    train, test = relations.examples[layout.TRAIN], relations.examples[layout.TEST]
+    n_models = relations.snapshot.n_models
+    n_in = bits.count(relations.mask).astype(np.float64)
+    scored = (n_in > 0) & (n_in < n_models)
+    labels, of_class = np.unique(train.labels[scored], return_inverse=True)
+    test_labels, of_test_class = np.unique(test.labels, return_inverse=True)
+    weights = _class_weights(relations, np.flatnonzero(scored), n_in[scored], of_class, len(labels))
+    means = _class_means(relations, of_test_class, len(test_labels))  # [test classes, models]
+    influence = weights @ means.T  # [train classes, test classes]
+    spread = means.std(axis=1, ddof=1)
+    null_se = np.sqrt((weights**2).sum(axis=1))[:, None] * spread
+    z = np.divide(np.abs(influence), null_se, out=np.zeros_like(null_se), where=null_se > 0)
+    q = ranking.q_values(np.minimum(2 * ranking.normal_tail(z.ravel()), 1.0))
+    sizes, test_sizes = np.bincount(of_class), np.bincount(of_test_class)
+    rows, cols = (axis.ravel() for axis in np.indices(influence.shape))
+    of = {"train": (labels[rows], sizes[rows]), "test": (test_labels[cols], test_sizes[cols])}
+    names = train.class_names
+    return columns.table(
+        {f"{side}_label": found.astype(np.int32) for side, (found, _) in of.items()}
+        | {f"{side}_class": _names(names, found) for side, (found, _) in of.items()}
+        | {"same_class": of["train"][0] == of["test"][0]}
+        | {"influence": influence.ravel(), "null_se": null_se.ravel(), "q_value": q}
+        | {f"n_{side}": counted.astype(np.int64) for side, (_, counted) in of.items()}
+    )
+
+
+def _class_weights(
+    relations: Relations, rows: NDArray[np.int64], n_in: Numbers, of_class: NDArray[Any], n_classes: int
+) -> Numbers:
+    """Return what the outcome of each model counts in the mean score of each class, [classes, models]."""
+    n_models = relations.snapshot.n_models
+    when_in, when_out = 1 / n_in, 1 / (n_models - n_in)
+    sums = np.zeros((n_classes, n_models))
+    for label, some in _by_class(of_class, n_classes):
+        inside = bits.unpack(relations.mask[rows[some]].view(np.uint8), n_models).T
+        sums[label] += (when_in[some] + when_out[some]) @ inside - when_out[some].sum()
+    counted: Numbers = sums / np.bincount(of_class, minlength=n_classes)[:, None]
+    return counted
+
+
+def _class_means(relations: Relations, of_class: NDArray[Any], n_classes: int) -> Numbers:
+    """Return the mean outcome of each model on each class of test examples, [classes, models]."""
+    n_models = relations.snapshot.n_models
+    sums = np.zeros((n_classes, n_models))
+    for label, some in _by_class(of_class, n_classes):
+        if relations.outcome == "confidence":
+            sums[label] += relations.confidences[layout.TEST].rows(some.astype(np.int32))[0].sum(axis=0)
+        else:
+            right = bits.unpack(relations.correct[layout.TEST][some].view(np.uint8), n_models)
+            sums[label] += right.sum(axis=1)
+    counted: Numbers = sums / np.bincount(of_class, minlength=n_classes)[:, None]
+    return counted
+
+
+def _by_class(of_class: NDArray[Any], n_classes: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield each class with the rows of its members, not too many at once."""
+    by_class = np.argsort(of_class, kind="stable")
+    starts = np.searchsorted(of_class[by_class], np.arange(n_classes + 1))
+    for label in range(n_classes):
+        members = by_class[starts[label] : starts[label + 1]]
+        for first in range(0, len(members), ROWS_AT_ONCE):
+            yield label, members[first : first + ROWS_AT_ONCE]
+
+
+def _names(names: tuple[str, ...], labels: Labels) -> pa.Array:
+    return columns.text([names[label] if label < len(names) else None for label in labels.tolist()])
+
+
+def _require_models(relations: Relations, fewest: int) -> None:
+    n_models = relations.snapshot.n_models
+    if n_models < fewest:
+        raise NotEnoughModels(
+            f"{relations.snapshot.url} has {n_models} models", hint="train some with `memdb train --add 100`"
+        )

@@ -1,0 +1,117 @@
+"""How far two stores of the same data set agree. Their counts are never added up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from memdb.errors import InvalidInput, Mismatch, NotEnoughModels
+from memdb.query import columns
+from memdb.query.connection import FORMS, SHOWN_SUMS, Relations, schema
+from memdb.query.intervals import IntervalChoice, fixed_z
+from memdb.query.lists import require_k
+from memdb.query.reliability import THRESHOLDS
+
+# the same in every row: what the two stores as wholes have in common
+AGREEMENT = (
+    "n_compared", "n_above_a", "n_above_b", "jaccard", "top_overlap", "spearman", "mean_difference",
+    "threshold", "n_models_a", "n_models_b", "n_models_shared", "same_recipe", "subset_fraction_a",
+    "subset_fraction_b",
+)  # fmt: skip
+
+
+def compare(
+    first: Relations,
+    second: Relations,
+    test_id: int | None,
+    k: int,
+    threshold: float | None,
+    choice: IntervalChoice,
+) -> pa.Table:
+    """Return the k training examples whose memorization, or influence on a test example, differs most.
+
+    Raises:
+        Mismatch: their data sets are not the same.
+        NotEnoughModels: one of them has no models, or no example has a score in both.
+        InvalidInput: a value that cannot be.
+    """
+    threshold = _require_threshold(threshold, test_id)
+    parameters = choice.parameters()
+    parameters["fixed_z"] = fixed_z(1 - (1 - choice.level) / 2)  # of half the error
+    require_k(k)
+    require_same_data(first, second)
+    for relations in (first, second):
+        if relations.snapshot.n_models == 0:
+            raise NotEnoughModels(
+                f"{relations.snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
+            )
+    score = "memorization" if test_id is None else "influence"
+    found = first.ask(
+        schema("comparison.sql", score=score),
+        parameters | {"k": k, "threshold": threshold},
+        tables={"first": _sums(first, test_id), "second": _sums(second, test_id)},
+    )
+    if found.num_rows == 0:
+        raise NotEnoughModels(
+            f"no training example has a score in {first.snapshot.url} and in {second.snapshot.url}",
+            hint="train more models: each example must be in some subsets and out of others",
+        )
+    facts = _facts(first, second) | {"threshold": threshold}
+    for name in AGREEMENT:
+        if name in facts:
+            found = found.append_column(name, columns.column(np.full(found.num_rows, facts[name])))
+    return found
+
+
+def require_same_data(first: Relations, second: Relations) -> None:
+    """Refuse stores of different data sets.
+
+    Raises:
+        Mismatch: names both fingerprints.
+    """
+    ours, theirs = ({item.name: item for item in side.snapshot.manifest.sets} for side in (first, second))
+    for name in sorted(ours.keys() & theirs.keys()):
+        a, b = ours[name], theirs[name]
+        if a.fingerprint != b.fingerprint:
+            raise Mismatch(
+                f"the {name} sets differ: {first.snapshot.url} has {a.n_examples:,} examples with "
+                f"fingerprint {a.fingerprint}, {second.snapshot.url} has {b.n_examples:,} with "
+                f"{b.fingerprint}",
+                hint="scores can be compared example by example only on the same data set",
+            )
+
+
+def _require_threshold(threshold: float | None, test_id: int | None) -> float:
+    if threshold is None:
+        return THRESHOLDS["memorization" if test_id is None else "influence"]
+    if not -1 < threshold < 1:
+        raise InvalidInput(
+            f"--threshold {threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
+        )
+    return threshold
+
+
+def _sums(relations: Relations, test_id: int | None) -> pa.Table:
+    form = FORMS[relations.outcome]
+    if test_id is None:
+        return relations.ask(schema("arms.sql", **form))
+    found = relations.ask(schema("arms_on_test.sql"), {"test_id": test_id})
+    if relations.outcome == "confidence":
+        return found
+    names = dict(zip(SHOWN_SUMS["correct"], ("in", "out"), strict=True))
+    sums = {f"{kind}_{arm}": found.column(name) for name, arm in names.items() for kind in ("s", "q")}
+    kept = {name: found.column(name) for name in ("train_id", "label", "n_in", "n_out")}
+    return pa.table(kept | sums)
+
+
+def _facts(first: Relations, second: Relations) -> dict[str, int | float | bool]:
+    a, b = first.snapshot, second.snapshot
+    ids = [{model.model_id for _, model in snapshot.models} for snapshot in (a, b)]
+    return {
+        "n_models_a": a.n_models,
+        "n_models_b": b.n_models,
+        "n_models_shared": len(ids[0] & ids[1]),
+        "same_recipe": a.manifest.recipe.fingerprint == b.manifest.recipe.fingerprint,
+        "subset_fraction_a": a.manifest.subset_fraction,
+        "subset_fraction_b": b.manifest.subset_fraction,
+    }

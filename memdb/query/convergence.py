@@ -1,0 +1,95 @@
+"""One score while models were added: its estimate and its intervals after the first so many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from memdb import bits, layout
+from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.query import columns
+from memdb.query.connection import FORMS, Relations, schema
+from memdb.query.intervals import IntervalChoice
+from memdb.store import Snapshot
+
+STEPS = (1, 2, 5)
+FIRST = 10
+
+
+def usual_looks(n_models: int) -> list[int]:
+    """Return 10, 20, 50, 100, ... and, last, the number of models."""
+
+    def steps() -> Iterator[int]:
+        power = FIRST
+        while power < n_models:
+            yield from (step * power for step in STEPS if step * power < n_models)
+            power *= 10
+
+    return [*steps(), n_models]
+
+
+def dense_looks(n_models: int, n_looks: int) -> list[int]:
+    """Return about so many numbers of models, evenly spread on a logarithmic scale: what a curve needs."""
+    first = min(FIRST, n_models)
+    spread = np.geomspace(first, n_models, n_looks)
+    looks: list[int] = np.unique(np.rint(spread).astype(np.int64)).tolist()
+    return looks
+
+
+def order_of_commit(snapshot: Snapshot) -> NDArray[np.int64]:
+    """Return the positions of the models, as bits have them, in the order in which they were committed."""
+    origins = np.array([origin for origin, _ in snapshot.models])
+    return np.argsort(origins, kind="stable")
+
+
+def convergence(
+    relations: Relations,
+    train_id: int,
+    target: tuple[str, int] | None,
+    level: float,
+    looks: Sequence[int] | None = None,
+) -> pa.Table:
+    """Return a memorization, or an influence, after each number of models in ``looks``, in order of commit.
+
+    Raises:
+        NotEnoughModels: the store has no models yet.
+        InvalidInput: a level or a number of models that cannot be.
+    """
+    parameters = IntervalChoice("fixed", level).parameters()
+    del parameters["interval"]
+    n_models = relations.snapshot.n_models
+    if n_models == 0:
+        raise NotEnoughModels(
+            f"{relations.snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
+        )
+    asked = usual_looks(n_models) if looks is None else sorted(set(looks))
+    if not asked or not 1 <= asked[0] <= asked[-1] <= n_models:
+        raise InvalidInput(
+            f"looks after {asked[0] if asked else 0} to {asked[-1] if asked else 0} models cannot be",
+            hint=f"name numbers from 1 to {n_models:,}",
+        )
+    score = "memorization" if target is None else "influence"
+    sql = schema("convergence.sql", score=score, sums=FORMS[relations.outcome]["sums"])
+    return relations.ask(sql, parameters, tables={"looks": _sums(relations, train_id, target, asked)})
+
+
+def _sums(
+    relations: Relations, train_id: int, target: tuple[str, int] | None, looks: Sequence[int]
+) -> pa.Table:
+    column, row = target or ("target_id", train_id)
+    order = order_of_commit(relations.snapshot)
+    mask = relations.mask[train_id : train_id + 1].view(np.uint8)
+    inside = bits.unpack(mask, len(order))[order, 0]
+    values = relations.values(layout.TEST if column == "test_id" else layout.TRAIN, row)[order]
+    if relations.outcome == "correct":
+        values = values.astype(np.int64)
+    at = np.array(looks) - 1
+    sums = {
+        "n_in": inside.cumsum()[at], "n_out": (~inside).cumsum()[at],
+        "s_in": (values * inside).cumsum()[at], "s_out": (values * ~inside).cumsum()[at],
+        "q_in": (values**2 * inside).cumsum()[at], "q_out": (values**2 * ~inside).cumsum()[at],
+    }  # fmt: skip
+    return columns.table({"n_models": np.array(looks, dtype=np.int64), **sums})

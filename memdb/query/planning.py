@@ -1,0 +1,337 @@
+"""How many models a goal takes: the intervals of the SQL macros, solved for the number of models."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from memdb import bits, layout, subsets
+from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.query import columns
+from memdb.query.connection import FORMS, Relations, schema
+from memdb.query.intervals import IntervalChoice
+
+KINDS = ("memorization", "influence")
+PILOT = 50  # models from which a store's own rates are worth planning with
+MOST = 2**30  # models: what takes more is out of reach
+SHARES = {"median": 0.5, "percentile_95": 0.95}
+SAMPLE = 1 << 16  # examples, or pairs, that stand for all
+SAMPLED_TESTS = 128
+SEED = 0  # of the sample
+Numbers = NDArray[np.float64]
+Reached = Callable[[Numbers, Numbers], NDArray[np.bool_]]  # of the ends of intervals
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is to be reached: intervals as wide as this, and examples that are settled.
+
+    An example above the threshold is settled once its interval lies above it; ``settle`` is the share that
+    is to be. Intervals of kind ``selected`` are those of ``n_shown`` rows out of ``n_ranked``.
+    """
+
+    half_width: float = 0.05
+    kind: str = "memorization"
+    settle: float = 0.9
+    threshold: float = 0.25
+    n_shown: int = 20
+    n_ranked: int | None = None
+
+    def require(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            InvalidInput: names the value and what it may be.
+        """
+        if self.kind not in KINDS:
+            raise InvalidInput(f"unknown kind {self.kind!r}", hint=f"use one of {', '.join(KINDS)}")
+        for option, value in (("--half-width", self.half_width), ("--settle", self.settle)):
+            if not 0 < value < 1:
+                raise InvalidInput(
+                    f"{option} {value:g} is not between 0 and 1", hint=f"use e.g. {option} 0.1"
+                )
+        if not -1 < self.threshold < 1:
+            raise InvalidInput(
+                f"--threshold {self.threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
+            )
+        n_ranked = self.n_shown if self.n_ranked is None else self.n_ranked
+        if not 1 <= self.n_shown <= n_ranked:
+            raise InvalidInput(
+                f"-k {self.n_shown} out of {n_ranked:,} ranked scores cannot be",
+                hint="show at least one row, and no more than are ranked",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Means of an outcome and of its square in both arms, [cases] each: what stays while models are added."""
+
+    p_in: Numbers
+    m_in: Numbers
+    p_out: Numbers
+    m_out: Numbers
+
+    @classmethod
+    def of_table(cls, sums: pa.Table) -> Rates:
+        """Return the rates behind sums; every arm has models."""
+        found = {name: columns.values_of(sums.column(name)) for name in sums.column_names if name[1:2] == "_"}
+        ratios = (found[f"{sum_}_{arm}"] / found[f"n_{arm}"] for arm in ("in", "out") for sum_ in ("s", "q"))
+        return cls(*ratios)
+
+    def __len__(self) -> int:
+        return len(self.p_in)
+
+    def sums(self, n_models: Numbers, fraction: float) -> pa.Table:
+        """Return the sums that so many models would give, the subset fraction of them in the first arm."""
+        n_in, n_out = n_models * fraction, n_models * (1 - fraction)
+        return columns.table(
+            {
+                "n_in": n_in, "n_out": n_out, "s_in": self.p_in * n_in, "q_in": self.m_in * n_in,
+                "s_out": self.p_out * n_out, "q_out": self.m_out * n_out,
+            }
+        )  # fmt: skip
+
+
+WORST = Rates(*(np.array([0.5]) for _ in range(4)))
+
+
+class Solver:
+    """Finds the fewest models with which intervals reach something, in a DuckDB connection of its own."""
+
+    def __init__(self, parameters: Mapping[str, Any], fraction: float) -> None:
+        self.fraction = fraction
+        self._parameters = parameters
+        self._sql = schema("plan_bounds.sql")
+        self._connection = duckdb.connect()
+        weakref.finalize(self, self._connection.close)
+        self._connection.execute(schema("statistics.sql"))
+
+    def bounds(self, sums: pa.Table) -> tuple[Numbers, Numbers]:
+        """Return the ends of the intervals of some sums."""
+        positions = columns.column(np.arange(sums.num_rows, dtype=np.int32))
+        self._connection.register("ranked", sums.append_column("position", positions))
+        found = self._connection.sql(self._sql, params=dict(self._parameters)).to_arrow_table()
+        return columns.values_of(found.column("lo")), columns.values_of(found.column("hi"))
+
+    def fewest(self, rates: Rates, reached: Reached) -> NDArray[np.int64]:
+        """Return the fewest models for each case, `MOST` + 1 where even that many do not reach it."""
+        below, above = np.zeros(len(rates), np.int64), np.full(len(rates), MOST + 1, np.int64)
+        middle = np.full(len(rates), MOST, np.int64)
+        while (above - below > 1).any():
+            there = reached(*self.bounds(rates.sums(middle.astype(np.float64), self.fraction)))
+            above, below = np.where(there, middle, above), np.where(there, below, middle)
+            middle = np.maximum((below + above) // 2, 1)
+        return above
+
+
+def worst_case(goal: Goal, fraction: float, choice: IntervalChoice) -> pa.Table:
+    """Return the one row that needs no store: models for the half-width if both arms are right half the time.
+
+    Raises:
+        InvalidInput: a value that cannot be, or a kind of interval that asks how many scores are ranked.
+    """
+    goal.require()
+    parameters = choice.parameters()
+    subsets.subset_size(MOST, fraction)
+    if choice.interval in {"selected", "simultaneous"} and goal.n_ranked is None:
+        raise InvalidInput(
+            f"a {choice.interval} interval depends on how many scores are ranked",
+            hint="say so with --n-ranked, e.g. the number of training examples",
+        )
+    parameters |= {"n_shown": goal.n_shown, "n_ranked": goal.n_ranked or 1}
+    return _table([_worst(Solver(parameters, fraction), goal)], 0, None)
+
+
+def plan(
+    relations: Relations,
+    goal: Goal,
+    choice: IntervalChoice,
+    named: tuple[int, tuple[str, int] | None] | None = None,
+) -> pa.Table:
+    """Return one row a goal: in the worst case, with the store's own rates, and of one named score.
+
+    Raises:
+        InvalidInput: a value that cannot be.
+        NotEnoughModels: a score is named and there are too few models to know its rates.
+    """
+    goal.require()
+    snapshot = relations.snapshot
+    parameters = choice.parameters()
+    n_ranked = goal.n_ranked or snapshot.manifest.train.n_examples
+    parameters |= {"n_shown": min(goal.n_shown, n_ranked), "n_ranked": n_ranked}
+    solver = Solver(parameters, snapshot.manifest.subset_fraction)
+    rows = [_worst(solver, goal)]
+    if snapshot.n_models >= PILOT:
+        sums = _memorization(relations) if goal.kind == "memorization" else _pairs(relations)
+        rows += _of_all(solver, goal, sums)
+    if named is not None:
+        rows += _of_one(solver, goal, _named(relations, *named))
+    seconds = [model.seconds for _, model in snapshot.models]
+    return _table(rows, snapshot.n_models, fmean(seconds) if seconds else None)
+
+
+def _narrow(goal: Goal) -> Reached:
+    return lambda lo, hi: (hi - lo) / 2 <= goal.half_width
+
+
+def _worst(solver: Solver, goal: Goal) -> dict[str, Any]:
+    needed = int(solver.fewest(WORST, _narrow(goal))[0])
+    return {"goal": "worst_case", "half_width": goal.half_width, "p_in": 0.5, "p_out": 0.5, "needed": needed}
+
+
+def _of_all(solver: Solver, goal: Goal, sums: pa.Table) -> list[dict[str, Any]]:
+    """Return what half of the examples need, most of them, and those above the threshold to be settled."""
+    rates, (lo, hi) = Rates.of_table(sums), solver.bounds(sums)
+    narrow = _narrow(goal)
+    needed, now = solver.fewest(rates, narrow), float(narrow(lo, hi).mean())
+    rows = []
+    for name, share in SHARES.items():
+        n, at = _quantile(needed, share)
+        row = {"goal": name, "half_width": goal.half_width, "share": share, "share_now": now, "needed": n}
+        rows.append(row | {"p_in": float(rates.p_in[at]), "p_out": float(rates.p_out[at])})
+    high = np.flatnonzero(rates.p_in - rates.p_out >= goal.threshold)
+    if goal.kind == "influence" or not len(high):
+        return rows
+    some = Rates(*(getattr(rates, name)[high] for name in Rates.__slots__))
+    n, _ = _quantile(solver.fewest(some, lambda lo, _: lo > goal.threshold), goal.settle)
+    settled = float((lo[high] > goal.threshold).mean())
+    row = {"goal": "settled", "threshold": goal.threshold, "share": goal.settle, "share_now": settled}
+    return [*rows, row | {"n_examples": len(high), "needed": n}]
+
+
+def _of_one(solver: Solver, goal: Goal, sums: pa.Table) -> list[dict[str, Any]]:
+    rates, (lo, hi) = Rates.of_table(sums), solver.bounds(sums)
+    both = {"p_in": float(rates.p_in[0]), "p_out": float(rates.p_out[0])}
+    aims: tuple[tuple[dict[str, Any], Reached], ...] = (
+        ({"goal": "named_half_width", "half_width": goal.half_width}, _narrow(goal)),
+        ({"goal": "named_from_zero", "threshold": 0.0}, _told_from_zero),
+    )
+    return [
+        aim | both | {"needed": int(solver.fewest(rates, reached)[0]), "reached": bool(reached(lo, hi)[0])}
+        for aim, reached in aims
+    ]
+
+
+def _told_from_zero(lo: Numbers, hi: Numbers) -> NDArray[np.bool_]:
+    return (lo > 0) | (hi < 0)
+
+
+def _quantile(needed: NDArray[np.int64], share: float) -> tuple[int, int]:
+    """Return what so large a share needs at most, and an example that needs just that."""
+    at = int(np.argsort(needed, kind="stable")[math.ceil(share * len(needed)) - 1])
+    return int(needed[at]), at
+
+
+def _table(rows: list[dict[str, Any]], n_models: int, seconds: float | None) -> pa.Table:
+    filled = []
+    for row in rows:
+        needed = row.pop("needed")
+        enough = row["share_now"] >= row["share"] if "share" in row else needed <= n_models
+        reached = row.pop("reached", enough)
+        needed = min(needed, n_models) if reached else max(needed, n_models + 1)
+        more = needed - n_models if needed > n_models else 0
+        known = needed <= MOST
+        cost = more * seconds if known and seconds is not None else None
+        filled.append(
+            row
+            | {
+                "n_models_needed": needed if known else None,
+                "n_models_more": more if known else None,
+                "seconds_more": cost,
+            }
+        )
+    return pa.Table.from_pylist(filled, SCHEMA)
+
+
+SCHEMA = pa.schema(
+    [
+        ("goal", pa.string()), ("half_width", pa.float64()), ("threshold", pa.float64()),
+        ("share", pa.float64()), ("share_now", pa.float64()), ("n_examples", pa.int64()),
+        ("p_in", pa.float64()), ("p_out", pa.float64()),
+        ("n_models_needed", pa.int64()), ("n_models_more", pa.int64()), ("seconds_more", pa.float64()),
+    ]
+)  # fmt: skip
+
+
+def _memorization(relations: Relations) -> pa.Table:
+    """Return the sums of all training examples with both arms, or of a random sample of them."""
+    found = relations.ask(schema("arms.sql", **FORMS[relations.outcome]))
+    both = (columns.values_of(found.column("n_in")) > 0) & (columns.values_of(found.column("n_out")) > 0)
+    ids = np.flatnonzero(both)
+    return found.take(columns.column(ids if len(ids) <= SAMPLE else _draw(ids, SAMPLE)))
+
+
+def _pairs(relations: Relations) -> pa.Table:
+    """Return the sums of a random sample of pairs of a training and a test example."""
+    mask, n_models = relations.mask, relations.snapshot.n_models
+    n_in = bits.count(mask)
+    trains = np.flatnonzero((n_in > 0) & (n_in < n_models))
+    n_test = relations.snapshot.manifest.set_named(layout.TEST).n_examples
+    tests = _draw(np.arange(n_test), SAMPLED_TESTS)
+    trains = _draw(trains, SAMPLE // len(tests))
+    parts = [_sums_on(relations, layout.TEST, int(test), trains) for test in tests]
+    return pa.concat_tables(parts)
+
+
+def _draw(ids: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Return some of the ids, the same ones every time, in order."""
+    order = np.argsort(np.random.Philox(key=SEED).random_raw(len(ids)), kind="stable")
+    return np.sort(ids[order[:n]])
+
+
+def _sums_on(relations: Relations, set_name: str, row: int, trains: NDArray[np.int64]) -> pa.Table:
+    """Return the sums of some training examples on one target."""
+    chosen = relations.mask[trains]
+    n_in = bits.count(chosen).astype(np.int64)
+    if relations.outcome == "confidence":
+        weights = relations.confidences[set_name].weights(row)
+        s_in, q_in = weights.sums(chosen)
+        everyone = np.full((1, chosen.shape[1]), np.iinfo(np.uint64).max, np.uint64)
+        s_all, q_all = (values[0] for values in weights.sums(everyone))
+    else:
+        right = relations.correct[set_name][row]
+        s_in = q_in = bits.count_and(chosen, right).astype(np.float64)
+        s_all = q_all = float(bits.count(right))
+    n_out = relations.snapshot.n_models - n_in
+    return columns.table(
+        {
+            "n_in": n_in,
+            "n_out": n_out,
+            "s_in": s_in,
+            "q_in": q_in,
+            "s_out": s_all - s_in,
+            "q_out": q_all - q_in,
+        }
+    )
+
+
+def _named(relations: Relations, train_id: int, target: tuple[str, int] | None) -> pa.Table:
+    """Return the sums of one score.
+
+    Raises:
+        NotEnoughModels: its rates are not known well enough to plan with.
+    """
+    column, row = target or ("target_id", train_id)
+    set_name = layout.TEST if column == "test_id" else layout.TRAIN
+    n_models = relations.snapshot.n_models
+    if n_models < PILOT:
+        raise NotEnoughModels(
+            f"{relations.snapshot.url} has {n_models} models: the rates of one score are not known",
+            hint=f"train {PILOT - n_models} more, or plan for the worst case without naming a score",
+        )
+    sums = _sums_on(relations, set_name, row, np.array([train_id]))
+    if 0 in {sums.column("n_in")[0].as_py(), sums.column("n_out")[0].as_py()}:
+        raise NotEnoughModels(
+            f"training example {train_id} was in every subset or in none so far",
+            hint="train more models, or name another example",
+        )
+    return sums

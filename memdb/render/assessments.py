@@ -1,0 +1,207 @@
+"""Tables about answers: how many models they take, how they settled, how classes and stores compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from memdb.render.answer import Answer
+from memdb.render.tables import brief, class_label, clean, interval, number
+
+MATRIX = 10  # classes that a matrix of influences has room for
+STRONGEST = 20  # pairs of classes shown where there are more
+CONVINCING = 0.05
+UNITS = (("s", 60.0), ("min", 60.0), ("h", 24.0), ("days", 365.0))
+DASH = "\u2013"
+Row = Mapping[str, Any]
+
+
+def grid(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], n_left: int = 1) -> Table:
+    """Return lines under headings: the first columns are text, the others numbers."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for position, heading in enumerate(headings):
+        left = position < n_left
+        table.add_column(heading, justify="left" if left else "right", no_wrap=not left, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return stacked(Text(title, style="bold"), table)  # a title of its own width
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time as people say it."""
+    if seconds is None:
+        return DASH
+    value = seconds
+    for unit, most in UNITS:
+        if value < most:
+            return f"{value:.0f} {unit}" if unit == "s" or value >= 10 else f"{value:.1f} {unit}"
+        value /= most
+    return f"{value:,.1f} years"
+
+
+def plan(answer: Answer, title: str, score: str) -> Table:
+    """Return what each goal takes, in words."""
+    rows = [
+        [
+            _goal(row, score),
+            f"{brief(row['p_in'])}/{brief(row['p_out'])}" if row["p_in"] is not None else "",
+            _count(row["n_models_needed"]),
+            _count(row["n_models_more"]),
+            duration(row["seconds_more"]),
+        ]
+        for row in answer.rows()
+    ]
+    return grid(title, ("goal", "in/out", "models", "more", "time"), rows)
+
+
+def _goal(row: Row, score: str) -> str:
+    half, now = f"\u00b1{row['half_width'] or 0:g}", f"now {(row['share_now'] or 0) * 100:.0f} %"
+    share = f"{(row['share'] or 0) * 100:g} %"
+    return {
+        "worst_case": f"{half} for any score",
+        "median": f"{half} for {share} of all ({now})",
+        "percentile_95": f"{half} for {share} of all ({now})",
+        "settled": f"{share} of {row['n_examples'] or 0:,} above {row['threshold'] or 0:g} settled ({now})",
+        "named_half_width": f"{half} for {score}",
+        "named_from_zero": f"{score} told from 0",
+    }[row["goal"]]
+
+
+def _count(n: int | None) -> str:
+    return "out of reach" if n is None else f"{n:,}"
+
+
+def convergence(answer: Answer, title: str, score: str) -> Table:
+    """Return a score and both its intervals, a line a number of models."""
+    level = f"{answer.facts['level'] * 100:g} %"
+    headings = ("models", score, f"{level} fixed", f"{level} anytime", "in", "out")
+    rows = [
+        [
+            f"{row['n_models']:,}",
+            number(row[score], "+"),
+            *(interval({end: row[f"{kind}_{end}"] for end in ("lo", "hi")}) for kind in ("fixed", "anytime")),
+            *_arms(row),
+        ]
+        for row in answer.rows()
+    ]
+    return grid(title, headings, rows, n_left=0)
+
+
+def _arms(row: Row) -> list[str]:
+    if "k_in" in row:
+        return [f"{row[f'k_{arm}']:,}/{row[f'n_{arm}']:,}" for arm in ("in", "out")]
+    return [f"{row[f's_{arm}']:.1f}/{row[f'n_{arm}']:,}" for arm in ("in", "out")]
+
+
+def reliability(answer: Answer, title: str, score: str) -> Table:
+    """Return what two halves agree on, in words."""
+    words = {
+        "correlation": "correlation of two halves",
+        "spearman_brown": "correlation of two stores of this size (Spearman-Brown)",
+        "confirmed": f"{score} at {{at:g}} or more, confirmed by the other half",
+        "top_overlap": "overlap (Jaccard) of the first {at:,.0f}",
+    }
+    rows = [
+        [words[row["measure"]].format(**row), *(number(row[name]) for name in ("mean", "least", "most"))]
+        for row in answer.rows()
+    ]
+    return grid(title, ("", "mean", "least", "most"), rows)
+
+
+def classes(answer: Answer, title: str, threshold: float, class_names: Sequence[str]) -> Table:
+    """Return how hard each class is, the hardest first."""
+    headings = ("#", "class", "held out", "in", "test", "memor.", f"\u2265 {threshold:g}", "train", "test n")
+    rows = [
+        [
+            str(row["difficulty"]),
+            class_label(row["label"], class_names),
+            *(brief(row[name]) for name in ("consistency", "train_rate", "test_rate")),
+            brief(row["memorization"], "+"),
+            *(f"{row[name] or 0:,}" for name in ("n_memorized", "n_train", "n_test")),
+        ]
+        for row in answer.rows()
+    ]
+    return grid(title, headings, rows, n_left=2)
+
+
+def class_influence(answer: Answer, title: str, class_names: Sequence[str]) -> Table:
+    """Return a matrix, training classes down and test classes across; of many classes the strongest pairs."""
+    rows = list(answer.rows())
+    most = max(abs(row["influence"]) for row in rows)
+    power = 0
+    while most and most * 10**power < 10:
+        power += 1
+    scaled = f"{title}, in units of 10^-{power}" if power else title
+
+    def cell(row: Row) -> str:
+        return f"{row['influence'] * 10**power:+.1f}{'*' if row['q_value'] < CONVINCING else ' '}"
+
+    def name(label: int, width: int) -> str:
+        return clean(class_label(label, class_names), width)
+
+    down, across = (sorted({row[f"{side}_label"] for row in rows}) for side in ("train", "test"))
+    if len(down) <= MATRIX and len(across) <= MATRIX:
+        cells = {(row["train_label"], row["test_label"]): cell(row) for row in rows}
+        lines = [[name(a, 12), *(cells[a, b] for b in across)] for a in down]
+        return grid(f"{scaled}; test across", ["train", *(name(b, 6) for b in across)], lines)
+    strongest = sorted(rows, key=lambda row: -abs(row["influence"]) / (row["null_se"] or 1.0))[:STRONGEST]
+    lines = [
+        [
+            name(row["train_label"], 24), name(row["test_label"], 24), cell(row),
+            f"{row['null_se'] * 10**power:.1f}", "<.001" if row["q_value"] < 0.001 else brief(row["q_value"]),
+        ]
+        for row in strongest
+    ]  # fmt: skip
+    table = grid(scaled, ("of class", "on class", "influence", "chance", "q"), lines, n_left=2)
+    rest = f"{len(rows) - len(strongest):,} weaker pairs; --output FILE writes them all"
+    return stacked(table, Text(rest, style="italic"))
+
+
+def agreement(facts: Mapping[str, Any], n_listed: int) -> dict[str, str]:
+    """Return what two stores have in common, a line each."""
+    threshold = facts["threshold"]
+    lines = {
+        "models": f"A {facts['n_models_a']:,}, B {facts['n_models_b']:,}",
+        "subsets": f"A {facts['subset_fraction_a']:g}, B {facts['subset_fraction_b']:g} of the training set",
+        "compared": f"{facts['n_compared']:,} training examples with a score in both",
+        f"at {threshold:g} or more": f"A {facts['n_above_a']:,}, B {facts['n_above_b']:,}, "
+        f"Jaccard {number(facts['jaccard'])}",
+        f"first {n_listed:,}": f"Jaccard {number(facts['top_overlap'])}",
+        "Spearman": number(facts["spearman"]),
+        "mean A \u2212 B": number(facts["mean_difference"], "+"),
+    }
+    if facts["n_models_shared"]:
+        lines["models"] += f", {facts['n_models_shared']:,} of them the same"
+    return lines
+
+
+def differences(answer: Answer, title: str, score: str, class_names: Sequence[str]) -> Table:
+    """Return the examples on which two stores differ most."""
+    level = f"{answer.facts['level'] * 100:g} % {answer.facts['interval']}"
+    sign = "+" if score == "influence" else ""
+    rows = [
+        [
+            str(row["train_id"]),
+            class_label(row["label"], class_names),
+            *(number(row[f"{score}_{side}"], sign) for side in ("a", "b")),
+            number(row["difference"], "+"),
+            interval(row),
+            *(f"{row[f'n_in_{side}']:,}/{row[f'n_out_{side}']:,}" for side in ("a", "b")),
+        ]
+        for row in answer.rows()
+    ]
+    headings = ("train", "class", "A", "B", "A \u2212 B", level, "A in/out", "B in/out")
+    return grid(title, headings, rows, n_left=2)
+
+
+def stacked(*parts: RenderableType) -> Table:
+    """Return parts below each other."""
+    table = Table.grid()
+    for part in parts:
+        table.add_row(part)
+    return table
