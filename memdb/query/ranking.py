@@ -23,6 +23,7 @@ SPREADS = np.array([0.0] + [0.25 * 2 ** (k / 2) for k in range(14)])  # of true 
 PRIOR_NULLS = 10.0  # pairs without effect that the fit starts with
 MAX_ROUNDS = 100  # it takes some ten
 CLOSE = 1e-6
+FALL = 0.01  # to what part of itself one step of the fit may lower the likelihood of any bin
 EXACT_FROM = 3.0  # z above which p-values come from the exact test
 FDR = 0.1  # that the e-values of a list looked at again and again are tuned to; valid for any
 NEGLIGIBLE = 1e-16
@@ -107,7 +108,9 @@ def fitted_mixture(abs_z: Numbers) -> Numbers:
         before, share = likelihood(weights), 1.0
         while share > CLOSE:
             tried = weights + share * step
-            if tried[0] > 0 and likelihood(tried) >= before:
+            # a step that makes one far pair all but impossible may pay at once; the fit would end there
+            possible = tried[0] > 0 and (density @ tried > FALL * mixed).all()
+            if possible and likelihood(tried) >= before:
                 break
             share /= 2
         weights = np.maximum(weights + share * step, 0.0)
