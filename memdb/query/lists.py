@@ -182,9 +182,8 @@ def _ranks(
 ) -> dict[str, pa.Array]:
     lo, hi = _bounds(relations, found, {**settings, "interval": "simultaneous"}, (1, max(1, len(at))))
     valid = np.isin(rows, at)
-    bounds = ranking.rank_bounds(
-        lo[at], hi[at], np.searchsorted(at, np.where(valid, rows, at[:1])), order.direction
-    )
+    bounds = np.zeros((2, len(rows)), dtype=np.int64)
+    bounds[:, valid] = ranking.rank_bounds(lo[at], hi[at], np.searchsorted(at, rows[valid]), order.direction)
     return {
         name: column(values.astype(np.int32), valid)
         for name, values in zip(("rank_lo", "rank_hi"), bounds, strict=True)
