@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
+import numpy as np
+
 
 def counts(masks, correct, i, z):
     """n_in, n_out, k_in, k_out of training example i and example z; lists of lists [model][example]."""
@@ -54,3 +56,17 @@ def z_of(kind, n_models, level, n_shown=1, n_ranked=1):
         return fixed_z(alpha)
     shares = {"anytime": 1.0, "selected": n_shown / n_ranked, "simultaneous": 1 / n_ranked}
     return anytime_z(n_models, alpha * shares[kind])
+
+
+def fitted_by_expectation_maximization(abs_z, spreads, n_prior, rounds):
+    """Return the weight of each spread of effects, given |z| and so many more pairs that have none."""
+    values, times = np.unique(abs_z, return_counts=True)
+    deviations = np.sqrt(1 + spreads**2)
+    density = np.exp(-((values[:, None] / deviations) ** 2) / 2) / deviations
+    weights = np.full(len(spreads), 1 / len(spreads))
+    for _ in range(rounds):
+        shares = density * weights
+        weights = times @ (shares / shares.sum(axis=1, keepdims=True))
+        weights[spreads == 0] += n_prior
+        weights = weights / weights.sum()
+    return weights
