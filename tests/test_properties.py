@@ -21,7 +21,7 @@ from storing import batch
 
 RELATIONS = {"memorization": "memorization", "influence": "influence", "train_influence": "influence"}
 SEEDS = st.lists(st.integers(0, 10**6), min_size=2, max_size=60, unique=True)
-few = settings(max_examples=6, deadline=None, derandomize=True)
+few = settings(max_examples=4, deadline=None, derandomize=True)
 
 
 def add_confidences(outcomes):
@@ -107,7 +107,7 @@ def test_complementing_what_is_right_or_who_was_in_turns_every_score_and_interva
             assert after[train_id] == expected
 
 
-@settings(few, max_examples=3)
+@settings(few, max_examples=2)
 @given(seeds=SEEDS, data=st.data())
 def test_the_order_of_models_and_how_they_were_committed_change_no_answer_bit_for_bit(seeds, data):
     shuffled = data.draw(st.permutations(seeds))
