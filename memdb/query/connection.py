@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.resources import files
 from typing import Any
 
@@ -204,7 +204,10 @@ class Relations:
                 )
                 returned = DuckDBPyType({"s": DOUBLE, "q": DOUBLE})
             else:
-                function, returned = counter(self.mask, self._targets(name), self._budget), INTEGER
+                function, returned = (
+                    counter(self.mask, partial(self.correct.__getitem__, name), self._budget),
+                    INTEGER,
+                )
             connection.create_function(
                 FORMS[self.outcome]["counted"].format(set=name),
                 function,
@@ -212,11 +215,6 @@ class Relations:
                 returned,
                 type=PythonUDFType.ARROW,
             )
-
-    def _targets(self, name: str) -> Callable[[], Words]:
-        """Return what gives the bits of a set when they are needed."""
-        correct = self.correct
-        return lambda: correct[name]
 
     def _set_z(self, connection: duckdb.DuckDBPyConnection, settings: Mapping[str, Any]) -> None:
         """Set the multiplier of each relation's intervals: it is the same in every row."""
