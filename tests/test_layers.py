@@ -44,9 +44,10 @@ INSIDE = {  # the same within a package
         {""},
     ],
     "query": [
-        {"", "intervals", "columns", "results", "ranking", "sieve", "sieve_torch"},
-        {"confidences", "pairs"},
-        {"counting"},
+        {"", "intervals", "columns", "results", "ranking", "sieve"},
+        {"confidences", "sieve_sums", "sieve_torch"},
+        {"counting", "pair_parts"},
+        {"pairs"},
         {"totals"},
         {"connection"},
         {"lists", "precision", "pair_scores", "planning", "convergence", "reliability", "classes"},
