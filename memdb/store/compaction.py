@@ -21,9 +21,11 @@ from memdb import bits, layout
 from memdb.commits import BlockInfo, Segment, SnapshotRecord
 from memdb.documents import Json, group_metadata, plain_document
 from memdb.errors import AlreadyExists, InvalidInput, StorageFailed
-from memdb.manifest import Manifest, ObjectInfo, Outcome
+from memdb.manifest import Base, Manifest, ObjectInfo, Outcome
 from memdb.store.encoding import BLOCK_MODELS, BandEncoder, array_metadata, describe
-from memdb.store.snapshot import Snapshot, read_bits, read_part, take_snapshot
+from memdb.store.ledger import base_in_force
+from memdb.store.parts import read_bits, read_part
+from memdb.store.snapshot import Snapshot, take_snapshot
 from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.store import commit_group, keeps_put_if_absent
 from memdb.store.timing import Stopwatch
@@ -82,9 +84,10 @@ def compact(
         )
     for _ in range(ATTEMPTS):
         snapshot = take_snapshot(storage, manifest)
+        base = base_in_force(storage, manifest)
         watch = Stopwatch()
         kept, shares = _plan(snapshot, thorough=thorough)
-        if not snapshot.loose and not shares and not _is_news(snapshot):
+        if not snapshot.loose and not shares and not _is_news(snapshot, base):
             return None
         if not alone and not keeps_put_if_absent(storage):
             raise InvalidInput(
@@ -102,7 +105,7 @@ def compact(
             n_bytes += size
             done += len(block.models)
         observe(done, total)
-        record = _record_of(snapshot, kept, blocks)
+        record = replace(_record_of(snapshot, kept, blocks), base=base)
         if watch.stalled():
             continue  # the blocks may be cleaned up as leftovers any moment
         try:
@@ -144,9 +147,11 @@ def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[_Share]]:
     return kept, [share for share in shares if share.n_models]
 
 
-def _is_news(snapshot: Snapshot) -> bool:
-    """Tell whether models or damaged segments were withdrawn since the snapshot's record was written."""
+def _is_news(snapshot: Snapshot, base: Base | None) -> bool:
+    """Tell whether parts or models were withdrawn, or the base was updated, since the record was written."""
     record = snapshot.record
+    if base != (record.base if record else None):
+        return True
     said = (set(record.retracted), set(record.set_aside)) if record else (set(), set())
     return said != (_retracted_in(snapshot), set(snapshot.set_aside))
 

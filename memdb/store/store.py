@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from memdb import bits, layout
 from memdb.commits import ModelInfo, Segment
-from memdb.documents import Json, group_metadata, parse_group_metadata
-from memdb.errors import AlreadyExists, InvalidInput, NotFound, StorageFailed
+from memdb.documents import Json, group_metadata
+from memdb.errors import AlreadyExists, InvalidInput, StorageFailed
 from memdb.manifest import Manifest
+from memdb.store.bases import Following, with_base
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.examples import Examples, ExampleTable, read_examples
+from memdb.store.ledger import read_manifest
 from memdb.store.snapshot import Snapshot, take_snapshot
 from memdb.store.storage import Storage, create_once
 from memdb.store.timing import Stopwatch
@@ -31,6 +33,7 @@ class Store:
 
     storage: Storage
     manifest: Manifest
+    following: Following | None = None  # how the store that this one extends is reached
 
     @property
     def url(self) -> str:
@@ -38,7 +41,13 @@ class Store:
         return self.storage.url
 
     @classmethod
-    def create(cls, storage: Storage, manifest: Manifest, tables: Mapping[str, ExampleTable]) -> Store:
+    def create(
+        cls,
+        storage: Storage,
+        manifest: Manifest,
+        tables: Mapping[str, ExampleTable],
+        following: Following | None = None,
+    ) -> Store:
         """Create a store exclusively; its manifest is the last thing written.
 
         The data set's group is written first, only if it is absent, and names its fingerprints: of two
@@ -68,7 +77,7 @@ class Store:
         arrays = {f"{layout.DATASET}/{name}": data for name, data in objects.items()}
         del arrays[claim_path]
         storage.write_all(arrays)
-        storage.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in layout.GROUPS})
+        storage.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in manifest.groups})
         complete = replace(manifest, objects=describe(objects), put_if_absent=keeps_put_if_absent(storage))
         try:
             create_once(storage, layout.MANIFEST, group_metadata(complete.to_document()))
@@ -77,10 +86,10 @@ class Store:
                 f"{url} was created by another process just now",
                 hint="extend it with `memdb train`, or choose another place with --store",
             ) from error
-        return cls(storage, complete)
+        return cls(storage, complete, following)
 
     @classmethod
-    def open(cls, storage: Storage) -> Store:
+    def open(cls, storage: Storage, following: Following | None = None) -> Store:
         """Open the store at a place.
 
         Raises:
@@ -89,15 +98,7 @@ class Store:
             Damaged: the manifest was altered.
             StorageFailed: the storage did not answer.
         """
-        place = f"{storage.url}/{layout.MANIFEST}"
-        try:
-            data = storage.read(layout.MANIFEST)
-        except NotFound as error:
-            raise NotFound(
-                f"no memdb store at {storage.url}",
-                hint="create one with `memdb init`, or name another with --store",
-            ) from error
-        return cls(storage, Manifest.from_document(parse_group_metadata(data, place), place))
+        return cls(storage, read_manifest(storage), following)
 
     def commit(
         self,
@@ -162,10 +163,16 @@ class Store:
     def snapshot(self, as_of: int | None = None) -> Snapshot:
         """Return the models committed so far, or those of a numbered snapshot, as a value.
 
+        Those of a store that this one extends come first; `bases.with_base` says what that can raise.
+
         Raises:
             Damaged: a document was altered, or belongs to another store.
             NotFound: no snapshot has that number.
         """
+        return with_base(self.own_snapshot(as_of), self.following, as_of)
+
+    def own_snapshot(self, as_of: int | None = None) -> Snapshot:
+        """Return the same without the models of a store that this one extends."""
         return take_snapshot(self.storage, self.manifest, as_of)
 
     def examples(self, name: str) -> Examples:
@@ -240,7 +247,7 @@ def require_free(storage: Storage) -> None:
             hint="extend a store with `memdb train`, or choose another place with --store",
         )
     leftovers = {name for name in found if name.startswith(".") and name.endswith(".tmp")}
-    begun = {layout.DATASET, layout.PROBES, *layout.GROUPS}
+    begun = {layout.DATASET, layout.PROBES, layout.BASES, *layout.GROUPS}
     others = sorted(set(found) - leftovers - begun)
     if others:
         raise AlreadyExists(

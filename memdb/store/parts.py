@@ -1,0 +1,63 @@
+"""Reading what a segment or block holds, or what some of its models have of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from memdb import bits
+from memdb.commits import Segment
+from memdb.store.reading import GroupReader
+from memdb.store.storage import Storage
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some models of a part, in order, and the storage that has it."""
+
+    storage: Storage
+    part: Segment
+    keep: tuple[bool, ...]
+
+    @property
+    def n_models(self) -> int:
+        """How many they are."""
+        return sum(self.keep)
+
+    def read_bits(
+        self, path: str, n_examples: int, rows: tuple[int, int] | None = None
+    ) -> tuple[bits.Packed, int]:
+        """Read their bits, packed [rows, ceil(models / 8)]; return them and the number of models."""
+        return read_bits(self.storage, self.part, path, n_examples, self.keep, rows)
+
+
+def read_part(
+    storage: Storage,
+    part: Segment,
+    path: str,
+    shape: tuple[int, int],
+    dtype: str,
+    rows: tuple[int, int] | None = None,
+) -> NDArray[Any]:
+    """Read an array of a segment or block, or some of its rows, as it is stored."""
+    return GroupReader(storage, part.group, part.objects, part.metadata).read(path, shape, dtype, rows)
+
+
+def read_bits(
+    storage: Storage,
+    part: Segment,
+    path: str,
+    n_examples: int,
+    keep: tuple[bool, ...],
+    rows: tuple[int, int] | None = None,
+) -> tuple[bits.Packed, int]:
+    """Read the bits of some models of a part, packed [rows, ceil(kept / 8)]; return them and their number."""
+    shape = (n_examples, bits.n_bytes(len(keep)))
+    packed = read_part(storage, part, path, shape, "uint8", rows)
+    if not all(keep):
+        packed = bits.pack(bits.unpack(packed, len(keep))[list(keep)])
+    else:
+        packed &= bits.selection([True] * len(keep))  # padding bits would become other models'
+    return packed, sum(keep)
