@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from memdb import datasets, recipes, subsets
 from memdb.assessing import Assessor
 from memdb.errors import InvalidInput
-from memdb.store import Store, cleaning, compaction, retraction, verification
+from memdb.store import Store, cleaning, compaction, extending, retraction, verification
 from memdb.store import repair as repairs
 from memdb.store.timing import GRACE
 from memdb.train import require_positive
 from memdb.training import Plan, TrainingStatus, carry_out
 
 if TYPE_CHECKING:
-    from memdb.commits import Retraction
+    from memdb.commits import Pin, Retraction
     from memdb.store.compaction import Compaction
     from memdb.store.repair import Repair
     from memdb.store.verification import Report
@@ -164,6 +164,25 @@ class Database(Assessor):
         self._require_now("retract")
         try:
             return retraction.retract(self.store.storage, self.store.manifest, model_ids, because)
+        finally:
+            self.refresh()
+
+    def update(self, base: str | None = None) -> Pin | None:
+        """Take in the newest snapshot of the store that this one extends; None where it was taken in already.
+
+        ``base`` is where that store is now, if it moved.
+
+        Raises:
+            InvalidInput: this store extends none, or the address may not be followed.
+            NotFound: the base is not there.
+            Mismatch: another store is there, or an older copy.
+        """
+        self._require_now("update")
+        following = self.store.following
+        if following is None:
+            raise InvalidInput(f"{self.url} was opened without its base", hint="open it with memdb.open")
+        try:
+            return extending.update(self.store.storage, self.store.manifest, following, base)
         finally:
             self.refresh()
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -66,6 +66,12 @@ CacheSizeOption = Annotated[
     str,
     typer.Option("--cache-size", envvar="MEMDB_CACHE_SIZE", metavar="SIZE", help="Its limit, such as 500MB."),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-base", help="Follow the address of the store that this one extends, now and from now on."
+    ),
+]
 AsOfOption = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
@@ -86,6 +92,7 @@ class Place:
     storage_option: list[str] | None = None
     cache_dir: str | None = None
     cache_size: str = "10GB"
+    trust_base: bool = False
     as_of: int | None = None
 
     @property
@@ -93,9 +100,14 @@ class Place:
         """The store's URL."""
         return self.store or DEFAULT_STORE
 
+    @property
+    def has_options(self) -> bool:
+        """Whether a storage's driver is to be told anything."""
+        return bool(self.endpoint_url is not None or self.anonymous or self.storage_option)
+
     def storage_options(self) -> dict[str, Any]:
         """Return what the storage's driver is to be told."""
-        if self.endpoint_url is None and not self.anonymous and not self.storage_option:
+        if not self.has_options:
             return {}
         if "://" not in self.url:
             raise InvalidInput(
@@ -109,6 +121,12 @@ class Place:
             **_parsed(self.storage_option or []),
         }
 
+    def options_of_base(self, url: str) -> dict[str, Any]:
+        """Return the same for the store that this one extends, where it is in object storage."""
+        from memdb.store import is_object_storage
+
+        return replace(self, store=url).storage_options() if is_object_storage(url) else {}
+
     def cache(self) -> Cache | None:
         """Return the cache for remote stores."""
         from memdb.store import Cache, default_folder
@@ -118,13 +136,22 @@ class Place:
             return None
         return Cache(Path(self.cache_dir).expanduser() if self.cache_dir else default_folder(), limit)
 
-    def open(self) -> Database:
-        """Open the store."""
+    def open(self, *, to_write: bool = False) -> Database:
+        """Open the store; who names one to write into it trusts what it extends."""
         from memdb import stores
 
-        return stores.open(
-            self.url, as_of=self.as_of, storage_options=self.storage_options(), cache=self.cache()
+        local = "://" not in self.url  # then options can only be those of what it extends
+        opened = stores.open(
+            self.url,
+            as_of=self.as_of,
+            storage_options={} if local else self.storage_options(),
+            cache=self.cache(),
+            trust_base=self.trust_base or to_write,
+            base_options=self.options_of_base,
         )
+        if local and opened.store.manifest.base is None:
+            self.storage_options()
+        return opened
 
     def command(self, verb: str) -> str:
         """Return a command line that does something to the same store."""
@@ -145,6 +172,7 @@ MAKING = {
     "storage_option": (DriverOption, None),
     "cache_dir": (CacheDirOption, None),
     "cache_size": (CacheSizeOption, "10GB"),
+    "trust_base": (TrustOption, False),
 }
 ASKING = {**MAKING, "as_of": (AsOfOption, None)}
 

@@ -2,7 +2,7 @@
 
 from memdb.store.cache import Cache, default_folder
 from memdb.store.examples import Examples, ExampleTable
-from memdb.store.places import driver_options, open_storage
+from memdb.store.places import driver_options, is_object_storage, open_storage
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store, require_free
 
@@ -14,6 +14,7 @@ __all__ = [
     "Store",
     "default_folder",
     "driver_options",
+    "is_object_storage",
     "open_storage",
     "require_free",
 ]

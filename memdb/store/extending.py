@@ -28,7 +28,6 @@ class Extended:
     manifest: Manifest
     base: Base
     tables: Mapping[str, ExampleTable]
-    n_beyond: int  # models that it got since the snapshot that is taken in
 
 
 def look_at(url: str, from_url: str, following: Following) -> Extended:
@@ -39,11 +38,12 @@ def look_at(url: str, from_url: str, following: Following) -> Extended:
         InvalidInput: its address cannot be in a manifest, or its subsets are none that training draws.
         Damaged: its examples are not what its fingerprints say.
     """
-    storage = following.open(followable(url, from_url))
+    place = followable(url, from_url)
+    storage = following.open(place)
     manifest = read_manifest(storage)
     if manifest.subset_scheme != DRAWN_HERE:
         raise InvalidInput(
-            f"the subsets of {url} are {manifest.subset_scheme}: models trained here would be drawn otherwise",
+            f"the subsets of {url} are {manifest.subset_scheme}; those of models trained here would not be",
             hint="extend a store that memdb trained",
         )
     snapshot = _newest(storage, manifest, url, following)
@@ -54,11 +54,13 @@ def look_at(url: str, from_url: str, following: Following) -> Extended:
                 f"the {info.name} set of {url} is not what its fingerprint says",
                 hint="ask for an intact copy",
             )
-    now = take_snapshot(storage, manifest)
-    own = sum(map(sum, (flags for flags in take_snapshot(storage, manifest, snapshot[0]).kept)))
-    return Extended(
-        manifest, _pinned(followable(url, from_url), manifest, *snapshot), tables, now.n_models - own
-    )
+    return Extended(manifest, _pinned(place, manifest, snapshot), tables)
+
+
+def n_beyond(base: Snapshot) -> int:
+    """Return how many models a base got, of its own, since the snapshot that is taken in."""
+    counted = base.record.n_models if base.record else 0
+    return take_snapshot(base.storage, base.manifest).n_models - counted
 
 
 def update(storage: Storage, manifest: Manifest, following: Following, url: str | None = None) -> Pin | None:
@@ -78,7 +80,8 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
         )
     sought = Base(url or before.url, before.store_id, before.snapshot, before.n_models, before.models_sha256)
     place, found = open_base(storage, manifest, sought, following)
-    after = _pinned(followable(sought.url, storage.url), found, *_newest(place, found, sought.url, following))
+    newest = _newest(place, found, sought.url, following)
+    after = _pinned(followable(sought.url, storage.url), found, newest)
     if after.snapshot < before.snapshot:
         raise Mismatch(
             f"{sought.url} is an older copy: its newest snapshot is {after.snapshot}, and {storage.url} has "
@@ -103,15 +106,16 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
     return pin
 
 
-def _newest(storage: Storage, manifest: Manifest, url: str, following: Following) -> tuple[int, Snapshot]:
+def _newest(storage: Storage, manifest: Manifest, url: str, following: Following) -> Snapshot:
     number = newest_number(storage)
     if number is None:
         raise NotFound(
             f"{url} has no snapshot: which models it has may be another matter tomorrow",
             hint=f"number them with `memdb compact --store {url}`, or ask its owner to",
         )
-    return number, snapshot_of(storage, manifest, number, following)
+    return snapshot_of(storage, manifest, number, following)
 
 
-def _pinned(url: str, manifest: Manifest, number: int, snapshot: Snapshot) -> Base:
+def _pinned(url: str, manifest: Manifest, snapshot: Snapshot) -> Base:
+    number = snapshot.record.number if snapshot.record else 0
     return Base(url, manifest.store_id, number, snapshot.n_models, snapshot.models_sha256)

@@ -32,6 +32,13 @@ class Share:
         """Read their bits, packed [rows, ceil(models / 8)]; return them and the number of models."""
         return read_bits(self.storage, self.part, path, n_examples, self.keep, rows)
 
+    def read_values(
+        self, path: str, n_examples: int, dtype: str, rows: tuple[int, int] | None = None
+    ) -> NDArray[Any]:
+        """Read an outcome of theirs that is no bits, [rows, models]."""
+        found = read_part(self.storage, self.part, path, (n_examples, len(self.keep)), dtype, rows)
+        return found[:, list(self.keep)]
+
 
 def read_part(
     storage: Storage,

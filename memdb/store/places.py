@@ -36,6 +36,11 @@ def protocol_of(url: str) -> str:
     return urlsplit(url).scheme if "://" in url else "file"
 
 
+def is_object_storage(url: str) -> bool:
+    """Tell whether a URL is in one, which takes an endpoint and credentials."""
+    return protocol_of(url) in EXTRAS
+
+
 def open_storage(url: str, options: Mapping[str, Any] | None = None, cache: Cache | None = None) -> Storage:
     """Return the storage behind a path or URL; nothing is read or written yet.
 

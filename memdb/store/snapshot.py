@@ -25,7 +25,7 @@ from memdb.store.ledger import (
     require_listing,
     snapshot_numbers,
 )
-from memdb.store.parts import Share, read_part
+from memdb.store.parts import Share
 from memdb.store.storage import Storage, concurrently
 
 
@@ -237,9 +237,8 @@ class Snapshot:
 
         def read(job: tuple[int, Share]) -> None:
             position, share = job
-            shape = (n_examples, len(share.keep))
-            found = read_part(share.storage, share.part, path, shape, outcome.dtype, (first, last))
-            values[:, starts[position] : starts[position + 1]] = found[:, list(share.keep)]
+            found = share.read_values(path, n_examples, outcome.dtype, (first, last))
+            values[:, starts[position] : starts[position + 1]] = found
 
         concurrently(read, enumerate(self.shares))
         return values
@@ -323,7 +322,7 @@ def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None
     )
 
 
-def _newest(storage: Storage) -> int | None:
+def newest_number(storage: Storage) -> int | None:
     """Return the number of the newest snapshot, without reading it where the storage can be listed."""
     if not storage.can_list:
         return newest_by_asking(storage)

@@ -15,11 +15,11 @@ from memdb import bits, layout
 from memdb.commits import ModelInfo, Segment
 from memdb.documents import Json, group_metadata
 from memdb.errors import AlreadyExists, InvalidInput, StorageFailed
-from memdb.manifest import Manifest
+from memdb.manifest import Base, Manifest
 from memdb.store.bases import Following, with_base
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.examples import Examples, ExampleTable, read_examples
-from memdb.store.ledger import read_manifest
+from memdb.store.ledger import base_in_force, read_manifest
 from memdb.store.snapshot import Snapshot, take_snapshot
 from memdb.store.storage import Storage, create_once
 from memdb.store.timing import Stopwatch
@@ -39,6 +39,11 @@ class Store:
     def url(self) -> str:
         """Where the store is, as it was given."""
         return self.storage.url
+
+    @property
+    def base(self) -> Base | None:
+        """What it takes in of the store that it extends, if it does."""
+        return base_in_force(self.storage, self.manifest)
 
     @classmethod
     def create(
@@ -124,6 +129,14 @@ class Store:
             outcome, _ = self.manifest.arrays()[path]
             stored = bits.pack(values) if outcome.kind == "bit" else np.ascontiguousarray(values.T)
             arrays[path] = ArrayData(stored.astype(outcome.dtype, copy=False))
+        return self.commit_stored(models, arrays)
+
+    def commit_stored(self, models: Sequence[ModelInfo], arrays: Mapping[str, ArrayData]) -> Segment:
+        """Append models whose arrays are as a segment has them: what another store's parts give.
+
+        Raises:
+            StorageFailed: the storage refused; nothing was committed.
+        """
         objects = encode_group(arrays)
         for _ in range(COMMIT_ATTEMPTS):
             segment = Segment(
