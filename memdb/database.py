@@ -11,6 +11,7 @@ from memdb.assessing import Assessor
 from memdb.errors import InvalidInput
 from memdb.store import Store, cleaning, compaction, extending, retraction, verification
 from memdb.store import repair as repairs
+from memdb.store.bases import Following
 from memdb.store.timing import GRACE
 from memdb.train import require_positive
 from memdb.training import Plan, TrainingStatus, carry_out
@@ -178,9 +179,7 @@ class Database(Assessor):
             Mismatch: another store is there, or an older copy.
         """
         self._require_now("update")
-        following = self.store.following
-        if following is None:
-            raise InvalidInput(f"{self.url} was opened without its base", hint="open it with memdb.open")
+        following = self.store.following or Following(lambda _store_id, _url: False)
         try:
             return extending.update(self.store.storage, self.store.manifest, following, base)
         finally:

@@ -19,7 +19,7 @@ from memdb.store.examples import read_example_table
 from memdb.store.extending import look_at
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage
-from memdb.stores import Options, following_of, remember
+from memdb.stores import Options, following_of
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
         )
     manifest = replace(_new(found.manifest, bound), base=found.base, seed=_seed(seed))
     store = Store.create(storage, manifest, found.tables, following)
-    remember(manifest.store_id, found.base.url)
+    following.remember(manifest.store_id, found.base.url)
     return Database(store, data, bound)
 
 

@@ -126,12 +126,8 @@ def following_of(
             known.remember(store_id, url)
         return trusted or known(store_id, url)
 
-    return Following(trust, options if callable(options) else lambda _url: options or {}, cache)
-
-
-def remember(store_id: str, url: str) -> None:
-    """Trust the base of a store that this user made."""
-    TrustedBases(default_folder().parent / "bases").remember(store_id, url)
+    told = options if callable(options) else lambda _url: options or {}
+    return Following(trust, told, cache, known.remember)
 
 
 def _require_outcomes(names: Sequence[str]) -> list[str]:

@@ -79,6 +79,8 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
             f"{storage.url} extends no other store", hint="`memdb init --extend URL` makes one that does"
         )
     sought = Base(url or before.url, before.store_id, before.snapshot, before.n_models, before.models_sha256)
+    if url is not None:
+        following = following.naming(url)
     place, found = open_base(storage, manifest, sought, following)
     newest = _newest(place, found, sought.url, following)
     after = _pinned(followable(sought.url, storage.url), found, newest)
@@ -103,6 +105,7 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
         raise AlreadyExists(
             f"{storage.url} was updated by another process just now", hint="see `memdb info`"
         ) from error
+    following.remember(manifest.store_id, after.url)
     return pin
 
 
