@@ -204,7 +204,7 @@ class Database(Assessor):
                 hint="give different numbers from 0 to 2**64 - 1",
             )
         store_seed = self.store.manifest.seed
-        known = {model.model_id for part in self.store.snapshot().parts for model in part.models}
+        known = {model.model_id for part in self.store.own_snapshot().parts for model in part.models}
         return [seed for seed in seeds if subsets.model_id(store_seed, seed) not in known]
 
     def _bound_recipe(self, recipe: Any) -> recipes.BoundRecipe:

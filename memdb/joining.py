@@ -13,13 +13,12 @@ from memdb import datasets, plugins, recipes
 from memdb.database import Database
 from memdb.errors import InvalidInput, Mismatch, NotFound
 from memdb.manifest import Manifest, RecipeInfo
-from memdb.store import Cache, Store, merging, open_storage, require_free
-from memdb.store.bases import Following
+from memdb.store import Cache, Following, Store, default_folder, merging, open_storage, require_free
 from memdb.store.examples import read_example_table
 from memdb.store.extending import look_at
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage
-from memdb.stores import Options, following_of
+from memdb.stores import Options
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
     """
     storage = open_storage(url, storage_options)
     require_free(storage)
-    following = following_of(trusted=trust_base, options=base_options, cache=cache)
+    following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=cache)
     found = look_at(base, url, following)
     names = Names(dataset, recipe)
     names.require(found.manifest, base)

@@ -13,8 +13,7 @@ from memdb import datasets, recipes, subsets
 from memdb.database import IN_MEMORY, Database
 from memdb.errors import InvalidInput
 from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, Manifest
-from memdb.store import Cache, Store, default_folder, open_storage, require_free
-from memdb.store.bases import Following, TrustedBases
+from memdb.store import Cache, Following, Store, default_folder, open_storage, require_free
 
 Options: TypeAlias = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
 KEPT = {"correct": CORRECT, "logit_confidence": LOGIT_CONFIDENCE}
@@ -111,23 +110,8 @@ def open(  # noqa: A001
         StorageFailed: the storage did not answer.
     """
     kept = Cache(default_folder()) if cache is ... else cache
-    following = following_of(trusted=trust_base, options=base_options, cache=kept)
+    following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
     return Database(Store.open(open_storage(url, storage_options, kept), following), as_of=as_of)
-
-
-def following_of(
-    *, trusted: bool = False, options: Options | None = None, cache: Cache | None = None
-) -> Following:
-    """Return how bases are reached: those that this user trusted before, or all, which then are."""
-    known = TrustedBases(default_folder().parent / "bases")
-
-    def trust(store_id: str, url: str) -> bool:
-        if trusted:
-            known.remember(store_id, url)
-        return trusted or known(store_id, url)
-
-    told = options if callable(options) else lambda _url: options or {}
-    return Following(trust, told, cache, known.remember)
 
 
 def _require_outcomes(names: Sequence[str]) -> list[str]:

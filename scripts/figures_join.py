@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -79,13 +80,12 @@ def compare(folder: Path, size: Size) -> None:
     for order in ("ab", "ba"):
         sources = [memdb.open(stores[name].url) for name in order]
         url = str(folder / f"{order}.zarr")
-        merged, seconds = timed(
-            lambda sources=sources, url=url: memdb.merge(url, sources, Names(recipe=code))
-        )
+        act = partial(memdb.merge, url, sources, Names(recipe=code))
+        merged, seconds = timed(act)
         _, compacting = timed(merged.database.compact)
         print(f"merge {' '.join(order)}: {seconds:.1f} s, compaction of the result {compacting:.1f} s")
         report(f"merged {' '.join(order)}", rows(memdb.open(url)), expected)
-        again, seconds = timed(lambda sources=sources, url=url: memdb.merge(url, sources, Names(recipe=code)))
+        again, seconds = timed(act)
         print(f"merged again: {sum(again.added):,} models added, {seconds:.1f} s")
 
 

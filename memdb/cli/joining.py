@@ -71,19 +71,17 @@ def merge(
     \b
     memdb merge alice.zarr s3://bucket/bob.zarr --store all.zarr
     """  # noqa: D301
-    from memdb import joining, stores
+    from memdb import joining
 
     opened = [_opened(place, url) for url in sources]
-    following = stores.following_of(trusted=True, options=place.options_of_base, cache=place.cache())
-    local = "://" not in place.url
     with Counting(console(stderr=True), "models") as counting:
         try:
             done = joining.merge(
                 place.url,
                 opened,
                 joining.Names(dataset, recipe),
-                storage_options={} if local else place.storage_options(),
-                following=following,
+                storage_options=place.options_here(),
+                following=place.following(trusted=True),
                 observe=counting,
             )
         except KeyboardInterrupt:

@@ -152,12 +152,11 @@ def _extend(
         raise InvalidInput(
             f"{given[0]} is fixed by the store that is extended", hint=f"leave it out, or --extend {base}"
         )
-    local = "://" not in place.url
     made = joining.extend(
         place.url,
         base,
         **said,
-        storage_options={} if local else place.storage_options(),
+        storage_options=place.options_here(),
         base_options=place.options_of_base,
         trust_base=place.trust_base,
         cache=place.cache(),

@@ -16,7 +16,9 @@ from memdb.errors import InvalidInput
 
 if TYPE_CHECKING:
     from memdb.database import Database
-    from memdb.store import Cache
+    from memdb.manifest import Manifest
+    from memdb.reader import Reader
+    from memdb.store import Cache, Following
 
 DEFAULT_STORE = "memdb.zarr"
 NO_CACHE = "none"
@@ -136,21 +138,49 @@ class Place:
             return None
         return Cache(Path(self.cache_dir).expanduser() if self.cache_dir else default_folder(), limit)
 
+    def reader(self) -> Reader:
+        """Open the store to ask it: without what trains and keeps stores, which takes longer to import."""
+        from memdb.reader import Reader
+        from memdb.store import Store, open_storage
+
+        storage = open_storage(self.url, self.options_here(), self.cache())
+        store = Store.open(storage, self.following())
+        self.require_use_of_options(store.manifest)
+        return Reader(store, as_of=self.as_of)
+
+    def following(self, *, trusted: bool = False) -> Following:
+        """Return how the store that this one extends is reached."""
+        from memdb.store import Following, default_folder
+
+        return Following.of(
+            default_folder(),
+            trusted=trusted or self.trust_base,
+            options=self.options_of_base,
+            cache=self.cache(),
+        )
+
+    def options_here(self) -> dict[str, Any]:
+        """Return the storage options for the store itself; those given for a path can only be its base's."""
+        return self.storage_options() if "://" in self.url else {}
+
+    def require_use_of_options(self, manifest: Manifest) -> None:
+        """Refuse storage options where there is neither a URL nor a base that they could be for."""
+        if manifest.base is None:
+            self.storage_options()
+
     def open(self, *, to_write: bool = False) -> Database:
         """Open the store; who names one to write into it trusts what it extends."""
         from memdb import stores
 
-        local = "://" not in self.url  # then options can only be those of what it extends
         opened = stores.open(
             self.url,
             as_of=self.as_of,
-            storage_options={} if local else self.storage_options(),
+            storage_options=self.options_here(),
             cache=self.cache(),
             trust_base=self.trust_base or to_write,
             base_options=self.options_of_base,
         )
-        if local and opened.store.manifest.base is None:
-            self.storage_options()
+        self.require_use_of_options(opened.store.manifest)
         return opened
 
     def command(self, verb: str) -> str:

@@ -1,5 +1,6 @@
 """Stores: the only part of memdb that knows zarr and fsspec."""
 
+from memdb.store.bases import Following
 from memdb.store.cache import Cache, default_folder
 from memdb.store.examples import Examples, ExampleTable
 from memdb.store.places import driver_options, is_object_storage, open_storage
@@ -10,6 +11,7 @@ __all__ = [
     "Cache",
     "ExampleTable",
     "Examples",
+    "Following",
     "Snapshot",
     "Store",
     "default_folder",

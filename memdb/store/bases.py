@@ -59,6 +59,29 @@ class Following:
     cache: Cache | None = None
     remember: Callable[[str, str], None] = lambda _store_id, _url: None
 
+    @classmethod
+    def of(
+        cls,
+        objects: Path,
+        *,
+        trusted: bool = False,
+        options: Mapping[str, Any] | Callable[[str], Mapping[str, Any]] | None = None,
+        cache: Cache | None = None,
+    ) -> Following:
+        """Return how this user follows bases: those that were trusted before, or all, which then are.
+
+        What is remembered lies beside the folder of cached objects.
+        """
+        known = TrustedBases(objects.parent / "bases")
+
+        def trust(store_id: str, url: str) -> bool:
+            if trusted:
+                known.remember(store_id, url)
+            return trusted or known(store_id, url)
+
+        told = options if callable(options) else lambda _url: options or {}
+        return cls(trust, told, cache, known.remember)
+
     def naming(self, named: str) -> Following:
         """Return the same for an address that the user gave just now."""
         return replace(self, trusted=lambda store_id, url: url == named or self.trusted(store_id, url))

@@ -40,16 +40,17 @@ class Share:
         return found[:, list(self.keep)]
 
 
-def read_part(
+def read_part(  # noqa: PLR0913, PLR0917 - of what, which, how much of it, and where to
     storage: Storage,
     part: Segment,
     path: str,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     dtype: str,
     rows: tuple[int, int] | None = None,
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Read an array of a segment or block, or some of its rows, as it is stored."""
-    return GroupReader(storage, part.group, part.objects, part.metadata).read(path, shape, dtype, rows)
+    """Read an array of a segment or block, or some of its rows, as it is stored; into ``out``, if given."""
+    return GroupReader(storage, part.group, part.objects, part.metadata).read(path, shape, dtype, rows, out)
 
 
 def read_bits(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -25,8 +25,9 @@ from memdb.store.ledger import (
     require_listing,
     snapshot_numbers,
 )
-from memdb.store.parts import Share
+from memdb.store.parts import Share, read_part
 from memdb.store.storage import Storage, concurrently
+from memdb.store.tally import COUNTED, has_counts, names_of
 
 
 @dataclass(frozen=True)
@@ -189,17 +190,58 @@ class Snapshot:
         """
         return self._bits(path, self._bit_outcome(path))
 
-    def words(self, path: str) -> NDArray[np.uint64]:
-        """Read the masks (`layout.MASK`) or an outcome of kind ``bit`` as `bits.words`."""
-        if path == layout.MASK:
-            return self._words(path, self.manifest.train.n_examples)
-        return self._words(path, self._bit_outcome(path))
+    def words(
+        self, path: str, rows: tuple[int, int] | None = None, of: Sequence[bool] | None = None
+    ) -> NDArray[np.uint64]:
+        """Read the masks (`layout.MASK`) or an outcome of kind ``bit`` as `bits.words`.
 
-    def band_parts(self, path: str) -> Iterator[tuple[int, int, list[tuple[bits.Packed, int]]]]:
+        ``rows`` is a range of examples, ``of`` chooses among the `shares`; not given, all.
+        """
+        n_examples = self.manifest.train.n_examples if path == layout.MASK else self._bit_outcome(path)
+        first, last = rows or (0, n_examples)
+        shares = self._chosen(of)
+        starts = np.cumsum([0, *(share.n_models for share in shares)]).tolist()
+        if any(start % 8 for start in starts[:-1]) or not all(all(share.keep) for share in shares):
+            return bits.joined_words(self._parts_of(path, n_examples, rows, of), last - first)
+        found = np.zeros((last - first, -(-starts[-1] // 64)), dtype=np.uint64)
+
+        def read(job: tuple[int, Share]) -> None:
+            start, share = job
+            n_models = len(share.keep)
+            width = bits.n_bytes(n_models)
+            out = found.view(np.uint8)[:, start // 8 : start // 8 + width]
+            read_part(share.storage, share.part, path, (n_examples, width), "uint8", rows, out)
+            if n_models % 8:
+                out &= bits.selection([True] * n_models)  # padding bits would become other models'
+
+        concurrently(read, zip(starts, shares, strict=False))  # each to its place: copies of it all take time
+        return found
+
+    @cached_property
+    def tallied(self) -> tuple[bool, ...]:
+        """For each of the `shares`, whether counts are stored with it that hold for all of its models."""
+        return tuple(all(share.keep) and has_counts(self.manifest, share.part) for share in self.shares)
+
+    def stored_counts(self, set_name: str) -> dict[str, NDArray[np.int32]]:
+        """Return the sums of the counts stored with `tallied` shares by name, int32 [examples]."""
+        names = names_of(set_name)
+        shape = (len(names), self.manifest.set_named(set_name).n_examples)
+        path = layout.counts(set_name)
+
+        def read(share: Share) -> NDArray[Any]:
+            return read_part(share.storage, share.part, path, shape, COUNTED.str)
+
+        found = concurrently(read, self._chosen(self.tallied))
+        return dict(zip(names, sum(found, np.zeros(shape, dtype=np.int32)), strict=True))
+
+    def band_parts(
+        self, path: str, of: Sequence[bool] | None = None
+    ) -> Iterator[tuple[int, int, list[tuple[bits.Packed, int]]]]:
         """Yield an outcome of kind ``bit`` band by band: its first row, the row after its last, its parts.
 
-        The parts, packed and each with its number of models, follow one another along the model axis. Bands
-        are as high as what blocks are stored in, so that each object is fetched once.
+        The parts, packed and each with its number of models, follow one another along the model axis; ``of``
+        chooses among them. Bands are as high as what blocks are stored in, so that each object is fetched
+        once.
 
         Raises:
             NotFound: the store does not keep it.
@@ -208,7 +250,7 @@ class Snapshot:
         step = self.band_height(path)
         for start in range(0, n_examples, step):
             stop = min(n_examples, start + step)
-            yield start, stop, self._parts_of(path, n_examples, (start, stop))
+            yield start, stop, self._parts_of(path, n_examples, (start, stop), of)
 
     def band_height(self, path: str) -> int:
         """Return how many examples a band of an outcome has."""
@@ -268,13 +310,20 @@ class Snapshot:
     def _bits(self, path: str, n_examples: int) -> bits.Packed:
         return bits.concatenate(self._parts_of(path, n_examples), n_examples)
 
-    def _words(self, path: str, n_examples: int) -> NDArray[np.uint64]:
-        return bits.joined_words(self._parts_of(path, n_examples), n_examples)
-
     def _parts_of(
-        self, path: str, n_examples: int, rows: tuple[int, int] | None = None
+        self,
+        path: str,
+        n_examples: int,
+        rows: tuple[int, int] | None = None,
+        of: Sequence[bool] | None = None,
     ) -> list[tuple[bits.Packed, int]]:
-        return concurrently(lambda share: share.read_bits(path, n_examples, rows), self.shares)
+        return concurrently(lambda share: share.read_bits(path, n_examples, rows), self._chosen(of))
+
+    def _chosen(self, of: Sequence[bool] | None) -> list[Share]:
+        """Return the shares to read: all, or those chosen."""
+        if of is None:
+            return list(self.shares)
+        return [share for share, wanted in zip(self.shares, of, strict=True) if wanted]
 
 
 def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None) -> Snapshot:
