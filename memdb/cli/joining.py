@@ -73,6 +73,7 @@ def merge(
     """  # noqa: D301
     from memdb import joining
 
+    place.require_use_of_options(others=sources)
     opened = [_opened(place, url) for url in sources]
     with Counting(console(stderr=True), "models") as counting:
         try:

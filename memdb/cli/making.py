@@ -152,6 +152,7 @@ def _extend(
         raise InvalidInput(
             f"{given[0]} is fixed by the store that is extended", hint=f"leave it out, or --extend {base}"
         )
+    place.require_use_of_options(others=[base])
     made = joining.extend(
         place.url,
         base,

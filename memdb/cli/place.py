@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -163,9 +163,11 @@ class Place:
         """Return the storage options for the store itself; those given for a path can only be its base's."""
         return self.storage_options() if "://" in self.url else {}
 
-    def require_use_of_options(self, manifest: Manifest) -> None:
-        """Refuse storage options where there is neither a URL nor a base that they could be for."""
-        if manifest.base is None:
+    def require_use_of_options(self, manifest: Manifest | None = None, others: Sequence[str] = ()) -> None:
+        """Refuse storage options where neither the store nor a base, or another, could take them."""
+        from memdb.store import is_object_storage
+
+        if (manifest is None or manifest.base is None) and not any(map(is_object_storage, others)):
             self.storage_options()
 
     def open(self, *, to_write: bool = False) -> Database:

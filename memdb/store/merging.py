@@ -23,7 +23,7 @@ from memdb.commits import ModelInfo
 from memdb.errors import InvalidInput, Mismatch
 from memdb.manifest import Manifest, Outcome
 from memdb.store.encoding import BLOCK_MODELS, ArrayData
-from memdb.store.parts import Share
+from memdb.store.parts import Share, cut_into
 from memdb.store.retraction import withdraw
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import concurrently
@@ -130,7 +130,7 @@ def merge(
     done = 0
     observe(done, total)
     for source, fresh, _ in plans:
-        for batch in _batches(fresh, _models_at_once(store.manifest)):
+        for batch in cut_into(fresh, _models_at_once(store.manifest)):
             _commit(store, source, batch)
             done += sum(share.n_models for share in batch)
             observe(done, total)
@@ -169,25 +169,6 @@ def _models_at_once(manifest: Manifest) -> int:
     for outcome, n_examples in manifest.arrays().values():
         model_bits += n_examples * (1 if outcome.kind == "bit" else 8 * np.dtype(outcome.dtype).itemsize)
     return max(1, min(BLOCK_MODELS, SEGMENT_BYTES * 8 // model_bits))
-
-
-def _batches(shares: Sequence[Share], most: int) -> Iterator[list[Share]]:
-    """Yield shares of at most so many models together, cutting those that have more."""
-    batch: list[Share] = []
-    room = most
-    for share in shares:
-        positions = np.flatnonzero(share.keep)
-        while len(positions):
-            taken, positions = positions[:room], positions[room:]
-            chosen = np.zeros(len(share.keep), dtype=np.bool_)
-            chosen[taken] = True
-            batch.append(replace(share, keep=tuple(chosen.tolist())))
-            room -= len(taken)
-            if room == 0:
-                yield batch
-                batch, room = [], most
-    if batch:
-        yield batch
 
 
 def _commit(store: Store, source: Snapshot, batch: Sequence[Share]) -> None:

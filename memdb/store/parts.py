@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from memdb import bits
@@ -38,6 +40,26 @@ class Share:
         """Read an outcome of theirs that is no bits, [rows, models]."""
         found = read_part(self.storage, self.part, path, (n_examples, len(self.keep)), dtype, rows)
         return found[:, list(self.keep)]
+
+
+def cut_into(shares: Iterable[Share], most: int) -> Iterator[list[Share]]:
+    """Yield shares of at most so many models together, in order; those that have more are cut."""
+    batch: list[Share] = []
+    room = most
+    for share in shares:
+        flags = np.asarray(share.keep)
+        positions = np.flatnonzero(flags)
+        while len(positions):
+            taken, positions = positions[:room], positions[room:]
+            chosen = np.zeros_like(flags)
+            chosen[taken] = True
+            batch.append(replace(share, keep=tuple(chosen.tolist())))
+            room -= len(taken)
+            if room == 0:
+                yield batch
+                batch, room = [], most
+    if batch:
+        yield batch
 
 
 def read_part(  # noqa: PLR0913, PLR0917 - of what, which, how much of it, and where to
