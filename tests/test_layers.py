@@ -27,6 +27,7 @@ LAYERS = [  # from the bottom; a module imports modules of lower layers only
     {"assessing"},
     {"database"},
     {"stores"},
+    {"joining"},
     {"render"},
     {"cli"},
 ]
@@ -36,11 +37,12 @@ INSIDE = {  # the same within a package
         {"tally"},
         {"storage"},
         {"local", "remote", "timing", "reading"},
-        {"places", "examples", "ledger"},
+        {"places", "examples", "ledger", "parts"},
         {"snapshot", "history"},
+        {"bases"},
         {"store"},
-        {"compaction", "cleaning", "verification", "retraction"},
-        {"repair"},
+        {"compaction", "cleaning", "verification", "retraction", "extending"},
+        {"repair", "merging"},
         {""},
     ],
     "query": [
@@ -58,7 +60,7 @@ INSIDE = {  # the same within a package
     "cli": [
         {"app", "options", "place"},
         {"showing"},
-        {"demo", "asking", "assessing", "keeping", "pairs"},
+        {"demo", "asking", "assessing", "keeping", "pairs", "joining"},
         {"making"},
         {""},
     ],
@@ -92,6 +94,7 @@ HOMES = {
         "cli.assessing",
         "cli.pairs",
         "cli.keeping",
+        "cli.joining",
         "cli.showing",
     },
 }
