@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from memdb import plugins
 from memdb.datasets import Dataset
 from memdb.documents import Json, canonical_json
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
-from memdb.manifest import RecipeInfo
+from memdb.manifest import LOGIT_CONFIDENCE, RecipeInfo
+from memdb.recipes.cnn import CNN
 from memdb.recipes.devices import resolve_device
-from memdb.recipes.mlp import MLP, PRESET_OF_DATASET, PRESETS
+from memdb.recipes.memory import Fitting, Train
+from memdb.recipes.mlp import MLP
 from memdb.recipes.protocol import Recipe, Run
+from memdb.recipes.resnet9 import ResNet9
 
-__all__ = ["BoundRecipe", "Recipe", "Run", "bind", "parse_options", "rebind", "resolve", "resolve_device"]
+__all__ = [
+    "BoundRecipe",
+    "Fitting",
+    "Recipe",
+    "Run",
+    "bind",
+    "parse_options",
+    "rebind",
+    "resolve",
+    "resolve_device",
+]
 
-BUILT_IN: Mapping[str, type[MLP]] = {"mlp": MLP}
-Train = Callable[[Dataset, NDArray[np.bool_], NDArray[np.uint64], Run], Any]
+BUILT_IN: Mapping[str, type[MLP | CNN | ResNet9]] = {"mlp": MLP, "cnn": CNN, "resnet9": ResNet9}
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,19 @@ class BoundRecipe:
                 f"recipe {self.info.name} wants {n_models!r} models a batch", hint="return an integer from 1"
             )
         return n_models
+
+    def require_outcomes(self, names: Sequence[str]) -> None:
+        """Refuse to keep what the recipe says that it does not give.
+
+        Raises:
+            InvalidInput: names the outcome.
+        """
+        given = getattr(self.train, "outcomes", None)
+        odd = next((name for name in names if given is not None and name not in given), None)
+        if odd is not None and odd != LOGIT_CONFIDENCE.name:  # kept by default, given by some
+            raise InvalidInput(
+                f"recipe {self.info.name} gives no {odd}", hint=f"it gives {', '.join(sorted(given or ()))}"
+            )
 
 
 def parse_options(texts: list[str]) -> dict[str, Json]:
@@ -102,17 +124,19 @@ def resolve(
             f"unknown recipe {name!r}",
             hint=f"use one of {', '.join(BUILT_IN)}, or package.module:attribute of your own",
         )
+    kind: Any = BUILT_IN[name]
     chosen = dict(options)
-    preset = chosen.pop("preset", PRESET_OF_DATASET.get(dataset or "", "digits"))
-    if preset not in PRESETS:
-        raise InvalidInput(f"unknown preset {preset!r}", hint=f"use one of {', '.join(PRESETS)}")
-    known = [field.name for field in fields(BUILT_IN[name])]
+    presets = getattr(kind, "presets", {"": {}})
+    preset = chosen.pop("preset", None) if len(presets) > 1 else None
+    preset = preset or getattr(kind, "preset_of_dataset", {}).get(dataset or "", next(iter(presets)))
+    if preset not in presets:
+        raise InvalidInput(f"unknown preset {preset!r}", hint=f"use one of {', '.join(presets)}")
+    known = [field.name for field in fields(kind)]
     unknown = sorted(set(chosen) - set(known))
     if unknown:
-        raise InvalidInput(
-            f"recipe {name} has no option {unknown[0]!r}", hint=f"its options are {', '.join(known)}, preset"
-        )
-    return bind(BUILT_IN[name](**{**PRESETS[str(preset)], **chosen}), version=version)
+        listed = ", ".join([*known, *(["preset"] if len(presets) > 1 else [])])
+        raise InvalidInput(f"recipe {name} has no option {unknown[0]!r}", hint=f"its options are {listed}")
+    return bind(kind(**{**presets[str(preset)], **chosen}), version=version)
 
 
 def rebind(info: RecipeInfo) -> BoundRecipe:
