@@ -12,12 +12,16 @@ from memdb.datasets import Dataset
 from memdb.documents import Json, canonical_json
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
 from memdb.manifest import LOGIT_CONFIDENCE, RecipeInfo
+from memdb.recipes.architectures import PREFIX as TORCHVISION
+from memdb.recipes.architectures import Architecture
 from memdb.recipes.cnn import CNN
 from memdb.recipes.devices import resolve_device
 from memdb.recipes.memory import Fitting, Train
 from memdb.recipes.mlp import MLP
 from memdb.recipes.protocol import Recipe, Run
 from memdb.recipes.resnet9 import ResNet9
+from memdb.recipes.scikit import PREFIX as SKLEARN
+from memdb.recipes.scikit import Classifier
 
 __all__ = [
     "BoundRecipe",
@@ -117,12 +121,16 @@ def resolve(
     Raises:
         InvalidInput: unknown names, options that the recipe does not take, a version that is not its own.
     """
+    found = _by_prefix(name, options)
+    if found is not None:
+        return bind(found, version=version)
     if plugins.is_import_path(name):
         return bind(plugins.load(name, "recipe"), options=options, version=version, import_path=name)
     if name not in BUILT_IN:
         raise InvalidInput(
             f"unknown recipe {name!r}",
-            hint=f"use one of {', '.join(BUILT_IN)}, or package.module:attribute of your own",
+            hint=f"use one of {', '.join(BUILT_IN)}, {TORCHVISION}resnet18, "
+            f"{SKLEARN}sklearn.neighbors.KNeighborsClassifier, or package.module:attribute of your own",
         )
     kind: Any = BUILT_IN[name]
     chosen = dict(options)
@@ -139,6 +147,25 @@ def resolve(
     return bind(kind(**{**presets[str(preset)], **chosen}), version=version)
 
 
+def _by_prefix(name: str, options: Mapping[str, Json], *, complete: bool = False) -> Any:
+    """Return the recipe of a classifier in torchvision or with scikit-learn's face, or None for another name.
+
+    ``complete`` says that the options are a store's, with nothing to fill in.
+    """
+    if name.startswith(SKLEARN):
+        return Classifier(name.removeprefix(SKLEARN), options, complete=complete)
+    if not name.startswith(TORCHVISION):
+        return None
+    known = [field.name for field in fields(Architecture)][1:]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InvalidInput(
+            f"recipe {name} has no option {unknown[0]!r}", hint=f"its options are {', '.join(known)}"
+        )
+    chosen: dict[str, Any] = dict(options)
+    return Architecture(name.removeprefix(TORCHVISION), **chosen)
+
+
 def rebind(info: RecipeInfo) -> BoundRecipe:
     """Return the recipe that a store names, as it is now; the store says whether it is still the same.
 
@@ -146,12 +173,15 @@ def rebind(info: RecipeInfo) -> BoundRecipe:
         InvalidInput: it cannot be found, or a class does not take the stored options any more.
     """
     path = info.import_path or info.name
+    found = _by_prefix(path, info.options, complete=True)
+    if found is not None:
+        return bind(found)
     if not plugins.is_import_path(path):
         return resolve(path, info.options)
-    found = plugins.load(path, "recipe")
-    options = info.options if isinstance(found, type) else {}
-    version = info.version if getattr(found, "version", None) is None else None
-    return bind(found, options=options, version=version, import_path=info.import_path)
+    own = plugins.load(path, "recipe")
+    options = info.options if isinstance(own, type) else {}
+    version = info.version if getattr(own, "version", None) is None else None
+    return bind(own, options=options, version=version, import_path=info.import_path)
 
 
 def bind(
