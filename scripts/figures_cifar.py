@@ -1,10 +1,10 @@
-"""CIFAR-100 with resnet9, from the images to the answers: a slice on a CPU, all of it on a GPU.
+r"""CIFAR-100 with resnet9, from the images to the answers: a slice on a CPU, all of it on a GPU.
 
 Takes a folder with ``train/CLASS/*.png`` and ``test/CLASS/*.png``, copies the slice, then runs ``memdb init``,
 ``train``, ``info`` and ``top-memorized`` as a user would, and prints how long a model takes and how good it is.
 
     python scripts/figures_cifar.py --data-root ~/cifar100
-    python scripts/figures_cifar.py --data-root ~/cifar100 --classes 100 --images 50000 --models 200 \\
+    python scripts/figures_cifar.py --data-root ~/cifar100 --classes 100 --images 50000 --models 200 \
         --device cuda -- -p width=64 -p epochs=16
 
 What follows ``--`` goes to ``memdb init``. The slice is 10 classes and 2,000 images by default, and the network
