@@ -42,7 +42,14 @@ def init(
         bool, typer.Option("--download", help="Let torchvision download the data set.")
     ] = False,
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", metavar="NAME", help="mlp, or package.module:attribute.")
+        str,
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="NAME",
+            help="mlp, cnn, resnet9, torchvision:resnet18, sklearn:package.module.Class, "
+            "or package.module:attribute.",
+        ),
     ] = "mlp",
     recipe_option: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -65,7 +72,8 @@ def init(
         typer.Option(
             "--outcomes",
             metavar="NAMES",
-            help="What to keep: correct for bits alone, or both, which takes ten times the space.",
+            help="What to keep: correct for bits alone; with logit_confidence ten times the space; "
+            "cumulative_loss and first_learned, as much again each.",
         ),
     ] = "correct,logit_confidence",
     seed: Annotated[
@@ -80,7 +88,9 @@ def init(
 
     \b
     memdb init --dataset mnist --data-root ~/data
-    memdb init --dataset imagefolder --data-root photos -p hidden=512,256 -p epochs=10
+    memdb init --dataset imagefolder --data-root photos -r torchvision:resnet18 -p epochs=20
+    memdb init -r sklearn:sklearn.neighbors.KNeighborsClassifier -p n_neighbors=1
+    memdb init -r cnn -p epochs=5 --outcomes correct,cumulative_loss,first_learned
     memdb init --recipe mypackage.recipes:train_forest --store s3://bucket/forest.zarr
     """  # noqa: D301 - \b keeps the lines apart in --help
     from memdb import recipes, stores
