@@ -24,7 +24,7 @@ from pathlib import Path
 import memdb
 
 MEMDB = Path(sys.executable).with_name("memdb")
-OPTIONS = ("width=16", "epochs=16", "batch_size=128", "lr=0.2")
+OPTIONS = ("width=16", "epochs=10", "batch_size=128", "lr=0.2")
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--images", type=int, default=2000, help="training images in all")
-    parser.add_argument("--models", type=int, default=8)
+    parser.add_argument("--models", type=int, default=4)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--store", help="where the store is to be kept; a temporary place if not given")
     parser.add_argument("init", nargs="*", help="arguments of `memdb init`")

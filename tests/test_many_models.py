@@ -74,6 +74,16 @@ def test_a_batch_of_64_predicts_what_each_of_its_models_predicts_alone(recipe, d
     assert np.ptp(together["test/logit_confidence"], axis=0).min() > 0.01  # and no two are the same
 
 
+def test_neighbours_in_a_batch_of_resnet9_side_by_side_make_no_difference(data, tmp_path):
+    """A whole training, with batch norm at a high rate: what one model let through would show."""
+    recipe = ResNet9(epochs=6, width=2, batch_size=21, shift=1, precision="float32")
+    masks, seeds = drawn(8)
+    rows = [5, 6, 7, 2]  # seed 2 among others, at another place
+    one = side_by_side(recipe, data, masks[:4], seeds[:4], run(tmp_path))["test/logit_confidence"][2]
+    two = side_by_side(recipe, data, masks[rows], seeds[rows], run(tmp_path))["test/logit_confidence"][3]
+    np.testing.assert_allclose(one, two, atol=1e-3)
+
+
 def test_a_batch_of_resnet9_takes_turns_on_a_cpu_and_is_the_same_to_the_last_bit(data, tmp_path):
     masks, seeds = drawn(3)
     recipe = ResNet9(epochs=1, width=2, batch_size=21, shift=1)

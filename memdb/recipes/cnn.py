@@ -41,7 +41,7 @@ class CNN:
     outcomes: ClassVar[frozenset[str]] = BUILT_IN_OUTCOMES
 
     channels: tuple[int, ...] = (32, 64)
-    lr: float = 0.05
+    lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
