@@ -18,13 +18,26 @@ from memdb.errors import MemdbError
 if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.datasets import Dataset
+    from memdb.published import Credits
     from memdb.recipes.protocol import Recipe, Run
-    from memdb.stores import init, open  # noqa: A004
+    from memdb.stores import init, open, pull  # noqa: A004
     from memdb.training import TrainingStatus
 
-__all__ = ["Database", "Dataset", "MemdbError", "Recipe", "Run", "TrainingStatus", "init", "open"]
+__all__ = [
+    "Credits",
+    "Database",
+    "Dataset",
+    "MemdbError",
+    "Recipe",
+    "Run",
+    "TrainingStatus",
+    "init",
+    "open",
+    "pull",
+]
 
 _HOMES = {
+    "Credits": "memdb.published",
     "Database": "memdb.database",
     "Dataset": "memdb.datasets",
     "Recipe": "memdb.recipes.protocol",
@@ -32,6 +45,7 @@ _HOMES = {
     "TrainingStatus": "memdb.training",
     "init": "memdb.stores",
     "open": "memdb.stores",
+    "pull": "memdb.stores",
 }
 
 

@@ -43,7 +43,7 @@ class Compaction:
 
 
 @dataclass(frozen=True, slots=True)
-class _Share:
+class Share:
     """Some models of a part, in order: what one source gives to a block."""
 
     part: Segment
@@ -51,6 +51,7 @@ class _Share:
 
     @property
     def n_models(self) -> int:
+        """How many models that is."""
         return sum(self.keep)
 
 
@@ -92,12 +93,12 @@ def compact(
                 "at once could hide models",
                 hint="make sure that nobody else compacts this store, and say so with --alone",
             )
-        cuts = list(_cut(shares))
-        total = sum(share.n_models for cut in cuts for share in cut)
+        cuts = list(cut(shares))
+        total = sum(share.n_models for some in cuts for share in some)
         blocks, n_bytes, done = [], 0, 0
-        for cut in cuts:
+        for some in cuts:
             observe(done, total)
-            block, info, size = _write_block(storage, manifest, cut, watch)
+            block, info, size = write_block(storage, storage, manifest, some, watch)
             blocks.append((block, info))
             n_bytes += size
             done += len(block.models)
@@ -115,14 +116,14 @@ def compact(
     )
 
 
-def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[_Share]]:
+def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[Share]]:
     """Return how many blocks stay as they are, and what goes into new ones.
 
     A block at the end is gathered, too, where it is not full and what follows has the same arrays.
     """
     blocks = snapshot.blocks
     shares = [
-        _Share(part, flags)
+        Share(part, flags)
         for part, flags in zip(snapshot.loose, snapshot.first[len(blocks) :], strict=True)
         if any(flags)
     ]
@@ -132,14 +133,14 @@ def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[_Share]]:
     if snapshot.loose and not shares:
         return kept, []  # repeats only
     while kept and len(blocks[kept - 1].models) < BLOCK_MODELS:
-        last = _Share(blocks[kept - 1], snapshot.first[kept - 1])
+        last = Share(blocks[kept - 1], snapshot.first[kept - 1])
         if shares and set(last.part.metadata) != set(shares[0].part.metadata):
             break
         if not thorough and last.n_models > sum(share.n_models for share in shares):
             break
         shares.insert(0, last)
         kept -= 1
-    if not snapshot.loose and len(list(_cut(shares))) >= len(shares):
+    if not snapshot.loose and len(list(cut(shares))) >= len(shares):
         return len(blocks), []
     return kept, [share for share in shares if share.n_models]
 
@@ -155,10 +156,10 @@ def _retracted_in(snapshot: Snapshot) -> set[str]:
     return {model.model_id for part in snapshot.parts for model in part.models} & snapshot.retracted
 
 
-def _cut(shares: Sequence[_Share]) -> Iterator[list[_Share]]:
+def cut(shares: Sequence[Share]) -> Iterator[list[Share]]:
     """Yield the shares of each block: up to 1,024 models which all have the same arrays."""
     for _, alike in groupby(shares, key=lambda share: tuple(sorted(share.part.metadata))):
-        block: list[_Share] = []
+        block: list[Share] = []
         room = BLOCK_MODELS
         for share in alike:
             flags = np.asarray(share.keep)
@@ -167,7 +168,7 @@ def _cut(shares: Sequence[_Share]) -> Iterator[list[_Share]]:
                 taken, positions = positions[:room], positions[room:]
                 chosen = np.zeros_like(flags)
                 chosen[taken] = True
-                block.append(_Share(share.part, tuple(chosen.tolist())))
+                block.append(Share(share.part, tuple(chosen.tolist())))
                 room -= len(taken)
                 if room == 0:
                     yield block
@@ -182,16 +183,21 @@ def rewrite(storage: Storage, manifest: Manifest, block: Segment) -> tuple[Block
     Raises:
         Damaged: one of these arrays is not intact.
     """
-    share = _Share(block, (True,) * len(block.models))
-    written, info, _ = _write_block(storage, manifest, [share], Stopwatch())
+    share = Share(block, (True,) * len(block.models))
+    written, info, _ = write_block(storage, storage, manifest, [share], Stopwatch())
     return BlockInfo(written.segment_id, len(written.models), info), written
 
 
-def _write_block(
-    storage: Storage, manifest: Manifest, shares: Sequence[_Share], watch: Stopwatch
+def write_block(
+    source: Storage,
+    storage: Storage,
+    manifest: Manifest,
+    shares: Sequence[Share],
+    watch: Stopwatch,
+    identifier: str | None = None,
 ) -> tuple[Segment, ObjectInfo, int]:
-    """Write a block; return it, the size and sha256 of its document, and the bytes written."""
-    identifier = layout.segment_id(datetime.now(UTC), secrets.token_bytes(6))
+    """Write a block of what ``source`` has; return it, its document's size and sha256, and its bytes."""
+    identifier = identifier or layout.segment_id(datetime.now(UTC), secrets.token_bytes(6))
     origins = [
         origin
         for share in shares
@@ -215,7 +221,7 @@ def _write_block(
     objects: dict[str, ObjectInfo] = {}
     metadata: dict[str, Json] = {}
     for path, outcome, n_examples in _arrays(manifest, shares[0].part):
-        for encoded in _encoded(storage, shares, path, outcome, n_examples):
+        for encoded in _encoded(source, shares, path, outcome, n_examples):
             storage.write_all({f"{block.group}/{name}": data for name, data in encoded.items()})
             objects |= describe(encoded)
             metadata |= array_metadata(encoded)
@@ -239,7 +245,7 @@ def _arrays(manifest: Manifest, part: Segment) -> Iterator[tuple[str, Outcome | 
 
 
 def _encoded(
-    storage: Storage, shares: Sequence[_Share], path: str, outcome: Outcome | None, n_examples: int
+    storage: Storage, shares: Sequence[Share], path: str, outcome: Outcome | None, n_examples: int
 ) -> Iterator[dict[str, bytes]]:
     """Yield the objects of one array of a block, reading its sources a band of rows at a time."""
     n_models = sum(share.n_models for share in shares)
@@ -251,7 +257,7 @@ def _encoded(
     for rows in encoder.bands(BAND_BYTES):
         if is_bits:
 
-            def read(share: _Share, rows: tuple[int, int] = rows) -> tuple[bits.Packed, int]:
+            def read(share: Share, rows: tuple[int, int] = rows) -> tuple[bits.Packed, int]:
                 return read_bits(storage, share.part, path, n_examples, share.keep, rows)
 
             parts = concurrently(read, shares)
@@ -261,7 +267,7 @@ def _encoded(
             starts = np.cumsum([0, *(share.n_models for share in shares)]).tolist()
 
             def fill(
-                job: tuple[int, _Share], rows: tuple[int, int] = rows, values: NDArray[Any] = values
+                job: tuple[int, Share], rows: tuple[int, int] = rows, values: NDArray[Any] = values
             ) -> None:
                 start, share = job
                 shape = (n_examples, len(share.keep))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -40,13 +40,14 @@ class Snapshot:
 
     storage: Storage
     manifest: Manifest
-    parts: tuple[Segment, ...]
+    parts: Sequence[Segment]
     record: SnapshotRecord | None = None
     retracted: frozenset[str] = field(default_factory=frozenset)
     set_aside: frozenset[str] = field(default_factory=frozenset)
     withdrawals: tuple[Retraction, ...] = ()  # with their reasons
     lingering: tuple[str, ...] = ()  # segments that blocks took in and that are still there
     n_slots: int | None = None  # only the first so many models: an older snapshot, read from newer blocks
+    is_published: bool = False  # every model of its blocks counts, as its record says: they need no reading
 
     @property
     def url(self) -> str:
@@ -109,11 +110,13 @@ class Snapshot:
     @property
     def n_models(self) -> int:
         """How many models count."""
-        return len(self.models)
+        return self.record.n_models if self.record and self.is_published else len(self.models)
 
     @property
     def n_repeats(self) -> int:
         """How many models were committed again by a retried worker, and do not count."""
+        if self.is_published:
+            return 0
         commits = {
             (origin, model.model_id)
             for part in self.parts
@@ -125,12 +128,16 @@ class Snapshot:
     @property
     def n_retracted(self) -> int:
         """How many models were withdrawn."""
+        if self.is_published:
+            return 0
         ids = {model.model_id for part in self.parts for model in part.models}
         return len(ids & self.retracted)
 
     @cached_property
     def models_sha256(self) -> str:
         """Sha256 of the sorted model ids, each followed by a newline: the same models, the same answer."""
+        if self.record and self.is_published:
+            return self.record.models_sha256
         return sha256_of_models(model.model_id for _, model in self.models)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from memdb import bits, layout
 from memdb.commits import ModelInfo, Segment
 from memdb.documents import Json, group_metadata, parse_group_metadata
-from memdb.errors import AlreadyExists, InvalidInput, NotFound, StorageFailed
+from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotFound, StorageFailed
 from memdb.manifest import Manifest
+from memdb.published import ASK_AGAIN, Published
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.examples import Examples, ExampleTable, read_examples
+from memdb.store.publication import published_snapshot, read_published
 from memdb.store.snapshot import Snapshot, take_snapshot
 from memdb.store.storage import Storage, create_once
 from memdb.store.timing import Stopwatch
@@ -31,6 +34,7 @@ class Store:
 
     storage: Storage
     manifest: Manifest
+    published: Published | None = None  # of a copy that is frozen
 
     @property
     def url(self) -> str:
@@ -90,14 +94,24 @@ class Store:
             StorageFailed: the storage did not answer.
         """
         place = f"{storage.url}/{layout.MANIFEST}"
-        try:
-            data = storage.read(layout.MANIFEST)
-        except NotFound as error:
-            raise NotFound(
-                f"no memdb store at {storage.url}",
-                hint="create one with `memdb init`, or name another with --store",
-            ) from error
-        return cls(storage, Manifest.from_document(parse_group_metadata(data, place), place))
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(read_published, storage)
+            try:
+                data = storage.read(layout.MANIFEST)
+            except NotFound as error:
+                raise NotFound(
+                    f"no memdb store at {storage.url}",
+                    hint="create one with `memdb init`, or name another with --store",
+                ) from error
+            manifest = Manifest.from_document(parse_group_metadata(data, place), place)
+            published = asked.result()
+        if published is not None and published.store_id != manifest.store_id:
+            raise Damaged(
+                f"{storage.url}/{layout.PUBLISHED} belongs to another store: it states "
+                f"{published.store_id}; expected {manifest.store_id}",
+                hint=ASK_AGAIN,
+            )
+        return cls(storage, manifest, published)
 
     def commit(
         self,
@@ -117,6 +131,11 @@ class Store:
             InvalidInput: arrays that do not fit the manifest.
             StorageFailed: the storage refused; nothing was committed.
         """
+        if self.published is not None:
+            raise InvalidInput(
+                f"{self.url} is a published copy, which never changes",
+                hint="commit to the store that it was published from",
+            )
         self._require_arrays(len(models), masks, outcomes)
         arrays = {layout.MASK: ArrayData(bits.pack(masks))}
         for path, values in outcomes.items():
@@ -166,6 +185,8 @@ class Store:
             Damaged: a document was altered, or belongs to another store.
             NotFound: no snapshot has that number.
         """
+        if self.published is not None:
+            return published_snapshot(self.storage, self.manifest, self.published, as_of)
         return take_snapshot(self.storage, self.manifest, as_of)
 
     def examples(self, name: str) -> Examples:
