@@ -214,7 +214,9 @@ def _bounds(
     positions = column(np.arange(rows.num_rows, dtype=np.int32))
     z = relations.interval_z(settings, *parts)
     sql = schema("bounds.sql", **FORMS[relations.outcome])
-    found = relations.ask(sql, {"z": z}, tables={"ranked": rows.append_column("position", positions)})
+    found = relations.ask(
+        sql, {"z": z}, tables={"ranked": rows.append_column("position", positions)}, alone=True
+    )
     return values_of(found.column("lo")), values_of(found.column("hi"))
 
 

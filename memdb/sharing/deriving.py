@@ -20,20 +20,10 @@ from memdb.manifest import ObjectInfo
 from memdb.published import Derived, DerivedGroup, ModelFacts
 from memdb.query.connection import Relations, schema
 from memdb.query.intervals import IntervalChoice
+from memdb.query.listing import LISTED, candidates_on, counts_of, listing_of, pairs_table
 from memdb.query.questions import scores
-from memdb.query.stored import (
-    COUNTED,
-    LISTED,
-    PAIR_ROWS,
-    PAIRS,
-    SCORE_COLUMNS,
-    SCORES,
-    candidates_on,
-    counts_of,
-    listing_of,
-    pairs_table,
-)
 from memdb.store.completing import Completing
+from memdb.store.derived import COUNTED, PAIR_ROWS, PAIRS, SCORE_COLUMNS, SCORES
 from memdb.store.encoding import ChunkEncoder, array_metadata, describe
 
 ROWS_FOR = 6.0  # a chunk of n rows and a list of n_test / n names cost a reader least near sqrt(n_test / 6)
@@ -77,7 +67,7 @@ def derive(relations: Relations, target: Completing, number: int, advance: Calla
 
 
 def _model_facts(relations: Relations) -> ModelFacts:
-    row = relations.ask(schema("info.sql")).to_pylist()[0]
+    row = relations.ask(schema("info_models.sql"), models=True).to_pylist()[0]
     return ModelFacts(**{name: row[name] for name in ModelFacts.__dataclass_fields__})
 
 
