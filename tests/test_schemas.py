@@ -7,10 +7,12 @@ from importlib.resources import files
 
 import pytest
 
+import memdb
 from memdb.commits import Retraction, Segment, SnapshotRecord
 from memdb.documents import sealed
 from memdb.errors import WrongFormat
 from memdb.manifest import Manifest
+from memdb.published import Published
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -23,22 +25,26 @@ def schema(name):
 
 KINDS = {
     "manifest": Manifest, "segment": Segment, "block": Segment, "snapshot": SnapshotRecord,
-    "retraction": Retraction,
+    "retraction": Retraction, "published": Published, "published_snapshot": SnapshotRecord,
 }  # fmt: skip
-SCHEMA_OF = {name: "segment" if name == "block" else name for name in KINDS}
+SCHEMA_OF = {**{name: name for name in KINDS}, "block": "segment", "published_snapshot": "snapshot"}
 
 
 @pytest.fixture
-def documents(database):
+def documents(database, tmp_path):
     segment = database.snapshot.parts[0].to_document()
     retraction = database.retract([database.snapshot.models[0][1].model_id], "a reason")
     compaction = database.compact()
+    database.publish(str(tmp_path / "copy"))
+    copy = memdb.open(str(tmp_path / "copy"))
     found = {
         "manifest": database.store.manifest.to_document(),
         "segment": segment,
         "block": database.snapshot.parts[0].to_document(),
         "snapshot": compaction.record.to_document(),
         "retraction": retraction.to_document(),
+        "published": copy.store.published.to_document(),
+        "published_snapshot": copy.snapshot.record.to_document(),
     }
     return json.loads(json.dumps(found))
 
@@ -65,6 +71,13 @@ WRONG = [
     ("snapshot", ["blocks", 0, "block_id"], "../x"), ("snapshot", ["blocks", 0, "document"], [1]),
     ("snapshot", ["segments"], ["x"]), ("snapshot", ["retracted"], [1]), ("snapshot", ["set_aside"], ["x"]),
     ("retraction", ["retraction_id"], "x"), ("retraction", ["models"], ["short"]),
+    ("published", ["store_id"], "x"), ("published", ["snapshot", "path"], "../x"), ("published", ["older"], [3]),
+    ("published", ["snapshot", "size"], 0), ("published", ["snapshot", "sha256"], ""), ("published", ["credits"], []),
+    ("published", ["credits", "authors"], [1]), ("published", ["required_features"], ["x"]),
+    ("published_snapshot", ["derived", "stats", "objects", "../x"], [1, "0" * 64]),
+    ("published_snapshot", ["derived", "listed"], -1), ("published_snapshot", ["derived", "n_in"], [[1]]),
+    ("published_snapshot", ["derived", "class_names"], {"train": 3}), ("published_snapshot", ["derived", "tables"], []),
+    ("published_snapshot", ["derived", "models", "n_diverged"], "x"),
     ("retraction", ["segments"], ["x"]), ("retraction", ["because"], 3),
 ]  # fmt: skip
 
@@ -83,7 +96,7 @@ def test_what_is_wrong_is_refused_by_both(documents, name, path, value):
         kind.from_document(sealed(document), "here")
 
 
-@pytest.mark.parametrize("name", ["manifest", "segment", "snapshot", "retraction"])
+@pytest.mark.parametrize("name", ["manifest", "segment", "snapshot", "retraction", "published"])
 def test_every_field_is_required_and_missing_ones_are_all_named(documents, name):
     kind = KINDS[name]
     with pytest.raises(WrongFormat) as caught:
