@@ -312,8 +312,7 @@ def test_small_answers_over_plain_http_take_six_requests_and_no_block(published,
             assert rows(ask(db)) == rows(ask(here))
             assert db.relations().class_names == ("ant", "bee", "cat")
         assert not [path for path in server.log if path.startswith("/blocks")], question
-        if question != "score":  # whose examples have names of their own, not numbers
-            assert len(server.log) <= 12, question
+        assert len(server.log) <= 6, question
 
 
 def test_a_copy_is_pulled_whole_and_again_without_a_byte(published, web, tmp_path):

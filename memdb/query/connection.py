@@ -28,7 +28,7 @@ from memdb.query.intervals import fixed_z
 from memdb.query.lazy import Lazy
 from memdb.query.totals import times_in, totals
 from memdb.store import Examples, Snapshot
-from memdb.store.derived import COUNTED, derived_of, read_light_examples, read_stats
+from memdb.store.derived import COUNTED, derived_of, is_numbered, light_examples, read_stats
 
 OUTCOMES = ("correct", "confidence")
 MEMORY_LIMIT = "4GB"
@@ -91,7 +91,7 @@ class Relations:
         self._budget = Budget()
         self._known_z: dict[tuple[Any, ...], float | None] = {}
         self._statement = threading.Lock()
-        self._has_models = self._is_built = False
+        self._has_models = self._is_built = self._is_named = False
 
     @cached_property
     def bits(self) -> Mapping[str, Words]:
@@ -127,8 +127,14 @@ class Relations:
     @cached_property
     def examples(self) -> Mapping[str, Examples]:
         """Names and labels of each set."""
-        snapshot, stats = self.snapshot, self.stats
-        return Lazy(lambda name: read_light_examples(snapshot, name, stats[name]))
+        return Lazy(self.snapshot.examples)
+
+    def _rows_of(self, set_name: str) -> Examples:
+        """Return a set's examples for its table; their names only where they are known or asked for."""
+        stats = self.stats[set_name]
+        if stats is None or (self._is_named and not is_numbered(self.snapshot, set_name)):
+            return self.examples[set_name]
+        return light_examples(self.snapshot, set_name, stats)
 
     @cached_property
     def stats(self) -> Mapping[str, NDArray[np.int32] | None]:
@@ -174,11 +180,16 @@ class Relations:
             )
         return identifier
 
+    @property
+    def n_classes(self) -> int:
+        """How many classes there are: those with a name, else up to the largest label."""
+        stats = self.stats[layout.TRAIN]
+        labels = self.examples[layout.TRAIN].labels if stats is None else stats[0]
+        return len(self.class_names) or int(labels.max()) + 1
+
     def key_of(self, set_name: str, row: int) -> str:
         """Return the name of an example."""
-        derived = derived_of(self.snapshot)
-        is_number = derived is not None and set_name in derived[1].numbered
-        return str(row) if is_number else self.examples[set_name].keys[row]
+        return str(row) if is_numbered(self.snapshot, set_name) else self.examples[set_name].keys[row]
 
     def label_of(self, class_name: str) -> int:
         """Return the label of a class, given by its name or number.
@@ -186,10 +197,9 @@ class Relations:
         Raises:
             InvalidInput: no such class; names some that are there.
         """
-        names = self.examples[layout.TRAIN].class_names
+        names, n_classes = self.class_names, self.n_classes
         if class_name in names:
             return names.index(class_name)
-        n_classes = int(self.examples[layout.TRAIN].labels.max()) + 1
         if class_name.isdecimal() and int(class_name) < n_classes:
             return int(class_name)
         shown = ", ".join(names[:10]) if names else f"0 to {n_classes - 1}"
@@ -207,7 +217,7 @@ class Relations:
         return connection
 
     def _build(self) -> None:
-        """Make the relations, which reads names, labels and counts."""
+        """Make the relations, which reads counts and labels, and names where they stand with these."""
         connection = self.connection
         for name, table in self._tables().items():
             _create_table(connection, name, table)
@@ -277,7 +287,7 @@ class Relations:
         """Return the tables; what they are made of is read at once, since most of that time is waiting."""
         sets = (layout.TRAIN, layout.TEST)
         with ThreadPoolExecutor(2 * len(sets)) as pool:
-            examples = [pool.submit(self.examples.__getitem__, name) for name in sets]
+            examples = [pool.submit(self._rows_of, name) for name in sets]
             counted = [pool.submit(self._totals, name) for name in sets]
             tables = [
                 columns.table(columns.of_examples(rows.result()) | totals.result())
@@ -317,8 +327,8 @@ class Relations:
         """Run one statement to its end and return its rows.
 
         ``settings`` are those of the views' intervals, ``tables`` what this one statement can read besides;
-        ``models`` makes the relation of that name, which few need; ``alone`` says that the statement
-        needs no other.
+        ``models`` makes the relation of that name, and gives examples theirs, which few statements need;
+        ``alone`` says that this one needs no relations at all.
 
         Raises:
             InvalidInput: SQL that does not parse, bind or run, too many pairs, or too long a wait.
@@ -328,8 +338,7 @@ class Relations:
             if not alone and not self._is_built:
                 self._build()
             if models and not self._has_models:
-                _create_table(self.connection, "models", columns.of_models(self.snapshot))
-                self._has_models = True
+                self._add_models_and_names()
             if settings is not None:
                 self._set_z(self.connection, settings)
             self._budget.left = self._budget.allowed = max_pairs
@@ -346,6 +355,14 @@ class Relations:
             finally:
                 for name in tables or {}:
                     self.connection.unregister(name)
+
+    def _add_models_and_names(self) -> None:
+        _create_table(self.connection, "models", columns.of_models(self.snapshot))
+        self._has_models = self._is_named = True
+        if any(self.stats[name] is not None for name in (layout.TRAIN, layout.TEST)):
+            for name, table in self._tables().items():
+                self.connection.execute(f"DROP TABLE {name}")
+                _create_table(self.connection, name, table)
 
     def _run(self, sql: str, parameters: dict[str, Any], timeout: float | None) -> pa.Table:
         """Run a statement in a thread: DuckDB looks for Ctrl-C between its tasks only, which may be long."""

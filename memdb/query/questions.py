@@ -180,7 +180,6 @@ def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
     """Return one row about the store."""
     snapshot = relations.snapshot
     manifest = snapshot.manifest
-    examples = relations.examples[layout.TRAIN]
     settings = choice.parameters(NAMED_INTERVALS)
     derived = derived_of(snapshot)
     of_models = (
@@ -195,7 +194,7 @@ def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
         "dataset": manifest.dataset,
         "n_train": manifest.train.n_examples,
         "n_test": manifest.set_named(layout.TEST).n_examples,
-        "n_classes": len(examples.class_names) or int(examples.labels.max()) + 1,
+        "n_classes": relations.n_classes,
         "recipe": manifest.recipe.name,
         "recipe_version": manifest.recipe.version,
         "recipe_options": canonical_json(manifest.recipe.options).decode(),

@@ -84,7 +84,7 @@ def _stats(target: Completing, number: int, counts: dict[str, NDArray[np.int32]]
 
 def _memorization_table(relations: Relations, target: Completing, number: int) -> ObjectInfo:
     found = scores(relations, "memorization", {"train_id": None}, IntervalChoice("anytime", TABLE_LEVEL))
-    keys = relations.ask("SELECT key, class_name FROM train_examples ORDER BY id")
+    keys = relations.ask("SELECT key, class_name FROM train_examples ORDER BY id", models=True)
     for name in ("class_name", "key"):
         found = found.add_column(1, name, keys.column(name))
     data = _parquet(found, {"interval": "anytime", "level": str(TABLE_LEVEL)}, relations)

@@ -99,13 +99,18 @@ def _reader(snapshot: Snapshot, folder: str, group: DerivedGroup, name: str) -> 
             )
 
 
-def read_light_examples(snapshot: Snapshot, set_name: str, counts: NDArray[np.int32] | None) -> Examples:
-    """Return a set's examples: without reading more than their counts, where keys are row numbers."""
+def is_numbered(snapshot: Snapshot, set_name: str) -> bool:
+    """Tell whether the names of a set's examples are known to be their row numbers."""
     found = derived_of(snapshot)
-    if found is None or counts is None or set_name not in found[1].numbered:
-        return snapshot.examples(set_name)
+    return found is not None and set_name in found[1].numbered
+
+
+def light_examples(snapshot: Snapshot, set_name: str, counts: NDArray[np.int32]) -> Examples:
+    """Return a set's examples with the labels of its counts; nameless where names are no row numbers."""
+    found = derived_of(snapshot)
     n_examples = counts.shape[1]
+    names = [str(n) for n in range(n_examples)] if is_numbered(snapshot, set_name) else [""] * n_examples
     offsets = np.zeros(n_examples + 1, dtype=np.int64)
-    np.cumsum([len(str(n)) for n in range(n_examples)], out=offsets[1:])
-    keys = np.frombuffer("".join(map(str, range(n_examples))).encode(), dtype=np.uint8)
-    return Examples(keys, offsets, counts[0].copy(), found[1].class_names.get(set_name, ()))
+    np.cumsum(list(map(len, names)), out=offsets[1:])
+    keys = np.frombuffer("".join(names).encode(), dtype=np.uint8)
+    return Examples(keys, offsets, counts[0].copy(), found[1].class_names.get(set_name, ()) if found else ())
