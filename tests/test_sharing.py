@@ -433,7 +433,11 @@ def test_the_tables_have_what_the_questions_answer(published):
     pq = pytest.importorskip("pyarrow.parquet")
     with memdb.open(str(published)) as db:
         listed = pq.read_table(published / "tables/1/top_influence.parquet")
-        asked = rows(db.top_influence(test_id=4, k=23))
+        asked = [
+            row
+            for n, row in enumerate(rows(db.top_influence(test_id=4, k=23)))
+            if n < 20 or row["q_value"] <= 0.1
+        ]
         ours = [row for row in listed.to_pylist() if row["test_id"] == 4]
         for name in ("train_id", "influence", "shrunk", "q_value", "lo", "k_in", "memorization"):
             assert [row[name] for row in ours] == [row[name] for row in asked]

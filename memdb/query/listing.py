@@ -18,6 +18,7 @@ from memdb.query.stored import INFLUENCES, found_pairs, scored
 from memdb.store.derived import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 
 LISTED = 256  # pairs kept of each test example
+TABLED, TABLED_Q = 20, 0.1  # pairs of each test example in the table, and of more if they are real
 N_RANKED = "SELECT count(*) FROM train_examples WHERE n_in > 0 AND n_out > 0"
 TABLE_COLUMNS = (
     "test_id", "rank", "train_id", "test_label", "train_label", "influence", "shrunk", "lo", "hi", "q_value",
@@ -67,7 +68,10 @@ def listing_of(relations: Relations, own: NDArray[np.int32], found: pa.Table, li
 def pairs_table(
     relations: Relations, pairs: NDArray[np.int32], scores: NDArray[np.float64], first: int
 ) -> pa.Table:
-    """Return stored pairs as people use them: by test id, then from the strongest."""
+    """Return stored pairs as people use them: by test id, then from the strongest.
+
+    Those that are no more than noise, by their q-value, are left out but for the first of each test example.
+    """
     n_models = relations.snapshot.n_models
     n_in = pairs[:, PAIR_ROWS.index("n_in")]
     n_ranked = int(relations.ask(N_RANKED).column(0)[0].as_py())
@@ -78,4 +82,6 @@ def pairs_table(
     for position, name in enumerate(SCORE_COLUMNS):
         rows = rows.append_column(name, column_of(scores[:, :, position].ravel(), valid))
     rank = np.tile(np.arange(1, pairs.shape[2] + 1, dtype=np.int32), len(pairs))
-    return rows.append_column("rank", column_of(rank)).select(list(TABLE_COLUMNS))
+    rows = rows.append_column("rank", column_of(rank)).select(list(TABLE_COLUMNS))
+    q_values = scores[:, :, SCORE_COLUMNS.index("q_value")].ravel()
+    return rows.filter(column_of((rank <= TABLED) | (q_values <= TABLED_Q)))

@@ -76,7 +76,7 @@ def _stats(target: Completing, number: int, counts: dict[str, NDArray[np.int32]]
     objects = {layout.GROUP_METADATA: group_metadata()}
     for name, values in counts.items():
         attributes = {"rows": list(COUNTED[name])}
-        encoder = ChunkEncoder(name, values.shape, "int32", len(values), attributes)
+        encoder = ChunkEncoder(name, values.shape, "int32", len(values), attributes, "shuffle")
         objects |= encoder.metadata | {encoder.name(0): encoder.encode(0, values)}
     target.write_all({f"{folder}/{name}": data for name, data in objects.items()})
     return DerivedGroup(describe(objects), array_metadata(objects))

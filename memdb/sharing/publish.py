@@ -18,6 +18,7 @@ from memdb.documents import group_metadata, plain_document
 from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels, NotFound
 from memdb.published import Credits, Published, PublishedSnapshot
 from memdb.query.connection import Relations
+from memdb.query.listing import LISTED, TABLED
 from memdb.sharing.deriving import derive
 from memdb.sharing.readme import readme
 from memdb.store.completing import Completing, copy_object
@@ -32,8 +33,7 @@ from memdb.store.store import Store
 INCLUDED = ("bits", "confidence")
 BEGUN = {layout.DATASET, *layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE, layout.TABLES}
 MOVING = {layout.README, layout.PUBLISHED, layout.MANIFEST, layout.PROBES}
-BYTES_A_PAIR = 16.0  # of a list, with its row in the table: what they compress to
-BYTES_AN_EXAMPLE = 24.0
+A_PAIR, A_ROW = 12.0, 46.0  # bytes of a pair in a list, and of a table's row: what they compress to at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ class Plan:
             Part("dataset", sum(info.size for info in manifest.objects.values())),
             Part("blocks", sum(piece.size for piece in self.pieces), guess),
             Part("stats", int(5 * n_train + 3 * n_test), is_guess=True),
-            Part("top_influence", int(min(256, n_train) * n_test * BYTES_A_PAIR), is_guess=True),
-            Part("tables", int(BYTES_AN_EXAMPLE * n_train + min(256, n_train) * n_test * 24), is_guess=True),
+            Part("top_influence", int(min(LISTED, n_train) * n_test * A_PAIR), is_guess=True),
+            Part("tables", int(A_ROW * (n_train + min(TABLED, n_train) * n_test)), is_guess=True),
         ]
 
 

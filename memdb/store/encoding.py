@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -123,7 +123,8 @@ class BandEncoder:
 class ChunkEncoder:
     """Encodes an array of counts or scores chunk by chunk, each so many rows and an object of its own.
 
-    Counts are integers, which compress to half where their bits are shuffled.
+    Counts are integers, which compress better where their bytes or bits are shuffled: which of these, tells
+    a measurement.
     """
 
     def __init__(
@@ -133,11 +134,12 @@ class ChunkEncoder:
         dtype: str,
         chunk_rows: int,
         attributes: Mapping[str, Any] | None = None,
+        shuffle: Literal["shuffle", "bitshuffle"] = "bitshuffle",
     ) -> None:
         self._memory = MemoryStore()
         self._path, self._chunk_rows = path, chunk_rows
         kind = np.dtype(dtype)
-        counts = [BloscCodec(cname="zstd", clevel=7, shuffle="bitshuffle"), Crc32cCodec()]
+        counts = [BloscCodec(cname="zstd", clevel=7, shuffle=shuffle), Crc32cCodec()]
         self._array = _create(
             self._memory, path, shape, kind, chunk_rows, None, attributes,
             counts if kind.kind == "i" else None,
