@@ -18,6 +18,7 @@ from memdb.errors import MemdbError
 if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.datasets import Dataset
+    from memdb.joining import extend, merge
     from memdb.published import Credits
     from memdb.recipes.protocol import Recipe, Run
     from memdb.stores import init, open, pull  # noqa: A004
@@ -31,7 +32,9 @@ __all__ = [
     "Recipe",
     "Run",
     "TrainingStatus",
+    "extend",
     "init",
+    "merge",
     "open",
     "pull",
 ]
@@ -43,7 +46,9 @@ _HOMES = {
     "Recipe": "memdb.recipes.protocol",
     "Run": "memdb.recipes.protocol",
     "TrainingStatus": "memdb.training",
+    "extend": "memdb.joining",
     "init": "memdb.stores",
+    "merge": "memdb.joining",
     "open": "memdb.stores",
     "pull": "memdb.stores",
 }

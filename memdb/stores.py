@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from types import EllipsisType
-from typing import Any
+from typing import Any, TypeAlias
 
 from memdb import datasets, recipes, subsets
 from memdb.database import IN_MEMORY, Database
@@ -15,8 +15,9 @@ from memdb.errors import InvalidInput
 from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, Manifest
 from memdb.sharing import pull as pulling
 from memdb.sharing.pull import Pulled
-from memdb.store import Cache, Store, default_folder, open_storage, require_free
+from memdb.store import Cache, Following, Store, default_folder, open_storage, require_free
 
+Options: TypeAlias = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
 KEPT = {"correct": CORRECT, "logit_confidence": LOGIT_CONFIDENCE}
 
 
@@ -91,6 +92,8 @@ def open(  # noqa: A001
     as_of: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     cache: Cache | EllipsisType | None = ...,
+    trust_base: bool = False,
+    base_options: Options | None = None,
 ) -> Database:
     """Open the store at a path or URL.
 
@@ -99,6 +102,9 @@ def open(  # noqa: A001
         as_of: the number of a snapshot: answers are of its models, whatever was added or withdrawn since.
         storage_options: for the fsspec driver.
         cache: where objects of remote stores are kept; not given, below the user's home; None, nowhere.
+        trust_base: follow the address of the store that this one extends, now and from now on. It need not
+            be said for a store that this user made.
+        base_options: for the fsspec driver of that store; or a function from its URL to them.
 
     Raises:
         NotFound: nothing is there, or no snapshot of that number.
@@ -106,7 +112,8 @@ def open(  # noqa: A001
         StorageFailed: the storage did not answer.
     """
     kept = Cache(default_folder()) if cache is ... else cache
-    return Database(Store.open(open_storage(url, storage_options, kept)), as_of=as_of)
+    following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
+    return Database(Store.open(open_storage(url, storage_options, kept), following), as_of=as_of)
 
 
 def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches

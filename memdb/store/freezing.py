@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from memdb import layout
 from memdb.commits import BlockInfo, Segment
 from memdb.documents import group_metadata
-from memdb.errors import Damaged
+from memdb.errors import Damaged, InvalidInput
 from memdb.manifest import Manifest, ObjectInfo
-from memdb.store.compaction import Share, cut, write_block
+from memdb.store.compaction import cut, write_block
 from memdb.store.completing import Completing, copy_object
 from memdb.store.encoding import BLOCK_MODELS
 from memdb.store.ledger import read_block
+from memdb.store.parts import Share
 from memdb.store.reading import read_object
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import concurrently
@@ -54,8 +55,16 @@ def pieces(snapshot: Snapshot, leave_out: Callable[[str], bool]) -> list[Piece]:
 
     Full blocks of which every model counts stay as they are, and so does the last one. ``leave_out`` says of
     an array's path that the copy does without.
+
+    Raises:
+        InvalidInput: the store extends another one.
     """
     documents = {info.block_id: info.document for info in snapshot.record.blocks} if snapshot.record else {}
+    if snapshot.base is not None:
+        raise InvalidInput(
+            f"{snapshot.url} extends another store, and a copy stands alone",
+            hint="bring the two together first: `memdb merge`, into a store of their own",
+        )
     found: list[Piece] = []
     waiting: list[Share] = []
     last = len(snapshot.parts) - 1
@@ -66,11 +75,15 @@ def pieces(snapshot: Snapshot, leave_out: Callable[[str], bool]) -> list[Piece]:
             found += _gathered(waiting)
             waiting = []
             same = slim is part
-            identifier = part.segment_id if same else _named(part.segment_id[:19], [Share(slim, keep)])
+            identifier = (
+                part.segment_id
+                if same
+                else _named(part.segment_id[:19], [Share(snapshot.storage, slim, keep)])
+            )
             document = documents[part.segment_id] if same else None
-            found.append(Piece(identifier, (Share(slim, keep),), document))
+            found.append(Piece(identifier, (Share(snapshot.storage, slim, keep),), document))
         elif any(keep):
-            waiting.append(Share(slim, keep))
+            waiting.append(Share(snapshot.storage, slim, keep))
     return found + _gathered(waiting)
 
 
@@ -127,7 +140,7 @@ def copy_piece(
         advance(piece.size)
         return published
     if len(piece.shares) > 1 or not piece.shares[0].part.sources or not all(piece.shares[0].keep):
-        block, info, _ = write_block(source, target, manifest, piece.shares, Stopwatch(), piece.block_id)
+        block, info, _ = write_block(target, manifest, piece.shares, Stopwatch(), piece.block_id)
         advance(piece.size)
         return BlockInfo(block.segment_id, len(block.models), info)
     part = piece.shares[0].part
