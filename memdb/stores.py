@@ -13,6 +13,8 @@ from memdb import datasets, recipes, subsets
 from memdb.database import IN_MEMORY, Database
 from memdb.errors import InvalidInput
 from memdb.manifest import OUTCOMES, Manifest
+from memdb.sharing import pull as pulling
+from memdb.sharing.pull import Pulled
 from memdb.store import Cache, Following, Store, default_folder, open_storage, require_free
 
 Options: TypeAlias = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
@@ -113,6 +115,41 @@ def open(  # noqa: A001
     kept = Cache(default_folder()) if cache is ... else cache
     following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
     return Database(Store.open(open_storage(url, storage_options, kept), following), as_of=as_of)
+
+
+def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
+    url: str,
+    destination: str,
+    *,
+    only: str | None = None,
+    as_of: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    destination_options: Mapping[str, Any] | None = None,
+    observe: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Pulled:
+    """Copy a published store, or the bits alone of any; every object is checked by its sha256.
+
+    What is there already is left alone, so that a copy that was cut off goes on.
+
+    Args:
+        url: a path, or a URL that fsspec can read.
+        destination: a path, or a URL that fsspec can write to.
+        only: ``bits``: a store of its own that holds the models of one snapshot, without confidences and
+            without what is derived; not given, all of a published copy.
+        as_of: with ``only``, the number of a snapshot.
+        storage_options: for the fsspec driver of ``url``.
+        destination_options: for that of ``destination``.
+        observe: hears how many bytes of how many are done.
+
+    Raises:
+        NotFound: nothing is there.
+        InvalidInput: the store was not published, or a value that cannot be.
+        AlreadyExists: the destination holds something else.
+        StorageFailed: a storage did not answer, or an object is not intact.
+    """
+    source = Store.open(open_storage(url, storage_options))
+    target = open_storage(destination, destination_options)
+    return pulling.pull(source, target, only=only, as_of=as_of, observe=observe)
 
 
 def _require_outcomes(names: Sequence[str]) -> list[str]:
