@@ -6,13 +6,12 @@ It yields what was committed; whoever calls it shows progress and decides when t
 from __future__ import annotations
 
 import hashlib
-import math
 import platform
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,12 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import layout, subsets
-from memdb.commits import ModelInfo, Segment
+from memdb import bits, layout, subsets
+from memdb.commits import ModelInfo
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
 from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, Outcome
 from memdb.recipes import BoundRecipe, Run
+from memdb.seeds import Seeds
 from memdb.store import Store
 
 CONFIDENCE_LIMIT = 30.0
@@ -36,58 +36,66 @@ PROTOCOL = "see the Protocol: `python -c 'import memdb; help(memdb.Recipe)'`"
 
 @dataclass(frozen=True)
 class Committed:
-    """A batch that is in the store."""
+    """A batch that is in the store: its models, their masks and what they got right on the training set."""
 
-    segment: Segment
-    masks: NDArray[np.bool_]  # [models, train]
-    outcomes: Mapping[str, NDArray[Any]]  # set/outcome -> [models, examples]
+    models: tuple[ModelInfo, ...]
+    mask: bits.Packed  # [train, ceil(models / 8)]
+    correct: bits.Packed  # the same
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop tells its caller while a batch is in flight, and asks it."""
+    """What a run tells its caller, and asks it.
 
-    progress: Callable[[int, int, int], None] = lambda _models, _done, _total: None
+    Attributes:
+        in_flight: hears what the batches in flight amount to, in models.
+        remark: hears of what went wrong and does not stop the run.
+        may_begin: asked before every batch; false ends the run once those in flight are in.
+        stop_requested: asked all the time; true ends the run without the batches in flight.
+    """
+
+    in_flight: Callable[[float], None] = lambda _models: None
+    remark: Callable[[str], None] = lambda _text: None
+    may_begin: Callable[[], bool] = lambda: True
     stop_requested: Callable[[], bool] = lambda: False
 
 
-def train(  # noqa: PLR0913 - what to train, on what, how; three of them have defaults
+def train(  # noqa: PLR0913 - what to train, on what, how; four of them have defaults
     store: Store,
     dataset: Dataset,
     recipe: BoundRecipe,
-    seeds: Sequence[int],
+    seeds: Seeds,
     *,
     device: str = "cpu",
     batch_models: int | None = None,
+    checkpoints: Path | None = None,
     hooks: Hooks = Hooks(),
-) -> Iterator[Committed]:
+) -> Generator[Committed]:
     """Train one model a seed and yield every batch once it is committed.
 
-    Stopping between two yields loses at most the batch in flight.
+    Stopping between two yields loses at most the batch in flight. Data and recipe are the store's: see
+    `require_same`.
 
     Raises:
-        Mismatch: another data set or recipe than the store's.
         TrainingFailed: the recipe raised, or returned something else than predictions.
         StorageFailed: a batch could not be committed.
     """
     manifest = store.manifest
-    infos = tuple(table.info(name) for name, table in dataset.tables.items())
-    manifest.require_same(infos, recipe.info, store.url)
     size = subsets.subset_size(manifest.train.n_examples, manifest.subset_fraction)
     wanted = batch_models or recipe.models_per_batch(dataset, device)
-    n_batches = max(1, math.ceil(len(seeds) / wanted))
-    for part in np.array_split(np.asarray(seeds, dtype=np.uint64), n_batches):
-        batch = [int(seed) for seed in part]
-        if not batch:
+    for batch in seeds.batches(wanted):
+        if not hooks.may_begin():
             return
         masks = subsets.subset_masks(manifest.seed, batch, manifest.train.n_examples, size)
-        checkpoints = checkpoint_root() / manifest.store_id / hashlib.sha256(part.tobytes()).hexdigest()[:32]
+        part = np.asarray(batch, dtype=np.uint64)
+        folder = checkpoints or checkpoint_root()
+        kept = folder / manifest.store_id / hashlib.sha256(part.tobytes()).hexdigest()[:32]
 
         def progress(done: int, total: int, n_models: int = len(batch)) -> None:
-            hooks.progress(n_models, done, total)
+            hooks.in_flight(n_models * done / max(1, total))
 
         started = time.perf_counter()
-        run = Run(device, progress, hooks.stop_requested, checkpoints)
+        run = Run(device, progress, hooks.stop_requested, kept)
         try:
             returned = _call(recipe, dataset, masks, part, run)
         except KeyboardInterrupt:
@@ -96,7 +104,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; three of them have de
             raise
         seconds = time.perf_counter() - started
         outcomes, finite = _checked(returned, manifest.arrays(), recipe.info.name, len(batch))
-        models = [
+        models = tuple(
             ModelInfo(
                 model_id=subsets.model_id(manifest.seed, seed),
                 seed=seed,
@@ -109,10 +117,20 @@ def train(  # noqa: PLR0913 - what to train, on what, how; three of them have de
                 **_accuracies(row, masks[row], outcomes, dataset, finite=bool(finite[row])),
             )
             for row, seed in enumerate(batch)
-        ]
-        segment = store.commit(models, masks, outcomes)
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        yield Committed(segment, masks, outcomes)
+        )
+        store.commit(models, masks, outcomes)
+        shutil.rmtree(kept, ignore_errors=True)
+        yield Committed(models, bits.pack(masks), bits.pack(outcomes[f"{layout.TRAIN}/correct"]))
+
+
+def require_same(store: Store, dataset: Dataset, recipe: BoundRecipe) -> None:
+    """Refuse to add models of other data or another recipe.
+
+    Raises:
+        Mismatch: names both fingerprints.
+    """
+    infos = tuple(table.info(name) for name, table in dataset.tables.items())
+    store.manifest.require_same(infos, recipe.info, store.url)
 
 
 def checkpoint_root() -> Path:

@@ -15,11 +15,21 @@ from memdb.datasets import Dataset
 from memdb.documents import Json, canonical_json
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
 from memdb.manifest import RecipeInfo
-from memdb.recipes.devices import resolve_device
+from memdb.recipes.devices import resolve_device, worker_devices
 from memdb.recipes.mlp import MLP, PRESET_OF_DATASET, PRESETS
 from memdb.recipes.protocol import Recipe, Run
 
-__all__ = ["BoundRecipe", "Recipe", "Run", "bind", "parse_options", "rebind", "resolve", "resolve_device"]
+__all__ = [
+    "BoundRecipe",
+    "Recipe",
+    "Run",
+    "bind",
+    "parse_options",
+    "rebind",
+    "resolve",
+    "resolve_device",
+    "worker_devices",
+]
 
 BUILT_IN: Mapping[str, type[MLP]] = {"mlp": MLP}
 Train = Callable[[Dataset, NDArray[np.bool_], NDArray[np.uint64], Run], Any]
