@@ -111,6 +111,8 @@ def carry_out(
     status = TrainingStatus(n_asked, 0, 0.0, _mean(accuracies), running.mean_half_width())
     clock = _Clock(plan.limits.seconds)
     observe(status)
+    if n_asked == 0:
+        return 0
 
     def is_settled() -> bool:
         width = plan.limits.half_width

@@ -72,8 +72,7 @@ class _Run:
         self._hooks = hooks
         self._begun_at = datetime.now(UTC)
         self._pending: dict[Any, list[int]] = {}
-        # never a new process for each GPU task: it would load torch and the data again
-        resources = {"num_cpus": request.task_cpus, "num_gpus": gpus, "max_calls": 0}
+        resources = {"num_cpus": request.task_cpus, "num_gpus": gpus}
         self._options = {**resources, "max_retries": ATTEMPTS_AGAIN, "retry_exceptions": False}
 
     def batches(self) -> Generator[Committed]:
@@ -127,7 +126,8 @@ class _Run:
             yield from committed_since(self._store, self._begun_at, seeds)
 
 
-@ray.remote
+# Not a new process for each GPU task, as is usual with Ray: it would load PyTorch and the data again.
+@ray.remote(max_calls=0)
 def _measure(boxed: list[Any], _batch: list[int], _since: datetime) -> int | MemdbError:
     """Return how many models a worker trains at once."""
     try:
@@ -136,7 +136,7 @@ def _measure(boxed: list[Any], _batch: list[int], _since: datetime) -> int | Mem
         return _from_here(error)
 
 
-@ray.remote
+@ray.remote(max_calls=0)
 def _train(boxed: list[Any], batch: list[int], since: datetime) -> list[Committed] | MemdbError:
     """Train a batch, but for those models that an earlier attempt at it has committed."""
     try:
@@ -221,8 +221,9 @@ def _cluster(request: Request) -> Iterator[None]:
             warnings.simplefilter("ignore")
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
     except (ConnectionError, RuntimeError, ValueError, ImportError, RayError) as error:
+        reason = _first_line(str(error)).split(". ")[0].rstrip(".")
         raise NotFound(
-            f"the Ray cluster at {request.address} cannot be used: {_first_line(str(error))}", hint=CLUSTER
+            f"the Ray cluster at {request.address} cannot be used: {reason}", hint=CLUSTER
         ) from error
     try:
         with contextlib.suppress(ValueError):  # not in the main thread
