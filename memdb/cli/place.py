@@ -16,6 +16,7 @@ from memdb.errors import InvalidInput
 
 if TYPE_CHECKING:
     from memdb.database import Database
+    from memdb.reader import Reader
     from memdb.store import Cache
 
 DEFAULT_STORE = "memdb.zarr"
@@ -117,6 +118,14 @@ class Place:
         if self.cache_dir == NO_CACHE:
             return None
         return Cache(Path(self.cache_dir).expanduser() if self.cache_dir else default_folder(), limit)
+
+    def reader(self) -> Reader:
+        """Open the store to ask it: without what trains and keeps stores, which takes longer to import."""
+        from memdb.reader import Reader
+        from memdb.store import Store, open_storage
+
+        storage = open_storage(self.url, self.storage_options(), self.cache())
+        return Reader(Store.open(storage), as_of=self.as_of)
 
     def open(self) -> Database:
         """Open the store."""
