@@ -38,8 +38,9 @@ class Database(Assessor):
         recipe: recipes.BoundRecipe | None = None,
         *,
         as_of: int | None = None,
+        exclude: Sequence[str] = (),
     ) -> None:
-        super().__init__(store, as_of=as_of)
+        super().__init__(store, as_of=as_of, exclude=exclude)
         self._dataset = dataset
         self._recipe = recipe
 
@@ -204,6 +205,8 @@ class Database(Assessor):
     def _require_now(self, verb: str) -> None:
         if self._as_of is not None:
             raise InvalidInput(f"cannot {verb} snapshot {self._as_of}", hint="open the store without as_of")
+        if self._exclude:
+            raise InvalidInput(f"cannot {verb} without some models", hint="open the store without exclude")
 
     def _wanted(
         self, add: int | None, seeds: Sequence[int] | None, task_id: str | int | None, *, endless: bool

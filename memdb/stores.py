@@ -87,6 +87,7 @@ def open(  # noqa: A001
     url: str = "memdb.zarr",
     *,
     as_of: int | None = None,
+    exclude: Sequence[str] = (),
     storage_options: Mapping[str, Any] | None = None,
     cache: Cache | EllipsisType | None = ...,
 ) -> Database:
@@ -95,6 +96,8 @@ def open(  # noqa: A001
     Args:
         url: a path, or a URL that fsspec can read.
         as_of: the number of a snapshot: answers are of its models, whatever was added or withdrawn since.
+        exclude: models to leave out of all answers, by their ids or beginnings of them, or ``diverged``.
+            Leaving models out because of what they predict biases every score.
         storage_options: for the fsspec driver.
         cache: where objects of remote stores are kept; not given, below the user's home; None, nowhere.
 
@@ -104,7 +107,7 @@ def open(  # noqa: A001
         StorageFailed: the storage did not answer.
     """
     kept = Cache(default_folder()) if cache is ... else cache
-    return Database(Store.open(open_storage(url, storage_options, kept)), as_of=as_of)
+    return Database(Store.open(open_storage(url, storage_options, kept)), as_of=as_of, exclude=exclude)
 
 
 def _require_outcomes(names: Sequence[str]) -> list[str]:

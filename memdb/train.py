@@ -6,6 +6,7 @@ It yields what was committed; whoever calls it shows progress and decides when t
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 import shutil
 import sys
@@ -208,23 +209,30 @@ def _array(
 def _accuracies(
     row: int, mask: NDArray[np.bool_], outcomes: Mapping[str, NDArray[Any]], dataset: Dataset, *, finite: bool
 ) -> dict[str, Any]:
-    """Return how well one model did; it diverged where it is no better than naming the commonest class."""
+    """Return how well one model did, and whether it diverged.
+
+    It did if it gave numbers that are not finite, or does no better on its own subset than one that has
+    learned nothing: than always naming the commonest class, with the luck of guessing (two standard errors).
+    """
     correct = outcomes[f"{layout.TRAIN}/correct"][row]
     test = outcomes.get(f"{layout.TEST}/correct")
     inside = float(correct[mask].mean())
     labels = dataset.train.labels[mask]
     chance = float(np.bincount(labels).max() / len(labels))
+    luck = 2 * math.sqrt(chance * (1 - chance) / len(labels))
     return {
         "train_accuracy": inside,
         "out_accuracy": float(correct[~mask].mean()),
         "test_accuracy": None if test is None else float(test[row].mean()),
-        "diverged": not finite or inside <= chance < 1,
+        "diverged": not finite or (chance < 1 and inside <= min(chance + luck, 1 - 1 / len(labels))),
     }
 
 
 def _versions() -> dict[str, str]:
     loaded: dict[str, str] = {
-        name: str(sys.modules[name].__version__) for name in ("torch", "sklearn") if name in sys.modules
+        name: str(sys.modules[name].__version__)
+        for name in ("torch", "torchvision", "sklearn")
+        if name in sys.modules
     }
     return {
         "memdb": version("memdb"),

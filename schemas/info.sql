@@ -3,6 +3,7 @@ SELECT
     (SELECT count(*) FROM models) AS n_models,
     (SELECT count(DISTINCT segment) FROM models) AS n_segments,
     (SELECT count(*) FILTER (diverged) FROM models) AS n_diverged,
+    (SELECT coalesce(list(model_id ORDER BY model_id) FILTER (diverged), []) FROM models) AS diverged,
     (SELECT avg(seconds) FROM models) AS seconds_per_model,
     (SELECT avg(train_accuracy) FROM models) AS train_accuracy,
     (SELECT avg(out_accuracy) FROM models) AS out_accuracy,

@@ -33,14 +33,14 @@ LAYERS = [  # from the bottom; a module imports modules of lower layers only
 ]
 INSIDE = {  # the same within a package
     "store": [
-        {"cache", "retries", "encoding"},
+        {"cache", "retries", "encoding", "naming"},
         {"tally"},
         {"storage"},
         {"local", "remote", "timing", "reading"},
         {"places", "examples", "ledger"},
         {"snapshot", "history"},
         {"store"},
-        {"compaction", "cleaning", "verification", "retraction"},
+        {"compaction", "cleaning", "verification", "retraction", "exclusion"},
         {"repair"},
         {""},
     ],

@@ -8,10 +8,11 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
 import typer
 
+from memdb.cli.app import say
 from memdb.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from memdb.reader import Reader
     from memdb.store import Cache
 
+AnyReader = TypeVar("AnyReader", bound="Reader")
 DEFAULT_STORE = "memdb.zarr"
 NO_CACHE = "none"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -75,6 +77,14 @@ AsOfOption = Annotated[
         help="Answer from the models of snapshot N, whatever was added or withdrawn since.",
     ),
 ]
+ExcludeOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--exclude",
+        metavar="MODEL_ID",
+        help="Leave a model out of the answer, by its id, or `diverged` for all marked so; repeat for more.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,7 @@ class Place:
     cache_dir: str | None = None
     cache_size: str = "10GB"
     as_of: int | None = None
+    exclude: list[str] | None = None
 
     @property
     def url(self) -> str:
@@ -125,15 +136,30 @@ class Place:
         from memdb.store import Store, open_storage
 
         storage = open_storage(self.url, self.storage_options(), self.cache())
-        return Reader(Store.open(storage), as_of=self.as_of)
+        return self._warned(Reader(Store.open(storage), as_of=self.as_of, exclude=self.exclude or ()))
 
     def open(self) -> Database:
         """Open the store."""
         from memdb import stores
 
-        return stores.open(
-            self.url, as_of=self.as_of, storage_options=self.storage_options(), cache=self.cache()
+        return self._warned(
+            stores.open(
+                self.url,
+                as_of=self.as_of,
+                exclude=self.exclude or (),
+                storage_options=self.storage_options(),
+                cache=self.cache(),
+            )
         )
+
+    def _warned(self, db: AnyReader) -> AnyReader:
+        """Say what leaving models out does to answers."""
+        if self.exclude:
+            say(
+                f"Note: --exclude leaves {len(db.snapshot.excluded):,} models out. Leaving models out because "
+                "of what they predict biases every score."
+            )
+        return db
 
     def command(self, verb: str) -> str:
         """Return a command line that does something to the same store."""
@@ -155,7 +181,7 @@ MAKING = {
     "cache_dir": (CacheDirOption, None),
     "cache_size": (CacheSizeOption, "10GB"),
 }
-ASKING = {**MAKING, "as_of": (AsOfOption, None)}
+ASKING = {**MAKING, "as_of": (AsOfOption, None), "exclude": (ExcludeOption, None)}
 
 
 def at_place(

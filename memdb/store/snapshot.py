@@ -47,6 +47,7 @@ class Snapshot:
     set_aside: frozenset[str] = field(default_factory=frozenset)
     withdrawals: tuple[Retraction, ...] = ()  # with their reasons
     lingering: tuple[str, ...] = ()  # segments that blocks took in and that are still there
+    excluded: frozenset[str] = field(default_factory=frozenset)  # left out of this question, by who asks it
     n_slots: int | None = None  # only the first so many models: an older snapshot, read from newer blocks
 
     @property
@@ -77,7 +78,7 @@ class Snapshot:
 
     @cached_property
     def kept(self) -> tuple[tuple[bool, ...], ...]:
-        """For each part, whether each of its models counts: no repeat, not withdrawn, not too new."""
+        """For each part, which of its models count: no repeat, not withdrawn, not left out, not too new."""
         position, kept = 0, []
         for part, flags in zip(self.parts, self.first, strict=True):
             slots = range(position, position + len(flags))
@@ -86,6 +87,7 @@ class Snapshot:
                 tuple(
                     is_first
                     and model.model_id not in self.retracted
+                    and model.model_id not in self.excluded
                     and (self.n_slots is None or slot < self.n_slots)
                     for slot, model, is_first in zip(slots, part.models, flags, strict=True)
                 )
