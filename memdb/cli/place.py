@@ -156,8 +156,8 @@ class Place:
         """Say what leaving models out does to answers."""
         if self.exclude:
             say(
-                f"Note: --exclude leaves {len(db.snapshot.excluded):,} models out. Leaving models out because "
-                "of what they predict biases every score."
+                f"Note: --exclude leaves {len(db.snapshot.excluded):,} models out. Leaving models out "
+                "because of what they predict biases every score."
             )
         return db
 

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from memdb.cli.app import INTERRUPTED, say
 from memdb.cli.place import Place
@@ -80,25 +80,58 @@ def train_visibly(
         if status.remark:
             say(f"Note: {status.remark}.")
 
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    signals = _Signals(gently=bool(given.get("workers") or given.get("ray")))
     try:
-        with progress:
-            db.train(**limited.arguments(), observe=observe, **given)
+        with signals, progress:
+            db.train(**limited.arguments(), observe=observe, stop_requested=signals.stop_requested, **given)
+        stopped = signals.stop_requested()
     except KeyboardInterrupt:
-        if last.n_asked is not None and last.n_committed == last.n_asked:
-            say(f"Stopped; all {last.n_asked} models were added to {db.url}.")
-        else:
-            of = "" if last.n_asked is None else f" of {last.n_asked}"
-            command = again or f"train{limited.options(last)}{_options(given)}"
-            say(
-                f"Stopped. {last.n_committed}{of} models were added to {db.url}; the batch in flight was "
-                "dropped.",
-                f"Go on with: {place.command(command)}",
-            )
+        stopped = True
+    if stopped:
+        command = again or f"train{limited.options(last)}{_options(given)}"
+        say(*_how_to_go_on(db, place, last, command))
         sys.exit(INTERRUPTED)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
     return last
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM while models are trained.
+
+    They interrupt a recipe wherever it is. Workers are asked ``gently`` first, so that what they are about
+    to commit is counted; a second signal waits for nobody.
+    """
+
+    def __init__(self, *, gently: bool) -> None:
+        self._gently = gently
+        self._heard = False
+        self._previous: list[tuple[int, Any]] = []
+
+    def __enter__(self) -> Self:
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            self._previous.append((sign, signal.signal(sign, self._hear)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sign, handler in self._previous:
+            signal.signal(sign, handler)
+
+    def _hear(self, _signal: int, _frame: object) -> None:
+        if self._heard or not self._gently:
+            raise KeyboardInterrupt
+        self._heard = True
+
+    def stop_requested(self) -> bool:
+        return self._heard
+
+
+def _how_to_go_on(db: Database, place: Place, last: TrainingStatus, command: str) -> list[str]:
+    if last.n_asked is not None and last.n_committed == last.n_asked:
+        return [f"Stopped; all {last.n_asked} models were added to {db.url}."]
+    of = "" if last.n_asked is None else f" of {last.n_asked}"
+    return [
+        f"Stopped. {last.n_committed}{of} models were added to {db.url}; the batch in flight was dropped.",
+        f"Go on with: {place.command(command)}",
+    ]
 
 
 def seconds_of(text: str) -> float:
@@ -122,7 +155,3 @@ def _options(given: Mapping[str, Any]) -> str:
     if shown.pop("compact", None) is False:
         return f"{_options(shown)} --no-compact"
     return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in shown.items())
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt

@@ -27,11 +27,12 @@ from memdb.errors import InvalidInput, MemdbError, NotFound, TrainingFailed
 from memdb.seeds import Seeds
 from memdb.train import Committed, Hooks
 
+AUTO = "auto"
 ATTEMPTS_AGAIN = 20  # of a batch whose worker or node died
 TICK_SECONDS = 0.5
 PROBE_SECONDS = 5.0
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # how a gRPC client says hello
-CLUSTER = "see `ray status` on its head node, or use --ray local"
+CLUSTER = "see `ray status` on its head node (RAY_AUTH_MODE=token where it wants one), or use --ray local"
 
 
 class RayEngine:
@@ -240,8 +241,10 @@ def _require_answer(address: str) -> None:
         NotFound: nobody does, or somebody else.
         InvalidInput: no address.
     """
-    if address == "auto":
-        return
+    if address == AUTO:
+        address = _last_known() or AUTO  # which may have ended since
+        if address == AUTO:
+            return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal() or "/" in host or int(port) > 65535:
         raise InvalidInput(
@@ -261,6 +264,18 @@ def _require_answer(address: str) -> None:
             f"what answers at {address} is no Ray cluster but {answer.decode(errors='replace').strip()!r}",
             hint="give the port that `ray start --head` names, 6379 where it was not told another",
         )
+
+
+def _last_known() -> str | None:
+    """Return where Ray itself looks for the cluster of this machine; None where it does not tell."""
+    try:
+        from ray._private.services import canonicalize_bootstrap_address  # noqa: PLC0415 - may move
+    except ImportError:
+        return None
+    try:
+        return canonicalize_bootstrap_address(AUTO)
+    except (ConnectionError, ValueError):
+        return None
 
 
 def _first_line(text: str) -> str:
