@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import wait
 
 from memdb import recipes
-from memdb.engines.serving import Failed, InFlight, Ready, serve
+from memdb.engines.serving import Done, Failed, InFlight, LeftOff, Ready, serve
 from memdb.engines.work import Work, committed_since, missing
 from memdb.errors import InvalidInput, TrainingFailed
 from memdb.seeds import Seeds
@@ -160,7 +160,7 @@ class _Run:
                     yield message
                 case Failed(error):
                     raise error
-                case _:  # done with its batch
+                case Done():
                     worker.batch, worker.in_flight = None, 0.0
                     self._deal(worker)
 
@@ -194,21 +194,22 @@ class _Run:
         self._start(worker.number, worker.device)
 
     def _last_words(self) -> Generator[Committed]:
-        """Ask all workers to stop, and take in what they still commit."""
+        """Ask all workers at a batch to stop, and take in what they still commit."""
         self._is_over = True
-        for worker in self._workers:
+        busy = [worker for worker in self._workers if worker.batch]
+        for worker in busy:
             worker.ask_to_stop()
         until = time.monotonic() + PATIENCE_SECONDS
-        busy = list(self._workers)
         while busy and time.monotonic() < until:
             for worker in _talking(busy, until - time.monotonic()):
                 try:
                     message = worker.connection.recv()
                 except (EOFError, OSError):
-                    busy.remove(worker)
-                    continue
+                    message = LeftOff()
                 if isinstance(message, Committed):
                     yield message
+                elif isinstance(message, LeftOff | Done | Failed):
+                    busy.remove(worker)
 
 
 def _talking(workers: Sequence[_Worker], seconds: float) -> list[_Worker]:

@@ -35,6 +35,11 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOff:
+    """It was told to stop, and its batch may not be done."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """What ended its batch."""
 
@@ -79,8 +84,7 @@ class _Pipe:
         hooks = Hooks(in_flight=self.in_flight, stop_requested=self.stop_requested)
         for committed in bench.train_batch(batch, hooks):
             self._connection.send(committed)
-        if not self._stopped:  # else the batch may have been left off
-            self._connection.send(Done())
+        self._connection.send(LeftOff() if self._stopped else Done())
 
 
 def serve(connection: Connection) -> None:
