@@ -76,9 +76,9 @@ def show_rates(engine: str, folder: Path, options: argparse.Namespace) -> None:
     for name, found in rates.items():
         spread = f"{min(found):.2f} to {max(found):.2f}"
         print(f"{engine}, workers {name}: {medians[name]:.2f} models/s ({spread})")
-    for name in medians:
-        if name != "2":
-            print(f"{engine}: 2 workers against {name}: {medians['2'] / medians[name]:.2f} times")
+    two = medians.pop("2")
+    for name, one in medians.items():
+        print(f"{engine}: 2 workers against {name}: {two / one:.2f} times")
 
 
 def rate(url: Path, options: argparse.Namespace, way: dict[str, Any]) -> float:
@@ -100,7 +100,7 @@ def show_kills(engine: str, folder: Path, options: argparse.Namespace) -> bool:
     killed: list[int] = []
 
     def kill() -> None:
-        chance = random.Random(0)
+        chance = random.Random(0)  # noqa: S311 - whom it hits matters to nobody
         while not over.wait(options.every):
             victims = workers()
             if victims:
