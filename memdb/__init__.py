@@ -18,11 +18,23 @@ from memdb.errors import MemdbError
 if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.datasets import Dataset
+    from memdb.joining import extend, merge
     from memdb.recipes.protocol import Recipe, Run
     from memdb.stores import init, open  # noqa: A004
     from memdb.training import TrainingStatus
 
-__all__ = ["Database", "Dataset", "MemdbError", "Recipe", "Run", "TrainingStatus", "init", "open"]
+__all__ = [
+    "Database",
+    "Dataset",
+    "MemdbError",
+    "Recipe",
+    "Run",
+    "TrainingStatus",
+    "extend",
+    "init",
+    "merge",
+    "open",
+]
 
 _HOMES = {
     "Database": "memdb.database",
@@ -30,7 +42,9 @@ _HOMES = {
     "Recipe": "memdb.recipes.protocol",
     "Run": "memdb.recipes.protocol",
     "TrainingStatus": "memdb.training",
+    "extend": "memdb.joining",
     "init": "memdb.stores",
+    "merge": "memdb.joining",
     "open": "memdb.stores",
 }
 

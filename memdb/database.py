@@ -13,14 +13,15 @@ from memdb.engines import Work
 from memdb.engines.request import Request
 from memdb.errors import InvalidInput
 from memdb.seeds import Seeds, random_seeds, require_seeds, task_seeds
-from memdb.store import Store, cleaning, compaction, retraction, verification
+from memdb.store import Store, cleaning, compaction, extending, retraction, verification
 from memdb.store import repair as repairs
+from memdb.store.bases import Following
 from memdb.store.timing import GRACE
 from memdb.train import require_positive
 from memdb.training import Limits, Plan, TrainingStatus, carry_out
 
 if TYPE_CHECKING:
-    from memdb.commits import Retraction
+    from memdb.commits import Pin, Retraction
     from memdb.store.compaction import Compaction
     from memdb.store.repair import Repair
     from memdb.store.verification import Report
@@ -202,6 +203,23 @@ class Database(Assessor):
         finally:
             self.refresh()
 
+    def update(self, base: str | None = None) -> Pin | None:
+        """Take in the newest snapshot of the store that this one extends; None where it was taken in already.
+
+        ``base`` is where that store is now, if it moved.
+
+        Raises:
+            InvalidInput: this store extends none, or the address may not be followed.
+            NotFound: the base is not there.
+            Mismatch: another store is there, or an older copy.
+        """
+        self._require_now("update")
+        following = self.store.following or Following(lambda _store_id, _url: False)
+        try:
+            return extending.update(self.store.storage, self.store.manifest, following, base)
+        finally:
+            self.refresh()
+
     def _require_now(self, verb: str) -> None:
         if self._as_of is not None:
             raise InvalidInput(f"cannot {verb} snapshot {self._as_of}", hint="open the store without as_of")
@@ -219,10 +237,9 @@ class Database(Assessor):
         store_seed = self.store.manifest.seed
         n_models = None if add is None else require_positive(add, "--add")
         if seeds is None and task_id is None:
-            return Seeds(
-                random_seeds() if n_models is None else subsets.random_seeds(n_models), n_models, store_seed
-            )
-        known = frozenset(model.model_id for part in self.store.snapshot().parts for model in part.models)
+            source = random_seeds() if n_models is None else subsets.random_seeds(n_models)
+            return Seeds(source, n_models, store_seed)
+        known = frozenset(model.model_id for part in self.store.own_snapshot().parts for model in part.models)
         if seeds is None:
             return Seeds(task_seeds(str(task_id)), n_models, store_seed, known)
         require_seeds(seeds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from memdb.recipes import BoundRecipe
 from memdb.seeds import Seeds
 from memdb.store import Store
 from memdb.store.ledger import read_segment
-from memdb.store.snapshot import read_bits
+from memdb.store.parts import read_bits
 from memdb.store.storage import concurrently
 from memdb.train import Committed, Hooks, require_same, train
 
@@ -25,6 +25,7 @@ FEW_MODELS = 8
 class Work:
     """What every worker of a run is told; it finds data and recipe by the store's names if not given.
 
+    Workers only add to the store: how a base is reached, which no other process could be told, is left out.
     ``share`` is how many workers a device, or the cores of a CPU, are divided among.
     """
 
@@ -36,6 +37,9 @@ class Work:
     batch_models: int | None = None
     checkpoints: Path | None = None
     share: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "store", replace(self.store, following=None))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from memdb.store.naming import named
 from memdb.store.snapshot import Snapshot
@@ -24,4 +23,4 @@ def without(snapshot: Snapshot, names: Sequence[str]) -> Snapshot:
     excluded = {named(known, name) for name in names if name != DIVERGED}
     if DIVERGED in names:
         excluded |= {model.model_id for model in models if model.diverged}
-    return replace(snapshot, excluded=frozenset(excluded))
+    return snapshot.excluding(frozenset(excluded))
