@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memdb import datasets, recipes, subsets
+from memdb import datasets, engines, recipes, subsets
 from memdb.assessing import Assessor
+from memdb.engines import Work
+from memdb.engines.request import Request
 from memdb.errors import InvalidInput
+from memdb.seeds import Seeds, random_seeds, require_seeds, task_seeds
 from memdb.sharing import publish as publication
 from memdb.store import Store, cleaning, compaction, extending, open_storage, retraction, verification
 from memdb.store import repair as repairs
 from memdb.store.bases import Following
 from memdb.store.timing import GRACE
 from memdb.train import require_positive
-from memdb.training import Plan, TrainingStatus, carry_out
+from memdb.training import Limits, Plan, TrainingStatus, carry_out
 
 if TYPE_CHECKING:
     from memdb.commits import Pin, Retraction
@@ -37,21 +41,30 @@ class Database(Assessor):
         recipe: recipes.BoundRecipe | None = None,
         *,
         as_of: int | None = None,
+        exclude: Sequence[str] = (),
     ) -> None:
-        super().__init__(store, as_of=as_of)
+        super().__init__(store, as_of=as_of, exclude=exclude)
         self._dataset = dataset
         self._recipe = recipe
 
-    def train(  # noqa: PLR0913 - what, on what, how, and who watches; all have defaults
+    def train(  # noqa: PLR0913 - what, on what, where, until when, and who watches; all have defaults
         self,
         add: int | None = None,
         *,
         seeds: Sequence[int] | None = None,
+        task_id: str | int | None = None,
+        until_half_width: float | None = None,
+        max_seconds: float | None = None,
         dataset: datasets.Dataset | None = None,
         recipe: Any = None,
         data_root: str | None = None,
         device: str = "auto",
         batch_models: int | None = None,
+        workers: int | None = None,
+        ray: str | None = None,
+        task_cpus: int = 1,
+        task_gpus: float | None = None,
+        checkpoint_dir: str | Path | None = None,
         compact: bool = True,
         observe: Callable[[TrainingStatus], None] = lambda _: None,
         stop_requested: Callable[[], bool] = lambda: False,
@@ -61,11 +74,21 @@ class Database(Assessor):
         Args:
             add: how many, with random seeds.
             seeds: instead, the models' seeds; those that are in the store already are skipped.
+            task_id: takes the seeds from this name, so that the same task trains the same models when it is
+                run again, and skips those that are in the store already.
+            until_half_width: end once the mean half-width of the memorization intervals, which `info` shows,
+                is this or less; without ``add``, train as many models as that takes.
+            max_seconds: end after this time; without ``add``, train as many models as that allows.
             dataset: the data set, where the store's name for it is not enough to load it.
             recipe: the recipe, likewise: a name, or anything that fits `Recipe`.
             data_root: the folder that holds the data.
             device: ``auto``, ``cpu``, ``cuda:0``, ...
             batch_models: models trained at once; the recipe decides where not given.
+            workers: processes that train at the same time: one a GPU, or several that divide the CPU's cores.
+            ray: instead, a Ray cluster: ``local``, ``auto``, or its address; ``workers`` limits its tasks.
+            task_cpus: cores of one Ray task.
+            task_gpus: GPUs of one Ray task, which may be a fraction; 1 where the cluster has any.
+            checkpoint_dir: where recipes may keep half-trained models; below the user's home if not given.
             compact: gather small segments into blocks when there are some dozens.
             observe: called often with the state of things.
             stop_requested: asked at every step; true ends the run, without the batch in flight.
@@ -76,9 +99,21 @@ class Database(Assessor):
             StorageFailed: a batch could not be committed.
         """
         self._require_now("train")
-        data = dataset or self.load_dataset(data_root)
-        new = self._new_seeds(add, seeds)
-        plan = Plan(data, self._bound_recipe(recipe), new, device, batch_models, compact=compact)
+        limits = Limits(until_half_width, max_seconds)
+        if batch_models is not None:
+            require_positive(batch_models, "--batch-models")
+        wanted = self._wanted(add, seeds, task_id, endless=limits != Limits())
+        request = None if ray is None else Request(ray, workers, task_cpus, task_gpus)
+        work = Work(
+            self.store,
+            self._dataset_of(dataset, data_root, here=workers is None and ray is None),
+            self._bound_recipe(recipe),
+            data_root,
+            device,
+            batch_models,
+            None if checkpoint_dir is None else Path(checkpoint_dir),
+        )
+        plan = Plan(engines.choose(work, workers, request), wanted, limits, compact)
         try:
             return carry_out(self.store, plan, self.relations(), observe, stop_requested)
         finally:
@@ -231,24 +266,34 @@ class Database(Assessor):
             )
         if self._as_of is not None:
             raise InvalidInput(f"cannot {verb} snapshot {self._as_of}", hint="open the store without as_of")
+        if self._exclude:
+            raise InvalidInput(f"cannot {verb} without some models", hint="open the store without exclude")
 
-    def _new_seeds(self, add: int | None, seeds: Sequence[int] | None) -> list[int]:
-        """Return random seeds, or those given whose models are not in the store yet."""
-        if (add is None) == (seeds is None):
+    def _wanted(
+        self, add: int | None, seeds: Sequence[int] | None, task_id: str | int | None, *, endless: bool
+    ) -> Seeds:
+        """Return the seeds of the models to train: random ones, a task's, or those given."""
+        if (add is not None or endless) == (seeds is not None) or (seeds is not None and task_id is not None):
             raise InvalidInput(
                 "train takes either a number of models or their seeds", hint="give one of them"
             )
-        if seeds is None:
-            return subsets.random_seeds(require_positive(add or 0, "--add"))
-        odd = next((seed for seed in seeds if not 0 <= seed < 2**64), None)
-        if odd is not None or len(set(seeds)) != len(seeds):
-            raise InvalidInput(
-                f"the seeds {list(seeds)[:5]} cannot be used",
-                hint="give different numbers from 0 to 2**64 - 1",
-            )
         store_seed = self.store.manifest.seed
-        known = {model.model_id for part in self.store.own_snapshot().parts for model in part.models}
-        return [seed for seed in seeds if subsets.model_id(store_seed, seed) not in known]
+        n_models = None if add is None else require_positive(add, "--add")
+        if seeds is None and task_id is None:
+            source = random_seeds() if n_models is None else subsets.random_seeds(n_models)
+            return Seeds(source, n_models, store_seed)
+        known = frozenset(model.model_id for part in self.store.own_snapshot().parts for model in part.models)
+        if seeds is None:
+            return Seeds(task_seeds(str(task_id)), n_models, store_seed, known)
+        require_seeds(seeds)
+        return Seeds(seeds, len(seeds), store_seed, known)
+
+    def _dataset_of(
+        self, given: datasets.Dataset | None, data_root: str | None, *, here: bool
+    ) -> datasets.Dataset | None:
+        """Return the data to train on; None where workers find it themselves by the store's name for it."""
+        by_name = self.store.manifest.dataset != IN_MEMORY
+        return given or (None if by_name and not here else self.load_dataset(data_root))
 
     def _bound_recipe(self, recipe: Any) -> recipes.BoundRecipe:
         if isinstance(recipe, str):

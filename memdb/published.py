@@ -5,7 +5,7 @@ Parsed once, at the border, like the manifest: a value that exists is valid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -164,6 +164,7 @@ class ModelFacts:
 
     n_segments: int = 0
     n_diverged: int = 0
+    diverged: tuple[str, ...] = ()  # their ids
     seconds_per_model: float | None = None
     train_accuracy: float | None = None
     out_accuracy: float | None = None
@@ -171,7 +172,9 @@ class ModelFacts:
 
     def to_document(self) -> dict[str, Json]:
         """Return the JSON object."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        return {item.name: getattr(self, item.name) for item in fields(self)} | {
+            "diverged": list(self.diverged)
+        }
 
     @classmethod
     def from_reader(cls, read: Reader) -> ModelFacts:
@@ -179,7 +182,8 @@ class ModelFacts:
         return cls(
             read.take("n_segments", int, 0, lambda v: v >= 0),
             read.take("n_diverged", int, 0, lambda v: v >= 0),
-            *(read.optional(item.name, float) for item in fields(cls)[2:]),
+            tuple(read.take("diverged", list, [], _all_ids)),
+            *(read.optional(item.name, float) for item in fields(cls)[3:]),
         )
 
 
@@ -241,6 +245,10 @@ class Derived:
             f"{layout.TOP_INFLUENCE}/{number}": self.top_influence.objects,
             f"{layout.TABLES}/{number}": self.tables,
         }
+
+
+def _all_ids(found: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) and HEX32.fullmatch(value) for value in found)
 
 
 def _all_texts(found: Mapping[str, Any]) -> bool:

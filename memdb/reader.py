@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack
@@ -17,6 +17,7 @@ from memdb.query.lists import Order
 from memdb.query.questions import SIDES
 from memdb.query.results import Results
 from memdb.store import Snapshot, Store
+from memdb.store.exclusion import without
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,9 +42,10 @@ class Reader:
     count right models, ``s_in``, ``s_out`` sum confidences and ``q_in``, ``q_out`` their squares.
     """
 
-    def __init__(self, store: Store, *, as_of: int | None = None) -> None:
+    def __init__(self, store: Store, *, as_of: int | None = None, exclude: Sequence[str] = ()) -> None:
         self.store = store
         self._as_of = as_of
+        self._exclude = tuple(exclude)
         self._relations: dict[str, Relations] = {}
         self._results = Results()
 
@@ -63,7 +65,7 @@ class Reader:
     @cached_property
     def snapshot(self) -> Snapshot:
         """The models that answers are of."""
-        return self.store.snapshot(self._as_of)
+        return without(self.store.snapshot(self._as_of), self._exclude)
 
     def relations(self, outcome: str = "correct") -> Relations:
         """Return the snapshot as DuckDB relations for an outcome.

@@ -87,10 +87,11 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     return Database(Store.create(storage, manifest, tables), data, bound)
 
 
-def open(  # noqa: A001
+def open(  # noqa: A001, PLR0913 - which models of it, and how it and its base are reached; all have defaults
     url: str = "memdb.zarr",
     *,
     as_of: int | None = None,
+    exclude: Sequence[str] = (),
     storage_options: Mapping[str, Any] | None = None,
     cache: Cache | EllipsisType | None = ...,
     trust_base: bool = False,
@@ -101,6 +102,8 @@ def open(  # noqa: A001
     Args:
         url: a path, or a URL that fsspec can read.
         as_of: the number of a snapshot: answers are of its models, whatever was added or withdrawn since.
+        exclude: models to leave out of all answers, by their ids or beginnings of them, or ``diverged``.
+            Leaving models out because of what they predict biases every score.
         storage_options: for the fsspec driver.
         cache: where objects of remote stores are kept; not given, below the user's home; None, nowhere.
         trust_base: follow the address of the store that this one extends, now and from now on. It need not
@@ -114,7 +117,8 @@ def open(  # noqa: A001
     """
     kept = Cache(default_folder()) if cache is ... else cache
     following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
-    return Database(Store.open(open_storage(url, storage_options, kept), following), as_of=as_of)
+    store = Store.open(open_storage(url, storage_options, kept), following)
+    return Database(store, as_of=as_of, exclude=exclude)
 
 
 def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches

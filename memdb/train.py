@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,71 +22,80 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import layout, subsets
-from memdb.commits import ModelInfo, Segment
+from memdb import bits, layout, subsets
+from memdb.commits import ModelInfo
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
 from memdb.recipes import BoundRecipe, Fitting, Run
 from memdb.returned import checked
+from memdb.seeds import Seeds
 from memdb.store import Store
 
 
 @dataclass(frozen=True)
 class Committed:
-    """A batch that is in the store."""
+    """A batch that is in the store: its models, their masks and what they got right on the training set."""
 
-    segment: Segment
-    masks: NDArray[np.bool_]  # [models, train]
-    outcomes: Mapping[str, NDArray[Any]]  # set/outcome -> [models, examples]
+    models: tuple[ModelInfo, ...]
+    mask: bits.Packed  # [train, ceil(models / 8)]
+    correct: bits.Packed  # the same
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop tells its caller while a batch is in flight, and asks it."""
+    """What a run tells its caller, and asks it.
 
-    progress: Callable[[int, int, int], None] = lambda _models, _done, _total: None
+    Attributes:
+        in_flight: hears what the batches in flight amount to, in models.
+        remark: hears of what went wrong and does not stop the run.
+        may_begin: asked before every batch; false ends the run once those in flight are in.
+        stop_requested: asked all the time; true ends the run without the batches in flight.
+    """
+
+    in_flight: Callable[[float], None] = lambda _models: None
+    remark: Callable[[str], None] = lambda _text: None
+    may_begin: Callable[[], bool] = lambda: True
     stop_requested: Callable[[], bool] = lambda: False
 
 
-def train(  # noqa: PLR0913 - what to train, on what, how; three of them have defaults
+def train(  # noqa: PLR0913 - what to train, on what, how; four of them have defaults
     store: Store,
     dataset: Dataset,
     recipe: BoundRecipe,
-    seeds: Sequence[int],
+    seeds: Seeds,
     *,
     device: str = "cpu",
     batch_models: int | None = None,
+    checkpoints: Path | None = None,
     hooks: Hooks = Hooks(),
-) -> Iterator[Committed]:
+) -> Generator[Committed]:
     """Train one model a seed and yield every batch once it is committed.
 
-    Stopping between two yields loses at most the batch in flight.
+    Stopping between two yields loses at most the batch in flight. Data and recipe are the store's: see
+    `require_same`.
 
     Raises:
-        Mismatch: another data set or recipe than the store's.
         TrainingFailed: the recipe raised, or returned something else than predictions.
         StorageFailed: a batch could not be committed.
     """
     manifest = store.manifest
-    infos = tuple(table.info(name) for name, table in dataset.tables.items())
-    manifest.require_same(infos, recipe.info, store.url)
     size = subsets.subset_size(manifest.train.n_examples, manifest.subset_fraction)
     wanted = batch_models or recipe.models_per_batch(dataset, device)
-    n_batches = max(1, math.ceil(len(seeds) / wanted))
     fitting = Fitting(recipe.train, recipe.info.name)
-    kept = frozenset(outcome.name for outcome in manifest.outcomes)
-    for part in np.array_split(np.asarray(seeds, dtype=np.uint64), n_batches):
-        batch = [int(seed) for seed in part]
-        if not batch:
+    outcomes_kept = frozenset(outcome.name for outcome in manifest.outcomes)
+    for batch in seeds.batches(wanted):
+        if not hooks.may_begin():
             return
         masks = subsets.subset_masks(manifest.seed, batch, manifest.train.n_examples, size)
-        checkpoints = checkpoint_root() / manifest.store_id / hashlib.sha256(part.tobytes()).hexdigest()[:32]
+        part = np.asarray(batch, dtype=np.uint64)
+        folder = checkpoints or checkpoint_root()
+        kept = folder / manifest.store_id / hashlib.sha256(part.tobytes()).hexdigest()[:32]
 
         def progress(done: int, total: int, n_models: int = len(batch)) -> None:
-            hooks.progress(n_models, done, total)
+            hooks.in_flight(n_models * done / max(1, total))
 
         started = time.perf_counter()
-        run = Run(device, progress, hooks.stop_requested, checkpoints, kept)
+        run = Run(device, progress, hooks.stop_requested, kept, outcomes_kept)
         try:
             returned = _call(recipe.info.name, fitting, dataset, masks, part, run)
         except KeyboardInterrupt:
@@ -95,7 +104,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; three of them have de
             raise
         seconds = time.perf_counter() - started
         outcomes, finite = checked(returned, manifest.arrays(), recipe.info.name, masks)
-        models = [
+        models = tuple(
             ModelInfo(
                 model_id=subsets.model_id(manifest.seed, seed),
                 seed=seed,
@@ -108,10 +117,20 @@ def train(  # noqa: PLR0913 - what to train, on what, how; three of them have de
                 **_accuracies(row, masks[row], outcomes, dataset, finite=bool(finite[row])),
             )
             for row, seed in enumerate(batch)
-        ]
-        segment = store.commit(models, masks, outcomes)
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        yield Committed(segment, masks, outcomes)
+        )
+        store.commit(models, masks, outcomes)
+        shutil.rmtree(kept, ignore_errors=True)
+        yield Committed(models, bits.pack(masks), bits.pack(outcomes[f"{layout.TRAIN}/correct"]))
+
+
+def require_same(store: Store, dataset: Dataset, recipe: BoundRecipe) -> None:
+    """Refuse to add models of other data or another recipe.
+
+    Raises:
+        Mismatch: names both fingerprints.
+    """
+    infos = tuple(table.info(name) for name, table in dataset.tables.items())
+    store.manifest.require_same(infos, recipe.info, store.url)
 
 
 def checkpoint_root() -> Path:
@@ -146,23 +165,30 @@ def _call(
 def _accuracies(
     row: int, mask: NDArray[np.bool_], outcomes: Mapping[str, NDArray[Any]], dataset: Dataset, *, finite: bool
 ) -> dict[str, Any]:
-    """Return how well one model did; it diverged where it is no better than naming the commonest class."""
+    """Return how well one model did, and whether it diverged.
+
+    It did if it gave numbers that are not finite, or does no better on its own subset than one that has
+    learned nothing: than always naming the commonest class, with the luck of guessing (two standard errors).
+    """
     correct = outcomes[f"{layout.TRAIN}/correct"][row]
     test = outcomes.get(f"{layout.TEST}/correct")
     inside = float(correct[mask].mean())
     labels = dataset.train.labels[mask]
     chance = float(np.bincount(labels).max() / len(labels))
+    luck = 2 * math.sqrt(chance * (1 - chance) / len(labels))
     return {
         "train_accuracy": inside,
         "out_accuracy": float(correct[~mask].mean()),
         "test_accuracy": None if test is None else float(test[row].mean()),
-        "diverged": not finite or inside <= chance < 1,
+        "diverged": not finite or (chance < 1 and inside <= min(chance + luck, 1 - 1 / len(labels))),
     }
 
 
 def _versions() -> dict[str, str]:
     loaded: dict[str, str] = {
-        name: str(sys.modules[name].__version__) for name in ("torch", "sklearn") if name in sys.modules
+        name: str(sys.modules[name].__version__)
+        for name in ("torch", "torchvision", "sklearn")
+        if name in sys.modules
     }
     return {
         "memdb": version("memdb"),

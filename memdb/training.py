@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import secrets
+import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from memdb import layout, recipes
-from memdb.datasets import Dataset
-from memdb.errors import MemdbError
+from memdb import bits
+from memdb.engines import Engine
+from memdb.errors import InvalidInput, MemdbError
 from memdb.query.connection import Relations
 from memdb.query.intervals import IntervalChoice
 from memdb.query.precision import RunningPrecision
+from memdb.seeds import Seeds
 from memdb.store import Store
 from memdb.store.compaction import compact
-from memdb.train import Hooks, require_positive, train
+from memdb.train import Hooks
 
 MANY_SEGMENTS = 64
 
@@ -25,28 +29,72 @@ MANY_SEGMENTS = 64
 class TrainingStatus:
     """How far a run has come: models of this run, accuracies and widths of the whole store."""
 
-    n_asked: int
+    n_asked: int | None  # None where the run ends at a half-width or a time
     n_committed: int
-    n_in_flight: float  # models of the batch in flight, times the share of its steps that is done
+    n_in_flight: float  # models of the batches in flight, times the share of their steps that is done
     test_accuracy: float | None
     mean_half_width: float | None  # of the 95 % anytime intervals of memorization
     remark: str = ""  # something that did not go as it should and does not stop the run
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to train: one model a seed, in batches, on a device."""
+NOTHING_YET = TrainingStatus(None, 0, 0.0, None, None)
 
-    data: Dataset
-    recipe: recipes.BoundRecipe
-    seeds: Sequence[int]
-    device: str = "auto"
-    batch_models: int | None = None
-    compact: bool = True
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a run ends although it might go on.
+
+    Attributes:
+        half_width: as soon as the mean half-width of the 95 % anytime intervals of memorization, over the
+            training examples that have one, is this or less: the one that `info` shows. Intervals of this
+            kind hold however often one looks, so that stopping by them is sound.
+        seconds: after so long. No batch begins that would last beyond it, if it took as long as those
+            before; one that does all the same is dropped.
+    """
+
+    half_width: float | None = None
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_models is not None:
-            require_positive(self.batch_models, "--batch-models")
+        if self.half_width is not None and not 0 < self.half_width < 1:
+            raise InvalidInput(
+                f"--until-half-width {self.half_width:g} is not between 0 and 1",
+                hint="use e.g. --until-half-width 0.05",
+            )
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise InvalidInput(f"--max-time {self.seconds:g} s is no time", hint="use e.g. --max-time 2h")
+
+
+class _Clock:
+    """Knows how long a run has taken, how long its batches take, and when it has to end."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._started = time.monotonic()
+        self._seconds = math.inf if seconds is None else seconds
+        self._longest = 0.0
+
+    @property
+    def _left(self) -> float:
+        return self._seconds - (time.monotonic() - self._started)
+
+    def is_over(self) -> bool:
+        return self._left <= 0
+
+    def has_time(self) -> bool:
+        return self._longest < self._left
+
+    def committed(self, seconds: float) -> None:
+        self._longest = max(self._longest, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to train, by which engine, and when to end."""
+
+    engine: Engine
+    seeds: Seeds
+    limits: Limits = Limits()
+    compact: bool = True
 
 
 def carry_out(
@@ -59,36 +107,35 @@ def carry_out(
     """Train, commit and report every batch; return how many models were committed."""
     running = RunningPrecision(before, IntervalChoice("anytime"))
     accuracies = [m.test_accuracy for _, m in before.snapshot.models if m.test_accuracy is not None]
-    status = TrainingStatus(len(plan.seeds), 0, 0.0, _mean(accuracies), running.mean_half_width())
+    n_asked = plan.seeds.n_missing
+    status = TrainingStatus(n_asked, 0, 0.0, _mean(accuracies), running.mean_half_width())
+    clock = _Clock(plan.limits.seconds)
     observe(status)
+    if n_asked == 0:
+        return 0
 
-    def progress(n_models: int, done: int, total: int) -> None:
-        observe(replace(status, n_in_flight=n_models * done / max(1, total)))
+    def is_settled() -> bool:
+        width = plan.limits.half_width
+        return width is not None and status.mean_half_width is not None and status.mean_half_width <= width
 
-    batches = train(
-        store,
-        plan.data,
-        plan.recipe,
-        plan.seeds,
-        device=recipes.resolve_device(plan.device),
-        batch_models=plan.batch_models,
-        hooks=Hooks(progress, stop_requested),
+    hooks = Hooks(
+        in_flight=lambda n_models: observe(replace(status, n_in_flight=n_models)),
+        remark=lambda text: observe(replace(status, remark=text)),
+        may_begin=lambda: not is_settled() and clock.has_time(),
+        stop_requested=lambda: stop_requested() or clock.is_over(),
     )
     tidying = _Tidying(store, len(before.snapshot.loose), wanted=plan.compact)
-    for batch in batches:
-        running.add(batch.masks, batch.outcomes[f"{layout.TRAIN}/correct"])
-        accuracies += [m.test_accuracy for m in batch.segment.models if m.test_accuracy is not None]
-        status = TrainingStatus(
-            len(plan.seeds),
-            status.n_committed + len(batch.segment.models),
-            0.0,
-            _mean(accuracies),
-            running.mean_half_width(),
-        )
-        observe(status)
-        remark = tidying.after_commit()
-        if remark:
-            observe(replace(status, remark=remark))
+    with closing(plan.engine(plan.seeds, hooks)) as batches:
+        for batch in batches:
+            n_models = len(batch.models)
+            clock.committed(batch.models[0].seconds * n_models)
+            running.add(bits.unpack(batch.mask, n_models), bits.unpack(batch.correct, n_models))
+            accuracies += [m.test_accuracy for m in batch.models if m.test_accuracy is not None]
+            n_committed = status.n_committed + n_models
+            status = TrainingStatus(n_asked, n_committed, 0.0, _mean(accuracies), running.mean_half_width())
+            observe(status)
+            if remark := tidying.after_commit():
+                observe(replace(status, remark=remark))
     return status.n_committed
 
 

@@ -3,6 +3,7 @@ SELECT
     count(*) AS n_models,
     count(DISTINCT segment) AS n_segments,
     count(*) FILTER (diverged) AS n_diverged,
+    coalesce(list(model_id ORDER BY model_id) FILTER (diverged), []) AS diverged,
     avg(seconds) AS seconds_per_model,
     avg(train_accuracy) AS train_accuracy,
     avg(out_accuracy) AS out_accuracy,

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from memdb.cli.app import INTERRUPTED, app, say
+from memdb.cli.app import app, say
 from memdb.cli.options import (
     BatchOption,
+    CheckpointsOption,
     DataRootOption,
     DeviceOption,
+    MaxTimeOption,
+    RayOption,
+    TaskCpusOption,
+    TaskGpusOption,
+    TaskIdOption,
+    UntilOption,
+    WorkersOption,
 )
 from memdb.cli.place import Place, at_place
-from memdb.render.progress import TrainingProgress
-from memdb.render.tables import console
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -194,10 +199,28 @@ def _say_what_next(made: Database, place: Place, data_root: str | None) -> None:
 @at_place()
 def train(
     place: Place,
-    add: Annotated[int, typer.Option("--add", "-n", metavar="N", help="How many models to add.")] = 100,
+    add: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            "--add",
+            "-n",
+            metavar="N",
+            help="How many models to add; with --task-id, how many the task has in all. "
+            "[default: 100, or as many as the other limits allow]",
+            show_default=False,
+        ),
+    ] = None,
+    until_half_width: UntilOption = None,
+    max_time: MaxTimeOption = None,
+    task_id: TaskIdOption = None,
     data_root: DataRootOption = None,
     device: DeviceOption = "auto",
     batch_models: BatchOption = None,
+    workers: WorkersOption = None,
+    ray: RayOption = None,
+    task_cpus: TaskCpusOption = 1,
+    task_gpus: TaskGpusOption = None,
+    checkpoint_dir: CheckpointsOption = None,
     compact: Annotated[
         bool,
         typer.Option("--compact/--no-compact", help="Gather segments into blocks past some dozens."),
@@ -205,24 +228,44 @@ def train(
 ) -> None:
     """Train models on random subsets and add them to the store.
 
-    Every batch is committed as soon as it is trained; Ctrl-C loses the batch in flight and nothing
-    else. Run it again to add more, at the same time in several processes if you like. Without a
-    store at the default place, one of scikit-learn's digits is created there.
+    Every batch is committed as soon as it is trained; Ctrl-C and SIGTERM lose the batches in flight and
+    nothing else. Run it again to add more, at the same time in several processes if you like. It ends at
+    the first of --add, --until-half-width and --max-time that is reached. Without a store at the default
+    place, one of scikit-learn's digits is created there.
 
     \b
     memdb train --add 100
+    memdb train --until-half-width 0.1 --max-time 2h --workers 2
     memdb train --add 2000 --store s3://bucket/mnist.zarr --data-root ~/data --device cuda
+    memdb train --add 4000 --store s3://bucket/mnist.zarr --data-root /data --ray auto
+    memdb train --add 50 --store s3://bucket/mnist.zarr --task-id $SLURM_ARRAY_TASK_ID
     """  # noqa: D301
+    from memdb.cli.training import Limited, train_visibly
     from memdb.train import require_positive
 
     _see_working_folder()
-    require_positive(add, "--add")
+    if add is None and until_half_width is None and max_time is None:
+        add = 100
+    if add is not None:
+        require_positive(add, "--add")
+    limited = Limited(add, until_half_width, max_time, task_id)
     db = _store_or_digits(place)
     before = db.n_models
-    options = {"data_root": data_root, "device": device, "batch_models": batch_models, "compact": compact}
-    n_added = _train_visibly(db, add, place, options)
+    given = {
+        "data_root": data_root,
+        "device": device,
+        "batch_models": batch_models,
+        "workers": workers,
+        "ray": ray,
+        "task_cpus": task_cpus,
+        "task_gpus": task_gpus,
+        "checkpoint_dir": checkpoint_dir,
+        "compact": compact,
+    }
+    done = train_visibly(db, limited, place, given)
     say(
-        f"Added {n_added} models to {db.url}, which now has {db.n_models} ({before} when this run began).",
+        f"Added {done.n_committed} models to {db.url}, which now has {db.n_models} ({before} when this run "
+        f"began).{limited.why(done)}",
         f"Next: {place.command('top-memorized')}",
     )
 
@@ -239,6 +282,7 @@ def demo(
     Running it again reuses the store.
     """
     from memdb.cli.demo import show_demo
+    from memdb.cli.training import Limited, train_visibly
     from memdb.errors import InvalidInput
     from memdb.train import require_positive
 
@@ -252,7 +296,8 @@ def demo(
     missing = models - db.n_models
     if missing > 0:
         say(f"Training {missing} models on random 70 % subsets.")
-        _train_visibly(db, missing, place, {"device": device}, again=f"demo --models {models}")
+        again = f"demo --models {models}"
+        train_visibly(db, Limited(missing), place, {"device": device}, again=again)
     else:
         say(f"{db.url} has {db.n_models} models already.")
     show_demo(db, place.command)
@@ -273,46 +318,6 @@ def _store_or_digits(place: Place, *, even_if_named: bool = False) -> Database:
         return stores.init(place.url, storage_options=place.storage_options())
     except AlreadyExists:  # another process was quicker
         return place.open()
-
-
-def _train_visibly(
-    db: Database, add: int, place: Place, options: dict[str, Any], *, again: str | None = None
-) -> int:
-    """Train with a progress bar; on Ctrl-C or SIGTERM say what is kept and how to go on."""
-    progress = TrainingProgress(console(stderr=True))
-    done = 0
-
-    def observe(status: object) -> None:
-        nonlocal done
-        done = status.n_committed  # type: ignore[attr-defined]
-        progress(status)  # type: ignore[arg-type]
-        if status.remark:  # type: ignore[attr-defined]
-            say(f"Note: {status.remark}.")  # type: ignore[attr-defined]
-
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with progress:
-            return db.train(add, observe=observe, **options)
-    except KeyboardInterrupt:
-        if done == add:
-            say(f"Stopped; all {add} models were added to {db.url}.")
-            sys.exit(INTERRUPTED)
-        given = "".join(
-            f" --{name.replace('_', '-')} {shlex.quote(str(value))}"
-            for name, value in options.items()
-            if value not in {None, "auto"} and not isinstance(value, bool)
-        ) + " --no-compact" * (options.get("compact") is False)
-        say(
-            f"Stopped. {done} of {add} models were added to {db.url}; the batch in flight was dropped.",
-            f"Go on with: {place.command(again or f'train --add {add - done}{given}')}",
-        )
-        sys.exit(INTERRUPTED)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _see_working_folder() -> None:

@@ -68,6 +68,63 @@ BatchOption = Annotated[
         "--batch-models", metavar="N", help="Models trained at once; the recipe decides if not given."
     ),
 ]
+WorkersOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--workers",
+        metavar="N",
+        help="Processes that train at once: one a GPU, or several that divide the CPU's cores; with --ray, "
+        "the most tasks at once.",
+    ),
+]
+RayOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Train on a Ray cluster: local starts one here; auto, HOST:6379 or ray://HOST:10001 use yours.",
+    ),
+]
+TaskCpusOption = Annotated[
+    int, typer.Option("--task-cpus", metavar="N", help="Cores of each Ray task, and threads of its models.")
+]
+TaskGpusOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        "--task-gpus", metavar="N", help="GPUs of each Ray task, such as 0.5; 1 where the cluster has any."
+    ),
+]
+TaskIdOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--task-id",
+        metavar="TEXT",
+        help="Fixes the models' seeds: the same task, run again, goes on with the same models, such as "
+        "--task-id $SLURM_ARRAY_TASK_ID.",
+    ),
+]
+UntilOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        "--until-half-width",
+        metavar="H",
+        help="End once the mean half-width of memorization intervals, which info shows, is H or less.",
+    ),
+]
+MaxTimeOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--max-time", metavar="TIME", help="End after so long, such as 90s, 30m, 1h30m or 2h."),
+]
+CheckpointsOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--checkpoint-dir",
+        envvar="MEMDB_CHECKPOINT_DIR",
+        metavar="DIR",
+        help="Where recipes may keep half-trained models. [default: ~/.cache/memdb/checkpoints]",
+        show_default=False,
+    ),
+]
 TrainIdOption = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--train-id", metavar="N", help="A training example, by its row."),

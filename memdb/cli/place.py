@@ -8,10 +8,11 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
 import typer
 
+from memdb.cli.app import say
 from memdb.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from memdb.reader import Reader
     from memdb.store import Cache, Following
 
+AnyReader = TypeVar("AnyReader", bound="Reader")
 DEFAULT_STORE = "memdb.zarr"
 NO_CACHE = "none"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -83,6 +85,14 @@ AsOfOption = Annotated[
         help="Answer from the models of snapshot N, whatever was added or withdrawn since.",
     ),
 ]
+ExcludeOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--exclude",
+        metavar="MODEL_ID",
+        help="Leave a model out of the answer, by its id, or `diverged` for all marked so; repeat for more.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,7 @@ class Place:
     cache_size: str = "10GB"
     trust_base: bool = False
     as_of: int | None = None
+    exclude: list[str] | None = None
 
     @property
     def url(self) -> str:
@@ -147,7 +158,7 @@ class Place:
         storage = open_storage(self.url, self.options_here(), self.cache())
         store = Store.open(storage, self.following())
         self.require_use_of_options(store.manifest)
-        return Reader(store, as_of=self.as_of)
+        return self._warned(Reader(store, as_of=self.as_of, exclude=self.exclude or ()))
 
     def following(self, *, trusted: bool = False) -> Following:
         """Return how the store that this one extends is reached."""
@@ -178,13 +189,23 @@ class Place:
         opened = stores.open(
             self.url,
             as_of=self.as_of,
+            exclude=self.exclude or (),
             storage_options=self.options_here(),
             cache=self.cache(),
             trust_base=self.trust_base or to_write,
             base_options=self.options_of_base,
         )
         self.require_use_of_options(opened.store.manifest)
-        return opened
+        return self._warned(opened)
+
+    def _warned(self, db: AnyReader) -> AnyReader:
+        """Say what leaving models out does to answers."""
+        if self.exclude:
+            say(
+                f"Note: --exclude leaves {len(db.snapshot.excluded):,} models out. Leaving models out "
+                "because of what they predict biases every score."
+            )
+        return db
 
     def command(self, verb: str) -> str:
         """Return a command line that does something to the same store."""
@@ -207,7 +228,7 @@ MAKING = {
     "cache_size": (CacheSizeOption, "10GB"),
     "trust_base": (TrustOption, False),
 }
-ASKING = {**MAKING, "as_of": (AsOfOption, None)}
+ASKING = {**MAKING, "as_of": (AsOfOption, None), "exclude": (ExcludeOption, None)}
 
 
 def at_place(

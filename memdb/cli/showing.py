@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from memdb.reader import Reader
 
 SETTLED = 0.05
+SOME = 5
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,13 @@ def answer_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
         "interval": way.interval,
         "outcome": way.outcome,
     }
-    return Answer(rows.to_arrow_table(), facts)
+    return Answer(rows.to_arrow_table(), {**facts, **left_out(db)})
+
+
+def left_out(db: Reader) -> dict[str, Any]:
+    """Return what an answer has to say where models were left out of it: how many, and which."""
+    excluded = sorted(db.snapshot.excluded)
+    return {"n_excluded": len(excluded), "excluded": excluded} if excluded else {}
 
 
 def list_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
@@ -123,7 +130,9 @@ def score(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
         if name == "influence":
             lines["memorization"] = f"{number(row['memorization'])} (of training example {row['train_id']})"
             lines["same class"] = "yes" if row["same_class"] else "no"
-        lines["outcome"] = f"{way.outcome}, over {db.n_models:,} models"
+        n_excluded = len(db.snapshot.excluded)
+        without = f"; {n_excluded:,} left out" if n_excluded else ""
+        lines["outcome"] = f"{way.outcome}, over {db.n_models:,} models{without}"
         return tables.facts(lines, _named(db, row))
 
     emit(answer, way, table)
@@ -160,7 +169,10 @@ def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
         if not row["put_if_absent"]:
             lines["storage"] = "overwrites what it should only create: compact with --alone"
         if row["n_diverged"]:
-            lines["diverged"] = f"{row['n_diverged']:,} models, counted like all others"
+            some = _some(row["diverged"])
+            lines["diverged"] = f"{tables.count(row['n_diverged'], 'model')}, counted like all others: {some}"
+        if db.snapshot.excluded:
+            lines["left out"] = f"{tables.count(len(db.snapshot.excluded), 'model')}, by --exclude"
         if row["n_models"]:
             lines["accuracy"] = (
                 f"{number(row['train_accuracy'])} in, {number(row['out_accuracy'])} held out, "
@@ -178,6 +190,12 @@ def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
         return tables.facts(lines, clean(db.url))
 
     emit(answer_of(db, rows, way), way, table)
+
+
+def _some(model_ids: Sequence[str]) -> str:
+    """Name the first of some models."""
+    more = ", ..." if len(model_ids) > SOME else ""
+    return ", ".join(identifier[:8] for identifier in model_ids[:SOME]) + more
 
 
 def _base_lines(row: Mapping[str, Any]) -> dict[str, object]:
@@ -209,7 +227,9 @@ def rows(db: Reader, found: DuckDBPyRelation, way: Way) -> None:
 
 def facts_line(db: Reader, way: Way) -> str:
     """Return what a table's title says of the numbers in it."""
-    return f"{db.n_models:,} models \u00b7 outcome {way.outcome}"
+    n_excluded = len(db.snapshot.excluded)
+    without = f" \u00b7 {n_excluded:,} left out" if n_excluded else ""
+    return f"{db.n_models:,} models{without} \u00b7 outcome {way.outcome}"
 
 
 def remark_on_chance(answer: Answer, score: str) -> None:

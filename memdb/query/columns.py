@@ -7,6 +7,7 @@ got is a pandas object. That takes 0.3 seconds, a third of a query.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -124,5 +125,7 @@ def of_models(snapshot: Snapshot) -> pa.Table:
             "diverged": numbers("diverged", np.bool_),
             "device": words("device"),
             "host": words("host"),
+            "versions": text([json.dumps(dict(info.versions), sort_keys=True) for info in infos]),
+            "recipe_fingerprint": text([snapshot.manifest.recipe.fingerprint] * len(infos)),
         }
     )

@@ -15,7 +15,7 @@ from memdb.manifest import LOGIT_CONFIDENCE, RecipeInfo
 from memdb.recipes.architectures import PREFIX as TORCHVISION
 from memdb.recipes.architectures import Architecture
 from memdb.recipes.cnn import CNN
-from memdb.recipes.devices import resolve_device
+from memdb.recipes.devices import resolve_device, worker_devices
 from memdb.recipes.memory import Fitting, Train
 from memdb.recipes.mlp import MLP
 from memdb.recipes.protocol import Recipe, Run
@@ -33,6 +33,7 @@ __all__ = [
     "rebind",
     "resolve",
     "resolve_device",
+    "worker_devices",
 ]
 
 BUILT_IN: Mapping[str, type[MLP | CNN | ResNet9]] = {"mlp": MLP, "cnn": CNN, "resnet9": ResNet9}

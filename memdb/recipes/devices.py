@@ -32,3 +32,18 @@ def resolve_device(name: str) -> str:
             f"device {name!r} cannot be used: {reason}", hint="use --device auto or cpu"
         ) from error
     return str(device)
+
+
+def worker_devices(name: str, n_workers: int) -> list[str]:
+    """Return the device of each worker: ``auto`` and ``cuda`` take all GPUs in turn; else it is the same.
+
+    Raises:
+        InvalidInput: a device that this machine or its PyTorch does not have.
+    """
+    device = resolve_device(name)
+    if not device.startswith("cuda") or name not in {"auto", "cuda"}:
+        return [device] * n_workers
+    import torch  # noqa: PLC0415 - seconds to import, and recipes need not use it
+
+    n_gpus = torch.cuda.device_count()
+    return [f"cuda:{number % n_gpus}" for number in range(n_workers)]

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "ndjson", "csv")
 SUFFIXES = (".json", ".ndjson", ".csv", ".parquet")
 LIST_FACTS = ("n_ranked", "n_null", "n_models_needed")  # the same in every row of a ranked list
-ROW_FACTS = ("interval", "level", "outcome", "n_models", *LIST_FACTS)  # what a row needs to be read alone
+ROW_FACTS = (
+    "interval",
+    "level",
+    "outcome",
+    "n_models",
+    "n_excluded",
+    *LIST_FACTS,
+)  # what a row needs to be read alone
 
 
 @dataclass(frozen=True)

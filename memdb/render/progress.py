@@ -16,7 +16,7 @@ class Status(Protocol):
     """What a training tells (see `memdb.TrainingStatus`)."""
 
     @property
-    def n_asked(self) -> int: ...  # noqa: D102
+    def n_asked(self) -> int | None: ...  # noqa: D102
     @property
     def n_committed(self) -> int: ...  # noqa: D102
     @property
@@ -65,7 +65,7 @@ class TrainingProgress:
         rate = done / seconds if seconds > 0 else 0.0
         speed = f"{rate:.1f}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s each"
         accuracy, width = number(status.test_accuracy), number(status.mean_half_width)
-        models = f"{status.n_committed}/{status.n_asked} models"
+        models = f"{status.n_committed}{'' if status.n_asked is None else f'/{status.n_asked}'} models"
         if self._console.is_terminal:
             self._progress.update(
                 self._task, total=status.n_asked, completed=done, models=models, rate=speed,

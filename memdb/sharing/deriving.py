@@ -68,6 +68,7 @@ def derive(relations: Relations, target: Completing, number: int, advance: Calla
 
 def _model_facts(relations: Relations) -> ModelFacts:
     row = relations.ask(schema("info_models.sql"), models=True).to_pylist()[0]
+    row["diverged"] = tuple(row["diverged"])
     return ModelFacts(**{name: row[name] for name in ModelFacts.__dataclass_fields__})
 
 

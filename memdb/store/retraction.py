@@ -12,10 +12,9 @@ from memdb.commits import Retraction
 from memdb.documents import plain_document
 from memdb.errors import InvalidInput
 from memdb.manifest import Manifest
+from memdb.store.naming import named
 from memdb.store.snapshot import take_snapshot
 from memdb.store.storage import Storage, create_once
-
-SHORTEST_PREFIX = 6
 
 
 def retract(storage: Storage, manifest: Manifest, model_ids: Sequence[str], because: str) -> Retraction:
@@ -36,7 +35,7 @@ def retract(storage: Storage, manifest: Manifest, model_ids: Sequence[str], beca
         raise InvalidInput("no model was named", hint='`memdb sql "SELECT model_id FROM models"` lists them')
     snapshot = take_snapshot(storage, manifest)
     known = sorted({model.model_id for part in snapshot.parts for model in part.models})
-    found = dict.fromkeys(_named(known, name) for name in model_ids)
+    found = dict.fromkeys(named(known, name) for name in model_ids)
     again = [identifier for identifier in found if identifier in snapshot.retracted]
     if again:
         raise InvalidInput(f"model {again[0]} was withdrawn already", hint="leave it out")
@@ -65,18 +64,3 @@ def withdraw(
     path = layout.retraction(record.retraction_id)
     create_once(storage, path, plain_document(record.to_document()))
     return record
-
-
-def _named(known: Sequence[str], name: str) -> str:
-    if len(name) < SHORTEST_PREFIX:
-        raise InvalidInput(
-            f"{name!r} is too short to name a model",
-            hint=f"give {SHORTEST_PREFIX} or more characters of its id",
-        )
-    found = [identifier for identifier in known if identifier.startswith(name.lower())]
-    if len(found) != 1:
-        raise InvalidInput(
-            f"{len(found) or 'no'} models have ids that begin with {name!r}",
-            hint='`memdb sql "SELECT model_id, seed, test_accuracy FROM models"` lists them',
-        )
-    return found[0]

@@ -50,6 +50,7 @@ class Snapshot:
     set_aside: frozenset[str] = field(default_factory=frozenset)
     withdrawals: tuple[Retraction, ...] = ()  # with their reasons
     lingering: tuple[str, ...] = ()  # segments that blocks took in and that are still there
+    excluded: frozenset[str] = field(default_factory=frozenset)  # left out of this question, by who asks it
     n_slots: int | None = None  # only the first so many models: an older snapshot, read from newer blocks
     newest: int | None = None  # the number of the newest snapshot, where it was looked for
     base: Snapshot | None = None
@@ -91,6 +92,11 @@ class Snapshot:
         inner = self.base.withdrawing(models) if self.base else None
         return replace(self, base=inner, withdrawn_above=self.withdrawn_above | models)
 
+    def excluding(self, models: frozenset[str]) -> Snapshot:
+        """Return this snapshot for one question that leaves some models out."""
+        below = self.base.excluding(models) if self.base else None
+        return replace(self, base=below, excluded=models, is_published=self.is_published and not models)
+
     @cached_property
     def withdrawn(self) -> frozenset[str]:
         """The models that do not count, whoever said so."""
@@ -99,10 +105,10 @@ class Snapshot:
 
     @cached_property
     def kept(self) -> tuple[tuple[bool, ...], ...]:
-        """For each part, whether each of its models counts: no repeat, not withdrawn, not too new."""
+        """For each part, which of its models count: no repeat, not withdrawn, not left out, not too new."""
         position, kept = 0, []
         known = {model.model_id for _, model in self.base.models} if self.base else set()
-        known |= self.withdrawn
+        known |= self.withdrawn | self.excluded
         for part, flags in zip(self.parts, self.first, strict=True):
             slots = range(position, position + len(flags))
             position += len(flags)

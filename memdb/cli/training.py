@@ -1,0 +1,157 @@
+"""A training run in a terminal: its limits in words, its bar, and what to type when it was stopped."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from memdb.cli.app import INTERRUPTED, say
+from memdb.cli.place import Place
+from memdb.errors import InvalidInput
+from memdb.render.progress import TrainingProgress
+from memdb.render.tables import console, number
+
+if TYPE_CHECKING:
+    from memdb.database import Database
+    from memdb.training import TrainingStatus
+
+TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+@dataclass(frozen=True)
+class Limited:
+    """When a run ends, as it was typed."""
+
+    add: int | None = None
+    until_half_width: float | None = None
+    max_time: str | None = None
+    task_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_time is not None:
+            seconds_of(self.max_time)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what `Database.train` calls them."""
+        seconds = None if self.max_time is None else seconds_of(self.max_time)
+        return {
+            "add": self.add,
+            "until_half_width": self.until_half_width,
+            "max_seconds": seconds,
+            "task_id": self.task_id,
+        }
+
+    def options(self, done: TrainingStatus) -> str:
+        """Return the options that go on where a run was stopped; a task finds out by itself."""
+        add = self.add if self.add is None or self.task_id is not None else self.add - done.n_committed
+        return _options({**vars(self), "add": add})
+
+    def why(self, done: TrainingStatus) -> str:
+        """Return a sentence on why a run ended before all models were trained, or found nothing to do."""
+        width = done.mean_half_width
+        if self.task_id is not None and done.n_asked == 0:
+            return f" All {self.add} models of task {self.task_id} were there already."
+        if self.until_half_width is not None and width is not None and width <= self.until_half_width:
+            return f" The mean half-width is {number(width)}."
+        if self.max_time is not None and done.n_committed != done.n_asked:
+            dropped = "" if done.n_committed else ": less than one batch takes; see --batch-models"
+            return f" It ended at --max-time {self.max_time}{dropped}."
+        return ""
+
+
+def train_visibly(
+    db: Database, limited: Limited, place: Place, given: Mapping[str, Any], *, again: str | None = None
+) -> TrainingStatus:
+    """Train with a progress bar; on Ctrl-C or SIGTERM say what is kept and how to go on."""
+    from memdb.training import NOTHING_YET
+
+    progress = TrainingProgress(console(stderr=True))
+    last = NOTHING_YET
+
+    def observe(status: TrainingStatus) -> None:
+        nonlocal last
+        last = status
+        progress(status)
+        if status.remark:
+            say(f"Note: {status.remark}.")
+
+    signals = _Signals(gently=bool(given.get("workers") or given.get("ray")))
+    try:
+        with signals, progress:
+            db.train(**limited.arguments(), observe=observe, stop_requested=signals.stop_requested, **given)
+        stopped = signals.stop_requested()
+    except KeyboardInterrupt:
+        stopped = True
+    if stopped:
+        command = again or f"train{limited.options(last)}{_options(given)}"
+        say(*_how_to_go_on(db, place, last, command))
+        sys.exit(INTERRUPTED)
+    return last
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM while models are trained.
+
+    They interrupt a recipe wherever it is. Workers are asked ``gently`` first, so that what they are about
+    to commit is counted; a second signal waits for nobody.
+    """
+
+    def __init__(self, *, gently: bool) -> None:
+        self._gently = gently
+        self._heard = False
+        self._previous: list[tuple[int, Any]] = []
+
+    def __enter__(self) -> Self:
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            self._previous.append((sign, signal.signal(sign, self._hear)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sign, handler in self._previous:
+            signal.signal(sign, handler)
+
+    def _hear(self, _signal: int, _frame: object) -> None:
+        if self._heard or not self._gently:
+            raise KeyboardInterrupt
+        self._heard = True
+
+    def stop_requested(self) -> bool:
+        return self._heard
+
+
+def _how_to_go_on(db: Database, place: Place, last: TrainingStatus, command: str) -> list[str]:
+    if last.n_asked is not None and last.n_committed == last.n_asked:
+        return [f"Stopped; all {last.n_asked} models were added to {db.url}."]
+    of = "" if last.n_asked is None else f" of {last.n_asked}"
+    return [
+        f"Stopped. {last.n_committed}{of} models were added to {db.url}; the batch in flight was dropped.",
+        f"Go on with: {place.command(command)}",
+    ]
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds that a time such as ``1h30m`` has; a bare number is seconds.
+
+    Raises:
+        InvalidInput: no time.
+    """
+    found = TIME.fullmatch(text.strip().lower())
+    parts = [float(part) for part in (found.groups("0") if found else ())]
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if seconds <= 0:
+        raise InvalidInput(f"--max-time {text!r} is no time", hint="use e.g. 90s, 30m, 1h30m or 2h")
+    return seconds
+
+
+def _options(given: Mapping[str, Any]) -> str:
+    """Return options as they are typed, but for those that are what they are anyway."""
+    usual = {"device": "auto", "task_cpus": 1, "compact": True}
+    shown = {name: value for name, value in given.items() if value not in {None, usual.get(name)}}
+    if shown.pop("compact", None) is False:
+        return f"{_options(shown)} --no-compact"
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in shown.items())

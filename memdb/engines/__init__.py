@@ -1,0 +1,37 @@
+"""Engines: the loop of `memdb.train` in this process, in several on one machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from memdb.engines.local import LocalEngine
+from memdb.engines.work import Work, train_here
+from memdb.errors import InvalidInput
+from memdb.seeds import Seeds
+from memdb.train import Committed, Hooks
+
+if TYPE_CHECKING:
+    from memdb.engines.request import Request
+
+__all__ = ["Engine", "Work", "choose"]
+
+Engine = Callable[[Seeds, Hooks], Generator[Committed]]
+
+
+def choose(work: Work, n_workers: int | None, request: Request | None) -> Engine:
+    """Return the engine that does this work: this process where neither workers nor Ray are asked for.
+
+    Raises:
+        InvalidInput: a number of workers that cannot be, or Ray is not installed.
+    """
+    if request is None:
+        return partial(train_here, work) if n_workers is None else LocalEngine(work, n_workers)
+    try:
+        from memdb.engines.ray import RayEngine  # noqa: PLC0415 - need not be installed, takes a second
+    except ImportError as error:
+        raise InvalidInput(
+            f"--ray {request.address} needs Ray, which is not installed", hint="run: pip install 'memdb[ray]'"
+        ) from error
+    return RayEngine(work, request)

@@ -1,0 +1,273 @@
+"""Several worker processes on one machine: one a GPU, or several on a CPU with its cores divided.
+
+A worker that dies is replaced, and its batch is trained again unless it was committed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from multiprocessing.connection import wait
+
+from memdb import recipes
+from memdb.engines.serving import Done, Failed, InFlight, LeftOff, Ready, serve
+from memdb.engines.work import Work, committed_since, missing
+from memdb.errors import InvalidInput, TrainingFailed
+from memdb.seeds import Seeds
+from memdb.train import Committed, Hooks
+
+MAX_DEATHS = 5  # of one batch, or of workers that never began
+PATIENCE_SECONDS = 10.0  # for a worker that was asked to stop: to leave off, or to finish its commit
+TICK_SECONDS = 0.25
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass
+class _Batch:
+    seeds: list[int]
+    dealt_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    n_deaths: int = 0
+
+
+class _Worker:
+    """A process, the pipe to it, and the batch it is at."""
+
+    def __init__(self, number: int, work: Work, n_threads: int) -> None:
+        self.number = number
+        self.device = work.device
+        self.is_ready = False
+        self.batch: _Batch | None = None
+        self.in_flight = 0.0
+        context = multiprocessing.get_context("spawn")  # a fork of a process with threads or CUDA may hang
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs,), name=f"memdb worker {number}")
+        with _environment(dict.fromkeys(THREADS, str(n_threads))):
+            self.process.start()
+        theirs.close()  # so that its end is noticed here
+        self.connection.send(work)
+
+    def deal(self, batch: _Batch) -> None:
+        batch.dealt_at = datetime.now(UTC)
+        self.batch = batch
+        with contextlib.suppress(OSError):  # it died: that is heard where its messages are
+            self.connection.send(batch.seeds)
+
+    def ask_to_stop(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+class LocalEngine:
+    """Deals batches to worker processes."""
+
+    def __init__(self, work: Work, n_workers: int) -> None:
+        if n_workers < 1:
+            raise InvalidInput(f"--workers {n_workers} is not a number from 1", hint="use e.g. --workers 2")
+        if work.store.url.startswith("memory:"):
+            raise InvalidInput(
+                f"{work.store.url} is in the memory of this process, where no worker sees it",
+                hint="use a path or a URL, or leave --workers out",
+            )
+        _require_sendable(work)
+        self._work = work
+        self._n_workers = n_workers
+
+    def __call__(self, seeds: Seeds, hooks: Hooks) -> Generator[Committed]:
+        """Train these models and yield every batch once it is committed.
+
+        Raises:
+            MemdbError: what a worker refused or failed with; what was committed stays.
+            TrainingFailed: a batch, or the start, killed its worker again and again.
+        """
+        devices = recipes.worker_devices(self._work.device, self._n_workers)
+        run = _Run(self._work, devices, seeds, hooks)
+        try:
+            yield from run.batches()
+        finally:
+            run.end()
+
+
+class _Run:
+    """One run: its workers, and the batches that are not in the store yet."""
+
+    def __init__(self, work: Work, devices: list[str], seeds: Seeds, hooks: Hooks) -> None:
+        self._work = work
+        self._devices = devices
+        self._seeds = seeds
+        self._hooks = hooks
+        self._dealing: Iterator[list[int]] | None = None
+        self._again: deque[_Batch] = deque()
+        self._n_early_deaths = 0
+        self._is_over = False
+        self._workers: list[_Worker] = []
+
+    def batches(self) -> Generator[Committed]:
+        for number, device in enumerate(self._devices):
+            self._start(number, device)
+        try:
+            while any(worker.batch or not worker.is_ready for worker in self._workers):
+                if self._hooks.stop_requested():
+                    break
+                yield from self._heard(TICK_SECONDS)
+        except KeyboardInterrupt:
+            yield from self._last_words()
+            raise
+        yield from self._last_words()
+
+    def end(self) -> None:
+        for worker in self._workers:
+            worker.end()
+
+    def _start(self, number: int, device: str) -> None:
+        share = self._devices.count(device)
+        n_threads = max(1, n_cores() // len(self._devices))
+        work = replace(self._work, device=device, share=share)
+        self._workers.append(_Worker(number, work, n_threads))
+
+    def _heard(self, seconds: float) -> Generator[Committed]:
+        """Take in what workers said within this time."""
+        for worker in _talking(self._workers, seconds):
+            try:
+                message = worker.connection.recv()
+            except (EOFError, OSError):
+                yield from self._died(worker)
+                continue
+            match message:
+                case Ready(n_models):
+                    worker.is_ready = True
+                    self._n_early_deaths = 0
+                    if self._dealing is None:
+                        self._dealing = self._seeds.batches(n_models, len(self._devices))
+                    self._deal(worker)
+                case InFlight(n_models):
+                    worker.in_flight = n_models
+                    self._hooks.in_flight(sum(each.in_flight for each in self._workers))
+                case Committed():
+                    worker.in_flight = 0.0
+                    yield message
+                case Failed(error):
+                    raise error
+                case Done():
+                    worker.batch, worker.in_flight = None, 0.0
+                    self._deal(worker)
+
+    def _deal(self, worker: _Worker) -> None:
+        """Give a worker its next batch, if there is one and it may begin."""
+        if self._is_over or not self._hooks.may_begin():
+            self._is_over = True
+            return
+        if self._again:
+            worker.deal(self._again.popleft())
+        elif seeds := next(self._dealing or iter(()), None):
+            worker.deal(_Batch(seeds))
+
+    def _died(self, worker: _Worker) -> Generator[Committed]:
+        """Take in what it had committed, put the rest of its batch back, and replace it."""
+        worker.end()
+        self._workers.remove(worker)
+        how = _cause(worker.process.exitcode)
+        batch = worker.batch
+        n_deaths = self._n_early_deaths = self._n_early_deaths + (batch is None)
+        if batch is not None:
+            found = committed_since(self._work.store, batch.dealt_at, batch.seeds)
+            yield from found
+            batch.seeds = missing(self._work.store, found, batch.seeds)
+            batch.n_deaths = n_deaths = batch.n_deaths + 1
+            if batch.seeds:
+                self._again.append(batch)
+        if n_deaths >= MAX_DEATHS:
+            raise _gave_up(how, batch, n_deaths)
+        self._hooks.remark(f"worker {worker.number} {how}; another one trains its batch")
+        self._start(worker.number, worker.device)
+
+    def _last_words(self) -> Generator[Committed]:
+        """Ask all workers at a batch to stop, and take in what they still commit."""
+        self._is_over = True
+        busy = [worker for worker in self._workers if worker.batch]
+        for worker in busy:
+            worker.ask_to_stop()
+        until = time.monotonic() + PATIENCE_SECONDS
+        while busy and time.monotonic() < until:
+            for worker in _talking(busy, until - time.monotonic()):
+                try:
+                    message = worker.connection.recv()
+                except (EOFError, OSError):
+                    message = LeftOff()
+                if isinstance(message, Committed):
+                    yield message
+                elif isinstance(message, LeftOff | Done | Failed):
+                    busy.remove(worker)
+
+
+def _talking(workers: Sequence[_Worker], seconds: float) -> list[_Worker]:
+    """Return the workers that say something, or die, within this time."""
+    by_connection: dict[object, _Worker] = {worker.connection: worker for worker in workers}
+    found = wait([worker.connection for worker in workers], seconds)
+    return [by_connection[connection] for connection in found]
+
+
+def n_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _gave_up(how: str, batch: _Batch | None, n_deaths: int) -> TrainingFailed:
+    if batch is None:
+        return TrainingFailed(
+            f"a worker {how} before it could begin, {n_deaths} times in a row",
+            hint='see its own words above; a script that uses workers needs `if __name__ == "__main__":`',
+        )
+    return TrainingFailed(
+        f"a worker {how} while it trained {len(batch.seeds)} models, {n_deaths} times in a row",
+        hint="use a smaller --batch-models or fewer --workers; what was committed stays",
+    )
+
+
+def _require_sendable(work: Work) -> None:
+    """Refuse recipes and data that other processes cannot be given, before any is started."""
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
+            pickle.Pickler(nowhere).dump((work.recipe, work.dataset))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InvalidInput(
+            f"the recipe or the data cannot be sent to worker processes: {error}",
+            hint="put them into a module, and name them as package.module:attribute",
+        ) from error
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that a process started meanwhile inherits: libraries read these when they are loaded."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _cause(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        number = -exit_code
+        memory = " (often the system, out of memory)" if number == signal.SIGKILL else ""
+        return f"was killed by signal {number}{memory}"
+    return f"ended by itself (exit code {exit_code})"

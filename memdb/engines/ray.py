@@ -1,0 +1,286 @@
+"""Batches of models as Ray tasks: Ray places them, and starts them again where a worker or a node dies.
+
+Nothing of a result passes through Ray but what a driver shows: each task commits straight to the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import signal
+import socket
+import warnings
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from memdb.engines.request import LOCAL, Request
+from memdb.engines.work import Bench, Work, committed_since, missing, set_up
+from memdb.errors import InvalidInput, MemdbError, NotFound, TrainingFailed
+from memdb.seeds import Seeds
+from memdb.train import Committed, Hooks
+
+AUTO = "auto"
+ATTEMPTS_AGAIN = 20  # of a batch whose worker or node died
+TICK_SECONDS = 0.5
+PROBE_SECONDS = 5.0
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # how a gRPC client says hello
+CLUSTER = "see `ray status` on its head node (RAY_AUTH_MODE=token where it wants one), or use --ray local"
+
+
+class RayEngine:
+    """Gives batches to a Ray cluster."""
+
+    def __init__(self, work: Work, request: Request) -> None:
+        if work.store.url.startswith("memory:"):
+            raise InvalidInput(
+                f"{work.store.url} is in the memory of this process, where no worker sees it",
+                hint="use a URL that the whole cluster reaches, or leave --ray out",
+            )
+        self._work = work
+        self._request = request
+
+    def __call__(self, seeds: Seeds, hooks: Hooks) -> Generator[Committed]:
+        """Train these models and yield every batch once it is committed.
+
+        Raises:
+            NotFound: nothing answers at the address.
+            MemdbError: what a worker refused or failed with; what was committed stays.
+            TrainingFailed: Ray gave a batch up.
+        """
+        with _cluster(self._request):
+            yield from _Run(self._work, self._request, seeds, hooks).batches()
+
+
+class _Run:
+    """One run: the tasks that Ray has been given and has not finished."""
+
+    def __init__(self, work: Work, request: Request, seeds: Seeds, hooks: Hooks) -> None:
+        device, gpus = _device(work.device, request, _resources())
+        self._request = request
+        self._gpus = gpus
+        share = max(1, int(1 / gpus)) if gpus else self._n_slots()
+        self._work = ray.put(replace(work, device=device, share=share))
+        self._store = work.store
+        self._seeds = seeds
+        self._hooks = hooks
+        self._begun_at = datetime.now(UTC)
+        self._pending: dict[Any, list[int]] = {}
+        resources = {"num_cpus": request.task_cpus, "num_gpus": gpus}
+        self._options = {**resources, "max_retries": ATTEMPTS_AGAIN, "retry_exceptions": False}
+
+    def batches(self) -> Generator[Committed]:
+        dealing: Iterator[list[int]] = iter(())
+        measured = self._submit(_measure, [])
+        try:
+            while self._pending:
+                if self._hooks.stop_requested():
+                    break
+                done, _ = ray.wait(list(self._pending), timeout=TICK_SECONDS)
+                for task in done:
+                    found = _result(task, self._pending.pop(task))
+                    if task == measured:
+                        dealing = self._seeds.batches(found, self._n_slots())
+                    else:
+                        yield from found
+                self._deal(dealing)
+        except KeyboardInterrupt:
+            yield from self._last_words()
+            raise
+        yield from self._last_words()
+
+    def _deal(self, dealing: Iterator[list[int]]) -> None:
+        """Keep Ray supplied: with some tasks more than fit, so that it sees what more nodes would do."""
+        n_slots = self._n_slots()
+        n_most = self._request.n_tasks or n_slots + 1 + n_slots // 4
+        while len(self._pending) < n_most and self._hooks.may_begin():
+            batch = next(dealing, None)
+            if batch is None:
+                return
+            self._submit(_train, batch)
+
+    def _submit(self, function: Any, batch: list[int]) -> Any:
+        task = function.options(**self._options).remote([self._work], batch, datetime.now(UTC))
+        self._pending[task] = batch
+        return task
+
+    def _n_slots(self) -> int:
+        """How many tasks fit into the cluster as it is now."""
+        total = _resources()
+        wanted = {"CPU": self._request.task_cpus, "GPU": self._gpus}
+        fit = min(int(total.get(name, 0) / number) for name, number in wanted.items() if number)
+        return max(1, min(fit, self._request.n_tasks or fit))
+
+    def _last_words(self) -> Generator[Committed]:
+        """Give up what is not finished, but for what was committed."""
+        for task in self._pending:
+            ray.cancel(task, force=True)
+        seeds = [seed for batch in self._pending.values() for seed in batch]
+        if seeds:
+            yield from committed_since(self._store, self._begun_at, seeds)
+
+
+# Not a new process for each GPU task, as is usual with Ray: it would load PyTorch and the data again.
+@ray.remote(max_calls=0)
+def _measure(boxed: list[Any], _batch: list[int], _since: datetime) -> int | MemdbError:
+    """Return how many models a worker trains at once."""
+    try:
+        return _bench(boxed[0]).n_models
+    except MemdbError as error:
+        return _from_here(error)
+
+
+@ray.remote(max_calls=0)
+def _train(boxed: list[Any], batch: list[int], since: datetime) -> list[Committed] | MemdbError:
+    """Train a batch, but for those models that an earlier attempt at it has committed."""
+    try:
+        bench = _bench(boxed[0])
+        found = committed_since(bench.work.store, since, batch)
+        left = missing(bench.work.store, found, batch)
+        return [*found, *(bench.train_batch(left, Hooks()) if left else ())]
+    except MemdbError as error:
+        return _from_here(error)
+
+
+@lru_cache(maxsize=1)
+def _bench(work: Any) -> Bench:
+    """Return the bench of this process, which serves all tasks of a run."""
+    return set_up(ray.get(work))
+
+
+def _from_here(error: MemdbError) -> MemdbError:
+    """Return an error that names this machine."""
+    return type(error)(f"{error} (on {platform.node()})", hint=error.hint)
+
+
+def _result(task: Any, batch: list[int]) -> Any:
+    """Return what a task returned."""
+    try:
+        found = ray.get(task)
+    except RayTaskError as error:
+        text = str(error)
+        if "ModuleNotFoundError" in text or "ImportError" in text:
+            raise TrainingFailed(
+                f"the cluster's workers cannot import what they need: {_last_line(text)}",
+                hint="install the same memdb and recipe on every node",
+            ) from error
+        raise
+    except RayError as error:
+        what = f"a batch of {len(batch)} models" if batch else "the first worker"
+        raise TrainingFailed(
+            f"Ray gave up on {what}: {type(error).__name__}: {_first_line(str(error))}",
+            hint="use a smaller --batch-models, or look at the cluster's logs; what was committed stays",
+        ) from error
+    if isinstance(found, MemdbError):
+        raise found
+    return found
+
+
+def _device(name: str, request: Request, resources: Mapping[str, float]) -> tuple[str, float]:
+    """Return the device of tasks, and how many GPUs each one asks for."""
+    n_gpus = resources.get("GPU", 0.0)
+    wants_gpu = name.startswith("cuda") or bool(request.task_gpus) or (name == "auto" and n_gpus > 0)
+    if not wants_gpu:
+        return name if name != "auto" else "cpu", 0.0
+    if name.startswith("cuda") and n_gpus == 0 and request.task_gpus is None:
+        raise InvalidInput(
+            f"device {name!r} cannot be used: the Ray cluster at {request.address} has no GPU",
+            hint="use --device auto or cpu; --task-gpus 1 waits for a GPU that the cluster is to start",
+        )
+    return "cuda:0", request.task_gpus or 1.0  # Ray shows each task its own GPU as the first
+
+
+def _resources() -> Mapping[str, float]:
+    found: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found
+
+
+@contextlib.contextmanager
+def _cluster(request: Request) -> Iterator[None]:
+    """Connect to a cluster, or start one on this machine; what was there before is left as it was."""
+    if ray.is_initialized():
+        yield
+        return
+    given: dict[str, Any] = {"address": request.address}
+    if request.address == LOCAL:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        given |= {"include_dashboard": False}
+        if request.n_tasks:
+            given["num_cpus"] = request.n_tasks * request.task_cpus
+    else:
+        _require_answer(request.address)
+    on_term = signal.getsignal(signal.SIGTERM)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
+    except (ConnectionError, RuntimeError, ValueError, ImportError, RayError) as error:
+        reason = _first_line(str(error)).split(". ")[0].rstrip(".")
+        raise NotFound(
+            f"the Ray cluster at {request.address} cannot be used: {reason}", hint=CLUSTER
+        ) from error
+    try:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGTERM, on_term)  # Ray sets one that exits at once
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Look whether a server answers that may be Ray's: its own client waits for minutes.
+
+    Raises:
+        NotFound: nobody does, or somebody else.
+        InvalidInput: no address.
+    """
+    if address == AUTO:
+        address = _last_known() or AUTO  # which may have ended since
+        if address == AUTO:
+            return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or "/" in host or int(port) > 65535:
+        raise InvalidInput(
+            f"--ray {address!r} is no address of a cluster",
+            hint="use local, auto, HOST:6379, or ray://HOST:10001",
+        )
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS) as connection:
+            connection.sendall(PREFACE)
+            answer = connection.recv(8)
+    except OSError as error:
+        raise NotFound(
+            f"no Ray cluster answers at {address}: {error.strerror or error}", hint=CLUSTER
+        ) from error
+    if answer[:3].isalpha():  # HTTP, SSH, ...; Ray answers in binary frames
+        raise NotFound(
+            f"what answers at {address} is no Ray cluster but {answer.decode(errors='replace').strip()!r}",
+            hint="give the port that `ray start --head` names, 6379 where it was not told another",
+        )
+
+
+def _last_known() -> str | None:
+    """Return where Ray itself looks for the cluster of this machine; None where it does not tell."""
+    try:
+        from ray._private.services import canonicalize_bootstrap_address  # noqa: PLC0415 - may move
+    except ImportError:
+        return None
+    try:
+        return canonicalize_bootstrap_address(AUTO)
+    except (ConnectionError, ValueError):
+        return None
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")

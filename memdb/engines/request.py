@@ -1,0 +1,34 @@
+"""What is asked of Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memdb.errors import InvalidInput
+
+LOCAL = "local"
+MOST_GPUS = 64  # of one machine
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of Ray: where, how many tasks at once (None: as many as fit), what each one gets."""
+
+    address: str
+    n_tasks: int | None = None
+    task_cpus: int = 1
+    task_gpus: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_tasks is not None and self.n_tasks < 1:
+            raise InvalidInput(
+                f"--workers {self.n_tasks} is not a number from 1", hint="use e.g. --workers 2"
+            )
+        if self.task_cpus < 1:
+            raise InvalidInput(
+                f"--task-cpus {self.task_cpus} is not a number from 1", hint="use e.g. --task-cpus 2"
+            )
+        if self.task_gpus is not None and not 0 <= self.task_gpus <= MOST_GPUS:
+            raise InvalidInput(
+                f"--task-gpus {self.task_gpus:g} is no number of GPUs", hint="use e.g. --task-gpus 0.5"
+            )

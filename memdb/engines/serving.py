@@ -1,0 +1,95 @@
+"""What a worker process of the local engine does: it is told its work, then batch after batch."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import FrameType
+
+from memdb.engines.work import Bench, Work, set_up
+from memdb.errors import MemdbError
+from memdb.train import Hooks
+
+SECONDS_BETWEEN = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker is ready, and trains so many models at once."""
+
+    n_models: int
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """What its batch in flight amounts to, in models."""
+
+    n_models: float
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Its batch is trained and committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOff:
+    """It was told to stop, and its batch may not be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What ended its batch."""
+
+    error: MemdbError
+
+
+class _Pipe:
+    """The worker's end: it says how far it is, and hears that it is to stop, or that nobody is there."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stopped = False
+        self._said_at = 0.0
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the driver decides
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stopped = True
+
+    def stop_requested(self) -> bool:
+        """Tell whether the driver said something: in the middle of a batch that is to stop, or its end."""
+        self._stopped = self._stopped or self._connection.poll()
+        return self._stopped
+
+    def in_flight(self, n_models: float) -> None:
+        now = time.monotonic()
+        if now - self._said_at >= SECONDS_BETWEEN:
+            self._said_at = now
+            self._connection.send(InFlight(n_models))
+
+    def serve(self) -> None:
+        work: Work = self._connection.recv()
+        try:
+            bench = set_up(work)
+            self._connection.send(Ready(bench.n_models))
+            while not self._stopped and (batch := self._connection.recv()) is not None:
+                self._train(bench, batch)
+        except MemdbError as error:
+            self._connection.send(Failed(error))
+
+    def _train(self, bench: Bench, batch: list[int]) -> None:
+        hooks = Hooks(in_flight=self.in_flight, stop_requested=self.stop_requested)
+        for committed in bench.train_batch(batch, hooks):
+            self._connection.send(committed)
+        self._connection.send(LeftOff() if self._stopped else Done())
+
+
+def serve(connection: Connection) -> None:
+    """Work until there is nothing left, somebody says stop, or the driver is gone."""
+    try:
+        _Pipe(connection).serve()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # nobody listens any more

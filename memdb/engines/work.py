@@ -1,0 +1,126 @@
+"""What one worker of an engine does, wherever it runs: batches of models, committed straight to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from memdb import datasets, layout, recipes, subsets
+from memdb.datasets import Dataset
+from memdb.recipes import BoundRecipe
+from memdb.seeds import Seeds
+from memdb.store import Store
+from memdb.store.ledger import read_segment
+from memdb.store.parts import read_bits
+from memdb.store.storage import concurrently
+from memdb.train import Committed, Hooks, require_same, train
+
+CLOCKS = timedelta(seconds=30)  # what the clocks of two machines may differ by
+FEW_MODELS = 8
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every worker of a run is told; it finds data and recipe by the store's names if not given.
+
+    Workers only add to the store: how a base is reached, which no other process could be told, is left out.
+    ``share`` is how many workers a device, or the cores of a CPU, are divided among.
+    """
+
+    store: Store
+    dataset: Dataset | None = None
+    recipe: BoundRecipe | None = None
+    data_root: str | None = None
+    device: str = "auto"
+    batch_models: int | None = None
+    checkpoints: Path | None = None
+    share: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "store", replace(self.store, following=None))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A worker that has its data and its recipe, and knows how many models it trains at once."""
+
+    work: Work
+    dataset: Dataset
+    recipe: BoundRecipe
+    device: str
+    n_models: int
+
+    def train(self, seeds: Seeds, hooks: Hooks) -> Generator[Committed]:
+        """Train these models and yield every batch once it is committed."""
+        return train(
+            self.work.store,
+            self.dataset,
+            self.recipe,
+            seeds,
+            device=self.device,
+            batch_models=self.n_models,
+            checkpoints=self.work.checkpoints,
+            hooks=hooks,
+        )
+
+    def train_batch(self, batch: Sequence[int], hooks: Hooks) -> Generator[Committed]:
+        """Train one batch of them, dealt by somebody else."""
+        return self.train(Seeds(batch, len(batch), self.work.store.manifest.seed), hooks)
+
+
+def set_up(work: Work) -> Bench:
+    """Load the data and the recipe, and look whether they are the store's.
+
+    Raises:
+        Mismatch: they are not.
+        NotFound: the data is not on this machine.
+        InvalidInput: the device or the recipe is not.
+    """
+    manifest = work.store.manifest
+    dataset = work.dataset or datasets.load(manifest.dataset, work.data_root)
+    recipe = work.recipe or recipes.rebind(manifest.recipe)
+    require_same(work.store, dataset, recipe)
+    device = recipes.resolve_device(work.device)
+    n_models = work.batch_models or recipe.models_per_batch(dataset, device)
+    if work.batch_models is None and work.share > 1:
+        n_models = min(n_models, max(FEW_MODELS, n_models // work.share))
+    return Bench(work, dataset, recipe, device, n_models)
+
+
+def train_here(work: Work, seeds: Seeds, hooks: Hooks) -> Generator[Committed]:
+    """Train in this process: the engine of one worker."""
+    return set_up(work).train(seeds, hooks)
+
+
+def committed_since(store: Store, since: datetime, seeds: Sequence[int]) -> list[Committed]:
+    """Return what another attempt at these models has committed since it was begun.
+
+    A worker may die after its commit and before anybody hears of it: training again would double it.
+    """
+    wanted = {subsets.model_id(store.manifest.seed, seed) for seed in seeds}
+    earliest = layout.segment_id(since - CLOCKS, bytes(6))
+    names = [name for name in store.storage.names(layout.SEGMENTS) if name >= earliest]
+    names = [name for name in names if layout.is_segment_id(name)]
+    read = concurrently(lambda name: read_segment(store.storage, store.manifest, name), names)
+    found = []
+    n_train = store.manifest.train.n_examples
+    for segment in read:
+        if segment is None or wanted.isdisjoint(model.model_id for model in segment.models):
+            continue
+        keep = tuple(model.model_id in wanted for model in segment.models)
+        wanted -= {model.model_id for model in segment.models}
+        parts = [
+            read_bits(store.storage, segment, path, n_train, keep)[0]
+            for path in (layout.MASK, f"{layout.TRAIN}/correct")
+        ]
+        models = tuple(model for model, is_ours in zip(segment.models, keep, strict=True) if is_ours)
+        found.append(Committed(models, *parts))
+    return found
+
+
+def missing(store: Store, found: Sequence[Committed], seeds: Sequence[int]) -> list[int]:
+    """Return the seeds whose models are not among those that were found."""
+    known = {model.model_id for batch in found for model in batch.models}
+    return [seed for seed in seeds if subsets.model_id(store.manifest.seed, seed) not in known]

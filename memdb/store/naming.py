@@ -1,0 +1,29 @@
+"""Models named by their ids, or by beginnings of them that only one has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memdb.errors import InvalidInput
+
+SHORTEST_PREFIX = 6
+
+
+def named(known: Sequence[str], name: str) -> str:
+    """Return the one of these ids that begins with a name.
+
+    Raises:
+        InvalidInput: the name is too short, or none or several begin with it.
+    """
+    if len(name) < SHORTEST_PREFIX:
+        raise InvalidInput(
+            f"{name!r} is too short to name a model",
+            hint=f"give {SHORTEST_PREFIX} or more characters of its id",
+        )
+    found = [identifier for identifier in known if identifier.startswith(name.lower())]
+    if len(found) != 1:
+        raise InvalidInput(
+            f"{len(found) or 'no'} models have ids that begin with {name!r}",
+            hint='`memdb sql "SELECT model_id, seed, test_accuracy FROM models"` lists them',
+        )
+    return found[0]

@@ -1,0 +1,143 @@
+"""What workers give, and what their deaths cost: local processes and Ray tasks, against one of them.
+
+rate   Models a second of digits by the ``mlp`` recipe, from the first commit to the last: what it takes to
+       start processes and to import PyTorch is left out. One worker has all cores (``1``) or one (``1 core``);
+       two have half of them each. They take turns, ``--rounds`` times; the ratio is that of the medians.
+kills  Two workers, one of which, drawn at random among those that train, is killed every ``--every`` seconds:
+       models asked for, models found, models committed twice.
+
+    python scripts/figures_engines.py
+    python scripts/figures_engines.py --only kills --engine local --models 400 --every 3
+
+Expect about six minutes on two quiet cores. Target: as many models found as asked for, none doubled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import memdb
+from memdb import TrainingStatus
+
+WAYS: dict[str, dict[str, dict[str, Any]]] = {
+    "local": {"1": {"workers": 1}, "2": {"workers": 2}},
+    "ray": {
+        "1 core": {"ray": "local", "workers": 1},
+        "1": {"ray": "local", "workers": 1, "task_cpus": os.cpu_count()},
+        "2": {"ray": "local", "workers": 2, "task_cpus": max(1, (os.cpu_count() or 2) // 2)},
+    },
+}
+TRAINING = ("spawn_main", "ray::_train")  # how worker processes are called
+FIELDS = ("n_models", "n_repeats")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", choices=("rate", "kills"))
+    parser.add_argument("--engine", choices=tuple(WAYS), help="both where not given")
+    parser.add_argument("--models", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=16, help="models of a batch")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--every", type=float, default=3.0, help="seconds between two kills")
+    options = parser.parse_args()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; digits, batches of {options.batch} models")
+    engines = [options.engine] if options.engine else list(WAYS)
+    right = True
+    with tempfile.TemporaryDirectory() as folder:
+        for engine in engines:
+            if options.only != "kills":
+                show_rates(engine, Path(folder), options)
+            if options.only != "rate":
+                right &= show_kills(engine, Path(folder), options)
+    return 0 if right else 1
+
+
+def show_rates(engine: str, folder: Path, options: argparse.Namespace) -> None:
+    rates: dict[str, list[float]] = {name: [] for name in WAYS[engine]}
+    for number in range(options.rounds):
+        for name, way in WAYS[engine].items():
+            url = folder / f"{engine}-{name}-{number}.zarr"
+            rates[name].append(rate(url, options, way))
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    for name, found in rates.items():
+        spread = f"{min(found):.2f} to {max(found):.2f}"
+        print(f"{engine}, workers {name}: {medians[name]:.2f} models/s ({spread})")
+    two = medians.pop("2")
+    for name, one in medians.items():
+        print(f"{engine}: 2 workers against {name}: {two / one:.2f} times")
+
+
+def rate(url: Path, options: argparse.Namespace, way: dict[str, Any]) -> float:
+    """Return models a second between the first commit and the last."""
+    seen: list[tuple[float, int]] = []
+
+    def observe(status: TrainingStatus) -> None:
+        if status.n_committed and (not seen or status.n_committed > seen[-1][1]):
+            seen.append((time.perf_counter(), status.n_committed))
+
+    with memdb.init(str(url), recipe_options={"epochs": options.epochs}) as db:
+        db.train(options.models, batch_models=options.batch, device="cpu", observe=observe, **way)
+    (first, n_first), (last, n_last) = seen[0], seen[-1]
+    return (n_last - n_first) / (last - first)
+
+
+def show_kills(engine: str, folder: Path, options: argparse.Namespace) -> bool:
+    over = threading.Event()
+    killed: list[int] = []
+
+    def kill() -> None:
+        chance = random.Random(0)  # noqa: S311 - whom it hits matters to nobody
+        while not over.wait(options.every):
+            victims = workers()
+            if victims:
+                victim = chance.choice(victims)
+                victim.kill()
+                killed.append(victim.pid)
+
+    started = time.perf_counter()
+    with memdb.init(str(folder / f"{engine}-kills.zarr"), recipe_options={"epochs": options.epochs}) as db:
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            db.train(options.models, batch_models=options.batch, device="cpu", **WAYS[engine]["2"])
+        finally:
+            over.set()
+            killer.join()
+        n_models, n_repeats = db.info().project(", ".join(FIELDS)).fetchall()[0]
+    seconds = time.perf_counter() - started
+    print(
+        f"{engine}, a worker killed every {options.every:g} s: {len(killed)} killed in {seconds:.0f} s, models "
+        f"asked {options.models}, found {n_models}, doubled {n_repeats}"
+    )
+    return bool(n_models == options.models and n_repeats == 0)
+
+
+def workers() -> list[psutil.Process]:
+    """Return the processes that train for this one."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            command = " ".join(process.cmdline())
+        except psutil.Error:  # it ended meanwhile
+            continue
+        if any(name in command for name in TRAINING):
+            found.append(process)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
