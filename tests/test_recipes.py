@@ -85,6 +85,8 @@ def test_a_recipe_of_ones_own_has_an_identity(name, options, version, identity):
         ("mlp", {"lr": -1}, None, "lr=-1.0 is not valid"),
         ("mlp", {"epochs": 1.5}, None, "epochs=1.5 is not valid"),
         ("mlp", {"optimizer": "lion"}, None, "optimizer='lion'"),
+        ("mlp", {"optimizer": ["adamw", "sgd"]}, None, "optimizer=.* is not valid"),
+        ("mlp", {"preset": ["digits"]}, None, "unknown preset"),
         ("mlp", {}, "9", "has version 1, not 9"),
         ("no_such:thing", {}, None, "cannot be imported"),
         ("test_recipes:nothing", {}, None, "no attribute 'nothing'"),

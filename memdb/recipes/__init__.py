@@ -138,14 +138,14 @@ def resolve(
     presets = getattr(kind, "presets", {"": {}})
     preset = chosen.pop("preset", None) if len(presets) > 1 else None
     preset = preset or getattr(kind, "preset_of_dataset", {}).get(dataset or "", next(iter(presets)))
-    if preset not in presets:
+    if not isinstance(preset, str) or preset not in presets:
         raise InvalidInput(f"unknown preset {preset!r}", hint=f"use one of {', '.join(presets)}")
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         listed = ", ".join([*known, *(["preset"] if len(presets) > 1 else [])])
         raise InvalidInput(f"recipe {name} has no option {unknown[0]!r}", hint=f"its options are {listed}")
-    return bind(kind(**{**presets[str(preset)], **chosen}), version=version)
+    return bind(kind(**{**presets[preset], **chosen}), version=version)
 
 
 def _by_prefix(name: str, options: Mapping[str, Json], *, complete: bool = False) -> Any:

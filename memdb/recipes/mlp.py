@@ -84,8 +84,8 @@ class MLP:
             self,
             {
                 "hidden": naturals(self.hidden),
-                "optimizer": self.optimizer in {"adamw", "sgd"},
-                "schedule": self.schedule in {"constant", "linear", "cosine"},
+                "optimizer": self.optimizer in ("adamw", "sgd"),
+                "schedule": self.schedule in ("constant", "linear", "cosine"),
             },
         )
 
