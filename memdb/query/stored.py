@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from memdb import layout
 from memdb.query.columns import table
-from memdb.query.connection import Relations, schema
+from memdb.query.connection import FORMS, Relations, schema
 from memdb.query.intervals import IntervalChoice
 from memdb.query.lists import Columns, Order, Standing, presented
 from memdb.query.ranking import Candidates
@@ -81,8 +81,8 @@ def found_pairs(pairs: NDArray[np.int32], n_models: int, first: int) -> pa.Table
             "test_label": column["test_label"],
             "n_in": column["n_in"],
             "n_out": n_out,
-            "n_correct": column["n_correct"],
-            "k_in": column["k_in"],
+            **dict.fromkeys(("s_in", "q_in"), column["k_in"]),
+            **dict.fromkeys(("s_all", "q_all"), column["n_correct"]),
             "own_k_in": column["own_k_in"],
             "own_k_out": column["own_correct"] - column["own_k_in"],
         }
@@ -92,5 +92,5 @@ def found_pairs(pairs: NDArray[np.int32], n_models: int, first: int) -> pa.Table
 def scored(relations: Relations, found: pa.Table, z: float | None) -> pa.Table:
     """Return stored pairs with their scores, intervals of the multiplier z, and what ranking needs."""
     memorized = "(SELECT *, score(own_k_in, n_in, own_k_out, n_out) AS memorization FROM stored)"
-    sql = f"WITH found AS {memorized} {schema('pair_scores.sql')}"
+    sql = f"WITH found AS {memorized} {schema('pair_scores.sql', sums=FORMS['correct']['sums'])}"
     return relations.ask(sql, {"z": z}, tables={"stored": found}, alone=True)
