@@ -81,10 +81,8 @@ def found_pairs(pairs: NDArray[np.int32], n_models: int, first: int) -> pa.Table
             "test_label": column["test_label"],
             "n_in": column["n_in"],
             "n_out": n_out,
-            "s_in": column["k_in"],
-            "q_in": column["k_in"],
-            "s_all": column["n_correct"],
-            "q_all": column["n_correct"],
+            **dict.fromkeys(("s_in", "q_in"), column["k_in"]),
+            **dict.fromkeys(("s_all", "q_all"), column["n_correct"]),
             "own_k_in": column["own_k_in"],
             "own_k_out": column["own_correct"] - column["own_k_in"],
         }

@@ -139,7 +139,7 @@ class ChunkEncoder:
         self._memory = MemoryStore()
         self._path, self._chunk_rows = path, chunk_rows
         kind = np.dtype(dtype)
-        counts = [BloscCodec(cname="zstd", clevel=7, shuffle=shuffle), Crc32cCodec()]
+        counts = [BloscCodec(cname="zstd", clevel=9, shuffle=shuffle), Crc32cCodec()]
         self._array = _create(
             self._memory, path, shape, kind, chunk_rows, None, attributes,
             counts if kind.kind == "i" else None,
