@@ -30,7 +30,7 @@ MAX_CHUNK = 256 << 20  # bytes that a stranger's chunk may become
 def derived_of(snapshot: Snapshot) -> tuple[int, Derived] | None:
     """Return the number and what is derived of a published snapshot; None of any other."""
     record = snapshot.record
-    if record is None or record.derived is None or not snapshot.is_published or snapshot.excluded:
+    if record is None or record.derived is None or not snapshot.is_published:
         return None
     return record.number, record.derived
 
