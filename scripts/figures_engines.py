@@ -3,8 +3,8 @@
 rate   Models a second of digits by the ``mlp`` recipe, from the first commit to the last: what it takes to
        start processes and to import PyTorch is left out. One worker has all cores (``1``) or one (``1 core``);
        two have half of them each. They take turns, ``--rounds`` times; the ratio is that of the medians.
-kills  Two workers, one of which, drawn at random among those that train, is killed every ``--every`` seconds:
-       models asked for, models found, models committed twice.
+kills  Two workers, one of which, drawn at random, is killed every ``--every`` seconds, unless nothing was
+       committed since: models asked for, models found, models committed twice.
 
     python scripts/figures_engines.py
     python scripts/figures_engines.py --only kills --engine local --models 400 --every 3
@@ -98,12 +98,18 @@ def rate(url: Path, options: argparse.Namespace, way: dict[str, Any]) -> float:
 def show_kills(engine: str, folder: Path, options: argparse.Namespace) -> bool:
     over = threading.Event()
     killed: list[int] = []
+    news = threading.Event()
+
+    def observe(status: TrainingStatus) -> None:
+        if status.n_committed and not status.n_in_flight and not status.remark:
+            news.set()
 
     def kill() -> None:
         chance = random.Random(0)  # noqa: S311 - whom it hits matters to nobody
         while not over.wait(options.every):
             victims = workers()
-            if victims:
+            if victims and news.is_set():
+                news.clear()
                 victim = chance.choice(victims)
                 victim.kill()
                 killed.append(victim.pid)
@@ -113,7 +119,8 @@ def show_kills(engine: str, folder: Path, options: argparse.Namespace) -> bool:
         killer = threading.Thread(target=kill)
         killer.start()
         try:
-            db.train(options.models, batch_models=options.batch, device="cpu", **WAYS[engine]["2"])
+            way = WAYS[engine]["2"]
+            db.train(options.models, batch_models=options.batch, device="cpu", observe=observe, **way)
         finally:
             over.set()
             killer.join()

@@ -107,6 +107,27 @@ def test_a_diverged_model_is_kept_marked_and_wrong_where_it_gave_no_number(tmp_p
     assert db.n_models == 3
 
 
+@pytest.mark.parametrize(
+    ("n_right", "diverged"), [(0, True), (36, True), (60, False), (80, False), (100, False)]
+)
+def test_a_model_that_only_guesses_has_diverged(tmp_path, n_right, diverged):
+    labels = (
+        np.arange(200) % 3
+    )  # the commonest class is a third or more; two standard errors of 100 guesses: .1
+    data = memdb.Dataset(np.zeros((200, 1)), labels, np.zeros((3, 1)), [0, 1, 2])
+
+    def some(data, masks, seeds):
+        found = right(data, masks, seeds)
+        for row, mask in enumerate(masks):
+            found["train/correct"][row] = False
+            found["train/correct"][row, np.flatnonzero(mask)[:n_right]] = True
+        return found
+
+    with memdb.init(str(tmp_path / "s.zarr"), data, Predicts(some), seed=7, subset_fraction=0.5) as db:
+        db.train(seeds=range(3))
+        assert {model.diverged for _, model in db.snapshot.models} == {diverged}
+
+
 def shaped(path, change):
     def recipe(data, masks, seeds):
         found = right(data, masks, seeds)

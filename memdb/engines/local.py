@@ -156,7 +156,7 @@ class _Run:
                     worker.in_flight = n_models
                     self._hooks.in_flight(sum(each.in_flight for each in self._workers))
                 case Committed():
-                    worker.in_flight = 0.0
+                    worker.in_flight, self._n_early_deaths = 0.0, 0
                     yield message
                 case Failed(error):
                     raise error

@@ -201,6 +201,9 @@ def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
         else relations.ask(schema("info_models.sql"), models=True).to_pylist()[0]
     )
     counted = {**of_models, **relations.ask(schema("info.sql"), settings=settings).to_pylist()[0]}
+    diverged = (
+        (model.model_id for _, model in snapshot.models if model.diverged) if counted["n_diverged"] else ()
+    )
     row = {
         "store_id": manifest.store_id,
         "format": layout.FORMAT,
@@ -225,5 +228,9 @@ def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
         **_base_of(snapshot),
         "put_if_absent": manifest.put_if_absent,
         **counted,
+        "diverged": sorted(diverged),
     }
-    return pa.Table.from_pylist([row])
+    kind = pa.list_(pa.string())  # also where it is empty
+    table = pa.Table.from_pylist([row])
+    at = table.column_names.index("diverged")
+    return table.set_column(at, "diverged", pa.array([row["diverged"]], kind))

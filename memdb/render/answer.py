@@ -21,14 +21,8 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "ndjson", "csv")
 SUFFIXES = (".json", ".ndjson", ".csv", ".parquet")
 LIST_FACTS = ("n_ranked", "n_null", "n_models_needed")  # the same in every row of a ranked list
-ROW_FACTS = (
-    "interval",
-    "level",
-    "outcome",
-    "n_models",
-    "n_excluded",
-    *LIST_FACTS,
-)  # what a row needs to be read alone
+ROW_FACTS = ("interval", "level", "outcome", "n_models", *LIST_FACTS)  # what a row needs to be read alone
+LEFT_OUT = "n_excluded"  # likewise, where models were left out
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ class Answer:
         import pyarrow as pa  # noqa: PLC0415 - only tables for programs need it here
 
         table = self.table
-        for name in ROW_FACTS:
+        for name in (*ROW_FACTS, LEFT_OUT):
             if name in self.facts and name not in table.column_names:
                 table = table.append_column(name, pa.array([self.facts[name]] * table.num_rows))
         return table

@@ -94,8 +94,9 @@ class Snapshot:
 
     def excluding(self, models: frozenset[str]) -> Snapshot:
         """Return this snapshot for one question that leaves some models out."""
-        below = self.base.excluding(models) if self.base else None
-        return replace(self, base=below, excluded=models, is_published=self.is_published and not models)
+        base = self.base.excluding(models) if self.base else None
+        is_published = self.is_published and not models
+        return replace(self, base=base, excluded=models, is_published=is_published)
 
     @cached_property
     def withdrawn(self) -> frozenset[str]:
