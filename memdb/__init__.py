@@ -19,10 +19,20 @@ if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.datasets import Dataset
     from memdb.recipes.protocol import Recipe, Run
-    from memdb.stores import init, open  # noqa: A004
+    from memdb.stores import import_file, init, open  # noqa: A004
     from memdb.training import TrainingStatus
 
-__all__ = ["Database", "Dataset", "MemdbError", "Recipe", "Run", "TrainingStatus", "init", "open"]
+__all__ = [
+    "Database",
+    "Dataset",
+    "MemdbError",
+    "Recipe",
+    "Run",
+    "TrainingStatus",
+    "import_file",
+    "init",
+    "open",
+]
 
 _HOMES = {
     "Database": "memdb.database",
@@ -30,6 +40,7 @@ _HOMES = {
     "Recipe": "memdb.recipes.protocol",
     "Run": "memdb.recipes.protocol",
     "TrainingStatus": "memdb.training",
+    "import_file": "memdb.stores",
     "init": "memdb.stores",
     "open": "memdb.stores",
 }

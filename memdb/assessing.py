@@ -172,11 +172,11 @@ class Assessor(Reader):
             NotEnoughModels: one of them has no models.
             InvalidInput: a value that cannot be.
         """
-        relations = self.relations(outcome)
+        relations = self.asked(outcome)
         if test_id is not None:
             relations.row_of(layout.TEST, test_id, None, "--test-id")
         choice = IntervalChoice(interval, level)
-        others = other.relations(outcome)
+        others = other.asked(outcome)
         return self._present(comparison.compare(relations, others, test_id, k, threshold, choice))
 
 

@@ -17,6 +17,7 @@ from memdb.training import Plan, TrainingStatus, carry_out
 
 if TYPE_CHECKING:
     from memdb.commits import Retraction
+    from memdb.query.score_tables import Assumed
     from memdb.store.compaction import Compaction
     from memdb.store.repair import Repair
     from memdb.store.verification import Report
@@ -34,8 +35,10 @@ class Database(Assessor):
         recipe: recipes.BoundRecipe | None = None,
         *,
         as_of: int | None = None,
+        scores: str | None = None,
+        assumed: Assumed | None = None,
     ) -> None:
-        super().__init__(store, as_of=as_of)
+        super().__init__(store, as_of=as_of, scores=scores, assumed=assumed)
         self._dataset = dataset
         self._recipe = recipe
 

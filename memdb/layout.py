@@ -13,6 +13,7 @@ SEGMENTS = "segments"
 BLOCKS = "blocks"
 SNAPSHOTS = "snapshots"
 RETRACTIONS = "retractions"
+SCORES = "scores"  # made when the first score table comes
 PROBES = "probes"
 GROUPS = (SEGMENTS, BLOCKS, SNAPSHOTS, RETRACTIONS)  # made at creation: a listing without them is none
 MASK = "mask"
@@ -72,3 +73,8 @@ def snapshot_number(name: str) -> int | None:
 def retraction(identifier: str) -> str:
     """Return the path of a retraction's document."""
     return f"{RETRACTIONS}/{identifier}.json"
+
+
+def score_table(number: int) -> str:
+    """Return the path of a score table's document."""
+    return f"{SCORES}/{number}.json"

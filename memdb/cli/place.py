@@ -74,6 +74,23 @@ AsOfOption = Annotated[
         help="Answer from the models of snapshot N, whatever was added or withdrawn since.",
     ),
 ]
+ScoresOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--scores", metavar="NAME", help="Answer from imported scores instead of models; see `memdb import`."
+    ),
+]
+AssumeModelsOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--assume-models",
+        metavar="N",
+        help="With imported scores: intervals as if each came from so many models; 4000 for published ones.",
+    ),
+]
+AssumeFractionOption = Annotated[
+    float, typer.Option("--assume-fraction", metavar="P", help="The subset fraction of those models.")
+]
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,9 @@ class Place:
     cache_dir: str | None = None
     cache_size: str = "10GB"
     as_of: int | None = None
+    scores: str | None = None
+    assume_models: int | None = None
+    assume_fraction: float = 0.7
 
     @property
     def url(self) -> str:
@@ -123,7 +143,12 @@ class Place:
         from memdb import stores
 
         return stores.open(
-            self.url, as_of=self.as_of, storage_options=self.storage_options(), cache=self.cache()
+            self.url,
+            as_of=self.as_of,
+            scores=self.scores,
+            assume=None if self.assume_models is None else (self.assume_models, self.assume_fraction),
+            storage_options=self.storage_options(),
+            cache=self.cache(),
         )
 
     def command(self, verb: str) -> str:
@@ -147,6 +172,8 @@ MAKING = {
     "cache_size": (CacheSizeOption, "10GB"),
 }
 ASKING = {**MAKING, "as_of": (AsOfOption, None)}
+ASSUMING = {"assume_models": (AssumeModelsOption, None), "assume_fraction": (AssumeFractionOption, 0.7)}
+SCORING = {**ASKING, "scores": (ScoresOption, None), **ASSUMING}
 
 
 def at_place(

@@ -130,6 +130,11 @@ class Relations:
             NotFound: a key that no example has.
         """
         n_examples = self.snapshot.manifest.set_named(set_name).n_examples
+        if n_examples == 0:
+            raise NotFound(
+                f"{self.snapshot.url} has no {set_name} examples",
+                hint="its models were imported without any; ask about training examples, such as --target-id",
+            )
         if key is not None:
             try:
                 return self.examples[set_name].keys.index(key)
@@ -173,7 +178,8 @@ class Relations:
             connection.unregister("incoming")
         self._register_functions(connection)
         connection.execute(schema("statistics.sql"))
-        sizes = {item.name: item.n_examples for item in self.snapshot.manifest.sets}
+        manifest = self.snapshot.manifest
+        sizes = {name: manifest.set_named(name).n_examples for name in (layout.TRAIN, layout.TEST)}
         scored = "SELECT count(*) FROM train_examples WHERE n_in > 0 AND n_out > 0"
         n_scored = connection.sql(scored).fetchall()[0][0]
         self._n_scores = {

@@ -191,7 +191,7 @@ def differences(answer: Answer, title: str, score: str, class_names: Sequence[st
             *(number(row[f"{score}_{side}"], sign) for side in ("a", "b")),
             number(row["difference"], "+"),
             interval(row),
-            *(f"{row[f'n_in_{side}']:,}/{row[f'n_out_{side}']:,}" for side in ("a", "b")),
+            *(_in_and_out(row[f"n_in_{side}"], row[f"n_out_{side}"]) for side in ("a", "b")),
         ]
         for row in answer.rows()
     ]
@@ -205,3 +205,7 @@ def stacked(*parts: RenderableType) -> Table:
     for part in parts:
         table.add_row(part)
     return table
+
+
+def _in_and_out(n_in: int | None, n_out: int | None) -> str:
+    return "\u2013" if n_in is None else f"{n_in:,}/{n_out:,}"

@@ -3,6 +3,7 @@
 from memdb.store.cache import Cache, default_folder
 from memdb.store.examples import Examples, ExampleTable
 from memdb.store.places import driver_options, open_storage
+from memdb.store.scores import Scores, StoredScores
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store, require_free
 
@@ -10,8 +11,10 @@ __all__ = [
     "Cache",
     "ExampleTable",
     "Examples",
+    "Scores",
     "Snapshot",
     "Store",
+    "StoredScores",
     "default_folder",
     "driver_options",
     "open_storage",
