@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
 
 from memdb import datasets, recipes, subsets
 from memdb.assessing import Assessor
@@ -17,6 +18,8 @@ from memdb.training import Plan, TrainingStatus, carry_out
 
 if TYPE_CHECKING:
     from memdb.commits import Retraction
+    from memdb.interop.exporting import Exported
+    from memdb.query.pair_scores import PairOptions
     from memdb.query.score_tables import Assumed
     from memdb.store.compaction import Compaction
     from memdb.store.repair import Repair
@@ -83,6 +86,53 @@ class Database(Assessor):
             return carry_out(self.store, plan, self.relations(), observe, stop_requested)
         finally:
             self.refresh()
+
+    def export(
+        self,
+        path: str | Path,
+        what: str = "memorization",
+        *,
+        outcome: str = "correct",
+        **options: Unpack[PairOptions],
+    ) -> Exported:
+        """Write what the store knows as files that other people's code reads.
+
+        ``memorization`` and ``pairs`` (``options`` are those of `pairs`): .parquet, .csv, or .npz with an
+        array a column. ``fz-pairs`` and ``fz-classes``: .npz as Feldman and Zhang published theirs.
+        ``models``: masks and outcomes, as `import_file` reads them, and ``lira``, keep and scores: .npz, or a
+        folder of .npy.
+
+        Raises:
+            InvalidInput: something else, or a suffix that does not fit.
+            AlreadyExists: a folder with other things in it.
+            StorageFailed: the place cannot be written.
+        """
+        from memdb.interop import exporting  # noqa: PLC0415 - only this needs it
+
+        target = Path(path)
+        suffix = exporting.require_destination(target, what)
+        observe = options.get("observe", lambda _done, _total: None)
+        if what in {"models", "lira"}:
+            return exporting.write_models(target, self.relations(), what, observe)
+        if what == "fz-classes":
+            return exporting.write_fz_classes(target, self.asked(), observe)
+        level, interval = options.get("level", 0.95), options.get("interval", "anytime")
+        if what == "memorization":
+            rows = self.memorization(outcome=outcome, level=level, interval=interval)
+        else:
+            rows = self.pairs(**options)
+        table = rows.to_arrow_table()
+        if what == "fz-pairs":
+            return exporting.write_fz_pairs(target, table)
+        if suffix == ".npz":
+            return exporting.write_columns(target, table)
+        facts: dict[str, str | float | int] = {
+            "interval": interval,
+            "level": level,
+            "outcome": outcome,
+            "n_models": self.n_models,
+        }
+        return exporting.write_table(target, table, facts if self.published is None else {})
 
     def compact(
         self, *, alone: bool = False, observe: Callable[[int, int], None] = lambda _done, _total: None
