@@ -47,6 +47,7 @@ def class_influence(relations: Relations) -> pa.Table:
     Raises:
         NotEnoughModels: fewer than two models.
     """
+    relations.require_examples(layout.TEST)
     _require_models(relations, 2)
     train, test = relations.examples[layout.TRAIN], relations.examples[layout.TEST]
     n_models = relations.snapshot.n_models

@@ -129,12 +129,7 @@ class Relations:
             InvalidInput: an id out of range, naming the range.
             NotFound: a key that no example has.
         """
-        n_examples = self.snapshot.manifest.set_named(set_name).n_examples
-        if n_examples == 0:
-            raise NotFound(
-                f"{self.snapshot.url} has no {set_name} examples",
-                hint="its models were imported without any; ask about training examples, such as --target-id",
-            )
+        n_examples = self.require_examples(set_name)
         if key is not None:
             try:
                 return self.examples[set_name].keys.index(key)
@@ -149,6 +144,20 @@ class Relations:
                 f"{option} {identifier} is out of range", hint=f"this store has 0 to {n_examples - 1:,}"
             )
         return identifier
+
+    def require_examples(self, set_name: str) -> int:
+        """Return how many examples a set has.
+
+        Raises:
+            NotFound: it has none, as in stores of models that were imported without test examples.
+        """
+        n_examples = self.snapshot.manifest.set_named(set_name).n_examples
+        if n_examples == 0:
+            raise NotFound(
+                f"{self.snapshot.url} has no {set_name} examples",
+                hint="its models were imported without any; ask about training examples, such as --target-id",
+            )
+        return n_examples
 
     def label_of(self, class_name: str) -> int:
         """Return the label of a class, given by its name or number.

@@ -98,6 +98,7 @@ def lds(
         NotEnoughModels: fewer than five models.
     """
     snapshot = relations.snapshot
+    relations.require_examples(layout.TEST)
     n_train, n_test = (snapshot.manifest.set_named(name).n_examples for name in (layout.TRAIN, layout.TEST))
     require_orientation(scores, n_test, n_train)
     name = _require_outcome(snapshot, outcome)

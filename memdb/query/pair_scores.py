@@ -262,6 +262,7 @@ def pair_bits(relations: Relations) -> PairBits:
         raise NotEnoughModels(
             f"{relations.snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
         )
+    relations.require_examples(layout.TEST)
     train = relations.ask("SELECT n_in, memorization FROM memorization ORDER BY train_id")
     test = relations.ask("SELECT n_correct FROM test_examples ORDER BY id")
     return PairBits(
