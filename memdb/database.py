@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from memdb.commits import Retraction
     from memdb.interop.exporting import Exported
     from memdb.query.pair_scores import PairOptions
-    from memdb.query.score_tables import Assumed
     from memdb.store.compaction import Compaction
     from memdb.store.repair import Repair
     from memdb.store.verification import Report
@@ -39,9 +38,9 @@ class Database(Assessor):
         *,
         as_of: int | None = None,
         scores: str | None = None,
-        assumed: Assumed | None = None,
+        assume: tuple[int, float] | None = None,
     ) -> None:
-        super().__init__(store, as_of=as_of, scores=scores, assumed=assumed)
+        super().__init__(store, as_of=as_of, scores=scores, assume=assume)
         self._dataset = dataset
         self._recipe = recipe
 

@@ -42,8 +42,11 @@ def group_metadata(document: Mapping[str, Json] | None = None) -> bytes:
     return canonical_json({"attributes": attributes, "node_type": "group", "zarr_format": 3})
 
 
-def parse_group_metadata(data: bytes, place: str) -> dict[str, Any]:
+def parse_group_metadata(data: bytes, place: str, *, checked: bool = False) -> dict[str, Any]:
     """Return the memdb document in a group's ``zarr.json``, after checking that no byte was altered.
+
+    ``checked`` says that the bytes were compared with a sha256 that another document states: that is the
+    same check, and several times as fast.
 
     Raises:
         WrongFormat: not a Zarr v3 group that memdb wrote.
@@ -53,6 +56,8 @@ def parse_group_metadata(data: bytes, place: str) -> dict[str, Any]:
         metadata = json.loads(data)
         document = metadata["attributes"]["memdb"]
         stated = document[SELF_HASH]
+        if checked:
+            return dict(document)
         rewritten = group_metadata(document)
         actual = fingerprint({**document, SELF_HASH: ""})
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -17,6 +17,7 @@ SCORES = "scores"  # made when the first score table comes
 PROBES = "probes"
 GROUPS = (SEGMENTS, BLOCKS, SNAPSHOTS, RETRACTIONS)  # made at creation: a listing without them is none
 MASK = "mask"
+COUNTS = "counts"  # of a block: what its bits add up to
 TRAIN = "train"
 TEST = "test"
 
@@ -47,6 +48,11 @@ def is_object_name(name: str) -> bool:
     return _OBJECT.fullmatch(name) is not None and not any(
         part.startswith(".") or part.endswith(".") for part in name.split("/")
     )
+
+
+def counts(set_name: str) -> str:
+    """Return the path, in a block, of what its models add up to for each example of a set."""
+    return f"{COUNTS}/{set_name}"
 
 
 def segment(identifier: str) -> str:

@@ -53,12 +53,12 @@ class Reader:
         *,
         as_of: int | None = None,
         scores: str | None = None,
-        assumed: Assumed | None = None,
+        assume: tuple[int, float] | None = None,
     ) -> None:
         self.store = store
         self._as_of = as_of
         self._named_scores = scores
-        self._assumed = assumed
+        self._assumed = None if assume is None else Assumed(*assume)
         self._relations: dict[str, Relations] = {}
         self._results = Results()
 

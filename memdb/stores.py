@@ -14,7 +14,6 @@ from memdb import datasets, recipes, subsets
 from memdb.database import IN_MEMORY, Database
 from memdb.errors import InvalidInput, NotFound
 from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, Manifest
-from memdb.query.score_tables import Assumed
 from memdb.store import Cache, Store, default_folder, open_storage, require_free
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def open(  # noqa: A001
     """
     kept = Cache(default_folder()) if cache is ... else cache
     store = Store.open(open_storage(url, storage_options, kept))
-    return Database(store, as_of=as_of, scores=scores, assumed=None if assume is None else Assumed(*assume))
+    return Database(store, as_of=as_of, scores=scores, assume=assume)
 
 
 def import_file(  # noqa: PLR0913 - where from, where to, and what a file does not say; all but one have defaults

@@ -39,7 +39,7 @@ QUESTIONS = {
 BUDGET = {  # requests: listings, manifest, names and labels, snapshot; then for each segment or block
     "segments": (18, 4),  # its document, and an object each of mask, train/correct and test/correct
     "segments, cached": (5, 0),
-    "blocks": (19, 4),  # more where an array of a block has several objects
+    "blocks": (19, 5),  # two objects of counts instead of train/correct; more where the others are several
     "blocks, cached": (5, 0),
 }
 

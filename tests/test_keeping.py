@@ -17,9 +17,11 @@ from conftest import bits_of, coin_recipe, small_database, small_dataset
 from storing import batch, contents, contents_of
 
 import memdb
-from memdb import training
+from memdb import bits, training
+from memdb.database import Database
 from memdb.errors import Damaged, InvalidInput, NotFound, StorageFailed
 from memdb.store import Store, cleaning, compaction, open_storage, retraction, timing, verification
+from memdb.store.tally import Tally
 
 NOW = timedelta(0)
 
@@ -446,6 +448,45 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_acknowledged(small_disk):
     assert contents(again.snapshot()) == contents_of(batch(store, [*committed, 5000]))
 
 
+def test_totals_come_from_the_counts_of_blocks_and_the_bits_of_what_has_none(store):
+    store.commit(*batch(store, range(1, 12)))
+    compact(store)
+    store.commit(*batch(store, range(12, 15)))  # a segment beside the block
+
+    def counted():
+        with Database(store) as db:
+            rows = db.sql("SELECT n_in, n_correct, k_in FROM train_examples ORDER BY id").fetchall()
+            return rows, db.snapshot
+
+    def from_bits(snapshot):
+        mask, right = (
+            bits.unpack(packed, snapshot.n_models)
+            for packed in (snapshot.mask(), snapshot.outcome_bits("train/correct"))
+        )
+        columns = (mask.sum(axis=0), right.sum(axis=0), (mask & right).sum(axis=0))
+        return [tuple(map(int, row)) for row in zip(*columns, strict=True)]
+
+    rows, snapshot = counted()
+    assert snapshot.tallied == (True, False)
+    assert rows == from_bits(snapshot)
+    withdrawn = snapshot.parts[0].models[3].model_id
+    retraction.retract(store.storage, store.manifest, [withdrawn], "its node had bad memory")
+    rows, snapshot = counted()
+    assert snapshot.tallied == (False, False)
+    assert rows == from_bits(snapshot)
+
+
+def test_counts_that_the_bits_do_not_give_are_found_by_verify(store, monkeypatch):
+    store.commit(*batch(store, range(9)))
+    right = Tally.arrays
+    monkeypatch.setattr(Tally, "arrays", lambda self: {path: n + 1 for path, n in right(self).items()})
+    compact(store)
+    monkeypatch.undo()
+    (damage,) = verification.verify(store.storage, store.manifest).damages
+    assert damage.kind == "block"
+    assert "counts/train is not what its bits add up to" in damage.problem
+
+
 def test_bits_in_blocks_take_little_more_than_their_packed_size(tmp_path):
     n_train, n_test, n_models = 50_000, 10_000, 128
     data = memdb.Dataset(
@@ -455,4 +496,7 @@ def test_bits_in_blocks_take_little_more_than_their_packed_size(tmp_path):
     store.commit(*batch(store, range(n_models)))
     done = compact(store)
     packed = n_models * (n_train / 8 + (n_train + n_test) / 8)
-    assert done.n_bytes <= 1.05 * packed
+    (block,) = store.snapshot().parts
+    counts = sum(info.size for name, info in block.objects.items() if name.startswith("counts/"))
+    assert done.n_bytes - counts <= 1.05 * packed
+    assert counts <= 2 * (3 * n_train + n_test)  # bytes: as many for 1,024 models

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import memdb
+from memdb import cli
 
 ROOT = Path(memdb.__file__).parent
 LAYERS = [  # from the bottom; a module imports modules of lower layers only
@@ -32,6 +33,7 @@ LAYERS = [  # from the bottom; a module imports modules of lower layers only
 INSIDE = {  # the same within a package
     "store": [
         {"cache", "retries", "encoding"},
+        {"tally"},
         {"storage"},
         {"local", "remote", "timing", "reading"},
         {"places", "examples", "ledger", "scores"},
@@ -192,7 +194,7 @@ def test_importing_loads_nothing_that_is_not_used(statement, absent):
 
 def test_no_query_imports_torch(digits_store):
     code = (
-        "import sys\nfrom memdb.cli import app\n"
+        "import sys\nfrom memdb.cli import application\napp = application()\n"
         "try: app(['top-influence', '--test-id', '4', '--store', sys.argv[1]])\n"
         "except SystemExit as done: assert not done.code\n"
         "assert not {'torch', 'torchvision', 'sklearn', 'numkong'} & set(sys.modules)"
@@ -202,7 +204,7 @@ def test_no_query_imports_torch(digits_store):
 
 def test_pairs_on_the_cpu_import_no_torch(digits_store):
     code = (
-        "import sys\nfrom memdb.cli import app\n"
+        "import sys\nfrom memdb.cli import application\napp = application()\n"
         "try: app(['pairs', '--top', '3', '--device', 'cpu', '--store', sys.argv[1]])\n"
         "except SystemExit as done: assert not done.code\n"
         "assert 'numkong' in sys.modules\n"
@@ -214,3 +216,12 @@ def test_pairs_on_the_cpu_import_no_torch(digits_store):
 def test_no_file_grows_past_a_screenful_of_ideas():
     lengths = {module: len(path.read_text().splitlines()) for module, path in modules()}
     assert {module: n for module, n in lengths.items() if n > 420} == {}
+
+
+def test_every_command_is_found_by_its_module():
+    application = cli.application()
+    here = {command.callback.__module__: set() for command in application.registered_commands}
+    for command in application.registered_commands:
+        name = command.name or command.callback.__name__.replace("_", "-")
+        here[command.callback.__module__].add(name)
+    assert here == {f"memdb.cli.{module}": set(names) for module, names in cli.COMMANDS.items()}

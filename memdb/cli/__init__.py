@@ -1,7 +1,69 @@
-"""The ``memdb`` command: each command is parse, one call, render."""
+"""The ``memdb`` command: each command is parse, one call, render.
 
-from memdb.cli import asking, assessing, interop, keeping, making, pairs
-from memdb.cli.app import app
-from memdb.cli.app import run as main
+A command's module is imported when that command is called, so that none waits for another's imports.
+"""
 
-__all__ = ["app", "asking", "assessing", "interop", "keeping", "main", "making", "pairs"]
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    import typer
+
+COMMANDS = {  # by their modules
+    "asking": ("info", "top-memorized", "top-influence", "score", "sql"),
+    "assessing": ("plan", "convergence", "reliability", "classes", "class-influence", "compare"),
+    "keeping": ("compact", "gc", "verify", "retract", "cache"),
+    "making": ("init", "train", "demo"),
+    "pairs": ("pairs",),
+    "interop": ("import", "export", "membership", "lds"),
+}
+
+
+def program() -> NoReturn:
+    """Run a command line as the whole process.
+
+    A question leaves nothing to be tidied up, so its process ends without taking everything apart that it
+    imported: that would be a tenth of the wait.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if isinstance(end.code, int) and _modules() == ["asking"]:
+            with contextlib.suppress(BrokenPipeError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(end.code)
+        raise
+
+
+def main() -> NoReturn:
+    """Run a command line (see `app.run`)."""
+    from memdb.cli.app import run
+
+    _load(_modules() or COMMANDS)
+    run()
+
+
+def _modules() -> list[str]:
+    """Return the module of the command that is called; none where it is not known."""
+    named = sys.argv[1] if len(sys.argv) > 1 else ""
+    return [module for module, names in COMMANDS.items() if named in names]
+
+
+def application() -> typer.Typer:
+    """Return the application with all commands."""
+    from memdb.cli.app import app
+
+    _load(COMMANDS)
+    return app
+
+
+def _load(modules: Iterable[str]) -> None:
+    for name in modules:
+        importlib.import_module(f"memdb.cli.{name}")

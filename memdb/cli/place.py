@@ -16,6 +16,7 @@ from memdb.errors import InvalidInput
 
 if TYPE_CHECKING:
     from memdb.database import Database
+    from memdb.reader import Reader
     from memdb.store import Cache
 
 DEFAULT_STORE = "memdb.zarr"
@@ -113,6 +114,11 @@ class Place:
         """The store's URL."""
         return self.store or DEFAULT_STORE
 
+    @property
+    def assumed(self) -> tuple[int, float] | None:
+        """How many models of which fraction are assumed behind imported scores."""
+        return None if self.assume_models is None else (self.assume_models, self.assume_fraction)
+
     def storage_options(self) -> dict[str, Any]:
         """Return what the storage's driver is to be told."""
         if self.endpoint_url is None and not self.anonymous and not self.storage_option:
@@ -138,6 +144,14 @@ class Place:
             return None
         return Cache(Path(self.cache_dir).expanduser() if self.cache_dir else default_folder(), limit)
 
+    def reader(self) -> Reader:
+        """Open the store to ask it: without what trains and keeps stores, which takes longer to import."""
+        from memdb.reader import Reader
+        from memdb.store import Store, open_storage
+
+        storage = open_storage(self.url, self.storage_options(), self.cache())
+        return Reader(Store.open(storage), as_of=self.as_of, scores=self.scores, assume=self.assumed)
+
     def open(self) -> Database:
         """Open the store."""
         from memdb import stores
@@ -146,7 +160,7 @@ class Place:
             self.url,
             as_of=self.as_of,
             scores=self.scores,
-            assume=None if self.assume_models is None else (self.assume_models, self.assume_fraction),
+            assume=self.assumed,
             storage_options=self.storage_options(),
             cache=self.cache(),
         )

@@ -153,7 +153,7 @@ def influence_matrix(
     """Return the influence of some training on some test examples, [train, test], of the outcome correct."""
     if isinstance(relations, TableRelations):
         return _given_matrix(relations, rows, columns)
-    mask, correct = relations.mask[rows], relations.correct[layout.TEST]
+    mask, correct = relations.mask[rows], relations.correct(layout.TEST)
     n_in = bits.count(mask).astype(np.float64)
     n_out = relations.snapshot.n_models - n_in
     found = np.empty((len(rows), len(columns)))

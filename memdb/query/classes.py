@@ -97,7 +97,7 @@ def _class_means(relations: Relations, of_class: NDArray[Any], n_classes: int) -
         if relations.outcome == "confidence":
             sums[label] += relations.confidences[layout.TEST].rows(some.astype(np.int32))[0].sum(axis=0)
         else:
-            right = bits.unpack(relations.correct[layout.TEST][some].view(np.uint8), n_models)
+            right = bits.unpack(relations.correct(layout.TEST)[some].view(np.uint8), n_models)
             sums[label] += right.sum(axis=1)
     counted: Numbers = sums / np.bincount(of_class, minlength=n_classes)[:, None]
     return counted

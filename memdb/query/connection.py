@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property, partial
@@ -19,12 +21,12 @@ from duckdb.sqltypes import DOUBLE, INTEGER, DuckDBPyType
 from numpy.typing import NDArray
 
 from memdb import bits, layout
-from memdb.errors import InvalidInput, NotFound
+from memdb.errors import InvalidInput, MemdbError, NotFound
 from memdb.query import columns
 from memdb.query.confidences import Confidences
 from memdb.query.counting import MAX_PAIRS, Budget, Words, counter, summer
 from memdb.query.intervals import fixed_z
-from memdb.query.totals import own_counts
+from memdb.query.totals import times_in, totals
 from memdb.store import Examples, Snapshot
 
 OUTCOMES = ("correct", "confidence")
@@ -88,17 +90,21 @@ class Relations:
         self._budget = Budget()
         self._known_z: dict[tuple[Any, ...], float | None] = {}
         self._statement = threading.Lock()
+        self._has_models = False
 
     @cached_property
+    def bits(self) -> Mapping[str, Words]:
+        """Masks (`layout.MASK`) and outcomes of kind ``bit`` by their paths, [examples, words]."""
+        return _Lazy(self.snapshot.words)  # not self: the connection's functions would keep it alive
+
+    @property
     def mask(self) -> Words:
         """Subset masks, [train, words]."""
-        return self.snapshot.words(layout.MASK)
+        return self.bits[layout.MASK]
 
-    @cached_property
-    def correct(self) -> Mapping[str, Words]:
-        """Correctness of every model on the examples of each set, [examples, words]."""
-        snapshot = self.snapshot  # not self: the connection's functions keep this, and would keep it alive
-        return _Lazy(lambda name: snapshot.words(f"{name}/correct"))
+    def correct(self, set_name: str) -> Words:
+        """Return the correctness of every model on the examples of a set, [examples, words]."""
+        return self.bits[f"{set_name}/correct"]
 
     @cached_property
     def confidences(self) -> Mapping[str, Confidences]:
@@ -114,13 +120,23 @@ class Relations:
         """Return the outcome of every model on one example, [models]: 0 or 1, or p."""
         if self.outcome == "confidence":
             return self.confidences[set_name].of_one(row)
-        packed = self.correct[set_name][row : row + 1].view(np.uint8)
+        packed = self.correct(set_name)[row : row + 1].view(np.uint8)
         return bits.unpack(packed, self.snapshot.n_models)[:, 0].astype(np.float64)
 
     @cached_property
     def examples(self) -> Mapping[str, Examples]:
         """Names and labels of each set."""
         return _Lazy(self.snapshot.examples)
+
+    def prefetch(self, *set_names: str) -> None:
+        """Begin to read the bits that pairs with examples of these sets are counted from."""
+        if self.outcome == "correct" and all(self.snapshot.tallied):  # else totals read some of them, too
+            for path in (layout.MASK, *(f"{name}/correct" for name in set_names)):
+                threading.Thread(target=self._read_quietly, args=(path,), daemon=True).start()
+
+    def _read_quietly(self, path: str) -> None:
+        with contextlib.suppress(MemdbError):  # who needs it reads it again and hears of it
+            self.bits[path]
 
     def row_of(self, set_name: str, identifier: int | None, key: str | None, option: str) -> int:
         """Return an example's row from its id or its key.
@@ -182,9 +198,7 @@ class Relations:
         connection = duckdb.connect()
         weakref.finalize(self, connection.close)  # an open one prints leak warnings at exit
         for name, table in self._tables().items():
-            connection.register("incoming", table)
-            connection.execute(f"CREATE TABLE {name} AS FROM incoming")
-            connection.unregister("incoming")
+            _create_table(connection, name, table)
         self._register_functions(connection)
         connection.execute(schema("statistics.sql"))
         manifest = self.snapshot.manifest
@@ -212,17 +226,16 @@ class Relations:
         return connection
 
     def _register_functions(self, connection: duckdb.DuckDBPyConnection) -> None:
+        mask_of = partial(self.bits.__getitem__, layout.MASK)
         for name in (layout.TRAIN, layout.TEST):
             if self.outcome == "confidence":
                 function: Callable[..., pa.Array] = summer(
-                    self.mask, self.confidences[name], self.snapshot.n_models, self._budget
+                    mask_of, self.confidences[name], self.snapshot.n_models, self._budget
                 )
                 returned = DuckDBPyType({"s": DOUBLE, "q": DOUBLE})
             else:
-                function, returned = (
-                    counter(self.mask, partial(self.correct.__getitem__, name), self._budget),
-                    INTEGER,
-                )
+                correct_of = partial(self.bits.__getitem__, f"{name}/correct")
+                function, returned = counter(mask_of, correct_of, self._budget), INTEGER
             connection.create_function(
                 FORMS[self.outcome]["counted"].format(set=name),
                 function,
@@ -253,48 +266,52 @@ class Relations:
 
     def _tables(self) -> dict[str, pa.Table]:
         """Return the tables; what they are made of is read at once, since most of that time is waiting."""
-        counted = self.outcome == "correct"
-        with ThreadPoolExecutor(4) as pool:
-            mask = pool.submit(lambda: self.mask)
-            own = pool.submit(own_counts, self.snapshot, mask.result) if counted else None
-            right = pool.submit(lambda: bits.count(self.correct[layout.TEST])) if counted else None
-            train, test = pool.map(lambda name: self.examples[name], (layout.TRAIN, layout.TEST))
-            models = columns.of_models(self.snapshot)
-            n_in = bits.count(mask.result())
-            n_out = (self.snapshot.n_models - n_in).astype(np.int32)
-            of_train = columns.of_examples(train) | {"n_in": n_in, "n_out": n_out}
-            of_test = columns.of_examples(test)
-            if own is not None and right is not None:
-                of_train |= own.result()
-                of_test |= {"n_correct": right.result()}
-            else:
-                of_train |= self.confidences[layout.TRAIN].totals(self.mask)
-                of_test |= self.confidences[layout.TEST].totals()
-        return {
-            "models": models,
-            "train_examples": columns.table(of_train),
-            "test_examples": columns.table(of_test),
-        }
+        sets = (layout.TRAIN, layout.TEST)
+        with ThreadPoolExecutor(2 * len(sets)) as pool:
+            examples = [pool.submit(self.examples.__getitem__, name) for name in sets]
+            counted = [pool.submit(self._totals, name) for name in sets]
+            tables = [
+                columns.table(columns.of_examples(rows.result()) | totals.result())
+                for rows, totals in zip(examples, counted, strict=True)
+            ]
+        return {"train_examples": tables[0], "test_examples": tables[1]}
 
-    def ask(
+    def _totals(self, set_name: str) -> dict[str, NDArray[Any]]:
+        """Return what the examples' tables hold besides names and labels: counts, or sums of p."""
+        snapshot, is_train = self.snapshot, set_name == layout.TRAIN
+        if self.outcome == "correct":
+            found: dict[str, NDArray[Any]] = dict(totals(snapshot, set_name, self.bits.__getitem__))
+        else:
+            found = self.confidences[set_name].totals(self.mask if is_train else None)
+        if not is_train:
+            return found
+        n_in = found.pop("n_in") if "n_in" in found else times_in(snapshot)
+        return {"n_in": n_in, "n_out": (snapshot.n_models - n_in).astype(np.int32), **found}
+
+    def ask(  # noqa: PLR0913 - the statement, what it sees and how much it may
         self,
         sql: str,
         parameters: Mapping[str, Any] | None = None,
         *,
         settings: Mapping[str, Any] | None = None,
         tables: Mapping[str, pa.Table] | None = None,
+        models: bool = False,
         max_pairs: int = MAX_PAIRS,
         timeout: float | None = None,
     ) -> pa.Table:
         """Run one statement to its end and return its rows.
 
-        ``settings`` are those of the views' intervals, ``tables`` what this one statement can read besides.
+        ``settings`` are those of the views' intervals, ``tables`` what this one statement can read besides;
+        ``models`` makes the relation of that name, which few questions need.
 
         Raises:
             InvalidInput: SQL that does not parse, bind or run, too many pairs, or too long a wait.
         """
         self._require_question(sql)
         with self._statement:
+            if models and not self._has_models:
+                _create_table(self.connection, "models", columns.of_models(self.snapshot))
+                self._has_models = True
             if settings is not None:
                 self._set_z(self.connection, settings)
             self._budget.left = self._budget.allowed = max_pairs
@@ -360,16 +377,25 @@ class Relations:
             self.connection.close()
 
 
+def _create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+    connection.register("incoming", table)
+    connection.execute(f"CREATE TABLE {name} AS FROM incoming")
+    connection.unregister("incoming")
+
+
 class _Lazy(Mapping[str, Any]):
-    """A mapping that makes each value when it is first asked for."""
+    """A mapping that makes each value when it is first asked for, whoever of several threads asks."""
 
     def __init__(self, make: Callable[[str], Any]) -> None:
         self._make = make
         self._made: dict[str, Any] = {}
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._made:
-            self._made[key] = self._make(key)
+            with self._locks[key]:
+                if key not in self._made:
+                    self._made[key] = self._make(key)
         return self._made[key]
 
     def __iter__(self) -> Any:

@@ -42,11 +42,13 @@ class Budget:
             raise InvalidInput("too many pairs")
 
 
-def counter(mask: Words, targets_of: Callable[[], Words], budget: Budget) -> Callable[[Any, Any], pa.Array]:
+def counter(
+    mask_of: Callable[[], Words], targets_of: Callable[[], Words], budget: Budget
+) -> Callable[[Any, Any], pa.Array]:
     """Return the Arrow function of how many models with the first example are right on the other."""
 
     def count_pairs(train_ids: Any, target_ids: Any) -> pa.Array:
-        correct = targets_of()
+        mask, correct = mask_of(), targets_of()
         trains, targets = _ids(train_ids, len(mask)), _ids(target_ids, len(correct))
         budget.spend(len(trains))
         if (targets == targets[0]).all():
@@ -59,11 +61,12 @@ def counter(mask: Words, targets_of: Callable[[], Words], budget: Budget) -> Cal
 
 
 def summer(
-    mask: Words, confidences: Confidences, n_models: int, budget: Budget
+    mask_of: Callable[[], Words], confidences: Confidences, n_models: int, budget: Budget
 ) -> Callable[[Any, Any], pa.Array]:
     """Return the Arrow function of the sums of p and of its square over the models with the first example."""
 
     def sum_pairs(train_ids: Any, target_ids: Any) -> pa.Array:
+        mask = mask_of()
         trains, targets = _ids(train_ids, len(mask)), _ids(target_ids, confidences.n_examples)
         budget.spend(len(trains))
         s, q = np.empty(len(trains)), np.empty(len(trains))

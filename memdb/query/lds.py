@@ -221,7 +221,7 @@ def _outcomes(
             inside = bits.unpack(relations.mask[part].view(np.uint8), snapshot.n_models)[chosen]
             predicted += given[:, part] @ inside.T.astype(np.float64)
         if outcome == "correct":
-            packed = relations.correct[layout.TEST][start:stop].view(np.uint8)
+            packed = relations.correct(layout.TEST)[start:stop].view(np.uint8)
             actual = bits.unpack(packed, snapshot.n_models)[chosen].T.astype(np.float64)
         else:
             values = snapshot.outcome_values(f"{layout.TEST}/{outcome}", (start, stop))

@@ -270,7 +270,7 @@ def pair_bits(relations: Relations) -> PairBits:
         masks=relations.mask,
         train_labels=relations.examples[layout.TRAIN].labels,
         memorization=train.column("memorization").to_numpy(),
-        correct=relations.correct[layout.TEST],
+        correct=relations.correct(layout.TEST),
         test_labels=relations.examples[layout.TEST].labels,
         n_in=train.column("n_in").to_numpy(),
         n_correct=test.column("n_correct").to_numpy(),

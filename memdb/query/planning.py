@@ -298,7 +298,7 @@ def _sums_on(relations: Relations, set_name: str, row: int, trains: NDArray[np.i
         everyone = np.full((1, chosen.shape[1]), np.iinfo(np.uint64).max, np.uint64)
         s_all, q_all = (values[0] for values in weights.sums(everyone))
     else:
-        right = relations.correct[set_name][row]
+        right = relations.correct(set_name)[row]
         s_in = q_in = bits.count_and(chosen, right).astype(np.float64)
         s_all = q_all = float(bits.count(right))
     n_out = relations.snapshot.n_models - n_in

@@ -71,6 +71,7 @@ def top_influence(  # noqa: PLR0913 - which pairs, how many, in which order, wit
     names = {name: getattr(side, name) for name in ("relation", "fixed", "listed")}
     sql = schema("top_influence.sql", **names, arms=FORMS[relations.outcome]["arms"])
     other_only = side.fixed == "target_id"
+    relations.prefetch(layout.TEST if side.target == layout.TEST else layout.TRAIN)
     found = relations.ask(sql, {"id": row, "same_class": same_class, "other_only": other_only})
     ids = ["train_id", f"{side.target}_id"]
     labels = ["train_label", f"{side.target}_label"]
@@ -107,6 +108,8 @@ def scores(
             f"{relation} of all pairs is too much at once",
             hint=f"name {wanted}, or use pairs for all of them",
         )
+    if relation != "memorization":
+        relations.prefetch(layout.TEST if relation == "influence" else layout.TRAIN)
     filters = [f"{name} = ${name}" for name in given] + ["same_class"] * same_class
     where = f" WHERE {' AND '.join(filters)}" if filters else ""
     return relations.ask(f"FROM {relation}{where} ORDER BY {', '.join(ids)}", given, settings=settings)
@@ -122,7 +125,7 @@ def counts(relations: Relations, target: Mapping[str, int | None]) -> dict[str, 
     if named:
         ((name, given),) = named.items()
         row = relations.row_of(_set_of(name), given, None, name)
-        correct = relations.correct[_set_of(name)][row]
+        correct = relations.correct(_set_of(name))[row]
         k_in, k_all = bits.count_and(mask, correct), bits.count(correct)
     else:
         own = relations.ask("SELECT k_in, n_correct FROM train_examples ORDER BY id")
@@ -151,7 +154,7 @@ def sql(
             f"--max-pairs {max_pairs} and --timeout {timeout:g} must be above 0", hint="raise them"
         )
     settings = choice.parameters(NAMED_INTERVALS)
-    table = relations.ask(statement, settings=settings, max_pairs=max_pairs, timeout=timeout)
+    table = relations.ask(statement, settings=settings, models=True, max_pairs=max_pairs, timeout=timeout)
     return table if k is None else table.slice(0, require_k(k))
 
 
@@ -169,7 +172,7 @@ def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
     manifest = snapshot.manifest
     examples = relations.examples[layout.TRAIN]
     settings = choice.parameters(NAMED_INTERVALS)
-    counted = relations.ask(schema("info.sql"), settings=settings).to_pylist()[0]
+    counted = relations.ask(schema("info.sql"), settings=settings, models=True).to_pylist()[0]
     row = {
         "store_id": manifest.store_id,
         "format": layout.FORMAT,

@@ -130,7 +130,7 @@ def _tables(relations: Relations, target: tuple[str, int] | None, halves: NDArra
 def _bit_sums(relations: Relations, target: tuple[str, int] | None, chosen: NDArray[np.bool_]) -> Any:
     """Yield, for each choice of models, how many had each example and how many of those were right."""
     mask = relations.mask
-    right = relations.correct[layout.TRAIN if target is None else _set_of(target)]
+    right = relations.correct(layout.TRAIN if target is None else _set_of(target))
     if target is not None:
         right = right[target[1]]
     own = mask & right

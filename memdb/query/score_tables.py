@@ -98,7 +98,6 @@ class TableRelations(Relations):
         train, test, influence = self.scores.pairs(self._only)
         pairs = {"train_id": train, "test_id": test, "influence": influence}
         return {
-            "models": columns.of_models(self.snapshot),
             "train_examples": columns.table(columns.of_examples(self.examples[layout.TRAIN])),
             "test_examples": columns.table(columns.of_examples(self.examples[layout.TEST])),
             "given_memorization": columns.table({"train_id": known, "memorization": memorization[known]}),

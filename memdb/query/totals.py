@@ -1,9 +1,10 @@
-"""Counts of single examples: how many models are right on each, and how many of those that had it."""
+"""Counts of single examples: how many models had each, how many are right on it, how many both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,27 +13,55 @@ from memdb import bits, layout
 from memdb.query.counting import Words
 from memdb.store import Snapshot
 
+Totals = Mapping[str, NDArray[np.int32]]
 
-def own_counts(snapshot: Snapshot, mask_of: Callable[[], Words]) -> dict[str, NDArray[np.int32]]:
-    """Return ``n_correct`` and ``k_in`` of every training example, [train].
 
-    Reads its bits in bands, so that they are never in memory whole; the masks are asked for once there is
-    something to count.
+def totals(snapshot: Snapshot, set_name: str, words_of: Callable[[str], Words]) -> Totals:
+    """Return ``n_correct`` of every example of a set; of training examples ``n_in`` and ``k_in``, too.
+
+    They are stored with blocks; of other models, and where some of a block's were withdrawn, the bits are
+    counted: train/correct band by band, so that it is never in memory whole. ``words_of`` gives what is read
+    for all models at once, by its path, and is kept for the pairs.
     """
-    n_train = snapshot.manifest.train.n_examples
-    found = {name: np.zeros(n_train, dtype=np.int32) for name in ("n_correct", "k_in")}
-    bands = snapshot.band_parts(f"{layout.TRAIN}/correct")
-    with ThreadPoolExecutor(1) as pool:
+    found = snapshot.stored_counts(set_name)
+    uncounted = [not stored for stored in snapshot.tallied]
+    if not any(uncounted):
+        return found
+    if set_name != layout.TRAIN:
+        right = (
+            words_of(f"{set_name}/correct")
+            if all(uncounted)
+            else snapshot.words(f"{set_name}/correct", of=uncounted)
+        )
+        return {"n_correct": found["n_correct"] + bits.count(right)}
+    if all(uncounted):
+        _count_bands(snapshot, uncounted, partial(words_of, layout.MASK), found)
+    else:
+        _count_bands(snapshot, uncounted, partial(snapshot.words, layout.MASK, of=uncounted), found)
+    return found
+
+
+def times_in(snapshot: Snapshot) -> NDArray[np.int32]:
+    """Return ``n_in`` of every training example alone."""
+    found = snapshot.stored_counts(layout.TRAIN)["n_in"]
+    uncounted = [not stored for stored in snapshot.tallied]
+    return found + bits.count(snapshot.words(layout.MASK, of=uncounted)) if any(uncounted) else found
+
+
+def _count_bands(snapshot: Snapshot, of: Sequence[bool], mask_of: Callable[[], Words], found: Totals) -> None:
+    """Add the counts of training examples over some of the parts, whose masks are read meanwhile."""
+    bands = snapshot.band_parts(f"{layout.TRAIN}/correct", of)
+    with ThreadPoolExecutor(2) as pool:
+        masks = pool.submit(mask_of)
         following = pool.submit(next, bands, None)
         while (band := following.result()) is not None:
             following = pool.submit(next, bands, None)  # read while this one is counted
             start, stop, parts = band
-            mask = mask_of()[start:stop]
             for first, correct in _in_words(parts, stop - start):
+                inside = masks.result()[start:stop, first : first + correct.shape[1]]
                 found["n_correct"][start:stop] += bits.count(correct)
-                inside = mask[:, first : first + correct.shape[1]]
+                found["n_in"][start:stop] += bits.count(inside)
                 found["k_in"][start:stop] += bits.count_and(inside, correct)
-    return found
 
 
 def _in_words(parts: Sequence[tuple[bits.Packed, int]], n_rows: int) -> Iterator[tuple[int, Words]]:

@@ -7,7 +7,7 @@ blocks do not exist for readers; afterwards the segments that they took in are p
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,10 +22,11 @@ from memdb.commits import BlockInfo, Segment, SnapshotRecord
 from memdb.documents import Json, group_metadata, plain_document
 from memdb.errors import AlreadyExists, InvalidInput, StorageFailed
 from memdb.manifest import Manifest, ObjectInfo, Outcome
-from memdb.store.encoding import BLOCK_MODELS, BandEncoder, array_metadata, describe
+from memdb.store.encoding import BLOCK_MODELS, ArrayData, BandEncoder, array_metadata, describe, encode_group
 from memdb.store.snapshot import Snapshot, read_bits, read_part, take_snapshot
 from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.store import commit_group, keeps_put_if_absent
+from memdb.store.tally import Tally
 from memdb.store.timing import Stopwatch
 
 BAND_BYTES = 128 << 20  # of one array in memory at once
@@ -133,7 +134,7 @@ def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[_Share]]:
         return kept, []  # repeats only
     while kept and len(blocks[kept - 1].models) < BLOCK_MODELS:
         last = _Share(blocks[kept - 1], snapshot.first[kept - 1])
-        if shares and set(last.part.metadata) != set(shares[0].part.metadata):
+        if shares and _kept_by(last.part) != _kept_by(shares[0].part):
             break
         if not thorough and last.n_models > sum(share.n_models for share in shares):
             break
@@ -155,9 +156,14 @@ def _retracted_in(snapshot: Snapshot) -> set[str]:
     return {model.model_id for part in snapshot.parts for model in part.models} & snapshot.retracted
 
 
+def _kept_by(part: Segment) -> list[str]:
+    """Return the masks' and outcomes' arrays of a part; a block has more, which are counted anew."""
+    return sorted(path for path in part.metadata if not path.startswith(f"{layout.COUNTS}/"))
+
+
 def _cut(shares: Sequence[_Share]) -> Iterator[list[_Share]]:
     """Yield the shares of each block: up to 1,024 models which all have the same arrays."""
-    for _, alike in groupby(shares, key=lambda share: tuple(sorted(share.part.metadata))):
+    for _, alike in groupby(shares, key=lambda share: _kept_by(share.part)):
         block: list[_Share] = []
         room = BLOCK_MODELS
         for share in alike:
@@ -214,11 +220,17 @@ def _write_block(
     )
     objects: dict[str, ObjectInfo] = {}
     metadata: dict[str, Json] = {}
+
+    def write(encoded: Mapping[str, bytes]) -> None:
+        storage.write_all({f"{block.group}/{name}": data for name, data in encoded.items()})
+        objects.update(describe(encoded))
+        metadata.update(array_metadata(encoded))
+
+    tally = Tally(manifest)
     for path, outcome, n_examples in _arrays(manifest, shares[0].part):
-        for encoded in _encoded(storage, shares, path, outcome, n_examples):
-            storage.write_all({f"{block.group}/{name}": data for name, data in encoded.items()})
-            objects |= describe(encoded)
-            metadata |= array_metadata(encoded)
+        for encoded in _encoded(storage, shares, path, outcome, n_examples, tally):
+            write(encoded)
+    write(encode_group({path: ArrayData(values) for path, values in tally.arrays().items()}))
     block = replace(block, objects=objects, metadata=metadata)
     if not commit_group(storage, block, watch):
         raise StorageFailed(
@@ -239,7 +251,12 @@ def _arrays(manifest: Manifest, part: Segment) -> Iterator[tuple[str, Outcome | 
 
 
 def _encoded(
-    storage: Storage, shares: Sequence[_Share], path: str, outcome: Outcome | None, n_examples: int
+    storage: Storage,
+    shares: Sequence[_Share],
+    path: str,
+    outcome: Outcome | None,
+    n_examples: int,
+    tally: Tally,
 ) -> Iterator[dict[str, bytes]]:
     """Yield the objects of one array of a block, reading its sources a band of rows at a time."""
     n_models = sum(share.n_models for share in shares)
@@ -256,6 +273,7 @@ def _encoded(
 
             parts = concurrently(read, shares)
             values = bits.concatenate(parts, rows[1] - rows[0])
+            tally.take(path, rows[0], values)
         else:
             values = np.empty((rows[1] - rows[0], n_models), dtype=dtype)
             starts = np.cumsum([0, *(share.n_models for share in shares)]).tolist()

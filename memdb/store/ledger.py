@@ -152,7 +152,8 @@ def read_block(storage: Storage, manifest: Manifest, info: BlockInfo) -> Segment
     """
     path = f"{layout.block(info.block_id)}/{layout.GROUP_METADATA}"
     place = f"{storage.url}/{path}"
-    block = _parsed(manifest, read_object(storage, path, info.document), place, info.block_id)
+    data = read_object(storage, path, info.document)
+    block = _parsed(manifest, data, place, info.block_id, checked=True)
     _require_ours(place, (len(block.models), bool(block.sources)), (info.n_models, True))
     return block
 
@@ -171,8 +172,8 @@ def find_block(storage: Storage, manifest: Manifest, name: str) -> tuple[BlockIn
     return BlockInfo(name, len(block.models), info), block
 
 
-def _parsed(manifest: Manifest, data: bytes, place: str, name: str) -> Segment:
-    segment = Segment.from_document(parse_group_metadata(data, place), place)
+def _parsed(manifest: Manifest, data: bytes, place: str, name: str, *, checked: bool = False) -> Segment:
+    segment = Segment.from_document(parse_group_metadata(data, place, checked=checked), place)
     found = (segment.segment_id, segment.store_id, segment.recipe_fingerprint)
     _require_ours(place, found, (name, manifest.store_id, manifest.recipe.fingerprint))
     return segment

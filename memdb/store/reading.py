@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.buffer.cpu import NDBuffer
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from memdb.commits import Segment
@@ -129,15 +130,29 @@ class GroupReader:
     metadata: Mapping[str, Json] = field(default_factory=dict)
 
     def read(
-        self, path: str, shape: tuple[int, ...], dtype: str, rows: tuple[int, int] | None = None
+        self,
+        path: str,
+        shape: tuple[int, ...],
+        dtype: str,
+        rows: tuple[int, int] | None = None,
+        out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
-        """Read an array, or the rows of a range, by whole objects.
+        """Read an array, or the rows of a range, by whole objects; into ``out``, where that is given.
 
         Raises:
             Damaged: an object is missing, of another length or altered, or the array is not as expected.
         """
         part = slice(None) if rows is None else slice(*rows)
-        return np.asarray(self._decoded(path, lambda array: array[part], (shape, dtype)))
+
+        def take(array: zarr.Array[Any]) -> Any:
+            if out is None:
+                return array[part]
+            array.get_basic_selection(
+                (part, ...), out=NDBuffer(cast("Any", out))
+            )  # NumPy's own type lacks what it asks
+            return out
+
+        return np.asarray(self._decoded(path, take, (shape, dtype)))
 
     def attributes(self, path: str) -> dict[str, Any]:
         """Return an array's attributes."""

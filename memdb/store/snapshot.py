@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,7 @@ from memdb.store.ledger import (
 )
 from memdb.store.reading import GroupReader
 from memdb.store.storage import Storage, concurrently
+from memdb.store.tally import COUNTED, has_counts, names_of
 
 
 @dataclass(frozen=True)
@@ -151,17 +152,57 @@ class Snapshot:
         """
         return self._bits(path, self._bit_outcome(path))
 
-    def words(self, path: str) -> NDArray[np.uint64]:
-        """Read the masks (`layout.MASK`) or an outcome of kind ``bit`` as `bits.words`."""
-        if path == layout.MASK:
-            return self._words(path, self.manifest.train.n_examples)
-        return self._words(path, self._bit_outcome(path))
+    def words(
+        self, path: str, rows: tuple[int, int] | None = None, of: Sequence[bool] | None = None
+    ) -> NDArray[np.uint64]:
+        """Read the masks (`layout.MASK`) or an outcome of kind ``bit`` as `bits.words`.
 
-    def band_parts(self, path: str) -> Iterator[tuple[int, int, list[tuple[bits.Packed, int]]]]:
+        ``rows`` is a range of examples, ``of`` chooses among the parts; not given, all.
+        """
+        n_examples = self.manifest.train.n_examples if path == layout.MASK else self._bit_outcome(path)
+        first, last = rows or (0, n_examples)
+        jobs = self._jobs(of)
+        starts = np.cumsum([0, *(sum(flags) for _, flags in jobs)]).tolist()
+        if any(start % 8 for start in starts[:-1]) or not all(all(flags) for _, flags in jobs):
+            return bits.joined_words(self._parts_of(path, n_examples, rows, of), last - first)
+        found = np.zeros((last - first, -(-starts[-1] // 64)), dtype=np.uint64)
+
+        def read(job: tuple[int, tuple[Segment, tuple[bool, ...]]]) -> None:
+            start, (part, flags) = job
+            width = bits.n_bytes(len(flags))
+            out = found.view(np.uint8)[:, start // 8 : start // 8 + width]
+            read_part(self.storage, part, path, (n_examples, width), "uint8", rows, out)
+            if len(flags) % 8:
+                out &= bits.selection([True] * len(flags))  # padding bits would become other models'
+
+        concurrently(read, zip(starts, jobs, strict=False))  # each to its place: copies of it all take time
+        return found
+
+    @cached_property
+    def tallied(self) -> tuple[bool, ...]:
+        """For each part, whether counts are stored with it that hold for all of its models."""
+        return tuple(
+            all(flags) and has_counts(self.manifest, part)
+            for part, flags in zip(self.parts, self.kept, strict=True)
+        )
+
+    def stored_counts(self, set_name: str) -> dict[str, NDArray[np.int32]]:
+        """Return the sums of the counts stored with `tallied` parts by name, int32 [examples]."""
+        names = names_of(set_name)
+        shape = (len(names), self.manifest.set_named(set_name).n_examples)
+        parts = [part for part, stored in zip(self.parts, self.tallied, strict=True) if stored and shape[1]]
+        path = layout.counts(set_name)
+        found = concurrently(lambda part: read_part(self.storage, part, path, shape, COUNTED.str), parts)
+        return dict(zip(names, sum(found, np.zeros(shape, dtype=np.int32)), strict=True))
+
+    def band_parts(
+        self, path: str, of: Sequence[bool] | None = None
+    ) -> Iterator[tuple[int, int, list[tuple[bits.Packed, int]]]]:
         """Yield an outcome of kind ``bit`` band by band: its first row, the row after its last, its parts.
 
-        The parts, packed and each with its number of models, follow one another along the model axis. Bands
-        are as high as what blocks are stored in, so that each object is fetched once.
+        The parts, packed and each with its number of models, follow one another along the model axis; ``of``
+        chooses among them. Bands are as high as what blocks are stored in, so that each object is fetched
+        once.
 
         Raises:
             NotFound: the store does not keep it.
@@ -170,7 +211,7 @@ class Snapshot:
         step = self.band_height(path)
         for start in range(0, n_examples, step):
             stop = min(n_examples, start + step)
-            yield start, stop, self._parts_of(path, n_examples, (start, stop))
+            yield start, stop, self._parts_of(path, n_examples, (start, stop), of)
 
     def band_height(self, path: str) -> int:
         """Return how many examples a band of an outcome has."""
@@ -187,7 +228,7 @@ class Snapshot:
         outcome, n_examples = self._outcome(path)
         if outcome.kind == "bit":
             raise InvalidInput(f"{path} is of kind bit: read it with outcome_bits")
-        jobs = [job for job in zip(self.parts, self.kept, strict=True) if any(job[1])]
+        jobs = self._jobs()
         lacking = [part.segment_id for part, _ in jobs if path not in part.metadata]
         if lacking:
             raise NotFound(
@@ -236,26 +277,37 @@ class Snapshot:
     def _bits(self, path: str, n_examples: int) -> bits.Packed:
         return bits.concatenate(self._parts_of(path, n_examples), n_examples)
 
-    def _words(self, path: str, n_examples: int) -> NDArray[np.uint64]:
-        return bits.joined_words(self._parts_of(path, n_examples), n_examples)
-
     def _parts_of(
-        self, path: str, n_examples: int, rows: tuple[int, int] | None = None
+        self,
+        path: str,
+        n_examples: int,
+        rows: tuple[int, int] | None = None,
+        of: Sequence[bool] | None = None,
     ) -> list[tuple[bits.Packed, int]]:
-        jobs = [job for job in zip(self.parts, self.kept, strict=True) if any(job[1]) and n_examples]
+        jobs = self._jobs(of) if n_examples else []  # of a set that the store does not have
         return concurrently(lambda job: read_bits(self.storage, job[0], path, n_examples, job[1], rows), jobs)
 
+    def _jobs(self, of: Sequence[bool] | None = None) -> list[tuple[Segment, tuple[bool, ...]]]:
+        """Return the parts to read, those chosen, with what counts of each."""
+        chosen = [True] * len(self.parts) if of is None else of
+        return [
+            (part, flags)
+            for part, flags, wanted in zip(self.parts, self.kept, chosen, strict=True)
+            if wanted and any(flags)
+        ]
 
-def read_part(
+
+def read_part(  # noqa: PLR0913, PLR0917 - of what, which, how much of it, and where to
     storage: Storage,
     part: Segment,
     path: str,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     dtype: str,
     rows: tuple[int, int] | None = None,
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Read an array of a segment or block, or some of its rows, as it is stored."""
-    return GroupReader(storage, part.group, part.objects, part.metadata).read(path, shape, dtype, rows)
+    """Read an array of a segment or block, or some of its rows, as it is stored; into ``out``, if given."""
+    return GroupReader(storage, part.group, part.objects, part.metadata).read(path, shape, dtype, rows, out)
 
 
 def read_bits(

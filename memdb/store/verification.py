@@ -27,6 +27,7 @@ from memdb.store.ledger import (
 from memdb.store.reading import GroupReader, check_object
 from memdb.store.scores import list_score_tables
 from memdb.store.storage import Storage, concurrently
+from memdb.store.tally import Tally, has_counts
 
 COUNTED = ("subset_size", "train_accuracy", "out_accuracy", "test_accuracy")
 TOLERANCE = 1e-9  # accuracies are quotients of counts: equal but for the last digits
@@ -202,9 +203,8 @@ def _part(storage: Storage, manifest: Manifest, part: Segment, kind: str, report
         layout.MASK,
         *(path for path, (outcome, _) in manifest.arrays().items() if outcome.kind == "bit"),
     ]
-    held, problems = _objects(
-        storage, part.group, part.objects, report, tuple(f"{path}/" for path in bit_arrays)
-    )
+    kept = tuple(f"{path}/" for path in (*bit_arrays, layout.COUNTS))
+    held, problems = _objects(storage, part.group, part.objects, report, kept)
     if not problems:
         place = f"{storage.url}/{part.group}"
         reader = GroupReader(_Held(storage.url, held), part.group, part.objects, part.metadata)
@@ -273,6 +273,9 @@ def _miscounts(reader: GroupReader, manifest: Manifest, part: Segment) -> Iterat
         if (values & padding).any():
             yield f"{path} has bits beyond its {n_models} models"
             return
+    for path in _untrue_counts(reader, manifest, part, packed):
+        yield f"{path} is not what its bits add up to"
+        return
     for start in range(0, n_models, 8):
         some = part.models[start : start + 8]
         unpacked = {
@@ -291,6 +294,20 @@ def _miscounts(reader: GroupReader, manifest: Manifest, part: Segment) -> Iterat
                 if says is not None and abs(says - has) > TOLERANCE:
                     yield f"model {model.model_id} states {name} {says:g}; its bits give {has:g}"
                     return
+
+
+def _untrue_counts(
+    reader: GroupReader, manifest: Manifest, part: Segment, packed: Mapping[str, bits.Packed]
+) -> Iterator[str]:
+    """Yield the stored counts that the bits do not give."""
+    if not has_counts(manifest, part):
+        return
+    tally = Tally(manifest)
+    for path, values in packed.items():
+        tally.take(path, 0, values)
+    for path, counts in tally.arrays().items():
+        if (reader.read(path, counts.shape, counts.dtype.str) != counts).any():
+            yield path
 
 
 def _recount(url: str, record: SnapshotRecord, model_ids: list[str], report: Report) -> None:

@@ -1,0 +1,67 @@
+"""What the bits of a block add up to for each example, stored beside them so that totals need no bits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb import bits, layout
+from memdb.commits import Segment
+from memdb.manifest import CORRECT, Manifest
+
+Counts = NDArray[np.uint16]  # [names, examples]; a block has at most 1,024 models
+COUNTED = np.dtype(np.uint16)
+NAMES = ("n_correct",)
+NAMES_OF_TRAIN = ("n_correct", "n_in", "k_in")
+
+
+def names_of(set_name: str) -> tuple[str, ...]:
+    """Return what is counted of the examples of a set, in the order of the stored rows.
+
+    ``n_correct``: how many models are right on each; of training examples also how many had it in their
+    subset (``n_in``), and how many both (``k_in``).
+    """
+    return NAMES_OF_TRAIN if set_name == layout.TRAIN else NAMES
+
+
+def has_counts(manifest: Manifest, part: Segment) -> bool:
+    """Tell whether a part has them: segments have none."""
+    return all(layout.counts(set_name) in part.metadata for set_name in _sets(manifest))
+
+
+def _sets(manifest: Manifest) -> list[str]:
+    paths = (path.split("/") for path in manifest.arrays())
+    return [set_name for set_name, outcome in paths if outcome == CORRECT.name]
+
+
+class Tally:
+    """Adds up a block's bits while they pass by: first all masks, then each outcome, some rows at a time."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._counts: dict[str, Counts] = {
+            name: np.zeros((len(names_of(name)), manifest.set_named(name).n_examples), dtype=COUNTED)
+            for name in _sets(manifest)
+        }
+        self._mask = np.zeros((manifest.train.n_examples, 0), dtype=np.uint64)
+
+    def take(self, path: str, start: int, packed: bits.Packed) -> None:
+        """Count some rows of the masks, or of ``<set>/correct``; other outcomes are passed over."""
+        rows = slice(start, start + len(packed))
+        words = bits.words(packed)
+        set_name, _, outcome = path.partition("/")
+        if path == layout.MASK:
+            if not self._mask.shape[1]:
+                self._mask = np.zeros((len(self._mask), words.shape[1]), dtype=np.uint64)
+            self._mask[rows] = words
+        elif outcome == CORRECT.name:
+            counts = self._counts[set_name]
+            counts[0, rows] = bits.count(words)
+            if set_name == layout.TRAIN:
+                counts[1, rows] = bits.count(self._mask[rows])
+                counts[2, rows] = bits.count_and(self._mask[rows], words)
+
+    def arrays(self) -> Mapping[str, Counts]:
+        """Return the counts by their paths in the block."""
+        return {layout.counts(set_name): values for set_name, values in self._counts.items()}
