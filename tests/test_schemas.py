@@ -7,10 +7,12 @@ from importlib.resources import files
 
 import pytest
 
+import memdb
 from memdb.commits import Retraction, Segment, SnapshotRecord
 from memdb.documents import sealed
 from memdb.errors import WrongFormat
 from memdb.manifest import Manifest
+from memdb.score_table import ScoreTable
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -23,13 +25,15 @@ def schema(name):
 
 KINDS = {
     "manifest": Manifest, "segment": Segment, "block": Segment, "snapshot": SnapshotRecord,
-    "retraction": Retraction,
+    "retraction": Retraction, "score-table": ScoreTable,
 }  # fmt: skip
 SCHEMA_OF = {name: "segment" if name == "block" else name for name in KINDS}
 
 
 @pytest.fixture
-def documents(database):
+def documents(database, tmp_path):
+    database.export(tmp_path / "pairs.npz", "fz-pairs", top=2)
+    table = memdb.import_file(tmp_path / "pairs.npz", database.url).table
     segment = database.snapshot.parts[0].to_document()
     retraction = database.retract([database.snapshot.models[0][1].model_id], "a reason")
     compaction = database.compact()
@@ -39,6 +43,7 @@ def documents(database):
         "block": database.snapshot.parts[0].to_document(),
         "snapshot": compaction.record.to_document(),
         "retraction": retraction.to_document(),
+        "score-table": table.to_document(),
     }
     return json.loads(json.dumps(found))
 
@@ -66,6 +71,8 @@ WRONG = [
     ("snapshot", ["segments"], ["x"]), ("snapshot", ["retracted"], [1]), ("snapshot", ["set_aside"], ["x"]),
     ("retraction", ["retraction_id"], "x"), ("retraction", ["models"], ["short"]),
     ("retraction", ["segments"], ["x"]), ("retraction", ["because"], 3),
+    ("score-table", ["number"], 0), ("score-table", ["name"], "../x"), ("score-table", ["coverage"], "some"),
+    ("score-table", ["table_id"], "x"), ("score-table", ["objects", "../a"], [1]), ("score-table", ["n_influence"], -1),
 ]  # fmt: skip
 
 
@@ -83,7 +90,7 @@ def test_what_is_wrong_is_refused_by_both(documents, name, path, value):
         kind.from_document(sealed(document), "here")
 
 
-@pytest.mark.parametrize("name", ["manifest", "segment", "snapshot", "retraction"])
+@pytest.mark.parametrize("name", ["manifest", "segment", "snapshot", "retraction", "score-table"])
 def test_every_field_is_required_and_missing_ones_are_all_named(documents, name):
     kind = KINDS[name]
     with pytest.raises(WrongFormat) as caught:

@@ -161,7 +161,7 @@ class Snapshot:
         """
         n_examples = self.manifest.train.n_examples if path == layout.MASK else self._bit_outcome(path)
         first, last = rows or (0, n_examples)
-        jobs = self._jobs(of)
+        jobs = self._jobs(of) if n_examples else []  # of a set that the store does not have
         starts = np.cumsum([0, *(sum(flags) for _, flags in jobs)]).tolist()
         if any(start % 8 for start in starts[:-1]) or not all(all(flags) for _, flags in jobs):
             return bits.joined_words(self._parts_of(path, n_examples, rows, of), last - first)
