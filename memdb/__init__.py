@@ -18,6 +18,7 @@ from memdb.errors import MemdbError
 if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.datasets import Dataset
+    from memdb.joining import extend, merge
     from memdb.recipes.protocol import Recipe, Run
     from memdb.stores import import_file, init, open  # noqa: A004
     from memdb.training import TrainingStatus
@@ -29,8 +30,10 @@ __all__ = [
     "Recipe",
     "Run",
     "TrainingStatus",
+    "extend",
     "import_file",
     "init",
+    "merge",
     "open",
 ]
 
@@ -41,7 +44,9 @@ _HOMES = {
     "Run": "memdb.recipes.protocol",
     "TrainingStatus": "memdb.training",
     "import_file": "memdb.stores",
+    "extend": "memdb.joining",
     "init": "memdb.stores",
+    "merge": "memdb.joining",
     "open": "memdb.stores",
 }
 

@@ -1,4 +1,4 @@
-"""What was added to a store, as frozen values: models, segments and blocks of them, retractions, snapshots.
+"""What was added to a store, as frozen values: models, segments, blocks, retractions, snapshots, pins.
 
 Parsed once, at the border, like the manifest: a value that exists is valid.
 """
@@ -15,6 +15,8 @@ from memdb.documents import Json, Reader, sealed
 from memdb.manifest import (
     HEX32,
     HEX64,
+    MAX_SNAPSHOTS,
+    Base,
     ObjectInfo,
     Objects,
     objects_document,
@@ -24,7 +26,6 @@ from memdb.manifest import (
 )
 
 MAX_MODELS_PER_SEGMENT = 2**20
-MAX_SNAPSHOTS = 10**9
 RESTORE = "run the query on an undamaged copy of the store; `memdb verify` lists what is damaged"
 
 
@@ -44,6 +45,7 @@ class ModelInfo:
     device: str
     host: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    store_seed: int | None = None  # of the store it was trained in, where that is another one
 
     def to_document(self) -> dict[str, Json]:
         """Return the JSON object; the seed is a decimal string, since JSON readers round 63-bit integers."""
@@ -60,6 +62,7 @@ class ModelInfo:
             "device": self.device,
             "host": self.host,
             "versions": dict(self.versions),
+            **({} if self.store_seed is None else {"store_seed": str(self.store_seed)}),
         }
 
     @classmethod
@@ -78,6 +81,7 @@ class ModelInfo:
             device=item.take("device", str, ""),
             host=item.take("host", str, ""),
             versions=item.take("versions", dict, {}),
+            store_seed=seed_of(item, "store_seed") if "store_seed" in item.entries() else None,
         )
 
 
@@ -244,6 +248,7 @@ class SnapshotRecord:
     segments: tuple[str, ...]  # taken in, and perhaps not removed yet
     retracted: tuple[str, ...]  # models of the blocks that do not count
     set_aside: tuple[str, ...]  # damaged segments and blocks, which are not read and stay
+    base: Base | None = None  # what was taken in of the store that this one extends
 
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""
@@ -269,6 +274,7 @@ class SnapshotRecord:
                 "segments": list(self.segments),
                 "retracted": list(self.retracted),
                 "set_aside": list(self.set_aside),
+                **({} if self.base is None else {"base": self.base.to_document()}),
             }
         )
 
@@ -300,9 +306,54 @@ class SnapshotRecord:
             segments=_texts(read, "segments", layout.is_segment_id),
             retracted=_texts(read, "retracted", _is_hex32),
             set_aside=_texts(read, "set_aside", layout.is_segment_id),
+            base=Base.from_reader(read.inside("base")) if "base" in document else None,
         )
         read.finish(RESTORE)
         return record
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A later word on which snapshot of its base a store takes in, and where that is; numbered from 1."""
+
+    number: int
+    store_id: str
+    pinned_at: str
+    memdb_version: str
+    base: Base
+
+    def to_document(self) -> dict[str, Json]:
+        """Return the sealed JSON document."""
+        return sealed(
+            {
+                "format": layout.FORMAT,
+                "required_features": [],
+                "number": self.number,
+                "store_id": self.store_id,
+                "pinned_at": self.pinned_at,
+                "memdb_version": self.memdb_version,
+                "base": self.base.to_document(),
+            }
+        )
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], place: str) -> Pin:
+        """Parse and check the document.
+
+        Raises:
+            WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
+        """
+        require_format(document, place)
+        read = Reader(document, place)
+        pin = cls(
+            number=read.take("number", int, 1, lambda v: 0 < v < MAX_SNAPSHOTS),
+            store_id=read.take("store_id", str, "", _is_hex32),
+            pinned_at=read.take("pinned_at", str, ""),
+            memdb_version=read.take("memdb_version", str, ""),
+            base=Base.from_reader(read.inside("base")),
+        )
+        read.finish(RESTORE)
+        return pin
 
 
 def _object(read: Reader, key: str) -> ObjectInfo:

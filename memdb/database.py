@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Unpack
 from memdb import datasets, recipes, subsets
 from memdb.assessing import Assessor
 from memdb.errors import InvalidInput
-from memdb.store import Store, cleaning, compaction, retraction, verification
+from memdb.store import Store, cleaning, compaction, extending, retraction, verification
 from memdb.store import repair as repairs
+from memdb.store.bases import Following
 from memdb.store.timing import GRACE
 from memdb.train import require_positive
 from memdb.training import Plan, TrainingStatus, carry_out
 
 if TYPE_CHECKING:
-    from memdb.commits import Retraction
+    from memdb.commits import Pin, Retraction
     from memdb.interop.exporting import Exported
     from memdb.query.pair_scores import PairOptions
     from memdb.store.compaction import Compaction
@@ -219,6 +220,23 @@ class Database(Assessor):
         finally:
             self.refresh()
 
+    def update(self, base: str | None = None) -> Pin | None:
+        """Take in the newest snapshot of the store that this one extends; None where it was taken in already.
+
+        ``base`` is where that store is now, if it moved.
+
+        Raises:
+            InvalidInput: this store extends none, or the address may not be followed.
+            NotFound: the base is not there.
+            Mismatch: another store is there, or an older copy.
+        """
+        self._require_now("update")
+        following = self.store.following or Following(lambda _store_id, _url: False)
+        try:
+            return extending.update(self.store.storage, self.store.manifest, following, base)
+        finally:
+            self.refresh()
+
     def _require_now(self, verb: str) -> None:
         if self._as_of is not None:
             raise InvalidInput(f"cannot {verb} snapshot {self._as_of}", hint="open the store without as_of")
@@ -238,7 +256,7 @@ class Database(Assessor):
                 hint="give different numbers from 0 to 2**64 - 1",
             )
         store_seed = self.store.manifest.seed
-        known = {model.model_id for part in self.store.snapshot().parts for model in part.models}
+        known = {model.model_id for part in self.store.own_snapshot().parts for model in part.models}
         return [seed for seed in seeds if subsets.model_id(store_seed, seed) not in known]
 
     def _bound_recipe(self, recipe: Any) -> recipes.BoundRecipe:

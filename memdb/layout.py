@@ -14,6 +14,7 @@ BLOCKS = "blocks"
 SNAPSHOTS = "snapshots"
 RETRACTIONS = "retractions"
 SCORES = "scores"  # made when the first score table comes
+BASES = "bases"  # only of a store that extends another
 PROBES = "probes"
 GROUPS = (SEGMENTS, BLOCKS, SNAPSHOTS, RETRACTIONS)  # made at creation: a listing without them is none
 MASK = "mask"
@@ -70,8 +71,13 @@ def snapshot(number: int) -> str:
     return f"{SNAPSHOTS}/{number}.json"
 
 
+def base(number: int) -> str:
+    """Return the path of the document that says which snapshot of its base a store takes in."""
+    return f"{BASES}/{number}.json"
+
+
 def snapshot_number(name: str) -> int | None:
-    """Return the number of a snapshot's file; None for anything else that may lie beside it."""
+    """Return the number of a snapshot's, or a base's, file; None for anything else that may lie beside it."""
     found = _SNAPSHOT.fullmatch(name)
     return int(found[1]) if found else None
 

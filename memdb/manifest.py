@@ -8,7 +8,7 @@ it reads them) nor whether a data set or recipe at hand is the same (`Manifest.r
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,9 @@ from memdb.errors import Mismatch, WrongFormat
 KINDS = ("bit", "unit", "real", "category")
 SCHEMES = ("exact", "bernoulli", "imported")
 MAX_EXAMPLES = 2**31 - 1  # ids are int32
+MAX_SNAPSHOTS = 10**9
+MAX_URL = 4096
+BASE_FEATURE = "base"  # who does not know it would answer from a part of the models
 HEX64 = re.compile(r"[0-9a-f]{64}")
 HEX32 = re.compile(r"[0-9a-f]{32}")
 
@@ -89,6 +92,41 @@ class RecipeInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """The store that another one extends, at the numbered snapshot whose models are part of its answers.
+
+    Its sets, recipe and subsets are those of the store that extends it.
+    """
+
+    url: str
+    store_id: str
+    snapshot: int
+    n_models: int
+    models_sha256: str
+
+    def to_document(self) -> dict[str, Json]:
+        """Return the JSON object."""
+        return {
+            "url": self.url,
+            "store_id": self.store_id,
+            "snapshot": self.snapshot,
+            "n_models": self.n_models,
+            "models_sha256": self.models_sha256,
+        }
+
+    @classmethod
+    def from_reader(cls, read: Reader) -> Base:
+        """Parse the object; whether its address may be followed is decided where it is."""
+        return cls(
+            url=read.take("url", str, "", lambda v: 0 < len(v) <= MAX_URL and v.isprintable()),
+            store_id=read.take("store_id", str, "", lambda v: bool(HEX32.fullmatch(v))),
+            snapshot=read.take("snapshot", int, 1, lambda v: 0 < v < MAX_SNAPSHOTS),
+            n_models=read.take("n_models", int, 0, lambda v: v >= 0),
+            models_sha256=read.take("models_sha256", str, "", lambda v: bool(HEX64.fullmatch(v))),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The frozen description of a store."""
 
@@ -104,6 +142,12 @@ class Manifest:
     memdb_version: str
     put_if_absent: bool = True  # whether the storage kept two writers from creating one object
     objects: Objects = field(default_factory=dict)
+    base: Base | None = None  # the store that this one extends, as it was at creation
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that creation made: a listing of the store that lacks one of their documents is none."""
+        return layout.GROUPS if self.base is None else (*layout.GROUPS, layout.BASES)
 
     @property
     def train(self) -> SetInfo:
@@ -148,12 +192,44 @@ class Manifest:
                 hint="train with the store's own recipe and options, or `memdb init` another store",
             )
 
+    def require_joinable(self, theirs: Manifest, url: str, their_url: str) -> None:
+        """Refuse to count models of two stores together that were not trained alike.
+
+        Raises:
+            Mismatch: names what differs, and both values.
+        """
+        hint = "`memdb compare` says how far two stores agree without adding them up"
+        ours = {item.name: item for item in self.sets}
+        others = {item.name: item for item in theirs.sets}
+        for name in sorted(ours.keys() | others.keys()):
+            if ours.get(name) != others.get(name):
+                raise Mismatch(
+                    f"the {name} sets differ: {url} has {_described(ours.get(name))}, {their_url} has "
+                    f"{_described(others.get(name))}",
+                    hint=hint,
+                )
+        if self.recipe.fingerprint != theirs.recipe.fingerprint:
+            raise Mismatch(
+                f"the recipes differ: {url} has {self.recipe}, fingerprint {self.recipe.fingerprint}; "
+                f"{their_url} has {theirs.recipe}, fingerprint {theirs.recipe.fingerprint}",
+                hint=hint,
+            )
+        subsets = (self.subset_scheme, self.subset_fraction)
+        if subsets != (theirs.subset_scheme, theirs.subset_fraction):
+            raise Mismatch(
+                f"the subsets differ: {url} draws {self.subset_fraction:g} of the training set, "
+                f"{self.subset_scheme}; {their_url} {theirs.subset_fraction:g}, {theirs.subset_scheme}. "
+                "Together they would show influence where there is none",
+                hint=hint,
+            )
+
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""
+        extended: dict[str, Json] = {} if self.base is None else {"base": self.base.to_document()}
         return sealed(
             {
                 "format": layout.FORMAT,
-                "required_features": [],
+                "required_features": [BASE_FEATURE] if extended else [],
                 "store_id": self.store_id,
                 "seed": str(self.seed),
                 "dataset": self.dataset,
@@ -183,6 +259,7 @@ class Manifest:
                 "memdb_version": self.memdb_version,
                 "put_if_absent": self.put_if_absent,
                 "objects": objects_document(self.objects),
+                **extended,
             }
         )
 
@@ -193,7 +270,7 @@ class Manifest:
         Raises:
             WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
         """
-        require_format(document, place)
+        require_format(document, place, (BASE_FEATURE,))
         read = Reader(document, place)
         recipe, subsets = read.inside("recipe"), read.inside("subsets")
         manifest = cls(
@@ -221,7 +298,10 @@ class Manifest:
             memdb_version=read.take("memdb_version", str, ""),
             put_if_absent=read.take("put_if_absent", bool, default=True),
             objects=objects_from(read.inside("objects")),
+            base=Base.from_reader(read.inside("base")) if "base" in document else None,
         )
+        if (BASE_FEATURE in document.get("required_features", [])) != (manifest.base is not None):
+            read.problems.append(f"{place} names a base or requires it to be known, and not both")
         stated = recipe.take("fingerprint", str, "")
         if stated and stated != manifest.recipe.fingerprint:
             read.problems.append(f"{place}.recipe.fingerprint is not that of the recipe")
@@ -230,6 +310,10 @@ class Manifest:
             read.problems.append(f"{place}.sets must name `train` and no set twice: {names}")
         read.finish("ask whoever made the store for an undamaged copy")
         return manifest
+
+
+def _described(info: SetInfo | None) -> str:
+    return "none" if info is None else f"{info.n_examples:,} examples with fingerprint {info.fingerprint}"
 
 
 def _outcome(item: Reader) -> Outcome:
@@ -242,7 +326,7 @@ def _outcome(item: Reader) -> Outcome:
     )
 
 
-def require_format(document: Mapping[str, Any], place: str) -> None:
+def require_format(document: Mapping[str, Any], place: str, known: Sequence[str] = ()) -> None:
     """Refuse what this memdb cannot read.
 
     Raises:
@@ -255,16 +339,16 @@ def require_format(document: Mapping[str, Any], place: str) -> None:
             hint="upgrade with `pip install --upgrade memdb`",
         )
     features = document.get("required_features", [])
-    if features:
+    if not isinstance(features, list) or any(name not in known for name in features):
         raise WrongFormat(
             f"{place} needs features that this memdb does not know: {features}",
             hint="upgrade with `pip install --upgrade memdb`",
         )
 
 
-def seed_of(read: Reader) -> int:
-    """Return the ``seed`` field, a decimal string of an unsigned 64-bit integer."""
-    text = read.take("seed", str, "0", lambda v: v.isdecimal() and v.isascii() and int(v) < 2**64)
+def seed_of(read: Reader, key: str = "seed") -> int:
+    """Return a field that is a decimal string of an unsigned 64-bit integer."""
+    text = read.take(key, str, "0", lambda v: v.isdecimal() and v.isascii() and int(v) < 2**64)
     return int(text)
 
 

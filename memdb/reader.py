@@ -96,12 +96,7 @@ class Reader:
 
     @cached_property
     def published(self) -> TableRelations | None:
-        """The score table that is asked; None where models are.
-
-        Raises:
-            NotFound: no table of that name, or no models and several tables.
-            InvalidInput: models are assumed behind scores, and models are asked.
-        """
+        """The score table that is asked (see `score_tables.chosen`); None where models are."""
         return score_tables.chosen(self.snapshot, self._named_scores, self._assumed)
 
     def asked(self, outcome: str = "correct") -> Relations:
@@ -325,13 +320,19 @@ class Reader:
         """
         return questions.counts(self.relations(), {"test_id": test_id, "target_id": target_id})
 
-    def pairs(self, *, output: str | Path | None = None, **options: Unpack[PairOptions]) -> DuckDBPyRelation:
+    def pairs(
+        self,
+        *,
+        outcome: str = "correct",
+        output: str | Path | None = None,
+        **options: Unpack[PairOptions],
+    ) -> DuckDBPyRelation:
         """Return all pairs that are strong enough: by test id, then from the strongest.
 
         ``top`` keeps so many of each test example, ``min_influence`` those at or above it; among pairs of
         training examples at or above ``min_memorization`` and, with ``same_class``, of equal labels. With
         ``output``, a .parquet file, a search that was interrupted goes on where it was, and the rows stay
-        in the file. The outcome is ``correct``.
+        in the file. ``outcome`` is ``correct`` where not given.
 
         Raises:
             NotEnoughModels: the store has no models yet.
@@ -345,8 +346,8 @@ class Reader:
                 raise InvalidInput("imported pairs are few", hint="write the relation: .to_parquet(path)")
             return self._present(score_tables.pairs(self.published, options))
         if output is None:
-            return self._present(pair_scores.pairs(self.relations(), options))
-        pair_files.written_pairs(self.relations(), Path(output), options)
+            return self._present(pair_scores.pairs(self.relations(outcome), options))
+        pair_files.written_pairs(self.relations(outcome), Path(output), options)
         return self._results.in_file(Path(output))
 
     def sql(  # noqa: PLR0913 - the statement, its limits and its intervals

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from memdb import datasets, recipes, subsets
 from memdb.database import IN_MEMORY, Database
 from memdb.errors import InvalidInput, NotFound
 from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, Manifest
-from memdb.store import Cache, Store, default_folder, open_storage, require_free
+from memdb.store import Cache, Following, Store, default_folder, open_storage, require_free
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from memdb.interop.importing import Imported
     from memdb.interop.score_import import ImportedScores
 
+Options: TypeAlias = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
 KEPT = {"correct": CORRECT, "logit_confidence": LOGIT_CONFIDENCE}
 
 
@@ -90,7 +89,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     return Database(Store.create(storage, manifest, tables), data, bound)
 
 
-def open(  # noqa: A001
+def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to get there; all have defaults
     url: str = "memdb.zarr",
     *,
     as_of: int | None = None,
@@ -98,6 +97,8 @@ def open(  # noqa: A001
     assume: tuple[int, float] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     cache: Cache | EllipsisType | None = ...,
+    trust_base: bool = False,
+    base_options: Options | None = None,
 ) -> Database:
     """Open the store at a path or URL.
 
@@ -108,6 +109,9 @@ def open(  # noqa: A001
         assume: how many models of which subset fraction to assume behind them, for approximate intervals.
         storage_options: for the fsspec driver.
         cache: where objects of remote stores are kept; not given, below the user's home; None, nowhere.
+        trust_base: follow the address of the store that this one extends, now and from now on. It need not
+            be said for a store that this user made.
+        base_options: for the fsspec driver of that store; or a function from its URL to them.
 
     Raises:
         NotFound: nothing is there, or no snapshot of that number.
@@ -115,7 +119,8 @@ def open(  # noqa: A001
         StorageFailed: the storage did not answer.
     """
     kept = Cache(default_folder()) if cache is ... else cache
-    store = Store.open(open_storage(url, storage_options, kept))
+    following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
+    store = Store.open(open_storage(url, storage_options, kept), following)
     return Database(store, as_of=as_of, scores=scores, assume=assume)
 
 

@@ -40,7 +40,8 @@ from numpy.typing import NDArray
 
 from memdb import bits
 from memdb.products import Products, Words, packed
-from memdb.query.pairs import PairBits, PairChoice, PairSearch
+from memdb.query.pair_parts import PairBits, PairChoice
+from memdb.query.pairs import PairSearch
 
 RUNS = 5
 TARGET_RATIO, TARGET_BYTES = 2.5, 2 << 30
@@ -223,7 +224,7 @@ def top_figures(options: argparse.Namespace) -> bool:
         counts = [correct[row : row + 512] @ masks.T for row in range(0, options.slice, 512)]
         times["float32"].append(time.perf_counter() - started)
     wrong = sum(
-        int((block.k_in != counts[block.number][block.test_id - 512 * block.number, block.train_id]).sum())
+        int((block.sums != counts[block.number][block.test_id - 512 * block.number, block.train_id]).sum())
         for block in blocks
     )
     n_found = sum(len(block) for block in blocks)

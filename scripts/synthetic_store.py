@@ -146,6 +146,7 @@ def new_store(
     test_labels: NDArray[np.integer[Any]],
     outcomes: list[str],
     class_names: list[str] | None = None,
+    seed: int = STORE_SEED,
 ) -> Store:
     """Create a store whose examples are their row numbers and whose recipe cannot train."""
     import memdb  # only the parent needs all of it
@@ -155,7 +156,7 @@ def new_store(
 
     train, test = (np.arange(len(labels))[:, None] for labels in (train_labels, test_labels))
     data = memdb.Dataset(train, train_labels, test, test_labels, class_names)
-    return memdb.init(url, data, recipe, outcomes=outcomes, seed=STORE_SEED, subset_fraction=FRACTION).store
+    return memdb.init(url, data, recipe, outcomes=outcomes, seed=seed, subset_fraction=FRACTION).store
 
 
 def labels_of(size: Size, seed: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

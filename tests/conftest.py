@@ -62,10 +62,10 @@ def impatient(monkeypatch):
 @pytest.fixture(autouse=True)
 def cache_of_its_own(monkeypatch, tmp_path_factory):
     """Tests leave the user's cache alone."""
-    from memdb import store, stores
+    from memdb import joining, store, stores
 
     folder = tmp_path_factory.getbasetemp() / "cache"
-    for module in (store, stores):
+    for module in (joining, store, stores):
         monkeypatch.setattr(module, "default_folder", lambda: folder)
 
 

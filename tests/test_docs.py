@@ -15,6 +15,7 @@ COMMANDS = {
     "init", "train", "demo", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "compact", "gc", "verify",
     "retract", "cache", "plan", "convergence", "reliability", "classes", "class-influence", "compare",
     "import", "export", "membership", "lds",
+    "merge", "update",
 }  # fmt: skip
 
 

@@ -18,7 +18,9 @@ import memdb
 from memdb.errors import InvalidInput, NotEnoughModels, StorageFailed
 from memdb.query import pair_files, pair_scores, pairs, ranking
 from memdb.query.intervals import IntervalChoice
-from memdb.query.pairs import PairChoice, PairSearch
+from memdb.query.pair_parts import PairBlock, PairChoice
+from memdb.query.pairs import PairSearch
+from memdb.query.sieve import Z_BINS, Z_STEP
 
 CHOICE = IntervalChoice("selected")
 COLUMNS = (
@@ -76,14 +78,36 @@ def test_rows_are_those_of_the_relation(trained, options, filters, ranked):
         assert len(rows) > 3
 
 
+@pytest.mark.parametrize(
+    ("options", "filters"),
+    [
+        ({"top": 2, "direction": "both"}, "true"),
+        ({"min_influence": 0.01, "min_memorization": 0.01, "same_class": True},
+         "influence >= .01 AND memorization >= .01 AND same_class"),
+    ],
+)  # fmt: skip
+def test_confidences_give_the_rows_of_their_relation_to_the_last_bit(digits_store, options, filters):
+    shown = "train_id, test_id, same_class, influence, n_in, n_out, s_in, s_out, q_in, q_out, p_in, p_out, memorization"
+    strength = "abs(influence)" if options.get("direction") == "both" else "influence"
+    with memdb.open(str(digits_store)) as db:
+        found = db.pairs(outcome="confidence", **options)
+        assert "k_in" not in found.columns
+        expected = db.sql(
+            f"""SELECT {shown} FROM influence WHERE {filters} AND influence IS NOT NULL
+            QUALIFY row_number() OVER (PARTITION BY test_id ORDER BY {strength} DESC, train_id) <= {options.get("top", 10**9)}
+            ORDER BY test_id, {strength} DESC, train_id""",  # noqa: S608 - ours
+            outcome="confidence",
+        ).fetchall()
+        assert found.project(shown).fetchall() == expected
+        assert len(expected) > 3
+
+
 def test_shrunk_scores_and_q_values_are_those_of_all_that_was_ranked(digits_store):
     """Whichever were found: the fewer, the more cautious."""
     with memdb.open(str(digits_store)) as db:
         evidence = pair_scores.Evidence(pair_scores.pair_bits(db.relations()))
         everything = db.pairs(min_influence=-1.0).to_arrow_table()
-        block = pairs.PairBlock(
-            0, *(everything[name].to_numpy() for name in ("train_id", "test_id", "k_in")), None
-        )
+        block = PairBlock(0, *(everything[name].to_numpy() for name in ("train_id", "test_id", "k_in")), None)
         candidates = evidence.candidates(evidence.table([block], {"z": 1.0}))
         q = ranking.q_values(ranking.p_values(candidates))
         found = everything["q_value"].to_numpy()
@@ -97,6 +121,29 @@ def test_shrunk_scores_and_q_values_are_those_of_all_that_was_ranked(digits_stor
             same = of_all[row["train_id"], row["test_id"]]
             assert row["shrunk"] == same["shrunk"]
             assert row["q_value"] >= same["q_value"] * (1 - 1e-9)
+
+
+def test_the_tally_of_confidences_is_that_of_their_relation(digits_store):
+    with memdb.open(str(digits_store)) as db:
+        found, _ = pair_scores.search(db.relations("confidence"), {"min_influence": 0.9})
+        tallied = sum(block.z_histogram for block in found.blocks())
+        arms = "s_in, q_in, n_in, s_out, q_out, n_out"
+        z = db.sql(
+            f"SELECT same_class, influence / se AS z FROM (SELECT *, effect_se({arms}) AS se FROM influence) WHERE se > 0",  # noqa: S608 - ours
+            outcome="confidence",
+        ).fetchnumpy()
+        bins = np.clip(np.rint(z["z"] / Z_STEP) + Z_BINS // 2, 0, Z_BINS - 1).astype(int)
+        slow = np.stack([np.bincount(bins[z["same_class"] == same], minlength=Z_BINS) for same in (0, 1)])
+        assert (
+            np.abs(np.cumsum(tallied - slow, axis=1)).max() <= 2
+        )  # where a rounding falls on the edge of a bin
+        assert tallied.sum() == slow.sum()
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_confidences_are_not_summed_on_a_gpu(digits_store, device):
+    with memdb.open(str(digits_store)) as db, pytest.raises(InvalidInput, match="summed on the CPU"):
+        db.pairs(top=1, outcome="confidence", device=device)
 
 
 def test_a_store_without_models_has_no_pairs(tmp_path):
@@ -160,14 +207,14 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from test_pairs import as_bits, random_bits
-from memdb.query import pair_files, pair_scores, pairs, ranking
+from memdb.query import pair_files, pair_parts, pair_scores, pairs, ranking
 from memdb.query.intervals import IntervalChoice
 pairs.BLOCK = 4
 path = Path(sys.argv[1])
 def observe(done, total):
     if pair_files.n_kept(path) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-search = pairs.PairSearch(as_bits(*random_bits(5, 45, 40, 23)), pairs.PairChoice(top=6), threads=1)
+search = pairs.PairSearch(as_bits(*random_bits(5, 45, 40, 23)), pair_parts.PairChoice(top=6), threads=1)
 pair_files.write_pairs(path, search, IntervalChoice("selected"), "a" * 64, observe=observe)
 """
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from memdb import bits, products
 from memdb.errors import InvalidInput
 from memdb.query import pairs, sieve
-from memdb.query.pairs import PairBits, PairChoice, PairSearch
+from memdb.query.pair_parts import PairBits, PairChoice
+from memdb.query.pairs import PairSearch
 from memdb.query.sieve import Z_BINS, Z_STEP, CpuSieve
 
 DIRECTIONS = {"helps": lambda score: score, "hurts": lambda score: -score, "both": abs}
@@ -35,7 +36,7 @@ def found_by(search):
     return [
         (int(test), int(train), int(k_in))
         for block in search.blocks()
-        for test, train, k_in in zip(block.test_id, block.train_id, block.k_in, strict=True)
+        for test, train, k_in in zip(block.test_id, block.train_id, block.sums, strict=True)
     ]
 
 

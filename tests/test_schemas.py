@@ -6,9 +6,10 @@ import json
 from importlib.resources import files
 
 import pytest
+from conftest import coin_recipe, small_dataset
 
 import memdb
-from memdb.commits import Retraction, Segment, SnapshotRecord
+from memdb.commits import Pin, Retraction, Segment, SnapshotRecord
 from memdb.documents import sealed
 from memdb.errors import WrongFormat
 from memdb.manifest import Manifest
@@ -25,9 +26,14 @@ def schema(name):
 
 KINDS = {
     "manifest": Manifest, "segment": Segment, "block": Segment, "snapshot": SnapshotRecord,
-    "retraction": Retraction, "score-table": ScoreTable,
+    "retraction": Retraction, "extension": Manifest, "extended": SnapshotRecord, "base": Pin,
+    "score-table": ScoreTable,
 }  # fmt: skip
-SCHEMA_OF = {name: "segment" if name == "block" else name for name in KINDS}
+SCHEMA_OF = {name: name for name in KINDS} | {
+    "block": "segment",
+    "extension": "manifest",
+    "extended": "snapshot",
+}
 
 
 @pytest.fixture
@@ -35,6 +41,8 @@ def documents(database, tmp_path):
     database.export(tmp_path / "pairs.npz", "fz-pairs", top=2)
     table = memdb.import_file(tmp_path / "pairs.npz", database.url).table
     segment = database.snapshot.parts[0].to_document()
+    segment["models"][0]["store_seed"] = "3"
+    segment = sealed(segment)
     retraction = database.retract([database.snapshot.models[0][1].model_id], "a reason")
     compaction = database.compact()
     found = {
@@ -44,8 +52,24 @@ def documents(database, tmp_path):
         "snapshot": compaction.record.to_document(),
         "retraction": retraction.to_document(),
         "score-table": table.to_document(),
+        **extended(database, tmp_path / "own.zarr"),
     }
     return json.loads(json.dumps(found))
+
+
+def extended(database, url):
+    """The documents of a store that extends this one."""
+    import memdb
+
+    code = {"dataset": small_dataset(), "recipe": coin_recipe}
+    with memdb.extend(str(url), database.url, **code) as own:
+        database.retract([database.snapshot.models[0][1].model_id], "another")
+        database.compact()
+        return {
+            "extension": own.store.manifest.to_document(),
+            "base": own.update().to_document(),
+            "extended": own.compact().record.to_document(),
+        }
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS.items())
@@ -70,7 +94,11 @@ WRONG = [
     ("snapshot", ["blocks", 0, "block_id"], "../x"), ("snapshot", ["blocks", 0, "document"], [1]),
     ("snapshot", ["segments"], ["x"]), ("snapshot", ["retracted"], [1]), ("snapshot", ["set_aside"], ["x"]),
     ("retraction", ["retraction_id"], "x"), ("retraction", ["models"], ["short"]),
-    ("retraction", ["segments"], ["x"]), ("retraction", ["because"], 3),
+    ("retraction", ["segments"], ["x"]), ("retraction", ["because"], 3), ("segment", ["models", 0, "store_seed"], "-1"),
+    ("extension", ["required_features"], []), ("extension", ["base", "url"], ""), ("extension", ["base", "snapshot"], 0),
+    ("extension", ["base", "store_id"], "x"), ("extension", ["base", "models_sha256"], ""),
+    ("manifest", ["required_features"], ["base"]), ("extended", ["base", "n_models"], -1),
+    ("base", ["number"], 0), ("base", ["base"], 3), ("base", ["base", "url"], "x" * 5000),
     ("score-table", ["number"], 0), ("score-table", ["name"], "../x"), ("score-table", ["coverage"], "some"),
     ("score-table", ["table_id"], "x"), ("score-table", ["objects", "../a"], [1]), ("score-table", ["n_influence"], -1),
 ]  # fmt: skip
@@ -90,7 +118,7 @@ def test_what_is_wrong_is_refused_by_both(documents, name, path, value):
         kind.from_document(sealed(document), "here")
 
 
-@pytest.mark.parametrize("name", ["manifest", "segment", "snapshot", "retraction", "score-table"])
+@pytest.mark.parametrize("name", ["manifest", "segment", "snapshot", "retraction", "base", "score-table"])
 def test_every_field_is_required_and_missing_ones_are_all_named(documents, name):
     kind = KINDS[name]
     with pytest.raises(WrongFormat) as caught:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COMMANDS = {  # by their modules
     "asking": ("info", "top-memorized", "top-influence", "score", "sql"),
     "assessing": ("plan", "convergence", "reliability", "classes", "class-influence", "compare"),
+    "joining": ("update", "merge"),
     "keeping": ("compact", "gc", "verify", "retract", "cache"),
     "making": ("init", "train", "demo"),
     "pairs": ("pairs",),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +17,9 @@ from memdb.cli.place import CacheDirOption, CacheSizeOption, Place, at_place
 from memdb.errors import InvalidInput
 from memdb.render.progress import Counting
 from memdb.render.tables import clean, console, count, facts, findings, size
+
+if TYPE_CHECKING:
+    from memdb.database import Database
 
 DEFAULT_HOURS = 24.0
 MOST_HOURS = 24.0 * 366
@@ -41,7 +45,7 @@ def compact(place: Place, alone: AloneOption = False) -> None:
     ):
         done = db.compact(alone=alone, observe=counting)
     if done is None:
-        say(f"Nothing to compact: all {db.n_models:,} models of {db.url} are in blocks already.")
+        say(f"Nothing to compact: all {_own_models(db):,} models of {db.url} are in blocks already.")
         return
     say(
         f"Snapshot {done.record.number} of {db.url}: {count(done.record.n_models, 'model')} in "
@@ -117,6 +121,9 @@ def verify(
     ):
         report, repaired = db.verify(repair=repair, observe=counting)
     seen = f"{count(report.n_objects, 'object')}, {size(report.n_bytes)}, {count(report.n_models, 'model')}"
+    base = db.store.base
+    if base is not None:
+        say(f"The store that it extends was not looked at: memdb verify --store {shlex.quote(base.url)}")
     if not report.damages:
         say(f"{db.url} is intact: {seen}.")
         return
@@ -135,7 +142,9 @@ def verify(
     if repaired is None:
         say(f"Restore these objects from a copy, or set them aside: {place.command('verify --repair')}")
         sys.exit(1)
-    say(f"Set aside: {', '.join(repaired.set_aside) or 'nothing'}. {db.n_models:,} models are in use now.")
+    say(
+        f"Set aside: {', '.join(repaired.set_aside) or 'nothing'}. {_own_models(db):,} models are in use now."
+    )
     if repaired.left:
         say(f"Only a copy can mend {len(repaired.left)} of them: {repaired.left[0].place}")
         sys.exit(1)
@@ -164,7 +173,8 @@ def retract(
     db = place.open()
     done = db.retract(model_ids, because)
     say(
-        f"Withdrew {count(len(done.models), 'model')} from {db.url}, which has {db.n_models:,} that count.",
+        f"Withdrew {count(len(done.models), 'model')} from {db.url}, "
+        f"which has {_own_models(db):,} that count.",
         "If they were chosen by how they did, scores are biased now and their intervals mean nothing.",
     )
 
@@ -200,6 +210,11 @@ def _interrupted(text: str) -> Iterator[None]:
     except KeyboardInterrupt:
         say(text)
         sys.exit(INTERRUPTED)
+
+
+def _own_models(db: Database) -> int:
+    """Count the models of the store itself; those of one that it extends are kept by others."""
+    return db.store.own_snapshot().n_models
 
 
 def _hours(hours: float) -> timedelta:

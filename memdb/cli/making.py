@@ -23,27 +23,46 @@ from memdb.render.tables import console
 if TYPE_CHECKING:
     from memdb.database import Database
 
+KEPT = ("correct", "logit_confidence")
+
 
 @app.command()
 @at_place()
 def init(
     place: Place,
+    extend: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--extend",
+            metavar="URL",
+            help="Take in the models of this store, which is only read: data, recipe and the rest are its.",
+        ),
+    ] = None,
     dataset: Annotated[
-        str,
+        Optional[str],  # noqa: UP045
         typer.Option(
             "--dataset",
             "-d",
             metavar="NAME",
-            help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder, or package.module:attribute.",
+            help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder, or package.module:attribute. "
+            "[default: digits]",
+            show_default=False,
         ),
-    ] = "digits",
+    ] = None,
     data_root: DataRootOption = None,
     download: Annotated[
         bool, typer.Option("--download", help="Let torchvision download the data set.")
     ] = False,
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", metavar="NAME", help="mlp, or package.module:attribute.")
-    ] = "mlp",
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="NAME",
+            help="mlp, or package.module:attribute. [default: mlp]",
+            show_default=False,
+        ),
+    ] = None,
     recipe_option: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
@@ -58,16 +77,24 @@ def init(
         typer.Option("--recipe-version", metavar="TEXT", help="For a recipe that names no version itself."),
     ] = None,
     subset_fraction: Annotated[
-        float, typer.Option("--subset-fraction", metavar="P", help="Share of the training set in a subset.")
-    ] = 0.7,
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--subset-fraction",
+            metavar="P",
+            help="Share of the training set in a subset. [default: 0.7]",
+            show_default=False,
+        ),
+    ] = None,
     outcomes: Annotated[
-        str,
+        Optional[str],  # noqa: UP045
         typer.Option(
             "--outcomes",
             metavar="NAMES",
-            help="What to keep: correct for bits alone, or both, which takes ten times the space.",
+            help="What to keep: correct for bits alone, or both, which takes ten times the space. "
+            "[default: correct,logit_confidence]",
+            show_default=False,
         ),
-    ] = "correct,logit_confidence",
+    ] = None,
     seed: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option("--seed", metavar="N", help="Of all subset masks; random if not given."),
@@ -76,36 +103,88 @@ def init(
     """Create a store of a data set and a recipe, without models.
 
     Data set, recipe and subset fraction are fixed from then on: models trained otherwise do not
-    belong together.
+    belong together. A store that extends another has all of that from it, and its own seed: questions
+    see the models of both as one, `memdb train` writes here alone.
 
     \b
     memdb init --dataset mnist --data-root ~/data
     memdb init --dataset imagefolder --data-root photos -p hidden=512,256 -p epochs=10
     memdb init --recipe mypackage.recipes:train_forest --store s3://bucket/forest.zarr
+    memdb init --extend https://example.org/mnist.zarr
     """  # noqa: D301 - \b keeps the lines apart in --help
     from memdb import recipes, stores
 
     _see_working_folder()
+    if extend is not None:
+        fixed = {
+            "--download": download or None, "--recipe-option": recipe_option, "--outcomes": outcomes,
+            "--recipe-version": recipe_version, "--subset-fraction": subset_fraction,
+        }  # fmt: skip
+        _extend(place, extend, {"dataset": dataset, "recipe": recipe, "seed": seed}, fixed, data_root)
+        return
     made = stores.init(
         place.url,
-        dataset,
-        recipe,
+        dataset or "digits",
+        recipe or "mlp",
         data_root=data_root,
         download=download,
         recipe_options=recipes.parse_options(recipe_option or []),
         recipe_version=recipe_version,
-        subset_fraction=subset_fraction,
-        outcomes=[name.strip() for name in outcomes.split(",") if name.strip()],
+        subset_fraction=0.7 if subset_fraction is None else subset_fraction,
+        outcomes=KEPT if outcomes is None else [name.strip() for name in outcomes.split(",") if name.strip()],
         seed=seed,
         storage_options=place.storage_options(),
     )
+    say(f"Created {made.url}: {_described(made)}.")
+    _say_what_next(made, place, data_root)
+
+
+def _extend(
+    place: Place, base: str, said: dict[str, Any], fixed: dict[str, Any], data_root: str | None
+) -> None:
+    """Create a store that extends another."""
+    from memdb import joining
+    from memdb.errors import InvalidInput
+    from memdb.store.extending import n_beyond
+
+    given = [option for option, value in fixed.items() if value is not None]
+    if given:
+        raise InvalidInput(
+            f"{given[0]} is fixed by the store that is extended", hint=f"leave it out, or --extend {base}"
+        )
+    place.require_use_of_options(others=[base])
+    made = joining.extend(
+        place.url,
+        base,
+        **said,
+        storage_options=place.options_here(),
+        base_options=place.options_of_base,
+        trust_base=place.trust_base,
+        cache=place.cache(),
+    )
+    taken = made.snapshot.base
+    if taken is None or taken.record is None:
+        return
+    say(
+        f"Created {made.url}: {_described(made)}.",
+        f"It extends {base}: {taken.n_models:,} models, those of its snapshot {taken.record.number}.",
+    )
+    if taken.storage.can_list and (n_models := n_beyond(taken)) > 0:
+        say(
+            f"{n_models:,} models that came there since are not taken in: they will be after "
+            f"`memdb compact` there and `memdb update` here."
+        )
+    _say_what_next(made, place, data_root)
+
+
+def _say_what_next(made: Database, place: Place, data_root: str | None) -> None:
     if not made.store.manifest.put_if_absent:
         say(
             "This storage overwrites what it was told only to create. Models are safe, but nothing is "
             "compacted by itself: run `memdb compact --alone` while nobody else does."
         )
     root = "" if data_root is None else f" --data-root {shlex.quote(data_root)}"
-    say(f"Created {made.url}: {_described(made)}.", f"Next: {place.command(f'train --add 100{root}')}")
+    say(f"Next: {place.command(f'train --add 100{root}')}")
 
 
 @app.command()
@@ -182,7 +261,7 @@ def _store_or_digits(place: Place, *, even_if_named: bool = False) -> Database:
     from memdb.errors import AlreadyExists, NotFound
 
     try:
-        return place.open()
+        return place.open(to_write=True)
     except NotFound:
         if place.store is not None and not even_if_named:
             raise

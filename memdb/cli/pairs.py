@@ -12,7 +12,7 @@ import typer
 
 from memdb.cli import showing
 from memdb.cli.app import INTERRUPTED, app, say
-from memdb.cli.options import FormatOption, LevelOption, OutputOption, RankedIntervalOption
+from memdb.cli.options import FormatOption, LevelOption, OutcomeOption, OutputOption, RankedIntervalOption
 from memdb.cli.place import SCORING, Place, at_place
 from memdb.cli.showing import Way
 from memdb.render import tables
@@ -59,6 +59,7 @@ def pairs(
     device: Annotated[
         str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1: where to count.")
     ] = "auto",
+    outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
     interval: RankedIntervalOption = "selected",
     format: FormatOption = "table",
@@ -73,7 +74,7 @@ def pairs(
     memdb pairs --min-influence 0.15 --min-memorization 0.25
     memdb pairs --top 256 -o top_influence.parquet
     """  # noqa: D301
-    way = Way(format, output, level, interval)
+    way = Way(format, output, level, interval, outcome)
     db = place.reader()
     options: PairOptions = {
         "min_influence": min_influence,
@@ -86,23 +87,23 @@ def pairs(
         "interval": interval,
     }
     if db.published is None and output is not None and output.suffix.lower() == ".parquet":
-        _write(db, output, options)
+        _write(db, output, outcome, options)
     else:
         with Counting(console(stderr=True), "pairs") as counting:
             options["observe"] = counting
-            rows = db.pairs(**options)
+            rows = db.pairs(outcome=outcome, **options)
         answer = showing.asked_of(db, rows, way)
         showing.emit(answer, way, lambda a: _table(showing.countless(a), db, way))
         showing.remark_on_scores(answer)
 
 
-def _write(db: Reader, output: Path, options: PairOptions) -> None:
+def _write(db: Reader, output: Path, outcome: str, options: PairOptions) -> None:
     """Write a file that an interrupted run goes on with."""
     from memdb.query import pair_files
 
     with Counting(console(stderr=True), "pairs") as counting, _keeping(output):
         options["observe"] = counting
-        done = pair_files.written_pairs(db.relations(), output, options)
+        done = pair_files.written_pairs(db.relations(outcome), output, options)
     resumed = f" Went on from {done.n_resumed} of {count(done.n_blocks, 'block')}." if done.n_resumed else ""
     say(
         f"Wrote {count(done.totals.n_found, 'pair')} of {done.totals.n_ranked:,} ranked to {output}.{resumed}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import shlex
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -16,8 +16,9 @@ from memdb.errors import InvalidInput
 
 if TYPE_CHECKING:
     from memdb.database import Database
+    from memdb.manifest import Manifest
     from memdb.reader import Reader
-    from memdb.store import Cache
+    from memdb.store import Cache, Following
 
 DEFAULT_STORE = "memdb.zarr"
 NO_CACHE = "none"
@@ -67,6 +68,12 @@ CacheSizeOption = Annotated[
     str,
     typer.Option("--cache-size", envvar="MEMDB_CACHE_SIZE", metavar="SIZE", help="Its limit, such as 500MB."),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-base", help="Follow the address of the store that this one extends, now and from now on."
+    ),
+]
 AsOfOption = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
@@ -104,6 +111,7 @@ class Place:
     storage_option: list[str] | None = None
     cache_dir: str | None = None
     cache_size: str = "10GB"
+    trust_base: bool = False
     as_of: int | None = None
     scores: str | None = None
     assume_models: int | None = None
@@ -119,9 +127,14 @@ class Place:
         """How many models of which fraction are assumed behind imported scores."""
         return None if self.assume_models is None else (self.assume_models, self.assume_fraction)
 
+    @property
+    def has_options(self) -> bool:
+        """Whether a storage's driver is to be told anything."""
+        return bool(self.endpoint_url is not None or self.anonymous or self.storage_option)
+
     def storage_options(self) -> dict[str, Any]:
         """Return what the storage's driver is to be told."""
-        if self.endpoint_url is None and not self.anonymous and not self.storage_option:
+        if not self.has_options:
             return {}
         if "://" not in self.url:
             raise InvalidInput(
@@ -134,6 +147,12 @@ class Place:
             **driver_options(self.url, endpoint_url=self.endpoint_url, anonymous=self.anonymous),
             **_parsed(self.storage_option or []),
         }
+
+    def options_of_base(self, url: str) -> dict[str, Any]:
+        """Return the same for the store that this one extends, where it is in object storage."""
+        from memdb.store import is_object_storage
+
+        return replace(self, store=url).storage_options() if is_object_storage(url) else {}
 
     def cache(self) -> Cache | None:
         """Return the cache for remote stores."""
@@ -149,21 +168,49 @@ class Place:
         from memdb.reader import Reader
         from memdb.store import Store, open_storage
 
-        storage = open_storage(self.url, self.storage_options(), self.cache())
-        return Reader(Store.open(storage), as_of=self.as_of, scores=self.scores, assume=self.assumed)
+        storage = open_storage(self.url, self.options_here(), self.cache())
+        store = Store.open(storage, self.following())
+        self.require_use_of_options(store.manifest)
+        return Reader(store, as_of=self.as_of, scores=self.scores, assume=self.assumed)
 
-    def open(self) -> Database:
-        """Open the store."""
+    def following(self, *, trusted: bool = False) -> Following:
+        """Return how the store that this one extends is reached."""
+        from memdb.store import Following, default_folder
+
+        return Following.of(
+            default_folder(),
+            trusted=trusted or self.trust_base,
+            options=self.options_of_base,
+            cache=self.cache(),
+        )
+
+    def options_here(self) -> dict[str, Any]:
+        """Return the storage options for the store itself; those given for a path can only be its base's."""
+        return self.storage_options() if "://" in self.url else {}
+
+    def require_use_of_options(self, manifest: Manifest | None = None, others: Sequence[str] = ()) -> None:
+        """Refuse storage options where neither the store nor a base, or another, could take them."""
+        from memdb.store import is_object_storage
+
+        if (manifest is None or manifest.base is None) and not any(map(is_object_storage, others)):
+            self.storage_options()
+
+    def open(self, *, to_write: bool = False) -> Database:
+        """Open the store; who names one to write into it trusts what it extends."""
         from memdb import stores
 
-        return stores.open(
+        opened = stores.open(
             self.url,
             as_of=self.as_of,
             scores=self.scores,
             assume=self.assumed,
-            storage_options=self.storage_options(),
+            storage_options=self.options_here(),
             cache=self.cache(),
+            trust_base=self.trust_base or to_write,
+            base_options=self.options_of_base,
         )
+        self.require_use_of_options(opened.store.manifest)
+        return opened
 
     def command(self, verb: str) -> str:
         """Return a command line that does something to the same store."""
@@ -184,6 +231,7 @@ MAKING = {
     "storage_option": (DriverOption, None),
     "cache_dir": (CacheDirOption, None),
     "cache_size": (CacheSizeOption, "10GB"),
+    "trust_base": (TrustOption, False),
 }
 ASKING = {**MAKING, "as_of": (AsOfOption, None)}
 ASSUMING = {"assume_models": (AssumeModelsOption, None), "assume_fraction": (AssumeFractionOption, 0.7)}

@@ -184,14 +184,16 @@ def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
 
     def table(answer: Answer) -> Table:
         row = next(answer.rows())
+        of_base = f", {row['n_base_models']:,} of the base, the others" if row["base"] is not None else ""
         lines: dict[str, object] = {
             "data set": f"{row['dataset']}: {row['n_train']:,} training and {row['n_test']:,} test examples, "
             f"{row['n_classes']} classes",
             "recipe": str(db.store.manifest.recipe),
             "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
             "outcomes": row["outcomes"],
-            "models": f"{row['n_models']:,} in {tables.count(row['n_blocks'], 'block')} and "
+            "models": f"{row['n_models']:,}{of_base} in {tables.count(row['n_blocks'], 'block')} and "
             f"{tables.count(row['n_loose_segments'], 'segment')}",
+            **_base_lines(row),
             "snapshot": _snapshot_line(db, row),
             "created": row["created_at"],
             "store id": row["store_id"],
@@ -226,6 +228,16 @@ def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
         return tables.facts(lines, clean(db.url))
 
     emit(answer_of(db, rows, way), way, table)
+
+
+def _base_lines(row: Mapping[str, Any]) -> dict[str, object]:
+    """Say which store this one extends, and whether that one has a newer snapshot."""
+    if row["base"] is None:
+        return {}
+    lines: dict[str, object] = {"base": f"{clean(row['base'])}, snapshot {row['base_snapshot']}"}
+    if row["base_newest_snapshot"] > row["base_snapshot"]:
+        lines["base is newer"] = f"snapshot {row['base_newest_snapshot']}: take it in with `memdb update`"
+    return lines
 
 
 def _reasons(db: Reader) -> str:

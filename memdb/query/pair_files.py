@@ -26,16 +26,16 @@ from memdb.errors import InvalidInput, StorageFailed
 from memdb.query import pair_scores
 from memdb.query.connection import Relations
 from memdb.query.intervals import IntervalChoice
+from memdb.query.pair_parts import PairBlock
 from memdb.query.pair_scores import PairOptions, PairTotals, Scorer
-from memdb.query.pairs import BLOCK, PairBlock, PairSearch
+from memdb.query.pairs import BLOCK, PairSearch
 
 if TYPE_CHECKING:
     pass
 
 SUFFIX = ".parquet"
-VERSION = 1  # of what parts hold
+VERSION = 2  # of what parts hold
 IDENTITY = "search.json"
-OUTCOME = "correct"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def write_pairs(
             facts = {
                 "interval": choice.interval,
                 "level": choice.level,
-                "outcome": OUTCOME,
+                "outcome": search.bits.outcome,
                 "n_models": search.bits.n_models,
             }
             scorer = Scorer(search.bits, totals, choice)
@@ -129,7 +129,14 @@ def require_parquet(path: Path) -> None:
 
 
 def _identity(search: PairSearch) -> dict[str, Any]:
-    return {"version": VERSION, "block": BLOCK, "tally": search.tally, **asdict(search.choice)}
+    outcome = search.bits.outcome
+    return {
+        "version": VERSION,
+        "block": BLOCK,
+        "outcome": outcome,
+        "tally": search.tally,
+        **asdict(search.choice),
+    }
 
 
 def _folder(path: Path) -> Path:
@@ -171,7 +178,7 @@ class _Parts:
         values: dict[str, Any] = {
             "train_id": block.train_id,
             "test_id": block.test_id,
-            "k_in": block.k_in,
+            "sums": block.sums,
         }
         if block.z_histogram is not None:
             values["z_histogram"] = block.z_histogram

@@ -17,20 +17,23 @@ from numpy.typing import NDArray
 from memdb import layout
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.query import columns
-from memdb.query.connection import Relations, schema
+from memdb.query.connection import FORMS, SHOWN_SUMS, Relations, schema
 from memdb.query.intervals import IntervalChoice
-from memdb.query.pairs import PairBits, PairBlock, PairChoice, PairSearch
+from memdb.query.pair_parts import PairBits, PairBlock, PairChoice, PairConfidence
+from memdb.query.pairs import PairSearch
 from memdb.query.ranking import Candidates, Numbers, binned, fitted_mixture, p_values, shrunk
 from memdb.query.sieve import Z_BINS, CpuSieve, Sieve
+from memdb.query.sieve_sums import SumSieve
 
 PAIR_COLUMNS = [
     "train_id", "test_id", "train_label", "test_label", "same_class", "influence", "shrunk", "lo", "hi",
-    "q_value", "n_in", "n_out", "k_in", "k_out", "p_in", "p_out", "memorization",
+    "q_value", "n_in", "n_out", SUMS := "sums", "p_in", "p_out", "memorization",
 ]  # fmt: skip
 P_STEP = 0.02  # width of a bin, in natural logarithms of p-values
 P_BINS = 37_500  # to the least number there is
 MAX_ROWS = 20_000_000  # of an answer in memory: some 2 GB
 GPU_THREADS = 2  # one prepares while the other waits
+SUMMING_THREADS = 2  # the products use all cores by themselves, what is between them one
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,8 @@ def search(relations: Relations, options: PairOptions) -> tuple[PairSearch, Inte
     interval.parameters()
     given = {field.name: options[field.name] for field in fields(PairChoice) if field.name in options}  # type: ignore[literal-required]
     choice = PairChoice(**given)
-    sieve, threads = _sieve_on(options.get("device", "auto"))
+    device = options.get("device", "auto")
+    sieve, threads = _sieve_on(device) if relations.outcome == "correct" else _summing_on(device)
     search = PairSearch(pair_bits(relations), choice, tally=True, sieve=sieve, threads=threads)
     return search, interval
 
@@ -174,21 +178,22 @@ def pairs(relations: Relations, options: PairOptions) -> pa.Table:
 
 
 class Evidence:
-    """Gives pairs that were found by their counts the columns of the relation `influence`, and more."""
+    """Gives pairs that were found by their sums the columns of the relation `influence`, and more."""
 
     def __init__(self, bits: PairBits) -> None:
         self._bits = bits
         self._connection = duckdb.connect()
         weakref.finalize(self, self._connection.close)
         self._connection.execute(schema("statistics.sql"))
+        self._sql = schema("pair_scores.sql", sums=FORMS[bits.outcome]["sums"])
 
     def table(self, blocks: Sequence[PairBlock], parameters: Mapping[str, Any]) -> pa.Table:
         """Return the pairs of some blocks, in their order."""
         bits = self._bits
         empty = np.zeros(0, dtype=np.int32)
-        train, test, k_in = (
+        train, test = (
             np.concatenate([empty, *(getattr(block, name) for block in blocks)])
-            for name in ("train_id", "test_id", "k_in")
+            for name in ("train_id", "test_id")
         )
         n_in = bits.n_in[train]
         found = columns.table(
@@ -199,17 +204,17 @@ class Evidence:
                 "test_label": bits.test_labels[test],
                 "n_in": n_in,
                 "n_out": (bits.n_models - n_in).astype(np.int32),
-                "n_correct": bits.n_correct[test],
-                "k_in": k_in,
                 "memorization": bits.memorization[train],
+                **bits.sums_of(np.concatenate([bits.no_sums(), *(block.sums for block in blocks)]), test),
             }
         )
         self._connection.register("found", found)
-        return self._connection.sql(schema("pair_scores.sql"), params=dict(parameters)).to_arrow_table()
+        return self._connection.sql(self._sql, params=dict(parameters)).to_arrow_table()
 
     def candidates(self, table: pa.Table) -> Candidates:
         """Return what ranking needs of each pair."""
         of = {name: columns.values_of(table.column(name)) for name in table.column_names}
+        hits = of["k_in"].astype(np.int64) if "k_in" in of else None
         return Candidates(
             score=of["influence"],
             effect_se=of["effect_se"],
@@ -218,8 +223,8 @@ class Evidence:
             n_in=of["n_in"].astype(np.int64),
             n_models=self._bits.n_models,
             strata=of["same_class"],
-            hits=of["k_in"].astype(np.int64),
-            total=of["k_in"].astype(np.int64) + of["k_out"],
+            hits=hits,
+            total=None if hits is None else hits + of["k_out"],
         )
 
     def interval_z(self, parameters: Mapping[str, Any]) -> float:
@@ -234,6 +239,8 @@ class Scorer:
 
     def __init__(self, bits: PairBits, totals: PairTotals, choice: IntervalChoice) -> None:
         self._evidence = Evidence(bits)
+        at = PAIR_COLUMNS.index(SUMS)
+        self._columns = [*PAIR_COLUMNS[:at], *SHOWN_SUMS[bits.outcome], *PAIR_COLUMNS[at + 1 :]]
         self._totals = totals
         self._mixtures = totals.mixtures()
         shown = {"n_shown": max(1, totals.n_found), "n_ranked": max(1, totals.n_ranked)}
@@ -248,7 +255,7 @@ class Scorer:
             "q_value": columns.column(self._totals.q_values(p_values(candidates))),
         }
         return pa.Table.from_arrays(
-            [added[name] if name in added else table.column(name) for name in PAIR_COLUMNS], PAIR_COLUMNS
+            [added[name] if name in added else table.column(name) for name in self._columns], self._columns
         )
 
 
@@ -264,17 +271,34 @@ def pair_bits(relations: Relations) -> PairBits:
         )
     relations.require_examples(layout.TEST)
     train = relations.ask("SELECT n_in, memorization FROM memorization ORDER BY train_id")
-    test = relations.ask("SELECT n_correct FROM test_examples ORDER BY id")
+    test = relations.ask("FROM test_examples ORDER BY id")
+    form = FORMS[relations.outcome]
+    s_all, q_all = (test.column(form[name]).to_numpy() for name in ("s_all", "q_all"))
+    if relations.outcome == "correct":
+        correct, confidence = relations.correct(layout.TEST), None
+    else:
+        correct = np.zeros((len(s_all), 0), dtype=np.uint64)
+        confidence = PairConfidence(relations.confidences[layout.TEST], s_all, q_all)
     return PairBits(
         n_models=relations.snapshot.n_models,
         masks=relations.mask,
         train_labels=relations.examples[layout.TRAIN].labels,
         memorization=train.column("memorization").to_numpy(),
-        correct=relations.correct(layout.TEST),
+        correct=correct,
         test_labels=relations.examples[layout.TEST].labels,
         n_in=train.column("n_in").to_numpy(),
-        n_correct=test.column("n_correct").to_numpy(),
+        n_correct=s_all,
+        confidence=confidence,
     )
+
+
+def _summing_on(device: str) -> tuple[Callable[[int, str], Sieve], int | None]:
+    """Return what makes sieves for confidences; their products keep all cores busy from one thread."""
+    if device not in {"auto", "cpu"}:
+        raise InvalidInput(
+            f"confidences are summed on the CPU, not on {device!r}", hint="leave out --device, or use cpu"
+        )
+    return SumSieve, SUMMING_THREADS
 
 
 def _sieve_on(device: str) -> tuple[Callable[[int, str], Sieve], int | None]:

@@ -8,85 +8,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput
-from memdb.products import Words
-from memdb.query.sieve import MARGIN, SIGNS, Z_BINS, CpuSieve, Sieve, Sifted, Tests, Trains
+from memdb.query.pair_parts import PairBits, PairBlock, PairChoice
+from memdb.query.sieve import MARGIN, Z_BINS, CpuSieve, Sieve, Sifted, Tests, Trains
 
 BLOCK = 512  # test examples whose pairs are found together
-MAX_TOP = 16_384
 MAX_KEPT = 1 << 25  # pairs of one block that pass: 33 million
 MAX_WAITING = 1 << 23  # pairs of one block that may be among the strongest, before they are looked through
 LOOK_SECONDS = 0.1
-
-
-@dataclass(frozen=True)
-class PairBits:
-    """Everything that pairs are counted from."""
-
-    n_models: int
-    masks: Words  # [train, words]
-    train_labels: NDArray[np.int32]
-    memorization: NDArray[np.float64]  # [train]; NaN where there is none
-    correct: Words  # [test, words]
-    test_labels: NDArray[np.int32]
-    n_in: NDArray[np.int32]  # [train]
-    n_correct: NDArray[np.int32]  # [test]
-
-
-@dataclass(frozen=True, slots=True)
-class PairChoice:
-    """Which pairs to find: the strongest ``top`` of every test example, those at or above a score, or both.
-
-    Strength is the influence for ``helps``, minus it for ``hurts``, its absolute value for ``both``;
-    ``min_influence`` is a bound on the strength. ``min_memorization`` and ``same_class`` say which pairs are
-    ranked at all; pairs without a score never are.
-
-    Raises:
-        InvalidInput: neither ``top`` nor ``min_influence``, or a value that cannot be.
-    """
-
-    top: int | None = None
-    min_influence: float | None = None
-    min_memorization: float | None = None
-    same_class: bool = False
-    direction: str = "helps"
-
-    def __post_init__(self) -> None:
-        if self.top is None and self.min_influence is None:
-            raise InvalidInput(
-                "neither a smallest influence nor a number of pairs was given, and all pairs are too many",
-                hint="use e.g. --min-influence 0.15, or --top 256 for each test example",
-            )
-        if self.top is not None and not 1 <= self.top <= MAX_TOP:
-            raise InvalidInput(
-                f"--top {self.top} is not a number from 1 to {MAX_TOP:,}", hint="use e.g. --top 256"
-            )
-        for option, value in (
-            ("--min-influence", self.min_influence),
-            ("--min-memorization", self.min_memorization),
-        ):
-            if value is not None and not -1 <= value <= 1:
-                raise InvalidInput(f"{option} {value:g} is not between -1 and 1", hint="use e.g. 0.15")
-        if self.direction not in SIGNS:
-            raise InvalidInput(f"unknown direction {self.direction!r}", hint=f"use one of {', '.join(SIGNS)}")
-
-
-@dataclass(frozen=True, slots=True)
-class PairBlock:
-    """The pairs found of some test examples: by test id, then from the strongest, equal ones by train id."""
-
-    number: int
-    train_id: NDArray[np.int32]
-    test_id: NDArray[np.int32]
-    k_in: NDArray[np.int32]
-    z_histogram: NDArray[np.int64] | None  # [other class, same class][Z_BINS], over all pairs ranked
-
-    def __len__(self) -> int:
-        return len(self.train_id)
 
 
 @dataclass(frozen=True)
@@ -215,33 +149,34 @@ class _Block:
     def __init__(self, search: PairSearch, number: int, sieve: Sieve, progress: _Progress) -> None:
         self._search, self._number, self._sieve, self._progress = search, number, sieve, progress
         bits = search.bits
-        rows = slice(number * BLOCK, (number + 1) * BLOCK)
-        self._tests = Tests(bits.correct[rows], bits.n_correct[rows].astype(np.int64), bits.test_labels[rows])
-        self._found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]] = []
+        self._tests = bits.tests(slice(number * BLOCK, (number + 1) * BLOCK))
+        self._found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]] = []
         self._histogram = np.zeros((2, Z_BINS), dtype=np.int64) if search.tally else None
 
     def find(self) -> PairBlock | None:
         """Return the block's pairs; None where the search was stopped."""
         if self._histogram is not None:
             self._sieve.tally(self._histogram)
-        counts = self._tests.n_correct
         # where every model agrees all scores are 0, and all of them tie: nothing to count
-        plain = (counts == 0) | (counts == self._search.bits.n_models)
+        plain = (self._tests.totals == 0) | (self._tests.totals == self._search.bits.n_models)
         self._add_plain(np.flatnonzero(plain))
         for rows, columns in self._groups(np.flatnonzero(~plain)):
             if not self._search_group(rows, columns):
                 return None
         parts = zip(*self._found, strict=True) if self._found else iter(())
-        row, train, k_in = (np.concatenate(part) for part in parts) if self._found else _NOTHING
+        row, train, sums = (np.concatenate(part) for part in parts) if self._found else self._nothing()
         order = np.argsort(row, kind="stable")
         test_id = (self._number * BLOCK + row[order]).astype(np.int32)
         return PairBlock(
             self._number,
             self._search._trains.ids[train[order]],  # noqa: SLF001 - one thing in two classes
             test_id,
-            k_in[order],
+            sums[order],
             self._histogram,
         )
+
+    def _nothing(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), self._search.bits.no_sums()
 
     def _groups(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], range]]:
         """Yield tests with the range of training examples they are paired with."""
@@ -266,8 +201,9 @@ class _Block:
             self._progress.add(len(places))
             if passes:
                 first = places[: choice.top]
-                k_in = trains.n_in[first] * (self._tests.n_correct[row] > 0)
-                self._keep(np.full(len(first), row), first, k_in.astype(np.int32))
+                sums = self._search.bits.no_sums(len(first))
+                sums.T[...] = trains.n_in[first] * (self._tests.totals[row] > 0)  # a p of 1 is its square
+                self._keep(np.full(len(first), row), first, sums)
 
     def _search_group(self, rows: NDArray[np.int64], columns: range) -> bool:
         """Search some tests against a range of training examples; tell whether it came to its end."""
@@ -281,12 +217,12 @@ class _Block:
             found = list(sieve.sift(tile, tests, strongest.floors, strongest.k))
             strongest.add(found, start)
             self._progress.add(len(rows) * (part.stop - part.start))
-        row, train, k_in = strongest.exactly()
-        self._keep(rows[row], train, k_in)
+        row, train, sums = strongest.exactly()
+        self._keep(rows[row], train, sums)
         return True
 
-    def _keep(self, row: NDArray[np.int64], train: NDArray[np.int64], k_in: NDArray[np.int32]) -> None:
-        self._found.append((row, train, k_in))
+    def _keep(self, row: NDArray[np.int64], train: NDArray[np.int64], sums: NDArray[Any]) -> None:
+        self._found.append((row, train, sums))
         _require_fit(sum(len(part[0]) for part in self._found))
 
 
@@ -301,7 +237,7 @@ class _Strongest:
         self.floors = np.full(len(rows), least, dtype=np.float32)
         self._best = np.full((len(rows), self.k or 0), -np.inf, dtype=np.float32)
         self._waiting: list[
-            tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
+            tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any], NDArray[np.float32]]
         ] = []
         self._n_waiting = 0
 
@@ -309,16 +245,16 @@ class _Strongest:
         """Take in what a tile gave, and raise the floors."""
         if not found:
             return
-        rows, columns, k_in, strength = (np.concatenate(part) for part in zip(*found, strict=True))
-        self._waiting.append((rows, columns + offset, k_in, strength))
+        rows, columns, sums, strength = (np.concatenate(part) for part in zip(*found, strict=True))
+        self._waiting.append((rows, columns + offset, sums, strength))
         self._n_waiting += len(rows)
         if self.k is not None:
             self._raise_floors(rows, strength, self.k)
         if self._n_waiting > max(MAX_WAITING, 2 * self._best.size):
-            row, train, counts = self.exactly()
+            row, train, sums = self.exactly()
             _require_fit(len(row))
             best = np.full(len(row), np.inf, dtype=np.float32)  # they have passed: no floor removes them
-            self._waiting, self._n_waiting = [(row, train, counts, best)], len(row)
+            self._waiting, self._n_waiting = [(row, train, sums, best)], len(row)
 
     def _raise_floors(self, rows: NDArray[np.int64], strength: NDArray[np.float32], k: int) -> None:
         """Merge a tile's strengths into the k best of each row."""
@@ -334,32 +270,33 @@ class _Strongest:
         self._best[touched] = merged[:, widest:]
         self.floors[touched] = np.maximum(self.floors[touched], merged[:, widest])
 
-    def exactly(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
-        """Return rows, places of training examples and counts of the strongest, decided in float64."""
+    def exactly(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]:
+        """Return rows, places of training examples and sums of the strongest, decided in float64."""
         if not self._waiting:
-            return _NOTHING
-        row, train, k_in, rough = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), self._search.bits.no_sums()
+        row, train, sums, rough = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
         near = rough >= self.floors[row] - np.float32(MARGIN)
-        row, train, k_in = row[near], train[near], k_in[near]
-        strength = self._strength(row, train, k_in)
+        row, train, sums = row[near], train[near], sums[near]
+        strength = self._strength(row, train, sums)
         least = self._search.choice.min_influence
         if least is not None:
             passes = strength >= least
-            row, train, k_in, strength = row[passes], train[passes], k_in[passes], strength[passes]
+            row, train, sums, strength = row[passes], train[passes], sums[passes], strength[passes]
         order = np.lexsort((self._search._trains.ids[train], -strength, row))  # noqa: SLF001
         if self.k is not None:
             counts = np.bincount(row, minlength=len(self.floors))
             rank = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
             order = order[rank < self.k]
-        return row[order], train[order], k_in[order]
+        return row[order], train[order], sums[order]
 
     def _strength(
-        self, row: NDArray[np.int64], train: NDArray[np.int64], k_in: NDArray[np.int32]
+        self, row: NDArray[np.int64], train: NDArray[np.int64], sums: NDArray[Any]
     ) -> NDArray[np.float64]:
         """Return strengths by the formula, and so the roundings, of `score` in ``statistics.sql``."""
         n_in = self._search._trains.n_in[train]  # noqa: SLF001
         n_out = self._search.bits.n_models - n_in
-        score: NDArray[np.float64] = k_in / n_in - (self._tests.n_correct[row] - k_in) / n_out
+        inside = sums if sums.ndim == 1 else sums[:, 0]
+        score: NDArray[np.float64] = inside / n_in - (self._tests.totals[row] - inside) / n_out
         match self._search.choice.direction:
             case "helps":
                 return score
@@ -367,9 +304,6 @@ class _Strongest:
                 return -score
             case _:
                 return np.abs(score)
-
-
-_NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32))
 
 
 def _require_fit(n_pairs: int) -> None:

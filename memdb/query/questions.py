@@ -17,6 +17,7 @@ from memdb.query.connection import FORMS, Relations, schema
 from memdb.query.counting import MAX_PAIRS
 from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
 from memdb.query.lists import Columns, Order, ranked, require_k
+from memdb.store import Snapshot
 
 TIMEOUT_SECONDS = 600.0
 
@@ -166,6 +167,18 @@ def _require_models(relations: Relations) -> None:
         )
 
 
+def _base_of(snapshot: Snapshot) -> dict[str, object]:
+    """Return what is taken in of the store that this one extends, NULL where it extends none."""
+    base = snapshot.base
+    return {
+        "base": base.url if base else None,
+        "base_store_id": base.manifest.store_id if base else None,
+        "base_snapshot": base.record.number if base and base.record else None,
+        "base_newest_snapshot": base.newest if base else None,
+        "n_base_models": base.n_models if base else 0,
+    }
+
+
 def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
     """Return one row about the store."""
     snapshot = relations.snapshot
@@ -194,6 +207,7 @@ def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
         "n_blocks": len(snapshot.blocks),
         "n_loose_segments": len(snapshot.loose),
         "newest_snapshot": snapshot.record.number if snapshot.record else None,
+        **_base_of(snapshot),
         "put_if_absent": manifest.put_if_absent,
         **counted,
     }

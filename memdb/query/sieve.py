@@ -44,10 +44,14 @@ class Trains:
 
 @dataclass(frozen=True, slots=True)
 class Tests:
-    """Test examples: which models were right on them."""
+    """Test examples, and what the models did with them.
 
-    correct: Words  # [test, words]
-    n_correct: NDArray[np.int64]
+    ``outcomes`` are bits, [test, words], of which models are right, or p and its square, float64
+    [test, models, 2]; ``totals`` the sum of right models or of p over all models.
+    """
+
+    outcomes: NDArray[Any]
+    totals: NDArray[Any]
     labels: NDArray[np.int32]
 
     def __len__(self) -> int:
@@ -55,15 +59,19 @@ class Tests:
 
     def part(self, rows: slice | NDArray[np.integer[Any]]) -> Tests:
         """Return some of them."""
-        return Tests(self.correct[rows], self.n_correct[rows], self.labels[rows])
+        return Tests(self.outcomes[rows], self.totals[rows], self.labels[rows])
 
 
 class Sifted(NamedTuple):
-    """Pairs that may be among the strongest: places within the tests and the tile, ordered by them."""
+    """Pairs that may be among the strongest: places within the tests and the tile, ordered by them.
+
+    ``sums`` are over the models that had the training example: k_in, int32 [pairs], or the sums of p and of
+    its square, float64 [pairs, 2].
+    """
 
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
-    k_in: NDArray[np.int32]
+    sums: NDArray[Any]
     strength: NDArray[np.float32]  # the score in the direction asked for, within MARGIN / 4
 
 
@@ -123,8 +131,8 @@ class CpuSieve:
         """Yield the pairs whose strength is not clearly below their test example's floor."""
         for start in range(0, len(tests), ROWS):
             rows = slice(start, start + ROWS)
-            counts = self._products.counts(tests.correct[rows], tile.packed)
-            n_correct = tests.n_correct[rows, None].astype(self._real)
+            counts = self._products.counts(tests.outcomes[rows], tile.packed)
+            n_correct = tests.totals[rows, None].astype(self._real)
             k_in, difference, scratch, _ = self._shaped(counts.shape)
             np.copyto(k_in, counts)
             np.multiply(k_in, self._n_models, out=difference)  # n k_in - n_correct n_in: a whole number
@@ -157,32 +165,47 @@ class CpuSieve:
         np.multiply(k_out, wrong, out=wrong)
         np.multiply(wrong, tile.spread_out, out=wrong)
         np.add(variance, wrong, out=variance)
-        certain = variance == 0
         np.sqrt(variance, out=variance)
-        half = Z_BINS // 2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            z = np.divide(difference, variance, out=variance)
-        np.multiply(z, 1 / Z_STEP, out=z)
-        np.add(z, half + 0.5, out=z)  # rounds to the nearest when cut off
-        np.clip(z, 0.5, Z_BINS - 0.5, out=z)
-        z[certain] = Z_BINS + 0.5  # a bin of its own, left out below
-        bins = z.astype(np.int64)
-        self._add(bins.reshape(-1), 0, 1)
-        starts = np.searchsorted(tile.trains.labels, labels)
-        stops = np.searchsorted(tile.trains.labels, labels, side="right")
-        same = [
-            bins[row, start:stop]
-            for row, (start, stop) in enumerate(zip(starts, stops, strict=True))
-            if stop > start
-        ]
-        if same:
-            alike = np.concatenate(same)
-            self._add(alike, 1, 1)
-            self._add(alike, 0, -1)
+        add_z(self._histogram, tile.trains.labels, labels, difference, variance)
 
-    def _add(self, bins: NDArray[np.int64], same_class: int, sign: int) -> None:
-        assert self._histogram is not None  # noqa: S101 - for the type checker
-        self._histogram[same_class] += sign * np.bincount(bins, minlength=Z_BINS + 1)[:Z_BINS]
+
+def add_z(
+    histogram: NDArray[np.int64] | None,
+    train_labels: NDArray[np.int32],
+    labels: NDArray[np.int32],
+    difference: Floats,
+    spread: Floats,
+) -> None:
+    """Count difference / spread, [test, train], where the spread is not 0; works in place of the spread.
+
+    Training examples are ordered by label.
+    """
+    assert histogram is not None  # noqa: S101 - for the type checker
+    half = Z_BINS // 2
+    certain = spread == 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.divide(difference, spread, out=spread)
+    np.multiply(z, 1 / Z_STEP, out=z)
+    np.add(z, half + 0.5, out=z)  # rounds to the nearest when cut off
+    np.clip(z, 0.5, Z_BINS - 0.5, out=z)
+    z[certain] = Z_BINS + 0.5  # a bin of its own, left out below
+    bins = z.astype(np.int64)
+
+    def add(some: NDArray[np.int64], same_class: int, sign: int) -> None:
+        histogram[same_class] += sign * np.bincount(some, minlength=Z_BINS + 1)[:Z_BINS]
+
+    add(bins.reshape(-1), 0, 1)
+    starts = np.searchsorted(train_labels, labels)
+    stops = np.searchsorted(train_labels, labels, side="right")
+    same = [
+        bins[row, start:stop]
+        for row, (start, stop) in enumerate(zip(starts, stops, strict=True))
+        if stop > start
+    ]
+    if same:
+        alike = np.concatenate(same)
+        add(alike, 1, 1)
+        add(alike, 0, -1)
 
 
 def raise_floors(strength: Floats, floors: NDArray[np.float32], k: int | None) -> None:

@@ -53,8 +53,8 @@ class TorchSieve:
 
     def sift(self, tile: _Tile, tests: Tests, floors: NDArray[np.float32], k: int | None) -> Iterator[Sifted]:
         """Yield the pairs whose strength is not clearly below their test example's floor."""
-        k_in = self._product(self._unpacked(tests.correct), tile.masks).to(self._real)
-        n_correct = self._moved(tests.n_correct, self._real)[:, None]
+        k_in = self._product(self._unpacked(tests.outcomes), tile.masks).to(self._real)
+        n_correct = self._moved(tests.totals, self._real)[:, None]
         difference = self._n_models * k_in - n_correct * tile.n_in
         if self._histogram is not None:
             self._count_z(tile, tests, k_in, difference)
@@ -82,7 +82,7 @@ class TorchSieve:
 
     def _count_z(self, tile: _Tile, tests: Tests, k_in: Tensor, difference: Tensor) -> None:
         n_in, n_out = tile.n_in, tile.n_out
-        k_out = self._moved(tests.n_correct, self._real)[:, None] - k_in
+        k_out = self._moved(tests.totals, self._real)[:, None] - k_in
         variance = k_in * (n_in - k_in) * (n_out**2 / n_in) + k_out * (n_out - k_out) * (n_in**2 / n_out)
         z = difference / variance.sqrt() / Z_STEP
         bins = torch.clip(z + (Z_BINS // 2 + 0.5), 0.5, Z_BINS - 0.5)

@@ -1,8 +1,9 @@
 """Stores: the only part of memdb that knows zarr and fsspec."""
 
+from memdb.store.bases import Following
 from memdb.store.cache import Cache, default_folder
 from memdb.store.examples import Examples, ExampleTable
-from memdb.store.places import driver_options, open_storage
+from memdb.store.places import driver_options, is_object_storage, open_storage
 from memdb.store.scores import Scores, StoredScores
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store, require_free
@@ -11,12 +12,14 @@ __all__ = [
     "Cache",
     "ExampleTable",
     "Examples",
+    "Following",
     "Scores",
     "Snapshot",
     "Store",
     "StoredScores",
     "default_folder",
     "driver_options",
+    "is_object_storage",
     "open_storage",
     "require_free",
 ]

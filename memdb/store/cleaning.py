@@ -54,7 +54,7 @@ def garbage(
     place = storage.direct()
     history = read_history(place, manifest)  # first: what it names is there by the time all is listed
     found = place.find("")
-    for group in layout.GROUPS:
+    for group in manifest.groups:
         names = [item.path.removeprefix(f"{group}/") for item in found if item.path.startswith(f"{group}/")]
         require_listing(place, group, names)
     _require_whole(place, manifest, history, found)

@@ -21,9 +21,11 @@ from memdb import bits, layout
 from memdb.commits import BlockInfo, Segment, SnapshotRecord
 from memdb.documents import Json, group_metadata, plain_document
 from memdb.errors import AlreadyExists, InvalidInput, StorageFailed
-from memdb.manifest import Manifest, ObjectInfo, Outcome
+from memdb.manifest import Base, Manifest, ObjectInfo, Outcome
 from memdb.store.encoding import BLOCK_MODELS, ArrayData, BandEncoder, array_metadata, describe, encode_group
-from memdb.store.snapshot import Snapshot, read_bits, read_part, take_snapshot
+from memdb.store.ledger import base_in_force
+from memdb.store.parts import Share, cut_into
+from memdb.store.snapshot import Snapshot, take_snapshot
 from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.store import commit_group, keeps_put_if_absent
 from memdb.store.tally import Tally
@@ -41,18 +43,6 @@ class Compaction:
     n_segments: int  # taken in
     n_models: int  # in the blocks written
     n_bytes: int  # written
-
-
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """Some models of a part, in order: what one source gives to a block."""
-
-    part: Segment
-    keep: tuple[bool, ...]
-
-    @property
-    def n_models(self) -> int:
-        return sum(self.keep)
 
 
 def compact(
@@ -83,9 +73,10 @@ def compact(
         )
     for _ in range(ATTEMPTS):
         snapshot = take_snapshot(storage, manifest)
+        base = base_in_force(storage, manifest)
         watch = Stopwatch()
         kept, shares = _plan(snapshot, thorough=thorough)
-        if not snapshot.loose and not shares and not _is_news(snapshot):
+        if not snapshot.loose and not shares and not _is_news(snapshot, base):
             return None
         if not alone and not keeps_put_if_absent(storage):
             raise InvalidInput(
@@ -103,7 +94,7 @@ def compact(
             n_bytes += size
             done += len(block.models)
         observe(done, total)
-        record = _record_of(snapshot, kept, blocks)
+        record = replace(_record_of(snapshot, kept, blocks), base=base)
         if watch.stalled():
             continue  # the blocks may be cleaned up as leftovers any moment
         try:
@@ -116,14 +107,14 @@ def compact(
     )
 
 
-def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[_Share]]:
+def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[Share]]:
     """Return how many blocks stay as they are, and what goes into new ones.
 
     A block at the end is gathered, too, where it is not full and what follows has the same arrays.
     """
     blocks = snapshot.blocks
     shares = [
-        _Share(part, flags)
+        Share(snapshot.storage, part, flags)
         for part, flags in zip(snapshot.loose, snapshot.first[len(blocks) :], strict=True)
         if any(flags)
     ]
@@ -133,7 +124,7 @@ def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[_Share]]:
     if snapshot.loose and not shares:
         return kept, []  # repeats only
     while kept and len(blocks[kept - 1].models) < BLOCK_MODELS:
-        last = _Share(blocks[kept - 1], snapshot.first[kept - 1])
+        last = Share(snapshot.storage, blocks[kept - 1], snapshot.first[kept - 1])
         if shares and _kept_by(last.part) != _kept_by(shares[0].part):
             break
         if not thorough and last.n_models > sum(share.n_models for share in shares):
@@ -145,9 +136,11 @@ def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[_Share]]:
     return kept, [share for share in shares if share.n_models]
 
 
-def _is_news(snapshot: Snapshot) -> bool:
-    """Tell whether models or damaged segments were withdrawn since the snapshot's record was written."""
+def _is_news(snapshot: Snapshot, base: Base | None) -> bool:
+    """Tell whether parts or models were withdrawn, or the base was updated, since the record was written."""
     record = snapshot.record
+    if base != (record.base if record else None):
+        return True
     said = (set(record.retracted), set(record.set_aside)) if record else (set(), set())
     return said != (_retracted_in(snapshot), set(snapshot.set_aside))
 
@@ -161,25 +154,10 @@ def _kept_by(part: Segment) -> list[str]:
     return sorted(path for path in part.metadata if not path.startswith(f"{layout.COUNTS}/"))
 
 
-def _cut(shares: Sequence[_Share]) -> Iterator[list[_Share]]:
+def _cut(shares: Sequence[Share]) -> Iterator[list[Share]]:
     """Yield the shares of each block: up to 1,024 models which all have the same arrays."""
     for _, alike in groupby(shares, key=lambda share: _kept_by(share.part)):
-        block: list[_Share] = []
-        room = BLOCK_MODELS
-        for share in alike:
-            flags = np.asarray(share.keep)
-            positions = np.flatnonzero(flags)
-            while len(positions):
-                taken, positions = positions[:room], positions[room:]
-                chosen = np.zeros_like(flags)
-                chosen[taken] = True
-                block.append(_Share(share.part, tuple(chosen.tolist())))
-                room -= len(taken)
-                if room == 0:
-                    yield block
-                    block, room = [], BLOCK_MODELS
-        if block:
-            yield block
+        yield from cut_into(alike, BLOCK_MODELS)
 
 
 def rewrite(storage: Storage, manifest: Manifest, block: Segment) -> tuple[BlockInfo, Segment]:
@@ -188,13 +166,13 @@ def rewrite(storage: Storage, manifest: Manifest, block: Segment) -> tuple[Block
     Raises:
         Damaged: one of these arrays is not intact.
     """
-    share = _Share(block, (True,) * len(block.models))
+    share = Share(storage, block, (True,) * len(block.models))
     written, info, _ = _write_block(storage, manifest, [share], Stopwatch())
     return BlockInfo(written.segment_id, len(written.models), info), written
 
 
 def _write_block(
-    storage: Storage, manifest: Manifest, shares: Sequence[_Share], watch: Stopwatch
+    storage: Storage, manifest: Manifest, shares: Sequence[Share], watch: Stopwatch
 ) -> tuple[Segment, ObjectInfo, int]:
     """Write a block; return it, the size and sha256 of its document, and the bytes written."""
     identifier = layout.segment_id(datetime.now(UTC), secrets.token_bytes(6))
@@ -228,7 +206,7 @@ def _write_block(
 
     tally = Tally(manifest)
     for path, outcome, n_examples in _arrays(manifest, shares[0].part):
-        for encoded in _encoded(storage, shares, path, outcome, n_examples, tally):
+        for encoded in _encoded(shares, path, outcome, n_examples, tally):
             write(encoded)
     write(encode_group({path: ArrayData(values) for path, values in tally.arrays().items()}))
     block = replace(block, objects=objects, metadata=metadata)
@@ -251,8 +229,7 @@ def _arrays(manifest: Manifest, part: Segment) -> Iterator[tuple[str, Outcome | 
 
 
 def _encoded(
-    storage: Storage,
-    shares: Sequence[_Share],
+    shares: Sequence[Share],
     path: str,
     outcome: Outcome | None,
     n_examples: int,
@@ -268,8 +245,8 @@ def _encoded(
     for rows in encoder.bands(BAND_BYTES):
         if is_bits:
 
-            def read(share: _Share, rows: tuple[int, int] = rows) -> tuple[bits.Packed, int]:
-                return read_bits(storage, share.part, path, n_examples, share.keep, rows)
+            def read(share: Share, rows: tuple[int, int] = rows) -> tuple[bits.Packed, int]:
+                return share.read_bits(path, n_examples, rows)
 
             parts = concurrently(read, shares)
             values = bits.concatenate(parts, rows[1] - rows[0])
@@ -279,12 +256,10 @@ def _encoded(
             starts = np.cumsum([0, *(share.n_models for share in shares)]).tolist()
 
             def fill(
-                job: tuple[int, _Share], rows: tuple[int, int] = rows, values: NDArray[Any] = values
+                job: tuple[int, Share], rows: tuple[int, int] = rows, values: NDArray[Any] = values
             ) -> None:
                 start, share = job
-                shape = (n_examples, len(share.keep))
-                found = read_part(storage, share.part, path, shape, dtype, rows)
-                values[:, start : start + share.n_models] = found[:, list(share.keep)]
+                values[:, start : start + share.n_models] = share.read_values(path, n_examples, dtype, rows)
 
             concurrently(fill, zip(starts, shares, strict=False))
         yield from encoder.encode(rows[0], values)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from memdb import layout
-from memdb.commits import MAX_SNAPSHOTS, BlockInfo, Retraction, Segment, SnapshotRecord
+from memdb.commits import BlockInfo, Pin, Retraction, Segment, SnapshotRecord
 from memdb.documents import group_metadata, parse_group_metadata, parse_plain_document
 from memdb.errors import Damaged, NotFound, StorageFailed, WrongFormat
-from memdb.manifest import Manifest, ObjectInfo
+from memdb.manifest import MAX_SNAPSHOTS, Base, Manifest, ObjectInfo
 from memdb.store.reading import read_object
 from memdb.store.retries import status_of
 from memdb.store.storage import Storage, concurrently
@@ -50,11 +50,11 @@ def require_group(storage: Storage, name: str) -> bool:
     return True
 
 
-def newest_by_asking(storage: Storage) -> int | None:
-    """Find the newest of the snapshots, which are numbered without gaps, by whether they are there."""
+def newest_by_asking(storage: Storage, path_of: Callable[[int], str] = layout.snapshot) -> int | None:
+    """Find the newest of documents that are numbered without gaps, snapshots, by whether they are there."""
 
     def is_there(number: int) -> bool:
-        path = layout.snapshot(number)
+        path = path_of(number)
         for _ in range(2):  # said once it may be a server's bad moment
             try:
                 parse_plain_document(storage.read(path), f"{storage.url}/{path}")
@@ -78,6 +78,62 @@ def newest_by_asking(storage: Storage) -> int | None:
         middle = (low + high) // 2
         low, high = (middle, high) if is_there(middle) else (low, middle)
     return low
+
+
+def read_manifest(storage: Storage) -> Manifest:
+    """Read what a store is.
+
+    Raises:
+        NotFound: nothing is there.
+        WrongFormat: something else is there, or a store of a newer memdb.
+        Damaged: the manifest was altered.
+    """
+    place = f"{storage.url}/{layout.MANIFEST}"
+    try:
+        data = storage.read(layout.MANIFEST)
+    except NotFound as error:
+        raise NotFound(
+            f"no memdb store at {storage.url}",
+            hint="create one with `memdb init`, or name another with --store",
+        ) from error
+    return Manifest.from_document(parse_group_metadata(data, place), place)
+
+
+def base_in_force(storage: Storage, manifest: Manifest) -> Base | None:
+    """Return what a store takes in of the one that it extends, None where it extends none.
+
+    Raises:
+        Damaged: the word on it was altered, or belongs to another store.
+    """
+    number = newest_pin(storage, manifest)
+    return read_pin(storage, manifest, number).base if number else manifest.base
+
+
+def newest_pin(storage: Storage, manifest: Manifest) -> int:
+    """Return the number of the last word on a store's base; 0 where only the manifest has one."""
+    if manifest.base is None:
+        return 0
+    if not storage.can_list:
+        return newest_by_asking(storage, layout.base) or 0
+    names = storage.names(layout.BASES)
+    require_listing(storage, layout.BASES, names)
+    return max(snapshot_numbers(names), default=0)
+
+
+def read_pin(storage: Storage, manifest: Manifest, number: int) -> Pin:
+    """Read one word on a store's base.
+
+    Raises:
+        Damaged: it was altered, or belongs to another store.
+    """
+
+    def parse(data: bytes, place: str) -> Pin:
+        found = Pin.from_document(parse_plain_document(data, place), place)
+        expected = (number, manifest.store_id, manifest.base and manifest.base.store_id)
+        _require_ours(place, (found.number, found.store_id, found.base.store_id), expected)
+        return found
+
+    return _document(storage, manifest, layout.base(number), parse)
 
 
 def read_record(storage: Storage, manifest: Manifest, number: int) -> SnapshotRecord:

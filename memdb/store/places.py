@@ -25,9 +25,20 @@ EXTRAS = {
     "abfs": "azure",
     "abfss": "azure",
 }
+LOCAL = {"file", "local"}
 DRIVERS = {"hf": "huggingface_hub"}
 CONNECT_SECONDS = 15
 ONCE = Patience(attempts=1)  # Google's and Azure's clients ask again themselves, and cannot be told not to
+
+
+def protocol_of(url: str) -> str:
+    """Return the protocol of a URL; a path is a file."""
+    return urlsplit(url).scheme if "://" in url else "file"
+
+
+def is_object_storage(url: str) -> bool:
+    """Tell whether a URL is in one, which takes an endpoint and credentials."""
+    return protocol_of(url) in EXTRAS
 
 
 def open_storage(url: str, options: Mapping[str, Any] | None = None, cache: Cache | None = None) -> Storage:
@@ -36,8 +47,8 @@ def open_storage(url: str, options: Mapping[str, Any] | None = None, cache: Cach
     Raises:
         InvalidInput: a protocol that fsspec does not know, or whose driver is not installed.
     """
-    protocol = urlsplit(url).scheme if "://" in url else "file"
-    if protocol in {"file", "local"}:
+    protocol = protocol_of(url)
+    if protocol in LOCAL:
         return LocalStorage(Path(url.split("://", 1)[-1]).expanduser().absolute(), url)
     try:
         given = {"use_listings_cache": False, **_retried_here(protocol, options or {})}
@@ -74,7 +85,7 @@ def driver_options(url: str, *, endpoint_url: str | None = None, anonymous: bool
     Raises:
         InvalidInput: this protocol has no such thing.
     """
-    protocol = urlsplit(url).scheme if "://" in url else "file"
+    protocol = protocol_of(url)
     extra = EXTRAS.get(protocol)
     if extra is None and (endpoint_url or anonymous):
         raise InvalidInput(

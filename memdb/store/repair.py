@@ -15,6 +15,7 @@ from memdb.errors import AlreadyExists, Damaged, NotFound, StorageFailed, WrongF
 from memdb.manifest import Manifest
 from memdb.store.compaction import ATTEMPTS, rewrite
 from memdb.store.ledger import (
+    base_in_force,
     find_block,
     read_block,
     read_record,
@@ -116,6 +117,7 @@ def _rebuilt(storage: Storage, manifest: Manifest, last: int, report: Report) ->
         segments=tuple(sorted(name for name, models in usable.items() if models <= ids)),
         retracted=tuple(sorted(retracted)),
         set_aside=tuple(sorted(aside)),
+        base=base_in_force(storage, manifest),
     )
 
 

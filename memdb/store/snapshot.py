@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,7 +25,7 @@ from memdb.store.ledger import (
     require_listing,
     snapshot_numbers,
 )
-from memdb.store.reading import GroupReader
+from memdb.store.parts import Share, read_part
 from memdb.store.storage import Storage, concurrently
 from memdb.store.tally import COUNTED, has_counts, names_of
 
@@ -37,6 +37,9 @@ class Snapshot:
     The parts are blocks, in the order of the snapshot's record, then segments in order of their ids, which
     is the order of commit; compaction keeps that order. A model that stands in several counts once, in the
     first; one that was withdrawn does not count.
+
+    Where the store extends another, that one's models come first, from where they are (``base``); parts,
+    blocks and segments are the store's own. Who withdraws a model withdraws it from both.
     """
 
     storage: Storage
@@ -48,6 +51,9 @@ class Snapshot:
     withdrawals: tuple[Retraction, ...] = ()  # with their reasons
     lingering: tuple[str, ...] = ()  # segments that blocks took in and that are still there
     n_slots: int | None = None  # only the first so many models: an older snapshot, read from newer blocks
+    newest: int | None = None  # the number of the newest snapshot, where it was looked for
+    base: Snapshot | None = None
+    withdrawn_above: frozenset[str] = field(default_factory=frozenset)  # by stores that extend this one
 
     @property
     def url(self) -> str:
@@ -75,30 +81,55 @@ class Snapshot:
             seen.update(ids)
         return tuple(flags)
 
+    def extending(self, base: Snapshot) -> Snapshot:
+        """Return this snapshot with the models of the store that it extends."""
+        return replace(self, base=base.withdrawing(self.retracted))
+
+    def withdrawing(self, models: frozenset[str]) -> Snapshot:
+        """Return this snapshot without some models more."""
+        inner = self.base.withdrawing(models) if self.base else None
+        return replace(self, base=inner, withdrawn_above=self.withdrawn_above | models)
+
+    @cached_property
+    def withdrawn(self) -> frozenset[str]:
+        """The models that do not count, whoever said so."""
+        below = self.base.withdrawn if self.base else frozenset()
+        return self.retracted | self.withdrawn_above | below
+
     @cached_property
     def kept(self) -> tuple[tuple[bool, ...], ...]:
         """For each part, whether each of its models counts: no repeat, not withdrawn, not too new."""
         position, kept = 0, []
+        known = {model.model_id for _, model in self.base.models} if self.base else set()
+        known |= self.withdrawn
         for part, flags in zip(self.parts, self.first, strict=True):
             slots = range(position, position + len(flags))
             position += len(flags)
             kept.append(
                 tuple(
-                    is_first
-                    and model.model_id not in self.retracted
-                    and (self.n_slots is None or slot < self.n_slots)
+                    is_first and model.model_id not in known and (self.n_slots is None or slot < self.n_slots)
                     for slot, model, is_first in zip(slots, part.models, flags, strict=True)
                 )
             )
         return tuple(kept)
 
     @cached_property
+    def shares(self) -> tuple[Share, ...]:
+        """Every part that has models which count, with its place: the order of all bits, the base's first."""
+        own = (
+            Share(self.storage, part, flags)
+            for part, flags in zip(self.parts, self.kept, strict=True)
+            if any(flags)
+        )
+        return (*(self.base.shares if self.base else ()), *own)
+
+    @cached_property
     def models(self) -> tuple[tuple[str, ModelInfo], ...]:
         """Every model that counts, with the id of the segment it was committed in; the order of all bits."""
         return tuple(
             (origin, model)
-            for part, flags in zip(self.parts, self.kept, strict=True)
-            for origin, model, keep in zip(part.origins, part.models, flags, strict=True)
+            for share in self.shares
+            for origin, model, keep in zip(share.part.origins, share.part.models, share.keep, strict=True)
             if keep
         )
 
@@ -114,7 +145,7 @@ class Snapshot:
 
     @property
     def n_repeats(self) -> int:
-        """How many models were committed again by a retried worker, and do not count."""
+        """How many models were committed here again by a retried worker, and do not count."""
         commits = {
             (origin, model.model_id)
             for part in self.parts
@@ -127,7 +158,8 @@ class Snapshot:
     def n_retracted(self) -> int:
         """How many models were withdrawn."""
         ids = {model.model_id for part in self.parts for model in part.models}
-        return len(ids & self.retracted)
+        below = self.base.n_retracted if self.base else 0
+        return len(ids & (self.retracted | self.withdrawn_above)) + below
 
     @cached_property
     def models_sha256(self) -> str:
@@ -137,8 +169,14 @@ class Snapshot:
     @property
     def number(self) -> int | None:
         """The number of the snapshot whose models these are exactly; None where there are others."""
-        same = self.record is not None and self.record.models_sha256 == self.models_sha256
-        return self.record.number if self.record and same else None
+        if self.record is None or self.withdrawn_above:
+            return None
+        if self.base is None:
+            return self.record.number if self.record.models_sha256 == self.models_sha256 else None
+        pinned = self.record.base
+        own = replace(self, base=None)
+        same = pinned is not None and pinned.models_sha256 == self.base.models_sha256
+        return own.number if same else None
 
     def mask(self) -> bits.Packed:
         """Read the subset masks, packed uint8 [train, ceil(models / 8)]."""
@@ -157,42 +195,43 @@ class Snapshot:
     ) -> NDArray[np.uint64]:
         """Read the masks (`layout.MASK`) or an outcome of kind ``bit`` as `bits.words`.
 
-        ``rows`` is a range of examples, ``of`` chooses among the parts; not given, all.
+        ``rows`` is a range of examples, ``of`` chooses among the `shares`; not given, all.
         """
         n_examples = self.manifest.train.n_examples if path == layout.MASK else self._bit_outcome(path)
         first, last = rows or (0, n_examples)
-        jobs = self._jobs(of) if n_examples else []  # of a set that the store does not have
-        starts = np.cumsum([0, *(sum(flags) for _, flags in jobs)]).tolist()
-        if any(start % 8 for start in starts[:-1]) or not all(all(flags) for _, flags in jobs):
+        shares = self._chosen(of) if n_examples else []  # of a set that the store does not have
+        starts = np.cumsum([0, *(share.n_models for share in shares)]).tolist()
+        if any(start % 8 for start in starts[:-1]) or not all(all(share.keep) for share in shares):
             return bits.joined_words(self._parts_of(path, n_examples, rows, of), last - first)
         found = np.zeros((last - first, -(-starts[-1] // 64)), dtype=np.uint64)
 
-        def read(job: tuple[int, tuple[Segment, tuple[bool, ...]]]) -> None:
-            start, (part, flags) = job
-            width = bits.n_bytes(len(flags))
+        def read(job: tuple[int, Share]) -> None:
+            start, share = job
+            n_models = len(share.keep)
+            width = bits.n_bytes(n_models)
             out = found.view(np.uint8)[:, start // 8 : start // 8 + width]
-            read_part(self.storage, part, path, (n_examples, width), "uint8", rows, out)
-            if len(flags) % 8:
-                out &= bits.selection([True] * len(flags))  # padding bits would become other models'
+            read_part(share.storage, share.part, path, (n_examples, width), "uint8", rows, out)
+            if n_models % 8:
+                out &= bits.selection([True] * n_models)  # padding bits would become other models'
 
-        concurrently(read, zip(starts, jobs, strict=False))  # each to its place: copies of it all take time
+        concurrently(read, zip(starts, shares, strict=False))  # each to its place: copies of it all take time
         return found
 
     @cached_property
     def tallied(self) -> tuple[bool, ...]:
-        """For each part, whether counts are stored with it that hold for all of its models."""
-        return tuple(
-            all(flags) and has_counts(self.manifest, part)
-            for part, flags in zip(self.parts, self.kept, strict=True)
-        )
+        """For each of the `shares`, whether counts are stored with it that hold for all of its models."""
+        return tuple(all(share.keep) and has_counts(self.manifest, share.part) for share in self.shares)
 
     def stored_counts(self, set_name: str) -> dict[str, NDArray[np.int32]]:
-        """Return the sums of the counts stored with `tallied` parts by name, int32 [examples]."""
+        """Return the sums of the counts stored with `tallied` shares by name, int32 [examples]."""
         names = names_of(set_name)
         shape = (len(names), self.manifest.set_named(set_name).n_examples)
-        parts = [part for part, stored in zip(self.parts, self.tallied, strict=True) if stored and shape[1]]
         path = layout.counts(set_name)
-        found = concurrently(lambda part: read_part(self.storage, part, path, shape, COUNTED.str), parts)
+
+        def read(share: Share) -> NDArray[Any]:
+            return read_part(share.storage, share.part, path, shape, COUNTED.str)
+
+        found = concurrently(read, self._chosen(self.tallied) if shape[1] else [])
         return dict(zip(names, sum(found, np.zeros(shape, dtype=np.int32)), strict=True))
 
     def band_parts(
@@ -228,24 +267,22 @@ class Snapshot:
         outcome, n_examples = self._outcome(path)
         if outcome.kind == "bit":
             raise InvalidInput(f"{path} is of kind bit: read it with outcome_bits")
-        jobs = self._jobs()
-        lacking = [part.segment_id for part, _ in jobs if path not in part.metadata]
+        lacking = [share for share in self.shares if path not in share.part.metadata]
         if lacking:
             raise NotFound(
-                f"the models of {lacking[0]} of {self.url} have no {path}",
+                f"the models of {lacking[0].part.segment_id} of {lacking[0].storage.url} have no {path}",
                 hint="their recipe did not give it, or a repair had to leave it out",
             )
         first, last = (0, n_examples) if rows is None else rows
         values = np.empty((last - first, self.n_models), dtype=outcome.dtype)
-        starts = np.cumsum([0, *(sum(flags) for _, flags in jobs)])
+        starts = np.cumsum([0, *(share.n_models for share in self.shares)])
 
-        def read(job: tuple[int, tuple[Segment, tuple[bool, ...]]]) -> None:
-            position, (part, flags) = job
-            shape = (n_examples, len(flags))
-            found = read_part(self.storage, part, path, shape, outcome.dtype, (first, last))
-            values[:, starts[position] : starts[position + 1]] = found[:, list(flags)]
+        def read(job: tuple[int, Share]) -> None:
+            position, share = job
+            found = share.read_values(path, n_examples, outcome.dtype, (first, last))
+            values[:, starts[position] : starts[position + 1]] = found
 
-        concurrently(read, enumerate(jobs))
+        concurrently(read, enumerate(self.shares))
         return values
 
     def examples(self, name: str) -> Examples:
@@ -284,52 +321,18 @@ class Snapshot:
         rows: tuple[int, int] | None = None,
         of: Sequence[bool] | None = None,
     ) -> list[tuple[bits.Packed, int]]:
-        jobs = self._jobs(of) if n_examples else []  # of a set that the store does not have
-        return concurrently(lambda job: read_bits(self.storage, job[0], path, n_examples, job[1], rows), jobs)
+        shares = self._chosen(of) if n_examples else []  # of a set that the store does not have
+        return concurrently(lambda share: share.read_bits(path, n_examples, rows), shares)
 
-    def _jobs(self, of: Sequence[bool] | None = None) -> list[tuple[Segment, tuple[bool, ...]]]:
-        """Return the parts to read, those chosen, with what counts of each."""
-        chosen = [True] * len(self.parts) if of is None else of
-        return [
-            (part, flags)
-            for part, flags, wanted in zip(self.parts, self.kept, chosen, strict=True)
-            if wanted and any(flags)
-        ]
-
-
-def read_part(  # noqa: PLR0913, PLR0917 - of what, which, how much of it, and where to
-    storage: Storage,
-    part: Segment,
-    path: str,
-    shape: tuple[int, ...],
-    dtype: str,
-    rows: tuple[int, int] | None = None,
-    out: NDArray[Any] | None = None,
-) -> NDArray[Any]:
-    """Read an array of a segment or block, or some of its rows, as it is stored; into ``out``, if given."""
-    return GroupReader(storage, part.group, part.objects, part.metadata).read(path, shape, dtype, rows, out)
-
-
-def read_bits(
-    storage: Storage,
-    part: Segment,
-    path: str,
-    n_examples: int,
-    keep: tuple[bool, ...],
-    rows: tuple[int, int] | None = None,
-) -> tuple[bits.Packed, int]:
-    """Read the bits of some models of a part, packed [rows, ceil(kept / 8)]; return them and their number."""
-    shape = (n_examples, bits.n_bytes(len(keep)))
-    packed = read_part(storage, part, path, shape, "uint8", rows)
-    if not all(keep):
-        packed = bits.pack(bits.unpack(packed, len(keep))[list(keep)])
-    else:
-        packed &= bits.selection([True] * len(keep))  # padding bits would become other models'
-    return packed, sum(keep)
+    def _chosen(self, of: Sequence[bool] | None) -> list[Share]:
+        """Return the shares to read: all, or those chosen."""
+        if of is None:
+            return list(self.shares)
+        return [share for share, wanted in zip(self.shares, of, strict=True) if wanted]
 
 
 def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None) -> Snapshot:
-    """Return the models of now, or those of a numbered snapshot.
+    """Return a store's own models of now, or those of a numbered snapshot.
 
     Where the storage cannot be listed, as over plain HTTP, these are the models of the newest snapshot.
 
@@ -338,7 +341,7 @@ def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None
         NotFound: no snapshot has that number.
     """
     if as_of is not None or not storage.can_list:
-        newest = _newest(storage)
+        newest = newest_number(storage)
         number = newest if as_of is None else as_of
         if number is None:
             raise NotFound(
@@ -369,10 +372,11 @@ def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None
         frozenset(set_aside),
         tuple(withdrawn),
         tuple(sorted(set(record.segments).intersection(segments))) if record else (),
+        newest=numbers[-1] if numbers else None,
     )
 
 
-def _newest(storage: Storage) -> int | None:
+def newest_number(storage: Storage) -> int | None:
     """Return the number of the newest snapshot, without reading it where the storage can be listed."""
     if not storage.can_list:
         return newest_by_asking(storage)
@@ -392,7 +396,9 @@ def _snapshot_of(storage: Storage, manifest: Manifest, number: int, newest: int 
     if newest is not None and newest > number:
         infos = read_record(storage, manifest, newest).blocks
         blocks = tuple(concurrently(lambda info: read_block(storage, manifest, info), infos))
-        found = Snapshot(storage, manifest, blocks, record, retracted, set_aside, n_slots=n_slots)
+        found = Snapshot(
+            storage, manifest, blocks, record, retracted, set_aside, n_slots=n_slots, newest=newest
+        )
         if found.models_sha256 == record.models_sha256:
             return found
     try:
@@ -404,4 +410,4 @@ def _snapshot_of(storage: Storage, manifest: Manifest, number: int, newest: int 
             f"the models of snapshot {number} of {storage.url} are not all there any more",
             hint="a repair moved them; see `memdb verify`, or ask without --as-of",
         ) from error
-    return Snapshot(storage, manifest, blocks, record, retracted, set_aside)
+    return Snapshot(storage, manifest, blocks, record, retracted, set_aside, newest=newest)

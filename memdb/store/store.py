@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from memdb import bits, layout
 from memdb.commits import ModelInfo, Segment
-from memdb.documents import Json, group_metadata, parse_group_metadata
-from memdb.errors import AlreadyExists, InvalidInput, NotFound, StorageFailed
-from memdb.manifest import Manifest
+from memdb.documents import Json, group_metadata
+from memdb.errors import AlreadyExists, InvalidInput, StorageFailed
+from memdb.manifest import Base, Manifest
+from memdb.store.bases import Following, with_base
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.examples import Examples, ExampleTable, read_examples
+from memdb.store.ledger import base_in_force, read_manifest
 from memdb.store.snapshot import Snapshot, take_snapshot
 from memdb.store.storage import Storage, create_once
 from memdb.store.timing import Stopwatch
@@ -31,14 +33,26 @@ class Store:
 
     storage: Storage
     manifest: Manifest
+    following: Following | None = None  # how the store that this one extends is reached
 
     @property
     def url(self) -> str:
         """Where the store is, as it was given."""
         return self.storage.url
 
+    @property
+    def base(self) -> Base | None:
+        """What it takes in of the store that it extends, if it does."""
+        return base_in_force(self.storage, self.manifest)
+
     @classmethod
-    def create(cls, storage: Storage, manifest: Manifest, tables: Mapping[str, ExampleTable]) -> Store:
+    def create(
+        cls,
+        storage: Storage,
+        manifest: Manifest,
+        tables: Mapping[str, ExampleTable],
+        following: Following | None = None,
+    ) -> Store:
         """Create a store exclusively; its manifest is the last thing written.
 
         The data set's group is written first, only if it is absent, and names its fingerprints: of two
@@ -68,7 +82,7 @@ class Store:
         arrays = {f"{layout.DATASET}/{name}": data for name, data in objects.items()}
         del arrays[claim_path]
         storage.write_all(arrays)
-        storage.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in layout.GROUPS})
+        storage.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in manifest.groups})
         complete = replace(manifest, objects=describe(objects), put_if_absent=keeps_put_if_absent(storage))
         try:
             create_once(storage, layout.MANIFEST, group_metadata(complete.to_document()))
@@ -77,10 +91,10 @@ class Store:
                 f"{url} was created by another process just now",
                 hint="extend it with `memdb train`, or choose another place with --store",
             ) from error
-        return cls(storage, complete)
+        return cls(storage, complete, following)
 
     @classmethod
-    def open(cls, storage: Storage) -> Store:
+    def open(cls, storage: Storage, following: Following | None = None) -> Store:
         """Open the store at a place.
 
         Raises:
@@ -89,15 +103,7 @@ class Store:
             Damaged: the manifest was altered.
             StorageFailed: the storage did not answer.
         """
-        place = f"{storage.url}/{layout.MANIFEST}"
-        try:
-            data = storage.read(layout.MANIFEST)
-        except NotFound as error:
-            raise NotFound(
-                f"no memdb store at {storage.url}",
-                hint="create one with `memdb init`, or name another with --store",
-            ) from error
-        return cls(storage, Manifest.from_document(parse_group_metadata(data, place), place))
+        return cls(storage, read_manifest(storage), following)
 
     def commit(
         self,
@@ -123,6 +129,14 @@ class Store:
             outcome, _ = self.manifest.arrays()[path]
             stored = bits.pack(values) if outcome.kind == "bit" else np.ascontiguousarray(values.T)
             arrays[path] = ArrayData(stored.astype(outcome.dtype, copy=False))
+        return self.commit_stored(models, arrays)
+
+    def commit_stored(self, models: Sequence[ModelInfo], arrays: Mapping[str, ArrayData]) -> Segment:
+        """Append models whose arrays are as a segment has them: what another store's parts give.
+
+        Raises:
+            StorageFailed: the storage refused; nothing was committed.
+        """
         objects = encode_group(arrays)
         for _ in range(COMMIT_ATTEMPTS):
             segment = Segment(
@@ -162,10 +176,16 @@ class Store:
     def snapshot(self, as_of: int | None = None) -> Snapshot:
         """Return the models committed so far, or those of a numbered snapshot, as a value.
 
+        Those of a store that this one extends come first; `bases.with_base` says what that can raise.
+
         Raises:
             Damaged: a document was altered, or belongs to another store.
             NotFound: no snapshot has that number.
         """
+        return with_base(self.own_snapshot(as_of), self.following, as_of)
+
+    def own_snapshot(self, as_of: int | None = None) -> Snapshot:
+        """Return the same without the models of a store that this one extends."""
         return take_snapshot(self.storage, self.manifest, as_of)
 
     def examples(self, name: str) -> Examples:
@@ -240,7 +260,7 @@ def require_free(storage: Storage) -> None:
             hint="extend a store with `memdb train`, or choose another place with --store",
         )
     leftovers = {name for name in found if name.startswith(".") and name.endswith(".tmp")}
-    begun = {layout.DATASET, layout.PROBES, *layout.GROUPS}
+    begun = {layout.DATASET, layout.PROBES, layout.BASES, *layout.GROUPS}
     others = sorted(set(found) - leftovers - begun)
     if others:
         raise AlreadyExists(

@@ -18,6 +18,7 @@ from memdb.store.history import lost_blocks
 from memdb.store.ledger import (
     find_block,
     read_block,
+    read_pin,
     read_record,
     read_retraction,
     read_segment,
@@ -38,7 +39,7 @@ T = TypeVar("T")
 class Damage:
     """Something that is not as it was written, and the models that cannot be used because of it."""
 
-    kind: str  # group, dataset, snapshot, block, segment, retraction or scores
+    kind: str  # group, dataset, snapshot, base, block, segment, retraction or scores
     identifier: str  # the name of the group or set, the id or number of the others
     place: str
     problem: str
@@ -69,11 +70,12 @@ def verify(
         StorageFailed: the storage did not answer.
     """
     report, place = Report(), storage.direct()
-    for group in layout.GROUPS:
+    for group in manifest.groups:
         where = f"{place.url}/{group}/{layout.GROUP_METADATA}"
         _tried(report, "group", group, where, partial(require_group, place, group))
     records, broken = _snapshots(place, manifest, report)
     aside = _retractions(place, manifest, report)
+    _pins(place, manifest, report)
     segments = [n for n in place.names(layout.SEGMENTS) if layout.is_segment_id(n) and n not in aside]
     finished = [n for n in place.names(layout.BLOCKS) if layout.is_segment_id(n) and n not in aside]
     newest = records[-1] if records and not broken else None
@@ -134,6 +136,14 @@ def _retractions(storage: Storage, manifest: Manifest, report: Report) -> set[st
         found = _tried(report, "retraction", identifier, where, read)
         aside |= set(found.segments) if found else set()
     return aside
+
+
+def _pins(storage: Storage, manifest: Manifest, report: Report) -> None:
+    """Check what says which snapshot of its base the store takes in; the base itself is another store."""
+    numbers = snapshot_numbers(storage.names(layout.BASES)) if manifest.base else []
+    for number in range(1, max(numbers, default=0) + 1):
+        where = f"{storage.url}/{layout.base(number)}"
+        _tried(report, "base", str(number), where, partial(read_pin, storage, manifest, number))
 
 
 def _lost(url: str, number: int, blocks: Iterable[Segment], report: Report) -> None:

@@ -1,0 +1,125 @@
+"""Commands that bring stores together: update, merge."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from memdb.cli.app import INTERRUPTED, app, say
+from memdb.cli.place import Place, at_place
+from memdb.render.progress import Counting
+from memdb.render.tables import console, count
+
+if TYPE_CHECKING:
+    from memdb.database import Database
+
+
+@app.command()
+@at_place()
+def update(
+    place: Place,
+    base: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--base", metavar="URL", help="Where the store that this one extends is now."),
+    ] = None,
+) -> None:
+    """Take in the newest snapshot of the store that this one extends.
+
+    Until then answers are of the snapshot that was taken in before, whatever its owner added or withdrew.
+    `memdb info` says when there is a newer one.
+    """
+    db = place.open(to_write=True)
+    pin = db.update(base)
+    taken = db.snapshot.base
+    if pin is None:
+        say(f"Nothing newer: {db.url} has taken in the newest snapshot of its base already.")
+        return
+    say(
+        f"{db.url} takes in snapshot {pin.base.snapshot} of {pin.base.url} now: "
+        f"{count(taken.n_models if taken else 0, 'model')}, {db.n_models:,} with those here.",
+    )
+
+
+@app.command()
+@at_place()
+def merge(
+    place: Place,
+    sources: Annotated[
+        list[str], typer.Argument(metavar="STORE...", help="Paths or URLs of the stores to merge.")
+    ],
+    dataset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--dataset", metavar="NAME", help="The data set, where the first store's is code."),
+    ] = None,
+    recipe: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--recipe", metavar="NAME", help="The recipe, likewise."),
+    ] = None,
+    compact: Annotated[
+        bool, typer.Option("--compact/--no-compact", help="Gather the models into blocks in the end.")
+    ] = True,
+) -> None:
+    """Bring the models of several stores together in --store, which is created if it is absent.
+
+    Refused where data set, recipe or subset fraction differ: pooled, they would show influence where there is
+    none. A model that stands in several is kept once, one that was withdrawn in any is withdrawn. Sources are
+    only read; interrupted, it goes on when it is run again. A new store keeps the outcomes that all have.
+
+    \b
+    memdb merge alice.zarr s3://bucket/bob.zarr --store all.zarr
+    """  # noqa: D301
+    from memdb import joining
+
+    place.require_use_of_options(others=sources)
+    opened = [_opened(place, url) for url in sources]
+    with Counting(console(stderr=True), "models") as counting:
+        try:
+            done = joining.merge(
+                place.url,
+                opened,
+                joining.Names(dataset, recipe),
+                storage_options=place.options_here(),
+                following=place.following(trusted=True),
+                observe=counting,
+            )
+        except KeyboardInterrupt:
+            say("Interrupted. What was committed stays: the same command goes on there.")
+            sys.exit(INTERRUPTED)
+    db = done.database
+    for url, added, present in zip(sources, done.added, done.present, strict=True):
+        say(f"{url}: {added:,} models added" + (f", {present:,} were there already." if present else "."))
+    if done.n_withdrawn:
+        say(f"Withdrew {count(done.n_withdrawn, 'model')}, as the sources had.")
+    if done.dropped:
+        say(f"Not all models have {', '.join(done.dropped)}: {db.url} keeps none.")
+    if compact:
+        _compact(db)
+    say(f"{db.url} has {db.n_models:,} models.", f"Next: {place.command('top-memorized')}")
+
+
+def _compact(db: Database) -> None:
+    from memdb.errors import MemdbError
+
+    if not db.store.manifest.put_if_absent:
+        return
+    try:
+        with Counting(console(stderr=True), "models in blocks") as counting:
+            db.compact(observe=counting)
+    except KeyboardInterrupt:
+        say("Interrupted while compacting. All models are there; `memdb compact` gathers them another time.")
+        sys.exit(INTERRUPTED)
+    except MemdbError as error:
+        say(f"Note: it was not compacted: {error}.")
+
+
+def _opened(place: Place, url: str) -> Database:
+    """Open a source; options of storages are those of all that are in object storage."""
+    from memdb.store import is_object_storage
+
+    if is_object_storage(url):
+        return replace(place, store=url).open()
+    near = {"cache_dir": place.cache_dir, "cache_size": place.cache_size, "trust_base": place.trust_base}
+    return Place(store=url, **near).open()  # type: ignore[arg-type]

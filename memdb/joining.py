@@ -1,0 +1,200 @@
+"""Stores made of other stores: one that extends another, and one that several are merged into."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from memdb import datasets, plugins, recipes
+from memdb.database import Database
+from memdb.errors import InvalidInput, Mismatch, NotFound
+from memdb.manifest import Manifest, RecipeInfo
+from memdb.store import Cache, Following, Store, default_folder, merging, open_storage, require_free
+from memdb.store.examples import read_example_table
+from memdb.store.extending import look_at
+from memdb.store.snapshot import Snapshot
+from memdb.store.storage import Storage
+from memdb.stores import Options
+
+
+@dataclass(frozen=True)
+class Names:
+    """What training is to import, as the user says it: only that is taken over from somebody's store.
+
+    Names like ``package.module:attribute`` in a manifest are code of whoever reads it; who copied them from
+    a stranger's store and trained would run what the stranger chose. Built-in names need not be said.
+    """
+
+    dataset: str | datasets.Dataset | None = None
+    recipe: Any = None
+
+    def require(self, manifest: Manifest, url: str) -> None:
+        """Refuse import paths that were not said, and what was said where it is another.
+
+        Raises:
+            InvalidInput: names what to say.
+            Mismatch: another data set or recipe.
+        """
+        stated = {"dataset": manifest.dataset, "recipe": manifest.recipe.import_path or manifest.recipe.name}
+        for option, theirs in stated.items():
+            said = getattr(self, option)
+            if isinstance(said, str) and said != theirs:
+                raise Mismatch(
+                    f"{url} has the {option} {theirs}, not {said}",
+                    hint=f"leave --{option} out, or say {theirs}",
+                )
+            if said is None and plugins.is_import_path(theirs):
+                raise InvalidInput(
+                    f"{url} names the {option} {theirs}, which training would import",
+                    hint=f"if you know that code, say so: --{option} {theirs}",
+                )
+
+    def bound(
+        self, manifest: Manifest, url: str
+    ) -> tuple[datasets.Dataset | None, recipes.BoundRecipe | None]:
+        """Return the objects among them, which must be the manifest's."""
+        data = self.dataset if isinstance(self.dataset, datasets.Dataset) else None
+        recipe = None if self.recipe is None or isinstance(self.recipe, str) else recipes.bind(self.recipe)
+        sets = (
+            manifest.sets if data is None else tuple(table.info(name) for name, table in data.tables.items())
+        )
+        manifest.require_same(sets, manifest.recipe if recipe is None else recipe.info, url)
+        return data, recipe
+
+
+def extend(  # noqa: PLR0913 - two places, what may be imported, how they are reached
+    url: str,
+    base: str,
+    *,
+    dataset: str | datasets.Dataset | None = None,
+    recipe: Any = None,
+    seed: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    base_options: Options | None = None,
+    trust_base: bool = False,
+    cache: Cache | None = None,
+) -> Database:
+    """Create a store that extends another: that one stays where it is and is only read.
+
+    Questions see the models of both as one; training writes to the new store alone, which has the data set,
+    recipe, subset fraction and outcomes of its base and a seed of its own.
+
+    Args:
+        url: a path, or a URL that fsspec can write to.
+        base: the path or URL of a store with a snapshot; its newest one is taken in.
+        dataset: needed where the base names one by ``package.module:attribute``; see `Names`.
+        recipe: likewise.
+        seed: of all subset masks; random where not given.
+        storage_options: for the fsspec driver of the new store.
+        base_options: for that of the base, or a function from its URL to them.
+        trust_base: follow the bases of a base that extends another itself.
+        cache: where objects of remote bases are kept.
+
+    Raises:
+        AlreadyExists: something is at this URL.
+        NotFound: no store is at the base's, or none with a snapshot.
+        InvalidInput: an address that no manifest may have, or code that was not named.
+    """
+    storage = open_storage(url, storage_options)
+    require_free(storage)
+    following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=cache)
+    found = look_at(base, url, following)
+    names = Names(dataset, recipe)
+    names.require(found.manifest, base)
+    data, bound = names.bound(found.manifest, base)
+    if seed == found.manifest.seed:
+        raise InvalidInput(
+            f"the seed {seed} is that of {base}: the same models would be trained twice", hint="leave it out"
+        )
+    manifest = replace(_new(found.manifest, bound), base=found.base, seed=_seed(seed))
+    store = Store.create(storage, manifest, found.tables, following)
+    following.remember(manifest.store_id, found.base.url)
+    return Database(store, data, bound)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What a merge made; numbers of models by source, in the order given."""
+
+    database: Database
+    added: tuple[int, ...]
+    present: tuple[int, ...]  # that the destination, or a source before, had already
+    n_withdrawn: int  # that sources had withdrawn, and the destination had not
+    dropped: tuple[str, ...]  # outcomes that a new store does not keep, since not all models have them
+
+
+def merge(
+    url: str,
+    sources: Sequence[Database],
+    names: Names = Names(),
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    following: Following | None = None,
+    observe: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Merge:
+    """Bring the models of stores together in one, which is created where there is none.
+
+    A model that stands in several is kept once; one that was withdrawn in any is withdrawn. A merge that was
+    interrupted goes on when it is called again. ``names`` are those of code that a new store is to name.
+
+    Raises:
+        Mismatch: data, recipes or subsets that differ, naming both; see `merging.merge`.
+        InvalidInput: equal masks under different ids, or code that was not named; nothing was written.
+        StorageFailed: a storage refused; models that were committed stay.
+    """
+    if not sources:
+        raise InvalidInput("no store to merge was named", hint="name some: memdb merge A B --store C")
+    snapshots = [source.snapshot for source in sources]
+    storage = open_storage(url, storage_options)
+    dropped: tuple[str, ...] = ()
+    try:
+        store = Store.open(storage, following)
+    except NotFound:
+        require_free(storage)
+        store, dropped = _created(storage, snapshots, names, following)
+    database = Database(store, *names.bound(store.manifest, url))
+    done = merging.merge(store, snapshots, observe)
+    return Merge(database, done.added, done.present, done.n_withdrawn, dropped)
+
+
+def _created(
+    storage: Storage, sources: Sequence[Snapshot], names: Names, following: Following | None
+) -> tuple[Store, tuple[str, ...]]:
+    """Create the destination with the data of the first source, once all of them go together."""
+    first = sources[0]
+    names.require(first.manifest, first.url)
+    outcomes, dropped = merging.common_outcomes(sources)
+    _, bound = names.bound(first.manifest, first.url)
+    manifest = replace(_new(first.manifest, bound), outcomes=outcomes)
+    merging.require_mergeable(manifest, first.url, sources[1:])
+    tables = {
+        info.name: read_example_table(first.storage, first.manifest, info.name) for info in manifest.sets
+    }
+    return Store.create(storage, manifest, tables, following), dropped
+
+
+def _new(theirs: Manifest, bound: recipes.BoundRecipe | None) -> Manifest:
+    """Return the manifest of a new store of the same data, recipe and subsets."""
+    recipe: RecipeInfo = theirs.recipe if bound is None else bound.info
+    return Manifest(
+        store_id=secrets.token_hex(16),
+        seed=_seed(None),
+        dataset=theirs.dataset,
+        sets=theirs.sets,
+        outcomes=theirs.outcomes,
+        recipe=recipe,
+        subset_scheme=theirs.subset_scheme,
+        subset_fraction=theirs.subset_fraction,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        memdb_version=version("memdb"),
+    )
+
+
+def _seed(seed: int | None) -> int:
+    if seed is not None and not 0 <= seed < 2**64:
+        raise InvalidInput(f"the seed {seed} is out of range", hint="use one from 0 to 2**64 - 1")
+    return secrets.randbits(63) if seed is None else seed

@@ -1,0 +1,124 @@
+"""What a search through all pairs works on: what pairs are counted from, which are wanted, what is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.errors import InvalidInput
+from memdb.products import Words
+from memdb.query.confidences import Confidences
+from memdb.query.sieve import SIGNS, Tests
+
+MAX_TOP = 16_384
+
+
+@dataclass(frozen=True)
+class PairBits:
+    """Everything that pairs are counted from, or, with ``confidence``, summed from."""
+
+    n_models: int
+    masks: Words  # [train, words]
+    train_labels: NDArray[np.int32]
+    memorization: NDArray[np.float64]  # [train]; NaN where there is none
+    correct: Words  # [test, words]; of no use for confidences
+    test_labels: NDArray[np.int32]
+    n_in: NDArray[np.int32]  # [train]
+    n_correct: NDArray[np.int32]  # [test]; of no use for confidences
+    confidence: PairConfidence | None = None
+
+    def tests(self, rows: slice) -> Tests:
+        """Return a range of test examples with what the models did with them."""
+        labels = self.test_labels[rows]
+        if self.confidence is None:
+            return Tests(self.correct[rows], self.n_correct[rows].astype(np.int64), labels)
+        ids = np.arange(*rows.indices(len(self.test_labels)), dtype=np.int32)
+        outcomes = np.stack(self.confidence.of.rows(ids), axis=-1)
+        return Tests(outcomes, self.confidence.s_all[rows], labels)
+
+    @property
+    def outcome(self) -> str:
+        """What is counted or summed."""
+        return "correct" if self.confidence is None else "confidence"
+
+    def sums_of(self, inside: NDArray[Any], test_ids: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
+        """Return the sums of pairs and of their test examples as columns; a 0/1 outcome is its own square."""
+        if self.confidence is None:
+            k_all = self.n_correct[test_ids]
+            return {"s_in": inside, "q_in": inside, "s_all": k_all, "q_all": k_all}
+        of_all = {"s_all": self.confidence.s_all[test_ids], "q_all": self.confidence.q_all[test_ids]}
+        return {"s_in": inside[:, 0], "q_in": inside[:, 1], **of_all}
+
+    def no_sums(self, n_pairs: int = 0) -> NDArray[Any]:
+        """Return sums of 0 for so many pairs."""
+        if self.confidence is None:
+            return np.zeros(n_pairs, dtype=np.int32)
+        return np.zeros((n_pairs, 2))
+
+
+@dataclass(frozen=True)
+class PairConfidence:
+    """The probability p of every model on the test examples, and its sums over all models."""
+
+    of: Confidences
+    s_all: NDArray[np.float64]  # [test]
+    q_all: NDArray[np.float64]  # [test], of squares
+
+
+@dataclass(frozen=True, slots=True)
+class PairChoice:
+    """Which pairs to find: the strongest ``top`` of every test example, those at or above a score, or both.
+
+    Strength is the influence for ``helps``, minus it for ``hurts``, its absolute value for ``both``;
+    ``min_influence`` is a bound on the strength. ``min_memorization`` and ``same_class`` say which pairs are
+    ranked at all; pairs without a score never are.
+
+    Raises:
+        InvalidInput: neither ``top`` nor ``min_influence``, or a value that cannot be.
+    """
+
+    top: int | None = None
+    min_influence: float | None = None
+    min_memorization: float | None = None
+    same_class: bool = False
+    direction: str = "helps"
+
+    def __post_init__(self) -> None:
+        if self.top is None and self.min_influence is None:
+            raise InvalidInput(
+                "neither a smallest influence nor a number of pairs was given, and all pairs are too many",
+                hint="use e.g. --min-influence 0.15, or --top 256 for each test example",
+            )
+        if self.top is not None and not 1 <= self.top <= MAX_TOP:
+            raise InvalidInput(
+                f"--top {self.top} is not a number from 1 to {MAX_TOP:,}", hint="use e.g. --top 256"
+            )
+        for option, value in (
+            ("--min-influence", self.min_influence),
+            ("--min-memorization", self.min_memorization),
+        ):
+            if value is not None and not -1 <= value <= 1:
+                raise InvalidInput(f"{option} {value:g} is not between -1 and 1", hint="use e.g. 0.15")
+        if self.direction not in SIGNS:
+            raise InvalidInput(f"unknown direction {self.direction!r}", hint=f"use one of {', '.join(SIGNS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class PairBlock:
+    """The pairs found of some test examples: by test id, then from the strongest, equal ones by train id.
+
+    ``sums`` are over the models that had the training example: k_in, int32 [pairs], or the sums of p and of
+    its square, float64 [pairs, 2].
+    """
+
+    number: int
+    train_id: NDArray[np.int32]
+    test_id: NDArray[np.int32]
+    sums: NDArray[Any]
+    z_histogram: NDArray[np.int64] | None  # [other class, same class][Z_BINS], over all pairs ranked
+
+    def __len__(self) -> int:
+        return len(self.train_id)

@@ -1,0 +1,64 @@
+"""Tiles of pairs summed in float64: for the outcome ``confidence``, whose sums are exact there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb import bits
+from memdb.query.sieve import MARGIN, SIGNS, Sifted, Tests, Trains, add_z, raise_floors
+
+ROWS, COLUMNS = 128, 1024  # a tile's masks, 8 bytes for each model, stay in memory while tests go by
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    trains: Trains
+    masks: Numbers  # [models, train]
+    n_in: Numbers
+    n_out: Numbers
+
+
+class SumSieve:
+    """Matrix products of p, and of its square, with masks as numbers: whatever their order, exact."""
+
+    columns = COLUMNS
+
+    def __init__(self, n_models: int, direction: str) -> None:
+        self._n_models = n_models
+        self._direction = direction
+        self._histogram: NDArray[np.int64] | None = None
+
+    def tally(self, into: NDArray[np.int64]) -> None:
+        """From now on count z statistics of all pairs into an array."""
+        self._histogram = into
+
+    def hold(self, trains: Trains) -> _Tile:
+        """Prepare a tile."""
+        n_in = trains.n_in.astype(np.float64)
+        masks = bits.unpack(trains.masks.view(np.uint8), self._n_models).astype(np.float64)
+        return _Tile(trains, masks, n_in, self._n_models - n_in)
+
+    def sift(self, tile: _Tile, tests: Tests, floors: NDArray[np.float32], k: int | None) -> Iterator[Sifted]:
+        """Yield the pairs whose strength is not clearly below their test example's floor."""
+        for start in range(0, len(tests), ROWS):
+            rows = slice(start, start + ROWS)
+            p, squares = tests.outcomes[rows, :, 0], tests.outcomes[rows, :, 1]
+            s_in, q_in = p @ tile.masks, squares @ tile.masks
+            p_in, p_out = s_in / tile.n_in, (tests.totals[rows, None] - s_in) / tile.n_out
+            score = p_in - p_out
+            if self._histogram is not None:
+                q_out = squares.sum(axis=1)[:, None] - q_in
+                variance = np.maximum(q_in / tile.n_in - p_in**2, 0) / tile.n_in
+                variance += np.maximum(q_out / tile.n_out - p_out**2, 0) / tile.n_out
+                add_z(self._histogram, tile.trains.labels, tests.labels[rows], score, np.sqrt(variance))
+            strength = np.abs(score) if self._direction == "both" else SIGNS[self._direction] * score
+            raise_floors(strength, floors[rows], k)
+            found = np.nonzero(strength >= (floors[rows] - np.float32(MARGIN))[:, None])
+            if len(found[0]):
+                sums = np.stack([s_in[found], q_in[found]], axis=-1)
+                yield Sifted(found[0] + start, found[1], sums, strength[found].astype(np.float32))

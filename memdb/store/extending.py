@@ -1,0 +1,124 @@
+"""A store that extends another: which snapshot it takes in at first, and moving to a newer one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from memdb import layout
+from memdb.commits import Pin
+from memdb.documents import plain_document
+from memdb.errors import AlreadyExists, InvalidInput, Mismatch, NotFound
+from memdb.manifest import Base, Manifest
+from memdb.store.bases import Following, followable, open_base, snapshot_of
+from memdb.store.examples import ExampleTable, read_example_table
+from memdb.store.ledger import newest_pin, read_manifest, read_pin
+from memdb.store.snapshot import Snapshot, newest_number, take_snapshot
+from memdb.store.storage import Storage, create_once
+
+DRAWN_HERE = "exact"  # the subsets that training draws
+
+
+@dataclass(frozen=True)
+class Extended:
+    """A base that was looked at: what it is, what there is to take in, its examples."""
+
+    manifest: Manifest
+    base: Base
+    tables: Mapping[str, ExampleTable]
+
+
+def look_at(url: str, from_url: str, following: Following) -> Extended:
+    """Look at a store that is to be extended, and pin its newest snapshot.
+
+    Raises:
+        NotFound: no store is there, or none with a snapshot.
+        InvalidInput: its address cannot be in a manifest, or its subsets are none that training draws.
+        Damaged: its examples are not what its fingerprints say.
+    """
+    place = followable(url, from_url)
+    storage = following.open(place)
+    manifest = read_manifest(storage)
+    if manifest.subset_scheme != DRAWN_HERE:
+        raise InvalidInput(
+            f"the subsets of {url} are {manifest.subset_scheme}; those of models trained here would not be",
+            hint="extend a store that memdb trained",
+        )
+    snapshot = _newest(storage, manifest, url, following)
+    tables = {info.name: read_example_table(storage, manifest, info.name) for info in manifest.sets}
+    for info in manifest.sets:
+        if tables[info.name].info(info.name) != info:
+            raise Mismatch(
+                f"the {info.name} set of {url} is not what its fingerprint says",
+                hint="ask for an intact copy",
+            )
+    return Extended(manifest, _pinned(place, manifest, snapshot), tables)
+
+
+def n_beyond(base: Snapshot) -> int:
+    """Return how many models a base got, of its own, since the snapshot that is taken in."""
+    counted = base.record.n_models if base.record else 0
+    return take_snapshot(base.storage, base.manifest).n_models - counted
+
+
+def update(storage: Storage, manifest: Manifest, following: Following, url: str | None = None) -> Pin | None:
+    """Take in the newest snapshot of the base, at another address if one is given; None where it was.
+
+    Raises:
+        InvalidInput: the store extends none, or the address may not be followed.
+        NotFound: nothing is there.
+        Mismatch: another store is there, or an older copy.
+        AlreadyExists: another update was faster.
+    """
+    number = newest_pin(storage, manifest)
+    before = read_pin(storage, manifest, number).base if number else manifest.base
+    if before is None:
+        raise InvalidInput(
+            f"{storage.url} extends no other store", hint="`memdb init --extend URL` makes one that does"
+        )
+    sought = Base(url or before.url, before.store_id, before.snapshot, before.n_models, before.models_sha256)
+    if url is not None:
+        following = following.naming(url)
+    place, found = open_base(storage, manifest, sought, following)
+    newest = _newest(place, found, sought.url, following)
+    after = _pinned(followable(sought.url, storage.url), found, newest)
+    if after.snapshot < before.snapshot:
+        raise Mismatch(
+            f"{sought.url} is an older copy: its newest snapshot is {after.snapshot}, and {storage.url} has "
+            f"taken in {before.snapshot}",
+            hint="name a copy that is up to date",
+        )
+    if after == before:
+        return None
+    pin = Pin(
+        number=number + 1,
+        store_id=manifest.store_id,
+        pinned_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        memdb_version=version("memdb"),
+        base=after,
+    )
+    try:
+        create_once(storage, layout.base(pin.number), plain_document(pin.to_document()))
+    except AlreadyExists as error:
+        raise AlreadyExists(
+            f"{storage.url} was updated by another process just now", hint="see `memdb info`"
+        ) from error
+    following.remember(manifest.store_id, after.url)
+    return pin
+
+
+def _newest(storage: Storage, manifest: Manifest, url: str, following: Following) -> Snapshot:
+    number = newest_number(storage)
+    if number is None:
+        raise NotFound(
+            f"{url} has no snapshot: which models it has may be another matter tomorrow",
+            hint=f"number them with `memdb compact --store {url}`, or ask its owner to",
+        )
+    return snapshot_of(storage, manifest, number, following)
+
+
+def _pinned(url: str, manifest: Manifest, snapshot: Snapshot) -> Base:
+    number = snapshot.record.number if snapshot.record else 0
+    return Base(url, manifest.store_id, number, snapshot.n_models, snapshot.models_sha256)

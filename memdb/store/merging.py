@@ -1,0 +1,299 @@
+"""Merging: the models of several stores into one, as segments that are committed like any other.
+
+Nothing is begun before everything that could be wrong was looked for: data, recipe and subsets that differ,
+equal masks of different models, one model with different outcomes. What was withdrawn anywhere is withdrawn
+in the destination first. Then models are committed some hundreds at a time; a merge that was interrupted goes
+on when it is run again, since models that are there already are passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb import bits, layout
+from memdb.commits import ModelInfo
+from memdb.errors import InvalidInput, Mismatch
+from memdb.manifest import Manifest, Outcome
+from memdb.store.encoding import BLOCK_MODELS, ArrayData
+from memdb.store.parts import Share, cut_into
+from memdb.store.retraction import withdraw
+from memdb.store.snapshot import Snapshot
+from memdb.store.storage import concurrently
+from memdb.store.store import Store
+
+SEGMENT_BYTES = 64 << 20  # of a segment's arrays in memory
+BAND_BYTES = 32 << 20  # of unpacked bits in memory at once, in each reader
+READERS = 4
+FORMER = "withdrawn in store {store}: {reason}"
+UNTOLD = "the snapshot says so, without a reason"
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did, by source in the order given."""
+
+    added: tuple[int, ...]  # models
+    present: tuple[int, ...]  # models that the destination, or a source before, had already
+    n_withdrawn: int  # models that sources had withdrawn, and the destination had not
+
+
+def common_outcomes(sources: Sequence[Snapshot]) -> tuple[tuple[Outcome, ...], tuple[str, ...]]:
+    """Return the outcomes that all models of all sources have, and the names of those that only some have.
+
+    Raises:
+        Mismatch: one name means two things.
+    """
+    kept: list[Outcome] = []
+    dropped: list[Outcome] = []
+    names = dict.fromkeys(outcome.name for source in sources for outcome in source.manifest.outcomes)
+    for name in names:
+        found = [_outcome(source.manifest, name) for source in sources]
+        given = [outcome for outcome in found if outcome is not None]
+        odd = next((n for n, outcome in enumerate(found) if outcome not in {None, given[0]}), None)
+        if odd is not None:
+            raise Mismatch(
+                f"the outcome {name} of {sources[odd].url} is another than that of the stores before it",
+                hint="merge stores that were made by the same version of memdb",
+            )
+        everywhere = None not in found and not any(_lacks(source, given[0]) for source in sources)
+        (kept if everywhere else dropped).append(given[0])
+    return tuple(kept), tuple(outcome.name for outcome in dropped)
+
+
+def _outcome(manifest: Manifest, name: str) -> Outcome | None:
+    return next((outcome for outcome in manifest.outcomes if outcome.name == name), None)
+
+
+def _lacks(source: Snapshot, outcome: Outcome) -> bool:
+    paths = {path for path in source.manifest.arrays() if path.split("/")[1] == outcome.name}
+    return any(not paths <= share.part.metadata.keys() for share in source.shares)
+
+
+def require_mergeable(manifest: Manifest, url: str, sources: Sequence[Snapshot]) -> None:
+    """Refuse sources whose models do not belong with those of a store, naming what differs.
+
+    Raises:
+        Mismatch: other data, recipe or subsets, or an outcome of the store that a source lacks.
+        InvalidInput: the store itself among the sources.
+    """
+    for source in sources:
+        if source.url == url:
+            raise InvalidInput(
+                f"{url} is both a source and the destination", hint="name another with --store"
+            )
+        manifest.require_joinable(source.manifest, url, source.url)
+        for outcome in manifest.outcomes:
+            if _outcome(source.manifest, outcome.name) != outcome or _lacks(source, outcome):
+                raise Mismatch(
+                    f"{url} keeps the outcome {outcome.name}, which models of {source.url} lack",
+                    hint="merge into a new store: it keeps the outcomes that all have",
+                )
+
+
+def merge(
+    store: Store,
+    sources: Sequence[Snapshot],
+    observe: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Merged:
+    """Bring the models of other stores into a store; ``observe`` hears how many of how many are there.
+
+    Raises:
+        Mismatch: see `require_mergeable`; or one model has different outcomes in two of the stores.
+        InvalidInput: models of two stores have equal masks under different ids.
+        Damaged: an object of a source is missing or altered.
+        StorageFailed: a storage refused; models that were committed stay.
+    """
+    require_mergeable(store.manifest, store.url, sources)
+    own = store.snapshot()
+    _require_distinct([own, *sources])
+    withdrawn = _withdrawn(own, sources)
+    gone = own.withdrawn.union(*withdrawn.values())
+    have = {model.model_id for _, model in own.models} - gone
+    plans, present = [], []
+    for source in sources:
+        fresh = list(_fresh(source, have | gone))
+        plans.append((source, fresh, sum(share.n_models for share in fresh)))
+        ids = {model.model_id for _, model in source.models} - gone
+        present.append(len(ids & have))
+        have |= ids
+    for reason, models in withdrawn.items():
+        withdraw(store.storage, store.manifest, reason, models=tuple(sorted(models)))
+    total = sum(n_fresh for _, _, n_fresh in plans)
+    done = 0
+    observe(done, total)
+    for source, fresh, _ in plans:
+        for batch in cut_into(fresh, _models_at_once(store.manifest)):
+            _commit(store, source, batch)
+            done += sum(share.n_models for share in batch)
+            observe(done, total)
+    return Merged(
+        tuple(n_fresh for _, _, n_fresh in plans), tuple(present), sum(map(len, withdrawn.values()))
+    )
+
+
+def _withdrawn(own: Snapshot, sources: Sequence[Snapshot]) -> dict[str, set[str]]:
+    """Return what the sources have withdrawn and the destination has not, by reason."""
+    found: dict[str, set[str]] = {}
+    known = set(own.withdrawn)
+    for source in sources:
+        at: Snapshot | None = source
+        while at is not None:
+            reasons = {name: item.because for item in at.withdrawals for name in item.models}
+            for name in sorted(at.retracted - known):
+                reason = FORMER.format(store=at.manifest.store_id[:8], reason=reasons.get(name, UNTOLD))
+                found.setdefault(reason, set()).add(name)
+            known |= at.retracted
+            at = at.base
+    return found
+
+
+def _fresh(source: Snapshot, known: AbstractSet[str]) -> Iterator[Share]:
+    """Yield the parts of a source with those of their models that are not known."""
+    for share in source.shares:
+        pairs = zip(share.keep, share.part.models, strict=True)
+        keep = tuple(kept and model.model_id not in known for kept, model in pairs)
+        if any(keep):
+            yield replace(share, keep=keep)
+
+
+def _models_at_once(manifest: Manifest) -> int:
+    model_bits = 8 * manifest.train.n_examples // 8
+    for outcome, n_examples in manifest.arrays().values():
+        model_bits += n_examples * (1 if outcome.kind == "bit" else 8 * np.dtype(outcome.dtype).itemsize)
+    return max(1, min(BLOCK_MODELS, SEGMENT_BYTES * 8 // model_bits))
+
+
+def _commit(store: Store, source: Snapshot, batch: Sequence[Share]) -> None:
+    """Commit some models of a source as a segment."""
+    manifest = store.manifest
+    stored = {layout.MASK: ArrayData(_bits(batch, layout.MASK, manifest.train.n_examples))}
+    for path, (outcome, n_examples) in manifest.arrays().items():
+        if outcome.kind == "bit":
+            stored[path] = ArrayData(_bits(batch, path, n_examples))
+        else:
+            values = [share.read_values(path, n_examples, outcome.dtype) for share in batch]
+            stored[path] = ArrayData(np.concatenate(values, axis=1))
+    seeds = _seeds(source)
+    models = [
+        _moved(model, seeds[share.part.store_id], manifest.seed)
+        for share in batch
+        for model, keep in zip(share.part.models, share.keep, strict=True)
+        if keep
+    ]
+    store.commit_stored(models, stored)
+
+
+def _seeds(source: Snapshot) -> dict[str, int]:
+    """Return the seeds of a source and of the stores that it extends, by store id."""
+    below = _seeds(source.base) if source.base else {}
+    return {**below, source.manifest.store_id: source.manifest.seed}
+
+
+def _moved(model: ModelInfo, from_seed: int, to_seed: int) -> ModelInfo:
+    seed = from_seed if model.store_seed is None else model.store_seed
+    return replace(model, store_seed=None if seed == to_seed else seed)
+
+
+def _bits(shares: Sequence[Share], path: str, n_examples: int) -> bits.Packed:
+    """Read bits of several parts together, a band of rows at a time: some parts are unpacked for it."""
+    widest = max(len(share.keep) for share in shares)
+
+    def read(rows: tuple[int, int]) -> bits.Packed:
+        parts = concurrently(lambda share: share.read_bits(path, n_examples, rows), shares)
+        return bits.concatenate(parts, rows[1] - rows[0])
+
+    bands = [read(rows) for rows in _bands(n_examples, widest * len(shares))]
+    return bands[0] if len(bands) == 1 else np.concatenate(bands)
+
+
+def _require_distinct(stores: Sequence[Snapshot]) -> None:
+    """Refuse equal masks under different ids, and different outcomes under one id, of different stores.
+
+    Parts that several of the stores share, such as a base's, are one and the same and read once.
+    """
+    ids = [{model.model_id for _, model in snapshot.models} for snapshot in stores]
+    paths = _paths_of_all(stores)
+    masks: dict[bytes, tuple[str, str]] = {}  # digest -> model id, url
+    contents: dict[str, tuple[bytes, str]] = {}  # model id -> digest, url
+    read: set[tuple[str, str]] = set()
+    for position, snapshot in enumerate(stores):
+        elsewhere: set[str] = set().union(*(found for n, found in enumerate(ids) if n != position))
+        shares = [
+            share for share in snapshot.shares if (share.part.store_id, share.part.segment_id) not in read
+        ]
+        read |= {(share.part.store_id, share.part.segment_id) for share in shares}
+        fresh: dict[bytes, tuple[str, str]] = {}
+        for model_id, digest in _digests(snapshot, shares, [layout.MASK]):
+            other = masks.get(digest)
+            if other is not None and other[0] != model_id:
+                raise InvalidInput(
+                    f"model {model_id} of {snapshot.url} has the mask of model {other[0]} of {other[1]}: "
+                    "they are not independent, and intervals that count both would be too narrow",
+                    hint="merge one of these stores, or withdraw the models in one with `memdb retract`",
+                )
+            fresh[digest] = (model_id, snapshot.url)
+        masks |= fresh
+        for model_id, digest in _digests(snapshot, [_only(share, elsewhere) for share in shares], paths):
+            known = contents.setdefault(model_id, (digest, snapshot.url))
+            if known[0] != digest:
+                raise Mismatch(
+                    f"model {model_id} of {snapshot.url} has another mask or other outcomes than in "
+                    f"{known[1]}",
+                    hint="merge one of these stores, or withdraw it in one with `memdb retract`: it will "
+                    "count in neither",
+                )
+
+
+def _paths_of_all(stores: Sequence[Snapshot]) -> list[str]:
+    """Return the arrays that all models of all stores have."""
+    parts = [share.part.metadata.keys() for snapshot in stores for share in snapshot.shares]
+    arrays = stores[0].manifest.arrays()
+    return [layout.MASK, *(path for path in arrays if all(path in part for part in parts))]
+
+
+def _only(share: Share, models: AbstractSet[str]) -> Share:
+    pairs = zip(share.keep, share.part.models, strict=True)
+    return replace(share, keep=tuple(kept and model.model_id in models for kept, model in pairs))
+
+
+def _digests(
+    snapshot: Snapshot, shares: Sequence[Share], paths: Sequence[str]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the id of every model of some shares, and the sha256 of what it has in these arrays."""
+    sizes = {path: n_examples for path, (_, n_examples) in snapshot.manifest.arrays().items()}
+    sizes[layout.MASK] = snapshot.manifest.train.n_examples
+
+    def digest(share: Share) -> list[tuple[str, bytes]]:
+        found = [hashlib.sha256() for keep in share.keep if keep]
+        for path in paths:
+            for rows in _bands(sizes[path], len(share.keep)):
+                for one, row in zip(found, _by_model(snapshot.manifest, share, path, rows), strict=True):
+                    one.update(row.tobytes())
+        models = [model for model, keep in zip(share.part.models, share.keep, strict=True) if keep]
+        return [(model.model_id, one.digest()) for model, one in zip(models, found, strict=True)]
+
+    wanted = [share for share in shares if share.n_models]
+    return itertools.chain.from_iterable(concurrently(digest, wanted, READERS))
+
+
+def _bands(n_examples: int, n_models: int) -> Iterator[tuple[int, int]]:
+    step = max(8, BAND_BYTES // n_models // 8 * 8)
+    for start in range(0, n_examples, step):
+        yield start, min(n_examples, start + step)
+
+
+def _by_model(manifest: Manifest, share: Share, path: str, rows: tuple[int, int]) -> NDArray[Any]:
+    """Read some rows of an array and turn them into one row a model: bits packed along the examples."""
+    outcome, n_examples = manifest.arrays().get(path, (None, manifest.train.n_examples))
+    if outcome is not None and outcome.kind != "bit":
+        return share.read_values(path, n_examples, outcome.dtype, rows).T
+    packed, n_models = share.read_bits(path, n_examples, rows)
+    return np.packbits(np.unpackbits(packed, axis=1, count=n_models, bitorder="little").T, axis=1)

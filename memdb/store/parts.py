@@ -1,0 +1,93 @@
+"""Reading what a segment or block holds, or what some of its models have of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb import bits
+from memdb.commits import Segment
+from memdb.store.reading import GroupReader
+from memdb.store.storage import Storage
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some models of a part, in order, and the storage that has it."""
+
+    storage: Storage
+    part: Segment
+    keep: tuple[bool, ...]
+
+    @property
+    def n_models(self) -> int:
+        """How many they are."""
+        return sum(self.keep)
+
+    def read_bits(
+        self, path: str, n_examples: int, rows: tuple[int, int] | None = None
+    ) -> tuple[bits.Packed, int]:
+        """Read their bits, packed [rows, ceil(models / 8)]; return them and the number of models."""
+        return read_bits(self.storage, self.part, path, n_examples, self.keep, rows)
+
+    def read_values(
+        self, path: str, n_examples: int, dtype: str, rows: tuple[int, int] | None = None
+    ) -> NDArray[Any]:
+        """Read an outcome of theirs that is no bits, [rows, models]."""
+        found = read_part(self.storage, self.part, path, (n_examples, len(self.keep)), dtype, rows)
+        return found[:, list(self.keep)]
+
+
+def cut_into(shares: Iterable[Share], most: int) -> Iterator[list[Share]]:
+    """Yield shares of at most so many models together, in order; those that have more are cut."""
+    batch: list[Share] = []
+    room = most
+    for share in shares:
+        flags = np.asarray(share.keep)
+        positions = np.flatnonzero(flags)
+        while len(positions):
+            taken, positions = positions[:room], positions[room:]
+            chosen = np.zeros_like(flags)
+            chosen[taken] = True
+            batch.append(replace(share, keep=tuple(chosen.tolist())))
+            room -= len(taken)
+            if room == 0:
+                yield batch
+                batch, room = [], most
+    if batch:
+        yield batch
+
+
+def read_part(  # noqa: PLR0913, PLR0917 - of what, which, how much of it, and where to
+    storage: Storage,
+    part: Segment,
+    path: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    rows: tuple[int, int] | None = None,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """Read an array of a segment or block, or some of its rows, as it is stored; into ``out``, if given."""
+    return GroupReader(storage, part.group, part.objects, part.metadata).read(path, shape, dtype, rows, out)
+
+
+def read_bits(
+    storage: Storage,
+    part: Segment,
+    path: str,
+    n_examples: int,
+    keep: tuple[bool, ...],
+    rows: tuple[int, int] | None = None,
+) -> tuple[bits.Packed, int]:
+    """Read the bits of some models of a part, packed [rows, ceil(kept / 8)]; return them and their number."""
+    shape = (n_examples, bits.n_bytes(len(keep)))
+    packed = read_part(storage, part, path, shape, "uint8", rows)
+    if not all(keep):
+        packed = bits.pack(bits.unpack(packed, len(keep))[list(keep)])
+    else:
+        packed &= bits.selection([True] * len(keep))  # padding bits would become other models'
+    return packed, sum(keep)
