@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.datasets import Dataset
     from memdb.joining import extend, merge
+    from memdb.published import Credits
     from memdb.recipes.protocol import Recipe, Run
-    from memdb.stores import import_file, init, open  # noqa: A004
+    from memdb.stores import import_file, init, open, pull  # noqa: A004
     from memdb.training import TrainingStatus
 
 __all__ = [
+    "Credits",
     "Database",
     "Dataset",
     "MemdbError",
@@ -35,9 +37,11 @@ __all__ = [
     "init",
     "merge",
     "open",
+    "pull",
 ]
 
 _HOMES = {
+    "Credits": "memdb.published",
     "Database": "memdb.database",
     "Dataset": "memdb.datasets",
     "Recipe": "memdb.recipes.protocol",
@@ -48,6 +52,7 @@ _HOMES = {
     "init": "memdb.stores",
     "merge": "memdb.joining",
     "open": "memdb.stores",
+    "pull": "memdb.stores",
 }
 
 

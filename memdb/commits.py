@@ -24,6 +24,7 @@ from memdb.manifest import (
     require_format,
     seed_of,
 )
+from memdb.published import Derived
 
 MAX_MODELS_PER_SEGMENT = 2**20
 RESTORE = "run the query on an undamaged copy of the store; `memdb verify` lists what is damaged"
@@ -248,10 +249,12 @@ class SnapshotRecord:
     segments: tuple[str, ...]  # taken in, and perhaps not removed yet
     retracted: tuple[str, ...]  # models of the blocks that do not count
     set_aside: tuple[str, ...]  # damaged segments and blocks, which are not read and stay
+    derived: Derived | None = None  # of a published copy
     base: Base | None = None  # what was taken in of the store that this one extends
 
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""
+        derived = {} if self.derived is None else {"derived": self.derived.to_document()}
         return sealed(
             {
                 "format": layout.FORMAT,
@@ -274,6 +277,7 @@ class SnapshotRecord:
                 "segments": list(self.segments),
                 "retracted": list(self.retracted),
                 "set_aside": list(self.set_aside),
+                **derived,
                 **({} if self.base is None else {"base": self.base.to_document()}),
             }
         )
@@ -306,6 +310,7 @@ class SnapshotRecord:
             segments=_texts(read, "segments", layout.is_segment_id),
             retracted=_texts(read, "retracted", _is_hex32),
             set_aside=_texts(read, "set_aside", layout.is_segment_id),
+            derived=Derived.from_reader(read.inside("derived")) if "derived" in document else None,
             base=Base.from_reader(read.inside("base")) if "base" in document else None,
         )
         read.finish(RESTORE)

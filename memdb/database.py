@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from memdb import datasets, recipes, subsets
 from memdb.assessing import Assessor
 from memdb.errors import InvalidInput
-from memdb.store import Store, cleaning, compaction, extending, retraction, verification
+from memdb.sharing import publish as publication
+from memdb.store import Store, cleaning, compaction, extending, open_storage, retraction, verification
 from memdb.store import repair as repairs
 from memdb.store.bases import Following
 from memdb.store.timing import GRACE
@@ -20,6 +21,7 @@ from memdb.training import Plan, TrainingStatus, carry_out
 if TYPE_CHECKING:
     from memdb.commits import Pin, Retraction
     from memdb.interop.exporting import Exported
+    from memdb.published import Credits
     from memdb.query.pair_scores import PairOptions
     from memdb.store.compaction import Compaction
     from memdb.store.repair import Repair
@@ -237,7 +239,48 @@ class Database(Assessor):
         finally:
             self.refresh()
 
+    def publish(
+        self,
+        url: str,
+        *,
+        include: Sequence[str] = publication.INCLUDED,
+        credit: Credits | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        announce: Callable[[publication.Plan], bool] = lambda _: True,
+        observe: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> publication.Publication | None:
+        """Write a frozen copy of the models that count to a path or URL, for others to ask where it is.
+
+        What is there already is left alone, so that a publication that was cut off goes on, and one after
+        more models writes what is new; readers see what was published before until the end.
+
+        Args:
+            url: a path, or a URL that fsspec can write to.
+            include: ``bits``, and ``confidence`` where the copy is to answer that outcome too.
+            credit: title, authors, licence and citation; those of before where not given.
+            storage_options: for the fsspec driver of ``url``.
+            announce: hears what will be written before anything is; false leaves it at that.
+            observe: hears how much of how much is done.
+
+        Raises:
+            AlreadyExists: the destination holds something else.
+            InvalidInput: something to include that there is not, or a read-only destination.
+            NotEnoughModels: the store has no models.
+            StorageFailed: the destination refused, or a segment is not intact; readers see nothing new.
+        """
+        target = open_storage(url, storage_options)
+        wanted = publication.plan(self.snapshot, target, include, credit)
+        if not announce(wanted):
+            return None
+        return publication.carry_out(wanted, self.relations(), observe)
+
     def _require_now(self, verb: str) -> None:
+        if self.store.published is not None:
+            raise InvalidInput(
+                f"cannot {verb} {self.url}: it is a published copy, which never changes",
+                hint="use the store that it was published from, or take its models with "
+                "`memdb pull --only bits`",
+            )
         if self._as_of is not None:
             raise InvalidInput(f"cannot {verb} snapshot {self._as_of}", hint="open the store without as_of")
 

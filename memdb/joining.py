@@ -13,6 +13,7 @@ from memdb import datasets, plugins, recipes
 from memdb.database import Database
 from memdb.errors import InvalidInput, Mismatch, NotFound
 from memdb.manifest import Manifest, RecipeInfo
+from memdb.reader import Reader
 from memdb.store import Cache, Following, Store, default_folder, merging, open_storage, require_free
 from memdb.store.examples import read_example_table
 from memdb.store.extending import look_at
@@ -127,11 +128,12 @@ class Merge:
     dropped: tuple[str, ...]  # outcomes that a new store does not keep, since not all models have them
 
 
-def merge(
+def merge(  # noqa: PLR0913 - the places, what may be imported, how they are reached
     url: str,
-    sources: Sequence[Database],
-    names: Names = Names(),
+    sources: Sequence[Reader],
     *,
+    dataset: str | datasets.Dataset | None = None,
+    recipe: Any = None,
     storage_options: Mapping[str, Any] | None = None,
     following: Following | None = None,
     observe: Callable[[int, int], None] = lambda _done, _total: None,
@@ -139,31 +141,43 @@ def merge(
     """Bring the models of stores together in one, which is created where there is none.
 
     A model that stands in several is kept once; one that was withdrawn in any is withdrawn. A merge that was
-    interrupted goes on when it is called again. ``names`` are those of code that a new store is to name.
+    interrupted goes on when it is called again.
+
+    Args:
+        url: a path, or a URL that fsspec can write to.
+        sources: opened stores; a new one gets the data, recipe and subset fraction of the first.
+        dataset: needed for a new store where the first names code, ``package.module:attribute``; see `Names`.
+        recipe: likewise.
+        storage_options: for the fsspec driver.
+        following: how the store that the destination extends is reached; as for one that this user made,
+            where not given.
+        observe: hears how many models of how many are there.
 
     Raises:
-        Mismatch: data, recipes or subsets that differ, naming both; see `merging.merge`.
+        Mismatch: data, recipes, subsets or a model's outcomes differ, naming both; nothing was written.
         InvalidInput: equal masks under different ids, or code that was not named; nothing was written.
         StorageFailed: a storage refused; models that were committed stay.
     """
     if not sources:
         raise InvalidInput("no store to merge was named", hint="name some: memdb merge A B --store C")
     snapshots = [source.snapshot for source in sources]
+    names = Names(dataset, recipe)
     storage = open_storage(url, storage_options)
     dropped: tuple[str, ...] = ()
     try:
-        store = Store.open(storage, following)
+        store = Store.open(storage, following or Following.of(default_folder()))
     except NotFound:
         require_free(storage)
-        store, dropped = _created(storage, snapshots, names, following)
+        store, dropped = _created(storage, snapshots, names)
+    else:
+        merging.require_mergeable(store.manifest, url, snapshots)
+        merging.require_distinct([store.snapshot(), *snapshots])
     database = Database(store, *names.bound(store.manifest, url))
     done = merging.merge(store, snapshots, observe)
     return Merge(database, done.added, done.present, done.n_withdrawn, dropped)
 
 
-def _created(
-    storage: Storage, sources: Sequence[Snapshot], names: Names, following: Following | None
-) -> tuple[Store, tuple[str, ...]]:
+def _created(storage: Storage, sources: Sequence[Snapshot], names: Names) -> tuple[Store, tuple[str, ...]]:
     """Create the destination with the data of the first source, once all of them go together."""
     first = sources[0]
     names.require(first.manifest, first.url)
@@ -171,10 +185,11 @@ def _created(
     _, bound = names.bound(first.manifest, first.url)
     manifest = replace(_new(first.manifest, bound), outcomes=outcomes)
     merging.require_mergeable(manifest, first.url, sources[1:])
+    merging.require_distinct(sources)
     tables = {
         info.name: read_example_table(first.storage, first.manifest, info.name) for info in manifest.sets
     }
-    return Store.create(storage, manifest, tables, following), dropped
+    return Store.create(storage, manifest, tables), dropped
 
 
 def _new(theirs: Manifest, bound: recipes.BoundRecipe | None) -> Manifest:

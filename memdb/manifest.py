@@ -67,6 +67,25 @@ LOGIT_CONFIDENCE = Outcome(
     (layout.TRAIN, layout.TEST),
     "log(p / (1 - p)) of the probability p given to the label, clipped to [-30, 30]",
 )
+CUMULATIVE_LOSS = Outcome(
+    "cumulative_loss",
+    "real",
+    "float16",
+    (layout.TRAIN,),
+    "cross entropy of the label, without smoothing, as training saw the example in each epoch before the "
+    "step, summed over the epochs, clipped to [0, 65504]; NaN where the example was not in the subset",
+)
+FIRST_LEARNED = Outcome(
+    "first_learned",
+    "category",
+    "uint16",
+    (layout.TRAIN,),
+    "the epoch, from 1, from which on training found the prediction equal to the label; one more than the "
+    "number of epochs where it did not in the last; 0 where the example was not in the subset",
+)
+OUTCOMES: Mapping[str, Outcome] = {
+    outcome.name: outcome for outcome in (CORRECT, LOGIT_CONFIDENCE, CUMULATIVE_LOSS, FIRST_LEARNED)
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from memdb import datasets, recipes, subsets
 from memdb.database import IN_MEMORY, Database
 from memdb.errors import InvalidInput, NotFound
-from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, Manifest
+from memdb.manifest import OUTCOMES, Manifest
+from memdb.sharing import pull as pulling
+from memdb.sharing.pull import Pulled
 from memdb.store import Cache, Following, Store, default_folder, open_storage, require_free
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from memdb.interop.score_import import ImportedScores
 
 Options: TypeAlias = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
-KEPT = {"correct": CORRECT, "logit_confidence": LOGIT_CONFIDENCE}
 
 
 def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
@@ -49,7 +50,8 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         recipe_options: by name; what is left out gets its default.
         recipe_version: for a recipe that has none of its own.
         subset_fraction: share of the training set in a subset.
-        outcomes: what to keep of predictions; ``correct`` always.
+        outcomes: what to keep: ``correct`` always, and any of ``logit_confidence``, ``cumulative_loss``
+            and ``first_learned``.
         seed: of all subset masks; random where not given.
         storage_options: for the fsspec driver.
 
@@ -58,7 +60,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         InvalidInput: unknown names, options or values.
         NotFound: the data is not in ``data_root``.
     """
-    kept = {name: KEPT[name] for name in _require_outcomes(outcomes)}
+    kept = [OUTCOMES[name] for name in _require_outcomes(outcomes)]
     if not 0 <= (seed := secrets.randbits(63) if seed is None else seed) < 2**64:
         raise InvalidInput(f"the seed {seed} is out of range", hint="use one from 0 to 2**64 - 1")
     if not 0 < subset_fraction < 1:
@@ -69,6 +71,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         if isinstance(recipe, str)
         else recipes.bind(recipe, options=recipe_options, version=recipe_version)
     )
+    bound.require_outcomes(outcomes)
     storage = open_storage(url, storage_options)
     require_free(storage)  # before waiting for the data
     data = datasets.load(dataset, data_root, download=download) if isinstance(dataset, str) else dataset
@@ -79,7 +82,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         seed=seed,
         dataset=name,
         sets=tuple(table.info(name) for name, table in tables.items()),
-        outcomes=tuple(kept.values()),
+        outcomes=tuple(kept),
         recipe=bound.info,
         subset_scheme="exact",
         subset_fraction=float(subset_fraction),
@@ -197,10 +200,46 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     return import_scores(storage, existing, published, about, scores_name, sizes)
 
 
+def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
+    url: str,
+    destination: str,
+    *,
+    only: str | None = None,
+    as_of: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    destination_options: Mapping[str, Any] | None = None,
+    observe: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Pulled:
+    """Copy a published store, or the bits alone of any; every object is checked by its sha256.
+
+    What is there already is left alone, so that a copy that was cut off goes on.
+
+    Args:
+        url: a path, or a URL that fsspec can read.
+        destination: a path, or a URL that fsspec can write to.
+        only: ``bits``: a store of its own that holds the models of one snapshot, without confidences and
+            without what is derived; not given, all of a published copy.
+        as_of: with ``only``, the number of a snapshot.
+        storage_options: for the fsspec driver of ``url``.
+        destination_options: for that of ``destination``.
+        observe: hears how many bytes of how many are done.
+
+    Raises:
+        NotFound: nothing is there.
+        InvalidInput: the store was not published, or a value that cannot be.
+        AlreadyExists: the destination holds something else.
+        StorageFailed: a storage did not answer, or an object is not intact.
+    """
+    source = Store.open(open_storage(url, storage_options))
+    target = open_storage(destination, destination_options)
+    return pulling.pull(source, target, only=only, as_of=as_of, observe=observe)
+
+
 def _require_outcomes(names: Sequence[str]) -> list[str]:
-    unknown = [name for name in names if name not in KEPT]
+    unknown = [name for name in names if name not in OUTCOMES]
     if unknown or "correct" not in names or len(set(names)) != len(names):
         raise InvalidInput(
-            f"cannot keep the outcomes {', '.join(names)}", hint=f"name correct, and any of {', '.join(KEPT)}"
+            f"cannot keep the outcomes {', '.join(names)}",
+            hint=f"name correct, and any of {', '.join(OUTCOMES)}",
         )
     return list(names)

@@ -26,12 +26,9 @@ from memdb import layout, subsets
 from memdb.commits import ModelInfo, Segment
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
-from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, Outcome
-from memdb.recipes import BoundRecipe, Run
+from memdb.recipes import BoundRecipe, Fitting, Run
+from memdb.returned import checked
 from memdb.store import Store
-
-CONFIDENCE_LIMIT = 30.0
-PROTOCOL = "see the Protocol: `python -c 'import memdb; help(memdb.Recipe)'`"
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,8 @@ def train(  # noqa: PLR0913 - what to train, on what, how; three of them have de
     size = subsets.subset_size(manifest.train.n_examples, manifest.subset_fraction)
     wanted = batch_models or recipe.models_per_batch(dataset, device)
     n_batches = max(1, math.ceil(len(seeds) / wanted))
+    fitting = Fitting(recipe.train, recipe.info.name)
+    kept = frozenset(outcome.name for outcome in manifest.outcomes)
     for part in np.array_split(np.asarray(seeds, dtype=np.uint64), n_batches):
         batch = [int(seed) for seed in part]
         if not batch:
@@ -87,15 +86,15 @@ def train(  # noqa: PLR0913 - what to train, on what, how; three of them have de
             hooks.progress(n_models, done, total)
 
         started = time.perf_counter()
-        run = Run(device, progress, hooks.stop_requested, checkpoints)
+        run = Run(device, progress, hooks.stop_requested, checkpoints, kept)
         try:
-            returned = _call(recipe, dataset, masks, part, run)
+            returned = _call(recipe.info.name, fitting, dataset, masks, part, run)
         except KeyboardInterrupt:
             if hooks.stop_requested():
                 return  # the recipe left off because it was asked to
             raise
         seconds = time.perf_counter() - started
-        outcomes, finite = _checked(returned, manifest.arrays(), recipe.info.name, len(batch))
+        outcomes, finite = checked(returned, manifest.arrays(), recipe.info.name, masks)
         models = [
             ModelInfo(
                 model_id=subsets.model_id(manifest.seed, seed),
@@ -124,67 +123,24 @@ def checkpoint_root() -> Path:
 
 
 def _call(
-    recipe: BoundRecipe, dataset: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
+    name: str,
+    fitting: Fitting,
+    dataset: Dataset,
+    masks: NDArray[np.bool_],
+    seeds: NDArray[np.uint64],
+    run: Run,
 ) -> Any:
     try:
-        return recipe.train(dataset, masks, seeds, run)
+        return fitting(dataset, masks, seeds, run)
     except MemdbError:
         raise
     except Exception as error:  # the user's code may raise anything
         text = str(error).splitlines()[0] if str(error) else "no message"
         raise TrainingFailed(
-            f"recipe {recipe.info.name} raised {type(error).__name__}: {text} (model seeds "
+            f"recipe {name} raised {type(error).__name__}: {text} (model seeds "
             f"{', '.join(str(seed) for seed in seeds[:3])}{', ...' if len(seeds) > 3 else ''})",
             hint="what was committed before is safe; MEMDB_TRACEBACK=1 shows where it was raised",
         ) from error
-
-
-def _checked(
-    returned: Any, arrays: Mapping[str, tuple[Outcome, int]], recipe: str, n_models: int
-) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
-    """Return the outcomes to store, and which models [models] gave finite numbers only."""
-    if not isinstance(returned, Mapping):
-        raise TrainingFailed(
-            f"recipe {recipe} returned a {type(returned).__name__}, not a mapping", hint=PROTOCOL
-        )
-    kept: dict[str, NDArray[Any]] = {}
-    finite = np.ones(n_models, dtype=np.bool_)
-    sizes = {path.split("/")[0]: n_examples for path, (_, n_examples) in arrays.items()}
-    for name, n_examples in sizes.items():
-        for outcome, kind in ((CORRECT.name, "b"), (LOGIT_CONFIDENCE.name, "f")):
-            path = f"{name}/{outcome}"
-            if path not in returned and kind == "f":
-                continue
-            values = _array(returned, path, kind, (n_models, n_examples), recipe)
-            if kind == "f":
-                missing = np.isnan(values)
-                finite &= ~missing.any(axis=1)
-                kept[f"{name}/{CORRECT.name}"] = kept[f"{name}/{CORRECT.name}"] & ~missing
-                limited = np.clip(values, -CONFIDENCE_LIMIT, CONFIDENCE_LIMIT)
-                values = np.where(missing, -CONFIDENCE_LIMIT, limited)
-            kept[path] = values
-    return {path: values for path, values in kept.items() if path in arrays}, finite
-
-
-def _array(
-    returned: Mapping[str, Any], path: str, kind: str, shape: tuple[int, int], recipe: str
-) -> NDArray[Any]:
-    """Return one outcome as an array of this kind and shape, which the recipe must have given."""
-    if path not in returned:
-        raise TrainingFailed(
-            f"recipe {recipe} returned no {path!r} but {sorted(map(str, returned))}", hint=PROTOCOL
-        )
-    try:
-        values = np.asarray(returned[path])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TrainingFailed(f"recipe {recipe}: {path!r} is no array: {error}", hint=PROTOCOL) from error
-    if values.shape != shape or values.dtype.kind != kind:
-        raise TrainingFailed(
-            f"recipe {recipe} returned {path!r} as {values.dtype} {values.shape}; expected "
-            f"{'bool' if kind == 'b' else 'float'} {shape}",
-            hint=PROTOCOL,
-        )
-    return values
 
 
 def _accuracies(

@@ -30,7 +30,6 @@ import pyarrow as pa
 from synthetic_store import Size, Truth, batch, draw_truth, labels_of, new_store
 
 import memdb
-from memdb.joining import Names
 from memdb.store import Store
 from memdb.store.compaction import compact
 
@@ -80,7 +79,7 @@ def compare(folder: Path, size: Size) -> None:
     for order in ("ab", "ba"):
         sources = [memdb.open(stores[name].url) for name in order]
         url = str(folder / f"{order}.zarr")
-        act = partial(memdb.merge, url, sources, Names(recipe=code))
+        act = partial(memdb.merge, url, sources, recipe=code)
         merged, seconds = timed(act)
         _, compacting = timed(merged.database.compact)
         print(f"merge {' '.join(order)}: {seconds:.1f} s, compaction of the result {compacting:.1f} s")

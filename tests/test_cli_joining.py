@@ -9,7 +9,6 @@ import pytest
 from test_cli import run
 
 import memdb
-from memdb.joining import Names
 
 CODE = "conftest:coin_recipe"
 
@@ -19,12 +18,9 @@ def here(trained, tmp_path):
     """A folder with a store in a snapshot, and another store of the same data."""
     shutil.copytree(trained, tmp_path / "a.zarr")
     memdb.open(str(tmp_path / "a.zarr")).compact()
-    merged = memdb.merge(str(tmp_path / "b.zarr"), [memdb.open(str(tmp_path / "a.zarr"))], NAMES)
+    merged = memdb.merge(str(tmp_path / "b.zarr"), [memdb.open(str(tmp_path / "a.zarr"))], recipe=CODE)
     merged.database.retract([merged.database.snapshot.models[0][1].model_id], "a broken node")
     return tmp_path
-
-
-NAMES = Names(recipe=CODE)
 
 
 def test_extending_from_creation_to_update(here):

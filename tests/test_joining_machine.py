@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from storing import batch, contents, contents_of
 
 import memdb
-from memdb.joining import Names
 
+CODE = {"dataset": small_dataset(), "recipe": coin_recipe}
 SIDES = st.sampled_from(["base", "own"])
 
 
@@ -23,12 +23,11 @@ class ExtensionMachine(RuleBasedStateMachine):
     @initialize()
     def create(self):
         place = f"memory://{uuid.uuid4().hex}"
-        code = {"dataset": small_dataset(), "recipe": coin_recipe}
-        base = memdb.init(f"{place}/base.zarr", **code, seed=1, outcomes=["correct"])
+        base = memdb.init(f"{place}/base.zarr", **CODE, seed=1, outcomes=["correct"])
         first = batch(base.store, [5])
         base.store.commit(*first)
         base.compact()
-        own = memdb.extend(f"{place}/own.zarr", base.url, **code, seed=2)
+        own = memdb.extend(f"{place}/own.zarr", base.url, **CODE, seed=2)
         self.place, self.stores = place, {"base": base, "own": own}
         self.models = {"base": contents_of(first), "own": {}}
         self.withdrawn = {"base": set(), "own": set()}
@@ -78,7 +77,7 @@ class ExtensionMachine(RuleBasedStateMachine):
 
     @rule()
     def merge(self):
-        flat = memdb.merge(f"{self.place}/{uuid.uuid4().hex}.zarr", [self.stores["own"]], NAMES).database
+        flat = memdb.merge(f"{self.place}/{uuid.uuid4().hex}.zarr", [self.stores["own"]], **CODE).database
         assert contents(flat.snapshot) == self.counted()
 
     @rule()
@@ -100,7 +99,6 @@ class ExtensionMachine(RuleBasedStateMachine):
         assert snapshot.n_models == len(self.counted())
 
 
-NAMES = Names(small_dataset(), coin_recipe)
 TestExtension = ExtensionMachine.TestCase
 TestExtension.settings = settings(
     max_examples=15, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)

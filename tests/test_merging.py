@@ -14,10 +14,9 @@ from storing import FailingStorage, batch, contents, contents_of
 import memdb
 from memdb import joining, subsets
 from memdb.errors import AlreadyExists, InvalidInput, MemdbError, Mismatch, NotFound, StorageFailed
-from memdb.joining import Names
 from memdb.store import merging, open_storage, verification
 
-CODE = Names(small_dataset(), coin_recipe)
+CODE = {"dataset": small_dataset(), "recipe": coin_recipe}
 
 
 def made(place, seed, seeds=(), **options):
@@ -37,13 +36,13 @@ def test_answers_are_those_of_one_store_in_either_order(pair, tmp_path):
     a, b = pair
     a.compact()
     before = [{p: p.read_bytes() for p in Path(db.url).rglob("*") if p.is_file()} for db in pair]
-    merged = memdb.merge(str(tmp_path / "ab.zarr"), [a, b], CODE)
+    merged = memdb.merge(str(tmp_path / "ab.zarr"), [a, b], **CODE)
     assert (merged.added, merged.present, merged.n_withdrawn, merged.dropped) == ((9, 6), (0, 0), 0, ())
     one = whole(tmp_path / "one.zarr", a.snapshot, b.snapshot)
     assert answers(merged.database, everything=True) == answers(one, everything=True)
     merged.database.compact()
     assert answers(merged.database) == answers(one)
-    other = memdb.merge(str(tmp_path / "ba.zarr"), [b, a], CODE).database
+    other = memdb.merge(str(tmp_path / "ba.zarr"), [b, a], **CODE).database
     assert other.models_sha256 == one.models_sha256
     assert contents(other.snapshot) == contents(one.snapshot)
     assert other.top_memorized(23).fetchall() == one.top_memorized(23).fetchall()
@@ -51,7 +50,7 @@ def test_answers_are_those_of_one_store_in_either_order(pair, tmp_path):
 
 
 def test_a_model_keeps_its_id_and_the_seed_that_its_mask_comes_from(pair, tmp_path):
-    db = memdb.merge(str(tmp_path / "ab.zarr"), pair, CODE).database
+    db = memdb.merge(str(tmp_path / "ab.zarr"), pair, **CODE).database
     assert db.store.manifest.seed not in {1, 2}
     db.train(seeds=[1])
     db.compact()
@@ -73,9 +72,9 @@ def masks_of(db):
 
 def test_a_model_of_several_is_kept_once_and_a_second_merge_adds_nothing(pair, tmp_path):
     a, b = pair
-    ab = memdb.merge(str(tmp_path / "ab.zarr"), [a, b], CODE).database
+    ab = memdb.merge(str(tmp_path / "ab.zarr"), [a, b], **CODE).database
     b.train(seeds=[77])
-    again = memdb.merge(str(tmp_path / "ab.zarr"), [a, ab_copy(ab, tmp_path), b], CODE)
+    again = memdb.merge(str(tmp_path / "ab.zarr"), [a, ab_copy(ab, tmp_path), b], **CODE)
     assert (again.added, again.present) == ((0, 0, 1), (9, 15, 6))
     assert again.database.n_models == 16
     assert again.database.snapshot.n_repeats == 0
@@ -89,18 +88,18 @@ def ab_copy(db, tmp_path):
 
 def test_what_was_withdrawn_anywhere_is_withdrawn_whatever_comes_later(pair, tmp_path):
     a, b = pair
-    ab = memdb.merge(str(tmp_path / "ab.zarr"), [a, b], CODE).database
+    ab = memdb.merge(str(tmp_path / "ab.zarr"), [a, b], **CODE).database
     gone = a.snapshot.models[2][1].model_id
     copy = ab_copy(ab, tmp_path)
     a.retract([gone], "a broken node")
-    merged = memdb.merge(ab.url, [copy, a], CODE)
+    merged = memdb.merge(ab.url, [copy, a], **CODE)
     assert (merged.added, merged.n_withdrawn, merged.database.n_models) == ((0, 0), 1, 14)
     (told,) = [item.because for item in merged.database.snapshot.withdrawals]
     assert told == f"withdrawn in store {a.store.manifest.store_id[:8]}: a broken node"
-    assert memdb.merge(str(tmp_path / "new.zarr"), [a, copy], CODE).database.n_models == 14
-    late = memdb.merge(str(tmp_path / "late.zarr"), [a], CODE).database
-    assert memdb.merge(late.url, [copy], CODE).database.n_models == 14
-    assert memdb.merge(late.url, [a], CODE).n_withdrawn == 0
+    assert memdb.merge(str(tmp_path / "new.zarr"), [a, copy], **CODE).database.n_models == 14
+    late = memdb.merge(str(tmp_path / "late.zarr"), [a], **CODE).database
+    assert memdb.merge(late.url, [copy], **CODE).database.n_models == 14
+    assert memdb.merge(late.url, [a], **CODE).n_withdrawn == 0
 
 
 def test_an_extension_is_merged_with_its_base_and_merged_into(pair, tmp_path):
@@ -108,10 +107,10 @@ def test_an_extension_is_merged_with_its_base_and_merged_into(pair, tmp_path):
     a.compact()
     own = memdb.extend(str(tmp_path / "own.zarr"), a.url, dataset=small_dataset(), recipe=coin_recipe)
     own.train(seeds=range(3))
-    flat = memdb.merge(str(tmp_path / "flat.zarr"), [own], CODE).database
+    flat = memdb.merge(str(tmp_path / "flat.zarr"), [own], **CODE).database
     assert flat.store.manifest.base is None
     assert answers(flat) == answers(own)
-    into = memdb.merge(own.url, [a, b], CODE, following=own.store.following)
+    into = memdb.merge(own.url, [a, b], **CODE)
     assert (into.added, into.present) == ((0, 6), (9, 0))
     assert (into.database.n_models, into.database.store.own_snapshot().n_models) == (18, 9)
 
@@ -119,14 +118,14 @@ def test_an_extension_is_merged_with_its_base_and_merged_into(pair, tmp_path):
 def test_outcomes_that_some_models_lack_are_left_out_of_a_new_store(pair, tmp_path):
     a, _ = pair
     lean = made(tmp_path / "lean.zarr", 3, range(4), outcomes=["correct"])
-    merged = memdb.merge(str(tmp_path / "new.zarr"), [a, lean], CODE)
+    merged = memdb.merge(str(tmp_path / "new.zarr"), [a, lean], **CODE)
     assert merged.dropped == ("logit_confidence",)
     assert "train/logit_confidence" not in merged.database.store.manifest.arrays()
     assert merged.database.n_models == 13
     with pytest.raises(
         Mismatch, match=r"a.zarr keeps the outcome logit_confidence, which models of .*lean.zarr"
     ):
-        memdb.merge(a.url, [lean], CODE)
+        memdb.merge(a.url, [lean], **CODE)
 
 
 def tree(seeds):
@@ -152,11 +151,11 @@ def test_stores_that_do_not_belong_together_are_refused_before_anything_is_writt
     options = {"dataset": small_dataset(), "recipe": coin_recipe, **other}
     b = memdb.init(str(tmp_path / "b.zarr"), seed=2, **options)
     with pytest.raises(kind, match=says) as caught:
-        memdb.merge(str(tmp_path / "ab.zarr"), [a, b], CODE)
+        memdb.merge(str(tmp_path / "ab.zarr"), [a, b], **CODE)
     assert "memdb compare" in caught.value.hint
     assert not (tmp_path / "ab.zarr").exists()
     with pytest.raises(kind, match="differ"):
-        memdb.merge(a.url, [b], CODE)
+        memdb.merge(a.url, [b], **CODE)
 
 
 def committed(db, seeds, salt=0, change=lambda *_: None):
@@ -174,15 +173,16 @@ def test_dependent_and_contradictory_models_are_refused_by_name(tmp_path):
     with pytest.raises(
         InvalidInput, match=r"model \w{32} of .*b.zarr has the mask of model \w{32} of .*a.zarr"
     ):
-        memdb.merge(str(tmp_path / "ab.zarr"), [a, masks_again], CODE)
+        memdb.merge(str(tmp_path / "ab.zarr"), [a, masks_again], **CODE)
+    assert not (tmp_path / "ab.zarr").exists()
     other_result = committed(made(tmp_path / "c.zarr", 1, **bits), [2, 11], change=flipped)
     with pytest.raises(
         Mismatch, match=r"model \w{32} of .*c.zarr has another mask or other outcomes than in .*a.z"
     ):
-        memdb.merge(a.url, [other_result], CODE)
+        memdb.merge(a.url, [other_result], **CODE)
     assert a.store.snapshot().n_models == 4
     other_result.retract([subsets.model_id(1, 2)], "not reproducible")
-    merged = memdb.merge(a.url, [other_result], CODE)
+    merged = memdb.merge(a.url, [other_result], **CODE)
     assert (merged.added, merged.n_withdrawn, merged.database.n_models) == ((1,), 1, 4)
 
 
@@ -201,7 +201,7 @@ def test_other_bad_destinations_and_names(pair, tmp_path):
         (
             str(tmp_path / "new"),
             [a, b],
-            Names(),
+            {},
             InvalidInput,
             "names the recipe conftest:coin_recipe, which",
         ),
@@ -210,7 +210,7 @@ def test_other_bad_destinations_and_names(pair, tmp_path):
     ]
     for url, sources, names, kind, says in cases:
         with pytest.raises(kind, match=says):
-            memdb.merge(url, sources, names)
+            memdb.merge(url, sources, **names)
     assert not (tmp_path / "new").exists()
     with pytest.raises(NotFound):
         memdb.open(str(tmp_path / "nowhere")).snapshot  # noqa: B018
@@ -227,11 +227,11 @@ def test_a_merge_that_dies_anywhere_goes_on_where_it_was(pair, tmp_path, monkeyp
         storage = FailingStorage(open_storage(url), allowed, lasting=True)
         monkeypatch.setattr(joining, "open_storage", lambda *_, to=storage: to)
         try:
-            memdb.merge(url, [a, b], CODE)
+            memdb.merge(url, [a, b], **CODE)
         except StorageFailed:
             n_died += 1
         monkeypatch.setattr(joining, "open_storage", open_storage)
-        merged = memdb.merge(url, [a, b], CODE)
+        merged = memdb.merge(url, [a, b], **CODE)
         assert contents(merged.database.snapshot) == expected
         assert merged.database.snapshot.n_repeats == 0
         assert merged.database.verify()[0].damages == []
@@ -247,7 +247,7 @@ def test_large_parts_are_cut_and_small_ones_joined(tmp_path, monkeypatch):
     a = committed(committed(made(tmp_path / "a.zarr", 1, outcomes=["correct"]), range(10)), [20, 21])
     seen = []
     db = memdb.merge(
-        str(tmp_path / "b.zarr"), [a], CODE, observe=lambda *progress: seen.append(progress)
+        str(tmp_path / "b.zarr"), [a], **CODE, observe=lambda *progress: seen.append(progress)
     ).database
     assert [len(part.models) for part in db.snapshot.parts] == [7, 5]
     assert seen == [(0, 12), (7, 12), (12, 12)]

@@ -211,11 +211,11 @@ def test_a_network_learns_what_it_saw(tmp_path):
 
 def test_batches_are_sized_to_the_memory_that_is_free(monkeypatch):
     pytest.importorskip("torch")
-    from memdb.recipes import mlp_program
+    from memdb.recipes import batches
 
     data, sizes = digits_part(), []
     for free in (1 << 10, 1 << 26, 1 << 40):
-        monkeypatch.setattr(mlp_program, "free_memory", lambda device, free=free: free)
+        monkeypatch.setattr(batches, "free_memory", lambda device, free=free: free)
         sizes.append(MLP().models_per_batch(data, "cuda:0"))
     assert sizes[0] == 1
     assert 1 < sizes[1] < sizes[2] <= 1024

@@ -13,6 +13,7 @@ from memdb.commits import Pin, Retraction, Segment, SnapshotRecord
 from memdb.documents import sealed
 from memdb.errors import WrongFormat
 from memdb.manifest import Manifest
+from memdb.published import Published
 from memdb.score_table import ScoreTable
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -26,13 +27,14 @@ def schema(name):
 
 KINDS = {
     "manifest": Manifest, "segment": Segment, "block": Segment, "snapshot": SnapshotRecord,
-    "retraction": Retraction, "extension": Manifest, "extended": SnapshotRecord, "base": Pin,
-    "score-table": ScoreTable,
+    "retraction": Retraction, "published": Published, "published_snapshot": SnapshotRecord,
+    "extension": Manifest, "extended": SnapshotRecord, "base": Pin, "score-table": ScoreTable,
 }  # fmt: skip
 SCHEMA_OF = {name: name for name in KINDS} | {
     "block": "segment",
     "extension": "manifest",
     "extended": "snapshot",
+    "published_snapshot": "snapshot",
 }
 
 
@@ -45,6 +47,8 @@ def documents(database, tmp_path):
     segment = sealed(segment)
     retraction = database.retract([database.snapshot.models[0][1].model_id], "a reason")
     compaction = database.compact()
+    database.publish(str(tmp_path / "copy"))
+    copy = memdb.open(str(tmp_path / "copy"))
     found = {
         "manifest": database.store.manifest.to_document(),
         "segment": segment,
@@ -52,6 +56,8 @@ def documents(database, tmp_path):
         "snapshot": compaction.record.to_document(),
         "retraction": retraction.to_document(),
         "score-table": table.to_document(),
+        "published": copy.store.published.to_document(),
+        "published_snapshot": copy.snapshot.record.to_document(),
         **extended(database, tmp_path / "own.zarr"),
     }
     return json.loads(json.dumps(found))
@@ -94,6 +100,13 @@ WRONG = [
     ("snapshot", ["blocks", 0, "block_id"], "../x"), ("snapshot", ["blocks", 0, "document"], [1]),
     ("snapshot", ["segments"], ["x"]), ("snapshot", ["retracted"], [1]), ("snapshot", ["set_aside"], ["x"]),
     ("retraction", ["retraction_id"], "x"), ("retraction", ["models"], ["short"]),
+    ("published", ["store_id"], "x"), ("published", ["snapshot", "path"], "../x"), ("published", ["older"], [3]),
+    ("published", ["snapshot", "size"], 0), ("published", ["snapshot", "sha256"], ""), ("published", ["credits"], []),
+    ("published", ["credits", "authors"], [1]), ("published", ["required_features"], ["x"]),
+    ("published_snapshot", ["derived", "stats", "objects", "../x"], [1, "0" * 64]),
+    ("published_snapshot", ["derived", "listed"], -1), ("published_snapshot", ["derived", "n_in"], [[1]]),
+    ("published_snapshot", ["derived", "class_names"], {"train": 3}), ("published_snapshot", ["derived", "tables"], []),
+    ("published_snapshot", ["derived", "models", "n_diverged"], "x"),
     ("retraction", ["segments"], ["x"]), ("retraction", ["because"], 3), ("segment", ["models", 0, "store_seed"], "-1"),
     ("extension", ["required_features"], []), ("extension", ["base", "url"], ""), ("extension", ["base", "snapshot"], 0),
     ("extension", ["base", "store_id"], "x"), ("extension", ["base", "models_sha256"], ""),
@@ -118,7 +131,9 @@ def test_what_is_wrong_is_refused_by_both(documents, name, path, value):
         kind.from_document(sealed(document), "here")
 
 
-@pytest.mark.parametrize("name", ["manifest", "segment", "snapshot", "retraction", "base", "score-table"])
+@pytest.mark.parametrize(
+    "name", ["manifest", "segment", "snapshot", "retraction", "base", "published", "score-table"]
+)
 def test_every_field_is_required_and_missing_ones_are_all_named(documents, name):
     kind = KINDS[name]
     with pytest.raises(WrongFormat) as caught:

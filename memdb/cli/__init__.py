@@ -23,6 +23,7 @@ COMMANDS = {  # by their modules
     "making": ("init", "train", "demo"),
     "pairs": ("pairs",),
     "interop": ("import", "export", "membership", "lds"),
+    "sharing": ("publish", "pull"),
 }
 
 

@@ -80,7 +80,8 @@ def merge(
             done = joining.merge(
                 place.url,
                 opened,
-                joining.Names(dataset, recipe),
+                dataset=dataset,
+                recipe=recipe,
                 storage_options=place.options_here(),
                 following=place.following(trusted=True),
                 observe=counting,

@@ -59,7 +59,8 @@ def init(
             "--recipe",
             "-r",
             metavar="NAME",
-            help="mlp, or package.module:attribute. [default: mlp]",
+            help="mlp, cnn, resnet9, torchvision:resnet18, sklearn:package.module.Class, "
+            "or package.module:attribute. [default: mlp]",
             show_default=False,
         ),
     ] = None,
@@ -90,8 +91,8 @@ def init(
         typer.Option(
             "--outcomes",
             metavar="NAMES",
-            help="What to keep: correct for bits alone, or both, which takes ten times the space. "
-            "[default: correct,logit_confidence]",
+            help="What to keep: correct for bits alone; with logit_confidence ten times the space; "
+            "cumulative_loss and first_learned, as much again each. [default: correct,logit_confidence]",
             show_default=False,
         ),
     ] = None,
@@ -108,7 +109,9 @@ def init(
 
     \b
     memdb init --dataset mnist --data-root ~/data
-    memdb init --dataset imagefolder --data-root photos -p hidden=512,256 -p epochs=10
+    memdb init --dataset imagefolder --data-root photos -r torchvision:resnet18 -p epochs=20
+    memdb init -r sklearn:sklearn.neighbors.KNeighborsClassifier -p n_neighbors=1
+    memdb init -r cnn -p epochs=5 --outcomes correct,cumulative_loss,first_learned
     memdb init --recipe mypackage.recipes:train_forest --store s3://bucket/forest.zarr
     memdb init --extend https://example.org/mnist.zarr
     """  # noqa: D301 - \b keeps the lines apart in --help

@@ -77,6 +77,7 @@ TrustOption = Annotated[
 AsOfOption = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
+        "--snapshot",
         "--as-of",
         metavar="N",
         help="Answer from the models of snapshot N, whatever was added or withdrawn since.",

@@ -117,7 +117,7 @@ def emit(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> None:
 
 def memorized(db: Reader, rows: DuckDBPyRelation, way: Way, class_name: str | None) -> None:
     """Print the most memorized examples."""
-    names = db.relations().examples[layout.TRAIN].class_names
+    names = db.relations().class_names
     of = f" of class {clean(class_name)}" if class_name else ""
     title = f"Most memorized training examples{of} \u00b7 {facts_line(db, way)}"
     columns = {"train_id": "train", "label": "class"}
@@ -130,7 +130,7 @@ def memorized(db: Reader, rows: DuckDBPyRelation, way: Way, class_name: str | No
 def influences(db: Reader, rows: DuckDBPyRelation, way: Way, fixed: str) -> None:
     """Print the strongest influences with one side fixed."""
     answer = list_of(db, rows, way)
-    names = db.relations().examples[layout.TRAIN].class_names
+    names = db.relations().class_names
     first = next(answer.rows(), None)
     columns = {"train_id": "train", "train_label": "class"}
     if fixed == "train_id":
@@ -294,16 +294,13 @@ def _again(db: Reader, row: Mapping[str, Any], interval: str, way: Way) -> dict[
 
 
 def _named(db: Reader, row: Mapping[str, Any]) -> str:
-    train = db.relations().examples[layout.TRAIN]
-    parts = [_example("training", row["train_id"], train)]
-    if "test_id" in row:
-        parts.append(_example("test", row["test_id"], db.relations().examples[layout.TEST]))
-    if "target_id" in row:
-        parts.append(_example("training", row["target_id"], train))
-    return " on ".join(parts)
+    ids = {"train_id": "training", "test_id": "test", "target_id": "training"}
+    return " on ".join(_example(db, kind, row, name) for name, kind in ids.items() if name in row)
 
 
-def _example(kind: str, row: int, examples: Any) -> str:
-    label = tables.class_label(int(examples.labels[row]), examples.class_names)
-    key = clean(examples.keys[row])
-    return f"{kind} example {row} (class {label}{'' if key == str(row) else f', {key}'})"
+def _example(db: Reader, kind: str, row: Mapping[str, Any], name: str) -> str:
+    relations, identifier = db.relations(), row[name]
+    label = row.get(name.replace("_id", "_label"), row.get("label"))
+    key = clean(relations.key_of(layout.TEST if name == "test_id" else layout.TRAIN, identifier))
+    shown = tables.class_label(label, relations.class_names)
+    return f"{kind} example {identifier} (class {shown}{'' if key == str(identifier) else f', {key}'})"

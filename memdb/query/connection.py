@@ -6,7 +6,6 @@ import contextlib
 import re
 import threading
 import weakref
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property, partial
@@ -25,9 +24,12 @@ from memdb.errors import InvalidInput, MemdbError, NotFound
 from memdb.query import columns
 from memdb.query.confidences import Confidences
 from memdb.query.counting import MAX_PAIRS, Budget, Words, counter, summer
+from memdb.query.examples import require_examples
 from memdb.query.intervals import fixed_z
+from memdb.query.lazy import Lazy
 from memdb.query.totals import times_in, totals
 from memdb.store import Examples, Snapshot
+from memdb.store.derived import COUNTED, derived_of, is_numbered, light_examples, read_stats
 
 OUTCOMES = ("correct", "confidence")
 MEMORY_LIMIT = "4GB"
@@ -90,12 +92,12 @@ class Relations:
         self._budget = Budget()
         self._known_z: dict[tuple[Any, ...], float | None] = {}
         self._statement = threading.Lock()
-        self._has_models = False
+        self._has_models = self._is_built = self._is_named = False
 
     @cached_property
     def bits(self) -> Mapping[str, Words]:
         """Masks (`layout.MASK`) and outcomes of kind ``bit`` by their paths, [examples, words]."""
-        return _Lazy(self.snapshot.words)  # not self: the connection's functions would keep it alive
+        return Lazy(self.snapshot.words)  # not self: the connection's functions would keep it alive
 
     @property
     def mask(self) -> Words:
@@ -114,7 +116,7 @@ class Relations:
             NotFound: the store keeps none.
         """
         snapshot = self.snapshot
-        return _Lazy(lambda name: Confidences(snapshot, name))
+        return Lazy(lambda name: Confidences(snapshot, name))
 
     def values(self, set_name: str, row: int) -> NDArray[np.float64]:
         """Return the outcome of every model on one example, [models]: 0 or 1, or p."""
@@ -126,7 +128,25 @@ class Relations:
     @cached_property
     def examples(self) -> Mapping[str, Examples]:
         """Names and labels of each set."""
-        return _Lazy(self.snapshot.examples)
+        return Lazy(self.snapshot.examples)
+
+    def _rows_of(self, set_name: str) -> Examples:
+        """Return a set's examples for its table; their names only where they are known or asked for."""
+        stats = self.stats[set_name]
+        if stats is None or (self._is_named and not is_numbered(self.snapshot, set_name)):
+            return self.examples[set_name]
+        return light_examples(self.snapshot, set_name, stats)
+
+    @cached_property
+    def stats(self) -> Mapping[str, NDArray[np.int32] | None]:
+        """Counts that a published copy keeps of each set's examples (`COUNTED`); None in other stores."""
+        return Lazy(partial(read_stats, self.snapshot))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the training set's classes."""
+        derived = derived_of(self.snapshot)
+        return derived[1].class_names[layout.TRAIN] if derived else self.examples[layout.TRAIN].class_names
 
     def prefetch(self, *set_names: str) -> None:
         """Begin to read the bits that pairs with examples of these sets are counted from."""
@@ -145,7 +165,7 @@ class Relations:
             InvalidInput: an id out of range, naming the range.
             NotFound: a key that no example has.
         """
-        n_examples = self.require_examples(set_name)
+        n_examples = require_examples(self.snapshot, set_name)
         if key is not None:
             try:
                 return self.examples[set_name].keys.index(key)
@@ -161,19 +181,16 @@ class Relations:
             )
         return identifier
 
-    def require_examples(self, set_name: str) -> int:
-        """Return how many examples a set has.
+    @property
+    def n_classes(self) -> int:
+        """How many classes there are: those with a name, else up to the largest label."""
+        stats = self.stats[layout.TRAIN]
+        labels = self.examples[layout.TRAIN].labels if stats is None else stats[0]
+        return len(self.class_names) or int(labels.max()) + 1
 
-        Raises:
-            NotFound: it has none, as in stores of models that were imported without test examples.
-        """
-        n_examples = self.snapshot.manifest.set_named(set_name).n_examples
-        if n_examples == 0:
-            raise NotFound(
-                f"{self.snapshot.url} has no {set_name} examples",
-                hint="its models were imported without any; ask about training examples, such as --target-id",
-            )
-        return n_examples
+    def key_of(self, set_name: str, row: int) -> str:
+        """Return the name of an example."""
+        return str(row) if is_numbered(self.snapshot, set_name) else self.examples[set_name].keys[row]
 
     def label_of(self, class_name: str) -> int:
         """Return the label of a class, given by its name or number.
@@ -181,10 +198,9 @@ class Relations:
         Raises:
             InvalidInput: no such class; names some that are there.
         """
-        names = self.examples[layout.TRAIN].class_names
+        names, n_classes = self.class_names, self.n_classes
         if class_name in names:
             return names.index(class_name)
-        n_classes = int(self.examples[layout.TRAIN].labels.max()) + 1
         if class_name.isdecimal() and int(class_name) < n_classes:
             return int(class_name)
         shown = ", ".join(names[:10]) if names else f"0 to {n_classes - 1}"
@@ -194,13 +210,19 @@ class Relations:
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """The locked connection; building it reads masks and outcomes."""
+        """The locked connection, with the statistics alone: `_build` adds the relations."""
         connection = duckdb.connect()
         weakref.finalize(self, connection.close)  # an open one prints leak warnings at exit
+        connection.execute(schema("statistics.sql"))
+        connection.execute(LOCKS.format(memory_limit=MEMORY_LIMIT))
+        return connection
+
+    def _build(self) -> None:
+        """Make the relations, which reads counts and labels, and names where they stand with these."""
+        connection = self.connection
         for name, table in self._tables().items():
             _create_table(connection, name, table)
         self._register_functions(connection)
-        connection.execute(schema("statistics.sql"))
         manifest = self.snapshot.manifest
         sizes = {name: manifest.set_named(name).n_examples for name in (layout.TRAIN, layout.TEST)}
         scored = "SELECT count(*) FROM train_examples WHERE n_in > 0 AND n_out > 0"
@@ -222,8 +244,7 @@ class Relations:
             counted = form["counted"].format(set=layout.TEST if target == layout.TEST else layout.TRAIN)
             names = {"counted": counted, "target": target, "targets": targets, "relation": relation}
             connection.execute(f"CREATE {head} {schema('pairs.sql', **{**form, **names})}")
-        connection.execute(LOCKS.format(memory_limit=MEMORY_LIMIT))
-        return connection
+        self._is_built = True
 
     def _register_functions(self, connection: duckdb.DuckDBPyConnection) -> None:
         mask_of = partial(self.bits.__getitem__, layout.MASK)
@@ -268,7 +289,7 @@ class Relations:
         """Return the tables; what they are made of is read at once, since most of that time is waiting."""
         sets = (layout.TRAIN, layout.TEST)
         with ThreadPoolExecutor(2 * len(sets)) as pool:
-            examples = [pool.submit(self.examples.__getitem__, name) for name in sets]
+            examples = [pool.submit(self._rows_of, name) for name in sets]
             counted = [pool.submit(self._totals, name) for name in sets]
             tables = [
                 columns.table(columns.of_examples(rows.result()) | totals.result())
@@ -280,7 +301,12 @@ class Relations:
         """Return what the examples' tables hold besides names and labels: counts, or sums of p."""
         snapshot, is_train = self.snapshot, set_name == layout.TRAIN
         if self.outcome == "correct":
-            found: dict[str, NDArray[Any]] = dict(totals(snapshot, set_name, self.bits.__getitem__))
+            stats = self.stats[set_name]
+            found: dict[str, NDArray[Any]] = (
+                dict(totals(snapshot, set_name, self.bits.__getitem__))
+                if stats is None
+                else dict(zip(COUNTED[set_name][1:], stats[1:], strict=True))
+            )
         else:
             found = self.confidences[set_name].totals(self.mask if is_train else None)
         if not is_train:
@@ -296,22 +322,25 @@ class Relations:
         settings: Mapping[str, Any] | None = None,
         tables: Mapping[str, pa.Table] | None = None,
         models: bool = False,
+        alone: bool = False,
         max_pairs: int = MAX_PAIRS,
         timeout: float | None = None,
     ) -> pa.Table:
         """Run one statement to its end and return its rows.
 
         ``settings`` are those of the views' intervals, ``tables`` what this one statement can read besides;
-        ``models`` makes the relation of that name, which few questions need.
+        ``models`` makes the relation of that name, and gives examples theirs, which few statements need;
+        ``alone`` says that this one needs no relations at all.
 
         Raises:
             InvalidInput: SQL that does not parse, bind or run, too many pairs, or too long a wait.
         """
         self._require_question(sql)
         with self._statement:
+            if not alone and not self._is_built:
+                self._build()
             if models and not self._has_models:
-                _create_table(self.connection, "models", columns.of_models(self.snapshot))
-                self._has_models = True
+                self._add_models_and_names()
             if settings is not None:
                 self._set_z(self.connection, settings)
             self._budget.left = self._budget.allowed = max_pairs
@@ -328,6 +357,14 @@ class Relations:
             finally:
                 for name in tables or {}:
                     self.connection.unregister(name)
+
+    def _add_models_and_names(self) -> None:
+        _create_table(self.connection, "models", columns.of_models(self.snapshot))
+        self._has_models = self._is_named = True
+        if any(self.stats[name] is not None for name in (layout.TRAIN, layout.TEST)):
+            for name, table in self._tables().items():
+                self.connection.execute(f"DROP TABLE {name}")
+                _create_table(self.connection, name, table)
 
     def _run(self, sql: str, parameters: dict[str, Any], timeout: float | None) -> pa.Table:
         """Run a statement in a thread: DuckDB looks for Ctrl-C between its tasks only, which may be long."""
@@ -381,25 +418,3 @@ def _create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Ta
     connection.register("incoming", table)
     connection.execute(f"CREATE TABLE {name} AS FROM incoming")
     connection.unregister("incoming")
-
-
-class _Lazy(Mapping[str, Any]):
-    """A mapping that makes each value when it is first asked for, whoever of several threads asks."""
-
-    def __init__(self, make: Callable[[str], Any]) -> None:
-        self._make = make
-        self._made: dict[str, Any] = {}
-        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-
-    def __getitem__(self, key: str) -> Any:
-        if key not in self._made:
-            with self._locks[key]:
-                if key not in self._made:
-                    self._made[key] = self._make(key)
-        return self._made[key]
-
-    def __iter__(self) -> Any:
-        return iter(self._made)
-
-    def __len__(self) -> int:
-        return len(self._made)

@@ -21,6 +21,7 @@ from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.manifest import LOGIT_CONFIDENCE
 from memdb.query import columns
 from memdb.query.connection import Relations
+from memdb.query.examples import require_examples
 from memdb.store import Snapshot
 
 FEWEST = 5  # models that a correlation is asked of
@@ -98,7 +99,7 @@ def lds(
         NotEnoughModels: fewer than five models.
     """
     snapshot = relations.snapshot
-    relations.require_examples(layout.TEST)
+    require_examples(relations.snapshot, layout.TEST)
     n_train, n_test = (snapshot.manifest.set_named(name).n_examples for name in (layout.TRAIN, layout.TEST))
     require_orientation(scores, n_test, n_train)
     name = _require_outcome(snapshot, outcome)

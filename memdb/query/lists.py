@@ -76,44 +76,90 @@ def ranked(
     be as strong as the list's weakest if none had any effect; and ``n_models_needed`` for that to be few.
     """
     settings = choice.parameters()
-    scored = (values_of(found.column("n_in")) > 0) & (values_of(found.column("n_out")) > 0)
-    at = np.flatnonzero(scored)
+    standing = _standing(relations, found, columns, k, order, settings)
+    shown = rows_of(found, standing.rows)
+    ranks = _ranks(relations, found, standing, order, settings) if order.ranks else {}
+    return presented(relations, shown, standing, columns, order, settings, ranks)
+
+
+def strongest(relations: Relations, found: pa.Table, columns: Columns, k: int) -> tuple[pa.Table, Standing]:
+    """Return the first k of all candidates in the order of a list's default options, and their standing."""
+    standing = _standing(relations, found, columns, k, Order(), {})
+    return rows_of(found, standing.rows), standing
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a list says of the rows it shows because of all that they were chosen from."""
+
+    candidates: Candidates  # all of them
+    shrunk: Numbers  # of the rows shown; NaN where there is no score
+    q_value: Numbers
+    rows: NDArray[np.int64]  # that are shown, as places among everything found
+
+    def parts(self) -> tuple[int, int]:
+        """Return how many of how many the interval kind ``selected`` has to reckon with."""
+        n_ranked = max(1, len(self.candidates))
+        return min(max(1, len(self.rows)), n_ranked), n_ranked
+
+
+def _standing(
+    relations: Relations,
+    found: pa.Table,
+    columns: Columns,
+    k: int,
+    order: Order,
+    settings: Mapping[str, Any],
+) -> Standing:
+    at = np.flatnonzero(_has_score(found))
     candidates = _candidates(relations, found, columns.score, at)
-    parts = min(k, max(1, len(at))), max(1, len(at))
-    of_all = {name: np.full(found.num_rows, np.nan) for name in ("shrunk", "q_value")}
-    of_all["shrunk"][at] = ranking.shrunk(candidates)
-    of_all["q_value"][at] = (
+    shrunk, q_value, score = (np.full(found.num_rows, np.nan) for _ in range(3))
+    shrunk[at] = ranking.shrunk(candidates)
+    q_value[at] = (
         ranking.q_values(ranking.p_values(candidates))
         if order.fdr == "once"
         else ranking.anytime_q_values(candidates.null_z, candidates.n_models)
     )
-    score = np.full(found.num_rows, np.nan)
     score[at] = candidates.score
     strength = _strength(score, order.direction)
     if order.by == "lo":
-        lo, hi = _bounds(relations, found, settings, parts)
+        lo, hi = _bounds(relations, found, settings, (min(k, max(1, len(at))), max(1, len(at))))
         key = {"helps": lo, "hurts": -hi, "both": np.maximum(lo, -hi)}[order.direction]
     elif order.by == "q_value":  # those that go the asked way come first
-        key = np.where(strength > 0, -of_all["q_value"], -1 - of_all["q_value"])
+        key = np.where(strength > 0, -q_value, -1 - q_value)
     else:
-        key = strength if order.by == columns.score else _strength(of_all["shrunk"], order.direction)
+        key = strength if order.by == columns.score else _strength(shrunk, order.direction)
     rows = _first(key, strength, values_of(found.column(columns.listed)), k)
-    shown = rows_of(found, rows)
-    lo, hi = _bounds(relations, shown, settings, parts)
-    added = {name: values[rows] for name, values in of_all.items()} | {"lo": lo, "hi": hi}
-    valid = scored[rows]
-    result = {name: column(values, valid) for name, values in added.items()}
-    if order.ranks:
-        result |= _ranks(relations, found, at, rows, order, settings)
-    result |= _chance(candidates, at, rows[valid], len(rows), order.direction)
+    return Standing(candidates, shrunk[rows], q_value[rows], rows)
+
+
+def presented(  # noqa: PLR0913, PLR0917 - the rows, what is known of them, and how they are wanted
+    relations: Relations,
+    shown: pa.Table,
+    standing: Standing,
+    columns: Columns,
+    order: Order,
+    settings: Mapping[str, Any],
+    ranks: Mapping[str, pa.Array],
+) -> pa.Table:
+    """Return a list's rows with their intervals and what chance alone would give; see `ranked`."""
+    lo, hi = _bounds(relations, shown, settings, standing.parts())
+    added = {"shrunk": standing.shrunk, "q_value": standing.q_value, "lo": lo, "hi": hi}
+    result = {name: column(values, _has_score(shown)) for name, values in added.items()} | dict(ranks)
+    result |= _chance(standing.candidates, shown, columns.score, order.direction)
     names = [
-        *columns.first, columns.score, "shrunk", "lo", "hi", "q_value",
-        *(("rank_lo", "rank_hi") if order.ranks else ()), "n_in", "n_out", *SHOWN_SUMS[relations.outcome],
+        *columns.first, columns.score, "shrunk", "lo", "hi", "q_value", *ranks,
+        "n_in", "n_out", *SHOWN_SUMS[relations.outcome],
         "p_in", "p_out", *columns.last, "n_ranked", "n_null", "n_models_needed",
     ]  # fmt: skip
     return pa.Table.from_arrays(
         [result[name] if name in result else shown.column(name) for name in names], names
     )
+
+
+def _has_score(rows: pa.Table) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = (values_of(rows.column("n_in")) > 0) & (values_of(rows.column("n_out")) > 0)
+    return found
 
 
 def require_k(k: int) -> int:
@@ -168,18 +214,20 @@ def _bounds(
     positions = column(np.arange(rows.num_rows, dtype=np.int32))
     z = relations.interval_z(settings, *parts)
     sql = schema("bounds.sql", **FORMS[relations.outcome])
-    found = relations.ask(sql, {"z": z}, tables={"ranked": rows.append_column("position", positions)})
+    found = relations.ask(
+        sql, {"z": z}, tables={"ranked": rows.append_column("position", positions)}, alone=True
+    )
     return values_of(found.column("lo")), values_of(found.column("hi"))
 
 
 def _ranks(
     relations: Relations,
     found: pa.Table,
-    at: NDArray[np.int64],
-    rows: NDArray[np.int64],
+    standing: Standing,
     order: Order,
     settings: Mapping[str, Any],
 ) -> dict[str, pa.Array]:
+    at, rows = np.flatnonzero(_has_score(found)), standing.rows
     bounds = np.zeros((2, len(rows)), dtype=np.int32)
     valid = np.isin(rows, at)
     if valid.any():
@@ -189,28 +237,22 @@ def _ranks(
     return {name: column(values, valid) for name, values in zip(("rank_lo", "rank_hi"), bounds, strict=True)}
 
 
-def _chance(
-    candidates: Candidates,
-    at: NDArray[np.int64],
-    shown: NDArray[np.int64],
-    n_rows: int,
-    direction: str,
-) -> dict[str, pa.Array]:
+def _chance(candidates: Candidates, shown: pa.Table, score: str, direction: str) -> dict[str, pa.Array]:
     """Return what chance alone would give at the weakest row shown, the same in every row."""
-    n_ranked, none = len(candidates), np.zeros(n_rows, dtype=np.bool_)
+    n_rows, n_ranked, none = shown.num_rows, len(candidates), np.zeros(shown.num_rows, dtype=np.bool_)
+    valid = _has_score(shown)
     counted = {"n_ranked": column(np.full(n_rows, n_ranked, dtype=np.int32))}
-    if len(shown) == 0:
+    if not valid.any():
         return counted | {
             "n_null": column(np.zeros(n_rows), none),
             "n_models_needed": column(np.zeros(n_rows, dtype=np.int64), none),
         }
-    positions = np.searchsorted(at, shown)
-    strengths = _strength(candidates.score[positions], direction)
+    strengths = _strength(values_of(shown.column(score))[valid], direction)
     weakest = int(np.argmin(strengths))
     value = float(strengths[weakest])
     n_null = ranking.expected_by_chance(candidates, value, direction)
-    share = SETTLED * len(shown) / n_ranked / (2 if direction == "both" else 1)
-    error = float(candidates.null_se[positions[weakest]])
+    share = SETTLED * int(valid.sum()) / n_ranked / (2 if direction == "both" else 1)
+    error = float(np.nan_to_num(values_of(shown.column("null_se")))[valid][weakest])
     needed = ranking.models_to_settle(value, error, candidates.n_models, share)
     return counted | {
         "n_null": column(np.full(n_rows, n_null)),

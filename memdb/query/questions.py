@@ -17,7 +17,9 @@ from memdb.query.connection import FORMS, Relations, schema
 from memdb.query.counting import MAX_PAIRS
 from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
 from memdb.query.lists import Columns, Order, ranked, require_k
+from memdb.query.stored import stored_influence, stored_pair
 from memdb.store import Snapshot
+from memdb.store.derived import derived_of
 
 TIMEOUT_SECONDS = 600.0
 
@@ -69,6 +71,10 @@ def top_influence(  # noqa: PLR0913 - which pairs, how many, in which order, wit
     choice.parameters()
     require_k(k)
     _require_models(relations)
+    if side.fixed == "test_id" and order == Order() and not same_class:
+        stored = stored_influence(relations, row, k, choice)
+        if stored is not None:
+            return stored
     names = {name: getattr(side, name) for name in ("relation", "fixed", "listed")}
     sql = schema("top_influence.sql", **names, arms=FORMS[relations.outcome]["arms"])
     other_only = side.fixed == "target_id"
@@ -109,6 +115,10 @@ def scores(
             f"{relation} of all pairs is too much at once",
             hint=f"name {wanted}, or use pairs for all of them",
         )
+    if set(given) == {"train_id", "test_id"}:
+        stored = stored_pair(relations, given["train_id"], given["test_id"], settings)
+        if stored is not None:
+            return stored if not same_class or stored.column("same_class")[0].as_py() else stored.slice(0, 0)
     if relation != "memorization":
         relations.prefetch(layout.TEST if relation == "influence" else layout.TRAIN)
     filters = [f"{name} = ${name}" for name in given] + ["same_class"] * same_class
@@ -183,16 +193,21 @@ def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
     """Return one row about the store."""
     snapshot = relations.snapshot
     manifest = snapshot.manifest
-    examples = relations.examples[layout.TRAIN]
     settings = choice.parameters(NAMED_INTERVALS)
-    counted = relations.ask(schema("info.sql"), settings=settings, models=True).to_pylist()[0]
+    derived = derived_of(snapshot)
+    of_models = (
+        {"n_models": snapshot.n_models, **derived[1].models.to_document()}
+        if derived
+        else relations.ask(schema("info_models.sql"), models=True).to_pylist()[0]
+    )
+    counted = {**of_models, **relations.ask(schema("info.sql"), settings=settings).to_pylist()[0]}
     row = {
         "store_id": manifest.store_id,
         "format": layout.FORMAT,
         "dataset": manifest.dataset,
         "n_train": manifest.train.n_examples,
         "n_test": manifest.set_named(layout.TEST).n_examples,
-        "n_classes": len(examples.class_names) or int(examples.labels.max()) + 1,
+        "n_classes": relations.n_classes,
         "recipe": manifest.recipe.name,
         "recipe_version": manifest.recipe.version,
         "recipe_options": canonical_json(manifest.recipe.options).decode(),
@@ -204,8 +219,8 @@ def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
         "n_repeats": snapshot.n_repeats,
         "n_retracted": snapshot.n_retracted,
         "n_set_aside": len(snapshot.set_aside),
-        "n_blocks": len(snapshot.blocks),
-        "n_loose_segments": len(snapshot.loose),
+        "n_blocks": len(snapshot.record.blocks) if derived and snapshot.record else len(snapshot.blocks),
+        "n_loose_segments": 0 if derived else len(snapshot.loose),
         "newest_snapshot": snapshot.record.number if snapshot.record else None,
         **_base_of(snapshot),
         "put_if_absent": manifest.put_if_absent,

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from memdb import plugins
 from memdb.datasets import Dataset
 from memdb.documents import Json, canonical_json
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
-from memdb.manifest import RecipeInfo
+from memdb.manifest import LOGIT_CONFIDENCE, RecipeInfo
+from memdb.recipes.architectures import PREFIX as TORCHVISION
+from memdb.recipes.architectures import Architecture
+from memdb.recipes.cnn import CNN
 from memdb.recipes.devices import resolve_device
-from memdb.recipes.mlp import MLP, PRESET_OF_DATASET, PRESETS
+from memdb.recipes.memory import Fitting, Train
+from memdb.recipes.mlp import MLP
 from memdb.recipes.protocol import Recipe, Run
+from memdb.recipes.resnet9 import ResNet9
+from memdb.recipes.scikit import PREFIX as SKLEARN
+from memdb.recipes.scikit import Classifier
 
-__all__ = ["BoundRecipe", "Recipe", "Run", "bind", "parse_options", "rebind", "resolve", "resolve_device"]
+__all__ = [
+    "BoundRecipe",
+    "Fitting",
+    "Recipe",
+    "Run",
+    "bind",
+    "parse_options",
+    "rebind",
+    "resolve",
+    "resolve_device",
+]
 
-BUILT_IN: Mapping[str, type[MLP]] = {"mlp": MLP}
-Train = Callable[[Dataset, NDArray[np.bool_], NDArray[np.uint64], Run], Any]
+BUILT_IN: Mapping[str, type[MLP | CNN | ResNet9]] = {"mlp": MLP, "cnn": CNN, "resnet9": ResNet9}
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,19 @@ class BoundRecipe:
                 f"recipe {self.info.name} wants {n_models!r} models a batch", hint="return an integer from 1"
             )
         return n_models
+
+    def require_outcomes(self, names: Sequence[str]) -> None:
+        """Refuse to keep what the recipe says that it does not give.
+
+        Raises:
+            InvalidInput: names the outcome.
+        """
+        given = getattr(self.train, "outcomes", None)
+        odd = next((name for name in names if given is not None and name not in given), None)
+        if odd is not None and odd != LOGIT_CONFIDENCE.name:  # kept by default, given by some
+            raise InvalidInput(
+                f"recipe {self.info.name} gives no {odd}", hint=f"it gives {', '.join(sorted(given or ()))}"
+            )
 
 
 def parse_options(texts: list[str]) -> dict[str, Json]:
@@ -95,24 +121,49 @@ def resolve(
     Raises:
         InvalidInput: unknown names, options that the recipe does not take, a version that is not its own.
     """
+    found = _by_prefix(name, options)
+    if found is not None:
+        return bind(found, version=version)
     if plugins.is_import_path(name):
         return bind(plugins.load(name, "recipe"), options=options, version=version, import_path=name)
     if name not in BUILT_IN:
         raise InvalidInput(
             f"unknown recipe {name!r}",
-            hint=f"use one of {', '.join(BUILT_IN)}, or package.module:attribute of your own",
+            hint=f"use one of {', '.join(BUILT_IN)}, {TORCHVISION}resnet18, "
+            f"{SKLEARN}sklearn.neighbors.KNeighborsClassifier, or package.module:attribute of your own",
         )
+    kind: Any = BUILT_IN[name]
     chosen = dict(options)
-    preset = chosen.pop("preset", PRESET_OF_DATASET.get(dataset or "", "digits"))
-    if preset not in PRESETS:
-        raise InvalidInput(f"unknown preset {preset!r}", hint=f"use one of {', '.join(PRESETS)}")
-    known = [field.name for field in fields(BUILT_IN[name])]
+    presets = getattr(kind, "presets", {"": {}})
+    preset = chosen.pop("preset", None) if len(presets) > 1 else None
+    preset = preset or getattr(kind, "preset_of_dataset", {}).get(dataset or "", next(iter(presets)))
+    if preset not in presets:
+        raise InvalidInput(f"unknown preset {preset!r}", hint=f"use one of {', '.join(presets)}")
+    known = [field.name for field in fields(kind)]
     unknown = sorted(set(chosen) - set(known))
     if unknown:
+        listed = ", ".join([*known, *(["preset"] if len(presets) > 1 else [])])
+        raise InvalidInput(f"recipe {name} has no option {unknown[0]!r}", hint=f"its options are {listed}")
+    return bind(kind(**{**presets[str(preset)], **chosen}), version=version)
+
+
+def _by_prefix(name: str, options: Mapping[str, Json], *, complete: bool = False) -> Any:
+    """Return the recipe of a classifier in torchvision or with scikit-learn's face, or None for another name.
+
+    ``complete`` says that the options are a store's, with nothing to fill in.
+    """
+    if name.startswith(SKLEARN):
+        return Classifier(name.removeprefix(SKLEARN), options, complete=complete)
+    if not name.startswith(TORCHVISION):
+        return None
+    known = [field.name for field in fields(Architecture)][1:]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
         raise InvalidInput(
-            f"recipe {name} has no option {unknown[0]!r}", hint=f"its options are {', '.join(known)}, preset"
+            f"recipe {name} has no option {unknown[0]!r}", hint=f"its options are {', '.join(known)}"
         )
-    return bind(BUILT_IN[name](**{**PRESETS[str(preset)], **chosen}), version=version)
+    chosen: dict[str, Any] = dict(options)
+    return Architecture(name.removeprefix(TORCHVISION), **chosen)
 
 
 def rebind(info: RecipeInfo) -> BoundRecipe:
@@ -122,12 +173,15 @@ def rebind(info: RecipeInfo) -> BoundRecipe:
         InvalidInput: it cannot be found, or a class does not take the stored options any more.
     """
     path = info.import_path or info.name
+    found = _by_prefix(path, info.options, complete=True)
+    if found is not None:
+        return bind(found)
     if not plugins.is_import_path(path):
         return resolve(path, info.options)
-    found = plugins.load(path, "recipe")
-    options = info.options if isinstance(found, type) else {}
-    version = info.version if getattr(found, "version", None) is None else None
-    return bind(found, options=options, version=version, import_path=info.import_path)
+    own = plugins.load(path, "recipe")
+    options = info.options if isinstance(own, type) else {}
+    version = info.version if getattr(own, "version", None) is None else None
+    return bind(own, options=options, version=version, import_path=info.import_path)
 
 
 def bind(

@@ -13,8 +13,26 @@ from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
 from memdb.documents import Json
-from memdb.errors import InvalidInput
-from memdb.recipes.protocol import Run
+from memdb.recipes.options import image_shape, naturals, normalize, require
+from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "digits": {},
+    "feldman-zhang-mnist": {
+        "hidden": (512, 256),
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 0.0,
+        "batch_size": 128,
+        "epochs": 10,
+    },
+}
+PRESET_OF_DATASET: Mapping[str, str] = {
+    "mnist": "feldman-zhang-mnist",
+    "fashion-mnist": "feldman-zhang-mnist",
+}
+ADDED_LATER: Mapping[str, Json] = {"flip": False, "shift": 0, "cutout": 0, "precision": "float32"}
 
 
 @dataclass(frozen=True)
@@ -33,10 +51,17 @@ class MLP:
         label_smoothing: 0 is none; smoothing underfits the memorized.
         batch_size: examples a step.
         epochs: passes over the subset.
+        flip: mirror images at random.
+        shift: move images by up to so many pixels.
+        cutout: blank a square of this side.
+        precision: of the products, ``float32`` or ``bfloat16``.
     """
 
     name: ClassVar[str] = "mlp"
     version: ClassVar[str] = "1"
+    outcomes: ClassVar[frozenset[str]] = BUILT_IN_OUTCOMES
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    preset_of_dataset: ClassVar[Mapping[str, str]] = PRESET_OF_DATASET
 
     hidden: tuple[int, ...] = (128,)
     optimizer: str = "adamw"
@@ -48,50 +73,43 @@ class MLP:
     batch_size: int = 50
     epochs: int = 30
 
+    flip: bool = False
+    shift: int = 0
+    cutout: int = 0
+    precision: str = "float32"
+
     def __post_init__(self) -> None:
-        hidden: Any = self.hidden  # the command line gives a number or a list
-        if isinstance(hidden, int | list):
-            object.__setattr__(self, "hidden", (hidden,) if isinstance(hidden, int) else tuple(hidden))
-        for name in ("lr", "momentum", "weight_decay", "label_smoothing"):
-            if type(getattr(self, name)) is int:
-                object.__setattr__(self, name, float(getattr(self, name)))
-        checks = {
-            "hidden": isinstance(self.hidden, tuple) and all(_natural(units) for units in self.hidden),
-            "optimizer": self.optimizer in {"adamw", "sgd"},
-            "lr": _real(self.lr) and self.lr > 0,
-            "schedule": self.schedule in {"constant", "linear", "cosine"},
-            "momentum": _real(self.momentum) and 0 <= self.momentum < 1,
-            "weight_decay": _real(self.weight_decay) and self.weight_decay >= 0,
-            "label_smoothing": _real(self.label_smoothing) and 0 <= self.label_smoothing < 1,
-            "batch_size": _natural(self.batch_size),
-            "epochs": _natural(self.epochs),
-        }
-        for name, right in checks.items():
-            if not right:
-                raise InvalidInput(
-                    f"recipe option {name}={getattr(self, name)!r} is not valid",
-                    hint="see `memdb init --help` and the recipe's page in the docs",
-                )
+        normalize(self)
+        require(
+            self,
+            {
+                "hidden": naturals(self.hidden),
+                "optimizer": self.optimizer in {"adamw", "sgd"},
+                "schedule": self.schedule in {"constant", "linear", "cosine"},
+            },
+        )
 
     @property
     def options(self) -> Mapping[str, Json]:
-        """All options, defaults filled in."""
-        return {**asdict(self), "hidden": list(self.hidden)}
+        """All options, defaults filled in, but for those of `ADDED_LATER` that change nothing.
+
+        A store made before an option was there is then one of the same recipe still.
+        """
+        found = {**asdict(self), "hidden": list(self.hidden)}
+        return {name: value for name, value in found.items() if ADDED_LATER.get(name, ...) != value}
 
     def models_per_batch(self, data: Dataset, device: str) -> int:
         """Return how many models fit into half of the free memory; on a CPU, as many as its caches like."""
-        from memdb.recipes import mlp_program  # noqa: PLC0415 - torch takes seconds to import
+        from memdb.recipes import batches  # noqa: PLC0415 - torch takes seconds to import
 
         sizes = self.layer_sizes(data)
         n_weights = sum(n_in * n_out + n_out for n_in, n_out in itertools.pairwise(sizes))
         n_state = 4 if self.optimizer == "adamw" else 3  # weights, gradients, moments
-        n_rows = max(self.batch_size, mlp_program.EVALUATION_ROWS)
+        n_rows = max(self.batch_size, batches.EVALUATION_ROWS)
         bytes_a_model = 4 * (n_state * n_weights + 3 * n_rows * sum(sizes)) + 16 * len(data.train)
-        fit = max(1, mlp_program.free_memory(device) // 2 // bytes_a_model)
-        if device == "cpu":
-            # Past these the products gain nothing more, and a commit should not take hours to come.
-            fit = min(fit, max(8, (64 << 20) // (4 * n_state * n_weights)), 128)
-        return int(min(fit, 1024))
+        # On a CPU, past these the products gain nothing more, and a commit should not take hours to come.
+        on_cpu = min(128, max(8, (64 << 20) // (4 * n_state * n_weights)))
+        return batches.models_that_fit(bytes_a_model, device, on_cpu)
 
     def layer_sizes(self, data: Dataset) -> list[int]:
         """Return the width of every layer, input and output included."""
@@ -103,30 +121,6 @@ class MLP:
         """Train one network a mask (see `Recipe`)."""
         from memdb.recipes import mlp_program  # noqa: PLC0415 - torch takes seconds to import
 
+        if self.flip or self.shift or self.cutout:
+            image_shape(data.train.array.shape[1:], "augmentation", least=self.shift + 1)
         return mlp_program.train(self, data, masks, seeds, run)
-
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "digits": {},
-    "feldman-zhang-mnist": {
-        "hidden": (512, 256),
-        "optimizer": "sgd",
-        "lr": 0.1,
-        "momentum": 0.9,
-        "weight_decay": 0.0,
-        "batch_size": 128,
-        "epochs": 10,
-    },
-}
-PRESET_OF_DATASET: Mapping[str, str] = {
-    "mnist": "feldman-zhang-mnist",
-    "fashion-mnist": "feldman-zhang-mnist",
-}
-
-
-def _natural(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _real(value: object) -> bool:
-    return isinstance(value, float) and math.isfinite(value)

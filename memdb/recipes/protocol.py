@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from memdb.datasets import Dataset
 from memdb.documents import Json
+from memdb.manifest import CORRECT, CUMULATIVE_LOSS, FIRST_LEARNED, LOGIT_CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,19 @@ class Run:
         stop_requested: true once the user asked to stop; a recipe may then raise KeyboardInterrupt.
         checkpoint_dir: a folder that is the same again when the same seeds are retried; create it on use.
             It is removed once the models are committed.
+        outcomes: names of what the store keeps; a recipe may leave the work for others out.
     """
 
     device: str
     progress: Callable[[int, int], None]
     stop_requested: Callable[[], bool]
     checkpoint_dir: Path
+    outcomes: frozenset[str] = frozenset()
+
+
+BUILT_IN_OUTCOMES = frozenset(
+    {CORRECT.name, LOGIT_CONFIDENCE.name, CUMULATIVE_LOSS.name, FIRST_LEARNED.name}
+)  # of recipes that look on while they train
 
 
 @runtime_checkable
@@ -38,7 +46,8 @@ class Recipe(Protocol):
 
     It may also have ``models_per_batch(data, device) -> int``, the number of models that it trains best
     at once; without it, it is called for one model at a time. A plain function fits too: its name is
-    its import path, its version its ``version`` attribute, else "0".
+    its import path, its version its ``version`` attribute, else "0". With an attribute ``outcomes``, the
+    names of those it gives, a store that would keep others is refused when it is made.
 
     What one model predicts must not depend on which others share its batch.
     """
@@ -61,6 +70,8 @@ class Recipe(Protocol):
         Returns:
             ``train/correct`` and ``test/correct``, bool [models, examples], and optionally
             ``train/logit_confidence`` and ``test/logit_confidence``, real [models, examples]: of the final
-            models, in evaluation mode, computed alike for examples in and out of the subset.
+            models, in evaluation mode, computed alike for examples in and out of the subset. Where
+            ``run.outcomes`` names them, also ``train/cumulative_loss``, real, and ``train/first_learned``,
+            unsigned integers: see `memdb.manifest` for their definitions.
         """
         ...

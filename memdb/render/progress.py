@@ -102,3 +102,28 @@ class Counting:
     def __call__(self, done: int, total: int) -> None:
         """Show a count."""
         self._progress.update(self._task, completed=done, total=total, visible=True)
+
+
+class Share:
+    """Shows which share is done; only in a terminal, and only once something is."""
+
+    def __init__(self, console: Console) -> None:
+        columns = TextColumn("{task.percentage:>3.0f} %"), BarColumn(bar_width=None), TimeRemainingColumn()
+        self._progress = Progress(*columns, console=console, expand=True, transient=True)
+        self._task = self._progress.add_task("", total=None, visible=False)
+        self._shown = console.is_terminal
+
+    def __enter__(self) -> Self:
+        if self._shown:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shown:
+            self._progress.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how much of how much is done."""
+        self._progress.update(self._task, completed=done, total=total, visible=True)

@@ -84,12 +84,12 @@ def compact(
                 "at once could hide models",
                 hint="make sure that nobody else compacts this store, and say so with --alone",
             )
-        cuts = list(_cut(shares))
-        total = sum(share.n_models for cut in cuts for share in cut)
+        cuts = list(cut(shares))
+        total = sum(share.n_models for some in cuts for share in some)
         blocks, n_bytes, done = [], 0, 0
-        for cut in cuts:
+        for some in cuts:
             observe(done, total)
-            block, info, size = _write_block(storage, manifest, cut, watch)
+            block, info, size = write_block(storage, manifest, some, watch)
             blocks.append((block, info))
             n_bytes += size
             done += len(block.models)
@@ -131,7 +131,7 @@ def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[Share]]:
             break
         shares.insert(0, last)
         kept -= 1
-    if not snapshot.loose and len(list(_cut(shares))) >= len(shares):
+    if not snapshot.loose and len(list(cut(shares))) >= len(shares):
         return len(blocks), []
     return kept, [share for share in shares if share.n_models]
 
@@ -154,7 +154,7 @@ def _kept_by(part: Segment) -> list[str]:
     return sorted(path for path in part.metadata if not path.startswith(f"{layout.COUNTS}/"))
 
 
-def _cut(shares: Sequence[Share]) -> Iterator[list[Share]]:
+def cut(shares: Sequence[Share]) -> Iterator[list[Share]]:
     """Yield the shares of each block: up to 1,024 models which all have the same arrays."""
     for _, alike in groupby(shares, key=lambda share: _kept_by(share.part)):
         yield from cut_into(alike, BLOCK_MODELS)
@@ -167,15 +167,19 @@ def rewrite(storage: Storage, manifest: Manifest, block: Segment) -> tuple[Block
         Damaged: one of these arrays is not intact.
     """
     share = Share(storage, block, (True,) * len(block.models))
-    written, info, _ = _write_block(storage, manifest, [share], Stopwatch())
+    written, info, _ = write_block(storage, manifest, [share], Stopwatch())
     return BlockInfo(written.segment_id, len(written.models), info), written
 
 
-def _write_block(
-    storage: Storage, manifest: Manifest, shares: Sequence[Share], watch: Stopwatch
+def write_block(
+    storage: Storage,
+    manifest: Manifest,
+    shares: Sequence[Share],
+    watch: Stopwatch,
+    identifier: str | None = None,
 ) -> tuple[Segment, ObjectInfo, int]:
-    """Write a block; return it, the size and sha256 of its document, and the bytes written."""
-    identifier = layout.segment_id(datetime.now(UTC), secrets.token_bytes(6))
+    """Write a block of what ``source`` has; return it, its document's size and sha256, and its bytes."""
+    identifier = identifier or layout.segment_id(datetime.now(UTC), secrets.token_bytes(6))
     origins = [
         origin
         for share in shares

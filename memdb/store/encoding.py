@@ -8,12 +8,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from memdb.documents import Json, canonical_json
@@ -119,6 +120,54 @@ class BandEncoder:
             yield _taken(self._memory)
 
 
+class ChunkEncoder:
+    """Encodes an array of counts or scores chunk by chunk, each so many rows and an object of its own.
+
+    Counts are integers, which compress better where their bytes or bits are shuffled: which of these, tells
+    a measurement.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        shape: tuple[int, ...],
+        dtype: str,
+        chunk_rows: int,
+        attributes: Mapping[str, Any] | None = None,
+        shuffle: Literal["shuffle", "bitshuffle"] = "bitshuffle",
+    ) -> None:
+        self._memory = MemoryStore()
+        self._path, self._chunk_rows = path, chunk_rows
+        kind = np.dtype(dtype)
+        counts = [BloscCodec(cname="zstd", clevel=7, shuffle=shuffle), Crc32cCodec()]
+        self._array = _create(
+            self._memory, path, shape, kind, chunk_rows, None, attributes,
+            counts if kind.kind == "i" else None,
+        )  # fmt: skip
+        self.metadata = _taken(self._memory)
+
+    def name(self, start: int) -> str:
+        """Return the name of the object that the row ``start`` begins."""
+        return f"{self._path}/c.{start // self._chunk_rows}{'.0' * (self._array.ndim - 1)}"
+
+    def encode(self, start: int, values: NDArray[Any]) -> bytes:
+        """Return the object of the rows from ``start`` on: as many as a chunk has, or the last ones."""
+        self._array[start : start + len(values)] = values
+        return _taken(self._memory)[self.name(start)]
+
+    def decode(self, start: int, data: bytes) -> NDArray[Any] | None:
+        """Return the values in an object that was written before; None where it is not one."""
+        kept = self._memory._store_dict  # noqa: SLF001 - no public way to the bytes
+        kept[self.name(start)] = default_buffer_prototype().buffer.from_bytes(data)
+        stop = min(start + self._chunk_rows, self._array.shape[0])
+        try:
+            return np.asarray(self._array[start:stop])
+        except (ValueError, RuntimeError):
+            return None
+        finally:
+            kept.clear()
+
+
 def _rows_of(n_bytes: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     """Return how many rows a chunk of at most so many bytes has, all chunks alike: the last one is padded."""
     row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
@@ -134,6 +183,7 @@ def _create(  # noqa: PLR0913, PLR0917 - all that Zarr asks
     chunk_rows: int,
     shard_rows: int | None,
     attributes: Mapping[str, Any] | None = None,
+    compressors: list[Any] | None = None,
 ) -> zarr.Array[Any]:
     return zarr.create_array(
         memory,
@@ -142,7 +192,8 @@ def _create(  # noqa: PLR0913, PLR0917 - all that Zarr asks
         chunks=(chunk_rows, *shape[1:]),
         shards=None if shard_rows is None else (shard_rows, *shape[1:]),
         dtype=dtype,
-        compressors=[Crc32cCodec()] if dtype == np.uint8 else [ZstdCodec(level=3), Crc32cCodec()],
+        compressors=compressors
+        or ([Crc32cCodec()] if dtype == np.uint8 else [ZstdCodec(level=3), Crc32cCodec()]),
         filters=None,
         fill_value=0,
         attributes=dict(attributes or {}),

@@ -90,6 +90,11 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
             f"taken in {before.snapshot}",
             hint="name a copy that is up to date",
         )
+    if after.snapshot == before.snapshot and after.models_sha256 != before.models_sha256:
+        raise Mismatch(
+            f"snapshot {after.snapshot} of {sought.url} has other models than {storage.url} took in",
+            hint="two copies of the base went different ways: name the right one, or `memdb merge` them",
+        )
     if after == before:
         return None
     pin = Pin(

@@ -150,6 +150,15 @@ def read_record(storage: Storage, manifest: Manifest, number: int) -> SnapshotRe
     except NotFound as error:
         hint = "`memdb info` names the newest"
         raise NotFound(f"{storage.url} has no snapshot {number}", hint=hint) from error
+    return parse_record(manifest, number, data, place)
+
+
+def parse_record(manifest: Manifest, number: int, data: bytes, place: str) -> SnapshotRecord:
+    """Return a snapshot's document from its bytes.
+
+    Raises:
+        Damaged: it was altered, or belongs to another store.
+    """
     record = SnapshotRecord.from_document(parse_plain_document(data, place), place)
     _require_ours(place, (record.number, record.store_id), (number, manifest.store_id))
     return record

@@ -26,6 +26,7 @@ class LocalStorage:
     """A folder. Objects appear under their names at once and whole, and are fsynced before that."""
 
     can_list = True
+    can_write = True
     cache: Cache | None = None
 
     def __init__(self, root: Path, url: str) -> None:

@@ -1,9 +1,10 @@
 """Merging: the models of several stores into one, as segments that are committed like any other.
 
-Nothing is begun before everything that could be wrong was looked for: data, recipe and subsets that differ,
-equal masks of different models, one model with different outcomes. What was withdrawn anywhere is withdrawn
-in the destination first. Then models are committed some hundreds at a time; a merge that was interrupted goes
-on when it is run again, since models that are there already are passed over.
+Before anything is written, all that could be wrong is looked for (`require_mergeable`, `require_distinct`):
+data, recipe and subsets that differ, equal masks of different models, one model with different outcomes.
+What was withdrawn anywhere is withdrawn in the destination first. Then models are committed some hundreds at
+a time; a merge that was interrupted goes on when it is run again, since models that are there already are
+passed over.
 """
 
 from __future__ import annotations
@@ -105,15 +106,13 @@ def merge(
 ) -> Merged:
     """Bring the models of other stores into a store; ``observe`` hears how many of how many are there.
 
+    Who calls has looked at all of them with `require_mergeable` and `require_distinct`.
+
     Raises:
-        Mismatch: see `require_mergeable`; or one model has different outcomes in two of the stores.
-        InvalidInput: models of two stores have equal masks under different ids.
         Damaged: an object of a source is missing or altered.
         StorageFailed: a storage refused; models that were committed stay.
     """
-    require_mergeable(store.manifest, store.url, sources)
     own = store.snapshot()
-    _require_distinct([own, *sources])
     withdrawn = _withdrawn(own, sources)
     gone = own.withdrawn.union(*withdrawn.values())
     have = {model.model_id for _, model in own.models} - gone
@@ -165,7 +164,7 @@ def _fresh(source: Snapshot, known: AbstractSet[str]) -> Iterator[Share]:
 
 
 def _models_at_once(manifest: Manifest) -> int:
-    model_bits = 8 * manifest.train.n_examples // 8
+    model_bits = manifest.train.n_examples
     for outcome, n_examples in manifest.arrays().values():
         model_bits += n_examples * (1 if outcome.kind == "bit" else 8 * np.dtype(outcome.dtype).itemsize)
     return max(1, min(BLOCK_MODELS, SEGMENT_BYTES * 8 // model_bits))
@@ -214,10 +213,14 @@ def _bits(shares: Sequence[Share], path: str, n_examples: int) -> bits.Packed:
     return bands[0] if len(bands) == 1 else np.concatenate(bands)
 
 
-def _require_distinct(stores: Sequence[Snapshot]) -> None:
+def require_distinct(stores: Sequence[Snapshot]) -> None:
     """Refuse equal masks under different ids, and different outcomes under one id, of different stores.
 
     Parts that several of the stores share, such as a base's, are one and the same and read once.
+
+    Raises:
+        InvalidInput: models of two stores have equal masks under different ids.
+        Mismatch: one model has different outcomes in two of the stores.
     """
     ids = [{model.model_id for _, model in snapshot.models} for snapshot in stores]
     paths = _paths_of_all(stores)

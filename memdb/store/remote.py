@@ -42,7 +42,7 @@ class RemoteStorage:
         self.cache = cache
         self._filesystem = filesystem
         self._root = root
-        self._read_only = protocol in READ_ONLY_PROTOCOLS
+        self.can_write = protocol not in READ_ONLY_PROTOCOLS
         self._patience = patience or PATIENCE
 
     def direct(self) -> RemoteStorage:
@@ -127,7 +127,7 @@ class RemoteStorage:
             )
 
     def _refuse_read_only(self) -> None:
-        if self._read_only:
+        if not self.can_write:
             raise InvalidInput(
                 f"{self.url} is read-only: its protocol has no writes",
                 hint="write to a local folder or a bucket",

@@ -44,7 +44,7 @@ class Snapshot:
 
     storage: Storage
     manifest: Manifest
-    parts: tuple[Segment, ...]
+    parts: Sequence[Segment]
     record: SnapshotRecord | None = None
     retracted: frozenset[str] = field(default_factory=frozenset)
     set_aside: frozenset[str] = field(default_factory=frozenset)
@@ -54,6 +54,7 @@ class Snapshot:
     newest: int | None = None  # the number of the newest snapshot, where it was looked for
     base: Snapshot | None = None
     withdrawn_above: frozenset[str] = field(default_factory=frozenset)  # by stores that extend this one
+    is_published: bool = False  # every model of its blocks counts, as its record says: they need no reading
 
     @property
     def url(self) -> str:
@@ -141,11 +142,13 @@ class Snapshot:
     @property
     def n_models(self) -> int:
         """How many models count."""
-        return len(self.models)
+        return self.record.n_models if self.record and self.is_published else len(self.models)
 
     @property
     def n_repeats(self) -> int:
         """How many models were committed here again by a retried worker, and do not count."""
+        if self.is_published:
+            return 0
         commits = {
             (origin, model.model_id)
             for part in self.parts
@@ -157,6 +160,8 @@ class Snapshot:
     @property
     def n_retracted(self) -> int:
         """How many models were withdrawn."""
+        if self.is_published:
+            return 0
         ids = {model.model_id for part in self.parts for model in part.models}
         below = self.base.n_retracted if self.base else 0
         return len(ids & (self.retracted | self.withdrawn_above)) + below
@@ -164,6 +169,8 @@ class Snapshot:
     @cached_property
     def models_sha256(self) -> str:
         """Sha256 of the sorted model ids, each followed by a newline: the same models, the same answer."""
+        if self.record and self.is_published:
+            return self.record.models_sha256
         return sha256_of_models(model.model_id for _, model in self.models)
 
     @property

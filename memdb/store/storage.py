@@ -32,6 +32,7 @@ class Storage(Protocol):
 
     url: str
     can_list: bool
+    can_write: bool
     cache: Cache | None  # where immutable objects are kept nearer by
 
     def direct(self) -> Storage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 from memdb import bits, layout
 from memdb.commits import ModelInfo, Segment
 from memdb.documents import Json, group_metadata
-from memdb.errors import AlreadyExists, InvalidInput, StorageFailed
+from memdb.errors import AlreadyExists, Damaged, InvalidInput, StorageFailed
 from memdb.manifest import Base, Manifest
+from memdb.published import ASK_AGAIN, Published
 from memdb.store.bases import Following, with_base
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.examples import Examples, ExampleTable, read_examples
 from memdb.store.ledger import base_in_force, read_manifest
+from memdb.store.publication import published_snapshot, read_published
 from memdb.store.snapshot import Snapshot, take_snapshot
 from memdb.store.storage import Storage, create_once
 from memdb.store.timing import Stopwatch
@@ -34,6 +37,7 @@ class Store:
     storage: Storage
     manifest: Manifest
     following: Following | None = None  # how the store that this one extends is reached
+    published: Published | None = None  # of a copy that is frozen
 
     @property
     def url(self) -> str:
@@ -103,7 +107,17 @@ class Store:
             Damaged: the manifest was altered.
             StorageFailed: the storage did not answer.
         """
-        return cls(storage, read_manifest(storage), following)
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(read_published, storage)
+            manifest = read_manifest(storage)
+            published = asked.result()
+        if published is not None and published.store_id != manifest.store_id:
+            raise Damaged(
+                f"{storage.url}/{layout.PUBLISHED} belongs to another store: it states "
+                f"{published.store_id}; expected {manifest.store_id}",
+                hint=ASK_AGAIN,
+            )
+        return cls(storage, manifest, following, published)
 
     def commit(
         self,
@@ -123,6 +137,11 @@ class Store:
             InvalidInput: arrays that do not fit the manifest.
             StorageFailed: the storage refused; nothing was committed.
         """
+        if self.published is not None:
+            raise InvalidInput(
+                f"{self.url} is a published copy, which never changes",
+                hint="commit to the store that it was published from",
+            )
         self._require_arrays(len(models), masks, outcomes)
         arrays = {layout.MASK: ArrayData(bits.pack(masks))}
         for path, values in outcomes.items():
@@ -182,6 +201,8 @@ class Store:
             Damaged: a document was altered, or belongs to another store.
             NotFound: no snapshot has that number.
         """
+        if self.published is not None:
+            return published_snapshot(self.storage, self.manifest, self.published, as_of)
         return with_base(self.own_snapshot(as_of), self.following, as_of)
 
     def own_snapshot(self, as_of: int | None = None) -> Snapshot:

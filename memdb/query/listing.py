@@ -1,0 +1,87 @@
+"""Making what a published copy keeps: counts of every example, the strongest pairs of every test example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from memdb.query.columns import column as column_of
+from memdb.query.columns import values_of
+from memdb.query.connection import FORMS, Relations, schema
+from memdb.query.intervals import IntervalChoice
+from memdb.query.lists import strongest
+from memdb.query.questions import SIDES
+from memdb.query.stored import INFLUENCES, found_pairs, scored
+from memdb.store.derived import COUNTED, PAIR_ROWS, SCORE_COLUMNS
+
+LISTED = 256  # pairs kept of each test example
+TABLED, TABLED_Q = 20, 0.1  # pairs of each test example in the table, and of more if they are real
+N_RANKED = "SELECT count(*) FROM train_examples WHERE n_in > 0 AND n_out > 0"
+TABLE_COLUMNS = (
+    "test_id", "rank", "train_id", "test_label", "train_label", "influence", "shrunk", "lo", "hi", "q_value",
+    "n_in", "n_out", "k_in", "k_out", "memorization",
+)  # fmt: skip
+
+
+def counts_of(relations: Relations, set_name: str) -> NDArray[np.int32]:
+    """Return the counts of every example of a set, int32 [`COUNTED`, examples]."""
+    names = ", ".join(COUNTED[set_name])
+    found = relations.ask(f"SELECT {names} FROM {set_name}_examples ORDER BY id")  # noqa: S608 - our words
+    return np.stack([values_of(column).astype(np.int32) for column in found.columns])
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The strongest pairs of a test example: int32 [`PAIR_ROWS`, pairs], float64 [pairs, `SCORE_COLUMNS`]."""
+
+    pairs: NDArray[np.int32]
+    scores: NDArray[np.float64]
+
+
+def candidates_on(relations: Relations, test_id: int) -> pa.Table:
+    """Return every pair of a test example, as a list of influences is chosen from."""
+    side = SIDES["test_id"]
+    names = {name: getattr(side, name) for name in ("relation", "fixed", "listed")}
+    sql = schema("top_influence.sql", **names, arms=FORMS[relations.outcome]["arms"])
+    return relations.ask(sql, {"id": test_id, "same_class": False, "other_only": False})
+
+
+def listing_of(relations: Relations, own: NDArray[np.int32], found: pa.Table, listed: int) -> Listing:
+    """Return the strongest pairs of a test example, in the order of a list's default options.
+
+    ``own`` are the counts of all training examples, of `counts_of`; ``found`` is of `candidates_on`. Asks
+    nothing of the connection.
+    """
+    shown, standing = strongest(relations, found, INFLUENCES, listed)
+    column = {name: values_of(shown.column(name)) for name in ("train_id", "test_label", "k_in", "k_out")}
+    train = column["train_id"]
+    label, n_in, n_correct, k_in = own[:, train]
+    right = column["k_in"] + column["k_out"]
+    rows = (train, label, n_in, column["k_in"], n_correct, k_in, column["test_label"], right)
+    scores = np.stack([standing.shrunk, standing.q_value], axis=1)
+    return Listing(np.stack(rows).astype(np.int32), scores)
+
+
+def pairs_table(
+    relations: Relations, pairs: NDArray[np.int32], scores: NDArray[np.float64], first: int
+) -> pa.Table:
+    """Return stored pairs as people use them: by test id, then from the strongest.
+
+    Those that are no more than noise, by their q-value, are left out but for the first of each test example.
+    """
+    n_models = relations.snapshot.n_models
+    n_in = pairs[:, PAIR_ROWS.index("n_in")]
+    n_ranked = int(relations.ask(N_RANKED).column(0)[0].as_py())
+    settings = IntervalChoice("selected", 0.95).parameters()
+    z = relations.interval_z(settings, min(pairs.shape[2], max(1, n_ranked)), max(1, n_ranked))
+    rows = scored(relations, found_pairs(pairs, n_models, first), z)
+    valid = ((n_in > 0) & (n_in < n_models)).ravel()
+    for position, name in enumerate(SCORE_COLUMNS):
+        rows = rows.append_column(name, column_of(scores[:, :, position].ravel(), valid))
+    rank = np.tile(np.arange(1, pairs.shape[2] + 1, dtype=np.int32), len(pairs))
+    rows = rows.append_column("rank", column_of(rank)).select(list(TABLE_COLUMNS))
+    q_values = scores[:, :, SCORE_COLUMNS.index("q_value")].ravel()
+    return rows.filter(column_of((rank <= TABLED) | (q_values <= TABLED_Q)))

@@ -1,0 +1,96 @@
+"""Answers from what a published copy keeps: the same rows that its bits would give, without reading any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from memdb import layout
+from memdb.query.columns import table
+from memdb.query.connection import Relations, schema
+from memdb.query.intervals import IntervalChoice
+from memdb.query.lists import Columns, Order, Standing, presented
+from memdb.query.ranking import Candidates
+from memdb.store.derived import PAIR_ROWS, derived_of, read_pairs
+
+INFLUENCES = Columns(
+    ("train_id", "test_id", "train_label", "test_label", "same_class"), "influence", ("memorization",)
+)
+PAIR = (
+    *INFLUENCES.first, "influence", "lo", "hi", "n_in", "n_out", "k_in", "k_out", "p_in", "p_out",
+    "memorization",
+)  # fmt: skip
+
+
+def stored_influence(relations: Relations, test_id: int, k: int, choice: IntervalChoice) -> pa.Table | None:
+    """Return the k strongest influences on a test example by default options; None where not kept."""
+    derived = derived_of(relations.snapshot)
+    n_train = relations.snapshot.manifest.train.n_examples
+    if derived is None or relations.outcome != "correct" or min(k, n_train) > derived[1].listed:
+        return None
+    pairs, scores = read_pairs(relations.snapshot, test_id)
+    shown = scored(relations, found_pairs(pairs[None, :, :k], relations.snapshot.n_models, test_id), 1.0)
+    candidates = _candidates(derived[1].n_in, int(pairs[PAIR_ROWS.index("n_correct"), 0]), relations)
+    shrunk, q_value = scores[:k].T
+    standing = Standing(candidates, shrunk, q_value, np.arange(len(shrunk)))
+    return presented(relations, shown, standing, INFLUENCES, Order(), choice.parameters(), {})
+
+
+def stored_pair(
+    relations: Relations, train_id: int, test_id: int, settings: Mapping[str, Any]
+) -> pa.Table | None:
+    """Return a row of the relation ``influence``; None where the pair is not among those kept."""
+    derived = derived_of(relations.snapshot)
+    if derived is None or relations.outcome != "correct":
+        return None
+    pairs, _ = read_pairs(relations.snapshot, test_id)
+    at = np.flatnonzero(pairs[0] == train_id)
+    if len(at) != 1:
+        return None
+    n_test = relations.snapshot.manifest.set_named(layout.TEST).n_examples
+    z = relations.interval_z(settings, 1, n_test * sum(times for _, times in derived[1].n_in))
+    found = found_pairs(pairs[None, :, at], relations.snapshot.n_models, test_id)
+    return scored(relations, found, z).select(list(PAIR))
+
+
+def _candidates(n_in: tuple[tuple[int, int], ...], n_correct: int, relations: Relations) -> Candidates:
+    """Return what chance needs to know of all that the list was chosen from: counts, and no scores."""
+    values = np.array(n_in, dtype=np.int64).reshape(-1, 2)
+    every = np.repeat(values[:, 0], values[:, 1])
+    unknown = np.full(len(every), np.nan)
+    return Candidates(
+        score=unknown, effect_se=unknown, ac_z=unknown, null_se=unknown,
+        n_in=every, n_models=relations.snapshot.n_models, strata=np.ones(len(every), dtype=np.bool_),
+        hits=np.zeros_like(every), total=np.full_like(every, n_correct),
+    )  # fmt: skip
+
+
+def found_pairs(pairs: NDArray[np.int32], n_models: int, first: int) -> pa.Table:
+    """Return stored pairs, int32 [test, `PAIR_ROWS`, pairs], as the rows that ``pair_scores.sql`` scores."""
+    column = {name: pairs[:, row].ravel() for row, name in enumerate(PAIR_ROWS)}
+    n_out = n_models - column["n_in"]
+    return table(
+        {
+            "train_id": column["train_id"],
+            "test_id": np.repeat(np.arange(first, first + len(pairs), dtype=np.int32), pairs.shape[2]),
+            "train_label": column["train_label"],
+            "test_label": column["test_label"],
+            "n_in": column["n_in"],
+            "n_out": n_out,
+            "n_correct": column["n_correct"],
+            "k_in": column["k_in"],
+            "own_k_in": column["own_k_in"],
+            "own_k_out": column["own_correct"] - column["own_k_in"],
+        }
+    )
+
+
+def scored(relations: Relations, found: pa.Table, z: float | None) -> pa.Table:
+    """Return stored pairs with their scores, intervals of the multiplier z, and what ranking needs."""
+    memorized = "(SELECT *, score(own_k_in, n_in, own_k_out, n_out) AS memorization FROM stored)"
+    sql = f"WITH found AS {memorized} {schema('pair_scores.sql')}"
+    return relations.ask(sql, {"z": z}, tables={"stored": found}, alone=True)

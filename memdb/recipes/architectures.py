@@ -1,0 +1,122 @@
+"""Any torchvision classifier by name, ``torchvision:resnet50``; the program is in ``torchvision_program``."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.datasets import Dataset
+from memdb.documents import Json
+from memdb.errors import InvalidInput
+from memdb.manifest import CORRECT, LOGIT_CONFIDENCE
+from memdb.recipes.memory import in_turns
+from memdb.recipes.options import natural, normalize, real, require
+from memdb.recipes.protocol import Run
+
+PREFIX = "torchvision:"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One of torchvision's classifiers, trained from scratch, one model after the other.
+
+    Images are read when they are needed, by several processes. SGD with Nesterov's momentum; the learning
+    rate rises to its peak in a straight line and falls to 0 as a cosine.
+
+    Args:
+        architecture: its name in torchvision, such as ``resnet50``.
+        image_size: pixels of a side of what the network sees.
+        crop: smallest share of an image's area that a random crop takes; 1 takes the middle of the whole.
+        flip: mirror images at random.
+        lr: learning rate at the peak.
+        warmup: share of the steps until the peak.
+        momentum: of SGD.
+        weight_decay: L2.
+        label_smoothing: 0 is none; smoothing underfits the memorized.
+        batch_size: examples a step.
+        epochs: passes over the subset.
+        precision: of the products, ``bfloat16`` or ``float32``.
+    """
+
+    architecture: str
+    image_size: int = 224
+    crop: float = 0.25
+    flip: bool = True
+    lr: float = 0.1
+    warmup: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.0
+    batch_size: int = 256
+    epochs: int = 30
+    precision: str = "bfloat16"
+
+    version = "1"
+    outcomes = frozenset({CORRECT.name, LOGIT_CONFIDENCE.name})
+
+    def __post_init__(self) -> None:
+        normalize(self)
+        require(
+            self,
+            {
+                "image_size": natural(self.image_size),
+                "crop": real(self.crop) and 0 < self.crop <= 1,
+                "warmup": real(self.warmup) and 0 < self.warmup < 1,
+            },
+        )
+        try:
+            from memdb.recipes import torchvision_program  # noqa: PLC0415 - seconds to import
+        except ImportError as error:
+            raise InvalidInput(
+                f"recipe {self.name} needs {error.name}, which is not installed",
+                hint="run: pip install 'memdb[train]'",
+            ) from error
+        known = torchvision_program.names()
+        if self.architecture not in known:
+            near = difflib.get_close_matches(self.architecture, known, 3) or ["resnet18", "resnet50"]
+            raise InvalidInput(
+                f"torchvision has no classifier {self.architecture!r}", hint=f"try {', '.join(near)}"
+            )
+
+    @property
+    def name(self) -> str:
+        """The name on the command line."""
+        return f"{PREFIX}{self.architecture}"
+
+    @property
+    def options(self) -> Mapping[str, Json]:
+        """All options, defaults filled in."""
+        found = asdict(self)
+        del found["architecture"]
+        return found
+
+    def rate(self, done: float) -> float:
+        """Return the learning rate once this share of the steps is done."""
+        fallen = (1 + math.cos(math.pi * max(0.0, done - self.warmup) / (1 - self.warmup))) / 2
+        return self.lr * (done / self.warmup if done < self.warmup else fallen)
+
+    def extras(self) -> dict[str, Any]:
+        """Return what some architectures want to be told: no second heads, the size of their input."""
+        if self.architecture in {"googlenet", "inception_v3"}:
+            return {"aux_logits": False, "init_weights": True}
+        return {"image_size": self.image_size} if self.architecture.startswith("vit_") else {}
+
+    def __call__(
+        self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
+    ) -> Mapping[str, NDArray[Any]]:
+        """Train one network a mask (see `Recipe`), going on from checkpoints that are there."""
+        from memdb.recipes import torchvision_program  # noqa: PLC0415 - seconds to import
+
+        def alone(
+            data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
+        ) -> Mapping[str, NDArray[Any]]:
+            found = torchvision_program.train(self, data, masks[0], int(seeds[0]), run)
+            return {path: values[None] for path, values in found.items()}
+
+        return in_turns(alone, data, masks, seeds, run)  # type: ignore[no-any-return]

@@ -1,0 +1,94 @@
+"""The ``cnn`` recipe: options. The program itself is in ``cnn_program``, which needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.datasets import Dataset
+from memdb.documents import Json
+from memdb.recipes.options import image_shape, naturals, normalize, require
+from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
+
+
+@dataclass(frozen=True)
+class CNN:
+    """Small convolutional networks without batch norm, for images such as 28 x 28 or 32 x 32.
+
+    Trained by SGD with Nesterov's momentum; the learning rate falls to 0 in a straight line.
+
+    Args:
+        channels: of each convolution; after each the image is halved.
+        lr: learning rate at the start.
+        momentum: of SGD.
+        weight_decay: L2, on weights alone.
+        label_smoothing: 0 is none; smoothing underfits the memorized.
+        batch_size: examples a step.
+        epochs: passes over the subset.
+        flip: mirror images at random.
+        shift: move images by up to so many pixels.
+        cutout: blank a square of this side.
+        precision: of the products, ``float32`` or ``bfloat16``.
+    """
+
+    name: ClassVar[str] = "cnn"
+    version: ClassVar[str] = "1"
+    outcomes: ClassVar[frozenset[str]] = BUILT_IN_OUTCOMES
+
+    channels: tuple[int, ...] = (32, 64)
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    batch_size: int = 64
+    epochs: int = 10
+    flip: bool = False
+    shift: int = 0
+    cutout: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        normalize(self)
+        require(self, {"channels": naturals(self.channels) and len(self.channels) > 0})
+
+    @property
+    def options(self) -> Mapping[str, Json]:
+        """All options, defaults filled in."""
+        return {**asdict(self), "channels": list(self.channels)}
+
+    def rate(self, done: float) -> float:
+        """Return the learning rate once this share of the steps is done."""
+        return self.lr * (1 - done)
+
+    def models_per_batch(self, data: Dataset, device: str) -> int:
+        """Return how many models fit into half of the free memory, and on a CPU into its caches."""
+        from memdb.recipes import batches  # noqa: PLC0415 - torch takes seconds to import
+
+        height, width, n_channels = self._image(data)
+        n_activations, n_weights, n_in = height * width * n_channels, 0, n_channels
+        for level, n_out in enumerate(self.channels):
+            n_activations += 3 * n_out * (height >> level) * (width >> level)  # before, after, and gradients
+            n_weights += 9 * n_in * n_out
+            n_in = n_out
+        n_weights += data.n_classes * n_in * (height >> level + 1) * (width >> level + 1)
+        rows = max(self.batch_size, batches.EVALUATION_ROWS)
+        bytes_a_model = 4 * (3 * n_weights + rows * n_activations) + 16 * len(data.train)
+        return batches.models_that_fit(bytes_a_model, device, on_cpu=8)
+
+    def __call__(
+        self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
+    ) -> Mapping[str, NDArray[Any]]:
+        """Train one network a mask (see `Recipe`)."""
+        from memdb.recipes import cnn_program as program  # noqa: PLC0415 - torch takes seconds to import
+
+        make = partial(program.Network, self, self._image(data), data.n_classes)
+        return program.train(self, make, data, masks, seeds, run)
+
+    def _image(self, data: Dataset) -> tuple[int, int, int]:
+        least = max(2 ** len(self.channels), self.shift + 1)
+        return image_shape(data.train.array.shape[1:], self.name, least)

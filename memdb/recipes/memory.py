@@ -1,0 +1,98 @@
+"""A way back when a batch of models does not fit into the memory: halves of it, one after the other."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.datasets import Dataset
+from memdb.errors import TrainingFailed
+from memdb.recipes.protocol import Run
+
+Train = Callable[[Dataset, NDArray[np.bool_], NDArray[np.uint64], Run], Any]
+SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class Fitting:
+    """Trains batches as a recipe does, in parts where one was too large; it remembers what fitted."""
+
+    def __init__(self, train: Train, name: str) -> None:
+        self._train = train
+        self._name = name
+        self._most: int | None = None  # models at once, once a batch was too large
+
+    def __call__(self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run) -> Any:
+        """Train one model a mask; what one predicts does not depend on the parts.
+
+        Raises:
+            TrainingFailed: not even one model fits.
+        """
+        while True:
+            most = self._most or len(seeds)
+            try:
+                return self._in_parts(data, masks, seeds, run, -(-len(seeds) // most))
+            except Exception as error:  # whatever a framework raises when memory is short
+                if not is_out_of_memory(error):
+                    raise
+                most = min(most, len(seeds))
+                if most == 1:
+                    raise TrainingFailed(
+                        f"one model of recipe {self._name} does not fit into the memory of {run.device}: "
+                        f"{str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                        hint="free memory, take a smaller batch_size in another store, or another --device",
+                    ) from error
+            self._most = most // 2  # outside of `except`: the error holds on to every tensor of the frames
+            _release()
+
+    def _in_parts(
+        self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run, n_parts: int
+    ) -> Any:
+        if n_parts == 1:
+            return self._train(data, masks, seeds, run)
+        return in_turns(self._train, data, masks, seeds, run, n_parts)
+
+
+def in_turns(
+    train: Train,
+    data: Dataset,
+    masks: NDArray[np.bool_],
+    seeds: NDArray[np.uint64],
+    run: Run,
+    n_parts: int | None = None,
+) -> Any:
+    """Train a batch in parts one after the other, each model alone unless told, and join what they return."""
+    n_parts = n_parts or len(seeds)
+    found = []
+    for part, rows in enumerate(np.array_split(np.arange(len(seeds)), n_parts)):
+
+        def progress(done: int, total: int, part: int = part) -> None:
+            run.progress(part * total + done, n_parts * total)
+
+        folder = run.checkpoint_dir / f"{part + 1}-of-{n_parts}"
+        inner = replace(run, progress=progress, checkpoint_dir=folder)
+        returned = train(data, masks[rows], seeds[rows], inner)
+        if not isinstance(returned, Mapping):
+            return returned  # the caller says what is wrong with it
+        found.append({path: np.asarray(values) for path, values in returned.items()})
+    return {path: np.concatenate([part[path] for part in found]) for path in found[0]}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory ran out, on a device or in the machine."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
+    )
+
+
+def _release() -> None:
+    """Give back what the failed attempt held: PyTorch keeps freed blocks of a GPU for itself."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

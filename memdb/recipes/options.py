@@ -1,0 +1,97 @@
+"""Options that built-in recipes share, and how they are checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from memdb.errors import InvalidInput
+
+PRECISIONS = ("float32", "bfloat16")
+SEE_DOCS = "see `memdb init --help` and the recipe's page in the docs"
+
+
+def natural(value: object) -> bool:
+    """Tell an integer from 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def count(value: object) -> bool:
+    """Tell an integer from 0."""
+    return natural(value) or (value == 0 and type(value) is int)
+
+
+def real(value: object) -> bool:
+    """Tell a finite float."""
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def naturals(value: object) -> bool:
+    """Tell a tuple of integers from 1."""
+    return isinstance(value, tuple) and all(natural(item) for item in value)
+
+
+def normalize(recipe: Any) -> None:
+    """Give a recipe's fields their types: the command line writes 1 for 1.0, and 128 or [128] for (128,)."""
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if field.type == "float" and type(value) is int:
+            object.__setattr__(recipe, field.name, float(value))
+        elif field.type == "tuple[int, ...]" and isinstance(value, int | list):
+            object.__setattr__(recipe, field.name, (value,) if isinstance(value, int) else tuple(value))
+
+
+def require(recipe: Any, checks: Mapping[str, bool]) -> None:
+    """Refuse the first option whose own check failed, or one of those that recipes share.
+
+    Raises:
+        InvalidInput: names the option and its value.
+    """
+    for name, right in {**_shared(recipe), **checks}.items():
+        if not right:
+            raise InvalidInput(f"recipe option {name}={getattr(recipe, name)!r} is not valid", hint=SEE_DOCS)
+
+
+def _shared(recipe: Any) -> dict[str, bool]:
+    known = {field.name for field in fields(recipe)}
+    tests: dict[str, Callable[[Any], bool]] = {
+        "lr": lambda v: real(v) and v > 0,
+        "momentum": lambda v: real(v) and 0 <= v < 1,
+        "weight_decay": lambda v: real(v) and v >= 0,
+        "label_smoothing": lambda v: real(v) and 0 <= v < 1,
+        "batch_size": natural,
+        "epochs": lambda v: natural(v) and v < 2**16 - 1,  # `first_learned` is kept in 16 bits
+        "flip": lambda v: isinstance(v, bool),
+        "shift": count,
+        "cutout": count,
+        "precision": lambda v: v in PRECISIONS,
+    }
+    return {name: test(getattr(recipe, name)) for name, test in tests.items() if name in known}
+
+
+def image_shape(shape: Sequence[int], recipe: str, least: int = 1) -> tuple[int, int, int]:
+    """Return height, width and channels of examples of this shape.
+
+    Raises:
+        InvalidInput: they are no images, or less than ``least`` pixels high or wide.
+    """
+    match tuple(shape):
+        case (int(height), int(width)):
+            found = height, width, 1
+        case (int(height), int(width), (1 | 3 | 4) as channels):
+            found = height, width, channels
+        case ((1 | 3 | 4) as channels, int(height), int(width)):
+            found = height, width, channels
+        case _:
+            raise InvalidInput(
+                f"{recipe} needs images; examples of this data set have shape {tuple(shape)}",
+                hint="give arrays [examples, height, width] or [examples, height, width, channels]",
+            )
+    if min(found[:2]) < least:
+        raise InvalidInput(
+            f"{recipe} needs images of at least {least} x {least} pixels; these have {found[0]} x {found[1]}",
+            hint="use the recipe mlp, or resize them",
+        )
+    return found

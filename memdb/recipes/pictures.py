@@ -1,0 +1,130 @@
+"""Images read one by one, by processes of their own where they are many, cropped and resized on the way."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional
+
+from memdb.datasets import ExampleSet
+from memdb.errors import MemdbError
+
+FEW = 2048  # images, that need no processes of their own
+MOST_PROCESSES = 16
+TRIES = 10  # of a random crop to lie inside the image
+RATIOS = (3 / 4, 4 / 3)  # width to height of random crops
+
+
+@dataclass(frozen=True)
+class Crop:
+    """How images become squares of ``size``: at random by seed and epoch, or the middle of the whole.
+
+    Args:
+        size: pixels of a side.
+        least: smallest share of an image's area that a random crop takes; 1 takes the middle.
+        flip: mirror at random.
+        seed, epoch: with the example's row they are all that chance depends on.
+    """
+
+    size: int
+    least: float = 1.0
+    flip: bool = False
+    seed: int = 0
+    epoch: int = 0
+
+    def __call__(self, image: Tensor, row: int) -> Tensor:
+        """Return the square of an image [channel, height, width]."""
+        key = np.array([self.seed, self.epoch << 32 | row], dtype=np.uint64)
+        chance = np.random.Generator(np.random.Philox(key=key))
+        if self.flip and chance.random() < 0.5:
+            image = functional.horizontal_flip(image)
+        box = self._box(image.shape[-2], image.shape[-1], chance)
+        if box is None:
+            image = functional.resize(image, [self.size], antialias=True)
+            middle: Tensor = functional.center_crop(image, [self.size, self.size])
+            return middle
+        part: Tensor = functional.resized_crop(image, *box, [self.size, self.size], antialias=True)
+        return part
+
+    def _box(self, height: int, width: int, chance: np.random.Generator) -> tuple[int, int, int, int] | None:
+        """Return top, left, height and width of a random crop, or None for the middle."""
+        if self.least >= 1:
+            return None
+        for _ in range(TRIES):
+            area = height * width * chance.uniform(self.least, 1)
+            ratio = math.exp(chance.uniform(*np.log(RATIOS)))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                return int(chance.integers(height - h + 1)), int(chance.integers(width - w + 1)), h, w
+        return None
+
+
+class _Pictures(Dataset[Any]):
+    """Squares of the examples, or the error that reading one raised: it is told apart by the caller."""
+
+    def __init__(self, x: Any, crop: Crop) -> None:
+        self._x = x
+        self._crop = crop
+
+    def __getitem__(self, row: int) -> tuple[int, Tensor | MemdbError]:
+        try:
+            return row, self._crop(_as_colours(np.asarray(self._x[row])), row)
+        except MemdbError as error:  # raised in another process it would come out as its traceback's text
+            return row, error
+
+
+def read(
+    examples: ExampleSet, batches: Sequence[list[int]], crop: Crop, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield rows and their images, uint8 [row, 3, size, size], batch by batch, in this order.
+
+    Raises:
+        InvalidInput: an image that cannot be decoded.
+    """
+    n_images = sum(map(len, batches))
+    loader = DataLoader(
+        _Pictures(examples.x, crop),
+        batch_sampler=batches,
+        num_workers=0 if n_images <= FEW else min(MOST_PROCESSES, _n_cores()),
+        collate_fn=_joined,
+        pin_memory=device.type == "cuda",
+    )
+    for rows, images in loader:
+        if isinstance(images, MemdbError):
+            raise images
+        yield rows, images.to(device, non_blocking=True)
+
+
+def _joined(items: list[tuple[int, Tensor | MemdbError]]) -> tuple[Tensor, Tensor | MemdbError]:
+    rows = torch.tensor([row for row, _ in items])
+    images: list[Tensor] = []
+    for _, image in items:
+        if isinstance(image, MemdbError):
+            return rows, image
+        images.append(image)
+    return rows, torch.stack(images)
+
+
+def _as_colours(values: NDArray[Any]) -> Tensor:
+    """Return an image as uint8 [3, height, width]; grey levels are repeated, floats are taken as 0 to 1."""
+    if values.dtype.kind == "f":
+        values = np.rint(np.clip(values, 0, 1) * 255)
+    image = torch.from_numpy(np.ascontiguousarray(values.astype(np.uint8)))
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[-1] in {1, 3, 4}:
+        image = image.permute(2, 0, 1)
+    return image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,105 @@
+"""The ``resnet9`` recipe: options. The program itself is in ``resnet9_program``, which needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.datasets import Dataset
+from memdb.documents import Json
+from memdb.recipes.memory import in_turns
+from memdb.recipes.options import image_shape, natural, normalize, real, require
+from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
+
+
+@dataclass(frozen=True)
+class ResNet9:
+    """Residual networks of nine layers for small colour images, on a short schedule.
+
+    Trained by SGD with Nesterov's momentum; the learning rate rises to its peak in a straight line and
+    falls to 0 in another.
+
+    Args:
+        width: channels of the first layer; the last has eight times as many.
+        lr: learning rate at the peak.
+        warmup: share of the steps until the peak.
+        momentum: of SGD.
+        weight_decay: L2, on weights alone.
+        label_smoothing: 0 is none; smoothing underfits the memorized.
+        batch_size: examples a step.
+        epochs: passes over the subset.
+        flip: mirror images at random.
+        shift: move images by up to so many pixels.
+        cutout: blank a square of this side.
+        precision: of the products, ``bfloat16`` or ``float32``.
+    """
+
+    name: ClassVar[str] = "resnet9"
+    version: ClassVar[str] = "1"
+    outcomes: ClassVar[frozenset[str]] = BUILT_IN_OUTCOMES
+
+    width: int = 64
+    lr: float = 0.4
+    warmup: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    batch_size: int = 512
+    epochs: int = 16
+    flip: bool = True
+    shift: int = 4
+    cutout: int = 0
+    precision: str = "bfloat16"
+
+    def __post_init__(self) -> None:
+        normalize(self)
+        require(self, {"width": natural(self.width), "warmup": real(self.warmup) and 0 < self.warmup < 1})
+
+    @property
+    def options(self) -> Mapping[str, Json]:
+        """All options, defaults filled in."""
+        return asdict(self)
+
+    def rate(self, done: float) -> float:
+        """Return the learning rate once this share of the steps is done."""
+        return self.lr * min(done / self.warmup, (1 - done) / (1 - self.warmup))
+
+    def models_per_batch(self, data: Dataset, device: str) -> int:
+        """Return how many models fit into half of the free memory; on a CPU one: it is busy with that."""
+        from memdb.recipes import batches  # noqa: PLC0415 - torch takes seconds to import
+
+        height, width, n_channels = self._image(data)
+        # Convolved, normed and rectified values of each layer are kept for the way back, and their gradients.
+        stages = ((1, 0, 1), (2, 0, 1), (2, 1, 3), (4, 1, 1), (4, 2, 1), (8, 2, 1), (8, 3, 3))
+        per_pixel = sum(4 * n * factor * self.width / 4**level for factor, level, n in stages)
+        n_activations = height * width * (n_channels + per_pixel)
+        n_weights = 9 * self.width**2 * (2 + 2 * 4 + 8 + 32 + 2 * 64) + 8 * self.width * data.n_classes
+        size = 2 if self.precision == "bfloat16" else 4
+        rows = max(self.batch_size, batches.EVALUATION_ROWS)
+        bytes_a_model = int(size * rows * n_activations) + 4 * 4 * n_weights + 16 * len(data.train)
+        return batches.models_that_fit(bytes_a_model, device, on_cpu=1)
+
+    def __call__(
+        self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
+    ) -> Mapping[str, NDArray[Any]]:
+        """Train one network a mask (see `Recipe`): together on a GPU, in turns on a CPU.
+
+        One alone keeps a CPU busy, and side by side gains nothing there.
+        """
+        from memdb.recipes import resnet9_program as program  # noqa: PLC0415 - torch takes seconds to import
+
+        make = partial(program.Network, self, self._image(data)[2], data.n_classes)
+        train = partial(program.train, self, make)
+        return (
+            in_turns(train, data, masks, seeds, run)
+            if run.device == "cpu"
+            else train(data, masks, seeds, run)
+        )
+
+    def _image(self, data: Dataset) -> tuple[int, int, int]:
+        return image_shape(data.train.array.shape[1:], self.name, least=max(8, self.shift + 1))

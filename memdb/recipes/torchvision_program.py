@@ -1,0 +1,196 @@
+"""A torchvision classifier trained on images that need not fit into memory, from checkpoint to checkpoint.
+
+Order and augmentation are functions of the seed, the epoch and the example, never of a reading process, so
+that a run which was cut off goes on where it was, to the same end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models import get_model, list_models
+
+from memdb.datasets import Dataset, ExampleSet
+from memdb.documents import canonical_json
+from memdb.recipes.batches import logit_confidences
+from memdb.recipes.pictures import Crop, read
+from memdb.recipes.protocol import Run
+
+if TYPE_CHECKING:
+    from memdb.recipes.architectures import Architecture
+
+CHECKPOINT_SECONDS = 300.0
+MEAN, SPREAD = 127.5, 63.75  # fixed, so that no model sees the pixels of examples held out
+
+
+def names() -> list[str]:
+    """Return the names of torchvision's image classifiers."""
+    import torchvision.models  # noqa: PLC0415 - as a value: `list_models` wants the module
+
+    return list_models(module=torchvision.models)  # type: ignore[no-any-return]
+
+
+def train(
+    recipe: Architecture, data: Dataset, mask: NDArray[np.bool_], seed: int, run: Run
+) -> dict[str, NDArray[Any]]:
+    """Train one network on a subset and return what it predicts, [example]."""
+    device = torch.device(run.device)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):  # torchvision draws weights and dropout from there
+        torch.manual_seed(seed)
+        training = Training.start(recipe, data, mask, seed, run)
+        training.finish(data.train, run)
+        return _predictions(recipe, training.network, data, run)
+
+
+@dataclass
+class Training:
+    """A network on its way, and how many of its steps are done."""
+
+    recipe: Architecture
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    rows: NDArray[np.int64]  # of the subset
+    seed: int
+    path: Path
+    identity: str
+    done: int = 0
+
+    @classmethod
+    def start(
+        cls, recipe: Architecture, data: Dataset, mask: NDArray[np.bool_], seed: int, run: Run
+    ) -> Training:
+        """Start anew, or from the checkpoint that an earlier run of this very model left."""
+        network = get_model(recipe.architecture, weights=None, num_classes=data.n_classes, **recipe.extras())
+        network = network.to(run.device, memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(
+            network.parameters(),
+            recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.momentum > 0,
+            weight_decay=recipe.weight_decay,
+        )
+        told = (
+            canonical_json({"options": dict(recipe.options), "seed": str(seed)}) + np.packbits(mask).tobytes()
+        )
+        identity = hashlib.sha256(told).hexdigest()
+        path = run.checkpoint_dir / f"{seed}.pt"
+        training = cls(recipe, network, optimizer, np.flatnonzero(mask), seed, path, identity)
+        training.resume()
+        return training
+
+    def finish(self, examples: ExampleSet, run: Run) -> None:
+        """Take the steps that are left."""
+        recipe, device = self.recipe, torch.device(run.device)
+        labels = torch.from_numpy(examples.labels).long().to(device)
+        precision = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+        n_steps = recipe.epochs * self.steps_an_epoch
+        saved = time.monotonic()
+        self.network.train()
+        for rows, images in self.batches(examples, device):
+            if run.stop_requested():
+                self.save()
+                raise KeyboardInterrupt
+            self.optimizer.param_groups[0]["lr"] = recipe.rate(self.done / n_steps)
+            self.optimizer.zero_grad()
+            with precision:
+                logits = self.network(_standardized(images))
+            loss = functional.cross_entropy(
+                logits.float(), labels[rows.to(device)], label_smoothing=recipe.label_smoothing
+            )
+            torch.autograd.backward(loss)
+            self.optimizer.step()
+            self.done += 1
+            run.progress(self.done, n_steps)
+            if time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                self.save()
+                saved = time.monotonic()
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """How many steps go through the subset once."""
+        return math.ceil(len(self.rows) / self.recipe.batch_size)
+
+    def batches(self, examples: ExampleSet, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield rows and images of the steps that are left: each epoch a new order, in even parts."""
+        first, begun = divmod(self.done, self.steps_an_epoch)
+        for epoch in range(first, self.recipe.epochs):
+            key = np.array([self.seed, 2**63 + epoch], dtype=np.uint64)  # no example's
+            chance = np.random.Generator(np.random.Philox(key=key))
+            parts = np.array_split(chance.permutation(self.rows), self.steps_an_epoch)
+            left = [part.tolist() for part in parts[begun if epoch == first else 0 :]]
+            crop = Crop(self.recipe.image_size, self.recipe.crop, self.recipe.flip, self.seed, epoch)
+            yield from read(examples, left, crop, device)
+
+    def save(self) -> None:
+        """Write the checkpoint: under a temporary name first, so that there is always a whole one."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "identity": self.identity,
+            "done": self.done,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "chance": torch.get_rng_state(),
+            "chance_on_gpu": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        }
+        temporary = self.path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path)
+
+    def resume(self) -> None:
+        """Take up the checkpoint, if there is one of this model that can be read."""
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception:  # noqa: BLE001 - absent, cut short or altered: whatever it is, training starts anew
+            return
+        if state.get("identity") != self.identity:
+            return
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["chance"])
+        if state["chance_on_gpu"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["chance_on_gpu"])
+        self.done = state["done"]
+
+
+def _standardized(images: Tensor) -> Tensor:
+    return images.float().sub_(MEAN).div_(SPREAD).contiguous(memory_format=torch.channels_last)
+
+
+def _predictions(
+    recipe: Architecture, network: nn.Module, data: Dataset, run: Run
+) -> dict[str, NDArray[Any]]:
+    device = torch.device(run.device)
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+    network.eval()
+    outcomes: dict[str, NDArray[Any]] = {}
+    for name, examples in data.sets.items():
+        labels = torch.from_numpy(examples.labels).long().to(device)
+        n_parts = math.ceil(len(examples) / recipe.batch_size)
+        parts = [part.tolist() for part in np.array_split(np.arange(len(examples)), n_parts)]
+        found = []
+        for rows, images in read(examples, parts, Crop(recipe.image_size), device):
+            if run.stop_requested():
+                raise KeyboardInterrupt
+            with precision, torch.no_grad():
+                logits = network(_standardized(images)).float()
+            found.append(logit_confidences(logits[None], labels[rows.to(device)]))
+        confidences, corrects = zip(*found, strict=True)
+        outcomes[f"{name}/logit_confidence"] = torch.cat(confidences, 1)[0].cpu().numpy()
+        outcomes[f"{name}/correct"] = torch.cat(corrects, 1)[0].cpu().numpy()
+    return outcomes

@@ -1,0 +1,222 @@
+"""What a published copy keeps besides models, so that small questions take a few small objects."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from memdb import layout
+from memdb.documents import Json, group_metadata, parse_group_metadata, sealed
+from memdb.errors import MemdbError
+from memdb.manifest import ObjectInfo
+from memdb.published import Derived, DerivedGroup, ModelFacts
+from memdb.query.connection import Relations, schema
+from memdb.query.intervals import IntervalChoice
+from memdb.query.listing import LISTED, candidates_on, counts_of, listing_of, pairs_table
+from memdb.query.questions import scores
+from memdb.store.completing import Completing
+from memdb.store.derived import COUNTED, PAIR_ROWS, PAIRS, SCORE_COLUMNS, SCORES
+from memdb.store.encoding import ChunkEncoder, array_metadata, describe
+
+ROWS_FOR = 6.0  # a chunk of n rows and a list of n_test / n names cost a reader least near sqrt(n_test / 6)
+VERSION = 1  # of what is derived: a copy that was cut off goes on only with the same
+TABLE_LEVEL = 0.95
+
+
+def rows_of_a_chunk(n_test: int) -> int:
+    """Return how many test examples' pairs are an object."""
+    return max(1, math.ceil(math.sqrt(n_test / ROWS_FOR)))
+
+
+def derive(relations: Relations, target: Completing, number: int, advance: Callable[[int], None]) -> Derived:
+    """Write all that is derived of a snapshot, or what is missing of it; return what its document says of it.
+
+    ``advance`` hears of test examples done.
+    """
+    counts = {name: counts_of(relations, name) for name in COUNTED}
+    stats = _stats(target, number, counts)
+    listed = min(LISTED, counts[layout.TRAIN].shape[1])
+    found = _Lists(relations, target, number, counts[layout.TRAIN], listed)
+    strong, tables = found.write(advance)
+    tables["memorization.parquet"] = _memorization_table(relations, target, number)
+    examples = relations.examples
+    n_in = counts[layout.TRAIN][1]
+    scored = n_in[(n_in > 0) & (n_in < relations.snapshot.n_models)]
+    return Derived(
+        stats=stats,
+        top_influence=strong,
+        tables=tables,
+        models=_model_facts(relations),
+        class_names={name: examples[name].class_names for name in COUNTED},
+        numbered=tuple(
+            name for name in COUNTED if examples[name].keys == [str(n) for n in range(len(examples[name]))]
+        ),
+        listed=listed,
+        n_in=tuple(
+            (int(n), int(times)) for n, times in zip(*np.unique(scored, return_counts=True), strict=True)
+        ),
+    )
+
+
+def _model_facts(relations: Relations) -> ModelFacts:
+    row = relations.ask(schema("info_models.sql"), models=True).to_pylist()[0]
+    return ModelFacts(**{name: row[name] for name in ModelFacts.__dataclass_fields__})
+
+
+def _stats(target: Completing, number: int, counts: dict[str, NDArray[np.int32]]) -> DerivedGroup:
+    folder = f"{layout.STATS}/{number}"
+    objects = {layout.GROUP_METADATA: group_metadata()}
+    for name, values in counts.items():
+        attributes = {"rows": list(COUNTED[name])}
+        encoder = ChunkEncoder(name, values.shape, "int32", len(values), attributes, "shuffle")
+        objects |= encoder.metadata | {encoder.name(0): encoder.encode(0, values)}
+    target.write_all({f"{folder}/{name}": data for name, data in objects.items()})
+    return DerivedGroup(describe(objects), array_metadata(objects))
+
+
+def _memorization_table(relations: Relations, target: Completing, number: int) -> ObjectInfo:
+    found = scores(relations, "memorization", {"train_id": None}, IntervalChoice("anytime", TABLE_LEVEL))
+    keys = relations.ask("SELECT key, class_name FROM train_examples ORDER BY id", models=True)
+    for name in ("class_name", "key"):
+        found = found.add_column(1, name, keys.column(name))
+    data = _parquet(found, {"interval": "anytime", "level": str(TABLE_LEVEL)}, relations)
+    target.write_all({f"{layout.TABLES}/{number}/memorization.parquet": data})
+    return ObjectInfo(len(data), hashlib.sha256(data).hexdigest())
+
+
+def _parquet(rows: pa.Table, facts: dict[str, str], relations: Relations) -> bytes:
+    buffer = io.BytesIO()
+    _Parquet(buffer, facts, relations).write_all([rows])
+    return buffer.getvalue()
+
+
+class _Parquet:
+    """Writes tables into one Parquet file whose metadata says what the numbers are of."""
+
+    def __init__(self, buffer: io.BytesIO, facts: dict[str, str], relations: Relations) -> None:
+        said = {
+            "outcome": relations.outcome,
+            "n_models": str(relations.snapshot.n_models),
+            "models_sha256": relations.snapshot.models_sha256,
+            **facts,
+        }
+        self._buffer = buffer
+        self._said = {f"memdb.{name}".encode(): value.encode() for name, value in said.items()}
+
+    def write_all(self, parts: Any) -> None:
+        import pyarrow.parquet as pq  # noqa: PLC0415 - only this needs it
+
+        writer = None
+        for rows in parts:
+            shaped = rows.replace_schema_metadata(self._said)
+            writer = writer or pq.ParquetWriter(self._buffer, shaped.schema, compression="zstd")
+            writer.write_table(shaped)
+        if writer is not None:
+            writer.close()
+
+
+class _Lists:
+    """Finds the strongest pairs of every test example, a chunk at a time; chunks that are there are kept."""
+
+    def __init__(
+        self,
+        relations: Relations,
+        target: Completing,
+        number: int,
+        own: NDArray[np.int32],
+        listed: int,
+    ) -> None:
+        self._relations, self._target, self._own, self._listed = relations, target, own, listed
+        self._folder = f"{layout.TOP_INFLUENCE}/{number}"
+        self._number = number
+        n_test = relations.snapshot.manifest.set_named(layout.TEST).n_examples
+        self._n_test, self._step = n_test, rows_of_a_chunk(n_test)
+        attributes = ({"rows": list(PAIR_ROWS)}, {"columns": list(SCORE_COLUMNS)})
+        shapes = (n_test, len(PAIR_ROWS), listed), (n_test, listed, len(SCORE_COLUMNS))
+        self._pairs = ChunkEncoder(PAIRS, shapes[0], "int32", self._step, attributes[0])
+        self._scores = ChunkEncoder(SCORES, shapes[1], "float64", self._step, attributes[1])
+        self._found: dict[str, ObjectInfo] = {}
+
+    def write(self, advance: Callable[[int], None]) -> tuple[DerivedGroup, dict[str, ObjectInfo]]:
+        """Write the lists and their table; return what the snapshot's document says of them."""
+        begun = self._is_begun()
+        metadata = {**self._pairs.metadata, **self._scores.metadata}
+        group = group_metadata(sealed(self._claim()))
+        if not begun:
+            self._target.put_all({f"{self._folder}/{layout.GROUP_METADATA}": group})
+        self._target.write_all({f"{self._folder}/{name}": data for name, data in metadata.items()})
+        buffer = io.BytesIO()
+        facts = {"interval": "selected", "level": str(TABLE_LEVEL), "listed": str(self._listed)}
+        _Parquet(buffer, facts, self._relations).write_all(self._tables(advance, begun))
+        data, name = buffer.getvalue(), "top_influence.parquet"
+        self._target.write_all({f"{layout.TABLES}/{self._number}/{name}": data})
+        objects = {**describe({layout.GROUP_METADATA: group, **metadata}), **self._found}
+        tables = {name: ObjectInfo(len(data), hashlib.sha256(data).hexdigest())}
+        return DerivedGroup(objects, array_metadata(metadata)), tables
+
+    def _claim(self) -> dict[str, Json]:
+        """Return what tells whether chunks that are there already are those of these models."""
+        return {
+            "derived": VERSION,
+            "listed": self._listed,
+            "models_sha256": self._relations.snapshot.models_sha256,
+            "store_id": self._relations.snapshot.manifest.store_id,
+        }
+
+    def _is_begun(self) -> bool:
+        path = f"{self._folder}/{layout.GROUP_METADATA}"
+        try:
+            found = parse_group_metadata(self._target.read(path), path)
+        except MemdbError:
+            return False
+        return found == sealed(self._claim())
+
+    def _tables(self, advance: Callable[[int], None], begun: bool) -> Iterator[pa.Table]:  # noqa: FBT001
+        for start in range(0, self._n_test, self._step):
+            stop = min(start + self._step, self._n_test)
+            pairs, scores = (self._kept(start) if begun else None) or self._made(start, stop)
+            yield pairs_table(self._relations, pairs, scores, start)
+            advance(stop - start)
+
+    def _kept(self, start: int) -> tuple[NDArray[np.int32], NDArray[np.float64]] | None:
+        """Return a chunk that is there already, intact."""
+        found = []
+        for encoder in (self._pairs, self._scores):
+            name = encoder.name(start)
+            try:
+                data = self._target.read(f"{self._folder}/{name}")
+            except MemdbError:
+                return None
+            values = encoder.decode(start, data)
+            if values is None:
+                return None
+            self._found |= describe({name: data})
+            found.append(values)
+        return found[0], found[1]
+
+    def _made(self, start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        relations, found = self._relations, []
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(candidates_on, relations, start)
+            for test_id in range(start, stop):
+                candidates = following.result()
+                if test_id + 1 < stop:  # counted while this one is ranked
+                    following = pool.submit(candidates_on, relations, test_id + 1)
+                found.append(listing_of(relations, self._own, candidates, self._listed))
+        pairs = np.stack([item.pairs for item in found])
+        scores = np.stack([item.scores for item in found])
+        objects = {
+            self._pairs.name(start): self._pairs.encode(start, pairs),
+            self._scores.name(start): self._scores.encode(start, scores),
+        }
+        self._target.put_all({f"{self._folder}/{name}": data for name, data in objects.items()})
+        self._found |= describe(objects)
+        return pairs, scores

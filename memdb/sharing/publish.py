@@ -1,0 +1,312 @@
+"""Publishing: a frozen copy that holds exactly the models that count, and answers small questions quickly.
+
+Nothing in a published copy changes but its root document, ``published.json``, which is written last, and the
+README, which nothing reads. Whatever cuts a publication off, readers see what was published before.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from memdb import layout
+from memdb.commits import BlockInfo, SnapshotRecord
+from memdb.documents import group_metadata, plain_document
+from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels, NotFound
+from memdb.published import Credits, Published, PublishedSnapshot
+from memdb.query.connection import Relations
+from memdb.query.listing import LISTED, TABLED
+from memdb.sharing.deriving import derive
+from memdb.sharing.readme import readme
+from memdb.store.completing import Completing, copy_object
+from memdb.store.encoding import describe
+from memdb.store.freezing import Piece, copy_piece, pieces
+from memdb.store.ledger import parse_record, snapshot_numbers
+from memdb.store.publication import published_snapshot
+from memdb.store.snapshot import Snapshot
+from memdb.store.storage import Storage, create_once
+from memdb.store.store import Store
+
+INCLUDED = ("bits", "confidence")
+BEGUN = {layout.DATASET, *layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE, layout.TABLES}
+MOVING = {layout.README, layout.PUBLISHED, layout.MANIFEST, layout.PROBES}
+A_PAIR, A_ROW = 12.0, 46.0  # bytes of a pair in a list, and of a table's row: what they compress to at most
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a published copy, and its size in bytes; ``is_guess`` where it is encoded on the way."""
+
+    name: str
+    size: int
+    is_guess: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What a publication did. Sizes are bytes."""
+
+    snapshot: PublishedSnapshot
+    n_written: int
+    n_bytes_written: int
+    is_new: bool  # whether there was a snapshot of these models already
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be published, and where to."""
+
+    snapshot: Snapshot
+    target: Completing
+    pieces: tuple[Piece, ...]
+    credit: Credits
+    before: Published | None  # what is there already
+
+    @property
+    def parts(self) -> list[Part]:
+        """How large the copy will be."""
+        manifest = self.snapshot.manifest
+        n_train, n_test = (manifest.set_named(name).n_examples for name in (layout.TRAIN, layout.TEST))
+        guess = any(piece.document is None for piece in self.pieces)
+        return [
+            Part("dataset", sum(info.size for info in manifest.objects.values())),
+            Part("blocks", sum(piece.size for piece in self.pieces), guess),
+            Part("stats", int(5 * n_train + 3 * n_test), is_guess=True),
+            Part("top_influence", int(min(LISTED, n_train) * n_test * A_PAIR), is_guess=True),
+            Part("tables", int(A_ROW * (n_train + min(TABLED, n_train) * n_test)), is_guess=True),
+        ]
+
+
+def plan(
+    snapshot: Snapshot, storage: Storage, include: Sequence[str] = INCLUDED, credit: Credits | None = None
+) -> Plan:
+    """Look at what is to be published and where to; nothing is written.
+
+    Raises:
+        InvalidInput: something to include that there is not, or a place that cannot be written.
+        AlreadyExists: the destination holds something else.
+        NotEnoughModels: there is nothing to publish.
+    """
+    _require_included(include)
+    if snapshot.n_models == 0:
+        raise NotEnoughModels(
+            f"{snapshot.url} has no models to publish", hint="train some with `memdb train --add 100`"
+        )
+    if not storage.can_write:
+        raise InvalidInput(
+            f"{storage.url} is read-only: its protocol has no writes", hint="publish to a folder or a bucket"
+        )
+    target = Completing(storage)
+    before = require_destination(Store(snapshot.storage, snapshot.manifest), target)
+    found = pieces(snapshot, lambda path: "confidence" not in include and path.endswith("/logit_confidence"))
+    credit = credit or (before.credits if before else Credits())
+    return Plan(snapshot, target, tuple(found), credit, before)
+
+
+def _require_included(include: Sequence[str]) -> None:
+    if "thumbnails" in include:
+        raise InvalidInput(
+            "thumbnails cannot be included: a store keeps no pictures of its examples",
+            hint=f"include any of {', '.join(INCLUDED)}",
+        )
+    unknown = [name for name in include if name not in INCLUDED]
+    if unknown or "bits" not in include:
+        raise InvalidInput(
+            f"cannot publish {', '.join(include) or 'nothing'}: "
+            + (f"there is no {unknown[0]!r}" if unknown else "all answers are counted from bits"),
+            hint="use --include bits, and --include confidence if these are to be shared too",
+        )
+
+
+def require_destination(source: Store, target: Completing) -> Published | None:
+    """Refuse a destination that holds something else; return what was published there before.
+
+    What an interrupted publication of the same store left is taken up.
+
+    Raises:
+        AlreadyExists: names what is there.
+    """
+    names = {name for name in target.names("") if not (name.startswith(".") and name.endswith(".tmp"))}
+    others = sorted(names - BEGUN - MOVING)
+    hint = "choose a new folder, or one that this store was published to before"
+    if others:
+        raise AlreadyExists(f"{target.url} holds other things, such as {others[0]}", hint=hint)
+    claim = f"{layout.DATASET}/{layout.GROUP_METADATA}"
+    theirs = _read(target, claim)
+    if theirs is not None and theirs != source.storage.read(claim):
+        raise AlreadyExists(f"{target.url} holds a store of other data", hint=hint)
+    if theirs is None and names:
+        raise AlreadyExists(f"{target.url} holds other things, such as {min(names)}", hint=hint)
+    if layout.MANIFEST not in names:
+        return None
+    there = Store.open(target)
+    if there.manifest.to_document() != source.manifest.to_document():
+        raise AlreadyExists(
+            f"{target.url} holds another store, {there.manifest.store_id}; this one is "
+            f"{source.manifest.store_id}",
+            hint=hint,
+        )
+    if there.published is None and not _is_interrupted(there, target):
+        raise AlreadyExists(
+            f"{target.url} is a store that models are committed to, not a published copy", hint=hint
+        )
+    return there.published
+
+
+def _is_interrupted(there: Store, target: Completing) -> bool:
+    """Tell a publication that was cut off before its last write from a store that grows."""
+    numbers = snapshot_numbers(target.names(layout.SNAPSHOTS))
+    loose = [name for name in target.names(layout.SEGMENTS) if layout.is_segment_id(name)]
+    if len(numbers) != 1 or loose:
+        return False
+    path = layout.snapshot(numbers[0])
+    return parse_record(there.manifest, numbers[0], target.read(path), path).derived is not None
+
+
+def _read(storage: Storage, path: str) -> bytes | None:
+    try:
+        return storage.read(path)
+    except NotFound:
+        return None
+
+
+def carry_out(
+    wanted: Plan, relations: Relations, observe: Callable[[int, int], None] = lambda _done, _total: None
+) -> Publication:
+    """Write what is missing, then what names it, then the root document.
+
+    ``observe`` hears how much of how much is done.
+
+    Raises:
+        Damaged: an object of the store is missing or altered.
+        StorageFailed: the destination refused; readers see what was published before.
+    """
+    snapshot, target = wanted.snapshot, wanted.target
+    manifest = snapshot.manifest
+    n_test = manifest.set_named(layout.TEST).n_examples
+    progress = _Progress(observe, sum(piece.size for piece in wanted.pieces), n_test)
+    _copy_dataset(snapshot, target)
+    newest = _newest_record(wanted, target)
+    known = _known_blocks(wanted, target)
+    blocks = tuple(
+        copy_piece(snapshot, target, piece, known.get(piece.block_id), progress.copied)
+        for piece in wanted.pieces
+    )
+    is_new = newest is None or not _is_same(newest, snapshot, blocks) or not _has_derived(target, newest)
+    record = newest
+    if record is None or is_new:
+        record = _new_record(wanted, relations, blocks, progress.derived)
+    item = _item(record)
+    older = tuple(s for s in (wanted.before.snapshots if wanted.before else ()) if s.number != item.number)
+    published = Published(manifest.store_id, item, older, wanted.credit, version("memdb"))
+    target.write_all({layout.README: readme(snapshot, record, published).encode()})
+    target.write_all({layout.MANIFEST: snapshot.storage.read(layout.MANIFEST)})
+    target.write_all({layout.PUBLISHED: plain_document(published.to_document())})
+    return Publication(item, target.n_written, target.n_bytes_written, is_new)
+
+
+class _Progress:
+    """Adds up bytes copied and lists made: of the time, copying takes about what its share of bytes is."""
+
+    def __init__(self, observe: Callable[[int, int], None], n_bytes: int, n_tests: int) -> None:
+        self._observe, self._n_bytes, self._n_tests = observe, max(1, n_bytes), n_tests
+        self._lock = threading.Lock()
+        self._copied = self._derived = 0
+
+    def copied(self, n_bytes: int) -> None:
+        with self._lock:
+            self._copied += n_bytes
+            self._tell()
+
+    def derived(self, n_tests: int) -> None:
+        with self._lock:
+            self._copied, self._derived = self._n_bytes, self._derived + n_tests
+            self._tell()
+
+    def _tell(self) -> None:
+        blocks = min(self._n_tests, self._n_tests * self._copied // self._n_bytes)
+        self._observe(blocks + self._derived, 2 * self._n_tests)
+
+
+def _copy_dataset(snapshot: Snapshot, target: Completing) -> None:
+    """Copy the names and labels of the examples; the claim that says which they are goes first."""
+    manifest, source = snapshot.manifest, snapshot.storage
+    names = sorted(manifest.objects, key=lambda name: name != layout.GROUP_METADATA)
+    for name in names:
+        path = f"{layout.DATASET}/{name}"
+        copy_object(source, path, target, path, manifest.objects[name])
+    groups = (*layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE)
+    target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in groups})
+
+
+def _newest_record(wanted: Plan, target: Completing) -> SnapshotRecord | None:
+    if wanted.before is None:
+        return None
+    return published_snapshot(target, wanted.snapshot.manifest, wanted.before).record
+
+
+def _known_blocks(wanted: Plan, target: Completing) -> dict[str, BlockInfo]:
+    """Return what published snapshots say of blocks, by id."""
+    found: dict[str, BlockInfo] = {}
+    if wanted.before is None:
+        return found
+    for item in wanted.before.snapshots:
+        record = published_snapshot(target, wanted.snapshot.manifest, wanted.before, item.number).record
+        found |= {info.block_id: info for info in record.blocks} if record else {}
+    return found
+
+
+def _is_same(record: SnapshotRecord, snapshot: Snapshot, blocks: tuple[BlockInfo, ...]) -> bool:
+    return (record.models_sha256, record.blocks) == (snapshot.models_sha256, blocks)
+
+
+def _has_derived(target: Completing, record: SnapshotRecord) -> bool:
+    """Tell by sizes whether all that a snapshot names is there."""
+    if record.derived is None:
+        return False
+    return all(
+        target.has(f"{folder}/{name}", info, checked=True)
+        for folder, objects in record.derived.groups(record.number).items()
+        for name, info in objects.items()
+    )
+
+
+def _new_record(
+    wanted: Plan, relations: Relations, blocks: tuple[BlockInfo, ...], advance: Callable[[int], None]
+) -> SnapshotRecord:
+    """Derive what a snapshot holds besides blocks, and create its document.
+
+    A document that an interrupted publication left is taken where it says just that.
+    """
+    snapshot, target = wanted.snapshot, wanted.target
+    numbers = snapshot_numbers(target.names(layout.SNAPSHOTS))
+    if numbers and (wanted.before is None or numbers[-1] > wanted.before.snapshot.number):
+        path = layout.snapshot(numbers[-1])
+        left = parse_record(snapshot.manifest, numbers[-1], target.read(path), f"{target.url}/{path}")
+        if _is_same(left, snapshot, blocks) and _has_derived(target, left):
+            return left
+    number = (numbers[-1] if numbers else 0) + 1
+    record = SnapshotRecord(
+        number=number,
+        store_id=snapshot.manifest.store_id,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        memdb_version=version("memdb"),
+        n_models=snapshot.n_models,
+        models_sha256=snapshot.models_sha256,
+        n_repeats=0,
+        blocks=blocks,
+        segments=(),
+        retracted=(),
+        set_aside=(),
+        derived=derive(relations, target, number, advance),
+    )
+    create_once(target.storage, layout.snapshot(number), plain_document(record.to_document()))
+    return record
+
+
+def _item(record: SnapshotRecord) -> PublishedSnapshot:
+    info = describe({"": plain_document(record.to_document())})[""]
+    return PublishedSnapshot(record.number, info, record.n_models, record.models_sha256, record.created_at)

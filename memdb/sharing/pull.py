@@ -1,0 +1,168 @@
+"""Pulling: a published copy, or the bits of any store, copied object by object and checked by sha256."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from memdb import layout
+from memdb.commits import SnapshotRecord
+from memdb.documents import group_metadata, plain_document
+from memdb.errors import InvalidInput, NotEnoughModels, NotFound
+from memdb.manifest import ObjectInfo
+from memdb.sharing.publish import require_destination
+from memdb.store.completing import Completing, copy_object
+from memdb.store.freezing import AT_ONCE, copy_piece, pieces
+from memdb.store.ledger import read_block
+from memdb.store.publication import published_snapshot
+from memdb.store.storage import Storage, concurrently, create_once
+from memdb.store.store import Store, keeps_put_if_absent
+
+ONLY = ("bits",)
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What was copied. Sizes are bytes."""
+
+    n_models: int
+    n_objects: int
+    n_bytes: int
+
+
+def pull(
+    source: Store,
+    storage: Storage,
+    *,
+    only: str | None = None,
+    as_of: int | None = None,
+    observe: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Pulled:
+    """Copy a published store, or with ``only="bits"`` the models of a snapshot of any store without the rest.
+
+    What is there already with its size and sha256 is left alone; ``observe`` hears how many bytes are done.
+
+    Raises:
+        InvalidInput: a store that was not published, something else than ``bits``, a read-only destination.
+        AlreadyExists: the destination holds something else.
+        Damaged: an object is missing or altered at the source.
+    """
+    if only is not None and only not in ONLY:
+        raise InvalidInput(f"--only {only} is not possible", hint="use --only bits, or leave it out for all")
+    if only is None and source.published is None:
+        raise InvalidInput(
+            f"{source.url} is not a published copy",
+            hint="ask its owner to run `memdb publish`, or take the models alone with --only bits",
+        )
+    if only is None and as_of is not None:
+        raise InvalidInput(
+            f"a whole copy holds every snapshot, not {as_of} alone", hint="add --only bits, or leave it out"
+        )
+    if not storage.can_write:
+        raise InvalidInput(
+            f"{storage.url} is read-only: its protocol has no writes", hint="pull to a folder or a bucket"
+        )
+    target = Completing(storage)
+    require_destination(source, target)
+    copied = _bits(source, target, as_of, observe) if only else _everything(source, target, observe)
+    return Pulled(copied, target.n_written, target.n_bytes_written)
+
+
+def _everything(source: Store, target: Completing, observe: Callable[[int, int], None]) -> int:
+    published = source.published
+    if published is None:
+        raise InvalidInput(f"{source.url} is not a published copy")
+    objects = dict(_dataset(source))
+    documents = {item.path: item.document for item in published.snapshots}
+    for item in published.snapshots:
+        record = published_snapshot(source.storage, source.manifest, published, item.number).record
+        objects |= _of_snapshot(source, record) if record else {}
+    _copy(source.storage, target, objects, observe)
+    groups = (*layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE)
+    target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in groups})
+    for path, info in documents.items():
+        copy_object(source.storage, path, target, path, info)
+    with contextlib.suppress(NotFound):  # nothing reads it
+        target.write_all({layout.README: source.storage.read(layout.README)})
+    target.write_all({layout.MANIFEST: group_metadata(source.manifest.to_document())})
+    target.write_all({layout.PUBLISHED: plain_document(published.to_document())})
+    return published.snapshot.n_models
+
+
+def _dataset(source: Store) -> Iterator[tuple[str, ObjectInfo]]:
+    """Yield the objects of the data set; the claim that says which it is comes first."""
+    names = sorted(source.manifest.objects, key=lambda name: name != layout.GROUP_METADATA)
+    for name in names:
+        yield f"{layout.DATASET}/{name}", source.manifest.objects[name]
+
+
+def _of_snapshot(source: Store, record: SnapshotRecord) -> dict[str, ObjectInfo]:
+    """Return every object that a snapshot needs."""
+    found: dict[str, ObjectInfo] = {}
+    blocks = concurrently(lambda info: read_block(source.storage, source.manifest, info), record.blocks)
+    for info, block in zip(record.blocks, blocks, strict=True):
+        found |= {f"{block.group}/{name}": item for name, item in block.objects.items()}
+        found[f"{block.group}/{layout.GROUP_METADATA}"] = info.document
+    for folder, objects in record.derived.groups(record.number).items() if record.derived else ():
+        found |= {f"{folder}/{name}": item for name, item in objects.items()}
+    return found
+
+
+def _copy(
+    source: Storage,
+    target: Completing,
+    objects: dict[str, ObjectInfo],
+    observe: Callable[[int, int], None],
+) -> None:
+    total, lock = sum(info.size for info in objects.values()), threading.Lock()
+    done = 0
+
+    def copy(item: tuple[str, ObjectInfo]) -> None:
+        nonlocal done
+        copy_object(source, item[0], target, item[0], item[1])
+        with lock:
+            done += item[1].size
+            observe(done, total)
+
+    claim = f"{layout.DATASET}/{layout.GROUP_METADATA}"
+    first = [item for item in objects.items() if item[0] == claim]
+    concurrently(copy, first)
+    concurrently(copy, [item for item in objects.items() if item[0] != claim], AT_ONCE)
+
+
+def _bits(source: Store, target: Completing, as_of: int | None, observe: Callable[[int, int], None]) -> int:
+    snapshot = source.snapshot(as_of)
+    if snapshot.n_models == 0:
+        raise NotEnoughModels(f"{source.url} has no models to pull", hint="ask its owner for some")
+    _copy(source.storage, target, dict(_dataset(source)), lambda _done, _total: None)
+    target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in layout.GROUPS})
+    wanted = pieces(snapshot, lambda path: path.endswith("/logit_confidence"))
+    total, done = sum(piece.size for piece in wanted), 0
+
+    def advance(n_bytes: int) -> None:
+        nonlocal done
+        done += n_bytes
+        observe(done, total)
+
+    blocks = tuple(copy_piece(snapshot, target, piece, None, advance) for piece in wanted)
+    record = SnapshotRecord(
+        number=1,
+        store_id=source.manifest.store_id,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        memdb_version=version("memdb"),
+        n_models=snapshot.n_models,
+        models_sha256=snapshot.models_sha256,
+        n_repeats=0,
+        blocks=blocks,
+        segments=(),
+        retracted=(),
+        set_aside=(),
+    )
+    target.put_all({layout.snapshot(1): plain_document(record.to_document())})
+    manifest = replace(source.manifest, put_if_absent=keeps_put_if_absent(target.storage))
+    create_once(target.storage, layout.MANIFEST, group_metadata(manifest.to_document()))
+    return snapshot.n_models

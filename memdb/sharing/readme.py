@@ -1,0 +1,91 @@
+"""The README of a published copy: what it is, in words and numbers, for people who find it."""
+
+from __future__ import annotations
+
+import math
+
+from memdb import layout
+from memdb.commits import SnapshotRecord
+from memdb.published import Published
+from memdb.store.snapshot import Snapshot
+
+HEADINGS = "#*_`<>[]|"
+
+
+def readme(snapshot: Snapshot, record: SnapshotRecord, published: Published) -> str:
+    """Return the text; names that come from others are kept from being markup."""
+    manifest, credit = snapshot.manifest, published.credits
+    title = _plain(credit.title) or f"Memorization and influence on {_plain(manifest.dataset)}"
+    sets = ", ".join(f"{item.n_examples:,} {item.name}" for item in manifest.sets)
+    derived = record.derived
+    facts = {
+        "data set": f"{_plain(manifest.dataset)}: {sets} examples",
+        "recipe": _plain(str(manifest.recipe)),
+        "subsets": f"{manifest.subset_fraction:g} of the training set, {manifest.subset_scheme}",
+        "models": f"{record.n_models:,}, snapshot {record.number} of {_plain(record.created_at)}",
+        "store id": manifest.store_id,
+        "models sha256": record.models_sha256,
+        "authors": ", ".join(map(_plain, credit.authors)),
+        "licence": _plain(credit.licence) or "not stated: ask before you use it",
+    }
+    if derived is not None:
+        facts |= {
+            f"mean {name} accuracy": f"{value:.4f}"
+            for name, value in (
+                ("train", derived.models.train_accuracy),
+                ("held-out", derived.models.out_accuracy),
+                ("test", derived.models.test_accuracy),
+            )
+            if value is not None
+        }
+    if 0 < manifest.subset_fraction < 1:
+        n, p = record.n_models, manifest.subset_fraction
+        facts["resolution"] = f"a score's standard error is at most {math.sqrt(0.25 / n / p / (1 - p)):.4f}"
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value)
+    tables = f"{layout.TABLES}/{record.number}"
+    older = ", ".join(str(item.number) for item in published.older)
+    also = f", and the older {older} (`--snapshot N`)" if older else ""
+    return f"""# {title}
+
+Predictions of {record.n_models:,} models, each trained on its own random subset of the training set, as
+bits: from them come the memorization score of every training example and the influence of any training
+example on any test example (Feldman and Zhang 2020), each with a confidence interval.
+
+| | |
+|---|---|
+{rows}
+
+## Asking
+
+Ask it where it is, without copying it: with `pip install memdb` and this folder's address as URL,
+
+    memdb info --store URL
+    memdb top-memorized --store URL
+    memdb top-influence --test-id 42 --store URL
+    memdb pull URL copy.zarr
+
+## What is here
+
+- `published.json`: where a reader starts; it names the newest snapshot, {published.snapshot.number}{also}.
+- `dataset/`: names and labels of the examples, not the examples themselves.
+- `blocks/`: subset masks and correctness of every model as bits, up to 1,024 models a block.
+- `stats/{record.number}/`, `top_influence/{record.number}/`: counts of every example, and the strongest
+  pairs of every test example; they follow from the blocks.
+- `{tables}/memorization.parquet`, `{tables}/top_influence.parquet`: the same for pandas, Polars, R, DuckDB.
+
+Everything is a Zarr v3 group that any Zarr reader opens; `snapshots/{record.number}.json` has the size and
+sha256 of every object, or of what lists it.
+
+## Citation
+
+{_plain(credit.citation) or "The authors state none."}
+
+The method: V. Feldman and C. Zhang, "What Neural Networks Memorize and Why: Discovering the Long Tail via
+Influence Estimation", NeurIPS 2020.
+"""
+
+
+def _plain(text: str) -> str:
+    """Return text on one line without markup."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return "".join(f"\\{c}" if c in HEADINGS else c for c in line)

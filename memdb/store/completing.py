@@ -1,0 +1,96 @@
+"""Writing into a place where some of it may be already: what is there with the same bytes is left alone."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable, Mapping
+
+from memdb.errors import AlreadyExists, NotFound
+from memdb.manifest import ObjectInfo
+from memdb.store.cache import Cache
+from memdb.store.reading import check_object
+from memdb.store.storage import Found, Storage, concurrently
+
+
+class Completing:
+    """A storage to which only what is missing, or different, is written; it counts what it wrote."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage.direct()
+        self.url = storage.url
+        self.can_list = storage.can_list
+        self.can_write = storage.can_write
+        self.cache: Cache | None = None
+        self.n_written = 0
+        self.n_bytes_written = 0
+        self._lock = threading.Lock()
+        self._sizes = {found.path: found.size for found in self._listing()}
+
+    def _listing(self) -> list[Found]:
+        try:
+            return self.storage.find("")
+        except NotFound:
+            return []
+
+    def has(self, path: str, info: ObjectInfo, *, checked: bool = False) -> bool:
+        """Tell whether an object is there; read it unless it was ``checked`` before it was named."""
+        if self._sizes.get(path) != info.size:
+            return False
+        return checked or hashlib.sha256(self.storage.read(path)).hexdigest() == info.sha256
+
+    def direct(self) -> Completing:
+        return self
+
+    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
+        return self.storage.read(path, start, stop)
+
+    def names(self, folder: str) -> list[str]:
+        return self.storage.names(folder)
+
+    def find(self, folder: str) -> list[Found]:
+        return self.storage.find(folder)
+
+    def write_all(self, objects: Mapping[str, bytes]) -> None:
+        def is_there(item: tuple[str, bytes]) -> bool:
+            path, data = item
+            return self._sizes.get(path) == len(data) and self.storage.read(path) == data
+
+        there = concurrently(is_there, objects.items())
+        missing = {
+            path: data for (path, data), found in zip(objects.items(), there, strict=True) if not found
+        }
+        self.put_all(missing)
+
+    def put_all(self, objects: Mapping[str, bytes]) -> None:
+        """Write objects without looking whether they are there."""
+        if objects:
+            self.storage.write_all(objects)
+        self._note(objects)
+
+    def create(self, path: str, data: bytes) -> None:
+        if path in self._sizes:
+            raise AlreadyExists(f"{self.url}/{path} already exists", hint="use another place")
+        self.storage.create(path, data)
+        self._note({path: data})
+
+    def remove(self, paths: Iterable[str]) -> None:
+        self.storage.remove(paths)
+
+    def _note(self, objects: Mapping[str, bytes]) -> None:
+        with self._lock:
+            self._sizes.update({path: len(data) for path, data in objects.items()})
+            self.n_written += len(objects)
+            self.n_bytes_written += sum(map(len, objects.values()))
+
+
+def copy_object(
+    source: Storage, path: str, target: Completing, name: str, info: ObjectInfo, *, checked: bool = False
+) -> None:
+    """Copy an immutable object, unless it is there; see `Completing.has`.
+
+    Raises:
+        Damaged: it is missing or altered in the source.
+    """
+    if not target.has(name, info, checked=checked):
+        target.put_all({name: check_object(source, path, info)})

@@ -1,0 +1,116 @@
+"""Reading what a published copy keeps besides models: counts of every example, the strongest pairs of one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb import layout
+from memdb.errors import Damaged, InvalidInput
+from memdb.published import ASK_AGAIN, Derived, DerivedGroup
+from memdb.store.examples import Examples
+from memdb.store.reading import GroupReader
+from memdb.store.snapshot import Snapshot
+
+COUNTED = {  # the arrays of ``stats/``, and what their rows are
+    layout.TRAIN: ("label", "n_in", "n_correct", "k_in"),
+    layout.TEST: ("label", "n_correct"),
+}
+PAIRS, SCORES = "pairs", "scores"  # the arrays of ``top_influence/``
+PAIR_ROWS = (
+    "train_id", "train_label", "n_in", "k_in", "own_correct", "own_k_in", "test_label", "n_correct",
+)  # fmt: skip
+NO_COUNTS = ("train_id", "train_label", "test_label")
+SCORE_COLUMNS = ("shrunk", "q_value")
+MAX_CHUNK = 256 << 20  # bytes that a stranger's chunk may become
+
+
+def derived_of(snapshot: Snapshot) -> tuple[int, Derived] | None:
+    """Return the number and what is derived of a published snapshot; None of any other."""
+    record = snapshot.record
+    if record is None or record.derived is None or not snapshot.is_published:
+        return None
+    return record.number, record.derived
+
+
+def read_stats(snapshot: Snapshot, set_name: str) -> NDArray[np.int32] | None:
+    """Read the counts of every example of a set, int32 [`COUNTED`, examples]; None where there are none.
+
+    Raises:
+        Damaged: an object is missing or altered, or not what it should be.
+    """
+    found = derived_of(snapshot)
+    if found is None or set_name not in COUNTED:
+        return None
+    number, derived = found
+    folder = f"{layout.STATS}/{number}"
+    shape = len(COUNTED[set_name]), snapshot.manifest.set_named(set_name).n_examples
+    counts = _reader(snapshot, folder, derived.stats, set_name).read(set_name, shape, "int32")
+    if counts.min() < 0 or (counts[1:] > snapshot.n_models).any():
+        raise Damaged(
+            f"{snapshot.url}/{folder}/{set_name} has counts that {snapshot.n_models:,} models cannot give",
+            hint=ASK_AGAIN,
+        )
+    return counts
+
+
+def read_pairs(snapshot: Snapshot, test_id: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Read the strongest pairs of a test example.
+
+    They are int32 [`PAIR_ROWS`, pairs], and float64 [pairs, `SCORE_COLUMNS`].
+
+    Raises:
+        InvalidInput: the snapshot keeps none.
+        Damaged: an object is missing or altered, or not what it should be.
+    """
+    found = derived_of(snapshot)
+    if found is None:
+        raise InvalidInput(f"{snapshot.url} keeps no lists")
+    number, derived = found
+    folder, group = f"{layout.TOP_INFLUENCE}/{number}", derived.top_influence
+    n_test, rows = snapshot.manifest.set_named(layout.TEST).n_examples, (test_id, test_id + 1)
+    shape = n_test, len(PAIR_ROWS), derived.listed
+    pairs = _reader(snapshot, folder, group, PAIRS).read(PAIRS, shape, "int32", rows)
+    shape = n_test, derived.listed, len(SCORE_COLUMNS)
+    scores = _reader(snapshot, folder, group, SCORES).read(SCORES, shape, "float64", rows)
+    n_train, n_models = snapshot.manifest.train.n_examples, snapshot.n_models
+    most = pairs[0, [row for row, name in enumerate(PAIR_ROWS) if name not in NO_COUNTS]].max()
+    n_ranked = sum(times for _, times in derived.n_in)
+    if pairs.min() < 0 or pairs[0, 0].max() >= n_train or most > n_models or n_ranked > n_train:
+        raise Damaged(
+            f"{snapshot.url}/{folder}/{PAIRS} has pairs of test example {test_id} that cannot be",
+            hint=ASK_AGAIN,
+        )
+    return pairs[0], scores[0]
+
+
+def _reader(snapshot: Snapshot, folder: str, group: DerivedGroup, name: str) -> GroupReader:
+    """Return a reader of a group, after looking how large a chunk of the array becomes in memory."""
+    match group.metadata.get(name):
+        case {"chunk_grid": {"configuration": {"chunk_shape": [*shape]}}} if (
+            all(type(n) is int and n > 0 for n in shape) and math.prod(shape) * 8 <= MAX_CHUNK
+        ):
+            return GroupReader(snapshot.storage, folder, group.objects, group.metadata)
+        case _:
+            raise Damaged(
+                f"{snapshot.url}/{folder}/{name} has chunks that are no chunks, or too large", hint=ASK_AGAIN
+            )
+
+
+def is_numbered(snapshot: Snapshot, set_name: str) -> bool:
+    """Tell whether the names of a set's examples are known to be their row numbers."""
+    found = derived_of(snapshot)
+    return found is not None and set_name in found[1].numbered
+
+
+def light_examples(snapshot: Snapshot, set_name: str, counts: NDArray[np.int32]) -> Examples:
+    """Return a set's examples with the labels of its counts; nameless where names are no row numbers."""
+    found = derived_of(snapshot)
+    n_examples = counts.shape[1]
+    names = [str(n) for n in range(n_examples)] if is_numbered(snapshot, set_name) else [""] * n_examples
+    offsets = np.zeros(n_examples + 1, dtype=np.int64)
+    np.cumsum(list(map(len, names)), out=offsets[1:])
+    keys = np.frombuffer("".join(names).encode(), dtype=np.uint8)
+    return Examples(keys, offsets, counts[0].copy(), found[1].class_names.get(set_name, ()) if found else ())

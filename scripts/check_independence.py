@@ -1,0 +1,110 @@
+"""Does what a model predicts depend on who shares its batch?
+
+Trains one seed alone, as one of 64, and as one of 64 others at another place, and prints the largest
+differences of its logit confidences, and how many of its predictions alone turned around, for mlp, cnn and
+resnet9, on digits. ``grouped`` is a batch of resnet9 side by side, as on a GPU; on a CPU its models take turns
+and are the same to the last bit. Another seed shows what a real difference is.
+
+Where a batch of another size rounds otherwise, batch norm at high learning rates lets it grow from step to
+step: that is the first column. What neighbours do is the third: it should be nothing.
+
+    python scripts/check_independence.py
+    python scripts/check_independence.py --device cuda --precision bfloat16 --examples 1437
+
+Exits with 1 where neighbours made a difference above 0.001 in float32 on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from memdb import Dataset, Run, datasets, recipes, subsets
+from memdb.recipes import resnet9_program
+from memdb.recipes.cnn import CNN
+from memdb.recipes.mlp import MLP
+from memdb.recipes.resnet9 import ResNet9
+
+N_MODELS = 64
+Train = Callable[[Dataset, NDArray[np.bool_], NDArray[np.uint64], Run], Any]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--examples", type=int, default=300, help="training examples")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = recipes.resolve_device(options.device)
+    whole = datasets.load("digits")
+    data = Dataset(
+        whole.train.array[: options.examples],
+        whole.train.labels[: options.examples],
+        whole.test.array,
+        whole.test.labels,
+    )
+    small = replace(
+        ResNet9(width=4, lr=0.05, batch_size=64, epochs=8, shift=1, flip=False), precision=options.precision
+    )
+    ways: dict[str, Train] = {
+        "mlp": MLP(precision=options.precision),
+        "cnn": CNN(channels=(8, 16), shift=1, precision=options.precision),
+        "resnet9": small,
+        "resnet9 grouped": partial(grouped, small),
+    }
+    print(f"digits, {len(data.train)} training examples, {device}, {options.precision}, batch of {N_MODELS}")
+    print(f"{'':16}{'alone':>11}{'turned':>8}{'other mates':>13}{'another seed':>14}{'accuracy':>10}")
+    failed = False
+    for name, train in ways.items():
+        alone, turned, mates, other, accuracy = compare(train, data, device)
+        print(f"{name:16}{alone:11.1e}{turned:8}{mates:13.1e}{other:14.2f}{accuracy:10.3f}", flush=True)
+        failed |= mates > 1e-3
+    return int(failed and (device, options.precision) == ("cpu", "float32"))
+
+
+def compare(train: Train, data: Dataset, device: str) -> tuple[float, int, float, float, float]:
+    seeds = np.arange(2 * N_MODELS, dtype=np.uint64)
+    size = subsets.subset_size(len(data.train), 0.7)
+    masks = subsets.subset_masks(0, seeds.tolist(), len(data.train), size)
+    run = Run(device, lambda _done, _total: None, lambda: False, Path("unused"))
+    row = N_MODELS // 2
+    first, others = np.arange(N_MODELS), np.arange(N_MODELS, 2 * N_MODELS)
+    others[3] = row  # the same seed at another place, among others
+    together, mixed, alone = (train(data, masks[rows], seeds[rows], run) for rows in (first, others, [row]))
+
+    def apart(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+        return float(np.abs(one - two).max())
+
+    paths = [f"{name}/logit_confidence" for name in data.sets]
+    turned = sum(int((together[f"{s}/correct"][row] != alone[f"{s}/correct"][0]).sum()) for s in data.sets)
+    return (
+        max(apart(together[path][row], alone[path][0]) for path in paths),
+        turned,
+        max(apart(together[path][row], mixed[path][3]) for path in paths),
+        max(apart(together[path][row], together[path][row + 1]) for path in paths),
+        float(alone["test/correct"].mean()),
+    )
+
+
+def grouped(
+    recipe: ResNet9, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
+) -> Any:
+    make = partial(resnet9_program.Network, recipe, 1, data.n_classes)
+    return resnet9_program.train(recipe, make, data, masks, seeds, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
