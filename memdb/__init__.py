@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from memdb.joining import extend, merge
     from memdb.published import Credits
     from memdb.recipes.protocol import Recipe, Run
-    from memdb.stores import init, open, pull  # noqa: A004
+    from memdb.stores import import_file, init, open, pull  # noqa: A004
     from memdb.training import TrainingStatus
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Run",
     "TrainingStatus",
     "extend",
+    "import_file",
     "init",
     "merge",
     "open",
@@ -46,6 +47,7 @@ _HOMES = {
     "Recipe": "memdb.recipes.protocol",
     "Run": "memdb.recipes.protocol",
     "TrainingStatus": "memdb.training",
+    "import_file": "memdb.stores",
     "extend": "memdb.joining",
     "init": "memdb.stores",
     "merge": "memdb.joining",

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 
 from memdb import layout
 from memdb.query import classes, comparison, convergence, planning, reliability
-from memdb.query.intervals import IntervalChoice
+from memdb.query import lds as attributions
+from memdb.query import membership as attacks
+from memdb.query.intervals import IntervalChoice, require_level
 from memdb.query.planning import Goal
 from memdb.query.reliability import LISTS, Splitting
 from memdb.query.results import Results
 from memdb.reader import Reader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from duckdb import DuckDBPyRelation
 
 
@@ -172,12 +176,59 @@ class Assessor(Reader):
             NotEnoughModels: one of them has no models.
             InvalidInput: a value that cannot be.
         """
-        relations = self.relations(outcome)
+        relations = self.asked(outcome)
         if test_id is not None:
             relations.row_of(layout.TEST, test_id, None, "--test-id")
         choice = IntervalChoice(interval, level)
-        others = other.relations(outcome)
+        others = other.asked(outcome)
         return self._present(comparison.compare(relations, others, test_id, k, threshold, choice))
+
+    def membership(
+        self,
+        *,
+        variant: str = "online",
+        variance: str = "auto",
+        observe: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> DuckDBPyRelation:
+        """Return how well the likelihood-ratio attack tells whose subset had which training example.
+
+        One row an example, the most exposed first, with its AUC over models; in every row what the attack on
+        each model in turn comes to. ``variant`` is ``online`` or ``offline``, ``variance`` ``example``,
+        ``pooled`` over examples, or ``auto``: pooled with few models.
+
+        Raises:
+            NotFound: the store keeps no logit confidences.
+            NotEnoughModels: fewer than eight models.
+            InvalidInput: a value that cannot be.
+        """
+        attack = attacks.Attack(variant, variance)
+        return self._present(attacks.membership(self.relations(), attack, observe))
+
+    def lds(  # noqa: PLR0913 - whose scores, of which models, and the bootstrap
+        self,
+        scores: attributions.Attribution,
+        *,
+        outcome: str | None = None,
+        model_ids: Sequence[str] | None = None,
+        resamples: int = 200,
+        seed: int = 0,
+        level: float = 0.95,
+        observe: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> DuckDBPyRelation:
+        """Return the linear datamodeling score of attribution scores [test, train]: one row a test example.
+
+        ``scores`` is a `memdb.interop.arrays.ArrayFile`, or anything with ``shape``, ``rows(start, stop)``
+        and ``place``. Use models that the scores were not computed from: ``model_ids`` names them.
+        ``outcome`` is ``logit_confidence``, ``margin`` or ``correct``; where not given, the first of these
+        that the store keeps.
+
+        Raises:
+            InvalidInput: scores of another shape or with numbers that are none, or a value that cannot be.
+            NotEnoughModels: fewer than five models.
+        """
+        bootstrap = attributions.Bootstrap(resamples, seed, require_level(level))
+        relations = self.relations()
+        return self._present(attributions.lds(relations, scores, outcome, model_ids, bootstrap, observe))
 
 
 def plan_without_store(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from memdb import datasets, engines, recipes, subsets
 from memdb.assessing import Assessor
@@ -23,7 +23,9 @@ from memdb.training import Limits, Plan, TrainingStatus, carry_out
 
 if TYPE_CHECKING:
     from memdb.commits import Pin, Retraction
+    from memdb.interop.exporting import Exported
     from memdb.published import Credits
+    from memdb.query.pair_scores import PairOptions
     from memdb.store.compaction import Compaction
     from memdb.store.repair import Repair
     from memdb.store.verification import Report
@@ -34,7 +36,7 @@ IN_MEMORY = "in-memory"
 class Database(Assessor):
     """A store, what one can ask of it (see `Assessor`), and what one can do to it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a store, what trains for it, and what answers are of
         self,
         store: Store,
         dataset: datasets.Dataset | None = None,
@@ -42,8 +44,10 @@ class Database(Assessor):
         *,
         as_of: int | None = None,
         exclude: Sequence[str] = (),
+        scores: str | None = None,
+        assume: tuple[int, float] | None = None,
     ) -> None:
-        super().__init__(store, as_of=as_of, exclude=exclude)
+        super().__init__(store, as_of=as_of, exclude=exclude, scores=scores, assume=assume)
         self._dataset = dataset
         self._recipe = recipe
 
@@ -118,6 +122,53 @@ class Database(Assessor):
             return carry_out(self.store, plan, self.relations(), observe, stop_requested)
         finally:
             self.refresh()
+
+    def export(
+        self,
+        path: str | Path,
+        what: str = "memorization",
+        *,
+        outcome: str = "correct",
+        **options: Unpack[PairOptions],
+    ) -> Exported:
+        """Write what the store knows as files that other people's code reads.
+
+        ``memorization`` and ``pairs`` (``options`` are those of `pairs`): .parquet, .csv, or .npz with an
+        array a column. ``fz-pairs`` and ``fz-classes``: .npz as Feldman and Zhang published theirs.
+        ``models``: masks and outcomes, as `import_file` reads them, and ``lira``, keep and scores: .npz, or a
+        folder of .npy.
+
+        Raises:
+            InvalidInput: something else, or a suffix that does not fit.
+            AlreadyExists: a folder with other things in it.
+            StorageFailed: the place cannot be written.
+        """
+        from memdb.interop import exporting  # noqa: PLC0415 - only this needs it
+
+        target = Path(path)
+        suffix = exporting.require_destination(target, what)
+        observe = options.get("observe", lambda _done, _total: None)
+        if what in {"models", "lira"}:
+            return exporting.write_models(target, self.relations(), what, observe)
+        if what == "fz-classes":
+            return exporting.write_fz_classes(target, self.asked(), observe)
+        level, interval = options.get("level", 0.95), options.get("interval", "anytime")
+        if what == "memorization":
+            rows = self.memorization(outcome=outcome, level=level, interval=interval)
+        else:
+            rows = self.pairs(**options)
+        table = rows.to_arrow_table()
+        if what == "fz-pairs":
+            return exporting.write_fz_pairs(target, table)
+        if suffix == ".npz":
+            return exporting.write_columns(target, table)
+        facts: dict[str, str | float | int] = {
+            "interval": interval,
+            "level": level,
+            "outcome": outcome,
+            "n_models": self.n_models,
+        }
+        return exporting.write_table(target, table, facts if self.published is None else {})
 
     def compact(
         self, *, alone: bool = False, observe: Callable[[int, int], None] = lambda _done, _total: None

@@ -13,6 +13,7 @@ SEGMENTS = "segments"
 BLOCKS = "blocks"
 SNAPSHOTS = "snapshots"
 RETRACTIONS = "retractions"
+SCORES = "scores"  # made when the first score table comes
 BASES = "bases"  # only of a store that extends another
 PROBES = "probes"
 STATS = "stats"  # these three and the next are in published copies only
@@ -89,3 +90,8 @@ def snapshot_number(name: str) -> int | None:
 def retraction(identifier: str) -> str:
     """Return the path of a retraction's document."""
     return f"{RETRACTIONS}/{identifier}.json"
+
+
+def score_table(number: int) -> str:
+    """Return the path of a score table's document."""
+    return f"{SCORES}/{number}.json"

@@ -174,8 +174,8 @@ class Manifest:
         return self.set_named(layout.TRAIN)
 
     def set_named(self, name: str) -> SetInfo:
-        """Return the set of that name; every manifest has ``train``."""
-        return next(item for item in self.sets if item.name == name)
+        """Return the set of that name: every manifest has ``train``, others may be empty."""
+        return next((item for item in self.sets if item.name == name), SetInfo(name, 0, ""))
 
     def arrays(self) -> dict[str, tuple[Outcome, int]]:
         """Return every array a segment holds besides its mask: ``set/outcome`` to outcome and examples."""
@@ -325,8 +325,8 @@ class Manifest:
         if stated and stated != manifest.recipe.fingerprint:
             read.problems.append(f"{place}.recipe.fingerprint is not that of the recipe")
         names = [item.name for item in manifest.sets]
-        if not {layout.TRAIN, layout.TEST} <= set(names) or len(set(names)) != len(names):
-            read.problems.append(f"{place}.sets must name `train`, `test` and no set twice: {names}")
+        if layout.TRAIN not in names or len(set(names)) != len(names):
+            read.problems.append(f"{place}.sets must name `train` and no set twice: {names}")
         read.finish("ask whoever made the store for an undamaged copy")
         return manifest
 

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from memdb import layout
 from memdb.errors import InvalidInput
-from memdb.query import questions
+from memdb.query import questions, score_tables
 from memdb.query.connection import Relations, require_outcome
 from memdb.query.counting import MAX_PAIRS
 from memdb.query.intervals import IntervalChoice
 from memdb.query.lists import Order
 from memdb.query.questions import SIDES
 from memdb.query.results import Results
+from memdb.query.score_tables import Assumed, TableRelations
 from memdb.store import Snapshot, Store
 from memdb.store.exclusion import without
+from memdb.store.scores import list_score_tables
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from memdb.query.pair_scores import PairOptions
+    from memdb.score_table import ScoreTable
 
 
 class Reader:
@@ -40,12 +43,25 @@ class Reader:
     ``outcome`` is what is averaged over models: ``correct``, 0 or 1, or ``confidence``, the probability that
     the model gives to the label. Scores of the two differ and are never mixed; columns ``k_in`` and ``k_out``
     count right models, ``s_in``, ``s_out`` sum confidences and ``q_in``, ``q_out`` their squares.
+
+    ``scores`` names a score table of the store, imported scores without models: lists, scores, pairs, SQL and
+    comparisons answer from it then. So they do without a name where a store has one table and no models.
     """
 
-    def __init__(self, store: Store, *, as_of: int | None = None, exclude: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        as_of: int | None = None,
+        exclude: Sequence[str] = (),
+        scores: str | None = None,
+        assume: tuple[int, float] | None = None,
+    ) -> None:
         self.store = store
         self._as_of = as_of
         self._exclude = tuple(exclude)
+        self._named_scores = scores
+        self._assumed = None if assume is None else Assumed(*assume)
         self._relations: dict[str, Relations] = {}
         self._results = Results()
 
@@ -77,6 +93,19 @@ class Reader:
             self._relations[outcome] = Relations(self.snapshot, require_outcome(outcome))
         return self._relations[outcome]
 
+    def score_tables(self) -> list[ScoreTable]:
+        """Return what the store says of its score tables, in the order of import."""
+        return list_score_tables(self.store.storage, self.store.manifest)
+
+    @cached_property
+    def published(self) -> TableRelations | None:
+        """The score table that is asked (see `score_tables.chosen`); None where models are."""
+        return score_tables.chosen(self.snapshot, self._named_scores, self._assumed)
+
+    def asked(self, outcome: str = "correct") -> Relations:
+        """Return the relations that lists, scores, SQL and comparisons answer from."""
+        return self.relations(outcome) if self.published is None else self.published
+
     @property
     def n_models(self) -> int:
         """How many models answers are of."""
@@ -96,7 +125,10 @@ class Reader:
         for relations in self._relations.values():
             relations.close()
         self._relations.clear()
-        self.__dict__.pop("snapshot", None)
+        if self.__dict__.get("published") is not None:
+            self.__dict__["published"].close()
+        for name in ("snapshot", "published"):
+            self.__dict__.pop(name, None)
 
     def info(
         self, *, outcome: str = "correct", level: float = 0.95, interval: str = "anytime"
@@ -128,6 +160,8 @@ class Reader:
         """
         how = Order(order, "helps", fdr, ranks)
         choice = IntervalChoice(interval, level)
+        if self.published is not None:
+            return self._present(score_tables.top_memorized(self.published, k, class_name, how, choice))
         return self._present(questions.top_memorized(self.relations(outcome), k, class_name, how, choice))
 
     def top_influence(  # noqa: PLR0913 - one of six ways to name the fixed example, and the list's options
@@ -169,8 +203,13 @@ class Reader:
             }
         )
         how, choice = Order(order, direction, fdr, ranks), IntervalChoice(interval, level)
+        side = SIDES[column]
+        if self.published is not None:
+            return self._present(
+                score_tables.top_influence(self.published, side, row, k, how, choice, same_class=same_class)
+            )
         relations = self.relations(outcome)
-        found = questions.top_influence(relations, SIDES[column], row, k, how, choice, same_class=same_class)
+        found = questions.top_influence(relations, side, row, k, how, choice, same_class=same_class)
         return self._present(found)
 
     def score(  # noqa: PLR0913 - six ways to name two examples
@@ -198,6 +237,8 @@ class Reader:
             target_id=target_id, target_key=target_key,
         )  # fmt: skip
         choice = IntervalChoice(interval, level)
+        if self.published is not None:
+            return self._present(score_tables.score(self.published, train, target, choice))
         return self._present(questions.score(self.relations(outcome), train, target, choice))
 
     def memorization(
@@ -213,9 +254,7 @@ class Reader:
         Raises:
             InvalidInput: a value that cannot be.
         """
-        choice = IntervalChoice(interval, level)
-        ids = {"train_id": train_id}
-        return self._present(questions.scores(self.relations(outcome), "memorization", ids, choice))
+        return self._scores("memorization", {"train_id": train_id}, outcome, IntervalChoice(interval, level))
 
     def influence(
         self,
@@ -232,10 +271,9 @@ class Reader:
         Raises:
             InvalidInput: neither example named (`pairs` is for all of them), or a value that cannot be.
         """
-        choice = IntervalChoice(interval, level)
         ids = {"train_id": train_id, "test_id": test_id}
-        relations = self.relations(outcome)
-        return self._present(questions.scores(relations, "influence", ids, choice, same_class=same_class))
+        choice = IntervalChoice(interval, level)
+        return self._scores("influence", ids, outcome, choice, same_class=same_class)
 
     def train_influence(
         self,
@@ -252,12 +290,24 @@ class Reader:
         Raises:
             InvalidInput: neither example named, or a value that cannot be.
         """
-        choice = IntervalChoice(interval, level)
         ids = {"train_id": train_id, "target_id": target_id}
-        relations = self.relations(outcome)
-        return self._present(
-            questions.scores(relations, "train_influence", ids, choice, same_class=same_class)
-        )
+        choice = IntervalChoice(interval, level)
+        return self._scores("train_influence", ids, outcome, choice, same_class=same_class)
+
+    def _scores(
+        self,
+        relation: str,
+        ids: Mapping[str, int | None],
+        outcome: str,
+        choice: IntervalChoice,
+        *,
+        same_class: bool = False,
+    ) -> DuckDBPyRelation:
+        if self.published is not None:
+            found = score_tables.scores(self.published, relation, ids, choice, same_class=same_class)
+        else:
+            found = questions.scores(self.relations(outcome), relation, ids, choice, same_class=same_class)
+        return self._present(found)
 
     def counts(
         self, *, test_id: int | None = None, target_id: int | None = None
@@ -294,6 +344,10 @@ class Reader:
         """
         from memdb.query import pair_files, pair_scores  # noqa: PLC0415 - only this needs their packages
 
+        if self.published is not None:
+            if output is not None:
+                raise InvalidInput("imported pairs are few", hint="write the relation: .to_parquet(path)")
+            return self._present(score_tables.pairs(self.published, options))
         if output is None:
             return self._present(pair_scores.pairs(self.relations(outcome), options))
         pair_files.written_pairs(self.relations(outcome), Path(output), options)
@@ -318,7 +372,7 @@ class Reader:
             InvalidInput: SQL that cannot run, that looks at too many pairs, or takes too long (seconds).
         """
         choice = IntervalChoice(interval, level)
-        relations = self.relations(outcome)
+        relations = self.asked(outcome)
         return self._present(
             questions.sql(relations, statement, choice, k=k, max_pairs=max_pairs, timeout=timeout)
         )

@@ -6,16 +6,21 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from types import EllipsisType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from memdb import datasets, recipes, subsets
 from memdb.database import IN_MEMORY, Database
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInput, NotFound
 from memdb.manifest import OUTCOMES, Manifest
 from memdb.sharing import pull as pulling
 from memdb.sharing.pull import Pulled
 from memdb.store import Cache, Following, Store, default_folder, open_storage, require_free
+
+if TYPE_CHECKING:
+    from memdb.interop.importing import Imported
+    from memdb.interop.score_import import ImportedScores
 
 Options: TypeAlias = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
 
@@ -87,11 +92,13 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     return Database(Store.create(storage, manifest, tables), data, bound)
 
 
-def open(  # noqa: A001, PLR0913 - which models of it, and how it and its base are reached; all have defaults
+def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to get there; all have defaults
     url: str = "memdb.zarr",
     *,
     as_of: int | None = None,
     exclude: Sequence[str] = (),
+    scores: str | None = None,
+    assume: tuple[int, float] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     cache: Cache | EllipsisType | None = ...,
     trust_base: bool = False,
@@ -104,6 +111,8 @@ def open(  # noqa: A001, PLR0913 - which models of it, and how it and its base a
         as_of: the number of a snapshot: answers are of its models, whatever was added or withdrawn since.
         exclude: models to leave out of all answers, by their ids or beginnings of them, or ``diverged``.
             Leaving models out because of what they predict biases every score.
+        scores: the name of imported scores to answer from instead of models.
+        assume: how many models of which subset fraction to assume behind them, for approximate intervals.
         storage_options: for the fsspec driver.
         cache: where objects of remote stores are kept; not given, below the user's home; None, nowhere.
         trust_base: follow the address of the store that this one extends, now and from now on. It need not
@@ -118,7 +127,80 @@ def open(  # noqa: A001, PLR0913 - which models of it, and how it and its base a
     kept = Cache(default_folder()) if cache is ... else cache
     following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
     store = Store.open(open_storage(url, storage_options, kept), following)
-    return Database(store, as_of=as_of, exclude=exclude)
+    return Database(store, as_of=as_of, exclude=exclude, scores=scores, assume=assume)
+
+
+def import_file(  # noqa: PLR0913 - where from, where to, and what a file does not say; all but one have defaults
+    path: str | Path,
+    url: str = "memdb.zarr",
+    *,
+    dataset: str | datasets.Dataset | None = None,
+    data_root: str | None = None,
+    name: str | None = None,
+    recipe: str | None = None,
+    subset_fraction: float | None = None,
+    outcomes: Sequence[str] | None = None,
+    labels: str | Path | None = None,
+    scores_name: str | None = None,
+    n_train: int | None = None,
+    n_test: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    observe: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Imported | ImportedScores:
+    """Add somebody's runs or published scores to a store, which is created where there is none.
+
+    Formats are told by the names of arrays: a plain .npz (``mask``, ``train_correct``, ``test_correct``),
+    datamodels (``train_masks``, ``train_margins``, ``test_margins``), folders of the likelihood-ratio attack
+    (``keep``, ``scores`` or ``logits``), and the scores of Feldman and Zhang.
+
+    Args:
+        path: a file, or a folder of .npy files.
+        url: of the store.
+        dataset: the data set, where it can be loaded: its labels, names and fingerprint are taken.
+        data_root: the folder that holds it.
+        name: what to call a data set that is not loaded. Equal names say that data is the same.
+        recipe: what to call how the models were trained, likewise.
+        subset_fraction: that masks were drawn with; where not given, what explains their sizes.
+        outcomes: names of those to keep; all where not given.
+        labels: a .npy file of the training examples' labels.
+        scores_name: of a score table; the file's name where not given.
+        n_train: how many training examples there are, for scores that do not say.
+        n_test: how many test examples, likewise.
+        storage_options: for the fsspec driver.
+        observe: hears how much of how much is done.
+
+    Raises:
+        InvalidInput: a file that cannot be read, or does not hold what it should; nothing was written.
+        Mismatch: the store is of other data, another recipe or subset fraction.
+        AlreadyExists: something else is at this URL, or other scores have this name.
+    """
+    from memdb.interop.arrays import open_array, open_arrays  # noqa: PLC0415 - only imports need them
+    from memdb.interop.importing import About, import_runs  # noqa: PLC0415
+    from memdb.interop.published import find_scores  # noqa: PLC0415
+    from memdb.interop.runs import find_runs, unknown  # noqa: PLC0415
+    from memdb.interop.score_import import import_scores  # noqa: PLC0415
+
+    storage = open_storage(url, storage_options)
+    try:
+        existing: Store | None = Store.open(storage)
+    except NotFound:
+        existing = None
+        require_free(storage)
+    if subset_fraction is not None and not 0 < subset_fraction < 1:
+        subsets.subset_size(2, subset_fraction)
+    arrays = open_arrays(Path(path))
+    given = None if labels is None else open_array(Path(labels)).whole((None,), "iu")
+    runs = find_runs(Path(path), arrays, given)
+    published = find_scores(Path(path), arrays) if runs is None else None
+    data = datasets.load(dataset, data_root) if isinstance(dataset, str) else dataset
+    called = dataset if isinstance(dataset, str) else name or (None if data is None else IN_MEMORY)
+    about = About(data, called, recipe, subset_fraction, outcomes)
+    if runs is not None:
+        return import_runs(storage, existing, runs, about, observe)
+    if published is None:
+        raise unknown(Path(path), arrays)
+    sizes = {part: n for part, n in (("train", n_train), ("test", n_test)) if n is not None}
+    return import_scores(storage, existing, published, about, scores_name, sizes)
 
 
 def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches

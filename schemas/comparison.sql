@@ -1,15 +1,18 @@
 -- Scores of two stores, example by example, and how far they agree. The tables `first` and `second` have the sums
--- of both arms of every training example. memdb fills in :score (the name of the score).
+-- of both arms of every training example, or the score as it was `given`, by a score table: its sums are NULL, or
+-- those of an assumption. memdb fills in :score (the name of the score).
 --
 -- The interval of a difference goes from the lowest of one interval less the highest of the other to the reverse,
 -- each of half the error: it holds whatever the two stores have in common.
 WITH scored AS (
     SELECT
         a.train_id, a.label,
-        score(a.s_in, a.n_in, a.s_out, a.n_out) AS a, score(b.s_in, b.n_in, b.s_out, b.n_out) AS b,
+        coalesce(a.given, score(a.s_in, a.n_in, a.s_out, a.n_out)) AS a,
+        coalesce(b.given, score(b.s_in, b.n_in, b.s_out, b.n_out)) AS b,
         a AS of_a, b AS of_b
     FROM first a JOIN second b USING (train_id)
-    WHERE a.n_in > 0 AND a.n_out > 0 AND b.n_in > 0 AND b.n_out > 0
+    WHERE (a.given IS NOT NULL OR (a.n_in > 0 AND a.n_out > 0))
+        AND (b.given IS NOT NULL OR (b.n_in > 0 AND b.n_out > 0))
 ),
 ranked AS (
     SELECT *,
@@ -33,11 +36,16 @@ agreement AS (
 )
 SELECT
     train_id, label, a AS :score_a, b AS :score_b, a - b AS difference,
-    greatest(-2e0, ac_lo(of_a.s_in, of_a.q_in, of_a.n_in, of_a.s_out, of_a.q_out, of_a.n_out, z_a)
-        - ac_hi(of_b.s_in, of_b.q_in, of_b.n_in, of_b.s_out, of_b.q_out, of_b.n_out, z_b)) AS lo,
-    least(2e0, ac_hi(of_a.s_in, of_a.q_in, of_a.n_in, of_a.s_out, of_a.q_out, of_a.n_out, z_a)
-        - ac_lo(of_b.s_in, of_b.q_in, of_b.n_in, of_b.s_out, of_b.q_out, of_b.n_out, z_b)) AS hi,
-    of_a.n_in AS n_in_a, of_a.n_out AS n_out_a, of_b.n_in AS n_in_b, of_b.n_out AS n_out_b,
+    CASE WHEN of_a.n_in + of_b.n_in IS NOT NULL THEN greatest(-2e0,
+        ac_lo(of_a.s_in, of_a.q_in, of_a.n_in, of_a.s_out, of_a.q_out, of_a.n_out, z_a)
+        - ac_hi(of_b.s_in, of_b.q_in, of_b.n_in, of_b.s_out, of_b.q_out, of_b.n_out, z_b)) END AS lo,
+    CASE WHEN of_a.n_in + of_b.n_in IS NOT NULL THEN least(2e0,
+        ac_hi(of_a.s_in, of_a.q_in, of_a.n_in, of_a.s_out, of_a.q_out, of_a.n_out, z_a)
+        - ac_lo(of_b.s_in, of_b.q_in, of_b.n_in, of_b.s_out, of_b.q_out, of_b.n_out, z_b)) END AS hi,
+    CASE WHEN of_a.given IS NULL THEN of_a.n_in END::INTEGER AS n_in_a,
+    CASE WHEN of_a.given IS NULL THEN of_a.n_out END::INTEGER AS n_out_a,
+    CASE WHEN of_b.given IS NULL THEN of_b.n_in END::INTEGER AS n_in_b,
+    CASE WHEN of_b.given IS NULL THEN of_b.n_out END::INTEGER AS n_out_b,
     agreement.*
 FROM (
     SELECT *,

@@ -14,7 +14,7 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 COMMANDS = {
     "init", "train", "demo", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "compact", "gc", "verify",
     "retract", "cache", "plan", "convergence", "reliability", "classes", "class-influence", "compare",
-    "publish", "pull", "merge", "update",
+    "publish", "pull", "merge", "update", "import", "export", "membership", "lds",
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,11 @@ LAYERS = [  # from the bottom; a module imports modules of lower layers only
     {"errors"},
     {"documents", "layout", "plugins"},
     {"manifest", "subsets", "bits", "products"},
-    {"published"},
+    {"published", "score_table"},
     {"commits", "seeds"},
     {"store"},
     {"datasets", "query"},
-    {"recipes", "returned"},
+    {"recipes", "returned", "interop"},
     {"train"},
     {"engines"},
     {"training"},
@@ -40,8 +41,9 @@ INSIDE = {  # the same within a package
         {"tally"},
         {"storage"},
         {"local", "remote", "timing", "reading"},
-        {"places", "examples", "ledger", "parts", "completing"},
+        {"places", "examples", "ledger", "parts", "completing", "scores"},
         {"snapshot", "history"},
+        {"taking"},
         {"bases", "publication", "derived"},
         {"store"},
         {"compaction", "cleaning", "verification", "retraction", "extending", "exclusion"},
@@ -49,16 +51,35 @@ INSIDE = {  # the same within a package
         {""},
     ],
     "query": [
-        {"", "lazy", "intervals", "columns", "results", "ranking", "sieve"},
+        {"", "lazy", "intervals", "examples", "columns", "results", "ranking", "sieve"},
         {"confidences", "sieve_sums", "sieve_torch"},
         {"counting", "pair_parts"},
         {"pairs"},
         {"totals"},
         {"connection"},
-        {"lists", "precision", "pair_scores", "planning", "convergence", "reliability", "classes"},
+        {
+            "lists",
+            "precision",
+            "pair_scores",
+            "lds",
+            "membership",
+            "planning",
+            "convergence",
+            "reliability",
+            "classes",
+        },
         {"stored"},
-        {"questions", "pair_files", "comparison"},
+        {"questions", "pair_files"},
+        {"score_tables"},
+        {"comparison"},
         {"listing"},
+    ],
+    "interop": [
+        {"", "arrays"},
+        {"runs"},
+        {"survey", "published"},
+        {"importing"},
+        {"score_import", "exporting"},
     ],
     "recipes": [
         {"protocol", "devices", "options", "pictures"},
@@ -76,7 +97,7 @@ INSIDE = {  # the same within a package
         {"app", "options", "place"},
         {"training"},
         {"showing"},
-        {"demo", "asking", "assessing", "keeping", "pairs", "joining", "sharing"},
+        {"demo", "asking", "assessing", "interop", "keeping", "pairs", "joining", "sharing"},
         {"making"},
         {""},
     ],
@@ -105,6 +126,7 @@ HOMES = {
         "query.connection",
         "query.pair_scores",
         "query.precision",
+        "query.score_tables",
         "query.planning",
         "query.results",
         "reader",
@@ -122,6 +144,7 @@ HOMES = {
         "cli.asking",
         "cli.assessing",
         "cli.pairs",
+        "cli.interop",
         "cli.keeping",
         "cli.joining",
         "cli.showing",
@@ -238,3 +261,9 @@ def test_every_command_is_found_by_its_module():
         name = command.name or command.callback.__name__.replace("_", "-")
         here[command.callback.__module__].add(name)
     assert here == {f"memdb.cli.{module}": set(names) for module, names in cli.COMMANDS.items()}
+
+
+def test_every_package_is_installed():
+    listed = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    here = {".".join(("memdb", *path.parent.relative_to(ROOT).parts)) for path in ROOT.rglob("__init__.py")}
+    assert set(listed) == here | {"memdb.schemas"}

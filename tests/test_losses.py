@@ -14,7 +14,7 @@ from test_cli import serve
 
 from memdb.errors import Damaged, InvalidInput
 from memdb.store import Cache, cleaning, compaction, open_storage, repair, retraction, verification
-from memdb.store.snapshot import take_snapshot
+from memdb.store.taking import take_snapshot
 from memdb.store.timing import Stopwatch
 
 NOW = timedelta(0)

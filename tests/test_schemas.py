@@ -14,6 +14,7 @@ from memdb.documents import sealed
 from memdb.errors import WrongFormat
 from memdb.manifest import Manifest
 from memdb.published import Published
+from memdb.score_table import ScoreTable
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -27,7 +28,7 @@ def schema(name):
 KINDS = {
     "manifest": Manifest, "segment": Segment, "block": Segment, "snapshot": SnapshotRecord,
     "retraction": Retraction, "published": Published, "published_snapshot": SnapshotRecord,
-    "extension": Manifest, "extended": SnapshotRecord, "base": Pin,
+    "extension": Manifest, "extended": SnapshotRecord, "base": Pin, "score-table": ScoreTable,
 }  # fmt: skip
 SCHEMA_OF = {name: name for name in KINDS} | {
     "block": "segment",
@@ -39,6 +40,8 @@ SCHEMA_OF = {name: name for name in KINDS} | {
 
 @pytest.fixture
 def documents(database, tmp_path):
+    database.export(tmp_path / "pairs.npz", "fz-pairs", top=2)
+    table = memdb.import_file(tmp_path / "pairs.npz", database.url).table
     segment = database.snapshot.parts[0].to_document()
     segment["models"][0]["store_seed"] = "3"
     segment = sealed(segment)
@@ -52,6 +55,7 @@ def documents(database, tmp_path):
         "block": database.snapshot.parts[0].to_document(),
         "snapshot": compaction.record.to_document(),
         "retraction": retraction.to_document(),
+        "score-table": table.to_document(),
         "published": copy.store.published.to_document(),
         "published_snapshot": copy.snapshot.record.to_document(),
         **extended(database, tmp_path / "own.zarr"),
@@ -108,6 +112,8 @@ WRONG = [
     ("extension", ["base", "store_id"], "x"), ("extension", ["base", "models_sha256"], ""),
     ("manifest", ["required_features"], ["base"]), ("extended", ["base", "n_models"], -1),
     ("base", ["number"], 0), ("base", ["base"], 3), ("base", ["base", "url"], "x" * 5000),
+    ("score-table", ["number"], 0), ("score-table", ["name"], "../x"), ("score-table", ["coverage"], "some"),
+    ("score-table", ["table_id"], "x"), ("score-table", ["objects", "../a"], [1]), ("score-table", ["n_influence"], -1),
 ]  # fmt: skip
 
 
@@ -125,7 +131,9 @@ def test_what_is_wrong_is_refused_by_both(documents, name, path, value):
         kind.from_document(sealed(document), "here")
 
 
-@pytest.mark.parametrize("name", ["manifest", "segment", "snapshot", "retraction", "base", "published"])
+@pytest.mark.parametrize(
+    "name", ["manifest", "segment", "snapshot", "retraction", "base", "published", "score-table"]
+)
 def test_every_field_is_required_and_missing_ones_are_all_named(documents, name):
     kind = KINDS[name]
     with pytest.raises(WrongFormat) as caught:

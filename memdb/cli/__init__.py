@@ -22,6 +22,7 @@ COMMANDS = {  # by their modules
     "keeping": ("compact", "gc", "verify", "retract", "cache"),
     "making": ("init", "train", "demo"),
     "pairs": ("pairs",),
+    "interop": ("import", "export", "membership", "lds"),
     "sharing": ("publish", "pull"),
 }
 

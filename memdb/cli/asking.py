@@ -25,7 +25,7 @@ from memdb.cli.options import (
     TrainIdOption,
     TrainKeyOption,
 )
-from memdb.cli.place import ASKING, Place, at_place
+from memdb.cli.place import ASKING, SCORING, Place, at_place
 from memdb.cli.showing import Way
 
 
@@ -46,7 +46,7 @@ def info(
 
 
 @app.command()
-@at_place(ASKING)
+@at_place(SCORING)
 def top_memorized(
     place: Place,
     k: KOption = 20,
@@ -89,7 +89,7 @@ def top_memorized(
 
 
 @app.command()
-@at_place(ASKING)
+@at_place(SCORING)
 def top_influence(
     place: Place,
     test_id: TestIdOption = None,
@@ -156,7 +156,7 @@ def top_influence(
 
 
 @app.command()
-@at_place(ASKING)
+@at_place(SCORING)
 def score(
     place: Place,
     train_id: TrainIdOption = None,
@@ -194,7 +194,7 @@ def score(
 
 
 @app.command()
-@at_place(ASKING)
+@at_place(SCORING)
 def sql(
     place: Place,
     statement: Annotated[

@@ -24,7 +24,7 @@ from memdb.cli.options import (
     TrainIdOption,
     TrainKeyOption,
 )
-from memdb.cli.place import ASKING, MAKING, Place, at_place
+from memdb.cli.place import ASKING, ASSUMING, MAKING, Place, at_place
 from memdb.cli.showing import Way, answer_of, emit
 from memdb.errors import InvalidInput, NotFound
 from memdb.render import assessments, curves
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 PLANNED_FRACTION = 0.7  # where no store says another
 CURVE_WIDTH = 80
 PLOT_LOOKS = 400
-COMPARING = {name: option for name, option in MAKING.items() if name != "store"}
+COMPARING = {name: option for name, option in {**MAKING, **ASSUMING}.items() if name != "store"}
 NO_INTERVAL = ("level", "interval")
 
 ThresholdOption = Annotated[float, typer.Option("--threshold", metavar="X", help="What counts as memorized.")]
@@ -325,6 +325,14 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A store.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one of the same data set.")],
     test_id: TestIdOption = None,
+    scores_a: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--scores-a", metavar="NAME", help="Imported scores of A instead of its models."),
+    ] = None,
+    scores_b: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--scores-b", metavar="NAME", help="The same of B."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Rows to show, and first ranks to compare.")] = 20,
     threshold: EitherThresholdOption = None,
     outcome: OutcomeOption = "correct",
@@ -344,7 +352,7 @@ def compare(
     memdb compare mlp.zarr s3://bucket/cnn.zarr --test-id 42 -k 10
     """  # noqa: D301
     way = Way(format, output, level, interval, outcome)
-    first, second = _opened(place, a), _opened(place, b)
+    first, second = _opened(place, a, scores_a), _opened(place, b, scores_b)
     rows = first.compare(
         second, test_id=test_id, k=k, threshold=threshold, outcome=outcome, level=level, interval=interval
     )
@@ -362,16 +370,22 @@ def compare(
     emit(answer, way, table)
     if common["subset_fraction_a"] != common["subset_fraction_b"]:
         say("Their subset fractions differ: even with endless models their scores would.")
+    for side, db in (("A", first), ("B", second)):
+        if db.published is not None:
+            say(f"{side} answers from the imported scores {clean(db.published.scores.table.name)}.")
     if not common["same_recipe"]:
         recipes = " and ".join(str(db.store.manifest.recipe) for db in (first, second))
         say(f"Their recipes differ: {clean(recipes)}.")
 
 
-def _opened(place: Place, url: str) -> Database:
+def _opened(place: Place, url: str, scores: str | None) -> Database:
     """Open one of two stores; options of storages are those of the one that has any."""
-    if "://" in url:
-        return replace(place, store=url).open()
-    return Place(store=url, cache_dir=place.cache_dir, cache_size=place.cache_size).open()
+    chosen = replace(place, store=url, scores=scores, assume_models=None)
+    if "://" not in url:
+        chosen = replace(chosen, endpoint_url=None, anonymous=False, storage_option=None)
+    db = chosen.open()
+    assumed = place.assume_models is not None and db.published is not None
+    return replace(chosen, assume_models=place.assume_models).open() if assumed else db
 
 
 def _compared(

@@ -13,7 +13,7 @@ import typer
 from memdb.cli import showing
 from memdb.cli.app import INTERRUPTED, app, say
 from memdb.cli.options import FormatOption, LevelOption, OutcomeOption, OutputOption, RankedIntervalOption
-from memdb.cli.place import ASKING, Place, at_place
+from memdb.cli.place import SCORING, Place, at_place
 from memdb.cli.showing import Way
 from memdb.render import tables
 from memdb.render.answer import Answer
@@ -30,7 +30,7 @@ SHOWN = 20  # rows of a table: the strongest
 
 
 @app.command()
-@at_place(ASKING)
+@at_place(SCORING)
 def pairs(
     place: Place,
     min_influence: Annotated[
@@ -86,14 +86,15 @@ def pairs(
         "level": level,
         "interval": interval,
     }
-    if output is not None and output.suffix.lower() == ".parquet":
+    if db.published is None and output is not None and output.suffix.lower() == ".parquet":
         _write(db, output, outcome, options)
     else:
         with Counting(console(stderr=True), "pairs") as counting:
             options["observe"] = counting
             rows = db.pairs(outcome=outcome, **options)
-        answer = showing.answer_of(db, rows, way)
-        showing.emit(answer, way, lambda a: _table(a, db, way))
+        answer = showing.asked_of(db, rows, way)
+        showing.emit(answer, way, lambda a: _table(showing.countless(a), db, way))
+        showing.remark_on_scores(answer)
 
 
 def _write(db: Reader, output: Path, outcome: str, options: PairOptions) -> None:

@@ -93,6 +93,23 @@ ExcludeOption = Annotated[
         help="Leave a model out of the answer, by its id, or `diverged` for all marked so; repeat for more.",
     ),
 ]
+ScoresOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--scores", metavar="NAME", help="Answer from imported scores instead of models; see `memdb import`."
+    ),
+]
+AssumeModelsOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--assume-models",
+        metavar="N",
+        help="With imported scores: intervals as if each came from so many models; 4000 for published ones.",
+    ),
+]
+AssumeFractionOption = Annotated[
+    float, typer.Option("--assume-fraction", metavar="P", help="The subset fraction of those models.")
+]
 
 
 @dataclass(frozen=True)
@@ -108,11 +125,19 @@ class Place:
     trust_base: bool = False
     as_of: int | None = None
     exclude: list[str] | None = None
+    scores: str | None = None
+    assume_models: int | None = None
+    assume_fraction: float = 0.7
 
     @property
     def url(self) -> str:
         """The store's URL."""
         return self.store or DEFAULT_STORE
+
+    @property
+    def assumed(self) -> tuple[int, float] | None:
+        """How many models of which fraction are assumed behind imported scores."""
+        return None if self.assume_models is None else (self.assume_models, self.assume_fraction)
 
     @property
     def has_options(self) -> bool:
@@ -158,7 +183,11 @@ class Place:
         storage = open_storage(self.url, self.options_here(), self.cache())
         store = Store.open(storage, self.following())
         self.require_use_of_options(store.manifest)
-        return self._warned(Reader(store, as_of=self.as_of, exclude=self.exclude or ()))
+        return self._warned(
+            Reader(
+                store, as_of=self.as_of, exclude=self.exclude or (), scores=self.scores, assume=self.assumed
+            )
+        )
 
     def following(self, *, trusted: bool = False) -> Following:
         """Return how the store that this one extends is reached."""
@@ -190,6 +219,8 @@ class Place:
             self.url,
             as_of=self.as_of,
             exclude=self.exclude or (),
+            scores=self.scores,
+            assume=self.assumed,
             storage_options=self.options_here(),
             cache=self.cache(),
             trust_base=self.trust_base or to_write,
@@ -229,6 +260,8 @@ MAKING = {
     "trust_base": (TrustOption, False),
 }
 ASKING = {**MAKING, "as_of": (AsOfOption, None), "exclude": (ExcludeOption, None)}
+ASSUMING = {"assume_models": (AssumeModelsOption, None), "assume_fraction": (AssumeFractionOption, 0.7)}
+SCORING = {**ASKING, "scores": (ScoresOption, None), **ASSUMING}
 
 
 def at_place(

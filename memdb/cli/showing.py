@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
     from rich.table import Table
 
+    from memdb.query.score_tables import TableRelations
     from memdb.reader import Reader
 
 SETTLED = 0.05
@@ -61,9 +62,50 @@ def left_out(db: Reader) -> dict[str, Any]:
     return {"n_excluded": len(excluded), "excluded": excluded} if excluded else {}
 
 
+def asked_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
+    """Return rows of models, or of the imported scores that were asked, with what is said about them."""
+    answer = answer_of(db, rows, way)
+    if db.published is None:
+        return answer
+    return Answer(answer.table, {**answer.facts, **_published_facts(db.published)})
+
+
+def _published_facts(published: TableRelations) -> dict[str, Any]:
+    """Return what is different where imported scores answer."""
+    from memdb.query.score_tables import ASSUME, WITHOUT_COUNTS
+
+    facts: dict[str, Any] = {"scores": published.scores.table.name, "outcome": None, "n_models": None}
+    if published.assumed is None:
+        return facts | {"interval": None, "level": None, "why_no_interval": WITHOUT_COUNTS, "hint": ASSUME}
+    assumed = published.assumed
+    return facts | {"assumed_models": assumed.n_models, "assumed_fraction": assumed.subset_fraction}
+
+
+def countless(answer: Answer) -> Answer:
+    """Return an answer for people: without the columns of counts and intervals that it has no values for."""
+    empty = [
+        name
+        for name in ("lo", "hi", "n_in", "n_out", "k_in", "k_out", "p_in", "p_out")
+        if name in answer.table.column_names and answer.table[name].null_count == answer.table.num_rows
+    ]
+    return answer if "scores" not in answer.facts else Answer(answer.table.drop_columns(empty), answer.facts)
+
+
+def remark_on_scores(answer: Answer) -> None:
+    """Say why imported scores have no intervals, or what their intervals assume."""
+    if "why_no_interval" in answer.facts:
+        say(f"No intervals: {answer.facts['why_no_interval']}; {answer.facts['hint']}.")
+    elif "assumed_models" in answer.facts:
+        models, fraction = answer.facts["assumed_models"], answer.facts["assumed_fraction"]
+        say(
+            f"Intervals as if each score came from {models:,} models on subsets of {fraction:g}, with "
+            "whatever rates make them widest."
+        )
+
+
 def list_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
     """Return a ranked list, with what it says of all that was ranked as facts of the whole."""
-    answer = answer_of(db, rows, way)
+    answer = asked_of(db, rows, way)
     first = next(answer.rows(), {})
     facts = {**answer.facts, **{name: first.get(name) for name in LIST_FACTS}}
     return Answer(answer.table.drop_columns([n for n in LIST_FACTS if n in answer.table.column_names]), facts)
@@ -87,8 +129,9 @@ def memorized(db: Reader, rows: DuckDBPyRelation, way: Way, class_name: str | No
     title = f"Most memorized training examples{of} \u00b7 {facts_line(db, way)}"
     columns = {"train_id": "train", "label": "class"}
     answer = list_of(db, rows, way)
-    emit(answer, way, lambda a: tables.ranked(a, title, columns, names))
+    emit(answer, way, lambda a: tables.ranked(countless(a), title, columns, names))
     remark_on_chance(answer, "memorization")
+    remark_on_scores(answer)
 
 
 def influences(db: Reader, rows: DuckDBPyRelation, way: Way, fixed: str) -> None:
@@ -105,13 +148,14 @@ def influences(db: Reader, rows: DuckDBPyRelation, way: Way, fixed: str) -> None
         kind = "of training" if fixed == "train_id" else "on test" if fixed == "test_id" else "on training"
         shown = tables.class_label(first[label], names)
         title = f"Influence {kind} example {first[fixed]} (class {shown}) \u00b7 {facts_line(db, way)}"
-    emit(answer, way, lambda a: tables.ranked(a, title, columns, names))
+    emit(answer, way, lambda a: tables.ranked(countless(a), title, columns, names))
     remark_on_chance(answer, "influence")
+    remark_on_scores(answer)
 
 
 def score(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
     """Print one score with everything behind it."""
-    answer = answer_of(db, rows, way)
+    answer = asked_of(db, rows, way)
 
     def table(shown: Answer) -> Table:
         row = next(shown.rows())
@@ -121,7 +165,9 @@ def score(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
         for other in ("anytime", "fixed"):
             if other != way.interval:
                 lines[f"{way.level * 100:g} % {other}"] = tables.interval(_again(db, row, other, way))
-        if "k_in" in row:
+        if row["n_in"] is None:
+            lines["models"] = "unknown"
+        elif "k_in" in row:
             lines["right when in"] = _rate(row["k_in"], row["n_in"])
             lines["right when out"] = _rate(row["k_out"], row["n_out"])
         else:
@@ -130,14 +176,13 @@ def score(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
         if name == "influence":
             lines["memorization"] = f"{number(row['memorization'])} (of training example {row['train_id']})"
             lines["same class"] = "yes" if row["same_class"] else "no"
-        n_excluded = len(db.snapshot.excluded)
-        without = f"; {n_excluded:,} left out" if n_excluded else ""
-        lines["outcome"] = f"{way.outcome}, over {db.n_models:,} models{without}"
+        lines["outcome"] = facts_line(db, way)
         return tables.facts(lines, _named(db, row))
 
     emit(answer, way, table)
     row = next(answer.rows(), None)
-    if row is not None and row["lo"] is None:
+    remark_on_scores(answer)
+    if row is not None and row["lo"] is None and db.published is None:
         say("No score: the example was in every subset or in none so far. Add models with `memdb train`.")
 
 
@@ -168,6 +213,9 @@ def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
             lines["set aside"] = f"{tables.count(row['n_set_aside'], 'damaged part')}, not read"
         if not row["put_if_absent"]:
             lines["storage"] = "overwrites what it should only create: compact with --alone"
+        if db.store.storage.can_list or not row["n_models"]:
+            names = [f"{t.name} ({tables.count(t.n_influence, 'pair')})" for t in db.score_tables()]
+            lines |= {"imported scores": ", ".join(names)} if names else {}
         if row["n_diverged"]:
             some = _some(row["diverged"])
             lines["diverged"] = f"{tables.count(row['n_diverged'], 'model')}, counted like all others: {some}"
@@ -222,11 +270,15 @@ def _snapshot_line(db: Reader, row: Mapping[str, Any]) -> str:
 
 def rows(db: Reader, found: DuckDBPyRelation, way: Way) -> None:
     """Print the rows of a user's statement."""
-    emit(answer_of(db, found, way), way, tables.plain)
+    answer = asked_of(db, found, way)
+    emit(answer, way, tables.plain)
+    remark_on_scores(answer)
 
 
 def facts_line(db: Reader, way: Way) -> str:
     """Return what a table's title says of the numbers in it."""
+    if db.published is not None:
+        return f"imported scores {clean(db.published.scores.table.name)}"
     n_excluded = len(db.snapshot.excluded)
     without = f" \u00b7 {n_excluded:,} left out" if n_excluded else ""
     return f"{db.n_models:,} models{without} \u00b7 outcome {way.outcome}"

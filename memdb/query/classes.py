@@ -13,6 +13,7 @@ from memdb import bits, layout
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.query import columns, ranking
 from memdb.query.connection import FORMS, Relations, schema
+from memdb.query.examples import require_examples
 
 ROWS_AT_ONCE = 512
 Numbers = NDArray[np.float64]
@@ -47,6 +48,7 @@ def class_influence(relations: Relations) -> pa.Table:
     Raises:
         NotEnoughModels: fewer than two models.
     """
+    require_examples(relations.snapshot, layout.TEST)
     _require_models(relations, 2)
     train, test = relations.examples[layout.TRAIN], relations.examples[layout.TEST]
     n_models = relations.snapshot.n_models

@@ -11,6 +11,7 @@ from memdb.query.connection import FORMS, SHOWN_SUMS, Relations, schema
 from memdb.query.intervals import IntervalChoice, fixed_z
 from memdb.query.lists import require_k
 from memdb.query.reliability import THRESHOLDS
+from memdb.query.score_tables import TableRelations
 
 # the same in every row: what the two stores as wholes have in common
 AGREEMENT = (
@@ -41,7 +42,7 @@ def compare(
     require_k(k)
     require_same_data(first, second)
     for relations in (first, second):
-        if relations.snapshot.n_models == 0:
+        if relations.snapshot.n_models == 0 and not isinstance(relations, TableRelations):
             raise NotEnoughModels(
                 f"{relations.snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
             )
@@ -92,6 +93,15 @@ def _require_threshold(threshold: float | None, test_id: int | None) -> float:
 
 
 def _sums(relations: Relations, test_id: int | None) -> pa.Table:
+    """Return the sums of both arms of every training example; ``given`` where a score table has its score."""
+    if isinstance(relations, TableRelations):
+        return relations.arms(test_id)
+    found = _counted(relations, test_id)
+    none = columns.column(np.zeros(found.num_rows), np.zeros(found.num_rows, dtype=np.bool_))
+    return found.append_column("given", none)
+
+
+def _counted(relations: Relations, test_id: int | None) -> pa.Table:
     form = FORMS[relations.outcome]
     if test_id is None:
         return relations.ask(schema("arms.sql", **form))

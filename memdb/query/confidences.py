@@ -77,12 +77,12 @@ class Confidences:
     def __init__(self, snapshot: Snapshot, set_name: str) -> None:
         self._snapshot = snapshot
         self._path = f"{set_name}/{LOGIT_CONFIDENCE.name}"
-        if self._path not in snapshot.manifest.arrays():
+        self.n_examples = snapshot.manifest.set_named(set_name).n_examples
+        if self._path not in snapshot.manifest.arrays() and self.n_examples:
             raise NotFound(
                 f"{snapshot.url} keeps no confidences: it was made with `--outcomes correct`",
                 hint="ask with --outcome correct",
             )
-        self.n_examples = snapshot.manifest.set_named(set_name).n_examples
         self._height = snapshot.band_height(self._path)
         self._n_words = -(-snapshot.n_models // 64)
         self._bands: OrderedDict[int, NDArray[np.float16]] = OrderedDict()  # by their first rows

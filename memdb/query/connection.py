@@ -24,6 +24,7 @@ from memdb.errors import InvalidInput, MemdbError, NotFound
 from memdb.query import columns
 from memdb.query.confidences import Confidences
 from memdb.query.counting import MAX_PAIRS, Budget, Words, counter, summer
+from memdb.query.examples import require_examples
 from memdb.query.intervals import fixed_z
 from memdb.query.lazy import Lazy
 from memdb.query.totals import times_in, totals
@@ -164,7 +165,7 @@ class Relations:
             InvalidInput: an id out of range, naming the range.
             NotFound: a key that no example has.
         """
-        n_examples = self.snapshot.manifest.set_named(set_name).n_examples
+        n_examples = require_examples(self.snapshot, set_name)
         if key is not None:
             try:
                 return self.examples[set_name].keys.index(key)
@@ -222,7 +223,8 @@ class Relations:
         for name, table in self._tables().items():
             _create_table(connection, name, table)
         self._register_functions(connection)
-        sizes = {item.name: item.n_examples for item in self.snapshot.manifest.sets}
+        manifest = self.snapshot.manifest
+        sizes = {name: manifest.set_named(name).n_examples for name in (layout.TRAIN, layout.TEST)}
         scored = "SELECT count(*) FROM train_examples WHERE n_in > 0 AND n_out > 0"
         n_scored = connection.sql(scored).fetchall()[0][0]
         self._n_scores = {

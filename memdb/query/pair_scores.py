@@ -18,6 +18,7 @@ from memdb import layout
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.query import columns
 from memdb.query.connection import FORMS, SHOWN_SUMS, Relations, schema
+from memdb.query.examples import require_examples
 from memdb.query.intervals import IntervalChoice
 from memdb.query.pair_parts import PairBits, PairBlock, PairChoice, PairConfidence
 from memdb.query.pairs import PairSearch
@@ -269,6 +270,7 @@ def pair_bits(relations: Relations) -> PairBits:
         raise NotEnoughModels(
             f"{relations.snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
         )
+    require_examples(relations.snapshot, layout.TEST)
     train = relations.ask("SELECT n_in, memorization FROM memorization ORDER BY train_id")
     test = relations.ask("FROM test_examples ORDER BY id")
     form = FORMS[relations.outcome]

@@ -18,6 +18,7 @@ from memdb import bits, layout, subsets
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.query import columns
 from memdb.query.connection import FORMS, Relations, schema
+from memdb.query.examples import require_examples
 from memdb.query.intervals import IntervalChoice
 
 KINDS = ("memorization", "influence")
@@ -275,7 +276,7 @@ def _pairs(relations: Relations) -> pa.Table:
     mask, n_models = relations.mask, relations.snapshot.n_models
     n_in = bits.count(mask)
     trains = np.flatnonzero((n_in > 0) & (n_in < n_models))
-    n_test = relations.snapshot.manifest.set_named(layout.TEST).n_examples
+    n_test = require_examples(relations.snapshot, layout.TEST)
     tests = _draw(np.arange(n_test), SAMPLED_TESTS)
     trains = _draw(trains, SAMPLE // len(tests))
     parts = [_sums_on(relations, layout.TEST, int(test), trains) for test in tests]

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memdb.render.answer import Answer
-from memdb.render.tables import brief, class_label, clean, interval, number
+from memdb.render.tables import brief, class_label, clean, facts, interval, number
 
 MATRIX = 10  # classes that a matrix of influences has room for
 STRONGEST = 20  # pairs of classes shown where there are more
@@ -191,7 +191,7 @@ def differences(answer: Answer, title: str, score: str, class_names: Sequence[st
             *(number(row[f"{score}_{side}"], sign) for side in ("a", "b")),
             number(row["difference"], "+"),
             interval(row),
-            *(f"{row[f'n_in_{side}']:,}/{row[f'n_out_{side}']:,}" for side in ("a", "b")),
+            *(_in_and_out(row[f"n_in_{side}"], row[f"n_out_{side}"]) for side in ("a", "b")),
         ]
         for row in answer.rows()
     ]
@@ -205,3 +205,48 @@ def stacked(*parts: RenderableType) -> Table:
     for part in parts:
         table.add_row(part)
     return table
+
+
+def _in_and_out(n_in: int | None, n_out: int | None) -> str:
+    return "\u2013" if n_in is None else f"{n_in:,}/{n_out:,}"
+
+
+def membership(answer: Answer, common: Mapping[str, Any], title: str, class_names: Sequence[str]) -> Table:
+    """Return how an attack on the store's models does, and the examples that it tells best."""
+    shares = [(f"tpr_at_1_in_{n}", f"members at 1 in {n:,} false") for n in (1000, 100, 10)]
+    head = {
+        words: f"{number(common[name])} (from {number(common[f'{name}_least'])} to "
+        f"{number(common[f'{name}_most'])}, by the model)"
+        for name, words in [("attack_auc", "AUC"), *shares]
+    }
+    rows = [
+        [
+            str(row["train_id"]),
+            class_label(row["label"], class_names),
+            *(number(row[name]) for name in ("auc", "mean_in", "mean_out", "sd_in", "sd_out")),
+            f"{row['n_in']:,}/{row['n_out']:,}",
+        ]
+        for row in answer.rows()
+    ]
+    headings = ("train", "class", "AUC", "mean in", "mean out", "sd in", "sd out", "in/out")
+    listed = grid("Examples whose membership shows most", headings, rows, n_left=2)
+    return stacked(facts(head, f"{title}, {common['n_targets']:,} attacked"), "", listed)
+
+
+def lds(
+    answer: Answer, common: Mapping[str, Any], title: str, class_names: Sequence[str], n_rows: int
+) -> Table:
+    """Return how attribution scores do over all test examples, and on the first of them."""
+    mean = {"lo": common["mean_lo"], "hi": common["mean_hi"]}
+    head = {
+        "mean": f"{number(common['mean_lds'], '+')} {interval(mean)}",
+        "test examples": f"{common['n_scored']:,} with a score",
+        "models": f"{common['n_held_out']:,}",
+    }
+    rows = [
+        [str(row["test_id"]), class_label(row["label"], class_names), number(row["lds"], "+"), interval(row)]
+        for row, _ in zip(answer.rows(), range(n_rows), strict=False)
+    ]
+    level = f"{answer.facts['level'] * 100:g} % bootstrap"
+    listed = grid("By test example", ("test", "class", "LDS", level), rows, n_left=2)
+    return stacked(facts(head, title), "", listed)

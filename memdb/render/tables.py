@@ -45,7 +45,8 @@ def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: 
     cells["influence" if sign else "memor."] = lambda row: brief(row[score], sign)
     if "shrunk" in names:
         cells["shrunk"] = lambda row: brief(row["shrunk"], sign)
-    cells[f"{answer.facts['level'] * 100:g} % {answer.facts['interval']}"] = _brief_interval
+    if "lo" in names:
+        cells[f"{answer.facts['level'] * 100:g} % {answer.facts['interval']}"] = _brief_interval
     if "q_value" in names:
         cells["q"] = lambda row: _brief_q(row["q_value"])
     if "rank_lo" in names:
@@ -53,7 +54,7 @@ def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: 
     if "k_in" in names:
         cells["right/in"] = lambda row: f"{row['k_in']}/{row['n_in']}"
         cells["right/out"] = lambda row: f"{row['k_out']}/{row['n_out']}"
-    else:
+    elif "p_in" in names:
         cells["p in"] = lambda row: brief(row["p_in"])
         cells["p out"] = lambda row: brief(row["p_out"])
     if score == "influence":

@@ -21,8 +21,9 @@ from memdb.manifest import Base, Manifest
 from memdb.store.cache import Cache
 from memdb.store.ledger import base_in_force, read_manifest
 from memdb.store.places import EXTRAS, LOCAL, open_storage, protocol_of
-from memdb.store.snapshot import Snapshot, take_snapshot
+from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage
+from memdb.store.taking import take_snapshot
 
 MOST_BASES = 8  # one below the other
 FOLLOWED = {*LOCAL, *EXTRAS, "http", "https", "hf", "memory"}

@@ -25,9 +25,10 @@ from memdb.manifest import Base, Manifest, ObjectInfo, Outcome
 from memdb.store.encoding import BLOCK_MODELS, ArrayData, BandEncoder, array_metadata, describe, encode_group
 from memdb.store.ledger import base_in_force
 from memdb.store.parts import Share, cut_into
-from memdb.store.snapshot import Snapshot, take_snapshot
+from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.store import commit_group, keeps_put_if_absent
+from memdb.store.taking import take_snapshot
 from memdb.store.tally import Tally
 from memdb.store.timing import Stopwatch
 

@@ -33,11 +33,11 @@ class Examples:
 
     def __post_init__(self) -> None:
         offsets, data = self.key_offsets, self.key_bytes
-        if len(offsets) < 2 or len(offsets) != len(self.labels) + 1:
+        if len(offsets) < 1 or len(offsets) != len(self.labels) + 1:
             raise InvalidInput(f"{len(offsets) - 1:,} keys for {len(self.labels):,} labels")
         if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
             raise InvalidInput("key offsets that do not fit the keys")
-        if self.labels.min() < 0:
+        if len(self.labels) and self.labels.min() < 0:
             raise InvalidInput(f"the label {self.labels.min()}")
         try:
             data.tobytes().decode()
@@ -126,6 +126,9 @@ def read_examples(storage: Storage, manifest: Manifest, name: str) -> Examples:
         Damaged: an array is missing, altered or does not hold names and labels.
     """
     n_examples = manifest.set_named(name).n_examples
+    if n_examples == 0:  # a set that this store does not have
+        nothing = np.empty(0, dtype=np.uint8)
+        return Examples(nothing, np.zeros(1, dtype=np.int64), nothing.astype(np.int32))
     reader = GroupReader(storage, layout.DATASET, manifest.objects)
     offsets = reader.read(f"{name}/{OFFSET}", (n_examples + 1,), "int64")
     keys = reader.read(f"{name}/{KEY}", (int(offsets[-1]),), "uint8")

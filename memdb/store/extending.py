@@ -15,8 +15,9 @@ from memdb.manifest import Base, Manifest
 from memdb.store.bases import Following, followable, open_base, snapshot_of
 from memdb.store.examples import ExampleTable, read_example_table
 from memdb.store.ledger import newest_pin, read_manifest, read_pin
-from memdb.store.snapshot import Snapshot, newest_number, take_snapshot
+from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage, create_once
+from memdb.store.taking import newest_number, take_snapshot
 
 DRAWN_HERE = "exact"  # the subsets that training draws
 

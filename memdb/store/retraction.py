@@ -13,8 +13,8 @@ from memdb.documents import plain_document
 from memdb.errors import InvalidInput
 from memdb.manifest import Manifest
 from memdb.store.naming import named
-from memdb.store.snapshot import take_snapshot
 from memdb.store.storage import Storage, create_once
+from memdb.store.taking import take_snapshot
 
 
 def retract(storage: Storage, manifest: Manifest, model_ids: Sequence[str], because: str) -> Retraction:

@@ -12,19 +12,10 @@ from numpy.typing import NDArray
 
 from memdb import bits, layout
 from memdb.commits import ModelInfo, Retraction, Segment, SnapshotRecord, sha256_of_models
-from memdb.errors import Damaged, InvalidInput, NotFound
+from memdb.errors import InvalidInput, NotFound
 from memdb.manifest import Manifest, Outcome
 from memdb.store.encoding import BLOCK_MODELS, SHARD_BYTES
 from memdb.store.examples import Examples, read_examples
-from memdb.store.ledger import (
-    newest_by_asking,
-    read_block,
-    read_record,
-    read_retractions,
-    read_segment,
-    require_listing,
-    snapshot_numbers,
-)
 from memdb.store.parts import Share, read_part
 from memdb.store.storage import Storage, concurrently
 from memdb.store.tally import COUNTED, has_counts, names_of
@@ -213,7 +204,7 @@ class Snapshot:
         """
         n_examples = self.manifest.train.n_examples if path == layout.MASK else self._bit_outcome(path)
         first, last = rows or (0, n_examples)
-        shares = self._chosen(of)
+        shares = self._chosen(of) if n_examples else []  # of a set that the store does not have
         starts = np.cumsum([0, *(share.n_models for share in shares)]).tolist()
         if any(start % 8 for start in starts[:-1]) or not all(all(share.keep) for share in shares):
             return bits.joined_words(self._parts_of(path, n_examples, rows, of), last - first)
@@ -245,7 +236,7 @@ class Snapshot:
         def read(share: Share) -> NDArray[Any]:
             return read_part(share.storage, share.part, path, shape, COUNTED.str)
 
-        found = concurrently(read, self._chosen(self.tallied))
+        found = concurrently(read, self._chosen(self.tallied) if shape[1] else [])
         return dict(zip(names, sum(found, np.zeros(shape, dtype=np.int32)), strict=True))
 
     def band_parts(
@@ -309,6 +300,10 @@ class Snapshot:
 
     def _outcome(self, path: str) -> tuple[Outcome, int]:
         arrays = self.manifest.arrays()
+        name, _, kind = path.partition("/")
+        declared = {item.name: item for item in self.manifest.outcomes}
+        if path not in arrays and kind in declared and self.manifest.set_named(name).n_examples == 0:
+            return declared[kind], 0  # of the examples that a store without a test set has
         if path not in arrays:
             raise NotFound(
                 f"{self.url} keeps no outcome {path}", hint=f"it keeps {', '.join(sorted(arrays))}"
@@ -331,92 +326,11 @@ class Snapshot:
         rows: tuple[int, int] | None = None,
         of: Sequence[bool] | None = None,
     ) -> list[tuple[bits.Packed, int]]:
-        return concurrently(lambda share: share.read_bits(path, n_examples, rows), self._chosen(of))
+        shares = self._chosen(of) if n_examples else []  # of a set that the store does not have
+        return concurrently(lambda share: share.read_bits(path, n_examples, rows), shares)
 
     def _chosen(self, of: Sequence[bool] | None) -> list[Share]:
         """Return the shares to read: all, or those chosen."""
         if of is None:
             return list(self.shares)
         return [share for share, wanted in zip(self.shares, of, strict=True) if wanted]
-
-
-def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None) -> Snapshot:
-    """Return a store's own models of now, or those of a numbered snapshot.
-
-    Where the storage cannot be listed, as over plain HTTP, these are the models of the newest snapshot.
-
-    Raises:
-        Damaged: a document is missing, was altered, or belongs to another store.
-        NotFound: no snapshot has that number.
-    """
-    if as_of is not None or not storage.can_list:
-        newest = newest_number(storage)
-        number = newest if as_of is None else as_of
-        if number is None:
-            raise NotFound(
-                f"{storage.url} has no snapshot, and its protocol has no listing of the models beyond one",
-                hint="ask its owner to run `memdb compact`, or copy the store",
-            )
-        return _snapshot_of(storage, manifest, number, newest)
-    folders = (layout.SNAPSHOTS, layout.SEGMENTS, layout.RETRACTIONS)
-    snapshots, segments, retractions = concurrently(storage.names, folders)
-    for folder, names in zip(folders, (snapshots, segments, retractions), strict=True):
-        require_listing(storage, folder, names)
-    numbers = snapshot_numbers(snapshots)
-    record = read_record(storage, manifest, numbers[-1]) if numbers else None
-    withdrawn = read_retractions(storage, manifest, retractions)
-    said_retracted = set(record.retracted) if record else set()  # stays so where a file was lost since
-    set_aside = set(record.set_aside) if record else set()
-    set_aside.update(identifier for item in withdrawn for identifier in item.segments)
-    passed_over = set_aside | set(record.segments if record else ())
-    names = [name for name in segments if layout.is_segment_id(name) and name not in passed_over]
-    blocks = concurrently(lambda info: read_block(storage, manifest, info), record.blocks if record else ())
-    loose = concurrently(lambda name: read_segment(storage, manifest, name), names)
-    return Snapshot(
-        storage,
-        manifest,
-        (*blocks, *(segment for segment in loose if segment is not None)),
-        record,
-        frozenset(said_retracted.union(*(item.models for item in withdrawn))),
-        frozenset(set_aside),
-        tuple(withdrawn),
-        tuple(sorted(set(record.segments).intersection(segments))) if record else (),
-        newest=numbers[-1] if numbers else None,
-    )
-
-
-def newest_number(storage: Storage) -> int | None:
-    """Return the number of the newest snapshot, without reading it where the storage can be listed."""
-    if not storage.can_list:
-        return newest_by_asking(storage)
-    numbers = snapshot_numbers(storage.names(layout.SNAPSHOTS))
-    return numbers[-1] if numbers else None
-
-
-def _snapshot_of(storage: Storage, manifest: Manifest, number: int, newest: int | None) -> Snapshot:
-    """Return the models of a numbered snapshot.
-
-    They are the first ones of the newest, whose blocks no cleaning removes under a reader; only where that
-    is not so, after a repair, its own blocks are read, if they are still there.
-    """
-    record = read_record(storage, manifest, number)
-    retracted, set_aside = frozenset(record.retracted), frozenset(record.set_aside)
-    n_slots = sum(block.n_models for block in record.blocks)
-    if newest is not None and newest > number:
-        infos = read_record(storage, manifest, newest).blocks
-        blocks = tuple(concurrently(lambda info: read_block(storage, manifest, info), infos))
-        found = Snapshot(
-            storage, manifest, blocks, record, retracted, set_aside, n_slots=n_slots, newest=newest
-        )
-        if found.models_sha256 == record.models_sha256:
-            return found
-    try:
-        blocks = tuple(concurrently(lambda info: read_block(storage, manifest, info), record.blocks))
-    except Damaged as error:
-        if newest == number:
-            raise
-        raise Damaged(
-            f"the models of snapshot {number} of {storage.url} are not all there any more",
-            hint="a repair moved them; see `memdb verify`, or ask without --as-of",
-        ) from error
-    return Snapshot(storage, manifest, blocks, record, retracted, set_aside, newest=newest)

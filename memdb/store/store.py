@@ -23,8 +23,9 @@ from memdb.store.encoding import ArrayData, array_metadata, describe, encode_gro
 from memdb.store.examples import Examples, ExampleTable, read_examples
 from memdb.store.ledger import base_in_force, read_manifest
 from memdb.store.publication import published_snapshot, read_published
-from memdb.store.snapshot import Snapshot, take_snapshot
+from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage, create_once
+from memdb.store.taking import take_snapshot
 from memdb.store.timing import Stopwatch
 
 COMMIT_ATTEMPTS = 3

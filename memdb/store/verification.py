@@ -26,6 +26,7 @@ from memdb.store.ledger import (
     snapshot_numbers,
 )
 from memdb.store.reading import GroupReader, check_object
+from memdb.store.scores import list_score_tables
 from memdb.store.storage import Storage, concurrently
 from memdb.store.tally import Tally, has_counts
 
@@ -38,7 +39,7 @@ T = TypeVar("T")
 class Damage:
     """Something that is not as it was written, and the models that cannot be used because of it."""
 
-    kind: str  # group, dataset, snapshot, base, block, segment or retraction
+    kind: str  # group, dataset, snapshot, base, block, segment, retraction or scores
     identifier: str  # the name of the group or set, the id or number of the others
     place: str
     problem: str
@@ -84,11 +85,13 @@ def verify(
     ]
     if broken:  # any of them may be needed
         blocks = [(name, partial(_finished_block, place, manifest, name)) for name in finished]
-    total = len(manifest.sets) + len(blocks) + len(segments)
+    total = len(manifest.sets) + len(blocks) + len(segments) + 1
     steps = iter(range(total))
     for info in manifest.sets:
         observe(next(steps), total)
         _dataset(place, manifest, info.name, report)
+    observe(next(steps), total)
+    _scores(place, manifest, report)
     every: list[str] = []
     sources: set[str] = set()
     for name, read in blocks:
@@ -195,6 +198,15 @@ def _dataset(storage: Storage, manifest: Manifest, name: str, report: Report) ->
     report.damages += [Damage("dataset", name, where, problem) for where, problem in problems.items()]
 
 
+def _scores(storage: Storage, manifest: Manifest, report: Report) -> None:
+    """Check the imported scores that the store keeps beside its models."""
+    where = f"{storage.url}/{layout.SCORES}"
+    tables = _tried(report, "scores", "", where, partial(list_score_tables, storage, manifest)) or []
+    for table in tables:
+        _, problems = _objects(storage, table.group, table.objects, report)
+        report.damages += [Damage("scores", table.name, at, said) for at, said in problems.items()]
+
+
 def _part(storage: Storage, manifest: Manifest, part: Segment, kind: str, report: Report) -> None:
     """Check a segment's or block's objects and, if they are intact, its numbers."""
     bit_arrays = [
@@ -276,16 +288,18 @@ def _miscounts(reader: GroupReader, manifest: Manifest, part: Segment) -> Iterat
         return
     for start in range(0, n_models, 8):
         some = part.models[start : start + 8]
-        mask, train, test = (
-            bits.unpack(packed[path][:, start // 8 : start // 8 + 1], len(some))
-            for path in (layout.MASK, f"{layout.TRAIN}/correct", f"{layout.TEST}/correct")
-        )
+        unpacked = {
+            path: bits.unpack(values[:, start // 8 : start // 8 + 1], len(some))
+            for path, values in packed.items()
+        }
+        mask, train = unpacked[layout.MASK], unpacked[f"{layout.TRAIN}/correct"]
+        test = unpacked.get(f"{layout.TEST}/correct")
         size = mask.sum(axis=1)
         inside = (mask & train).sum(axis=1) / np.maximum(size, 1)
         outside = (~mask & train).sum(axis=1) / np.maximum(mask.shape[1] - size, 1)
         for row, model in enumerate(some):
             stated = (model.subset_size, model.train_accuracy, model.out_accuracy, model.test_accuracy)
-            counted = (int(size[row]), inside[row], outside[row], test[row].mean())
+            counted = (int(size[row]), inside[row], outside[row], 0.0 if test is None else test[row].mean())
             for name, says, has in zip(COUNTED, stated, counted, strict=True):
                 if says is not None and abs(says - has) > TOLERANCE:
                     yield f"model {model.model_id} states {name} {says:g}; its bits give {has:g}"

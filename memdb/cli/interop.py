@@ -1,0 +1,361 @@
+"""Commands for other people's files: import, export, membership, lds."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from memdb import layout
+from memdb.cli import showing
+from memdb.cli.app import app, say
+from memdb.cli.options import DataRootOption, FormatOption, KOption, LevelOption, OutcomeOption, OutputOption
+from memdb.cli.place import ASKING, SCORING, Place, at_place
+from memdb.cli.showing import Way, answer_of, emit
+from memdb.errors import InvalidInput
+from memdb.render import assessments
+from memdb.render.answer import Answer
+from memdb.render.progress import Counting
+from memdb.render.tables import clean, console, count
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyRelation
+
+    from memdb.database import Database
+    from memdb.interop.importing import Imported
+    from memdb.interop.score_import import ImportedScores
+
+
+@app.command("import")
+@at_place()
+def import_(
+    place: Place,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="An .npz file, or a folder of .npy files.")],
+    dataset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--dataset",
+            "-d",
+            metavar="NAME",
+            help="The data set, where memdb can load it: as for `memdb init`.",
+        ),
+    ] = None,
+    data_root: DataRootOption = None,
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--name", metavar="TEXT", help="Else what to call it; equal names mean equal data."),
+    ] = None,
+    recipe: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--recipe", "-r", metavar="TEXT", help="What to call how the models were trained."),
+    ] = None,
+    subset_fraction: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--subset-fraction",
+            metavar="P",
+            help="That masks were drawn with. [default: what explains their sizes]",
+            show_default=False,
+        ),
+    ] = None,
+    outcomes: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--outcomes", metavar="NAMES", help="What to keep, such as correct; all if not given."),
+    ] = None,
+    labels: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--labels", metavar="FILE", help="A .npy file of the training examples' labels."),
+    ] = None,
+    scores_name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--scores-name",
+            metavar="TEXT",
+            help="What to call published scores. [default: the file's name]",
+            show_default=False,
+        ),
+    ] = None,
+    n_train: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--n-train", metavar="N", help="Training examples, for scores that do not say."),
+    ] = None,
+    n_test: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--n-test", metavar="N", help="Test examples, likewise."),
+    ] = None,
+) -> None:
+    """Add somebody's runs, or scores that they published, to a store; without one, create it.
+
+    \b
+    a plain .npz     mask [models, train], train_correct [models, train], test_correct [models, test]
+    datamodels       train_masks, train_margins, test_margins: right is a margin above 0
+    LiRA folders     keep and scores or logits, one folder a model or all in one; no test examples
+    Feldman-Zhang    tr_idx, tt_idx, infl, mem; or tr_mem and infl_matrix_class0, ...: scores without models
+
+    Files are looked at whole before anything is written, never unpickled, and may be bigger than memory.
+    Models are told by their subsets and outcomes: the same file again adds nothing.
+
+    \b
+    memdb import runs.npz --store mine.zarr
+    memdb import ~/lira/exp/cifar10 --dataset cifar10 --data-root ~/data --store lira.zarr
+    memdb import cifar100_infl_matrix.npz --store published.zarr
+    """  # noqa: D301 - \b keeps the lines apart in --help
+    from memdb import stores
+    from memdb.interop.importing import Imported
+
+    with Counting(console(stderr=True), "models") as counting:
+        done = stores.import_file(
+            path,
+            place.url,
+            dataset=dataset,
+            data_root=data_root,
+            name=name,
+            recipe=recipe,
+            subset_fraction=subset_fraction,
+            outcomes=None if outcomes is None else [n.strip() for n in outcomes.split(",") if n.strip()],
+            labels=labels,
+            scores_name=scores_name,
+            n_train=n_train,
+            n_test=n_test,
+            storage_options=place.storage_options(),
+            observe=counting,
+        )
+    if isinstance(done, Imported):
+        _say_runs(place, done)
+    else:
+        _say_scores(place, done)
+
+
+def _say_runs(place: Place, done: Imported) -> None:
+    manifest = done.store.manifest
+    sets = " and ".join(f"{item.n_examples:,} {item.name}" for item in manifest.sets)
+    if done.created:
+        say(
+            f"Created {place.url}: {clean(manifest.dataset)}, {sets} examples, "
+            f"subsets of {manifest.subset_fraction:g}."
+        )
+    known = done.n_models - done.n_added
+    there = f"; {known:,} of them were there already" if known else ""
+    say(
+        f"Added {count(done.n_added, 'model')} of {done.n_models:,} ({done.kind}) to {place.url}{there}.",
+        *done.notes,
+    )
+    say(f"Next: {place.command('top-memorized')}")
+
+
+def _say_scores(place: Place, done: ImportedScores) -> None:
+    table = done.table
+    what = f"{table.n_memorization:,} memorization scores and {count(table.n_influence, 'pair')}"
+    if not done.added:
+        say(f"{place.url} has these scores already, as {table.name}: {what}.")
+        return
+    say(
+        f"Added the scores {table.name} to {place.url}: {what}.",
+        "Without counts there are no intervals; --assume-models and --assume-fraction give rough ones.",
+        f"Next: {place.command('top-memorized')} --scores {table.name}",
+    )
+
+
+@app.command()
+@at_place(SCORING)
+def export(
+    place: Place,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file, or for models a new folder.")],
+    what: Annotated[
+        str,
+        typer.Option(
+            "--what", metavar="NAME", help="memorization, pairs, fz-pairs, fz-classes, models or lira."
+        ),
+    ] = "memorization",
+    min_influence: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--min-influence", metavar="X", help="Only pairs at or above this influence."),
+    ] = None,
+    min_memorization: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--min-memorization", metavar="X", help="Only training examples memorized so much."),
+    ] = None,
+    top: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--top", metavar="K", help="Only the strongest K pairs of every test example."),
+    ] = None,
+    same_class: Annotated[
+        bool, typer.Option("--same-class", help="Only pairs that share their label.")
+    ] = False,
+    outcome: OutcomeOption = "correct",
+    level: LevelOption = 0.95,
+) -> None:
+    """Write what the store knows as files that other people's code reads.
+
+    \b
+    memorization  .parquet, .csv; .npz: an array a column
+    pairs         the same; needs --min-influence or --top
+    fz-pairs      .npz with tr_idx, tt_idx, infl, mem, as Feldman and Zhang published theirs
+    fz-classes    .npz with tr_mem, tr_labels, tt_labels and, for each class, infl_matrix_class0, ...
+    models        .npz or a folder of .npy: mask, train_correct, test_correct, ..., [models, examples]
+    lira          the same with keep and scores
+
+    \b
+    memdb export memorization.csv
+    memdb export pairs.npz --what fz-pairs --min-influence 0.15 --min-memorization 0.25
+    memdb export runs.npz --what models
+    """  # noqa: D301
+    db = place.open()
+    bounds: dict[str, Any] = {
+        "min_influence": min_influence,
+        "min_memorization": min_memorization,
+        "top": top,
+    }
+    if not what.endswith("pairs") and (same_class or any(value is not None for value in bounds.values())):
+        raise InvalidInput(f"{what} has no pairs to choose from", hint="leave out what bounds pairs")
+    if what == "memorization":
+        bounds = {}
+    else:
+        bounds |= {"same_class": same_class}
+    with Counting(console(stderr=True), "done") as counting:
+        done = db.export(path, what, outcome=outcome, observe=counting, level=level, **bounds)
+    shapes = [f"{name} {list(shape)}" for name, shape in done.arrays.items()]
+    shown = ", ".join(shapes[:8]) + (f" and {len(shapes) - 8} more" if len(shapes) > 8 else "")
+    say(f"Wrote {what} to {path}: {shown}.")
+
+
+@app.command()
+@at_place(ASKING)
+def membership(
+    place: Place,
+    k: KOption = 20,
+    variant: Annotated[
+        str, typer.Option("--variant", metavar="NAME", help="online, or offline: without models that had it.")
+    ] = "online",
+    variance: Annotated[
+        str,
+        typer.Option(
+            "--variance",
+            metavar="NAME",
+            help="example: of each its own; pooled: one for all; auto: by models.",
+        ),
+    ] = "auto",
+    format: FormatOption = "table",
+    output: OutputOption = None,
+) -> None:
+    """Attack the store's own models: does what one says of an example tell that it was trained on it?
+
+    The likelihood-ratio attack (LiRA) with each model in turn as the target and all others as the attacker's:
+    AUC, and the share of members found where one in 1,000, 100 or 10 others is taken for one. Listed are the
+    examples whose membership shows most; --output writes all of them. It needs logit confidences.
+
+    \b
+    memdb membership
+    memdb membership --variant offline -o exposed.parquet
+    """  # noqa: D301
+    way = Way(format, output, 0.95, "none", "logit_confidence")
+    db = place.open()
+    with Counting(console(stderr=True), "examples") as counting:
+        rows = db.membership(variant=variant, variance=variance, observe=counting)
+    names = db.relations().examples[layout.TRAIN].class_names
+    title = f"Membership, {variant} attack \u00b7 {showing.facts_line(db, way)}"
+    if output is None:
+        rows = rows.limit(k)
+    answer, common = _with_common(db, rows, way, ("attack_", "tpr_", "n_targets"))
+    answer = Answer(answer.table, {**answer.facts, "variant": variant, "variance": variance})
+    emit(answer, way, lambda shown: assessments.membership(shown, common, title, names))
+
+
+@app.command()
+@at_place(ASKING)
+def lds(
+    place: Place,
+    scores: Annotated[
+        Path, typer.Argument(metavar="SCORES.npy", help="Attribution scores [test, train], any real numbers.")
+    ],
+    k: KOption = 20,
+    outcome: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--outcome",
+            metavar="NAME",
+            help="logit_confidence, margin or correct. [default: the first of them that the store keeps]",
+            show_default=False,
+        ),
+    ] = None,
+    models: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--models",
+            metavar="FILE",
+            help="Held-out models: a .csv with a column model_id, or an id a line.",
+        ),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option("--resamples", metavar="N", help="Of the models, for intervals.")
+    ] = 200,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the resamples.")] = 0,
+    level: LevelOption = 0.95,
+    format: FormatOption = "table",
+    output: OutputOption = None,
+) -> None:
+    """Grade somebody's attribution scores: the linear datamodeling score over the store's models.
+
+    Scores are a matrix with a row a test example and a column a training example. For each test example:
+    Spearman's correlation, over models, of the sum of its scores over a model's subset with what that model
+    says of it. Models must not be those that the scores were computed from. Intervals resample the models.
+
+    \b
+    memdb lds trak.npy
+    memdb lds trak.npy --outcome correct -o lds.csv
+    """  # noqa: D301
+    from memdb.interop.arrays import open_array
+
+    file = open_array(scores)
+    if file.dtype.kind not in "fiu":
+        raise InvalidInput(f"{scores} is {file.dtype}", hint="give real numbers")
+    way = Way(format, output, level, "bootstrap", outcome or "default")
+    db = place.open()
+    ids = None if models is None else _model_ids(models)
+    with Counting(console(stderr=True), "test examples") as counting:
+        rows = db.lds(
+            file,
+            outcome=outcome,
+            model_ids=ids,
+            resamples=resamples,
+            seed=seed,
+            level=level,
+            observe=counting,
+        )
+    answer, common = _with_common(db, rows, way, ("mean_", "n_", "outcome"))
+    answer = Answer(answer.table, {**answer.facts, "outcome": common["outcome"]})
+    names = db.relations().examples[layout.TEST].class_names
+    title = f"Linear datamodeling score of {clean(scores)} \u00b7 outcome {common['outcome']}"
+    emit(answer, way, lambda shown: assessments.lds(shown, common, title, names, k))
+
+
+def _model_ids(path: Path) -> list[str]:
+    """Return the ids of models in a file: its column model_id, or a line each."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput(
+            f"{path} cannot be read: {error}", hint="give ids of models, one a line"
+        ) from error
+    if rows and "model_id" in rows[0]:
+        column = rows[0].index("model_id")
+        return [row[column].strip() for row in rows[1:] if len(row) > column]
+    return [row[0].strip() for row in rows]
+
+
+def _with_common(
+    db: Database, rows: DuckDBPyRelation, way: Way, beginnings: tuple[str, ...]
+) -> tuple[Answer, dict[str, Any]]:
+    """Return rows, and what all of them say of the whole, which a document says once."""
+    answer = answer_of(db, rows, way)
+    first = next(answer.rows(), {})
+    kept = ("n_in", "n_out")
+    common = {name: v for name, v in first.items() if name.startswith(beginnings) and name not in kept}
+    kind = way.format if way.output is None else way.output.suffix.lower()[1:]
+    facts = {**answer.facts, **common}
+    if kind in {"csv", "ndjson", "parquet"}:
+        return Answer(answer.table, facts), common
+    return Answer(answer.table.drop_columns(list(common)), facts), common

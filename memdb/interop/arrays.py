@@ -1,0 +1,294 @@
+"""Arrays in other people's files, read a few rows at a time and never unpickled.
+
+A file is material, not a friend: a header may claim any size, an archive may swell without end, an array may
+hold pickled objects. Nothing is allocated before shape, type and the number of bytes agree.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import weakref
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.errors import InvalidInput, NotFound
+
+MAX_WHOLE_BYTES = 4 << 30  # of an array that is needed at once
+MAX_SWELLING = 250  # bytes out of one byte in; masks and predictions swell less, zip bombs a thousandfold
+SWELLING_MATTERS = 256 << 20
+LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip entry, before its name
+READ_BYTES = 16 << 20
+BOOLEAN = "b"
+SAVE_AGAIN = "save it again from NumPy with `numpy.save` or `numpy.savez`"
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """An array in a file: its shape and type are known, its numbers are read when asked for."""
+
+    place: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[int, int], NDArray[Any]]  # rows of the first axis
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes it takes in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Return some rows; reading on from where one left off is cheap."""
+        with _readable(self.place):
+            return self.read(start, stop)
+
+    def whole(self, shape: tuple[int | None, ...], kinds: str) -> NDArray[Any]:
+        """Return all of it, after checking its type and what is known of its shape.
+
+        Raises:
+            InvalidInput: another shape or type, or too big to be read at once.
+        """
+        self.require(shape, kinds)
+        if self.n_bytes > MAX_WHOLE_BYTES:
+            raise InvalidInput(
+                f"{self.place} takes {self.n_bytes:,} bytes, and is needed at once", hint="import it in parts"
+            )
+        return np.array(self.rows(0, self.shape[0]))
+
+    def require(self, shape: tuple[int | None, ...], kinds: str) -> None:
+        """Refuse another shape (None: any length) or another kind of number.
+
+        Raises:
+            InvalidInput: names what was found and what belongs there.
+        """
+        fits = len(shape) == len(self.shape) and all(
+            wanted in {None, n} for wanted, n in zip(shape, self.shape, strict=True)
+        )
+        if not fits:
+            wanted = ", ".join("any" if n is None else f"{n:,}" for n in shape)
+            found = ", ".join(f"{n:,}" for n in self.shape)
+            raise InvalidInput(
+                f"{self.place} has shape ({found}); expected ({wanted})",
+                hint="check that all arrays are of the same models and examples, models first",
+            )
+        if self.dtype.kind not in kinds:
+            raise InvalidInput(
+                f"{self.place} is {self.dtype}; expected {' or '.join(KIND_NAMES[k] for k in kinds)}",
+                hint="convert it with `.astype(...)` and save it again",
+            )
+
+
+KIND_NAMES = {"b": "bool", "i": "integers", "u": "unsigned integers", "f": "floats", "U": "text"}
+
+
+def open_arrays(path: Path) -> dict[str, ArrayFile]:
+    """Return the arrays of an .npz file, of one .npy file, or of all .npy files in a folder, by name.
+
+    Raises:
+        NotFound: nothing is there.
+        InvalidInput: something else, or an array that cannot be read without running somebody's code.
+    """
+    if path.is_dir():
+        return {file.stem: open_array(file) for file in sorted(path.glob("*.npy"))}
+    if not path.exists():
+        raise NotFound(f"no file {path}", hint="name an .npz file, or a folder of .npy files")
+    if path.suffix.lower() == ".npy":
+        return {path.stem: open_array(path)}
+    return _opened_archive(path)
+
+
+def open_array(path: Path) -> ArrayFile:
+    """Return the array of one .npy file.
+
+    Raises:
+        NotFound: nothing is there.
+        InvalidInput: it holds something else, or its size is not what its header says.
+    """
+    if not path.is_file():
+        raise NotFound(f"no file {path}", hint="name a .npy file, as `numpy.save` writes it")
+    with _readable(str(path)), path.open("rb") as file:
+        header = _header(file, str(path))
+        size = path.stat().st_size
+        _require_size(str(path), header, size - header.offset)
+        return header.mapped(path, str(path), 0)
+
+
+@dataclass(frozen=True)
+class _Header:
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+    offset: int  # of the numbers
+
+    @property
+    def n_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def mapped(self, path: Path, place: str, at: int) -> ArrayFile:
+        """Return an array whose bytes stand as they are, from a place in a file on."""
+        order: Any = "F" if self.fortran else "C"
+
+        def read(start: int, stop: int) -> NDArray[Any]:
+            if self.n_bytes == 0:  # an empty file cannot be mapped
+                return np.empty((stop - start, *self.shape[1:]), dtype=self.dtype)
+            values = np.memmap(path, self.dtype, "r", at + self.offset, self.shape, order)
+            return np.asarray(values[start:stop])
+
+        return ArrayFile(place, self.shape, self.dtype, read)
+
+
+def _header(file: IO[bytes], place: str) -> _Header:
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise InvalidInput(f"{place} is .npy of version {version}", hint=SAVE_AGAIN)
+    shape, fortran, dtype = readers[version](file)
+    if dtype.hasobject:
+        raise InvalidInput(
+            f"{place} holds pickled Python objects, which memdb never loads",
+            hint="save a plain array of numbers: `array.astype(bool)` or `.astype(float)` before saving",
+        )
+    if dtype.kind not in KIND_NAMES or not shape or any(n < 0 for n in shape):
+        raise InvalidInput(f"{place} is {dtype} of shape {shape}, no array of numbers", hint=SAVE_AGAIN)
+    return _Header(shape, fortran, dtype, file.tell())
+
+
+def _require_size(place: str, header: _Header, n_bytes: int) -> None:
+    if header.n_bytes != n_bytes:
+        raise InvalidInput(
+            f"{place} states {header.dtype} {header.shape}, which is {header.n_bytes:,} bytes, and holds "
+            f"{n_bytes:,}",
+            hint="it was cut or altered: get it again",
+        )
+
+
+def _opened_archive(path: Path) -> dict[str, ArrayFile]:
+    with _readable(str(path)), zipfile.ZipFile(path) as archive:
+        found = {}
+        for entry in archive.infolist():
+            name = entry.filename.removesuffix(".npy")
+            if name in found or not re.fullmatch(r"[\w.-]{1,200}", name, re.ASCII):
+                raise InvalidInput(
+                    f"{path} has an odd or repeated entry {entry.filename[:80]!r}", hint=SAVE_AGAIN
+                )
+            found[name] = _member(archive, entry, path, f"{path}: {name}")
+        return found
+
+
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, place: str) -> ArrayFile:
+    swelling = entry.file_size > MAX_SWELLING * max(1, entry.compress_size)
+    if swelling and entry.file_size > SWELLING_MATTERS:
+        raise InvalidInput(
+            f"{place} would swell from {entry.compress_size:,} to {entry.file_size:,} bytes",
+            hint="if it is no zip bomb, save it without compression: `numpy.savez`",
+        )
+    with archive.open(entry) as file:
+        header = _header(file, place)
+    _require_size(place, header, entry.file_size - header.offset)
+    if entry.compress_type == zipfile.ZIP_STORED:
+        with path.open("rb") as file:
+            file.seek(entry.header_offset)
+            fields = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
+        at = entry.header_offset + LOCAL_HEADER.size + fields[-2] + fields[-1]
+        return header.mapped(path, place, at)
+    if header.fortran and header.n_bytes > SWELLING_MATTERS:
+        raise InvalidInput(
+            f"{place} is compressed column by column, and cannot be read in rows",
+            hint="save `numpy.ascontiguousarray(array)`",
+        )
+    return ArrayFile(place, header.shape, header.dtype, _Stream(path, entry.filename, header).read)
+
+
+class _Stream:
+    """Reads the rows of a compressed entry one after the other; going back means starting again."""
+
+    def __init__(self, path: Path, name: str, header: _Header) -> None:
+        self._path, self._name, self._header = path, name, header
+        self._row_bytes = math.prod(header.shape[1:]) * header.dtype.itemsize
+        self._file: IO[bytes] | None = None
+        self._next = 0
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        header = self._header
+        if header.fortran:
+            self._open(0)
+            return np.frombuffer(self._take(header.n_bytes), header.dtype).reshape(header.shape, order="F")[
+                start:stop
+            ]
+        if self._file is None or start != self._next:
+            self._open(start)
+        data = self._take((stop - start) * self._row_bytes)
+        self._next = stop
+        return np.frombuffer(data, header.dtype).reshape((stop - start, *header.shape[1:]))
+
+    def _open(self, row: int) -> None:
+        if self._file is not None:
+            self._file.close()
+        with zipfile.ZipFile(self._path) as archive:  # stays open for its reader, and no longer
+            file = archive.open(self._name)
+        self._file = file
+        weakref.finalize(self, file.close)
+        self._take(self._header.offset)
+        left = row * self._row_bytes
+        while left:
+            left -= len(self._take(min(left, READ_BYTES)))
+
+    def _take(self, n_bytes: int) -> bytes:
+        data = b"" if self._file is None else self._file.read(n_bytes)
+        if len(data) != n_bytes:
+            raise EOFError("it ends too early")
+        return data
+
+
+@contextmanager
+def _readable(place: str) -> Iterator[None]:
+    """Say of whatever NumPy or the archive complains about which file it is, and what may help."""
+    try:
+        yield
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        ValueError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        struct.error,
+    ) as error:
+        said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise InvalidInput(f"{place} cannot be read: {said[:200]}", hint=SAVE_AGAIN) from error
+    except OSError as error:
+        raise InvalidInput(
+            f"{place} cannot be read: {error.strerror or error}", hint="check the path and your access"
+        ) from error
+
+
+def bools(values: NDArray[Any], place: str) -> NDArray[np.bool_]:
+    """Return bits that may be kept as 0 and 1.
+
+    Raises:
+        InvalidInput: another number among them.
+    """
+    if values.dtype.kind == BOOLEAN:
+        return values
+    wrong = (values != 0) & (values != 1)
+    if wrong.any():
+        raise InvalidInput(f"{place} holds {values[wrong][0]}, not only 0 and 1", hint="save it as bool")
+    return values.astype(np.bool_)
+
+
+def names_of(arrays: Mapping[str, ArrayFile]) -> str:
+    """Return the names of arrays, as an error says them."""
+    shown = sorted(arrays)
+    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "") or "nothing"

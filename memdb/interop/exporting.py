@@ -1,0 +1,332 @@
+"""A store's contents in the files that other people's code reads."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from memdb import bits, layout
+from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels, NotFound, StorageFailed
+from memdb.manifest import LOGIT_CONFIDENCE
+from memdb.query.columns import values_of
+from memdb.query.connection import Relations
+from memdb.query.counting import Words
+from memdb.query.score_tables import TableRelations
+from memdb.store import Snapshot
+
+MODELS_AT_ONCE = 256
+WHAT = ("memorization", "pairs", "fz-pairs", "fz-classes", "models", "lira")
+TABLES = (".parquet", ".csv")
+Observe = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written where."""
+
+    path: Path
+    arrays: Mapping[str, tuple[int, ...]]  # their shapes by name
+
+
+def require_destination(path: Path, what: str) -> str:
+    """Refuse what cannot be written so, or would take something else's place; return the suffix.
+
+    Raises:
+        InvalidInput: an unknown thing to export, or a file of another kind than it fits.
+        AlreadyExists: a folder with other things in it.
+    """
+    if what not in WHAT:
+        raise InvalidInput(f"cannot export {what!r}", hint=f"use one of {', '.join(WHAT)}")
+    suffix = path.suffix.lower()
+    allowed = {
+        "memorization": (*TABLES, ".npz"), "pairs": (*TABLES, ".npz"), "fz-pairs": (".npz",),
+        "fz-classes": (".npz",), "models": (".npz", ""), "lira": (".npz", ""),
+    }[what]  # fmt: skip
+    if suffix not in allowed:
+        names = ", ".join(item or "a folder" for item in allowed)
+        raise InvalidInput(f"{what} cannot be written to {path}", hint=f"name a file or folder: {names}")
+    if suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise AlreadyExists(f"{path} is there, and is no empty folder", hint="name a new folder")
+    if suffix and path.is_dir():
+        raise AlreadyExists(f"{path} is a folder", hint="name a file")
+    return suffix
+
+
+def write_table(path: Path, table: pa.Table, facts: Mapping[str, str | float | int]) -> Exported:
+    """Write the rows of a relation, with what each needs to be read alone, as .parquet or .csv.
+
+    Raises:
+        StorageFailed: the folder is missing, full or not writable.
+    """
+    for name, value in facts.items():
+        table = table.append_column(name, pa.array([value] * table.num_rows))
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with _written(path, temporary):
+        if path.suffix.lower() == ".parquet":
+            pq.write_table(table, temporary)
+        else:
+            pa_csv.write_csv(table, temporary)
+        temporary.replace(path)
+    return Exported(path, dict.fromkeys(table.column_names, (table.num_rows,)))
+
+
+def write_columns(path: Path, table: pa.Table) -> Exported:
+    """Write the rows of a relation as one array a column; NaN stands for NULL scores.
+
+    Raises:
+        StorageFailed: the folder is missing, full or not writable.
+    """
+    arrays = {name: _filled(table.column(name)) for name in table.column_names}
+    return _saved(path, arrays)
+
+
+def _filled(column: pa.ChunkedArray) -> NDArray[Any]:
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return np.array([value or "" for value in column.to_pylist()], dtype=np.str_)
+    values = np.array(values_of(column))
+    if column.null_count:
+        missing = np.array([value is None for value in column.to_pylist()])
+        values = values.astype(np.float64)
+        values[missing] = np.nan
+    return values
+
+
+def write_fz_pairs(path: Path, table: pa.Table) -> Exported:
+    """Write pairs as Feldman and Zhang published theirs: ``tr_idx``, ``tt_idx``, ``infl``, ``mem``."""
+    arrays = {
+        "tr_idx": values_of(table.column("train_id")).astype(np.int64),
+        "tt_idx": values_of(table.column("test_id")).astype(np.int64),
+        "infl": _filled(table.column("influence")).astype(np.float64),
+        "mem": _filled(table.column("memorization")).astype(np.float64),
+    }
+    return _saved(path, arrays)
+
+
+def write_fz_classes(path: Path, relations: Relations, observe: Observe) -> Exported:
+    """Write memorization, and the influences within each class, as Feldman and Zhang published theirs.
+
+    Raises:
+        NotEnoughModels: no models, or an example that was in every subset or in none: they had no NULL.
+        NotFound: there are no test examples.
+    """
+    snapshot = relations.snapshot
+    if snapshot.manifest.set_named(layout.TEST).n_examples == 0:
+        raise NotFound(f"{snapshot.url} has no test examples", hint="export memorization, or models")
+    scores = relations.ask("SELECT memorization FROM memorization ORDER BY train_id").column(0)
+    if scores.null_count:
+        raise NotEnoughModels(
+            f"{scores.null_count:,} training examples of {snapshot.url} were in every subset or in none",
+            hint="train more models until all have a score; their layout has no place for missing ones",
+        )
+    train, test = (relations.examples[name].labels for name in (layout.TRAIN, layout.TEST))
+    arrays: dict[str, NDArray[Any]] = {
+        "tr_mem": np.array(values_of(scores)),
+        "tr_labels": train.astype(np.int64),
+        "tt_labels": test.astype(np.int64),
+    }
+    labels = np.unique(np.concatenate([train, test])).tolist()
+    for done, label in enumerate(labels):
+        observe(done, len(labels))
+        rows, columns = np.flatnonzero(train == label), np.flatnonzero(test == label)
+        arrays[f"tr_classidx_{label}"], arrays[f"tt_classidx_{label}"] = rows, columns
+        arrays[f"infl_matrix_class{label}"] = influence_matrix(relations, rows, columns)
+    observe(len(labels), len(labels))
+    return _saved(path, arrays, compressed=True)
+
+
+def influence_matrix(
+    relations: Relations, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the influence of some training on some test examples, [train, test], of the outcome correct."""
+    if isinstance(relations, TableRelations):
+        return _given_matrix(relations, rows, columns)
+    mask, correct = relations.mask[rows], relations.correct(layout.TEST)
+    n_in = bits.count(mask).astype(np.float64)
+    n_out = relations.snapshot.n_models - n_in
+    found = np.empty((len(rows), len(columns)))
+    for place, column in enumerate(columns.tolist()):
+        k_in = bits.count_and(mask, correct[column])
+        k_out = int(bits.count(correct[column])) - k_in
+        found[:, place] = k_in / n_in - k_out / n_out
+    return found
+
+
+def _given_matrix(
+    relations: TableRelations, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the same of imported scores, which must have all these pairs."""
+    found = np.full((len(rows), len(columns)), np.nan)
+    for place, column in enumerate(columns.tolist()):
+        train, _, influence = relations.scores.pairs(column)
+        listed = np.isin(train, rows)
+        found[np.searchsorted(rows, train[listed]), place] = influence[listed]
+    if np.isnan(found).any():
+        raise NotFound(
+            f"{relations.scores.table.name} lacks {int(np.isnan(found).sum()):,} pairs of one class",
+            hint="export those that it has: --what fz-pairs",
+        )
+    return found
+
+
+def write_models(path: Path, relations: Relations, what: str, observe: Observe) -> Exported:
+    """Write the runs themselves, [models, examples]: as memdb imports them, or as the attack's arrays.
+
+    ``models``: mask, train_correct, test_correct and every other outcome kept, such as
+    train_logit_confidence, with labels, keys and class names. ``lira``: keep and scores. A folder of .npy
+    files, or an .npz.
+
+    Raises:
+        NotEnoughModels: the store has no models.
+        NotFound: the attack's arrays are asked for, and no logit confidences are kept.
+        StorageFailed: the folder is missing, full or not writable.
+    """
+    snapshot = relations.snapshot
+    if snapshot.n_models == 0:
+        raise NotEnoughModels(f"{snapshot.url} has no models yet", hint="train some with `memdb train`")
+    arrays = {"lira": _lira, "models": _runs}[what](relations)
+    total = sum(math.prod(shape) for shape, _, _ in arrays.values())
+    shapes: dict[str, tuple[int, ...]] = {}
+    done = 0
+    suffix = path.suffix.lower()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with _written(path, temporary):
+        temporary.mkdir()
+        for name, (shape, dtype, bands) in arrays.items():
+            target = np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", dtype, shape)
+            for index, values in bands:
+                target[index] = values
+                done += values.size
+                observe(done, total)
+            target.flush()
+            shapes[name] = shape
+        if suffix == ".npz":
+            _zipped(temporary, path)
+        elif path.exists():
+            path.rmdir()  # empty, as was checked
+            temporary.replace(path)
+        else:
+            temporary.replace(path)
+    return Exported(path, shapes)
+
+
+Bands = Iterator[tuple[tuple[slice, ...], NDArray[Any]]]  # where in the array, and what
+Described = dict[str, tuple[tuple[int, ...], Any, Bands]]
+
+
+def _runs(relations: Relations) -> Described:
+    snapshot = relations.snapshot
+    manifest = snapshot.manifest
+    n_train = manifest.train.n_examples
+    arrays: Described = {"mask": _bit_array(snapshot, relations.mask, n_train)}
+    for path, (outcome, n_examples) in manifest.arrays().items():
+        name = path.replace("/", "_")
+        if outcome.kind == "bit":
+            arrays[name] = _bit_array(snapshot, snapshot.words(path), n_examples)
+        elif _is_complete(snapshot, path):
+            arrays[name] = _real_array(snapshot, path, n_examples, outcome.dtype)
+    for info in manifest.sets:
+        examples = relations.examples[info.name]
+        arrays[f"{info.name}_labels"] = _plain(examples.labels.astype(np.int64))
+        arrays[f"{info.name}_keys"] = _plain(np.array(examples.keys, dtype=np.str_))
+        if examples.class_names:
+            arrays["class_names"] = _plain(np.array(examples.class_names, dtype=np.str_))
+    return arrays
+
+
+def _lira(relations: Relations) -> Described:
+    snapshot = relations.snapshot
+    path = f"{layout.TRAIN}/{LOGIT_CONFIDENCE.name}"
+    n_train = snapshot.manifest.train.n_examples
+    if path not in snapshot.manifest.arrays() or not _is_complete(snapshot, path):
+        raise NotFound(
+            f"{snapshot.url} keeps no logit confidences of all models",
+            hint="export models without them: --what models",
+        )
+    return {
+        "keep": _bit_array(snapshot, relations.mask, n_train),
+        "scores": _real_array(snapshot, path, n_train, LOGIT_CONFIDENCE.dtype),
+        "train_labels": _plain(relations.examples[layout.TRAIN].labels.astype(np.int64)),
+    }
+
+
+def _is_complete(snapshot: Snapshot, path: str) -> bool:
+    """Tell whether every model that counts has an outcome that a recipe may leave out."""
+    parts = zip(snapshot.parts, snapshot.kept, strict=True)
+    return all(path in part.metadata for part, kept in parts if any(kept))
+
+
+def _bit_array(snapshot: Snapshot, words: Words, n_examples: int) -> tuple[tuple[int, ...], Any, Bands]:
+    def bands() -> Bands:
+        packed = words.view(np.uint8)
+        for start in range(0, snapshot.n_models, MODELS_AT_ONCE):
+            n_models = min(MODELS_AT_ONCE, snapshot.n_models - start)
+            some = packed[:, start // 8 : (start + n_models + 7) // 8]
+            yield (slice(start, start + n_models),), bits.unpack(some, n_models)
+
+    return (snapshot.n_models, n_examples), np.bool_, bands()
+
+
+def _real_array(
+    snapshot: Snapshot, path: str, n_examples: int, dtype: str
+) -> tuple[tuple[int, ...], Any, Bands]:
+    def bands() -> Bands:
+        height = snapshot.band_height(path)
+        for start in range(0, n_examples, height):
+            stop = min(n_examples, start + height)
+            yield (slice(None), slice(start, stop)), snapshot.outcome_values(path, (start, stop)).T
+
+    return (snapshot.n_models, n_examples), np.dtype(dtype), bands()
+
+
+def _plain(values: NDArray[Any]) -> tuple[tuple[int, ...], Any, Bands]:
+    return values.shape, values.dtype, iter([((slice(None),), values)])
+
+
+def _saved(path: Path, arrays: Mapping[str, NDArray[Any]], *, compressed: bool = False) -> Exported:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with _written(path, temporary):
+        with temporary.open("wb") as file:
+            save: Any = np.savez_compressed if compressed else np.savez
+            save(file, **arrays)
+        temporary.replace(path)
+    return Exported(path, {name: values.shape for name, values in arrays.items()})
+
+
+def _zipped(folder: Path, path: Path) -> None:
+    """Gather the .npy files of a folder in an .npz, uncompressed so that it can be mapped."""
+    gathered = folder / "gathered"
+    with zipfile.ZipFile(gathered, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for file in sorted(folder.glob("*.npy")):
+            archive.write(file, file.name)
+            file.unlink()
+    gathered.replace(path)
+
+
+@contextmanager
+def _written(path: Path, temporary: Path) -> Iterator[None]:
+    """Write whole or not at all."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed(
+            f"cannot write {path}: {error.strerror or str(error).split(': ', maxsplit=1)[0]}",
+            hint="name a place that you may write to",
+        ) from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)

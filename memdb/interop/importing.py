@@ -1,0 +1,296 @@
+"""Taking runs into a store: everything is looked at first, then committed, and nothing twice."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb import layout
+from memdb.commits import ModelInfo
+from memdb.datasets import Dataset
+from memdb.errors import InvalidInput, Mismatch
+from memdb.interop.runs import Names, Outcomes, Runs
+from memdb.interop.survey import Survey, batches, drawn_fraction, mask_hashes, require_fraction, survey
+from memdb.manifest import Manifest, Outcome, RecipeInfo
+from memdb.store import Examples, ExampleTable, Store
+from memdb.store.storage import Storage
+
+SCHEME = "imported"
+UNKNOWN = "unknown"  # the class of examples whose labels nobody said
+Observe = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class About:
+    """What the user says of runs or scores, beyond what their file does; None: nothing.
+
+    ``name`` and ``recipe`` tell data sets and recipes apart that memdb cannot load: equal names are the
+    user's word that they are the same.
+    """
+
+    data: Dataset | None = None
+    name: str | None = None
+    recipe: str | None = None
+    subset_fraction: float | None = None
+    outcomes: Sequence[str] | None = None  # names of those to keep; all where not given
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import came to."""
+
+    store: Store
+    kind: str
+    created: bool
+    n_models: int  # in the file
+    n_added: int
+    notes: tuple[str, ...] = ()
+
+
+def import_runs(
+    storage: Storage, existing: Store | None, runs: Runs, about: About, observe: Observe = lambda _d, _t: None
+) -> Imported:
+    """Add runs to a store of imported models, or to a new one.
+
+    Raises:
+        InvalidInput: runs that cannot be kept, or do not belong together.
+        Mismatch: they are not of the store's data, recipe or subset fraction.
+        StorageFailed: a batch could not be committed; running it again adds what lacks.
+    """
+    kept = _kept(runs, about)
+    total = 2 * runs.n_models
+    found = survey(runs, lambda done, _: observe(done, total))
+    n_train = runs.sizes[layout.TRAIN]
+    if existing is None:
+        fraction = about.subset_fraction or drawn_fraction(found.sizes, n_train)
+        require_fraction(found.sizes, n_train, fraction, runs.place)
+        tables = example_tables(runs.sizes, runs.names, about, runs.place)
+        store = Store.create(storage, new_manifest(tables, kept, about, fraction), tables)
+        known: set[str] = set()
+    else:
+        store = existing
+        known = _require_fitting(store, runs, kept, found, about)
+    added = 0
+    wanted = {f"{name}/{outcome.name}" for outcome in kept for name in outcome.sets}
+    for start, masks, outcomes in batches(runs):
+        new = [row for row in range(len(masks)) if found.model_ids[start + row] not in known]
+        known.update(found.model_ids[start + row] for row in new)
+        if new:
+            chosen = {path: values[new] for path, values in outcomes.items() if path in wanted}
+            ids = [found.model_ids[start + row] for row in new]
+            store.commit(_models(ids, masks[new], chosen), masks[new], chosen)
+            added += len(new)
+        observe(runs.n_models + start + len(masks), total)
+    return Imported(store, runs.kind, existing is None, runs.n_models, added, _notes(runs, kept))
+
+
+def _kept(runs: Runs, about: About) -> tuple[Outcome, ...]:
+    """Return the outcomes to keep."""
+    names = [outcome.name for outcome in runs.outcomes]
+    wanted = names if about.outcomes is None else list(about.outcomes)
+    unknown = [name for name in wanted if name not in names]
+    if unknown or "correct" not in wanted:
+        raise InvalidInput(
+            f"cannot keep the outcomes {', '.join(wanted)} of {runs.place}",
+            hint=f"name correct, and any of {', '.join(names)}",
+        )
+    return tuple(outcome for outcome in runs.outcomes if outcome.name in wanted)
+
+
+def _notes(runs: Runs, kept: tuple[Outcome, ...]) -> tuple[str, ...]:
+    usual = "1 where the model's prediction equals the label"
+    notes = [
+        f"correct is {item.definition}."
+        for item in kept
+        if item.name == "correct" != usual != item.definition
+    ]
+    if layout.TEST not in runs.sizes:
+        notes.append("There are no test examples: ask about training examples, such as --target-id.")
+    return tuple(notes)
+
+
+def _models(ids: Sequence[str], masks: NDArray[np.bool_], outcomes: Outcomes) -> list[ModelInfo]:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    train = outcomes[f"{layout.TRAIN}/correct"]
+    test = outcomes.get(f"{layout.TEST}/correct")
+    return [
+        ModelInfo(
+            model_id=identifier,
+            seed=0,  # they were drawn elsewhere
+            subset_size=int(mask.sum()),
+            seconds=0.0,
+            trained_at=now,
+            train_accuracy=float(train[row][mask].mean()),
+            out_accuracy=float(train[row][~mask].mean()),
+            test_accuracy=None if test is None else float(test[row].mean()),
+            diverged=False,
+            device=SCHEME,
+            host="",
+            versions={"memdb": version("memdb"), "numpy": np.__version__},
+        )
+        for row, (identifier, mask) in enumerate(zip(ids, masks, strict=True))
+    ]
+
+
+def new_manifest(
+    tables: Mapping[str, ExampleTable], outcomes: Sequence[Outcome], about: About, fraction: float
+) -> Manifest:
+    """Return the manifest of a store for imported models."""
+    return Manifest(
+        store_id=secrets.token_hex(16),
+        seed=secrets.randbits(63),
+        dataset=about.name or SCHEME,
+        sets=tuple(table.info(name) for name, table in tables.items()),
+        outcomes=tuple(replace(o, sets=tuple(n for n in o.sets if n in tables)) for o in outcomes),
+        recipe=_recipe(about),
+        subset_scheme=SCHEME,
+        subset_fraction=float(fraction),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        memdb_version=version("memdb"),
+    )
+
+
+def _recipe(about: About) -> RecipeInfo:
+    return RecipeInfo(about.recipe or SCHEME, "0", {})
+
+
+def example_tables(
+    sizes: Mapping[str, int], names: Names, about: About, place: str
+) -> dict[str, ExampleTable]:
+    """Return what a store keeps of its examples: those of a data set at hand, or what the file says of them.
+
+    Content that is not at hand is hashed by the data set's name and the example's number.
+
+    Raises:
+        InvalidInput: labels or keys that cannot be.
+        Mismatch: the data set has other sizes or labels.
+    """
+    if about.data is not None:
+        tables = {name: about.data.tables[name] for name in sizes}
+        for name, table in tables.items():
+            _require_examples(name, table.examples, sizes[name], names, place, about.name or "the data set")
+        return tables
+    if names.labels and set(names.labels) != set(sizes):
+        raise InvalidInput(
+            f"{place} has labels of the {next(iter(names.labels))} set alone", hint="give those of both sets"
+        )
+    if names.class_names and any(int(v.max()) >= len(names.class_names) for v in names.labels.values()):
+        raise InvalidInput(f"{place} has labels beyond its {len(names.class_names)} class names")
+    return {name: _unseen(name, n_examples, names, about) for name, n_examples in sizes.items()}
+
+
+def _unseen(name: str, n_examples: int, names: Names, about: About) -> ExampleTable:
+    labels = names.labels.get(name)
+    classes: Sequence[str] = names.class_names
+    if labels is None:
+        labels, classes = np.zeros(n_examples, dtype=np.int32), [UNKNOWN]
+    if labels.min() < 0 or labels.max() >= 2**31:
+        raise InvalidInput(
+            f"the {name} set has the label {labels.min() if labels.min() < 0 else labels.max()}"
+        )
+    keys = names.keys.get(name) or [str(row) for row in range(n_examples)]
+    dataset = about.name or SCHEME
+    digests = b"".join(
+        hashlib.sha256(f"memdb-unseen-1\0{dataset}\0{name}\0{row}".encode()).digest()[:16]
+        for row in range(n_examples)
+    )
+    return ExampleTable(
+        Examples.from_keys(keys, labels.astype(np.int32), classes),
+        np.frombuffer(digests, dtype=np.uint8).reshape(n_examples, 16),
+    )
+
+
+def _require_examples(
+    name: str, examples: Examples, n_examples: int, names: Names, place: str, other: str
+) -> None:
+    """Refuse a file whose examples are not those that it is said to be of."""
+    if len(examples) != n_examples:
+        raise Mismatch(
+            f"{place} is of {n_examples:,} {name} examples, {other} has {len(examples):,}",
+            hint="name the data set that the runs are of, and check the order of axes: models first",
+        )
+    labels, keys = names.labels.get(name), names.keys.get(name)
+    if labels is not None and not np.array_equal(labels, examples.labels):
+        row = int(np.flatnonzero(labels != examples.labels)[0])
+        raise Mismatch(
+            f"{place} gives {name} example {row} the label {labels[row]}, {other} {examples.labels[row]}",
+            hint="the examples must stand in the same order",
+        )
+    if keys is not None and list(keys) != examples.keys:
+        raise Mismatch(f"{place} has other keys of {name} examples than {other}", hint="check their order")
+
+
+def require_same_examples(
+    store: Store, sizes: Mapping[str, int], names: Names, about: About, place: str
+) -> None:
+    """Refuse to add to a store what is of other examples.
+
+    Raises:
+        Mismatch: names both values.
+    """
+    if about.data is not None:
+        ours = tuple(about.data.tables[name].info(name) for name in sizes)
+        store.manifest.require_same(ours, store.manifest.recipe, store.url)
+    if about.name is not None and about.name != store.manifest.dataset:
+        raise Mismatch(
+            f"{store.url} is of the data set {store.manifest.dataset}, not {about.name}",
+            hint="leave --name out, or import into another store",
+        )
+    for name in sorted({info.name for info in store.manifest.sets} | set(sizes)):
+        examples = store.examples(name)
+        _require_examples(name, examples, sizes.get(name, 0), names, place, store.url)
+
+
+def _require_fitting(
+    store: Store, runs: Runs, kept: Sequence[Outcome], found: Survey, about: About
+) -> set[str]:
+    """Refuse runs that are not of a store's kind; return the ids of the models that it has."""
+    manifest = store.manifest
+    if manifest.subset_scheme != SCHEME:
+        raise Mismatch(
+            f"{store.url} holds models that memdb trained ({manifest.recipe})",
+            hint="import into a store of its own, and put the two side by side with `memdb compare`",
+        )
+    require_same_examples(store, runs.sizes, runs.names, about, runs.place)
+    if about.recipe is not None and about.recipe != manifest.recipe.name:
+        raise Mismatch(
+            f"{store.url} holds models of the recipe {manifest.recipe.name}, not {about.recipe}",
+            hint="import each recipe into a store of its own",
+        )
+    if about.subset_fraction not in {None, manifest.subset_fraction}:
+        raise Mismatch(
+            f"{store.url} holds subsets of {manifest.subset_fraction:g}, not of {about.subset_fraction:g}",
+            hint="import each fraction into a store of its own",
+        )
+    for outcome in manifest.outcomes:
+        same = next((item for item in kept if item.name == outcome.name), None)
+        if outcome.kind == "bit" and same is not None and same.definition != outcome.definition:
+            raise Mismatch(
+                f"{outcome.name} of {store.url} is {outcome.definition!r}; that of {runs.place} is "
+                f"{same.definition!r}",
+                hint="outcomes of two definitions are never pooled: import into another store",
+            )
+    require_fraction(found.sizes, runs.sizes[layout.TRAIN], manifest.subset_fraction, runs.place)
+    snapshot = store.snapshot()
+    theirs = mask_hashes(snapshot)
+    for place, (identifier, key) in enumerate(zip(found.model_ids, found.masks, strict=True)):
+        if theirs.get(key, identifier) != identifier:
+            raise InvalidInput(
+                f"model {place} of {runs.place} has the subset of model {theirs[key][:8]} of {store.url} and "
+                "other outcomes",
+                hint="scores and intervals count runs of different subsets, once each: leave it out",
+            )
+    return {model.model_id for part in snapshot.parts for model in part.models}
+
+
+def names_with(names: Names, labels: Mapping[str, NDArray[Any]]) -> Names:
+    """Return names with labels that the user gave apart from the file."""
+    return replace(names, labels={**names.labels, **labels})

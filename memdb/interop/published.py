@@ -1,0 +1,159 @@
+"""Scores that Feldman and Zhang published: the strongest pairs, and all pairs class by class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb import layout
+from memdb.errors import InvalidInput
+from memdb.interop.arrays import ArrayFile, names_of
+from memdb.interop.runs import Names, finite
+from memdb.store.scores import Scores
+
+PAIR_KEYS = ("tr_idx", "tt_idx", "infl", "mem")
+CLASS_KEYS = ("tr_mem", "tr_labels", "tt_labels")
+_MATRIX = re.compile(r"infl_matrix_class(\d{1,9})")
+SLACK = 1e-6  # scores are differences of rates in float32
+
+
+@dataclass(frozen=True)
+class Published:
+    """Scores of one file; ``sizes`` of the sets where it says them."""
+
+    place: str
+    coverage: str
+    scores: Scores  # memorization as long as the largest id where the size is not known
+    sizes: Mapping[str, int]
+    names: Names
+
+
+def find_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> Published | None:
+    """Return the scores that a file holds; None where it holds something else.
+
+    Raises:
+        InvalidInput: scores that cannot be, or arrays that do not fit each other.
+    """
+    if set(PAIR_KEYS[:3]) <= set(arrays):
+        return _listed(path, arrays)
+    if any(_MATRIX.fullmatch(name) for name in arrays):
+        return _classwise(path, arrays)
+    if "tr_mem" in arrays:
+        return _memorization(path, arrays)
+    return None
+
+
+def _listed(path: Path, arrays: Mapping[str, ArrayFile]) -> Published:
+    if "mem" not in arrays:
+        raise InvalidInput(
+            f"{path} has {names_of(arrays)}; mem is missing", hint=f"expected {', '.join(PAIR_KEYS)}"
+        )
+    n_pairs = arrays["tr_idx"].shape[0]
+    train, test = (_ids(arrays[name], (n_pairs,)) for name in PAIR_KEYS[:2])
+    influence, mem = (_scores(arrays[name], (n_pairs,)) for name in PAIR_KEYS[2:])
+    if n_pairs == 0:
+        raise InvalidInput(f"{path} holds no pairs")
+    _require_once(train, test, str(path))
+    memorization = np.full(int(train.max()) + 1, np.nan)
+    memorization[train] = mem
+    differs = np.flatnonzero(memorization[train] != mem)
+    if len(differs):
+        row = int(differs[0])
+        raise InvalidInput(
+            f"{path} gives training example {train[row]} the memorization {mem[row]:g} and "
+            f"{memorization[train[row]]:g}",
+            hint="it must have one: get the file again",
+        )
+    return Published(str(path), "listed", Scores(memorization, train, test, influence), {}, Names())
+
+
+def _classwise(path: Path, arrays: Mapping[str, ArrayFile]) -> Published:
+    missing = [name for name in CLASS_KEYS if name not in arrays]
+    if missing:
+        raise InvalidInput(
+            f"{path} has {names_of(arrays)}; {', '.join(missing)} missing",
+            hint="expected tr_mem, tr_labels, tt_labels and, for each class K, tr_classidx_K, tt_classidx_K, "
+            "infl_matrix_classK",
+        )
+    labels = {
+        name: arrays[key].whole((None,), "iu")
+        for name, key in zip((layout.TRAIN, layout.TEST), CLASS_KEYS[1:], strict=True)
+    }
+    sizes = {name: len(values) for name, values in labels.items()}
+    memorization = _scores(arrays["tr_mem"], (sizes[layout.TRAIN],)).astype(np.float64)
+    parts = []
+    for name in arrays:
+        found = _MATRIX.fullmatch(name)
+        if found:
+            parts.append(_one_class(path, arrays, int(found[1]), found[1], labels))
+    train, test, influence = (np.concatenate(values) for values in zip(*parts, strict=True))
+    _require_once(train, test, str(path))
+    scores = Scores(memorization, train, test, influence)
+    return Published(str(path), "same_class", scores, sizes, Names(labels))
+
+
+def _one_class(
+    path: Path, arrays: Mapping[str, ArrayFile], label: int, ending: str, labels: Mapping[str, NDArray[Any]]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.floating]]:
+    """Return the pairs of one class."""
+    sides = []
+    for name, key in ((layout.TRAIN, f"tr_classidx_{ending}"), (layout.TEST, f"tt_classidx_{ending}")):
+        if key not in arrays:
+            raise InvalidInput(f"{path} has infl_matrix_class{ending} and no {key}")
+        ids = _ids(arrays[key], (None,), len(labels[name]))
+        odd = ids[labels[name][ids] != label]
+        if len(odd):
+            raise InvalidInput(
+                f"{key} of {path} names {name} example {odd[0]}, whose label is {labels[name][odd[0]]}",
+                hint="the lists of a class hold examples of that class alone",
+            )
+        sides.append(ids)
+    matrix = _scores(arrays[f"infl_matrix_class{ending}"], (len(sides[0]), len(sides[1])))
+    return np.repeat(sides[0], len(sides[1])), np.tile(sides[1], len(sides[0])), matrix.ravel()
+
+
+def _memorization(path: Path, arrays: Mapping[str, ArrayFile]) -> Published:
+    """Read a file of memorization scores alone."""
+    memorization = _scores(arrays["tr_mem"], (None,)).astype(np.float64)
+    nothing = np.empty(0, dtype=np.int32)
+    scores = Scores(memorization, nothing, nothing, np.empty(0))
+    known = {layout.TRAIN: "tr_labels", layout.TEST: "tt_labels"}
+    labels = {name: arrays[key].whole((None,), "iu") for name, key in known.items() if key in arrays}
+    sizes = {name: len(values) for name, values in labels.items()} | {layout.TRAIN: len(memorization)}
+    return Published(str(path), "listed", scores, sizes, Names(labels))
+
+
+def _ids(file: ArrayFile, shape: tuple[int | None, ...], n_examples: int = 2**31 - 1) -> NDArray[np.int32]:
+    ids = file.whole(shape, "iu")
+    wrong = (ids < 0) | (ids >= n_examples)
+    if wrong.any():
+        raise InvalidInput(f"{file.place} holds {ids[wrong][0]}, and ids go from 0 to {n_examples - 1:,}")
+    return ids.astype(np.int32)
+
+
+def _scores(file: ArrayFile, shape: tuple[int | None, ...]) -> NDArray[np.floating]:
+    values = finite(file.whole(shape, "f"), file.place)
+    wrong = np.abs(values) > 1 + SLACK
+    if wrong.any():
+        raise InvalidInput(
+            f"{file.place} holds {values[wrong][0]:g}, which is no difference of two rates",
+            hint="scores go from -1 to 1",
+        )
+    return values if values.dtype == np.float32 else values.astype(np.float64)
+
+
+def _require_once(train: NDArray[np.int32], test: NDArray[np.int32], place: str) -> None:
+    pairs = train.astype(np.int64) << 32 | test
+    pairs.sort()
+    twice = pairs[1:][pairs[1:] == pairs[:-1]]
+    if len(twice):
+        raise InvalidInput(
+            f"{place} has the pair of training example {twice[0] >> 32} and test example "
+            f"{twice[0] & 0xFFFFFFFF} twice"
+        )

@@ -1,0 +1,126 @@
+"""Taking published scores into a store, as a score table beside its models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from memdb import layout
+from memdb.errors import InvalidInput
+from memdb.interop.importing import About, example_tables, new_manifest, require_same_examples
+from memdb.interop.published import Published
+from memdb.manifest import CORRECT
+from memdb.score_table import ScoreTable, is_table_name
+from memdb.store import Store
+from memdb.store.scores import add_scores
+from memdb.store.storage import Storage
+
+FRACTION = 0.7  # of the published scores
+
+
+@dataclass(frozen=True)
+class ImportedScores:
+    """What an import of scores came to."""
+
+    store: Store
+    table: ScoreTable
+    created: bool
+    added: bool
+
+
+def import_scores(
+    storage: Storage,
+    existing: Store | None,
+    published: Published,
+    about: About,
+    name: str | None,
+    given_sizes: Mapping[str, int],
+) -> ImportedScores:
+    """Add published scores to a store of the same examples, or to a new one.
+
+    ``given_sizes`` says how many examples there are where neither the file, a data set nor the store does.
+
+    Raises:
+        InvalidInput: a name that cannot be, ids beyond the examples, or sizes that nobody knows.
+        Mismatch: the store is of other examples.
+        AlreadyExists: other scores of that name are there.
+    """
+    place = published.place
+    table_name = name if name is not None else _stem(Path(place))
+    if not is_table_name(table_name):
+        raise InvalidInput(
+            f"scores cannot be named {table_name!r}", hint="use --scores-name with letters, digits, . _ and -"
+        )
+    sizes = _sizes(existing, published, about, given_sizes)
+    _require_ids(published, sizes)
+    created = existing is None
+    if existing is None:
+        tables = example_tables(sizes, published.names, about, place)
+        manifest = new_manifest(tables, (CORRECT,), about, about.subset_fraction or FRACTION)
+        store = Store.create(storage, manifest, tables)
+    else:
+        store = existing
+        require_same_examples(store, sizes, published.names, about, place)
+    memorization = np.full(sizes[layout.TRAIN], np.nan)
+    memorization[: len(published.scores.memorization)] = published.scores.memorization
+    described = ScoreTable(
+        number=1,
+        table_id="",
+        store_id=store.manifest.store_id,
+        name=table_name,
+        source=Path(place).name,
+        coverage=published.coverage,
+        n_memorization=int((~np.isnan(memorization)).sum()),
+        n_influence=len(published.scores.influence),
+        imported_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        memdb_version=version("memdb"),
+        objects={},
+    )
+    scores = replace(published.scores, memorization=memorization)
+    table, added = add_scores(store.storage, store.manifest, scores, described)
+    return ImportedScores(store, table, created, added)
+
+
+def _stem(path: Path) -> str:
+    """Return a name for the scores of a file, made of its own."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip(".-_")[:100] or "scores"
+
+
+def _sizes(
+    existing: Store | None, published: Published, about: About, given: Mapping[str, int]
+) -> dict[str, int]:
+    """Return how many examples each set has, by whoever knows."""
+    known: dict[str, int] = {}
+    if existing is not None:
+        known = {item.name: item.n_examples for item in existing.manifest.sets}
+    elif about.data is not None:
+        known = {name: len(examples) for name, examples in about.data.sets.items()}
+    sizes = {**known, **given, **published.sizes}
+    needed = (layout.TRAIN, layout.TEST) if len(published.scores.influence) else (layout.TRAIN,)
+    missing = [name for name in needed if name not in sizes]
+    if missing:
+        raise InvalidInput(
+            f"{published.place} does not say how many {' and '.join(missing)} examples there are",
+            hint="say so: --n-train 50000 --n-test 10000, or --dataset NAME --data-root DIR",
+        )
+    return sizes
+
+
+def _require_ids(published: Published, sizes: Mapping[str, int]) -> None:
+    scores = published.scores
+    highest = {
+        layout.TRAIN: len(scores.memorization) - 1,
+        layout.TEST: int(scores.test_id.max()) if len(scores.test_id) else 0,
+    }
+    for name, top in highest.items():
+        if name in sizes and top >= sizes[name]:
+            raise InvalidInput(
+                f"{published.place} names {name} example {top:,}, and there are {sizes[name]:,}",
+                hint="check --n-train and --n-test, or the data set",
+            )

@@ -1,0 +1,141 @@
+"""What must be known of runs before any of them is kept: who they are, and that they belong together."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb import bits
+from memdb.errors import InvalidInput
+from memdb.interop.runs import Outcomes, Runs
+from memdb.store import Snapshot
+
+DOMAIN = b"memdb-import-1"
+BATCH_BYTES = 256 << 20
+MOST_MODELS = 1024  # of a batch, which becomes a segment
+UNLIKELY = 6.0  # standard deviations that subset sizes drawn at one fraction do not reach
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Every model of some runs, in their order: its id, the hash of its mask, the size of its subset."""
+
+    model_ids: Sequence[str]
+    masks: Sequence[bytes]
+    sizes: NDArray[np.int64]
+
+
+def batches(runs: Runs) -> Iterator[tuple[int, NDArray[np.bool_], Outcomes]]:
+    """Yield the first row, the masks and the outcomes of as many models as memory takes at once."""
+    step = max(1, min(MOST_MODELS, BATCH_BYTES // max(1, runs.model_bytes)))
+    for start in range(0, runs.n_models, step):
+        masks, outcomes = runs.read(start, min(runs.n_models, start + step))
+        yield start, masks, outcomes
+
+
+def survey(runs: Runs, observe: Callable[[int, int], None]) -> Survey:
+    """Read all of the runs once, and refuse what cannot be kept.
+
+    Raises:
+        InvalidInput: no model, a subset of all or of no examples, two outcomes of one subset, or numbers
+            that are none.
+    """
+    ids: list[str] = []
+    masks: list[bytes] = []
+    sizes: list[int] = []
+    first: dict[bytes, int] = {}
+    if runs.n_models == 0:
+        raise InvalidInput(f"{runs.place} holds no models", hint="give at least one run")
+    for start, mask, outcomes in batches(runs):
+        observe(start, runs.n_models)
+        for row, values in enumerate(mask):
+            size, place = int(values.sum()), start + row
+            if not 0 < size < len(values):
+                raise InvalidInput(
+                    f"model {place} of {runs.place} was trained on {size:,} of {len(values):,} examples",
+                    hint="each model needs a subset that leaves some examples in and some out",
+                )
+            packed = np.packbits(values, bitorder="little").tobytes()
+            identifier, key = model_id(packed, outcomes, row), hashlib.sha256(packed).digest()
+            earlier = first.setdefault(key, place)
+            if earlier != place and ids[earlier] != identifier:
+                raise InvalidInput(
+                    f"models {earlier} and {place} of {runs.place} have the same subset and other outcomes",
+                    hint="keep one of them: scores and intervals count runs of different subsets, once each",
+                )
+            ids.append(identifier)
+            masks.append(key)
+            sizes.append(size)
+    observe(runs.n_models, runs.n_models)
+    return Survey(ids, masks, np.array(sizes, dtype=np.int64))
+
+
+def model_id(packed_mask: bytes, outcomes: Mapping[str, NDArray[Any]], row: int) -> str:
+    """Return an imported model's id: a hash of its mask and of its outcomes of kind bit, by their names.
+
+    Confidences are left out: the same runs are the same models whether or not they come with them.
+    """
+    digest = hashlib.sha256(DOMAIN + packed_mask)
+    for path in sorted(outcomes):
+        if outcomes[path].dtype == np.bool_:
+            digest.update(b"\0" + path.encode() + b"\0")
+            digest.update(np.packbits(outcomes[path][row], bitorder="little").tobytes())
+    return digest.hexdigest()[:32]
+
+
+def mask_hashes(snapshot: Snapshot) -> dict[bytes, str]:
+    """Return the hash of every subset of a store, and the model that has it."""
+    packed, found = snapshot.mask(), {}
+    models = [model.model_id for _, model in snapshot.models]
+    for start in range(0, len(models), 8):
+        some = models[start : start + 8]
+        for row, mask in enumerate(bits.unpack(packed[:, start // 8 : start // 8 + 1], len(some))):
+            found[hashlib.sha256(np.packbits(mask, bitorder="little").tobytes()).digest()] = some[row]
+    return found
+
+
+def require_fraction(sizes: NDArray[np.int64], n_train: int, fraction: float, place: str) -> None:
+    """Refuse subsets that were not all drawn with this fraction.
+
+    Their sizes may be equal, or vary as those of examples drawn one by one do. Others are a mixture of
+    fractions: pooling one gives every pair an influence that it does not have.
+
+    Raises:
+        InvalidInput: names the sizes.
+    """
+    spread = math.sqrt(n_train * fraction * (1 - fraction))
+    rounding = 0.5  # of an exact size
+    z = np.maximum(np.abs(sizes - fraction * n_train) - rounding, 0) / spread
+    n = len(sizes)
+    # Wilson and Hilferty: the cube root of a chi-square over its degrees of freedom is nearly normal
+    overall = (np.cbrt(float((z**2).sum()) / n) - (1 - 2 / (9 * n))) / math.sqrt(2 / (9 * n))
+    if z.max() > UNLIKELY or overall > UNLIKELY:
+        low, high = int(sizes.min()), int(sizes.max())
+        raise InvalidInput(
+            f"the subsets of {place} hold {low:,} to {high:,} of {n_train:,} examples "
+            f"({low / n_train:.3g} to {high / n_train:.3g}): not all were drawn with a "
+            f"fraction of {fraction:g}",
+            hint="import each fraction into a store of its own: pooled, they give every pair an influence",
+        )
+
+
+def drawn_fraction(sizes: NDArray[np.int64], n_train: int) -> float:
+    """Return the fraction that subsets were drawn with: a round one where that explains their sizes."""
+    mean = float(sizes.mean()) / n_train
+    exact = int(sizes.min()) == int(sizes.max())
+    tolerance = 4 * math.sqrt(mean * (1 - mean) / (n_train * len(sizes)))
+    for digits in (1, 2, 3):
+        rounded = round(mean, digits)
+        if not 0 < rounded < 1:
+            continue
+        if exact and math.floor(rounded * n_train + 0.5) != sizes[0]:
+            continue
+        if exact or abs(rounded - mean) <= tolerance:
+            return rounded
+    return mean

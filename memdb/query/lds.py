@@ -1,0 +1,254 @@
+"""The linear datamodeling score: do attribution scores predict what models on other subsets do?
+
+For a test example z and a model trained on the subset S, attribution scores predict the outcome as the sum of
+tau[z, i] over i in S. The score (Park and others, 2023) is Spearman's correlation of predicted and actual
+outcomes over models. Its intervals are percentiles of a bootstrap over models, the same resamples for every
+test example, since all of them share the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from memdb import bits, layout
+from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.manifest import LOGIT_CONFIDENCE
+from memdb.query import columns
+from memdb.query.connection import Relations
+from memdb.query.examples import require_examples
+from memdb.store import Snapshot
+
+FEWEST = 5  # models that a correlation is asked of
+TESTS_AT_ONCE = 64
+TRAINS_AT_ONCE = 2048
+PREFERRED = (LOGIT_CONFIDENCE.name, "margin", "correct")
+MAX_RESAMPLES = 10_000
+Numbers = NDArray[np.float64]
+
+
+class Attribution(Protocol):
+    """Scores [test, train], read some rows at a time."""
+
+    @property
+    def place(self) -> str:
+        """Where they are from."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Test and training examples."""
+        ...
+
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Return the scores on some test examples."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """How intervals are made."""
+
+    n_resamples: int = 200
+    seed: int = 0
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_resamples <= MAX_RESAMPLES:
+            raise InvalidInput(
+                f"--resamples {self.n_resamples} is not a number from 1 to {MAX_RESAMPLES:,}",
+                hint="use e.g. --resamples 200",
+            )
+        if not 0 <= self.seed < 2**64:
+            raise InvalidInput(f"--seed {self.seed} is out of range", hint="use one from 0 to 2**64 - 1")
+
+    def counts(self, n_models: int) -> NDArray[np.int64]:
+        """Return how often each model is drawn, [resamples, models]."""
+        rng = np.random.Generator(np.random.Philox(key=self.seed))
+        drawn = rng.integers(0, n_models, size=(self.n_resamples, n_models))
+        return np.stack([np.bincount(row, minlength=n_models) for row in drawn])
+
+    def interval(self, values: Numbers) -> tuple[float | None, float | None]:
+        """Return the percentiles of values over resamples; None where there are none."""
+        known = values[~np.isnan(values)]
+        if len(known) == 0:
+            return None, None
+        lo, hi = np.quantile(known, [(1 - self.level) / 2, (1 + self.level) / 2])
+        return float(lo), float(hi)
+
+
+def lds(
+    relations: Relations,
+    scores: Attribution,
+    outcome: str | None,
+    model_ids: Sequence[str] | None,
+    bootstrap: Bootstrap,
+    observe: Callable[[int, int], None] = lambda _done, _total: None,
+) -> pa.Table:
+    """Return one row a test example, and in every row what all of them come to.
+
+    ``lds`` is NULL where all predictions or all outcomes are equal; ``mean_lds`` is the mean of the others.
+
+    Raises:
+        InvalidInput: scores of another shape, or numbers that are none, or models that are not there.
+        NotEnoughModels: fewer than five models.
+    """
+    snapshot = relations.snapshot
+    require_examples(relations.snapshot, layout.TEST)
+    n_train, n_test = (snapshot.manifest.set_named(name).n_examples for name in (layout.TRAIN, layout.TEST))
+    require_orientation(scores, n_test, n_train)
+    name = _require_outcome(snapshot, outcome)
+    chosen = _chosen(snapshot, model_ids)
+    counts = bootstrap.counts(len(chosen))
+    rows: list[tuple[float | None, float | None, float | None]] = []
+    total = np.zeros((2, bootstrap.n_resamples))
+    for start, predicted, actual in _outcomes(relations, scores, name, chosen):
+        observe(start, n_test)
+        for one, other in zip(predicted, actual, strict=True):
+            value = spearman(one, other, np.ones((1, len(chosen)), dtype=np.int64))[0]
+            again = spearman(one, other, counts)
+            rows.append((None if np.isnan(value) else float(value), *bootstrap.interval(again)))
+            known = ~np.isnan(again)
+            total += [np.where(known, again, 0), known]
+    observe(n_test, n_test)
+    found = np.array([value for value, _, _ in rows if value is not None])
+    means = np.divide(total[0], total[1], out=np.full(len(total[0]), np.nan), where=total[1] > 0)
+    lo, hi = bootstrap.interval(means)
+    facts: dict[str, float | str | None] = {
+        "mean_lds": float(found.mean()) if len(found) else None,
+        "mean_lo": lo if len(found) else None,
+        "mean_hi": hi if len(found) else None,
+        "n_scored": len(found),
+        "n_held_out": len(chosen),
+        "outcome": name,
+    }
+    return _table(relations, rows, facts)
+
+
+def _table(
+    relations: Relations,
+    rows: Sequence[tuple[float | None, float | None, float | None]],
+    facts: dict[str, float | str | None],
+) -> pa.Table:
+    test = relations.examples[layout.TEST]
+    found: dict[str, Any] = {"test_id": np.arange(len(rows), dtype=np.int32), "label": test.labels}
+    for place, name in enumerate(("lds", "lo", "hi")):
+        found[name] = _numbers([row[place] for row in rows])
+    for name, value in facts.items():
+        if isinstance(value, str):
+            found[name] = columns.text([value] * len(rows))
+        elif name.startswith("n_"):
+            found[name] = np.full(len(rows), value, dtype=np.int32)
+        else:
+            found[name] = _numbers([value] * len(rows))
+    return columns.table(found)
+
+
+def _numbers(values: Sequence[float | None]) -> pa.Array:
+    known = np.array([value is not None for value in values], dtype=np.bool_)
+    return columns.column(np.array([value or 0.0 for value in values], dtype=np.float64), known)
+
+
+def require_orientation(scores: Attribution, n_test: int, n_train: int) -> None:
+    """Refuse scores that are not [test, train].
+
+    Raises:
+        InvalidInput: names what was found and, where they are the other way round, says so.
+    """
+    if scores.shape == (n_test, n_train):
+        return
+    found = ", ".join(f"{n:,}" for n in scores.shape)
+    turned = scores.shape == (n_train, n_test)
+    raise InvalidInput(
+        f"{scores.place} has shape ({found}); expected ({n_test:,}, {n_train:,}): a row a test "
+        "example, a column a training example",
+        hint="it is the other way round: save `scores.T`" if turned else "give one score for every pair",
+    )
+
+
+def _require_outcome(snapshot: Snapshot, outcome: str | None) -> str:
+    held = {item.name for item in snapshot.manifest.outcomes if layout.TEST in item.sets}
+    if outcome is None:
+        return next(name for name in PREFERRED if name in held or name == "correct")
+    if outcome not in held:
+        raise InvalidInput(
+            f"{snapshot.url} keeps no outcome {outcome!r} of test examples",
+            hint=f"it keeps {', '.join(sorted(held)) or 'none'}",
+        )
+    return outcome
+
+
+def _chosen(snapshot: Snapshot, model_ids: Sequence[str] | None) -> NDArray[np.int64]:
+    """Return the positions of the models asked for, or of all."""
+    places = {model.model_id: place for place, (_, model) in enumerate(snapshot.models)}
+    ids = list(places) if model_ids is None else list(dict.fromkeys(model_ids))
+    unknown = [identifier for identifier in ids if identifier not in places]
+    if unknown:
+        raise InvalidInput(
+            f"{snapshot.url} has no model {unknown[0][:40]!r}",
+            hint='`memdb sql "SELECT model_id FROM models"` lists them',
+        )
+    if len(ids) < FEWEST:
+        raise NotEnoughModels(
+            f"{len(ids)} models are too few for a correlation over models", hint=f"give at least {FEWEST}"
+        )
+    return np.array([places[identifier] for identifier in ids], dtype=np.int64)
+
+
+def _outcomes(
+    relations: Relations, scores: Attribution, outcome: str, chosen: NDArray[np.int64]
+) -> Iterator[tuple[int, Numbers, Numbers]]:
+    """Yield the first test example of a band, and what is predicted and what is so, [tests, models]."""
+    snapshot = relations.snapshot
+    n_test, n_train = scores.shape
+    for start in range(0, n_test, TESTS_AT_ONCE):
+        stop = min(n_test, start + TESTS_AT_ONCE)
+        given = np.asarray(scores.rows(start, stop), dtype=np.float64)
+        if not np.isfinite(given).all():
+            row, column = np.argwhere(~np.isfinite(given))[0]
+            raise InvalidInput(
+                f"{scores.place} holds {given[row, column]} for test example {start + row} and training "
+                f"example {column}",
+                hint="give a number for every pair; 0 where there is no attribution",
+            )
+        predicted = np.zeros((stop - start, len(chosen)))
+        for first in range(0, n_train, TRAINS_AT_ONCE):
+            part = slice(first, min(n_train, first + TRAINS_AT_ONCE))
+            inside = bits.unpack(relations.mask[part].view(np.uint8), snapshot.n_models)[chosen]
+            predicted += given[:, part] @ inside.T.astype(np.float64)
+        if outcome == "correct":
+            packed = relations.correct(layout.TEST)[start:stop].view(np.uint8)
+            actual = bits.unpack(packed, snapshot.n_models)[chosen].T.astype(np.float64)
+        else:
+            values = snapshot.outcome_values(f"{layout.TEST}/{outcome}", (start, stop))
+            actual = values[:, chosen].astype(np.float64)
+        yield start, predicted, actual
+
+
+def spearman(one: Numbers, other: Numbers, counts: NDArray[np.int64]) -> Numbers:
+    """Return Spearman's correlation of two rows for each resample, given how often models count; NaN: none.
+
+    Ties have the mean of their ranks. Values are sorted once: a resample only changes how often each counts.
+    """
+    n = counts.sum(axis=1, keepdims=True)
+    a, b = (_ranks(values, counts) - (n + 1) / 2 for values in (one, other))
+    covariance = (counts * a * b).sum(axis=1)
+    scale = np.sqrt((counts * a * a).sum(axis=1) * (counts * b * b).sum(axis=1))
+    found: Numbers = np.divide(covariance, scale, out=np.full(len(counts), np.nan), where=scale > 0)
+    return found
+
+
+def _ranks(values: Numbers, counts: NDArray[np.int64]) -> Numbers:
+    """Return the mean ranks of values that stand so often in a sample, [resamples, models]."""
+    unique, group = np.unique(values, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(len(unique)))
+    sizes = np.add.reduceat(counts[:, order], starts, axis=1)  # of each group of ties
+    last = np.cumsum(sizes, axis=1)
+    mean: Numbers = last - (sizes - 1) / 2
+    return mean[:, group]

@@ -1,0 +1,247 @@
+"""The likelihood-ratio attack on membership (LiRA; Carlini and others, 2022), from a store's own models.
+
+Every model is the target once; all the others are the attacker's. For an example with logit confidence s
+under the target, and mean and standard deviation m, d of it over the other models that had the example (in)
+and of those that had not (out):
+
+    online   log N(s; m_in, d_in) - log N(s; m_out, d_out)
+    offline  (s - m_out) / d_out, which orders as the paper's 1 - Pr[Z > s], Z ~ N(m_out, d_out)
+
+Standard deviations have n - 1 in the denominator, and at least the rounding error of float16, in which
+confidences are stored. With ``variance="pooled"`` they are one number an arm, the root of the mean variance
+over examples, as the paper advises below some 64 models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from memdb import bits, layout
+from memdb.errors import InvalidInput, NotEnoughModels, NotFound
+from memdb.manifest import LOGIT_CONFIDENCE
+from memdb.query import columns
+from memdb.query.connection import Relations
+
+VARIANTS = ("online", "offline")
+VARIANCES = ("auto", "example", "pooled")
+FEW = 64  # models an arm, below which variances are pooled
+FEWEST = 8
+EXAMPLES_AT_ONCE = 256
+MAX_TARGETS = 256  # models whose curves are drawn
+ONE_IN = (1000, 100, 10)  # false positives: one in so many of those that were not members
+ROUNDING = 12**-0.5  # standard deviation of what rounding to a step of 1 takes away
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """Which statistic."""
+
+    variant: str = "online"
+    variance: str = "auto"
+
+    def __post_init__(self) -> None:
+        for word, given, allowed in (
+            ("variant", self.variant, VARIANTS),
+            ("variance", self.variance, VARIANCES),
+        ):
+            if given not in allowed:
+                raise InvalidInput(f"unknown {word} {given!r}", hint=f"use one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Band:
+    """Some training examples: what every model says of them, and which had them, [examples, models]."""
+
+    start: int
+    values: Numbers
+    inside: NDArray[np.bool_]
+
+
+def membership(
+    relations: Relations, attack: Attack, observe: Callable[[int, int], None] = lambda _done, _total: None
+) -> pa.Table:
+    """Return one row a training example, the most exposed first, and in every row how the attack does.
+
+    ``auc`` of an example is the share of pairs of a model that had it and one that had not, in which the
+    first has the larger statistic. ``attack_auc``, and ``tpr_at_1_in_1000``, the share of members found at
+    that rate of false ones, are means over target models, ``..._least`` and ``..._most`` the extremes.
+
+    Raises:
+        NotFound: the store keeps no logit confidences.
+        NotEnoughModels: fewer than eight models.
+    """
+    snapshot = relations.snapshot
+    n_models, n_train = snapshot.n_models, snapshot.manifest.train.n_examples
+    path = f"{layout.TRAIN}/{LOGIT_CONFIDENCE.name}"
+    if path not in snapshot.manifest.arrays():
+        raise NotFound(
+            f"{snapshot.url} keeps no logit confidences, which the attack needs",
+            hint="make a store without `--outcomes correct`, or import logit_confidence",
+        )
+    if n_models < FEWEST:
+        raise NotEnoughModels(
+            f"{snapshot.url} has {n_models} models, too few for an attack", hint=f"train at least {FEWEST}"
+        )
+    deviations = _pooled(relations, path) if _pools(attack, relations) else None
+    targets = _targets(relations)
+    steps = (1 if deviations is None else 2) * n_train
+    statistics = np.empty((n_train, len(targets)), dtype=np.float32)
+    members = np.empty((n_train, len(targets)), dtype=np.bool_)
+    names = ("auc", "mean_in", "mean_out", "sd_in", "sd_out")
+    found = {name: np.full(n_train, np.nan) for name in names}
+    for band in _bands(relations, path):
+        rows = slice(band.start, band.start + len(band.values))
+        statistic = statistics_of(band.values, band.inside, attack.variant, deviations)
+        statistics[rows], members[rows] = statistic[:, targets], band.inside[:, targets]
+        for row, (values, inside) in enumerate(zip(statistic, band.inside, strict=True)):
+            found["auc"][band.start + row] = auc(values, inside)
+        for arm, which in (("in", band.inside), ("out", ~band.inside)):
+            n, mean, square = _moments(band.values, which)
+            found[f"mean_{arm}"][rows] = np.where(n > 0, mean, np.nan)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                found[f"sd_{arm}"][rows] = np.where(n > 1, np.sqrt(square / (n - 1)), np.nan)
+        observe(steps - n_train + rows.stop, steps)
+    return _table(relations, found, _curves(statistics, members))
+
+
+def _pools(attack: Attack, relations: Relations) -> bool:
+    """Tell whether one deviation serves all examples."""
+    n_in = bits.count(relations.mask)
+    smaller = np.minimum(n_in, relations.snapshot.n_models - n_in)
+    return attack.variance == "pooled" or (attack.variance == "auto" and float(np.median(smaller)) < FEW)
+
+
+def _targets(relations: Relations) -> NDArray[np.int64]:
+    """Return the places of the models that are attacked: all, or those with the smallest ids: random ones."""
+    ids = [model.model_id for _, model in relations.snapshot.models]
+    return np.sort(np.argsort(np.array(ids), kind="stable")[:MAX_TARGETS])
+
+
+def _bands(relations: Relations, path: str) -> Iterator[_Band]:
+    snapshot = relations.snapshot
+    n_train, height = snapshot.manifest.train.n_examples, snapshot.band_height(path)
+    for low in range(0, n_train, height):
+        high = min(n_train, low + height)
+        logits = snapshot.outcome_values(path, (low, high))
+        for start in range(low, high, EXAMPLES_AT_ONCE):
+            stop = min(high, start + EXAMPLES_AT_ONCE)
+            inside = bits.unpack(relations.mask[start:stop].view(np.uint8), snapshot.n_models).T
+            yield _Band(start, logits[start - low : stop - low].astype(np.float64), inside)
+
+
+def _moments(values: Numbers, which: NDArray[np.bool_]) -> tuple[Numbers, Numbers, Numbers]:
+    """Return how many models count for each example, their mean and their sum of squares around it."""
+    n = which.sum(axis=1).astype(np.float64)
+    mean = np.where(which, values, 0).sum(axis=1) / np.where(n > 0, n, 1)
+    square = (np.where(which, values - mean[:, None], 0) ** 2).sum(axis=1)
+    return n, mean, square
+
+
+def _pooled(relations: Relations, path: str) -> tuple[float, float]:
+    """Return one standard deviation for models in, and one for models out, over all examples."""
+    squares, degrees = np.zeros(2), np.zeros(2)
+    for band in _bands(relations, path):
+        for arm, which in enumerate((band.inside, ~band.inside)):
+            n, _, square = _moments(band.values, which)
+            squares[arm] += square.sum()
+            degrees[arm] += np.maximum(n - 1, 0).sum()
+    if (degrees == 0).any():
+        raise NotEnoughModels(
+            f"no example of {relations.snapshot.url} is in two subsets and out of two",
+            hint="train more models",
+        )
+    least = ROUNDING * float(np.spacing(np.float16(1)))
+    d_in, d_out = np.maximum(np.sqrt(squares / degrees), least)
+    return float(d_in), float(d_out)
+
+
+def statistics_of(
+    values: Numbers,
+    inside: NDArray[np.bool_],
+    variant: str,
+    deviations: tuple[float, float] | None = None,
+) -> Numbers:
+    """Return the statistic of every model as the target, [examples, models]; NaN where others are too few.
+
+    ``values`` are logit confidences, ``inside`` which models had the example. Each target's own value is
+    taken out of the mean and the variance of its arm.
+    """
+    parts = []
+    for arm, which in enumerate((inside, ~inside)):
+        n, mean, square = (column[:, None] for column in _moments(values, which))
+        own = which.astype(np.float64)
+        left = n - own
+        with np.errstate(divide="ignore", invalid="ignore"):
+            away = values - mean
+            centre = mean - own * away / left  # of the others
+            variance = (square - own * away**2 * n / left) / (left - 1)
+            rounding = ROUNDING * np.spacing(np.abs(centre).astype(np.float16)).astype(np.float64)
+            deviation = np.maximum(np.sqrt(np.maximum(variance, 0)), rounding)
+        if deviations is not None:
+            deviation = np.full_like(centre, deviations[arm])
+        parts.append((np.where(left > 1, centre, np.nan), deviation))
+    (m_in, d_in), (m_out, d_out) = parts
+    z_out = (values - m_out) / d_out
+    if variant == "offline":
+        return np.asarray(z_out)
+    z_in = (values - m_in) / d_in
+    ratio: Numbers = (z_out**2 - z_in**2) / 2 + np.log(d_out) - np.log(d_in)
+    return ratio
+
+
+def auc(statistic: Numbers, member: NDArray[np.bool_]) -> float:
+    """Return the area under the curve: ties count half; NaN where a side is empty."""
+    known = ~np.isnan(statistic)
+    yes, no = np.sort(statistic[known & member]), np.sort(statistic[known & ~member])
+    if len(yes) == 0 or len(no) == 0:
+        return float("nan")
+    below = np.searchsorted(no, yes, "left").sum() + np.searchsorted(no, yes, "right").sum()
+    return float(below) / 2 / len(yes) / len(no)
+
+
+def true_positives(statistic: Numbers, member: NDArray[np.bool_], one_in: int) -> float:
+    """Return the largest share of members found while at most one in so many others is taken for one."""
+    known = ~np.isnan(statistic)
+    yes, no = statistic[known & member], np.sort(statistic[known & ~member])
+    if len(yes) == 0 or len(no) == 0:
+        return float("nan")
+    threshold = no[len(no) - len(no) // one_in - 1]
+    return float((yes > threshold).mean())
+
+
+def _curves(statistics: NDArray[np.float32], members: NDArray[np.bool_]) -> dict[str, Numbers]:
+    """Return what the attack on each target model comes to, [targets]."""
+    pairs = list(zip(statistics.T.astype(np.float64), members.T, strict=True))
+    found = {"attack_auc": np.array([auc(s, m) for s, m in pairs])}
+    for one_in in ONE_IN:
+        found[f"tpr_at_1_in_{one_in}"] = np.array([true_positives(s, m, one_in) for s, m in pairs])
+    return found
+
+
+def _table(relations: Relations, found: dict[str, Numbers], curves: dict[str, Numbers]) -> pa.Table:
+    examples = relations.examples[layout.TRAIN]
+    n_in = bits.count(relations.mask)
+    order = np.lexsort((np.arange(len(n_in)), -np.nan_to_num(found["auc"], nan=-1.0)))
+    result: dict[str, NDArray[np.generic] | pa.Array] = {
+        "train_id": order.astype(np.int32),
+        "label": examples.labels[order],
+    }
+    for name, values in found.items():
+        chosen = values[order]
+        result[name] = columns.column(np.nan_to_num(chosen), ~np.isnan(chosen))
+    result |= {"n_in": n_in[order], "n_out": (relations.snapshot.n_models - n_in[order]).astype(np.int32)}
+    for name, values in curves.items():
+        known = values[~np.isnan(values)]
+        for ending, reduce in (("", np.mean), ("_least", np.min), ("_most", np.max)):
+            value = float(reduce(known)) if len(known) else 0.0
+            result[f"{name}{ending}"] = columns.column(
+                np.full(len(order), value), np.full(len(order), len(known) > 0)
+            )
+    result["n_targets"] = np.full(len(order), len(next(iter(curves.values()))), dtype=np.int32)
+    return columns.table(result)

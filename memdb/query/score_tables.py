@@ -1,0 +1,286 @@
+"""A score table as relations: the same names and columns as of models, counts and intervals NULL.
+
+Lists go by the scores as they were given: without counts nothing says how much of one is luck. An interval
+is there only under an assumption of how many models stand behind every score.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from memdb import layout
+from memdb.errors import InvalidInput, NotFound
+from memdb.query import columns
+from memdb.query.connection import LOCKS, MEMORY_LIMIT, Relations, schema
+from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice, fixed_z
+from memdb.query.lists import Order, require_k
+from memdb.query.questions import Side
+from memdb.store import Snapshot, StoredScores
+from memdb.store.scores import list_score_tables
+
+if TYPE_CHECKING:
+    from memdb.query.pair_scores import PairOptions
+
+PUBLISHED = "published"  # the outcome, as far as anybody says
+MAX_PAIRS = 10_000_000
+WITHOUT_COUNTS = "imported scores come without counts, and so without intervals"
+ASSUME = "say how many models to assume behind them: --assume-models 4000 --assume-fraction 0.7"
+
+
+@dataclass(frozen=True, slots=True)
+class Assumed:
+    """How many models a user assumes behind every score, and the fraction of their subsets."""
+
+    n_models: int
+    subset_fraction: float
+
+    def __post_init__(self) -> None:
+        if self.n_models < 2 or not 0 < self.subset_fraction < 1:
+            raise InvalidInput(
+                f"--assume-models {self.n_models} with --assume-fraction {self.subset_fraction:g} cannot be",
+                hint="use e.g. --assume-models 4000 --assume-fraction 0.7",
+            )
+
+    @property
+    def arms(self) -> tuple[float, float]:
+        """The models in and out that each score is expected to have."""
+        return self.n_models * self.subset_fraction, self.n_models * (1 - self.subset_fraction)
+
+
+class TableRelations(Relations):
+    """A score table as DuckDB relations; all pairs are read, or those on one test example."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        scores: StoredScores,
+        assumed: Assumed | None = None,
+        only: int | None = None,
+    ) -> None:
+        super().__init__(snapshot)
+        self.scores = scores
+        self.assumed = assumed
+        self._only = only
+
+    def on(self, test_id: int) -> TableRelations:
+        """Return the same with the pairs on one test example alone, which are read fast."""
+        self.row_of(layout.TEST, test_id, None, "--test-id")
+        return TableRelations(self.snapshot, self.scores, self.assumed, test_id)
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The locked connection; building it reads the scores."""
+        connection = duckdb.connect()
+        weakref.finalize(self, connection.close)
+        for name, table in self._given().items():
+            connection.register("incoming", table)
+            connection.execute(f"CREATE TABLE {name} AS FROM incoming")
+            connection.unregister("incoming")
+        connection.execute(schema("statistics.sql"))
+        self._set_z(connection, {"interval": "anytime", "alpha": 0.05, "fixed_z": fixed_z(0.95)})
+        arms = self.assumed.arms if self.assumed else (None, None)
+        n_in, n_out = ("NULL::DOUBLE" if n is None else f"{n!r}::DOUBLE" for n in arms)
+        connection.execute(schema("score_tables.sql", n_in=n_in, n_out=n_out))
+        connection.execute(LOCKS.format(memory_limit=MEMORY_LIMIT))
+        return connection
+
+    def _given(self) -> dict[str, pa.Table]:
+        memorization = self.scores.memorization
+        known = np.flatnonzero(~np.isnan(memorization)).astype(np.int32)
+        train, test, influence = self.scores.pairs(self._only)
+        pairs = {"train_id": train, "test_id": test, "influence": influence}
+        return {
+            "train_examples": columns.table(columns.of_examples(self.examples[layout.TRAIN])),
+            "test_examples": columns.table(columns.of_examples(self.examples[layout.TEST])),
+            "given_memorization": columns.table({"train_id": known, "memorization": memorization[known]}),
+            "given_influence": columns.table(pairs),
+        }
+
+    def _set_z(self, connection: duckdb.DuckDBPyConnection, settings: Mapping[str, Any]) -> None:
+        """Set the multipliers of the intervals under the assumption; NULL without one.
+
+        ``n_shown`` and ``n_ranked`` of the settings are those of a list; else a score was named.
+        """
+        n_scores = {
+            "memorization": self.scores.table.n_memorization,
+            "influence": self.scores.n_train * self.scores.n_test,
+        }
+        parts = {name: settings[name] for name in ("interval", "alpha", "fixed_z")}
+        for relation, n in n_scores.items():
+            shown, ranked = settings.get("n_shown", 1), settings.get("n_ranked", max(1, n))
+            n_models = self.assumed.n_models if self.assumed else None
+            connection.execute(
+                f"SET VARIABLE z_{relation} = CASE WHEN $n_models IS NOT NULL THEN "
+                "interval_z($interval, $alpha, $fixed_z, $n_models::BIGINT, $n_shown, $n_ranked) END",
+                {**parts, "n_models": n_models, "n_shown": shown, "n_ranked": ranked},
+            )
+
+    def arms(self, test_id: int | None) -> pa.Table:
+        """Return the scores of all training examples, or on a test example, as comparisons take them.
+
+        ``given`` is the score; sums and counts are those of the assumption, or NULL.
+        """
+        relations = self if test_id is None else self.on(test_id)
+        score, label = ("memorization", "label") if test_id is None else ("influence", "train_label")
+        n_in, n_out = self.assumed.arms if self.assumed else (None, None)
+        sql = schema("given_arms.sql", score=score, label=label)
+        return relations.ask(sql, {"n_in": n_in, "n_out": n_out})
+
+
+def chosen(snapshot: Snapshot, name: str | None, assumed: Assumed | None) -> TableRelations | None:
+    """Return the score table to ask: the one named or, of a store without models, its only one.
+
+    Raises:
+        NotFound: no table of that name, or no models and several tables.
+        InvalidInput: models are assumed behind scores, and models are asked.
+    """
+    if name is None and snapshot.n_models > 0:
+        if assumed is not None:
+            raise InvalidInput(
+                f"{snapshot.url} has models, and nothing is assumed of them", hint="name scores with --scores"
+            )
+        return None
+    tables = list_score_tables(snapshot.storage, snapshot.manifest)
+    found = [table for table in tables if name in {None, table.name}]
+    if not found and name is None:
+        return None
+    if len(found) != 1:
+        problem = "no models and several score tables" if name is None else f"no scores named {name!r}"
+        raise NotFound(
+            f"{snapshot.url} has {problem}",
+            hint=f"name one with --scores: {', '.join(table.name for table in tables) or 'it has none'}",
+        )
+    sizes = (snapshot.manifest.set_named(part).n_examples for part in (layout.TRAIN, layout.TEST))
+    return TableRelations(snapshot, StoredScores(snapshot.storage, found[0], *sizes), assumed)
+
+
+def top_memorized(
+    relations: TableRelations, k: int, class_name: str | None, order: Order, choice: IntervalChoice
+) -> pa.Table:
+    """Return the first k training examples by the memorization that was given, NULLs last."""
+    label = None if class_name is None else relations.label_of(class_name)
+    n_ranked = relations.scores.table.n_memorization
+    where = "$label::INTEGER IS NULL OR label = $label"
+    return _listed(relations, "memorization", (where, {"label": label}), n_ranked, k, order, choice)
+
+
+def top_influence(  # noqa: PLR0913 - which pairs, how many, in which order, with which interval
+    relations: TableRelations,
+    side: Side,
+    row: int,
+    k: int,
+    order: Order,
+    choice: IntervalChoice,
+    *,
+    same_class: bool = False,
+) -> pa.Table:
+    """Return the first k influences that were given, with one side fixed."""
+    if side.fixed == "target_id":
+        raise InvalidInput(
+            f"{relations.scores.table.name} has no influences on training examples",
+            hint="use --test-id or --train-id",
+        )
+    narrowed = relations.on(row) if side.fixed == "test_id" else relations
+    n_ranked = relations.scores.n_train if side.fixed == "test_id" else relations.scores.n_test
+    where = f"{side.fixed} = $row" + " AND same_class" * same_class
+    return _listed(narrowed, "influence", (where, {"row": row}), n_ranked, k, order, choice, side.listed)
+
+
+def _listed(  # noqa: PLR0913, PLR0917 - what of which relation, and how
+    relations: TableRelations,
+    score: str,
+    where: tuple[str, Mapping[str, Any]],
+    n_ranked: int,
+    k: int,
+    order: Order,
+    choice: IntervalChoice,
+    listed: str = "train_id",
+) -> pa.Table:
+    order.require(score)
+    settings = choice.parameters()
+    require_k(k)
+    if order.ranks or order.by == "q_value" or order.fdr != "once":
+        raise InvalidInput(f"no q-values and no ranks: {WITHOUT_COUNTS}", hint=f"use --order {score}")
+    if order.by == "lo" and relations.assumed is None:
+        raise InvalidInput(f"no order by lo: {WITHOUT_COUNTS}", hint=ASSUME)
+    key = {"helps": f"{score} DESC", "hurts": f"{score} ASC", "both": f"abs({score}) DESC"}[order.direction]
+    if order.by == "lo":
+        key = {"helps": "lo DESC", "hurts": "hi ASC", "both": "greatest(lo, -hi) DESC"}[order.direction]
+    n_shown = min(k, max(1, n_ranked))
+    return relations.ask(
+        f"FROM {score} WHERE {where[0]} ORDER BY {key} NULLS LAST, {listed} LIMIT $k",
+        {**where[1], "k": k},
+        settings={**settings, "n_shown": n_shown, "n_ranked": max(1, n_ranked)},
+    )
+
+
+def score(
+    relations: TableRelations, train_id: int, target: tuple[str, int] | None, choice: IntervalChoice
+) -> pa.Table:
+    """Return one memorization score, or the influence on one target; no row where none was given."""
+    column, row = target or (None, None)
+    relation = {None: "memorization", "test_id": "influence", "target_id": "train_influence"}[column]
+    found = scores(relations, relation, {"train_id": train_id} | ({column: row} if column else {}), choice)
+    if found.num_rows == 0:
+        raise NotFound(
+            f"{relations.scores.table.name} has no influence of training example {train_id} on "
+            f"{'test' if column == 'test_id' else 'training'} example {row}",
+            hint="it has those that its makers published: `memdb pairs --top 3` shows some",
+        )
+    return found
+
+
+def scores(
+    relations: TableRelations,
+    relation: str,
+    ids: Mapping[str, int | None],
+    choice: IntervalChoice,
+    *,
+    same_class: bool = False,
+) -> pa.Table:
+    """Return the scores of these ids that were given, by ascending ids; ``None`` leaves one open."""
+    settings = choice.parameters(NAMED_INTERVALS)
+    sets = {"train_id": layout.TRAIN, "target_id": layout.TRAIN, "test_id": layout.TEST}
+    given = {
+        name: relations.row_of(sets[name], row, None, f"--{name.replace('_', '-')}")
+        for name, row in ids.items()
+        if row is not None
+    }
+    if relation != "memorization" and not given:
+        raise InvalidInput(
+            f"{relation} of all pairs is too much at once", hint=f"name {' or '.join(ids)}, or use pairs"
+        )
+    filters = [f"{name} = ${name}" for name in given] + ["same_class"] * same_class
+    where = f" WHERE {' AND '.join(filters)}" if filters else ""
+    narrowed = relations.on(given["test_id"]) if "test_id" in given else relations
+    return narrowed.ask(f"FROM {relation}{where} ORDER BY {', '.join(ids)}", given, settings=settings)
+
+
+def pairs(relations: TableRelations, options: PairOptions) -> pa.Table:
+    """Return the given pairs that are strong enough: by test id, then from the strongest."""
+    least, top = options.get("min_influence"), options.get("top")
+    if least is None and top is None:
+        raise InvalidInput("neither --min-influence nor --top is given", hint="use e.g. --min-influence 0.15")
+    choice = IntervalChoice(options.get("interval", "selected"), options.get("level", 0.95))
+    direction = options.get("direction", "helps")
+    Order("influence", direction).require("influence")
+    strength = {"helps": "influence", "hurts": "-influence", "both": "abs(influence)"}[direction]
+    n_ranked = relations.scores.n_train * relations.scores.n_test
+    settings = {**choice.parameters(), "n_shown": 1, "n_ranked": max(1, n_ranked)}
+    sql = schema("given_pairs.sql", strength=strength)
+    given = {
+        "least": least,
+        "memorized": options.get("min_memorization"),
+        "same_class": options.get("same_class", False),
+        "top": None if top is None else require_k(top),
+    }
+    n_shown = relations.ask(f"SELECT count(*) AS n FROM ({sql})", given).column("n")[0].as_py()  # noqa: S608
+    return relations.ask(sql, given, settings={**settings, "n_shown": max(1, n_shown)})

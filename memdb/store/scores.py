@@ -1,0 +1,170 @@
+"""Score tables in a store: written once, numbered, listed, read a test example at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb import layout
+from memdb.documents import group_metadata, parse_plain_document, plain_document
+from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotFound
+from memdb.manifest import Manifest
+from memdb.score_table import INFLUENCE, MAX_TABLES, MEMORIZATION, OFFSET, TRAIN_ID, ScoreTable
+from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
+from memdb.store.reading import GroupReader
+from memdb.store.storage import Storage, concurrently, create_once
+
+RESTORE = "restore the store from a copy, or import the table into another store"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores themselves: of every training example (NaN: none), and of pairs in any order."""
+
+    memorization: NDArray[np.float64]  # [train]
+    train_id: NDArray[np.int32]  # [pairs]
+    test_id: NDArray[np.int32]  # [pairs]
+    influence: NDArray[np.floating]  # [pairs]
+
+    def to_arrays(self, n_test: int) -> dict[str, ArrayData]:
+        """Return the arrays to store: pairs by test example, then by training example."""
+        arrays = {MEMORIZATION: ArrayData(self.memorization.astype(np.float64, copy=False))}
+        if len(self.influence):
+            order = np.lexsort((self.train_id, self.test_id))
+            arrays |= {
+                OFFSET: ArrayData(
+                    np.searchsorted(self.test_id[order], np.arange(n_test + 1)).astype(np.int64)
+                ),
+                TRAIN_ID: ArrayData(self.train_id[order].astype(np.int32, copy=False)),
+                INFLUENCE: ArrayData(self.influence[order]),
+            }
+        return arrays
+
+
+def add_scores(
+    storage: Storage, manifest: Manifest, scores: Scores, described: ScoreTable
+) -> tuple[ScoreTable, bool]:
+    """Add a score table; return it, and whether it is new: the same scores are kept once.
+
+    ``described`` has the name, source and counts; number, id and objects are filled in here.
+
+    Raises:
+        AlreadyExists: another table has its name.
+        StorageFailed: the storage refused; nothing that a reader sees was written.
+    """
+    objects = encode_group(scores.to_arrays(manifest.set_named(layout.TEST).n_examples))
+    table = replace(
+        described,
+        table_id=layout.segment_id(datetime.now(UTC), secrets.token_bytes(6)),
+        objects=describe(objects),
+        metadata=array_metadata(objects),
+    )
+    written = False
+    while True:
+        tables = list_score_tables(storage, manifest)
+        same = next((item for item in tables if item.content == table.content), None)
+        if same is not None:
+            return same, False
+        if any(item.name == table.name for item in tables):
+            raise AlreadyExists(
+                f"{storage.url} has other scores named {table.name}", hint="give these another --name"
+            )
+        if not written:
+            create_once(storage, f"{layout.SCORES}/{layout.GROUP_METADATA}", group_metadata())
+            group = {f"{table.group}/{name}": data for name, data in objects.items()}
+            storage.write_all({**group, f"{table.group}/{layout.GROUP_METADATA}": group_metadata()})
+            written = True
+        table = replace(table, number=len(tables) + 1)
+        with contextlib.suppress(AlreadyExists):  # another import was quicker: take the next number
+            create_once(storage, layout.score_table(table.number), plain_document(table.to_document()))
+            return table, True
+
+
+def list_score_tables(storage: Storage, manifest: Manifest) -> list[ScoreTable]:
+    """Return the score tables of a store by their numbers, which have no gaps.
+
+    Raises:
+        Damaged: a document was altered, is missing or belongs to another store.
+    """
+    if storage.can_list:
+        found = [layout.snapshot_number(name) for name in storage.names(layout.SCORES)]
+        numbers = sorted(number for number in found if number is not None)
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise Damaged(f"{storage.url}/{layout.SCORES} lacks a table: it has {numbers}", hint=RESTORE)
+        return concurrently(lambda number: _read_table(storage, manifest, number), numbers)
+    tables: list[ScoreTable] = []
+    with contextlib.suppress(NotFound):
+        while len(tables) < MAX_TABLES:
+            tables.append(_read_table(storage, manifest, len(tables) + 1))
+    return tables
+
+
+def _read_table(storage: Storage, manifest: Manifest, number: int) -> ScoreTable:
+    path = layout.score_table(number)
+    place = f"{storage.url}/{path}"
+    table = ScoreTable.from_document(parse_plain_document(storage.read(path), place), place)
+    if (table.number, table.store_id) != (number, manifest.store_id):
+        raise Damaged(f"{place} belongs to another store", hint="remove what was copied in by hand")
+    return table
+
+
+@dataclass(frozen=True)
+class StoredScores:
+    """A score table's numbers, read when asked for."""
+
+    storage: Storage
+    table: ScoreTable
+    n_train: int
+    n_test: int
+
+    @cached_property
+    def memorization(self) -> NDArray[np.float64]:
+        """The score of every training example, [train]; NaN where there is none."""
+        return self._reader.read(MEMORIZATION, (self.n_train,), "float64")
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where the pairs of each test example begin, [test + 1]."""
+        if not self.table.n_influence:
+            return np.zeros(self.n_test + 1, dtype=np.int64)
+        offsets = self._reader.read(OFFSET, (self.n_test + 1,), "int64")
+        if offsets[0] != 0 or offsets[-1] != self.table.n_influence or (np.diff(offsets) < 0).any():
+            raise Damaged(f"{self.storage.url}/{self.table.group}: offsets that do not fit", hint=RESTORE)
+        return offsets
+
+    def pairs(
+        self, test_id: int | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+        """Return the training ids, test ids and influences of all pairs, or of one test example's."""
+        first, last = (0, self.n_test) if test_id is None else (test_id, test_id + 1)
+        start, stop = int(self.offsets[first]), int(self.offsets[last])
+        if start == stop:
+            nothing = np.empty(0, dtype=np.int32)
+            return nothing, nothing, np.empty(0)
+        n_pairs = self.table.n_influence
+        train = self._reader.read(TRAIN_ID, (n_pairs,), "int32", (start, stop))
+        influence = self._reader.read(INFLUENCE, (n_pairs,), self._dtype, (start, stop))
+        if train.min() < 0 or train.max() >= self.n_train:
+            raise Damaged(f"{self.storage.url}/{self.table.group}: ids out of range", hint=RESTORE)
+        counts = np.diff(self.offsets[first : last + 1])
+        test = np.repeat(np.arange(first, last, dtype=np.int32), counts)
+        return train, test, influence.astype(np.float64)
+
+    @property
+    def _reader(self) -> GroupReader:
+        return GroupReader(self.storage, self.table.group, self.table.objects, self.table.metadata)
+
+    @property
+    def _dtype(self) -> str:
+        metadata = self.table.metadata.get(INFLUENCE)
+        kind = metadata.get("data_type") if isinstance(metadata, Mapping) else None
+        if kind not in {"float32", "float64"}:
+            raise InvalidInput(f"{self.storage.url}/{self.table.group} has influences of type {kind}")
+        return str(kind)
