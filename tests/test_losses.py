@@ -14,6 +14,7 @@ from test_cli import serve
 
 from memdb.errors import Damaged, InvalidInput
 from memdb.store import Cache, cleaning, compaction, open_storage, repair, retraction, verification
+from memdb.store.parts import Share
 from memdb.store.taking import take_snapshot
 from memdb.store.timing import Stopwatch
 
@@ -135,8 +136,10 @@ def test_a_leftover_block_and_a_broken_snapshot_hide_no_segment(store, small_blo
     compact(store)
     held |= committed(store, [7, 8, 9, 10])
     kept = store.snapshot()
-    shares = [compaction._Share(part, (True,) * 2 + (False,) * (len(part.models) - 2)) for part in kept.loose]
-    compaction._write_block(store.storage, store.manifest, shares, Stopwatch())  # its compactor died
+    shares = [
+        Share(store.storage, part, (True,) * 2 + (False,) * (len(part.models) - 2)) for part in kept.loose
+    ]
+    compaction.write_block(store.storage, store.manifest, shares, Stopwatch())  # its compactor died
     alter(store, "snapshots/1.json")
     mend(store)
     assert contents(store.snapshot()) == held
@@ -291,8 +294,8 @@ def test_a_leftover_block_of_another_copy_of_a_model_is_no_lost_snapshot(store):
     segments = [store.commit(*batch(store, [1])) for _ in range(2)]
     document = Path(store.url, segments[0].group, "zarr.json")
     document.rename(document.with_suffix(".later"))
-    (share,) = [compaction._Share(part, (True,)) for part in store.snapshot().loose]
-    compaction._write_block(store.storage, store.manifest, [share], Stopwatch())  # its compactor died
+    (share,) = [Share(store.storage, part, (True,)) for part in store.snapshot().loose]
+    compaction.write_block(store.storage, store.manifest, [share], Stopwatch())  # its compactor died
     document.with_suffix(".later").rename(document)
     held = contents(store.snapshot())
     compact(store)
