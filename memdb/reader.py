@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Self, Unpack
 from memdb import layout
 from memdb.errors import InvalidInput
 from memdb.query import questions, score_tables
-from memdb.query.connection import Relations, require_outcome
+from memdb.query.connection import Relations
 from memdb.query.counting import MAX_PAIRS
+from memdb.query.forms import require_outcome
 from memdb.query.intervals import IntervalChoice
 from memdb.query.lists import Order
 from memdb.query.questions import SIDES

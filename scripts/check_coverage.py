@@ -29,7 +29,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.query.connection import schema
+from memdb.query.forms import schema
 from memdb.query.intervals import fixed_z
 
 LEVEL = 0.95

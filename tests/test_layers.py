@@ -51,7 +51,7 @@ INSIDE = {  # the same within a package
         {""},
     ],
     "query": [
-        {"", "lazy", "intervals", "examples", "columns", "results", "ranking", "sieve"},
+        {"", "lazy", "forms", "intervals", "examples", "columns", "results", "ranking", "sieve"},
         {"confidences", "sieve_sums", "sieve_torch"},
         {"counting", "pair_parts"},
         {"pairs"},

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from memdb import bits, layout
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.query import columns, ranking
-from memdb.query.connection import FORMS, Relations, schema
+from memdb.query.connection import Relations
 from memdb.query.examples import require_examples
+from memdb.query.forms import FORMS, schema
 
 ROWS_AT_ONCE = 512
 Numbers = NDArray[np.float64]

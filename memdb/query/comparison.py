@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from memdb.errors import InvalidInput, Mismatch, NotEnoughModels
 from memdb.query import columns
-from memdb.query.connection import FORMS, SHOWN_SUMS, Relations, schema
+from memdb.query.connection import Relations
+from memdb.query.forms import FORMS, SHOWN_SUMS, schema
 from memdb.query.intervals import IntervalChoice, fixed_z
 from memdb.query.lists import require_k
 from memdb.query.reliability import THRESHOLDS

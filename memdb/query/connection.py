@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property, partial
-from importlib.resources import files
 from typing import Any
 
 import duckdb
@@ -25,13 +24,13 @@ from memdb.query import columns
 from memdb.query.confidences import Confidences
 from memdb.query.counting import MAX_PAIRS, Budget, Words, counter, summer
 from memdb.query.examples import require_examples
+from memdb.query.forms import FORMS, require_outcome, schema
 from memdb.query.intervals import fixed_z
 from memdb.query.lazy import Lazy
 from memdb.query.totals import times_in, totals
 from memdb.store import Examples, Snapshot
 from memdb.store.derived import COUNTED, derived_of, is_numbered, light_examples, read_stats
 
-OUTCOMES = ("correct", "confidence")
 MEMORY_LIMIT = "4GB"
 QUESTIONS = {"SELECT", "EXPLAIN", "PRAGMA"}  # DESCRIBE, SHOW and SUMMARIZE are SELECT to DuckDB
 
@@ -43,44 +42,6 @@ SET autoload_known_extensions = false;
 SET enable_external_access = false;
 SET lock_configuration = true;
 """
-
-# What the templates in schemas/ say for each outcome: how a pair is counted, the totals of an example, and
-# the columns that a reader sees. A 0/1 outcome is its own square.
-FORMS: Mapping[str, Mapping[str, str]] = {
-    "correct": {
-        "counted": "k_in_{set}", "s": "counted", "q": "counted",
-        "s_all": "n_correct", "q_all": "n_correct", "own_s": "k_in", "own_q": "k_in",
-        "sums": "s_in AS k_in, s_out AS k_out", "s_in": "k_in", "s_out": "k_out",
-        "arms": "k_in, k_in, n_in, k_out, k_out, n_out",
-    },
-    "confidence": {
-        "counted": "sums_in_{set}", "s": "counted.s", "q": "counted.q",
-        "s_all": "s_all", "q_all": "q_all", "own_s": "s_in", "own_q": "q_in",
-        "sums": "s_in, s_out, q_in, q_out", "s_in": "s_in", "s_out": "s_out",
-        "arms": "s_in, q_in, n_in, s_out, q_out, n_out",
-    },
-}  # fmt: skip
-SHOWN_SUMS = {"correct": ("k_in", "k_out"), "confidence": ("s_in", "s_out", "q_in", "q_out")}
-
-
-def schema(name: str, **values: str) -> str:
-    """Return a file of the contract, ``:name`` in it replaced by values."""
-    text = files("memdb.schemas").joinpath(name).read_text(encoding="utf-8")
-    if not values:
-        return text
-    names = "|".join(sorted(values, key=len, reverse=True))
-    return re.sub(rf"(?<!:):({names})(?![a-z])", lambda found: values[found[1]], text)
-
-
-def require_outcome(outcome: str) -> str:
-    """Refuse outcomes that do not exist.
-
-    Raises:
-        InvalidInput: names those that do.
-    """
-    if outcome not in OUTCOMES:
-        raise InvalidInput(f"unknown outcome {outcome!r}", hint=f"use one of {', '.join(OUTCOMES)}")
-    return outcome
 
 
 class Relations:
@@ -221,7 +182,7 @@ class Relations:
         """Make the relations, which reads counts and labels, and names where they stand with these."""
         connection = self.connection
         for name, table in self._tables().items():
-            _create_table(connection, name, table)
+            create_table(connection, name, table)
         self._register_functions(connection)
         manifest = self.snapshot.manifest
         sizes = {name: manifest.set_named(name).n_examples for name in (layout.TRAIN, layout.TEST)}
@@ -359,12 +320,12 @@ class Relations:
                     self.connection.unregister(name)
 
     def _add_models_and_names(self) -> None:
-        _create_table(self.connection, "models", columns.of_models(self.snapshot))
+        create_table(self.connection, "models", columns.of_models(self.snapshot))
         self._has_models = self._is_named = True
         if any(self.stats[name] is not None for name in (layout.TRAIN, layout.TEST)):
             for name, table in self._tables().items():
                 self.connection.execute(f"DROP TABLE {name}")
-                _create_table(self.connection, name, table)
+                create_table(self.connection, name, table)
 
     def _run(self, sql: str, parameters: dict[str, Any], timeout: float | None) -> pa.Table:
         """Run a statement in a thread: DuckDB looks for Ctrl-C between its tasks only, which may be long."""
@@ -414,7 +375,8 @@ class Relations:
             self.connection.close()
 
 
-def _create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+def create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+    """Create a table of an Arrow table."""
     connection.register("incoming", table)
     connection.execute(f"CREATE TABLE {name} AS FROM incoming")
     connection.unregister("incoming")

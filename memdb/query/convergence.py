@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from memdb import bits, layout
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.query import columns
-from memdb.query.connection import FORMS, Relations, schema
+from memdb.query.connection import Relations
+from memdb.query.forms import FORMS, schema
 from memdb.query.intervals import IntervalChoice
 from memdb.store import Snapshot
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from memdb.query.columns import column as column_of
 from memdb.query.columns import values_of
-from memdb.query.connection import FORMS, Relations, schema
+from memdb.query.connection import Relations
+from memdb.query.forms import FORMS, schema
 from memdb.query.intervals import IntervalChoice
 from memdb.query.lists import strongest
 from memdb.query.questions import SIDES

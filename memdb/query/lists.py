@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInput
 from memdb.query import ranking
 from memdb.query.columns import column, rows_of, values_of
-from memdb.query.connection import FORMS, SHOWN_SUMS, Relations, schema
+from memdb.query.connection import Relations
+from memdb.query.forms import FORMS, SHOWN_SUMS, schema
 from memdb.query.intervals import IntervalChoice
 from memdb.query.ranking import Candidates, Numbers
 

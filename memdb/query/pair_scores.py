@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from memdb import layout
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.query import columns
-from memdb.query.connection import FORMS, SHOWN_SUMS, Relations, schema
+from memdb.query.connection import Relations
 from memdb.query.examples import require_examples
+from memdb.query.forms import FORMS, SHOWN_SUMS, schema
 from memdb.query.intervals import IntervalChoice
 from memdb.query.pair_parts import PairBits, PairBlock, PairChoice, PairConfidence
 from memdb.query.pairs import PairSearch

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from memdb import bits, layout, subsets
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.query import columns
-from memdb.query.connection import FORMS, Relations, schema
+from memdb.query.connection import Relations
 from memdb.query.examples import require_examples
+from memdb.query.forms import FORMS, schema
 from memdb.query.intervals import IntervalChoice
 
 KINDS = ("memorization", "influence")

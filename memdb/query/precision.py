@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.query import columns
-from memdb.query.connection import Relations, schema
+from memdb.query.connection import Relations
+from memdb.query.forms import schema
 from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
 
 

@@ -13,8 +13,9 @@ from memdb import bits, layout
 from memdb.documents import canonical_json
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.query.columns import values_of
-from memdb.query.connection import FORMS, Relations, schema
+from memdb.query.connection import Relations
 from memdb.query.counting import MAX_PAIRS
+from memdb.query.forms import FORMS, schema
 from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
 from memdb.query.lists import Columns, Order, ranked, require_k
 from memdb.query.stored import stored_influence, stored_pair

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from memdb import bits, layout
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.query import columns
-from memdb.query.connection import Relations, schema
+from memdb.query.connection import Relations
 from memdb.query.counting import Words
+from memdb.query.forms import schema
 
 LISTS = (10, 100, 1000)
 FEWEST = 4  # models: two in each half

@@ -6,10 +6,8 @@ is there only under an assumption of how many models stand behind every score.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -19,7 +17,8 @@ import pyarrow as pa
 from memdb import layout
 from memdb.errors import InvalidInput, NotFound
 from memdb.query import columns
-from memdb.query.connection import LOCKS, MEMORY_LIMIT, Relations, schema
+from memdb.query.connection import Relations, create_table
+from memdb.query.forms import schema
 from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice, fixed_z
 from memdb.query.lists import Order, require_k
 from memdb.query.questions import Side
@@ -75,22 +74,16 @@ class TableRelations(Relations):
         self.row_of(layout.TEST, test_id, None, "--test-id")
         return TableRelations(self.snapshot, self.scores, self.assumed, test_id)
 
-    @cached_property
-    def connection(self) -> duckdb.DuckDBPyConnection:
-        """The locked connection; building it reads the scores."""
-        connection = duckdb.connect()
-        weakref.finalize(self, connection.close)
+    def _build(self) -> None:
+        """Make the relations, which reads the scores."""
+        connection = self.connection
         for name, table in self._given().items():
-            connection.register("incoming", table)
-            connection.execute(f"CREATE TABLE {name} AS FROM incoming")
-            connection.unregister("incoming")
-        connection.execute(schema("statistics.sql"))
+            create_table(connection, name, table)
         self._set_z(connection, {"interval": "anytime", "alpha": 0.05, "fixed_z": fixed_z(0.95)})
         arms = self.assumed.arms if self.assumed else (None, None)
         n_in, n_out = ("NULL::DOUBLE" if n is None else f"{n!r}::DOUBLE" for n in arms)
         connection.execute(schema("score_tables.sql", n_in=n_in, n_out=n_out))
-        connection.execute(LOCKS.format(memory_limit=MEMORY_LIMIT))
-        return connection
+        self._is_built = True
 
     def _given(self) -> dict[str, pa.Table]:
         memorization = self.scores.memorization

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from memdb import layout
 from memdb.query.columns import table
-from memdb.query.connection import FORMS, Relations, schema
+from memdb.query.connection import Relations
+from memdb.query.forms import FORMS, schema
 from memdb.query.intervals import IntervalChoice
 from memdb.query.lists import Columns, Order, Standing, presented
 from memdb.query.ranking import Candidates

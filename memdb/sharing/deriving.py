@@ -18,7 +18,8 @@ from memdb.documents import Json, group_metadata, parse_group_metadata, sealed
 from memdb.errors import MemdbError
 from memdb.manifest import ObjectInfo
 from memdb.published import Derived, DerivedGroup, ModelFacts
-from memdb.query.connection import Relations, schema
+from memdb.query.connection import Relations
+from memdb.query.forms import schema
 from memdb.query.intervals import IntervalChoice
 from memdb.query.listing import LISTED, candidates_on, counts_of, listing_of, pairs_table
 from memdb.query.questions import scores
