@@ -404,18 +404,6 @@ class Reader:
 
     def _one_of(self, given: Mapping[str, tuple[int | None, str | None]]) -> tuple[str, int]:
         """Return the column and row of the one example that was named, by id or by key."""
-        named = [
-            (column, identifier, key)
-            for column, (identifier, key) in given.items()
-            if identifier is not None or key is not None
-        ]
-        options = [f"--{column.replace('_', '-')}" for column in given]
-        if len(named) != 1 or None not in named[0][1:]:
-            wanted = " or ".join(options)
-            found = "none" if not named else "more than one"
-            raise InvalidInput(
-                f"name exactly one example, {found} was given", hint=f"use one of {wanted}, or its key"
-            )
-        column, identifier, key = named[0]
+        column, identifier, key = questions.named_once(given)
         example_set = layout.TEST if column == "test_id" else layout.TRAIN
         return column, self.relations().row_of(example_set, identifier, key, f"--{column.replace('_', '-')}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from importlib.resources import files
 
 import pytest
@@ -38,8 +40,21 @@ SCHEMA_OF = {name: name for name in KINDS} | {
 }
 
 
+@pytest.fixture(scope="module")
+def written(trained, tmp_path_factory):
+    """One document of each kind, as memdb writes them."""
+    tmp_path = tmp_path_factory.mktemp("documents")
+    shutil.copytree(trained, tmp_path / "s.zarr")
+    with memdb.open(str(tmp_path / "s.zarr")) as database:
+        return documents_of(database, tmp_path)
+
+
 @pytest.fixture
-def documents(database, tmp_path):
+def documents(written):
+    return copy.deepcopy(written)
+
+
+def documents_of(database, tmp_path):
     database.export(tmp_path / "pairs.npz", "fz-pairs", top=2)
     table = memdb.import_file(tmp_path / "pairs.npz", database.url).table
     segment = database.snapshot.parts[0].to_document()
@@ -48,7 +63,7 @@ def documents(database, tmp_path):
     retraction = database.retract([database.snapshot.models[0][1].model_id], "a reason")
     compaction = database.compact()
     database.publish(str(tmp_path / "copy"))
-    copy = memdb.open(str(tmp_path / "copy"))
+    published = memdb.open(str(tmp_path / "copy"))
     found = {
         "manifest": database.store.manifest.to_document(),
         "segment": segment,
@@ -56,8 +71,8 @@ def documents(database, tmp_path):
         "snapshot": compaction.record.to_document(),
         "retraction": retraction.to_document(),
         "score-table": table.to_document(),
-        "published": copy.store.published.to_document(),
-        "published_snapshot": copy.snapshot.record.to_document(),
+        "published": published.store.published.to_document(),
+        "published_snapshot": published.snapshot.record.to_document(),
         **extended(database, tmp_path / "own.zarr"),
     }
     return json.loads(json.dumps(found))

@@ -145,6 +145,26 @@ def counts(relations: Relations, target: Mapping[str, int | None]) -> dict[str, 
     return {"n_in": n_in, "n_out": n_models - n_in, "k_in": k_in, "k_out": k_all - k_in}
 
 
+def named_once(given: Mapping[str, tuple[int | None, str | None]]) -> tuple[str, int | None, str | None]:
+    """Return the one column that was given an id or a key, and these.
+
+    Raises:
+        InvalidInput: none, more than one, or both an id and a key.
+    """
+    named = [
+        (column, identifier, key)
+        for column, (identifier, key) in given.items()
+        if identifier is not None or key is not None
+    ]
+    if len(named) != 1 or None not in named[0][1:]:
+        wanted = " or ".join(f"--{column.replace('_', '-')}" for column in given)
+        found = "none" if not named else "more than one"
+        raise InvalidInput(
+            f"name exactly one example, {found} was given", hint=f"use one of {wanted}, or its key"
+        )
+    return named[0]
+
+
 def _set_of(column: str) -> str:
     return layout.TEST if column == "test_id" else layout.TRAIN
 
