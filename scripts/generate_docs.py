@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,9 @@ def cli_page() -> str:
         EXIT_CODES,
         f"```\n{help_of()}```",
     ]
-    for command in COMMANDS:
-        parts += [f"## memdb {command}", f"```\n{help_of(command)}```"]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for command, text in zip(COMMANDS, pool.map(help_of, COMMANDS), strict=True):
+            parts += [f"## memdb {command}", f"```\n{text}```"]
     return "\n\n".join(parts) + "\n"
 
 

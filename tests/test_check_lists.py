@@ -44,6 +44,7 @@ def test_pairs_without_effect_have_no_influence_at_all(script):
     assert ((truth.effects != 0).sum(axis=0) == [4] * 12 + [0] * 4).all()  # 1 % of 400
 
 
+@pytest.mark.slow
 def test_a_small_simulation_covers_and_finds_what_it_should(script):
     sizes = script.Sizes(
         stores=1,

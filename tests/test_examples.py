@@ -26,6 +26,7 @@ def test_an_example_runs(example, n_models, says):
     assert says in done.stdout
 
 
+@pytest.mark.slow
 def test_a_task_of_a_slurm_array_is_run_again_without_training_twice(tmp_path):
     pytest.importorskip("torch")
     url = str(tmp_path / "s.zarr")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 import tomllib
@@ -163,7 +164,12 @@ def modules():
         yield ".".join(part for part in parts if part != "__init__"), path
 
 
+@functools.cache
 def imports_of(path, *, with_types=True):
+    return tuple(_imports(path, with_types))
+
+
+def _imports(path, with_types):
     tree = ast.parse(path.read_text())
     skipped = set()
     for node in ast.walk(tree):
