@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from memdb import cli
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = {
-    "init", "train", "demo", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "compact", "gc", "verify",
-    "retract", "cache", "plan", "convergence", "reliability", "classes", "class-influence", "compare",
-    "publish", "pull", "merge", "update", "import", "export", "membership", "lds",
-}  # fmt: skip
+COMMANDS = {name for names in cli.COMMANDS.values() for name in names}
 
 
 def test_generated_pages_are_current():
@@ -53,3 +51,8 @@ def test_the_readme_names_the_two_commands_and_they_are_there():
     for script in ("scripts/demo", "scripts/test"):
         assert script in readme
         assert (ROOT / script).stat().st_mode & 0o111
+
+
+def test_every_command_has_its_place_on_the_page():
+    page = (ROOT / "docs" / "cli.md").read_text()
+    assert sorted(re.findall(r"^## memdb (\S+)$", page, re.MULTILINE)) == sorted(COMMANDS)
