@@ -18,6 +18,7 @@ from memdb.cli.options import (
     OutputOption,
     RankedIntervalOption,
     RanksOption,
+    SameClassOption,
     TargetIdOption,
     TargetKeyOption,
     TestIdOption,
@@ -102,9 +103,7 @@ def top_influence(
     direction: Annotated[
         str, typer.Option("--direction", metavar="WAY", help="helps, hurts, or both by absolute value.")
     ] = "helps",
-    same_class: Annotated[
-        bool, typer.Option("--same-class", help="Only pairs that share their label.")
-    ] = False,
+    same_class: SameClassOption = False,
     order: Annotated[
         str, typer.Option("--order", metavar="NAME", help="shrunk, influence, q_value or lo.")
     ] = "shrunk",

@@ -11,7 +11,18 @@ import typer
 from memdb import layout
 from memdb.cli import showing
 from memdb.cli.app import app, say
-from memdb.cli.options import DataRootOption, FormatOption, KOption, LevelOption, OutcomeOption, OutputOption
+from memdb.cli.options import (
+    DataRootOption,
+    FormatOption,
+    KOption,
+    LevelOption,
+    MinInfluenceOption,
+    MinMemorizationOption,
+    OutcomeOption,
+    OutputOption,
+    SameClassOption,
+    TopOption,
+)
 from memdb.cli.place import ASKING, SCORING, Place, at_place
 from memdb.cli.showing import Way, answer_of, emit
 from memdb.errors import InvalidInput
@@ -169,21 +180,10 @@ def export(
             "--what", metavar="NAME", help="memorization, pairs, fz-pairs, fz-classes, models or lira."
         ),
     ] = "memorization",
-    min_influence: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--min-influence", metavar="X", help="Only pairs at or above this influence."),
-    ] = None,
-    min_memorization: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--min-memorization", metavar="X", help="Only training examples memorized so much."),
-    ] = None,
-    top: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--top", metavar="K", help="Only the strongest K pairs of every test example."),
-    ] = None,
-    same_class: Annotated[
-        bool, typer.Option("--same-class", help="Only pairs that share their label.")
-    ] = False,
+    min_influence: MinInfluenceOption = None,
+    min_memorization: MinMemorizationOption = None,
+    top: TopOption = None,
+    same_class: SameClassOption = False,
     outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
 ) -> None:

@@ -149,3 +149,16 @@ TargetKeyOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--target-key", metavar="NAME", help="The same, by its name."),
 ]
+MinInfluenceOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--min-influence", metavar="X", help="Only pairs at or above this influence."),
+]
+MinMemorizationOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--min-memorization", metavar="X", help="Only training examples memorized so much."),
+]
+TopOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--top", metavar="K", help="Only the strongest K pairs of every test example."),
+]
+SameClassOption = Annotated[bool, typer.Option("--same-class", help="Only pairs that share their label.")]

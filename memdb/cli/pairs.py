@@ -6,13 +6,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from memdb.cli import showing
 from memdb.cli.app import INTERRUPTED, app, say
-from memdb.cli.options import FormatOption, LevelOption, OutcomeOption, OutputOption, RankedIntervalOption
+from memdb.cli.options import (
+    FormatOption,
+    LevelOption,
+    MinInfluenceOption,
+    MinMemorizationOption,
+    OutcomeOption,
+    OutputOption,
+    RankedIntervalOption,
+    SameClassOption,
+    TopOption,
+)
 from memdb.cli.place import SCORING, Place, at_place
 from memdb.cli.showing import Way
 from memdb.render import tables
@@ -33,21 +43,10 @@ SHOWN = 20  # rows of a table: the strongest
 @at_place(SCORING)
 def pairs(
     place: Place,
-    min_influence: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--min-influence", metavar="X", help="Only pairs at or above this influence."),
-    ] = None,
-    min_memorization: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--min-memorization", metavar="X", help="Only training examples memorized so much."),
-    ] = None,
-    top: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--top", metavar="K", help="Only the strongest K pairs of every test example."),
-    ] = None,
-    same_class: Annotated[
-        bool, typer.Option("--same-class", help="Only pairs that share their label.")
-    ] = False,
+    min_influence: MinInfluenceOption = None,
+    min_memorization: MinMemorizationOption = None,
+    top: TopOption = None,
+    same_class: SameClassOption = False,
     direction: Annotated[
         str,
         typer.Option(
