@@ -168,7 +168,7 @@ class Database(Assessor):
             "outcome": outcome,
             "n_models": self.n_models,
         }
-        return exporting.write_table(target, table, facts if self.published is None else {})
+        return exporting.write_table(target, table, facts if self.imported_scores is None else {})
 
     def compact(
         self, *, alone: bool = False, observe: Callable[[int, int], None] = lambda _done, _total: None

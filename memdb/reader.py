@@ -99,13 +99,13 @@ class Reader:
         return list_score_tables(self.store.storage, self.store.manifest)
 
     @cached_property
-    def published(self) -> TableRelations | None:
+    def imported_scores(self) -> TableRelations | None:
         """The score table that is asked (see `score_tables.chosen`); None where models are."""
         return score_tables.chosen(self.snapshot, self._named_scores, self._assumed)
 
     def asked(self, outcome: str = "correct") -> Relations:
         """Return the relations that lists, scores, SQL and comparisons answer from."""
-        return self.relations(outcome) if self.published is None else self.published
+        return self.relations(outcome) if self.imported_scores is None else self.imported_scores
 
     @property
     def n_models(self) -> int:
@@ -126,9 +126,9 @@ class Reader:
         for relations in self._relations.values():
             relations.close()
         self._relations.clear()
-        if self.__dict__.get("published") is not None:
-            self.__dict__["published"].close()
-        for name in ("snapshot", "published"):
+        if self.__dict__.get("imported_scores") is not None:
+            self.__dict__["imported_scores"].close()
+        for name in ("snapshot", "imported_scores"):
             self.__dict__.pop(name, None)
 
     def info(
@@ -161,8 +161,8 @@ class Reader:
         """
         how = Order(order, "helps", fdr, ranks)
         choice = IntervalChoice(interval, level)
-        if self.published is not None:
-            return self._present(score_tables.top_memorized(self.published, k, class_name, how, choice))
+        if self.imported_scores is not None:
+            return self._present(score_tables.top_memorized(self.imported_scores, k, class_name, how, choice))
         return self._present(questions.top_memorized(self.relations(outcome), k, class_name, how, choice))
 
     def top_influence(  # noqa: PLR0913 - one of six ways to name the fixed example, and the list's options
@@ -205,10 +205,9 @@ class Reader:
         )
         how, choice = Order(order, direction, fdr, ranks), IntervalChoice(interval, level)
         side = SIDES[column]
-        if self.published is not None:
-            return self._present(
-                score_tables.top_influence(self.published, side, row, k, how, choice, same_class=same_class)
-            )
+        if (scores := self.imported_scores) is not None:
+            found = score_tables.top_influence(scores, side, row, k, how, choice, same_class=same_class)
+            return self._present(found)
         relations = self.relations(outcome)
         found = questions.top_influence(relations, side, row, k, how, choice, same_class=same_class)
         return self._present(found)
@@ -238,8 +237,8 @@ class Reader:
             target_id=target_id, target_key=target_key,
         )  # fmt: skip
         choice = IntervalChoice(interval, level)
-        if self.published is not None:
-            return self._present(score_tables.score(self.published, train, target, choice))
+        if self.imported_scores is not None:
+            return self._present(score_tables.score(self.imported_scores, train, target, choice))
         return self._present(questions.score(self.relations(outcome), train, target, choice))
 
     def memorization(
@@ -304,8 +303,8 @@ class Reader:
         *,
         same_class: bool = False,
     ) -> DuckDBPyRelation:
-        if self.published is not None:
-            found = score_tables.scores(self.published, relation, ids, choice, same_class=same_class)
+        if self.imported_scores is not None:
+            found = score_tables.scores(self.imported_scores, relation, ids, choice, same_class=same_class)
         else:
             found = questions.scores(self.relations(outcome), relation, ids, choice, same_class=same_class)
         return self._present(found)
@@ -345,10 +344,10 @@ class Reader:
         """
         from memdb.query import pair_files, pair_scores  # noqa: PLC0415 - only this needs their packages
 
-        if self.published is not None:
+        if self.imported_scores is not None:
             if output is not None:
                 raise InvalidInput("imported pairs are few", hint="write the relation: .to_parquet(path)")
-            return self._present(score_tables.pairs(self.published, options))
+            return self._present(score_tables.pairs(self.imported_scores, options))
         if output is None:
             return self._present(pair_scores.pairs(self.relations(outcome), options))
         pair_files.written_pairs(self.relations(outcome), Path(output), options)

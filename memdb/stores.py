@@ -176,8 +176,8 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     """
     from memdb.interop.arrays import open_array, open_arrays  # noqa: PLC0415 - only imports need them
     from memdb.interop.importing import About, import_runs  # noqa: PLC0415
-    from memdb.interop.published import find_scores  # noqa: PLC0415
     from memdb.interop.runs import find_runs, unknown  # noqa: PLC0415
+    from memdb.interop.score_files import find_scores  # noqa: PLC0415
     from memdb.interop.score_import import import_scores  # noqa: PLC0415
 
     storage = open_storage(url, storage_options)

@@ -78,7 +78,7 @@ INSIDE = {  # the same within a package
     "interop": [
         {"", "arrays"},
         {"runs"},
-        {"survey", "published"},
+        {"survey", "score_files"},
         {"importing"},
         {"score_import", "exporting"},
     ],

@@ -371,8 +371,8 @@ def compare(
     if common["subset_fraction_a"] != common["subset_fraction_b"]:
         say("Their subset fractions differ: even with endless models their scores would.")
     for side, db in (("A", first), ("B", second)):
-        if db.published is not None:
-            say(f"{side} answers from the imported scores {clean(db.published.scores.table.name)}.")
+        if db.imported_scores is not None:
+            say(f"{side} answers from the imported scores {clean(db.imported_scores.scores.table.name)}.")
     if not common["same_recipe"]:
         recipes = " and ".join(str(db.store.manifest.recipe) for db in (first, second))
         say(f"Their recipes differ: {clean(recipes)}.")
@@ -384,7 +384,7 @@ def _opened(place: Place, url: str, scores: str | None) -> Database:
     if "://" not in url:
         chosen = replace(chosen, endpoint_url=None, anonymous=False, storage_option=None)
     db = chosen.open()
-    assumed = place.assume_models is not None and db.published is not None
+    assumed = place.assume_models is not None and db.imported_scores is not None
     return replace(chosen, assume_models=place.assume_models).open() if assumed else db
 
 

@@ -85,7 +85,7 @@ def pairs(
         "level": level,
         "interval": interval,
     }
-    if db.published is None and output is not None and output.suffix.lower() == ".parquet":
+    if db.imported_scores is None and output is not None and output.suffix.lower() == ".parquet":
         _write(db, output, outcome, options)
     else:
         with Counting(console(stderr=True), "pairs") as counting:

@@ -65,19 +65,19 @@ def left_out(db: Reader) -> dict[str, Any]:
 def asked_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
     """Return rows of models, or of the imported scores that were asked, with what is said about them."""
     answer = answer_of(db, rows, way)
-    if db.published is None:
+    if db.imported_scores is None:
         return answer
-    return Answer(answer.table, {**answer.facts, **_published_facts(db.published)})
+    return Answer(answer.table, {**answer.facts, **_imported_facts(db.imported_scores)})
 
 
-def _published_facts(published: TableRelations) -> dict[str, Any]:
+def _imported_facts(imported: TableRelations) -> dict[str, Any]:
     """Return what is different where imported scores answer."""
     from memdb.query.score_tables import ASSUME, WITHOUT_COUNTS
 
-    facts: dict[str, Any] = {"scores": published.scores.table.name, "outcome": None, "n_models": None}
-    if published.assumed is None:
+    facts: dict[str, Any] = {"scores": imported.scores.table.name, "outcome": None, "n_models": None}
+    if imported.assumed is None:
         return facts | {"interval": None, "level": None, "why_no_interval": WITHOUT_COUNTS, "hint": ASSUME}
-    assumed = published.assumed
+    assumed = imported.assumed
     return facts | {"assumed_models": assumed.n_models, "assumed_fraction": assumed.subset_fraction}
 
 
@@ -182,7 +182,7 @@ def score(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
     emit(answer, way, table)
     row = next(answer.rows(), None)
     remark_on_scores(answer)
-    if row is not None and row["lo"] is None and db.published is None:
+    if row is not None and row["lo"] is None and db.imported_scores is None:
         say("No score: the example was in every subset or in none so far. Add models with `memdb train`.")
 
 
@@ -277,8 +277,8 @@ def rows(db: Reader, found: DuckDBPyRelation, way: Way) -> None:
 
 def facts_line(db: Reader, way: Way) -> str:
     """Return what a table's title says of the numbers in it."""
-    if db.published is not None:
-        return f"imported scores {clean(db.published.scores.table.name)}"
+    if db.imported_scores is not None:
+        return f"imported scores {clean(db.imported_scores.scores.table.name)}"
     n_excluded = len(db.snapshot.excluded)
     without = f" \u00b7 {n_excluded:,} left out" if n_excluded else ""
     return f"{db.n_models:,} models{without} \u00b7 outcome {way.outcome}"

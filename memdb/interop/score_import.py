@@ -14,7 +14,7 @@ import numpy as np
 from memdb import layout
 from memdb.errors import InvalidInput
 from memdb.interop.importing import About, example_tables, new_manifest, require_same_examples
-from memdb.interop.published import Published
+from memdb.interop.score_files import ScoreFile
 from memdb.manifest import CORRECT
 from memdb.score_table import ScoreTable, is_table_name
 from memdb.store import Store
@@ -37,7 +37,7 @@ class ImportedScores:
 def import_scores(
     storage: Storage,
     existing: Store | None,
-    published: Published,
+    published: ScoreFile,
     about: About,
     name: str | None,
     given_sizes: Mapping[str, int],
@@ -93,7 +93,7 @@ def _stem(path: Path) -> str:
 
 
 def _sizes(
-    existing: Store | None, published: Published, about: About, given: Mapping[str, int]
+    existing: Store | None, published: ScoreFile, about: About, given: Mapping[str, int]
 ) -> dict[str, int]:
     """Return how many examples each set has, by whoever knows."""
     known: dict[str, int] = {}
@@ -112,7 +112,7 @@ def _sizes(
     return sizes
 
 
-def _require_ids(published: Published, sizes: Mapping[str, int]) -> None:
+def _require_ids(published: ScoreFile, sizes: Mapping[str, int]) -> None:
     scores = published.scores
     highest = {
         layout.TRAIN: len(scores.memorization) - 1,

@@ -24,7 +24,7 @@ SLACK = 1e-6  # scores are differences of rates in float32
 
 
 @dataclass(frozen=True)
-class Published:
+class ScoreFile:
     """Scores of one file; ``sizes`` of the sets where it says them."""
 
     place: str
@@ -34,7 +34,7 @@ class Published:
     names: Names
 
 
-def find_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> Published | None:
+def find_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
     """Return the scores that a file holds; None where it holds something else.
 
     Raises:
@@ -49,7 +49,7 @@ def find_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> Published | None
     return None
 
 
-def _listed(path: Path, arrays: Mapping[str, ArrayFile]) -> Published:
+def _listed(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
     if "mem" not in arrays:
         raise InvalidInput(
             f"{path} has {names_of(arrays)}; mem is missing", hint=f"expected {', '.join(PAIR_KEYS)}"
@@ -70,10 +70,10 @@ def _listed(path: Path, arrays: Mapping[str, ArrayFile]) -> Published:
             f"{memorization[train[row]]:g}",
             hint="it must have one: get the file again",
         )
-    return Published(str(path), "listed", Scores(memorization, train, test, influence), {}, Names())
+    return ScoreFile(str(path), "listed", Scores(memorization, train, test, influence), {}, Names())
 
 
-def _classwise(path: Path, arrays: Mapping[str, ArrayFile]) -> Published:
+def _classwise(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
     missing = [name for name in CLASS_KEYS if name not in arrays]
     if missing:
         raise InvalidInput(
@@ -95,7 +95,7 @@ def _classwise(path: Path, arrays: Mapping[str, ArrayFile]) -> Published:
     train, test, influence = (np.concatenate(values) for values in zip(*parts, strict=True))
     _require_once(train, test, str(path))
     scores = Scores(memorization, train, test, influence)
-    return Published(str(path), "same_class", scores, sizes, Names(labels))
+    return ScoreFile(str(path), "same_class", scores, sizes, Names(labels))
 
 
 def _one_class(
@@ -118,7 +118,7 @@ def _one_class(
     return np.repeat(sides[0], len(sides[1])), np.tile(sides[1], len(sides[0])), matrix.ravel()
 
 
-def _memorization(path: Path, arrays: Mapping[str, ArrayFile]) -> Published:
+def _memorization(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
     """Read a file of memorization scores alone."""
     memorization = _scores(arrays["tr_mem"], (None,)).astype(np.float64)
     nothing = np.empty(0, dtype=np.int32)
@@ -126,7 +126,7 @@ def _memorization(path: Path, arrays: Mapping[str, ArrayFile]) -> Published:
     known = {layout.TRAIN: "tr_labels", layout.TEST: "tt_labels"}
     labels = {name: arrays[key].whole((None,), "iu") for name, key in known.items() if key in arrays}
     sizes = {name: len(values) for name, values in labels.items()} | {layout.TRAIN: len(memorization)}
-    return Published(str(path), "listed", scores, sizes, Names(labels))
+    return ScoreFile(str(path), "listed", scores, sizes, Names(labels))
 
 
 def _ids(file: ArrayFile, shape: tuple[int | None, ...], n_examples: int = 2**31 - 1) -> NDArray[np.int32]:
