@@ -17,6 +17,7 @@ from memdb.sharing import publish as publication
 from memdb.store import Store, cleaning, compaction, extending, open_storage, retraction, verification
 from memdb.store import repair as repairs
 from memdb.store.bases import Following
+from memdb.store.copy_verification import verify_copy
 from memdb.store.timing import GRACE
 from memdb.train import require_positive
 from memdb.training import Limits, Plan, TrainingStatus, carry_out
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from memdb.published import Credits
     from memdb.query.pair_scores import PairOptions
     from memdb.store.compaction import Compaction
+    from memdb.store.damages import Report
     from memdb.store.repair import Repair
-    from memdb.store.verification import Report
 
 IN_MEMORY = "in-memory"
 
@@ -232,7 +233,9 @@ class Database(Assessor):
         """
         if repair:
             self._require_now("repair")
-        storage, manifest = self.store.storage, self.store.manifest
+        storage, manifest, published = self.store.storage, self.store.manifest, self.store.published
+        if published is not None:
+            return verify_copy(storage, manifest, published, observe), None
         report = verification.verify(storage, manifest, observe)
         if not repair or not report.damages:
             return report, None
@@ -303,7 +306,7 @@ class Database(Assessor):
             StorageFailed: the destination refused, or a segment is not intact; readers see nothing new.
         """
         target = open_storage(url, storage_options)
-        wanted = publication.plan(self.snapshot, target, include, credit)
+        wanted = publication.plan(self.store, self.snapshot, target, include, credit)
         if not announce(wanted):
             return None
         return publication.carry_out(wanted, self.relations(), observe)

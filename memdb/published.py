@@ -12,6 +12,7 @@ from typing import Any
 from memdb import layout
 from memdb.documents import Json, Reader, sealed
 from memdb.manifest import HEX32, HEX64, ObjectInfo, Objects, objects_document, objects_from, require_format
+from memdb.score_table import MAX_TABLES
 
 MAX_SNAPSHOTS = 100_000  # of one published copy
 ASK_AGAIN = "ask its owner to publish it again, or use another copy"
@@ -79,10 +80,7 @@ class PublishedSnapshot:
         read.take("path", str, "", lambda v: v == layout.snapshot(number))
         return cls(
             number,
-            ObjectInfo(
-                read.take("size", int, 0, lambda v: v > 0),
-                read.take("sha256", str, "", lambda v: bool(HEX64.fullmatch(v))),
-            ),
+            _document_from(read),
             read.take("n_models", int, 0, lambda v: v >= 0),
             read.take("models_sha256", str, "", lambda v: bool(HEX64.fullmatch(v))),
             read.take("published_at", str, ""),
@@ -91,13 +89,23 @@ class PublishedSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The document ``published.json``: where a reader starts, and the only one that publishing replaces."""
+    """The document ``published.json``: where a reader starts, and the only one that publishing replaces.
+
+    Attributes:
+        store_id: that of the manifest.
+        snapshot: the newest.
+        older: the others, by ascending number.
+        credits: whose work it is.
+        memdb_version: that wrote it.
+        scores: documents of the score tables 1, 2, ...: imported scores, which belong to no snapshot.
+    """
 
     store_id: str
-    snapshot: PublishedSnapshot  # the newest
-    older: tuple[PublishedSnapshot, ...]  # by ascending number
+    snapshot: PublishedSnapshot
+    older: tuple[PublishedSnapshot, ...]
     credits: Credits
     memdb_version: str
+    scores: tuple[ObjectInfo, ...] = ()
 
     @property
     def snapshots(self) -> tuple[PublishedSnapshot, ...]:
@@ -115,6 +123,7 @@ class Published:
                 "older": [item.to_document() for item in self.older],
                 "credits": self.credits.to_document(),
                 "memdb_version": self.memdb_version,
+                "scores": [{"size": info.size, "sha256": info.sha256} for info in self.scores],
             }
         )
 
@@ -133,7 +142,10 @@ class Published:
             older=tuple(PublishedSnapshot.from_reader(item) for item in read.items("older")),
             credits=Credits.from_reader(read.inside("credits")),
             memdb_version=read.take("memdb_version", str, ""),
+            scores=tuple(map(_document_from, read.items("scores") if "scores" in document else ())),
         )
+        if len(published.scores) > MAX_TABLES:
+            read.problems.append(f"{place} names {len(published.scores):,} score tables")
         numbers = [item.number for item in published.snapshots]
         if numbers != sorted(set(numbers)) or len(numbers) > MAX_SNAPSHOTS:
             read.problems.append(f"{place} does not list its snapshots once each and in order")
@@ -245,6 +257,13 @@ class Derived:
             f"{layout.TOP_INFLUENCE}/{number}": self.top_influence.objects,
             f"{layout.TABLES}/{number}": self.tables,
         }
+
+
+def _document_from(read: Reader) -> ObjectInfo:
+    return ObjectInfo(
+        read.take("size", int, 0, lambda v: v > 0),
+        read.take("sha256", str, "", lambda v: bool(HEX64.fullmatch(v))),
+    )
 
 
 def _all_ids(found: Iterable[Any]) -> bool:

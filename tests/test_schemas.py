@@ -118,6 +118,7 @@ WRONG = [
     ("published", ["store_id"], "x"), ("published", ["snapshot", "path"], "../x"), ("published", ["older"], [3]),
     ("published", ["snapshot", "size"], 0), ("published", ["snapshot", "sha256"], ""), ("published", ["credits"], []),
     ("published", ["credits", "authors"], [1]), ("published", ["required_features"], ["x"]),
+    ("published", ["scores"], [{"size": 0, "sha256": "0" * 64}]), ("published", ["scores"], 3),
     ("published_snapshot", ["derived", "stats", "objects", "../x"], [1, "0" * 64]),
     ("published_snapshot", ["derived", "listed"], -1), ("published_snapshot", ["derived", "n_in"], [[1]]),
     ("published_snapshot", ["derived", "class_names"], {"train": 3}), ("published_snapshot", ["derived", "tables"], []),

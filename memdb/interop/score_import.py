@@ -66,6 +66,7 @@ def import_scores(
         store = Store.create(storage, manifest, tables)
     else:
         store = existing
+        store.require_growing()
         require_same_examples(store, sizes, published.names, about, place)
     memorization = np.full(sizes[layout.TRAIN], np.nan)
     memorization[: len(published.scores.memorization)] = published.scores.memorization

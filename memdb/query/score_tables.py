@@ -22,8 +22,7 @@ from memdb.query.forms import schema
 from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice, fixed_z
 from memdb.query.lists import Order, require_k
 from memdb.query.questions import Side
-from memdb.store import Snapshot, StoredScores
-from memdb.store.scores import list_score_tables
+from memdb.store import Snapshot, Store, StoredScores
 
 if TYPE_CHECKING:
     from memdb.query.pair_scores import PairOptions
@@ -128,7 +127,9 @@ class TableRelations(Relations):
         return relations.ask(sql, {"n_in": n_in, "n_out": n_out})
 
 
-def chosen(snapshot: Snapshot, name: str | None, assumed: Assumed | None) -> TableRelations | None:
+def chosen(
+    store: Store, snapshot: Snapshot, name: str | None, assumed: Assumed | None
+) -> TableRelations | None:
     """Return the score table to ask: the one named or, of a store without models, its only one.
 
     Raises:
@@ -141,7 +142,7 @@ def chosen(snapshot: Snapshot, name: str | None, assumed: Assumed | None) -> Tab
                 f"{snapshot.url} has models, and nothing is assumed of them", hint="name scores with --scores"
             )
         return None
-    tables = list_score_tables(snapshot.storage, snapshot.manifest)
+    tables = store.score_tables()
     found = [table for table in tables if name in {None, table.name}]
     if not found and name is None:
         return None

@@ -19,6 +19,8 @@ from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels, NotFound
 from memdb.published import Credits, Published, PublishedSnapshot
 from memdb.query.connection import Relations
 from memdb.query.listing import LISTED, TABLED
+from memdb.score_table import ScoreTable
+from memdb.sharing import imported
 from memdb.sharing.deriving import derive
 from memdb.sharing.readme import readme
 from memdb.store.completing import Completing, copy_object
@@ -31,7 +33,8 @@ from memdb.store.storage import Storage, create_once
 from memdb.store.store import Store
 
 INCLUDED = ("bits", "confidence")
-BEGUN = {layout.DATASET, *layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE, layout.TABLES}
+DERIVED = (layout.STATS, layout.TOP_INFLUENCE, layout.TABLES)
+BEGUN = {layout.DATASET, layout.SCORES, *layout.GROUPS, *DERIVED}
 MOVING = {layout.README, layout.PUBLISHED, layout.MANIFEST, layout.PROBES}
 A_PAIR, A_ROW = 12.0, 46.0  # bytes of a pair in a list, and of a table's row: what they compress to at most
 
@@ -57,13 +60,23 @@ class Publication:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be published, and where to."""
+    """What is to be published, and where to.
+
+    Attributes:
+        snapshot: the models.
+        scores: imported scores beside them, and the documents of these as they are in the store.
+        target: where to.
+        pieces: the blocks that the copy will have.
+        credit: whose work it is.
+        before: what is there already.
+    """
 
     snapshot: Snapshot
+    scores: tuple[tuple[ScoreTable, ...], tuple[bytes, ...]]
     target: Completing
     pieces: tuple[Piece, ...]
     credit: Credits
-    before: Published | None  # what is there already
+    before: Published | None
 
     @property
     def parts(self) -> list[Part]:
@@ -71,8 +84,13 @@ class Plan:
         manifest = self.snapshot.manifest
         n_train, n_test = (manifest.set_named(name).n_examples for name in (layout.TRAIN, layout.TEST))
         guess = any(piece.document is None for piece in self.pieces)
+        parts = [Part("dataset", sum(info.size for info in manifest.objects.values()))]
+        if self.scores[0]:
+            parts.append(Part("scores", imported.size_of(self.scores[0])))
+        if self.snapshot.n_models == 0:
+            return parts
         return [
-            Part("dataset", sum(info.size for info in manifest.objects.values())),
+            *parts,
             Part("blocks", sum(piece.size for piece in self.pieces), guess),
             Part("stats", int(5 * n_train + 3 * n_test), is_guess=True),
             Part("top_influence", int(min(LISTED, n_train) * n_test * A_PAIR), is_guess=True),
@@ -81,7 +99,11 @@ class Plan:
 
 
 def plan(
-    snapshot: Snapshot, storage: Storage, include: Sequence[str] = INCLUDED, credit: Credits | None = None
+    store: Store,
+    snapshot: Snapshot,
+    storage: Storage,
+    include: Sequence[str] = INCLUDED,
+    credit: Credits | None = None,
 ) -> Plan:
     """Look at what is to be published and where to; nothing is written.
 
@@ -91,7 +113,8 @@ def plan(
         NotEnoughModels: there is nothing to publish.
     """
     _require_included(include)
-    if snapshot.n_models == 0:
+    tables = store.score_tables()
+    if snapshot.n_models == 0 and not tables:
         raise NotEnoughModels(
             f"{snapshot.url} has no models to publish", hint="train some with `memdb train --add 100`"
         )
@@ -100,10 +123,12 @@ def plan(
             f"{storage.url} is read-only: its protocol has no writes", hint="publish to a folder or a bucket"
         )
     target = Completing(storage)
-    before = require_destination(Store(snapshot.storage, snapshot.manifest), target)
+    before = require_destination(store, target)
+    documents = imported.documents_of(store.storage, tables)
+    imported.require_same_scores(documents, before, storage.url)
     found = pieces(snapshot, lambda path: "confidence" not in include and path.endswith("/logit_confidence"))
     credit = credit or (before.credits if before else Credits())
-    return Plan(snapshot, target, tuple(found), credit, before)
+    return Plan(snapshot, (tuple(tables), tuple(documents)), target, tuple(found), credit, before)
 
 
 def _require_included(include: Sequence[str]) -> None:
@@ -163,7 +188,8 @@ def _is_interrupted(there: Store, target: Completing) -> bool:
     if len(numbers) != 1 or loose:
         return False
     path = layout.snapshot(numbers[0])
-    return parse_record(there.manifest, numbers[0], target.read(path), path).derived is not None
+    record = parse_record(there.manifest, numbers[0], target.read(path), path)
+    return record.derived is not None or record.n_models == 0  # no store that grows has one of no models
 
 
 def _read(storage: Storage, path: str) -> bytes | None:
@@ -178,6 +204,8 @@ def carry_out(
 ) -> Publication:
     """Write what is missing, then what names it, then the root document.
 
+    Imported scores that were published before stay, whether the store has them still or not.
+
     ``observe`` hears how much of how much is done.
 
     Raises:
@@ -186,9 +214,11 @@ def carry_out(
     """
     snapshot, target = wanted.snapshot, wanted.target
     manifest = snapshot.manifest
-    n_test = manifest.set_named(layout.TEST).n_examples
+    n_test = manifest.set_named(layout.TEST).n_examples if snapshot.n_models else 0
     progress = _Progress(observe, sum(piece.size for piece in wanted.pieces), n_test)
     _copy_dataset(snapshot, target)
+    imported.copy_tables(snapshot.storage, wanted.scores[0], target)
+    copied = imported.name_tables(*wanted.scores, target)
     newest = _newest_record(wanted, target)
     known = _known_blocks(wanted, target)
     blocks = tuple(
@@ -201,8 +231,9 @@ def carry_out(
         record = _new_record(wanted, relations, blocks, progress.derived)
     item = _item(record)
     older = tuple(s for s in (wanted.before.snapshots if wanted.before else ()) if s.number != item.number)
-    published = Published(manifest.store_id, item, older, wanted.credit, version("memdb"))
-    target.write_all({layout.README: readme(snapshot, record, published).encode()})
+    kept = wanted.before.scores[len(copied) :] if wanted.before else ()
+    published = Published(manifest.store_id, item, older, wanted.credit, version("memdb"), copied + kept)
+    target.write_all({layout.README: readme(snapshot, record, published, wanted.scores[0]).encode()})
     target.write_all({layout.MANIFEST: snapshot.storage.read(layout.MANIFEST)})
     target.write_all({layout.PUBLISHED: plain_document(published.to_document())})
     return Publication(item, target.n_written, target.n_bytes_written, is_new)
@@ -264,9 +295,9 @@ def _is_same(record: SnapshotRecord, snapshot: Snapshot, blocks: tuple[BlockInfo
 
 
 def _has_derived(target: Completing, record: SnapshotRecord) -> bool:
-    """Tell by sizes whether all that a snapshot names is there."""
+    """Tell by sizes whether all that a snapshot names is there; nothing is derived of no models."""
     if record.derived is None:
-        return False
+        return record.n_models == 0
     return all(
         target.has(f"{folder}/{name}", info, checked=True)
         for folder, objects in record.derived.groups(record.number).items()
@@ -301,7 +332,7 @@ def _new_record(
         segments=(),
         retracted=(),
         set_aside=(),
-        derived=derive(relations, target, number, advance),
+        derived=derive(relations, target, number, advance) if snapshot.n_models else None,
     )
     create_once(target.storage, layout.snapshot(number), plain_document(record.to_document()))
     return record
