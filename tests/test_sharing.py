@@ -260,7 +260,7 @@ def test_a_destination_that_holds_something_else_is_refused_and_left_alone(train
 @pytest.mark.parametrize(
     ("include", "match"),
     [
-        (["thumbnails"], "no pictures"),
+        (["thumbnails"], "counted from bits"),
         (["confidence"], "counted from bits"),
         (["bits", "weights"], "weights"),
     ],
