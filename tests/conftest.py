@@ -7,10 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 import memdb
 
 N_TRAIN, N_TEST = 23, 11
+
+# A busy machine says nothing about the code: performance lives in benchmarks.
+settings.register_profile("memdb", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("memdb")
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and all that they start with them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
