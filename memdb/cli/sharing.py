@@ -98,8 +98,9 @@ def publish(
     if done is None:
         return
     what = "Published" if done.is_new else "Was published already:"
+    held = count(done.snapshot.n_models, "model") if done.snapshot.n_models else "imported scores alone"
     say(
-        f"{what} snapshot {done.snapshot.number} of {clean(dest)}: {count(done.snapshot.n_models, 'model')}. "
+        f"{what} snapshot {done.snapshot.number} of {clean(dest)}: {held}. "
         f"Wrote {count(done.n_written, 'object')}, {size(done.n_bytes_written)}.",
         f"Next: {replace(place, store=dest, endpoint_url=dest_endpoint_url).command('info')}",
     )
