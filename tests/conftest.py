@@ -12,6 +12,10 @@ import memdb
 
 N_TRAIN, N_TEST = 23, 11
 
+# Two workers on two cores: threads of theirs would only wait for each other, and burn both while they do.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and all that they start with them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -84,6 +88,15 @@ def database(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "store.zarr")
     with memdb.open(str(tmp_path / "store.zarr")) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def asked(trained):
+    """The same store, opened once for all tests of a file that only ask it."""
+    before = sorted(trained.rglob("*"))
+    with memdb.open(str(trained)) as opened:
+        yield opened
+    assert sorted(trained.rglob("*")) == before
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def sixty(tmp_path_factory):
     return url
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def db(sixty):
     with memdb.open(str(sixty)) as opened:
         yield opened
@@ -191,8 +191,8 @@ def test_pairs_and_confidences_are_planned_for_too(db):
     assert soft["median"]["n_models_needed"] < pairs["median"]["n_models_needed"]
 
 
-def test_too_few_models_plan_for_the_worst_case_alone(database, empty):
-    for store in (database, empty):
+def test_too_few_models_plan_for_the_worst_case_alone(asked, empty):
+    for store in (asked, empty):
         assert list(by_goal(store.plan())) == ["worst_case"]
         with pytest.raises(NotEnoughModels, match="the rates of one score are not known"):
             store.plan(train_id=3)
@@ -426,9 +426,9 @@ def test_reliability_is_a_function_of_models_and_seed(database):
     assert database.reliability(seed=6, splits=4).fetchall() != before
 
 
-def test_an_odd_model_goes_to_the_second_half(database):
-    assert len(halves_by_hand(database, 0, 0)) == 18  # of 37
-    assert {row["n_splits"] for row in dicts(database.reliability(splits=2, k=[1]))} == {2}
+def test_an_odd_model_goes_to_the_second_half(asked):
+    assert len(halves_by_hand(asked, 0, 0)) == 18  # of 37
+    assert {row["n_splits"] for row in dicts(asked.reliability(splits=2, k=[1]))} == {2}
 
 
 @pytest.mark.parametrize(
