@@ -11,6 +11,7 @@ import pytest
 import memdb
 
 N_TRAIN, N_TEST = 23, 11
+N_MODELS = 60  # of the store to assess
 
 # Two workers on two cores: threads of theirs would only wait for each other, and burn both while they do.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -100,6 +101,29 @@ def asked(trained):
 
 
 @pytest.fixture(scope="session")
+def sixty(tmp_path_factory):
+    """A store of 60 models: enough to plan with its own rates."""
+    url = tmp_path_factory.mktemp("sixty") / "store.zarr"
+    with small_database(url) as made:
+        made.train(seeds=range(N_MODELS), compact=False)
+    return url
+
+
+@pytest.fixture(scope="module")
+def db(sixty):
+    """That store, opened once for all tests of a file, which only ask it."""
+    with memdb.open(str(sixty)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def empty(tmp_path):
+    """A store without models."""
+    with small_database(tmp_path / "empty.zarr") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
 def digits_store(tmp_path_factory):
     """The store of the README at a small size: digits, 40 models of 3 epochs."""
     pytest.importorskip("torch")
@@ -141,3 +165,14 @@ def bits_of(snapshot):
     n = snapshot.n_models
     packed = [snapshot.mask(), snapshot.outcome_bits("train/correct"), snapshot.outcome_bits("test/correct")]
     return tuple(bits.unpack(part, n) for part in packed)
+
+
+def dicts(relation):
+    """The rows of a relation by the names of its columns."""
+    return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+
+
+def one(relation):
+    """The only row of a relation."""
+    (row,) = dicts(relation)
+    return row
