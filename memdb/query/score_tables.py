@@ -19,7 +19,7 @@ from memdb.errors import InvalidInput, NotFound
 from memdb.query import columns
 from memdb.query.connection import Relations, create_table
 from memdb.query.forms import schema
-from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice, fixed_z
+from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
 from memdb.query.lists import Order, require_k
 from memdb.query.questions import Side
 from memdb.store import Snapshot, Store, StoredScores
@@ -78,7 +78,6 @@ class TableRelations(Relations):
         connection = self.connection
         for name, table in self._given().items():
             create_table(connection, name, table)
-        self._set_z(connection, {"interval": "anytime", "alpha": 0.05, "fixed_z": fixed_z(0.95)})
         arms = self.assumed.arms if self.assumed else (None, None)
         n_in, n_out = ("NULL::DOUBLE" if n is None else f"{n!r}::DOUBLE" for n in arms)
         connection.execute(schema("score_tables.sql", n_in=n_in, n_out=n_out))
