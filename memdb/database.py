@@ -309,12 +309,7 @@ class Database(Assessor):
         return publication.carry_out(wanted, self.relations(), observe)
 
     def _require_now(self, verb: str) -> None:
-        if self.store.published is not None:
-            raise InvalidInput(
-                f"cannot {verb} {self.url}: it is a published copy, which never changes",
-                hint="use the store that it was published from, or take its models with "
-                "`memdb pull --only bits`",
-            )
+        self.store.require_growing(verb)
         if self._as_of is not None:
             raise InvalidInput(f"cannot {verb} snapshot {self._as_of}", hint="open the store without as_of")
         if self._exclude:

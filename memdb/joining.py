@@ -155,7 +155,8 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
 
     Raises:
         Mismatch: data, recipes, subsets or a model's outcomes differ, naming both; nothing was written.
-        InvalidInput: equal masks under different ids, or code that was not named; nothing was written.
+        InvalidInput: equal masks under different ids, code that was not named, or a published copy as
+            destination; nothing was written.
         StorageFailed: a storage refused; models that were committed stay.
     """
     if not sources:
@@ -170,6 +171,7 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
         require_free(storage)
         store, dropped = _created(storage, snapshots, names)
     else:
+        store.require_growing("merge into")
         merging.require_mergeable(store.manifest, url, snapshots)
         merging.require_distinct([store.snapshot(), *snapshots])
     database = Database(store, *names.bound(store.manifest, url))

@@ -298,6 +298,23 @@ def test_a_published_copy_never_changes(copy, verb):
     assert files_of(copy) == before
 
 
+def test_nothing_is_merged_or_imported_into_a_published_copy(trained, copy, tmp_path):
+    more = tmp_path / "more.zarr"
+    shutil.copytree(trained, more)
+    with memdb.open(str(more)) as db:
+        add_models(db)
+        np.savez(tmp_path / "scores.npz", tr_mem=np.zeros(23))
+        before = files_of(copy)
+        for write in (
+            lambda: memdb.merge(str(copy), [db], recipe=coin_recipe),
+            lambda: memdb.import_file(tmp_path / "scores.npz", str(copy)),
+            lambda: memdb.open(str(copy)).store.commit_stored(db.snapshot.parts[0].models, {}),
+        ):
+            with pytest.raises(InvalidInput, match="published copy, which never changes"):
+                write()
+    assert files_of(copy) == before
+
+
 def test_small_answers_over_plain_http_take_six_requests_and_no_block(published, web):
     url, server = web(published)
     asked = {

@@ -120,6 +120,19 @@ class Store:
             )
         return cls(storage, manifest, following, published)
 
+    def require_growing(self, verb: str) -> None:
+        """Refuse to write into a published copy: its readers would not see it, or would see it altered.
+
+        Raises:
+            InvalidInput: it is one; ``verb`` says what was wanted.
+        """
+        if self.published is not None:
+            raise InvalidInput(
+                f"cannot {verb} {self.url}: it is a published copy, which never changes",
+                hint="use the store that it was published from, or take its models with "
+                "`memdb pull --only bits`",
+            )
+
     def commit(
         self,
         models: Sequence[ModelInfo],
@@ -138,11 +151,6 @@ class Store:
             InvalidInput: arrays that do not fit the manifest.
             StorageFailed: the storage refused; nothing was committed.
         """
-        if self.published is not None:
-            raise InvalidInput(
-                f"{self.url} is a published copy, which never changes",
-                hint="commit to the store that it was published from",
-            )
         self._require_arrays(len(models), masks, outcomes)
         arrays = {layout.MASK: ArrayData(bits.pack(masks))}
         for path, values in outcomes.items():
@@ -155,8 +163,10 @@ class Store:
         """Append models whose arrays are as a segment has them: what another store's parts give.
 
         Raises:
+            InvalidInput: the store is a published copy.
             StorageFailed: the storage refused; nothing was committed.
         """
+        self.require_growing("commit to")
         objects = encode_group(arrays)
         for _ in range(COMMIT_ATTEMPTS):
             segment = Segment(
