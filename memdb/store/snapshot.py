@@ -69,9 +69,11 @@ class Snapshot:
         seen: set[str] = set()
         flags = []
         for part in self.parts:
-            ids = [model.model_id for model in part.models]
-            flags.append(tuple(identifier not in seen for identifier in ids))
-            seen.update(ids)
+            fresh = []
+            for model in part.models:
+                fresh.append(model.model_id not in seen)
+                seen.add(model.model_id)  # at once: a part may hold a model twice, too
+            flags.append(tuple(fresh))
         return tuple(flags)
 
     def extending(self, base: Snapshot) -> Snapshot:
