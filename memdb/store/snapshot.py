@@ -278,7 +278,7 @@ class Snapshot:
         if lacking:
             raise NotFound(
                 f"the models of {lacking[0].part.segment_id} of {lacking[0].storage.url} have no {path}",
-                hint="their recipe did not give it, or a repair had to leave it out",
+                hint="their recipe did not give it, this copy was made without it, or a repair left it out",
             )
         first, last = (0, n_examples) if rows is None else rows
         values = np.empty((last - first, self.n_models), dtype=outcome.dtype)
@@ -291,6 +291,10 @@ class Snapshot:
 
         concurrently(read, enumerate(self.shares))
         return values
+
+    def is_complete(self, path: str) -> bool:
+        """Tell whether every model that counts has an outcome that recipes and copies may leave out."""
+        return all(path in share.part.metadata for share in self.shares)
 
     def examples(self, name: str) -> Examples:
         """Read the names and labels of a set's examples.
