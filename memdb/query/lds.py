@@ -244,7 +244,8 @@ def _scaled(given: Numbers) -> Numbers:
 def _without_rounding(predicted: Numbers, given: Numbers) -> Numbers:
     """Return sums of scores, those equal that differ only by the order in which they were added up."""
     step = np.abs(given).sum(axis=1, keepdims=True) * RESOLUTION
-    return np.divide(predicted, step, out=np.zeros_like(predicted), where=step > 0).round()
+    steps: Numbers = np.divide(predicted, step, out=np.zeros_like(predicted), where=step > 0)
+    return np.rint(steps)
 
 
 def spearman(one: Numbers, other: Numbers, counts: NDArray[np.int64]) -> Numbers:
