@@ -319,7 +319,11 @@ class Database(Assessor):
 
     def _pictures(self, data_root: str | None) -> Mapping[str, Thumbnails]:
         """Return pictures of the examples, for which the data set is loaded by its name."""
-        self.store.require_growing()  # a stranger's copy may name code
+        if self.store.published is not None:  # a stranger's may name code as its data set
+            raise InvalidInput(
+                f"{self.url} is a published copy: pictures of its examples are its owner's to make",
+                hint="take those that it has along with `memdb pull`, or leave thumbnails out",
+            )
         data = self.load_dataset(data_root)
         sets = tuple(table.info(name) for name, table in data.tables.items())
         manifest = self.store.manifest
@@ -328,12 +332,7 @@ class Database(Assessor):
         return {item.name: found[item.name] for item in manifest.sets}
 
     def _require_now(self, verb: str) -> None:
-        if self.store.published is not None:
-            raise InvalidInput(
-                f"cannot {verb} {self.url}: it is a published copy, which never changes",
-                hint="use the store that it was published from, or take its models with "
-                "`memdb pull --only bits`",
-            )
+        self.store.require_growing(verb)
         if self._as_of is not None:
             raise InvalidInput(f"cannot {verb} snapshot {self._as_of}", hint="open the store without as_of")
         if self._exclude:
