@@ -13,8 +13,8 @@ from it all but goes away; what one model let through to another stays as it is.
 so that here PyTorch's defaults are bent (``mlp`` is left out: it says float32 itself).
 
     python scripts/check_independence.py
-    python scripts/check_independence.py --only "resnet9 grouped" --epochs 30
-    python scripts/check_independence.py --only "resnet9 grouped" --epochs 30 --precision float64
+    python scripts/check_independence.py --only "resnet9 grouped" --epochs 30 --models 8
+    python scripts/check_independence.py --only "resnet9 grouped" --epochs 30 --models 8 --precision float64
     python scripts/check_independence.py --device cuda --precision bfloat16 --examples 1437
 
 Exits with 1 where neighbours made a difference above 0.001 in float32 on a CPU, or anything one above 0.00001
@@ -43,7 +43,6 @@ from memdb.recipes.cnn import CNN
 from memdb.recipes.mlp import MLP
 from memdb.recipes.resnet9 import ResNet9
 
-N_MODELS = 64
 Train = Callable[[Dataset, NDArray[np.bool_], NDArray[np.uint64], Run], Any]
 
 
@@ -56,6 +55,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, help="of all of them; their own where not given")
     parser.add_argument("--only", help="one of mlp, cnn, resnet9, resnet9 grouped")
     parser.add_argument("--examples", type=int, default=300, help="training examples")
+    parser.add_argument("--models", type=int, default=64, help="models of a batch, 4 or more")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -68,11 +68,13 @@ def main() -> int:
         whole.test.labels,
     )
     ways = recipes_of(options.precision, options.epochs, options.only)
-    print(f"digits, {len(data.train)} training examples, {device}, {options.precision}, batch of {N_MODELS}")
+    print(
+        f"digits, {len(data.train)} training examples, {device}, {options.precision}, batch of {options.models}"
+    )
     print(f"{'':16}{'alone':>11}{'turned':>8}{'other mates':>13}{'another seed':>14}{'accuracy':>10}")
     failed = False
     for name, train in ways.items():
-        alone, turned, mates, other, accuracy = compare(train, data, device)
+        alone, turned, mates, other, accuracy = compare(train, data, device, options.models)
         print(f"{name:16}{alone:11.1e}{turned:8}{mates:13.1e}{other:14.2f}{accuracy:10.3f}", flush=True)
         failed |= mates > 1e-3 or (options.precision == "float64" and alone > 1e-5)
     return int(
@@ -107,13 +109,15 @@ def in_float64() -> None:
     vars(grouped_program).update(bent)
 
 
-def compare(train: Train, data: Dataset, device: str) -> tuple[float, int, float, float, float]:
-    seeds = np.arange(2 * N_MODELS, dtype=np.uint64)
+def compare(
+    train: Train, data: Dataset, device: str, n_models: int
+) -> tuple[float, int, float, float, float]:
+    seeds = np.arange(2 * n_models, dtype=np.uint64)
     size = subsets.subset_size(len(data.train), 0.7)
     masks = subsets.subset_masks(0, seeds.tolist(), len(data.train), size)
     run = Run(device, lambda _done, _total: None, lambda: False, Path("unused"))
-    row = N_MODELS // 2
-    first, others = np.arange(N_MODELS), np.arange(N_MODELS, 2 * N_MODELS)
+    row = n_models // 2
+    first, others = np.arange(n_models), np.arange(n_models, 2 * n_models)
     others[3] = row  # the same seed at another place, among others
     together, mixed, alone = (train(data, masks[rows], seeds[rows], run) for rows in (first, others, [row]))
 

@@ -1,8 +1,9 @@
 """What workers give, and what their deaths cost: local processes and Ray tasks, against one of them.
 
 rate   Models a second of digits by the ``mlp`` recipe, once a third is committed: by then all processes have
-       started and imported PyTorch, each in its own time. One worker has all cores (``1``) or one
-       (``1 core``); two have half of them each. They take turns, ``--rounds`` times; the ratio is that of the
+       started and imported PyTorch, each in its own time. One worker has all cores (``1``; of Ray's only with
+       ``--all-cores``: its threads wait for each other, on a busy machine ten times longer than they work)
+       or one (``1 core``); two have half of them each. They take turns, ``--rounds`` times; the ratio is that of the
        medians. ``CPU`` is what the workers' processes took of it, in seconds a model.
 kills  Two workers, one of which, drawn at random, is killed every ``--every`` seconds, unless nothing was
        committed since: models asked for, models found, models committed twice.
@@ -44,7 +45,8 @@ WAYS: dict[str, dict[str, dict[str, Any]]] = {
         "2": {"ray": "local", "workers": 2, "task_cpus": max(1, (os.cpu_count() or 2) // 2)},
     },
 }
-TRAINING = ("spawn_main", "ray::_train")  # how worker processes are called
+TRAINING = ("spawn_main", "ray::_train")  # how worker processes are called, and those between two tasks
+WAITING = ("ray::IDLE", "ray::_measure")
 FIELDS = ("n_models", "n_repeats")
 
 
@@ -66,6 +68,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=16, help="models of a batch")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--all-cores", action="store_true", help="one Ray worker with all cores, too")
     parser.add_argument("--every", type=float, default=3.0, help="seconds between two kills")
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; digits, batches of {options.batch} models")
@@ -105,9 +108,14 @@ def started(engine: str) -> Iterator[None]:
 
 
 def show_rates(engine: str, folder: Path, options: argparse.Namespace) -> None:
-    rates: dict[str, list[Rate]] = {name: [] for name in WAYS[engine]}
+    ways = {
+        name: way for name, way in WAYS[engine].items() if options.all_cores or (engine, name) != ("ray", "1")
+    }
+    rates: dict[str, list[Rate]] = {name: [] for name in ways}
+    if engine == "ray":
+        rate(folder / "warm-up.zarr", options, ways["2"])  # its processes go on to serve the others
     for number in range(options.rounds):
-        for name, way in WAYS[engine].items():
+        for name, way in ways.items():
             began = time.perf_counter()
             found = rate(folder / f"{engine}-{name}-{number}.zarr", options, way)
             rates[name].append(found)
@@ -148,7 +156,7 @@ def rate(url: Path, options: argparse.Namespace, way: dict[str, Any]) -> Rate:
 def cpu_seconds() -> float:
     """Return what the workers took of the processor so far."""
     total = 0.0
-    for process in workers():
+    for process in workers(TRAINING + WAITING):
         with contextlib.suppress(psutil.Error):  # it ended meanwhile
             times = process.cpu_times()
             total += times.user + times.system
@@ -193,15 +201,15 @@ def show_kills(engine: str, folder: Path, options: argparse.Namespace) -> bool:
     return bool(n_models == options.models and n_repeats == 0)
 
 
-def workers() -> list[psutil.Process]:
-    """Return the processes that train for this one."""
+def workers(names: tuple[str, ...] = TRAINING) -> list[psutil.Process]:
+    """Return the processes that train for this one, or are called otherwise."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
             command = " ".join(process.cmdline())
         except psutil.Error:  # it ended meanwhile
             continue
-        if any(name in command for name in TRAINING):
+        if any(name in command for name in names):
             found.append(process)
     return found
 
