@@ -177,6 +177,8 @@ class GroupReader:
             return take(array)
         except (ValueError, KeyError, TypeError, RuntimeError, FileNotFoundError) as error:
             raise Damaged(f"{place} cannot be decoded: {error}", hint=RESTORE) from error
+        except MemoryError as error:  # a compressed object may claim any size
+            raise Damaged(f"{place} asks for more memory than there is", hint=RESTORE) from error
 
 
 class CheckedStore(Store):
