@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import bits_of, coin_recipe, small_database, small_dataset
+from storing import resealed
 
 import memdb
 from memdb import layout
@@ -272,7 +273,7 @@ def test_a_destination_that_holds_something_else_is_refused_and_left_alone(train
 @pytest.mark.parametrize(
     ("include", "match"),
     [
-        (["thumbnails"], "no pictures"),
+        (["thumbnails"], "counted from bits"),
         (["confidence"], "counted from bits"),
         (["bits", "weights"], "weights"),
     ],
@@ -419,12 +420,6 @@ def test_what_is_not_as_it_was_published_is_named_and_never_answered(copy, tmp_p
     assert not (tmp_path / "here" / layout.MANIFEST).exists()
 
 
-def resealed(document):
-    from memdb.documents import plain_document, sealed
-
-    return plain_document(sealed(document))
-
-
 HOSTILE = {
     "a path outside": lambda found: found["snapshot"].update(path="../../etc/passwd"),
     "another folder": lambda found: found["snapshot"].update(path="blocks/1.json"),
@@ -516,3 +511,18 @@ def test_an_object_store_is_a_destination_and_a_source(trained, s3, tmp_path):
             assert rows(copy.top_influence(test_id=4)) == rows(db.top_influence(test_id=4))
     memdb.pull("s3://bucket/copy", str(tmp_path / "here"), storage_options=s3)
     assert memdb.open(str(tmp_path / "here")).n_models == 37
+
+
+def test_a_store_that_extends_another_is_merged_before_it_is_published(published, tmp_path):
+    code = {"dataset": small_dataset(), "recipe": coin_recipe}
+    own = memdb.extend(str(tmp_path / "own.zarr"), str(published), **code)
+    own.train(seeds=range(5))
+    with pytest.raises(InvalidInput, match="extends another store, and a copy stands alone") as refused:
+        own.publish(str(tmp_path / "copy"))
+    assert "memdb merge" in refused.value.hint
+    assert not (tmp_path / "copy").exists()
+    merged = memdb.merge(str(tmp_path / "merged.zarr"), [own], **code).database
+    merged.publish(str(tmp_path / "copy"))
+    with memdb.open(str(tmp_path / "copy")) as copy:
+        assert copy.n_models == own.n_models == 42
+        assert rows(copy.top_influence(test_id=4)) == rows(merged.top_influence(test_id=4))
