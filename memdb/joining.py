@@ -177,7 +177,11 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
         _require_one_meaning(tables)
         store, dropped = _created(storage, snapshots, names)
     else:
-        store.require_growing()
+        store.require_growing("merge into")
+        if any(source.url == url for source in snapshots):
+            raise InvalidInput(
+                f"{url} is both a source and the destination", hint="name another with --store"
+            )
         merging.require_mergeable(store.manifest, url, snapshots)
         _require_one_meaning([*((store, table) for table in store.score_tables()), *tables])
         merging.require_distinct([store.snapshot(), *snapshots])

@@ -98,6 +98,7 @@ class Published:
         credits: whose work it is.
         memdb_version: that wrote it.
         scores: documents of the score tables 1, 2, ...: imported scores, which belong to no snapshot.
+        thumbnails: the document about small pictures of the examples, where there are any.
     """
 
     store_id: str
@@ -106,6 +107,7 @@ class Published:
     credits: Credits
     memdb_version: str
     scores: tuple[ObjectInfo, ...] = ()
+    thumbnails: ObjectInfo | None = None
 
     @property
     def snapshots(self) -> tuple[PublishedSnapshot, ...]:
@@ -123,7 +125,8 @@ class Published:
                 "older": [item.to_document() for item in self.older],
                 "credits": self.credits.to_document(),
                 "memdb_version": self.memdb_version,
-                "scores": [{"size": info.size, "sha256": info.sha256} for info in self.scores],
+                "scores": [_document(info) for info in self.scores],
+                "thumbnails": None if self.thumbnails is None else _document(self.thumbnails),
             }
         )
 
@@ -143,6 +146,7 @@ class Published:
             credits=Credits.from_reader(read.inside("credits")),
             memdb_version=read.take("memdb_version", str, ""),
             scores=tuple(map(_document_from, read.items("scores") if "scores" in document else ())),
+            thumbnails=_document_from(read.inside("thumbnails")) if document.get("thumbnails") else None,
         )
         if len(published.scores) > MAX_TABLES:
             read.problems.append(f"{place} names {len(published.scores):,} score tables")
@@ -257,6 +261,38 @@ class Derived:
             f"{layout.TOP_INFLUENCE}/{number}": self.top_influence.objects,
             f"{layout.TABLES}/{number}": self.tables,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class ThumbnailsInfo:
+    """The document about small pictures of a store's examples: their objects and what Zarr says of them."""
+
+    store_id: str
+    group: DerivedGroup
+
+    def to_document(self) -> dict[str, Json]:
+        """Return the sealed JSON document."""
+        facts: dict[str, Json] = {"format": layout.FORMAT, "required_features": [], "store_id": self.store_id}
+        return sealed({**facts, **self.group.to_document()})
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], place: str) -> ThumbnailsInfo:
+        """Parse and check the document.
+
+        Raises:
+            WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
+        """
+        require_format(document, place)
+        read = Reader(document, place)
+        found = cls(
+            read.take("store_id", str, "", lambda v: bool(HEX32.fullmatch(v))), DerivedGroup.from_reader(read)
+        )
+        read.finish(ASK_AGAIN)
+        return found
+
+
+def _document(info: ObjectInfo) -> dict[str, Json]:
+    return {"size": info.size, "sha256": info.sha256}
 
 
 def _document_from(read: Reader) -> ObjectInfo:

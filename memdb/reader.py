@@ -97,6 +97,17 @@ class Reader:
         """Return what the store says of its score tables, in the order of import."""
         return self.store.score_tables()
 
+    def thumbnails(self, set_name: str, rows: Sequence[int]) -> NDArray[np.uint8]:
+        """Return small pictures of examples of a published copy, uint8 [rows, height, width, channels].
+
+        Raises:
+            NotFound: the owner included none, or there is no such set or example.
+        """
+        from memdb.store.thumbnails import read_thumbnails  # noqa: PLC0415 - questions do without
+
+        shown = self.store.published.thumbnails if self.store.published else None
+        return read_thumbnails(self.store.storage, self.store.manifest, shown, set_name, rows)
+
     @cached_property
     def imported_scores(self) -> TableRelations | None:
         """The score table that is asked (see `score_tables.chosen`); None where models are."""

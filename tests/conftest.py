@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 import memdb
 
@@ -16,6 +17,10 @@ N_MODELS = 60  # of the store to assess
 # Two workers on two cores: threads of theirs would only wait for each other, and burn both while they do.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine says nothing about the code: performance lives in benchmarks.
+settings.register_profile("memdb", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("memdb")
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and all that they start with them.
 signal.signal(signal.SIGINT, signal.default_int_handler)

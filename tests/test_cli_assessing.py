@@ -29,6 +29,11 @@ def place(tmp_path_factory):
     return folder
 
 
+def test_that_no_pair_is_so_strong_is_an_answer(place):
+    done = run("pairs", "--min-influence", "1", "-s", "a.zarr", cwd=place)
+    assert (done.returncode, "0 pairs of a.zarr" in done.stdout) == (0, True), done.stderr
+
+
 def dicts(relation):
     return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
 

@@ -22,6 +22,8 @@ from memdb.store.ledger import read_block
 from memdb.store.publication import published_snapshot
 from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.store import Store, keeps_put_if_absent
+from memdb.store.thumbnails import DOCUMENT, read_info
+from memdb.store.thumbnails import objects_of as pictures_of
 
 ONLY = ("bits",)
 
@@ -83,7 +85,12 @@ def _everything(source: Store, target: Completing, observe: Callable[[int, int],
         record = published_snapshot(source.storage, source.manifest, published, item.number).record
         objects |= _of_snapshot(source, record) if record else {}
     tables = source.score_tables()
-    _copy(source.storage, target, objects | dict(imported.objects_of(tables)), observe)
+    objects |= dict(imported.objects_of(tables))
+    if published.thumbnails is not None:
+        shown = read_info(source.storage, source.manifest, published.thumbnails)
+        objects |= dict(pictures_of(shown))
+        documents[DOCUMENT] = published.thumbnails
+    _copy(source.storage, target, objects, observe)
     imported.name_tables(tables, imported.documents_of(source.storage, tables), target)
     groups = (*layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE)
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in groups})

@@ -28,6 +28,10 @@ SCORES_HELD = """\
 - `scores/`: scores that came from elsewhere without the models behind them, and so without intervals:
   `memdb top-influence --test-id 42 --scores NAME --store URL`."""
 
+PICTURES_HELD = """\
+- `thumbnails/`: small pictures of the examples, uint8 [examples, height, width, channels]:
+  `memdb.open(URL).thumbnails("train", [3, 7])`."""
+
 
 def readme(
     snapshot: Snapshot, record: SnapshotRecord, published: Published, scores: Sequence[ScoreTable] = ()
@@ -85,7 +89,7 @@ Ask it where it is, without copying it: with `pip install memdb` and this folder
 
 - `published.json`: where a reader starts; it names the newest snapshot, {published.snapshot.number}{also}.
 - `dataset/`: names and labels of the examples, not the examples themselves.
-{_contents(record, scores)}
+{_contents(record, published, scores)}
 
 Everything is a Zarr v3 group that any Zarr reader opens; `snapshots/{record.number}.json` has the size and
 sha256 of every object, or of what lists it.
@@ -105,13 +109,15 @@ def _told(table: ScoreTable) -> str:
     return f"{table.name} (number {table.number}: {held}; of {_plain(table.source)})"
 
 
-def _contents(record: SnapshotRecord, scores: Sequence[ScoreTable]) -> str:
+def _contents(record: SnapshotRecord, published: Published, scores: Sequence[ScoreTable]) -> str:
     """Return the lines about what there is besides the data set."""
     parts = []
     if record.n_models:
         parts.append(MODELS_HELD.format(n=record.number))
     if scores:
         parts.append(SCORES_HELD)
+    if published.thumbnails:
+        parts.append(PICTURES_HELD)
     return "\n".join(parts)
 
 

@@ -21,6 +21,7 @@ from memdb.store.publication import published_snapshot
 from memdb.store.scores import read_score_tables
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage
+from memdb.store.thumbnails import DOCUMENT, read_info
 
 
 def verify_copy(
@@ -45,6 +46,7 @@ def verify_copy(
     where = f"{place.url}/{layout.SCORES}"
     read = partial(read_score_tables, place, manifest, published.scores)
     check_scores(place, report.tried("scores", "", where, read) or [], report)
+    _check_thumbnails(place, manifest, published, report)
     intact: dict[str, Segment] = {}
     for info in infos.values():
         observe(next(steps), total)
@@ -56,6 +58,15 @@ def verify_copy(
         _check_snapshot(place, snapshot, report, is_whole=is_whole)
     observe(total, total)
     return report
+
+
+def _check_thumbnails(storage: Storage, manifest: Manifest, published: Published, report: Report) -> None:
+    if published.thumbnails is None:
+        return
+    read = partial(read_info, storage, manifest, published.thumbnails)
+    info = report.tried("thumbnails", "", f"{storage.url}/{DOCUMENT}", read)
+    _, problems = report.objects(storage, layout.THUMBNAILS, info.group.objects if info else {})
+    report.damages += [Damage("thumbnails", "", where, said) for where, said in problems.items()]
 
 
 def _snapshots(

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from memdb import layout
 from memdb.documents import group_metadata, parse_plain_document, plain_document
-from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotFound
+from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotFound, StorageFailed
 from memdb.manifest import Manifest, ObjectInfo
 from memdb.score_table import INFLUENCE, MAX_TABLES, MEMORIZATION, OFFSET, TRAIN_ID, ScoreTable
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.reading import GroupReader, check_object, read_object
 from memdb.store.storage import Storage, concurrently, create_once
+from memdb.store.timing import Stopwatch
 
 AT_ONCE = 8  # objects of a few MB in memory
 RESTORE = "restore the store from a copy, or import the table into another store"
@@ -93,7 +94,7 @@ def add_table(
 ) -> tuple[ScoreTable, bool]:
     """Add a table whose arrays ``write`` writes into the group it is given; see `add_scores`."""
     table = replace(table, table_id=layout.segment_id(datetime.now(UTC), secrets.token_bytes(6)))
-    written = False
+    written, watch = False, Stopwatch()
     while True:
         tables = list_score_tables(storage, manifest)
         same = next((item for item in tables if item.content == table.content), None)
@@ -108,6 +109,10 @@ def add_table(
             write(table.group)
             storage.write_all({f"{table.group}/{layout.GROUP_METADATA}": group_metadata()})
             written = True
+            if watch.stalled():
+                raise StorageFailed(
+                    f"{storage.url} took so long to write that cleaning up may have begun", hint="try again"
+                )
         table = replace(table, number=len(tables) + 1)
         with contextlib.suppress(AlreadyExists):  # another import was quicker: take the next number
             create_once(storage, layout.score_table(table.number), plain_document(table.to_document()))

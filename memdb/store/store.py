@@ -122,6 +122,19 @@ class Store:
             )
         return cls(storage, manifest, following, published)
 
+    def require_growing(self, verb: str) -> None:
+        """Refuse to write into a published copy: its readers would not see it, or would see it altered.
+
+        Raises:
+            InvalidInput: it is one; ``verb`` says what was wanted.
+        """
+        if self.published is not None:
+            raise InvalidInput(
+                f"cannot {verb} {self.url}: it is a published copy, which never changes",
+                hint="use the store that it was published from, or take its models with "
+                "`memdb pull --only bits`",
+            )
+
     def commit(
         self,
         models: Sequence[ModelInfo],
@@ -140,7 +153,6 @@ class Store:
             InvalidInput: arrays that do not fit the manifest.
             StorageFailed: the storage refused; nothing was committed.
         """
-        self.require_growing()
         self._require_arrays(len(models), masks, outcomes)
         arrays = {layout.MASK: ArrayData(bits.pack(masks))}
         for path, values in outcomes.items():
@@ -153,8 +165,10 @@ class Store:
         """Append models whose arrays are as a segment has them: what another store's parts give.
 
         Raises:
+            InvalidInput: the store is a published copy.
             StorageFailed: the storage refused; nothing was committed.
         """
+        self.require_growing("commit to")
         objects = encode_group(arrays)
         for _ in range(COMMIT_ATTEMPTS):
             segment = Segment(
@@ -172,18 +186,6 @@ class Store:
             f"{self.url}: a batch was written {COMMIT_ATTEMPTS} times and was not all there in the end",
             hint="check what answers for the storage, or try one that takes less than hours",
         )
-
-    def require_growing(self) -> None:
-        """Refuse to add to a published copy.
-
-        Raises:
-            InvalidInput: it is one.
-        """
-        if self.published is not None:
-            raise InvalidInput(
-                f"{self.url} is a published copy, which never changes",
-                hint="add to the store that it was published from",
-            )
 
     def _require_arrays(
         self, n_models: int, masks: NDArray[np.bool_], outcomes: Mapping[str, NDArray[Any]]
