@@ -234,7 +234,8 @@ class Relations:
 
     def interval_z(self, settings: Mapping[str, Any], n_shown: int, n_ranked: int) -> float | None:
         """Return the multiplier of intervals of so many rows shown of so many ranked; None without models."""
-        return self._z(self.connection, settings, n_shown, n_ranked)
+        with self._statement:
+            return self._z(self.connection, settings, n_shown, n_ranked)
 
     def _z(
         self, connection: duckdb.DuckDBPyConnection, settings: Mapping[str, Any], n_shown: int, n_ranked: int
@@ -296,8 +297,8 @@ class Relations:
         Raises:
             InvalidInput: SQL that does not parse, bind or run, too many pairs, or too long a wait.
         """
-        self._require_question(sql)
         with self._statement:
+            self._require_question(sql)
             if not alone and not self._is_built:
                 self._build()
             if models and not self._has_models:
