@@ -69,7 +69,7 @@ INSIDE = {  # the same within a package
             "reliability",
             "classes",
         },
-        {"stored"},
+        {"stored", "strongest"},
         {"questions", "pair_files"},
         {"score_tables"},
         {"comparison"},
