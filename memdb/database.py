@@ -17,7 +17,9 @@ from memdb.sharing import publish as publication
 from memdb.store import Store, cleaning, compaction, extending, open_storage, retraction, verification
 from memdb.store import repair as repairs
 from memdb.store.bases import Following
+from memdb.store.copy_verification import verify_copy
 from memdb.store.timing import GRACE
+from memdb.thumbnails import Thumbnails, thumbnails_of
 from memdb.train import require_positive
 from memdb.training import Limits, Plan, TrainingStatus, carry_out
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from memdb.published import Credits
     from memdb.query.pair_scores import PairOptions
     from memdb.store.compaction import Compaction
+    from memdb.store.damages import Report
     from memdb.store.repair import Repair
-    from memdb.store.verification import Report
 
 IN_MEMORY = "in-memory"
 
@@ -232,7 +234,9 @@ class Database(Assessor):
         """
         if repair:
             self._require_now("repair")
-        storage, manifest = self.store.storage, self.store.manifest
+        storage, manifest, published = self.store.storage, self.store.manifest, self.store.published
+        if published is not None:
+            return verify_copy(storage, manifest, published, observe), None
         report = verification.verify(storage, manifest, observe)
         if not repair or not report.damages:
             return report, None
@@ -273,12 +277,13 @@ class Database(Assessor):
         finally:
             self.refresh()
 
-    def publish(
+    def publish(  # noqa: PLR0913 - where to, what of it, whose work, and who watches
         self,
         url: str,
         *,
         include: Sequence[str] = publication.INCLUDED,
         credit: Credits | None = None,
+        data_root: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
         announce: Callable[[publication.Plan], bool] = lambda _: True,
         observe: Callable[[int, int], None] = lambda _done, _total: None,
@@ -290,8 +295,10 @@ class Database(Assessor):
 
         Args:
             url: a path, or a URL that fsspec can write to.
-            include: ``bits``, and ``confidence`` where the copy is to answer that outcome too.
+            include: ``bits``; ``confidence`` where the copy is to answer that outcome too; ``thumbnails``,
+                small pictures of the examples.
             credit: title, authors, licence and citation; those of before where not given.
+            data_root: for thumbnails, the folder that holds the data set.
             storage_options: for the fsspec driver of ``url``.
             announce: hears what will be written before anything is; false leaves it at that.
             observe: hears how much of how much is done.
@@ -303,18 +310,29 @@ class Database(Assessor):
             StorageFailed: the destination refused, or a segment is not intact; readers see nothing new.
         """
         target = open_storage(url, storage_options)
-        wanted = publication.plan(self.snapshot, target, include, credit)
+        wanted = publication.plan(
+            self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root)
+        )
         if not announce(wanted):
             return None
         return publication.carry_out(wanted, self.relations(), observe)
 
-    def _require_now(self, verb: str) -> None:
-        if self.store.published is not None:
+    def _pictures(self, data_root: str | None) -> Mapping[str, Thumbnails]:
+        """Return pictures of the examples, for which the data set is loaded by its name."""
+        if self.store.published is not None:  # a stranger's may name code as its data set
             raise InvalidInput(
-                f"cannot {verb} {self.url}: it is a published copy, which never changes",
-                hint="use the store that it was published from, or take its models with "
-                "`memdb pull --only bits`",
+                f"{self.url} is a published copy: pictures of its examples are its owner's to make",
+                hint="take those that it has along with `memdb pull`, or leave thumbnails out",
             )
+        data = self.load_dataset(data_root)
+        sets = tuple(table.info(name) for name, table in data.tables.items())
+        manifest = self.store.manifest
+        manifest.require_same(sets, manifest.recipe, self.url)
+        found = thumbnails_of(data)
+        return {item.name: found[item.name] for item in manifest.sets}
+
+    def _require_now(self, verb: str) -> None:
+        self.store.require_growing(verb)
         if self._as_of is not None:
             raise InvalidInput(f"cannot {verb} snapshot {self._as_of}", hint="open the store without as_of")
         if self._exclude:

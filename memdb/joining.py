@@ -11,12 +11,14 @@ from typing import Any
 
 from memdb import datasets, plugins, recipes
 from memdb.database import Database
-from memdb.errors import InvalidInput, Mismatch, NotFound
+from memdb.errors import AlreadyExists, InvalidInput, Mismatch, NotFound
 from memdb.manifest import Manifest, RecipeInfo
 from memdb.reader import Reader
+from memdb.score_table import ScoreTable
 from memdb.store import Cache, Following, Store, default_folder, merging, open_storage, require_free
 from memdb.store.examples import read_example_table
 from memdb.store.extending import look_at
+from memdb.store.scores import copy_scores
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage
 from memdb.stores import Options
@@ -125,6 +127,7 @@ class Merge:
     added: tuple[int, ...]
     present: tuple[int, ...]  # that the destination, or a source before, had already
     n_withdrawn: int  # that sources had withdrawn, and the destination had not
+    scores: tuple[str, ...]  # names of score tables that the destination did not have
     dropped: tuple[str, ...]  # outcomes that a new store does not keep, since not all models have them
 
 
@@ -140,8 +143,8 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
 ) -> Merge:
     """Bring the models of stores together in one, which is created where there is none.
 
-    A model that stands in several is kept once; one that was withdrawn in any is withdrawn. A merge that was
-    interrupted goes on when it is called again.
+    A model that stands in several is kept once; one that was withdrawn in any is withdrawn. Imported scores
+    come along. A merge that was interrupted goes on when it is called again.
 
     Args:
         url: a path, or a URL that fsspec can write to.
@@ -155,7 +158,9 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
 
     Raises:
         Mismatch: data, recipes, subsets or a model's outcomes differ, naming both; nothing was written.
-        InvalidInput: equal masks under different ids, or code that was not named; nothing was written.
+        InvalidInput: equal masks under different ids, code that was not named, or a destination that is a
+            published copy; nothing was written.
+        AlreadyExists: different scores have one name; nothing was written.
         StorageFailed: a storage refused; models that were committed stay.
     """
     if not sources:
@@ -163,18 +168,48 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
     snapshots = [source.snapshot for source in sources]
     names = Names(dataset, recipe)
     storage = open_storage(url, storage_options)
+    tables = [(source.store, table) for source in sources for table in source.store.score_tables()]
     dropped: tuple[str, ...] = ()
     try:
         store = Store.open(storage, following or Following.of(default_folder()))
     except NotFound:
         require_free(storage)
+        _require_one_meaning(tables)
         store, dropped = _created(storage, snapshots, names)
     else:
+        store.require_growing("merge into")
+        if any(source.url == url for source in snapshots):
+            raise InvalidInput(
+                f"{url} is both a source and the destination", hint="name another with --store"
+            )
         merging.require_mergeable(store.manifest, url, snapshots)
+        _require_one_meaning([*((store, table) for table in store.score_tables()), *tables])
         merging.require_distinct([store.snapshot(), *snapshots])
     database = Database(store, *names.bound(store.manifest, url))
     done = merging.merge(store, snapshots, observe)
-    return Merge(database, done.added, done.present, done.n_withdrawn, dropped)
+    copied = (copy_scores(at.storage, table, storage, store.manifest) for at, table in tables)
+    scores = tuple(table.name for table, is_new in copied if is_new)
+    return Merge(database, done.added, done.present, done.n_withdrawn, scores, dropped)
+
+
+def _require_one_meaning(tables: Sequence[tuple[Store, ScoreTable]]) -> None:
+    """Refuse different scores of one name.
+
+    Raises:
+        AlreadyExists: names them and where they are.
+    """
+    known: dict[str, tuple[Store, ScoreTable]] = {}
+    contents = set()
+    for store, table in tables:
+        if table.content in contents:
+            continue  # kept once, by the name it has first
+        contents.add(table.content)
+        other, _ = known.setdefault(table.name, (store, table))
+        if other is not store:
+            raise AlreadyExists(
+                f"the scores named {table.name} of {store.url} are others than those of {other.url}",
+                hint="import one of them under another --scores-name",
+            )
 
 
 def _created(storage: Storage, sources: Sequence[Snapshot], names: Names) -> tuple[Store, tuple[str, ...]]:

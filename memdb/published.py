@@ -12,6 +12,7 @@ from typing import Any
 from memdb import layout
 from memdb.documents import Json, Reader, sealed
 from memdb.manifest import HEX32, HEX64, ObjectInfo, Objects, objects_document, objects_from, require_format
+from memdb.score_table import MAX_TABLES
 
 MAX_SNAPSHOTS = 100_000  # of one published copy
 ASK_AGAIN = "ask its owner to publish it again, or use another copy"
@@ -79,10 +80,7 @@ class PublishedSnapshot:
         read.take("path", str, "", lambda v: v == layout.snapshot(number))
         return cls(
             number,
-            ObjectInfo(
-                read.take("size", int, 0, lambda v: v > 0),
-                read.take("sha256", str, "", lambda v: bool(HEX64.fullmatch(v))),
-            ),
+            _document_from(read),
             read.take("n_models", int, 0, lambda v: v >= 0),
             read.take("models_sha256", str, "", lambda v: bool(HEX64.fullmatch(v))),
             read.take("published_at", str, ""),
@@ -91,13 +89,25 @@ class PublishedSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The document ``published.json``: where a reader starts, and the only one that publishing replaces."""
+    """The document ``published.json``: where a reader starts, and the only one that publishing replaces.
+
+    Attributes:
+        store_id: that of the manifest.
+        snapshot: the newest.
+        older: the others, by ascending number.
+        credits: whose work it is.
+        memdb_version: that wrote it.
+        scores: documents of the score tables 1, 2, ...: imported scores, which belong to no snapshot.
+        thumbnails: the document about small pictures of the examples, where there are any.
+    """
 
     store_id: str
-    snapshot: PublishedSnapshot  # the newest
-    older: tuple[PublishedSnapshot, ...]  # by ascending number
+    snapshot: PublishedSnapshot
+    older: tuple[PublishedSnapshot, ...]
     credits: Credits
     memdb_version: str
+    scores: tuple[ObjectInfo, ...] = ()
+    thumbnails: ObjectInfo | None = None
 
     @property
     def snapshots(self) -> tuple[PublishedSnapshot, ...]:
@@ -115,6 +125,8 @@ class Published:
                 "older": [item.to_document() for item in self.older],
                 "credits": self.credits.to_document(),
                 "memdb_version": self.memdb_version,
+                "scores": [_document(info) for info in self.scores],
+                "thumbnails": None if self.thumbnails is None else _document(self.thumbnails),
             }
         )
 
@@ -133,7 +145,11 @@ class Published:
             older=tuple(PublishedSnapshot.from_reader(item) for item in read.items("older")),
             credits=Credits.from_reader(read.inside("credits")),
             memdb_version=read.take("memdb_version", str, ""),
+            scores=tuple(map(_document_from, read.items("scores") if "scores" in document else ())),
+            thumbnails=_document_from(read.inside("thumbnails")) if document.get("thumbnails") else None,
         )
+        if len(published.scores) > MAX_TABLES:
+            read.problems.append(f"{place} names {len(published.scores):,} score tables")
         numbers = [item.number for item in published.snapshots]
         if numbers != sorted(set(numbers)) or len(numbers) > MAX_SNAPSHOTS:
             read.problems.append(f"{place} does not list its snapshots once each and in order")
@@ -245,6 +261,45 @@ class Derived:
             f"{layout.TOP_INFLUENCE}/{number}": self.top_influence.objects,
             f"{layout.TABLES}/{number}": self.tables,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class ThumbnailsInfo:
+    """The document about small pictures of a store's examples: their objects and what Zarr says of them."""
+
+    store_id: str
+    group: DerivedGroup
+
+    def to_document(self) -> dict[str, Json]:
+        """Return the sealed JSON document."""
+        facts: dict[str, Json] = {"format": layout.FORMAT, "required_features": [], "store_id": self.store_id}
+        return sealed({**facts, **self.group.to_document()})
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], place: str) -> ThumbnailsInfo:
+        """Parse and check the document.
+
+        Raises:
+            WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
+        """
+        require_format(document, place)
+        read = Reader(document, place)
+        found = cls(
+            read.take("store_id", str, "", lambda v: bool(HEX32.fullmatch(v))), DerivedGroup.from_reader(read)
+        )
+        read.finish(ASK_AGAIN)
+        return found
+
+
+def _document(info: ObjectInfo) -> dict[str, Json]:
+    return {"size": info.size, "sha256": info.sha256}
+
+
+def _document_from(read: Reader) -> ObjectInfo:
+    return ObjectInfo(
+        read.take("size", int, 0, lambda v: v > 0),
+        read.take("sha256", str, "", lambda v: bool(HEX64.fullmatch(v))),
+    )
 
 
 def _all_ids(found: Iterable[Any]) -> bool:

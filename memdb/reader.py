@@ -20,7 +20,6 @@ from memdb.query.results import Results
 from memdb.query.score_tables import Assumed, TableRelations
 from memdb.store import Snapshot, Store
 from memdb.store.exclusion import without
-from memdb.store.scores import list_score_tables
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -96,12 +95,23 @@ class Reader:
 
     def score_tables(self) -> list[ScoreTable]:
         """Return what the store says of its score tables, in the order of import."""
-        return list_score_tables(self.store.storage, self.store.manifest)
+        return self.store.score_tables()
+
+    def thumbnails(self, set_name: str, rows: Sequence[int]) -> NDArray[np.uint8]:
+        """Return small pictures of examples of a published copy, uint8 [rows, height, width, channels].
+
+        Raises:
+            NotFound: the owner included none, or there is no such set or example.
+        """
+        from memdb.store.thumbnails import read_thumbnails  # noqa: PLC0415 - questions do without
+
+        shown = self.store.published.thumbnails if self.store.published else None
+        return read_thumbnails(self.store.storage, self.store.manifest, shown, set_name, rows)
 
     @cached_property
     def imported_scores(self) -> TableRelations | None:
         """The score table that is asked (see `score_tables.chosen`); None where models are."""
-        return score_tables.chosen(self.snapshot, self._named_scores, self._assumed)
+        return score_tables.chosen(self.store, self.snapshot, self._named_scores, self._assumed)
 
     def asked(self, outcome: str = "correct") -> Relations:
         """Return the relations that lists, scores, SQL and comparisons answer from."""

@@ -186,6 +186,8 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     except NotFound:
         existing = None
         require_free(storage)
+    if existing is not None:
+        existing.require_growing("import into")
     if subset_fraction is not None and not 0 < subset_fraction < 1:
         subsets.subset_size(2, subset_fraction)
     arrays = open_arrays(Path(path))

@@ -5,6 +5,7 @@ It yields what was committed; whoever calls it shows progress and decides when t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import platform
@@ -191,11 +192,16 @@ def _versions() -> dict[str, str]:
         if name in sys.modules
     }
     return {
-        "memdb": version("memdb"),
+        "memdb": _own_version(),
         "numpy": np.__version__,
         "python": platform.python_version(),
         **loaded,
     }
+
+
+@functools.cache
+def _own_version() -> str:
+    return version("memdb")  # which parses a file: once a model was a fifth of a small batch
 
 
 def require_positive(value: int, option: str) -> int:

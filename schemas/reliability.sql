@@ -1,11 +1,11 @@
--- How far the scores of two halves of the models agree. The table `halves` has, for each training example, the
--- models in and out of both halves, a and b, and their sums.
+-- How far the scores of two halves of the models agree. The table `halves` has, for each way to split the models
+-- and each training example, the models in and out of both halves, a and b, and their sums.
 WITH known AS (
     SELECT *,
-        row_number() OVER (ORDER BY a DESC, train_id) AS rank_a,
-        row_number() OVER (ORDER BY b DESC, train_id) AS rank_b
+        row_number() OVER (PARTITION BY split ORDER BY a DESC, train_id) AS rank_a,
+        row_number() OVER (PARTITION BY split ORDER BY b DESC, train_id) AS rank_b
     FROM (
-        SELECT train_id,
+        SELECT split, train_id,
             score(s_in_a, n_in_a, s_out_a, n_out_a) AS a, score(s_in_b, n_in_b, s_out_b, n_out_b) AS b
         FROM halves
     )
@@ -16,12 +16,13 @@ counted AS (
         CASE WHEN stddev_pop(a) > 0 AND stddev_pop(b) > 0 THEN corr(a, b) END AS r,
         count(*) FILTER (a >= $threshold) AS n_a, count(*) FILTER (b >= $threshold) AS n_b,
         count(*) FILTER (a >= $threshold AND b >= $threshold) AS n_both
-    FROM known
+    FROM (SELECT DISTINCT split FROM halves) LEFT JOIN known USING (split)
+    GROUP BY split
 ),
 lists AS (
     SELECT k, count(*) FILTER (rank_a <= k AND rank_b <= k) AS n_both, count(*) AS n_ranked
     FROM known, (SELECT unnest($lists::BIGINT[]) AS k)
-    GROUP BY k
+    GROUP BY split, k
 )
 SELECT 'correlation' AS measure, NULL::DOUBLE AS at, r AS value FROM counted
 UNION ALL

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 import memdb
 from memdb import bits
 from memdb.database import Database
+from memdb.errors import MemdbError
 
 
 @dataclass
@@ -41,7 +42,11 @@ class Scores:
 
 
 def main() -> None:
-    with memdb.open(sys.argv[1] if len(sys.argv) > 1 else "memdb.zarr") as db:
+    try:
+        opened = memdb.open(sys.argv[1] if len(sys.argv) > 1 else "memdb.zarr")
+    except MemdbError as error:
+        sys.exit(f"{error}: {error.hint}")
+    with opened as db:
         print(f"{db.url}: {db.n_models} models of {db.store.manifest.dataset}")
         with tempfile.TemporaryDirectory() as folder:
             round_trips(db, Path(folder))

@@ -7,10 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 import memdb
 
 N_TRAIN, N_TEST = 23, 11
+N_MODELS = 60  # of the store to assess
+
+# Two workers on two cores: threads of theirs would only wait for each other, and burn both while they do.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine says nothing about the code: performance lives in benchmarks.
+settings.register_profile("memdb", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("memdb")
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and all that they start with them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -86,6 +96,38 @@ def database(trained, tmp_path):
         yield opened
 
 
+@pytest.fixture(scope="module")
+def asked(trained):
+    """The same store, opened once for all tests of a file that only ask it."""
+    before = sorted(trained.rglob("*"))
+    with memdb.open(str(trained)) as opened:
+        yield opened
+    assert sorted(trained.rglob("*")) == before
+
+
+@pytest.fixture(scope="session")
+def sixty(tmp_path_factory):
+    """A store of 60 models: enough to plan with its own rates."""
+    url = tmp_path_factory.mktemp("sixty") / "store.zarr"
+    with small_database(url) as made:
+        made.train(seeds=range(N_MODELS), compact=False)
+    return url
+
+
+@pytest.fixture(scope="module")
+def db(sixty):
+    """That store, opened once for all tests of a file, which only ask it."""
+    with memdb.open(str(sixty)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def empty(tmp_path):
+    """A store without models."""
+    with small_database(tmp_path / "empty.zarr") as made:
+        yield made
+
+
 @pytest.fixture(scope="session")
 def digits_store(tmp_path_factory):
     """The store of the README at a small size: digits, 40 models of 3 epochs."""
@@ -128,3 +170,14 @@ def bits_of(snapshot):
     n = snapshot.n_models
     packed = [snapshot.mask(), snapshot.outcome_bits("train/correct"), snapshot.outcome_bits("test/correct")]
     return tuple(bits.unpack(part, n) for part in packed)
+
+
+def dicts(relation):
+    """The rows of a relation by the names of its columns."""
+    return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+
+
+def one(relation):
+    """The only row of a relation."""
+    (row,) = dicts(relation)
+    return row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 import numpy as np
 
@@ -70,3 +70,10 @@ def fitted_by_expectation_maximization(abs_z, spreads, n_prior, rounds):
         weights[spreads == 0] += n_prior
         weights = weights / weights.sum()
     return weights
+
+
+def correlation(pairs):
+    a, b = zip(*pairs, strict=True)
+    mean_a, mean_b = fmean(a), fmean(b)
+    products = sum((x - mean_a) * (y - mean_b) for x, y in pairs)
+    return products / math.sqrt(sum((x - mean_a) ** 2 for x in a) * sum((y - mean_b) ** 2 for y in b))

@@ -7,6 +7,7 @@ from conftest import bits_of
 
 from memdb import subsets
 from memdb.commits import ModelInfo
+from memdb.documents import plain_document, sealed
 from memdb.errors import StorageFailed
 
 
@@ -106,3 +107,8 @@ class FailingStorage:
             self.allowed -= 1
             raise StorageFailed(f"cannot {operation} {path}: injected")
         self.allowed -= 1
+
+
+def resealed(document):
+    """Return the bytes of a document that was changed by somebody who knows how to seal one."""
+    return plain_document(sealed(document))

@@ -144,6 +144,32 @@ def test_lds_is_spearman_of_summed_scores_and_outcomes_over_held_out_models(conf
     assert all(-1 <= row["lo"] <= row["hi"] <= 1 for row in rows if row["lds"] is not None)
 
 
+def test_lds_grades_by_what_all_models_of_a_copy_have(confident, tmp_path):
+    db, *_, weights = confident
+    memdb.pull(db.url, str(tmp_path / "bits.zarr"), only="bits")
+    scores = Given(weights)
+    with memdb.open(str(tmp_path / "bits.zarr")) as copy:
+        rows = copy.lds(scores).to_arrow_table()
+        assert set(rows["outcome"].to_pylist()) == {"correct"}
+        assert rows.equals(db.lds(scores, outcome="correct").to_arrow_table())
+        with pytest.raises(NotFound, match="have no test/logit_confidence"):
+            copy.lds(scores, outcome="logit_confidence")
+        made = copy.export(tmp_path / "runs.npz", "models")
+        assert "train_logit_confidence" not in made.arrays
+
+
+def test_equal_scores_of_all_examples_predict_nothing_however_they_add_up(tmp_path):
+    rng = np.random.default_rng(1)
+    n_train, values = 9000, np.array([[0.1], [1 / 3], [1e308], [0.0]])
+    mask = np.stack([rng.permutation(n_train) < n_train * 0.7 for _ in range(40)])
+    outcomes = {"train_correct": mask, "test_correct": rng.random((40, len(values))) < 0.5}
+    np.savez(tmp_path / "runs.npz", mask=mask, **outcomes)
+    memdb.import_file(tmp_path / "runs.npz", str(tmp_path / "s.zarr"))
+    with memdb.open(str(tmp_path / "s.zarr")) as db:
+        rows = db.lds(Given(np.tile(values, n_train)), resamples=3).to_arrow_table()
+    assert rows["lds"].to_pylist() == [None] * len(values)
+
+
 def test_a_resample_is_spearman_of_the_drawn_models():
     rng = np.random.default_rng(9)
     one, other = rng.integers(0, 6, 30).astype(float), rng.normal(size=30)

@@ -327,12 +327,12 @@ def test_init_and_train_with_a_recipe_and_data_of_ones_own_in_this_folder(folder
     assert done.returncode == 0, done.stderr
     assert "5/5 models" in done.stderr
     assert "Added 5 models to memdb.zarr, which now has 5" in done.stderr
-    assert spawn("train", "--device", "cpu", "--add", 3, cwd=folder).returncode == 0
+    assert run("train", "--device", "cpu", "--add", 3, cwd=folder).returncode == 0
     assert memdb.open(str(folder / "memdb.zarr")).n_models == 8
 
 
 def test_two_trainings_at_once_on_one_store_both_count(folder):
-    spawn(*INIT, "-p", "seconds=0.05", cwd=folder)
+    run(*INIT, "-p", "seconds=0.05", cwd=folder)
     command = [MEMDB, "train", "--device", "cpu", "--add", "10"]
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
     both = [subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
@@ -342,7 +342,7 @@ def test_two_trainings_at_once_on_one_store_both_count(folder):
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_keeps_what_was_committed_and_says_how_to_go_on(folder, sent):
-    spawn(*INIT, "-p", "seconds=0.4", cwd=folder)
+    run(*INIT, "-p", "seconds=0.4", cwd=folder)
     command = [MEMDB, "train", "--device", "cpu", "--add", "40"]
     environment = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
@@ -359,12 +359,12 @@ def test_ctrl_c_keeps_what_was_committed_and_says_how_to_go_on(folder, sent):
         "Go on with: memdb train --add 36 --device cpu",
     ]
     assert memdb.open(str(folder / "memdb.zarr")).n_models == 4
-    assert spawn("top-memorized", cwd=folder).returncode == 0
+    assert run("top-memorized", cwd=folder).returncode == 0
 
 
 def test_a_recipe_that_fails_on_the_way_is_one_line_and_keeps_what_was_committed(folder):
-    spawn(*INIT, "-p", "fail_at=7", cwd=folder)
-    done = spawn("train", "--device", "cpu", "--add", 20, cwd=folder)
+    run(*INIT, "-p", "fail_at=7", cwd=folder)
+    done = run("train", "--device", "cpu", "--add", 20, cwd=folder)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
         "Error: recipe slow raised ValueError: no more (model seeds "
@@ -378,9 +378,9 @@ def test_changed_data_is_refused_with_both_fingerprints(folder):
         "import memdb, numpy as np\ndef make(root):\n    x = np.ones((6, 1)) * float(root)\n"
         "    return memdb.Dataset(x, [0, 1] * 3, x, [0, 1] * 3)\n"
     )
-    spawn("init", "--dataset", "data:make", "--recipe", "slow_recipe:Slow", "--data-root", "1", cwd=folder)
-    assert spawn("train", "--device", "cpu", "--add", 2, "--data-root", "1", cwd=folder).returncode == 0
-    done = spawn("train", "--device", "cpu", "--add", 2, "--data-root", "2", cwd=folder)
+    run("init", "--dataset", "data:make", "--recipe", "slow_recipe:Slow", "--data-root", "1", cwd=folder)
+    assert run("train", "--device", "cpu", "--add", 2, "--data-root", "1", cwd=folder).returncode == 0
+    done = run("train", "--device", "cpu", "--add", 2, "--data-root", "2", cwd=folder)
     assert done.returncode == 1
     assert "the train set of memdb.zarr has 6 examples with fingerprint" in done.stderr
     assert memdb.open(str(folder / "memdb.zarr")).n_models == 2

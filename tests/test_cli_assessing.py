@@ -29,6 +29,11 @@ def place(tmp_path_factory):
     return folder
 
 
+def test_that_no_pair_is_so_strong_is_an_answer(place):
+    done = run("pairs", "--min-influence", "1", "-s", "a.zarr", cwd=place)
+    assert (done.returncode, "0 pairs of a.zarr" in done.stdout) == (0, True), done.stderr
+
+
 def dicts(relation):
     return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
 
@@ -90,14 +95,13 @@ def test_compare_remarks_on_nothing_where_recipe_and_fraction_are_the_same(place
         ["plan"], ["plan", "--train-id", "22", "--target-key", "train/10.png"], ["convergence", "--train-id", "3"],
         ["convergence", "--train-id", "3", "--test-id", "4", "--outcome", "confidence"], ["reliability"],
         ["reliability", "--test-id", "3", "--outcome", "confidence"], ["classes"], ["class-influence"],
+        ["compare", "a.zarr", "b.zarr", "--test-id", "3"],
     ],
 )  # fmt: skip
 def test_tables_fit_into_80_columns_and_stay_whole(place, command):
-    done = run(*command, "-s", "a.zarr", cwd=place)
+    store = [] if command[0] == "compare" else ["-s", "a.zarr"]
+    done = run(*command, *store, cwd=place)
     assert done.returncode == 0, done.stderr
-    assert max(len(line) for line in done.stdout.splitlines()) <= 80
-    assert "…" not in done.stdout
-    done = run("compare", "a.zarr", "b.zarr", "--test-id", 3, cwd=place)
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
     assert "…" not in done.stdout
 

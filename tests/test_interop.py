@@ -75,6 +75,15 @@ def test_a_plain_file_becomes_a_store_of_its_counts_and_adds_nothing_twice(run, 
         assert db.models_sha256 != before
 
 
+def test_a_run_that_stands_twice_in_a_file_counts_once(tmp_path):
+    np.savez(tmp_path / "runs.npz", **{name: np.concatenate([v, v[7:9]]) for name, v in runs().items()})
+    done = memdb.import_file(tmp_path / "runs.npz", str(tmp_path / "s.zarr"))
+    with memdb.open(str(tmp_path / "s.zarr")) as db:
+        assert (done.n_models, done.n_added, db.n_models) == (N_MODELS + 2, N_MODELS, N_MODELS)
+        assert {len(part.models) for part in db.snapshot.parts} == {N_MODELS}
+        assert (bits_of(db.snapshot)[0] == runs()["mask"]).all()
+
+
 def test_exported_runs_come_back_as_the_same_counts_of_the_same_data(database, tmp_path):
     for target in ("runs.npz", "runs"):
         database.export(tmp_path / target, "models")
@@ -181,6 +190,20 @@ REFUSED = {
     ),
     "no models": ({name: values[:0] for name, values in runs().items()}, "holds no models"),
     "labels": ({**runs(), "train_labels": np.zeros(5, int), "test_labels": np.zeros(N_TEST, int)}, r"expected \(23\)"),
+    "a set of nothing": ({**runs(), "test_correct": np.ones((N_MODELS, 0), bool)}, "the test arrays .* are of no examples"),
+    "no queries": (
+        {"keep": runs()["mask"], "logits": np.zeros((N_MODELS, N_TRAIN, 0, 3)), "train_labels": np.zeros(N_TRAIN, int)},
+        "has shape .* and so no numbers",
+    ),
+    "one class": (
+        {"keep": runs()["mask"], "logits": np.zeros((N_MODELS, N_TRAIN, 1)), "train_labels": np.zeros(N_TRAIN, int)},
+        "whose softmax is no number",
+    ),
+    "infinite logits": (
+        {"keep": runs()["mask"], "logits": np.full((N_MODELS, N_TRAIN, 3), np.inf), "train_labels": np.zeros(N_TRAIN, int)},
+        "whose softmax is no number",
+    ),
+    "no scores": ({"tr_mem": np.zeros(0)}, "holds no scores"),
 }  # fmt: skip
 
 
@@ -221,6 +244,18 @@ def test_hostile_files_are_refused_before_anything_is_allocated(tmp_path, monkey
                 archive.writestr(name, content)
     with pytest.raises(InvalidInput, match=message):
         memdb.import_file(path, str(tmp_path / "s.zarr"))
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_an_id_takes_no_memory_before_there_is_such_an_example(tmp_path, monkeypatch):
+    def refuse(n, *_, **__):
+        raise AssertionError(f"memory for {n} examples")
+
+    pairs = {"tt_idx": np.arange(2), "infl": np.zeros(2), "mem": np.zeros(2)}
+    np.savez(tmp_path / "fz.npz", tr_idx=np.array([0, 2_000_000_000]), **pairs)
+    monkeypatch.setattr(np, "full", refuse)
+    with pytest.raises(InvalidInput, match="names train example 2,000,000,000, and there are 50,000"):
+        memdb.import_file(tmp_path / "fz.npz", str(tmp_path / "s.zarr"), n_train=50_000, n_test=10_000)
     assert not (tmp_path / "s.zarr").exists()
 
 

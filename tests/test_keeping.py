@@ -43,6 +43,34 @@ def clean(store, grace=NOW):
     return list(cleaning.remove(store.storage, store.manifest, garbage(store, grace)))
 
 
+def test_the_arrays_of_an_import_of_scores_that_was_cut_off_go_and_those_of_others_stay(tmp_path):
+    url, runs = str(tmp_path / "s.zarr"), tmp_path / "runs"
+    runs.mkdir()
+    for name, value in (("kept", 0.1), ("cut_off", 0.2)):
+        np.savez(runs / f"{name}.npz", tr_mem=np.full(9, value))
+        memdb.import_file(runs / f"{name}.npz", url)
+    Path(url, "scores", "2.json").unlink()  # as if the import had been killed before its last write
+    store = Store.open(open_storage(url))
+    assert [item.reason for item in garbage(store)] == [cleaning.UNTABLED]
+    assert cleaning.garbage(store.storage, store.manifest) == []  # it may be an import that is going on
+    (gone,) = clean(store)
+    assert not Path(url, gone.path).exists()
+    with memdb.open(url, scores="kept") as db:
+        assert db.verify()[0].damages == []
+        assert db.top_memorized(k=1).fetchall()[0][2] == 0.1
+
+
+def test_scores_that_were_named_since_they_were_found_stay(tmp_path):
+    np.savez(tmp_path / "fz.npz", tr_mem=np.full(9, 0.1))
+    url, document = str(tmp_path / "s.zarr"), tmp_path / "s.zarr" / "scores" / "1.json"
+    memdb.import_file(tmp_path / "fz.npz", url)
+    store, said = Store.open(open_storage(url)), document.read_bytes()
+    document.unlink()
+    doomed = garbage(store)
+    document.write_bytes(said)
+    assert (len(doomed), list(cleaning.remove(store.storage, store.manifest, doomed))) == (1, [])
+
+
 class Interrupted:
     """A storage that lets something happen before it writes an object of a given name, for the first n times."""
 

@@ -86,6 +86,13 @@ def ab_copy(db, tmp_path):
     return memdb.open(str(shutil.copytree(db.url, tmp_path / "copy.zarr")))
 
 
+def test_a_store_that_is_named_twice_is_merged_once(pair, tmp_path):
+    a, _ = pair
+    done = memdb.merge(str(tmp_path / "c"), [a, a], **CODE)
+    assert (done.added, done.present) == ((a.n_models, 0), (0, a.n_models))
+    assert done.database.models_sha256 == a.models_sha256
+
+
 def test_what_was_withdrawn_anywhere_is_withdrawn_whatever_comes_later(pair, tmp_path):
     a, b = pair
     ab = memdb.merge(str(tmp_path / "ab.zarr"), [a, b], **CODE).database

@@ -54,9 +54,9 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("kind", ["anytime", "fixed", "simultaneous"])
-def test_every_memorization_is_the_oracles(database, kind):
-    masks, train, _ = bits_of(database.snapshot)
-    relation = database.sql("FROM memorization ORDER BY train_id", interval=kind, level=0.9)
+def test_every_memorization_is_the_oracles(asked, kind):
+    masks, train, _ = bits_of(asked.snapshot)
+    relation = asked.sql("FROM memorization ORDER BY train_id", interval=kind, level=0.9)
     assert relation.columns == MEMORIZATION
     found = dicts(relation)
     assert len(found) == 23
@@ -69,9 +69,9 @@ def test_every_memorization_is_the_oracles(database, kind):
 
 
 @pytest.mark.parametrize("kind", ["anytime", "fixed", "simultaneous"])
-def test_every_influence_is_the_oracles(database, kind):
-    masks, train, test = bits_of(database.snapshot)
-    relation = database.sql("FROM influence", interval=kind)
+def test_every_influence_is_the_oracles(asked, kind):
+    masks, train, test = bits_of(asked.snapshot)
+    relation = asked.sql("FROM influence", interval=kind)
     assert relation.columns == INFLUENCE
     found = dicts(relation)
     assert {(row["train_id"], row["test_id"]) for row in found} == {
@@ -84,16 +84,16 @@ def test_every_influence_is_the_oracles(database, kind):
         assert (row["train_label"], row["test_label"]) == (i % 3, z % 3)
 
 
-def test_every_influence_between_training_examples_is_the_oracles(database):
-    masks, train, _ = bits_of(database.snapshot)
-    relation = database.sql("FROM train_influence")
+def test_every_influence_between_training_examples_is_the_oracles(asked):
+    masks, train, _ = bits_of(asked.snapshot)
+    relation = asked.sql("FROM train_influence")
     assert relation.columns == [name.replace("test", "target") for name in INFLUENCE]
     for row in dicts(relation):
         assert_same(row, expected_pair(masks, train, train, row["train_id"], row["target_id"]))
 
 
-def test_memorization_is_the_influence_on_oneself(database):
-    same = database.sql(
+def test_memorization_is_the_influence_on_oneself(asked):
+    same = asked.sql(
         "SELECT count(*), bool_and(i.influence IS NOT DISTINCT FROM m.memorization AND i.lo = m.lo AND i.hi = m.hi)"
         " FROM train_influence i JOIN memorization m USING (train_id) WHERE i.train_id = i.target_id"
     ).fetchall()
@@ -108,8 +108,8 @@ def test_memorization_is_the_influence_on_oneself(database):
         "test_id IN (SELECT id FROM test_examples WHERE label = 2)", "lo > 0 OR hi < 0",
     ],
 )  # fmt: skip
-def test_a_filter_keeps_the_rows_it_says_and_changes_none(database, filters):
-    everything = database.sql("FROM influence").to_arrow_table()
+def test_a_filter_keeps_the_rows_it_says_and_changes_none(asked, filters):
+    everything = asked.sql("FROM influence").to_arrow_table()
     import duckdb
 
     con = duckdb.connect()
@@ -119,22 +119,20 @@ def test_a_filter_keeps_the_rows_it_says_and_changes_none(database, filters):
     )
     expected = con.sql(f"FROM everything WHERE {filters_here} ORDER BY test_id, train_id").fetchall()
     con.close()
-    assert database.sql(f"FROM influence WHERE {filters} ORDER BY test_id, train_id").fetchall() == expected
+    assert asked.sql(f"FROM influence WHERE {filters} ORDER BY test_id, train_id").fetchall() == expected
 
 
-def test_influence_of_a_list_is_the_influence_of_each(database):
-    listed = database.sql("FROM influence_of([2, 9]) ORDER BY test_id, train_id").fetchall()
-    assert (
-        listed == database.sql("FROM influence WHERE test_id IN (2, 9) ORDER BY test_id, train_id").fetchall()
-    )
+def test_influence_of_a_list_is_the_influence_of_each(asked):
+    listed = asked.sql("FROM influence_of([2, 9]) ORDER BY test_id, train_id").fetchall()
+    assert listed == asked.sql("FROM influence WHERE test_id IN (2, 9) ORDER BY test_id, train_id").fetchall()
     assert len(listed) == 46
 
 
 @pytest.mark.parametrize("kind", ["fixed", "anytime", "selected", "simultaneous"])
 @pytest.mark.parametrize("k", [1, 5, 23, 100])
-def test_top_memorized_ranks_all_and_says_so_in_its_intervals(database, kind, k):
-    masks, train, _ = bits_of(database.snapshot)
-    found = dicts(database.top_memorized(k, order="memorization", interval=kind, level=0.9))
+def test_top_memorized_ranks_all_and_says_so_in_its_intervals(asked, kind, k):
+    masks, train, _ = bits_of(asked.snapshot)
+    found = dicts(asked.top_memorized(k, order="memorization", interval=kind, level=0.9))
     order = sorted(range(23), key=lambda i: (-oracle.score(*oracle.counts(masks, train, i, i)), i))
     assert [row["train_id"] for row in found] == order[:k]
     for row in found:
@@ -143,10 +141,10 @@ def test_top_memorized_ranks_all_and_says_so_in_its_intervals(database, kind, k)
         assert (row["lo"], row["hi"]) == pytest.approx(oracle.interval(*counts, z), abs=1e-12)
 
 
-def test_top_memorized_of_a_class_ranks_that_class_only(database):
-    masks, train, _ = bits_of(database.snapshot)
-    found = dicts(database.top_memorized(4, class_name="bee"))
-    assert found == dicts(database.top_memorized(4, class_name="1"))
+def test_top_memorized_of_a_class_ranks_that_class_only(asked):
+    masks, train, _ = bits_of(asked.snapshot)
+    found = dicts(asked.top_memorized(4, class_name="bee"))
+    assert found == dicts(asked.top_memorized(4, class_name="1"))
     assert {row["label"] for row in found} == {1}
     counts = oracle.counts(masks, train, found[0]["train_id"], found[0]["train_id"])
     z = oracle.z_of("selected", 37, 0.95, n_shown=4, n_ranked=8)  # 8 of the 23 are bees
@@ -158,11 +156,11 @@ def test_top_memorized_of_a_class_ranks_that_class_only(database):
     [({"test_id": 4}, "train_id", 23), ({"train_id": 7}, "test_id", 11), ({"target_id": 5}, "train_id", 22)],
 )
 @pytest.mark.parametrize("direction", ["helps", "hurts", "both"])
-def test_top_influence_ranks_the_side_that_is_not_named(database, question, listed, n_ranked, direction):
-    masks, train, test = bits_of(database.snapshot)
+def test_top_influence_ranks_the_side_that_is_not_named(asked, question, listed, n_ranked, direction):
+    masks, train, test = bits_of(asked.snapshot)
     target = train if "target_id" in question else test
     (fixed, row) = next(iter(question.items()))
-    found = dicts(database.top_influence(**question, k=6, direction=direction, order="influence"))
+    found = dicts(asked.top_influence(**question, k=6, direction=direction, order="influence"))
     scores = {}
     for other in range(11 if listed == "test_id" else 23):
         i, z = (row, other) if fixed == "train_id" else (other, row)
@@ -177,18 +175,17 @@ def test_top_influence_ranks_the_side_that_is_not_named(database, question, list
         assert_same(r, expected_pair(masks, train, target, i, z, "selected", **shares))
 
 
-def test_same_class_only_ranks_pairs_that_share_their_label(database):
-    found = dicts(database.top_influence(test_id=4, k=50, same_class=True))
+def test_same_class_only_ranks_pairs_that_share_their_label(asked):
+    found = dicts(asked.top_influence(test_id=4, k=50, same_class=True))
     assert len(found) == 8
     assert all(row["same_class"] for row in found)
 
 
-def test_examples_can_be_named_by_their_keys(database):
-    by_key = database.top_influence(train_key="train/7.png", k=3).fetchall()
-    assert by_key == database.top_influence(train_id=7, k=3).fetchall()
+def test_examples_can_be_named_by_their_keys(asked):
+    by_key = asked.top_influence(train_key="train/7.png", k=3).fetchall()
+    assert by_key == asked.top_influence(train_id=7, k=3).fetchall()
     assert (
-        database.score(train_key="train/7.png", test_key="4").fetchall()
-        == database.score(7, test_id=4).fetchall()
+        asked.score(train_key="train/7.png", test_key="4").fetchall() == asked.score(7, test_id=4).fetchall()
     )
 
 
@@ -273,23 +270,23 @@ def test_counts_of_a_union_are_the_sums_of_counts(tmp_path):
     assert whole == [tuple(a + b for a, b in zip(x, y, strict=True)) for x, y in zip(*halves, strict=True)]
 
 
-def test_what_is_true_of_all_counts(database):
-    facts = database.sql(
+def test_what_is_true_of_all_counts(asked):
+    facts = asked.sql(
         "SELECT bool_and(n_in + n_out = 37), sum(n_in), bool_and(k_in <= n_in AND k_out <= n_out),"
         " bool_and(lo <= memorization AND memorization <= hi) FROM memorization"
     ).fetchall()
     assert facts == [(True, 37 * 16, True, True)]  # 16 = floor(.7 * 23 + .5) examples in every subset
 
 
-def test_models_and_examples_are_relations(database):
-    models = dicts(database.sql("FROM models"))
+def test_models_and_examples_are_relations(asked):
+    models = dicts(asked.sql("FROM models"))
     assert [row["seed"] for row in models] == list(range(37))
     assert {row["subset_size"] for row in models} == {16}
     assert len({row["segment"] for row in models}) == 8
-    train = dicts(database.sql("FROM train_examples"))
+    train = dicts(asked.sql("FROM train_examples"))
     assert train[4]["key"] == "train/4.png"
     assert train[4]["class_name"] == "bee"
-    assert [row["id"] for row in dicts(database.sql("FROM test_examples"))] == list(range(11))
+    assert [row["id"] for row in dicts(asked.sql("FROM test_examples"))] == list(range(11))
 
 
 @pytest.mark.parametrize(
@@ -304,42 +301,40 @@ def test_models_and_examples_are_relations(database):
         "EXPLAIN ANALYZE SET VARIABLE n_scored = 1", "INSERT INTO models SELECT * FROM models", "RESET ALL", "CALL pragma_version()", "FROM read_text('/etc/passwd')",
     ],
 )  # fmt: skip
-def test_a_users_statement_cannot_leave_the_relations(database, statement, tmp_path, monkeypatch):
+def test_a_users_statement_cannot_leave_the_relations(asked, statement, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    table_of_python = database.sql("SELECT 1 AS a").to_arrow_table()
+    table_of_python = asked.sql("SELECT 1 AS a").to_arrow_table()
     assert table_of_python.num_rows == 1
     with pytest.raises(MemdbError) as caught:
-        database.sql(statement)
+        asked.sql(statement)
     assert caught.value.hint
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "out.csv").exists()
-    assert len(database.sql("FROM influence WHERE test_id = 1").fetchall()) == 23
+    assert len(asked.sql("FROM influence WHERE test_id = 1").fetchall()) == 23
 
 
-def test_too_many_pairs_stop_a_statement(database):
+def test_too_many_pairs_stop_a_statement(asked):
     with pytest.raises(InvalidInput, match="more than 100 pairs") as caught:
-        database.sql("SELECT sum(influence) FROM influence", max_pairs=100)
+        asked.sql("SELECT sum(influence) FROM influence", max_pairs=100)
     assert "influence_of([1, 2, 3])" in caught.value.hint
-    assert database.sql("SELECT count(influence) FROM influence", max_pairs=253).fetchall() == [(253,)]
-    assert database.sql("SELECT count(*) FROM influence", max_pairs=1).fetchall() == [
-        (253,)
-    ]  # nothing to count
+    assert asked.sql("SELECT count(influence) FROM influence", max_pairs=253).fetchall() == [(253,)]
+    assert asked.sql("SELECT count(*) FROM influence", max_pairs=1).fetchall() == [(253,)]  # nothing to count
 
 
-def test_too_long_a_statement_is_stopped(database):
+def test_too_long_a_statement_is_stopped(asked):
     with pytest.raises(InvalidInput, match=r"longer than 0.2 seconds"):
-        database.sql("SELECT count(*) FROM range(100000000000) a, range(1000000) b", timeout=0.2)
-    assert database.sql("SELECT 1").fetchall() == [(1,)]
+        asked.sql("SELECT count(*) FROM range(100000000000) a, range(1000000) b", timeout=0.2)
+    assert asked.sql("SELECT 1").fetchall() == [(1,)]
 
 
-def test_ctrl_c_ends_a_statement(database):
-    database.sql("SELECT 1")  # the signal is to find DuckDB at work, not its connection being made
+def test_ctrl_c_ends_a_statement(asked):
+    asked.sql("SELECT 1")  # the signal is to find DuckDB at work, not its connection being made
     timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        database.sql("SELECT count(*) FROM range(100000000000) a, range(1000000) b", timeout=6)
+        asked.sql("SELECT count(*) FROM range(100000000000) a, range(1000000) b", timeout=6)
     timer.join()
-    assert database.sql("SELECT 1").fetchall() == [(1,)]
+    assert asked.sql("SELECT 1").fetchall() == [(1,)]
 
 
 @pytest.mark.parametrize(
@@ -365,15 +360,15 @@ def test_ctrl_c_ends_a_statement(database):
         (lambda db: db.sql("SELECT 1", k=0), InvalidInput, "-k 0"),
     ],
 )  # fmt: skip
-def test_a_question_that_cannot_be_names_the_value_and_the_next_step(database, ask, error, says):
+def test_a_question_that_cannot_be_names_the_value_and_the_next_step(asked, ask, error, says):
     with pytest.raises(error, match=says.replace("(", r"\(")) as caught:
-        ask(database)
+        ask(asked)
     assert caught.value.hint
 
 
-def test_out_of_range_names_the_range(database):
+def test_out_of_range_names_the_range(asked):
     with pytest.raises(InvalidInput) as caught:
-        database.top_influence(test_id=99)
+        asked.top_influence(test_id=99)
     assert "0 to 10" in caught.value.hint
 
 
@@ -393,12 +388,12 @@ def test_a_store_without_models_says_what_to_do(tmp_path):
     assert db.sql("SELECT count(*), count(memorization) FROM memorization").fetchall() == [(23, 0)]
 
 
-def test_info_counts_what_is_there(database):
-    masks, train, _ = bits_of(database.snapshot)
+def test_info_counts_what_is_there(asked):
+    masks, train, _ = bits_of(asked.snapshot)
     scores = [oracle.score(*oracle.counts(masks, train, i, i)) for i in range(23)]
     z = oracle.z_of("fixed", 37, 0.9)
     widths = [oracle.interval(*oracle.counts(masks, train, i, i), z) for i in range(23)]
-    (row,) = dicts(database.info(interval="fixed", level=0.9))
+    (row,) = dicts(asked.info(interval="fixed", level=0.9))
     assert row["n_memorized_25"] == sum(score >= 0.25 for score in scores)
     assert row["n_memorized_50"] == sum(score >= 0.5 for score in scores)
     assert row["mean_half_width"] == pytest.approx(sum(hi - lo for lo, hi in widths) / 46, abs=1e-12)
@@ -423,28 +418,28 @@ def test_answers_are_of_the_models_that_were_there_until_refreshed(database):
     assert database.models_sha256 != before[1]
 
 
-def test_counting_functions_refuse_ids_that_no_example_has(database):
-    assert database.sql(
+def test_counting_functions_refuse_ids_that_no_example_has(asked):
+    assert asked.sql(
         "SELECT k_in_test(3, 2) = (SELECT k_in FROM influence WHERE train_id = 3 AND test_id = 2)"
     ).fetchall() == [(True,)]
     for ids in ("-1, 2", "23, 2", "3, 11", "3, -1"):
         with pytest.raises(InvalidInput, match="no example has one of the ids"):
-            database.sql(f"SELECT k_in_test({ids})")
+            asked.sql(f"SELECT k_in_test({ids})")
 
 
-def test_answers_leave_no_threads_and_a_database_goes_with_its_bits(database):
+def test_answers_leave_no_threads_and_a_database_goes_with_its_bits(asked):
     import gc
     import weakref
 
     for _ in range(3):
-        database.top_memorized(3).fetchall()
+        asked.top_memorized(3).fetchall()
     tasks = Path("/proc/self/task")
     before = len(list(tasks.iterdir())) if tasks.exists() else 0
     for _ in range(20):
-        assert len(database.top_memorized(3).fetchall()) == 3
+        assert len(asked.top_memorized(3).fetchall()) == 3
     if before:
         assert len(list(tasks.iterdir())) <= before + 4
-    other = memdb.open(database.url)
+    other = memdb.open(asked.url)
     other.score(3)
     gone = weakref.ref(other.relations())
     del other

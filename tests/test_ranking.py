@@ -241,10 +241,10 @@ def test_chance_helps_hurts_and_both():
 @pytest.mark.parametrize("direction", ["helps", "hurts", "both"])
 @pytest.mark.parametrize("order", ["shrunk", "influence", "q_value", "lo"])
 def test_a_list_is_in_its_order_and_the_first_rows_are_those_of_the_longer_list(
-    database, order, direction, outcome
+    asked, order, direction, outcome
 ):
     options = {"test_id": 4, "order": order, "direction": direction, "outcome": outcome}
-    everything = dicts(database.top_influence(k=100, interval="fixed", **options))
+    everything = dicts(asked.top_influence(k=100, interval="fixed", **options))
     assert len(everything) == 23
     sign = {"helps": lambda v: v, "hurts": lambda v: -v, "both": abs}[direction]
     keys = {
@@ -257,15 +257,15 @@ def test_a_list_is_in_its_order_and_the_first_rows_are_those_of_the_longer_list(
     }
     found = [keys[order](row) for row in everything]
     assert found == sorted(found, reverse=True)
-    first = dicts(database.top_influence(k=5, interval="fixed", **options))
+    first = dicts(asked.top_influence(k=5, interval="fixed", **options))
     assert [row["train_id"] for row in first] == [row["train_id"] for row in everything[:5]]
     assert all(row["n_ranked"] == 23 for row in first)
     assert 0 <= first[0]["n_null"] <= 46
 
 
-def test_rank_intervals_are_there_when_asked_for_and_hold_the_row_itself(database):
-    assert "rank_lo" not in database.top_memorized(3).columns
-    found = dicts(database.top_memorized(23, ranks=True, order="memorization"))
+def test_rank_intervals_are_there_when_asked_for_and_hold_the_row_itself(asked):
+    assert "rank_lo" not in asked.top_memorized(3).columns
+    found = dicts(asked.top_memorized(23, ranks=True, order="memorization"))
     for place, row in enumerate(found, 1):
         assert 1 <= row["rank_lo"] <= place <= row["rank_hi"] <= 23
 
@@ -290,16 +290,16 @@ def test_lists_of_examples_without_a_score_say_nothing_of_them(tmp_path):
         ("outcome", "margin", "unknown outcome 'margin'"), ("k", 0, "-k 0"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused_with_what_can(database, option, value, said):
+def test_what_cannot_be_is_refused_with_what_can(asked, option, value, said):
     with pytest.raises(InvalidInput, match=said) as error:
-        database.top_influence(test_id=1, **{option: value})
+        asked.top_influence(test_id=1, **{option: value})
     assert error.value.hint
 
 
-def test_p_of_every_pair_is_summed_as_loops_sum_it(database):
-    masks, _, _ = bits_of(database.snapshot)
+def test_p_of_every_pair_is_summed_as_loops_sum_it(asked):
+    masks, _, _ = bits_of(asked.snapshot)
     logits = {
-        name: database.snapshot.outcome_values(f"{name}/logit_confidence").astype(float).T
+        name: asked.snapshot.outcome_values(f"{name}/logit_confidence").astype(float).T
         for name in ("train", "test")
     }
     p = {name: 1 / (1 + np.exp(-values)) for name, values in logits.items()}
@@ -307,7 +307,7 @@ def test_p_of_every_pair_is_summed_as_loops_sum_it(database):
         ("influence", "test_id", "test"),
         ("train_influence", "target_id", "train"),
     ):
-        for row in dicts(database.sql(f"FROM {relation}", outcome="confidence", interval="fixed")):
+        for row in dicts(asked.sql(f"FROM {relation}", outcome="confidence", interval="fixed")):
             y, inside = p[name][:, row[target]], masks[:, row["train_id"]]
             assert row["s_in"] == pytest.approx(y[inside].sum(), abs=1e-9)
             assert row["q_out"] == pytest.approx((y[~inside] ** 2).sum(), abs=1e-9)
@@ -329,10 +329,10 @@ def soft_interval(inside, outside, z):
     return max(-1, min(score, m1 - m0 - half)), min(1, max(score, m1 - m0 + half))
 
 
-def test_confidences_are_summed_alike_whatever_is_asked_for(database):
-    whole = dicts(database.sql("FROM influence ORDER BY ALL", outcome="confidence"))
+def test_confidences_are_summed_alike_whatever_is_asked_for(asked):
+    whole = dicts(asked.sql("FROM influence ORDER BY ALL", outcome="confidence"))
     for filters in ("test_id = 4", "train_id = 7", "train_id IN (3, 9)", "test_id IN (1, 5)"):
-        found = dicts(database.sql(f"FROM influence WHERE {filters} ORDER BY ALL", outcome="confidence"))
+        found = dicts(asked.sql(f"FROM influence WHERE {filters} ORDER BY ALL", outcome="confidence"))
         wanted = {(row["train_id"], row["test_id"]): row for row in whole}
         assert found
         assert all(row == wanted[row["train_id"], row["test_id"]] for row in found)

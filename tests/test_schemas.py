@@ -7,6 +7,7 @@ import json
 import shutil
 from importlib.resources import files
 
+import numpy as np
 import pytest
 from conftest import coin_recipe, small_dataset
 
@@ -15,8 +16,9 @@ from memdb.commits import Pin, Retraction, Segment, SnapshotRecord
 from memdb.documents import sealed
 from memdb.errors import WrongFormat
 from memdb.manifest import Manifest
-from memdb.published import Published
+from memdb.published import Published, ThumbnailsInfo
 from memdb.score_table import ScoreTable
+from memdb.store.thumbnails import read_info
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -31,6 +33,7 @@ KINDS = {
     "manifest": Manifest, "segment": Segment, "block": Segment, "snapshot": SnapshotRecord,
     "retraction": Retraction, "published": Published, "published_snapshot": SnapshotRecord,
     "extension": Manifest, "extended": SnapshotRecord, "base": Pin, "score-table": ScoreTable,
+    "thumbnails": ThumbnailsInfo,
 }  # fmt: skip
 SCHEMA_OF = {name: name for name in KINDS} | {
     "block": "segment",
@@ -73,9 +76,21 @@ def documents_of(database, tmp_path):
         "score-table": table.to_document(),
         "published": published.store.published.to_document(),
         "published_snapshot": published.snapshot.record.to_document(),
+        "thumbnails": pictured(tmp_path).to_document(),
         **extended(database, tmp_path / "own.zarr"),
     }
     return json.loads(json.dumps(found))
+
+
+def pictured(folder):
+    """The document about the pictures of a published copy."""
+    pixels = np.zeros((6, 4, 4), dtype=np.uint8)
+    data = memdb.Dataset(pixels, np.zeros(6, int), pixels[:2], np.zeros(2, int))
+    with memdb.init(str(folder / "p.zarr"), data, coin_recipe, seed=1) as database:
+        database.train(seeds=[1])
+        database.publish(str(folder / "pictured"), include=("bits", "thumbnails"))
+    store = memdb.open(str(folder / "pictured")).store
+    return read_info(store.storage, store.manifest, store.published.thumbnails)
 
 
 def extended(database, url):
@@ -118,6 +133,9 @@ WRONG = [
     ("published", ["store_id"], "x"), ("published", ["snapshot", "path"], "../x"), ("published", ["older"], [3]),
     ("published", ["snapshot", "size"], 0), ("published", ["snapshot", "sha256"], ""), ("published", ["credits"], []),
     ("published", ["credits", "authors"], [1]), ("published", ["required_features"], ["x"]),
+    ("published", ["scores"], [{"size": 0, "sha256": "0" * 64}]), ("published", ["scores"], 3),
+    ("published", ["thumbnails"], {"size": 3, "sha256": "x"}), ("thumbnails", ["store_id"], "x"),
+    ("thumbnails", ["objects", "../x"], [1, "0" * 64]), ("thumbnails", ["metadata"], 3),
     ("published_snapshot", ["derived", "stats", "objects", "../x"], [1, "0" * 64]),
     ("published_snapshot", ["derived", "listed"], -1), ("published_snapshot", ["derived", "n_in"], [[1]]),
     ("published_snapshot", ["derived", "class_names"], {"train": 3}), ("published_snapshot", ["derived", "tables"], []),

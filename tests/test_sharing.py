@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import bits_of, coin_recipe, small_database, small_dataset
+from storing import resealed
 
 import memdb
 from memdb import layout
@@ -23,6 +24,7 @@ from memdb.errors import (
     MemdbError,
     NotEnoughModels,
     NotFound,
+    StorageFailed,
     WrongFormat,
 )
 from memdb.published import Credits, Published
@@ -67,13 +69,25 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         outputfile.write(data)
 
 
+class Forbidding(Quiet):
+    """It forbids the root document, and says 404, or 403 as well, of what is not there."""
+
+    absent = 404
+
+    def do_GET(self):
+        self.send_error(403) if self.path == "/published.json" else super().do_GET()
+
+    def send_error(self, code, message=None, explain=None):
+        super().send_error(self.absent if code == 404 else code)
+
+
 @pytest.fixture
 def web(tmp_path):
     """Serve a folder: call it with the folder, get its URL and the server."""
     servers = []
 
-    def serve(folder):
-        handler = partial(Quiet, directory=str(folder))
+    def serve(folder, kind=Quiet):
+        handler = partial(kind, directory=str(folder))
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         server.log, server.n_bytes = [], 0
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -259,7 +273,7 @@ def test_a_destination_that_holds_something_else_is_refused_and_left_alone(train
 @pytest.mark.parametrize(
     ("include", "match"),
     [
-        (["thumbnails"], "no pictures"),
+        (["thumbnails"], "counted from bits"),
         (["confidence"], "counted from bits"),
         (["bits", "weights"], "weights"),
     ],
@@ -298,6 +312,23 @@ def test_a_published_copy_never_changes(copy, verb):
     assert files_of(copy) == before
 
 
+def test_nothing_is_merged_or_imported_into_a_published_copy(trained, copy, tmp_path):
+    more = tmp_path / "more.zarr"
+    shutil.copytree(trained, more)
+    with memdb.open(str(more)) as db:
+        add_models(db)
+        np.savez(tmp_path / "scores.npz", tr_mem=np.zeros(23))
+        before = files_of(copy)
+        for write in (
+            lambda: memdb.merge(str(copy), [db], recipe=coin_recipe),
+            lambda: memdb.import_file(tmp_path / "scores.npz", str(copy)),
+            lambda: memdb.open(str(copy)).store.commit_stored(db.snapshot.parts[0].models, {}),
+        ):
+            with pytest.raises(InvalidInput, match="published copy, which never changes"):
+                write()
+    assert files_of(copy) == before
+
+
 def test_small_answers_over_plain_http_take_six_requests_and_no_block(published, web):
     url, server = web(published)
     asked = {
@@ -313,6 +344,22 @@ def test_small_answers_over_plain_http_take_six_requests_and_no_block(published,
             assert db.relations().class_names == ("ant", "bee", "cat")
         assert not [path for path in server.log if path.startswith("/blocks")], question
         assert len(server.log) <= 6, question
+
+
+def test_a_forbidden_root_document_is_an_error_where_absent_ones_are_not_found(published, web):
+    url, _ = web(published, Forbidding)
+    with pytest.raises(StorageFailed, match=r"cannot read http.*/published\.json: 403"):
+        memdb.open(url, cache=None)
+
+
+def test_where_absent_objects_are_forbidden_a_store_without_root_document_is_none_that_was_published(
+    copy, web
+):
+    (copy / layout.PUBLISHED).unlink()
+    url, _ = web(copy, type("Bucket", (Forbidding,), {"absent": 403}))
+    with memdb.open(url, cache=None) as db:
+        assert db.store.published is None
+        assert db.n_models == 37
 
 
 def test_a_copy_is_pulled_whole_and_again_without_a_byte(published, web, tmp_path):
@@ -371,12 +418,6 @@ def test_what_is_not_as_it_was_published_is_named_and_never_answered(copy, tmp_p
     with pytest.raises(MemdbError):
         memdb.pull(str(copy), str(tmp_path / "here"))
     assert not (tmp_path / "here" / layout.MANIFEST).exists()
-
-
-def resealed(document):
-    from memdb.documents import plain_document, sealed
-
-    return plain_document(sealed(document))
 
 
 HOSTILE = {
@@ -470,3 +511,18 @@ def test_an_object_store_is_a_destination_and_a_source(trained, s3, tmp_path):
             assert rows(copy.top_influence(test_id=4)) == rows(db.top_influence(test_id=4))
     memdb.pull("s3://bucket/copy", str(tmp_path / "here"), storage_options=s3)
     assert memdb.open(str(tmp_path / "here")).n_models == 37
+
+
+def test_a_store_that_extends_another_is_merged_before_it_is_published(published, tmp_path):
+    code = {"dataset": small_dataset(), "recipe": coin_recipe}
+    own = memdb.extend(str(tmp_path / "own.zarr"), str(published), **code)
+    own.train(seeds=range(5))
+    with pytest.raises(InvalidInput, match="extends another store, and a copy stands alone") as refused:
+        own.publish(str(tmp_path / "copy"))
+    assert "memdb merge" in refused.value.hint
+    assert not (tmp_path / "copy").exists()
+    merged = memdb.merge(str(tmp_path / "merged.zarr"), [own], **code).database
+    merged.publish(str(tmp_path / "copy"))
+    with memdb.open(str(tmp_path / "copy")) as copy:
+        assert copy.n_models == own.n_models == 42
+        assert rows(copy.top_influence(test_id=4)) == rows(merged.top_influence(test_id=4))

@@ -75,6 +75,19 @@ def test_a_model_committed_twice_counts_once_in_its_oldest_segment(store):
     assert (masks[3] == batch(store, [4], salt=9)[1][0]).all()
 
 
+def test_a_model_twice_in_one_segment_counts_once_before_and_after_compaction(store):
+    first = batch(store, [1, 2, 1, 3])
+    store.commit(*first)
+    for _ in range(2):
+        snapshot = store.snapshot()
+        assert [info.seed for _, info in snapshot.models] == [1, 2, 3]
+        assert (bits_of(snapshot)[0] == first[1][[0, 1, 3]]).all()
+        with memdb.open(store.url) as db:
+            assert db.n_models == 3
+            assert db.sql("SELECT max(n_in + n_out) FROM memorization").fetchall() == [(3,)]
+            db.compact()
+
+
 def test_a_snapshot_does_not_see_later_commits(store):
     store.commit(*batch(store, [1]))
     snapshot = store.snapshot()

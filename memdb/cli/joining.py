@@ -65,8 +65,9 @@ def merge(
     """Bring the models of several stores together in --store, which is created if it is absent.
 
     Refused where data set, recipe or subset fraction differ: pooled, they would show influence where there is
-    none. A model that stands in several is kept once, one that was withdrawn in any is withdrawn. Sources are
-    only read; interrupted, it goes on when it is run again. A new store keeps the outcomes that all have.
+    none. A model that stands in several is kept once, one that was withdrawn in any is withdrawn. Imported
+    scores come along. Sources are only read; interrupted, it goes on when it is run again. A new store keeps
+    the outcomes that all have.
 
     \b
     memdb merge alice.zarr s3://bucket/bob.zarr --store all.zarr
@@ -94,6 +95,8 @@ def merge(
         say(f"{url}: {added:,} models added" + (f", {present:,} were there already." if present else "."))
     if done.n_withdrawn:
         say(f"Withdrew {count(done.n_withdrawn, 'model')}, as the sources had.")
+    if done.scores:
+        say(f"Imported scores came along: {', '.join(done.scores)}.")
     if done.dropped:
         say(f"Not all models have {', '.join(done.dropped)}: {db.url} keeps none.")
     if compact:

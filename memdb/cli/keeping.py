@@ -140,7 +140,11 @@ def verify(
     hit = count(len({model for damage in report.damages for model in damage.models}), "model")
     say(f"{db.url} is damaged in {count(len(rows), 'place')}, which {hit} would need. Intact: {seen}.")
     if repaired is None:
-        say(f"Restore these objects from a copy, or set them aside: {place.command('verify --repair')}")
+        if db.store.published:
+            say("Pull the copy again, which brings what is missing or altered, or publish it to a new place.")
+        else:
+            aside = place.command("verify --repair")
+            say(f"Restore these objects from a copy, or set them aside: {aside}")
         sys.exit(1)
     say(
         f"Set aside: {', '.join(repaired.set_aside) or 'nothing'}. {_own_models(db):,} models are in use now."

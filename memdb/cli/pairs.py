@@ -127,7 +127,7 @@ def _table(answer: Answer, db: Reader, way: Way) -> Table:
     n_rows = answer.table.num_rows
     strength = [(-abs(value), place) for place, value in enumerate(answer.table["influence"].to_pylist())]
     first = [place for _, place in sorted(strength)[:SHOWN]]
-    shown = Answer(answer.table.take(first), answer.facts)
+    shown = Answer(answer.table.take(first) if first else answer.table, answer.facts)
     title = f"{count(n_rows, 'pair')} of {clean(db.url)} \u00b7 {showing.facts_line(db, way)}"
     table = tables.ranked(shown, title, {"train_id": "train", "test_id": "test"}, ())
     if n_rows > SHOWN:

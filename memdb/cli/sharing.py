@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from memdb.cli.app import INTERRUPTED, app, say
+from memdb.cli.options import DataRootOption
 from memdb.cli.place import ASKING, Place, at_place
 from memdb.errors import InvalidInput
 from memdb.render.progress import Counting, Share
@@ -39,7 +40,9 @@ def publish(
     include: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            "--include", metavar="WHAT", help="bits, confidence; repeat for both. [default: what there is]"
+            "--include",
+            metavar="WHAT",
+            help="bits, confidence, thumbnails (small pictures); repeat. [default: bits, confidence]",
         ),
     ] = None,
     title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="What it is called.")] = None,
@@ -50,6 +53,7 @@ def publish(
     licence: Annotated[
         str | None, typer.Option("--licence", metavar="NAME", help="Such as CC-BY-4.0.")
     ] = None,
+    data_root: DataRootOption = None,
     citation: Annotated[
         str | None, typer.Option("--citation", metavar="TEXT", help="How to cite it.")
     ] = None,
@@ -85,6 +89,7 @@ def publish(
         done = db.publish(
             dest,
             credit=credit,
+            data_root=data_root,
             storage_options=_destination(dest, dest_endpoint_url, dest_storage_option),
             announce=announce,
             observe=share,
@@ -93,8 +98,9 @@ def publish(
     if done is None:
         return
     what = "Published" if done.is_new else "Was published already:"
+    held = count(done.snapshot.n_models, "model") if done.snapshot.n_models else "imported scores alone"
     say(
-        f"{what} snapshot {done.snapshot.number} of {clean(dest)}: {count(done.snapshot.n_models, 'model')}. "
+        f"{what} snapshot {done.snapshot.number} of {clean(dest)}: {held}. "
         f"Wrote {count(done.n_written, 'object')}, {size(done.n_bytes_written)}.",
         f"Next: {replace(place, store=dest, endpoint_url=dest_endpoint_url).command('info')}",
     )

@@ -194,7 +194,7 @@ def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
         of_base = f", {row['n_base_models']:,} of the base, the others" if row["base"] is not None else ""
         lines: dict[str, object] = {
             "data set": f"{row['dataset']}: {row['n_train']:,} training and {row['n_test']:,} test examples, "
-            f"{row['n_classes']} classes",
+            f"{row['n_classes']} class{'' if row['n_classes'] == 1 else 'es'}",
             "recipe": str(db.store.manifest.recipe),
             "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
             "outcomes": row["outcomes"],

@@ -235,7 +235,7 @@ def _runs(relations: Relations) -> Described:
         name = path.replace("/", "_")
         if outcome.kind == "bit":
             arrays[name] = _bit_array(snapshot, snapshot.words(path), n_examples)
-        elif _is_complete(snapshot, path):
+        elif snapshot.is_complete(path):
             arrays[name] = _real_array(snapshot, path, n_examples, outcome.dtype)
     for info in manifest.sets:
         examples = relations.examples[info.name]
@@ -250,7 +250,7 @@ def _lira(relations: Relations) -> Described:
     snapshot = relations.snapshot
     path = f"{layout.TRAIN}/{LOGIT_CONFIDENCE.name}"
     n_train = snapshot.manifest.train.n_examples
-    if path not in snapshot.manifest.arrays() or not _is_complete(snapshot, path):
+    if path not in snapshot.manifest.arrays() or not snapshot.is_complete(path):
         raise NotFound(
             f"{snapshot.url} keeps no logit confidences of all models",
             hint="export models without them: --what models",
@@ -260,12 +260,6 @@ def _lira(relations: Relations) -> Described:
         "scores": _real_array(snapshot, path, n_train, LOGIT_CONFIDENCE.dtype),
         "train_labels": _plain(relations.examples[layout.TRAIN].labels.astype(np.int64)),
     }
-
-
-def _is_complete(snapshot: Snapshot, path: str) -> bool:
-    """Tell whether every model that counts has an outcome that a recipe may leave out."""
-    parts = zip(snapshot.parts, snapshot.kept, strict=True)
-    return all(path in part.metadata for part, kept in parts if any(kept))
 
 
 def _bit_array(snapshot: Snapshot, words: Words, n_examples: int) -> tuple[tuple[int, ...], Any, Bands]:

@@ -81,11 +81,12 @@ def import_runs(
     added = 0
     wanted = {f"{name}/{outcome.name}" for outcome in kept for name in outcome.sets}
     for start, masks, outcomes in batches(runs):
-        new = [row for row in range(len(masks)) if found.model_ids[start + row] not in known]
-        known.update(found.model_ids[start + row] for row in new)
+        fresh = {found.model_ids[start + row]: row for row in reversed(range(len(masks)))}  # a run once
+        new = sorted(row for identifier, row in fresh.items() if identifier not in known)
         if new:
             chosen = {path: values[new] for path, values in outcomes.items() if path in wanted}
             ids = [found.model_ids[start + row] for row in new]
+            known.update(ids)
             store.commit(_models(ids, masks[new], chosen), masks[new], chosen)
             added += len(new)
         observe(runs.n_models + start + len(masks), total)

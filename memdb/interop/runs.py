@@ -200,6 +200,7 @@ def _keep_and_scores(path: Path, arrays: Mapping[str, ArrayFile], labels: NDArra
     source = arrays[kind]
     outcomes, convert = _attacked(source.place, kind, known, n_examples)
     source.require((n_models, n_examples, *(None for _ in source.shape[2:])), "f")
+    _require_numbers(source)
 
     def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
         values = finite(source.rows(start, stop), source.place, start, infinite=True)
@@ -224,6 +225,7 @@ def _lira_folders(path: Path, arrays: Mapping[str, ArrayFile], labels: NDArray[A
     for keep, file in zip(keeps, files, strict=True):
         keep.require((None,), FLAGS)
         file.require((n_examples, *files[0].shape[1:]), "f")
+        _require_numbers(file)
         if keep.shape[0] < n_examples:
             keep.require((n_examples,), FLAGS)
     if labels is None and "y_train" in arrays:
@@ -283,9 +285,22 @@ def _attacked(
         logits = _first_query(values, 3).astype(np.float64)  # [models, examples, classes]
         if labels.min() < 0 or labels.max() >= logits.shape[2]:
             raise InvalidInput(f"{place} has {logits.shape[2]} classes, and the labels go to {labels.max()}")
-        return {right: logits.argmax(axis=2) == labels, soft: clipped(_confidence(logits, labels))}
+        with np.errstate(invalid="ignore"):
+            confidence = _confidence(logits, labels)
+        if np.isnan(confidence).any():
+            raise InvalidInput(
+                f"{place} has logits whose softmax is no number: one class alone, or none that is finite",
+                hint="leave out, or mend, what did not finish",
+            )
+        return {right: logits.argmax(axis=2) == labels, soft: clipped(confidence)}
 
     return _of_sets(outcomes, [layout.TRAIN]), from_logits
+
+
+def _require_numbers(file: ArrayFile) -> None:
+    """Refuse examples without any number: an axis of queries or classes that has no length."""
+    if 0 in file.shape[1:]:
+        raise InvalidInput(f"{file.place} has shape {file.shape}, and so no numbers", hint="save it again")
 
 
 def _first_query(values: NDArray[Any], n_axes: int) -> NDArray[Any]:

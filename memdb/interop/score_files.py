@@ -25,13 +25,18 @@ SLACK = 1e-6  # scores are differences of rates in float32
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """Scores of one file; ``sizes`` of the sets where it says them."""
+    """Scores of one file; ``sizes`` of the sets where it says them.
+
+    ``memorized`` says which training examples memorization is of; None: all, in their order. Ids alone say
+    nothing of how many there are, and one could be 2,000,000,000.
+    """
 
     place: str
     coverage: str
-    scores: Scores  # memorization as long as the largest id where the size is not known
+    scores: Scores
     sizes: Mapping[str, int]
     names: Names
+    memorized: NDArray[np.int32] | None = None
 
 
 def find_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
@@ -60,17 +65,18 @@ def _listed(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
     if n_pairs == 0:
         raise InvalidInput(f"{path} holds no pairs")
     _require_once(train, test, str(path))
-    memorization = np.full(int(train.max()) + 1, np.nan)
-    memorization[train] = mem
-    differs = np.flatnonzero(memorization[train] != mem)
+    memorized, first, place = np.unique(train, return_index=True, return_inverse=True)
+    memorization = mem[first].astype(np.float64)
+    differs = np.flatnonzero(memorization[place] != mem)
     if len(differs):
         row = int(differs[0])
         raise InvalidInput(
             f"{path} gives training example {train[row]} the memorization {mem[row]:g} and "
-            f"{memorization[train[row]]:g}",
+            f"{memorization[place[row]]:g}",
             hint="it must have one: get the file again",
         )
-    return ScoreFile(str(path), "listed", Scores(memorization, train, test, influence), {}, Names())
+    scores = Scores(memorization, train, test, influence)
+    return ScoreFile(str(path), "listed", scores, {}, Names(), memorized)
 
 
 def _classwise(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
@@ -121,6 +127,8 @@ def _one_class(
 def _memorization(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
     """Read a file of memorization scores alone."""
     memorization = _scores(arrays["tr_mem"], (None,)).astype(np.float64)
+    if len(memorization) == 0:
+        raise InvalidInput(f"{path} holds no scores")
     nothing = np.empty(0, dtype=np.int32)
     scores = Scores(memorization, nothing, nothing, np.empty(0))
     known = {layout.TRAIN: "tr_labels", layout.TEST: "tt_labels"}

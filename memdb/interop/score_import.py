@@ -67,8 +67,10 @@ def import_scores(
     else:
         store = existing
         require_same_examples(store, sizes, published.names, about, place)
-    memorization = np.full(sizes[layout.TRAIN], np.nan)
-    memorization[: len(published.scores.memorization)] = published.scores.memorization
+    memorization = published.scores.memorization
+    if published.memorized is not None:
+        memorization = np.full(sizes[layout.TRAIN], np.nan)
+        memorization[published.memorized] = published.scores.memorization
     described = ScoreTable(
         number=1,
         table_id="",
@@ -115,7 +117,9 @@ def _sizes(
 def _require_ids(published: ScoreFile, sizes: Mapping[str, int]) -> None:
     scores = published.scores
     highest = {
-        layout.TRAIN: len(scores.memorization) - 1,
+        layout.TRAIN: (
+            len(scores.memorization) - 1 if published.memorized is None else int(published.memorized.max())
+        ),
         layout.TEST: int(scores.test_id.max()) if len(scores.test_id) else 0,
     }
     for name, top in highest.items():

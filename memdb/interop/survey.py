@@ -43,8 +43,8 @@ def survey(runs: Runs, observe: Callable[[int, int], None]) -> Survey:
     """Read all of the runs once, and refuse what cannot be kept.
 
     Raises:
-        InvalidInput: no model, a subset of all or of no examples, two outcomes of one subset, or numbers
-            that are none.
+        InvalidInput: no model, a set without examples, a subset of all or of no examples, two outcomes of one
+            subset, or numbers that are none.
     """
     ids: list[str] = []
     masks: list[bytes] = []
@@ -52,6 +52,12 @@ def survey(runs: Runs, observe: Callable[[int, int], None]) -> Survey:
     first: dict[bytes, int] = {}
     if runs.n_models == 0:
         raise InvalidInput(f"{runs.place} holds no models", hint="give at least one run")
+    for name, n_examples in runs.sizes.items():
+        if n_examples == 0:
+            raise InvalidInput(
+                f"the {name} arrays of {runs.place} are of no examples",
+                hint="test arrays may be left out, training arrays not",
+            )
     for start, mask, outcomes in batches(runs):
         observe(start, runs.n_models)
         for row, values in enumerate(mask):

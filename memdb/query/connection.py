@@ -34,6 +34,8 @@ from memdb.store.derived import COUNTED, derived_of, is_numbered, light_examples
 MEMORY_LIMIT = "4GB"
 QUESTIONS = {"SELECT", "EXPLAIN", "PRAGMA"}  # DESCRIBE, SHOW and SUMMARIZE are SELECT to DuckDB
 
+USUAL = {"interval": "anytime", "alpha": 0.05, "fixed_z": fixed_z(0.95)}  # of the views' intervals
+
 LOCKS = """
 SET memory_limit = '{memory_limit}';
 SET python_enable_replacements = false;
@@ -52,6 +54,7 @@ class Relations:
         self.outcome = require_outcome(outcome)
         self._budget = Budget()
         self._known_z: dict[tuple[Any, ...], float | None] = {}
+        self._settings: Mapping[str, Any] | None = None  # that the views' multipliers are set to
         self._statement = threading.Lock()
         self._has_models = self._is_built = self._is_named = False
 
@@ -193,7 +196,6 @@ class Relations:
             "influence": n_scored * sizes[layout.TEST],
             "train_influence": n_scored * sizes[layout.TRAIN],
         }
-        self._set_z(connection, {"interval": "anytime", "alpha": 0.05, "fixed_z": fixed_z(0.95)})
         form = FORMS[self.outcome]
         connection.execute(schema("relations.sql", **form))
         some = "(SELECT * FROM test_examples WHERE id IN (SELECT unnest(test_ids)))"
@@ -228,38 +230,42 @@ class Relations:
 
     def _set_z(self, connection: duckdb.DuckDBPyConnection, settings: Mapping[str, Any]) -> None:
         """Set the multiplier of each relation's intervals: it is the same in every row."""
-        for relation, n_scores in self._n_scores.items():
-            z = self._z(connection, settings, 1, n_scores)
+        if settings == self._settings:
+            return
+        given = {**settings, "n_models": self.snapshot.n_models, **self._n_scores}
+        names = [
+            f"interval_z($interval, $alpha, $fixed_z, $n_models, 1, ${relation})"
+            for relation in self._n_scores
+        ]
+        (found,) = connection.execute(f"SELECT {', '.join(names)}", given).fetchall()
+        for relation, z in zip(self._n_scores, found, strict=True):
             connection.execute(f"SET VARIABLE z_{relation} = $z", {"z": z})
+        self._settings = dict(settings)
 
     def interval_z(self, settings: Mapping[str, Any], n_shown: int, n_ranked: int) -> float | None:
         """Return the multiplier of intervals of so many rows shown of so many ranked; None without models."""
-        with self._statement:
-            return self._z(self.connection, settings, n_shown, n_ranked)
-
-    def _z(
-        self, connection: duckdb.DuckDBPyConnection, settings: Mapping[str, Any], n_shown: int, n_ranked: int
-    ) -> float | None:
         counts = {"n_models": self.snapshot.n_models, "n_shown": n_shown, "n_ranked": n_ranked}
         key = (*sorted(settings.items()), *counts.values())
-        if key not in self._known_z:  # planning this statement takes milliseconds
-            sql = "SELECT interval_z($interval, $alpha, $fixed_z, $n_models, $n_shown, $n_ranked)"
-            self._known_z[key] = connection.execute(sql, {**settings, **counts}).fetchall()[0][0]
-        return self._known_z[key]
+        with self._statement:
+            if key not in self._known_z:  # planning this statement takes milliseconds
+                sql = "SELECT interval_z($interval, $alpha, $fixed_z, $n_models, $n_shown, $n_ranked)"
+                found = self.connection.execute(sql, {**settings, **counts}).fetchall()
+                self._known_z[key] = found[0][0]
+            return self._known_z[key]
 
     def _tables(self) -> dict[str, pa.Table]:
         """Return the tables; what they are made of is read at once, since most of that time is waiting."""
         sets = (layout.TRAIN, layout.TEST)
         with ThreadPoolExecutor(2 * len(sets)) as pool:
             examples = [pool.submit(self._rows_of, name) for name in sets]
-            counted = [pool.submit(self._totals, name) for name in sets]
+            counted = [pool.submit(self.totals, name) for name in sets]
             tables = [
-                columns.table(columns.of_examples(rows.result()) | totals.result())
-                for rows, totals in zip(examples, counted, strict=True)
+                columns.table(columns.of_examples(rows.result()) | counts.result())
+                for rows, counts in zip(examples, counted, strict=True)
             ]
         return {"train_examples": tables[0], "test_examples": tables[1]}
 
-    def _totals(self, set_name: str) -> dict[str, NDArray[Any]]:
+    def totals(self, set_name: str) -> dict[str, NDArray[Any]]:
         """Return what the examples' tables hold besides names and labels: counts, or sums of p."""
         snapshot, is_train = self.snapshot, set_name == layout.TRAIN
         if self.outcome == "correct":
@@ -301,6 +307,7 @@ class Relations:
             self._require_question(sql)
             if not alone and not self._is_built:
                 self._build()
+                settings = settings or USUAL
             if models and not self._has_models:
                 self._add_models_and_names()
             if settings is not None:

@@ -29,6 +29,7 @@ TESTS_AT_ONCE = 64
 TRAINS_AT_ONCE = 2048
 PREFERRED = (LOGIT_CONFIDENCE.name, "margin", "correct")
 MAX_RESAMPLES = 10_000
+RESOLUTION = 2.0**-40  # of the sum of all magnitudes: far above what rounding does, far below what matters
 Numbers = NDArray[np.float64]
 
 
@@ -173,8 +174,9 @@ def require_orientation(scores: Attribution, n_test: int, n_train: int) -> None:
 
 def _require_outcome(snapshot: Snapshot, outcome: str | None) -> str:
     held = {item.name for item in snapshot.manifest.outcomes if layout.TEST in item.sets}
-    if outcome is None:
-        return next(name for name in PREFERRED if name in held or name == "correct")
+    if outcome is None:  # what each model has: copies may be made without some
+        kept = [name for name in held if snapshot.is_complete(f"{layout.TEST}/{name}")]
+        return next(name for name in PREFERRED if name in kept or name == "correct")
     if outcome not in held:
         raise InvalidInput(
             f"{snapshot.url} keeps no outcome {outcome!r} of test examples",
@@ -216,11 +218,13 @@ def _outcomes(
                 f"example {column}",
                 hint="give a number for every pair; 0 where there is no attribution",
             )
+        given = _scaled(given)
         predicted = np.zeros((stop - start, len(chosen)))
         for first in range(0, n_train, TRAINS_AT_ONCE):
             part = slice(first, min(n_train, first + TRAINS_AT_ONCE))
             inside = bits.unpack(relations.mask[part].view(np.uint8), snapshot.n_models)[chosen]
             predicted += given[:, part] @ inside.T.astype(np.float64)
+        predicted = _without_rounding(predicted, given)
         if outcome == "correct":
             packed = relations.correct(layout.TEST)[start:stop].view(np.uint8)
             actual = bits.unpack(packed, snapshot.n_models)[chosen].T.astype(np.float64)
@@ -228,6 +232,20 @@ def _outcomes(
             values = snapshot.outcome_values(f"{layout.TEST}/{outcome}", (start, stop))
             actual = values[:, chosen].astype(np.float64)
         yield start, predicted, actual
+
+
+def _scaled(given: Numbers) -> Numbers:
+    """Return scores times a power of two for each test example, so that their sums are numbers."""
+    _, exponent = np.frexp(np.abs(given).max(axis=1, keepdims=True))
+    scaled: Numbers = np.ldexp(given, -exponent)
+    return scaled
+
+
+def _without_rounding(predicted: Numbers, given: Numbers) -> Numbers:
+    """Return sums of scores, those equal that differ only by the order in which they were added up."""
+    step = np.abs(given).sum(axis=1, keepdims=True) * RESOLUTION
+    steps: Numbers = np.divide(predicted, step, out=np.zeros_like(predicted), where=step > 0)
+    return np.rint(steps)
 
 
 def spearman(one: Numbers, other: Numbers, counts: NDArray[np.int64]) -> Numbers:

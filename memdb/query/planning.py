@@ -28,6 +28,7 @@ MOST = 2**30  # models: what takes more is out of reach
 SHARES = {"median": 0.5, "percentile_95": 0.95}
 SAMPLE = 1 << 16  # examples, or pairs, that stand for all
 SAMPLED_TESTS = 128
+TRIED_AT_ONCE = 1 << 12  # rows of a look for the number of models
 SEED = 0  # of the sample
 Numbers = NDArray[np.float64]
 Reached = Callable[[Numbers, Numbers], NDArray[np.bool_]]  # of the ends of intervals
@@ -92,6 +93,10 @@ class Rates:
     def __len__(self) -> int:
         return len(self.p_in)
 
+    def repeated(self, times: int) -> Rates:
+        """Return the same cases so many times, one round of them after the other."""
+        return Rates(*(np.tile(getattr(self, name), times) for name in Rates.__slots__))
+
     def sums(self, n_models: Numbers, fraction: float) -> pa.Table:
         """Return the sums that so many models would give, the subset fraction of them in the first arm."""
         n_in, n_out = n_models * fraction, n_models * (1 - fraction)
@@ -125,13 +130,23 @@ class Solver:
         return columns.values_of(found.column("lo")), columns.values_of(found.column("hi"))
 
     def fewest(self, rates: Rates, reached: Reached) -> NDArray[np.int64]:
-        """Return the fewest models for each case, `MOST` + 1 where even that many do not reach it."""
+        """Return the fewest models for each case, `MOST` + 1 where even that many do not reach it.
+
+        A statement takes longer to plan than its first thousands of rows to run, so where there are few
+        cases, each look cuts what is left into many pieces instead of two.
+        """
         below, above = np.zeros(len(rates), np.int64), np.full(len(rates), MOST + 1, np.int64)
-        middle = np.full(len(rates), MOST, np.int64)
+        n_pieces = max(2, TRIED_AT_ONCE // max(1, len(rates)))
+        cuts, rows = np.arange(1, n_pieces)[:, None], np.arange(len(rates))
         while (above - below > 1).any():
-            there = reached(*self.bounds(rates.sums(middle.astype(np.float64), self.fraction)))
-            above, below = np.where(there, middle, above), np.where(there, below, middle)
-            middle = np.maximum((below + above) // 2, 1)
+            tried = np.maximum(below + (above - below) * cuts // n_pieces, 1)  # [cuts, cases], ascending
+            bounds = self.bounds(
+                rates.repeated(len(cuts)).sums(tried.ravel().astype(np.float64), self.fraction)
+            )
+            there = reached(*bounds).reshape(tried.shape)
+            ends = np.concatenate([below[None], tried, above[None]])
+            first = np.where(there.any(axis=0), there.argmax(axis=0), len(cuts)) + 1  # of the ends
+            below, above = ends[first - 1, rows], ends[first, rows]
         return above
 
 

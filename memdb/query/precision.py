@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from memdb import layout
 from memdb.query import columns
 from memdb.query.connection import Relations
 from memdb.query.forms import schema
@@ -18,8 +19,9 @@ class RunningPrecision:
     """Counts a training example that grow batch by batch, int64 [train]: counts add."""
 
     def __init__(self, relations: Relations, choice: IntervalChoice) -> None:
-        start = relations.ask("SELECT n_in, n_out, n_correct, k_in FROM train_examples ORDER BY id")
-        self._counts = {name: start.column(name).to_numpy().astype(np.int64) for name in start.column_names}
+        self._counts = {
+            name: values.astype(np.int64) for name, values in relations.totals(layout.TRAIN).items()
+        }
         self._parameters = choice.parameters(NAMED_INTERVALS)
         self._connection = duckdb.connect()
         weakref.finalize(self, self._connection.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -84,8 +85,11 @@ def reliability(
     parameters = {"threshold": threshold, "lists": list(dict.fromkeys(splitting.lists))}
     halves = _halves([info.model_id for _, info in snapshot.models], splitting)
     found: dict[tuple[str, float | None], list[float | None]] = {}
-    for table in _tables(relations, target, halves):
-        for row in relations.ask(schema("reliability.sql"), parameters, tables={"halves": table}).to_pylist():
+    at_once = max(1, ROWS_AT_ONCE // len(relations.mask))  # splits: planning a statement takes long
+    tables = _tables(relations, target, halves)
+    while part := list(itertools.islice(tables, at_once)):
+        read = {"halves": pa.concat_tables(part).combine_chunks()}
+        for row in relations.ask(schema("reliability.sql"), parameters, tables=read).to_pylist():
             found.setdefault((row["measure"], row["at"]), []).append(row["value"])
     rows = []
     for (measure, at), given_values in found.items():
@@ -121,8 +125,8 @@ def _tables(relations: Relations, target: tuple[str, int] | None, halves: NDArra
     sums = _confidence_sums if relations.outcome == "confidence" else _bit_sums
     whole, *first = sums(relations, target, np.concatenate([everyone, halves]))
     ids = np.arange(len(relations.mask), dtype=np.int32)
-    for half in first:
-        table: dict[str, Any] = {"train_id": ids}
+    for split, half in enumerate(first):
+        table: dict[str, Any] = {"split": np.full_like(ids, split), "train_id": ids}
         for name, values in half.items():
             table |= {f"{name}_a": values, f"{name}_b": whole[name] - values}
         yield columns.table(table)

@@ -19,11 +19,10 @@ from memdb.errors import InvalidInput, NotFound
 from memdb.query import columns
 from memdb.query.connection import Relations, create_table
 from memdb.query.forms import schema
-from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice, fixed_z
+from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
 from memdb.query.lists import Order, require_k
 from memdb.query.questions import Side
-from memdb.store import Snapshot, StoredScores
-from memdb.store.scores import list_score_tables
+from memdb.store import Snapshot, Store, StoredScores
 
 if TYPE_CHECKING:
     from memdb.query.pair_scores import PairOptions
@@ -79,7 +78,6 @@ class TableRelations(Relations):
         connection = self.connection
         for name, table in self._given().items():
             create_table(connection, name, table)
-        self._set_z(connection, {"interval": "anytime", "alpha": 0.05, "fixed_z": fixed_z(0.95)})
         arms = self.assumed.arms if self.assumed else (None, None)
         n_in, n_out = ("NULL::DOUBLE" if n is None else f"{n!r}::DOUBLE" for n in arms)
         connection.execute(schema("score_tables.sql", n_in=n_in, n_out=n_out))
@@ -128,7 +126,9 @@ class TableRelations(Relations):
         return relations.ask(sql, {"n_in": n_in, "n_out": n_out})
 
 
-def chosen(snapshot: Snapshot, name: str | None, assumed: Assumed | None) -> TableRelations | None:
+def chosen(
+    store: Store, snapshot: Snapshot, name: str | None, assumed: Assumed | None
+) -> TableRelations | None:
     """Return the score table to ask: the one named or, of a store without models, its only one.
 
     Raises:
@@ -141,7 +141,7 @@ def chosen(snapshot: Snapshot, name: str | None, assumed: Assumed | None) -> Tab
                 f"{snapshot.url} has models, and nothing is assumed of them", hint="name scores with --scores"
             )
         return None
-    tables = list_score_tables(snapshot.storage, snapshot.manifest)
+    tables = store.score_tables()
     found = [table for table in tables if name in {None, table.name}]
     if not found and name is None:
         return None

@@ -6,19 +6,22 @@ README, which nothing reads. Whatever cuts a publication off, readers see what w
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 from memdb import layout
 from memdb.commits import BlockInfo, SnapshotRecord
 from memdb.documents import group_metadata, plain_document
-from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels, NotFound
+from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotEnoughModels, NotFound
 from memdb.published import Credits, Published, PublishedSnapshot
 from memdb.query.connection import Relations
 from memdb.query.listing import LISTED, TABLED
+from memdb.score_table import ScoreTable
+from memdb.sharing import imported
 from memdb.sharing.deriving import derive
 from memdb.sharing.readme import readme
 from memdb.store.completing import Completing, copy_object
@@ -29,9 +32,13 @@ from memdb.store.publication import published_snapshot
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage, create_once
 from memdb.store.store import Store
+from memdb.store.thumbnails import Pictures, read_info, write_thumbnails
+from memdb.store.thumbnails import objects_of as pictures_of
 
-INCLUDED = ("bits", "confidence")
-BEGUN = {layout.DATASET, *layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE, layout.TABLES}
+INCLUDED = ("bits", "confidence")  # where nothing is said
+INCLUDABLE = (*INCLUDED, "thumbnails")
+DERIVED = (layout.STATS, layout.TOP_INFLUENCE, layout.TABLES)
+BEGUN = {layout.DATASET, layout.SCORES, layout.THUMBNAILS, *layout.GROUPS, *DERIVED}
 MOVING = {layout.README, layout.PUBLISHED, layout.MANIFEST, layout.PROBES}
 A_PAIR, A_ROW = 12.0, 46.0  # bytes of a pair in a list, and of a table's row: what they compress to at most
 
@@ -57,13 +64,25 @@ class Publication:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be published, and where to."""
+    """What is to be published, and where to.
+
+    Attributes:
+        snapshot: the models.
+        scores: imported scores beside them, and the documents of these as they are in the store.
+        target: where to.
+        pieces: the blocks that the copy will have.
+        credit: whose work it is.
+        before: what is there already.
+        pictures: of the examples, by set, where they are to be made.
+    """
 
     snapshot: Snapshot
+    scores: tuple[tuple[ScoreTable, ...], tuple[bytes, ...]]
     target: Completing
     pieces: tuple[Piece, ...]
     credit: Credits
-    before: Published | None  # what is there already
+    before: Published | None
+    pictures: Mapping[str, Pictures] = field(default_factory=dict)
 
     @property
     def parts(self) -> list[Part]:
@@ -71,8 +90,16 @@ class Plan:
         manifest = self.snapshot.manifest
         n_train, n_test = (manifest.set_named(name).n_examples for name in (layout.TRAIN, layout.TEST))
         guess = any(piece.document is None for piece in self.pieces)
+        parts = [Part("dataset", sum(info.size for info in manifest.objects.values()))]
+        if self.scores[0]:
+            parts.append(Part("scores", imported.size_of(self.scores[0])))
+        if self.pictures:
+            n_bytes = sum(math.prod(those.shape) for those in self.pictures.values())
+            parts.append(Part("thumbnails", n_bytes, is_guess=True))
+        if self.snapshot.n_models == 0:
+            return parts
         return [
-            Part("dataset", sum(info.size for info in manifest.objects.values())),
+            *parts,
             Part("blocks", sum(piece.size for piece in self.pieces), guess),
             Part("stats", int(5 * n_train + 3 * n_test), is_guess=True),
             Part("top_influence", int(min(LISTED, n_train) * n_test * A_PAIR), is_guess=True),
@@ -81,9 +108,16 @@ class Plan:
 
 
 def plan(
-    snapshot: Snapshot, storage: Storage, include: Sequence[str] = INCLUDED, credit: Credits | None = None
+    store: Store,
+    snapshot: Snapshot,
+    storage: Storage,
+    include: Sequence[str] = INCLUDED,
+    credit: Credits | None = None,
+    pictures: Callable[[], Mapping[str, Pictures]] = dict,
 ) -> Plan:
     """Look at what is to be published and where to; nothing is written.
+
+    ``pictures`` is asked for the examples' pictures where these are included and not there already.
 
     Raises:
         InvalidInput: something to include that there is not, or a place that cannot be written.
@@ -91,7 +125,8 @@ def plan(
         NotEnoughModels: there is nothing to publish.
     """
     _require_included(include)
-    if snapshot.n_models == 0:
+    tables = store.score_tables()
+    if snapshot.n_models == 0 and not tables:
         raise NotEnoughModels(
             f"{snapshot.url} has no models to publish", hint="train some with `memdb train --add 100`"
         )
@@ -100,24 +135,23 @@ def plan(
             f"{storage.url} is read-only: its protocol has no writes", hint="publish to a folder or a bucket"
         )
     target = Completing(storage)
-    before = require_destination(Store(snapshot.storage, snapshot.manifest), target)
+    before = require_destination(store, target)
+    documents = imported.documents_of(store.storage, tables)
+    imported.require_same_scores(documents, before, storage.url)
     found = pieces(snapshot, lambda path: "confidence" not in include and path.endswith("/logit_confidence"))
     credit = credit or (before.credits if before else Credits())
-    return Plan(snapshot, target, tuple(found), credit, before)
+    wanted = "thumbnails" in include and not (before and _has_pictures(target, store, before))
+    made = pictures() if wanted else {}
+    return Plan(snapshot, (tuple(tables), tuple(documents)), target, tuple(found), credit, before, made)
 
 
 def _require_included(include: Sequence[str]) -> None:
-    if "thumbnails" in include:
-        raise InvalidInput(
-            "thumbnails cannot be included: a store keeps no pictures of its examples",
-            hint=f"include any of {', '.join(INCLUDED)}",
-        )
-    unknown = [name for name in include if name not in INCLUDED]
+    unknown = [name for name in include if name not in INCLUDABLE]
     if unknown or "bits" not in include:
         raise InvalidInput(
             f"cannot publish {', '.join(include) or 'nothing'}: "
             + (f"there is no {unknown[0]!r}" if unknown else "all answers are counted from bits"),
-            hint="use --include bits, and --include confidence if these are to be shared too",
+            hint="use --include bits, and --include confidence or thumbnails if these are to be shared too",
         )
 
 
@@ -163,7 +197,8 @@ def _is_interrupted(there: Store, target: Completing) -> bool:
     if len(numbers) != 1 or loose:
         return False
     path = layout.snapshot(numbers[0])
-    return parse_record(there.manifest, numbers[0], target.read(path), path).derived is not None
+    record = parse_record(there.manifest, numbers[0], target.read(path), path)
+    return record.derived is not None or record.n_models == 0  # no store that grows has one of no models
 
 
 def _read(storage: Storage, path: str) -> bytes | None:
@@ -178,6 +213,8 @@ def carry_out(
 ) -> Publication:
     """Write what is missing, then what names it, then the root document.
 
+    Imported scores and pictures that were published before stay, whether the store has them still or not.
+
     ``observe`` hears how much of how much is done.
 
     Raises:
@@ -186,23 +223,31 @@ def carry_out(
     """
     snapshot, target = wanted.snapshot, wanted.target
     manifest = snapshot.manifest
-    n_test = manifest.set_named(layout.TEST).n_examples
-    progress = _Progress(observe, sum(piece.size for piece in wanted.pieces), n_test)
+    n_test = manifest.set_named(layout.TEST).n_examples if snapshot.n_models else 0
+    progress = _Progress(observe, sum(piece.size for piece in wanted.pieces), n_test, wanted.pictures)
     _copy_dataset(snapshot, target)
+    imported.copy_tables(snapshot.storage, wanted.scores[0], target)
+    copied = imported.name_tables(*wanted.scores, target)
     newest = _newest_record(wanted, target)
     known = _known_blocks(wanted, target)
     blocks = tuple(
         copy_piece(snapshot, target, piece, known.get(piece.block_id), progress.copied)
         for piece in wanted.pieces
     )
+    shown = wanted.before.thumbnails if wanted.before else None
+    if wanted.pictures:
+        shown = write_thumbnails(target, manifest, wanted.pictures, progress.pictured)
     is_new = newest is None or not _is_same(newest, snapshot, blocks) or not _has_derived(target, newest)
     record = newest
     if record is None or is_new:
         record = _new_record(wanted, relations, blocks, progress.derived)
     item = _item(record)
     older = tuple(s for s in (wanted.before.snapshots if wanted.before else ()) if s.number != item.number)
-    published = Published(manifest.store_id, item, older, wanted.credit, version("memdb"))
-    target.write_all({layout.README: readme(snapshot, record, published).encode()})
+    kept = wanted.before.scores[len(copied) :] if wanted.before else ()
+    published = Published(
+        manifest.store_id, item, older, wanted.credit, version("memdb"), copied + kept, shown
+    )
+    target.write_all({layout.README: readme(snapshot, record, published, wanted.scores[0]).encode()})
     target.write_all({layout.MANIFEST: snapshot.storage.read(layout.MANIFEST)})
     target.write_all({layout.PUBLISHED: plain_document(published.to_document())})
     return Publication(item, target.n_written, target.n_bytes_written, is_new)
@@ -211,10 +256,17 @@ def carry_out(
 class _Progress:
     """Adds up bytes copied and lists made: of the time, copying takes about what its share of bytes is."""
 
-    def __init__(self, observe: Callable[[int, int], None], n_bytes: int, n_tests: int) -> None:
+    def __init__(
+        self,
+        observe: Callable[[int, int], None],
+        n_bytes: int,
+        n_tests: int,
+        pictures: Mapping[str, Pictures],
+    ) -> None:
         self._observe, self._n_bytes, self._n_tests = observe, max(1, n_bytes), n_tests
+        self._n_pictures = sum(those.shape[0] for those in pictures.values())
         self._lock = threading.Lock()
-        self._copied = self._derived = 0
+        self._copied = self._derived = self._pictured = 0
 
     def copied(self, n_bytes: int) -> None:
         with self._lock:
@@ -226,9 +278,15 @@ class _Progress:
             self._copied, self._derived = self._n_bytes, self._derived + n_tests
             self._tell()
 
+    def pictured(self, n_pictures: int) -> None:
+        with self._lock:
+            self._pictured += n_pictures
+            self._tell()
+
     def _tell(self) -> None:
         blocks = min(self._n_tests, self._n_tests * self._copied // self._n_bytes)
-        self._observe(blocks + self._derived, 2 * self._n_tests)
+        done = blocks + self._derived + self._pictured
+        self._observe(done, 2 * self._n_tests + self._n_pictures)
 
 
 def _copy_dataset(snapshot: Snapshot, target: Completing) -> None:
@@ -240,6 +298,17 @@ def _copy_dataset(snapshot: Snapshot, target: Completing) -> None:
         copy_object(source, path, target, path, manifest.objects[name])
     groups = (*layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE)
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in groups})
+
+
+def _has_pictures(target: Completing, store: Store, before: Published) -> bool:
+    """Tell by sizes whether all pictures are there."""
+    if before.thumbnails is None:
+        return False
+    try:
+        info = read_info(target, store.manifest, before.thumbnails)
+    except Damaged:
+        return False
+    return all(target.has(path, item, checked=True) for path, item in pictures_of(info))
 
 
 def _newest_record(wanted: Plan, target: Completing) -> SnapshotRecord | None:
@@ -264,9 +333,9 @@ def _is_same(record: SnapshotRecord, snapshot: Snapshot, blocks: tuple[BlockInfo
 
 
 def _has_derived(target: Completing, record: SnapshotRecord) -> bool:
-    """Tell by sizes whether all that a snapshot names is there."""
+    """Tell by sizes whether all that a snapshot names is there; nothing is derived of no models."""
     if record.derived is None:
-        return False
+        return record.n_models == 0
     return all(
         target.has(f"{folder}/{name}", info, checked=True)
         for folder, objects in record.derived.groups(record.number).items()
@@ -301,7 +370,7 @@ def _new_record(
         segments=(),
         retracted=(),
         set_aside=(),
-        derived=derive(relations, target, number, advance),
+        derived=derive(relations, target, number, advance) if snapshot.n_models else None,
     )
     create_once(target.storage, layout.snapshot(number), plain_document(record.to_document()))
     return record

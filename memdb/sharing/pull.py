@@ -14,6 +14,7 @@ from memdb.commits import SnapshotRecord
 from memdb.documents import group_metadata, plain_document
 from memdb.errors import InvalidInput, NotEnoughModels, NotFound
 from memdb.manifest import ObjectInfo
+from memdb.sharing import imported
 from memdb.sharing.publish import require_destination
 from memdb.store.completing import Completing, copy_object
 from memdb.store.freezing import AT_ONCE, copy_piece, pieces
@@ -21,6 +22,8 @@ from memdb.store.ledger import read_block
 from memdb.store.publication import published_snapshot
 from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.store import Store, keeps_put_if_absent
+from memdb.store.thumbnails import DOCUMENT, read_info
+from memdb.store.thumbnails import objects_of as pictures_of
 
 ONLY = ("bits",)
 
@@ -81,7 +84,14 @@ def _everything(source: Store, target: Completing, observe: Callable[[int, int],
     for item in published.snapshots:
         record = published_snapshot(source.storage, source.manifest, published, item.number).record
         objects |= _of_snapshot(source, record) if record else {}
+    tables = source.score_tables()
+    objects |= dict(imported.objects_of(tables))
+    if published.thumbnails is not None:
+        shown = read_info(source.storage, source.manifest, published.thumbnails)
+        objects |= dict(pictures_of(shown))
+        documents[DOCUMENT] = published.thumbnails
     _copy(source.storage, target, objects, observe)
+    imported.name_tables(tables, imported.documents_of(source.storage, tables), target)
     groups = (*layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE)
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in groups})
     for path, info in documents.items():

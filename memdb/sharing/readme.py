@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from memdb import layout
 from memdb.commits import SnapshotRecord
 from memdb.published import Published
+from memdb.score_table import ScoreTable
 from memdb.store.snapshot import Snapshot
 
 HEADINGS = "#*_`<>[]|"
+INTRODUCTION = """\
+Predictions of {:,} models, each trained on its own random subset of the training set, as
+bits: from them come the memorization score of every training example and the influence of any training
+example on any test example (Feldman and Zhang 2020), each with a confidence interval."""
+SCORES_ALONE = """\
+Memorization and influence scores (Feldman and Zhang 2020) that were estimated elsewhere, without the
+models behind them: they have no counts and no intervals."""
+MODELS_HELD = """\
+- `blocks/`: subset masks and correctness of every model as bits, up to 1,024 models a block.
+- `stats/{n}/`, `top_influence/{n}/`: counts of every example, and the strongest pairs of every test
+  example; they follow from the blocks.
+- `tables/{n}/memorization.parquet`, `tables/{n}/top_influence.parquet`: the same for pandas, Polars, R,
+  DuckDB."""
+SCORES_HELD = """\
+- `scores/`: scores that came from elsewhere without the models behind them, and so without intervals:
+  `memdb top-influence --test-id 42 --scores NAME --store URL`."""
+
+PICTURES_HELD = """\
+- `thumbnails/`: small pictures of the examples, uint8 [examples, height, width, channels]:
+  `memdb.open(URL).thumbnails("train", [3, 7])`."""
 
 
-def readme(snapshot: Snapshot, record: SnapshotRecord, published: Published) -> str:
+def readme(
+    snapshot: Snapshot, record: SnapshotRecord, published: Published, scores: Sequence[ScoreTable] = ()
+) -> str:
     """Return the text; names that come from others are kept from being markup."""
     manifest, credit = snapshot.manifest, published.credits
     title = _plain(credit.title) or f"Memorization and influence on {_plain(manifest.dataset)}"
@@ -23,6 +46,7 @@ def readme(snapshot: Snapshot, record: SnapshotRecord, published: Published) -> 
         "recipe": _plain(str(manifest.recipe)),
         "subsets": f"{manifest.subset_fraction:g} of the training set, {manifest.subset_scheme}",
         "models": f"{record.n_models:,}, snapshot {record.number} of {_plain(record.created_at)}",
+        "imported scores": ", ".join(_told(table) for table in scores),
         "store id": manifest.store_id,
         "models sha256": record.models_sha256,
         "authors": ", ".join(map(_plain, credit.authors)),
@@ -38,18 +62,15 @@ def readme(snapshot: Snapshot, record: SnapshotRecord, published: Published) -> 
             )
             if value is not None
         }
-    if 0 < manifest.subset_fraction < 1:
+    if record.n_models and 0 < manifest.subset_fraction < 1:
         n, p = record.n_models, manifest.subset_fraction
         facts["resolution"] = f"a score's standard error is at most {math.sqrt(0.25 / n / p / (1 - p)):.4f}"
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value)
-    tables = f"{layout.TABLES}/{record.number}"
     older = ", ".join(str(item.number) for item in published.older)
     also = f", and the older {older} (`--snapshot N`)" if older else ""
     return f"""# {title}
 
-Predictions of {record.n_models:,} models, each trained on its own random subset of the training set, as
-bits: from them come the memorization score of every training example and the influence of any training
-example on any test example (Feldman and Zhang 2020), each with a confidence interval.
+{INTRODUCTION.format(record.n_models) if record.n_models else SCORES_ALONE}
 
 | | |
 |---|---|
@@ -68,10 +89,7 @@ Ask it where it is, without copying it: with `pip install memdb` and this folder
 
 - `published.json`: where a reader starts; it names the newest snapshot, {published.snapshot.number}{also}.
 - `dataset/`: names and labels of the examples, not the examples themselves.
-- `blocks/`: subset masks and correctness of every model as bits, up to 1,024 models a block.
-- `stats/{record.number}/`, `top_influence/{record.number}/`: counts of every example, and the strongest
-  pairs of every test example; they follow from the blocks.
-- `{tables}/memorization.parquet`, `{tables}/top_influence.parquet`: the same for pandas, Polars, R, DuckDB.
+{_contents(record, published, scores)}
 
 Everything is a Zarr v3 group that any Zarr reader opens; `snapshots/{record.number}.json` has the size and
 sha256 of every object, or of what lists it.
@@ -83,6 +101,24 @@ sha256 of every object, or of what lists it.
 The method: V. Feldman and C. Zhang, "What Neural Networks Memorize and Why: Discovering the Long Tail via
 Influence Estimation", NeurIPS 2020.
 """
+
+
+def _told(table: ScoreTable) -> str:
+    """Return a table's name and what it holds; where it came from, too."""
+    held = f"{table.n_memorization:,} of memorization, {table.n_influence:,} of influence"
+    return f"{table.name} (number {table.number}: {held}; of {_plain(table.source)})"
+
+
+def _contents(record: SnapshotRecord, published: Published, scores: Sequence[ScoreTable]) -> str:
+    """Return the lines about what there is besides the data set."""
+    parts = []
+    if record.n_models:
+        parts.append(MODELS_HELD.format(n=record.number))
+    if scores:
+        parts.append(SCORES_HELD)
+    if published.thumbnails:
+        parts.append(PICTURES_HELD)
+    return "\n".join(parts)
 
 
 def _plain(text: str) -> str:

@@ -1,14 +1,15 @@
 """Cleaning up: what no reader and no writer can need any more is removed, after a grace period.
 
-That is: what a killed or stalled writer left, segments that a block took in, blocks that a fuller one
-replaced. Times are the storage's own; clocks of writers and readers play no part. What stays is decided by
-what is there, never by what a cache remembers.
+That is: what a killed or stalled writer left, imported scores among it, segments that a block took in, blocks
+that a fuller one replaced. Times are the storage's own; clocks of writers and readers play no part. What
+stays is decided by what is there, never by what a cache remembers.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,10 +19,12 @@ from memdb.manifest import Manifest
 from memdb.store.history import History, read_history
 from memdb.store.ledger import is_listed, read_block, require_listing
 from memdb.store.reading import check_group
+from memdb.store.scores import list_score_tables
 from memdb.store.storage import Found, Storage, concurrently
 from memdb.store.timing import GRACE, storage_time
 
 LEFTOVER, TAKEN_IN, REPLACED, UNNAMED = "never committed", "in a block", "replaced", "named by no snapshot"
+UNTABLED = "scores of an import that was cut off"
 TEMPORARY = ".tmp"
 AT_ONCE = 64  # places that go between two looks at whether they still may
 
@@ -58,7 +61,9 @@ def garbage(
         names = [item.path.removeprefix(f"{group}/") for item in found if item.path.startswith(f"{group}/")]
         require_listing(place, group, names)
     _require_whole(place, manifest, history, found)
-    candidates = [(item, since) for item, since in _candidates(history, found) if since is not None]
+    groups = (item.path.partition("/")[0] for item in found)
+    tables = _named_tables(place, manifest) if layout.SCORES in groups else frozenset()
+    candidates = [(item, since) for item, since in _candidates(history, tables, found) if since is not None]
     if not candidates:
         return []
     limit = storage_time(place) - grace
@@ -78,7 +83,10 @@ def remove(storage: Storage, manifest: Manifest, doomed: Sequence[Garbage]) -> I
     checked: set[str] = set()
     for start in range(0, len(doomed), AT_ONCE):
         history = read_history(place, manifest)
-        going = [item for item in doomed[start : start + AT_ONCE] if _still(place, history, item)]
+        asked = doomed[start : start + AT_ONCE]
+        has_scores = any(item.reason == UNTABLED for item in asked)
+        tables = _named_tables(place, manifest) if has_scores else frozenset()
+        going = [item for item in asked if _still(place, history, tables, item)]
         _require_intact(place, manifest, history, {item.path for item in going}, checked)
         documents = [name for item in going for name in item.objects if name == _document(item.path)]
         place.remove(documents)  # first: half a segment must not look like one
@@ -90,19 +98,26 @@ def _document(group: str) -> str:
     return f"{group}/{layout.GROUP_METADATA}"
 
 
-def _candidates(history: History, found: Sequence[Found]) -> Iterator[tuple[Garbage, datetime | None]]:
+def _named_tables(storage: Storage, manifest: Manifest) -> AbstractSet[str]:
+    """Return the ids of the score tables that the store has."""
+    return {table.table_id for table in list_score_tables(storage, manifest)}
+
+
+def _candidates(
+    history: History, tables: AbstractSet[str], found: Sequence[Found]
+) -> Iterator[tuple[Garbage, datetime | None]]:
     """Yield everything that is not needed for ever, with the time since when; None where it is needed."""
     groups: dict[tuple[str, str], list[Found]] = defaultdict(list)
     for item in found:
         folder, _, rest = item.path.partition("/")
         identifier = rest.partition("/")[0]
-        if folder in {layout.SEGMENTS, layout.BLOCKS} and layout.is_segment_id(identifier):
+        if folder in {layout.SEGMENTS, layout.BLOCKS, layout.SCORES} and layout.is_segment_id(identifier):
             groups[folder, identifier].append(item)
         elif _is_passing(item.path):
             yield _gathered(item.path, LEFTOVER, [item]), item.modified
     for (folder, identifier), objects in sorted(groups.items()):
         path = f"{folder}/{identifier}"
-        reason, since = _end_of(history, folder, identifier, objects)
+        reason, since = _end_of(history, tables, folder, identifier, objects)
         yield _gathered(path, reason, objects), since
         for item in objects if since is None else ():
             if _is_passing(item.path):
@@ -116,10 +131,12 @@ def _is_passing(path: str) -> bool:
 
 
 def _end_of(
-    history: History, folder: str, identifier: str, objects: Sequence[Found]
+    history: History, tables: AbstractSet[str], folder: str, identifier: str, objects: Sequence[Found]
 ) -> tuple[str, datetime | None]:
-    """Return why and since when nobody needs a segment or block; None where it is needed."""
+    """Return why and since when nobody needs a segment, block or score table; None where it is needed."""
     newest = max(item.modified for item in objects)
+    if folder == layout.SCORES:
+        return UNTABLED, None if identifier in tables else newest
     if identifier in history.set_aside:
         return "", None
     if folder == layout.BLOCKS:
@@ -132,7 +149,7 @@ def _end_of(
     return LEFTOVER, None if committed else newest
 
 
-def _still(storage: Storage, history: History, item: Garbage) -> bool:
+def _still(storage: Storage, history: History, tables: AbstractSet[str], item: Garbage) -> bool:
     """Tell whether garbage is garbage still: a slow writer, a compaction or a repair may have claimed it."""
     identifier = item.path.rsplit("/", 1)[-1]
     match item.reason:
@@ -140,6 +157,8 @@ def _still(storage: Storage, history: History, item: Garbage) -> bool:
             return identifier in history.taken_in and identifier not in history.set_aside
         case r if r in {REPLACED, UNNAMED}:
             return identifier not in history.named and identifier not in history.set_aside
+        case r if r == UNTABLED:
+            return identifier not in tables
         case _:
             return item.path in item.objects or not _exists(storage, _document(item.path))
 

@@ -124,7 +124,7 @@ class ChunkEncoder:
     """Encodes an array of counts or scores chunk by chunk, each so many rows and an object of its own.
 
     Counts are integers, which compress better where their bytes or bits are shuffled: which of these, tells
-    a measurement.
+    a measurement. Bytes are pixels here, and compressed as real numbers are.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class ChunkEncoder:
         counts = [BloscCodec(cname="zstd", clevel=9, shuffle=shuffle), Crc32cCodec()]
         self._array = _create(
             self._memory, path, shape, kind, chunk_rows, None, attributes,
-            counts if kind.kind == "i" else None,
+            counts if kind.kind == "i" else [ZstdCodec(level=9), Crc32cCodec()] if kind == np.uint8 else None,
         )  # fmt: skip
         self.metadata = _taken(self._memory)
 

@@ -83,13 +83,8 @@ def require_mergeable(manifest: Manifest, url: str, sources: Sequence[Snapshot])
 
     Raises:
         Mismatch: other data, recipe or subsets, or an outcome of the store that a source lacks.
-        InvalidInput: the store itself among the sources.
     """
     for source in sources:
-        if source.url == url:
-            raise InvalidInput(
-                f"{url} is both a source and the destination", hint="name another with --store"
-            )
         manifest.require_joinable(source.manifest, url, source.url)
         for outcome in manifest.outcomes:
             if _outcome(source.manifest, outcome.name) != outcome or _lacks(source, outcome):

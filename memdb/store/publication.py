@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from typing import overload
@@ -9,7 +10,7 @@ from typing import overload
 from memdb import layout
 from memdb.commits import Segment
 from memdb.documents import parse_plain_document
-from memdb.errors import Damaged, NotFound, StorageFailed, WrongFormat
+from memdb.errors import Damaged, MemdbError, NotFound, StorageFailed, WrongFormat
 from memdb.manifest import Manifest
 from memdb.published import ASK_AGAIN, Published
 from memdb.store.ledger import FORBIDDEN, parse_record, read_block
@@ -36,9 +37,22 @@ def read_published(storage: Storage) -> Published | None:
             raise
         return None  # some servers have a page for what is not there
     except StorageFailed as error:
-        if error.__cause__ is not None and status_of(error.__cause__) == FORBIDDEN:
-            return None  # what buckets say of absent objects to those who may not list them
+        if _is_forbidden(error) and _forbids_what_is_absent(storage):
+            return None
         raise
+
+
+def _is_forbidden(error: StorageFailed) -> bool:
+    return error.__cause__ is not None and status_of(error.__cause__) == FORBIDDEN
+
+
+def _forbids_what_is_absent(storage: Storage) -> bool:
+    """Tell whether "forbidden" is what a storage says of absent objects: buckets do to who may not list."""
+    try:
+        storage.read(f"absent-{secrets.token_hex(8)}.json")
+    except MemdbError as error:
+        return isinstance(error, StorageFailed) and _is_forbidden(error)
+    return False
 
 
 def published_snapshot(

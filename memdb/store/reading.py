@@ -165,7 +165,9 @@ class GroupReader:
         expected: tuple[tuple[int, ...], str] | None = None,
     ) -> Any:
         place = f"{self.storage.url}/{self.group}/{path}"
-        known = {f"{name}/{GROUP_METADATA}": canonical_json(value) for name, value in self.metadata.items()}
+        known = (
+            {f"{path}/{GROUP_METADATA}": canonical_json(self.metadata[path])} if path in self.metadata else {}
+        )
         store = CheckedStore(self.storage, self.group, self.objects, known)
         try:
             array = zarr.open_array(store, path=path, mode="r", zarr_format=3)

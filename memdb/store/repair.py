@@ -14,6 +14,7 @@ from memdb.documents import group_metadata, plain_document
 from memdb.errors import AlreadyExists, Damaged, NotFound, StorageFailed, WrongFormat
 from memdb.manifest import Manifest
 from memdb.store.compaction import ATTEMPTS, rewrite
+from memdb.store.damages import Damage, Report
 from memdb.store.ledger import (
     base_in_force,
     find_block,
@@ -26,7 +27,6 @@ from memdb.store.ledger import (
 from memdb.store.reading import check_group
 from memdb.store.retraction import withdraw
 from memdb.store.storage import Storage, concurrently, create_once
-from memdb.store.verification import Damage, Report
 
 REASON = "damaged; set aside by memdb verify --repair: {problem}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from memdb import layout
 from memdb.documents import group_metadata, parse_plain_document, plain_document
-from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotFound
-from memdb.manifest import Manifest
+from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotFound, StorageFailed
+from memdb.manifest import Manifest, ObjectInfo
 from memdb.score_table import INFLUENCE, MAX_TABLES, MEMORIZATION, OFFSET, TRAIN_ID, ScoreTable
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
-from memdb.store.reading import GroupReader
+from memdb.store.reading import GroupReader, check_object, read_object
 from memdb.store.storage import Storage, concurrently, create_once
+from memdb.store.timing import Stopwatch
 
+AT_ONCE = 8  # objects of a few MB in memory
 RESTORE = "restore the store from a copy, or import the table into another store"
 
 
@@ -60,13 +62,39 @@ def add_scores(
         StorageFailed: the storage refused; nothing that a reader sees was written.
     """
     objects = encode_group(scores.to_arrays(manifest.set_named(layout.TEST).n_examples))
-    table = replace(
-        described,
-        table_id=layout.segment_id(datetime.now(UTC), secrets.token_bytes(6)),
-        objects=describe(objects),
-        metadata=array_metadata(objects),
-    )
-    written = False
+    table = replace(described, objects=describe(objects), metadata=array_metadata(objects))
+
+    def write(group: str) -> None:
+        storage.write_all({f"{group}/{name}": data for name, data in objects.items()})
+
+    return add_table(storage, manifest, table, write)
+
+
+def copy_scores(
+    source: Storage, table: ScoreTable, storage: Storage, manifest: Manifest
+) -> tuple[ScoreTable, bool]:
+    """Add a score table of another store of the same examples; see `add_scores`.
+
+    Raises:
+        Damaged: an object is missing or altered at the source.
+    """
+
+    def write(group: str) -> None:
+        def copy(item: tuple[str, ObjectInfo]) -> None:
+            data = check_object(source, f"{table.group}/{item[0]}", item[1])
+            storage.write_all({f"{group}/{item[0]}": data})
+
+        concurrently(copy, table.objects.items(), AT_ONCE)
+
+    return add_table(storage, manifest, replace(table, store_id=manifest.store_id), write)
+
+
+def add_table(
+    storage: Storage, manifest: Manifest, table: ScoreTable, write: Callable[[str], None]
+) -> tuple[ScoreTable, bool]:
+    """Add a table whose arrays ``write`` writes into the group it is given; see `add_scores`."""
+    table = replace(table, table_id=layout.segment_id(datetime.now(UTC), secrets.token_bytes(6)))
+    written, watch = False, Stopwatch()
     while True:
         tables = list_score_tables(storage, manifest)
         same = next((item for item in tables if item.content == table.content), None)
@@ -78,9 +106,13 @@ def add_scores(
             )
         if not written:
             create_once(storage, f"{layout.SCORES}/{layout.GROUP_METADATA}", group_metadata())
-            group = {f"{table.group}/{name}": data for name, data in objects.items()}
-            storage.write_all({**group, f"{table.group}/{layout.GROUP_METADATA}": group_metadata()})
+            write(table.group)
+            storage.write_all({f"{table.group}/{layout.GROUP_METADATA}": group_metadata()})
             written = True
+            if watch.stalled():
+                raise StorageFailed(
+                    f"{storage.url} took so long to write that cleaning up may have begun", hint="try again"
+                )
         table = replace(table, number=len(tables) + 1)
         with contextlib.suppress(AlreadyExists):  # another import was quicker: take the next number
             create_once(storage, layout.score_table(table.number), plain_document(table.to_document()))
@@ -106,10 +138,25 @@ def list_score_tables(storage: Storage, manifest: Manifest) -> list[ScoreTable]:
     return tables
 
 
-def _read_table(storage: Storage, manifest: Manifest, number: int) -> ScoreTable:
+def read_score_tables(
+    storage: Storage, manifest: Manifest, documents: Sequence[ObjectInfo]
+) -> list[ScoreTable]:
+    """Return the score tables that a published copy names.
+
+    Raises:
+        Damaged: a document is missing, was altered or belongs to another store.
+    """
+    numbered = enumerate(documents, 1)
+    return concurrently(lambda item: _read_table(storage, manifest, *item), numbered)
+
+
+def _read_table(
+    storage: Storage, manifest: Manifest, number: int, document: ObjectInfo | None = None
+) -> ScoreTable:
     path = layout.score_table(number)
     place = f"{storage.url}/{path}"
-    table = ScoreTable.from_document(parse_plain_document(storage.read(path), place), place)
+    data = storage.read(path) if document is None else read_object(storage, path, document)
+    table = ScoreTable.from_document(parse_plain_document(data, place), place)
     if (table.number, table.store_id) != (number, manifest.store_id):
         raise Damaged(f"{place} belongs to another store", hint="remove what was copied in by hand")
     return table

@@ -69,9 +69,11 @@ class Snapshot:
         seen: set[str] = set()
         flags = []
         for part in self.parts:
-            ids = [model.model_id for model in part.models]
-            flags.append(tuple(identifier not in seen for identifier in ids))
-            seen.update(ids)
+            fresh = []
+            for model in part.models:
+                fresh.append(model.model_id not in seen)
+                seen.add(model.model_id)  # at once: a part may hold a model twice, too
+            flags.append(tuple(fresh))
         return tuple(flags)
 
     def extending(self, base: Snapshot) -> Snapshot:
@@ -276,7 +278,7 @@ class Snapshot:
         if lacking:
             raise NotFound(
                 f"the models of {lacking[0].part.segment_id} of {lacking[0].storage.url} have no {path}",
-                hint="their recipe did not give it, or a repair had to leave it out",
+                hint="their recipe did not give it, this copy was made without it, or a repair left it out",
             )
         first, last = (0, n_examples) if rows is None else rows
         values = np.empty((last - first, self.n_models), dtype=outcome.dtype)
@@ -289,6 +291,10 @@ class Snapshot:
 
         concurrently(read, enumerate(self.shares))
         return values
+
+    def is_complete(self, path: str) -> bool:
+        """Tell whether every model that counts has an outcome that recipes and copies may leave out."""
+        return all(path in share.part.metadata for share in self.shares)
 
     def examples(self, name: str) -> Examples:
         """Read the names and labels of a set's examples.

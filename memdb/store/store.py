@@ -18,11 +18,13 @@ from memdb.documents import Json, group_metadata
 from memdb.errors import AlreadyExists, Damaged, InvalidInput, StorageFailed
 from memdb.manifest import Base, Manifest
 from memdb.published import ASK_AGAIN, Published
+from memdb.score_table import ScoreTable
 from memdb.store.bases import Following, with_base
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.examples import Examples, ExampleTable, read_examples
 from memdb.store.ledger import base_in_force, read_manifest
 from memdb.store.publication import published_snapshot, read_published
+from memdb.store.scores import list_score_tables, read_score_tables
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage, create_once
 from memdb.store.taking import take_snapshot
@@ -120,6 +122,19 @@ class Store:
             )
         return cls(storage, manifest, following, published)
 
+    def require_growing(self, verb: str) -> None:
+        """Refuse to write into a published copy: its readers would not see it, or would see it altered.
+
+        Raises:
+            InvalidInput: it is one; ``verb`` says what was wanted.
+        """
+        if self.published is not None:
+            raise InvalidInput(
+                f"cannot {verb} {self.url}: it is a published copy, which never changes",
+                hint="use the store that it was published from, or take its models with "
+                "`memdb pull --only bits`",
+            )
+
     def commit(
         self,
         models: Sequence[ModelInfo],
@@ -138,11 +153,6 @@ class Store:
             InvalidInput: arrays that do not fit the manifest.
             StorageFailed: the storage refused; nothing was committed.
         """
-        if self.published is not None:
-            raise InvalidInput(
-                f"{self.url} is a published copy, which never changes",
-                hint="commit to the store that it was published from",
-            )
         self._require_arrays(len(models), masks, outcomes)
         arrays = {layout.MASK: ArrayData(bits.pack(masks))}
         for path, values in outcomes.items():
@@ -155,8 +165,10 @@ class Store:
         """Append models whose arrays are as a segment has them: what another store's parts give.
 
         Raises:
+            InvalidInput: the store is a published copy.
             StorageFailed: the storage refused; nothing was committed.
         """
+        self.require_growing("commit to")
         objects = encode_group(arrays)
         for _ in range(COMMIT_ATTEMPTS):
             segment = Segment(
@@ -209,6 +221,16 @@ class Store:
     def own_snapshot(self, as_of: int | None = None) -> Snapshot:
         """Return the same without the models of a store that this one extends."""
         return take_snapshot(self.storage, self.manifest, as_of)
+
+    def score_tables(self) -> list[ScoreTable]:
+        """Return what is said of the imported scores beside the models, in the order of import.
+
+        Raises:
+            Damaged: a document was altered, is missing or belongs to another store.
+        """
+        if self.published is not None:
+            return read_score_tables(self.storage, self.manifest, self.published.scores)
+        return list_score_tables(self.storage, self.manifest)
 
     def examples(self, name: str) -> Examples:
         """Read the names and labels of a set's examples.

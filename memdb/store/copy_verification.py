@@ -1,0 +1,130 @@
+"""Verification of a published copy: all that its root document names, and what is derived against the blocks.
+
+Nothing is listed, so that it works over plain HTTP, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from memdb import layout
+from memdb.commits import BlockInfo, Segment
+from memdb.errors import Damaged
+from memdb.manifest import Manifest
+from memdb.published import Published
+from memdb.store.damages import Damage, Report
+from memdb.store.derived import COUNTED, read_stats
+from memdb.store.ledger import read_block
+from memdb.store.part_verification import check_dataset, check_models, check_part, check_scores
+from memdb.store.publication import published_snapshot
+from memdb.store.scores import read_score_tables
+from memdb.store.snapshot import Snapshot
+from memdb.store.storage import Storage
+from memdb.store.thumbnails import DOCUMENT, read_info
+
+
+def verify_copy(
+    storage: Storage, manifest: Manifest, published: Published, observe: Callable[[int, int], None]
+) -> Report:
+    """Read all of a published copy, older snapshots included, and compare it with what was written.
+
+    ``observe`` hears how many parts are done.
+
+    Raises:
+        StorageFailed: the storage did not answer.
+    """
+    report, place = Report(), storage.direct()
+    snapshots = list(_snapshots(place, manifest, published, report))
+    infos = {info.block_id: info for snapshot in snapshots for info in _blocks_of(snapshot)}
+    total = len(manifest.sets) + len(infos) + len(snapshots) + 1
+    steps = iter(range(total))
+    for item in manifest.sets:
+        observe(next(steps), total)
+        check_dataset(place, manifest, item.name, report)
+    observe(next(steps), total)
+    where = f"{place.url}/{layout.SCORES}"
+    read = partial(read_score_tables, place, manifest, published.scores)
+    check_scores(place, report.tried("scores", "", where, read) or [], report)
+    _check_thumbnails(place, manifest, published, report)
+    intact: dict[str, Segment] = {}
+    for info in infos.values():
+        observe(next(steps), total)
+        block = _block(place, manifest, info, report)
+        intact |= {info.block_id: block} if block else {}
+    for snapshot in snapshots:
+        observe(next(steps), total)
+        is_whole = all(info.block_id in intact for info in _blocks_of(snapshot))
+        _check_snapshot(place, snapshot, report, is_whole=is_whole)
+    observe(total, total)
+    return report
+
+
+def _check_thumbnails(storage: Storage, manifest: Manifest, published: Published, report: Report) -> None:
+    if published.thumbnails is None:
+        return
+    read = partial(read_info, storage, manifest, published.thumbnails)
+    info = report.tried("thumbnails", "", f"{storage.url}/{DOCUMENT}", read)
+    _, problems = report.objects(storage, layout.THUMBNAILS, info.group.objects if info else {})
+    report.damages += [Damage("thumbnails", "", where, said) for where, said in problems.items()]
+
+
+def _snapshots(
+    storage: Storage, manifest: Manifest, published: Published, report: Report
+) -> Iterator[Snapshot]:
+    for item in published.snapshots:
+        read = partial(published_snapshot, storage, manifest, published, item.number)
+        found = report.tried("snapshot", str(item.number), f"{storage.url}/{item.path}", read)
+        if found:
+            yield found
+
+
+def _blocks_of(snapshot: Snapshot) -> tuple[BlockInfo, ...]:
+    return snapshot.record.blocks if snapshot.record else ()
+
+
+def _block(storage: Storage, manifest: Manifest, info: BlockInfo, report: Report) -> Segment | None:
+    """Return a block that is intact."""
+    where = f"{storage.url}/{layout.block(info.block_id)}"
+    block = report.tried("block", info.block_id, where, partial(read_block, storage, manifest, info))
+    n_before = len(report.damages)
+    if block:
+        check_part(storage, manifest, block, "block", report)
+    return block if len(report.damages) == n_before else None
+
+
+def _check_snapshot(storage: Storage, snapshot: Snapshot, report: Report, *, is_whole: bool) -> None:
+    """Check what a snapshot names besides blocks and, if these are intact, that they give its numbers."""
+    record = snapshot.record
+    if record is None:
+        return
+    problems: dict[str, str] = {}
+    for folder, objects in record.derived.groups(record.number).items() if record.derived else ():
+        _, found = report.objects(storage, folder, objects)
+        problems |= found
+    if is_whole:
+        model_ids = [model.model_id for block in snapshot.parts for model in block.models]
+        check_models(storage.url, record, model_ids, report)
+        if not problems:
+            problems = dict(_untrue_stats(snapshot))
+    for place, problem in problems.items():
+        kind = place.removeprefix(f"{storage.url}/").partition("/")[0]
+        report.damages.append(Damage(kind, str(record.number), place, problem))
+
+
+def _untrue_stats(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    """Yield the counts of examples that the blocks do not add up to, and the labels that are others."""
+    if not all(snapshot.tallied):
+        return
+    for name, rows in COUNTED.items():
+        place = f"{snapshot.url}/{layout.STATS}/{snapshot.record.number if snapshot.record else 0}/{name}"
+        try:
+            stats = read_stats(snapshot, name)
+        except Damaged as error:
+            yield place, str(error)
+            continue
+        counted = {**snapshot.stored_counts(name), "label": snapshot.examples(name).labels}
+        wrong = [row for row, values in zip(rows, () if stats is None else stats, strict=False)
+                 if (counted[row] != values).any()]  # fmt: skip
+        if wrong:
+            yield place, f"{' and '.join(wrong)} are not what the blocks add up to"

@@ -1,0 +1,76 @@
+"""What a verification looked at and found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from memdb.errors import Damaged, NotFound, WrongFormat
+from memdb.manifest import ObjectInfo
+from memdb.store.reading import check_object
+from memdb.store.storage import Storage, concurrently
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something that is not as it was written, and the models that cannot be used because of it."""
+
+    kind: str  # group, dataset, snapshot, base, block, segment, retraction, scores, or a folder of a copy
+    identifier: str  # the name of the group or set, the id or number of the others
+    place: str
+    problem: str
+    models: tuple[str, ...] = ()
+
+
+@dataclass
+class Report:
+    """What a verification looked at and found; sizes are bytes."""
+
+    n_objects: int = 0
+    n_bytes: int = 0
+    models: set[str] = field(default_factory=set)  # those in blocks and segments that are intact
+    damages: list[Damage] = field(default_factory=list)
+
+    @property
+    def n_models(self) -> int:
+        """How many models can be read in full, wherever they stand."""
+        return len(self.models)
+
+    def tried(self, kind: str, identifier: str, place: str, read: Callable[[], T]) -> T | None:
+        """Read a document that checks itself; None, and one more damage, where it was altered or is gone."""
+        try:
+            found = read()
+        except (Damaged, WrongFormat, NotFound) as error:
+            self.damages.append(Damage(kind, identifier, place, str(error)))
+            return None
+        self.n_objects += found is not None
+        return found
+
+    def objects(
+        self,
+        storage: Storage,
+        group: str,
+        objects: Mapping[str, ObjectInfo],
+        keep: tuple[str, ...] = (),
+    ) -> tuple[dict[str, bytes], dict[str, str]]:
+        """Return the objects whose names begin so, by path, and what is wrong with any by place."""
+
+        def check(item: tuple[str, ObjectInfo]) -> bytes | Damaged:
+            try:
+                data = check_object(storage, f"{group}/{item[0]}", item[1])
+            except Damaged as error:
+                return error
+            return data if item[0].startswith(keep) else b""
+
+        held, problems = {}, {}
+        for (name, info), found in zip(objects.items(), concurrently(check, objects.items()), strict=True):
+            self.n_objects += 1
+            if isinstance(found, Damaged):
+                problems[f"{storage.url}/{group}/{name}"] = str(found)
+            else:
+                held[f"{group}/{name}"] = found
+                self.n_bytes += info.size
+        return held, problems

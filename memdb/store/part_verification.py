@@ -1,0 +1,142 @@
+"""Verification of a segment or block, and of the data set: objects, and numbers against what they count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from memdb import bits, layout
+from memdb.commits import Segment, SnapshotRecord, sha256_of_models
+from memdb.errors import Damaged, InvalidInput
+from memdb.manifest import Manifest
+from memdb.score_table import ScoreTable
+from memdb.store.damages import Damage, Report
+from memdb.store.examples import read_example_table
+from memdb.store.reading import GroupReader
+from memdb.store.storage import Storage
+from memdb.store.tally import Tally, has_counts
+
+COUNTED = ("subset_size", "train_accuracy", "out_accuracy", "test_accuracy")
+TOLERANCE = 1e-9  # accuracies are quotients of counts: equal but for the last digits
+
+
+def check_dataset(storage: Storage, manifest: Manifest, name: str, report: Report) -> None:
+    """Check a set's objects, and its names, labels and hashes against its fingerprint in the manifest."""
+    objects = {
+        path: info
+        for path, info in manifest.objects.items()
+        if path.split("/")[0] in {name, layout.GROUP_METADATA}
+    }
+    place = f"{storage.url}/{layout.DATASET}/{name}"
+    _, problems = report.objects(storage, layout.DATASET, objects)
+    if not problems:
+        try:
+            table = read_example_table(storage, manifest, name)
+            if table.info(name) != manifest.set_named(name):
+                problems = {place: "its names, labels and hashes do not have the fingerprint in the manifest"}
+        except (Damaged, InvalidInput) as error:
+            problems = {place: str(error)}
+    report.damages += [Damage("dataset", name, where, problem) for where, problem in problems.items()]
+
+
+def check_part(storage: Storage, manifest: Manifest, part: Segment, kind: str, report: Report) -> None:
+    """Check a segment's or block's objects and, if they are intact, its numbers."""
+    bit_arrays = [
+        layout.MASK,
+        *(path for path, (outcome, _) in manifest.arrays().items() if outcome.kind == "bit"),
+    ]
+    kept = tuple(f"{path}/" for path in (*bit_arrays, layout.COUNTS))
+    held, problems = report.objects(storage, part.group, part.objects, kept)
+    if not problems:
+        place = f"{storage.url}/{part.group}"
+        reader = GroupReader(_Held(storage.url, held), part.group, part.objects, part.metadata)
+        problems = {f"{place}": problem for problem in _miscounts(reader, manifest, part)}
+    ids = tuple(model.model_id for model in part.models)
+    report.damages += [Damage(kind, part.segment_id, where, said, ids) for where, said in problems.items()]
+    report.models |= set() if problems else set(ids)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Objects that were read and checked a moment ago."""
+
+    url: str
+    objects: Mapping[str, bytes]
+    cache: None = None
+
+    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """Return an object, or a range of it."""
+        return self.objects[path][start:stop]
+
+
+def _miscounts(reader: GroupReader, manifest: Manifest, part: Segment) -> Iterator[str]:
+    """Yield the first number of a part's document that its bits do not give, if there is one."""
+    n_models = len(part.models)
+    try:
+        packed = {
+            path: reader.read(path, (n_examples, bits.n_bytes(n_models)), "uint8")
+            for path, n_examples in [
+                (layout.MASK, manifest.train.n_examples),
+                *((f"{info.name}/correct", info.n_examples) for info in manifest.sets),
+            ]
+        }
+    except Damaged as error:
+        yield str(error)
+        return
+    padding = ~bits.selection([True] * n_models)
+    for path, values in packed.items():
+        if (values & padding).any():
+            yield f"{path} has bits beyond its {n_models} models"
+            return
+    for path in _untrue_counts(reader, manifest, part, packed):
+        yield f"{path} is not what its bits add up to"
+        return
+    for start in range(0, n_models, 8):
+        some = part.models[start : start + 8]
+        unpacked = {
+            path: bits.unpack(values[:, start // 8 : start // 8 + 1], len(some))
+            for path, values in packed.items()
+        }
+        mask, train = unpacked[layout.MASK], unpacked[f"{layout.TRAIN}/correct"]
+        test = unpacked.get(f"{layout.TEST}/correct")
+        size = mask.sum(axis=1)
+        inside = (mask & train).sum(axis=1) / np.maximum(size, 1)
+        outside = (~mask & train).sum(axis=1) / np.maximum(mask.shape[1] - size, 1)
+        for row, model in enumerate(some):
+            stated = (model.subset_size, model.train_accuracy, model.out_accuracy, model.test_accuracy)
+            counted = (int(size[row]), inside[row], outside[row], 0.0 if test is None else test[row].mean())
+            for name, says, has in zip(COUNTED, stated, counted, strict=True):
+                if says is not None and abs(says - has) > TOLERANCE:
+                    yield f"model {model.model_id} states {name} {says:g}; its bits give {has:g}"
+                    return
+
+
+def _untrue_counts(
+    reader: GroupReader, manifest: Manifest, part: Segment, packed: Mapping[str, bits.Packed]
+) -> Iterator[str]:
+    """Yield the stored counts that the bits do not give."""
+    if not has_counts(manifest, part):
+        return
+    tally = Tally(manifest)
+    for path, values in packed.items():
+        tally.take(path, 0, values)
+    for path, counts in tally.arrays().items():
+        if (reader.read(path, counts.shape, counts.dtype.str) != counts).any():
+            yield path
+
+
+def check_scores(storage: Storage, tables: Iterable[ScoreTable], report: Report) -> None:
+    """Check the imported scores that stand beside the models."""
+    for table in tables:
+        _, problems = report.objects(storage, table.group, table.objects)
+        report.damages += [Damage("scores", table.name, at, said) for at, said in problems.items()]
+
+
+def check_models(url: str, record: SnapshotRecord, model_ids: list[str], report: Report) -> None:
+    """Check that a snapshot has the models that its blocks have, by their ids."""
+    counted = set(model_ids) - set(record.retracted)
+    if (len(counted), sha256_of_models(counted)) != (record.n_models, record.models_sha256):
+        place = f"{url}/{layout.snapshot(record.number)}"
+        report.damages.append(Damage("snapshot", str(record.number), place, "its blocks hold other models"))

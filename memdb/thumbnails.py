@@ -1,0 +1,122 @@
+"""Small pictures of examples, for those who have somebody's scores and not the data they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb import layout
+from memdb.datasets import Dataset, ExampleSet
+from memdb.errors import InvalidInput
+
+SIDE = 64  # pixels of the longer side, at most
+CHANNELS = (1, 3)
+WHITE = 255
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """Pictures of a set's examples, made a few at a time: grey or RGB, all of one size.
+
+    Attributes:
+        examples: what they are pictures of.
+        shape: examples, height, width, channels.
+        black, white: the values of an example that become 0 and 255.
+        is_filled: whether pictures that are narrower or lower than the others get black margins.
+    """
+
+    examples: ExampleSet
+    shape: tuple[int, int, int, int]
+    black: float
+    white: float
+    is_filled: bool
+
+    def rows(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return the pictures of some examples, uint8 [examples, height, width, channels]."""
+        found = np.zeros((stop - start, *self.shape[1:]), dtype=np.uint8)
+        for row in range(start, stop):
+            picture = self._in_grey_levels(_pixels(self.examples, row))
+            height, width = self.shape[1:3] if not self.is_filled else _fitting(*picture.shape[:2])
+            small = _resized(picture, height, width)
+            top, left = (self.shape[1] - height) // 2, (self.shape[2] - width) // 2
+            found[row - start, top : top + height, left : left + width] = small
+        return found
+
+    def _in_grey_levels(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        if pixels.dtype == np.uint8 and (self.black, self.white) == (0, WHITE):
+            return pixels
+        levels = (np.nan_to_num(pixels.astype(np.float64)) - self.black) * (WHITE / (self.white - self.black))
+        return np.clip(np.rint(levels), 0, WHITE).astype(np.uint8)
+
+
+def thumbnails_of(data: Dataset) -> Mapping[str, Thumbnails]:
+    """Return the pictures of a data set's examples, by set.
+
+    An example is a picture if it is [height, width], or has 1 or 3 channels, first or last. What is larger
+    than `SIDE` is made smaller. Bytes stay as they are; other numbers are stretched from the least to the
+    largest of the training set, so that both sets look alike.
+
+    Raises:
+        InvalidInput: names an example that is no picture.
+    """
+    black, white = _range_of(data.sets[layout.TRAIN])
+    return {name: _of_set(examples, black, white) for name, examples in data.sets.items()}
+
+
+def _of_set(examples: ExampleSet, black: float, white: float) -> Thumbnails:
+    if isinstance(examples.x, np.ndarray):
+        height, width, channels = _pixels(examples, 0).shape
+        return Thumbnails(
+            examples, (len(examples), *_fitting(height, width), channels), black, white, is_filled=False
+        )
+    return Thumbnails(examples, (len(examples), SIDE, SIDE, CHANNELS[-1]), black, white, is_filled=True)
+
+
+def _pixels(examples: ExampleSet, row: int) -> NDArray[Any]:
+    """Return an example as [height, width, channels]."""
+    values = np.asarray(examples.x[row])
+    if values.ndim == 2 and values.size:
+        return values[:, :, None]
+    if values.ndim == 3 and values.size and values.shape[2] in CHANNELS:
+        return values
+    if values.ndim == 3 and values.size and values.shape[0] in CHANNELS:
+        return np.moveaxis(values, 0, 2)
+    raise InvalidInput(
+        f"example {examples.keys[row]} has shape {values.shape}, which is no picture",
+        hint="leave thumbnails out, or give a data set of pictures: [height, width], or with 1 or 3 channels",
+    )
+
+
+def _range_of(examples: ExampleSet) -> tuple[float, float]:
+    """Return what is black and what is white."""
+    if np.asarray(examples.x[0]).dtype == np.uint8:
+        return 0.0, float(WHITE)
+    whole = isinstance(examples.x, np.ndarray)
+    parts = [examples.x] if whole else (np.asarray(examples.x[row]) for row in range(len(examples)))
+    least, largest = np.inf, -np.inf
+    for values in parts:
+        known = values[np.isfinite(values)]
+        if known.size:
+            least, largest = min(least, float(known.min())), max(largest, float(known.max()))
+    return (least, largest) if least < largest else (0.0, float(WHITE))
+
+
+def _fitting(height: int, width: int) -> tuple[int, int]:
+    """Return the size of a picture whose longer side fits."""
+    share = min(1.0, SIDE / max(height, width))
+    return max(1, round(height * share)), max(1, round(width * share))
+
+
+def _resized(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    if picture.shape[:2] == (height, width):
+        return picture
+    from PIL import Image  # noqa: PLC0415 - comes with torchvision
+
+    grey = picture.shape[2] == 1
+    image = Image.fromarray(picture[:, :, 0] if grey else picture)
+    small = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
+    return small[:, :, None] if grey else small
