@@ -1,7 +1,8 @@
-"""Copies that meet other copies: older snapshots, models left out, publications cut off more than once."""
+"""Copies that meet other copies, or are of odd stores: older snapshots, models left out, no test examples."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from conftest import coin_recipe, small_dataset
 
@@ -78,3 +79,21 @@ def test_a_readme_is_made_and_not_copied(database, tmp_path):
     (tmp_path / "copy" / layout.README).symlink_to(tmp_path / "private")
     memdb.pull(str(tmp_path / "copy"), str(tmp_path / "here"))
     assert (tmp_path / "here" / layout.README).read_text() == made
+
+
+def test_a_store_without_test_examples_is_published_and_answers_as_before(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "lira.npz", keep=rng.random((20, 50)) < 0.5, scores=rng.normal(size=(20, 50)))
+    url = str(tmp_path / "s.zarr")
+    memdb.import_file(tmp_path / "lira.npz", url, name="theirs")
+    with memdb.open(url) as db:
+        db.publish(str(tmp_path / "copy"))
+        with memdb.open(str(tmp_path / "copy")) as copy:
+            assert copy.top_memorized(50).fetchall() == db.top_memorized(50).fetchall()
+            assert copy.score(3).fetchall() == db.score(3).fetchall()
+            ours, theirs = (found.top_influence(target_id=3).fetchall() for found in (copy, db))
+            assert ours == theirs
+            assert copy.verify()[0].damages == []
+    assert "top_influence" not in (tmp_path / "copy" / layout.README).read_text()
+    memdb.pull(str(tmp_path / "copy"), str(tmp_path / "here"))
+    assert files_of(tmp_path / "here") == files_of(tmp_path / "copy")

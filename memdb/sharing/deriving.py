@@ -46,9 +46,12 @@ def derive(relations: Relations, target: Completing, number: int, advance: Calla
     """
     counts = {name: counts_of(relations, name) for name in COUNTED}
     stats = _stats(target, number, counts)
-    listed = min(LISTED, counts[layout.TRAIN].shape[1])
-    found = _Lists(relations, target, number, counts, listed)
-    strong, tables = found.write(advance)
+    has_tests = counts[layout.TEST].shape[1] > 0
+    listed = min(LISTED, counts[layout.TRAIN].shape[1]) if has_tests else 0
+    strong = DerivedGroup()
+    tables: dict[str, ObjectInfo] = {}
+    if has_tests:
+        strong, tables = _Lists(relations, target, number, counts, listed).write(advance)
     tables["memorization.parquet"] = _memorization_table(relations, target, number)
     examples = relations.examples
     n_in = counts[layout.TRAIN][1]
@@ -79,6 +82,8 @@ def _stats(target: Completing, number: int, counts: dict[str, NDArray[np.int32]]
     folder = f"{layout.STATS}/{number}"
     objects = {layout.GROUP_METADATA: group_metadata()}
     for name, values in counts.items():
+        if not values.shape[1]:  # a store of imported models may have no test examples
+            continue
         attributes = {"rows": list(COUNTED[name])}
         encoder = ChunkEncoder(name, values.shape, "int32", len(values), attributes, "shuffle")
         objects |= encoder.metadata | {encoder.name(0): encoder.encode(0, values)}

@@ -44,6 +44,8 @@ def read_stats(snapshot: Snapshot, set_name: str) -> NDArray[np.int32] | None:
     number, derived = found
     folder = f"{layout.STATS}/{number}"
     shape = len(COUNTED[set_name]), snapshot.manifest.set_named(set_name).n_examples
+    if not shape[1]:
+        return np.zeros(shape, dtype=np.int32)
     counts = _reader(snapshot, folder, derived.stats).read(set_name, shape, "int32")
     if counts.min() < 0 or (counts[1:] > snapshot.n_models).any():
         raise Damaged(
