@@ -27,7 +27,7 @@ from memdb import bits, layout, subsets
 from memdb.commits import ModelInfo
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
-from memdb.recipes import BoundRecipe, Fitting, Run
+from memdb.recipes import BoundRecipe, Fitting, Run, name_of
 from memdb.returned import checked
 from memdb.seeds import Seeds
 from memdb.store import Store
@@ -84,6 +84,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four of them have def
     wanted = batch_models or recipe.models_per_batch(dataset, device)
     fitting = Fitting(recipe.train, recipe.info.name)
     outcomes_kept = frozenset(outcome.name for outcome in manifest.outcomes)
+    trained_on = name_of(device)
     for batch in seeds.batches(wanted):
         if not hooks.may_begin():
             return
@@ -112,7 +113,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four of them have def
                 subset_size=size,
                 seconds=seconds / len(batch),
                 trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                device=device,
+                device=trained_on,
                 host=platform.node(),
                 versions=_versions(),
                 **_accuracies(row, masks[row], outcomes, dataset, finite=bool(finite[row])),

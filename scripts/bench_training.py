@@ -13,6 +13,11 @@ each other at every step, and other programs slow the three down manyfold and un
     python scripts/bench_training.py --models 20 --loop-models 2 --rounds 2
     python scripts/bench_training.py --dataset mnist --data-root ~/data --models 8 --loop-models 1 --rounds 1
     python scripts/bench_training.py --dataset mnist --data-root ~/data --device cuda --models 256
+    python scripts/bench_training.py --signals
+    python scripts/bench_training.py --against vmap,compile --models 32
+
+``--signals`` prints what learning signals cost instead, ``--against`` how other ways to train many models as one
+program compare with ours: ``mlp`` and ``cnn`` on digits, on a CPU (see bench_programs.py).
 
 Digits: about a minute on two quiet cores; a model of the batch should take at most an eighth of the time of
 one of the plain loop (medians over the rounds). MNIST has Feldman and Zhang's network (512-256-10, 10 epochs):
@@ -36,6 +41,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import bench_programs
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -56,6 +62,8 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     device = recipes.resolve_device(options.device)
     kind = device.split(":", maxsplit=1)[0]
+    if options.signals or options.against:
+        return show_programs(options)
     data = datasets.load(options.dataset, options.data_root)
     recipe = recipes.resolve("mlp", {}, dataset=options.dataset).train
     assert isinstance(recipe, MLP)
@@ -101,6 +109,22 @@ def main() -> int:
     return judge(medians["loop"] / medians["batch"], TARGETS.get((options.dataset, kind)))
 
 
+def show_programs(options: argparse.Namespace) -> int:
+    data = datasets.load("digits")
+    size = subsets.subset_size(len(data.train), SUBSET_FRACTION)
+    seeds = list(range(options.models))
+    masks = subsets.subset_masks(STORE_SEED, seeds, len(data.train), size)
+    batch = data, masks, np.array(seeds, dtype=np.uint64)
+    print(
+        f"digits, cpu, {options.threads} threads, PyTorch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+    )
+    if options.signals:
+        bench_programs.show_signals(batch, options.rounds)
+    if options.against:
+        bench_programs.show_against(options.against, batch, options.rounds)
+    return 0
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -111,6 +135,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=int, default=100, help="models of a batch")
     parser.add_argument("--loop-models", type=int, default=5, help="models of the loop in each round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--signals", action="store_true", help="with and without learning signals")
+    parser.add_argument("--against", type=lambda text: text.split(","), help="vmap, compile, or both")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch, for all")
     return parser.parse_args()
 

@@ -1,20 +1,24 @@
 """What workers give, and what their deaths cost: local processes and Ray tasks, against one of them.
 
-rate   Models a second of digits by the ``mlp`` recipe, from the first commit to the last: what it takes to
-       start processes and to import PyTorch is left out. One worker has all cores (``1``) or one (``1 core``);
-       two have half of them each. They take turns, ``--rounds`` times; the ratio is that of the medians.
+rate   Models a second of digits by the ``mlp`` recipe, once a third is committed: by then all processes have
+       started and imported PyTorch, each in its own time. One worker has all cores (``1``) or one
+       (``1 core``); two have half of them each. They take turns, ``--rounds`` times; the ratio is that of the
+       medians. ``CPU`` is what the workers' processes took of it, in seconds a model.
 kills  Two workers, one of which, drawn at random, is killed every ``--every`` seconds, unless nothing was
        committed since: models asked for, models found, models committed twice.
 
     python scripts/figures_engines.py
     python scripts/figures_engines.py --only kills --engine local --models 400 --every 3
 
-Expect about six minutes on two quiet cores. Target: as many models found as asked for, none doubled.
+Ray is started once: that takes seconds, and so do its workers' first tasks. Expect three minutes on two quiet
+cores, and a line as soon as a number is there. Target: as many models found as asked for, none doubled.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import os
 import random
 import statistics
@@ -22,6 +26,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +48,14 @@ TRAINING = ("spawn_main", "ray::_train")  # how worker processes are called
 FIELDS = ("n_models", "n_repeats")
 
 
+@dataclass(frozen=True)
+class Rate:
+    """How fast models came, and what each took of the processor, in seconds."""
+
+    models_a_second: float
+    cpu_a_model: float
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -59,40 +73,86 @@ def main() -> int:
     right = True
     with tempfile.TemporaryDirectory() as folder:
         for engine in engines:
-            if options.only != "kills":
-                show_rates(engine, Path(folder), options)
-            if options.only != "rate":
-                right &= show_kills(engine, Path(folder), options)
+            with started(engine):
+                if options.only != "kills":
+                    show_rates(engine, Path(folder), options)
+                if options.only != "rate":
+                    right &= show_kills(engine, Path(folder), options)
     return 0 if right else 1
 
 
+@contextlib.contextmanager
+def started(engine: str) -> Iterator[None]:
+    """Start Ray for all its measurements, with as many cores as there are."""
+    if engine != "ray":
+        yield
+        return
+    import ray
+
+    began = time.perf_counter()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet: dict[str, Any] = {
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
+    ray.init(address="local", num_cpus=max(2, os.cpu_count() or 2), **quiet)
+    print(f"Ray {ray.__version__} started in {time.perf_counter() - began:.1f} s", flush=True)
+    try:
+        yield
+    finally:
+        ray.shutdown()  # type: ignore[no-untyped-call, unused-ignore] # it has types where it is installed
+
+
 def show_rates(engine: str, folder: Path, options: argparse.Namespace) -> None:
-    rates: dict[str, list[float]] = {name: [] for name in WAYS[engine]}
+    rates: dict[str, list[Rate]] = {name: [] for name in WAYS[engine]}
     for number in range(options.rounds):
         for name, way in WAYS[engine].items():
-            url = folder / f"{engine}-{name}-{number}.zarr"
-            rates[name].append(rate(url, options, way))
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    for name, found in rates.items():
-        spread = f"{min(found):.2f} to {max(found):.2f}"
+            began = time.perf_counter()
+            found = rate(folder / f"{engine}-{name}-{number}.zarr", options, way)
+            rates[name].append(found)
+            print(
+                f"{engine}, round {number + 1}, workers {name}: {found.models_a_second:.2f} models/s, "
+                f"{found.cpu_a_model:.3f} s of CPU a model; all in all {time.perf_counter() - began:.0f} s",
+                flush=True,
+            )
+    speeds = {name: [each.models_a_second for each in found] for name, found in rates.items()}
+    medians = {name: statistics.median(speed) for name, speed in speeds.items()}
+    costs = {name: statistics.median(each.cpu_a_model for each in part) for name, part in rates.items()}
+    for name, speed in speeds.items():
+        spread = f"{min(speed):.2f} to {max(speed):.2f}"
         print(f"{engine}, workers {name}: {medians[name]:.2f} models/s ({spread})")
-    two = medians.pop("2")
+    two, two_cost = medians.pop("2"), costs["2"]
     for name, one in medians.items():
-        print(f"{engine}: 2 workers against {name}: {two / one:.2f} times")
+        print(
+            f"{engine}: 2 workers against {name}: {two / one:.2f} times the rate, "
+            f"{two_cost / costs[name]:.2f} times the CPU a model"
+        )
 
 
-def rate(url: Path, options: argparse.Namespace, way: dict[str, Any]) -> float:
-    """Return models a second between the first commit and the last."""
-    seen: list[tuple[float, int]] = []
+def rate(url: Path, options: argparse.Namespace, way: dict[str, Any]) -> Rate:
+    """Return how fast models come once a third of them is committed."""
+    seen: list[tuple[float, int, float]] = []
 
     def observe(status: TrainingStatus) -> None:
-        if status.n_committed and (not seen or status.n_committed > seen[-1][1]):
-            seen.append((time.perf_counter(), status.n_committed))
+        if 3 * status.n_committed >= options.models and (not seen or status.n_committed > seen[-1][1]):
+            seen.append((time.perf_counter(), status.n_committed, cpu_seconds()))
 
     with memdb.init(str(url), recipe_options={"epochs": options.epochs}) as db:
         db.train(options.models, batch_models=options.batch, device="cpu", observe=observe, **way)
-    (first, n_first), (last, n_last) = seen[0], seen[-1]
-    return (n_last - n_first) / (last - first)
+    (first, n_first, cpu_first), (last, n_last, cpu_last) = seen[0], seen[-1]
+    n_models = n_last - n_first
+    return Rate(n_models / (last - first), (cpu_last - cpu_first) / n_models)
+
+
+def cpu_seconds() -> float:
+    """Return what the workers took of the processor so far."""
+    total = 0.0
+    for process in workers():
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def show_kills(engine: str, folder: Path, options: argparse.Namespace) -> bool:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -152,6 +153,20 @@ def test_workers_that_share_a_device_share_its_memory(tmp_path):
         assert set_up(Work(db.store, data, recipe, share=9, batch_models=50)).n_models == 50
 
 
+def test_a_process_that_has_trained_before_is_told_its_threads(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    for name in recipes.THREADS:
+        monkeypatch.setenv(name, "7")
+    before = torch.get_num_threads()
+    try:
+        with small_database(tmp_path / "s.zarr") as db:
+            set_up(Work(db.store, small_dataset(), recipes.bind(coin_recipe), n_threads=before + 1))
+        assert torch.get_num_threads() == before + 1
+        assert {os.environ[name] for name in recipes.THREADS} == {str(before + 1)}
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_another_attempt_finds_what_the_first_has_committed(tmp_path):
     with small_database(tmp_path / "s.zarr") as db:
         begun = datetime.now(UTC)
@@ -283,6 +298,8 @@ def test_ray_addresses_that_do_not_answer_are_told_apart_at_once(tmp_path):
         ("http://127.0.0.1:8265", InvalidInput, "is no address"),
         (f"127.0.0.1:{closed}", NotFound, "no Ray cluster answers.*refused"),
         (f"127.0.0.1:{answering(b'HTTP/1.1 400 Bad Request')}", NotFound, "is no Ray cluster but 'HTTP/1.1"),
+        (f"127.0.0.1:{answering(b'')}", NotFound, "is no Ray cluster but something that hangs up"),
+        (f"ray://127.0.0.1:{answering(bytes(9))}", NotFound, "is no Ray cluster but"),
     ]
     started = time.monotonic()
     with small_database(tmp_path / "s.zarr") as db:
@@ -291,6 +308,51 @@ def test_ray_addresses_that_do_not_answer_are_told_apart_at_once(tmp_path):
                 db.train(add=1, ray=address)
             assert caught.value.hint
     assert time.monotonic() - started < 30
+
+
+@pytest.fixture
+def head(monkeypatch):
+    """A Ray cluster of one machine, started as on a head node: its process, and the addresses it has."""
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    ports = []
+    for _ in range(2):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            ports.append(free.getsockname()[1])
+    folder = tempfile.mkdtemp(prefix="ray")  # a short name: Ray keeps sockets in it
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=1"]
+    command += [f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}", "--include-dashboard=false"]
+    process = subprocess.Popen(
+        [*command, f"--temp-dir={folder}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert any("Ray runtime started" in line for line in process.stdout)
+    yield process, f"127.0.0.1:{ports[0]}", f"ray://127.0.0.1:{ports[1]}"
+    process.terminate()
+    process.communicate()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.ray
+def test_a_cluster_trains_by_both_of_its_addresses_and_is_missed_when_it_goes(tmp_path, head):
+    process, address, client_address = head
+    url = str(tmp_path / "d.zarr")
+    memdb.init(url, recipe="conftest:coin_recipe").close()
+
+    def train(add, at):
+        command = [str(Path(sys.executable).with_name("memdb")), "train", "--store", url, "--add", str(add)]
+        command += ["--batch-models", "2", "--ray", at]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    with train(4, address) as run:
+        assert "Added 4 models" in run.stderr.read()
+    with train(1000, client_address) as run:
+        assert "2/1000 models" in run.stderr.readline()
+        process.terminate()
+        said = run.stderr.read()
+    assert run.returncode == 1
+    assert f"Error: the Ray cluster at {client_address} was lost: " in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.ray

@@ -11,7 +11,8 @@ import pytest
 
 import memdb
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_a_task_of_a_slurm_array_is_run_again_without_training_twice(tmp_path):
     pytest.importorskip("torch")
     url = str(tmp_path / "s.zarr")
     memdb.init(url, recipe_options={"epochs": 1}).close()
-    script = Path(__file__).parent.parent / "examples" / "slurm-array.sh"
+    script = ROOT / "examples" / "slurm-array.sh"
     given = {"STORE": url, "DATA": str(tmp_path), "DEVICE": "cpu", "MODELS": "3", "SLURM_ARRAY_TASK_ID": "4"}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     for added in (3, 0):
@@ -39,6 +40,20 @@ def test_a_task_of_a_slurm_array_is_run_again_without_training_twice(tmp_path):
         done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=True)
         assert f"Added {added} models" in done.stderr
     assert "were there already" in done.stderr
+
+
+@pytest.mark.ray
+def test_the_cluster_of_ray_is_one_that_ray_starts():
+    """Ray's own checks, those of `ray up` before it asks the cloud for anything."""
+    pytest.importorskip("ray")
+    import yaml
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    cluster = yaml.safe_load((ROOT / "examples" / "ray-cluster.yaml").read_text("utf-8"))
+    validate_config(prepare_config(cluster))
+    gpu = cluster["available_node_types"]["gpu"]
+    assert gpu["resources"]["GPU"] == 1
+    assert gpu["min_workers"] == 0
 
 
 def test_every_example_is_run_here():

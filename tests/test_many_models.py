@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +15,7 @@ import memdb
 from memdb import bits, datasets, recipes, subsets
 from memdb.errors import InvalidInput, TrainingFailed
 from memdb.recipes.cnn import CNN
-from memdb.recipes.memory import Fitting
+from memdb.recipes.memory import Fitting, is_out_of_memory
 from memdb.recipes.mlp import MLP
 from memdb.recipes.resnet9 import ResNet9
 
@@ -235,6 +241,18 @@ def test_options_that_came_later_leave_the_fingerprint_of_older_stores_alone():
     assert recipes.rebind(recipes.resolve("mlp", {"shift": 2}).info).info.options["shift"] == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "fingerprint"),
+    [
+        ("mlp", "0852e15e0282"),
+        ("cnn", "97cd37bdac29"),
+        ("resnet9", "9ccc87a725e1"),
+    ],
+)
+def test_recipes_keep_the_fingerprints_that_stores_have(name, fingerprint):
+    assert recipes.resolve(name, {}).info.fingerprint.startswith(fingerprint)
+
+
 def test_augmentation_moves_mirrors_and_blanks_as_told():
     from memdb.recipes.augmentation import Augmentation
 
@@ -281,6 +299,42 @@ def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(error, data, t
         assert fitting(data, masks, seeds, watching)["seeds"].tolist() == list(range(10))
     assert hungry.tried == [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]  # what fitted is remembered
     assert heard[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the address space has no such limit")
+def test_a_process_short_of_memory_trains_fewer_at_once_and_gives_up_at_one(tmp_path):
+    """`memdb train` for real: the allocations that fail are PyTorch's, of a limited address space."""
+    url = str(tmp_path / "s.zarr")
+    memdb.init(url, recipe="scarce:train").close()
+    command = [str(Path(sys.executable).with_name("memdb")), "train", "--store", url]
+    command += ["--add", "32", "--batch-models", "16", "--device", "cpu"]
+    scarce = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    scarce |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed is given back
+    done = subprocess.run(
+        command, env={**os.environ, **scarce}, capture_output=True, text=True, timeout=120, check=False
+    )
+    tried = [int(line.removeprefix("trying ")) for line in done.stdout.splitlines()]
+    assert tried[:2] == [16, 8]
+    assert tried[-1] == 1
+    assert done.returncode == 1
+    assert "Error: one model of recipe scarce:train does not fit into the memory of cpu" in done.stderr
+    with memdb.open(url) as db:
+        assert db.n_models == 16
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("could not create a primitive"),  # oneDNN
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        MemoryError("std::bad_alloc"),
+    ],
+    ids=repr,
+)
+def test_all_words_for_too_little_memory_are_understood(error):
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(OSError("something else"))
 
 
 def test_one_model_that_does_not_fit_is_an_error_with_a_way_out(data, tmp_path):

@@ -27,7 +27,6 @@ from memdb.train import Committed, Hooks
 MAX_DEATHS = 5  # of one batch, or of workers that never began
 PATIENCE_SECONDS = 10.0  # for a worker that was asked to stop: to leave off, or to finish its commit
 TICK_SECONDS = 0.25
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass
@@ -49,7 +48,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads or CUDA may hang
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), name=f"memdb worker {number}")
-        with _environment(dict.fromkeys(THREADS, str(n_threads))):
+        with _environment(dict.fromkeys(recipes.THREADS, str(n_threads))):
             self.process.start()
         theirs.close()  # so that its end is noticed here
         self.connection.send(work)

@@ -19,7 +19,8 @@ from functools import lru_cache
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray import cloudpickle
+from ray.exceptions import RayError, RaySystemError, RayTaskError
 
 from memdb.engines.request import LOCAL, Request
 from memdb.engines.work import Bench, Work, committed_since, missing, set_up
@@ -31,8 +32,10 @@ AUTO = "auto"
 ATTEMPTS_AGAIN = 20  # of a batch whose worker or node died
 TICK_SECONDS = 0.5
 PROBE_SECONDS = 5.0
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # how a gRPC client says hello
-CLUSTER = "see `ray status` on its head node (RAY_AUTH_MODE=token where it wants one), or use --ray local"
+LONGEST_HELLO = 4096  # bytes
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # how a gRPC client says hello, and
+PING, PONG = b"\0\0\x08\6\0\0\0\0\0" + b"anybody?", b"\0\0\x08\6\1\0\0\0\0" + b"anybody?"  # sees who lives
+CLUSTER = "start one with `ray start --head`, give the address that it names, or use --ray local"
 
 
 class RayEngine:
@@ -53,9 +56,9 @@ class RayEngine:
         Raises:
             NotFound: nothing answers at the address.
             MemdbError: what a worker refused or failed with; what was committed stays.
-            TrainingFailed: Ray gave a batch up.
+            TrainingFailed: Ray gave a batch up, or the cluster was lost.
         """
-        with _cluster(self._request):
+        with _cluster(self._request), _lost(self._request.address):
             yield from _Run(self._work, self._request, seeds, hooks).batches()
 
 
@@ -67,7 +70,9 @@ class _Run:
         self._request = request
         self._gpus = gpus
         share = max(1, int(1 / gpus)) if gpus else self._n_slots()
-        self._work = ray.put(replace(work, device=device, share=share))
+        told = replace(work, device=device, share=share, n_threads=request.task_cpus)
+        # Pickled: at a `ray://` address the head node would read it, too, and need the recipe's code for it.
+        self._work = ray.put(cloudpickle.dumps(told))
         self._store = work.store
         self._seeds = seeds
         self._hooks = hooks
@@ -152,7 +157,7 @@ def _train(boxed: list[Any], batch: list[int], since: datetime) -> list[Committe
 @lru_cache(maxsize=1)
 def _bench(work: Any) -> Bench:
     """Return the bench of this process, which serves all tasks of a run."""
-    return set_up(ray.get(work))
+    return set_up(cloudpickle.loads(ray.get(work)))
 
 
 def _from_here(error: MemdbError) -> MemdbError:
@@ -222,9 +227,9 @@ def _cluster(request: Request) -> Iterator[None]:
             warnings.simplefilter("ignore")
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
     except (ConnectionError, RuntimeError, ValueError, ImportError, RayError) as error:
-        reason = _first_line(str(error)).split(". ")[0].rstrip(".")
         raise NotFound(
-            f"the Ray cluster at {request.address} cannot be used: {reason}", hint=CLUSTER
+            f"the Ray cluster at {request.address} cannot be used: {_reason(str(error))}",
+            hint=_hint(request.address, error),
         ) from error
     try:
         with contextlib.suppress(ValueError):  # not in the main thread
@@ -232,6 +237,29 @@ def _cluster(request: Request) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _lost(address: str) -> Iterator[None]:
+    """Tell a cluster that goes away while models are trained from a bug."""
+    try:
+        yield
+    except (ConnectionError, RaySystemError) as error:
+        raise TrainingFailed(
+            f"the Ray cluster at {address} was lost: {_reason(str(error))}",
+            hint="what was committed stays; once the cluster is there again, train what is missing",
+        ) from error
+
+
+def _hint(address: str, error: Exception) -> str:
+    if isinstance(error, ImportError):
+        return "run: pip install 'ray[client]', in the version of the cluster"
+    if address != AUTO and "RAY_AUTH_MODE" not in os.environ:
+        return (
+            "look at `ray status` on its head node; set RAY_AUTH_MODE=token if it wants a token, as those of "
+            "recent versions do; or use --ray local"
+        )
+    return "look at `ray status` on its head node, or use --ray local"
 
 
 def _require_answer(address: str) -> None:
@@ -253,17 +281,29 @@ def _require_answer(address: str) -> None:
         )
     try:
         with socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS) as connection:
-            connection.sendall(PREFACE)
-            answer = connection.recv(8)
+            connection.sendall(PREFACE + PING)
+            answer = _heard(connection)
     except OSError as error:
         raise NotFound(
             f"no Ray cluster answers at {address}: {error.strerror or error}", hint=CLUSTER
         ) from error
-    if answer[:3].isalpha():  # HTTP, SSH, ...; Ray answers in binary frames
+    if PONG not in answer and os.environ.get("RAY_USE_TLS", "0") == "0":
+        said = answer[:8].decode("ascii", "backslashreplace").strip()
+        said = repr(said) if said else "something that hangs up"
         raise NotFound(
-            f"what answers at {address} is no Ray cluster but {answer.decode(errors='replace').strip()!r}",
+            f"what answers at {address} is no Ray cluster but {said}",
             hint="give the port that `ray start --head` names, 6379 where it was not told another",
         )
+
+
+def _heard(connection: socket.socket) -> bytes:
+    """Return what a server says until it answers the ping, hangs up, or goes on about something else."""
+    answer = b""
+    while PONG not in answer and len(answer) < LONGEST_HELLO and (part := connection.recv(1024)):
+        answer += part
+        if answer[:3].isalpha():  # HTTP, SSH, ...; Ray answers in binary frames
+            break
+    return answer
 
 
 def _last_known() -> str | None:
@@ -280,6 +320,13 @@ def _last_known() -> str | None:
 
 def _first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
+
+
+def _reason(text: str) -> str:
+    """Return one sentence of an error's text: Ray's own begin with it, or end with it after a colon."""
+    first = _first_line(text)
+    found = _last_line(text) if first.endswith(":") else first
+    return found.split(". ")[0].rstrip(".:")
 
 
 def _last_line(text: str) -> str:

@@ -26,7 +26,8 @@ class Work:
     """What every worker of a run is told; it finds data and recipe by the store's names if not given.
 
     Workers only add to the store: how a base is reached, which no other process could be told, is left out.
-    ``share`` is how many workers a device, or the cores of a CPU, are divided among.
+    ``share`` is how many workers a device, or the cores of a CPU, are divided among. ``n_threads`` is told to
+    processes that have trained before and may have been given another number then.
     """
 
     store: Store
@@ -37,6 +38,7 @@ class Work:
     batch_models: int | None = None
     checkpoints: Path | None = None
     share: int = 1
+    n_threads: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "store", replace(self.store, following=None))
@@ -82,6 +84,8 @@ def set_up(work: Work) -> Bench:
     dataset = work.dataset or datasets.load(manifest.dataset, work.data_root)
     recipe = work.recipe or recipes.rebind(manifest.recipe)
     require_same(work.store, dataset, recipe)
+    if work.n_threads is not None:
+        recipes.use_threads(work.n_threads)
     device = recipes.resolve_device(work.device)
     n_models = work.batch_models or recipe.models_per_batch(dataset, device)
     if work.batch_models is None and work.share > 1:

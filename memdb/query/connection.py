@@ -372,6 +372,8 @@ class Relations:
             )
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         kept = [line for line in lines if not line.startswith(("LINE", "^"))]
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return InvalidInput(kept[0], hint="free memory, or ask for less at once")
         return InvalidInput(
             "; ".join(kept[:3]),
             hint='`memdb sql "SHOW TABLES"` and `"DESCRIBE influence"` list what is there',

@@ -15,7 +15,7 @@ from memdb.manifest import LOGIT_CONFIDENCE, RecipeInfo
 from memdb.recipes.architectures import PREFIX as TORCHVISION
 from memdb.recipes.architectures import Architecture
 from memdb.recipes.cnn import CNN
-from memdb.recipes.devices import resolve_device, worker_devices
+from memdb.recipes.devices import THREADS, name_of, resolve_device, use_threads, worker_devices
 from memdb.recipes.memory import Fitting, Train
 from memdb.recipes.mlp import MLP
 from memdb.recipes.protocol import Recipe, Run
@@ -24,15 +24,18 @@ from memdb.recipes.scikit import PREFIX as SKLEARN
 from memdb.recipes.scikit import Classifier
 
 __all__ = [
+    "THREADS",
     "BoundRecipe",
     "Fitting",
     "Recipe",
     "Run",
     "bind",
+    "name_of",
     "parse_options",
     "rebind",
     "resolve",
     "resolve_device",
+    "use_threads",
     "worker_devices",
 ]
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 
 from memdb.errors import InvalidInput
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def resolve_device(name: str) -> str:
@@ -47,3 +51,28 @@ def worker_devices(name: str, n_workers: int) -> list[str]:
 
     n_gpus = torch.cuda.device_count()
     return [f"cuda:{number % n_gpus}" for number in range(n_workers)]
+
+
+def name_of(device: str) -> str:
+    """Return a device as a model's record names it, a GPU with its make."""
+    torch = sys.modules.get("torch")
+    if torch is None or not device.startswith("cuda"):
+        return device
+    try:
+        make = torch.cuda.get_device_name(torch.device(device))
+    except (RuntimeError, AssertionError):  # a name is not worth a training
+        return device
+    return with_make(device, make)
+
+
+def with_make(device: str, make: str) -> str:
+    """Return ``cuda:0 (NVIDIA H100 80GB HBM3)`` of the two; a driver may know no name."""
+    named = " ".join(make.split())
+    return f"{device} ({named})" if named else device
+
+
+def use_threads(n_threads: int) -> None:
+    """Give this process so many threads: libraries read variables when they are loaded, PyTorch is told."""
+    os.environ.update(dict.fromkeys(THREADS, str(n_threads)))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(n_threads)

@@ -16,7 +16,13 @@ from memdb.errors import TrainingFailed
 from memdb.recipes.protocol import Run
 
 Train = Callable[[Dataset, NDArray[np.bool_], NDArray[np.uint64], Run], Any]
-SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
+SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "could not create a primitive",  # oneDNN, which gives no reason
+)
 
 
 class Fitting:
@@ -86,7 +92,7 @@ def in_turns(
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory ran out, on a device or in the machine."""
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
+        isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in SIGNS)
     )
 
 
