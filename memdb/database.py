@@ -305,14 +305,26 @@ class Database(Assessor):
 
         Raises:
             AlreadyExists: the destination holds something else.
-            InvalidInput: something to include that there is not, or a read-only destination.
-            NotEnoughModels: the store has no models.
+            InvalidInput: something to include that there is not, a read-only destination, models left out,
+                or an older snapshot than is there.
+            NotEnoughModels: the store has neither models nor imported scores.
             StorageFailed: the destination refused, or a segment is not intact; readers see nothing new.
         """
+        if self._exclude:
+            raise InvalidInput(
+                f"cannot publish {self.url} without some models: nobody would see that they are missing",
+                hint="withdraw them with `memdb retract`, which is on record, or publish all",
+            )
         target = open_storage(url, storage_options)
         wanted = publication.plan(
             self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root)
         )
+        there = wanted.before.snapshot if wanted.before else None
+        if self._as_of is not None and there is not None and there.n_models > self.n_models:
+            raise InvalidInput(
+                f"{url} has {there.n_models:,} models already, snapshot {self._as_of} only {self.n_models:,}",
+                hint="publish it to a new place, or leave --snapshot out",
+            )
         if not announce(wanted):
             return None
         return publication.carry_out(wanted, self.relations(), observe)

@@ -5,9 +5,11 @@ cached), then again with what the first time left in the cache: requests, bytes 
 of a process that has imported everything.
 
     python scripts/synthetic_store.py big.zarr
-    memdb publish big-published --store big.zarr
-    python scripts/bench_remote.py big-published
+    python scripts/bench_remote.py big-published --store big.zarr
     python scripts/bench_remote.py big-published --ignore-ranges
+
+With ``--store`` it is published first, where it is not yet, which prints seconds and CPU seconds; and what the copy
+has stored is compared, to the last digit, with what the bits of the store give.
 """
 
 from __future__ import annotations
@@ -97,6 +99,35 @@ def asked(url: str, question: str, cache: Cache) -> tuple[int, int, float]:
     return Slow.n_requests, Slow.n_bytes, seconds
 
 
+def publish(source: str, folder: Path) -> None:
+    started = time.perf_counter(), time.process_time()
+    with memdb.open(source) as db:
+        db.publish(str(folder))
+    seconds, cpu = time.perf_counter() - started[0], time.process_time() - started[1]
+    print(f"published in {seconds:.0f} seconds, {cpu:.0f} CPU seconds")
+
+
+def n_unequal(source: str, folder: Path, n_tests: int) -> int:
+    """Return how many of the stored answers are not those that bits give."""
+    unequal = n_asked = 0
+    with memdb.open(source) as bits, memdb.open(str(folder)) as copy:
+        n_test = copy.store.manifest.set_named("test").n_examples
+        questions: list[Callable[[Any], Any]] = [lambda db: db.top_memorized(k=1000), lambda db: db.score(7)]
+        for test_id in range(0, n_test, max(1, n_test // n_tests)):
+            train_id = copy.top_influence(test_id=test_id, k=256).fetchall()[-1][0]
+            questions += [
+                partial(memdb.Database.top_influence, test_id=test_id, k=256),
+                partial(memdb.Database.top_influence, test_id=test_id),
+                partial(memdb.Database.score, train_id=train_id, test_id=test_id),
+            ]
+        for question in questions:
+            stored, counted = (question(db).to_arrow_table() for db in (copy, bits))
+            unequal += not stored.equals(counted)
+            n_asked += 1
+    print(f"{n_asked - unequal} of {n_asked} stored answers equal those of the bits")
+    return unequal
+
+
 def print_sizes(folder: Path) -> None:
     sizes: dict[str, int] = {}
     for path in folder.rglob("*"):
@@ -126,7 +157,13 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="a published copy")
     parser.add_argument("--wait", type=float, default=0.03, help="seconds to the first byte")
     parser.add_argument("--ignore-ranges", action="store_true", help="answer with whole objects")
+    parser.add_argument("--store", help="what it is a copy of: published first, and compared")
+    parser.add_argument("--compared", type=int, default=100, help="test examples whose answers are compared")
     options = parser.parse_args()
+    if options.store and not (options.folder / "published.json").exists():
+        publish(options.store, options.folder)
+    if options.store and n_unequal(options.store, options.folder, options.compared):
+        return 1
     print_sizes(options.folder)
     print(f"\n{'':38}{'cold':>30}{'cached':>28}")
     print(f"{'':38}" + f"{'requests':>10}{'kB':>10}{'s':>8}" * 2)

@@ -71,7 +71,7 @@ def test_many_readers_may_share_a_cache(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\nfrom memdb.store import Cache\n"
         "cache = Cache(Path(sys.argv[1]), limit=40_000)\n"
-        "for round in range(10):\n"
+        "for round in range(5):\n"
         "    for number in range(40):\n"
         "        content = bytes([number]) * 2000\n"
         "        assert cache.find(str(number)) in (None, content)\n"
@@ -87,7 +87,7 @@ def test_a_second_query_reads_only_what_it_has_not_seen(s3, tmp_path):
         options = s3 | {"endpoint_url": proxy.url}
         url = f"s3://bucket/{tmp_path.name}/s.zarr"
         with memdb.init(url, small_dataset(), coin_recipe, seed=7, storage_options=options) as db:
-            db.train(seeds=range(20))
+            db.train(seeds=range(10))
         cache = Cache(tmp_path / "cache")
         answers, n_requests = [], []
         for place in (cache, cache, Cache(tmp_path / "other")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -12,8 +13,11 @@ from conftest import coin_recipe
 from storing import batch, contents, contents_of
 
 import memdb
-from memdb.errors import MemdbError, NotFound
+from memdb.documents import canonical_json
+from memdb.errors import Damaged, MemdbError, NotFound
 from memdb.store import Store, cleaning, compaction, open_storage, retraction
+from memdb.store.encoding import ArrayData, describe, encode_group
+from memdb.store.reading import GroupReader
 from memdb.store.repair import repair
 from memdb.store.verification import verify
 
@@ -309,3 +313,15 @@ def test_what_only_a_copy_can_mend_is_left_and_named(tiny, altered, damaged, ans
     assert [damage.place for damage in done.left] == [str(path)]
     assert altered.files() == before
     assert (altered.asked() is not None) == answers
+
+
+def test_an_object_that_claims_to_swell_beyond_all_memory_is_damaged(tmp_path):
+    objects = encode_group({"values": ArrayData(np.arange(20, dtype=np.float32).reshape(4, 5))})
+    metadata = json.loads(objects["values/zarr.json"])
+    metadata["codecs"] = [item for item in metadata["codecs"] if item["name"] != "crc32c"]
+    claim = b"\x28\xb5\x2f\xfd\xe0" + (2**62).to_bytes(8, "little") + b"\x01\x00\x00"  # a frame of zstd
+    altered = {"values/zarr.json": canonical_json(metadata), "values/c.0.0": claim}
+    storage = open_storage(str(tmp_path))
+    storage.write_all({f"group/{name}": data for name, data in altered.items()})
+    with pytest.raises(Damaged, match="group/values asks for more memory than there is"):
+        GroupReader(storage, "group", describe(altered)).read("values", (4, 5), "float32")

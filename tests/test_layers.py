@@ -73,7 +73,7 @@ INSIDE = {  # the same within a package
             "reliability",
             "classes",
         },
-        {"stored"},
+        {"stored", "strongest"},
         {"questions", "pair_files"},
         {"score_tables"},
         {"comparison"},

@@ -21,7 +21,7 @@ from storing import batch
 
 RELATIONS = {"memorization": "memorization", "influence": "influence", "train_influence": "influence"}
 SEEDS = st.lists(st.integers(0, 10**6), min_size=2, max_size=60, unique=True)
-few = settings(max_examples=4, deadline=None, derandomize=True)
+few = settings(max_examples=3, deadline=None, derandomize=True)
 
 
 def add_confidences(outcomes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -91,6 +92,24 @@ def test_q_values_are_those_of_benjamini_and_hochberg():
     p = RNG.random(500) ** 3
     assert ranking.q_values(p) == pytest.approx(multitest.multipletests(p, method="fdr_bh")[1])
     assert ranking.q_values(np.zeros(0)).shape == (0,)
+
+
+def test_candidates_that_stand_for_many_rank_as_many_do():
+    few = candidates(n=300, effect=0.3)
+    times = RNG.integers(1, 9, 300)
+    many = Candidates(
+        **{
+            field.name: np.repeat(value, times) if isinstance(value, np.ndarray) else value
+            for field in dataclasses.fields(few)
+            for value in [getattr(few, field.name)]
+        }
+    )
+    few = dataclasses.replace(few, times=times)
+    assert (np.repeat(ranking.shrunk(few), times) == ranking.shrunk(many)).all()
+    assert (
+        np.repeat(ranking.q_values(ranking.p_values(few), times), times)
+        == ranking.q_values(ranking.p_values(many))
+    ).all()
 
 
 def test_anytime_q_values_are_those_of_e_values():

@@ -17,6 +17,7 @@ from storing import resealed
 
 import memdb
 from memdb import layout
+from memdb.documents import canonical_json
 from memdb.errors import (
     AlreadyExists,
     Damaged,
@@ -28,7 +29,7 @@ from memdb.errors import (
     WrongFormat,
 )
 from memdb.published import Credits, Published
-from memdb.query import listing
+from memdb.query import strongest
 
 OPTIONS = [{}, {"k": 3}, {"k": 23, "interval": "fixed", "level": 0.9}, {"k": 5, "interval": "simultaneous"}]
 BEYOND = [
@@ -241,7 +242,7 @@ def test_lists_that_were_made_are_not_made_again(trained, published, tmp_path, m
     shutil.copytree(published, dest)
     for name in (layout.PUBLISHED, layout.MANIFEST, "snapshots/1.json"):
         (dest / name).unlink()
-    monkeypatch.setattr(listing, "strongest", None)
+    monkeypatch.setattr(strongest.Lists, "of", None)
     with memdb.open(str(trained)) as db:
         db.publish(str(dest))
     assert files_of(dest / layout.TOP_INFLUENCE) == files_of(published / layout.TOP_INFLUENCE)
@@ -439,11 +440,18 @@ def test_a_root_document_that_cannot_be_is_refused(copy, change):
         memdb.open(str(copy))
 
 
+def train_of(derived):
+    return derived["stats"]["metadata"]["train"]
+
+
 SNAPSHOT_TRICKS = {
     "an object outside": lambda d: d["stats"]["objects"].update({"../../x": [1, "0" * 64]}),
     "a list of all pairs": lambda d: d.update(listed=10**12),
-    "a chunk of the world": lambda d: d["stats"]["metadata"]["train"]["chunk_grid"]["configuration"].update(
+    "a chunk of the world": lambda d: train_of(d)["chunk_grid"]["configuration"].update(
         chunk_shape=[4, 10**12]
+    ),
+    "a codec of theirs": lambda d: train_of(d)["codecs"].append(
+        {"name": "gzip", "configuration": {"level": 1}}
     ),
     "more examples than there are": lambda d: d.update(n_in=[[5, 10**12]]),
 }
@@ -454,6 +462,10 @@ def test_a_snapshot_that_lies_is_refused_before_memory_is_taken(copy, change):
     path = copy / "snapshots" / "1.json"
     document = json.loads(path.read_text())
     change(document["derived"])
+    said = canonical_json(train_of(document["derived"]))  # the array says the same of itself
+    (copy / "stats" / "1" / "train" / "zarr.json").write_bytes(said)
+    size_and_hash = [len(said), hashlib.sha256(said).hexdigest()]
+    document["derived"]["stats"]["objects"]["train/zarr.json"] = size_and_hash
     path.write_bytes(resealed(document))
     root = json.loads((copy / layout.PUBLISHED).read_text())
     root["snapshot"].update(size=len(path.read_bytes()), sha256=hashlib.sha256(path.read_bytes()).hexdigest())

@@ -102,7 +102,7 @@ def publish(
     say(
         f"{what} snapshot {done.snapshot.number} of {clean(dest)}: {held}. "
         f"Wrote {count(done.n_written, 'object')}, {size(done.n_bytes_written)}.",
-        f"Next: {replace(place, store=dest, endpoint_url=dest_endpoint_url).command('info')}",
+        f"Next: {_at(dest, dest_endpoint_url, dest_storage_option).command('info')}",
     )
 
 
@@ -150,14 +150,18 @@ def pull(
     say(
         f"Pulled {count(done.n_models, 'model')} to {clean(dest)}: wrote {count(done.n_objects, 'object')}, "
         f"{size(done.n_bytes)}.",
-        f"Next: {Place(store=dest, endpoint_url=dest_endpoint_url).command('info')}",
+        f"Next: {_at(dest, dest_endpoint_url, dest_storage_option).command('info')}",
     )
+
+
+def _at(url: str, endpoint_url: str | None, options: list[str] | None) -> Place:
+    return Place(store=url, endpoint_url=endpoint_url, storage_option=options)
 
 
 def _destination(url: str, endpoint_url: str | None, options: list[str] | None) -> dict[str, Any]:
     """Return what the destination's driver is to be told."""
     try:
-        return Place(store=url, endpoint_url=endpoint_url, storage_option=options).storage_options()
+        return _at(url, endpoint_url, options).storage_options()
     except InvalidInput as error:
         hint = "name a URL as destination, or leave out --dest-endpoint-url and --dest-storage-option"
         raise InvalidInput(str(error), hint=hint) from error

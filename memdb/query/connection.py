@@ -246,10 +246,12 @@ class Relations:
         """Return the multiplier of intervals of so many rows shown of so many ranked; None without models."""
         counts = {"n_models": self.snapshot.n_models, "n_shown": n_shown, "n_ranked": n_ranked}
         key = (*sorted(settings.items()), *counts.values())
-        if key not in self._known_z:  # planning this statement takes milliseconds
-            sql = "SELECT interval_z($interval, $alpha, $fixed_z, $n_models, $n_shown, $n_ranked)"
-            self._known_z[key] = self.connection.execute(sql, {**settings, **counts}).fetchall()[0][0]
-        return self._known_z[key]
+        with self._statement:
+            if key not in self._known_z:  # planning this statement takes milliseconds
+                sql = "SELECT interval_z($interval, $alpha, $fixed_z, $n_models, $n_shown, $n_ranked)"
+                found = self.connection.execute(sql, {**settings, **counts}).fetchall()
+                self._known_z[key] = found[0][0]
+            return self._known_z[key]
 
     def _tables(self) -> dict[str, pa.Table]:
         """Return the tables; what they are made of is read at once, since most of that time is waiting."""
@@ -301,8 +303,8 @@ class Relations:
         Raises:
             InvalidInput: SQL that does not parse, bind or run, too many pairs, or too long a wait.
         """
-        self._require_question(sql)
         with self._statement:
+            self._require_question(sql)
             if not alone and not self._is_built:
                 self._build()
                 settings = settings or USUAL

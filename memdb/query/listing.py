@@ -1,8 +1,6 @@
-"""Making what a published copy keeps: counts of every example, the strongest pairs of every test example."""
+"""What a published copy keeps: counts of every example, and stored pairs as people use them."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +9,8 @@ from numpy.typing import NDArray
 from memdb.query.columns import column as column_of
 from memdb.query.columns import values_of
 from memdb.query.connection import Relations
-from memdb.query.forms import FORMS, schema
 from memdb.query.intervals import IntervalChoice
-from memdb.query.lists import strongest
-from memdb.query.questions import SIDES
-from memdb.query.stored import INFLUENCES, found_pairs, scored
+from memdb.query.stored import found_pairs, scored
 from memdb.store.derived import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 
 LISTED = 256  # pairs kept of each test example
@@ -32,38 +27,6 @@ def counts_of(relations: Relations, set_name: str) -> NDArray[np.int32]:
     names = ", ".join(COUNTED[set_name])
     found = relations.ask(f"SELECT {names} FROM {set_name}_examples ORDER BY id")  # noqa: S608 - our words
     return np.stack([values_of(column).astype(np.int32) for column in found.columns])
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The strongest pairs of a test example: int32 [`PAIR_ROWS`, pairs], float64 [pairs, `SCORE_COLUMNS`]."""
-
-    pairs: NDArray[np.int32]
-    scores: NDArray[np.float64]
-
-
-def candidates_on(relations: Relations, test_id: int) -> pa.Table:
-    """Return every pair of a test example, as a list of influences is chosen from."""
-    side = SIDES["test_id"]
-    names = {name: getattr(side, name) for name in ("relation", "fixed", "listed")}
-    sql = schema("top_influence.sql", **names, arms=FORMS[relations.outcome]["arms"])
-    return relations.ask(sql, {"id": test_id, "same_class": False, "other_only": False})
-
-
-def listing_of(relations: Relations, own: NDArray[np.int32], found: pa.Table, listed: int) -> Listing:
-    """Return the strongest pairs of a test example, in the order of a list's default options.
-
-    ``own`` are the counts of all training examples, of `counts_of`; ``found`` is of `candidates_on`. Asks
-    nothing of the connection.
-    """
-    shown, standing = strongest(relations, found, INFLUENCES, listed)
-    column = {name: values_of(shown.column(name)) for name in ("train_id", "test_label", "k_in", "k_out")}
-    train = column["train_id"]
-    label, n_in, n_correct, k_in = own[:, train]
-    right = column["k_in"] + column["k_out"]
-    rows = (train, label, n_in, column["k_in"], n_correct, k_in, column["test_label"], right)
-    scores = np.stack([standing.shrunk, standing.q_value], axis=1)
-    return Listing(np.stack(rows).astype(np.int32), scores)
 
 
 def pairs_table(

@@ -83,12 +83,6 @@ def ranked(
     return presented(relations, shown, standing, columns, order, settings, ranks)
 
 
-def strongest(relations: Relations, found: pa.Table, columns: Columns, k: int) -> tuple[pa.Table, Standing]:
-    """Return the first k of all candidates in the order of a list's default options, and their standing."""
-    standing = _standing(relations, found, columns, k, Order(), {})
-    return rows_of(found, standing.rows), standing
-
-
 @dataclass(frozen=True)
 class Standing:
     """What a list says of the rows it shows because of all that they were chosen from."""
@@ -130,7 +124,7 @@ def _standing(
         key = np.where(strength > 0, -q_value, -1 - q_value)
     else:
         key = strength if order.by == columns.score else _strength(shrunk, order.direction)
-    rows = _first(key, strength, values_of(found.column(columns.listed)), k)
+    rows = first(key, strength, values_of(found.column(columns.listed)), k)
     return Standing(candidates, shrunk[rows], q_value[rows], rows)
 
 
@@ -198,7 +192,7 @@ def _strength(score: Numbers, direction: str) -> Numbers:
     return {"helps": score, "hurts": -score, "both": np.abs(score)}[direction]
 
 
-def _first(key: Numbers, strength: Numbers, ids: NDArray[np.int32], k: int) -> NDArray[np.int64]:
+def first(key: Numbers, strength: Numbers, ids: NDArray[np.integer[Any]], k: int) -> NDArray[np.int64]:
     """Return the rows of the k largest keys, NaN last; ties by strength, then by ascending id."""
     known = np.nan_to_num(key, nan=-np.inf)
     rows = np.arange(len(known))

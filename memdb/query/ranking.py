@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ LEAST = 1e-9  # weight that counts as none
 EXACT_FROM = 3.0  # z above which p-values come from the exact test
 FDR = 0.1  # that the e-values of a list looked at again and again are tuned to; valid for any
 NEGLIGIBLE = 1e-16
+TERMS = 16  # of a tail, added at once
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Candidates:
     """Everything that a list is chosen from, [candidates] each; no score is NULL here.
 
     ``hits`` are the models of the first arm that are right, ``total`` those of both: integers, or None for
-    an outcome that has none. ``strata`` tells same-class pairs from others.
+    an outcome that has none. ``strata`` tells same-class pairs from others. ``times`` is how often each
+    stands for one that is equal in all of this; None where each stands for itself.
     """
 
     score: Numbers
@@ -47,9 +50,18 @@ class Candidates:
     strata: Flags
     hits: Counts | None = None
     total: Counts | None = None
+    times: Counts | None = None
 
     def __len__(self) -> int:
         return len(self.score)
+
+    def part(self, rows: slice) -> Candidates:
+        """Return some of them."""
+        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        some: dict[str, Any] = {
+            name: v[rows] if isinstance(v, np.ndarray) else v for name, v in every.items()
+        }
+        return Candidates(**some)
 
     @property
     def null_z(self) -> Numbers:
@@ -72,16 +84,20 @@ def shrunk(candidates: Candidates, mixtures: Mapping[bool, Numbers] | None = Non
     factors = np.empty(len(candidates))
     for stratum in (True, False):
         inside = candidates.strata == stratum
-        weights = mixtures[stratum] if mixtures else fitted_mixture(binned(z[inside & varies]))
+        if mixtures:
+            weights = mixtures[stratum]
+        else:
+            at, times = inside & varies, candidates.times
+            weights = fitted_mixture(binned(z[at], None if times is None else times[at]))
         factors[inside] = shrinkage(evidence[inside], weights)
     result: Numbers = candidates.score * factors
     return result
 
 
-def binned(abs_z: Numbers) -> Counts:
+def binned(abs_z: Numbers, times: Counts | None = None) -> Counts | Numbers:
     """Return how many fall into each bin of |z|."""
     bins = np.minimum(abs_z / BIN, Z_MOST / BIN - 1).astype(np.int64)
-    return np.bincount(bins, minlength=int(Z_MOST / BIN))
+    return np.bincount(bins, times, minlength=int(Z_MOST / BIN))
 
 
 def fitted_mixture(histogram: Counts | Numbers) -> Numbers:
@@ -90,38 +106,69 @@ def fitted_mixture(histogram: Counts | Numbers) -> Numbers:
     Newton steps that keep all weights at next to 0 or above: at 0 itself nothing would explain the z far out.
     Expectation maximization, which finds the same, is still a tenth of a factor off after 200 rounds of it.
     """
-    used = np.flatnonzero(histogram)
-    density, counts = _densities()[used], histogram[used].astype(np.float64)
-    prior = np.zeros(len(SPREADS))
-    prior[0] = PRIOR_NULLS
-    total = counts.sum() + PRIOR_NULLS
-    weights: Numbers = np.full(len(SPREADS), 1 / len(SPREADS))
-
-    def likelihood(tried: Numbers) -> float:
-        # the multiplier of the constraint that weights sum to 1 is known to be the total
-        fit = counts @ np.log(density @ tried) + PRIOR_NULLS * math.log(tried[0])
-        return float(fit - total * tried.sum())
-
+    fit = _Fit(histogram)
     for _ in range(MAX_ROUNDS):
-        mixed = density @ weights
-        gradient = density.T @ (counts / mixed) + prior / weights[0] - total
-        inner = weights > LEAST
-        if gradient.max() < CLOSE * total and np.abs(gradient[inner]).max(initial=0.0) < CLOSE * total:
+        gradient = fit.gradient()
+        if fit.is_done(gradient):
             break
-        scaled = density * (np.sqrt(counts) / mixed)[:, None]
-        curvature = scaled.T @ scaled + np.diag(prior / weights[0] ** 2)
-        curvature += np.eye(len(SPREADS)) * (1e-9 * np.trace(curvature) / len(SPREADS))
-        step = _bounded_step(weights - LEAST, gradient, curvature)
-        before, share = likelihood(weights), 1.0
-        while share > CLOSE:
-            tried = weights + share * step
-            if tried[0] > weights[0] / 10 and likelihood(tried) >= before:
-                break
-            share /= 2
-        weights = np.maximum(weights + share * step, LEAST)
-    kept: Numbers = np.where(weights > LEAST, weights, 0.0)
+        fit.move(_bounded_step(fit.weights - LEAST, gradient, fit.curvature()))
+    kept: Numbers = np.where(fit.weights > LEAST, fit.weights, 0.0)
     kept /= kept.sum()
     return kept
+
+
+class _Fit:
+    """Weights of `SPREADS` on the way to the most likely ones."""
+
+    def __init__(self, histogram: Counts | Numbers) -> None:
+        used = np.flatnonzero(histogram)
+        self._density, self._counts = _densities()[used], histogram[used].astype(np.float64)
+        self._roots = np.sqrt(self._counts)
+        self._total = float(self._counts.sum() + PRIOR_NULLS)
+        self._place(np.full(len(SPREADS), 1 / len(SPREADS)))
+
+    def _place(self, weights: Numbers) -> None:
+        self.weights, self._mixed = weights, self._density @ weights
+        self._likelihood = self._likelihood_of(weights, self._mixed)
+
+    def _likelihood_of(self, weights: Numbers, mixed: Numbers) -> float:
+        # the multiplier of the constraint that weights sum to 1 is known to be the total
+        fit = self._counts @ np.log(mixed) + PRIOR_NULLS * math.log(weights[0])
+        return float(fit - self._total * weights.sum())
+
+    def gradient(self) -> Numbers:
+        """Return the gradient of the likelihood."""
+        gradient: Numbers = self._density.T @ (self._counts / self._mixed)
+        gradient[0] += PRIOR_NULLS / self.weights[0]
+        gradient -= self._total
+        return gradient
+
+    def is_done(self, gradient: Numbers) -> bool:
+        """Tell whether no weight is to change by more than a trifle."""
+        close, inner = CLOSE * self._total, self.weights > LEAST
+        return bool(gradient.max() < close and np.abs(gradient[inner]).max(initial=0.0) < close)
+
+    def curvature(self) -> Numbers:
+        """Return minus the second derivatives, with a little more on the diagonal."""
+        scaled = self._density * (self._roots / self._mixed)[:, None]
+        curvature: Numbers = scaled.T @ scaled
+        diagonal = curvature.reshape(-1)[:: len(SPREADS) + 1]  # a view
+        diagonal[0] += PRIOR_NULLS / self.weights[0] ** 2
+        diagonal += 1e-9 * diagonal.sum() / len(SPREADS)
+        return curvature
+
+    def move(self, step: Numbers) -> None:
+        """Go the largest share of a step, halved again and again, that makes the weights no less likely."""
+        share = 1.0
+        while share > CLOSE:
+            tried = self.weights + share * step
+            if (
+                tried[0] > self.weights[0] / 10
+                and self._likelihood_of(tried, self._density @ tried) >= self._likelihood
+            ):
+                break
+            share /= 2
+        self._place(np.maximum(self.weights + share * step, LEAST))
 
 
 def _bounded_step(weights: Numbers, gradient: Numbers, curvature: Numbers) -> Numbers:
@@ -129,16 +176,18 @@ def _bounded_step(weights: Numbers, gradient: Numbers, curvature: Numbers) -> Nu
     step = np.zeros(len(weights))
     free = (weights > 0) | (gradient > 0)
     for _ in range(2 * len(weights)):
-        inside = np.flatnonzero(free)
+        (inside,) = free.nonzero()
         slope = (gradient - curvature @ step)[inside]
         move = np.zeros(len(weights))
-        move[inside] = np.linalg.solve(curvature[np.ix_(inside, inside)], slope)
-        falling = np.flatnonzero(free & (weights + step + move < 0))
+        move[inside] = np.linalg.solve(curvature.take(inside, 0).take(inside, 1), slope)
+        at = weights + step
+        (falling,) = (at + move < 0).nonzero()  # where not free, this is 0
         if len(falling) == 0:
             return step + move
-        room = (weights + step)[falling] / -move[falling]
-        first = falling[np.argmin(room)]
-        step = step + max(0.0, float(room.min())) * move
+        room = at[falling] / -move[falling]
+        nearest = room.argmin()
+        step = step + max(0.0, float(room[nearest])) * move
+        first = falling[nearest]
         free[first] = False
         step[first] = -weights[first]
     return step
@@ -224,12 +273,20 @@ def _falling_sum(right: Counts, total: Counts, arm: Counts, n_models: int) -> Nu
     result = np.where(total - right > rest, 1.0, term)
     active = np.flatnonzero(term > 0)
     while len(active):
-        at = x[active].astype(np.float64)
-        n, k = arm[active], total[active]
-        term[active] *= (n - at) * (k - at) / ((at + 1) * (rest[active] - k + at + 1))
-        x[active] += 1
-        result[active] += term[active]
-        active = active[term[active] > NEGLIGIBLE * result[active]]
+        at = x[active, None] + np.arange(TERMS, dtype=np.float64)
+        n, k = arm[active, None], total[active, None]
+        terms = (n - at) * (k - at) / ((at + 1) * (rest[active, None] - k + at + 1))
+        terms[:, 0] *= term[active]
+        np.cumprod(terms, axis=1, out=terms)
+        sums = terms.copy()
+        sums[:, 0] += result[active]
+        np.cumsum(sums, axis=1, out=sums)
+        goes_on = terms > NEGLIGIBLE * sums
+        is_unfinished, rows = goes_on.all(axis=1), np.arange(len(active))
+        last = np.where(is_unfinished, TERMS - 1, goes_on.argmin(axis=1))
+        term[active], result[active] = terms[rows, last], sums[rows, last]
+        x[active] += TERMS
+        active = active[is_unfinished]
     bounded: Numbers = np.minimum(result, 1.0)
     return bounded
 
@@ -239,10 +296,15 @@ def _log_factorials(n: int) -> Numbers:
     return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1, dtype=np.float64)))])
 
 
-def q_values(p: Numbers) -> Numbers:
-    """Return the smallest false discovery rate at which each is found (Benjamini and Hochberg 1995)."""
+def q_values(p: Numbers, times: Counts | None = None) -> Numbers:
+    """Return the smallest false discovery rate at which each is found (Benjamini and Hochberg 1995).
+
+    ``times`` is how many have each of the p-values: what is found with one is found with all of them.
+    """
     order = np.argsort(p)
-    stepped = p[order] * len(p) / np.arange(1, len(p) + 1)
+    n_up_to = np.arange(1, len(p) + 1) if times is None else np.cumsum(times[order])
+    n_all = len(p) if times is None else int(times.sum())
+    stepped = p[order] * n_all / n_up_to
     found = np.empty(len(p))
     found[order] = np.minimum(np.minimum.accumulate(stepped[::-1])[::-1], 1.0)
     return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,7 +22,7 @@ from memdb.published import Derived, DerivedGroup, ModelFacts
 from memdb.query.connection import Relations
 from memdb.query.forms import schema
 from memdb.query.intervals import IntervalChoice
-from memdb.query.listing import LISTED, candidates_on, counts_of, listing_of, pairs_table
+from memdb.query.listing import LISTED, counts_of, pairs_table
 from memdb.query.questions import scores
 from memdb.store.completing import Completing
 from memdb.store.derived import COUNTED, PAIR_ROWS, PAIRS, SCORE_COLUMNS, SCORES
@@ -30,6 +31,7 @@ from memdb.store.encoding import ChunkEncoder, array_metadata, describe
 ROWS_FOR = 6.0  # a chunk of n rows and a list of n_test / n names cost a reader least near sqrt(n_test / 6)
 VERSION = 1  # of what is derived: a copy that was cut off goes on only with the same
 TABLE_LEVEL = 0.95
+THREADS, AHEAD = 2, 4  # that find lists, and how many chunks may be asked for before they are written
 
 
 def rows_of_a_chunk(n_test: int) -> int:
@@ -44,9 +46,12 @@ def derive(relations: Relations, target: Completing, number: int, advance: Calla
     """
     counts = {name: counts_of(relations, name) for name in COUNTED}
     stats = _stats(target, number, counts)
-    listed = min(LISTED, counts[layout.TRAIN].shape[1])
-    found = _Lists(relations, target, number, counts[layout.TRAIN], listed)
-    strong, tables = found.write(advance)
+    has_tests = counts[layout.TEST].shape[1] > 0
+    listed = min(LISTED, counts[layout.TRAIN].shape[1]) if has_tests else 0
+    strong = DerivedGroup()
+    tables: dict[str, ObjectInfo] = {}
+    if has_tests:
+        strong, tables = _Lists(relations, target, number, counts, listed).write(advance)
     tables["memorization.parquet"] = _memorization_table(relations, target, number)
     examples = relations.examples
     n_in = counts[layout.TRAIN][1]
@@ -77,6 +82,8 @@ def _stats(target: Completing, number: int, counts: dict[str, NDArray[np.int32]]
     folder = f"{layout.STATS}/{number}"
     objects = {layout.GROUP_METADATA: group_metadata()}
     for name, values in counts.items():
+        if not values.shape[1]:  # a store of imported models may have no test examples
+            continue
         attributes = {"rows": list(COUNTED[name])}
         encoder = ChunkEncoder(name, values.shape, "int32", len(values), attributes, "shuffle")
         objects |= encoder.metadata | {encoder.name(0): encoder.encode(0, values)}
@@ -133,10 +140,13 @@ class _Lists:
         relations: Relations,
         target: Completing,
         number: int,
-        own: NDArray[np.int32],
+        counts: Mapping[str, NDArray[np.int32]],
         listed: int,
     ) -> None:
-        self._relations, self._target, self._own, self._listed = relations, target, own, listed
+        from memdb.query.strongest import Lists  # noqa: PLC0415 - imports what only this needs
+
+        self._relations, self._target, self._listed = relations, target, listed
+        self._lists = Lists(relations, counts, listed)
         self._folder = f"{layout.TOP_INFLUENCE}/{number}"
         self._number = number
         n_test = relations.snapshot.manifest.set_named(layout.TEST).n_examples
@@ -146,6 +156,7 @@ class _Lists:
         self._pairs = ChunkEncoder(PAIRS, shapes[0], "int32", self._step, attributes[0])
         self._scores = ChunkEncoder(SCORES, shapes[1], "float64", self._step, attributes[1])
         self._found: dict[str, ObjectInfo] = {}
+        self._encoding = threading.Lock()  # encoders take one chunk at a time
 
     def write(self, advance: Callable[[int], None]) -> tuple[DerivedGroup, dict[str, ObjectInfo]]:
         """Write the lists and their table; return what the snapshot's document says of them."""
@@ -182,11 +193,23 @@ class _Lists:
         return found == sealed(self._claim())
 
     def _tables(self, advance: Callable[[int], None], begun: bool) -> Iterator[pa.Table]:  # noqa: FBT001
-        for start in range(0, self._n_test, self._step):
-            stop = min(start + self._step, self._n_test)
-            pairs, scores = (self._kept(start) if begun else None) or self._made(start, stop)
-            yield pairs_table(self._relations, pairs, scores, start)
-            advance(stop - start)
+        def rows_of(start: int) -> pa.Table:
+            with self._encoding:
+                found = self._kept(start) if begun else None
+            pairs, scores = found or self._made(start)
+            return pairs_table(self._relations, pairs, scores, start)
+
+        starts = range(0, self._n_test, self._step)
+        pool = ThreadPoolExecutor(THREADS)
+        try:
+            running = [pool.submit(rows_of, start) for start in starts[:AHEAD]]
+            for number, start in enumerate(starts):
+                rows = running.pop(0).result()
+                running += [pool.submit(rows_of, ahead) for ahead in starts[number + AHEAD :][:1]]
+                yield rows
+                advance(min(self._step, self._n_test - start))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _kept(self, start: int) -> tuple[NDArray[np.int32], NDArray[np.float64]] | None:
         """Return a chunk that is there already, intact."""
@@ -204,21 +227,15 @@ class _Lists:
             found.append(values)
         return found[0], found[1]
 
-    def _made(self, start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        relations, found = self._relations, []
-        with ThreadPoolExecutor(1) as pool:
-            following = pool.submit(candidates_on, relations, start)
-            for test_id in range(start, stop):
-                candidates = following.result()
-                if test_id + 1 < stop:  # counted while this one is ranked
-                    following = pool.submit(candidates_on, relations, test_id + 1)
-                found.append(listing_of(relations, self._own, candidates, self._listed))
+    def _made(self, start: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        found = list(self._lists.of(range(start, min(start + self._step, self._n_test))))
         pairs = np.stack([item.pairs for item in found])
         scores = np.stack([item.scores for item in found])
-        objects = {
-            self._pairs.name(start): self._pairs.encode(start, pairs),
-            self._scores.name(start): self._scores.encode(start, scores),
-        }
-        self._target.put_all({f"{self._folder}/{name}": data for name, data in objects.items()})
-        self._found |= describe(objects)
+        with self._encoding:
+            objects = {
+                self._pairs.name(start): self._pairs.encode(start, pairs),
+                self._scores.name(start): self._scores.encode(start, scores),
+            }
+            self._target.put_all({f"{self._folder}/{name}": data for name, data in objects.items()})
+            self._found |= describe(objects)
         return pairs, scores

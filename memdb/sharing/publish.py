@@ -194,11 +194,16 @@ def _is_interrupted(there: Store, target: Completing) -> bool:
     """Tell a publication that was cut off before its last write from a store that grows."""
     numbers = snapshot_numbers(target.names(layout.SNAPSHOTS))
     loose = [name for name in target.names(layout.SEGMENTS) if layout.is_segment_id(name)]
-    if len(numbers) != 1 or loose:
-        return False
-    path = layout.snapshot(numbers[0])
-    record = parse_record(there.manifest, numbers[0], target.read(path), path)
-    return record.derived is not None or record.n_models == 0  # no store that grows has one of no models
+    records = (
+        parse_record(there.manifest, number, target.read(path), path)
+        for number, path in ((number, layout.snapshot(number)) for number in numbers)
+    )
+    return bool(numbers) and not loose and all(map(is_of_a_copy, records))
+
+
+def is_of_a_copy(record: SnapshotRecord) -> bool:
+    """Tell the snapshots of published copies from those of stores that grow, none of which has no models."""
+    return record.derived is not None or record.n_models == 0
 
 
 def _read(storage: Storage, path: str) -> bytes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,13 +11,14 @@ from importlib.metadata import version
 from memdb import layout
 from memdb.commits import SnapshotRecord
 from memdb.documents import group_metadata, plain_document
-from memdb.errors import InvalidInput, NotEnoughModels, NotFound
+from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels
 from memdb.manifest import ObjectInfo
 from memdb.sharing import imported
-from memdb.sharing.publish import require_destination
+from memdb.sharing.publish import is_of_a_copy, require_destination
+from memdb.sharing.readme import readme
 from memdb.store.completing import Completing, copy_object
 from memdb.store.freezing import AT_ONCE, copy_piece, pieces
-from memdb.store.ledger import read_block
+from memdb.store.ledger import parse_record, read_block, snapshot_numbers
 from memdb.store.publication import published_snapshot
 from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.store import Store, keeps_put_if_absent
@@ -70,9 +70,23 @@ def pull(
             f"{storage.url} is read-only: its protocol has no writes", hint="pull to a folder or a bucket"
         )
     target = Completing(storage)
-    require_destination(source, target)
+    before = require_destination(source, target)
+    if only and (before is not None or _is_of_a_copy(source, target)):
+        raise AlreadyExists(
+            f"{storage.url} is a published copy, or the beginning of one",
+            hint="pull bits to a place of their own",
+        )
     copied = _bits(source, target, as_of, observe) if only else _everything(source, target, observe)
     return Pulled(copied, target.n_written, target.n_bytes_written)
+
+
+def _is_of_a_copy(source: Store, target: Completing) -> bool:
+    """Tell whether a publication left a snapshot here, and nothing else of that name may be written."""
+    for number in snapshot_numbers(target.names(layout.SNAPSHOTS)):
+        path = layout.snapshot(number)
+        if is_of_a_copy(parse_record(source.manifest, number, target.read(path), f"{target.url}/{path}")):
+            return True
+    return False
 
 
 def _everything(source: Store, target: Completing, observe: Callable[[int, int], None]) -> int:
@@ -96,8 +110,9 @@ def _everything(source: Store, target: Completing, observe: Callable[[int, int],
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in groups})
     for path, info in documents.items():
         copy_object(source.storage, path, target, path, info)
-    with contextlib.suppress(NotFound):  # nothing reads it
-        target.write_all({layout.README: source.storage.read(layout.README)})
+    newest = published_snapshot(source.storage, source.manifest, published)
+    if newest.record:  # made anew: nothing is copied that no hash vouches for
+        target.write_all({layout.README: readme(newest, newest.record, published, tables).encode()})
     target.write_all({layout.MANIFEST: group_metadata(source.manifest.to_document())})
     target.write_all({layout.PUBLISHED: plain_document(published.to_document())})
     return published.snapshot.n_models

@@ -20,10 +20,10 @@ Memorization and influence scores (Feldman and Zhang 2020) that were estimated e
 models behind them: they have no counts and no intervals."""
 MODELS_HELD = """\
 - `blocks/`: subset masks and correctness of every model as bits, up to 1,024 models a block.
-- `stats/{n}/`, `top_influence/{n}/`: counts of every example, and the strongest pairs of every test
-  example; they follow from the blocks.
-- `tables/{n}/memorization.parquet`, `tables/{n}/top_influence.parquet`: the same for pandas, Polars, R,
-  DuckDB."""
+- `stats/{n}/`: counts of every example, which follow from the blocks.
+- `tables/{n}/memorization.parquet`: the same for pandas, Polars, R, DuckDB."""
+LISTS_HELD = """\
+- `top_influence/{n}/`, `tables/{n}/top_influence.parquet`: the strongest pairs of every test example."""
 SCORES_HELD = """\
 - `scores/`: scores that came from elsewhere without the models behind them, and so without intervals:
   `memdb top-influence --test-id 42 --scores NAME --store URL`."""
@@ -114,6 +114,8 @@ def _contents(record: SnapshotRecord, published: Published, scores: Sequence[Sco
     parts = []
     if record.n_models:
         parts.append(MODELS_HELD.format(n=record.number))
+    if record.derived and record.derived.listed:
+        parts.append(LISTS_HELD.format(n=record.number))
     if scores:
         parts.append(SCORES_HELD)
     if published.thumbnails:

@@ -117,6 +117,8 @@ def _untrue_stats(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     if not all(snapshot.tallied):
         return
     for name, rows in COUNTED.items():
+        if not snapshot.manifest.set_named(name).n_examples:
+            continue
         place = f"{snapshot.url}/{layout.STATS}/{snapshot.record.number if snapshot.record else 0}/{name}"
         try:
             stats = read_stats(snapshot, name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,7 +22,6 @@ PAIR_ROWS = (
 )  # fmt: skip
 NO_COUNTS = ("train_id", "train_label", "test_label")
 SCORE_COLUMNS = ("shrunk", "q_value")
-MAX_CHUNK = 256 << 20  # bytes that a stranger's chunk may become
 
 
 def derived_of(snapshot: Snapshot) -> tuple[int, Derived] | None:
@@ -47,7 +44,9 @@ def read_stats(snapshot: Snapshot, set_name: str) -> NDArray[np.int32] | None:
     number, derived = found
     folder = f"{layout.STATS}/{number}"
     shape = len(COUNTED[set_name]), snapshot.manifest.set_named(set_name).n_examples
-    counts = _reader(snapshot, folder, derived.stats, set_name).read(set_name, shape, "int32")
+    if not shape[1]:
+        return np.zeros(shape, dtype=np.int32)
+    counts = _reader(snapshot, folder, derived.stats).read(set_name, shape, "int32")
     if counts.min() < 0 or (counts[1:] > snapshot.n_models).any():
         raise Damaged(
             f"{snapshot.url}/{folder}/{set_name} has counts that {snapshot.n_models:,} models cannot give",
@@ -72,9 +71,9 @@ def read_pairs(snapshot: Snapshot, test_id: int) -> tuple[NDArray[np.int32], NDA
     folder, group = f"{layout.TOP_INFLUENCE}/{number}", derived.top_influence
     n_test, rows = snapshot.manifest.set_named(layout.TEST).n_examples, (test_id, test_id + 1)
     shape = n_test, len(PAIR_ROWS), derived.listed
-    pairs = _reader(snapshot, folder, group, PAIRS).read(PAIRS, shape, "int32", rows)
+    pairs = _reader(snapshot, folder, group).read(PAIRS, shape, "int32", rows)
     shape = n_test, derived.listed, len(SCORE_COLUMNS)
-    scores = _reader(snapshot, folder, group, SCORES).read(SCORES, shape, "float64", rows)
+    scores = _reader(snapshot, folder, group).read(SCORES, shape, "float64", rows)
     n_train, n_models = snapshot.manifest.train.n_examples, snapshot.n_models
     most = pairs[0, [row for row, name in enumerate(PAIR_ROWS) if name not in NO_COUNTS]].max()
     n_ranked = sum(times for _, times in derived.n_in)
@@ -86,17 +85,8 @@ def read_pairs(snapshot: Snapshot, test_id: int) -> tuple[NDArray[np.int32], NDA
     return pairs[0], scores[0]
 
 
-def _reader(snapshot: Snapshot, folder: str, group: DerivedGroup, name: str) -> GroupReader:
-    """Return a reader of a group, after looking how large a chunk of the array becomes in memory."""
-    match group.metadata.get(name):
-        case {"chunk_grid": {"configuration": {"chunk_shape": [*shape]}}} if (
-            all(type(n) is int and n > 0 for n in shape) and math.prod(shape) * 8 <= MAX_CHUNK
-        ):
-            return GroupReader(snapshot.storage, folder, group.objects, group.metadata)
-        case _:
-            raise Damaged(
-                f"{snapshot.url}/{folder}/{name} has chunks that are no chunks, or too large", hint=ASK_AGAIN
-            )
+def _reader(snapshot: Snapshot, folder: str, group: DerivedGroup) -> GroupReader:
+    return GroupReader(snapshot.storage, folder, group.objects, group.metadata)
 
 
 def is_numbered(snapshot: Snapshot, set_name: str) -> bool:

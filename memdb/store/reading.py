@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, cast
@@ -23,6 +24,8 @@ from memdb.manifest import ObjectInfo, Objects
 from memdb.store.cache import Cache
 from memdb.store.storage import concurrently
 
+CODECS = ("bytes", "crc32c", "zstd", "blosc", "sharding_indexed")
+MAX_CHUNK = 256 << 20  # bytes that a stranger's chunk may become; ours are 16 MiB at most
 RESTORE = "restore it from a copy of the store; `memdb verify` lists all that is damaged"
 
 
@@ -171,6 +174,7 @@ class GroupReader:
         store = CheckedStore(self.storage, self.group, self.objects, known)
         try:
             array = zarr.open_array(store, path=path, mode="r", zarr_format=3)
+            _require_bounded(array, place)
             if expected is not None and (array.shape, array.dtype) != (expected[0], np.dtype(expected[1])):
                 raise Damaged(
                     f"{place} is {array.dtype} {array.shape}, expected {expected[1]} {expected[0]}",
@@ -179,6 +183,27 @@ class GroupReader:
             return take(array)
         except (ValueError, KeyError, TypeError, RuntimeError, FileNotFoundError) as error:
             raise Damaged(f"{place} cannot be decoded: {error}", hint=RESTORE) from error
+        except MemoryError as error:  # a compressed object may claim any size
+            raise Damaged(f"{place} asks for more memory than there is", hint=RESTORE) from error
+
+
+def _require_bounded(array: zarr.Array[Any], place: str) -> None:
+    """Refuse codecs that memdb does not write, and chunks that are too large: a stranger chose both.
+
+    Raises:
+        Damaged: names what it is.
+    """
+    metadata = cast("dict[str, Any]", array.metadata.to_dict())
+    codecs, shapes = list(metadata["codecs"]), [metadata["chunk_grid"]["configuration"]["chunk_shape"]]
+    for codec in codecs:  # grows: a shard's codecs are inside its own
+        if codec["name"] not in CODECS:
+            raise Damaged(f"{place} is encoded with {codec['name']}, which memdb never writes", hint=RESTORE)
+        if codec["name"] == "sharding_indexed":
+            codecs += [*codec["configuration"]["codecs"], *codec["configuration"]["index_codecs"]]
+            shapes.append(codec["configuration"]["chunk_shape"])
+    largest = max(math.prod(map(int, shape)) for shape in shapes) * array.dtype.itemsize
+    if largest > MAX_CHUNK:
+        raise Damaged(f"{place} has chunks of {largest:,} bytes, which memdb never writes", hint=RESTORE)
 
 
 class CheckedStore(Store):
