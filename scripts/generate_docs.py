@@ -6,19 +6,20 @@ python scripts/generate_docs.py --check    exit 1 where a page is not current
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
-import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 import memdb
+from memdb import cli
 
 ROOT = Path(__file__).parent.parent
-MEMDB = Path(sys.executable).with_name("memdb")
 COMMANDS = (
     "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "plan",
     "convergence", "reliability", "classes", "class-influence", "compare", "compact", "gc", "verify", "retract",
@@ -56,19 +57,23 @@ def cli_page() -> str:
         EXIT_CODES,
         f"```\n{help_of()}```",
     ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for command, text in zip(COMMANDS, pool.map(help_of, COMMANDS), strict=True):
-            parts += [f"## memdb {command}", f"```\n{text}```"]
+    parts += [part for name in COMMANDS for part in (f"## memdb {name}", f"```\n{help_of(name)}```")]
     return "\n\n".join(parts) + "\n"
 
 
 def help_of(*command: str) -> str:
+    """Return what a command says of itself on 80 columns; in this process, for thirty would take ten times as long."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MEMDB_")}
     environment |= {"COLUMNS": "80", "TERMINAL_WIDTH": "80"}
-    done = subprocess.run(
-        [MEMDB, *command, "--help"], check=True, capture_output=True, text=True, env=environment
-    )
-    return done.stdout.strip("\n") + "\n"
+    said = io.StringIO()
+    with (
+        mock.patch.dict(os.environ, environment, clear=True),
+        mock.patch.object(sys, "argv", ["memdb", *command, "--help"]),
+        contextlib.redirect_stdout(said),
+        contextlib.suppress(SystemExit),
+    ):
+        cli.main()
+    return said.getvalue().strip("\n") + "\n"
 
 
 def columns() -> str:

@@ -146,17 +146,25 @@ def test_of_two_creations_at_once_one_wins_and_the_store_is_whole(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import memdb\nfrom conftest import coin_recipe, small_dataset\n"
-        "try: memdb.init(sys.argv[2], small_dataset(), coin_recipe)\n"
-        "except memdb.MemdbError as error: print(type(error).__name__)\n"
-        "else: print('created')"
+        "print('ready', flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    try: memdb.init(line.strip(), small_dataset(), coin_recipe)\n"
+        "    except memdb.MemdbError as error: print(type(error).__name__, flush=True)\n"
+        "    else: print('created', flush=True)"
     )
+    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    racers = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 3
     for attempt in range(3):
         url = str(tmp_path / f"{attempt}.zarr")
-        command = [sys.executable, "-c", code, str(Path(__file__).parent), url]
-        racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-        said = sorted(racer.communicate()[0].strip() for racer in racers)
+        for racer in racers:
+            racer.stdin.write(f"{url}\n")
+        said = sorted(racer.stdout.readline().strip() for racer in racers)
         assert said == ["AlreadyExists", "AlreadyExists", "created"]
         assert memdb.open(url).store.examples("train").keys[0] == "train/0.png"
+    for racer in racers:
+        racer.communicate()
 
 
 @pytest.mark.parametrize(
@@ -264,7 +272,7 @@ def test_a_kill_at_any_fsync_loses_at_most_the_batch_in_flight(tmp_path):
         "    fsync(descriptor)\n"
         "os.fsync = deadly\n"
         "db = memdb.open(sys.argv[2])\n"
-        "db.train(seeds=range(10), dataset=small_dataset(), recipe=coin_recipe,\n"
+        "db.train(seeds=range(10), dataset=small_dataset(), recipe=coin_recipe, device='cpu',\n"
         "         observe=lambda s: print(s.n_committed, flush=True))\n"
     )
     for allowed in (25, 10_000):
