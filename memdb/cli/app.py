@@ -54,6 +54,8 @@ def say(*lines: str) -> None:
 
 def run() -> NoReturn:
     """Run a command line. Exit 0: done; 1: refused or failed, with one line that says why; 2: wrong usage."""
+    # Threads of PyTorch that wait for each other spin; where others use the cores, too, for most of the time.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.getLogger().addHandler(logging.NullHandler())  # drivers' own words: an error is said once, below
     try:
         app()
