@@ -134,7 +134,7 @@ def test_a_classifier_that_cannot_be_is_explained(name, options, says):
 
 def test_a_torchvision_classifier_learns_from_files_that_are_read_as_needed(photos, tmp_path):
     data = datasets.load("imagefolder", str(photos))
-    options = {**TINY, "lr": 0.005, "epochs": 10, "batch_size": 4, "crop": 1.0}
+    options = {**TINY, "lr": 0.005, "epochs": 15, "batch_size": 9, "crop": 1.0}
     recipe = recipes.resolve("torchvision:resnet18", options)
     assert recipes.rebind(recipe.info).info == recipe.info
     masks, seeds = drawn(1, 18)
