@@ -66,8 +66,7 @@ class PublishedSnapshot:
         return {
             "number": self.number,
             "path": self.path,
-            "size": self.document.size,
-            "sha256": self.document.sha256,
+            **_document(self.document),
             "n_models": self.n_models,
             "models_sha256": self.models_sha256,
             "published_at": self.published_at,

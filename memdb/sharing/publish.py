@@ -37,8 +37,8 @@ from memdb.store.thumbnails import objects_of as pictures_of
 
 INCLUDED = ("bits", "confidence")  # where nothing is said
 INCLUDABLE = (*INCLUDED, "thumbnails")
-DERIVED = (layout.STATS, layout.TOP_INFLUENCE, layout.TABLES)
-BEGUN = {layout.DATASET, layout.SCORES, layout.THUMBNAILS, *layout.GROUPS, *DERIVED}
+COPY_GROUPS = (*layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE)  # of every copy, empty or not
+BEGUN = {layout.DATASET, layout.SCORES, layout.THUMBNAILS, layout.TABLES, *COPY_GROUPS}
 MOVING = {layout.README, layout.PUBLISHED, layout.MANIFEST, layout.PROBES}
 A_PAIR, A_ROW = 12.0, 46.0  # bytes of a pair in a list, and of a table's row: what they compress to at most
 
@@ -301,8 +301,7 @@ def _copy_dataset(snapshot: Snapshot, target: Completing) -> None:
     for name in names:
         path = f"{layout.DATASET}/{name}"
         copy_object(source, path, target, path, manifest.objects[name])
-    groups = (*layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE)
-    target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in groups})
+    target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in COPY_GROUPS})
 
 
 def _has_pictures(target: Completing, store: Store, before: Published) -> bool:

@@ -14,7 +14,7 @@ from memdb.documents import group_metadata, plain_document
 from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels
 from memdb.manifest import ObjectInfo
 from memdb.sharing import imported
-from memdb.sharing.publish import is_of_a_copy, require_destination
+from memdb.sharing.publish import COPY_GROUPS, is_of_a_copy, require_destination
 from memdb.sharing.readme import readme
 from memdb.store.completing import Completing, copy_object
 from memdb.store.freezing import AT_ONCE, copy_piece, pieces
@@ -106,8 +106,7 @@ def _everything(source: Store, target: Completing, observe: Callable[[int, int],
         documents[DOCUMENT] = published.thumbnails
     _copy(source.storage, target, objects, observe)
     imported.name_tables(tables, imported.documents_of(source.storage, tables), target)
-    groups = (*layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE)
-    target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in groups})
+    target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in COPY_GROUPS})
     for path, info in documents.items():
         copy_object(source.storage, path, target, path, info)
     newest = published_snapshot(source.storage, source.manifest, published)
