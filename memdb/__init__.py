@@ -18,8 +18,8 @@ from memdb.errors import MemdbError
 if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.datasets import Dataset
+    from memdb.format.published import Credits
     from memdb.joining import extend, merge
-    from memdb.published import Credits
     from memdb.recipes.protocol import Recipe, Run
     from memdb.stores import import_file, init, open, pull  # noqa: A004
     from memdb.training import TrainingStatus
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Credits": "memdb.published",
+    "Credits": "memdb.format.published",
     "Database": "memdb.database",
     "Dataset": "memdb.datasets",
     "Recipe": "memdb.recipes.protocol",

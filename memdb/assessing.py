@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from memdb import layout
+from memdb.format import layout
 from memdb.query import classes, comparison, convergence, planning, reliability
 from memdb.query import lds as attributions
 from memdb.query import membership as attacks

@@ -7,14 +7,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from memdb import datasets, engines, recipes, subsets
+from memdb import datasets, engines, recipes
 from memdb.assessing import Assessor
 from memdb.engines import Work
 from memdb.engines.request import Request
 from memdb.errors import InvalidInput
+from memdb.format import subsets
 from memdb.seeds import Seeds, random_seeds, require_seeds, task_seeds
 from memdb.sharing import publish as publication
-from memdb.store import Store, cleaning, compaction, extending, open_storage, retraction, verification
+from memdb.storage import open_storage
+from memdb.store import Store, cleaning, compaction, extending, retraction, verification
 from memdb.store import repair as repairs
 from memdb.store.bases import Following
 from memdb.store.copy_verification import verify_copy
@@ -24,9 +26,9 @@ from memdb.train import require_positive
 from memdb.training import Limits, Plan, TrainingStatus, carry_out
 
 if TYPE_CHECKING:
-    from memdb.commits import Pin, Retraction
+    from memdb.format.commits import Pin, Retraction
+    from memdb.format.published import Credits
     from memdb.interop.exporting import Exported
-    from memdb.published import Credits
     from memdb.query.pair_scores import PairOptions
     from memdb.store.compaction import Compaction
     from memdb.store.damages import Report

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from memdb import layout, plugins
+from memdb import plugins
 from memdb.errors import InvalidInput, MemdbError, NotFound
+from memdb.format import layout
 from memdb.store import Examples, ExampleTable
 
 

@@ -12,15 +12,16 @@ from typing import Any
 from memdb import datasets, plugins, recipes
 from memdb.database import Database
 from memdb.errors import AlreadyExists, InvalidInput, Mismatch, NotFound
-from memdb.manifest import Manifest, RecipeInfo
+from memdb.format.manifest import Manifest, RecipeInfo
+from memdb.format.score_table import ScoreTable
 from memdb.reader import Reader
-from memdb.score_table import ScoreTable
-from memdb.store import Cache, Following, Store, default_folder, merging, open_storage, require_free
+from memdb.storage import Cache, default_folder, open_storage
+from memdb.storage.protocol import Storage
+from memdb.store import Following, Store, merging, require_free
 from memdb.store.examples import read_example_table
 from memdb.store.extending import look_at
 from memdb.store.scores import copy_scores
 from memdb.store.snapshot import Snapshot
-from memdb.store.storage import Storage
 from memdb.stores import Options
 
 

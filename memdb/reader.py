@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack
 
-from memdb import layout
 from memdb.errors import InvalidInput
+from memdb.format import layout
 from memdb.query import questions, score_tables
 from memdb.query.connection import Relations
 from memdb.query.counting import MAX_PAIRS
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
     from numpy.typing import NDArray
 
+    from memdb.format.score_table import ScoreTable
     from memdb.query.pair_scores import PairOptions
-    from memdb.score_table import ScoreTable
 
 
 class Reader:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import layout
 from memdb.errors import TrainingFailed
-from memdb.manifest import CORRECT, CUMULATIVE_LOSS, LOGIT_CONFIDENCE, Outcome
+from memdb.format import layout
+from memdb.format.manifest import CORRECT, CUMULATIVE_LOSS, LOGIT_CONFIDENCE, Outcome
 
 CONFIDENCE_LIMIT = 30.0
 LOSS_LIMIT = 65504.0  # the largest float16

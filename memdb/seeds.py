@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from memdb import subsets
 from memdb.errors import InvalidInput
+from memdb.format import subsets
 
 DOMAIN = b"memdb-task-1"
 

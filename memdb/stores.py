@@ -10,13 +10,15 @@ from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from memdb import datasets, recipes, subsets
+from memdb import datasets, recipes
 from memdb.database import IN_MEMORY, Database
 from memdb.errors import InvalidInput, NotFound
-from memdb.manifest import OUTCOMES, Manifest
+from memdb.format import subsets
+from memdb.format.manifest import OUTCOMES, Manifest
 from memdb.sharing import pull as pulling
 from memdb.sharing.pull import Pulled
-from memdb.store import Cache, Following, Store, default_folder, open_storage, require_free
+from memdb.storage import Cache, default_folder, open_storage
+from memdb.store import Following, Store, require_free
 
 if TYPE_CHECKING:
     from memdb.interop.importing import Imported

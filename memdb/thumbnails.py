@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import layout
 from memdb.datasets import Dataset, ExampleSet
 from memdb.errors import InvalidInput
+from memdb.format import layout
 
 SIDE = 64  # pixels of the longer side, at most
 CHANNELS = (1, 3)

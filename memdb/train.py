@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import bits, layout, subsets
-from memdb.commits import ModelInfo
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
+from memdb.format import bits, layout, subsets
+from memdb.format.commits import ModelInfo
 from memdb.recipes import BoundRecipe, Fitting, Run, name_of
 from memdb.returned import checked
 from memdb.seeds import Seeds

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from memdb import bits
 from memdb.engines import Engine
 from memdb.errors import InvalidInput, MemdbError
+from memdb.format import bits
 from memdb.query.connection import Relations
 from memdb.query.intervals import IntervalChoice
 from memdb.query.precision import RunningPrecision

@@ -38,7 +38,7 @@ import numpy as np
 from figures_store import peak_bytes
 from numpy.typing import NDArray
 
-from memdb import bits
+from memdb.format import bits
 from memdb.products import Products, Words, packed
 from memdb.query.pair_parts import PairBits, PairChoice
 from memdb.query.pairs import PairSearch

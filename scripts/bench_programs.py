@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from memdb import Dataset, Run
-from memdb.manifest import CUMULATIVE_LOSS, FIRST_LEARNED
+from memdb.format.manifest import CUMULATIVE_LOSS, FIRST_LEARNED
 from memdb.recipes import cnn_program, mlp_program
 from memdb.recipes.augmentation import Augmentation
 from memdb.recipes.batches import Schedule, generators_of, images_of, labels_of, subsets_of

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import memdb
-from memdb.store import Cache
+from memdb.storage import Cache
 
 QUESTIONS: dict[str, Callable[[Any], Any]] = {
     "top-influence --test-id 42 -k 20": lambda db: db.top_influence(test_id=42),

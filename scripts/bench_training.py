@@ -47,7 +47,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from memdb import Dataset, Run, datasets, recipes, subsets
+from memdb import Dataset, Run, datasets, recipes
+from memdb.format import subsets
 from memdb.recipes.mlp import MLP
 
 Train = Callable[[Dataset, MLP, NDArray[np.uint64], NDArray[np.bool_]], list[float]]

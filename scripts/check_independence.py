@@ -35,7 +35,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from memdb import Dataset, Run, datasets, recipes, subsets
+from memdb import Dataset, Run, datasets, recipes
+from memdb.format import subsets
 from memdb.recipes import grouped as grouped_program
 from memdb.recipes import resnet9_program
 from memdb.recipes.batches import images_of

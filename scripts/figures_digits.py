@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import memdb
-from memdb import bits
+from memdb.format import bits
 
 THRESHOLDS = (0.25, 0.5)
 REFERENCE = {"test accuracy": 0.984, "memorization >= 0.25": 54.0, "memorization >= 0.5": 32.0}

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import memdb
-from memdb import bits
 from memdb.database import Database
 from memdb.errors import MemdbError
+from memdb.format import bits
 
 
 @dataclass

@@ -23,8 +23,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from memdb import bits
-from memdb.store import Store, open_storage
+from memdb.format import bits
+from memdb.storage import open_storage
+from memdb.store import Store
 
 MEMDB = str(Path(sys.executable).with_name("memdb"))
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes

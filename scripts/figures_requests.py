@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 import memdb
-from memdb import subsets
-from memdb.commits import ModelInfo
-from memdb.store import Cache
+from memdb.format import subsets
+from memdb.format.commits import ModelInfo
+from memdb.storage import Cache
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 QUESTIONS = {

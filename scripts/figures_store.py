@@ -40,8 +40,9 @@ import numpy as np
 from numpy.typing import NDArray
 from synthetic_store import model_info, new_store
 
-from memdb.commits import ModelInfo
-from memdb.store import Store, open_storage
+from memdb.format.commits import ModelInfo
+from memdb.storage import open_storage
+from memdb.store import Store
 from memdb.store.compaction import compact
 
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes

@@ -36,10 +36,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import bits, subsets
-from memdb.commits import ModelInfo
 from memdb.errors import MemdbError, StorageFailed
-from memdb.store import Snapshot, Store, open_storage, timing
+from memdb.format import bits, subsets
+from memdb.format.commits import ModelInfo
+from memdb.storage import open_storage
+from memdb.store import Snapshot, Store, timing
 from memdb.store.cleaning import garbage, remove
 from memdb.store.compaction import compact
 from memdb.store.verification import verify

@@ -33,9 +33,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import subsets
-from memdb.commits import ModelInfo
-from memdb.store import Store, open_storage
+from memdb.format import subsets
+from memdb.format.commits import ModelInfo
+from memdb.storage import open_storage
+from memdb.store import Store
 from memdb.store.compaction import compact
 
 STORE_SEED = 7

@@ -63,8 +63,8 @@ def small_database(url, **options):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Requests are made again as often as ever, at once."""
-    from memdb.store import remote
-    from memdb.store.retries import Patience
+    from memdb.storage import remote
+    from memdb.storage.retry import Patience
 
     monkeypatch.setattr(remote, "PATIENCE", Patience(first=0.001, longest=0.002))
 
@@ -72,10 +72,10 @@ def impatient(monkeypatch):
 @pytest.fixture(autouse=True)
 def cache_of_its_own(monkeypatch, tmp_path_factory):
     """Tests leave the user's cache alone."""
-    from memdb import joining, store, stores
+    from memdb import joining, storage, stores
 
     folder = tmp_path_factory.getbasetemp() / "cache"
-    for module in (joining, store, stores):
+    for module in (joining, storage, stores):
         monkeypatch.setattr(module, "default_folder", lambda: folder)
 
 
@@ -165,7 +165,7 @@ def s3():
 
 def bits_of(snapshot):
     """masks, train/correct, test/correct of a snapshot as bool [models, examples]."""
-    from memdb import bits
+    from memdb.format import bits
 
     n = snapshot.n_models
     packed = [snapshot.mask(), snapshot.outcome_bits("train/correct"), snapshot.outcome_bits("test/correct")]

@@ -20,7 +20,8 @@ from pathlib import Path
 from storing import batch
 
 from memdb.errors import MemdbError
-from memdb.store import Store, cleaning, compaction, open_storage
+from memdb.storage import open_storage
+from memdb.store import Store, cleaning, compaction
 
 CHANGES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir"}
 

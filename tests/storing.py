@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from conftest import bits_of
 
-from memdb import subsets
-from memdb.commits import ModelInfo
-from memdb.documents import plain_document, sealed
 from memdb.errors import StorageFailed
+from memdb.format import subsets
+from memdb.format.commits import ModelInfo
+from memdb.format.documents import plain_document, sealed
 
 
 def accuracy(correct, chosen=None):

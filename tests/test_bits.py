@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from memdb import bits
+from memdb.format import bits
 
 MODELS = st.integers(1, 40)
 

@@ -12,7 +12,7 @@ from conftest import coin_recipe, small_dataset
 from fault_proxy import FaultProxy
 
 import memdb
-from memdb.store import Cache
+from memdb.storage import Cache
 
 ROOT = Path(__file__).parent.parent
 

@@ -231,7 +231,7 @@ def test_a_bug_keeps_its_traceback_when_asked_for(small):
 
 
 def test_a_store_of_a_newer_format_says_to_upgrade(tmp_path):
-    from memdb.documents import group_metadata, sealed
+    from memdb.format.documents import group_metadata, sealed
 
     (tmp_path / "new.zarr").mkdir()
     (tmp_path / "new.zarr" / "zarr.json").write_bytes(group_metadata(sealed({"format": 2})))

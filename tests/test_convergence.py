@@ -8,8 +8,8 @@ import pytest
 from conftest import bits_of, coin_recipe, dicts, one, small_dataset
 from storing import batch
 
-from memdb import layout
 from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.format import layout
 
 
 @pytest.fixture

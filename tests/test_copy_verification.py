@@ -14,7 +14,7 @@ from conftest import coin_recipe, small_dataset
 from storing import resealed
 
 import memdb
-from memdb import layout
+from memdb.format import layout
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -13,9 +13,10 @@ from conftest import coin_recipe
 from storing import batch, contents, contents_of
 
 import memdb
-from memdb.documents import canonical_json
 from memdb.errors import Damaged, MemdbError, NotFound
-from memdb.store import Store, cleaning, compaction, open_storage, retraction
+from memdb.format.documents import canonical_json
+from memdb.storage import open_storage
+from memdb.store import Store, cleaning, compaction, retraction
 from memdb.store.encoding import ArrayData, describe, encode_group
 from memdb.store.reading import GroupReader
 from memdb.store.repair import repair

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memdb.documents import canonical_json, group_metadata, parse_group_metadata, sealed
 from memdb.errors import Damaged, MemdbError, WrongFormat
+from memdb.format.documents import canonical_json, group_metadata, parse_group_metadata, sealed
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -19,10 +19,11 @@ import pytest
 from conftest import coin_recipe, small_database, small_dataset
 
 import memdb
-from memdb import recipes, subsets
+from memdb import recipes
 from memdb.engines.local import n_cores
 from memdb.engines.work import Work, committed_since, missing, set_up
 from memdb.errors import InvalidInput, Mismatch, NotFound, TrainingFailed
+from memdb.format import subsets
 from memdb.seeds import Seeds, task_seeds
 
 HERE = Path(__file__).parent

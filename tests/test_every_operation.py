@@ -13,7 +13,8 @@ from conftest import small_database
 from storing import FailingStorage, batch, contents, contents_of
 
 from memdb.errors import MemdbError, StorageFailed
-from memdb.store import Store, cleaning, compaction, open_storage, verification
+from memdb.storage import open_storage
+from memdb.store import Store, cleaning, compaction, verification
 
 HERE = Path(__file__).parent
 MODELS = [[1, 2], [3], [4, 5, 6], [2, 7]]

@@ -17,11 +17,12 @@ from joined import answers, whole
 from storing import batch, contents
 
 import memdb
-from memdb import subsets
-from memdb.documents import group_metadata, sealed
 from memdb.errors import AlreadyExists, Damaged, InvalidInput, MemdbError, Mismatch, NotFound, WrongFormat
-from memdb.manifest import Manifest
-from memdb.store import Store, bases, open_storage, verification
+from memdb.format import subsets
+from memdb.format.documents import group_metadata, sealed
+from memdb.format.manifest import Manifest
+from memdb.storage import open_storage
+from memdb.store import Store, bases, verification
 
 TRAINED = {"dataset": small_dataset(), "recipe": coin_recipe}
 

@@ -16,9 +16,10 @@ from storing import batch, contents, contents_of
 
 import memdb
 from memdb.errors import InvalidInput, MemdbError
-from memdb.store import Store, cleaning, compaction, open_storage, retraction
+from memdb.storage import open_storage
+from memdb.storage.retry import Patience
+from memdb.store import Store, cleaning, compaction, retraction
 from memdb.store.reading import read_object
-from memdb.store.retries import Patience
 from memdb.store.snapshot import read_part
 
 pytest.importorskip("s3fs")

@@ -17,10 +17,12 @@ from conftest import bits_of, coin_recipe, small_database, small_dataset
 from storing import batch, contents, contents_of
 
 import memdb
-from memdb import bits, training
+from memdb import training
 from memdb.database import Database
 from memdb.errors import Damaged, InvalidInput, NotFound, StorageFailed
-from memdb.store import Store, cleaning, compaction, open_storage, retraction, timing, verification
+from memdb.format import bits
+from memdb.storage import open_storage
+from memdb.store import Store, cleaning, compaction, retraction, timing, verification
 from memdb.store.tally import Tally
 
 NOW = timedelta(0)

@@ -10,7 +10,7 @@ import planted
 import pytest
 from test_cli import run
 
-from memdb import subsets
+from memdb.format import subsets
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "golden-statistics.json").read_text())
 N_MODELS = 400

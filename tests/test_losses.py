@@ -13,7 +13,8 @@ from storing import batch, contents, contents_of
 from test_cli import serve
 
 from memdb.errors import Damaged, InvalidInput
-from memdb.store import Cache, cleaning, compaction, open_storage, repair, retraction, verification
+from memdb.storage import Cache, open_storage
+from memdb.store import cleaning, compaction, repair, retraction, verification
 from memdb.store.parts import Share
 from memdb.store.taking import take_snapshot
 from memdb.store.timing import Stopwatch

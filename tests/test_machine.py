@@ -18,7 +18,8 @@ from storing import FailingStorage, batch, contents, contents_of
 
 import memdb
 from memdb.errors import StorageFailed
-from memdb.store import Store, compaction, open_storage, retraction, verification
+from memdb.storage import open_storage
+from memdb.store import Store, compaction, retraction, verification
 from memdb.store import cleaning as cleaning_up
 
 SEEDS = st.integers(0, 12)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import memdb
-from memdb import bits, datasets, recipes, subsets
+from memdb import datasets, recipes
 from memdb.errors import InvalidInput, TrainingFailed
+from memdb.format import bits, subsets
 from memdb.recipes.cnn import CNN
 from memdb.recipes.memory import Fitting, is_out_of_memory
 from memdb.recipes.mlp import MLP

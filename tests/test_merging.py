@@ -12,9 +12,11 @@ from joined import answers, whole
 from storing import FailingStorage, batch, contents, contents_of
 
 import memdb
-from memdb import joining, subsets
+from memdb import joining
 from memdb.errors import AlreadyExists, InvalidInput, MemdbError, Mismatch, NotFound, StorageFailed
-from memdb.store import merging, open_storage, verification
+from memdb.format import subsets
+from memdb.storage import open_storage
+from memdb.store import merging, verification
 
 CODE = {"dataset": small_dataset(), "recipe": coin_recipe}
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import memdb
-from memdb import datasets, recipes, subsets
+from memdb import datasets, recipes
 from memdb.errors import InvalidInput
+from memdb.format import subsets
 from memdb.recipes.scikit import Classifier
 
 sklearn_neighbors = pytest.importorskip("sklearn.neighbors")

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memdb import bits, products
+from memdb import products
 from memdb.errors import InvalidInput
+from memdb.format import bits
 from memdb.query import pairs, sieve
 from memdb.query.pair_parts import PairBits, PairChoice
 from memdb.query.pairs import PairSearch

@@ -10,9 +10,9 @@ import pytest
 from conftest import N_TEST, N_TRAIN, coin_recipe, small_dataset
 
 import memdb
-from memdb import layout
 from memdb.errors import AlreadyExists, Damaged, InvalidInput, WrongFormat
-from memdb.published import Published
+from memdb.format import layout
+from memdb.format.published import Published
 
 CODE = {"dataset": small_dataset(), "recipe": coin_recipe}
 

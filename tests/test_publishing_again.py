@@ -7,8 +7,8 @@ import pytest
 from conftest import coin_recipe, small_dataset
 
 import memdb
-from memdb import layout
 from memdb.errors import AlreadyExists, InvalidInput
+from memdb.format import layout
 
 
 @pytest.fixture

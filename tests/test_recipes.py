@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import memdb
-from memdb import datasets, recipes, subsets
+from memdb import datasets, recipes
 from memdb.errors import InvalidInput
+from memdb.format import subsets
 from memdb.recipes import devices
 from memdb.recipes.mlp import MLP
 

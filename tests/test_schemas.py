@@ -12,12 +12,12 @@ import pytest
 from conftest import coin_recipe, small_dataset
 
 import memdb
-from memdb.commits import Pin, Retraction, Segment, SnapshotRecord
-from memdb.documents import sealed
 from memdb.errors import WrongFormat
-from memdb.manifest import Manifest
-from memdb.published import Published, ThumbnailsInfo
-from memdb.score_table import ScoreTable
+from memdb.format.commits import Pin, Retraction, Segment, SnapshotRecord
+from memdb.format.documents import sealed
+from memdb.format.manifest import Manifest
+from memdb.format.published import Published, ThumbnailsInfo
+from memdb.format.score_table import ScoreTable
 from memdb.store.thumbnails import read_info
 
 jsonschema = pytest.importorskip("jsonschema")

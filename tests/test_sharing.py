@@ -16,8 +16,6 @@ from conftest import bits_of, coin_recipe, small_database, small_dataset
 from storing import resealed
 
 import memdb
-from memdb import layout
-from memdb.documents import canonical_json
 from memdb.errors import (
     AlreadyExists,
     Damaged,
@@ -28,7 +26,9 @@ from memdb.errors import (
     StorageFailed,
     WrongFormat,
 )
-from memdb.published import Credits, Published
+from memdb.format import layout
+from memdb.format.documents import canonical_json
+from memdb.format.published import Credits, Published
 from memdb.query import strongest
 
 OPTIONS = [{}, {"k": 3}, {"k": 23, "interval": "fixed", "level": 0.9}, {"k": 5, "interval": "simultaneous"}]
@@ -210,7 +210,7 @@ def test_publishing_again_writes_what_is_new_and_leaves_the_older_snapshot(datab
 def test_a_publication_that_was_cut_off_shows_nothing_and_goes_on(
     trained, published, tmp_path, monkeypatch, n_written
 ):
-    from memdb.store.local import LocalStorage
+    from memdb.storage.local import LocalStorage
 
     dest, left = tmp_path / "copy", [n_written]
     write_all = LocalStorage.write_all

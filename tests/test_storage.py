@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from memdb.errors import AlreadyExists, InvalidInput, NotFound, StorageFailed
-from memdb.store import driver_options, open_storage
-from memdb.store.retries import Patience, persistently
+from memdb.storage import driver_options, open_storage
+from memdb.storage.retry import Patience, persistently
 
 
 @pytest.fixture(params=["local", "memory"])

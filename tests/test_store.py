@@ -14,7 +14,8 @@ from storing import FailingStorage, batch
 
 import memdb
 from memdb.errors import AlreadyExists, Damaged, Mismatch, NotFound, StorageFailed, WrongFormat
-from memdb.store import Store, open_storage
+from memdb.storage import open_storage
+from memdb.store import Store
 
 
 def files_of(folder):
@@ -228,7 +229,7 @@ def test_what_lies_beside_segments_is_passed_over(store):
     ],
 )
 def test_a_manifest_that_is_wrong_gets_one_error_with_all_that_is(store, change, says):
-    from memdb.documents import group_metadata, sealed
+    from memdb.format.documents import group_metadata, sealed
 
     document = sealed({**store.manifest.to_document(), **change})
     (Path(store.url) / "zarr.json").write_bytes(group_metadata(document))
@@ -237,7 +238,7 @@ def test_a_manifest_that_is_wrong_gets_one_error_with_all_that_is(store, change,
 
 
 def test_a_reader_ignores_what_it_does_not_know(store):
-    from memdb.documents import group_metadata, sealed
+    from memdb.format.documents import group_metadata, sealed
 
     document = sealed({**store.manifest.to_document(), "colour": "green"})
     (Path(store.url) / "zarr.json").write_bytes(group_metadata(document))

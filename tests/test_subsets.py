@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memdb import subsets
 from memdb.errors import InvalidInput
+from memdb.format import subsets
 
 SEED = st.integers(0, 2**64 - 1)
 

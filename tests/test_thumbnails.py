@@ -11,9 +11,10 @@ from conftest import coin_recipe
 from storing import resealed
 
 import memdb
-from memdb import layout, thumbnails
+from memdb import thumbnails
 from memdb.datasets import Dataset, ImageFiles
 from memdb.errors import Damaged, InvalidInput, Mismatch, NotFound
+from memdb.format import layout
 from memdb.thumbnails import thumbnails_of
 
 N_TRAIN, N_TEST = 23, 11
@@ -196,7 +197,7 @@ def test_pictures_that_cannot_be_are_refused_before_memory_is_taken(copy, change
     path = copy / "thumbnails" / "zarr.json"
     document = json.loads(path.read_text())["attributes"]["memdb"]
     change(document["metadata"]["train"])
-    from memdb.documents import group_metadata, sealed
+    from memdb.format.documents import group_metadata, sealed
 
     data = group_metadata(sealed(document))
     path.write_bytes(data)

@@ -5,8 +5,8 @@ import pytest
 from conftest import bits_of, coin_recipe, small_dataset
 
 import memdb
-from memdb import subsets
 from memdb.errors import InvalidInput, TrainingFailed
+from memdb.format import subsets
 
 
 class Predicts:

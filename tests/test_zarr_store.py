@@ -8,8 +8,8 @@ import pytest
 from zarr.core.buffer import cpu
 from zarr.testing.store import StoreTests
 
-from memdb.manifest import ObjectInfo
-from memdb.store import open_storage
+from memdb.format.manifest import ObjectInfo
+from memdb.storage import open_storage
 from memdb.store.reading import CheckedStore
 
 GROUP = "segments/one"

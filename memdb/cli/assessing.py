@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from memdb import layout
 from memdb.cli import showing
 from memdb.cli.app import app, say
 from memdb.cli.options import (
@@ -27,6 +26,7 @@ from memdb.cli.options import (
 from memdb.cli.place import ASKING, ASSUMING, MAKING, Place, at_place
 from memdb.cli.showing import Way, answer_of, emit
 from memdb.errors import InvalidInput, NotFound
+from memdb.format import layout
 from memdb.render import assessments, curves
 from memdb.render.answer import Answer
 from memdb.render.tables import clean, console, facts

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from memdb import layout
 from memdb.cli import showing
 from memdb.cli.app import app, say
 from memdb.cli.options import (
@@ -26,6 +25,7 @@ from memdb.cli.options import (
 from memdb.cli.place import ASKING, SCORING, Place, at_place
 from memdb.cli.showing import Way, answer_of, emit
 from memdb.errors import InvalidInput
+from memdb.format import layout
 from memdb.render import assessments
 from memdb.render.answer import Answer
 from memdb.render.progress import Counting

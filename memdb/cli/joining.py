@@ -121,7 +121,7 @@ def _compact(db: Database) -> None:
 
 def _opened(place: Place, url: str) -> Database:
     """Open a source; options of storages are those of all that are in object storage."""
-    from memdb.store import is_object_storage
+    from memdb.storage import is_object_storage
 
     if is_object_storage(url):
         return replace(place, store=url).open()

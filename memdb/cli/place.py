@@ -17,9 +17,10 @@ from memdb.errors import InvalidInput
 
 if TYPE_CHECKING:
     from memdb.database import Database
-    from memdb.manifest import Manifest
+    from memdb.format.manifest import Manifest
     from memdb.reader import Reader
-    from memdb.store import Cache, Following
+    from memdb.storage import Cache
+    from memdb.store import Following
 
 AnyReader = TypeVar("AnyReader", bound="Reader")
 DEFAULT_STORE = "memdb.zarr"
@@ -153,7 +154,7 @@ class Place:
                 f"{self.url} is a path, which takes no endpoint, no credentials and no storage options",
                 hint="name a URL with --store, or leave them out",
             )
-        from memdb.store import driver_options
+        from memdb.storage import driver_options
 
         return {
             **driver_options(self.url, endpoint_url=self.endpoint_url, anonymous=self.anonymous),
@@ -162,13 +163,13 @@ class Place:
 
     def options_of_base(self, url: str) -> dict[str, Any]:
         """Return the same for the store that this one extends, where it is in object storage."""
-        from memdb.store import is_object_storage
+        from memdb.storage import is_object_storage
 
         return replace(self, store=url).storage_options() if is_object_storage(url) else {}
 
     def cache(self) -> Cache | None:
         """Return the cache for remote stores."""
-        from memdb.store import Cache, default_folder
+        from memdb.storage import Cache, default_folder
 
         limit = _bytes(self.cache_size)
         if self.cache_dir == NO_CACHE:
@@ -178,7 +179,8 @@ class Place:
     def reader(self) -> Reader:
         """Open the store to ask it: without what trains and keeps stores, which takes longer to import."""
         from memdb.reader import Reader
-        from memdb.store import Store, open_storage
+        from memdb.storage import open_storage
+        from memdb.store import Store
 
         storage = open_storage(self.url, self.options_here(), self.cache())
         store = Store.open(storage, self.following())
@@ -191,7 +193,8 @@ class Place:
 
     def following(self, *, trusted: bool = False) -> Following:
         """Return how the store that this one extends is reached."""
-        from memdb.store import Following, default_folder
+        from memdb.storage import default_folder
+        from memdb.store import Following
 
         return Following.of(
             default_folder(),
@@ -206,7 +209,7 @@ class Place:
 
     def require_use_of_options(self, manifest: Manifest | None = None, others: Sequence[str] = ()) -> None:
         """Refuse storage options where neither the store nor a base, or another, could take them."""
-        from memdb.store import is_object_storage
+        from memdb.storage import is_object_storage
 
         if (manifest is None or manifest.base is None) and not any(map(is_object_storage, others)):
             self.storage_options()

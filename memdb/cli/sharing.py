@@ -71,7 +71,7 @@ def publish(
     memdb publish s3://bucket/mnist --licence CC-BY-4.0 --author "A. Author"
     memdb top-influence --test-id 42 --store https://bucket.example.org/mnist
     """  # noqa: D301
-    from memdb.published import Credits
+    from memdb.format.published import Credits
 
     db = place.open()
     given = title is not None or author is not None or licence is not None or citation is not None

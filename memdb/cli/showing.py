@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from memdb import layout
 from memdb.cli.app import say
+from memdb.format import layout
 from memdb.render import tables
 from memdb.render.answer import LIST_FACTS, Answer, require_format, require_suffix
 from memdb.render.tables import clean, console, number

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from memdb import datasets, layout, recipes, subsets
+from memdb import datasets, recipes
 from memdb.datasets import Dataset
+from memdb.format import layout, subsets
 from memdb.recipes import BoundRecipe
 from memdb.seeds import Seeds
+from memdb.storage.protocol import concurrently
 from memdb.store import Store
 from memdb.store.ledger import read_segment
 from memdb.store.parts import read_bits
-from memdb.store.storage import concurrently
 from memdb.train import Committed, Hooks, require_same, train
 
 CLOCKS = timedelta(seconds=30)  # what the clocks of two machines may differ by

@@ -18,9 +18,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from memdb import bits, layout
 from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels, NotFound, StorageFailed
-from memdb.manifest import LOGIT_CONFIDENCE
+from memdb.format import bits, layout
+from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query.columns import values_of
 from memdb.query.connection import Relations
 from memdb.query.counting import Words

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import layout
-from memdb.commits import ModelInfo
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInput, Mismatch
+from memdb.format import layout
+from memdb.format.commits import ModelInfo
+from memdb.format.manifest import Manifest, Outcome, RecipeInfo
 from memdb.interop.runs import Names, Outcomes, Runs
 from memdb.interop.survey import Survey, batches, drawn_fraction, mask_hashes, require_fraction, survey
-from memdb.manifest import Manifest, Outcome, RecipeInfo
+from memdb.storage.protocol import Storage
 from memdb.store import Examples, ExampleTable, Store
-from memdb.store.storage import Storage
 
 SCHEME = "imported"
 UNKNOWN = "unknown"  # the class of examples whose labels nobody said

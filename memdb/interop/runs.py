@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import layout
 from memdb.errors import InvalidInput
+from memdb.format import layout
+from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE, Outcome
 from memdb.interop.arrays import ArrayFile, bools, names_of, open_array
-from memdb.manifest import CORRECT, LOGIT_CONFIDENCE, Outcome
 
 LIMIT = 30.0  # of a logit confidence
 SETS = (layout.TRAIN, layout.TEST)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import layout
 from memdb.errors import InvalidInput
+from memdb.format import layout
 from memdb.interop.arrays import ArrayFile, names_of
 from memdb.interop.runs import Names, finite
 from memdb.store.scores import Scores

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from memdb import layout
 from memdb.errors import InvalidInput
+from memdb.format import layout
+from memdb.format.manifest import CORRECT
+from memdb.format.score_table import ScoreTable, is_table_name
 from memdb.interop.importing import About, example_tables, new_manifest, require_same_examples
 from memdb.interop.score_files import ScoreFile
-from memdb.manifest import CORRECT
-from memdb.score_table import ScoreTable, is_table_name
+from memdb.storage.protocol import Storage
 from memdb.store import Store
 from memdb.store.scores import add_scores
-from memdb.store.storage import Storage
 
 FRACTION = 0.7  # of the published scores
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import bits
 from memdb.errors import InvalidInput
+from memdb.format import bits
 from memdb.interop.runs import Outcomes, Runs
 from memdb.store import Snapshot
 

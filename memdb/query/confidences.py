@@ -15,9 +15,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import bits
 from memdb.errors import NotFound
-from memdb.manifest import LOGIT_CONFIDENCE
+from memdb.format import bits
+from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.store import Snapshot
 
 UNIT = 2.0**36

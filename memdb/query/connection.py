@@ -18,8 +18,8 @@ from duckdb.func import PythonUDFType
 from duckdb.sqltypes import DOUBLE, INTEGER, DuckDBPyType
 from numpy.typing import NDArray
 
-from memdb import bits, layout
 from memdb.errors import InvalidInput, MemdbError, NotFound
+from memdb.format import bits, layout
 from memdb.query import columns
 from memdb.query.confidences import Confidences
 from memdb.query.counting import MAX_PAIRS, Budget, Words, counter, summer

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb import bits, layout
 from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.format import bits, layout
 from memdb.query import columns
 from memdb.query.connection import Relations
 from memdb.query.forms import FORMS, schema

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb import bits
 from memdb.errors import InvalidInput
+from memdb.format import bits
 from memdb.query.columns import column, values_of
 from memdb.query.confidences import Confidences
 

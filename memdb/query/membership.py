@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb import bits, layout
 from memdb.errors import InvalidInput, NotEnoughModels, NotFound
-from memdb.manifest import LOGIT_CONFIDENCE
+from memdb.format import bits, layout
+from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query import columns
 from memdb.query.connection import Relations
 

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb import bits, layout, subsets
 from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.format import bits, layout, subsets
 from memdb.query import columns
 from memdb.query.connection import Relations
 from memdb.query.examples import require_examples

@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import layout
+from memdb.format import layout
 from memdb.query import columns
 from memdb.query.connection import Relations
 from memdb.query.forms import schema

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb import bits, layout
-from memdb.documents import canonical_json
 from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.format import bits, layout
+from memdb.format.documents import canonical_json
 from memdb.query.columns import values_of
 from memdb.query.connection import Relations
 from memdb.query.counting import MAX_PAIRS

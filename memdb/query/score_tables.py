@@ -14,8 +14,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from memdb import layout
 from memdb.errors import InvalidInput, NotFound
+from memdb.format import layout
 from memdb.query import columns
 from memdb.query.connection import Relations, create_table
 from memdb.query.forms import schema

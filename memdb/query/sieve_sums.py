@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import bits
+from memdb.format import bits
 from memdb.query.sieve import MARGIN, SIGNS, Sifted, Tests, Trains, add_z, raise_floors
 
 ROWS, COLUMNS = 128, 1024  # a tile's masks, 8 bytes for each model, stay in memory while tests go by

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb import layout
+from memdb.format import layout
 from memdb.query.columns import table
 from memdb.query.connection import Relations
 from memdb.query.forms import FORMS, schema

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import layout
+from memdb.format import layout
 from memdb.products import Products, packed
 from memdb.query import ranking
 from memdb.query.columns import table, values_of

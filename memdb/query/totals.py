@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import bits, layout
+from memdb.format import bits, layout
 from memdb.query.counting import Words
 from memdb.store import Snapshot
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from memdb import plugins
 from memdb.datasets import Dataset
-from memdb.documents import Json, canonical_json
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
-from memdb.manifest import LOGIT_CONFIDENCE, RecipeInfo
+from memdb.format.documents import Json, canonical_json
+from memdb.format.manifest import LOGIT_CONFIDENCE, RecipeInfo
 from memdb.recipes.architectures import PREFIX as TORCHVISION
 from memdb.recipes.architectures import Architecture
 from memdb.recipes.cnn import CNN

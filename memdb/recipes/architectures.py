@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
-from memdb.documents import Json
 from memdb.errors import InvalidInput
-from memdb.manifest import CORRECT, LOGIT_CONFIDENCE
+from memdb.format.documents import Json
+from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE
 from memdb.recipes.memory import in_turns
 from memdb.recipes.options import natural, normalize, real, require
 from memdb.recipes.protocol import Run

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
-from memdb.documents import Json
+from memdb.format.documents import Json
 from memdb.recipes.options import image_shape, naturals, normalize, require
 from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from memdb.datasets import Dataset
-from memdb.documents import Json
-from memdb.manifest import CORRECT, CUMULATIVE_LOSS, FIRST_LEARNED, LOGIT_CONFIDENCE
+from memdb.format.documents import Json
+from memdb.format.manifest import CORRECT, CUMULATIVE_LOSS, FIRST_LEARNED, LOGIT_CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,6 @@ class Recipe(Protocol):
             ``train/logit_confidence`` and ``test/logit_confidence``, real [models, examples]: of the final
             models, in evaluation mode, computed alike for examples in and out of the subset. Where
             ``run.outcomes`` names them, also ``train/cumulative_loss``, real, and ``train/first_learned``,
-            unsigned integers: see `memdb.manifest` for their definitions.
+            unsigned integers: see `memdb.format.manifest` for their definitions.
         """
         ...

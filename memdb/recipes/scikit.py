@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import layout, plugins
+from memdb import plugins
 from memdb.datasets import Dataset, ExampleSet
-from memdb.documents import Json, canonical_json
 from memdb.errors import InvalidInput
-from memdb.manifest import CORRECT, LOGIT_CONFIDENCE
+from memdb.format import layout
+from memdb.format.documents import Json, canonical_json
+from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE
 from memdb.recipes.protocol import Run
 
 PREFIX = "sklearn:"

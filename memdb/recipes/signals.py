@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memdb import layout
-from memdb.manifest import CUMULATIVE_LOSS, FIRST_LEARNED
+from memdb.format import layout
+from memdb.format.manifest import CUMULATIVE_LOSS, FIRST_LEARNED
 from memdb.recipes.protocol import Run
 
 

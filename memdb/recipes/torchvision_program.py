@@ -23,7 +23,7 @@ from torch.nn import functional
 from torchvision.models import get_model, list_models
 
 from memdb.datasets import Dataset, ExampleSet
-from memdb.documents import canonical_json
+from memdb.format.documents import canonical_json
 from memdb.recipes.batches import logit_confidences
 from memdb.recipes.pictures import Crop, read
 from memdb.recipes.protocol import Run

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb import layout
-from memdb.documents import Json, group_metadata, parse_group_metadata, sealed
 from memdb.errors import MemdbError
-from memdb.manifest import ObjectInfo
-from memdb.published import Derived, DerivedGroup, ModelFacts
+from memdb.format import layout
+from memdb.format.documents import Json, group_metadata, parse_group_metadata, sealed
+from memdb.format.manifest import ObjectInfo
+from memdb.format.published import Derived, DerivedGroup, ModelFacts
 from memdb.query.connection import Relations
 from memdb.query.forms import schema
 from memdb.query.intervals import IntervalChoice

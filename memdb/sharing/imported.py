@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from memdb import layout
-from memdb.documents import group_metadata
 from memdb.errors import AlreadyExists
-from memdb.manifest import ObjectInfo
-from memdb.published import Published
-from memdb.score_table import ScoreTable
+from memdb.format import layout
+from memdb.format.documents import group_metadata
+from memdb.format.manifest import ObjectInfo
+from memdb.format.published import Published
+from memdb.format.score_table import ScoreTable
+from memdb.storage.protocol import Storage, concurrently
 from memdb.store.completing import Completing, copy_object
 from memdb.store.encoding import describe
 from memdb.store.freezing import AT_ONCE
-from memdb.store.storage import Storage, concurrently
 
 
 def size_of(tables: Iterable[ScoreTable]) -> int:

@@ -13,24 +13,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from memdb import layout
-from memdb.commits import BlockInfo, SnapshotRecord
-from memdb.documents import group_metadata, plain_document
 from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotEnoughModels, NotFound
-from memdb.published import Credits, Published, PublishedSnapshot
+from memdb.format import layout
+from memdb.format.commits import BlockInfo, SnapshotRecord
+from memdb.format.documents import group_metadata, plain_document
+from memdb.format.published import Credits, Published, PublishedSnapshot
+from memdb.format.score_table import ScoreTable
 from memdb.query.connection import Relations
 from memdb.query.listing import LISTED, TABLED
-from memdb.score_table import ScoreTable
 from memdb.sharing import imported
 from memdb.sharing.deriving import derive
 from memdb.sharing.readme import readme
+from memdb.storage.protocol import Storage, create_once
 from memdb.store.completing import Completing, copy_object
 from memdb.store.encoding import describe
 from memdb.store.freezing import Piece, copy_piece, pieces
 from memdb.store.ledger import parse_record, snapshot_numbers
 from memdb.store.publication import published_snapshot
 from memdb.store.snapshot import Snapshot
-from memdb.store.storage import Storage, create_once
 from memdb.store.store import Store
 from memdb.store.thumbnails import Pictures, read_info, write_thumbnails
 from memdb.store.thumbnails import objects_of as pictures_of

@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from memdb import layout
-from memdb.commits import SnapshotRecord
-from memdb.documents import group_metadata, plain_document
 from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels
-from memdb.manifest import ObjectInfo
+from memdb.format import layout
+from memdb.format.commits import SnapshotRecord
+from memdb.format.documents import group_metadata, plain_document
+from memdb.format.manifest import ObjectInfo
 from memdb.sharing import imported
 from memdb.sharing.publish import COPY_GROUPS, is_of_a_copy, require_destination
 from memdb.sharing.readme import readme
+from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.completing import Completing, copy_object
 from memdb.store.freezing import AT_ONCE, copy_piece, pieces
 from memdb.store.ledger import parse_record, read_block, snapshot_numbers
 from memdb.store.publication import published_snapshot
-from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.store import Store, keeps_put_if_absent
 from memdb.store.thumbnails import DOCUMENT, read_info
 from memdb.store.thumbnails import objects_of as pictures_of

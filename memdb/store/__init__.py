@@ -1,15 +1,12 @@
-"""Stores: the only part of memdb that knows zarr and fsspec."""
+"""One store: its documents, arrays and models. The only part of memdb that knows Zarr."""
 
 from memdb.store.bases import Following
-from memdb.store.cache import Cache, default_folder
 from memdb.store.examples import Examples, ExampleTable
-from memdb.store.places import driver_options, is_object_storage, open_storage
 from memdb.store.scores import Scores, StoredScores
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store, require_free
 
 __all__ = [
-    "Cache",
     "ExampleTable",
     "Examples",
     "Following",
@@ -17,9 +14,5 @@ __all__ = [
     "Snapshot",
     "Store",
     "StoredScores",
-    "default_folder",
-    "driver_options",
-    "is_object_storage",
-    "open_storage",
     "require_free",
 ]

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from memdb.documents import canonical_json
 from memdb.errors import Damaged, InvalidInput, Mismatch, NotFound
-from memdb.manifest import Base, Manifest
-from memdb.store.cache import Cache
+from memdb.format.documents import canonical_json
+from memdb.format.manifest import Base, Manifest
+from memdb.storage.cache import Cache
+from memdb.storage.protocol import Storage
+from memdb.storage.urls import EXTRAS, LOCAL, open_storage, protocol_of
 from memdb.store.ledger import base_in_force, read_manifest
-from memdb.store.places import EXTRAS, LOCAL, open_storage, protocol_of
 from memdb.store.snapshot import Snapshot
-from memdb.store.storage import Storage
 from memdb.store.taking import take_snapshot
 
 MOST_BASES = 8  # one below the other

@@ -13,14 +13,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from memdb import layout
 from memdb.errors import Damaged, InvalidInput, NotFound
-from memdb.manifest import Manifest
+from memdb.format import layout
+from memdb.format.manifest import Manifest
+from memdb.storage.protocol import Found, Storage, concurrently
 from memdb.store.history import History, read_history
 from memdb.store.ledger import is_listed, read_block, require_listing
 from memdb.store.reading import check_group
 from memdb.store.scores import list_score_tables
-from memdb.store.storage import Found, Storage, concurrently
 from memdb.store.timing import GRACE, storage_time
 
 LEFTOVER, TAKEN_IN, REPLACED, UNNAMED = "never committed", "in a block", "replaced", "named by no snapshot"

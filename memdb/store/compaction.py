@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import bits, layout
-from memdb.commits import BlockInfo, Segment, SnapshotRecord
-from memdb.documents import Json, group_metadata, plain_document
 from memdb.errors import AlreadyExists, InvalidInput, StorageFailed
-from memdb.manifest import Base, Manifest, ObjectInfo, Outcome
+from memdb.format import bits, layout
+from memdb.format.commits import BlockInfo, Segment, SnapshotRecord
+from memdb.format.documents import Json, group_metadata, plain_document
+from memdb.format.manifest import Base, Manifest, ObjectInfo, Outcome
+from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.encoding import BLOCK_MODELS, ArrayData, BandEncoder, array_metadata, describe, encode_group
 from memdb.store.ledger import base_in_force
 from memdb.store.parts import Share, cut_into
 from memdb.store.snapshot import Snapshot
-from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.store import commit_group, keeps_put_if_absent
 from memdb.store.taking import take_snapshot
 from memdb.store.tally import Tally

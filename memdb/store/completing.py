@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterable, Mapping
 
 from memdb.errors import AlreadyExists, NotFound
-from memdb.manifest import ObjectInfo
-from memdb.store.cache import Cache
+from memdb.format.manifest import ObjectInfo
+from memdb.storage.cache import Cache
+from memdb.storage.protocol import Found, Storage, concurrently
 from memdb.store.reading import check_object
-from memdb.store.storage import Found, Storage, concurrently
 
 
 class Completing:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from memdb import layout
-from memdb.commits import BlockInfo, Segment
 from memdb.errors import Damaged
-from memdb.manifest import Manifest
-from memdb.published import Published
+from memdb.format import layout
+from memdb.format.commits import BlockInfo, Segment
+from memdb.format.manifest import Manifest
+from memdb.format.published import Published
+from memdb.storage.protocol import Storage
 from memdb.store.damages import Damage, Report
 from memdb.store.derived import COUNTED, read_stats
 from memdb.store.ledger import read_block
@@ -20,7 +21,6 @@ from memdb.store.part_verification import check_dataset, check_models, check_par
 from memdb.store.publication import published_snapshot
 from memdb.store.scores import read_score_tables
 from memdb.store.snapshot import Snapshot
-from memdb.store.storage import Storage
 from memdb.store.thumbnails import DOCUMENT, read_info
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from memdb.errors import Damaged, NotFound, WrongFormat
-from memdb.manifest import ObjectInfo
+from memdb.format.manifest import ObjectInfo
+from memdb.storage.protocol import Storage, concurrently
 from memdb.store.reading import check_object
-from memdb.store.storage import Storage, concurrently
 
 T = TypeVar("T")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import layout
 from memdb.errors import Damaged, InvalidInput
-from memdb.published import ASK_AGAIN, Derived, DerivedGroup
+from memdb.format import layout
+from memdb.format.published import ASK_AGAIN, Derived, DerivedGroup
 from memdb.store.examples import Examples
 from memdb.store.reading import GroupReader
 from memdb.store.snapshot import Snapshot

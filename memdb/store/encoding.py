@@ -17,9 +17,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from memdb.documents import Json, canonical_json
-from memdb.layout import GROUP_METADATA
-from memdb.manifest import ObjectInfo
+from memdb.format.documents import Json, canonical_json
+from memdb.format.layout import GROUP_METADATA
+from memdb.format.manifest import ObjectInfo
 
 CHUNK_BYTES = 4 << 20  # of segments: read whole or not at all
 MASK_CHUNK_BYTES = 2 << 20  # of blocks: read whole, several at once

@@ -12,12 +12,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import layout
 from memdb.errors import Damaged, InvalidInput
-from memdb.manifest import Manifest, SetInfo
+from memdb.format import layout
+from memdb.format.manifest import Manifest, SetInfo
+from memdb.storage.protocol import Storage
 from memdb.store.encoding import ArrayData
 from memdb.store.reading import GroupReader
-from memdb.store.storage import Storage
 
 KEY, OFFSET, LABEL, CONTENT = "key", "key_offset", "label", "content_sha256"
 

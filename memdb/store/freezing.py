@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from memdb import layout
-from memdb.commits import BlockInfo, Segment
-from memdb.documents import group_metadata
 from memdb.errors import Damaged, InvalidInput
-from memdb.manifest import Manifest, ObjectInfo
+from memdb.format import layout
+from memdb.format.commits import BlockInfo, Segment
+from memdb.format.documents import group_metadata
+from memdb.format.manifest import Manifest, ObjectInfo
+from memdb.storage.protocol import concurrently
 from memdb.store.compaction import cut, write_block
 from memdb.store.completing import Completing, copy_object
 from memdb.store.encoding import BLOCK_MODELS
@@ -18,7 +19,6 @@ from memdb.store.ledger import read_block
 from memdb.store.parts import Share
 from memdb.store.reading import read_object
 from memdb.store.snapshot import Snapshot
-from memdb.store.storage import concurrently
 from memdb.store.timing import Stopwatch
 
 AT_ONCE = 8  # objects of up to 16 MiB in memory

@@ -7,10 +7,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 
-from memdb import layout
-from memdb.commits import BlockInfo, Segment, SnapshotRecord
 from memdb.errors import Damaged, NotFound, StorageFailed, WrongFormat
-from memdb.manifest import Manifest
+from memdb.format import layout
+from memdb.format.commits import BlockInfo, Segment, SnapshotRecord
+from memdb.format.manifest import Manifest
+from memdb.storage.protocol import Storage, concurrently
 from memdb.store.ledger import (
     find_block,
     is_listed,
@@ -19,7 +20,6 @@ from memdb.store.ledger import (
     require_listing,
     snapshot_numbers,
 )
-from memdb.store.storage import Storage, concurrently
 
 ATTEMPTS = 5  # listings that a compaction overtook
 

@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from memdb import layout
-from memdb.commits import BlockInfo, Pin, Retraction, Segment, SnapshotRecord
-from memdb.documents import group_metadata, parse_group_metadata, parse_plain_document
 from memdb.errors import Damaged, NotFound, StorageFailed, WrongFormat
-from memdb.manifest import MAX_SNAPSHOTS, Base, Manifest, ObjectInfo
+from memdb.format import layout
+from memdb.format.commits import BlockInfo, Pin, Retraction, Segment, SnapshotRecord
+from memdb.format.documents import group_metadata, parse_group_metadata, parse_plain_document
+from memdb.format.manifest import MAX_SNAPSHOTS, Base, Manifest, ObjectInfo
+from memdb.storage.protocol import Storage, concurrently
+from memdb.storage.retry import status_of
 from memdb.store.reading import read_object
-from memdb.store.retries import status_of
-from memdb.store.storage import Storage, concurrently
 
 FORBIDDEN = 403
 T = TypeVar("T")

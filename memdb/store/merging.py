@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import bits, layout
-from memdb.commits import ModelInfo
 from memdb.errors import InvalidInput, Mismatch
-from memdb.manifest import Manifest, Outcome
+from memdb.format import bits, layout
+from memdb.format.commits import ModelInfo
+from memdb.format.manifest import Manifest, Outcome
+from memdb.storage.protocol import concurrently
 from memdb.store.encoding import BLOCK_MODELS, ArrayData
 from memdb.store.parts import Share, cut_into
 from memdb.store.retraction import withdraw
 from memdb.store.snapshot import Snapshot
-from memdb.store.storage import concurrently
 from memdb.store.store import Store
 
 SEGMENT_BYTES = 64 << 20  # of a segment's arrays in memory

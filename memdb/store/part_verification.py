@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memdb import bits, layout
-from memdb.commits import Segment, SnapshotRecord, sha256_of_models
 from memdb.errors import Damaged, InvalidInput
-from memdb.manifest import Manifest
-from memdb.score_table import ScoreTable
+from memdb.format import bits, layout
+from memdb.format.commits import Segment, SnapshotRecord, sha256_of_models
+from memdb.format.manifest import Manifest
+from memdb.format.score_table import ScoreTable
+from memdb.storage.protocol import Storage
 from memdb.store.damages import Damage, Report
 from memdb.store.examples import read_example_table
 from memdb.store.reading import GroupReader
-from memdb.store.storage import Storage
 from memdb.store.tally import Tally, has_counts
 
 COUNTED = ("subset_size", "train_accuracy", "out_accuracy", "test_accuracy")

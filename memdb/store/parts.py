@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import bits
-from memdb.commits import Segment
+from memdb.format import bits
+from memdb.format.commits import Segment
+from memdb.storage.protocol import Storage
 from memdb.store.reading import GroupReader
-from memdb.store.storage import Storage
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import overload
 
-from memdb import layout
-from memdb.commits import Segment
-from memdb.documents import parse_plain_document
 from memdb.errors import Damaged, MemdbError, NotFound, StorageFailed, WrongFormat
-from memdb.manifest import Manifest
-from memdb.published import ASK_AGAIN, Published
+from memdb.format import layout
+from memdb.format.commits import Segment
+from memdb.format.documents import parse_plain_document
+from memdb.format.manifest import Manifest
+from memdb.format.published import ASK_AGAIN, Published
+from memdb.storage.protocol import Storage, concurrently
+from memdb.storage.retry import status_of
 from memdb.store.ledger import FORBIDDEN, parse_record, read_block
 from memdb.store.reading import read_object
-from memdb.store.retries import status_of
 from memdb.store.snapshot import Snapshot
-from memdb.store.storage import Storage, concurrently
 
 
 def read_published(storage: Storage) -> Published | None:

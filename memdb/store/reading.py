@@ -16,13 +16,13 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.buffer.cpu import NDBuffer
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from memdb.commits import Segment
-from memdb.documents import Json, canonical_json
 from memdb.errors import Damaged, NotFound
-from memdb.layout import GROUP_METADATA
-from memdb.manifest import ObjectInfo, Objects
-from memdb.store.cache import Cache
-from memdb.store.storage import concurrently
+from memdb.format.commits import Segment
+from memdb.format.documents import Json, canonical_json
+from memdb.format.layout import GROUP_METADATA
+from memdb.format.manifest import ObjectInfo, Objects
+from memdb.storage.cache import Cache
+from memdb.storage.protocol import concurrently
 
 CODECS = ("bytes", "crc32c", "zstd", "blosc", "sharding_indexed")
 MAX_CHUNK = 256 << 20  # bytes that a stranger's chunk may become; ours are 16 MiB at most

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from memdb import layout
-from memdb.commits import BlockInfo, Retraction, Segment, SnapshotRecord, sha256_of_models
-from memdb.documents import group_metadata, plain_document
 from memdb.errors import AlreadyExists, Damaged, NotFound, StorageFailed, WrongFormat
-from memdb.manifest import Manifest
+from memdb.format import layout
+from memdb.format.commits import BlockInfo, Retraction, Segment, SnapshotRecord, sha256_of_models
+from memdb.format.documents import group_metadata, plain_document
+from memdb.format.manifest import Manifest
+from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.compaction import ATTEMPTS, rewrite
 from memdb.store.damages import Damage, Report
 from memdb.store.ledger import (
@@ -26,7 +27,6 @@ from memdb.store.ledger import (
 )
 from memdb.store.reading import check_group
 from memdb.store.retraction import withdraw
-from memdb.store.storage import Storage, concurrently, create_once
 
 REASON = "damaged; set aside by memdb verify --repair: {problem}"
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from memdb import layout
-from memdb.commits import Retraction
-from memdb.documents import plain_document
 from memdb.errors import InvalidInput
-from memdb.manifest import Manifest
+from memdb.format import layout
+from memdb.format.commits import Retraction
+from memdb.format.documents import plain_document
+from memdb.format.manifest import Manifest
+from memdb.storage.protocol import Storage, create_once
 from memdb.store.naming import named
-from memdb.store.storage import Storage, create_once
 from memdb.store.taking import take_snapshot
 
 

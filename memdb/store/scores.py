@@ -12,14 +12,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import layout
-from memdb.documents import group_metadata, parse_plain_document, plain_document
 from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotFound, StorageFailed
-from memdb.manifest import Manifest, ObjectInfo
-from memdb.score_table import INFLUENCE, MAX_TABLES, MEMORIZATION, OFFSET, TRAIN_ID, ScoreTable
+from memdb.format import layout
+from memdb.format.documents import group_metadata, parse_plain_document, plain_document
+from memdb.format.manifest import Manifest, ObjectInfo
+from memdb.format.score_table import INFLUENCE, MAX_TABLES, MEMORIZATION, OFFSET, TRAIN_ID, ScoreTable
+from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.reading import GroupReader, check_object, read_object
-from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.timing import Stopwatch
 
 AT_ONCE = 8  # objects of a few MB in memory

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import bits, layout
-from memdb.commits import ModelInfo, Retraction, Segment, SnapshotRecord, sha256_of_models
 from memdb.errors import InvalidInput, NotFound
-from memdb.manifest import Manifest, Outcome
+from memdb.format import bits, layout
+from memdb.format.commits import ModelInfo, Retraction, Segment, SnapshotRecord, sha256_of_models
+from memdb.format.manifest import Manifest, Outcome
+from memdb.storage.protocol import Storage, concurrently
 from memdb.store.encoding import BLOCK_MODELS, SHARD_BYTES
 from memdb.store.examples import Examples, read_examples
 from memdb.store.parts import Share, read_part
-from memdb.store.storage import Storage, concurrently
 from memdb.store.tally import COUNTED, has_counts, names_of
 
 

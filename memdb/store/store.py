@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import bits, layout
-from memdb.commits import ModelInfo, Segment
-from memdb.documents import Json, group_metadata
 from memdb.errors import AlreadyExists, Damaged, InvalidInput, StorageFailed
-from memdb.manifest import Base, Manifest
-from memdb.published import ASK_AGAIN, Published
-from memdb.score_table import ScoreTable
+from memdb.format import bits, layout
+from memdb.format.commits import ModelInfo, Segment
+from memdb.format.documents import Json, group_metadata
+from memdb.format.manifest import Base, Manifest
+from memdb.format.published import ASK_AGAIN, Published
+from memdb.format.score_table import ScoreTable
+from memdb.storage.protocol import Storage, create_once
 from memdb.store.bases import Following, with_base
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.examples import Examples, ExampleTable, read_examples
@@ -26,7 +27,6 @@ from memdb.store.ledger import base_in_force, read_manifest
 from memdb.store.publication import published_snapshot, read_published
 from memdb.store.scores import list_score_tables, read_score_tables
 from memdb.store.snapshot import Snapshot
-from memdb.store.storage import Storage, create_once
 from memdb.store.taking import take_snapshot
 from memdb.store.timing import Stopwatch
 

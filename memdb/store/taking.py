@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from memdb import layout
 from memdb.errors import Damaged, NotFound
-from memdb.manifest import Manifest
+from memdb.format import layout
+from memdb.format.manifest import Manifest
+from memdb.storage.protocol import Storage, concurrently
 from memdb.store.ledger import (
     newest_by_asking,
     read_block,
@@ -15,7 +16,6 @@ from memdb.store.ledger import (
     snapshot_numbers,
 )
 from memdb.store.snapshot import Snapshot
-from memdb.store.storage import Storage, concurrently
 
 
 def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None) -> Snapshot:

@@ -6,9 +6,9 @@ import secrets
 import time
 from datetime import datetime, timedelta
 
-from memdb import layout
 from memdb.errors import StorageFailed
-from memdb.store.storage import Storage
+from memdb.format import layout
+from memdb.storage.protocol import Storage
 
 GRACE = timedelta(hours=24)  # what is younger than this may be a writer's or a reader's
 STALLED = GRACE / 2  # a writer that took longer than this gives up what it wrote, and writes it again

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from memdb import layout
-from memdb.commits import Segment, SnapshotRecord
 from memdb.errors import NotFound
-from memdb.manifest import Manifest
+from memdb.format import layout
+from memdb.format.commits import Segment, SnapshotRecord
+from memdb.format.manifest import Manifest
+from memdb.storage.protocol import Storage
 from memdb.store.damages import Damage, Report
 from memdb.store.history import lost_blocks
 from memdb.store.ledger import (
@@ -23,7 +24,6 @@ from memdb.store.ledger import (
 )
 from memdb.store.part_verification import check_dataset, check_models, check_part, check_scores
 from memdb.store.scores import list_score_tables
-from memdb.store.storage import Storage
 
 
 def verify(

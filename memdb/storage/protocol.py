@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from memdb.errors import AlreadyExists, MemdbError, NotFound, StorageFailed
-from memdb.store.cache import Cache
+from memdb.storage.cache import Cache
 
 CONCURRENCY = 32  # requests in flight; threads that wait cost nothing
 T = TypeVar("T")

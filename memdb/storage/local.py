@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from memdb.errors import AlreadyExists, NotFound, StorageFailed
-from memdb.store.cache import Cache
-from memdb.store.storage import Found, concurrently, reported
+from memdb.storage.cache import Cache
+from memdb.storage.protocol import Found, concurrently, reported
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)  # exFAT, some network mounts
 TEMPORARY = ".tmp"

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from memdb import layout
-from memdb.documents import Json, Reader, sealed
-from memdb.manifest import (
+from memdb.format import layout
+from memdb.format.documents import Json, Reader, sealed
+from memdb.format.manifest import (
     HEX32,
     HEX64,
     MAX_SNAPSHOTS,
@@ -24,7 +24,7 @@ from memdb.manifest import (
     require_format,
     seed_of,
 )
-from memdb.published import Derived
+from memdb.format.published import Derived
 
 MAX_MODELS_PER_SEGMENT = 2**20
 RESTORE = "run the query on an undamaged copy of the store; `memdb verify` lists what is damaged"

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from memdb import layout
-from memdb.documents import Json, Reader, fingerprint, sealed
-from memdb.manifest import HEX32, Objects, objects_document, objects_from, require_format
+from memdb.format import layout
+from memdb.format.documents import Json, Reader, fingerprint, sealed
+from memdb.format.manifest import HEX32, Objects, objects_document, objects_from, require_format
 
 MEMORIZATION = "memorization"  # float64 [train]; NaN where none was given
 OFFSET = "influence_offset"  # int64 [test + 1]: the pairs of test example z are those from offset z on

@@ -9,10 +9,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from memdb import layout
-from memdb.documents import Json, Reader, sealed
-from memdb.manifest import HEX32, HEX64, ObjectInfo, Objects, objects_document, objects_from, require_format
-from memdb.score_table import MAX_TABLES
+from memdb.format import layout
+from memdb.format.documents import Json, Reader, sealed
+from memdb.format.manifest import (
+    HEX32,
+    HEX64,
+    ObjectInfo,
+    Objects,
+    objects_document,
+    objects_from,
+    require_format,
+)
+from memdb.format.score_table import MAX_TABLES
 
 MAX_SNAPSHOTS = 100_000  # of one published copy
 ASK_AGAIN = "ask its owner to publish it again, or use another copy"

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 import fsspec
 
 from memdb.errors import InvalidInput
-from memdb.store.cache import Cache
-from memdb.store.local import LocalStorage
-from memdb.store.remote import RemoteStorage
-from memdb.store.retries import Patience
-from memdb.store.storage import CONCURRENCY, Storage
+from memdb.storage.cache import Cache
+from memdb.storage.local import LocalStorage
+from memdb.storage.protocol import CONCURRENCY, Storage
+from memdb.storage.remote import RemoteStorage
+from memdb.storage.retry import Patience
 
 EXTRAS = {
     "s3": "s3",

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from memdb import layout
-from memdb.documents import Json, Reader, fingerprint, sealed
 from memdb.errors import Mismatch, WrongFormat
+from memdb.format import layout
+from memdb.format.documents import Json, Reader, fingerprint, sealed
 
 KINDS = ("bit", "unit", "real", "category")
 SCHEMES = ("exact", "bernoulli", "imported")

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from memdb.errors import InvalidInput, StorageFailed
-from memdb.store.cache import Cache
-from memdb.store.retries import Patience, persistently, status_of
-from memdb.store.storage import Found, concurrently, reported
+from memdb.storage.cache import Cache
+from memdb.storage.protocol import Found, concurrently, reported
+from memdb.storage.retry import Patience, persistently, status_of
 
 READ_ONLY_PROTOCOLS = ("http", "https", "hf")
 WITHOUT_LISTING = ("http", "https")
