@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from memdb.analysis import classes, compare, convergence, plan, reliability
+from memdb.analysis import lds as attributions
+from memdb.analysis import membership as attacks
+from memdb.analysis.plan import Goal
+from memdb.analysis.reliability import LISTS, Splitting
 from memdb.format import layout
-from memdb.query import classes, comparison, convergence, planning, reliability
-from memdb.query import lds as attributions
-from memdb.query import membership as attacks
 from memdb.query.intervals import IntervalChoice, require_level
-from memdb.query.planning import Goal
-from memdb.query.reliability import LISTS, Splitting
 from memdb.query.results import Results
 from memdb.reader import Reader
 
@@ -68,7 +68,7 @@ class Assessor(Reader):
                 target_id=target_id, target_key=target_key,
             )  # fmt: skip
         choice = IntervalChoice(interval, level)
-        return self._present(planning.plan(self.relations(outcome), goal, choice, named))
+        return self._present(plan.plan(self.relations(outcome), goal, choice, named))
 
     def convergence(  # noqa: PLR0913 - six ways to name two examples
         self,
@@ -181,7 +181,7 @@ class Assessor(Reader):
             relations.row_of(layout.TEST, test_id, None, "--test-id")
         choice = IntervalChoice(interval, level)
         others = other.asked(outcome)
-        return self._present(comparison.compare(relations, others, test_id, k, threshold, choice))
+        return self._present(compare.compare(relations, others, test_id, k, threshold, choice))
 
     def membership(
         self,
@@ -246,4 +246,4 @@ def plan_without_store(
         InvalidInput: a value that cannot be, or ``n_ranked`` lacks where the interval depends on it.
     """
     goal = Goal(half_width, n_shown=k, n_ranked=n_ranked)
-    return Results().present(planning.worst_case(goal, subset_fraction, IntervalChoice(interval, level)))
+    return Results().present(plan.worst_case(goal, subset_fraction, IntervalChoice(interval, level)))

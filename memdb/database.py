@@ -15,13 +15,13 @@ from memdb.errors import InvalidInput
 from memdb.format import subsets
 from memdb.seeds import Seeds, random_seeds, require_seeds, task_seeds
 from memdb.sharing import publish as publication
+from memdb.sharing.thumbnails import Thumbnails, thumbnails_of
 from memdb.storage import open_storage
 from memdb.store import Store, cleaning, compaction, extending, retraction, verification
 from memdb.store import repair as repairs
 from memdb.store.bases import Following
 from memdb.store.copy_verification import verify_copy
 from memdb.store.timing import GRACE
-from memdb.thumbnails import Thumbnails, thumbnails_of
 from memdb.train import require_positive
 from memdb.training import Limits, Plan, TrainingStatus, carry_out
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from memdb.format.commits import Pin, Retraction
     from memdb.format.published import Credits
     from memdb.interop.exporting import Exported
-    from memdb.query.pair_scores import PairOptions
+    from memdb.query.pairs.scores import PairOptions
     from memdb.store.compaction import Compaction
     from memdb.store.damages import Report
     from memdb.store.repair import Repair

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from memdb.errors import InvalidInput
 from memdb.format import layout
-from memdb.query import questions, score_tables
-from memdb.query.connection import Relations
-from memdb.query.counting import MAX_PAIRS
-from memdb.query.forms import require_outcome
+from memdb.query import imported_scores, questions
+from memdb.query.imported_scores import Assumed, TableRelations
 from memdb.query.intervals import IntervalChoice
-from memdb.query.lists import Order
 from memdb.query.questions import SIDES
+from memdb.query.ranked_list import Order
+from memdb.query.relations import Relations
 from memdb.query.results import Results
-from memdb.query.score_tables import Assumed, TableRelations
+from memdb.query.templates import require_outcome
+from memdb.query.udfs import MAX_PAIRS
 from memdb.store import Snapshot, Store
 from memdb.store.exclusion import without
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from memdb.format.score_table import ScoreTable
-    from memdb.query.pair_scores import PairOptions
+    from memdb.query.pairs.scores import PairOptions
 
 
 class Reader:
@@ -110,8 +110,8 @@ class Reader:
 
     @cached_property
     def imported_scores(self) -> TableRelations | None:
-        """The score table that is asked (see `score_tables.chosen`); None where models are."""
-        return score_tables.chosen(self.store, self.snapshot, self._named_scores, self._assumed)
+        """The score table that is asked (see `imported_scores.chosen`); None where models are."""
+        return imported_scores.chosen(self.store, self.snapshot, self._named_scores, self._assumed)
 
     def asked(self, outcome: str = "correct") -> Relations:
         """Return the relations that lists, scores, SQL and comparisons answer from."""
@@ -172,7 +172,9 @@ class Reader:
         how = Order(order, "helps", fdr, ranks)
         choice = IntervalChoice(interval, level)
         if self.imported_scores is not None:
-            return self._present(score_tables.top_memorized(self.imported_scores, k, class_name, how, choice))
+            return self._present(
+                imported_scores.top_memorized(self.imported_scores, k, class_name, how, choice)
+            )
         return self._present(questions.top_memorized(self.relations(outcome), k, class_name, how, choice))
 
     def top_influence(  # noqa: PLR0913 - one of six ways to name the fixed example, and the list's options
@@ -216,7 +218,7 @@ class Reader:
         how, choice = Order(order, direction, fdr, ranks), IntervalChoice(interval, level)
         side = SIDES[column]
         if (scores := self.imported_scores) is not None:
-            found = score_tables.top_influence(scores, side, row, k, how, choice, same_class=same_class)
+            found = imported_scores.top_influence(scores, side, row, k, how, choice, same_class=same_class)
             return self._present(found)
         relations = self.relations(outcome)
         found = questions.top_influence(relations, side, row, k, how, choice, same_class=same_class)
@@ -248,7 +250,7 @@ class Reader:
         )  # fmt: skip
         choice = IntervalChoice(interval, level)
         if self.imported_scores is not None:
-            return self._present(score_tables.score(self.imported_scores, train, target, choice))
+            return self._present(imported_scores.score(self.imported_scores, train, target, choice))
         return self._present(questions.score(self.relations(outcome), train, target, choice))
 
     def memorization(
@@ -314,7 +316,7 @@ class Reader:
         same_class: bool = False,
     ) -> DuckDBPyRelation:
         if self.imported_scores is not None:
-            found = score_tables.scores(self.imported_scores, relation, ids, choice, same_class=same_class)
+            found = imported_scores.scores(self.imported_scores, relation, ids, choice, same_class=same_class)
         else:
             found = questions.scores(self.relations(outcome), relation, ids, choice, same_class=same_class)
         return self._present(found)
@@ -352,15 +354,16 @@ class Reader:
             InvalidInput: neither ``top`` nor ``min_influence``, or a value that cannot be.
             StorageFailed: the file could not be written; what was found stays beside it.
         """
-        from memdb.query import pair_files, pair_scores  # noqa: PLC0415 - only this needs their packages
+        from memdb.query.pairs import parquet  # noqa: PLC0415 - only this needs their packages
+        from memdb.query.pairs import scores as pair_scores  # noqa: PLC0415
 
         if self.imported_scores is not None:
             if output is not None:
                 raise InvalidInput("imported pairs are few", hint="write the relation: .to_parquet(path)")
-            return self._present(score_tables.pairs(self.imported_scores, options))
+            return self._present(imported_scores.pairs(self.imported_scores, options))
         if output is None:
             return self._present(pair_scores.pairs(self.relations(outcome), options))
-        pair_files.written_pairs(self.relations(outcome), Path(output), options)
+        parquet.written_pairs(self.relations(outcome), Path(output), options)
         return self._results.in_file(Path(output))
 
     def sql(  # noqa: PLR0913 - the statement, its limits and its intervals

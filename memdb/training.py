@@ -14,9 +14,9 @@ import numpy as np
 from memdb.engines import Engine
 from memdb.errors import InvalidInput, MemdbError
 from memdb.format import bits
-from memdb.query.connection import Relations
 from memdb.query.intervals import IntervalChoice
 from memdb.query.precision import RunningPrecision
+from memdb.query.relations import Relations
 from memdb.seeds import Seeds
 from memdb.store import Store
 from memdb.store.compaction import compact

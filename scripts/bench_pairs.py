@@ -39,9 +39,9 @@ from figures_store import peak_bytes
 from numpy.typing import NDArray
 
 from memdb.format import bits
-from memdb.products import Products, Words, packed
-from memdb.query.pair_parts import PairBits, PairChoice
-from memdb.query.pairs import PairSearch
+from memdb.query.pairs.popcount import Products, Words, packed
+from memdb.query.pairs.search import PairSearch
+from memdb.query.pairs.types import PairBits, PairChoice
 
 RUNS = 5
 TARGET_RATIO, TARGET_BYTES = 2.5, 2 << 30
@@ -106,7 +106,7 @@ def made(options: argparse.Namespace) -> PairBits:
     """Return a store's bits, or random ones: masks of .7, accuracies as wide as on real test examples."""
     if options.store:
         import memdb
-        from memdb.query.pair_scores import pair_bits
+        from memdb.query.pairs.scores import pair_bits
 
         with memdb.open(options.store) as db:
             return pair_bits(db.relations())

@@ -29,8 +29,8 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.query.forms import schema
 from memdb.query.intervals import fixed_z
+from memdb.query.templates import schema
 
 LEVEL = 0.95
 SUBSET_FRACTION = 0.7

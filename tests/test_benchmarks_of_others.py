@@ -11,9 +11,9 @@ from conftest import N_TEST, N_TRAIN, bits_of
 from scipy import stats
 
 import memdb
+from memdb.analysis.lds import Bootstrap, spearman
+from memdb.analysis.membership import auc, statistics_of, true_positives
 from memdb.errors import InvalidInput, NotEnoughModels, NotFound
-from memdb.query.lds import Bootstrap, spearman
-from memdb.query.membership import auc, statistics_of, true_positives
 
 N_MODELS = 60
 

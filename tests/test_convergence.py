@@ -96,14 +96,14 @@ def test_the_last_look_is_the_score(db, outcome, target):
     ],
 )
 def test_looks_go_by_1_2_5_and_end_with_all_models(n_models, looks):
-    from memdb.query.convergence import usual_looks
+    from memdb.analysis.convergence import usual_looks
 
     assert usual_looks(n_models) == looks
 
 
 @pytest.mark.parametrize("n_models", [1, 2, 9, 10, 11, 60, 4000])
 def test_a_curve_starts_with_the_first_look_and_ends_with_the_last(n_models):
-    from memdb.query.convergence import dense_looks
+    from memdb.analysis.convergence import dense_looks
 
     looks = dense_looks(n_models, 72)
     assert (looks[0], looks[-1]) == (min(10, n_models), n_models)

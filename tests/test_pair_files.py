@@ -16,11 +16,13 @@ from test_pairs import as_bits, random_bits
 
 import memdb
 from memdb.errors import InvalidInput, NotEnoughModels, StorageFailed
-from memdb.query import pair_files, pair_scores, pairs, ranking
+from memdb.query import statistics
 from memdb.query.intervals import IntervalChoice
-from memdb.query.pair_parts import PairBlock, PairChoice
-from memdb.query.pairs import PairSearch
-from memdb.query.sieve import Z_BINS, Z_STEP
+from memdb.query.pairs import parquet, scores
+from memdb.query.pairs import search as pairs
+from memdb.query.pairs.kernel import Z_BINS, Z_STEP
+from memdb.query.pairs.search import PairSearch
+from memdb.query.pairs.types import PairBlock, PairChoice
 
 CHOICE = IntervalChoice("selected")
 COLUMNS = (
@@ -31,7 +33,7 @@ ALL = COLUMNS.replace("influence, lo, hi", "influence, shrunk, lo, hi, q_value")
 
 
 def write(path, search, sha="a" * 64, **watch):
-    return pair_files.write_pairs(path, search, CHOICE, sha, **watch)
+    return parquet.write_pairs(path, search, CHOICE, sha, **watch)
 
 
 def names(folder):
@@ -105,15 +107,15 @@ def test_confidences_give_the_rows_of_their_relation_to_the_last_bit(digits_stor
 def test_shrunk_scores_and_q_values_are_those_of_all_that_was_ranked(digits_store):
     """Whichever were found: the fewer, the more cautious."""
     with memdb.open(str(digits_store)) as db:
-        evidence = pair_scores.Evidence(pair_scores.pair_bits(db.relations()))
+        evidence = scores.Evidence(scores.pair_bits(db.relations()))
         everything = db.pairs(min_influence=-1.0).to_arrow_table()
         block = PairBlock(0, *(everything[name].to_numpy() for name in ("train_id", "test_id", "k_in")), None)
         candidates = evidence.candidates(evidence.table([block], {"z": 1.0}))
-        q = ranking.q_values(ranking.p_values(candidates))
+        q = statistics.q_values(statistics.p_values(candidates))
         found = everything["q_value"].to_numpy()
         assert (found >= q * (1 - 1e-9)).all()
         assert (found <= q * 1.021).all()
-        slow = ranking.shrunk(candidates)
+        slow = statistics.shrunk(candidates)
         assert np.abs(everything["shrunk"].to_numpy() - slow).max() < 0.02
         strong = db.pairs(min_influence=0.3).to_arrow_table()
         of_all = {(row["train_id"], row["test_id"]): row for row in everything.to_pylist()}
@@ -125,7 +127,7 @@ def test_shrunk_scores_and_q_values_are_those_of_all_that_was_ranked(digits_stor
 
 def test_the_tally_of_confidences_is_that_of_their_relation(digits_store):
     with memdb.open(str(digits_store)) as db:
-        found, _ = pair_scores.search(db.relations("confidence"), {"min_influence": 0.9})
+        found, _ = scores.search(db.relations("confidence"), {"min_influence": 0.9})
         tallied = sum(block.z_histogram for block in found.blocks())
         arms = "s_in, q_in, n_in, s_out, q_out, n_out"
         z = db.sql(
@@ -152,7 +154,7 @@ def test_a_store_without_models_has_no_pairs(tmp_path):
 
 
 def test_more_rows_than_memory_holds_are_refused(trained, monkeypatch):
-    monkeypatch.setattr("memdb.query.pair_scores.MAX_ROWS", 5)
+    monkeypatch.setattr("memdb.query.pairs.scores.MAX_ROWS", 5)
     with memdb.open(str(trained)) as db, pytest.raises(InvalidInput, match=r"more than 5 pairs") as refused:
         db.pairs(top=3)
     assert ".parquet" in refused.value.hint
@@ -192,7 +194,7 @@ def test_a_file_without_pairs_has_its_columns(trained, tmp_path):
 def test_a_search_goes_on_where_it_was_stopped(search, tmp_path):
     path, whole = tmp_path / "pairs.parquet", tmp_path / "whole.parquet"
     assert write(whole, search).complete
-    stopped = write(path, search, stop_requested=lambda: pair_files.n_kept(path) >= 2)
+    stopped = write(path, search, stop_requested=lambda: parquet.n_kept(path) >= 2)
     assert not stopped.complete
     assert not path.exists()
     done = write(path, search)
@@ -207,15 +209,16 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from test_pairs import as_bits, random_bits
-from memdb.query import pair_files, pair_parts, pair_scores, pairs, ranking
 from memdb.query.intervals import IntervalChoice
+from memdb.query.pairs import parquet, search as pairs
+from memdb.query.pairs.types import PairChoice
 pairs.BLOCK = 4
 path = Path(sys.argv[1])
 def observe(done, total):
-    if pair_files.n_kept(path) == 3:
+    if parquet.n_kept(path) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-search = pairs.PairSearch(as_bits(*random_bits(5, 45, 40, 23)), pair_parts.PairChoice(top=6), threads=1)
-pair_files.write_pairs(path, search, IntervalChoice("selected"), "a" * 64, observe=observe)
+search = pairs.PairSearch(as_bits(*random_bits(5, 45, 40, 23)), PairChoice(top=6), threads=1)
+parquet.write_pairs(path, search, IntervalChoice("selected"), "a" * 64, observe=observe)
 """
 
 
@@ -228,7 +231,7 @@ def test_a_killed_run_is_finished_by_the_next(search, tmp_path):
     )
     assert run.returncode == -signal.SIGKILL, run.stderr
     assert not path.exists()
-    assert pair_files.n_kept(path) == 3
+    assert parquet.n_kept(path) == 3
     assert write(path, search).n_resumed == 3
     write(whole, search)
     assert path.read_bytes() == whole.read_bytes()
@@ -237,7 +240,7 @@ def test_a_killed_run_is_finished_by_the_next(search, tmp_path):
 @pytest.mark.parametrize("change", ["models", "choice", "tally"])
 def test_another_search_starts_anew(search, tmp_path, change):
     path = tmp_path / "pairs.parquet"
-    write(path, search, stop_requested=lambda: pair_files.n_kept(path) >= 2)
+    write(path, search, stop_requested=lambda: parquet.n_kept(path) >= 2)
     other = {
         "models": search,
         "choice": PairSearch(search.bits, PairChoice(top=5), threads=1),
@@ -248,7 +251,7 @@ def test_another_search_starts_anew(search, tmp_path, change):
 
 def test_a_part_that_is_not_whole_is_found_again(search, tmp_path):
     path, whole = tmp_path / "pairs.parquet", tmp_path / "whole.parquet"
-    write(path, search, stop_requested=lambda: pair_files.n_kept(path) >= 3)
+    write(path, search, stop_requested=lambda: parquet.n_kept(path) >= 3)
     first, second, *_ = sorted((tmp_path / ".pairs.parquet.parts").glob("*.npz"))
     first.write_bytes(first.read_bytes()[:100])
     second.write_bytes(b"")
@@ -265,7 +268,7 @@ def test_a_disk_that_refuses_says_what_is_kept(search, tmp_path, monkeypatch):
     real = np.savez
 
     def full(file, **values):
-        if pair_files.n_kept(path) == 2:
+        if parquet.n_kept(path) == 2:
             raise OSError(28, "No space left on device")
         real(file, **values)
 
@@ -280,7 +283,7 @@ def test_z_statistics_are_of_all_that_was_ranked_in_one_run_or_two(search, tmp_p
     tallied = PairSearch(search.bits, search.choice, tally=True, threads=1)
     whole = sum(block.z_histogram for block in tallied.blocks())
     path = tmp_path / "pairs.parquet"
-    write(path, tallied, stop_requested=lambda: pair_files.n_kept(path) >= 2)
+    write(path, tallied, stop_requested=lambda: parquet.n_kept(path) >= 2)
     assert (write(path, tallied).totals.z_histogram == whole).all()
 
 
@@ -345,7 +348,7 @@ def test_ctrl_c_says_what_is_kept(trained, capsys, monkeypatch, tmp_path):
     real = np.savez
 
     def interrupted(file, **values):
-        if pair_files.n_kept(path) == 2:
+        if parquet.n_kept(path) == 2:
             raise KeyboardInterrupt
         real(file, **values)
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memdb import products
 from memdb.errors import InvalidInput
 from memdb.format import bits
-from memdb.query import pairs, sieve
-from memdb.query.pair_parts import PairBits, PairChoice
-from memdb.query.pairs import PairSearch
-from memdb.query.sieve import Z_BINS, Z_STEP, CpuSieve
+from memdb.query.pairs import kernel, popcount
+from memdb.query.pairs import search as pairs
+from memdb.query.pairs.kernel import Z_BINS, Z_STEP, CpuSieve
+from memdb.query.pairs.search import PairSearch
+from memdb.query.pairs.types import PairBits, PairChoice
 
 DIRECTIONS = {"helps": lambda score: score, "hurts": lambda score: -score, "both": abs}
 
@@ -111,7 +111,7 @@ def test_pairs_are_the_same_however_they_are_cut(monkeypatch, direction, same_cl
         PairChoice(min_influence=0.1, same_class=same_class, direction=direction),
     ):
         monkeypatch.setattr(pairs, "BLOCK", block)
-        monkeypatch.setattr(sieve, "ROWS", rows)
+        monkeypatch.setattr(kernel, "ROWS", rows)
         monkeypatch.setattr(CpuSieve, "columns", columns)
         for threads in (1, 3):
             search = PairSearch(as_bits(*made), choice, threads=threads)
@@ -148,7 +148,7 @@ def test_more_models_than_float32_counts_exactly_are_no_different(monkeypatch):
     made = random_bits(7, 50, 40, 20)
     choice = PairChoice(top=5)
     plain = found_by(PairSearch(as_bits(*made), choice))
-    monkeypatch.setattr(sieve, "EXACT_MODELS", 10)
+    monkeypatch.setattr(kernel, "EXACT_MODELS", 10)
     assert found_by(PairSearch(as_bits(*made), choice)) == plain
 
 
@@ -222,9 +222,9 @@ def test_a_choice_that_cannot_be_is_refused(values, said):
 def test_products_are_exact_counts(n_models):
     rng = np.random.default_rng(n_models)
     left, right = (bits.words(bits.pack(rng.random((n_models, n)) < 0.6)) for n in (7, 12))
-    product = products.Products()
+    product = popcount.Products()
     for rows in (slice(0, 7), slice(2, 3), slice(0, 7)):
-        found = product.counts(left[rows], products.packed(right))
+        found = product.counts(left[rows], popcount.packed(right))
         assert found.tolist() == [[int(bits.count_and(a, b)) for b in right] for a in left[rows]]
 
 
@@ -243,7 +243,7 @@ def test_a_gpu_finds_the_same_pairs(n_models):
 
 
 def torch_finds_the_same(device, choice, n_models=45):
-    from memdb.query.sieve_torch import sieve_on
+    from memdb.query.pairs.kernel_torch import sieve_on
 
     cpu = PairSearch(as_bits(*random_bits(9, n_models, 70, 40)), choice, tally=True)
     other = replace(cpu, sieve=sieve_on(device))

@@ -13,8 +13,8 @@ from storing import batch
 from test_query import dicts
 
 from memdb.errors import InvalidInput
-from memdb.query import ranking
-from memdb.query.ranking import Candidates
+from memdb.query import statistics
+from memdb.query.statistics import Candidates
 
 RNG = np.random.default_rng(5)
 
@@ -52,7 +52,7 @@ def test_hypergeometric_tails_are_scipys(n_models):
     stats = pytest.importorskip("scipy.stats")
     total, arm = RNG.integers(0, n_models + 1, (2, 300))
     right = RNG.integers(-1, np.minimum(total, arm) + 2)
-    found = ranking.hypergeometric_tail(right, total, arm, n_models)
+    found = statistics.hypergeometric_tail(right, total, arm, n_models)
     expected = stats.hypergeom.sf(right - 1, n_models, total, arm)
     assert found == pytest.approx(expected, rel=1e-8, abs=1e-14)
 
@@ -60,7 +60,7 @@ def test_hypergeometric_tails_are_scipys(n_models):
 def test_far_tails_keep_their_digits():
     stats = pytest.importorskip("scipy.stats")
     right, total, arm = np.array([700]), np.array([700]), np.array([700])
-    found = ranking.hypergeometric_tail(right, total, arm, 1000)
+    found = statistics.hypergeometric_tail(right, total, arm, 1000)
     assert found[0] == pytest.approx(stats.hypergeom.pmf(700, 1000, 700, 700), rel=1e-9)
     assert 0 < found[0] < 1e-250
 
@@ -68,20 +68,20 @@ def test_far_tails_keep_their_digits():
 def test_the_normal_tail_is_scipys_within_what_it_says():
     stats = pytest.importorskip("scipy.stats")
     z = np.linspace(0, 35, 300)
-    assert ranking.normal_tail(z) == pytest.approx(stats.norm.sf(z), rel=0.01)
+    assert statistics.normal_tail(z) == pytest.approx(stats.norm.sf(z), rel=0.01)
     z = np.linspace(1, 10, 300)
-    assert ranking.normal_tail(z) == pytest.approx(stats.norm.sf(z), rel=0.003)
+    assert statistics.normal_tail(z) == pytest.approx(stats.norm.sf(z), rel=0.003)
 
 
 def test_p_values_are_those_of_the_randomization_test_where_they_are_small():
     stats = pytest.importorskip("scipy.stats")
     found = candidates(300, 2000, 0.9, -0.35)
-    p = ranking.p_values(found)
+    p = statistics.p_values(found)
     exact = [
         min(1.0, 2 * min(stats.hypergeom.sf(x - 1, 300, k, n), stats.hypergeom.cdf(x, 300, k, n)))
         for x, k, n in zip(found.hits, found.total, found.n_in, strict=True)
     ]
-    surprising = np.abs(found.null_z) > ranking.EXACT_FROM
+    surprising = np.abs(found.null_z) > statistics.EXACT_FROM
     assert 50 < surprising.sum() < 500
     assert p[surprising] == pytest.approx(np.array(exact)[surprising], rel=1e-8)
     assert np.abs(p - exact).max() < 0.25  # elsewhere a normal approximation, without its correction
@@ -90,8 +90,8 @@ def test_p_values_are_those_of_the_randomization_test_where_they_are_small():
 def test_q_values_are_those_of_benjamini_and_hochberg():
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     p = RNG.random(500) ** 3
-    assert ranking.q_values(p) == pytest.approx(multitest.multipletests(p, method="fdr_bh")[1])
-    assert ranking.q_values(np.zeros(0)).shape == (0,)
+    assert statistics.q_values(p) == pytest.approx(multitest.multipletests(p, method="fdr_bh")[1])
+    assert statistics.q_values(np.zeros(0)).shape == (0,)
 
 
 def test_candidates_that_stand_for_many_rank_as_many_do():
@@ -105,10 +105,10 @@ def test_candidates_that_stand_for_many_rank_as_many_do():
         }
     )
     few = dataclasses.replace(few, times=times)
-    assert (np.repeat(ranking.shrunk(few), times) == ranking.shrunk(many)).all()
+    assert (np.repeat(statistics.shrunk(few), times) == statistics.shrunk(many)).all()
     assert (
-        np.repeat(ranking.q_values(ranking.p_values(few), times), times)
-        == ranking.q_values(ranking.p_values(many))
+        np.repeat(statistics.q_values(statistics.p_values(few), times), times)
+        == statistics.q_values(statistics.p_values(many))
     ).all()
 
 
@@ -117,7 +117,7 @@ def test_anytime_q_values_are_those_of_e_values():
     alpha = 5 * 0.1 / 300
     tau = t / 400 * (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha) - alpha**2) - alpha**2)
     e = np.exp(z**2 * tau / (2 * (1 + tau))) / math.sqrt(1 + tau)
-    found = ranking.anytime_q_values(z, t)
+    found = statistics.anytime_q_values(z, t)
     order = np.argsort(-e)
     for q in (0.05, 0.1, 0.3):
         passing = [k for k in range(1, 301) if e[order[k - 1]] >= 300 / (q * k)]
@@ -126,12 +126,12 @@ def test_anytime_q_values_are_those_of_e_values():
 
 def test_the_mixture_is_the_most_likely_one():
     z = np.abs(np.where(RNG.random(20_000) < 0.1, RNG.normal(size=20_000) * 3, RNG.normal(size=20_000)))
-    weights = ranking.fitted_mixture(ranking.binned(z))
-    density = ranking._densities()
-    counts = np.bincount((z / ranking.BIN).astype(int), minlength=len(density))
+    weights = statistics.fitted_mixture(statistics.binned(z))
+    density = statistics._densities()
+    counts = np.bincount((z / statistics.BIN).astype(int), minlength=len(density))
 
     def likelihood(w):
-        return counts @ np.log(density @ w) + ranking.PRIOR_NULLS * np.log(w[0])
+        return counts @ np.log(density @ w) + statistics.PRIOR_NULLS * np.log(w[0])
 
     best = likelihood(weights)
     assert weights.sum() == pytest.approx(1)
@@ -143,49 +143,49 @@ def test_the_mixture_is_the_most_likely_one():
     slow = np.full(len(weights), 1 / len(weights))
     for _ in range(5000):
         slow *= density.T @ (counts / (density @ slow))
-        slow[0] += ranking.PRIOR_NULLS
+        slow[0] += statistics.PRIOR_NULLS
         slow /= slow.sum()
     assert likelihood(slow) <= best + 1e-9 * abs(best)
     at = np.arange(0.0, 8, 0.5)
-    assert ranking.shrinkage(at, weights) == pytest.approx(ranking.shrinkage(at, slow), abs=0.01)
+    assert statistics.shrinkage(at, weights) == pytest.approx(statistics.shrinkage(at, slow), abs=0.01)
 
 
 @pytest.mark.parametrize("n", [0, 1, 5e3, 5e6, 5e8])
 @pytest.mark.parametrize(("spread", "share"), [(1, 1), (1.3, 1), (3, 0.01), (9, 0.001)])
 def test_no_other_mixture_is_more_likely_however_many_scores_and_however_far(n, spread, share):
     """At the top of the likelihood no weight's gradient is above the multiplier (Karush, Kuhn, Tucker)."""
-    z = ranking._centers()
+    z = statistics._centers()
     bells = share * np.exp(-((z / spread) ** 2) / 2) / spread + (1 - share) * np.exp(-(z**2) / 2)
-    histogram = np.floor(n * bells * ranking.BIN * 0.8)
-    weights = ranking.fitted_mixture(histogram)
-    density = ranking._densities()[histogram > 0]
+    histogram = np.floor(n * bells * statistics.BIN * 0.8)
+    weights = statistics.fitted_mixture(histogram)
+    density = statistics._densities()[histogram > 0]
     gradient = density.T @ (histogram[histogram > 0] / (density @ weights))
-    gradient[0] += ranking.PRIOR_NULLS / weights[0]
-    assert gradient.max() / (histogram.sum() + ranking.PRIOR_NULLS) < 1 + 1e-5
+    gradient[0] += statistics.PRIOR_NULLS / weights[0]
+    assert gradient.max() / (histogram.sum() + statistics.PRIOR_NULLS) < 1 + 1e-5
 
 
 def test_shrunk_scores_lie_between_0_and_the_score_and_noise_goes():
     found = candidates(400, 5000, 0.6, 0.0)
-    values = ranking.shrunk(found)
+    values = statistics.shrunk(found)
     assert (np.abs(values) <= np.abs(found.score)).all()
     assert (values * found.score >= 0).all()
     assert np.abs(values).max() < 0.07 < np.abs(found.score).max()
     real = candidates(400, 5000, 0.5, 0.4)
-    assert ranking.shrunk(real)[:500].mean() == pytest.approx(0.4, abs=0.05)
+    assert statistics.shrunk(real)[:500].mean() == pytest.approx(0.4, abs=0.05)
 
 
 def test_a_perfect_split_of_few_models_is_no_finding_and_of_many_is():
     few = of_counts(
         np.array([3] * 50), np.array([1] * 50), np.array([3] + [2] * 49), np.array([0] + [1] * 49)
     )
-    assert ranking.shrunk(few)[0] < 0.2
+    assert statistics.shrunk(few)[0] < 0.2
     many = of_counts(
         np.array([700] * 50),
         np.array([300] * 50),
         np.array([700] * 20 + [690] * 30),
         np.array([0] * 20 + [296] * 30),
     )
-    assert ranking.shrunk(many)[0] > 0.95
+    assert statistics.shrunk(many)[0] > 0.95
 
 
 @pytest.mark.parametrize("direction", ["helps", "hurts", "both"])
@@ -193,7 +193,7 @@ def test_rank_bounds_are_what_loops_find(direction):
     centre, half = RNG.normal(size=60) * 0.3, RNG.random(60) * 0.3
     lo, hi = centre - half, centre + half
     rows = np.array([0, 7, 33])
-    first, last = ranking.rank_bounds(lo, hi, rows, direction)
+    first, last = statistics.rank_bounds(lo, hi, rows, direction)
     ends = {
         "helps": list(zip(lo, hi, strict=True)),
         "hurts": [(-h, -low) for low, h in zip(lo, hi, strict=True)],
@@ -220,21 +220,21 @@ def test_chance_gives_as_many_as_the_specification_says(n_models, accuracy, expe
         hits=n_in,
         total=total,
     )
-    assert ranking.expected_by_chance(of_many, 0.15, "helps") == pytest.approx(expected, rel=0.12)
+    assert statistics.expected_by_chance(of_many, 0.15, "helps") == pytest.approx(expected, rel=0.12)
     exact = sum(
-        ranking.hypergeometric_tail(np.array([x]), np.array([k]), np.array([n]), n_models)[0]
+        statistics.hypergeometric_tail(np.array([x]), np.array([k]), np.array([n]), n_models)[0]
         for n, k in zip(found.n_in, found.total, strict=True)
         if (x := next(x for x in range(n + 2) if x > n or x / n - (k - x) / (n_models - n) >= 0.15)) <= n
     )
-    assert ranking.expected_by_chance(found, 0.15, "helps") == pytest.approx(exact)
+    assert statistics.expected_by_chance(found, 0.15, "helps") == pytest.approx(exact)
 
 
 def test_chance_helps_hurts_and_both():
     found = candidates(200)
-    sides = [ranking.expected_by_chance(found, 0.1, way) for way in ("helps", "hurts")]
-    assert ranking.expected_by_chance(found, 0.1, "both") == pytest.approx(sum(sides))
+    sides = [statistics.expected_by_chance(found, 0.1, way) for way in ("helps", "hurts")]
+    assert statistics.expected_by_chance(found, 0.1, "both") == pytest.approx(sum(sides))
     assert sides[0] == pytest.approx(sides[1], rel=0.4)
-    assert ranking.expected_by_chance(found, 0.0, "helps") == len(found)
+    assert statistics.expected_by_chance(found, 0.0, "helps") == len(found)
 
 
 @pytest.mark.parametrize("outcome", ["correct", "confidence"])

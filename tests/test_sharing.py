@@ -29,7 +29,7 @@ from memdb.errors import (
 from memdb.format import layout
 from memdb.format.documents import canonical_json
 from memdb.format.published import Credits, Published
-from memdb.query import strongest
+from memdb.sharing import top_influence
 
 OPTIONS = [{}, {"k": 3}, {"k": 23, "interval": "fixed", "level": 0.9}, {"k": 5, "interval": "simultaneous"}]
 BEYOND = [
@@ -242,7 +242,7 @@ def test_lists_that_were_made_are_not_made_again(trained, published, tmp_path, m
     shutil.copytree(published, dest)
     for name in (layout.PUBLISHED, layout.MANIFEST, "snapshots/1.json"):
         (dest / name).unlink()
-    monkeypatch.setattr(strongest.Lists, "of", None)
+    monkeypatch.setattr(top_influence.Lists, "of", None)
     with memdb.open(str(trained)) as db:
         db.publish(str(dest))
     assert files_of(dest / layout.TOP_INFLUENCE) == files_of(published / layout.TOP_INFLUENCE)

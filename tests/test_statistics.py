@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memdb.errors import InvalidInput
-from memdb.query.forms import schema
 from memdb.query.intervals import fixed_z, require_level
+from memdb.query.templates import schema
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "golden-statistics.json").read_text())
 

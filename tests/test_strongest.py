@@ -8,7 +8,7 @@ from conftest import coin_recipe
 from storing import model
 
 import memdb
-from memdb.query import listing, strongest
+from memdb.sharing import tables, top_influence
 from memdb.store.derived import COUNTED, PAIR_ROWS
 
 N_TEST = 9
@@ -53,17 +53,17 @@ STORES = {
 }
 
 
-@pytest.mark.parametrize("pairs_at_once", [1, strongest.PAIRS_AT_ONCE], ids=["one by one", "together"])
+@pytest.mark.parametrize("pairs_at_once", [1, top_influence.PAIRS_AT_ONCE], ids=["one by one", "together"])
 @pytest.mark.parametrize(("masks", "n_classes"), STORES.values(), ids=STORES)
 def test_lists_are_those_of_the_question_to_the_last_bit(
     masks, n_classes, pairs_at_once, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(strongest, "PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr(top_influence, "PAIRS_AT_ONCE", pairs_at_once)
     with store_of(tmp_path / "s.zarr", masks, np.arange(masks.shape[1]) % n_classes) as db:
         relations = db.relations()
-        counts = {name: listing.counts_of(relations, name) for name in COUNTED}
+        counts = {name: tables.counts_of(relations, name) for name in COUNTED}
         listed = min(25, masks.shape[1])
-        found = list(strongest.Lists(relations, counts, listed).of(range(N_TEST)))
+        found = list(top_influence.Lists(relations, counts, listed).of(range(N_TEST)))
         assert len(found) == N_TEST
         for test_id, ours in enumerate(found):
             asked = db.top_influence(test_id=test_id, k=listed).to_arrow_table()
@@ -81,7 +81,7 @@ def test_lists_are_those_of_the_question_to_the_last_bit(
 def test_pairs_that_tie_in_all_but_their_ids_go_by_these(tmp_path):
     with store_of(tmp_path / "s.zarr", drawn(40, 300), np.zeros(300, dtype=int)) as db:
         relations = db.relations()
-        counts = {name: listing.counts_of(relations, name) for name in COUNTED}
-        everywhere_wrong, *_ = strongest.Lists(relations, counts, 25).of(range(1))
+        counts = {name: tables.counts_of(relations, name) for name in COUNTED}
+        everywhere_wrong, *_ = top_influence.Lists(relations, counts, 25).of(range(1))
         assert everywhere_wrong.pairs[0].tolist() == list(range(25))
         assert (everywhere_wrong.scores == [0, 1]).all()

@@ -11,11 +11,11 @@ from conftest import coin_recipe
 from storing import resealed
 
 import memdb
-from memdb import thumbnails
 from memdb.datasets import Dataset, ImageFiles
 from memdb.errors import Damaged, InvalidInput, Mismatch, NotFound
 from memdb.format import layout
-from memdb.thumbnails import thumbnails_of
+from memdb.sharing import thumbnails
+from memdb.sharing.thumbnails import thumbnails_of
 
 N_TRAIN, N_TEST = 23, 11
 

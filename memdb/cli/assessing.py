@@ -208,7 +208,7 @@ def convergence(
     title = f"{score.capitalize()} of {_score_named(ids)} \u00b7 {showing.facts_line(db, way)}"
 
     def curve_rows(n_looks: int) -> list[dict[str, Any]]:
-        from memdb.query.convergence import dense_looks
+        from memdb.analysis.convergence import dense_looks
 
         looks = dense_looks(db.n_models, n_looks)
         return list(
@@ -392,7 +392,7 @@ def _compared(
     first: Database, second: Database, rows: DuckDBPyRelation, way: Way
 ) -> tuple[Answer, dict[str, Any]]:
     """Return the rows, and what they all say of the two stores, which a document says once."""
-    from memdb.query.comparison import AGREEMENT
+    from memdb.analysis.compare import AGREEMENT
 
     answer = answer_of(first, rows, way)
     common = {name: value for name, value in next(answer.rows()).items() if name in AGREEMENT}

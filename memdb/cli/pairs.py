@@ -33,7 +33,7 @@ from memdb.render.tables import clean, console, count
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from memdb.query.pair_scores import PairOptions
+    from memdb.query.pairs.scores import PairOptions
     from memdb.reader import Reader
 
 SHOWN = 20  # rows of a table: the strongest
@@ -98,11 +98,11 @@ def pairs(
 
 def _write(db: Reader, output: Path, outcome: str, options: PairOptions) -> None:
     """Write a file that an interrupted run goes on with."""
-    from memdb.query import pair_files
+    from memdb.query.pairs import parquet
 
     with Counting(console(stderr=True), "pairs") as counting, _keeping(output):
         options["observe"] = counting
-        done = pair_files.written_pairs(db.relations(outcome), output, options)
+        done = parquet.written_pairs(db.relations(outcome), output, options)
     resumed = f" Went on from {done.n_resumed} of {count(done.n_blocks, 'block')}." if done.n_resumed else ""
     say(
         f"Wrote {count(done.totals.n_found, 'pair')} of {done.totals.n_ranked:,} ranked to {output}.{resumed}"
@@ -115,7 +115,7 @@ def _keeping(output: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        from memdb.query.pair_files import n_kept
+        from memdb.query.pairs.parquet import n_kept
 
         kept = count(n_kept(output), "block")
         say(f"Interrupted. {kept} of test examples kept beside {output}: the same command goes on there.")

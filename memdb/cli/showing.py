@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
     from rich.table import Table
 
-    from memdb.query.score_tables import TableRelations
+    from memdb.query.imported_scores import TableRelations
     from memdb.reader import Reader
 
 SETTLED = 0.05
@@ -72,7 +72,7 @@ def asked_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
 
 def _imported_facts(imported: TableRelations) -> dict[str, Any]:
     """Return what is different where imported scores answer."""
-    from memdb.query.score_tables import ASSUME, WITHOUT_COUNTS
+    from memdb.query.imported_scores import ASSUME, WITHOUT_COUNTS
 
     facts: dict[str, Any] = {"scores": imported.scores.table.name, "outcome": None, "n_models": None}
     if imported.assumed is None:

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels, NotFound, StorageFailed
 from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
-from memdb.query.columns import values_of
-from memdb.query.connection import Relations
-from memdb.query.counting import Words
-from memdb.query.score_tables import TableRelations
+from memdb.query.arrow import values_of
+from memdb.query.imported_scores import TableRelations
+from memdb.query.relations import Relations
+from memdb.query.udfs import Words
 from memdb.store import Snapshot
 
 MODELS_AT_ONCE = 256

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format import layout
-from memdb.query import columns
-from memdb.query.connection import Relations
-from memdb.query.forms import schema
+from memdb.query import arrow
 from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
+from memdb.query.relations import Relations
+from memdb.query.templates import schema
 
 
 class RunningPrecision:
@@ -36,6 +36,6 @@ class RunningPrecision:
 
     def mean_half_width(self) -> float | None:
         """Return the mean half-width over the examples that have an interval; None where none has."""
-        self._connection.register("train_examples", columns.table(self._counts))
+        self._connection.register("train_examples", arrow.table(self._counts))
         (value,) = self._connection.sql(schema("mean_half_width.sql"), params=self._parameters).fetchall()[0]
         return None if value is None else float(value)

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.format import bits, layout
 from memdb.format.documents import canonical_json
-from memdb.query.columns import values_of
-from memdb.query.connection import Relations
-from memdb.query.counting import MAX_PAIRS
-from memdb.query.forms import FORMS, schema
+from memdb.query.arrow import values_of
+from memdb.query.from_published import stored_influence, stored_pair
 from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
-from memdb.query.lists import Columns, Order, ranked, require_k
-from memdb.query.stored import stored_influence, stored_pair
+from memdb.query.ranked_list import Columns, Order, ranked, require_k
+from memdb.query.relations import Relations
+from memdb.query.templates import FORMS, schema
+from memdb.query.udfs import MAX_PAIRS
 from memdb.store import Snapshot
 from memdb.store.derived import derived_of
 

@@ -19,15 +19,15 @@ from memdb.format.commits import BlockInfo, SnapshotRecord
 from memdb.format.documents import group_metadata, plain_document
 from memdb.format.published import Credits, Published, PublishedSnapshot
 from memdb.format.score_table import ScoreTable
-from memdb.query.connection import Relations
-from memdb.query.listing import LISTED, TABLED
-from memdb.sharing import imported
-from memdb.sharing.deriving import derive
+from memdb.query.relations import Relations
+from memdb.sharing import score_tables
+from memdb.sharing.copy_blocks import Piece, copy_piece, pieces
+from memdb.sharing.derive import derive
 from memdb.sharing.readme import readme
+from memdb.sharing.tables import LISTED, TABLED
 from memdb.storage.protocol import Storage, create_once
 from memdb.store.completing import Completing, copy_object
 from memdb.store.encoding import describe
-from memdb.store.freezing import Piece, copy_piece, pieces
 from memdb.store.ledger import parse_record, snapshot_numbers
 from memdb.store.publication import published_snapshot
 from memdb.store.snapshot import Snapshot
@@ -92,7 +92,7 @@ class Plan:
         guess = any(piece.document is None for piece in self.pieces)
         parts = [Part("dataset", sum(info.size for info in manifest.objects.values()))]
         if self.scores[0]:
-            parts.append(Part("scores", imported.size_of(self.scores[0])))
+            parts.append(Part("scores", score_tables.size_of(self.scores[0])))
         if self.pictures:
             n_bytes = sum(math.prod(those.shape) for those in self.pictures.values())
             parts.append(Part("thumbnails", n_bytes, is_guess=True))
@@ -136,8 +136,8 @@ def plan(
         )
     target = Completing(storage)
     before = require_destination(store, target)
-    documents = imported.documents_of(store.storage, tables)
-    imported.require_same_scores(documents, before, storage.url)
+    documents = score_tables.documents_of(store.storage, tables)
+    score_tables.require_same_scores(documents, before, storage.url)
     found = pieces(snapshot, lambda path: "confidence" not in include and path.endswith("/logit_confidence"))
     credit = credit or (before.credits if before else Credits())
     wanted = "thumbnails" in include and not (before and _has_pictures(target, store, before))
@@ -231,8 +231,8 @@ def carry_out(
     n_test = manifest.set_named(layout.TEST).n_examples if snapshot.n_models else 0
     progress = _Progress(observe, sum(piece.size for piece in wanted.pieces), n_test, wanted.pictures)
     _copy_dataset(snapshot, target)
-    imported.copy_tables(snapshot.storage, wanted.scores[0], target)
-    copied = imported.name_tables(*wanted.scores, target)
+    score_tables.copy_tables(snapshot.storage, wanted.scores[0], target)
+    copied = score_tables.name_tables(*wanted.scores, target)
     newest = _newest_record(wanted, target)
     known = _known_blocks(wanted, target)
     blocks = tuple(

@@ -13,12 +13,12 @@ from memdb.format import layout
 from memdb.format.commits import SnapshotRecord
 from memdb.format.documents import group_metadata, plain_document
 from memdb.format.manifest import ObjectInfo
-from memdb.sharing import imported
+from memdb.sharing import score_tables
+from memdb.sharing.copy_blocks import AT_ONCE, copy_piece, pieces
 from memdb.sharing.publish import COPY_GROUPS, is_of_a_copy, require_destination
 from memdb.sharing.readme import readme
 from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.completing import Completing, copy_object
-from memdb.store.freezing import AT_ONCE, copy_piece, pieces
 from memdb.store.ledger import parse_record, read_block, snapshot_numbers
 from memdb.store.publication import published_snapshot
 from memdb.store.store import Store, keeps_put_if_absent
@@ -99,13 +99,13 @@ def _everything(source: Store, target: Completing, observe: Callable[[int, int],
         record = published_snapshot(source.storage, source.manifest, published, item.number).record
         objects |= _of_snapshot(source, record) if record else {}
     tables = source.score_tables()
-    objects |= dict(imported.objects_of(tables))
+    objects |= dict(score_tables.objects_of(tables))
     if published.thumbnails is not None:
         shown = read_info(source.storage, source.manifest, published.thumbnails)
         objects |= dict(pictures_of(shown))
         documents[DOCUMENT] = published.thumbnails
     _copy(source.storage, target, objects, observe)
-    imported.name_tables(tables, imported.documents_of(source.storage, tables), target)
+    score_tables.name_tables(tables, score_tables.documents_of(source.storage, tables), target)
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in COPY_GROUPS})
     for path, info in documents.items():
         copy_object(source.storage, path, target, path, info)

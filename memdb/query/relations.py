@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput, MemdbError, NotFound
 from memdb.format import bits, layout
-from memdb.query import columns
+from memdb.query import arrow
 from memdb.query.confidences import Confidences
-from memdb.query.counting import MAX_PAIRS, Budget, Words, counter, summer
+from memdb.query.example_counts import times_in, totals
 from memdb.query.examples import require_examples
-from memdb.query.forms import FORMS, require_outcome, schema
 from memdb.query.intervals import fixed_z
 from memdb.query.lazy import Lazy
-from memdb.query.totals import times_in, totals
+from memdb.query.templates import FORMS, require_outcome, schema
+from memdb.query.udfs import MAX_PAIRS, Budget, Words, counter, summer
 from memdb.store import Examples, Snapshot
 from memdb.store.derived import COUNTED, derived_of, is_numbered, light_examples, read_stats
 
@@ -260,7 +260,7 @@ class Relations:
             examples = [pool.submit(self._rows_of, name) for name in sets]
             counted = [pool.submit(self.totals, name) for name in sets]
             tables = [
-                columns.table(columns.of_examples(rows.result()) | counts.result())
+                arrow.table(arrow.of_examples(rows.result()) | counts.result())
                 for rows, counts in zip(examples, counted, strict=True)
             ]
         return {"train_examples": tables[0], "test_examples": tables[1]}
@@ -328,7 +328,7 @@ class Relations:
                     self.connection.unregister(name)
 
     def _add_models_and_names(self) -> None:
-        create_table(self.connection, "models", columns.of_models(self.snapshot))
+        create_table(self.connection, "models", arrow.of_models(self.snapshot))
         self._has_models = self._is_named = True
         if any(self.stats[name] is not None for name in (layout.TRAIN, layout.TEST)):
             for name, table in self._tables().items():

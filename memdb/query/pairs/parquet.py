@@ -23,12 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from memdb.errors import InvalidInput, StorageFailed
-from memdb.query import pair_scores
-from memdb.query.connection import Relations
 from memdb.query.intervals import IntervalChoice
-from memdb.query.pair_parts import PairBlock
-from memdb.query.pair_scores import PairOptions, PairTotals, Scorer
-from memdb.query.pairs import BLOCK, PairSearch
+from memdb.query.pairs import scores
+from memdb.query.pairs.scores import PairOptions, PairTotals, Scorer
+from memdb.query.pairs.search import BLOCK, PairSearch
+from memdb.query.pairs.types import PairBlock
+from memdb.query.relations import Relations
 
 if TYPE_CHECKING:
     pass
@@ -56,10 +56,8 @@ class WrittenPairs:
 def written_pairs(relations: Relations, path: Path, options: PairOptions) -> WrittenPairs:
     """Write the pairs to a file, as `write_pairs` does, and tell what it came to."""
     require_parquet(path)
-    search, interval = pair_scores.search(relations, options)
-    return write_pairs(
-        path, search, interval, relations.snapshot.models_sha256, **pair_scores.watching(options)
-    )
+    search, interval = scores.search(relations, options)
+    return write_pairs(path, search, interval, relations.snapshot.models_sha256, **scores.watching(options))
 
 
 def write_pairs(

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.format import layout
-from memdb.query import columns
-from memdb.query.connection import Relations
+from memdb.query import arrow
 from memdb.query.examples import require_examples
-from memdb.query.forms import FORMS, SHOWN_SUMS, schema
 from memdb.query.intervals import IntervalChoice
-from memdb.query.pair_parts import PairBits, PairBlock, PairChoice, PairConfidence
-from memdb.query.pairs import PairSearch
-from memdb.query.ranking import Candidates, Numbers, binned, fitted_mixture, p_values, shrunk
-from memdb.query.sieve import Z_BINS, CpuSieve, Sieve
-from memdb.query.sieve_sums import SumSieve
+from memdb.query.pairs.kernel import Z_BINS, CpuSieve, Sieve
+from memdb.query.pairs.kernel_confidence import SumSieve
+from memdb.query.pairs.search import PairSearch
+from memdb.query.pairs.types import PairBits, PairBlock, PairChoice, PairConfidence
+from memdb.query.relations import Relations
+from memdb.query.statistics import Candidates, Numbers, binned, fitted_mixture, p_values, shrunk
+from memdb.query.templates import FORMS, SHOWN_SUMS, schema
 
 PAIR_COLUMNS = [
     "train_id", "test_id", "train_label", "test_label", "same_class", "influence", "shrunk", "lo", "hi",
@@ -198,7 +198,7 @@ class Evidence:
             for name in ("train_id", "test_id")
         )
         n_in = bits.n_in[train]
-        found = columns.table(
+        found = arrow.table(
             {
                 "train_id": train,
                 "test_id": test,
@@ -215,7 +215,7 @@ class Evidence:
 
     def candidates(self, table: pa.Table) -> Candidates:
         """Return what ranking needs of each pair."""
-        of = {name: columns.values_of(table.column(name)) for name in table.column_names}
+        of = {name: arrow.values_of(table.column(name)) for name in table.column_names}
         hits = of["k_in"].astype(np.int64) if "k_in" in of else None
         return Candidates(
             score=of["influence"],
@@ -253,8 +253,8 @@ class Scorer:
         table = self._evidence.table(blocks, {"z": self._z})
         candidates = self._evidence.candidates(table)
         added = {
-            "shrunk": columns.column(shrunk(candidates, self._mixtures)),
-            "q_value": columns.column(self._totals.q_values(p_values(candidates))),
+            "shrunk": arrow.column(shrunk(candidates, self._mixtures)),
+            "q_value": arrow.column(self._totals.q_values(p_values(candidates))),
         }
         return pa.Table.from_arrays(
             [added[name] if name in added else table.column(name) for name in self._columns], self._columns
@@ -311,7 +311,7 @@ def _sieve_on(device: str) -> tuple[Callable[[int, str], Sieve], int | None]:
     if device == "auto":
         if shutil.which("nvidia-smi") is None or importlib.util.find_spec("torch") is None:
             return CpuSieve, None
-        from memdb.query.sieve_torch import gpu_is_there  # noqa: PLC0415 - imports torch
+        from memdb.query.pairs.kernel_torch import gpu_is_there  # noqa: PLC0415 - imports torch
 
         device = "cuda" if gpu_is_there() else "cpu"
     if device == "cpu":
@@ -319,7 +319,7 @@ def _sieve_on(device: str) -> tuple[Callable[[int, str], Sieve], int | None]:
     if device.split(":")[0] != "cuda":
         raise InvalidInput(f"unknown device {device!r}", hint="use auto, cpu, cuda or cuda:1")
     try:
-        from memdb.query.sieve_torch import sieve_on  # noqa: PLC0415 - imports torch
+        from memdb.query.pairs.kernel_torch import sieve_on  # noqa: PLC0415 - imports torch
 
         return sieve_on(device), GPU_THREADS
     except ImportError as error:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.format import bits, layout
-from memdb.query import columns
-from memdb.query.connection import Relations
-from memdb.query.forms import FORMS, schema
+from memdb.query import arrow
 from memdb.query.intervals import IntervalChoice
+from memdb.query.relations import Relations
+from memdb.query.templates import FORMS, schema
 from memdb.store import Snapshot
 
 STEPS = (1, 2, 5)
@@ -93,4 +93,4 @@ def _sums(
         "s_in": (values * inside).cumsum()[at], "s_out": (values * ~inside).cumsum()[at],
         "q_in": (values**2 * inside).cumsum()[at], "q_out": (values**2 * ~inside).cumsum()[at],
     }  # fmt: skip
-    return columns.table({"n_models": np.array(looks, dtype=np.int64), **sums})
+    return arrow.table({"n_models": np.array(looks, dtype=np.int64), **sums})

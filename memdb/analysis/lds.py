@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
-from memdb.query import columns
-from memdb.query.connection import Relations
+from memdb.query import arrow
 from memdb.query.examples import require_examples
+from memdb.query.relations import Relations
 from memdb.store import Snapshot
 
 FEWEST = 5  # models that a correlation is asked of
@@ -142,17 +142,17 @@ def _table(
         found[name] = _numbers([row[place] for row in rows])
     for name, value in facts.items():
         if isinstance(value, str):
-            found[name] = columns.text([value] * len(rows))
+            found[name] = arrow.text([value] * len(rows))
         elif name.startswith("n_"):
             found[name] = np.full(len(rows), value, dtype=np.int32)
         else:
             found[name] = _numbers([value] * len(rows))
-    return columns.table(found)
+    return arrow.table(found)
 
 
 def _numbers(values: Sequence[float | None]) -> pa.Array:
     known = np.array([value is not None for value in values], dtype=np.bool_)
-    return columns.column(np.array([value or 0.0 for value in values], dtype=np.float64), known)
+    return arrow.column(np.array([value or 0.0 for value in values], dtype=np.float64), known)
 
 
 def require_orientation(scores: Attribution, n_test: int, n_train: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format import bits
-from memdb.query.sieve import MARGIN, SIGNS, Sifted, Tests, Trains, add_z, raise_floors
+from memdb.query.pairs.kernel import MARGIN, SIGNS, Sifted, Tests, Trains, add_z, raise_floors
 
 ROWS, COLUMNS = 128, 1024  # a tile's masks, 8 bytes for each model, stay in memory while tests go by
 Numbers = NDArray[np.float64]

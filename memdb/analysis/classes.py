@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.format import bits, layout
-from memdb.query import columns, ranking
-from memdb.query.connection import Relations
+from memdb.query import arrow, statistics
 from memdb.query.examples import require_examples
-from memdb.query.forms import FORMS, schema
+from memdb.query.relations import Relations
+from memdb.query.templates import FORMS, schema
 
 ROWS_AT_ONCE = 512
 Numbers = NDArray[np.float64]
@@ -63,12 +63,12 @@ def class_influence(relations: Relations) -> pa.Table:
     spread = means.std(axis=1, ddof=1)
     null_se = np.sqrt((weights**2).sum(axis=1))[:, None] * spread
     z = np.divide(np.abs(influence), null_se, out=np.zeros_like(null_se), where=null_se > 0)
-    q = ranking.q_values(np.minimum(2 * ranking.normal_tail(z.ravel()), 1.0))
+    q = statistics.q_values(np.minimum(2 * statistics.normal_tail(z.ravel()), 1.0))
     sizes, test_sizes = np.bincount(of_class), np.bincount(of_test_class)
     rows, cols = (axis.ravel() for axis in np.indices(influence.shape))
     of = {"train": (labels[rows], sizes[rows]), "test": (test_labels[cols], test_sizes[cols])}
     names = train.class_names
-    return columns.table(
+    return arrow.table(
         {f"{side}_label": found.astype(np.int32) for side, (found, _) in of.items()}
         | {f"{side}_class": _names(names, found) for side, (found, _) in of.items()}
         | {"same_class": of["train"][0] == of["test"][0]}
@@ -116,7 +116,7 @@ def _by_class(of_class: NDArray[Any], n_classes: int) -> Iterator[tuple[int, NDA
 
 
 def _names(names: tuple[str, ...], labels: Labels) -> pa.Array:
-    return columns.text([names[label] if label < len(names) else None for label in labels.tolist()])
+    return arrow.text([names[label] if label < len(names) else None for label in labels.tolist()])
 
 
 def _require_models(relations: Relations, fewest: int) -> None:

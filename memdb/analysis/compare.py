@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from memdb.analysis.reliability import THRESHOLDS
 from memdb.errors import InvalidInput, Mismatch, NotEnoughModels
-from memdb.query import columns
-from memdb.query.connection import Relations
-from memdb.query.forms import FORMS, SHOWN_SUMS, schema
+from memdb.query import arrow
+from memdb.query.imported_scores import TableRelations
 from memdb.query.intervals import IntervalChoice, fixed_z
-from memdb.query.lists import require_k
-from memdb.query.reliability import THRESHOLDS
-from memdb.query.score_tables import TableRelations
+from memdb.query.ranked_list import require_k
+from memdb.query.relations import Relations
+from memdb.query.templates import FORMS, SHOWN_SUMS, schema
 
 # the same in every row: what the two stores as wholes have in common
 AGREEMENT = (
@@ -61,7 +61,7 @@ def compare(
     facts = _facts(first, second) | {"threshold": threshold}
     for name in AGREEMENT:
         if name in facts:
-            found = found.append_column(name, columns.column(np.full(found.num_rows, facts[name])))
+            found = found.append_column(name, arrow.column(np.full(found.num_rows, facts[name])))
     return found
 
 
@@ -98,7 +98,7 @@ def _sums(relations: Relations, test_id: int | None) -> pa.Table:
     if isinstance(relations, TableRelations):
         return relations.arms(test_id)
     found = _counted(relations, test_id)
-    none = columns.column(np.zeros(found.num_rows), np.zeros(found.num_rows, dtype=np.bool_))
+    none = arrow.column(np.zeros(found.num_rows), np.zeros(found.num_rows, dtype=np.bool_))
     return found.append_column("given", none)
 
 

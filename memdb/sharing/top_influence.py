@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format import layout
-from memdb.products import Products, packed
-from memdb.query import ranking
-from memdb.query.columns import table, values_of
-from memdb.query.connection import Relations
-from memdb.query.forms import FORMS, schema
+from memdb.query import statistics
+from memdb.query.arrow import table, values_of
 from memdb.query.lazy import Lazy
-from memdb.query.lists import first
-from memdb.query.ranking import Candidates, Numbers
-from memdb.query.sieve import COLUMNS, ROWS
+from memdb.query.pairs.kernel import COLUMNS, ROWS
+from memdb.query.pairs.popcount import Products, packed
+from memdb.query.ranked_list import first
+from memdb.query.relations import Relations
+from memdb.query.statistics import Candidates, Numbers
+from memdb.query.templates import FORMS, schema
 from memdb.store.derived import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 
 Codes = NDArray[np.integer[Any]]
@@ -131,8 +131,8 @@ class Lists:
         ]
 
     def _listing(self, kinds: _Kinds, k_in: NDArray[np.int32]) -> Listing:
-        shrunk = ranking.shrunk(kinds.candidates)
-        q_value = ranking.q_values(ranking.p_values(kinds.candidates), kinds.times)
+        shrunk = statistics.shrunk(kinds.candidates)
+        q_value = statistics.q_values(statistics.p_values(kinds.candidates), kinds.times)
         rows, kind = self._strongest(kinds, shrunk, k_in)
         without = self._scoreless[: self._listed - len(rows)]  # come last
         train = np.concatenate([self._trains[rows], without])

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.query.columns import column as column_of
-from memdb.query.columns import values_of
-from memdb.query.connection import Relations
+from memdb.query.arrow import column as column_of
+from memdb.query.arrow import values_of
+from memdb.query.from_published import found_pairs, scored
 from memdb.query.intervals import IntervalChoice
-from memdb.query.stored import found_pairs, scored
+from memdb.query.relations import Relations
 from memdb.store.derived import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 
 LISTED = 256  # pairs kept of each test example

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput
 from memdb.format import bits
-from memdb.query.columns import column, values_of
+from memdb.query.arrow import column, values_of
 from memdb.query.confidences import Confidences
 
 MAX_PAIRS = 100_000_000

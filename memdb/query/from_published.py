@@ -10,12 +10,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.format import layout
-from memdb.query.columns import table
-from memdb.query.connection import Relations
-from memdb.query.forms import FORMS, schema
+from memdb.query.arrow import table
 from memdb.query.intervals import IntervalChoice
-from memdb.query.lists import Columns, Order, Standing, presented
-from memdb.query.ranking import Candidates
+from memdb.query.ranked_list import Columns, Order, Standing, presented
+from memdb.query.relations import Relations
+from memdb.query.statistics import Candidates
+from memdb.query.templates import FORMS, schema
 from memdb.store.derived import PAIR_ROWS, derived_of, read_pairs
 
 INFLUENCES = Columns(

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.format import bits, layout
-from memdb.query import columns
-from memdb.query.connection import Relations
-from memdb.query.counting import Words
-from memdb.query.forms import schema
+from memdb.query import arrow
+from memdb.query.relations import Relations
+from memdb.query.templates import schema
+from memdb.query.udfs import Words
 
 LISTS = (10, 100, 1000)
 FEWEST = 4  # models: two in each half
@@ -129,7 +129,7 @@ def _tables(relations: Relations, target: tuple[str, int] | None, halves: NDArra
         table: dict[str, Any] = {"split": np.full_like(ids, split), "train_id": ids}
         for name, values in half.items():
             table |= {f"{name}_a": values, f"{name}_b": whole[name] - values}
-        yield columns.table(table)
+        yield arrow.table(table)
 
 
 def _bit_sums(relations: Relations, target: tuple[str, int] | None, chosen: NDArray[np.bool_]) -> Any:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput
-from memdb.products import Words
 from memdb.query.confidences import Confidences
-from memdb.query.sieve import SIGNS, Tests
+from memdb.query.pairs.kernel import SIGNS, Tests
+from memdb.query.pairs.popcount import Words
 
 MAX_TOP = 16_384
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format import bits, layout
-from memdb.query.counting import Words
+from memdb.query.udfs import Words
 from memdb.store import Snapshot
 
 Totals = Mapping[str, NDArray[np.int32]]

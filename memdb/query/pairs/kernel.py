@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.products import Products, Words, packed
+from memdb.query.pairs.popcount import Products, Words, packed
 
 MARGIN = 2.0**-20  # more than what a score in float32 is off by, |score| <= 1
 EXACT_MODELS = 4096  # products of counts up to here are whole numbers below 2**24

@@ -19,11 +19,11 @@ from memdb.format import layout
 from memdb.format.documents import Json, group_metadata, parse_group_metadata, sealed
 from memdb.format.manifest import ObjectInfo
 from memdb.format.published import Derived, DerivedGroup, ModelFacts
-from memdb.query.connection import Relations
-from memdb.query.forms import schema
 from memdb.query.intervals import IntervalChoice
-from memdb.query.listing import LISTED, counts_of, pairs_table
 from memdb.query.questions import scores
+from memdb.query.relations import Relations
+from memdb.query.templates import schema
+from memdb.sharing.tables import LISTED, counts_of, pairs_table
 from memdb.store.completing import Completing
 from memdb.store.derived import COUNTED, PAIR_ROWS, PAIRS, SCORE_COLUMNS, SCORES
 from memdb.store.encoding import ChunkEncoder, array_metadata, describe
@@ -143,7 +143,7 @@ class _Lists:
         counts: Mapping[str, NDArray[np.int32]],
         listed: int,
     ) -> None:
-        from memdb.query.strongest import Lists  # noqa: PLC0415 - imports what only this needs
+        from memdb.sharing.top_influence import Lists  # noqa: PLC0415 - imports what only this needs
 
         self._relations, self._target, self._listed = relations, target, listed
         self._lists = Lists(relations, counts, listed)

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.format import bits, layout, subsets
-from memdb.query import columns
-from memdb.query.connection import Relations
+from memdb.query import arrow
 from memdb.query.examples import require_examples
-from memdb.query.forms import FORMS, schema
 from memdb.query.intervals import IntervalChoice
+from memdb.query.relations import Relations
+from memdb.query.templates import FORMS, schema
 
 KINDS = ("memorization", "influence")
 PILOT = 50  # models from which a store's own rates are worth planning with
@@ -86,7 +86,7 @@ class Rates:
     @classmethod
     def of_table(cls, sums: pa.Table) -> Rates:
         """Return the rates behind sums; every arm has models."""
-        found = {name: columns.values_of(sums.column(name)) for name in sums.column_names if name[1:2] == "_"}
+        found = {name: arrow.values_of(sums.column(name)) for name in sums.column_names if name[1:2] == "_"}
         ratios = (found[f"{sum_}_{arm}"] / found[f"n_{arm}"] for arm in ("in", "out") for sum_ in ("s", "q"))
         return cls(*ratios)
 
@@ -100,7 +100,7 @@ class Rates:
     def sums(self, n_models: Numbers, fraction: float) -> pa.Table:
         """Return the sums that so many models would give, the subset fraction of them in the first arm."""
         n_in, n_out = n_models * fraction, n_models * (1 - fraction)
-        return columns.table(
+        return arrow.table(
             {
                 "n_in": n_in, "n_out": n_out, "s_in": self.p_in * n_in, "q_in": self.m_in * n_in,
                 "s_out": self.p_out * n_out, "q_out": self.m_out * n_out,
@@ -124,10 +124,10 @@ class Solver:
 
     def bounds(self, sums: pa.Table) -> tuple[Numbers, Numbers]:
         """Return the ends of the intervals of some sums."""
-        positions = columns.column(np.arange(sums.num_rows, dtype=np.int32))
+        positions = arrow.column(np.arange(sums.num_rows, dtype=np.int32))
         self._connection.register("ranked", sums.append_column("position", positions))
         found = self._connection.sql(self._sql, params=dict(self._parameters)).to_arrow_table()
-        return columns.values_of(found.column("lo")), columns.values_of(found.column("hi"))
+        return arrow.values_of(found.column("lo")), arrow.values_of(found.column("hi"))
 
     def fewest(self, rates: Rates, reached: Reached) -> NDArray[np.int64]:
         """Return the fewest models for each case, `MOST` + 1 where even that many do not reach it.
@@ -282,9 +282,9 @@ SCHEMA = pa.schema(
 def _memorization(relations: Relations) -> pa.Table:
     """Return the sums of all training examples with both arms, or of a random sample of them."""
     found = relations.ask(schema("arms.sql", **FORMS[relations.outcome]))
-    both = (columns.values_of(found.column("n_in")) > 0) & (columns.values_of(found.column("n_out")) > 0)
+    both = (arrow.values_of(found.column("n_in")) > 0) & (arrow.values_of(found.column("n_out")) > 0)
     ids = np.flatnonzero(both)
-    return found.take(columns.column(ids if len(ids) <= SAMPLE else _draw(ids, SAMPLE)))
+    return found.take(arrow.column(ids if len(ids) <= SAMPLE else _draw(ids, SAMPLE)))
 
 
 def _pairs(relations: Relations) -> pa.Table:
@@ -319,7 +319,7 @@ def _sums_on(relations: Relations, set_name: str, row: int, trains: NDArray[np.i
         s_in = q_in = bits.count_and(chosen, right).astype(np.float64)
         s_all = q_all = float(bits.count(right))
     n_out = relations.snapshot.n_models - n_in
-    return columns.table(
+    return arrow.table(
         {
             "n_in": n_in,
             "n_out": n_out,

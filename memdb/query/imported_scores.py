@@ -16,16 +16,16 @@ import pyarrow as pa
 
 from memdb.errors import InvalidInput, NotFound
 from memdb.format import layout
-from memdb.query import columns
-from memdb.query.connection import Relations, create_table
-from memdb.query.forms import schema
+from memdb.query import arrow
 from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
-from memdb.query.lists import Order, require_k
 from memdb.query.questions import Side
+from memdb.query.ranked_list import Order, require_k
+from memdb.query.relations import Relations, create_table
+from memdb.query.templates import schema
 from memdb.store import Snapshot, Store, StoredScores
 
 if TYPE_CHECKING:
-    from memdb.query.pair_scores import PairOptions
+    from memdb.query.pairs.scores import PairOptions
 
 PUBLISHED = "published"  # the outcome, as far as anybody says
 MAX_PAIRS = 10_000_000
@@ -89,10 +89,10 @@ class TableRelations(Relations):
         train, test, influence = self.scores.pairs(self._only)
         pairs = {"train_id": train, "test_id": test, "influence": influence}
         return {
-            "train_examples": columns.table(columns.of_examples(self.examples[layout.TRAIN])),
-            "test_examples": columns.table(columns.of_examples(self.examples[layout.TEST])),
-            "given_memorization": columns.table({"train_id": known, "memorization": memorization[known]}),
-            "given_influence": columns.table(pairs),
+            "train_examples": arrow.table(arrow.of_examples(self.examples[layout.TRAIN])),
+            "test_examples": arrow.table(arrow.of_examples(self.examples[layout.TEST])),
+            "given_memorization": arrow.table({"train_id": known, "memorization": memorization[known]}),
+            "given_influence": arrow.table(pairs),
         }
 
     def _set_z(self, connection: duckdb.DuckDBPyConnection, settings: Mapping[str, Any]) -> None:

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInput, NotEnoughModels, NotFound
 from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
-from memdb.query import columns
-from memdb.query.connection import Relations
+from memdb.query import arrow
+from memdb.query.relations import Relations
 
 VARIANTS = ("online", "offline")
 VARIANCES = ("auto", "example", "pooled")
@@ -234,14 +234,14 @@ def _table(relations: Relations, found: dict[str, Numbers], curves: dict[str, Nu
     }
     for name, values in found.items():
         chosen = values[order]
-        result[name] = columns.column(np.nan_to_num(chosen), ~np.isnan(chosen))
+        result[name] = arrow.column(np.nan_to_num(chosen), ~np.isnan(chosen))
     result |= {"n_in": n_in[order], "n_out": (relations.snapshot.n_models - n_in[order]).astype(np.int32)}
     for name, values in curves.items():
         known = values[~np.isnan(values)]
         for ending, reduce in (("", np.mean), ("_least", np.min), ("_most", np.max)):
             value = float(reduce(known)) if len(known) else 0.0
-            result[f"{name}{ending}"] = columns.column(
+            result[f"{name}{ending}"] = arrow.column(
                 np.full(len(order), value), np.full(len(order), len(known) > 0)
             )
     result["n_targets"] = np.full(len(order), len(next(iter(curves.values()))), dtype=np.int32)
-    return columns.table(result)
+    return arrow.table(result)

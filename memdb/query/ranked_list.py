@@ -11,12 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput
-from memdb.query import ranking
-from memdb.query.columns import column, rows_of, values_of
-from memdb.query.connection import Relations
-from memdb.query.forms import FORMS, SHOWN_SUMS, schema
+from memdb.query import statistics
+from memdb.query.arrow import column, rows_of, values_of
 from memdb.query.intervals import IntervalChoice
-from memdb.query.ranking import Candidates, Numbers
+from memdb.query.relations import Relations
+from memdb.query.statistics import Candidates, Numbers
+from memdb.query.templates import FORMS, SHOWN_SUMS, schema
 
 DIRECTIONS = ("helps", "hurts", "both")
 FDRS = ("once", "anytime")
@@ -109,11 +109,11 @@ def _standing(
     at = np.flatnonzero(_has_score(found))
     candidates = _candidates(relations, found, columns.score, at)
     shrunk, q_value, score = (np.full(found.num_rows, np.nan) for _ in range(3))
-    shrunk[at] = ranking.shrunk(candidates)
+    shrunk[at] = statistics.shrunk(candidates)
     q_value[at] = (
-        ranking.q_values(ranking.p_values(candidates))
+        statistics.q_values(statistics.p_values(candidates))
         if order.fdr == "once"
-        else ranking.anytime_q_values(candidates.null_z, candidates.n_models)
+        else statistics.anytime_q_values(candidates.null_z, candidates.n_models)
     )
     score[at] = candidates.score
     strength = _strength(score, order.direction)
@@ -228,7 +228,7 @@ def _ranks(
     if valid.any():
         lo, hi = _bounds(relations, found, {**settings, "interval": "simultaneous"}, (1, len(at)))
         positions = np.searchsorted(at, rows[valid])
-        bounds[:, valid] = ranking.rank_bounds(lo[at], hi[at], positions, order.direction)
+        bounds[:, valid] = statistics.rank_bounds(lo[at], hi[at], positions, order.direction)
     return {name: column(values, valid) for name, values in zip(("rank_lo", "rank_hi"), bounds, strict=True)}
 
 
@@ -245,10 +245,10 @@ def _chance(candidates: Candidates, shown: pa.Table, score: str, direction: str)
     strengths = _strength(values_of(shown.column(score))[valid], direction)
     weakest = int(np.argmin(strengths))
     value = float(strengths[weakest])
-    n_null = ranking.expected_by_chance(candidates, value, direction)
+    n_null = statistics.expected_by_chance(candidates, value, direction)
     share = SETTLED * int(valid.sum()) / n_ranked / (2 if direction == "both" else 1)
     error = float(np.nan_to_num(values_of(shown.column("null_se")))[valid][weakest])
-    needed = ranking.models_to_settle(value, error, candidates.n_models, share)
+    needed = statistics.models_to_settle(value, error, candidates.n_models, share)
     return counted | {
         "n_null": column(np.full(n_rows, n_null)),
         "n_models_needed": column(

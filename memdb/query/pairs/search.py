@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput
-from memdb.query.pair_parts import PairBits, PairBlock, PairChoice
-from memdb.query.sieve import MARGIN, Z_BINS, CpuSieve, Sieve, Sifted, Tests, Trains
+from memdb.query.pairs.kernel import MARGIN, Z_BINS, CpuSieve, Sieve, Sifted, Tests, Trains
+from memdb.query.pairs.types import PairBits, PairBlock, PairChoice
 
 BLOCK = 512  # test examples whose pairs are found together
 MAX_KEPT = 1 << 25  # pairs of one block that pass: 33 million

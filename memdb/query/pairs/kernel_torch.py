@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memdb.products import Words
-from memdb.query.sieve import EXACT_MODELS, MARGIN, SIGNS, Z_BINS, Z_STEP, Sifted, Tests, Trains
+from memdb.query.pairs.kernel import EXACT_MODELS, MARGIN, SIGNS, Z_BINS, Z_STEP, Sifted, Tests, Trains
+from memdb.query.pairs.popcount import Words
 
 SUMS_IN_FLOAT32 = (2, 8)  # the first PyTorch that can give float32 products of bfloat16
 

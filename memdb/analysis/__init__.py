@@ -1,0 +1,1 @@
+"""Questions about whole stores: plans, curves, reliability, classes, comparisons, attacks, benchmarks."""
