@@ -17,11 +17,13 @@ from memdb.seeds import Seeds, random_seeds, require_seeds, task_seeds
 from memdb.sharing import publish as publication
 from memdb.sharing.thumbnails import Thumbnails, thumbnails_of
 from memdb.storage import open_storage
-from memdb.store import Store, cleaning, compaction, extending, retraction, verification
-from memdb.store import repair as repairs
-from memdb.store.bases import Following
-from memdb.store.copy_verification import verify_copy
-from memdb.store.timing import GRACE
+from memdb.store import Store, extend
+from memdb.store.base import Following
+from memdb.store.grace import GRACE
+from memdb.store.maintenance import compact as compaction
+from memdb.store.maintenance import gc, retract, verify
+from memdb.store.maintenance import repair as repairs
+from memdb.store.maintenance.verify_copy import verify_copy
 from memdb.train import require_positive
 from memdb.training import Limits, Plan, TrainingStatus, carry_out
 
@@ -30,9 +32,9 @@ if TYPE_CHECKING:
     from memdb.format.published import Credits
     from memdb.interop.exporting import Exported
     from memdb.query.pairs.scores import PairOptions
-    from memdb.store.compaction import Compaction
-    from memdb.store.damages import Report
-    from memdb.store.repair import Repair
+    from memdb.store.maintenance.compact import Compaction
+    from memdb.store.maintenance.repair import Repair
+    from memdb.store.maintenance.verify_report import Report
 
 IN_MEMORY = "in-memory"
 
@@ -200,7 +202,7 @@ class Database(Assessor):
         alone: bool = False,
         dry_run: bool = False,
         observe: Callable[[int, int], None] = lambda _done, _total: None,
-    ) -> list[cleaning.Garbage]:
+    ) -> list[gc.Garbage]:
         """Remove, or with ``dry_run`` only list, what no reader and no writer can need any more.
 
         That is what killed writers left, segments that a block took in and blocks that were replaced, each
@@ -212,12 +214,12 @@ class Database(Assessor):
         """
         self._require_now("gc")
         storage, manifest = self.store.storage, self.store.manifest
-        doomed = cleaning.garbage(storage, manifest, grace, alone=alone)
+        doomed = gc.garbage(storage, manifest, grace, alone=alone)
         if dry_run:
             return doomed
         removed = []
         try:
-            for item in cleaning.remove(storage, manifest, doomed):
+            for item in gc.remove(storage, manifest, doomed):
                 removed.append(item)
                 observe(len(removed), len(doomed))
         finally:
@@ -239,7 +241,7 @@ class Database(Assessor):
         storage, manifest, published = self.store.storage, self.store.manifest, self.store.published
         if published is not None:
             return verify_copy(storage, manifest, published, observe), None
-        report = verification.verify(storage, manifest, observe)
+        report = verify.verify(storage, manifest, observe)
         if not repair or not report.damages:
             return report, None
         try:
@@ -258,7 +260,7 @@ class Database(Assessor):
         """
         self._require_now("retract")
         try:
-            return retraction.retract(self.store.storage, self.store.manifest, model_ids, because)
+            return retract.retract(self.store.storage, self.store.manifest, model_ids, because)
         finally:
             self.refresh()
 
@@ -275,7 +277,7 @@ class Database(Assessor):
         self._require_now("update")
         following = self.store.following or Following(lambda _store_id, _url: False)
         try:
-            return extending.update(self.store.storage, self.store.manifest, following, base)
+            return extend.update(self.store.storage, self.store.manifest, following, base)
         finally:
             self.refresh()
 

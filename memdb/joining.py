@@ -17,10 +17,11 @@ from memdb.format.score_table import ScoreTable
 from memdb.reader import Reader
 from memdb.storage import Cache, default_folder, open_storage
 from memdb.storage.protocol import Storage
-from memdb.store import Following, Store, merging, require_free
+from memdb.store import Following, Store, require_free
 from memdb.store.examples import read_example_table
-from memdb.store.extending import look_at
-from memdb.store.scores import copy_scores
+from memdb.store.extend import look_at
+from memdb.store.maintenance import merge as merging
+from memdb.store.score_tables import copy_scores
 from memdb.store.snapshot import Snapshot
 from memdb.stores import Options
 

@@ -19,7 +19,7 @@ from memdb.query.precision import RunningPrecision
 from memdb.query.relations import Relations
 from memdb.seeds import Seeds
 from memdb.store import Store
-from memdb.store.compaction import compact
+from memdb.store.maintenance.compact import compact
 from memdb.train import Hooks
 
 MANY_SEGMENTS = 64

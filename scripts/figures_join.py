@@ -31,7 +31,7 @@ from synthetic_store import Size, Truth, batch, draw_truth, labels_of, new_store
 
 import memdb
 from memdb.store import Store
-from memdb.store.compaction import compact
+from memdb.store.maintenance.compact import compact
 
 SEEDS = {"a": 1, "b": 2}  # of the two stores
 SHOWN_TESTS = 20

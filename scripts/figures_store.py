@@ -43,7 +43,7 @@ from synthetic_store import model_info, new_store
 from memdb.format.commits import ModelInfo
 from memdb.storage import open_storage
 from memdb.store import Store
-from memdb.store.compaction import compact
+from memdb.store.maintenance.compact import compact
 
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 PROCESSES = 8

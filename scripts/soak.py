@@ -40,10 +40,10 @@ from memdb.errors import MemdbError, StorageFailed
 from memdb.format import bits, subsets
 from memdb.format.commits import ModelInfo
 from memdb.storage import open_storage
-from memdb.store import Snapshot, Store, timing
-from memdb.store.cleaning import garbage, remove
-from memdb.store.compaction import compact
-from memdb.store.verification import verify
+from memdb.store import Snapshot, Store, grace
+from memdb.store.maintenance.compact import compact
+from memdb.store.maintenance.gc import garbage, remove
+from memdb.store.maintenance.verify import verify
 
 N_TRAIN, N_TEST = 203, 101
 STORE_SEED = 7
@@ -431,7 +431,7 @@ class Parent:
 
 def work(life: Life) -> None:
     """Do one thing after another until told to stop, or killed."""
-    timing.STALLED = STALLED
+    grace.STALLED = STALLED
     store = Store.open(open_storage(life.url))
     random = np.random.default_rng([life.seed, life.number])
     path = log_path(Path(life.folder), life.slot)

@@ -37,7 +37,7 @@ from memdb.format import subsets
 from memdb.format.commits import ModelInfo
 from memdb.storage import open_storage
 from memdb.store import Store
-from memdb.store.compaction import compact
+from memdb.store.maintenance.compact import compact
 
 STORE_SEED = 7
 FRACTION = 0.7

@@ -21,7 +21,9 @@ from storing import batch
 
 from memdb.errors import MemdbError
 from memdb.storage import open_storage
-from memdb.store import Store, cleaning, compaction
+from memdb.store import Store
+from memdb.store.maintenance import compact as compaction
+from memdb.store.maintenance import gc as cleaning
 
 CHANGES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir"}
 

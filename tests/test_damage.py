@@ -16,11 +16,12 @@ import memdb
 from memdb.errors import Damaged, MemdbError, NotFound
 from memdb.format.documents import canonical_json
 from memdb.storage import open_storage
-from memdb.store import Store, cleaning, compaction, retraction
+from memdb.store import Store
 from memdb.store.encoding import ArrayData, describe, encode_group
-from memdb.store.reading import GroupReader
-from memdb.store.repair import repair
-from memdb.store.verification import verify
+from memdb.store.maintenance import compact, gc, retract
+from memdb.store.maintenance.repair import repair
+from memdb.store.maintenance.verify import verify
+from memdb.store.read_arrays import GroupReader
 
 SETS = ("train", "test")
 EMPTY_GROUPS = {f"{group}/zarr.json" for group in ("blocks", "retractions", "segments", "snapshots")}
@@ -39,12 +40,12 @@ class Tiny:
         store = memdb.init(str(url), data, coin_recipe, seed=7).store
         self.url, self.store, self.committed = Path(url), store, {}
         gone, taken = self.commit(1, 2), self.commit(3)
-        compaction.compact(store.storage, store.manifest)
+        compact.compact(store.storage, store.manifest)
         if cleaned:
             shutil.rmtree(self.url / gone.group)
         self.withdrawn = gone.models[0].model_id
-        retracted = retraction.retract(store.storage, store.manifest, [self.withdrawn], "a reason")
-        compaction.compact(store.storage, store.manifest)
+        retracted = retract.retract(store.storage, store.manifest, [self.withdrawn], "a reason")
+        compact.compact(store.storage, store.manifest)
         loose = self.commit(4)
         self.groups = {"gone": gone, "taken": taken, "loose": loose}
         (block,) = store.snapshot().blocks
@@ -255,7 +256,7 @@ def test_a_repair_sets_aside_what_is_damaged_and_loses_nothing_else(
     assert altered.found_damaged() == left
     kept = {name: model for name, model in models.items() if name not in tiny.models(*lost)}
     assert altered.answer() == (kept, examples)
-    compaction.compact(altered.storage, altered.manifest)
+    compact.compact(altered.storage, altered.manifest)
     assert altered.answer() == (kept, examples)
 
 
@@ -291,9 +292,9 @@ def test_cleaning_up_leaves_what_a_repair_set_aside(tiny, altered, damaged):
     path = altered.folder / tiny.path(damaged)
     path.write_bytes(flipped(path.read_bytes(), 5))
     done = repair(altered.storage, altered.manifest, altered.verified())
-    doomed = cleaning.garbage(altered.storage, altered.manifest, timedelta(0), alone=True)
+    doomed = gc.garbage(altered.storage, altered.manifest, timedelta(0), alone=True)
     assert {item.path for item in doomed}.isdisjoint(done.set_aside)
-    list(cleaning.remove(altered.storage, altered.manifest, doomed))
+    list(gc.remove(altered.storage, altered.manifest, doomed))
     assert path.exists()
 
 

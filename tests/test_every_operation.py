@@ -14,7 +14,8 @@ from storing import FailingStorage, batch, contents, contents_of
 
 from memdb.errors import MemdbError, StorageFailed
 from memdb.storage import open_storage
-from memdb.store import Store, cleaning, compaction, verification
+from memdb.store import Store
+from memdb.store.maintenance import compact, gc, verify
 
 HERE = Path(__file__).parent
 MODELS = [[1, 2], [3], [4, 5, 6], [2, 7]]
@@ -27,7 +28,7 @@ def template(tmp_path_factory):
     store = small_database(url, outcomes=["correct"]).store
     for position, seeds in enumerate(MODELS):
         if position == 2:
-            compaction.compact(store.storage, store.manifest)
+            compact.compact(store.storage, store.manifest)
         store.commit(*batch(store, seeds))
     broken = replace(store, storage=FailingStorage(store.storage, 4))
     with pytest.raises(StorageFailed):
@@ -42,15 +43,15 @@ def check(url, template, operation, status):
     found = contents(store.snapshot())
     new = contents_of(batch(store, [70, 71])) if operation == "commit" else {}
     assert found in ([before | new] if status == 0 else [before, before | new])
-    assert verification.verify(store.storage, store.manifest).damages == []
+    assert verify.verify(store.storage, store.manifest).damages == []
     assert sorted(before) == sorted(contents_of(batch(store, range(1, 8))))
     store.commit(*batch(store, [70, 71]))
-    compaction.compact(store.storage, store.manifest)
+    compact.compact(store.storage, store.manifest)
     list(
-        cleaning.remove(
+        gc.remove(
             store.storage,
             store.manifest,
-            cleaning.garbage(store.storage, store.manifest, timedelta(0), alone=True),
+            gc.garbage(store.storage, store.manifest, timedelta(0), alone=True),
         )
     )
     assert contents(store.snapshot()) == before | contents_of(batch(store, [70, 71]))
@@ -117,10 +118,10 @@ def refuse(template, tmp_path, operation, lasting, positions):
             if operation == "commit":
                 store.commit(*batch(store, [70, 71]))
             elif operation == "compact":
-                compaction.compact(storage, store.manifest)
+                compact.compact(storage, store.manifest)
             elif operation == "gc":
-                doomed = cleaning.garbage(storage, store.manifest, timedelta(0), alone=True)
-                list(cleaning.remove(storage, store.manifest, doomed))
+                doomed = gc.garbage(storage, store.manifest, timedelta(0), alone=True)
+                list(gc.remove(storage, store.manifest, doomed))
             else:
                 intact = Store.open(open_storage(str(template))).snapshot()
                 assert contents(store.snapshot()) == contents(intact)

@@ -22,7 +22,9 @@ from memdb.format import subsets
 from memdb.format.documents import group_metadata, sealed
 from memdb.format.manifest import Manifest
 from memdb.storage import open_storage
-from memdb.store import Store, bases, verification
+from memdb.store import Store
+from memdb.store import base as bases
+from memdb.store.maintenance import verify
 
 TRAINED = {"dataset": small_dataset(), "recipe": coin_recipe}
 
@@ -99,7 +101,7 @@ def test_what_its_base_gets_or_withdraws_counts_after_an_update(base, extension,
         assert answers(old) == before
     extension.compact()
     assert extension.snapshot.number == 2
-    assert verification.verify(extension.store.storage, extension.store.manifest).damages == []
+    assert verify.verify(extension.store.storage, extension.store.manifest).damages == []
 
 
 def test_keeping_touches_only_what_is_its_own(base, extension):

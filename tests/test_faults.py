@@ -18,8 +18,11 @@ import memdb
 from memdb.errors import InvalidInput, MemdbError
 from memdb.storage import open_storage
 from memdb.storage.retry import Patience
-from memdb.store import Store, cleaning, compaction, retraction
-from memdb.store.reading import read_object
+from memdb.store import Store
+from memdb.store.maintenance import compact as compaction
+from memdb.store.maintenance import gc as cleaning
+from memdb.store.maintenance import retract
+from memdb.store.read_arrays import read_object
 from memdb.store.snapshot import read_part
 
 pytest.importorskip("s3fs")
@@ -77,7 +80,7 @@ class Template:
         store.storage.remove([item.path for item in store.storage.find(first.group)])
         self.loose = store.commit(*parts[2]).segment_id
         withdrawn = parts[0][0][1].model_id
-        retraction.retract(store.storage, store.manifest, [withdrawn], "a reason")
+        retract.retract(store.storage, store.manifest, [withdrawn], "a reason")
         self.objects = {item.path: store.storage.read(item.path) for item in store.storage.find("")}
         self.models = {k: v for part in parts for k, v in contents_of(part).items() if k != withdrawn}
         self.more_models = self.models | contents_of(batch(store, NEW_SEEDS))

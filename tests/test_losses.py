@@ -14,10 +14,11 @@ from test_cli import serve
 
 from memdb.errors import Damaged, InvalidInput
 from memdb.storage import Cache, open_storage
-from memdb.store import cleaning, compaction, repair, retraction, verification
-from memdb.store.parts import Share
-from memdb.store.taking import take_snapshot
-from memdb.store.timing import Stopwatch
+from memdb.store.grace import Stopwatch
+from memdb.store.load_snapshot import take_snapshot
+from memdb.store.maintenance import compact as compaction
+from memdb.store.maintenance import gc, repair, retract, verify
+from memdb.store.selection import Share
 
 NOW = timedelta(0)
 
@@ -37,19 +38,19 @@ def compact(store):
 
 
 def garbage(store):
-    return cleaning.garbage(store.storage, store.manifest, NOW, alone=True)
+    return gc.garbage(store.storage, store.manifest, NOW, alone=True)
 
 
 def clean(store, doomed=None):
     doomed = garbage(store) if doomed is None else doomed
-    return list(cleaning.remove(store.storage, store.manifest, doomed))
+    return list(gc.remove(store.storage, store.manifest, doomed))
 
 
 def mend(store):
     """Verify and repair; return the kinds of damage that were found. Old snapshots stay damaged."""
-    report = verification.verify(store.storage, store.manifest)
+    report = verify.verify(store.storage, store.manifest)
     repair.repair(store.storage, store.manifest, report)
-    left = verification.verify(store.storage, store.manifest).damages
+    left = verify.verify(store.storage, store.manifest).damages
     assert all(damage.kind == "snapshot" for damage in left)
     newest = store.snapshot().record
     assert all(int(damage.identifier) < newest.number for damage in left)
@@ -192,14 +193,14 @@ def test_a_cut_transfer_is_no_damage(store):
             self.cut.add(path)
             return data[:-1]
 
-    assert verification.verify(Cutting(), store.manifest).damages == []
+    assert verify.verify(Cutting(), store.manifest).damages == []
     assert contents(store.snapshot()) == held
 
 
 def test_a_withdrawal_outlives_its_file_and_a_repair(store, small_blocks):
     committed(store, [1, 2, 3, 4], [5, 6])
     gone = store.snapshot().models[0][1].model_id
-    retraction.retract(store.storage, store.manifest, [gone], "a reason")
+    retract.retract(store.storage, store.manifest, [gone], "a reason")
     compact(store)
     clean(store)
     lose(store, "retractions/*Z-*.json")
@@ -301,8 +302,8 @@ def test_a_leftover_block_of_another_copy_of_a_model_is_no_lost_snapshot(store):
     held = contents(store.snapshot())
     compact(store)
     clean(store, [item for item in garbage(store) if item.path == segments[1].group])
-    assert verification.verify(store.storage, store.manifest).damages == []
-    assert [item.reason for item in clean(store)] == [cleaning.UNNAMED, cleaning.TAKEN_IN]
+    assert verify.verify(store.storage, store.manifest).damages == []
+    assert [item.reason for item in clean(store)] == [gc.UNNAMED, gc.TAKEN_IN]
     assert contents(store.snapshot()) == held
 
 
@@ -342,11 +343,11 @@ def test_a_block_that_is_made_while_a_store_is_listed_is_no_lost_snapshot(store,
     committed(store, [1, 2, 3, 4])
     compact(store)
     walking = Walking(store, "segments", "blocks")
-    found = cleaning.garbage(walking, store.manifest, NOW, alone=True)
+    found = gc.garbage(walking, store.manifest, NOW, alone=True)
     kept = contents(store.snapshot())
-    list(cleaning.remove(walking, store.manifest, found))
+    list(gc.remove(walking, store.manifest, found))
     assert contents(store.snapshot()) == kept
-    assert verification.verify(walking, store.manifest).damages == []
+    assert verify.verify(walking, store.manifest).damages == []
 
 
 def test_a_lost_snapshot_is_noticed_where_the_segments_that_it_took_in_were_set_aside(store):

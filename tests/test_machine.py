@@ -19,8 +19,9 @@ from storing import FailingStorage, batch, contents, contents_of
 import memdb
 from memdb.errors import StorageFailed
 from memdb.storage import open_storage
-from memdb.store import Store, compaction, retraction, verification
-from memdb.store import cleaning as cleaning_up
+from memdb.store import Store
+from memdb.store.maintenance import compact, retract, verify
+from memdb.store.maintenance import gc as cleaning_up
 
 SEEDS = st.integers(0, 12)
 NOW = timedelta(0)
@@ -34,8 +35,8 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize(block_models=st.sampled_from([3, 8, 1024]))
     def create(self, block_models):
         self.folder = tempfile.mkdtemp()
-        self.usual = compaction.BLOCK_MODELS
-        compaction.BLOCK_MODELS = block_models
+        self.usual = compact.BLOCK_MODELS
+        compact.BLOCK_MODELS = block_models
         url, options = self.place(self.folder)
         made = memdb.init(
             url, small_dataset(), coin_recipe, seed=7, outcomes=["correct"], storage_options=options
@@ -45,7 +46,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.n_committed = 0
 
     def teardown(self):
-        compaction.BLOCK_MODELS = self.usual
+        compact.BLOCK_MODELS = self.usual
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def record(self, part):
@@ -77,13 +78,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(thorough=st.booleans())
     def compact(self, thorough):
-        done = compaction.compact(self.store.storage, self.store.manifest, thorough=thorough)
+        done = compact.compact(self.store.storage, self.store.manifest, thorough=thorough)
         self.note(done)
 
     @rule(allowed=st.integers(0, 25))
     def crash_in_compact(self, allowed):
         try:
-            done = compaction.compact(self.failing(allowed).storage, self.store.manifest)
+            done = compact.compact(self.failing(allowed).storage, self.store.manifest)
         except StorageFailed:
             return
         self.note(done)
@@ -91,7 +92,7 @@ class StoreMachine(RuleBasedStateMachine):
     def note(self, done):
         if done:
             self.snapshots[done.record.number] = dict(self.counted)
-            assert all(block.n_models <= compaction.BLOCK_MODELS for block in done.record.blocks)
+            assert all(block.n_models <= compact.BLOCK_MODELS for block in done.record.blocks)
 
     @rule()
     def clean(self):
@@ -112,7 +113,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def retract(self, data):
         identifier = data.draw(st.sampled_from(sorted(self.counted)))
-        retraction.retract(self.store.storage, self.store.manifest, [identifier], "a reason")
+        retract.retract(self.store.storage, self.store.manifest, [identifier], "a reason")
         self.withdrawn.add(identifier)
 
     @rule()
@@ -121,7 +122,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def verify(self):
-        report = verification.verify(self.store.storage, self.store.manifest)
+        report = verify.verify(self.store.storage, self.store.manifest)
         assert report.damages == []
         assert report.models == set(self.models)
 

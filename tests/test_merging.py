@@ -16,7 +16,7 @@ from memdb import joining
 from memdb.errors import AlreadyExists, InvalidInput, MemdbError, Mismatch, NotFound, StorageFailed
 from memdb.format import subsets
 from memdb.storage import open_storage
-from memdb.store import merging, verification
+from memdb.store.maintenance import merge, verify
 
 CODE = {"dataset": small_dataset(), "recipe": coin_recipe}
 
@@ -64,7 +64,7 @@ def test_a_model_keeps_its_id_and_the_seed_that_its_mask_comes_from(pair, tmp_pa
         assert info.model_id == subsets.model_id(seed, info.seed)
         assert masks[info.model_id] == subsets.subset_mask(seed, info.seed, 23, 16).tolist()
     assert {info.store_seed for _, info in db.snapshot.models} == {1, 2, None}
-    assert verification.verify(db.store.storage, db.store.manifest).damages == []
+    assert verify.verify(db.store.storage, db.store.manifest).damages == []
 
 
 def masks_of(db):
@@ -226,7 +226,7 @@ def test_other_bad_destinations_and_names(pair, tmp_path):
 
 
 def test_a_merge_that_dies_anywhere_goes_on_where_it_was(pair, tmp_path, monkeypatch):
-    monkeypatch.setattr(merging, "_models_at_once", lambda _: 4)
+    monkeypatch.setattr(merge, "_models_at_once", lambda _: 4)
     a, b = pair
     a.retract([a.snapshot.models[0][1].model_id], "a broken node")
     expected = contents(a.snapshot) | contents(b.snapshot)
@@ -251,8 +251,8 @@ def test_a_merge_that_dies_anywhere_goes_on_where_it_was(pair, tmp_path, monkeyp
 
 
 def test_large_parts_are_cut_and_small_ones_joined(tmp_path, monkeypatch):
-    monkeypatch.setattr(merging, "_models_at_once", lambda _: 7)
-    monkeypatch.setattr(merging, "BAND_BYTES", 64)
+    monkeypatch.setattr(merge, "_models_at_once", lambda _: 7)
+    monkeypatch.setattr(merge, "BAND_BYTES", 64)
     a = committed(committed(made(tmp_path / "a.zarr", 1, outcomes=["correct"]), range(10)), [20, 21])
     seen = []
     db = memdb.merge(

@@ -124,12 +124,12 @@ def files_of(folder):
 
 def no_bits(monkeypatch):
     """From now on, reading a block's document fails the test."""
-    from memdb.store import publication
+    from memdb.store import open_published
 
     def refuse(*_):
         raise AssertionError("a block was read")
 
-    monkeypatch.setattr(publication, "read_block", refuse)
+    monkeypatch.setattr(open_published, "read_block", refuse)
 
 
 def test_every_small_answer_equals_what_the_bits_give(trained, published, monkeypatch):

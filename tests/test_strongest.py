@@ -9,7 +9,7 @@ from storing import model
 
 import memdb
 from memdb.sharing import tables, top_influence
-from memdb.store.derived import COUNTED, PAIR_ROWS
+from memdb.store.published_arrays import COUNTED, PAIR_ROWS
 
 N_TEST = 9
 

@@ -10,7 +10,7 @@ from zarr.testing.store import StoreTests
 
 from memdb.format.manifest import ObjectInfo
 from memdb.storage import open_storage
-from memdb.store.reading import CheckedStore
+from memdb.store.read_arrays import CheckedStore
 
 GROUP = "segments/one"
 

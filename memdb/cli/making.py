@@ -153,7 +153,7 @@ def _extend(
     """Create a store that extends another."""
     from memdb import joining
     from memdb.errors import InvalidInput
-    from memdb.store.extending import n_beyond
+    from memdb.store.extend import n_beyond
 
     given = [option for option, value in fixed.items() if value is not None]
     if given:

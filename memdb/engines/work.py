@@ -14,8 +14,8 @@ from memdb.recipes import BoundRecipe
 from memdb.seeds import Seeds
 from memdb.storage.protocol import concurrently
 from memdb.store import Store
-from memdb.store.ledger import read_segment
-from memdb.store.parts import read_bits
+from memdb.store.read_documents import read_segment
+from memdb.store.selection import read_bits
 from memdb.train import Committed, Hooks, require_same, train
 
 CLOCKS = timedelta(seconds=30)  # what the clocks of two machines may differ by

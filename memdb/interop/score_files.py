@@ -15,7 +15,7 @@ from memdb.errors import InvalidInput
 from memdb.format import layout
 from memdb.interop.arrays import ArrayFile, names_of
 from memdb.interop.runs import Names, finite
-from memdb.store.scores import Scores
+from memdb.store.score_tables import Scores
 
 PAIR_KEYS = ("tr_idx", "tt_idx", "infl", "mem")
 CLASS_KEYS = ("tr_mem", "tr_labels", "tt_labels")

@@ -19,7 +19,7 @@ from memdb.interop.importing import About, example_tables, new_manifest, require
 from memdb.interop.score_files import ScoreFile
 from memdb.storage.protocol import Storage
 from memdb.store import Store
-from memdb.store.scores import add_scores
+from memdb.store.score_tables import add_scores
 
 FRACTION = 0.7  # of the published scores
 

@@ -16,7 +16,7 @@ from memdb.query.ranked_list import Columns, Order, Standing, presented
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates
 from memdb.query.templates import FORMS, schema
-from memdb.store.derived import PAIR_ROWS, derived_of, read_pairs
+from memdb.store.published_arrays import PAIR_ROWS, derived_of, read_pairs
 
 INFLUENCES = Columns(
     ("train_id", "test_id", "train_label", "test_label", "same_class"), "influence", ("memorization",)

@@ -20,7 +20,7 @@ from memdb.query.relations import Relations
 from memdb.query.templates import FORMS, schema
 from memdb.query.udfs import MAX_PAIRS
 from memdb.store import Snapshot
-from memdb.store.derived import derived_of
+from memdb.store.published_arrays import derived_of
 
 TIMEOUT_SECONDS = 600.0
 

@@ -29,7 +29,7 @@ from memdb.query.lazy import Lazy
 from memdb.query.templates import FORMS, require_outcome, schema
 from memdb.query.udfs import MAX_PAIRS, Budget, Words, counter, summer
 from memdb.store import Examples, Snapshot
-from memdb.store.derived import COUNTED, derived_of, is_numbered, light_examples, read_stats
+from memdb.store.published_arrays import COUNTED, derived_of, is_numbered, light_examples, read_stats
 
 MEMORY_LIMIT = "4GB"
 QUESTIONS = {"SELECT", "EXPLAIN", "PRAGMA"}  # DESCRIBE, SHOW and SUMMARIZE are SELECT to DuckDB

@@ -12,14 +12,14 @@ from memdb.format.commits import BlockInfo, Segment
 from memdb.format.documents import group_metadata
 from memdb.format.manifest import Manifest, ObjectInfo
 from memdb.storage.protocol import concurrently
-from memdb.store.compaction import cut, write_block
-from memdb.store.completing import Completing, copy_object
 from memdb.store.encoding import BLOCK_MODELS
-from memdb.store.ledger import read_block
-from memdb.store.parts import Share
-from memdb.store.reading import read_object
+from memdb.store.grace import Stopwatch
+from memdb.store.maintenance.compact import cut, write_block
+from memdb.store.read_arrays import read_object
+from memdb.store.read_documents import read_block
+from memdb.store.resumable import Completing, copy_object
+from memdb.store.selection import Share
 from memdb.store.snapshot import Snapshot
-from memdb.store.timing import Stopwatch
 
 AT_ONCE = 8  # objects of up to 16 MiB in memory
 

@@ -24,9 +24,9 @@ from memdb.query.questions import scores
 from memdb.query.relations import Relations
 from memdb.query.templates import schema
 from memdb.sharing.tables import LISTED, counts_of, pairs_table
-from memdb.store.completing import Completing
-from memdb.store.derived import COUNTED, PAIR_ROWS, PAIRS, SCORE_COLUMNS, SCORES
 from memdb.store.encoding import ChunkEncoder, array_metadata, describe
+from memdb.store.published_arrays import COUNTED, PAIR_ROWS, PAIRS, SCORE_COLUMNS, SCORES
+from memdb.store.resumable import Completing
 
 ROWS_FOR = 6.0  # a chunk of n rows and a list of n_test / n names cost a reader least near sqrt(n_test / 6)
 VERSION = 1  # of what is derived: a copy that was cut off goes on only with the same

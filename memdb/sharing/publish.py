@@ -26,10 +26,10 @@ from memdb.sharing.derive import derive
 from memdb.sharing.readme import readme
 from memdb.sharing.tables import LISTED, TABLED
 from memdb.storage.protocol import Storage, create_once
-from memdb.store.completing import Completing, copy_object
 from memdb.store.encoding import describe
-from memdb.store.ledger import parse_record, snapshot_numbers
-from memdb.store.publication import published_snapshot
+from memdb.store.open_published import published_snapshot
+from memdb.store.read_documents import parse_record, snapshot_numbers
+from memdb.store.resumable import Completing, copy_object
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
 from memdb.store.thumbnails import Pictures, read_info, write_thumbnails

@@ -18,9 +18,9 @@ from memdb.sharing.copy_blocks import AT_ONCE, copy_piece, pieces
 from memdb.sharing.publish import COPY_GROUPS, is_of_a_copy, require_destination
 from memdb.sharing.readme import readme
 from memdb.storage.protocol import Storage, concurrently, create_once
-from memdb.store.completing import Completing, copy_object
-from memdb.store.ledger import parse_record, read_block, snapshot_numbers
-from memdb.store.publication import published_snapshot
+from memdb.store.open_published import published_snapshot
+from memdb.store.read_documents import parse_record, read_block, snapshot_numbers
+from memdb.store.resumable import Completing, copy_object
 from memdb.store.store import Store, keeps_put_if_absent
 from memdb.store.thumbnails import DOCUMENT, read_info
 from memdb.store.thumbnails import objects_of as pictures_of

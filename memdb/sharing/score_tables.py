@@ -12,8 +12,8 @@ from memdb.format.published import Published
 from memdb.format.score_table import ScoreTable
 from memdb.sharing.copy_blocks import AT_ONCE
 from memdb.storage.protocol import Storage, concurrently
-from memdb.store.completing import Completing, copy_object
 from memdb.store.encoding import describe
+from memdb.store.resumable import Completing, copy_object
 
 
 def size_of(tables: Iterable[ScoreTable]) -> int:

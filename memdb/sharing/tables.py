@@ -11,7 +11,7 @@ from memdb.query.arrow import values_of
 from memdb.query.from_published import found_pairs, scored
 from memdb.query.intervals import IntervalChoice
 from memdb.query.relations import Relations
-from memdb.store.derived import COUNTED, PAIR_ROWS, SCORE_COLUMNS
+from memdb.store.published_arrays import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 
 LISTED = 256  # pairs kept of each test example
 TABLED, TABLED_Q = 20, 0.1  # pairs of each test example in the table, and of more if they are real

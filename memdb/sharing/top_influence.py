@@ -19,7 +19,7 @@ from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates, Numbers
 from memdb.query.templates import FORMS, schema
-from memdb.store.derived import COUNTED, PAIR_ROWS, SCORE_COLUMNS
+from memdb.store.published_arrays import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 
 Codes = NDArray[np.integer[Any]]
 

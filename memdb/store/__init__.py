@@ -1,8 +1,8 @@
 """One store: its documents, arrays and models. The only part of memdb that knows Zarr."""
 
-from memdb.store.bases import Following
+from memdb.store.base import Following
 from memdb.store.examples import Examples, ExampleTable
-from memdb.store.scores import Scores, StoredScores
+from memdb.store.score_tables import Scores, StoredScores
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store, require_free
 

@@ -17,7 +17,7 @@ from memdb.format import layout
 from memdb.format.manifest import Manifest, SetInfo
 from memdb.storage.protocol import Storage
 from memdb.store.encoding import ArrayData
-from memdb.store.reading import GroupReader
+from memdb.store.read_arrays import GroupReader
 
 KEY, OFFSET, LABEL, CONTENT = "key", "key_offset", "label", "content_sha256"
 

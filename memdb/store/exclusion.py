@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memdb.store.naming import named
+from memdb.store.model_ids import named
 from memdb.store.snapshot import Snapshot
 
 DIVERGED = "diverged"

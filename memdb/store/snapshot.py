@@ -15,10 +15,10 @@ from memdb.format import bits, layout
 from memdb.format.commits import ModelInfo, Retraction, Segment, SnapshotRecord, sha256_of_models
 from memdb.format.manifest import Manifest, Outcome
 from memdb.storage.protocol import Storage, concurrently
+from memdb.store.block_counts import COUNTED, has_counts, names_of
 from memdb.store.encoding import BLOCK_MODELS, SHARD_BYTES
 from memdb.store.examples import Examples, read_examples
-from memdb.store.parts import Share, read_part
-from memdb.store.tally import COUNTED, has_counts, names_of
+from memdb.store.selection import Share, read_part
 
 
 @dataclass(frozen=True)

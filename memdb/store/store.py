@@ -20,15 +20,15 @@ from memdb.format.manifest import Base, Manifest
 from memdb.format.published import ASK_AGAIN, Published
 from memdb.format.score_table import ScoreTable
 from memdb.storage.protocol import Storage, create_once
-from memdb.store.bases import Following, with_base
+from memdb.store.base import Following, with_base
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.examples import Examples, ExampleTable, read_examples
-from memdb.store.ledger import base_in_force, read_manifest
-from memdb.store.publication import published_snapshot, read_published
-from memdb.store.scores import list_score_tables, read_score_tables
+from memdb.store.grace import Stopwatch
+from memdb.store.load_snapshot import take_snapshot
+from memdb.store.open_published import published_snapshot, read_published
+from memdb.store.read_documents import base_in_force, read_manifest
+from memdb.store.score_tables import list_score_tables, read_score_tables
 from memdb.store.snapshot import Snapshot
-from memdb.store.taking import take_snapshot
-from memdb.store.timing import Stopwatch
 
 COMMIT_ATTEMPTS = 3
 
@@ -208,7 +208,7 @@ class Store:
     def snapshot(self, as_of: int | None = None) -> Snapshot:
         """Return the models committed so far, or those of a numbered snapshot, as a value.
 
-        Those of a store that this one extends come first; `bases.with_base` says what that can raise.
+        Those of a store that this one extends come first; `base.with_base` says what that can raise.
 
         Raises:
             Damaged: a document was altered, or belongs to another store.

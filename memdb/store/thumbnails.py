@@ -15,9 +15,9 @@ from memdb.format.documents import Json, group_metadata, parse_group_metadata
 from memdb.format.manifest import Manifest, ObjectInfo
 from memdb.format.published import ASK_AGAIN, DerivedGroup, ThumbnailsInfo
 from memdb.storage.protocol import Storage, concurrently
-from memdb.store.completing import Completing
 from memdb.store.encoding import ChunkEncoder, array_metadata, describe
-from memdb.store.reading import GroupReader, read_object
+from memdb.store.read_arrays import GroupReader, read_object
+from memdb.store.resumable import Completing
 
 CHUNK_BYTES = 256 << 10  # of pixels: what one picture costs to read, before it is compressed
 MAX_SIDE = 256  # of a stranger's picture

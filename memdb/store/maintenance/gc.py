@@ -17,11 +17,11 @@ from memdb.errors import Damaged, InvalidInput, NotFound
 from memdb.format import layout
 from memdb.format.manifest import Manifest
 from memdb.storage.protocol import Found, Storage, concurrently
-from memdb.store.history import History, read_history
-from memdb.store.ledger import is_listed, read_block, require_listing
-from memdb.store.reading import check_group
-from memdb.store.scores import list_score_tables
-from memdb.store.timing import GRACE, storage_time
+from memdb.store.grace import GRACE, storage_time
+from memdb.store.maintenance.history import History, read_history
+from memdb.store.read_arrays import check_group
+from memdb.store.read_documents import is_listed, read_block, require_listing
+from memdb.store.score_tables import list_score_tables
 
 LEFTOVER, TAKEN_IN, REPLACED, UNNAMED = "never committed", "in a block", "replaced", "named by no snapshot"
 UNTABLED = "scores of an import that was cut off"

@@ -15,8 +15,8 @@ from memdb.format.manifest import Manifest
 from memdb.format.published import ASK_AGAIN, Published
 from memdb.storage.protocol import Storage, concurrently
 from memdb.storage.retry import status_of
-from memdb.store.ledger import FORBIDDEN, parse_record, read_block
-from memdb.store.reading import read_object
+from memdb.store.read_arrays import read_object
+from memdb.store.read_documents import FORBIDDEN, parse_record, read_block
 from memdb.store.snapshot import Snapshot
 
 

@@ -14,12 +14,12 @@ from memdb.format.commits import BlockInfo, Segment
 from memdb.format.manifest import Manifest
 from memdb.format.published import Published
 from memdb.storage.protocol import Storage
-from memdb.store.damages import Damage, Report
-from memdb.store.derived import COUNTED, read_stats
-from memdb.store.ledger import read_block
-from memdb.store.part_verification import check_dataset, check_models, check_part, check_scores
-from memdb.store.publication import published_snapshot
-from memdb.store.scores import read_score_tables
+from memdb.store.maintenance.verify_part import check_dataset, check_models, check_part, check_scores
+from memdb.store.maintenance.verify_report import Damage, Report
+from memdb.store.open_published import published_snapshot
+from memdb.store.published_arrays import COUNTED, read_stats
+from memdb.store.read_documents import read_block
+from memdb.store.score_tables import read_score_tables
 from memdb.store.snapshot import Snapshot
 from memdb.store.thumbnails import DOCUMENT, read_info
 

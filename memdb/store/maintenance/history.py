@@ -12,7 +12,7 @@ from memdb.format import layout
 from memdb.format.commits import BlockInfo, Segment, SnapshotRecord
 from memdb.format.manifest import Manifest
 from memdb.storage.protocol import Storage, concurrently
-from memdb.store.ledger import (
+from memdb.store.read_documents import (
     find_block,
     is_listed,
     read_record,

@@ -13,11 +13,11 @@ from memdb.format.commits import Pin
 from memdb.format.documents import plain_document
 from memdb.format.manifest import Base, Manifest
 from memdb.storage.protocol import Storage, create_once
-from memdb.store.bases import Following, followable, open_base, snapshot_of
+from memdb.store.base import Following, followable, open_base, snapshot_of
 from memdb.store.examples import ExampleTable, read_example_table
-from memdb.store.ledger import newest_pin, read_manifest, read_pin
+from memdb.store.load_snapshot import newest_number, take_snapshot
+from memdb.store.read_documents import newest_pin, read_manifest, read_pin
 from memdb.store.snapshot import Snapshot
-from memdb.store.taking import newest_number, take_snapshot
 
 DRAWN_HERE = "exact"  # the subsets that training draws
 

@@ -13,8 +13,8 @@ from memdb.format.commits import Retraction
 from memdb.format.documents import plain_document
 from memdb.format.manifest import Manifest
 from memdb.storage.protocol import Storage, create_once
-from memdb.store.naming import named
-from memdb.store.taking import take_snapshot
+from memdb.store.load_snapshot import take_snapshot
+from memdb.store.model_ids import named
 
 
 def retract(storage: Storage, manifest: Manifest, model_ids: Sequence[str], because: str) -> Retraction:

@@ -13,7 +13,7 @@ from memdb.format.documents import group_metadata, parse_group_metadata, parse_p
 from memdb.format.manifest import MAX_SNAPSHOTS, Base, Manifest, ObjectInfo
 from memdb.storage.protocol import Storage, concurrently
 from memdb.storage.retry import status_of
-from memdb.store.reading import read_object
+from memdb.store.read_arrays import read_object
 
 FORBIDDEN = 403
 T = TypeVar("T")

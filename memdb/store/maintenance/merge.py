@@ -25,8 +25,8 @@ from memdb.format.commits import ModelInfo
 from memdb.format.manifest import Manifest, Outcome
 from memdb.storage.protocol import concurrently
 from memdb.store.encoding import BLOCK_MODELS, ArrayData
-from memdb.store.parts import Share, cut_into
-from memdb.store.retraction import withdraw
+from memdb.store.maintenance.retract import withdraw
+from memdb.store.selection import Share, cut_into
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
 

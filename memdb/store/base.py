@@ -21,9 +21,9 @@ from memdb.format.manifest import Base, Manifest
 from memdb.storage.cache import Cache
 from memdb.storage.protocol import Storage
 from memdb.storage.urls import EXTRAS, LOCAL, open_storage, protocol_of
-from memdb.store.ledger import base_in_force, read_manifest
+from memdb.store.load_snapshot import take_snapshot
+from memdb.store.read_documents import base_in_force, read_manifest
 from memdb.store.snapshot import Snapshot
-from memdb.store.taking import take_snapshot
 
 MOST_BASES = 8  # one below the other
 FOLLOWED = {*LOCAL, *EXTRAS, "http", "https", "hf", "memory"}

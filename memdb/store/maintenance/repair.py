@@ -14,9 +14,11 @@ from memdb.format.commits import BlockInfo, Retraction, Segment, SnapshotRecord,
 from memdb.format.documents import group_metadata, plain_document
 from memdb.format.manifest import Manifest
 from memdb.storage.protocol import Storage, concurrently, create_once
-from memdb.store.compaction import ATTEMPTS, rewrite
-from memdb.store.damages import Damage, Report
-from memdb.store.ledger import (
+from memdb.store.maintenance.compact import ATTEMPTS, rewrite
+from memdb.store.maintenance.retract import withdraw
+from memdb.store.maintenance.verify_report import Damage, Report
+from memdb.store.read_arrays import check_group
+from memdb.store.read_documents import (
     base_in_force,
     find_block,
     read_block,
@@ -25,8 +27,6 @@ from memdb.store.ledger import (
     read_segment,
     snapshot_numbers,
 )
-from memdb.store.reading import check_group
-from memdb.store.retraction import withdraw
 
 REASON = "damaged; set aside by memdb verify --repair: {problem}"
 

@@ -19,8 +19,8 @@ from memdb.format.manifest import Manifest, ObjectInfo
 from memdb.format.score_table import INFLUENCE, MAX_TABLES, MEMORIZATION, OFFSET, TRAIN_ID, ScoreTable
 from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
-from memdb.store.reading import GroupReader, check_object, read_object
-from memdb.store.timing import Stopwatch
+from memdb.store.grace import Stopwatch
+from memdb.store.read_arrays import GroupReader, check_object, read_object
 
 AT_ONCE = 8  # objects of a few MB in memory
 RESTORE = "restore the store from a copy, or import the table into another store"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from memdb.format import bits
 from memdb.format.commits import Segment
 from memdb.storage.protocol import Storage
-from memdb.store.reading import GroupReader
+from memdb.store.read_arrays import GroupReader
 
 
 @dataclass(frozen=True)

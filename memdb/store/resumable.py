@@ -10,7 +10,7 @@ from memdb.errors import AlreadyExists, NotFound
 from memdb.format.manifest import ObjectInfo
 from memdb.storage.cache import Cache
 from memdb.storage.protocol import Found, Storage, concurrently
-from memdb.store.reading import check_object
+from memdb.store.read_arrays import check_object
 
 
 class Completing:

@@ -13,10 +13,10 @@ from memdb.format.commits import Segment, SnapshotRecord, sha256_of_models
 from memdb.format.manifest import Manifest
 from memdb.format.score_table import ScoreTable
 from memdb.storage.protocol import Storage
-from memdb.store.damages import Damage, Report
+from memdb.store.block_counts import Tally, has_counts
 from memdb.store.examples import read_example_table
-from memdb.store.reading import GroupReader
-from memdb.store.tally import Tally, has_counts
+from memdb.store.maintenance.verify_report import Damage, Report
+from memdb.store.read_arrays import GroupReader
 
 COUNTED = ("subset_size", "train_accuracy", "out_accuracy", "test_accuracy")
 TOLERANCE = 1e-9  # accuracies are quotients of counts: equal but for the last digits

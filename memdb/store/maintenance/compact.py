@@ -23,14 +23,14 @@ from memdb.format.commits import BlockInfo, Segment, SnapshotRecord
 from memdb.format.documents import Json, group_metadata, plain_document
 from memdb.format.manifest import Base, Manifest, ObjectInfo, Outcome
 from memdb.storage.protocol import Storage, concurrently, create_once
+from memdb.store.block_counts import Tally
 from memdb.store.encoding import BLOCK_MODELS, ArrayData, BandEncoder, array_metadata, describe, encode_group
-from memdb.store.ledger import base_in_force
-from memdb.store.parts import Share, cut_into
+from memdb.store.grace import Stopwatch
+from memdb.store.load_snapshot import take_snapshot
+from memdb.store.read_documents import base_in_force
+from memdb.store.selection import Share, cut_into
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import commit_group, keeps_put_if_absent
-from memdb.store.taking import take_snapshot
-from memdb.store.tally import Tally
-from memdb.store.timing import Stopwatch
 
 BAND_BYTES = 128 << 20  # of one array in memory at once
 ATTEMPTS = 5  # races lost to other compactors before giving up

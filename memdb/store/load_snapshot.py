@@ -6,7 +6,7 @@ from memdb.errors import Damaged, NotFound
 from memdb.format import layout
 from memdb.format.manifest import Manifest
 from memdb.storage.protocol import Storage, concurrently
-from memdb.store.ledger import (
+from memdb.store.read_documents import (
     newest_by_asking,
     read_block,
     read_record,

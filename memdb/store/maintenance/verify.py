@@ -10,9 +10,10 @@ from memdb.format import layout
 from memdb.format.commits import Segment, SnapshotRecord
 from memdb.format.manifest import Manifest
 from memdb.storage.protocol import Storage
-from memdb.store.damages import Damage, Report
-from memdb.store.history import lost_blocks
-from memdb.store.ledger import (
+from memdb.store.maintenance.history import lost_blocks
+from memdb.store.maintenance.verify_part import check_dataset, check_models, check_part, check_scores
+from memdb.store.maintenance.verify_report import Damage, Report
+from memdb.store.read_documents import (
     find_block,
     read_block,
     read_pin,
@@ -22,8 +23,7 @@ from memdb.store.ledger import (
     require_group,
     snapshot_numbers,
 )
-from memdb.store.part_verification import check_dataset, check_models, check_part, check_scores
-from memdb.store.scores import list_score_tables
+from memdb.store.score_tables import list_score_tables
 
 
 def verify(

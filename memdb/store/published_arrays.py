@@ -9,7 +9,7 @@ from memdb.errors import Damaged, InvalidInput
 from memdb.format import layout
 from memdb.format.published import ASK_AGAIN, Derived, DerivedGroup
 from memdb.store.examples import Examples
-from memdb.store.reading import GroupReader
+from memdb.store.read_arrays import GroupReader
 from memdb.store.snapshot import Snapshot
 
 COUNTED = {  # the arrays of ``stats/``, and what their rows are

@@ -9,7 +9,7 @@ from typing import TypeVar
 from memdb.errors import Damaged, NotFound, WrongFormat
 from memdb.format.manifest import ObjectInfo
 from memdb.storage.protocol import Storage, concurrently
-from memdb.store.reading import check_object
+from memdb.store.read_arrays import check_object
 
 T = TypeVar("T")
 

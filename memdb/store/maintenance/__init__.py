@@ -1,0 +1,1 @@
+"""Keeping a store: compaction, garbage collection, retraction, repair, merging, history, verification."""
