@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from memdb.errors import MemdbError
 
 if TYPE_CHECKING:
+    from memdb.combine import extend, merge
+    from memdb.create import import_file, init, open, pull  # noqa: A004
     from memdb.database import Database
     from memdb.datasets import Dataset
     from memdb.format.published import Credits
-    from memdb.joining import extend, merge
     from memdb.recipes.protocol import Recipe, Run
-    from memdb.stores import import_file, init, open, pull  # noqa: A004
-    from memdb.training import TrainingStatus
+    from memdb.training.run import TrainingStatus
 
 __all__ = [
     "Credits",
@@ -46,13 +46,13 @@ _HOMES = {
     "Dataset": "memdb.datasets",
     "Recipe": "memdb.recipes.protocol",
     "Run": "memdb.recipes.protocol",
-    "TrainingStatus": "memdb.training",
-    "import_file": "memdb.stores",
-    "extend": "memdb.joining",
-    "init": "memdb.stores",
-    "merge": "memdb.joining",
-    "open": "memdb.stores",
-    "pull": "memdb.stores",
+    "TrainingStatus": "memdb.training.run",
+    "import_file": "memdb.create",
+    "extend": "memdb.combine",
+    "init": "memdb.create",
+    "merge": "memdb.combine",
+    "open": "memdb.create",
+    "pull": "memdb.create",
 }
 
 

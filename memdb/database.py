@@ -7,13 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from memdb import datasets, engines, recipes
+from memdb import datasets, recipes
 from memdb.assessing import Assessor
-from memdb.engines import Work
-from memdb.engines.request import Request
 from memdb.errors import InvalidInput
 from memdb.format import subsets
-from memdb.seeds import Seeds, random_seeds, require_seeds, task_seeds
 from memdb.sharing import publish as publication
 from memdb.sharing.thumbnails import Thumbnails, thumbnails_of
 from memdb.storage import open_storage
@@ -24,13 +21,17 @@ from memdb.store.maintenance import compact as compaction
 from memdb.store.maintenance import gc, retract, verify
 from memdb.store.maintenance import repair as repairs
 from memdb.store.maintenance.verify_copy import verify_copy
-from memdb.train import require_positive
-from memdb.training import Limits, Plan, TrainingStatus, carry_out
+from memdb.training import engines
+from memdb.training.engines import Work
+from memdb.training.engines.request import Request
+from memdb.training.loop import require_positive
+from memdb.training.run import Limits, Plan, TrainingStatus, carry_out
+from memdb.training.seeds import Seeds, random_seeds, require_seeds, task_seeds
 
 if TYPE_CHECKING:
     from memdb.format.commits import Pin, Retraction
     from memdb.format.published import Credits
-    from memdb.interop.exporting import Exported
+    from memdb.interop.export import Exported
     from memdb.query.pairs.scores import PairOptions
     from memdb.store.maintenance.compact import Compaction
     from memdb.store.maintenance.repair import Repair
@@ -149,15 +150,15 @@ class Database(Assessor):
             AlreadyExists: a folder with other things in it.
             StorageFailed: the place cannot be written.
         """
-        from memdb.interop import exporting  # noqa: PLC0415 - only this needs it
+        from memdb.interop import export  # noqa: PLC0415 - only this needs it
 
         target = Path(path)
-        suffix = exporting.require_destination(target, what)
+        suffix = export.require_destination(target, what)
         observe = options.get("observe", lambda _done, _total: None)
         if what in {"models", "lira"}:
-            return exporting.write_models(target, self.relations(), what, observe)
+            return export.write_models(target, self.relations(), what, observe)
         if what == "fz-classes":
-            return exporting.write_fz_classes(target, self.asked(), observe)
+            return export.write_fz_classes(target, self.asked(), observe)
         level, interval = options.get("level", 0.95), options.get("interval", "anytime")
         if what == "memorization":
             rows = self.memorization(outcome=outcome, level=level, interval=interval)
@@ -165,16 +166,16 @@ class Database(Assessor):
             rows = self.pairs(**options)
         table = rows.to_arrow_table()
         if what == "fz-pairs":
-            return exporting.write_fz_pairs(target, table)
+            return export.write_fz_pairs(target, table)
         if suffix == ".npz":
-            return exporting.write_columns(target, table)
+            return export.write_columns(target, table)
         facts: dict[str, str | float | int] = {
             "interval": interval,
             "level": level,
             "outcome": outcome,
             "n_models": self.n_models,
         }
-        return exporting.write_table(target, table, facts if self.imported_scores is None else {})
+        return export.write_table(target, table, facts if self.imported_scores is None else {})
 
     def compact(
         self, *, alone: bool = False, observe: Callable[[int, int], None] = lambda _done, _total: None

@@ -27,7 +27,7 @@ from torch.func import functional_call, grad, vmap
 
 from memdb import Dataset, Run
 from memdb.format.manifest import CUMULATIVE_LOSS, FIRST_LEARNED
-from memdb.recipes import cnn_program, mlp_program
+from memdb.recipes import cnn_torch, mlp_torch
 from memdb.recipes.augmentation import Augmentation
 from memdb.recipes.batches import Schedule, generators_of, images_of, labels_of, subsets_of
 from memdb.recipes.cnn import CNN
@@ -97,7 +97,7 @@ def by_memdb(recipe: MLP | CNN, batch: Batch, outcomes: frozenset[str] = frozens
 
 def by_compile(recipe: MLP | CNN, batch: Batch) -> float:
     owner, name = (
-        (mlp_program.Network, "gradients") if isinstance(recipe, MLP) else (cnn_program.Network, "__call__")
+        (mlp_torch.Network, "gradients") if isinstance(recipe, MLP) else (cnn_torch.Network, "__call__")
     )
     plain = getattr(owner, name)
     setattr(owner, name, COMPILED.setdefault(recipe.name, torch.compile(plain)))

@@ -37,8 +37,7 @@ from numpy.typing import NDArray
 
 from memdb import Dataset, Run, datasets, recipes
 from memdb.format import subsets
-from memdb.recipes import grouped as grouped_program
-from memdb.recipes import resnet9_program
+from memdb.recipes import grouped, resnet9_torch
 from memdb.recipes.batches import images_of
 from memdb.recipes.cnn import CNN
 from memdb.recipes.mlp import MLP
@@ -107,7 +106,7 @@ def in_float64() -> None:
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
     bent = {"images_of": lambda examples, device: images_of(examples, device).double()}
-    vars(grouped_program).update(bent)
+    vars(grouped).update(bent)
 
 
 def compare(
@@ -139,8 +138,8 @@ def compare(
 def grouped(
     recipe: ResNet9, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
 ) -> Any:
-    make = partial(resnet9_program.Network, recipe, 1, data.n_classes)
-    return resnet9_program.train(recipe, make, data, masks, seeds, run)
+    make = partial(resnet9_torch.Network, recipe, 1, data.n_classes)
+    return resnet9_torch.train(recipe, make, data, masks, seeds, run)
 
 
 if __name__ == "__main__":

@@ -72,10 +72,10 @@ def impatient(monkeypatch):
 @pytest.fixture(autouse=True)
 def cache_of_its_own(monkeypatch, tmp_path_factory):
     """Tests leave the user's cache alone."""
-    from memdb import joining, storage, stores
+    from memdb import combine, create, storage
 
     folder = tmp_path_factory.getbasetemp() / "cache"
-    for module in (joining, storage, stores):
+    for module in (combine, storage, create):
         monkeypatch.setattr(module, "default_folder", lambda: folder)
 
 

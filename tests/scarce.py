@@ -16,7 +16,7 @@ fitted = []
 def train(data, masks, seeds, run):
     import torch._dynamo  # noqa: F401 - PyTorch's optimisers load it; what is loaded needs no room
 
-    import memdb.recipes.mlp_program  # noqa: F401
+    import memdb.recipes.mlp_torch  # noqa: F401
 
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
     room = ROOM if sum(fitted) < N_EASY else NO_ROOM

@@ -20,11 +20,11 @@ from conftest import coin_recipe, small_database, small_dataset
 
 import memdb
 from memdb import recipes
-from memdb.engines.local import n_cores
-from memdb.engines.work import Work, committed_since, missing, set_up
 from memdb.errors import InvalidInput, Mismatch, NotFound, TrainingFailed
 from memdb.format import subsets
-from memdb.seeds import Seeds, task_seeds
+from memdb.training.engines.local import n_cores
+from memdb.training.engines.worker import Work, committed_since, missing, set_up
+from memdb.training.seeds import Seeds, task_seeds
 
 HERE = Path(__file__).parent
 GOLDEN = [8236443892266975918, 4207483750537880312]  # of task 7
@@ -85,7 +85,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
 
 
 def test_workers_that_die_again_and_again_end_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("memdb.engines.local.MAX_DEATHS", 2)
+    monkeypatch.setattr("memdb.training.engines.local.MAX_DEATHS", 2)
     with (
         made(tmp_path, deadly_recipe) as db,
         pytest.raises(TrainingFailed, match="signal 9.* 2 times in a row"),
@@ -227,8 +227,8 @@ def test_a_run_ends_at_the_half_width_that_info_shows(tmp_path):
 
 def test_no_batch_begins_that_would_last_beyond_the_time(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("memdb.training.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("memdb.train.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("memdb.training.run.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("memdb.training.loop.time.perf_counter", lambda: now[0])
 
     def slow(data, masks, seeds, run):
         now[0] += 10
@@ -279,7 +279,7 @@ def answering(words):
 
 
 def test_without_ray_one_is_told_how_to_install_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "memdb.engines.ray", None)
+    monkeypatch.setitem(sys.modules, "memdb.training.engines.ray", None)
     with (
         small_database(tmp_path / "s.zarr") as db,
         pytest.raises(InvalidInput, match="not installed") as caught,

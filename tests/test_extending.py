@@ -194,7 +194,7 @@ def test_a_base_that_is_not_what_was_pinned_is_named(extension, changes, kind, s
 def test_an_address_is_followed_only_where_it_is_trusted(extension, monkeypatch, tmp_path):
     stranger = memdb.open(extension.url)
     assert stranger.n_models == 12  # who made it trusts it
-    monkeypatch.setattr("memdb.stores.default_folder", lambda: tmp_path / "else" / "objects")
+    monkeypatch.setattr("memdb.create.default_folder", lambda: tmp_path / "else" / "objects")
     untrusted = memdb.open(extension.url)
     with pytest.raises(InvalidInput, match="extends .*base.zarr, whose models are part") as caught:
         untrusted.top_memorized()

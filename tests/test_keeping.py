@@ -17,7 +17,6 @@ from conftest import bits_of, coin_recipe, small_database, small_dataset
 from storing import batch, contents, contents_of
 
 import memdb
-from memdb import training
 from memdb.database import Database
 from memdb.errors import Damaged, InvalidInput, NotFound, StorageFailed
 from memdb.format import bits
@@ -27,6 +26,7 @@ from memdb.store import grace as timing
 from memdb.store.block_counts import Tally
 from memdb.store.maintenance import compact as compaction
 from memdb.store.maintenance import gc, retract, verify
+from memdb.training import run
 
 NOW = timedelta(0)
 
@@ -361,7 +361,7 @@ def test_a_retraction_that_cannot_be_names_what_is_wrong(store, ids, because, sa
 
 
 def test_training_compacts_by_itself_past_some_dozens_of_segments(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "MANY_SEGMENTS", 3)
+    monkeypatch.setattr(run, "MANY_SEGMENTS", 3)
     with small_database(tmp_path / "s.zarr") as db:
         db.train(seeds=range(37))
         assert db.snapshot.record.number >= 1
@@ -374,13 +374,13 @@ def test_training_compacts_by_itself_past_some_dozens_of_segments(tmp_path, monk
 
 
 def test_a_commit_is_reported_before_the_store_is_compacted(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "MANY_SEGMENTS", 1)
+    monkeypatch.setattr(run, "MANY_SEGMENTS", 1)
     reported = []
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "compact", interrupted)
+    monkeypatch.setattr(run, "compact", interrupted)
     db = small_database(tmp_path / "s.zarr")
     with contextlib.suppress(KeyboardInterrupt):
         db.train(seeds=range(30), observe=lambda status: reported.append(status.n_committed))
@@ -401,7 +401,7 @@ def test_a_withdrawn_model_is_not_trained_again(tmp_path):
 
 
 def test_training_goes_on_where_compaction_cannot(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "MANY_SEGMENTS", 2)
+    monkeypatch.setattr(run, "MANY_SEGMENTS", 2)
     db = small_database(tmp_path / "s.zarr")
     db.train(seeds=range(5), compact=False)
     next((tmp_path / "s.zarr").glob("segments/*/mask/c.0.0")).unlink()

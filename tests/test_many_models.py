@@ -16,8 +16,8 @@ from memdb import datasets, recipes
 from memdb.errors import InvalidInput, TrainingFailed
 from memdb.format import bits, subsets
 from memdb.recipes.cnn import CNN
-from memdb.recipes.memory import Fitting, is_out_of_memory
 from memdb.recipes.mlp import MLP
+from memdb.recipes.out_of_memory import Fitting, is_out_of_memory
 from memdb.recipes.resnet9 import ResNet9
 
 torch = pytest.importorskip("torch")
@@ -51,7 +51,7 @@ def drawn(n_models, first=0):
 
 def side_by_side(recipe, data, masks, seeds, run):
     """Train the models of a resnet9 batch together on a CPU too, where the recipe would take turns."""
-    from memdb.recipes import resnet9_program as program
+    from memdb.recipes import resnet9_torch as program
 
     def make(draw):
         return program.Network(recipe, 1, data.n_classes, draw)

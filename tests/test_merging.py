@@ -12,7 +12,7 @@ from joined import answers, whole
 from storing import FailingStorage, batch, contents, contents_of
 
 import memdb
-from memdb import joining
+from memdb import combine
 from memdb.errors import AlreadyExists, InvalidInput, MemdbError, Mismatch, NotFound, StorageFailed
 from memdb.format import subsets
 from memdb.storage import open_storage
@@ -234,12 +234,12 @@ def test_a_merge_that_dies_anywhere_goes_on_where_it_was(pair, tmp_path, monkeyp
     for allowed in range(0, 400, 13):
         url = str(tmp_path / f"{allowed}.zarr")
         storage = FailingStorage(open_storage(url), allowed, lasting=True)
-        monkeypatch.setattr(joining, "open_storage", lambda *_, to=storage: to)
+        monkeypatch.setattr(combine, "open_storage", lambda *_, to=storage: to)
         try:
             memdb.merge(url, [a, b], **CODE)
         except StorageFailed:
             n_died += 1
-        monkeypatch.setattr(joining, "open_storage", open_storage)
+        monkeypatch.setattr(combine, "open_storage", open_storage)
         merged = memdb.merge(url, [a, b], **CODE)
         assert contents(merged.database.snapshot) == expected
         assert merged.database.snapshot.n_repeats == 0

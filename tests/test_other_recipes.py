@@ -11,7 +11,7 @@ import memdb
 from memdb import datasets, recipes
 from memdb.errors import InvalidInput
 from memdb.format import subsets
-from memdb.recipes.scikit import Classifier
+from memdb.recipes.sklearn_adapter import Classifier
 
 sklearn_neighbors = pytest.importorskip("sklearn.neighbors")
 torch = pytest.importorskip("torch")
@@ -183,14 +183,14 @@ def test_a_preempted_training_goes_on_where_it_was_to_the_same_end(photos, tmp_p
 
 
 def test_an_image_that_cannot_be_decoded_is_named_also_by_another_process(photos, tmp_path, monkeypatch):
-    from memdb.recipes import pictures
+    from memdb.recipes import images
 
     data = datasets.load("imagefolder", str(photos))
     (photos / "train/dog/4.png").write_bytes(b"no image")
     recipe = recipes.resolve("torchvision:shufflenet_v2_x0_5", TINY)
     masks = np.ones((1, 18), bool)
     for few in (2048, 0):
-        monkeypatch.setattr(pictures, "FEW", few)
+        monkeypatch.setattr(images, "FEW", few)
         with pytest.raises(InvalidInput, match="dog/4.png cannot be decoded"):
             recipe.train(data, masks, np.zeros(1, np.uint64), run(tmp_path))
 
@@ -198,7 +198,7 @@ def test_an_image_that_cannot_be_decoded_is_named_also_by_another_process(photos
 @pytest.mark.parametrize("shape", [(9, 7), (9, 7, 1), (9, 7, 3), (3, 9, 7), (9, 7, 4)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_any_image_becomes_a_square_of_three_colours(shape, dtype):
-    from memdb.recipes.pictures import Crop, _as_colours
+    from memdb.recipes.images import Crop, _as_colours
 
     image = _as_colours((np.ones(shape) * (255 if dtype == np.uint8 else 1)).astype(dtype))
     assert image.shape == (3, 9, 7)

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from memdb.render import pictures
+from memdb.render import images as pictures
 from memdb.render.answer import Answer
 from memdb.render.progress import TrainingProgress
 from memdb.render.tables import clean, number
-from memdb.training import TrainingStatus
+from memdb.training.run import TrainingStatus
 
 
 def shown(renderable, width=80, **options):

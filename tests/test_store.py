@@ -118,7 +118,7 @@ def test_a_creation_that_fails_at_any_write_can_be_run_again(tmp_path, monkeypat
     for allowed in range(200):
         with monkeypatch.context() as patched:
             patched.setattr(
-                "memdb.stores.open_storage",
+                "memdb.create.open_storage",
                 lambda *_, budget=allowed: FailingStorage(opened, budget),
             )
             try:
@@ -136,7 +136,7 @@ def test_a_beginning_of_other_data_is_not_mixed_with(tmp_path, monkeypatch):
     url = str(tmp_path / "s.zarr")
     opened = open_storage(url)
     with monkeypatch.context() as patched:
-        patched.setattr("memdb.stores.open_storage", lambda *_: FailingStorage(opened, 5))
+        patched.setattr("memdb.create.open_storage", lambda *_: FailingStorage(opened, 5))
         with pytest.raises(StorageFailed):
             small_database(url)
     with pytest.raises(AlreadyExists, match="beginning of a store of other data"):

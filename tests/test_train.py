@@ -238,7 +238,7 @@ def test_progress_tells_models_accuracy_and_the_shrinking_half_width(tmp_path):
 def test_a_checkpoint_folder_is_the_same_when_seeds_are_retried_and_goes_when_they_are_in(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("memdb.train.checkpoint_root", lambda: tmp_path / "checkpoints")
+    monkeypatch.setattr("memdb.training.loop.checkpoint_root", lambda: tmp_path / "checkpoints")
     folders = []
 
     def interrupted(data, masks, seeds, run):

@@ -27,7 +27,7 @@ from memdb.cli.place import ASKING, ASSUMING, MAKING, Place, at_place
 from memdb.cli.showing import Way, answer_of, emit
 from memdb.errors import InvalidInput, NotFound
 from memdb.format import layout
-from memdb.render import assessments, curves
+from memdb.render import analysis, curves
 from memdb.render.answer import Answer
 from memdb.render.tables import clean, console, facts
 
@@ -133,7 +133,7 @@ def plan(
         answer = answer_of(db, db.plan(half_width, **ids, **limits), way)
     kept = f"subsets of {fraction:g} \u00b7 outcome {outcome}"
     title = f"Models for {level * 100:g} % {interval} intervals \u00b7 {kept}"
-    emit(answer, way, lambda shown: assessments.plan(shown, title, _score_named(ids)))
+    emit(answer, way, lambda shown: analysis.plan(shown, title, _score_named(ids)))
     if db is not None and answer.table.num_rows < 2:
         say("From 50 models on, a store's own rates say what most scores take.")
 
@@ -216,9 +216,9 @@ def convergence(
         )
 
     def table(shown: Answer) -> Table:
-        found = assessments.convergence(shown, title, score)
+        found = analysis.convergence(shown, title, score)
         width = min(CURVE_WIDTH, console().width)
-        return assessments.stacked(found, "", curves.curve(curve_rows(width), score, level, width))
+        return analysis.stacked(found, "", curves.curve(curve_rows(width), score, level, width))
 
     emit(answer, way, table)
     if plot is not None:
@@ -262,7 +262,7 @@ def reliability(
     of = "memorization" if test_id is None else f"influence on test example {test_id}"
     title = f"Split-half reliability of {of} \u00b7 {splits} splits \u00b7 {showing.facts_line(db, way)}"
     answer = _without_interval(db, rows, way)
-    emit(answer, way, lambda shown: assessments.reliability(shown, title, score))
+    emit(answer, way, lambda shown: analysis.reliability(shown, title, score))
 
 
 @app.command()
@@ -289,7 +289,7 @@ def classes(
     answer = _without_interval(db, db.classes(threshold=threshold, outcome=outcome), way)
     title = f"Classes, the hardest first \u00b7 {showing.facts_line(db, way)}"
     names = db.relations(outcome).examples[layout.TRAIN].class_names
-    emit(answer, way, lambda shown: assessments.classes(shown, title, threshold, names))
+    emit(answer, way, lambda shown: analysis.classes(shown, title, threshold, names))
 
 
 @app.command()
@@ -310,7 +310,7 @@ def class_influence(
     answer = _without_interval(db, db.class_influence(outcome=outcome), way)
     title = f"Mean influence \u00b7 {showing.facts_line(db, way)}"
     names = db.relations(outcome).examples[layout.TRAIN].class_names
-    emit(answer, way, lambda shown: assessments.class_influence(shown, title, names))
+    emit(answer, way, lambda shown: analysis.class_influence(shown, title, names))
 
 
 def _without_interval(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
@@ -362,10 +362,10 @@ def compare(
 
     def table(shown: Answer) -> Table:
         stores = f"A {clean(a)}, B {clean(b)} \u00b7 outcome {outcome}"
-        head = facts(assessments.agreement(common, k), stores)
+        head = facts(analysis.agreement(common, k), stores)
         on = "" if test_id is None else f" on test example {test_id}"
         title = f"Where {score}{on} differs most"
-        return assessments.stacked(head, "", assessments.differences(shown, title, score, names))
+        return analysis.stacked(head, "", analysis.differences(shown, title, score, names))
 
     emit(answer, way, table)
     if common["subset_fraction_a"] != common["subset_fraction_b"]:

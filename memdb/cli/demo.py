@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from memdb.cli import showing
-from memdb.render import pictures
+from memdb.render import images as pictures
 from memdb.render.tables import console, number
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from memdb.cli.place import ASKING, SCORING, Place, at_place
 from memdb.cli.showing import Way, answer_of, emit
 from memdb.errors import InvalidInput
 from memdb.format import layout
-from memdb.render import assessments
+from memdb.render import analysis
 from memdb.render.answer import Answer
 from memdb.render.progress import Counting
 from memdb.render.tables import clean, console, count
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
     from memdb.database import Database
-    from memdb.interop.importing import Imported
-    from memdb.interop.score_import import ImportedScores
+    from memdb.interop.import_runs import Imported
+    from memdb.interop.import_scores import ImportedScores
 
 
 @app.command("import")
@@ -113,11 +113,11 @@ def import_(
     memdb import ~/lira/exp/cifar10 --dataset cifar10 --data-root ~/data --store lira.zarr
     memdb import cifar100_infl_matrix.npz --store published.zarr
     """  # noqa: D301 - \b keeps the lines apart in --help
-    from memdb import stores
-    from memdb.interop.importing import Imported
+    from memdb import create
+    from memdb.interop.import_runs import Imported
 
     with Counting(console(stderr=True), "models") as counting:
-        done = stores.import_file(
+        done = create.import_file(
             path,
             place.url,
             dataset=dataset,
@@ -260,7 +260,7 @@ def membership(
         rows = rows.limit(k)
     answer, common = _with_common(db, rows, way, ("attack_", "tpr_", "n_targets"))
     answer = Answer(answer.table, {**answer.facts, "variant": variant, "variance": variance})
-    emit(answer, way, lambda shown: assessments.membership(shown, common, title, names))
+    emit(answer, way, lambda shown: analysis.membership(shown, common, title, names))
 
 
 @app.command()
@@ -328,7 +328,7 @@ def lds(
     answer = Answer(answer.table, {**answer.facts, "outcome": common["outcome"]})
     names = db.relations().examples[layout.TEST].class_names
     title = f"Linear datamodeling score of {clean(scores)} \u00b7 outcome {common['outcome']}"
-    emit(answer, way, lambda shown: assessments.lds(shown, common, title, names, k))
+    emit(answer, way, lambda shown: analysis.lds(shown, common, title, names, k))
 
 
 def _model_ids(path: Path) -> list[str]:

@@ -72,13 +72,13 @@ def merge(
     \b
     memdb merge alice.zarr s3://bucket/bob.zarr --store all.zarr
     """  # noqa: D301
-    from memdb import joining
+    from memdb import combine
 
     place.require_use_of_options(others=sources)
     opened = [_opened(place, url) for url in sources]
     with Counting(console(stderr=True), "models") as counting:
         try:
-            done = joining.merge(
+            done = combine.merge(
                 place.url,
                 opened,
                 dataset=dataset,

@@ -120,7 +120,7 @@ def init(
     memdb init --recipe mypackage.recipes:train_forest --store s3://bucket/forest.zarr
     memdb init --extend https://example.org/mnist.zarr
     """  # noqa: D301 - \b keeps the lines apart in --help
-    from memdb import recipes, stores
+    from memdb import create, recipes
 
     _see_working_folder()
     if extend is not None:
@@ -130,7 +130,7 @@ def init(
         }  # fmt: skip
         _extend(place, extend, {"dataset": dataset, "recipe": recipe, "seed": seed}, fixed, data_root)
         return
-    made = stores.init(
+    made = create.init(
         place.url,
         dataset or "digits",
         recipe or "mlp",
@@ -151,7 +151,7 @@ def _extend(
     place: Place, base: str, said: dict[str, Any], fixed: dict[str, Any], data_root: str | None
 ) -> None:
     """Create a store that extends another."""
-    from memdb import joining
+    from memdb import combine
     from memdb.errors import InvalidInput
     from memdb.store.extend import n_beyond
 
@@ -161,7 +161,7 @@ def _extend(
             f"{given[0]} is fixed by the store that is extended", hint=f"leave it out, or --extend {base}"
         )
     place.require_use_of_options(others=[base])
-    made = joining.extend(
+    made = combine.extend(
         place.url,
         base,
         **said,
@@ -241,7 +241,7 @@ def train(
     memdb train --add 50 --store s3://bucket/mnist.zarr --task-id $SLURM_ARRAY_TASK_ID
     """  # noqa: D301
     from memdb.cli.training import Limited, train_visibly
-    from memdb.train import require_positive
+    from memdb.training.loop import require_positive
 
     _see_working_folder()
     if add is None and until_half_width is None and max_time is None:
@@ -284,7 +284,7 @@ def demo(
     from memdb.cli.demo import show_demo
     from memdb.cli.training import Limited, train_visibly
     from memdb.errors import InvalidInput
-    from memdb.train import require_positive
+    from memdb.training.loop import require_positive
 
     require_positive(models, "--models")
     db = _store_or_digits(place, even_if_named=True)
@@ -305,7 +305,7 @@ def demo(
 
 def _store_or_digits(place: Place, *, even_if_named: bool = False) -> Database:
     """Open the store; at the default place, or where the demo is to be, create the digits one if absent."""
-    from memdb import stores
+    from memdb import create
     from memdb.errors import AlreadyExists, NotFound
 
     try:
@@ -315,7 +315,7 @@ def _store_or_digits(place: Place, *, even_if_named: bool = False) -> Database:
             raise
     say(f"No store at {place.url} yet: creating one of scikit-learn's digits, recipe mlp.")
     try:
-        return stores.init(place.url, storage_options=place.storage_options())
+        return create.init(place.url, storage_options=place.storage_options())
     except AlreadyExists:  # another process was quicker
         return place.open()
 

@@ -216,9 +216,9 @@ class Place:
 
     def open(self, *, to_write: bool = False) -> Database:
         """Open the store; who names one to write into it trusts what it extends."""
-        from memdb import stores
+        from memdb import create
 
-        opened = stores.open(
+        opened = create.open(
             self.url,
             as_of=self.as_of,
             exclude=self.exclude or (),

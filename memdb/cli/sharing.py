@@ -131,14 +131,14 @@ def pull(
     memdb pull https://example.org/cifar100 cifar100.zarr
     memdb pull https://example.org/cifar100 mine.zarr --only bits
     """  # noqa: D301
-    from memdb import stores
+    from memdb import create
 
     source = replace(place, store=url)
     with (
         Counting(console(stderr=True), "bytes") as counting,
         _interrupted("Interrupted. Run it again to go on."),
     ):
-        done = stores.pull(
+        done = create.pull(
             url,
             dest,
             only=only,

@@ -18,7 +18,7 @@ from memdb.render.tables import console, number
 
 if TYPE_CHECKING:
     from memdb.database import Database
-    from memdb.training import TrainingStatus
+    from memdb.training.run import TrainingStatus
 
 TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
@@ -68,7 +68,7 @@ def train_visibly(
     db: Database, limited: Limited, place: Place, given: Mapping[str, Any], *, again: str | None = None
 ) -> TrainingStatus:
     """Train with a progress bar; on Ctrl-C or SIGTERM say what is kept and how to go on."""
-    from memdb.training import NOTHING_YET
+    from memdb.training.run import NOTHING_YET
 
     progress = TrainingProgress(console(stderr=True))
     last = NOTHING_YET

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput
 from memdb.format import bits
-from memdb.interop.runs import Outcomes, Runs
+from memdb.interop.run_formats import Outcomes, Runs
 from memdb.store import Snapshot
 
 DOMAIN = b"memdb-import-1"

@@ -12,16 +12,16 @@ from memdb.datasets import Dataset
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
 from memdb.format.documents import Json, canonical_json
 from memdb.format.manifest import LOGIT_CONFIDENCE, RecipeInfo
-from memdb.recipes.architectures import PREFIX as TORCHVISION
-from memdb.recipes.architectures import Architecture
 from memdb.recipes.cnn import CNN
 from memdb.recipes.devices import THREADS, name_of, resolve_device, use_threads, worker_devices
-from memdb.recipes.memory import Fitting, Train
 from memdb.recipes.mlp import MLP
+from memdb.recipes.out_of_memory import Fitting, Train
 from memdb.recipes.protocol import Recipe, Run
 from memdb.recipes.resnet9 import ResNet9
-from memdb.recipes.scikit import PREFIX as SKLEARN
-from memdb.recipes.scikit import Classifier
+from memdb.recipes.sklearn_adapter import PREFIX as SKLEARN
+from memdb.recipes.sklearn_adapter import Classifier
+from memdb.recipes.torchvision_adapter import PREFIX as TORCHVISION
+from memdb.recipes.torchvision_adapter import Architecture
 
 __all__ = [
     "THREADS",

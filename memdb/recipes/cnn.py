@@ -1,4 +1,4 @@
-"""The ``cnn`` recipe: options. The program itself is in ``cnn_program``, which needs torch."""
+"""The ``cnn`` recipe: options. The program itself is in ``cnn_torch``, which needs torch."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class CNN:
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> Mapping[str, NDArray[Any]]:
         """Train one network a mask (see `Recipe`)."""
-        from memdb.recipes import cnn_program as program  # noqa: PLC0415 - torch takes seconds to import
+        from memdb.recipes import cnn_torch as program  # noqa: PLC0415 - torch takes seconds to import
 
         make = partial(program.Network, self, self._image(data), data.n_classes)
         return program.train(self, make, data, masks, seeds, run)

@@ -1,4 +1,4 @@
-"""The ``mlp`` recipe: options and presets. The program itself is in ``mlp_program``, which needs torch."""
+"""The ``mlp`` recipe: options and presets. The program itself is in ``mlp_torch``, which needs torch."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ class MLP:
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> Mapping[str, NDArray[Any]]:
         """Train one network a mask (see `Recipe`)."""
-        from memdb.recipes import mlp_program  # noqa: PLC0415 - torch takes seconds to import
+        from memdb.recipes import mlp_torch  # noqa: PLC0415 - torch takes seconds to import
 
         if self.flip or self.shift or self.cutout:
             image_shape(data.train.array.shape[1:], "augmentation", least=self.shift + 1)
-        return mlp_program.train(self, data, masks, seeds, run)
+        return mlp_torch.train(self, data, masks, seeds, run)

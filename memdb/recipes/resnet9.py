@@ -1,4 +1,4 @@
-"""The ``resnet9`` recipe: options. The program itself is in ``resnet9_program``, which needs torch."""
+"""The ``resnet9`` recipe: options. The program itself is in ``resnet9_torch``, which needs torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
 from memdb.format.documents import Json
-from memdb.recipes.memory import in_turns
 from memdb.recipes.options import image_shape, natural, normalize, real, require
+from memdb.recipes.out_of_memory import in_turns
 from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
 
 
@@ -91,7 +91,7 @@ class ResNet9:
 
         One alone keeps a CPU busy, and side by side gains nothing there.
         """
-        from memdb.recipes import resnet9_program as program  # noqa: PLC0415 - torch takes seconds to import
+        from memdb.recipes import resnet9_torch as program  # noqa: PLC0415 - torch takes seconds to import
 
         make = partial(program.Network, self, self._image(data)[2], data.n_classes)
         train = partial(program.train, self, make)

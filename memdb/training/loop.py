@@ -28,9 +28,9 @@ from memdb.errors import InvalidInput, MemdbError, TrainingFailed
 from memdb.format import bits, layout, subsets
 from memdb.format.commits import ModelInfo
 from memdb.recipes import BoundRecipe, Fitting, Run, name_of
-from memdb.returned import checked
-from memdb.seeds import Seeds
 from memdb.store import Store
+from memdb.training.seeds import Seeds
+from memdb.training.validate import checked
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import RayError, RaySystemError, RayTaskError
 
-from memdb.engines.request import LOCAL, Request
-from memdb.engines.work import Bench, Work, committed_since, missing, set_up
 from memdb.errors import InvalidInput, MemdbError, NotFound, TrainingFailed
-from memdb.seeds import Seeds
-from memdb.train import Committed, Hooks
+from memdb.training.engines.request import LOCAL, Request
+from memdb.training.engines.worker import Bench, Work, committed_since, missing, set_up
+from memdb.training.loop import Committed, Hooks
+from memdb.training.seeds import Seeds
 
 AUTO = "auto"
 ATTEMPTS_AGAIN = 20  # of a batch whose worker or node died

@@ -18,11 +18,11 @@ from datetime import UTC, datetime
 from multiprocessing.connection import wait
 
 from memdb import recipes
-from memdb.engines.serving import Done, Failed, InFlight, LeftOff, Ready, serve
-from memdb.engines.work import Work, committed_since, missing
 from memdb.errors import InvalidInput, TrainingFailed
-from memdb.seeds import Seeds
-from memdb.train import Committed, Hooks
+from memdb.training.engines.worker import Work, committed_since, missing
+from memdb.training.engines.worker_process import Done, Failed, InFlight, LeftOff, Ready, serve
+from memdb.training.loop import Committed, Hooks
+from memdb.training.seeds import Seeds
 
 MAX_DEATHS = 5  # of one batch, or of workers that never began
 PATIENCE_SECONDS = 10.0  # for a worker that was asked to stop: to leave off, or to finish its commit

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInput
 from memdb.format import layout
 from memdb.interop.arrays import ArrayFile, names_of
-from memdb.interop.runs import Names, finite
+from memdb.interop.run_formats import Names, finite
 from memdb.store.score_tables import Scores
 
 PAIR_KEYS = ("tr_idx", "tt_idx", "infl", "mem")

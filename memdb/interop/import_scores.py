@@ -15,8 +15,8 @@ from memdb.errors import InvalidInput
 from memdb.format import layout
 from memdb.format.manifest import CORRECT
 from memdb.format.score_table import ScoreTable, is_table_name
-from memdb.interop.importing import About, example_tables, new_manifest, require_same_examples
-from memdb.interop.score_files import ScoreFile
+from memdb.interop.import_runs import About, example_tables, new_manifest, require_same_examples
+from memdb.interop.score_formats import ScoreFile
 from memdb.storage.protocol import Storage
 from memdb.store import Store
 from memdb.store.score_tables import add_scores

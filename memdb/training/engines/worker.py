@@ -11,12 +11,12 @@ from memdb import datasets, recipes
 from memdb.datasets import Dataset
 from memdb.format import layout, subsets
 from memdb.recipes import BoundRecipe
-from memdb.seeds import Seeds
 from memdb.storage.protocol import concurrently
 from memdb.store import Store
 from memdb.store.read_documents import read_segment
 from memdb.store.selection import read_bits
-from memdb.train import Committed, Hooks, require_same, train
+from memdb.training.loop import Committed, Hooks, require_same, train
+from memdb.training.seeds import Seeds
 
 CLOCKS = timedelta(seconds=30)  # what the clocks of two machines may differ by
 FEW_MODELS = 8

@@ -21,8 +21,8 @@ from memdb.storage import Cache, default_folder, open_storage
 from memdb.store import Following, Store, require_free
 
 if TYPE_CHECKING:
-    from memdb.interop.importing import Imported
-    from memdb.interop.score_import import ImportedScores
+    from memdb.interop.import_runs import Imported
+    from memdb.interop.import_scores import ImportedScores
 
 Options: TypeAlias = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
 
@@ -177,10 +177,10 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
         AlreadyExists: something else is at this URL, or other scores have this name.
     """
     from memdb.interop.arrays import open_array, open_arrays  # noqa: PLC0415 - only imports need them
-    from memdb.interop.importing import About, import_runs  # noqa: PLC0415
-    from memdb.interop.runs import find_runs, unknown  # noqa: PLC0415
-    from memdb.interop.score_files import find_scores  # noqa: PLC0415
-    from memdb.interop.score_import import import_scores  # noqa: PLC0415
+    from memdb.interop.import_runs import About, import_runs  # noqa: PLC0415
+    from memdb.interop.import_scores import import_scores  # noqa: PLC0415
+    from memdb.interop.run_formats import find_runs, unknown  # noqa: PLC0415
+    from memdb.interop.score_formats import find_scores  # noqa: PLC0415
 
     storage = open_storage(url, storage_options)
     try:

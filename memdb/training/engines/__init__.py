@@ -1,4 +1,4 @@
-"""Engines: the loop of `memdb.train` in this process, in several on one machine, or on a Ray cluster."""
+"""Engines: the training loop in this process, in several on one machine, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from memdb.engines.local import LocalEngine
-from memdb.engines.work import Work, train_here
 from memdb.errors import InvalidInput
-from memdb.seeds import Seeds
-from memdb.train import Committed, Hooks
+from memdb.training.engines.local import LocalEngine
+from memdb.training.engines.worker import Work, train_here
+from memdb.training.loop import Committed, Hooks
+from memdb.training.seeds import Seeds
 
 if TYPE_CHECKING:
-    from memdb.engines.request import Request
+    from memdb.training.engines.request import Request
 
 __all__ = ["Engine", "Work", "choose"]
 
@@ -29,7 +29,7 @@ def choose(work: Work, n_workers: int | None, request: Request | None) -> Engine
     if request is None:
         return partial(train_here, work) if n_workers is None else LocalEngine(work, n_workers)
     try:
-        from memdb.engines.ray import RayEngine  # noqa: PLC0415 - need not be installed, takes a second
+        from memdb.training.engines.ray import RayEngine  # noqa: PLC0415 - need not be installed, takes a second
     except ImportError as error:
         raise InvalidInput(
             f"--ray {request.address} needs Ray, which is not installed", hint="run: pip install 'memdb[ray]'"

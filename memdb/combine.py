@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from memdb import datasets, plugins, recipes
+from memdb.create import Options
 from memdb.database import Database
 from memdb.errors import AlreadyExists, InvalidInput, Mismatch, NotFound
 from memdb.format.manifest import Manifest, RecipeInfo
@@ -23,7 +24,6 @@ from memdb.store.extend import look_at
 from memdb.store.maintenance import merge as merging
 from memdb.store.score_tables import copy_scores
 from memdb.store.snapshot import Snapshot
-from memdb.stores import Options
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A whole training run: the loop of `memdb.train`, watched."""
+"""A whole training run: the loop of `memdb.training.loop`, watched."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from memdb.engines import Engine
 from memdb.errors import InvalidInput, MemdbError
 from memdb.format import bits
 from memdb.query.intervals import IntervalChoice
-from memdb.query.precision import RunningPrecision
 from memdb.query.relations import Relations
-from memdb.seeds import Seeds
 from memdb.store import Store
 from memdb.store.maintenance.compact import compact
-from memdb.train import Hooks
+from memdb.training.engines import Engine
+from memdb.training.half_width import RunningPrecision
+from memdb.training.loop import Hooks
+from memdb.training.seeds import Seeds
 
 MANY_SEGMENTS = 64
 

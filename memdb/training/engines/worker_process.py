@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import FrameType
 
-from memdb.engines.work import Bench, Work, set_up
 from memdb.errors import MemdbError
-from memdb.train import Hooks
+from memdb.training.engines.worker import Bench, Work, set_up
+from memdb.training.loop import Hooks
 
 SECONDS_BETWEEN = 0.2
 

@@ -25,11 +25,11 @@ from torchvision.models import get_model, list_models
 from memdb.datasets import Dataset, ExampleSet
 from memdb.format.documents import canonical_json
 from memdb.recipes.batches import logit_confidences
-from memdb.recipes.pictures import Crop, read
+from memdb.recipes.images import Crop, read
 from memdb.recipes.protocol import Run
 
 if TYPE_CHECKING:
-    from memdb.recipes.architectures import Architecture
+    from memdb.recipes.torchvision_adapter import Architecture
 
 CHECKPOINT_SECONDS = 300.0
 MEAN, SPREAD = 127.5, 63.75  # fixed, so that no model sees the pixels of examples held out

@@ -18,7 +18,7 @@ from memdb.errors import InvalidInput, Mismatch
 from memdb.format import layout
 from memdb.format.commits import ModelInfo
 from memdb.format.manifest import Manifest, Outcome, RecipeInfo
-from memdb.interop.runs import Names, Outcomes, Runs
+from memdb.interop.run_formats import Names, Outcomes, Runs
 from memdb.interop.survey import Survey, batches, drawn_fraction, mask_hashes, require_fraction, survey
 from memdb.storage.protocol import Storage
 from memdb.store import Examples, ExampleTable, Store

@@ -1,4 +1,4 @@
-"""Any torchvision classifier by name, ``torchvision:resnet50``; the program is in ``torchvision_program``."""
+"""Any torchvision classifier by name, ``torchvision:resnet50``; the program is in ``torchvision_torch``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from memdb.datasets import Dataset
 from memdb.errors import InvalidInput
 from memdb.format.documents import Json
 from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE
-from memdb.recipes.memory import in_turns
 from memdb.recipes.options import natural, normalize, real, require
+from memdb.recipes.out_of_memory import in_turns
 from memdb.recipes.protocol import Run
 
 PREFIX = "torchvision:"
@@ -71,13 +71,13 @@ class Architecture:
             },
         )
         try:
-            from memdb.recipes import torchvision_program  # noqa: PLC0415 - seconds to import
+            from memdb.recipes import torchvision_torch  # noqa: PLC0415 - seconds to import
         except ImportError as error:
             raise InvalidInput(
                 f"recipe {self.name} needs {error.name}, which is not installed",
                 hint="run: pip install 'memdb[train]'",
             ) from error
-        known = torchvision_program.names()
+        known = torchvision_torch.names()
         if self.architecture not in known:
             near = difflib.get_close_matches(self.architecture, known, 3) or ["resnet18", "resnet50"]
             raise InvalidInput(
@@ -111,12 +111,12 @@ class Architecture:
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> Mapping[str, NDArray[Any]]:
         """Train one network a mask (see `Recipe`), going on from checkpoints that are there."""
-        from memdb.recipes import torchvision_program  # noqa: PLC0415 - seconds to import
+        from memdb.recipes import torchvision_torch  # noqa: PLC0415 - seconds to import
 
         def alone(
             data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
         ) -> Mapping[str, NDArray[Any]]:
-            found = torchvision_program.train(self, data, masks[0], int(seeds[0]), run)
+            found = torchvision_torch.train(self, data, masks[0], int(seeds[0]), run)
             return {path: values[None] for path, values in found.items()}
 
         return in_turns(alone, data, masks, seeds, run)  # type: ignore[no-any-return]
