@@ -37,7 +37,8 @@ from numpy.typing import NDArray
 
 from memdb import Dataset, Run, datasets, recipes
 from memdb.format import subsets
-from memdb.recipes import grouped, resnet9_torch
+from memdb.recipes import grouped as grouped_program
+from memdb.recipes import resnet9_torch
 from memdb.recipes.batches import images_of
 from memdb.recipes.cnn import CNN
 from memdb.recipes.mlp import MLP
@@ -106,7 +107,7 @@ def in_float64() -> None:
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
     bent = {"images_of": lambda examples, device: images_of(examples, device).double()}
-    vars(grouped).update(bent)
+    vars(grouped_program).update(bent)
 
 
 def compare(

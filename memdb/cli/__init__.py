@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import typer
 
 COMMANDS = {  # by their modules
-    "asking": ("info", "top-memorized", "top-influence", "score", "sql"),
-    "assessing": ("plan", "convergence", "reliability", "classes", "class-influence", "compare"),
-    "joining": ("update", "merge"),
-    "keeping": ("compact", "gc", "verify", "retract", "cache"),
-    "making": ("init", "train", "demo"),
+    "query": ("info", "top-memorized", "top-influence", "score", "sql"),
+    "analyze": ("plan", "convergence", "reliability", "classes", "class-influence", "compare"),
+    "combine": ("update", "merge"),
+    "maintain": ("compact", "gc", "verify", "retract", "cache"),
+    "train": ("init", "train", "demo"),
     "pairs": ("pairs",),
     "interop": ("import", "export", "membership", "lds"),
-    "sharing": ("publish", "pull"),
+    "share": ("publish", "pull"),
 }
 
 
@@ -36,7 +36,7 @@ def program() -> NoReturn:
     try:
         main()
     except SystemExit as end:
-        if isinstance(end.code, int) and _modules() == ["asking"]:
+        if isinstance(end.code, int) and _modules() == ["query"]:
             with contextlib.suppress(BrokenPipeError):
                 sys.stdout.flush()
                 sys.stderr.flush()

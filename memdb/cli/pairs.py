@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memdb.cli import showing
+from memdb.cli import output as showing
 from memdb.cli.app import INTERRUPTED, app, say
 from memdb.cli.options import (
     FormatOption,
@@ -23,8 +23,8 @@ from memdb.cli.options import (
     SameClassOption,
     TopOption,
 )
-from memdb.cli.place import SCORING, Place, at_place
-from memdb.cli.showing import Way
+from memdb.cli.output import Way
+from memdb.cli.store_options import SCORING, Place, at_place
 from memdb.render import tables
 from memdb.render.answer import Answer
 from memdb.render.progress import Counting

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from memdb.cli.app import INTERRUPTED, app, say
-from memdb.cli.place import CacheDirOption, CacheSizeOption, Place, at_place
+from memdb.cli.store_options import CacheDirOption, CacheSizeOption, Place, at_place
 from memdb.errors import InvalidInput
 from memdb.render.progress import Counting
 from memdb.render.tables import clean, console, count, facts, findings, size

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from memdb.cli import showing
+from memdb.cli import output as showing
 from memdb.cli.app import app
 from memdb.cli.options import (
     FdrOption,
@@ -26,8 +26,8 @@ from memdb.cli.options import (
     TrainIdOption,
     TrainKeyOption,
 )
-from memdb.cli.place import ASKING, SCORING, Place, at_place
-from memdb.cli.showing import Way
+from memdb.cli.output import Way
+from memdb.cli.store_options import ASKING, SCORING, Place, at_place
 
 
 @app.command()

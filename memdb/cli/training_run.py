@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from memdb.cli.app import INTERRUPTED, say
-from memdb.cli.place import Place
+from memdb.cli.store_options import Place
 from memdb.errors import InvalidInput
 from memdb.render.progress import TrainingProgress
 from memdb.render.tables import console, number

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from memdb.cli import showing
+from memdb.cli import output as showing
 from memdb.cli.app import app, say
 from memdb.cli.options import (
     FormatOption,
@@ -23,8 +23,8 @@ from memdb.cli.options import (
     TrainIdOption,
     TrainKeyOption,
 )
-from memdb.cli.place import ASKING, ASSUMING, MAKING, Place, at_place
-from memdb.cli.showing import Way, answer_of, emit
+from memdb.cli.output import Way, answer_of, emit
+from memdb.cli.store_options import ASKING, ASSUMING, MAKING, Place, at_place
 from memdb.errors import InvalidInput, NotFound
 from memdb.format import layout
 from memdb.render import analysis, curves

@@ -12,7 +12,7 @@ import typer
 
 from memdb.cli.app import INTERRUPTED, app, say
 from memdb.cli.options import DataRootOption
-from memdb.cli.place import ASKING, Place, at_place
+from memdb.cli.store_options import ASKING, Place, at_place
 from memdb.errors import InvalidInput
 from memdb.render.progress import Counting, Share
 from memdb.render.tables import clean, console, count, findings, size

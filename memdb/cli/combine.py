@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from memdb.cli.app import INTERRUPTED, app, say
-from memdb.cli.place import Place, at_place
+from memdb.cli.store_options import Place, at_place
 from memdb.render.progress import Counting
 from memdb.render.tables import console, count
 

@@ -23,7 +23,7 @@ from memdb.cli.options import (
     UntilOption,
     WorkersOption,
 )
-from memdb.cli.place import Place, at_place
+from memdb.cli.store_options import Place, at_place
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -240,7 +240,7 @@ def train(
     memdb train --add 4000 --store s3://bucket/mnist.zarr --data-root /data --ray auto
     memdb train --add 50 --store s3://bucket/mnist.zarr --task-id $SLURM_ARRAY_TASK_ID
     """  # noqa: D301
-    from memdb.cli.training import Limited, train_visibly
+    from memdb.cli.training_run import Limited, train_visibly
     from memdb.training.loop import require_positive
 
     _see_working_folder()
@@ -282,7 +282,7 @@ def demo(
     Running it again reuses the store.
     """
     from memdb.cli.demo import show_demo
-    from memdb.cli.training import Limited, train_visibly
+    from memdb.cli.training_run import Limited, train_visibly
     from memdb.errors import InvalidInput
     from memdb.training.loop import require_positive
 
