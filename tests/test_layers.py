@@ -1,9 +1,11 @@
-"""Imports run one way, and heavy packages have one home each (docs/store.md and the design say which)."""
+"""Imports run one way, and heavy packages have one home each."""
 
 from __future__ import annotations
 
 import ast
+import collections
 import functools
+import graphlib
 import subprocess
 import sys
 import tomllib
@@ -15,151 +17,73 @@ import memdb
 from memdb import cli
 
 ROOT = Path(memdb.__file__).parent
-LAYERS = [  # from the bottom; a module imports modules of lower layers only
+ROOMS = [  # folders and files at the top, from the bottom; a room imports from rooms of lower floors only
     {"errors"},
-    {"documents", "layout", "plugins"},
-    {"manifest", "subsets", "bits", "products"},
-    {"score_table"},
-    {"published"},
-    {"commits", "seeds"},
+    {"plugins", "format", "storage", "render"},
     {"store"},
     {"datasets", "query"},
-    {"recipes", "returned", "interop", "thumbnails"},
-    {"train"},
-    {"engines"},
-    {"training"},
-    {"sharing"},
+    {"analysis", "recipes", "interop"},
+    {"training", "sharing"},
     {"reader"},
     {"assessing"},
     {"database"},
-    {"stores"},
-    {"joining"},
-    {"render"},
+    {"create"},
+    {"combine"},
     {"cli"},
 ]
-INSIDE = {  # the same within a package
-    "store": [
-        {"cache", "retries", "encoding", "naming"},
-        {"tally"},
-        {"storage"},
-        {"local", "remote", "timing", "reading"},
-        {"places", "examples", "ledger", "parts", "completing", "scores"},
-        {"snapshot", "history"},
-        {"taking"},
-        {"bases", "publication", "derived", "thumbnails"},
-        {"store"},
-        {"damages", "compaction", "cleaning", "retraction", "extending", "exclusion"},
-        {"part_verification"},
-        {"copy_verification"},
-        {"verification"},
-        {"repair", "merging", "freezing"},
-        {""},
-    ],
-    "query": [
-        {"", "lazy", "forms", "intervals", "examples", "columns", "results", "ranking", "sieve"},
-        {"confidences", "sieve_sums", "sieve_torch"},
-        {"counting", "pair_parts"},
-        {"pairs"},
-        {"totals"},
-        {"connection"},
-        {
-            "lists",
-            "precision",
-            "pair_scores",
-            "lds",
-            "membership",
-            "planning",
-            "convergence",
-            "reliability",
-            "classes",
-        },
-        {"stored", "strongest"},
-        {"questions", "pair_files"},
-        {"score_tables"},
-        {"comparison"},
-        {"listing"},
-    ],
-    "interop": [
-        {"", "arrays"},
-        {"runs"},
-        {"survey", "score_files"},
-        {"importing"},
-        {"score_import", "exporting"},
-    ],
-    "recipes": [
-        {"protocol", "devices", "options", "pictures"},
-        {"augmentation", "memory"},
-        {"batches", "signals", "scikit"},
-        {"mlp_program", "grouped"},
-        {"cnn_program", "resnet9_program", "torchvision_program"},
-        {"mlp", "cnn", "resnet9", "architectures"},
-        {""},
-    ],
-    "engines": [{"request", "work"}, {"serving", "ray"}, {"local"}, {""}],
-    "sharing": [{"", "readme"}, {"deriving"}, {"publish"}, {"pull"}],
-    "render": [{"", "answer"}, {"tables", "pictures", "curves"}, {"progress", "assessments"}],
-    "cli": [
-        {"app", "options", "place"},
-        {"training"},
-        {"showing"},
-        {"demo", "asking", "assessing", "interop", "keeping", "pairs", "joining", "sharing"},
-        {"making"},
-        {""},
-    ],
-}
 HOMES = {
     "torch": {
-        "recipes.mlp_program",
+        "recipes.mlp_torch",
         "recipes.grouped",
-        "recipes.cnn_program",
-        "recipes.resnet9_program",
-        "recipes.torchvision_program",
-        "recipes.pictures",
+        "recipes.cnn_torch",
+        "recipes.resnet9_torch",
+        "recipes.torchvision_torch",
+        "recipes.images",
         "recipes.augmentation",
         "recipes.batches",
         "recipes.signals",
         "recipes.devices",
-        "query.sieve_torch",
+        "query.pairs.kernel_torch",
     },
-    "numkong": {"products"},
-    "ray": {"engines.ray"},
-    "torchvision": {"datasets", "recipes.torchvision_program", "recipes.pictures"},
+    "numkong": {"query.pairs.popcount"},
+    "ray": {"training.engines.ray"},
+    "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
-    "PIL": {"datasets", "thumbnails"},
-    "zarr": {"store.encoding", "store.reading"},
-    "fsspec": {"store.places"},
+    "PIL": {"datasets", "sharing.thumbnails"},
+    "zarr": {"store.encoding", "store.read_arrays"},
+    "fsspec": {"storage.urls"},
     "duckdb": {
-        "query.connection",
-        "query.pair_scores",
-        "query.precision",
-        "query.score_tables",
-        "query.planning",
+        "query.relations",
+        "query.pairs.scores",
+        "training.half_width",
+        "query.imported_scores",
+        "analysis.plan",
         "query.results",
         "reader",
         "assessing",
-        "cli.showing",
-        "cli.assessing",
+        "cli.output",
+        "cli.analyze",
     },
     "matplotlib": {"render.curves"},
-    "rich": {"render.tables", "render.pictures", "render.progress", "render.curves", "render.assessments"},
+    "rich": {"render.tables", "render.images", "render.progress", "render.curves", "render.analysis"},
     "typer": {
         "cli.app",
         "cli.options",
-        "cli.place",
-        "cli.making",
-        "cli.asking",
-        "cli.assessing",
+        "cli.store_options",
+        "cli.train",
+        "cli.query",
+        "cli.analyze",
         "cli.pairs",
         "cli.interop",
-        "cli.keeping",
-        "cli.joining",
-        "cli.showing",
-        "cli.sharing",
+        "cli.maintain",
+        "cli.combine",
+        "cli.output",
+        "cli.share",
     },
 }
 ONLY_FOR_TYPES = {
-    ("duckdb", "reader"), ("duckdb", "assessing"), ("duckdb", "cli.showing"), ("duckdb", "cli.assessing"),
-    ("rich", "cli.showing"), ("rich", "cli.assessing"),
+    ("duckdb", "reader"), ("duckdb", "assessing"), ("duckdb", "cli.output"), ("duckdb", "cli.analyze"),
+    ("rich", "cli.output"), ("rich", "cli.analyze"),
 }  # fmt: skip
 
 
@@ -189,30 +113,37 @@ def _imports(path, with_types):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def layer_of(name, layers):
-    return next((rank for rank, names in enumerate(layers) if name in names), None)
+def room(module):
+    return module.partition(".")[0]
 
 
-@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: str(value)[-30:])
-def test_a_module_imports_only_what_lies_below_it(module, path):
-    if module == "":
-        return  # the package itself names its public parts
-    package, _, inner = module.partition(".")
-    rank = layer_of(package, LAYERS)
-    assert rank is not None, f"{package} stands in no layer"
-    for imported in imports_of(path):
-        if not imported.startswith("memdb."):
-            continue
-        other, _, rest = imported.removeprefix("memdb.").partition(".")
-        if other != package:
-            assert layer_of(other, LAYERS) < rank, f"{module} imports {imported}"
-        elif package in INSIDE:
-            own = layer_of(inner, INSIDE[package])
-            names = {name for layer in INSIDE[package] for name in layer}
-            target = rest.split(".")[0] if rest.split(".")[0] in names else ""
-            assert own is not None, f"{module} stands in no layer"
-            if inner != target and not inner.endswith("_program"):  # a program names its options' type
-                assert layer_of(target, INSIDE[package]) <= own, f"{module} imports {imported}"
+def own_imports():
+    """What each module imports of memdb, as modules."""
+    known = {module for module, _ in modules()}
+    for module, path in modules():
+        for imported in imports_of(path):
+            if imported.startswith("memdb."):
+                name = imported.removeprefix("memdb.")
+                yield module, name if name in known else name.rpartition(".")[0]
+
+
+def test_a_room_imports_only_from_rooms_that_lie_below_it():
+    floor = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
+    rooms = {room(module) for module, _ in modules()} - {""}  # the package itself names its public parts
+    assert rooms == set(floor)
+    upwards = [
+        f"{module} imports {other}"
+        for module, other in own_imports()
+        if module and room(module) != room(other) and floor[room(other)] >= floor[room(module)]
+    ]
+    assert upwards == []
+
+
+def test_no_module_imports_one_that_imports_it():
+    below = collections.defaultdict(set)
+    for module, other in own_imports():
+        below[module].add(other)
+    graphlib.TopologicalSorter(below).prepare()  # names the cycle where there is one
 
 
 @pytest.mark.parametrize("heavy", sorted(HOMES))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
 from memdb.format.documents import Json
-from memdb.recipes.options import image_shape, naturals, normalize, require
+from memdb.recipes.options import image_shape, naturals, normalize, require, torch_program
 from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
 
 
@@ -84,10 +84,10 @@ class CNN:
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> Mapping[str, NDArray[Any]]:
         """Train one network a mask (see `Recipe`)."""
-        from memdb.recipes import cnn_torch as program  # noqa: PLC0415 - torch takes seconds to import
-
+        program = torch_program("cnn_torch")
         make = partial(program.Network, self, self._image(data), data.n_classes)
-        return program.train(self, make, data, masks, seeds, run)
+        trained: Mapping[str, NDArray[Any]] = program.train(self, make, data, masks, seeds, run)
+        return trained
 
     def _image(self, data: Dataset) -> tuple[int, int, int]:
         least = max(2 ** len(self.channels), self.shift + 1)

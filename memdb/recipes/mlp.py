@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
 from memdb.format.documents import Json
-from memdb.recipes.options import image_shape, naturals, normalize, require
+from memdb.recipes.options import image_shape, naturals, normalize, require, torch_program
 from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -119,8 +119,7 @@ class MLP:
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> Mapping[str, NDArray[Any]]:
         """Train one network a mask (see `Recipe`)."""
-        from memdb.recipes import mlp_torch  # noqa: PLC0415 - torch takes seconds to import
-
         if self.flip or self.shift or self.cutout:
             image_shape(data.train.array.shape[1:], "augmentation", least=self.shift + 1)
-        return mlp_torch.train(self, data, masks, seeds, run)
+        trained: Mapping[str, NDArray[Any]] = torch_program("mlp_torch").train(self, data, masks, seeds, run)
+        return trained

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -95,3 +96,8 @@ def image_shape(shape: Sequence[int], recipe: str, least: int = 1) -> tuple[int,
             hint="use the recipe mlp, or resize them",
         )
     return found
+
+
+def torch_program(name: str) -> Any:
+    """Import a recipe's PyTorch program when it is called: PyTorch alone takes seconds to import."""
+    return importlib.import_module(f"memdb.recipes.{name}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
 from memdb.format.documents import Json
-from memdb.recipes.options import image_shape, natural, normalize, real, require
+from memdb.recipes.options import image_shape, natural, normalize, real, require, torch_program
 from memdb.recipes.out_of_memory import in_turns
 from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
 
@@ -91,8 +91,7 @@ class ResNet9:
 
         One alone keeps a CPU busy, and side by side gains nothing there.
         """
-        from memdb.recipes import resnet9_torch as program  # noqa: PLC0415 - torch takes seconds to import
-
+        program = torch_program("resnet9_torch")
         make = partial(program.Network, self, self._image(data)[2], data.n_classes)
         train = partial(program.train, self, make)
         return (

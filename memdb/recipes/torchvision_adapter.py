@@ -15,7 +15,7 @@ from memdb.datasets import Dataset
 from memdb.errors import InvalidInput
 from memdb.format.documents import Json
 from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE
-from memdb.recipes.options import natural, normalize, real, require
+from memdb.recipes.options import natural, normalize, real, require, torch_program
 from memdb.recipes.out_of_memory import in_turns
 from memdb.recipes.protocol import Run
 
@@ -71,13 +71,12 @@ class Architecture:
             },
         )
         try:
-            from memdb.recipes import torchvision_torch  # noqa: PLC0415 - seconds to import
+            known = torch_program("torchvision_torch").names()
         except ImportError as error:
             raise InvalidInput(
                 f"recipe {self.name} needs {error.name}, which is not installed",
                 hint="run: pip install 'memdb[train]'",
             ) from error
-        known = torchvision_torch.names()
         if self.architecture not in known:
             near = difflib.get_close_matches(self.architecture, known, 3) or ["resnet18", "resnet50"]
             raise InvalidInput(
@@ -111,12 +110,12 @@ class Architecture:
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> Mapping[str, NDArray[Any]]:
         """Train one network a mask (see `Recipe`), going on from checkpoints that are there."""
-        from memdb.recipes import torchvision_torch  # noqa: PLC0415 - seconds to import
+        program = torch_program("torchvision_torch")
 
         def alone(
             data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
         ) -> Mapping[str, NDArray[Any]]:
-            found = torchvision_torch.train(self, data, masks[0], int(seeds[0]), run)
+            found = program.train(self, data, masks[0], int(seeds[0]), run)
             return {path: values[None] for path, values in found.items()}
 
         return in_turns(alone, data, masks, seeds, run)  # type: ignore[no-any-return]

@@ -59,6 +59,9 @@ class Hooks:
     stop_requested: Callable[[], bool] = lambda: False
 
 
+Engine = Callable[[Seeds, Hooks], Generator[Committed]]  # the loop, wherever it runs
+
+
 def train(  # noqa: PLR0913 - what to train, on what, how; four of them have defaults
     store: Store,
     dataset: Dataset,

@@ -17,9 +17,8 @@ from memdb.query.intervals import IntervalChoice
 from memdb.query.relations import Relations
 from memdb.store import Store
 from memdb.store.maintenance.compact import compact
-from memdb.training.engines import Engine
 from memdb.training.half_width import RunningPrecision
-from memdb.training.loop import Hooks
+from memdb.training.loop import Engine, Hooks
 from memdb.training.seeds import Seeds
 
 MANY_SEGMENTS = 64

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING
 
 from memdb.errors import InvalidInput
 from memdb.training.engines.local import LocalEngine
 from memdb.training.engines.worker import Work, train_here
-from memdb.training.loop import Committed, Hooks
-from memdb.training.seeds import Seeds
+from memdb.training.loop import Engine
 
 if TYPE_CHECKING:
     from memdb.training.engines.request import Request
 
-__all__ = ["Engine", "Work", "choose"]
-
-Engine = Callable[[Seeds, Hooks], Generator[Committed]]
+__all__ = ["Work", "choose"]
 
 
 def choose(work: Work, n_workers: int | None, request: Request | None) -> Engine:
