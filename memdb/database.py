@@ -29,8 +29,8 @@ from memdb.training.run import Limits, Plan, TrainingStatus, carry_out
 from memdb.training.seeds import Seeds, random_seeds, require_seeds, task_seeds
 
 if TYPE_CHECKING:
-    from memdb.format.commits import Pin, Retraction
     from memdb.format.published import Credits
+    from memdb.format.snapshot_record import Pin, Retraction
     from memdb.interop.export import Exported
     from memdb.query.pairs.scores import PairOptions
     from memdb.store.maintenance.compact import Compaction

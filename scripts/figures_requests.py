@@ -24,7 +24,7 @@ import numpy as np
 
 import memdb
 from memdb.format import subsets
-from memdb.format.commits import ModelInfo
+from memdb.format.segment import ModelInfo
 from memdb.storage import Cache
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

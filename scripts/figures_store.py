@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 from synthetic_store import model_info, new_store
 
-from memdb.format.commits import ModelInfo
+from memdb.format.segment import ModelInfo
 from memdb.storage import open_storage
 from memdb.store import Store
 from memdb.store.maintenance.compact import compact

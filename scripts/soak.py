@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from memdb.errors import MemdbError, StorageFailed
 from memdb.format import bits, subsets
-from memdb.format.commits import ModelInfo
+from memdb.format.segment import ModelInfo
 from memdb.storage import open_storage
 from memdb.store import Snapshot, Store, grace
 from memdb.store.maintenance.compact import compact

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format import subsets
-from memdb.format.commits import ModelInfo
+from memdb.format.segment import ModelInfo
 from memdb.storage import open_storage
 from memdb.store import Store
 from memdb.store.maintenance.compact import compact

@@ -7,8 +7,8 @@ from conftest import bits_of
 
 from memdb.errors import StorageFailed
 from memdb.format import subsets
-from memdb.format.commits import ModelInfo
 from memdb.format.documents import plain_document, sealed
+from memdb.format.segment import ModelInfo
 
 
 def accuracy(correct, chosen=None):

@@ -13,11 +13,12 @@ from conftest import coin_recipe, small_dataset
 
 import memdb
 from memdb.errors import WrongFormat
-from memdb.format.commits import Pin, Retraction, Segment, SnapshotRecord
 from memdb.format.documents import sealed
 from memdb.format.manifest import Manifest
 from memdb.format.published import Published, ThumbnailsInfo
 from memdb.format.score_table import ScoreTable
+from memdb.format.segment import Segment
+from memdb.format.snapshot_record import Pin, Retraction, SnapshotRecord
 from memdb.store.thumbnails import read_info
 
 jsonschema = pytest.importorskip("jsonschema")

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInput, Mismatch
 from memdb.format import layout
-from memdb.format.commits import ModelInfo
 from memdb.format.manifest import Manifest, Outcome, RecipeInfo
+from memdb.format.segment import ModelInfo
 from memdb.interop.run_formats import Names, Outcomes, Runs
 from memdb.interop.survey import Survey, batches, drawn_fraction, mask_hashes, require_fraction, survey
 from memdb.storage.protocol import Storage

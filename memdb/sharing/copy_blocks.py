@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from memdb.errors import Damaged, InvalidInput
 from memdb.format import layout
-from memdb.format.commits import BlockInfo, Segment
 from memdb.format.documents import group_metadata
 from memdb.format.manifest import Manifest, ObjectInfo
+from memdb.format.segment import Segment
+from memdb.format.snapshot_record import BlockInfo
 from memdb.storage.protocol import concurrently
 from memdb.store.encoding import BLOCK_MODELS
 from memdb.store.grace import Stopwatch

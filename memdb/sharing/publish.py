@@ -15,10 +15,10 @@ from importlib.metadata import version
 
 from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotEnoughModels, NotFound
 from memdb.format import layout
-from memdb.format.commits import BlockInfo, SnapshotRecord
 from memdb.format.documents import group_metadata, plain_document
 from memdb.format.published import Credits, Published, PublishedSnapshot
 from memdb.format.score_table import ScoreTable
+from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
 from memdb.query.relations import Relations
 from memdb.sharing import score_tables
 from memdb.sharing.copy_blocks import Piece, copy_piece, pieces

@@ -10,9 +10,9 @@ from importlib.metadata import version
 
 from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels
 from memdb.format import layout
-from memdb.format.commits import SnapshotRecord
 from memdb.format.documents import group_metadata, plain_document
 from memdb.format.manifest import ObjectInfo
+from memdb.format.snapshot_record import SnapshotRecord
 from memdb.sharing import score_tables
 from memdb.sharing.copy_blocks import AT_ONCE, copy_piece, pieces
 from memdb.sharing.publish import COPY_GROUPS, is_of_a_copy, require_destination

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from memdb.format.commits import SnapshotRecord
 from memdb.format.published import Published
 from memdb.format.score_table import ScoreTable
+from memdb.format.snapshot_record import SnapshotRecord
 from memdb.store.snapshot import Snapshot
 
 HEADINGS = "#*_`<>[]|"

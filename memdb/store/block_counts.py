@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format import bits, layout
-from memdb.format.commits import Segment
 from memdb.format.manifest import CORRECT, Manifest
+from memdb.format.segment import Segment
 
 Counts = NDArray[np.uint16]  # [names, examples]; a block has at most 1,024 models
 COUNTED = np.dtype(np.uint16)

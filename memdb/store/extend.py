@@ -9,9 +9,9 @@ from importlib.metadata import version
 
 from memdb.errors import AlreadyExists, InvalidInput, Mismatch, NotFound
 from memdb.format import layout
-from memdb.format.commits import Pin
 from memdb.format.documents import plain_document
 from memdb.format.manifest import Base, Manifest
+from memdb.format.snapshot_record import Pin
 from memdb.storage.protocol import Storage, create_once
 from memdb.store.base import Following, followable, open_base, snapshot_of
 from memdb.store.examples import ExampleTable, read_example_table

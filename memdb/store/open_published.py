@@ -9,10 +9,10 @@ from typing import overload
 
 from memdb.errors import Damaged, MemdbError, NotFound, StorageFailed, WrongFormat
 from memdb.format import layout
-from memdb.format.commits import Segment
 from memdb.format.documents import parse_plain_document
 from memdb.format.manifest import Manifest
 from memdb.format.published import ASK_AGAIN, Published
+from memdb.format.segment import Segment
 from memdb.storage.protocol import Storage, concurrently
 from memdb.storage.retry import status_of
 from memdb.store.read_arrays import read_object

@@ -17,10 +17,10 @@ from zarr.buffer.cpu import NDBuffer
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from memdb.errors import Damaged, NotFound
-from memdb.format.commits import Segment
 from memdb.format.documents import Json, canonical_json
 from memdb.format.layout import GROUP_METADATA
 from memdb.format.manifest import ObjectInfo, Objects
+from memdb.format.segment import Segment
 from memdb.storage.cache import Cache
 from memdb.storage.protocol import concurrently
 

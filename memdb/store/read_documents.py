@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from memdb.errors import Damaged, NotFound, StorageFailed, WrongFormat
 from memdb.format import layout
-from memdb.format.commits import BlockInfo, Pin, Retraction, Segment, SnapshotRecord
 from memdb.format.documents import group_metadata, parse_group_metadata, parse_plain_document
 from memdb.format.manifest import MAX_SNAPSHOTS, Base, Manifest, ObjectInfo
+from memdb.format.segment import Segment
+from memdb.format.snapshot_record import BlockInfo, Pin, Retraction, SnapshotRecord
 from memdb.storage.protocol import Storage, concurrently
 from memdb.storage.retry import status_of
 from memdb.store.read_arrays import read_object

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format import bits
-from memdb.format.commits import Segment
+from memdb.format.segment import Segment
 from memdb.storage.protocol import Storage
 from memdb.store.read_arrays import GroupReader
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput, NotFound
 from memdb.format import bits, layout
-from memdb.format.commits import ModelInfo, Retraction, Segment, SnapshotRecord, sha256_of_models
 from memdb.format.manifest import Manifest, Outcome
+from memdb.format.segment import ModelInfo, Segment, sha256_of_models
+from memdb.format.snapshot_record import Retraction, SnapshotRecord
 from memdb.storage.protocol import Storage, concurrently
 from memdb.store.block_counts import COUNTED, has_counts, names_of
 from memdb.store.encoding import BLOCK_MODELS, SHARD_BYTES

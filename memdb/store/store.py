@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from memdb.errors import AlreadyExists, Damaged, InvalidInput, StorageFailed
 from memdb.format import bits, layout
-from memdb.format.commits import ModelInfo, Segment
 from memdb.format.documents import Json, group_metadata
 from memdb.format.manifest import Base, Manifest
 from memdb.format.published import ASK_AGAIN, Published
 from memdb.format.score_table import ScoreTable
+from memdb.format.segment import ModelInfo, Segment
 from memdb.storage.protocol import Storage, create_once
 from memdb.store.base import Following, with_base
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
 from memdb.format import bits, layout, subsets
-from memdb.format.commits import ModelInfo
+from memdb.format.segment import ModelInfo
 from memdb.recipes import BoundRecipe, Fitting, Run, name_of
 from memdb.store import Store
 from memdb.training.seeds import Seeds

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from memdb.errors import AlreadyExists, InvalidInput, StorageFailed
 from memdb.format import bits, layout
-from memdb.format.commits import BlockInfo, Segment, SnapshotRecord
 from memdb.format.documents import Json, group_metadata, plain_document
 from memdb.format.manifest import Base, Manifest, ObjectInfo, Outcome
+from memdb.format.segment import Segment
+from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
 from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.block_counts import Tally
 from memdb.store.encoding import BLOCK_MODELS, ArrayData, BandEncoder, array_metadata, describe, encode_group

@@ -9,8 +9,9 @@ from datetime import datetime
 
 from memdb.errors import Damaged, NotFound, StorageFailed, WrongFormat
 from memdb.format import layout
-from memdb.format.commits import BlockInfo, Segment, SnapshotRecord
 from memdb.format.manifest import Manifest
+from memdb.format.segment import Segment
+from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
 from memdb.storage.protocol import Storage, concurrently
 from memdb.store.read_documents import (
     find_block,

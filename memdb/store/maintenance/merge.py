@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput, Mismatch
 from memdb.format import bits, layout
-from memdb.format.commits import ModelInfo
 from memdb.format.manifest import Manifest, Outcome
+from memdb.format.segment import ModelInfo
 from memdb.storage.protocol import concurrently
 from memdb.store.encoding import BLOCK_MODELS, ArrayData
 from memdb.store.maintenance.retract import withdraw

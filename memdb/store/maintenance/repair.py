@@ -10,9 +10,10 @@ from importlib.metadata import version
 
 from memdb.errors import AlreadyExists, Damaged, NotFound, StorageFailed, WrongFormat
 from memdb.format import layout
-from memdb.format.commits import BlockInfo, Retraction, Segment, SnapshotRecord, sha256_of_models
 from memdb.format.documents import group_metadata, plain_document
 from memdb.format.manifest import Manifest
+from memdb.format.segment import Segment, sha256_of_models
+from memdb.format.snapshot_record import BlockInfo, Retraction, SnapshotRecord
 from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.maintenance.compact import ATTEMPTS, rewrite
 from memdb.store.maintenance.retract import withdraw

@@ -9,9 +9,9 @@ from importlib.metadata import version
 
 from memdb.errors import InvalidInput
 from memdb.format import layout
-from memdb.format.commits import Retraction
 from memdb.format.documents import plain_document
 from memdb.format.manifest import Manifest
+from memdb.format.snapshot_record import Retraction
 from memdb.storage.protocol import Storage, create_once
 from memdb.store.load_snapshot import take_snapshot
 from memdb.store.model_ids import named

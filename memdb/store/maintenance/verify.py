@@ -7,8 +7,9 @@ from functools import partial
 
 from memdb.errors import NotFound
 from memdb.format import layout
-from memdb.format.commits import Segment, SnapshotRecord
 from memdb.format.manifest import Manifest
+from memdb.format.segment import Segment
+from memdb.format.snapshot_record import SnapshotRecord
 from memdb.storage.protocol import Storage
 from memdb.store.maintenance.history import lost_blocks
 from memdb.store.maintenance.verify_part import check_dataset, check_models, check_part, check_scores

@@ -10,9 +10,10 @@ from functools import partial
 
 from memdb.errors import Damaged
 from memdb.format import layout
-from memdb.format.commits import BlockInfo, Segment
 from memdb.format.manifest import Manifest
 from memdb.format.published import Published
+from memdb.format.segment import Segment
+from memdb.format.snapshot_record import BlockInfo
 from memdb.storage.protocol import Storage
 from memdb.store.maintenance.verify_part import check_dataset, check_models, check_part, check_scores
 from memdb.store.maintenance.verify_report import Damage, Report

@@ -9,9 +9,10 @@ import numpy as np
 
 from memdb.errors import Damaged, InvalidInput
 from memdb.format import bits, layout
-from memdb.format.commits import Segment, SnapshotRecord, sha256_of_models
 from memdb.format.manifest import Manifest
 from memdb.format.score_table import ScoreTable
+from memdb.format.segment import Segment, sha256_of_models
+from memdb.format.snapshot_record import SnapshotRecord
 from memdb.storage.protocol import Storage
 from memdb.store.block_counts import Tally, has_counts
 from memdb.store.examples import read_example_table
