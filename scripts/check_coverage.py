@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.query.intervals import fixed_z
-from memdb.query.templates import schema
+from memdb.query.templates import template
 
 LEVEL = 0.95
 SUBSET_FRACTION = 0.7
@@ -71,7 +71,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the streams")
     options = parser.parse_args()
     connection = duckdb.connect()
-    connection.execute(schema("statistics.sql"))
+    connection.execute(template("statistics.sql"))
 
     started = time.perf_counter()
     print("fixed: share of intervals that hold p_in - p_out (exact)")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from memdb.errors import InvalidInput
 from memdb.query.intervals import fixed_z, require_level
-from memdb.query.templates import schema
+from memdb.query.templates import template
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "golden-statistics.json").read_text())
 
@@ -22,7 +22,7 @@ GOLDEN = json.loads((Path(__file__).parent / "data" / "golden-statistics.json").
 @pytest.fixture(scope="module")
 def con():
     connection = duckdb.connect()
-    connection.execute(schema("statistics.sql"))
+    connection.execute(template("statistics.sql"))
     yield connection
     connection.close()
 

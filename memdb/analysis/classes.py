@@ -14,7 +14,7 @@ from memdb.format import bits, layout
 from memdb.query import arrow, statistics
 from memdb.query.examples import require_examples
 from memdb.query.relations import Relations
-from memdb.query.templates import FORMS, schema
+from memdb.query.templates import FORMS, template
 
 ROWS_AT_ONCE = 512
 Numbers = NDArray[np.float64]
@@ -33,7 +33,7 @@ def classes(relations: Relations, threshold: float) -> pa.Table:
             f"--threshold {threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
         )
     _require_models(relations, 1)
-    sql = schema("classes.sql", s_all=FORMS[relations.outcome]["s_all"])
+    sql = template("classes.sql", s_all=FORMS[relations.outcome]["s_all"])
     return relations.ask(sql, {"threshold": threshold, "n_models": relations.snapshot.n_models})
 
 

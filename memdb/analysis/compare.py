@@ -12,7 +12,7 @@ from memdb.query.imported_scores import TableRelations
 from memdb.query.intervals import IntervalChoice, fixed_z
 from memdb.query.ranked_list import require_k
 from memdb.query.relations import Relations
-from memdb.query.templates import FORMS, SHOWN_SUMS, schema
+from memdb.query.templates import FORMS, SHOWN_SUMS, template
 
 # the same in every row: what the two stores as wholes have in common
 AGREEMENT = (
@@ -49,7 +49,7 @@ def compare(
             )
     score = "memorization" if test_id is None else "influence"
     found = first.ask(
-        schema("comparison.sql", score=score),
+        template("comparison.sql", score=score),
         parameters | {"k": k, "threshold": threshold},
         tables={"first": _sums(first, test_id), "second": _sums(second, test_id)},
     )
@@ -105,8 +105,8 @@ def _sums(relations: Relations, test_id: int | None) -> pa.Table:
 def _counted(relations: Relations, test_id: int | None) -> pa.Table:
     form = FORMS[relations.outcome]
     if test_id is None:
-        return relations.ask(schema("arms.sql", **form))
-    found = relations.ask(schema("arms_on_test.sql"), {"test_id": test_id})
+        return relations.ask(template("arms.sql", **form))
+    found = relations.ask(template("arms_on_test.sql"), {"test_id": test_id})
     if relations.outcome == "confidence":
         return found
     names = dict(zip(SHOWN_SUMS["correct"], ("in", "out"), strict=True))

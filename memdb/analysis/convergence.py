@@ -13,7 +13,7 @@ from memdb.format import bits, layout
 from memdb.query import arrow
 from memdb.query.intervals import IntervalChoice
 from memdb.query.relations import Relations
-from memdb.query.templates import FORMS, schema
+from memdb.query.templates import FORMS, template
 from memdb.store import Snapshot
 
 STEPS = (1, 2, 5)
@@ -73,7 +73,7 @@ def convergence(
             hint=f"name numbers from 1 to {n_models:,}",
         )
     score = "memorization" if target is None else "influence"
-    sql = schema("convergence.sql", score=score, sums=FORMS[relations.outcome]["sums"])
+    sql = template("convergence.sql", score=score, sums=FORMS[relations.outcome]["sums"])
     return relations.ask(sql, parameters, tables={"looks": _sums(relations, train_id, target, asked)})
 
 

@@ -20,7 +20,7 @@ from memdb.query import arrow
 from memdb.query.examples import require_examples
 from memdb.query.intervals import IntervalChoice
 from memdb.query.relations import Relations
-from memdb.query.templates import FORMS, schema
+from memdb.query.templates import FORMS, template
 
 KINDS = ("memorization", "influence")
 PILOT = 50  # models from which a store's own rates are worth planning with
@@ -117,10 +117,10 @@ class Solver:
     def __init__(self, parameters: Mapping[str, Any], fraction: float) -> None:
         self.fraction = fraction
         self._parameters = parameters
-        self._sql = schema("plan_bounds.sql")
+        self._sql = template("plan_bounds.sql")
         self._connection = duckdb.connect()
         weakref.finalize(self, self._connection.close)
-        self._connection.execute(schema("statistics.sql"))
+        self._connection.execute(template("statistics.sql"))
 
     def bounds(self, sums: pa.Table) -> tuple[Numbers, Numbers]:
         """Return the ends of the intervals of some sums."""
@@ -281,7 +281,7 @@ SCHEMA = pa.schema(
 
 def _memorization(relations: Relations) -> pa.Table:
     """Return the sums of all training examples with both arms, or of a random sample of them."""
-    found = relations.ask(schema("arms.sql", **FORMS[relations.outcome]))
+    found = relations.ask(template("arms.sql", **FORMS[relations.outcome]))
     both = (arrow.values_of(found.column("n_in")) > 0) & (arrow.values_of(found.column("n_out")) > 0)
     ids = np.flatnonzero(both)
     return found.take(arrow.column(ids if len(ids) <= SAMPLE else _draw(ids, SAMPLE)))

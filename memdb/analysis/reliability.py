@@ -16,7 +16,7 @@ from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.format import bits, layout
 from memdb.query import arrow
 from memdb.query.relations import Relations
-from memdb.query.templates import schema
+from memdb.query.templates import template
 from memdb.query.udfs import Words
 
 LISTS = (10, 100, 1000)
@@ -89,7 +89,7 @@ def reliability(
     tables = _tables(relations, target, halves)
     while part := list(itertools.islice(tables, at_once)):
         read = {"halves": pa.concat_tables(part).combine_chunks()}
-        for row in relations.ask(schema("reliability.sql"), parameters, tables=read).to_pylist():
+        for row in relations.ask(template("reliability.sql"), parameters, tables=read).to_pylist():
             found.setdefault((row["measure"], row["at"]), []).append(row["value"])
     rows = []
     for (measure, at), given_values in found.items():

@@ -15,7 +15,7 @@ from memdb.query.intervals import IntervalChoice
 from memdb.query.ranked_list import Columns, Order, Standing, presented
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates
-from memdb.query.templates import FORMS, schema
+from memdb.query.templates import FORMS, template
 from memdb.store.published_arrays import PAIR_ROWS, derived_of, read_pairs
 
 INFLUENCES = Columns(
@@ -93,5 +93,5 @@ def found_pairs(pairs: NDArray[np.int32], n_models: int, first: int) -> pa.Table
 def scored(relations: Relations, found: pa.Table, z: float | None) -> pa.Table:
     """Return stored pairs with their scores, intervals of the multiplier z, and what ranking needs."""
     memorized = "(SELECT *, score(own_k_in, n_in, own_k_out, n_out) AS memorization FROM stored)"
-    sql = f"WITH found AS {memorized} {schema('pair_scores.sql', sums=FORMS['correct']['sums'])}"
+    sql = f"WITH found AS {memorized} {template('pair_scores.sql', sums=FORMS['correct']['sums'])}"
     return relations.ask(sql, {"z": z}, tables={"stored": found}, alone=True)

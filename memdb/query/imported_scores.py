@@ -21,7 +21,7 @@ from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
 from memdb.query.questions import Side
 from memdb.query.ranked_list import Order, require_k
 from memdb.query.relations import Relations, create_table
-from memdb.query.templates import schema
+from memdb.query.templates import template
 from memdb.store import Snapshot, Store, StoredScores
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class TableRelations(Relations):
             create_table(connection, name, table)
         arms = self.assumed.arms if self.assumed else (None, None)
         n_in, n_out = ("NULL::DOUBLE" if n is None else f"{n!r}::DOUBLE" for n in arms)
-        connection.execute(schema("score_tables.sql", n_in=n_in, n_out=n_out))
+        connection.execute(template("score_tables.sql", n_in=n_in, n_out=n_out))
         self._is_built = True
 
     def _given(self) -> dict[str, pa.Table]:
@@ -122,7 +122,7 @@ class TableRelations(Relations):
         relations = self if test_id is None else self.on(test_id)
         score, label = ("memorization", "label") if test_id is None else ("influence", "train_label")
         n_in, n_out = self.assumed.arms if self.assumed else (None, None)
-        sql = schema("given_arms.sql", score=score, label=label)
+        sql = template("given_arms.sql", score=score, label=label)
         return relations.ask(sql, {"n_in": n_in, "n_out": n_out})
 
 
@@ -268,7 +268,7 @@ def pairs(relations: TableRelations, options: PairOptions) -> pa.Table:
     strength = {"helps": "influence", "hurts": "-influence", "both": "abs(influence)"}[direction]
     n_ranked = relations.scores.n_train * relations.scores.n_test
     settings = {**choice.parameters(), "n_shown": 1, "n_ranked": max(1, n_ranked)}
-    sql = schema("given_pairs.sql", strength=strength)
+    sql = template("given_pairs.sql", strength=strength)
     given = {
         "least": least,
         "memorized": options.get("min_memorization"),

@@ -17,7 +17,7 @@ from memdb.query.from_published import stored_influence, stored_pair
 from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
 from memdb.query.ranked_list import Columns, Order, ranked, require_k
 from memdb.query.relations import Relations
-from memdb.query.templates import FORMS, schema
+from memdb.query.templates import FORMS, template
 from memdb.query.udfs import MAX_PAIRS
 from memdb.store import Snapshot
 from memdb.store.published_arrays import derived_of
@@ -52,7 +52,7 @@ def top_memorized(
     require_k(k)
     _require_models(relations)
     label = None if class_name is None else relations.label_of(class_name)
-    sql = schema("top_memorized.sql", arms=FORMS[relations.outcome]["arms"])
+    sql = template("top_memorized.sql", arms=FORMS[relations.outcome]["arms"])
     found = relations.ask(sql, {"label": label})
     return ranked(relations, found, Columns(("train_id", "label"), "memorization"), k, order, choice)
 
@@ -77,7 +77,7 @@ def top_influence(  # noqa: PLR0913 - which pairs, how many, in which order, wit
         if stored is not None:
             return stored
     names = {name: getattr(side, name) for name in ("relation", "fixed", "listed")}
-    sql = schema("top_influence.sql", **names, arms=FORMS[relations.outcome]["arms"])
+    sql = template("top_influence.sql", **names, arms=FORMS[relations.outcome]["arms"])
     other_only = side.fixed == "target_id"
     relations.prefetch(layout.TEST if side.target == layout.TEST else layout.TRAIN)
     found = relations.ask(sql, {"id": row, "same_class": same_class, "other_only": other_only})
@@ -219,9 +219,9 @@ def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
     of_models = (
         {"n_models": snapshot.n_models, **derived[1].models.to_document()}
         if derived
-        else relations.ask(schema("info_models.sql"), models=True).to_pylist()[0]
+        else relations.ask(template("info_models.sql"), models=True).to_pylist()[0]
     )
-    counted = {**of_models, **relations.ask(schema("info.sql"), settings=settings).to_pylist()[0]}
+    counted = {**of_models, **relations.ask(template("info.sql"), settings=settings).to_pylist()[0]}
     diverged = (
         (model.model_id for _, model in snapshot.models if model.diverged) if counted["n_diverged"] else ()
     )

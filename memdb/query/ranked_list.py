@@ -16,7 +16,7 @@ from memdb.query.arrow import column, rows_of, values_of
 from memdb.query.intervals import IntervalChoice
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates, Numbers
-from memdb.query.templates import FORMS, SHOWN_SUMS, schema
+from memdb.query.templates import FORMS, SHOWN_SUMS, template
 
 DIRECTIONS = ("helps", "hurts", "both")
 FDRS = ("once", "anytime")
@@ -208,7 +208,7 @@ def _bounds(
 ) -> tuple[Numbers, Numbers]:
     positions = column(np.arange(rows.num_rows, dtype=np.int32))
     z = relations.interval_z(settings, *parts)
-    sql = schema("bounds.sql", **FORMS[relations.outcome])
+    sql = template("bounds.sql", **FORMS[relations.outcome])
     found = relations.ask(
         sql, {"z": z}, tables={"ranked": rows.append_column("position", positions)}, alone=True
     )

@@ -26,7 +26,7 @@ from memdb.query.example_counts import times_in, totals
 from memdb.query.examples import require_examples
 from memdb.query.intervals import fixed_z
 from memdb.query.lazy import Lazy
-from memdb.query.templates import FORMS, require_outcome, schema
+from memdb.query.templates import FORMS, require_outcome, template
 from memdb.query.udfs import MAX_PAIRS, Budget, Words, counter, summer
 from memdb.store import Examples, Snapshot
 from memdb.store.published_arrays import COUNTED, derived_of, is_numbered, light_examples, read_stats
@@ -177,7 +177,7 @@ class Relations:
         """The locked connection, with the statistics alone: `_build` adds the relations."""
         connection = duckdb.connect()
         weakref.finalize(self, connection.close)  # an open one prints leak warnings at exit
-        connection.execute(schema("statistics.sql"))
+        connection.execute(template("statistics.sql"))
         connection.execute(LOCKS.format(memory_limit=MEMORY_LIMIT))
         return connection
 
@@ -197,7 +197,7 @@ class Relations:
             "train_influence": n_scored * sizes[layout.TRAIN],
         }
         form = FORMS[self.outcome]
-        connection.execute(schema("relations.sql", **form))
+        connection.execute(template("relations.sql", **form))
         some = "(SELECT * FROM test_examples WHERE id IN (SELECT unnest(test_ids)))"
         for head, relation, target, targets in (
             ("VIEW influence AS", "influence", layout.TEST, "test_examples"),
@@ -206,7 +206,7 @@ class Relations:
         ):
             counted = form["counted"].format(set=layout.TEST if target == layout.TEST else layout.TRAIN)
             names = {"counted": counted, "target": target, "targets": targets, "relation": relation}
-            connection.execute(f"CREATE {head} {schema('pairs.sql', **{**form, **names})}")
+            connection.execute(f"CREATE {head} {template('pairs.sql', **{**form, **names})}")
         self._is_built = True
 
     def _register_functions(self, connection: duckdb.DuckDBPyConnection) -> None:

@@ -1,4 +1,4 @@
-"""The SQL of `schemas/`, filled in, and what differs in it between the outcomes."""
+"""SQL from files, filled in, and what differs in it between the outcomes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from memdb.errors import InvalidInput
 
 OUTCOMES = ("correct", "confidence")
 
-# What the templates in schemas/ say for each outcome: how a pair is counted, the totals of an example, and
+# What the templates say for each outcome: how a pair is counted, the totals of an example, and
 # the columns that a reader sees. A 0/1 outcome is its own square.
 FORMS: Mapping[str, Mapping[str, str]] = {
     "correct": {
@@ -29,9 +29,13 @@ FORMS: Mapping[str, Mapping[str, str]] = {
 SHOWN_SUMS = {"correct": ("k_in", "k_out"), "confidence": ("s_in", "s_out", "q_in", "q_out")}
 
 
-def schema(name: str, **values: str) -> str:
-    """Return a file of the contract, ``:name`` in it replaced by values."""
-    text = files("memdb.schemas").joinpath(name).read_text(encoding="utf-8")
+CONTRACT = {"statistics.sql", "relations.sql", "pairs.sql", "score_tables.sql"}  # what users may rely on
+
+
+def template(name: str, **values: str) -> str:
+    """Return a file of SQL, of the contract or of `query/sql`, with ``:name`` in it replaced by values."""
+    folder = files("memdb.schemas") if name in CONTRACT else files("memdb.query").joinpath("sql")
+    text = folder.joinpath(name).read_text(encoding="utf-8")
     if not values:
         return text
     names = "|".join(sorted(values, key=len, reverse=True))

@@ -22,7 +22,7 @@ from memdb.format.published import Derived, DerivedGroup, ModelFacts
 from memdb.query.intervals import IntervalChoice
 from memdb.query.questions import scores
 from memdb.query.relations import Relations
-from memdb.query.templates import schema
+from memdb.query.templates import template
 from memdb.sharing.tables import LISTED, counts_of, pairs_table
 from memdb.store.encoding import ChunkEncoder, array_metadata, describe
 from memdb.store.published_arrays import COUNTED, PAIR_ROWS, PAIRS, SCORE_COLUMNS, SCORES
@@ -73,7 +73,7 @@ def derive(relations: Relations, target: Completing, number: int, advance: Calla
 
 
 def _model_facts(relations: Relations) -> ModelFacts:
-    row = relations.ask(schema("info_models.sql"), models=True).to_pylist()[0]
+    row = relations.ask(template("info_models.sql"), models=True).to_pylist()[0]
     row["diverged"] = tuple(row["diverged"])
     return ModelFacts(**{name: row[name] for name in ModelFacts.__dataclass_fields__})
 

@@ -18,7 +18,7 @@ from memdb.query.pairs.popcount import Products, packed
 from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates, Numbers
-from memdb.query.templates import FORMS, schema
+from memdb.query.templates import FORMS, template
 from memdb.store.published_arrays import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 
 Codes = NDArray[np.integer[Any]]
@@ -108,7 +108,7 @@ class Lists:
         n_in, total = self._n_in[arms // 2], np.repeat(self._counts[layout.TEST][1, tests], sizes)
         columns = {"n_in": n_in, "n_out": self._n_models - n_in, "k_in": hits, "k_all": total}
         sums = table({name: values.astype(np.int32) for name, values in columns.items()})
-        sql = schema("equal_pairs.sql", arms=FORMS[self._relations.outcome]["arms"])
+        sql = template("equal_pairs.sql", arms=FORMS[self._relations.outcome]["arms"])
         scored = self._relations.ask(sql, tables={"found": sums}, alone=True)
         times = np.concatenate([times for _, times in found])
         every = Candidates(

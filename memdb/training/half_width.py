@@ -12,7 +12,7 @@ from memdb.format import layout
 from memdb.query import arrow
 from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
 from memdb.query.relations import Relations
-from memdb.query.templates import schema
+from memdb.query.templates import template
 
 
 class RunningPrecision:
@@ -25,7 +25,7 @@ class RunningPrecision:
         self._parameters = choice.parameters(NAMED_INTERVALS)
         self._connection = duckdb.connect()
         weakref.finalize(self, self._connection.close)
-        self._connection.execute(schema("statistics.sql"))
+        self._connection.execute(template("statistics.sql"))
 
     def add(self, masks: NDArray[np.bool_], correct: NDArray[np.bool_]) -> None:
         """Add a batch: bool [models, train] each."""
@@ -37,5 +37,7 @@ class RunningPrecision:
     def mean_half_width(self) -> float | None:
         """Return the mean half-width over the examples that have an interval; None where none has."""
         self._connection.register("train_examples", arrow.table(self._counts))
-        (value,) = self._connection.sql(schema("mean_half_width.sql"), params=self._parameters).fetchall()[0]
+        (value,) = self._connection.sql(template("mean_half_width.sql"), params=self._parameters).fetchall()[
+            0
+        ]
         return None if value is None else float(value)

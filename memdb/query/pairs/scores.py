@@ -25,7 +25,7 @@ from memdb.query.pairs.search import PairSearch
 from memdb.query.pairs.types import PairBits, PairBlock, PairChoice, PairConfidence
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates, Numbers, binned, fitted_mixture, p_values, shrunk
-from memdb.query.templates import FORMS, SHOWN_SUMS, schema
+from memdb.query.templates import FORMS, SHOWN_SUMS, template
 
 PAIR_COLUMNS = [
     "train_id", "test_id", "train_label", "test_label", "same_class", "influence", "shrunk", "lo", "hi",
@@ -186,8 +186,8 @@ class Evidence:
         self._bits = bits
         self._connection = duckdb.connect()
         weakref.finalize(self, self._connection.close)
-        self._connection.execute(schema("statistics.sql"))
-        self._sql = schema("pair_scores.sql", sums=FORMS[bits.outcome]["sums"])
+        self._connection.execute(template("statistics.sql"))
+        self._sql = template("pair_scores.sql", sums=FORMS[bits.outcome]["sums"])
 
     def table(self, blocks: Sequence[PairBlock], parameters: Mapping[str, Any]) -> pa.Table:
         """Return the pairs of some blocks, in their order."""
