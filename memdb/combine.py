@@ -15,7 +15,6 @@ from memdb.database import Database
 from memdb.errors import AlreadyExists, InvalidInput, Mismatch, NotFound
 from memdb.format.manifest import Manifest, RecipeInfo
 from memdb.format.score_table import ScoreTable
-from memdb.reader import Reader
 from memdb.storage import Cache, default_folder, open_storage
 from memdb.storage.protocol import Storage
 from memdb.store import Following, Store, require_free
@@ -135,7 +134,7 @@ class Merge:
 
 def merge(  # noqa: PLR0913 - the places, what may be imported, how they are reached
     url: str,
-    sources: Sequence[Reader],
+    sources: Sequence[Database],
     *,
     dataset: str | datasets.Dataset | None = None,
     recipe: Any = None,

@@ -1,4 +1,4 @@
-"""Creating and opening stores."""
+"""Creating and opening stores. What only some of it needs is imported when it is called."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from memdb import datasets, recipes
 from memdb.database import IN_MEMORY, Database
 from memdb.errors import InvalidInput, NotFound
-from memdb.format import subsets
 from memdb.format.manifest import OUTCOMES, Manifest
-from memdb.sharing import pull as pulling
-from memdb.sharing.pull import Pulled
 from memdb.storage import Cache, default_folder, open_storage
 from memdb.store import Following, Store, require_free
 
 if TYPE_CHECKING:
+    from memdb.datasets import Dataset
     from memdb.interop.import_runs import Imported
     from memdb.interop.import_scores import ImportedScores
+    from memdb.sharing.pull import Pulled
 
 Options: TypeAlias = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
 
 
 def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     url: str = "memdb.zarr",
-    dataset: str | datasets.Dataset = "digits",
+    dataset: str | Dataset = "digits",
     recipe: str | Any = "mlp",
     *,
     data_root: str | None = None,
@@ -62,6 +60,9 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         InvalidInput: unknown names, options or values.
         NotFound: the data is not in ``data_root``.
     """
+    from memdb import datasets, recipes
+    from memdb.format import subsets
+
     kept = [OUTCOMES[name] for name in _require_outcomes(outcomes)]
     if not 0 <= (seed := secrets.randbits(63) if seed is None else seed) < 2**64:
         raise InvalidInput(f"the seed {seed} is out of range", hint="use one from 0 to 2**64 - 1")
@@ -136,7 +137,7 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     path: str | Path,
     url: str = "memdb.zarr",
     *,
-    dataset: str | datasets.Dataset | None = None,
+    dataset: str | Dataset | None = None,
     data_root: str | None = None,
     name: str | None = None,
     recipe: str | None = None,
@@ -176,11 +177,13 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
         Mismatch: the store is of other data, another recipe or subset fraction.
         AlreadyExists: something else is at this URL, or other scores have this name.
     """
-    from memdb.interop.arrays import open_array, open_arrays  # noqa: PLC0415 - only imports need them
-    from memdb.interop.import_runs import About, import_runs  # noqa: PLC0415
-    from memdb.interop.import_scores import import_scores  # noqa: PLC0415
-    from memdb.interop.run_formats import find_runs, unknown  # noqa: PLC0415
-    from memdb.interop.score_formats import find_scores  # noqa: PLC0415
+    from memdb import datasets
+    from memdb.format import subsets
+    from memdb.interop.arrays import open_array, open_arrays
+    from memdb.interop.import_runs import About, import_runs
+    from memdb.interop.import_scores import import_scores
+    from memdb.interop.run_formats import find_runs, unknown
+    from memdb.interop.score_formats import find_scores
 
     storage = open_storage(url, storage_options)
     try:
@@ -237,6 +240,8 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
         AlreadyExists: the destination holds something else.
         StorageFailed: a storage did not answer, or an object is not intact.
     """
+    from memdb.sharing import pull as pulling
+
     source = Store.open(open_storage(url, storage_options))
     target = open_storage(destination, destination_options)
     return pulling.pull(source, target, only=only, as_of=as_of, observe=observe)

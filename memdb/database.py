@@ -1,62 +1,600 @@
-"""The Python face: a store and its verbs, which are the command line's. `Assessor` has those that ask."""
+"""A store, what one can ask of it, and what one can do to it: the command line's verbs as methods.
+
+Each verb imports what it needs when it is called: a question does not wait for what trains and publishes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from memdb import datasets, recipes
-from memdb.assessing import Assessor
 from memdb.errors import InvalidInput
-from memdb.format import subsets
-from memdb.sharing import publish as publication
-from memdb.sharing.thumbnails import Thumbnails, thumbnails_of
-from memdb.storage import open_storage
-from memdb.store import Store, extend
-from memdb.store.base import Following
+from memdb.format import layout
+from memdb.format.published import INCLUDED
+from memdb.query.examples import ExampleNames, TargetNames, find_one, find_pair
+from memdb.query.intervals import IntervalSpec, require_level
+from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Order, RankedQuery
 from memdb.store.grace import GRACE
-from memdb.store.maintenance import compact as compaction
-from memdb.store.maintenance import gc, retract, verify
-from memdb.store.maintenance import repair as repairs
-from memdb.store.maintenance.verify_copy import verify_copy
-from memdb.training import engines
-from memdb.training.engines import Work
-from memdb.training.engines.request import Request
-from memdb.training.loop import require_positive
-from memdb.training.run import Limits, Plan, TrainingStatus, carry_out
-from memdb.training.seeds import Seeds, random_seeds, require_seeds, task_seeds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+    from types import TracebackType
+
+    import numpy as np
+    import pyarrow as pa
+    from duckdb import DuckDBPyRelation
+    from numpy.typing import NDArray
+
+    from memdb.analysis.lds import Attribution
+    from memdb.datasets import Dataset
     from memdb.format.published import Credits
+    from memdb.format.score_table import ScoreTable
     from memdb.format.snapshot_record import Pin, Retraction
     from memdb.interop.export import Exported
-    from memdb.query.pairs.scores import PairOptions
+    from memdb.query.answers import Answers
+    from memdb.query.imported_scores import TableRelations
+    from memdb.query.options import PairOptions
+    from memdb.query.relations import Relations
+    from memdb.query.results import Results
+    from memdb.recipes import BoundRecipe
+    from memdb.sharing.publish import Plan, Publication
+    from memdb.sharing.thumbnails import Thumbnails
+    from memdb.store import Snapshot, Store
     from memdb.store.maintenance.compact import Compaction
+    from memdb.store.maintenance.gc import Garbage
     from memdb.store.maintenance.repair import Repair
     from memdb.store.maintenance.verify_report import Report
+    from memdb.training.run import TrainingStatus
+    from memdb.training.seeds import Seeds
 
 IN_MEMORY = "in-memory"
+FIXED = ("test_id", "train_id", "target_id")
 
 
-class Database(Assessor):
-    """A store, what one can ask of it (see `Assessor`), and what one can do to it."""
+class Database:
+    """A store, what one can ask of it, and what one can do to it.
+
+    Answers are of the models that were there when it was opened.
+
+    Every question returns a DuckDB relation whose rows are already computed: ``.df()``, ``.arrow()``,
+    ``.pl()``, ``.fetchall()``. Scores come with an interval of the kind and level asked for and the counts
+    behind it; they are NULL where an example was never in, or never out of, a subset.
+
+    ``outcome`` is what is averaged over models: ``correct``, 0 or 1, or ``confidence``, the probability that
+    the model gives to the label. Scores of the two differ and are never mixed; columns ``k_in`` and ``k_out``
+    count right models, ``s_in``, ``s_out`` sum confidences and ``q_in``, ``q_out`` their squares.
+
+    ``scores`` names a score table of the store, imported scores without models: lists, scores, pairs, SQL and
+    comparisons answer from it then. So they do without a name where a store has one table and no models.
+
+    Examples are named by keyword (`ExampleNames`): ``test_id=42``, or ``test_key="test/42.png"``.
+    """
 
     def __init__(  # noqa: PLR0913 - a store, what trains for it, and what answers are of
         self,
         store: Store,
-        dataset: datasets.Dataset | None = None,
-        recipe: recipes.BoundRecipe | None = None,
+        dataset: Dataset | None = None,
+        recipe: BoundRecipe | None = None,
         *,
         as_of: int | None = None,
         exclude: Sequence[str] = (),
         scores: str | None = None,
         assume: tuple[int, float] | None = None,
     ) -> None:
-        super().__init__(store, as_of=as_of, exclude=exclude, scores=scores, assume=assume)
+        self.store = store
         self._dataset = dataset
         self._recipe = recipe
+        self._as_of = as_of
+        self._exclude = tuple(exclude)
+        self._named_scores = scores
+        self._assume = assume
+        self._relations: dict[str, Relations] = {}
+
+    def __repr__(self) -> str:
+        return f"Database({self.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+        return self.store.url
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The models that answers are of."""
+        from memdb.store.exclusion import without
+
+        return without(self.store.snapshot(self._as_of), self._exclude)
+
+    def relations(self, outcome: str = "correct") -> Relations:
+        """Return the snapshot as DuckDB relations for an outcome.
+
+        Raises:
+            InvalidInput: no such outcome.
+        """
+        from memdb.query.relations import Relations
+        from memdb.query.templates import require_outcome
+
+        if outcome not in self._relations:
+            self._relations[outcome] = Relations(self.snapshot, require_outcome(outcome))
+        return self._relations[outcome]
+
+    def score_tables(self) -> list[ScoreTable]:
+        """Return what the store says of its score tables, in the order of import."""
+        return self.store.score_tables()
+
+    def thumbnails(self, set_name: str, rows: Sequence[int]) -> NDArray[np.uint8]:
+        """Return small pictures of examples of a published copy, uint8 [rows, height, width, channels].
+
+        Raises:
+            NotFound: the owner included none, or there is no such set or example.
+        """
+        from memdb.store.thumbnails import read_thumbnails
+
+        shown = self.store.published.thumbnails if self.store.published else None
+        return read_thumbnails(self.store.storage, self.store.manifest, shown, set_name, rows)
+
+    @cached_property
+    def imported_scores(self) -> TableRelations | None:
+        """The score table that is asked (see `imported_scores.chosen`); None where models are."""
+        from memdb.query.imported_scores import Assumed, chosen
+
+        assumed = None if self._assume is None else Assumed(*self._assume)
+        return chosen(self.store, self.snapshot, self._named_scores, assumed)
+
+    def answers(self, outcome: str = "correct") -> Answers:
+        """Return what answers questions about scores: imported ones where they are asked, else the models."""
+        from memdb.query.imported_scores import ScoreAnswers
+        from memdb.query.questions import ModelAnswers
+
+        if self.imported_scores is not None:
+            return ScoreAnswers(self.imported_scores)
+        return ModelAnswers(self.relations(outcome))
+
+    @property
+    def n_models(self) -> int:
+        """How many models answers are of."""
+        return self.snapshot.n_models
+
+    @property
+    def models_sha256(self) -> str:
+        """Hash over the sorted ids of these models: equal hashes, equal answers."""
+        return self.snapshot.models_sha256
+
+    def refresh(self) -> None:
+        """Take in the models that were committed since."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the DuckDB connections; the next question opens another."""
+        for relations in self._relations.values():
+            relations.close()
+        self._relations.clear()
+        if self.__dict__.get("imported_scores") is not None:
+            self.__dict__["imported_scores"].close()
+        for name in ("snapshot", "imported_scores"):
+            self.__dict__.pop(name, None)
+
+    def info(
+        self, *, outcome: str = "correct", level: float = 0.95, interval: str = "anytime"
+    ) -> DuckDBPyRelation:
+        """Return one row about the store: data, recipe, models, accuracies, how tight its intervals are."""
+        from memdb.query.questions import info
+
+        return self._present(info(self.relations(outcome), IntervalSpec(interval, level)))
+
+    def top_memorized(  # noqa: PLR0913 - the options of every list
+        self,
+        k: int = 20,
+        *,
+        class_name: str | None = None,
+        order: str = "shrunk",
+        fdr: str = "once",
+        ranks: bool = False,
+        outcome: str = "correct",
+        level: float = 0.95,
+        interval: str = "selected",
+    ) -> DuckDBPyRelation:
+        """Return the k most memorized training examples (Feldman and Zhang 2020, equation 1).
+
+        ``order`` is ``shrunk``, ``memorization``, ``q_value`` or ``lo``; ``fdr`` is ``once``, for q-values of
+        one look, or ``anytime``, for a list that is looked at again after models were added; ``ranks`` adds
+        ``rank_lo`` and ``rank_hi``, between which the true rank of every row is at once.
+
+        Raises:
+            NotEnoughModels: the store has no models yet.
+            InvalidInput: a class, k, order, outcome, level or interval that cannot be.
+        """
+        query = RankedQuery(k, Order(order, "helps", fdr, ranks), IntervalSpec(interval, level))
+        return self._present(self.answers(outcome).top_memorized(class_name, query))
+
+    def top_influence(  # noqa: PLR0913 - the options of every list
+        self,
+        *,
+        k: int = 20,
+        direction: str = "helps",
+        same_class: bool = False,
+        order: str = "shrunk",
+        fdr: str = "once",
+        ranks: bool = False,
+        outcome: str = "correct",
+        level: float = 0.95,
+        interval: str = "selected",
+        **example: Unpack[ExampleNames],
+    ) -> DuckDBPyRelation:
+        """Return the k strongest influences (Feldman and Zhang 2020, equation 2) with one side fixed.
+
+        ``test_id``: the training examples that most influence it. ``train_id``: the test examples that it
+        influences most. ``target_id``: the training examples that most influence this training example.
+        ``direction`` is ``helps``, ``hurts`` or ``both`` (by absolute value); ``order`` is ``shrunk``,
+        ``influence``, ``q_value`` or ``lo``; ``fdr`` and ``ranks`` are those of `top_memorized`.
+
+        Raises:
+            NotEnoughModels: the store has no models yet.
+            InvalidInput: not exactly one example named, or a value that cannot be.
+            NotFound: no example has that key.
+        """
+        fixed = find_one(self.relations(), example, FIXED)
+        query = RankedQuery(k, Order(order, direction, fdr, ranks), IntervalSpec(interval, level))
+        return self._present(self.answers(outcome).top_influence(fixed, query, same_class=same_class))
+
+    def score(
+        self,
+        train_id: int | None = None,
+        *,
+        outcome: str = "correct",
+        level: float = 0.95,
+        interval: str = "anytime",
+        **examples: Unpack[TargetNames],
+    ) -> DuckDBPyRelation:
+        """Return the memorization of a training example, or its influence on a test or training example.
+
+        Raises:
+            NotEnoughModels: the store has no models yet.
+            InvalidInput: examples not named once each, or a value that cannot be.
+            NotFound: no example has that key.
+        """
+        train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
+        return self._present(self.answers(outcome).score(train, target, IntervalSpec(interval, level)))
+
+    def memorization(
+        self,
+        train_id: int | None = None,
+        *,
+        outcome: str = "correct",
+        level: float = 0.95,
+        interval: str = "anytime",
+    ) -> DuckDBPyRelation:
+        """Return the memorization of every training example, or of one, by ascending id.
+
+        Raises:
+            InvalidInput: a value that cannot be.
+        """
+        return self._scores("memorization", {"train_id": train_id}, outcome, IntervalSpec(interval, level))
+
+    def influence(
+        self,
+        *,
+        train_id: int | None = None,
+        test_id: int | None = None,
+        same_class: bool = False,
+        outcome: str = "correct",
+        level: float = 0.95,
+        interval: str = "anytime",
+    ) -> DuckDBPyRelation:
+        """Return the influence on a test example, of a training example, or of one pair, by ascending ids.
+
+        Raises:
+            InvalidInput: neither example named (`pairs` is for all of them), or a value that cannot be.
+        """
+        ids = {"train_id": train_id, "test_id": test_id}
+        spec = IntervalSpec(interval, level)
+        return self._scores("influence", ids, outcome, spec, same_class=same_class)
+
+    def train_influence(
+        self,
+        *,
+        train_id: int | None = None,
+        target_id: int | None = None,
+        same_class: bool = False,
+        outcome: str = "correct",
+        level: float = 0.95,
+        interval: str = "anytime",
+    ) -> DuckDBPyRelation:
+        """Return the influence of training examples on training examples (``target_id``), by ascending ids.
+
+        Raises:
+            InvalidInput: neither example named, or a value that cannot be.
+        """
+        ids = {"train_id": train_id, "target_id": target_id}
+        spec = IntervalSpec(interval, level)
+        return self._scores("train_influence", ids, outcome, spec, same_class=same_class)
+
+    def _scores(
+        self,
+        relation: str,
+        ids: Mapping[str, int | None],
+        outcome: str,
+        spec: IntervalSpec,
+        *,
+        same_class: bool = False,
+    ) -> DuckDBPyRelation:
+        return self._present(self.answers(outcome).scores(relation, ids, spec, same_class=same_class))
+
+    def counts(
+        self, *, test_id: int | None = None, target_id: int | None = None
+    ) -> dict[str, NDArray[np.int32]]:
+        """Return the raw counts behind scores as int32 arrays [train].
+
+        ``n_in`` and ``n_out``: models whose subset held or left out each training example; ``k_in`` and
+        ``k_out``: those of them that were right on the test example, on the training example
+        ``target_id``, or, with neither, on the example itself, as for memorization.
+
+        Raises:
+            InvalidInput: both named, or an id out of range.
+        """
+        from memdb.query.questions import counts
+
+        return counts(self.relations(), {"test_id": test_id, "target_id": target_id})
+
+    def pairs(
+        self,
+        *,
+        outcome: str = "correct",
+        output: str | Path | None = None,
+        **options: Unpack[PairOptions],
+    ) -> DuckDBPyRelation:
+        """Return all pairs that are strong enough: by test id, then from the strongest.
+
+        ``top`` keeps so many of each test example, ``min_influence`` those at or above it; among pairs of
+        training examples at or above ``min_memorization`` and, with ``same_class``, of equal labels. With
+        ``output``, a .parquet file, a search that was interrupted goes on where it was, and the rows stay
+        in the file. ``outcome`` is ``correct`` where not given.
+
+        Raises:
+            NotEnoughModels: the store has no models yet.
+            InvalidInput: neither ``top`` nor ``min_influence``, or a value that cannot be.
+            StorageFailed: the file could not be written; what was found stays beside it.
+        """
+        if output is None:
+            return self._present(self.answers(outcome).pairs(options))
+        if self.imported_scores is not None:
+            raise InvalidInput("imported pairs are few", hint="write the relation: .to_parquet(path)")
+        from memdb.query.pairs.parquet import written_pairs
+
+        written_pairs(self.relations(outcome), Path(output), options)
+        return self._results.in_file(Path(output))
+
+    def sql(  # noqa: PLR0913 - the statement, its limits and its intervals
+        self,
+        statement: str,
+        *,
+        k: int | None = None,
+        outcome: str = "correct",
+        level: float = 0.95,
+        interval: str = "anytime",
+        max_pairs: int = MAX_PAIRS,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> DuckDBPyRelation:
+        """Run one SQL statement over the relations, without access to files, network or settings.
+
+        ``k`` keeps the first k rows.
+
+        Raises:
+            InvalidInput: SQL that cannot run, that looks at too many pairs, or takes too long (seconds).
+        """
+        from memdb.query.questions import sql
+
+        relations, spec = self.answers(outcome).relations, IntervalSpec(interval, level)
+        return self._present(sql(relations, statement, spec, k=k, max_pairs=max_pairs, timeout=timeout))
+
+    def plan(  # noqa: PLR0913 - a goal has many sides; all have defaults
+        self,
+        half_width: float = 0.05,
+        *,
+        kind: str = "memorization",
+        settle: float = 0.9,
+        threshold: float = 0.25,
+        k: int = 20,
+        n_ranked: int | None = None,
+        outcome: str = "correct",
+        level: float = 0.95,
+        interval: str = "anytime",
+        **examples: Unpack[ExampleNames],
+    ) -> DuckDBPyRelation:
+        """Return how many models goals take, how many more than there are, and for how long: one row a goal.
+
+        ``worst_case``: the half-width for any score. From 50 models on, at the rates that the store has:
+        ``median`` and ``percentile_95``, the same for half and for 95 % of the scores of ``kind``, and
+        ``settled``, until the share ``settle`` of the examples above ``threshold`` has its interval above
+        it. With a score named: ``named_half_width``, and ``named_from_zero``, until its interval leaves
+        0 out. NULL where a thousand million models would not do.
+
+        ``k`` and ``n_ranked`` (the training examples where not given) are those of ``selected`` and
+        ``simultaneous`` intervals. `plan_without_store` has the worst case alone.
+
+        Raises:
+            InvalidInput: a value that cannot be.
+            NotEnoughModels: a score is named, and fewer than 50 models know its rates.
+        """
+        from memdb.analysis.plan import Goal, plan
+
+        goal = Goal(half_width, kind, settle, threshold, k, n_ranked)
+        goal.require()
+        named = None
+        if any(value is not None for value in examples.values()):
+            named = find_pair(self.relations(), examples)
+        return self._present(plan(self.relations(outcome), goal, IntervalSpec(interval, level), named))
+
+    def convergence(
+        self,
+        train_id: int | None = None,
+        *,
+        looks: Sequence[int] | None = None,
+        outcome: str = "correct",
+        level: float = 0.95,
+        **examples: Unpack[TargetNames],
+    ) -> DuckDBPyRelation:
+        """Return one score after the first ``n_models`` models in order of commit: one row a look.
+
+        ``looks`` are numbers of models: 10, 20, 50, 100, ... and all of them where not given. Each row has
+        the fixed and the anytime interval.
+
+        Raises:
+            NotEnoughModels: the store has no models yet.
+            InvalidInput: examples not named once each, or a value that cannot be.
+            NotFound: no example has that key.
+        """
+        from memdb.analysis.convergence import convergence
+
+        train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
+        return self._present(convergence(self.relations(outcome), train, target, level, looks))
+
+    def reliability(
+        self,
+        *,
+        test_id: int | None = None,
+        k: Sequence[int] | None = None,
+        splits: int = 20,
+        seed: int = 0,
+        threshold: float | None = None,
+        outcome: str = "correct",
+    ) -> DuckDBPyRelation:
+        """Return how far two random halves of the models agree on memorization, or on influence.
+
+        One row a measure, with its mean, least and most over the splits: ``correlation`` of the scores of
+        two halves; ``spearman_brown``, what it foretells for two whole stores of this size; ``confirmed``,
+        the share of the examples at or above the threshold (0.25, or 0.15 for influence) in one half that
+        are so in the other; ``top_overlap`` (Jaccard) of the first ``k`` of both. The same models and the
+        same ``seed`` give the same answer.
+
+        Raises:
+            NotEnoughModels: fewer than four models.
+            InvalidInput: a value that cannot be.
+        """
+        from memdb.analysis.reliability import LISTS, Splitting, reliability
+
+        target = None if test_id is None else find_one(self.relations(), {"test_id": test_id}, ("test_id",))
+        splitting = Splitting(splits, seed, tuple(k or LISTS), threshold)
+        return self._present(reliability(self.relations(outcome), target, splitting, given=k is not None))
+
+    def classes(self, *, threshold: float = 0.25, outcome: str = "correct") -> DuckDBPyRelation:
+        """Return one row a class, the hardest to learn first.
+
+        ``consistency`` is the mean accuracy on training examples of the models that had not seen them,
+        ``train_rate`` that of those that had, ``memorization`` the mean score, ``n_memorized`` the examples
+        at or above the threshold, ``test_rate`` the accuracy on test examples.
+
+        Raises:
+            NotEnoughModels: the store has no models yet.
+            InvalidInput: a value that cannot be.
+        """
+        from memdb.analysis.classes import classes
+
+        return self._present(classes(self.relations(outcome), threshold))
+
+    def class_influence(self, *, outcome: str = "correct") -> DuckDBPyRelation:
+        """Return the mean influence of each class's training examples on each class's test examples.
+
+        ``null_se`` is the standard deviation of the mean if no example had any effect, ``q_value`` the false
+        discovery rate over all pairs of classes.
+
+        Raises:
+            NotEnoughModels: fewer than two models.
+        """
+        from memdb.analysis.classes import class_influence
+
+        return self._present(class_influence(self.relations(outcome)))
+
+    def compare(  # noqa: PLR0913 - the other store, what of them, and the list's options
+        self,
+        other: Database,
+        *,
+        test_id: int | None = None,
+        k: int = 20,
+        threshold: float | None = None,
+        outcome: str = "correct",
+        level: float = 0.95,
+        interval: str = "selected",
+    ) -> DuckDBPyRelation:
+        """Return the k examples on which two stores of one data set differ most, and how far they agree.
+
+        Scores are memorization or, with ``test_id``, the influence on a test example. ``difference`` is this
+        store's less the other's, ``lo`` and ``hi`` its interval. The same in every row: ``jaccard`` of the
+        examples at or above the threshold (0.25, or 0.15 for influence), ``top_overlap`` (Jaccard) of the
+        first k of both, ``spearman``, ``mean_difference``, and what the stores have in common. Counts are
+        never added up.
+
+        Raises:
+            Mismatch: the data sets are not the same.
+            NotEnoughModels: one of them has no models.
+            InvalidInput: a value that cannot be.
+        """
+        from memdb.analysis.compare import compare
+
+        relations, others = self.answers(outcome).relations, other.answers(outcome).relations
+        if test_id is not None:
+            relations.row_of(layout.TEST, test_id, None, "--test-id")
+        return self._present(compare(relations, others, test_id, k, threshold, IntervalSpec(interval, level)))
+
+    def membership(
+        self,
+        *,
+        variant: str = "online",
+        variance: str = "auto",
+        observe: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> DuckDBPyRelation:
+        """Return how well the likelihood-ratio attack tells whose subset had which training example.
+
+        One row an example, the most exposed first, with its AUC over models; in every row what the attack on
+        each model in turn comes to. ``variant`` is ``online`` or ``offline``, ``variance`` ``example``,
+        ``pooled`` over examples, or ``auto``: pooled with few models.
+
+        Raises:
+            NotFound: the store keeps no logit confidences.
+            NotEnoughModels: fewer than eight models.
+            InvalidInput: a value that cannot be.
+        """
+        from memdb.analysis.membership import Attack, membership
+
+        return self._present(membership(self.relations(), Attack(variant, variance), observe))
+
+    def lds(  # noqa: PLR0913 - whose scores, of which models, and the bootstrap
+        self,
+        scores: Attribution,
+        *,
+        outcome: str | None = None,
+        model_ids: Sequence[str] | None = None,
+        resamples: int = 200,
+        seed: int = 0,
+        level: float = 0.95,
+        observe: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> DuckDBPyRelation:
+        """Return the linear datamodeling score of attribution scores [test, train]: one row a test example.
+
+        ``scores`` is a `memdb.interop.arrays.ArrayFile`, or anything with ``shape``, ``rows(start, stop)``
+        and ``place``. Use models that the scores were not computed from: ``model_ids`` names them.
+        ``outcome`` is ``logit_confidence``, ``margin`` or ``correct``; where not given, the first of these
+        that the store keeps.
+
+        Raises:
+            InvalidInput: scores of another shape or with numbers that are none, or a value that cannot be.
+            NotEnoughModels: fewer than five models.
+        """
+        from memdb.analysis.lds import Bootstrap, lds
+
+        bootstrap = Bootstrap(resamples, seed, require_level(level))
+        return self._present(lds(self.relations(), scores, outcome, model_ids, bootstrap, observe))
 
     def train(  # noqa: PLR0913 - what, on what, where, until when, and who watches; all have defaults
         self,
@@ -66,7 +604,7 @@ class Database(Assessor):
         task_id: str | int | None = None,
         until_half_width: float | None = None,
         max_seconds: float | None = None,
-        dataset: datasets.Dataset | None = None,
+        dataset: Dataset | None = None,
         recipe: Any = None,
         data_root: str | None = None,
         device: str = "auto",
@@ -109,13 +647,18 @@ class Database(Assessor):
             TrainingFailed: the recipe failed; what was committed before stays.
             StorageFailed: a batch could not be committed.
         """
+        from memdb.training import engines
+        from memdb.training.engines.request import Request
+        from memdb.training.loop import require_positive
+        from memdb.training.run import Limits, Plan, carry_out
+
         self._require_now("train")
         limits = Limits(until_half_width, max_seconds)
         if batch_models is not None:
             require_positive(batch_models, "--batch-models")
         wanted = self._wanted(add, seeds, task_id, endless=limits != Limits())
         request = None if ray is None else Request(ray, workers, task_cpus, task_gpus)
-        work = Work(
+        work = engines.Work(
             self.store,
             self._dataset_of(dataset, data_root, here=workers is None and ray is None),
             self._bound_recipe(recipe),
@@ -150,7 +693,7 @@ class Database(Assessor):
             AlreadyExists: a folder with other things in it.
             StorageFailed: the place cannot be written.
         """
-        from memdb.interop import export  # noqa: PLC0415 - only this needs it
+        from memdb.interop import export
 
         target = Path(path)
         suffix = export.require_destination(target, what)
@@ -158,7 +701,7 @@ class Database(Assessor):
         if what in {"models", "lira"}:
             return export.write_models(target, self.relations(), what, observe)
         if what == "fz-classes":
-            return export.write_fz_classes(target, self.asked(), observe)
+            return export.write_fz_classes(target, self.answers().relations, observe)
         level, interval = options.get("level", 0.95), options.get("interval", "anytime")
         if what == "memorization":
             rows = self.memorization(outcome=outcome, level=level, interval=interval)
@@ -190,9 +733,11 @@ class Database(Assessor):
             InvalidInput: the storage overwrites what it was told only to create, and ``alone`` is not said.
             StorageFailed: the storage refused, or a segment is not intact; for readers nothing changed.
         """
+        from memdb.store.maintenance.compact import compact
+
         self._require_now("compact")
         try:
-            return compaction.compact(self.store.storage, self.store.manifest, alone=alone, observe=observe)
+            return compact(self.store.storage, self.store.manifest, alone=alone, observe=observe)
         finally:
             self.refresh()
 
@@ -203,7 +748,7 @@ class Database(Assessor):
         alone: bool = False,
         dry_run: bool = False,
         observe: Callable[[int, int], None] = lambda _done, _total: None,
-    ) -> list[gc.Garbage]:
+    ) -> list[Garbage]:
         """Remove, or with ``dry_run`` only list, what no reader and no writer can need any more.
 
         That is what killed writers left, segments that a block took in and blocks that were replaced, each
@@ -213,6 +758,8 @@ class Database(Assessor):
             InvalidInput: a grace period below 24 hours without ``alone``.
             StorageFailed: the storage refused, or a block is not intact: what it took in stays.
         """
+        from memdb.store.maintenance import gc
+
         self._require_now("gc")
         storage, manifest = self.store.storage, self.store.manifest
         doomed = gc.garbage(storage, manifest, grace, alone=alone)
@@ -237,12 +784,16 @@ class Database(Assessor):
         Raises:
             StorageFailed: the storage did not answer.
         """
+        from memdb.store.maintenance import repair as repairs
+        from memdb.store.maintenance.verify import verify
+        from memdb.store.maintenance.verify_copy import verify_copy
+
         if repair:
             self._require_now("repair")
         storage, manifest, published = self.store.storage, self.store.manifest, self.store.published
         if published is not None:
             return verify_copy(storage, manifest, published, observe), None
-        report = verify.verify(storage, manifest, observe)
+        report = verify(storage, manifest, observe)
         if not repair or not report.damages:
             return report, None
         try:
@@ -259,9 +810,11 @@ class Database(Assessor):
             InvalidInput: no reason, or a model that is not there or was withdrawn already.
             StorageFailed: the storage refused.
         """
+        from memdb.store.maintenance.retract import retract
+
         self._require_now("retract")
         try:
-            return retract.retract(self.store.storage, self.store.manifest, model_ids, because)
+            return retract(self.store.storage, self.store.manifest, model_ids, because)
         finally:
             self.refresh()
 
@@ -275,6 +828,8 @@ class Database(Assessor):
             NotFound: the base is not there.
             Mismatch: another store is there, or an older copy.
         """
+        from memdb.store import Following, extend
+
         self._require_now("update")
         following = self.store.following or Following(lambda _store_id, _url: False)
         try:
@@ -286,13 +841,13 @@ class Database(Assessor):
         self,
         url: str,
         *,
-        include: Sequence[str] = publication.INCLUDED,
+        include: Sequence[str] = INCLUDED,
         credit: Credits | None = None,
         data_root: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
-        announce: Callable[[publication.Plan], bool] = lambda _: True,
+        announce: Callable[[Plan], bool] = lambda _: True,
         observe: Callable[[int, int], None] = lambda _done, _total: None,
-    ) -> publication.Publication | None:
+    ) -> Publication | None:
         """Write a frozen copy of the models that count to a path or URL, for others to ask where it is.
 
         What is there already is left alone, so that a publication that was cut off goes on, and one after
@@ -315,6 +870,9 @@ class Database(Assessor):
             NotEnoughModels: the store has neither models nor imported scores.
             StorageFailed: the destination refused, or a segment is not intact; readers see nothing new.
         """
+        from memdb.sharing import publish as publication
+        from memdb.storage import open_storage
+
         if self._exclude:
             raise InvalidInput(
                 f"cannot publish {self.url} without some models: nobody would see that they are missing",
@@ -334,8 +892,29 @@ class Database(Assessor):
             return None
         return publication.carry_out(wanted, self.relations(), observe)
 
+    def load_dataset(self, data_root: str | None = None) -> Dataset:
+        """Load the examples themselves, which a store does not keep.
+
+        Raises:
+            InvalidInput: the data set cannot be loaded by its name.
+            NotFound: the data is not in ``data_root``.
+        """
+        from memdb import datasets
+
+        if self._dataset is None:
+            name = self.store.manifest.dataset
+            if name == IN_MEMORY:
+                raise InvalidInput(
+                    f"{self.url} was made of arrays in memory, which a store does not keep",
+                    hint="train from Python: memdb.open(url).train(add=100, dataset=..., recipe=...)",
+                )
+            self._dataset = datasets.load(name, data_root)
+        return self._dataset
+
     def _pictures(self, data_root: str | None) -> Mapping[str, Thumbnails]:
         """Return pictures of the examples, for which the data set is loaded by its name."""
+        from memdb.sharing.thumbnails import thumbnails_of
+
         if self.store.published is not None:  # a stranger's may name code as its data set
             raise InvalidInput(
                 f"{self.url} is a published copy: pictures of its examples are its owner's to make",
@@ -363,6 +942,10 @@ class Database(Assessor):
             raise InvalidInput(
                 "train takes either a number of models or their seeds", hint="give one of them"
             )
+        from memdb.format import subsets
+        from memdb.training.loop import require_positive
+        from memdb.training.seeds import Seeds, random_seeds, require_seeds, task_seeds
+
         store_seed = self.store.manifest.seed
         n_models = None if add is None else require_positive(add, "--add")
         if seeds is None and task_id is None:
@@ -374,14 +957,14 @@ class Database(Assessor):
         require_seeds(seeds)
         return Seeds(seeds, len(seeds), store_seed, known)
 
-    def _dataset_of(
-        self, given: datasets.Dataset | None, data_root: str | None, *, here: bool
-    ) -> datasets.Dataset | None:
+    def _dataset_of(self, given: Dataset | None, data_root: str | None, *, here: bool) -> Dataset | None:
         """Return the data to train on; None where workers find it themselves by the store's name for it."""
         by_name = self.store.manifest.dataset != IN_MEMORY
         return given or (None if by_name and not here else self.load_dataset(data_root))
 
-    def _bound_recipe(self, recipe: Any) -> recipes.BoundRecipe:
+    def _bound_recipe(self, recipe: Any) -> BoundRecipe:
+        from memdb import recipes
+
         if isinstance(recipe, str):
             return recipes.resolve(recipe, {}, dataset=self.store.manifest.dataset)
         if recipe is not None:
@@ -390,19 +973,11 @@ class Database(Assessor):
             return self._recipe
         return recipes.rebind(self.store.manifest.recipe)
 
-    def load_dataset(self, data_root: str | None = None) -> datasets.Dataset:
-        """Load the examples themselves, which a store does not keep.
+    @cached_property
+    def _results(self) -> Results:
+        from memdb.query.results import Results
 
-        Raises:
-            InvalidInput: the data set cannot be loaded by its name.
-            NotFound: the data is not in ``data_root``.
-        """
-        if self._dataset is None:
-            name = self.store.manifest.dataset
-            if name == IN_MEMORY:
-                raise InvalidInput(
-                    f"{self.url} was made of arrays in memory, which a store does not keep",
-                    hint="train from Python: memdb.open(url).train(add=100, dataset=..., recipe=...)",
-                )
-            self._dataset = datasets.load(name, data_root)
-        return self._dataset
+        return Results()
+
+    def _present(self, table: pa.Table) -> DuckDBPyRelation:
+        return self._results.present(table)

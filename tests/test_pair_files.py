@@ -17,14 +17,14 @@ from test_pairs import as_bits, random_bits
 import memdb
 from memdb.errors import InvalidInput, NotEnoughModels, StorageFailed
 from memdb.query import statistics
-from memdb.query.intervals import IntervalChoice
+from memdb.query.intervals import IntervalSpec
 from memdb.query.pairs import parquet, scores
 from memdb.query.pairs import search as pairs
 from memdb.query.pairs.kernel import Z_BINS, Z_STEP
 from memdb.query.pairs.search import PairSearch
 from memdb.query.pairs.types import PairBlock, PairChoice
 
-CHOICE = IntervalChoice("selected")
+CHOICE = IntervalSpec("selected")
 COLUMNS = (
     "train_id, test_id, train_label, test_label, same_class, influence, lo, hi, n_in, n_out, k_in, k_out, p_in, p_out, "
     "memorization"
@@ -209,7 +209,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from test_pairs import as_bits, random_bits
-from memdb.query.intervals import IntervalChoice
+from memdb.query.intervals import IntervalSpec
 from memdb.query.pairs import parquet, search as pairs
 from memdb.query.pairs.types import PairChoice
 pairs.BLOCK = 4
@@ -218,7 +218,7 @@ def observe(done, total):
     if parquet.n_kept(path) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 search = pairs.PairSearch(as_bits(*random_bits(5, 45, 40, 23)), PairChoice(top=6), threads=1)
-parquet.write_pairs(path, search, IntervalChoice("selected"), "a" * 64, observe=observe)
+parquet.write_pairs(path, search, IntervalSpec("selected"), "a" * 64, observe=observe)
 """
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import N_MODELS, bits_of, dicts, one, small_database
 from storing import batch
 
-from memdb.assessing import plan_without_store
+from memdb.analysis.plan import plan_without_store
 from memdb.errors import InvalidInput, NotEnoughModels
 
 

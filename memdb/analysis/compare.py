@@ -9,8 +9,8 @@ from memdb.analysis.reliability import THRESHOLDS
 from memdb.errors import InvalidInput, Mismatch, NotEnoughModels
 from memdb.query import arrow
 from memdb.query.imported_scores import TableRelations
-from memdb.query.intervals import IntervalChoice, fixed_z
-from memdb.query.ranked_list import require_k
+from memdb.query.intervals import IntervalSpec, fixed_z
+from memdb.query.options import require_k
 from memdb.query.relations import Relations
 from memdb.query.templates import FORMS, SHOWN_SUMS, template
 
@@ -28,7 +28,7 @@ def compare(
     test_id: int | None,
     k: int,
     threshold: float | None,
-    choice: IntervalChoice,
+    choice: IntervalSpec,
 ) -> pa.Table:
     """Return the k training examples whose memorization, or influence on a test example, differs most.
 

@@ -9,9 +9,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput, NotEnoughModels
-from memdb.format import bits, layout
+from memdb.format import bits
 from memdb.query import arrow
-from memdb.query.intervals import IntervalChoice
+from memdb.query.examples import ExampleRef
+from memdb.query.intervals import IntervalSpec
 from memdb.query.relations import Relations
 from memdb.query.templates import FORMS, template
 from memdb.store import Snapshot
@@ -49,7 +50,7 @@ def order_of_commit(snapshot: Snapshot) -> NDArray[np.int64]:
 def convergence(
     relations: Relations,
     train_id: int,
-    target: tuple[str, int] | None,
+    target: ExampleRef | None,
     level: float,
     looks: Sequence[int] | None = None,
 ) -> pa.Table:
@@ -59,7 +60,7 @@ def convergence(
         NotEnoughModels: the store has no models yet.
         InvalidInput: a level or a number of models that cannot be.
     """
-    parameters = IntervalChoice("fixed", level).parameters()
+    parameters = IntervalSpec("fixed", level).parameters()
     del parameters["interval"]
     n_models = relations.snapshot.n_models
     if n_models == 0:
@@ -77,14 +78,12 @@ def convergence(
     return relations.ask(sql, parameters, tables={"looks": _sums(relations, train_id, target, asked)})
 
 
-def _sums(
-    relations: Relations, train_id: int, target: tuple[str, int] | None, looks: Sequence[int]
-) -> pa.Table:
-    column, row = target or ("target_id", train_id)
+def _sums(relations: Relations, train_id: int, target: ExampleRef | None, looks: Sequence[int]) -> pa.Table:
+    on = target or ExampleRef("target_id", train_id)
     order = order_of_commit(relations.snapshot)
     mask = relations.mask[train_id : train_id + 1].view(np.uint8)
     inside = bits.unpack(mask, len(order))[order, 0]
-    values = relations.values(layout.TEST if column == "test_id" else layout.TRAIN, row)[order]
+    values = relations.values(on.example_set, on.row)[order]
     if relations.outcome == "correct":
         values = values.astype(np.int64)
     at = np.array(looks) - 1

@@ -12,14 +12,16 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+from duckdb import DuckDBPyRelation
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.format import bits, layout, subsets
 from memdb.query import arrow
-from memdb.query.examples import require_examples
-from memdb.query.intervals import IntervalChoice
+from memdb.query.examples import ExampleRef, require_examples
+from memdb.query.intervals import IntervalSpec
 from memdb.query.relations import Relations
+from memdb.query.results import Results
 from memdb.query.templates import FORMS, template
 
 KINDS = ("memorization", "influence")
@@ -150,7 +152,7 @@ class Solver:
         return above
 
 
-def worst_case(goal: Goal, fraction: float, choice: IntervalChoice) -> pa.Table:
+def worst_case(goal: Goal, fraction: float, choice: IntervalSpec) -> pa.Table:
     """Return the one row that needs no store: models for the half-width if both arms are right half the time.
 
     Raises:
@@ -159,20 +161,38 @@ def worst_case(goal: Goal, fraction: float, choice: IntervalChoice) -> pa.Table:
     goal.require()
     parameters = choice.parameters()
     subsets.subset_size(MOST, fraction)
-    if choice.interval in {"selected", "simultaneous"} and goal.n_ranked is None:
+    if choice.kind in {"selected", "simultaneous"} and goal.n_ranked is None:
         raise InvalidInput(
-            f"a {choice.interval} interval depends on how many scores are ranked",
+            f"a {choice.kind} interval depends on how many scores are ranked",
             hint="say so with --n-ranked, e.g. the number of training examples",
         )
     parameters |= {"n_shown": goal.n_shown, "n_ranked": goal.n_ranked or 1}
     return _table([_worst(Solver(parameters, fraction), goal)], 0, None)
 
 
+def plan_without_store(
+    subset_fraction: float,
+    half_width: float = 0.05,
+    *,
+    k: int = 20,
+    n_ranked: int | None = None,
+    level: float = 0.95,
+    interval: str = "anytime",
+) -> DuckDBPyRelation:
+    """Return the worst case of `plan` for a store that is not there yet.
+
+    Raises:
+        InvalidInput: a value that cannot be, or ``n_ranked`` lacks where the interval depends on it.
+    """
+    goal = Goal(half_width, n_shown=k, n_ranked=n_ranked)
+    return Results().present(worst_case(goal, subset_fraction, IntervalSpec(interval, level)))
+
+
 def plan(
     relations: Relations,
     goal: Goal,
-    choice: IntervalChoice,
-    named: tuple[int, tuple[str, int] | None] | None = None,
+    choice: IntervalSpec,
+    named: tuple[int, ExampleRef | None] | None = None,
 ) -> pa.Table:
     """Return one row a goal: in the worst case, with the store's own rates, and of one named score.
 
@@ -331,21 +351,20 @@ def _sums_on(relations: Relations, set_name: str, row: int, trains: NDArray[np.i
     )
 
 
-def _named(relations: Relations, train_id: int, target: tuple[str, int] | None) -> pa.Table:
+def _named(relations: Relations, train_id: int, target: ExampleRef | None) -> pa.Table:
     """Return the sums of one score.
 
     Raises:
         NotEnoughModels: its rates are not known well enough to plan with.
     """
-    column, row = target or ("target_id", train_id)
-    set_name = layout.TEST if column == "test_id" else layout.TRAIN
+    on = target or ExampleRef("target_id", train_id)
     n_models = relations.snapshot.n_models
     if n_models < PILOT:
         raise NotEnoughModels(
             f"{relations.snapshot.url} has {n_models} models: the rates of one score are not known",
             hint=f"train {PILOT - n_models} more, or plan for the worst case without naming a score",
         )
-    sums = _sums_on(relations, set_name, row, np.array([train_id]))
+    sums = _sums_on(relations, on.example_set, on.row, np.array([train_id]))
     if 0 in {sums.column("n_in")[0].as_py(), sums.column("n_out")[0].as_py()}:
         raise NotEnoughModels(
             f"training example {train_id} was in every subset or in none so far",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.format import bits, layout
 from memdb.query import arrow
+from memdb.query.examples import ExampleRef
 from memdb.query.relations import Relations
 from memdb.query.templates import template
 from memdb.query.udfs import Words
@@ -64,7 +65,7 @@ class Splitting:
 
 
 def reliability(
-    relations: Relations, target: tuple[str, int] | None, splitting: Splitting, *, given: bool = False
+    relations: Relations, target: ExampleRef | None, splitting: Splitting, *, given: bool = False
 ) -> pa.Table:
     """Return one row a measure: its mean over the splits, and the least and most of them.
 
@@ -119,7 +120,7 @@ def _halves(model_ids: Sequence[str], splitting: Splitting) -> NDArray[np.bool_]
     return halves
 
 
-def _tables(relations: Relations, target: tuple[str, int] | None, halves: NDArray[np.bool_]) -> Any:
+def _tables(relations: Relations, target: ExampleRef | None, halves: NDArray[np.bool_]) -> Any:
     """Yield for each split the sums of both halves, a row a training example."""
     everyone = np.ones((1, halves.shape[1]), dtype=np.bool_)
     sums = _confidence_sums if relations.outcome == "confidence" else _bit_sums
@@ -132,12 +133,12 @@ def _tables(relations: Relations, target: tuple[str, int] | None, halves: NDArra
         yield arrow.table(table)
 
 
-def _bit_sums(relations: Relations, target: tuple[str, int] | None, chosen: NDArray[np.bool_]) -> Any:
+def _bit_sums(relations: Relations, target: ExampleRef | None, chosen: NDArray[np.bool_]) -> Any:
     """Yield, for each choice of models, how many had each example and how many of those were right."""
     mask = relations.mask
-    right = relations.correct(layout.TRAIN if target is None else _set_of(target))
+    right = relations.correct(layout.TRAIN if target is None else target.example_set)
     if target is not None:
-        right = right[target[1]]
+        right = right[target.row]
     own = mask & right
     for flags in chosen:
         half = bits.words(bits.selection(flags.tolist())[None])[0]
@@ -151,13 +152,13 @@ def _count(rows: Words, half: Words) -> NDArray[np.int32]:
 
 
 def _confidence_sums(
-    relations: Relations, target: tuple[str, int] | None, chosen: NDArray[np.bool_]
+    relations: Relations, target: ExampleRef | None, chosen: NDArray[np.bool_]
 ) -> list[Sums]:
     """Return the same for sums of p: one pass over the confidences, which are many more bytes."""
     mask, n_train = relations.mask, len(relations.mask)
     weights = chosen.T.astype(np.float64)  # [models, choices]; every product and sum is exact
     found = {name: np.empty((len(chosen), n_train)) for name in ("n_in", "s_in", "s_all")}
-    one = None if target is None else relations.confidences[_set_of(target)].of_one(target[1])[None]
+    one = None if target is None else relations.confidences[target.example_set].of_one(target.row)[None]
     for start in range(0, n_train, CONFIDENCES_AT_ONCE):
         part = slice(start, min(n_train, start + CONFIDENCES_AT_ONCE))
         ids = np.arange(part.start, part.stop, dtype=np.int32)
@@ -171,7 +172,3 @@ def _confidence_sums(
         {"n_in": n_in, "n_out": n - n_in, "s_in": s_in, "s_out": s_all - s_in}
         for n, n_in, s_in, s_all in zip(n_models, *found.values(), strict=True)
     ]
-
-
-def _set_of(target: tuple[str, int]) -> str:
-    return layout.TEST if target[0] == "test_id" else layout.TRAIN

@@ -120,7 +120,7 @@ def plan(
     limits: dict[str, Any] = {"k": k, "n_ranked": n_ranked, "level": level, "interval": interval}
     db = None if subset_fraction is not None else _store_if_any(place, named=named)
     if db is None:
-        from memdb.assessing import plan_without_store
+        from memdb.analysis.plan import plan_without_store
 
         if named:
             raise InvalidInput("a score is named, and no store is read", hint="leave out --subset-fraction")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
     from rich.table import Table
 
+    from memdb.database import Database
     from memdb.query.imported_scores import TableRelations
-    from memdb.reader import Reader
 
 SETTLED = 0.05
 SOME = 5
@@ -42,7 +42,7 @@ class Way:
             require_suffix(self.output)
 
 
-def answer_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
+def answer_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
     """Return rows with what the JSON document says about them."""
     facts = {
         "store": db.url,
@@ -56,13 +56,13 @@ def answer_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
     return Answer(rows.to_arrow_table(), {**facts, **left_out(db)})
 
 
-def left_out(db: Reader) -> dict[str, Any]:
+def left_out(db: Database) -> dict[str, Any]:
     """Return what an answer has to say where models were left out of it: how many, and which."""
     excluded = sorted(db.snapshot.excluded)
     return {"n_excluded": len(excluded), "excluded": excluded} if excluded else {}
 
 
-def asked_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
+def asked_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
     """Return rows of models, or of the imported scores that were asked, with what is said about them."""
     answer = answer_of(db, rows, way)
     if db.imported_scores is None:
@@ -103,7 +103,7 @@ def remark_on_scores(answer: Answer) -> None:
         )
 
 
-def list_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
+def list_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
     """Return a ranked list, with what it says of all that was ranked as facts of the whole."""
     answer = asked_of(db, rows, way)
     first = next(answer.rows(), {})
@@ -122,7 +122,7 @@ def emit(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> None:
         typer.echo(answer.text(way.format), nl=False)
 
 
-def memorized(db: Reader, rows: DuckDBPyRelation, way: Way, class_name: str | None) -> None:
+def memorized(db: Database, rows: DuckDBPyRelation, way: Way, class_name: str | None) -> None:
     """Print the most memorized examples."""
     names = db.relations().class_names
     of = f" of class {clean(class_name)}" if class_name else ""
@@ -134,7 +134,7 @@ def memorized(db: Reader, rows: DuckDBPyRelation, way: Way, class_name: str | No
     remark_on_scores(answer)
 
 
-def influences(db: Reader, rows: DuckDBPyRelation, way: Way, fixed: str) -> None:
+def influences(db: Database, rows: DuckDBPyRelation, way: Way, fixed: str) -> None:
     """Print the strongest influences with one side fixed."""
     answer = list_of(db, rows, way)
     names = db.relations().class_names
@@ -153,7 +153,7 @@ def influences(db: Reader, rows: DuckDBPyRelation, way: Way, fixed: str) -> None
     remark_on_scores(answer)
 
 
-def score(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
+def score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
     """Print one score with everything behind it."""
     answer = asked_of(db, rows, way)
 
@@ -186,7 +186,7 @@ def score(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
         say("No score: the example was in every subset or in none so far. Add models with `memdb train`.")
 
 
-def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
+def info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
     """Print what is in a store."""
 
     def table(answer: Answer) -> Table:
@@ -256,26 +256,26 @@ def _base_lines(row: Mapping[str, Any]) -> dict[str, object]:
     return lines
 
 
-def _reasons(db: Reader) -> str:
+def _reasons(db: Database) -> str:
     because = dict.fromkeys(item.because for item in db.snapshot.withdrawals if item.models)
     return f": {'; '.join(because)}" if because else ""
 
 
-def _snapshot_line(db: Reader, row: Mapping[str, Any]) -> str:
+def _snapshot_line(db: Database, row: Mapping[str, Any]) -> str:
     if row["newest_snapshot"] is None:
         return "none yet; `memdb compact` makes one"
     exact = db.snapshot.number is not None
     return f"{row['newest_snapshot']}" + ("" if exact else ", and models that came or went since")
 
 
-def rows(db: Reader, found: DuckDBPyRelation, way: Way) -> None:
+def rows(db: Database, found: DuckDBPyRelation, way: Way) -> None:
     """Print the rows of a user's statement."""
     answer = asked_of(db, found, way)
     emit(answer, way, tables.plain)
     remark_on_scores(answer)
 
 
-def facts_line(db: Reader, way: Way) -> str:
+def facts_line(db: Database, way: Way) -> str:
     """Return what a table's title says of the numbers in it."""
     if db.imported_scores is not None:
         return f"imported scores {clean(db.imported_scores.scores.table.name)}"
@@ -305,18 +305,18 @@ def _rate(k: int, n: int) -> str:
     return f"{k:,} of {n:,}" + (f" = {k / n:.3f}" if n else "")
 
 
-def _again(db: Reader, row: Mapping[str, Any], interval: str, way: Way) -> dict[str, Any]:
+def _again(db: Database, row: Mapping[str, Any], interval: str, way: Way) -> dict[str, Any]:
     ids: dict[str, Any] = {name: row[name] for name in ("test_id", "target_id") if name in row}
     found = db.score(row["train_id"], **ids, interval=interval, level=way.level, outcome=way.outcome)
     return next(Answer(found.to_arrow_table(), {}).rows())
 
 
-def _named(db: Reader, row: Mapping[str, Any]) -> str:
+def _named(db: Database, row: Mapping[str, Any]) -> str:
     ids = {"train_id": "training", "test_id": "test", "target_id": "training"}
     return " on ".join(_example(db, kind, row, name) for name, kind in ids.items() if name in row)
 
 
-def _example(db: Reader, kind: str, row: Mapping[str, Any], name: str) -> str:
+def _example(db: Database, kind: str, row: Mapping[str, Any], name: str) -> str:
     relations, identifier = db.relations(), row[name]
     label = row.get(name.replace("_id", "_label"), row.get("label"))
     key = clean(relations.key_of(layout.TEST if name == "test_id" else layout.TRAIN, identifier))

@@ -33,8 +33,8 @@ from memdb.render.tables import clean, console, count
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from memdb.query.pairs.scores import PairOptions
-    from memdb.reader import Reader
+    from memdb.database import Database
+    from memdb.query.options import PairOptions
 
 SHOWN = 20  # rows of a table: the strongest
 
@@ -74,7 +74,7 @@ def pairs(
     memdb pairs --top 256 -o top_influence.parquet
     """  # noqa: D301
     way = Way(format, output, level, interval, outcome)
-    db = place.reader()
+    db = place.open()
     options: PairOptions = {
         "min_influence": min_influence,
         "min_memorization": min_memorization,
@@ -96,7 +96,7 @@ def pairs(
         showing.remark_on_scores(answer)
 
 
-def _write(db: Reader, output: Path, outcome: str, options: PairOptions) -> None:
+def _write(db: Database, output: Path, outcome: str, options: PairOptions) -> None:
     """Write a file that an interrupted run goes on with."""
     from memdb.query.pairs import parquet
 
@@ -122,7 +122,7 @@ def _keeping(output: Path) -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
-def _table(answer: Answer, db: Reader, way: Way) -> Table:
+def _table(answer: Answer, db: Database, way: Way) -> Table:
     """Return the strongest pairs; the others are for files."""
     n_rows = answer.table.num_rows
     strength = [(-abs(value), place) for place, value in enumerate(answer.table["influence"].to_pylist())]

@@ -42,7 +42,7 @@ def info(
 ) -> None:
     """Say what is in a store, how well its models do and how tight its intervals are."""
     way = Way(format, output, level, interval, outcome)
-    db = place.reader()
+    db = place.open()
     showing.info(db, db.info(outcome=outcome, level=level, interval=interval), way)
 
 
@@ -75,7 +75,7 @@ def top_memorized(
     q       share of false findings among the rows up to this one, at most on average
     """  # noqa: D301
     way = Way(format, output, level, interval, outcome)
-    db = place.reader()
+    db = place.open()
     rows = db.top_memorized(
         k,
         class_name=class_name,
@@ -131,7 +131,7 @@ def top_influence(
     q       share of false findings among the rows up to this one, at most on average
     """  # noqa: D301
     way = Way(format, output, level, interval, outcome)
-    db = place.reader()
+    db = place.open()
     rows = db.top_influence(
         test_id=test_id,
         test_key=test_key,
@@ -177,7 +177,7 @@ def score(
     memdb score --train-id 7 --test-id 42
     """  # noqa: D301
     way = Way(format, output, level, interval, outcome)
-    db = place.reader()
+    db = place.open()
     rows = db.score(
         train_id,
         train_key=train_key,
@@ -226,7 +226,7 @@ def sql(
     memdb sql "DESCRIBE influence"
     """  # noqa: D301
     way = Way(format, output, level, interval, outcome)
-    db = place.reader()
+    db = place.open()
     rows = db.sql(
         statement,
         k=k,

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -18,11 +18,9 @@ from memdb.errors import InvalidInput
 if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.format.manifest import Manifest
-    from memdb.reader import Reader
     from memdb.storage import Cache
     from memdb.store import Following
 
-AnyReader = TypeVar("AnyReader", bound="Reader")
 DEFAULT_STORE = "memdb.zarr"
 NO_CACHE = "none"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -176,21 +174,6 @@ class Place:
             return None
         return Cache(Path(self.cache_dir).expanduser() if self.cache_dir else default_folder(), limit)
 
-    def reader(self) -> Reader:
-        """Open the store to ask it: without what trains and keeps stores, which takes longer to import."""
-        from memdb.reader import Reader
-        from memdb.storage import open_storage
-        from memdb.store import Store
-
-        storage = open_storage(self.url, self.options_here(), self.cache())
-        store = Store.open(storage, self.following())
-        self.require_use_of_options(store.manifest)
-        return self._warned(
-            Reader(
-                store, as_of=self.as_of, exclude=self.exclude or (), scores=self.scores, assume=self.assumed
-            )
-        )
-
     def following(self, *, trusted: bool = False) -> Following:
         """Return how the store that this one extends is reached."""
         from memdb.storage import default_folder
@@ -232,7 +215,7 @@ class Place:
         self.require_use_of_options(opened.store.manifest)
         return self._warned(opened)
 
-    def _warned(self, db: AnyReader) -> AnyReader:
+    def _warned(self, db: Database) -> Database:
         """Say what leaving models out does to answers."""
         if self.exclude:
             say(

@@ -22,6 +22,7 @@ from memdb.format.manifest import (
 )
 from memdb.format.score_table import MAX_TABLES
 
+INCLUDED = ("bits", "confidence")  # in a published copy, unless told otherwise
 MAX_SNAPSHOTS = 100_000  # of one published copy
 ASK_AGAIN = "ask its owner to publish it again, or use another copy"
 

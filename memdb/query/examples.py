@@ -1,9 +1,96 @@
-"""Sets of examples that a store may not have."""
+"""Which examples a question is about: named by id or by key, and found once."""
 
 from __future__ import annotations
 
-from memdb.errors import NotFound
-from memdb.store import Snapshot
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypedDict
+
+from memdb.errors import InvalidInput, NotFound
+from memdb.format import layout
+
+if TYPE_CHECKING:
+    from memdb.store import Snapshot
+
+TARGETS = ("test_id", "target_id")
+
+
+class Rows(Protocol):
+    """What finds the rows of examples (see `Relations`)."""
+
+    def row_of(self, set_name: str, identifier: int | None, key: str | None, option: str) -> int:
+        """Return an example's row from its id or its key."""
+
+
+class TargetNames(TypedDict, total=False):
+    """How the examples of a question are named besides ``train_id``: each by its id, or by its key.
+
+    Attributes:
+        train_key: the training example whose score it is, in place of ``train_id``.
+        test_id, test_key: the test example that it influences.
+        target_id, target_key: the training example that it influences, in place of a test example.
+    """
+
+    train_key: str | None
+    test_id: int | None
+    test_key: str | None
+    target_id: int | None
+    target_key: str | None
+
+
+class ExampleNames(TargetNames, total=False):
+    """The same with ``train_id``."""
+
+    train_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRef:
+    """An example by the id column that names it, ``train_id``, ``test_id`` or ``target_id``, and its row."""
+
+    column: str
+    row: int
+
+    @property
+    def example_set(self) -> str:
+        """The set that it is in."""
+        return set_of(self.column)
+
+
+def set_of(column: str) -> str:
+    """Return the set that the examples of an id column are in."""
+    return layout.TEST if column == "test_id" else layout.TRAIN
+
+
+def find_one(relations: Rows, names: ExampleNames, columns: Sequence[str]) -> ExampleRef:
+    """Return the one example that is named in one of these id columns.
+
+    Raises:
+        InvalidInput: none, more than one, both an id and a key, or an id out of range.
+        NotFound: no example has that key.
+    """
+    given = [(column, names.get(column), names.get(column.replace("_id", "_key"))) for column in columns]
+    named = [(column, row, key) for column, row, key in given if row is not None or key is not None]
+    if len(named) != 1 or None not in named[0][1:]:
+        wanted = " or ".join(f"--{column.replace('_', '-')}" for column in columns)
+        found = "none" if not named else "more than one"
+        raise InvalidInput(
+            f"name exactly one example, {found} was given", hint=f"use one of {wanted}, or its key"
+        )
+    ((column, row, key),) = named
+    return ExampleRef(column, relations.row_of(set_of(column), row, key, f"--{column.replace('_', '-')}"))  # type: ignore[arg-type]
+
+
+def find_pair(relations: Rows, names: ExampleNames) -> tuple[int, ExampleRef | None]:
+    """Return the row of the training example that is named, and its target if one is.
+
+    Raises:
+        InvalidInput: examples not named once each, or out of range.
+        NotFound: no example has that key.
+    """
+    train = find_one(relations, names, ("train_id",))
+    named = any(value is not None for name, value in names.items() if name.startswith(("test_", "target_")))
+    return train.row, find_one(relations, names, TARGETS) if named else None
 
 
 def require_examples(snapshot: Snapshot, set_name: str) -> int:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from memdb.format import layout
 from memdb.query.arrow import table
-from memdb.query.intervals import IntervalChoice
-from memdb.query.ranked_list import Columns, Order, Standing, presented
+from memdb.query.intervals import IntervalSpec
+from memdb.query.options import Order
+from memdb.query.ranked_list import Columns, Standing, presented
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates
 from memdb.query.templates import FORMS, template
@@ -27,7 +28,7 @@ PAIR = (
 )  # fmt: skip
 
 
-def stored_influence(relations: Relations, test_id: int, k: int, choice: IntervalChoice) -> pa.Table | None:
+def stored_influence(relations: Relations, test_id: int, k: int, choice: IntervalSpec) -> pa.Table | None:
     """Return the k strongest influences on a test example by default options; None where not kept."""
     derived = derived_of(relations.snapshot)
     n_train = relations.snapshot.manifest.train.n_examples

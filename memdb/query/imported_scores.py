@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -17,15 +17,13 @@ import pyarrow as pa
 from memdb.errors import InvalidInput, NotFound
 from memdb.format import layout
 from memdb.query import arrow
-from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
-from memdb.query.questions import Side
-from memdb.query.ranked_list import Order, require_k
+from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
+from memdb.query.examples import ExampleRef
+from memdb.query.intervals import NAMED_INTERVALS, IntervalSpec
+from memdb.query.options import Order, PairOptions, RankedQuery, require_k
 from memdb.query.relations import Relations, create_table
 from memdb.query.templates import template
 from memdb.store import Snapshot, Store, StoredScores
-
-if TYPE_CHECKING:
-    from memdb.query.pairs.scores import PairOptions
 
 PUBLISHED = "published"  # the outcome, as far as anybody says
 MAX_PAIRS = 10_000_000
@@ -155,51 +153,102 @@ def chosen(
     return TableRelations(snapshot, StoredScores(snapshot.storage, found[0], *sizes), assumed)
 
 
-def top_memorized(
-    relations: TableRelations, k: int, class_name: str | None, order: Order, choice: IntervalChoice
-) -> pa.Table:
-    """Return the first k training examples by the memorization that was given, NULLs last."""
-    label = None if class_name is None else relations.label_of(class_name)
-    n_ranked = relations.scores.table.n_memorization
-    where = "$label::INTEGER IS NULL OR label = $label"
-    return _listed(relations, "memorization", (where, {"label": label}), n_ranked, k, order, choice)
+@dataclass(frozen=True, slots=True)
+class ScoreAnswers:
+    """Answers read from imported scores (see `Answers`)."""
+
+    relations: TableRelations
+
+    def top_memorized(self, class_name: str | None, query: RankedQuery) -> pa.Table:
+        """Return the first training examples by the memorization that was given, NULLs last."""
+        label = None if class_name is None else self.relations.label_of(class_name)
+        n_ranked = self.relations.scores.table.n_memorization
+        where = "$label::INTEGER IS NULL OR label = $label"
+        listed = Listed("memorization", "train_id", where, {"label": label}, n_ranked)
+        return _listed(self.relations, listed, query)
+
+    def top_influence(self, fixed: ExampleRef, query: RankedQuery, *, same_class: bool = False) -> pa.Table:
+        """Return the first influences that were given, with one side fixed."""
+        relations, on_test = self.relations, fixed.column == "test_id"
+        if fixed.column == "target_id":
+            raise InvalidInput(
+                f"{relations.scores.table.name} has no influences on training examples",
+                hint="use --test-id or --train-id",
+            )
+        where = f"{fixed.column} = $row" + " AND same_class" * same_class
+        n_ranked = relations.scores.n_train if on_test else relations.scores.n_test
+        listed = "train_id" if on_test else "test_id"
+        found = Listed("influence", listed, where, {"row": fixed.row}, n_ranked)
+        return _listed(relations.on(fixed.row) if on_test else relations, found, query)
+
+    def score(self, train_id: int, target: ExampleRef | None, interval: IntervalSpec) -> pa.Table:
+        """Return one memorization score, or the influence on one target.
+
+        Raises:
+            NotFound: none was given.
+        """
+        found = self.scores(relation_of(target), ids_of(train_id, target), interval)
+        if found.num_rows == 0 and target is not None:
+            raise NotFound(
+                f"{self.relations.scores.table.name} has no influence of training example {train_id} on "
+                f"{'test' if target.column == 'test_id' else 'training'} example {target.row}",
+                hint="it has those that its makers published: `memdb pairs --top 3` shows some",
+            )
+        return found
+
+    def scores(
+        self,
+        relation: str,
+        ids: Mapping[str, int | None],
+        interval: IntervalSpec,
+        *,
+        same_class: bool = False,
+    ) -> pa.Table:
+        """Return the scores of these ids that were given, by ascending ids; ``None`` leaves one open."""
+        settings = interval.parameters(NAMED_INTERVALS)
+        given = rows_of(self.relations, relation, ids)
+        narrowed = self.relations.on(given["test_id"]) if "test_id" in given else self.relations
+        sql = rows_with(relation, given, ids, same_class=same_class)
+        return narrowed.ask(sql, given, settings=settings)
+
+    def pairs(self, options: PairOptions) -> pa.Table:
+        """Return the given pairs that are strong enough: by test id, then from the strongest."""
+        least, top = options.get("min_influence"), options.get("top")
+        if least is None and top is None:
+            raise InvalidInput(
+                "neither --min-influence nor --top is given", hint="use e.g. --min-influence 0.15"
+            )
+        choice = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
+        direction = options.get("direction", "helps")
+        Order("influence", direction).require("influence")
+        strength = {"helps": "influence", "hurts": "-influence", "both": "abs(influence)"}[direction]
+        n_ranked = self.relations.scores.n_train * self.relations.scores.n_test
+        settings = {**choice.parameters(), "n_shown": 1, "n_ranked": max(1, n_ranked)}
+        sql = template("given_pairs.sql", strength=strength)
+        given = {
+            "least": least,
+            "memorized": options.get("min_memorization"),
+            "same_class": options.get("same_class", False),
+            "top": None if top is None else require_k(top),
+        }
+        n_shown = self.relations.ask(f"SELECT count(*) AS n FROM ({sql})", given).column("n")[0].as_py()  # noqa: S608
+        return self.relations.ask(sql, given, settings={**settings, "n_shown": max(1, n_shown)})
 
 
-def top_influence(  # noqa: PLR0913 - which pairs, how many, in which order, with which interval
-    relations: TableRelations,
-    side: Side,
-    row: int,
-    k: int,
-    order: Order,
-    choice: IntervalChoice,
-    *,
-    same_class: bool = False,
-) -> pa.Table:
-    """Return the first k influences that were given, with one side fixed."""
-    if side.fixed == "target_id":
-        raise InvalidInput(
-            f"{relations.scores.table.name} has no influences on training examples",
-            hint="use --test-id or --train-id",
-        )
-    narrowed = relations.on(row) if side.fixed == "test_id" else relations
-    n_ranked = relations.scores.n_train if side.fixed == "test_id" else relations.scores.n_test
-    where = f"{side.fixed} = $row" + " AND same_class" * same_class
-    return _listed(narrowed, "influence", (where, {"row": row}), n_ranked, k, order, choice, side.listed)
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Which given scores to list: of which relation, those that a condition holds for, of how many."""
+
+    score: str
+    listed: str
+    where: str
+    given: Mapping[str, Any]
+    n_ranked: int
 
 
-def _listed(  # noqa: PLR0913, PLR0917 - what of which relation, and how
-    relations: TableRelations,
-    score: str,
-    where: tuple[str, Mapping[str, Any]],
-    n_ranked: int,
-    k: int,
-    order: Order,
-    choice: IntervalChoice,
-    listed: str = "train_id",
-) -> pa.Table:
-    order.require(score)
-    settings = choice.parameters()
-    require_k(k)
+def _listed(relations: TableRelations, what: Listed, query: RankedQuery) -> pa.Table:
+    order, score, k = query.order, what.score, query.k
+    settings = query.require(score)
     if order.ranks or order.by == "q_value" or order.fdr != "once":
         raise InvalidInput(f"no q-values and no ranks: {WITHOUT_COUNTS}", hint=f"use --order {score}")
     if order.by == "lo" and relations.assumed is None:
@@ -207,73 +256,9 @@ def _listed(  # noqa: PLR0913, PLR0917 - what of which relation, and how
     key = {"helps": f"{score} DESC", "hurts": f"{score} ASC", "both": f"abs({score}) DESC"}[order.direction]
     if order.by == "lo":
         key = {"helps": "lo DESC", "hurts": "hi ASC", "both": "greatest(lo, -hi) DESC"}[order.direction]
-    n_shown = min(k, max(1, n_ranked))
+    n_shown = min(k, max(1, what.n_ranked))
     return relations.ask(
-        f"FROM {score} WHERE {where[0]} ORDER BY {key} NULLS LAST, {listed} LIMIT $k",
-        {**where[1], "k": k},
-        settings={**settings, "n_shown": n_shown, "n_ranked": max(1, n_ranked)},
+        f"FROM {score} WHERE {what.where} ORDER BY {key} NULLS LAST, {what.listed} LIMIT $k",
+        {**what.given, "k": k},
+        settings={**settings, "n_shown": n_shown, "n_ranked": max(1, what.n_ranked)},
     )
-
-
-def score(
-    relations: TableRelations, train_id: int, target: tuple[str, int] | None, choice: IntervalChoice
-) -> pa.Table:
-    """Return one memorization score, or the influence on one target; no row where none was given."""
-    column, row = target or (None, None)
-    relation = {None: "memorization", "test_id": "influence", "target_id": "train_influence"}[column]
-    found = scores(relations, relation, {"train_id": train_id} | ({column: row} if column else {}), choice)
-    if found.num_rows == 0:
-        raise NotFound(
-            f"{relations.scores.table.name} has no influence of training example {train_id} on "
-            f"{'test' if column == 'test_id' else 'training'} example {row}",
-            hint="it has those that its makers published: `memdb pairs --top 3` shows some",
-        )
-    return found
-
-
-def scores(
-    relations: TableRelations,
-    relation: str,
-    ids: Mapping[str, int | None],
-    choice: IntervalChoice,
-    *,
-    same_class: bool = False,
-) -> pa.Table:
-    """Return the scores of these ids that were given, by ascending ids; ``None`` leaves one open."""
-    settings = choice.parameters(NAMED_INTERVALS)
-    sets = {"train_id": layout.TRAIN, "target_id": layout.TRAIN, "test_id": layout.TEST}
-    given = {
-        name: relations.row_of(sets[name], row, None, f"--{name.replace('_', '-')}")
-        for name, row in ids.items()
-        if row is not None
-    }
-    if relation != "memorization" and not given:
-        raise InvalidInput(
-            f"{relation} of all pairs is too much at once", hint=f"name {' or '.join(ids)}, or use pairs"
-        )
-    filters = [f"{name} = ${name}" for name in given] + ["same_class"] * same_class
-    where = f" WHERE {' AND '.join(filters)}" if filters else ""
-    narrowed = relations.on(given["test_id"]) if "test_id" in given else relations
-    return narrowed.ask(f"FROM {relation}{where} ORDER BY {', '.join(ids)}", given, settings=settings)
-
-
-def pairs(relations: TableRelations, options: PairOptions) -> pa.Table:
-    """Return the given pairs that are strong enough: by test id, then from the strongest."""
-    least, top = options.get("min_influence"), options.get("top")
-    if least is None and top is None:
-        raise InvalidInput("neither --min-influence nor --top is given", hint="use e.g. --min-influence 0.15")
-    choice = IntervalChoice(options.get("interval", "selected"), options.get("level", 0.95))
-    direction = options.get("direction", "helps")
-    Order("influence", direction).require("influence")
-    strength = {"helps": "influence", "hurts": "-influence", "both": "abs(influence)"}[direction]
-    n_ranked = relations.scores.n_train * relations.scores.n_test
-    settings = {**choice.parameters(), "n_shown": 1, "n_ranked": max(1, n_ranked)}
-    sql = template("given_pairs.sql", strength=strength)
-    given = {
-        "least": least,
-        "memorized": options.get("min_memorization"),
-        "same_class": options.get("same_class", False),
-        "top": None if top is None else require_k(top),
-    }
-    n_shown = relations.ask(f"SELECT count(*) AS n FROM ({sql})", given).column("n")[0].as_py()  # noqa: S608
-    return relations.ask(sql, given, settings={**settings, "n_shown": max(1, n_shown)})

@@ -13,10 +13,10 @@ NAMED_INTERVALS = ("fixed", "anytime", "simultaneous")
 
 
 @dataclass(frozen=True, slots=True)
-class IntervalChoice:
-    """Which interval to give with a score, and its level."""
+class IntervalSpec:
+    """Which kind of interval to give with a score, and its level."""
 
-    interval: str
+    kind: str
     level: float = 0.95
 
     def parameters(self, allowed: tuple[str, ...] = INTERVALS) -> dict[str, Any]:
@@ -26,7 +26,7 @@ class IntervalChoice:
             InvalidInput: an unknown or unsuitable kind, or a level outside (0, 1).
         """
         level = require_level(self.level)
-        interval = require_interval(self.interval, allowed)
+        interval = require_interval(self.kind, allowed)
         return {"interval": interval, "alpha": 1 - level, "fixed_z": fixed_z(level)}
 
 

@@ -12,119 +12,103 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.format import bits, layout
 from memdb.format.documents import canonical_json
+from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
 from memdb.query.arrow import values_of
+from memdb.query.examples import ExampleRef, set_of
 from memdb.query.from_published import stored_influence, stored_pair
-from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
-from memdb.query.ranked_list import Columns, Order, ranked, require_k
+from memdb.query.intervals import NAMED_INTERVALS, IntervalSpec
+from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Order, PairOptions, RankedQuery, require_k
+from memdb.query.ranked_list import Columns, ranked
 from memdb.query.relations import Relations
 from memdb.query.templates import FORMS, template
-from memdb.query.udfs import MAX_PAIRS
 from memdb.store import Snapshot
 from memdb.store.published_arrays import derived_of
-
-TIMEOUT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One way to ask for influence: which relation, which of its id columns is given, which is listed."""
+    """One way to ask for influence: which relation, which of its id columns is listed, what is influenced."""
 
     relation: str
-    fixed: str
     listed: str
     target: str
-    example_set: str
 
 
-SIDES: Mapping[str, Side] = {
-    "test_id": Side("influence", "test_id", "train_id", "test", layout.TEST),
-    "train_id": Side("influence", "train_id", "test_id", "test", layout.TRAIN),
-    "target_id": Side("train_influence", "target_id", "train_id", "target", layout.TRAIN),
+SIDES: Mapping[str, Side] = {  # by the id column that is given
+    "test_id": Side("influence", "train_id", "test"),
+    "train_id": Side("influence", "test_id", "test"),
+    "target_id": Side("train_influence", "train_id", "target"),
 }
 
 
-def top_memorized(
-    relations: Relations, k: int, class_name: str | None, order: Order, choice: IntervalChoice
-) -> pa.Table:
-    """Return the first k training examples by memorization, NULLs last."""
-    order.require("memorization")
-    choice.parameters()
-    require_k(k)
-    _require_models(relations)
-    label = None if class_name is None else relations.label_of(class_name)
-    sql = template("top_memorized.sql", arms=FORMS[relations.outcome]["arms"])
-    found = relations.ask(sql, {"label": label})
-    return ranked(relations, found, Columns(("train_id", "label"), "memorization"), k, order, choice)
+@dataclass(frozen=True, slots=True)
+class ModelAnswers:
+    """Answers counted from models (see `Answers`)."""
 
+    relations: Relations
 
-def top_influence(  # noqa: PLR0913 - which pairs, how many, in which order, with which interval
-    relations: Relations,
-    side: Side,
-    row: int,
-    k: int,
-    order: Order,
-    choice: IntervalChoice,
-    *,
-    same_class: bool = False,
-) -> pa.Table:
-    """Return the first k influences with one side fixed, NULLs last."""
-    order.require("influence")
-    choice.parameters()
-    require_k(k)
-    _require_models(relations)
-    if side.fixed == "test_id" and order == Order() and not same_class:
-        stored = stored_influence(relations, row, k, choice)
-        if stored is not None:
-            return stored
-    names = {name: getattr(side, name) for name in ("relation", "fixed", "listed")}
-    sql = template("top_influence.sql", **names, arms=FORMS[relations.outcome]["arms"])
-    other_only = side.fixed == "target_id"
-    relations.prefetch(layout.TEST if side.target == layout.TEST else layout.TRAIN)
-    found = relations.ask(sql, {"id": row, "same_class": same_class, "other_only": other_only})
-    ids = ["train_id", f"{side.target}_id"]
-    labels = ["train_label", f"{side.target}_label"]
-    columns = Columns((*ids, *labels, "same_class"), "influence", ("memorization",), listed=side.listed)
-    return ranked(relations, found, columns, k, order, choice)
+    def top_memorized(self, class_name: str | None, query: RankedQuery) -> pa.Table:
+        """Return the first training examples by memorization, NULLs last."""
+        self._require(query, "memorization")
+        relations = self.relations
+        label = None if class_name is None else relations.label_of(class_name)
+        sql = template("top_memorized.sql", arms=FORMS[relations.outcome]["arms"])
+        found = relations.ask(sql, {"label": label})
+        return ranked(relations, found, Columns(("train_id", "label"), "memorization"), query)
 
+    def top_influence(self, fixed: ExampleRef, query: RankedQuery, *, same_class: bool = False) -> pa.Table:
+        """Return the first influences with one side fixed, NULLs last."""
+        self._require(query, "influence")
+        relations, side = self.relations, SIDES[fixed.column]
+        if fixed.column == "test_id" and query.order == Order() and not same_class:
+            stored = stored_influence(relations, fixed.row, query.k, query.interval)
+            if stored is not None:
+                return stored
+        names = {"relation": side.relation, "fixed": fixed.column, "listed": side.listed}
+        sql = template("top_influence.sql", **names, arms=FORMS[relations.outcome]["arms"])
+        other_only = fixed.column == "target_id"
+        relations.prefetch(layout.TEST if side.target == layout.TEST else layout.TRAIN)
+        found = relations.ask(sql, {"id": fixed.row, "same_class": same_class, "other_only": other_only})
+        ids = ["train_id", f"{side.target}_id"]
+        labels = ["train_label", f"{side.target}_label"]
+        columns = Columns((*ids, *labels, "same_class"), "influence", ("memorization",), listed=side.listed)
+        return ranked(relations, found, columns, query)
 
-def score(
-    relations: Relations, train_id: int, target: tuple[str, int] | None, choice: IntervalChoice
-) -> pa.Table:
-    """Return one memorization score, or the influence on one target: ``("test_id", 42)``."""
-    column, row = target or (None, None)
-    relation = {None: "memorization", "test_id": "influence", "target_id": "train_influence"}[column]
-    return scores(relations, relation, {"train_id": train_id} | ({column: row} if column else {}), choice)
+    def score(self, train_id: int, target: ExampleRef | None, interval: IntervalSpec) -> pa.Table:
+        """Return one memorization score, or the influence on one target."""
+        return self.scores(relation_of(target), ids_of(train_id, target), interval)
 
+    def scores(
+        self,
+        relation: str,
+        ids: Mapping[str, int | None],
+        interval: IntervalSpec,
+        *,
+        same_class: bool = False,
+    ) -> pa.Table:
+        """Return the rows of a relation that have these ids, by ascending ids; ``None`` leaves one open."""
+        relations, settings = self.relations, interval.parameters(NAMED_INTERVALS)
+        _require_models(relations)
+        given = rows_of(relations, relation, ids)
+        if set(given) == {"train_id", "test_id"}:
+            stored = stored_pair(relations, given["train_id"], given["test_id"], settings)
+            if stored is not None:
+                is_kept = not same_class or stored.column("same_class")[0].as_py()
+                return stored if is_kept else stored.slice(0, 0)
+        if relation != "memorization":
+            relations.prefetch(layout.TEST if relation == "influence" else layout.TRAIN)
+        sql = rows_with(relation, given, ids, same_class=same_class)
+        return relations.ask(sql, given, settings=settings)
 
-def scores(
-    relations: Relations,
-    relation: str,
-    ids: Mapping[str, int | None],
-    choice: IntervalChoice,
-    *,
-    same_class: bool = False,
-) -> pa.Table:
-    """Return the rows of a relation that have these ids, by ascending ids; ``None`` leaves one open."""
-    settings = choice.parameters(NAMED_INTERVALS)
-    _require_models(relations)
-    given = {
-        name: relations.row_of(_set_of(name), row, None, name) for name, row in ids.items() if row is not None
-    }
-    if relation != "memorization" and not given:
-        wanted = " or ".join(ids)
-        raise InvalidInput(
-            f"{relation} of all pairs is too much at once",
-            hint=f"name {wanted}, or use pairs for all of them",
-        )
-    if set(given) == {"train_id", "test_id"}:
-        stored = stored_pair(relations, given["train_id"], given["test_id"], settings)
-        if stored is not None:
-            return stored if not same_class or stored.column("same_class")[0].as_py() else stored.slice(0, 0)
-    if relation != "memorization":
-        relations.prefetch(layout.TEST if relation == "influence" else layout.TRAIN)
-    filters = [f"{name} = ${name}" for name in given] + ["same_class"] * same_class
-    where = f" WHERE {' AND '.join(filters)}" if filters else ""
-    return relations.ask(f"FROM {relation}{where} ORDER BY {', '.join(ids)}", given, settings=settings)
+    def pairs(self, options: PairOptions) -> pa.Table:
+        """Return the pairs that are strong enough: by test id, then from the strongest."""
+        from memdb.query.pairs.scores import pairs  # noqa: PLC0415 - other questions do without its packages
+
+        return pairs(self.relations, options)
+
+    def _require(self, query: RankedQuery, score: str) -> None:
+        query.require(score)
+        _require_models(self.relations)
 
 
 def counts(relations: Relations, target: Mapping[str, int | None]) -> dict[str, NDArray[np.int32]]:
@@ -136,8 +120,8 @@ def counts(relations: Relations, target: Mapping[str, int | None]) -> dict[str, 
     n_in = bits.count(mask)
     if named:
         ((name, given),) = named.items()
-        row = relations.row_of(_set_of(name), given, None, name)
-        correct = relations.correct(_set_of(name))[row]
+        row = relations.row_of(set_of(name), given, None, name)
+        correct = relations.correct(set_of(name))[row]
         k_in, k_all = bits.count_and(mask, correct), bits.count(correct)
     else:
         own = relations.ask("SELECT k_in, n_correct FROM train_examples ORDER BY id")
@@ -145,34 +129,10 @@ def counts(relations: Relations, target: Mapping[str, int | None]) -> dict[str, 
     return {"n_in": n_in, "n_out": n_models - n_in, "k_in": k_in, "k_out": k_all - k_in}
 
 
-def named_once(given: Mapping[str, tuple[int | None, str | None]]) -> tuple[str, int | None, str | None]:
-    """Return the one column that was given an id or a key, and these.
-
-    Raises:
-        InvalidInput: none, more than one, or both an id and a key.
-    """
-    named = [
-        (column, identifier, key)
-        for column, (identifier, key) in given.items()
-        if identifier is not None or key is not None
-    ]
-    if len(named) != 1 or None not in named[0][1:]:
-        wanted = " or ".join(f"--{column.replace('_', '-')}" for column in given)
-        found = "none" if not named else "more than one"
-        raise InvalidInput(
-            f"name exactly one example, {found} was given", hint=f"use one of {wanted}, or its key"
-        )
-    return named[0]
-
-
-def _set_of(column: str) -> str:
-    return layout.TEST if column == "test_id" else layout.TRAIN
-
-
 def sql(
     relations: Relations,
     statement: str,
-    choice: IntervalChoice,
+    choice: IntervalSpec,
     *,
     k: int | None = None,
     max_pairs: int = MAX_PAIRS,
@@ -210,7 +170,7 @@ def _base_of(snapshot: Snapshot) -> dict[str, object]:
     }
 
 
-def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
+def info(relations: Relations, choice: IntervalSpec) -> pa.Table:
     """Return one row about the store."""
     snapshot = relations.snapshot
     manifest = snapshot.manifest

@@ -10,46 +10,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput
 from memdb.query import statistics
 from memdb.query.arrow import column, rows_of, values_of
-from memdb.query.intervals import IntervalChoice
+from memdb.query.options import Order, RankedQuery
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates, Numbers
 from memdb.query.templates import FORMS, SHOWN_SUMS, template
 
-DIRECTIONS = ("helps", "hurts", "both")
-FDRS = ("once", "anytime")
-MAX_ROWS = 2**31 - 1
 SETTLED = 0.05  # share of the rows shown that chance may still give
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """How a list is ranked, and what is said of each row's rank.
-
-    ``by`` is ``shrunk``, the score's own name, ``q_value`` or ``lo``; ``direction`` is ``helps``, ``hurts``
-    or ``both`` (by absolute value); ``fdr`` is ``once`` or ``anytime``; ``ranks`` asks for rank intervals.
-    """
-
-    by: str = "shrunk"
-    direction: str = "helps"
-    fdr: str = "once"
-    ranks: bool = False
-
-    def require(self, score: str) -> None:
-        """Refuse what does not exist.
-
-        Raises:
-            InvalidInput: names what does.
-        """
-        for word, given, allowed in (
-            ("order", self.by, ("shrunk", score, "q_value", "lo")),
-            ("direction", self.direction, DIRECTIONS),
-            ("fdr", self.fdr, FDRS),
-        ):
-            if given not in allowed:
-                raise InvalidInput(f"unknown {word} {given!r}", hint=f"use one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +30,15 @@ class Columns:
     listed: str = "train_id"  # ids that ties go by
 
 
-def ranked(
-    relations: Relations,
-    found: pa.Table,
-    columns: Columns,
-    k: int,
-    order: Order,
-    choice: IntervalChoice,
-) -> pa.Table:
+def ranked(relations: Relations, found: pa.Table, columns: Columns, query: RankedQuery) -> pa.Table:
     """Return the first k of all candidates found, NULLs last, ties by ascending id.
 
     Besides the columns of the relation: ``shrunk``, ``q_value``, ``rank_lo`` and ``rank_hi`` on request, and
     in every row ``n_ranked``, how many scores the list was chosen from; ``n_null``, how many of those would
     be as strong as the list's weakest if none had any effect; and ``n_models_needed`` for that to be few.
     """
-    settings = choice.parameters()
-    standing = _standing(relations, found, columns, k, order, settings)
+    settings, order = query.interval.parameters(), query.order
+    standing = _standing(relations, found, columns, query)
     shown = rows_of(found, standing.rows)
     ranks = _ranks(relations, found, standing, order, settings) if order.ranks else {}
     return presented(relations, shown, standing, columns, order, settings, ranks)
@@ -102,10 +63,9 @@ def _standing(
     relations: Relations,
     found: pa.Table,
     columns: Columns,
-    k: int,
-    order: Order,
-    settings: Mapping[str, Any],
+    query: RankedQuery,
 ) -> Standing:
+    k, order, settings = query.k, query.order, query.interval.parameters()
     at = np.flatnonzero(_has_score(found))
     candidates = _candidates(relations, found, columns.score, at)
     shrunk, q_value, score = (np.full(found.num_rows, np.nan) for _ in range(3))
@@ -155,17 +115,6 @@ def presented(  # noqa: PLR0913, PLR0917 - the rows, what is known of them, and 
 def _has_score(rows: pa.Table) -> NDArray[np.bool_]:
     found: NDArray[np.bool_] = (values_of(rows.column("n_in")) > 0) & (values_of(rows.column("n_out")) > 0)
     return found
-
-
-def require_k(k: int) -> int:
-    """Refuse lists without rows.
-
-    Raises:
-        InvalidInput: less than one row, or more than ids can number.
-    """
-    if not 1 <= k <= MAX_ROWS:
-        raise InvalidInput(f"-k {k} is not a number from 1 to {MAX_ROWS:,}", hint="use e.g. -k 20")
-    return k
 
 
 def _candidates(relations: Relations, found: pa.Table, score: str, at: NDArray[np.int64]) -> Candidates:

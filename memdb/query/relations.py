@@ -26,8 +26,9 @@ from memdb.query.example_counts import times_in, totals
 from memdb.query.examples import require_examples
 from memdb.query.intervals import fixed_z
 from memdb.query.lazy import Lazy
+from memdb.query.options import MAX_PAIRS
 from memdb.query.templates import FORMS, require_outcome, template
-from memdb.query.udfs import MAX_PAIRS, Budget, Words, counter, summer
+from memdb.query.udfs import Budget, Words, counter, summer
 from memdb.store import Examples, Snapshot
 from memdb.store.published_arrays import COUNTED, derived_of, is_numbered, light_examples, read_stats
 

@@ -17,8 +17,8 @@ from memdb.errors import InvalidInput
 from memdb.format import bits
 from memdb.query.arrow import column, values_of
 from memdb.query.confidences import Confidences
+from memdb.query.options import MAX_PAIRS
 
-MAX_PAIRS = 100_000_000
 PAIRS_AT_ONCE = 256  # of confidences that share no example: a row of numbers each
 Words = NDArray[np.uint64]  # [examples, ceil(models / 64)]
 Ids = NDArray[np.int32]

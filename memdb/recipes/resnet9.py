@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -93,7 +93,7 @@ class ResNet9:
         """
         program = torch_program("resnet9_torch")
         make = partial(program.Network, self, self._image(data)[2], data.n_classes)
-        train = partial(program.train, self, make)
+        train: Callable[..., Mapping[str, NDArray[Any]]] = partial(program.train, self, make)
         return (
             in_turns(train, data, masks, seeds, run)
             if run.device == "cpu"

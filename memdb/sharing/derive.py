@@ -19,8 +19,8 @@ from memdb.format import layout
 from memdb.format.documents import Json, group_metadata, parse_group_metadata, sealed
 from memdb.format.manifest import ObjectInfo
 from memdb.format.published import Derived, DerivedGroup, ModelFacts
-from memdb.query.intervals import IntervalChoice
-from memdb.query.questions import scores
+from memdb.query.intervals import IntervalSpec
+from memdb.query.questions import ModelAnswers
 from memdb.query.relations import Relations
 from memdb.query.templates import template
 from memdb.sharing.tables import LISTED, counts_of, pairs_table
@@ -92,7 +92,9 @@ def _stats(target: Completing, number: int, counts: dict[str, NDArray[np.int32]]
 
 
 def _memorization_table(relations: Relations, target: Completing, number: int) -> ObjectInfo:
-    found = scores(relations, "memorization", {"train_id": None}, IntervalChoice("anytime", TABLE_LEVEL))
+    found = ModelAnswers(relations).scores(
+        "memorization", {"train_id": None}, IntervalSpec("anytime", TABLE_LEVEL)
+    )
     keys = relations.ask("SELECT key, class_name FROM train_examples ORDER BY id", models=True)
     for name in ("class_name", "key"):
         found = found.add_column(1, name, keys.column(name))

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotEnoughModels, NotFound
 from memdb.format import layout
 from memdb.format.documents import group_metadata, plain_document
-from memdb.format.published import Credits, Published, PublishedSnapshot
+from memdb.format.published import INCLUDED, Credits, Published, PublishedSnapshot
 from memdb.format.score_table import ScoreTable
 from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
 from memdb.query.relations import Relations
@@ -35,7 +35,6 @@ from memdb.store.store import Store
 from memdb.store.thumbnails import Pictures, read_info, write_thumbnails
 from memdb.store.thumbnails import objects_of as pictures_of
 
-INCLUDED = ("bits", "confidence")  # where nothing is said
 INCLUDABLE = (*INCLUDED, "thumbnails")
 COPY_GROUPS = (*layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE)  # of every copy, empty or not
 BEGUN = {layout.DATASET, layout.SCORES, layout.THUMBNAILS, layout.TABLES, *COPY_GROUPS}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from memdb.query.arrow import column as column_of
 from memdb.query.arrow import values_of
 from memdb.query.from_published import found_pairs, scored
-from memdb.query.intervals import IntervalChoice
+from memdb.query.intervals import IntervalSpec
 from memdb.query.relations import Relations
 from memdb.store.published_arrays import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 
@@ -39,7 +39,7 @@ def pairs_table(
     n_models = relations.snapshot.n_models
     n_in = pairs[:, PAIR_ROWS.index("n_in")]
     n_ranked = int(relations.ask(N_RANKED).column(0)[0].as_py())
-    settings = IntervalChoice("selected", 0.95).parameters()
+    settings = IntervalSpec("selected", 0.95).parameters()
     z = relations.interval_z(settings, min(pairs.shape[2], max(1, n_ranked)), max(1, n_ranked))
     rows = scored(relations, found_pairs(pairs, n_models, first), z)
     valid = ((n_in > 0) & (n_in < n_models)).ravel()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from memdb.format import layout
 from memdb.query import arrow
-from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
+from memdb.query.intervals import NAMED_INTERVALS, IntervalSpec
 from memdb.query.relations import Relations
 from memdb.query.templates import template
 
@@ -18,7 +18,7 @@ from memdb.query.templates import template
 class RunningPrecision:
     """Counts a training example that grow batch by batch, int64 [train]: counts add."""
 
-    def __init__(self, relations: Relations, choice: IntervalChoice) -> None:
+    def __init__(self, relations: Relations, choice: IntervalSpec) -> None:
         self._counts = {
             name: values.astype(np.int64) for name, values in relations.totals(layout.TRAIN).items()
         }

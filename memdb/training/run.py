@@ -13,7 +13,7 @@ import numpy as np
 
 from memdb.errors import InvalidInput, MemdbError
 from memdb.format import bits
-from memdb.query.intervals import IntervalChoice
+from memdb.query.intervals import IntervalSpec
 from memdb.query.relations import Relations
 from memdb.store import Store
 from memdb.store.maintenance.compact import compact
@@ -104,7 +104,7 @@ def carry_out(
     stop_requested: Callable[[], bool],
 ) -> int:
     """Train, commit and report every batch; return how many models were committed."""
-    running = RunningPrecision(before, IntervalChoice("anytime"))
+    running = RunningPrecision(before, IntervalSpec("anytime"))
     accuracies = [m.test_accuracy for _, m in before.snapshot.models if m.test_accuracy is not None]
     n_asked = plan.seeds.n_missing
     status = TrainingStatus(n_asked, 0, 0.0, _mean(accuracies), running.mean_half_width())

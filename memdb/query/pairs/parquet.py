@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from memdb.errors import InvalidInput, StorageFailed
-from memdb.query.intervals import IntervalChoice
+from memdb.query.intervals import IntervalSpec
+from memdb.query.options import PairOptions
 from memdb.query.pairs import scores
-from memdb.query.pairs.scores import PairOptions, PairTotals, Scorer
+from memdb.query.pairs.scores import PairTotals, Scorer
 from memdb.query.pairs.search import BLOCK, PairSearch
 from memdb.query.pairs.types import PairBlock
 from memdb.query.relations import Relations
@@ -63,7 +64,7 @@ def written_pairs(relations: Relations, path: Path, options: PairOptions) -> Wri
 def write_pairs(
     path: Path,
     search: PairSearch,
-    choice: IntervalChoice,
+    choice: IntervalSpec,
     models_sha256: str,
     *,
     observe: Callable[[int, int], None] = lambda _done, _total: None,
@@ -99,7 +100,7 @@ def write_pairs(
         written = WrittenPairs(totals, len(kept), len(numbers), search.n_blocks)
         if written.complete:
             facts = {
-                "interval": choice.interval,
+                "interval": choice.kind,
                 "level": choice.level,
                 "outcome": search.bits.outcome,
                 "n_models": search.bits.n_models,

@@ -18,7 +18,8 @@ from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.format import layout
 from memdb.query import arrow
 from memdb.query.examples import require_examples
-from memdb.query.intervals import IntervalChoice
+from memdb.query.intervals import IntervalSpec
+from memdb.query.options import PairOptions
 from memdb.query.pairs.kernel import Z_BINS, CpuSieve, Sieve
 from memdb.query.pairs.kernel_confidence import SumSieve
 from memdb.query.pairs.search import PairSearch
@@ -104,28 +105,6 @@ def _folded(histogram: NDArray[np.int64]) -> Numbers:
     return folded[:n_bins]
 
 
-class PairOptions(TypedDict, total=False):
-    """What `memdb.Database.pairs` can be told: the fields of `PairChoice`, and how to go about it.
-
-    Attributes:
-        level, interval: of the intervals; ``selected`` where not given, for the pairs found of all ranked.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
-        observe: hears how many pairs of how many were looked at.
-        stop_requested: asked all the time; true ends the search.
-    """
-
-    top: int | None
-    min_influence: float | None
-    min_memorization: float | None
-    same_class: bool
-    direction: str
-    level: float
-    interval: str
-    device: str
-    observe: Callable[[int, int], None]
-    stop_requested: Callable[[], bool]
-
-
 class Watching(TypedDict):
     """Who watches a search."""
 
@@ -141,14 +120,14 @@ def watching(options: PairOptions) -> Watching:
     }
 
 
-def search(relations: Relations, options: PairOptions) -> tuple[PairSearch, IntervalChoice]:
+def search(relations: Relations, options: PairOptions) -> tuple[PairSearch, IntervalSpec]:
     """Return a search through all pairs of a snapshot, and the intervals to give.
 
     Raises:
         NotEnoughModels: the store has no models yet.
         InvalidInput: options that cannot be, or a device that is not there.
     """
-    interval = IntervalChoice(options.get("interval", "selected"), options.get("level", 0.95))
+    interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
     interval.parameters()
     given = {field.name: options[field.name] for field in fields(PairChoice) if field.name in options}  # type: ignore[literal-required]
     choice = PairChoice(**given)
@@ -239,7 +218,7 @@ class Evidence:
 class Scorer:
     """Scores pairs that were found, with intervals, shrunk scores and q-values that know of all ranked."""
 
-    def __init__(self, bits: PairBits, totals: PairTotals, choice: IntervalChoice) -> None:
+    def __init__(self, bits: PairBits, totals: PairTotals, choice: IntervalSpec) -> None:
         self._evidence = Evidence(bits)
         at = PAIR_COLUMNS.index(SUMS)
         self._columns = [*PAIR_COLUMNS[:at], *SHOWN_SUMS[bits.outcome], *PAIR_COLUMNS[at + 1 :]]
