@@ -12,7 +12,7 @@ from typing import Any
 from memdb import datasets, plugins, recipes
 from memdb.create import Options
 from memdb.database import Database
-from memdb.errors import AlreadyExists, InvalidInput, Mismatch, NotFound
+from memdb.errors import AlreadyExistsError, InvalidInputError, MismatchError, NotFoundError
 from memdb.format.manifest import Manifest, RecipeInfo
 from memdb.format.score_table import ScoreTable
 from memdb.storage import Cache, default_folder, open_storage
@@ -40,19 +40,19 @@ class Names:
         """Refuse import paths that were not said, and what was said where it is another.
 
         Raises:
-            InvalidInput: names what to say.
-            Mismatch: another data set or recipe.
+            InvalidInputError: names what to say.
+            MismatchError: another data set or recipe.
         """
         stated = {"dataset": manifest.dataset, "recipe": manifest.recipe.import_path or manifest.recipe.name}
         for option, theirs in stated.items():
             said = getattr(self, option)
             if isinstance(said, str) and said != theirs:
-                raise Mismatch(
+                raise MismatchError(
                     f"{url} has the {option} {theirs}, not {said}",
                     hint=f"leave --{option} out, or say {theirs}",
                 )
             if said is None and plugins.is_import_path(theirs):
-                raise InvalidInput(
+                raise InvalidInputError(
                     f"{url} names the {option} {theirs}, which training would import",
                     hint=f"if you know that code, say so: --{option} {theirs}",
                 )
@@ -99,9 +99,9 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
         cache: where objects of remote bases are kept.
 
     Raises:
-        AlreadyExists: something is at this URL.
-        NotFound: no store is at the base's, or none with a snapshot.
-        InvalidInput: an address that no manifest may have, or code that was not named.
+        AlreadyExistsError: something is at this URL.
+        NotFoundError: no store is at the base's, or none with a snapshot.
+        InvalidInputError: an address that no manifest may have, or code that was not named.
     """
     storage = open_storage(url, storage_options)
     require_free(storage)
@@ -111,7 +111,7 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
     names.require(found.manifest, base)
     data, bound = names.bound(found.manifest, base)
     if seed == found.manifest.seed:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the seed {seed} is that of {base}: the same models would be trained twice", hint="leave it out"
         )
     manifest = replace(_new(found.manifest, bound), base=found.base, seed=_seed(seed))
@@ -158,14 +158,14 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
         observe: hears how many models of how many are there.
 
     Raises:
-        Mismatch: data, recipes, subsets or a model's outcomes differ, naming both; nothing was written.
-        InvalidInput: equal masks under different ids, code that was not named, or a destination that is a
-            published copy; nothing was written.
-        AlreadyExists: different scores have one name; nothing was written.
-        StorageFailed: a storage refused; models that were committed stay.
+        MismatchError: data, recipes, subsets or a model's outcomes differ, naming both; nothing was written.
+        InvalidInputError: equal masks under different ids, code that was not named, or a destination that is
+            a published copy; nothing was written.
+        AlreadyExistsError: different scores have one name; nothing was written.
+        StorageError: a storage refused; models that were committed stay.
     """
     if not sources:
-        raise InvalidInput("no store to merge was named", hint="name some: memdb merge A B --store C")
+        raise InvalidInputError("no store to merge was named", hint="name some: memdb merge A B --store C")
     snapshots = [source.snapshot for source in sources]
     names = Names(dataset, recipe)
     storage = open_storage(url, storage_options)
@@ -173,14 +173,14 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
     dropped: tuple[str, ...] = ()
     try:
         store = Store.open(storage, following or Following.of(default_folder()))
-    except NotFound:
+    except NotFoundError:
         require_free(storage)
         _require_one_meaning(tables)
         store, dropped = _created(storage, snapshots, names)
     else:
         store.require_growing("merge into")
         if any(source.url == url for source in snapshots):
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{url} is both a source and the destination", hint="name another with --store"
             )
         merging.require_mergeable(store.manifest, url, snapshots)
@@ -197,7 +197,7 @@ def _require_one_meaning(tables: Sequence[tuple[Store, ScoreTable]]) -> None:
     """Refuse different scores of one name.
 
     Raises:
-        AlreadyExists: names them and where they are.
+        AlreadyExistsError: names them and where they are.
     """
     known: dict[str, tuple[Store, ScoreTable]] = {}
     contents = set()
@@ -207,7 +207,7 @@ def _require_one_meaning(tables: Sequence[tuple[Store, ScoreTable]]) -> None:
         contents.add(table.content)
         other, _ = known.setdefault(table.name, (store, table))
         if other is not store:
-            raise AlreadyExists(
+            raise AlreadyExistsError(
                 f"the scores named {table.name} of {store.url} are others than those of {other.url}",
                 hint="import one of them under another --scores-name",
             )
@@ -247,5 +247,5 @@ def _new(theirs: Manifest, bound: recipes.BoundRecipe | None) -> Manifest:
 
 def _seed(seed: int | None) -> int:
     if seed is not None and not 0 <= seed < 2**64:
-        raise InvalidInput(f"the seed {seed} is out of range", hint="use one from 0 to 2**64 - 1")
+        raise InvalidInputError(f"the seed {seed} is out of range", hint="use one from 0 to 2**64 - 1")
     return secrets.randbits(63) if seed is None else seed

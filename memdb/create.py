@@ -11,7 +11,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from memdb.database import IN_MEMORY, Database
-from memdb.errors import InvalidInput, NotFound
+from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format.manifest import OUTCOMES, Manifest
 from memdb.storage import Cache, default_folder, open_storage
 from memdb.store import Following, Store, require_free
@@ -56,16 +56,16 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         storage_options: for the fsspec driver.
 
     Raises:
-        AlreadyExists: something is at this URL.
-        InvalidInput: unknown names, options or values.
-        NotFound: the data is not in ``data_root``.
+        AlreadyExistsError: something is at this URL.
+        InvalidInputError: unknown names, options or values.
+        NotFoundError: the data is not in ``data_root``.
     """
     from memdb import datasets, recipes
     from memdb.format import subsets
 
     kept = [OUTCOMES[name] for name in _require_outcomes(outcomes)]
     if not 0 <= (seed := secrets.randbits(63) if seed is None else seed) < 2**64:
-        raise InvalidInput(f"the seed {seed} is out of range", hint="use one from 0 to 2**64 - 1")
+        raise InvalidInputError(f"the seed {seed} is out of range", hint="use one from 0 to 2**64 - 1")
     if not 0 < subset_fraction < 1:
         subsets.subset_size(2, subset_fraction)
     name = dataset if isinstance(dataset, str) else IN_MEMORY
@@ -123,9 +123,9 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
         base_options: for the fsspec driver of that store; or a function from its URL to them.
 
     Raises:
-        NotFound: nothing is there, or no snapshot of that number.
-        WrongFormat: something else is there, or a store of a newer memdb.
-        StorageFailed: the storage did not answer.
+        NotFoundError: nothing is there, or no snapshot of that number.
+        WrongFormatError: something else is there, or a store of a newer memdb.
+        StorageError: the storage did not answer.
     """
     kept = Cache(default_folder()) if cache is ... else cache
     following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
@@ -173,9 +173,9 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
         observe: hears how much of how much is done.
 
     Raises:
-        InvalidInput: a file that cannot be read, or does not hold what it should; nothing was written.
-        Mismatch: the store is of other data, another recipe or subset fraction.
-        AlreadyExists: something else is at this URL, or other scores have this name.
+        InvalidInputError: a file that cannot be read, or does not hold what it should; nothing was written.
+        MismatchError: the store is of other data, another recipe or subset fraction.
+        AlreadyExistsError: something else is at this URL, or other scores have this name.
     """
     from memdb import datasets
     from memdb.format import subsets
@@ -188,7 +188,7 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     storage = open_storage(url, storage_options)
     try:
         existing: Store | None = Store.open(storage)
-    except NotFound:
+    except NotFoundError:
         existing = None
         require_free(storage)
     if existing is not None:
@@ -235,10 +235,10 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
         observe: hears how many bytes of how many are done.
 
     Raises:
-        NotFound: nothing is there.
-        InvalidInput: the store was not published, or a value that cannot be.
-        AlreadyExists: the destination holds something else.
-        StorageFailed: a storage did not answer, or an object is not intact.
+        NotFoundError: nothing is there.
+        InvalidInputError: the store was not published, or a value that cannot be.
+        AlreadyExistsError: the destination holds something else.
+        StorageError: a storage did not answer, or an object is not intact.
     """
     from memdb.sharing import pull as pulling
 
@@ -250,7 +250,7 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
 def _require_outcomes(names: Sequence[str]) -> list[str]:
     unknown = [name for name in names if name not in OUTCOMES]
     if unknown or "correct" not in names or len(set(names)) != len(names):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"cannot keep the outcomes {', '.join(names)}",
             hint=f"name correct, and any of {', '.join(OUTCOMES)}",
         )

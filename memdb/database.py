@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.published import INCLUDED
 from memdb.query.examples import ExampleNames, TargetNames, find_one, find_pair
@@ -120,7 +120,7 @@ class Database:
         """Return the snapshot as DuckDB relations for an outcome.
 
         Raises:
-            InvalidInput: no such outcome.
+            InvalidInputError: no such outcome.
         """
         from memdb.query.relations import Relations
         from memdb.query.templates import require_outcome
@@ -137,7 +137,7 @@ class Database:
         """Return small pictures of examples of a published copy, uint8 [rows, height, width, channels].
 
         Raises:
-            NotFound: the owner included none, or there is no such set or example.
+            NotFoundError: the owner included none, or there is no such set or example.
         """
         from memdb.store.thumbnails import read_thumbnails
 
@@ -212,8 +212,8 @@ class Database:
         ``rank_lo`` and ``rank_hi``, between which the true rank of every row is at once.
 
         Raises:
-            NotEnoughModels: the store has no models yet.
-            InvalidInput: a class, k, order, outcome, level or interval that cannot be.
+            NotEnoughModelsError: the store has no models yet.
+            InvalidInputError: a class, k, order, outcome, level or interval that cannot be.
         """
         query = RankedQuery(k, Order(order, "helps", fdr, ranks), IntervalSpec(interval, level))
         return self._present(self.answers(outcome).top_memorized(class_name, query))
@@ -240,9 +240,9 @@ class Database:
         ``influence``, ``q_value`` or ``lo``; ``fdr`` and ``ranks`` are those of `top_memorized`.
 
         Raises:
-            NotEnoughModels: the store has no models yet.
-            InvalidInput: not exactly one example named, or a value that cannot be.
-            NotFound: no example has that key.
+            NotEnoughModelsError: the store has no models yet.
+            InvalidInputError: not exactly one example named, or a value that cannot be.
+            NotFoundError: no example has that key.
         """
         fixed = find_one(self.relations(), example, FIXED)
         query = RankedQuery(k, Order(order, direction, fdr, ranks), IntervalSpec(interval, level))
@@ -260,9 +260,9 @@ class Database:
         """Return the memorization of a training example, or its influence on a test or training example.
 
         Raises:
-            NotEnoughModels: the store has no models yet.
-            InvalidInput: examples not named once each, or a value that cannot be.
-            NotFound: no example has that key.
+            NotEnoughModelsError: the store has no models yet.
+            InvalidInputError: examples not named once each, or a value that cannot be.
+            NotFoundError: no example has that key.
         """
         train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
         return self._present(self.answers(outcome).score(train, target, IntervalSpec(interval, level)))
@@ -278,7 +278,7 @@ class Database:
         """Return the memorization of every training example, or of one, by ascending id.
 
         Raises:
-            InvalidInput: a value that cannot be.
+            InvalidInputError: a value that cannot be.
         """
         return self._scores("memorization", {"train_id": train_id}, outcome, IntervalSpec(interval, level))
 
@@ -295,7 +295,7 @@ class Database:
         """Return the influence on a test example, of a training example, or of one pair, by ascending ids.
 
         Raises:
-            InvalidInput: neither example named (`pairs` is for all of them), or a value that cannot be.
+            InvalidInputError: neither example named (`pairs` is for all of them), or a value that cannot be.
         """
         ids = {"train_id": train_id, "test_id": test_id}
         spec = IntervalSpec(interval, level)
@@ -314,7 +314,7 @@ class Database:
         """Return the influence of training examples on training examples (``target_id``), by ascending ids.
 
         Raises:
-            InvalidInput: neither example named, or a value that cannot be.
+            InvalidInputError: neither example named, or a value that cannot be.
         """
         ids = {"train_id": train_id, "target_id": target_id}
         spec = IntervalSpec(interval, level)
@@ -341,7 +341,7 @@ class Database:
         ``target_id``, or, with neither, on the example itself, as for memorization.
 
         Raises:
-            InvalidInput: both named, or an id out of range.
+            InvalidInputError: both named, or an id out of range.
         """
         from memdb.query.questions import counts
 
@@ -362,14 +362,14 @@ class Database:
         in the file. ``outcome`` is ``correct`` where not given.
 
         Raises:
-            NotEnoughModels: the store has no models yet.
-            InvalidInput: neither ``top`` nor ``min_influence``, or a value that cannot be.
-            StorageFailed: the file could not be written; what was found stays beside it.
+            NotEnoughModelsError: the store has no models yet.
+            InvalidInputError: neither ``top`` nor ``min_influence``, or a value that cannot be.
+            StorageError: the file could not be written; what was found stays beside it.
         """
         if output is None:
             return self._present(self.answers(outcome).pairs(options))
         if self.imported_scores is not None:
-            raise InvalidInput("imported pairs are few", hint="write the relation: .to_parquet(path)")
+            raise InvalidInputError("imported pairs are few", hint="write the relation: .to_parquet(path)")
         from memdb.query.pairs.parquet import written_pairs
 
         written_pairs(self.relations(outcome), Path(output), options)
@@ -391,7 +391,7 @@ class Database:
         ``k`` keeps the first k rows.
 
         Raises:
-            InvalidInput: SQL that cannot run, that looks at too many pairs, or takes too long (seconds).
+            InvalidInputError: SQL that cannot run, that looks at too many pairs, or takes too long (seconds).
         """
         from memdb.query.questions import sql
 
@@ -424,8 +424,8 @@ class Database:
         ``simultaneous`` intervals. `plan_without_store` has the worst case alone.
 
         Raises:
-            InvalidInput: a value that cannot be.
-            NotEnoughModels: a score is named, and fewer than 50 models know its rates.
+            InvalidInputError: a value that cannot be.
+            NotEnoughModelsError: a score is named, and fewer than 50 models know its rates.
         """
         from memdb.analysis.plan import Goal, plan
 
@@ -451,9 +451,9 @@ class Database:
         the fixed and the anytime interval.
 
         Raises:
-            NotEnoughModels: the store has no models yet.
-            InvalidInput: examples not named once each, or a value that cannot be.
-            NotFound: no example has that key.
+            NotEnoughModelsError: the store has no models yet.
+            InvalidInputError: examples not named once each, or a value that cannot be.
+            NotFoundError: no example has that key.
         """
         from memdb.analysis.convergence import convergence
 
@@ -479,8 +479,8 @@ class Database:
         same ``seed`` give the same answer.
 
         Raises:
-            NotEnoughModels: fewer than four models.
-            InvalidInput: a value that cannot be.
+            NotEnoughModelsError: fewer than four models.
+            InvalidInputError: a value that cannot be.
         """
         from memdb.analysis.reliability import LISTS, Splitting, reliability
 
@@ -496,8 +496,8 @@ class Database:
         at or above the threshold, ``test_rate`` the accuracy on test examples.
 
         Raises:
-            NotEnoughModels: the store has no models yet.
-            InvalidInput: a value that cannot be.
+            NotEnoughModelsError: the store has no models yet.
+            InvalidInputError: a value that cannot be.
         """
         from memdb.analysis.classes import classes
 
@@ -510,7 +510,7 @@ class Database:
         discovery rate over all pairs of classes.
 
         Raises:
-            NotEnoughModels: fewer than two models.
+            NotEnoughModelsError: fewer than two models.
         """
         from memdb.analysis.classes import class_influence
 
@@ -536,9 +536,9 @@ class Database:
         never added up.
 
         Raises:
-            Mismatch: the data sets are not the same.
-            NotEnoughModels: one of them has no models.
-            InvalidInput: a value that cannot be.
+            MismatchError: the data sets are not the same.
+            NotEnoughModelsError: one of them has no models.
+            InvalidInputError: a value that cannot be.
         """
         from memdb.analysis.compare import compare
 
@@ -561,9 +561,9 @@ class Database:
         ``pooled`` over examples, or ``auto``: pooled with few models.
 
         Raises:
-            NotFound: the store keeps no logit confidences.
-            NotEnoughModels: fewer than eight models.
-            InvalidInput: a value that cannot be.
+            NotFoundError: the store keeps no logit confidences.
+            NotEnoughModelsError: fewer than eight models.
+            InvalidInputError: a value that cannot be.
         """
         from memdb.analysis.membership import Attack, membership
 
@@ -588,8 +588,9 @@ class Database:
         that the store keeps.
 
         Raises:
-            InvalidInput: scores of another shape or with numbers that are none, or a value that cannot be.
-            NotEnoughModels: fewer than five models.
+            InvalidInputError: scores of another shape or with numbers that are none, or a value that cannot
+                be.
+            NotEnoughModelsError: fewer than five models.
         """
         from memdb.analysis.lds import Bootstrap, lds
 
@@ -643,9 +644,9 @@ class Database:
             stop_requested: asked at every step; true ends the run, without the batch in flight.
 
         Raises:
-            Mismatch: the data set or recipe is not the store's.
-            TrainingFailed: the recipe failed; what was committed before stays.
-            StorageFailed: a batch could not be committed.
+            MismatchError: the data set or recipe is not the store's.
+            TrainingError: the recipe failed; what was committed before stays.
+            StorageError: a batch could not be committed.
         """
         from memdb.training import engines
         from memdb.training.engines.request import Request
@@ -689,9 +690,9 @@ class Database:
         folder of .npy.
 
         Raises:
-            InvalidInput: something else, or a suffix that does not fit.
-            AlreadyExists: a folder with other things in it.
-            StorageFailed: the place cannot be written.
+            InvalidInputError: something else, or a suffix that does not fit.
+            AlreadyExistsError: a folder with other things in it.
+            StorageError: the place cannot be written.
         """
         from memdb.interop import export
 
@@ -730,8 +731,9 @@ class Database:
         how many models of how many are done.
 
         Raises:
-            InvalidInput: the storage overwrites what it was told only to create, and ``alone`` is not said.
-            StorageFailed: the storage refused, or a segment is not intact; for readers nothing changed.
+            InvalidInputError: the storage overwrites what it was told only to create, and ``alone`` is not
+                said.
+            StorageError: the storage refused, or a segment is not intact; for readers nothing changed.
         """
         from memdb.store.maintenance.compact import compact
 
@@ -755,8 +757,8 @@ class Database:
         after the grace period. ``alone`` says that nobody else uses the store: it allows a shorter one.
 
         Raises:
-            InvalidInput: a grace period below 24 hours without ``alone``.
-            StorageFailed: the storage refused, or a block is not intact: what it took in stays.
+            InvalidInputError: a grace period below 24 hours without ``alone``.
+            StorageError: the storage refused, or a block is not intact: what it took in stays.
         """
         from memdb.store.maintenance import gc
 
@@ -782,7 +784,7 @@ class Database:
         With ``repair`` damaged parts are set aside, never deleted, so that the rest can be used.
 
         Raises:
-            StorageFailed: the storage did not answer.
+            StorageError: the storage did not answer.
         """
         from memdb.store.maintenance import repair as repairs
         from memdb.store.maintenance.verify import verify
@@ -807,8 +809,8 @@ class Database:
         Withdrawing models because of what they predict makes every score biased and voids its interval.
 
         Raises:
-            InvalidInput: no reason, or a model that is not there or was withdrawn already.
-            StorageFailed: the storage refused.
+            InvalidInputError: no reason, or a model that is not there or was withdrawn already.
+            StorageError: the storage refused.
         """
         from memdb.store.maintenance.retract import retract
 
@@ -824,9 +826,9 @@ class Database:
         ``base`` is where that store is now, if it moved.
 
         Raises:
-            InvalidInput: this store extends none, or the address may not be followed.
-            NotFound: the base is not there.
-            Mismatch: another store is there, or an older copy.
+            InvalidInputError: this store extends none, or the address may not be followed.
+            NotFoundError: the base is not there.
+            MismatchError: another store is there, or an older copy.
         """
         from memdb.store import Following, extend
 
@@ -864,17 +866,17 @@ class Database:
             observe: hears how much of how much is done.
 
         Raises:
-            AlreadyExists: the destination holds something else.
-            InvalidInput: something to include that there is not, a read-only destination, models left out,
-                or an older snapshot than is there.
-            NotEnoughModels: the store has neither models nor imported scores.
-            StorageFailed: the destination refused, or a segment is not intact; readers see nothing new.
+            AlreadyExistsError: the destination holds something else.
+            InvalidInputError: something to include that there is not, a read-only destination, models left
+                out, or an older snapshot than is there.
+            NotEnoughModelsError: the store has neither models nor imported scores.
+            StorageError: the destination refused, or a segment is not intact; readers see nothing new.
         """
         from memdb.sharing import publish as publication
         from memdb.storage import open_storage
 
         if self._exclude:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"cannot publish {self.url} without some models: nobody would see that they are missing",
                 hint="withdraw them with `memdb retract`, which is on record, or publish all",
             )
@@ -884,7 +886,7 @@ class Database:
         )
         there = wanted.before.snapshot if wanted.before else None
         if self._as_of is not None and there is not None and there.n_models > self.n_models:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{url} has {there.n_models:,} models already, snapshot {self._as_of} only {self.n_models:,}",
                 hint="publish it to a new place, or leave --snapshot out",
             )
@@ -896,15 +898,15 @@ class Database:
         """Load the examples themselves, which a store does not keep.
 
         Raises:
-            InvalidInput: the data set cannot be loaded by its name.
-            NotFound: the data is not in ``data_root``.
+            InvalidInputError: the data set cannot be loaded by its name.
+            NotFoundError: the data is not in ``data_root``.
         """
         from memdb import datasets
 
         if self._dataset is None:
             name = self.store.manifest.dataset
             if name == IN_MEMORY:
-                raise InvalidInput(
+                raise InvalidInputError(
                     f"{self.url} was made of arrays in memory, which a store does not keep",
                     hint="train from Python: memdb.open(url).train(add=100, dataset=..., recipe=...)",
                 )
@@ -916,7 +918,7 @@ class Database:
         from memdb.sharing.thumbnails import thumbnails_of
 
         if self.store.published is not None:  # a stranger's may name code as its data set
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{self.url} is a published copy: pictures of its examples are its owner's to make",
                 hint="take those that it has along with `memdb pull`, or leave thumbnails out",
             )
@@ -930,16 +932,20 @@ class Database:
     def _require_now(self, verb: str) -> None:
         self.store.require_growing(verb)
         if self._as_of is not None:
-            raise InvalidInput(f"cannot {verb} snapshot {self._as_of}", hint="open the store without as_of")
+            raise InvalidInputError(
+                f"cannot {verb} snapshot {self._as_of}", hint="open the store without as_of"
+            )
         if self._exclude:
-            raise InvalidInput(f"cannot {verb} without some models", hint="open the store without exclude")
+            raise InvalidInputError(
+                f"cannot {verb} without some models", hint="open the store without exclude"
+            )
 
     def _wanted(
         self, add: int | None, seeds: Sequence[int] | None, task_id: str | int | None, *, endless: bool
     ) -> Seeds:
         """Return the seeds of the models to train: random ones, a task's, or those given."""
         if (add is not None or endless) == (seeds is not None) or (seeds is not None and task_id is not None):
-            raise InvalidInput(
+            raise InvalidInputError(
                 "train takes either a number of models or their seeds", hint="give one of them"
             )
         from memdb.format import subsets

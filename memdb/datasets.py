@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from memdb import plugins
-from memdb.errors import InvalidInput, MemdbError, NotFound
+from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 from memdb.format import layout
 from memdb.store import Examples, ExampleTable
 
@@ -38,7 +38,7 @@ class ExampleSet:
         keys: the examples' own names; their row numbers where not given.
 
     Raises:
-        InvalidInput: lengths that differ, labels that are no integers from 0, names given twice.
+        InvalidInputError: lengths that differ, labels that are no integers from 0, names given twice.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ExampleSet:
         self.labels = _labels(labels, name)
         self.keys = [str(row) for row in range(len(self.labels))] if keys is None else list(keys)
         if not len(self.x) == len(self.labels) == len(self.keys):
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"the {name} set has {len(self.x):,} examples, {len(self.labels):,} labels and "
                 f"{len(self.keys):,} keys",
                 hint="give one label and one key an example",
@@ -66,14 +66,14 @@ class ExampleSet:
         """All examples as one array [examples, ...].
 
         Raises:
-            InvalidInput: examples of different shapes.
+            InvalidInputError: examples of different shapes.
         """
         if isinstance(self.x, np.ndarray):
             return self.x
         items = [np.asarray(self.x[index]) for index in range(len(self))]
         odd = next((i for i, item in enumerate(items) if item.shape != items[0].shape), None)
         if odd is not None:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"example {self.keys[odd]} has shape {items[odd].shape}, example {self.keys[0]} has "
                 f"{items[0].shape}",
                 hint="resize the examples, or use a recipe that takes them one by one",
@@ -102,7 +102,7 @@ class Dataset:
         train_keys, test_keys: the examples' own names; row numbers where not given.
 
     Raises:
-        InvalidInput: what `ExampleSet` refuses, or a label without a class name.
+        InvalidInputError: what `ExampleSet` refuses, or a label without a class name.
     """
 
     def __init__(  # noqa: PLR0913 - four arrays are the signature everybody knows; names are optional
@@ -120,7 +120,7 @@ class Dataset:
         self.test = ExampleSet(test_x, test_y, test_keys, layout.TEST)
         self.class_names = tuple(str(name) for name in (() if class_names is None else class_names))
         if self.class_names and self.n_classes > len(self.class_names):
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"label {self.n_classes - 1} has no name among the {len(self.class_names)} class names",
                 hint="give one class name a label",
             )
@@ -144,12 +144,12 @@ class Dataset:
 def _labels(labels: ArrayLike, name: str) -> NDArray[np.int32]:
     values = np.asarray(labels)
     if values.ndim != 1 or values.dtype.kind not in "iu" or values.size == 0:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the labels of the {name} set are {values.dtype} {values.shape}", hint="give integers, one each"
         )
     if values.min() < 0 or values.max() >= 2**31:
         wrong = values.min() if values.min() < 0 else values.max()
-        raise InvalidInput(f"the {name} set has the label {wrong}", hint="number the classes from 0")
+        raise InvalidInputError(f"the {name} set has the label {wrong}", hint="number the classes from 0")
     return values.astype(np.int32)
 
 
@@ -186,9 +186,11 @@ def _torchvision(class_name: str) -> Callable[[str | None, bool], Dataset]:
         kind = getattr(torchvision.datasets, class_name)
         try:
             train, test = (kind(_required(root), train=flag, download=download) for flag in (True, False))
+        except MemdbError:
+            raise
         except (RuntimeError, OSError, EOFError, ValueError, AssertionError) as error:
             reason = (str(error) or "a damaged file").splitlines()[0].split(". ")[0]
-            raise NotFound(
+            raise NotFoundError(
                 f"{class_name} is not complete in {root}: {reason}",
                 hint="give the folder that holds it with --data-root, or add --download",
             ) from error
@@ -216,7 +218,7 @@ class ImageFiles:
             with Image.open(self.paths[index]) as image:
                 return np.asarray(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError) as error:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{self.paths[index]} cannot be decoded: {error}", hint="repair or remove it, then init again"
             ) from error
 
@@ -235,14 +237,14 @@ def imagefolder(root: str | None, _download: bool = False) -> Dataset:  # noqa: 
         try:
             parts[name] = ImageFolder(top / name)
         except OSError as error:
-            raise NotFound(
+            raise NotFoundError(
                 f"{top / name} is not a tree of class folders with images: {error}",
                 hint="give a folder with train/CLASS/ and test/CLASS/ as --data-root",
             ) from error
     train, test = parts[layout.TRAIN], parts[layout.TEST]
     if train.classes != test.classes:
         odd = sorted(set(train.classes) ^ set(test.classes))
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{top} has class folders in only one of train/ and test/: {', '.join(odd[:5])}",
             hint="give both the same class folders",
         )
@@ -268,25 +270,26 @@ def load(name: str, root: str | None = None, *, download: bool = False) -> Datas
     """Load a data set by its built-in name, or by the import path of a callable that takes the root.
 
     Raises:
-        InvalidInput: an unknown name, a callable that fails or returns something else, a missing package.
-        NotFound: the data is not in ``root``.
+        InvalidInputError: an unknown name, a callable that fails or returns something else, a missing
+            package.
+        NotFoundError: the data is not in ``root``.
     """
     if plugins.is_import_path(name):
         return _call(name, root)
     if name not in BUILT_IN:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"unknown data set {name!r}",
             hint=f"use one of {', '.join(BUILT_IN)}, or package.module:attribute of your own",
         )
     try:
         return BUILT_IN[name](None if root is None else str(Path(root).expanduser()), download)
     except RuntimeError as error:  # torch and torchvision of different builds say so when imported
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the data set {name} cannot be loaded: {str(error).splitlines()[0]}",
             hint="run: pip install --upgrade torch torchvision",
         ) from error
     except ImportError as error:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the data set {name} needs {error.name}, which is not installed",
             hint="run: pip install 'memdb[train]'",
         ) from error
@@ -295,7 +298,7 @@ def load(name: str, root: str | None = None, *, download: bool = False) -> Datas
 def _call(import_path: str, root: str | None) -> Dataset:
     make = plugins.load(import_path, "data set")
     if not callable(make):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"data set {import_path!r} is a {type(make).__name__}", hint="name a callable that takes a root"
         )
     try:
@@ -303,12 +306,12 @@ def _call(import_path: str, root: str | None) -> Dataset:
     except MemdbError:
         raise
     except Exception as error:  # the user's code may raise anything
-        raise InvalidInput(
+        raise InvalidInputError(
             f"data set {import_path!r} failed: {type(error).__name__}: {error}",
             hint="it is called with --data-root, or None; set MEMDB_TRACEBACK=1 to see where it failed",
         ) from error
     if not isinstance(dataset, Dataset):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"data set {import_path!r} returned a {type(dataset).__name__}", hint="return a memdb.Dataset"
         )
     return dataset
@@ -316,7 +319,7 @@ def _call(import_path: str, root: str | None) -> Dataset:
 
 def _required(root: str | None) -> str:
     if root is None:
-        raise InvalidInput(
+        raise InvalidInputError(
             "this data set lies in a folder that was not named", hint="name it with --data-root DIR"
         )
     return root

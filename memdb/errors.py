@@ -3,59 +3,69 @@
 ::
 
     MemdbError
-    ├── NotFound          look elsewhere, or create it
-    ├── AlreadyExists     use the one that is there, or pick another name
-    ├── InvalidInput      correct the value that the message names
-    │   └── Mismatch      two things that must agree do not: use the right store, data or recipe
-    ├── WrongFormat       not a memdb document, or one of a newer memdb
-    ├── NotEnoughModels   train more
-    ├── TrainingFailed    the recipe raised or returned something else than predictions
-    └── StorageFailed     the storage refused or did not answer: try again, free space, get access
-        └── Damaged       bytes are missing or altered: restore them from a copy
+    ├── NotFoundError          look elsewhere, or create it
+    ├── AlreadyExistsError     use the one that is there, or pick another name
+    ├── InvalidInputError      correct the value that the message names
+    │   └── MismatchError      two things that must agree do not: use the right store, data or recipe
+    ├── WrongFormatError       not a memdb document, or one of a newer memdb
+    ├── NotEnoughModelsError   train more
+    ├── TrainingError          the recipe raised or returned something else than predictions
+    └── StorageError           the storage refused or did not answer: try again, free space, get access
+        └── DamagedError       bytes are missing or altered: restore them from a copy
+
+Each is also the builtin error that stands for the same, so that ``except ValueError`` or ``except OSError``
+works.
 """
 
 from __future__ import annotations
 
 
 class MemdbError(Exception):
-    """An error whose message carries the offending value and whose hint says what to do next."""
+    """An error whose message carries the offending value and whose hint says what to do next.
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    Attributes:
+        hint: what to do next.
+        parameters: names of the parameters that the message and the hint speak of, as Python has them; the
+            command line puts its options in their place.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", parameter: str | tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.hint = hint
+        self.parameters = (parameter,) if isinstance(parameter, str) else parameter
 
 
-class NotFound(MemdbError):  # noqa: N818 - the group names the situation, not "error" six times
+class NotFoundError(MemdbError, FileNotFoundError):
     """A store, an example, a data set or a file that is not there."""
 
 
-class AlreadyExists(MemdbError):  # noqa: N818
+class AlreadyExistsError(MemdbError, FileExistsError):
     """Something stands where memdb would create something new."""
 
 
-class InvalidInput(MemdbError):  # noqa: N818
+class InvalidInputError(MemdbError, ValueError):
     """A value that memdb cannot work with."""
 
 
-class Mismatch(InvalidInput):
+class MismatchError(InvalidInputError):
     """A data set or recipe that is not the one the store was made with."""
 
 
-class WrongFormat(MemdbError):  # noqa: N818
-    """A document that is no memdb document, or needs a newer memdb."""
+class WrongFormatError(MemdbError, ValueError):
+    """A document that memdb did not write, or that needs a newer memdb."""
 
 
-class NotEnoughModels(MemdbError):  # noqa: N818
+class NotEnoughModelsError(MemdbError, ValueError):
     """A question that the models trained so far cannot answer."""
 
 
-class TrainingFailed(MemdbError):  # noqa: N818
+class TrainingError(MemdbError, RuntimeError):
     """A recipe that raised, or returned something else than what the Protocol asks for."""
 
 
-class StorageFailed(MemdbError):  # noqa: N818
+class StorageError(MemdbError, OSError):
     """A read or write that the storage refused or did not finish."""
 
 
-class Damaged(StorageFailed):
+class DamagedError(StorageError):
     """An object that is missing, cut or altered; never answered with a number."""

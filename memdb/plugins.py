@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 
 
 def is_import_path(name: str) -> bool:
@@ -19,19 +19,19 @@ def load(import_path: str, what: str) -> Any:
     """Import what an import path names. Only ever called with a name that the user gave.
 
     Raises:
-        InvalidInput: the module cannot be imported, or has no such attribute.
+        InvalidInputError: the module cannot be imported, or has no such attribute.
     """
     module_name, _, attribute = import_path.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
     except Exception as error:  # importing runs the user's code, which may raise anything
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{what} {import_path!r} cannot be imported: {type(error).__name__}: {error}",
             hint=f"check that `python -c 'import {module_name}'` works in this folder",
         ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{what} {import_path!r} cannot be found: {module_name} has no attribute {attribute!r}",
                 hint="write it as package.module:attribute",
             )

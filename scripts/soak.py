@@ -36,7 +36,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import MemdbError, StorageFailed
+from memdb.errors import MemdbError, StorageError
 from memdb.format import bits, subsets
 from memdb.format.segment import ModelInfo
 from memdb.storage import open_storage
@@ -240,7 +240,7 @@ class Diary:
 
     def _take(self, note: Note) -> None:
         if note.state == "failed":
-            overtaken = note.verb == COMPACT and note.text.startswith(StorageFailed.__name__)
+            overtaken = note.verb == COMPACT and note.text.startswith(StorageError.__name__)
             self.n_races += overtaken
             if not overtaken:
                 self.problems.append(f"{note.verb} in life {note.life}: {note.text}")

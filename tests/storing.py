@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from conftest import bits_of
 
-from memdb.errors import StorageFailed
+from memdb.errors import StorageError
 from memdb.format import subsets
 from memdb.format.documents import plain_document, sealed
 from memdb.format.segment import ModelInfo
@@ -105,7 +105,7 @@ class FailingStorage:
         self.done.append((operation, path))
         if self.allowed <= 0 and (self.lasting or self.allowed == 0):
             self.allowed -= 1
-            raise StorageFailed(f"cannot {operation} {path}: injected")
+            raise StorageError(f"cannot {operation} {path}: injected")
         self.allowed -= 1
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import coin_recipe, small_dataset
 
 import memdb
-from memdb.errors import AlreadyExists, NotFound
+from memdb.errors import AlreadyExistsError, NotFoundError
 
 pytestmark = pytest.mark.azure
 PUBLIC_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -44,7 +44,7 @@ def test_a_store_on_azure_is_made_extended_compacted_cleaned_and_asked(azure, tr
     with memdb.init(dataset=small_dataset(), recipe=coin_recipe, seed=7, **place) as db:
         assert db.store.manifest.put_if_absent
         db.train(seeds=range(37))
-    with pytest.raises(AlreadyExists):
+    with pytest.raises(AlreadyExistsError):
         memdb.init(dataset=small_dataset(), recipe=coin_recipe, seed=7, **place)
     with memdb.open(**place, cache=None) as db, memdb.open(str(trained)) as local:
         expected = local.sql("FROM influence").fetchall()
@@ -56,5 +56,5 @@ def test_a_store_on_azure_is_made_extended_compacted_cleaned_and_asked(azure, tr
 
 
 def test_nothing_there_is_no_store(azure):
-    with pytest.raises(NotFound, match="no memdb store at"):
+    with pytest.raises(NotFoundError, match="no memdb store at"):
         memdb.open("az://bucket/none", storage_options=azure)

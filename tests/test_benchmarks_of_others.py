@@ -13,7 +13,7 @@ from scipy import stats
 import memdb
 from memdb.analysis.lds import Bootstrap, spearman
 from memdb.analysis.membership import auc, statistics_of, true_positives
-from memdb.errors import InvalidInput, NotEnoughModels, NotFound
+from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
 
 N_MODELS = 60
 
@@ -102,11 +102,14 @@ def test_curves_count_ties_and_leave_out_what_is_not_known():
 
 def test_what_cannot_be_attacked_is_refused(confident, database, tmp_path):
     db, *_ = confident
-    with pytest.raises(InvalidInput, match="unknown variant 'inline'"):
+    with pytest.raises(InvalidInputError, match="unknown variant 'inline'"):
         db.membership(variant="inline")
     np.savez(tmp_path / "r.npz", mask=np.eye(9, 23, dtype=bool), train_correct=np.ones((9, 23), bool))
     memdb.import_file(tmp_path / "r.npz", str(tmp_path / "s.zarr"))
-    with memdb.open(str(tmp_path / "s.zarr")) as other, pytest.raises(NotFound, match="no logit confidences"):
+    with (
+        memdb.open(str(tmp_path / "s.zarr")) as other,
+        pytest.raises(NotFoundError, match="no logit confidences"),
+    ):
         other.membership()
 
 
@@ -152,7 +155,7 @@ def test_lds_grades_by_what_all_models_of_a_copy_have(confident, tmp_path):
         rows = copy.lds(scores).to_arrow_table()
         assert set(rows["outcome"].to_pylist()) == {"correct"}
         assert rows.equals(db.lds(scores, outcome="correct").to_arrow_table())
-        with pytest.raises(NotFound, match="have no test/logit_confidence"):
+        with pytest.raises(NotFoundError, match="have no test/logit_confidence"):
             copy.lds(scores, outcome="logit_confidence")
         made = copy.export(tmp_path / "runs.npz", "models")
         assert "train_logit_confidence" not in made.arrays
@@ -182,18 +185,18 @@ def test_a_resample_is_spearman_of_the_drawn_models():
 @pytest.mark.parametrize(
     ("scores", "options", "error", "message"),
     [
-        (np.zeros((N_TRAIN, N_TEST)), {}, InvalidInput, "other way round: save `scores.T`"),
-        (np.zeros((3, 4)), {}, InvalidInput, r"shape \(3, 4\); expected \(11, 23\)"),
+        (np.zeros((N_TRAIN, N_TEST)), {}, InvalidInputError, "other way round: save `scores.T`"),
+        (np.zeros((3, 4)), {}, InvalidInputError, r"shape \(3, 4\); expected \(11, 23\)"),
         (
             np.full((N_TEST, N_TRAIN), np.inf),
             {},
-            InvalidInput,
+            InvalidInputError,
             "inf for test example 0 and training example 0",
         ),
-        (np.zeros((N_TEST, N_TRAIN)), {"outcome": "margin"}, InvalidInput, "keeps no outcome 'margin'"),
-        (np.zeros((N_TEST, N_TRAIN)), {"model_ids": ["x"]}, InvalidInput, "no model 'x'"),
-        (np.zeros((N_TEST, N_TRAIN)), {"model_ids": []}, NotEnoughModels, "0 models are too few"),
-        (np.zeros((N_TEST, N_TRAIN)), {"resamples": 0}, InvalidInput, "--resamples 0"),
+        (np.zeros((N_TEST, N_TRAIN)), {"outcome": "margin"}, InvalidInputError, "keeps no outcome 'margin'"),
+        (np.zeros((N_TEST, N_TRAIN)), {"model_ids": ["x"]}, InvalidInputError, "no model 'x'"),
+        (np.zeros((N_TEST, N_TRAIN)), {"model_ids": []}, NotEnoughModelsError, "0 models are too few"),
+        (np.zeros((N_TEST, N_TRAIN)), {"resamples": 0}, InvalidInputError, "--resamples 0"),
     ],
 )
 def test_scores_that_cannot_be_graded_are_refused(confident, scores, options, error, message):

@@ -69,7 +69,7 @@ def test_a_cache_that_cannot_be_written_fails_nothing(tmp_path):
 
 def test_many_readers_may_share_a_cache(tmp_path):
     code = (
-        "import sys\nfrom pathlib import Path\nfrom memdb.store import Cache\n"
+        "import sys\nfrom pathlib import Path\nfrom memdb.storage import Cache\n"
         "cache = Cache(Path(sys.argv[1]), limit=40_000)\n"
         "for round in range(5):\n"
         "    for number in range(40):\n"

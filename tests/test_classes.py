@@ -12,7 +12,7 @@ import pytest
 from conftest import N_MODELS, bits_of, dicts, small_database
 from storing import batch
 
-from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.errors import InvalidInputError, NotEnoughModelsError
 
 
 def test_classes_are_the_means_of_their_examples(db):
@@ -108,7 +108,7 @@ def test_the_error_of_a_class_influence_is_that_of_dealing_outcomes_out_anew(db)
 
 def test_classes_need_models_and_a_threshold_that_can_be(db, empty):
     for ask in (empty.classes, empty.class_influence):
-        with pytest.raises(NotEnoughModels, match="has 0 models"):
+        with pytest.raises(NotEnoughModelsError, match="has 0 models"):
             ask()
-    with pytest.raises(InvalidInput, match="--threshold 7"):
+    with pytest.raises(InvalidInputError, match="--threshold 7"):
         db.classes(threshold=7)

@@ -227,7 +227,7 @@ def test_wrong_usage_exits_with_2(small, command):
 def test_a_bug_keeps_its_traceback_when_asked_for(small):
     done = spawn("info", "-s", "nowhere", cwd=small, MEMDB_TRACEBACK="1")
     assert "Traceback" in done.stderr
-    assert "memdb.errors.NotFound" in done.stderr
+    assert "memdb.errors.NotFoundError" in done.stderr
 
 
 def test_a_store_of_a_newer_format_says_to_upgrade(tmp_path):

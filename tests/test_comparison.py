@@ -10,7 +10,7 @@ from conftest import N_MODELS, bits_of, coin_recipe, dicts, small_database, smal
 from storing import batch
 
 import memdb
-from memdb.errors import InvalidInput, Mismatch, NotEnoughModels, NotFound
+from memdb.errors import InvalidInputError, MismatchError, NotEnoughModelsError, NotFoundError
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_turned_round_a_comparison_changes_its_sign(db, half):
 
 def test_stores_of_other_data_are_refused_with_both_fingerprints(db, tmp_path):
     other = memdb.init(str(tmp_path / "other.zarr"), small_dataset(shift=1), coin_recipe, seed=7)
-    with other, pytest.raises(Mismatch, match="the test sets differ") as caught:
+    with other, pytest.raises(MismatchError, match="the test sets differ") as caught:
         db.compare(other)
     for store in (db, other):
         assert store.store.manifest.set_named("test").fingerprint in str(caught.value)
@@ -98,7 +98,7 @@ def test_stores_of_other_data_are_refused_with_both_fingerprints(db, tmp_path):
 
 def test_comparisons_that_cannot_be_are_refused(db, empty, tmp_path):
     for pair in ((db, empty), (empty, db)):
-        with pytest.raises(NotEnoughModels, match=r"empty\.zarr has no models yet"):
+        with pytest.raises(NotEnoughModelsError, match=r"empty\.zarr has no models yet"):
             pair[0].compare(pair[1])
     for options, message in (
         ({"k": 0}, "-k 0"),
@@ -107,12 +107,12 @@ def test_comparisons_that_cannot_be_are_refused(db, empty, tmp_path):
         ({"interval": "wald"}, "unknown interval"),
         ({"level": 7}, "the level 7"),
     ):
-        with pytest.raises(InvalidInput, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             db.compare(db, **options)
     with small_database(tmp_path / "bits.zarr", outcomes=["correct"]) as bits_only:
         bits_only.store.commit(*batch(bits_only.store, range(8)))
         bits_only.refresh()
-        with pytest.raises(NotFound, match=r"bits\.zarr keeps no confidences"):
+        with pytest.raises(NotFoundError, match=r"bits\.zarr keeps no confidences"):
             db.compare(bits_only, outcome="confidence")
         models, masks, outcomes = batch(empty.store, range(3))
         masks[:] = True
@@ -121,5 +121,5 @@ def test_comparisons_that_cannot_be_are_refused(db, empty, tmp_path):
         }
         empty.store.commit(models, masks, outcomes | values)
         empty.refresh()
-        with pytest.raises(NotEnoughModels, match="no training example has a score in"):
+        with pytest.raises(NotEnoughModelsError, match="no training example has a score in"):
             db.compare(empty)

@@ -8,7 +8,7 @@ import pytest
 from conftest import bits_of, coin_recipe, dicts, one, small_dataset
 from storing import batch
 
-from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import layout
 
 
@@ -113,10 +113,10 @@ def test_a_curve_starts_with_the_first_look_and_ends_with_the_last(n_models):
 
 @pytest.mark.parametrize("looks", [[], [0], [61], [-1, 5]])
 def test_looks_that_cannot_be_are_refused(db, looks):
-    with pytest.raises(InvalidInput, match="name numbers from 1 to 60|looks after"):
+    with pytest.raises(InvalidInputError, match="name numbers from 1 to 60|looks after"):
         db.convergence(3, looks=looks)
 
 
 def test_nothing_converges_without_models(empty):
-    with pytest.raises(NotEnoughModels, match="has no models yet"):
+    with pytest.raises(NotEnoughModelsError, match="has no models yet"):
         empty.convergence(3)

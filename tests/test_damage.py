@@ -13,7 +13,7 @@ from conftest import coin_recipe
 from storing import batch, contents, contents_of
 
 import memdb
-from memdb.errors import Damaged, MemdbError, NotFound
+from memdb.errors import DamagedError, MemdbError, NotFoundError
 from memdb.format.documents import canonical_json
 from memdb.storage import open_storage
 from memdb.store import Store
@@ -269,7 +269,7 @@ def test_a_block_without_confidence_keeps_its_models(tiny, altered):
     assert repair(altered.storage, altered.manifest, report).left == ()
     snapshot = Store.open(altered.storage).snapshot()
     assert contents(snapshot) == right
-    with pytest.raises(NotFound, match="have no test/logit_confidence"):
+    with pytest.raises(NotFoundError, match="have no test/logit_confidence"):
         snapshot.outcome_values("test/logit_confidence")
     assert altered.found_damaged() == set()
 
@@ -325,5 +325,5 @@ def test_an_object_that_claims_to_swell_beyond_all_memory_is_damaged(tmp_path):
     altered = {"values/zarr.json": canonical_json(metadata), "values/c.0.0": claim}
     storage = open_storage(str(tmp_path))
     storage.write_all({f"group/{name}": data for name, data in altered.items()})
-    with pytest.raises(Damaged, match="group/values asks for more memory than there is"):
+    with pytest.raises(DamagedError, match="group/values asks for more memory than there is"):
         GroupReader(storage, "group", describe(altered)).read("values", (4, 5), "float32")

@@ -9,7 +9,7 @@ import pytest
 
 import memdb
 from memdb import datasets
-from memdb.errors import InvalidInput, NotFound
+from memdb.errors import InvalidInputError, NotFoundError
 
 
 def test_digits_are_those_of_scikit_learn_split_by_a_fixed_seed():
@@ -43,13 +43,13 @@ def test_a_data_set_of_arrays_has_row_numbers_for_keys():
     ],
 )
 def test_a_data_set_that_does_not_fit_together_is_refused(arguments, says):
-    with pytest.raises(InvalidInput, match=says):
+    with pytest.raises(InvalidInputError, match=says):
         memdb.Dataset(*arguments)
 
 
 def test_a_key_given_twice_is_named():
     data = memdb.Dataset([[1], [2]], [0, 0], [[1]], [0], train_keys=["ant", "ant"])
-    with pytest.raises(InvalidInput, match="2 examples have the key 'ant'"):
+    with pytest.raises(InvalidInputError, match="2 examples have the key 'ant'"):
         _ = data.tables
 
 
@@ -90,7 +90,7 @@ def test_examples_may_be_read_lazily_and_hash_their_own_content():
 
 def test_examples_of_different_shapes_cannot_be_one_array():
     data = memdb.Dataset([np.zeros(2), np.zeros(3)], [0, 0], [np.zeros(2)], [0], train_keys=["a", "b"])
-    with pytest.raises(InvalidInput, match=r"example b has shape \(3,\), example a has \(2,\)"):
+    with pytest.raises(InvalidInputError, match=r"example b has shape \(3,\), example a has \(2,\)"):
         _ = data.train.array
 
 
@@ -122,12 +122,12 @@ def test_an_image_folder_that_lacks_a_class_or_has_a_broken_image_is_named(tmp_p
     write_images(tmp_path)
     (tmp_path / "train/dog/1.png").write_bytes(b"no image")
     data = datasets.load("imagefolder", str(tmp_path))
-    with pytest.raises(InvalidInput, match=r"dog/1.png cannot be decoded"):
+    with pytest.raises(InvalidInputError, match=r"dog/1.png cannot be decoded"):
         _ = data.train.array
     (tmp_path / "test" / "dog").rename(tmp_path / "test" / "eel")
-    with pytest.raises(InvalidInput, match="only one of train/ and test/: dog, eel"):
+    with pytest.raises(InvalidInputError, match="only one of train/ and test/: dog, eel"):
         datasets.load("imagefolder", str(tmp_path))
-    with pytest.raises(NotFound, match="nowhere"):
+    with pytest.raises(NotFoundError, match="nowhere"):
         datasets.load("imagefolder", str(tmp_path / "nowhere"))
 
 
@@ -148,7 +148,7 @@ def write_mnist(root, n_train=20, n_test=10):
 
 def test_mnist_is_read_from_its_files_and_never_downloaded_unasked(tmp_path):
     pytest.importorskip("torchvision")
-    with pytest.raises(NotFound, match=f"MNIST is not complete in {tmp_path}") as caught:
+    with pytest.raises(NotFoundError, match=f"MNIST is not complete in {tmp_path}") as caught:
         datasets.load("mnist", str(tmp_path))
     assert "--download" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
@@ -171,7 +171,7 @@ def test_mnist_is_read_from_its_files_and_never_downloaded_unasked(tmp_path):
     ],
 )
 def test_a_name_that_leads_to_no_data_is_explained(name, root, says):
-    with pytest.raises(InvalidInput, match=says) as caught:
+    with pytest.raises(InvalidInputError, match=says) as caught:
         datasets.load(name, root)
     assert caught.value.hint
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memdb.errors import Damaged, MemdbError, WrongFormat
+from memdb.errors import DamagedError, MemdbError, WrongFormatError
 from memdb.format.documents import canonical_json, group_metadata, parse_group_metadata, sealed
 
 JSON = st.recursive(
@@ -40,11 +40,11 @@ def test_every_single_altered_byte_is_noticed():
     "data", [b"", b"<html>", b"[]", b"{}", b'{"attributes":{}}', b'{"attributes":{"memdb":3}}', b"\xff"]
 )
 def test_what_is_no_document_of_ours_is_refused_by_name(data):
-    with pytest.raises(WrongFormat, match="there/zarr.json is not a memdb document"):
+    with pytest.raises(WrongFormatError, match="there/zarr.json is not a memdb document"):
         parse_group_metadata(data, "there/zarr.json")
 
 
 def test_reformatting_counts_as_altering():
     data = json.dumps(json.loads(group_metadata(sealed({"a": 1}))), indent=1).encode()
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedError):
         parse_group_metadata(data, "here")

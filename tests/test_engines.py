@@ -20,7 +20,7 @@ from conftest import coin_recipe, small_database, small_dataset
 
 import memdb
 from memdb import recipes
-from memdb.errors import InvalidInput, Mismatch, NotFound, TrainingFailed
+from memdb.errors import InvalidInputError, MismatchError, NotFoundError, TrainingError
 from memdb.format import subsets
 from memdb.training.engines.local import n_cores
 from memdb.training.engines.worker import Work, committed_since, missing, set_up
@@ -88,14 +88,14 @@ def test_workers_that_die_again_and_again_end_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("memdb.training.engines.local.MAX_DEATHS", 2)
     with (
         made(tmp_path, deadly_recipe) as db,
-        pytest.raises(TrainingFailed, match="signal 9.* 2 times in a row"),
+        pytest.raises(TrainingError, match="signal 9.* 2 times in a row"),
     ):
         db.train(add=1, workers=1)
 
 
 def test_what_a_worker_fails_with_is_what_one_is_told(tmp_path):
     with made(tmp_path, failing_recipe) as db:
-        with pytest.raises(TrainingFailed, match=r"raised RuntimeError: no more \(model seeds 4"):
+        with pytest.raises(TrainingError, match=r"raised RuntimeError: no more \(model seeds 4"):
             db.train(seeds=range(6), workers=1, batch_models=2)
         assert stored(db) == ids(range(4))
 
@@ -122,7 +122,7 @@ def test_workers_divide_the_cores(tmp_path):
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(tmp_path, arguments, says):
-    with made(tmp_path, coin_recipe) as db, pytest.raises(InvalidInput, match=says) as caught:
+    with made(tmp_path, coin_recipe) as db, pytest.raises(InvalidInputError, match=says) as caught:
         db.train(**arguments)
     assert caught.value.hint
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_is_refused_before_anything_starts(tmp_path, arguments, s
 def test_a_store_in_memory_is_seen_by_no_worker(tmp_path):
     with (
         small_database("memory://engines") as db,
-        pytest.raises(InvalidInput, match="memory of this process"),
+        pytest.raises(InvalidInputError, match="memory of this process"),
     ):
         db.train(add=1, workers=1)
 
@@ -138,7 +138,7 @@ def test_a_store_in_memory_is_seen_by_no_worker(tmp_path):
 def test_workers_with_other_code_or_data_are_refused(tmp_path):
     with small_database(tmp_path / "s.zarr") as db:
         for dataset, recipe in ((small_dataset(1), coin_recipe), (small_dataset(), failing_recipe)):
-            with pytest.raises(Mismatch, match="fingerprint"):
+            with pytest.raises(MismatchError, match="fingerprint"):
                 set_up(Work(db.store, dataset, recipes.bind(recipe)))
 
 
@@ -282,7 +282,7 @@ def test_without_ray_one_is_told_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "memdb.training.engines.ray", None)
     with (
         small_database(tmp_path / "s.zarr") as db,
-        pytest.raises(InvalidInput, match="not installed") as caught,
+        pytest.raises(InvalidInputError, match="not installed") as caught,
     ):
         db.train(add=1, ray="local")
     assert "memdb[ray]" in caught.value.hint
@@ -295,12 +295,16 @@ def test_ray_addresses_that_do_not_answer_are_told_apart_at_once(tmp_path):
     closed = free.getsockname()[1]
     free.close()
     cases = [
-        ("nonsense", InvalidInput, "is no address"),
-        ("http://127.0.0.1:8265", InvalidInput, "is no address"),
-        (f"127.0.0.1:{closed}", NotFound, "no Ray cluster answers.*refused"),
-        (f"127.0.0.1:{answering(b'HTTP/1.1 400 Bad Request')}", NotFound, "is no Ray cluster but 'HTTP/1.1"),
-        (f"127.0.0.1:{answering(b'')}", NotFound, "is no Ray cluster but something that hangs up"),
-        (f"ray://127.0.0.1:{answering(bytes(9))}", NotFound, "is no Ray cluster but"),
+        ("nonsense", InvalidInputError, "is no address"),
+        ("http://127.0.0.1:8265", InvalidInputError, "is no address"),
+        (f"127.0.0.1:{closed}", NotFoundError, "no Ray cluster answers.*refused"),
+        (
+            f"127.0.0.1:{answering(b'HTTP/1.1 400 Bad Request')}",
+            NotFoundError,
+            "is no Ray cluster but 'HTTP/1.1",
+        ),
+        (f"127.0.0.1:{answering(b'')}", NotFoundError, "is no Ray cluster but something that hangs up"),
+        (f"ray://127.0.0.1:{answering(bytes(9))}", NotFoundError, "is no Ray cluster but"),
     ]
     started = time.monotonic()
     with small_database(tmp_path / "s.zarr") as db:
@@ -365,5 +369,5 @@ def test_ray_trains_as_many_models_as_asked_for_though_workers_die(tmp_path, mon
         assert db.train(seeds=range(10), ray="local", workers=2, batch_models=2) == 10
         assert stored(db) == ids(range(10))
         assert (tmp_path / "died").exists()
-        with pytest.raises(InvalidInput, match="has no GPU"):
+        with pytest.raises(InvalidInputError, match="has no GPU"):
             db.train(add=1, ray="local", device="cuda")

@@ -12,7 +12,7 @@ import pytest
 from conftest import small_database
 from storing import FailingStorage, batch, contents, contents_of
 
-from memdb.errors import MemdbError, StorageFailed
+from memdb.errors import MemdbError, StorageError
 from memdb.storage import open_storage
 from memdb.store import Store
 from memdb.store.maintenance import compact, gc, verify
@@ -31,7 +31,7 @@ def template(tmp_path_factory):
             compact.compact(store.storage, store.manifest)
         store.commit(*batch(store, seeds))
     broken = replace(store, storage=FailingStorage(store.storage, 4))
-    with pytest.raises(StorageFailed):
+    with pytest.raises(StorageError):
         broken.commit(*batch(store, [99]))
     return url
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import memdb
 from memdb.cli import application
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 
 ASKED = [
     lambda db: db.top_memorized(9),
@@ -44,7 +44,7 @@ def test_answers_without_models_are_those_of_a_store_that_withdrew_them(database
         found = [ask(without).fetchall() for ask in ASKED]
         assert without.snapshot.number is None
         sha256 = without.models_sha256
-        with pytest.raises(InvalidInput, match="cannot compact without some models"):
+        with pytest.raises(InvalidInputError, match="cannot compact without some models"):
             without.compact()
     assert [ask(database).fetchall() for ask in ASKED] != found
     database.retract(dropped, "a test")
@@ -54,7 +54,7 @@ def test_answers_without_models_are_those_of_a_store_that_withdrew_them(database
 
 @pytest.mark.parametrize("name", ["ab", "ffffffffffffffff", ""])
 def test_models_that_are_not_there_cannot_be_left_out(database, name):
-    with memdb.open(database.url, exclude=[name]) as without, pytest.raises(InvalidInput) as caught:
+    with memdb.open(database.url, exclude=[name]) as without, pytest.raises(InvalidInputError) as caught:
         without.top_memorized()
     assert caught.value.hint
 

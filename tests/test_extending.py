@@ -17,7 +17,15 @@ from joined import answers, whole
 from storing import batch, contents
 
 import memdb
-from memdb.errors import AlreadyExists, Damaged, InvalidInput, MemdbError, Mismatch, NotFound, WrongFormat
+from memdb.errors import (
+    AlreadyExistsError,
+    DamagedError,
+    InvalidInputError,
+    MemdbError,
+    MismatchError,
+    NotFoundError,
+    WrongFormatError,
+)
 from memdb.format import subsets
 from memdb.format.documents import group_metadata, sealed
 from memdb.format.manifest import Manifest
@@ -107,7 +115,7 @@ def test_what_its_base_gets_or_withdraws_counts_after_an_update(base, extension,
 def test_keeping_touches_only_what_is_its_own(base, extension):
     extension.train(seeds=range(4))
     files = {path: path.read_bytes() for path in Path(base.url).rglob("*") if path.is_file()}
-    with pytest.raises(InvalidInput, match="no models have ids"):
+    with pytest.raises(InvalidInputError, match="no models have ids"):
         extension.retract([base.snapshot.models[0][1].model_id], "not mine")
     own = extension.store.own_snapshot().models[0][1].model_id
     extension.retract([own], "mine")
@@ -173,13 +181,13 @@ def rewritten(place, /, **changes):
 @pytest.mark.parametrize(
     ("changes", "kind", "says"),
     [
-        ({"url": "/nowhere/base.zarr"}, NotFound, "the base of .* is not at /nowhere/base.zarr any more"),
-        ({"url": "github://o:r@main/base.zarr"}, InvalidInput, "such addresses are not followed"),
-        ({"url": "simplecache::file:///etc"}, InvalidInput, "such addresses are not followed"),
-        ({"url": "https://me:secret@host/base.zarr"}, InvalidInput, "^the address of the base, on host, holds"),
-        ({"store_id": "0" * 32}, Mismatch, "holds the store .*; .* extends 0000"),
-        ({"models_sha256": "0" * 64}, Damaged, "snapshot 1 of .* has other models than .* was told"),
-        ({"snapshot": 9}, NotFound, "a base, has no snapshot 9 any more"),
+        ({"url": "/nowhere/base.zarr"}, NotFoundError, "the base of .* is not at /nowhere/base.zarr any more"),
+        ({"url": "github://o:r@main/base.zarr"}, InvalidInputError, "such addresses are not followed"),
+        ({"url": "simplecache::file:///etc"}, InvalidInputError, "such addresses are not followed"),
+        ({"url": "https://me:secret@host/base.zarr"}, InvalidInputError, "^the address of the base, on host, holds"),
+        ({"store_id": "0" * 32}, MismatchError, "holds the store .*; .* extends 0000"),
+        ({"models_sha256": "0" * 64}, DamagedError, "snapshot 1 of .* has other models than .* was told"),
+        ({"snapshot": 9}, NotFoundError, "a base, has no snapshot 9 any more"),
     ],
 )  # fmt: skip
 def test_a_base_that_is_not_what_was_pinned_is_named(extension, changes, kind, says):
@@ -196,7 +204,7 @@ def test_an_address_is_followed_only_where_it_is_trusted(extension, monkeypatch,
     assert stranger.n_models == 12  # who made it trusts it
     monkeypatch.setattr("memdb.create.default_folder", lambda: tmp_path / "else" / "objects")
     untrusted = memdb.open(extension.url)
-    with pytest.raises(InvalidInput, match="extends .*base.zarr, whose models are part") as caught:
+    with pytest.raises(InvalidInputError, match="extends .*base.zarr, whose models are part") as caught:
         untrusted.top_memorized()
     assert "--trust-base" in caught.value.hint
     assert memdb.open(extension.url, trust_base=True).n_models == 12
@@ -205,9 +213,9 @@ def test_an_address_is_followed_only_where_it_is_trusted(extension, monkeypatch,
 
 def test_a_remote_store_never_leads_to_the_local_disk(base, extension, served):
     extension.compact()
-    with pytest.raises(InvalidInput, match="names a folder of a local disk as its base"):
+    with pytest.raises(InvalidInputError, match="names a folder of a local disk as its base"):
         memdb.open(f"{served}/own.zarr", trust_base=True).snapshot  # noqa: B018
-    with pytest.raises(InvalidInput, match="a remote store cannot"):
+    with pytest.raises(InvalidInputError, match="a remote store cannot"):
         bases.followable(base.url, "s3://bucket/own.zarr")
 
 
@@ -222,7 +230,7 @@ def test_bases_in_a_circle_and_without_end_are_refused(base, extension, tmp_path
         (Path(extension.url) / "snapshots" / "1.json").write_bytes(
             json.dumps(record.to_document(), sort_keys=True, separators=(",", ":")).encode()
         )
-        with pytest.raises(InvalidInput, match="extends itself"):
+        with pytest.raises(InvalidInputError, match="extends itself"):
             third.store.snapshot()
 
 
@@ -233,26 +241,31 @@ def test_a_chain_that_is_too_long_is_refused(base, tmp_path, monkeypatch):
         with memdb.extend(str(tmp_path / f"{number}.zarr"), below, **TRAINED) as made:
             made.compact()
         below = made.url
-    with pytest.raises(InvalidInput, match="stands on more than 2 stores"):
+    with pytest.raises(InvalidInputError, match="stands on more than 2 stores"):
         memdb.extend(str(tmp_path / "last.zarr"), below, **TRAINED).snapshot  # noqa: B018
 
 
 def test_what_cannot_be_extended_leaves_nothing_behind(base, tmp_path):
     loose = memdb.init(str(tmp_path / "loose.zarr"), small_dataset(), coin_recipe)
     cases = [
-        (loose.url, TRAINED, NotFound, "has no snapshot"),
-        (str(tmp_path / "nowhere"), TRAINED, NotFound, "no memdb store at"),
-        (base.url, {}, InvalidInput, "names the recipe conftest:coin_recipe, which training would import"),
-        (base.url, {"recipe": "mlp"}, Mismatch, "has the recipe conftest:coin_recipe, not mlp"),
-        (base.url, {"dataset": small_dataset(1), "recipe": coin_recipe}, Mismatch, "the train set of"),
-        (base.url, {**TRAINED, "seed": 7}, InvalidInput, "the seed 7 is that of"),
-        (base.url, {**TRAINED, "seed": -1}, InvalidInput, "the seed -1 is out of range"),
+        (loose.url, TRAINED, NotFoundError, "has no snapshot"),
+        (str(tmp_path / "nowhere"), TRAINED, NotFoundError, "no memdb store at"),
+        (
+            base.url,
+            {},
+            InvalidInputError,
+            "names the recipe conftest:coin_recipe, which training would import",
+        ),
+        (base.url, {"recipe": "mlp"}, MismatchError, "has the recipe conftest:coin_recipe, not mlp"),
+        (base.url, {"dataset": small_dataset(1), "recipe": coin_recipe}, MismatchError, "the train set of"),
+        (base.url, {**TRAINED, "seed": 7}, InvalidInputError, "the seed 7 is that of"),
+        (base.url, {**TRAINED, "seed": -1}, InvalidInputError, "the seed -1 is out of range"),
     ]
     for url, options, kind, says in cases:
         with pytest.raises(kind, match=says):
             memdb.extend(str(tmp_path / "own.zarr"), url, **options)
         assert not (tmp_path / "own.zarr").exists()
-    with pytest.raises(AlreadyExists):
+    with pytest.raises(AlreadyExistsError):
         memdb.extend(base.url, base.url, **TRAINED)
 
 
@@ -271,11 +284,11 @@ def test_an_update_that_cannot_be_changes_nothing(base, extension, tmp_path):
     ]:
         with pytest.raises(MemdbError, match=says):
             extension.update(url)
-    with pytest.raises(InvalidInput, match="extends no other store"):
+    with pytest.raises(InvalidInputError, match="extends no other store"):
         base.update()
     assert answers(extension) == before
     moved = shutil.move(base.url, tmp_path / "moved.zarr")
-    with pytest.raises(NotFound, match="any more"):
+    with pytest.raises(NotFoundError, match="any more"):
         extension.update()
     extension.update(str(moved))
     assert answers(memdb.open(extension.url, trust_base=True)) == before
@@ -286,5 +299,5 @@ def test_a_reader_that_does_not_know_bases_refuses_the_store(extension):
     assert document["required_features"] == ["base"]
     assert Manifest.from_document(document, "here") == extension.store.manifest
     for wrong in ({**document, "required_features": []}, {**document, "required_features": ["base", "x"]}):
-        with pytest.raises(WrongFormat):
+        with pytest.raises(WrongFormatError):
             Manifest.from_document(sealed(wrong), "here")

@@ -15,7 +15,7 @@ from fault_proxy import FAULTS, FaultProxy
 from storing import batch, contents, contents_of
 
 import memdb
-from memdb.errors import InvalidInput, MemdbError
+from memdb.errors import InvalidInputError, MemdbError
 from memdb.storage import open_storage
 from memdb.storage.retry import Patience
 from memdb.store import Store
@@ -304,7 +304,7 @@ def test_where_servers_ignore_preconditions_compaction_is_for_one_who_is_alone(b
     parts = [batch(store, seeds) for seeds in ((1, 2), (3, 4))]
     for part in parts:
         store.commit(*part)
-    with pytest.raises(InvalidInput, match="overwrites objects that it was told only to create"):
+    with pytest.raises(InvalidInputError, match="overwrites objects that it was told only to create"):
         compaction.compact(store.storage, store.manifest)
     assert compaction.compact(store.storage, store.manifest, alone=True).n_models == 4
     assert contents(store.snapshot()) == contents_of(parts[0]) | contents_of(parts[1])

@@ -12,7 +12,7 @@ import pytest
 from conftest import coin_recipe, small_dataset
 
 import memdb
-from memdb.errors import AlreadyExists, NotFound, StorageFailed
+from memdb.errors import AlreadyExistsError, NotFoundError, StorageError
 
 pytestmark = pytest.mark.google
 
@@ -50,7 +50,7 @@ def is_there(storage, bucket, name):
 
     try:
         storage.get_file_obj(bucket, name)
-    except exceptions.NotFound:
+    except exceptions.NotFoundError:
         return False
     return True
 
@@ -63,7 +63,7 @@ def test_a_store_on_google_is_made_extended_compacted_cleaned_and_asked(google, 
     with memdb.init(dataset=small_dataset(), recipe=coin_recipe, seed=7, **bits, **place) as db:
         assert db.store.manifest.put_if_absent
         db.train(seeds=range(37))
-    with pytest.raises(AlreadyExists):
+    with pytest.raises(AlreadyExistsError):
         memdb.init(dataset=small_dataset(), recipe=coin_recipe, seed=7, **place)
     with memdb.open(**place, cache=None) as db, memdb.open(str(trained)) as local:
         expected = local.sql("FROM influence").fetchall()
@@ -75,13 +75,13 @@ def test_a_store_on_google_is_made_extended_compacted_cleaned_and_asked(google, 
 
 
 def test_nothing_there_is_no_store(google):
-    with pytest.raises(NotFound, match="no memdb store at"):
+    with pytest.raises(NotFoundError, match="no memdb store at"):
         memdb.open("gs://bucket/none", storage_options=google)
 
 
 def test_a_server_that_does_not_answer_is_one_error_within_a_minute():
     pytest.importorskip("gcsfs")
     started = time.monotonic()
-    with pytest.raises(StorageFailed, match="cannot read gs://bucket/x/zarr.json"):
+    with pytest.raises(StorageError, match="cannot read gs://bucket/x/zarr.json"):
         memdb.open("gs://bucket/x", storage_options={"endpoint_url": "http://127.0.0.1:9", "token": "anon"})
     assert time.monotonic() - started < 60

@@ -12,7 +12,7 @@ from conftest import N_TEST, N_TRAIN, bits_of, small_dataset
 
 import memdb
 from memdb import cli
-from memdb.errors import AlreadyExists, InvalidInput, Mismatch, NotFound
+from memdb.errors import AlreadyExistsError, InvalidInputError, MismatchError, NotFoundError
 from memdb.interop import arrays
 
 N_MODELS = 40
@@ -115,7 +115,9 @@ def test_datamodels_are_right_where_the_margin_is_above_0(tmp_path):
         assert (margins["test"] == db.snapshot.outcome_values("test/margin").T).all()
         assert db.store.manifest.subset_fraction == 0.5
     np.save(tmp_path / "train_masks_10pct.npy", runs()["mask"])
-    with pytest.raises(InvalidInput, match="several subset fractions: train_masks_10pct, train_masks_50pct"):
+    with pytest.raises(
+        InvalidInputError, match="several subset fractions: train_masks_10pct, train_masks_50pct"
+    ):
         memdb.import_file(tmp_path, str(tmp_path / "t.zarr"))
 
 
@@ -136,7 +138,7 @@ def test_lira_folders_become_a_store_without_test_examples(run, tmp_path, kind):
         saved = logits[model] if kind == "logits" else np.stack([confidence[model], own[model]], axis=1)
         np.save(folder / kind / "0000000100.npy", saved)
     if kind == "logits":
-        with pytest.raises(InvalidInput, match="the labels are not known"):
+        with pytest.raises(InvalidInputError, match="the labels are not known"):
             memdb.import_file("exp", "s.zarr")
     np.save(tmp_path / "exp" / "y_train.npy", labels)
     code, _, err = run("import", "exp", "--store", "s.zarr")
@@ -154,7 +156,7 @@ def test_lira_folders_become_a_store_without_test_examples(run, tmp_path, kind):
             assert len(db.top_influence(target_id=3, k=5).fetchall()) == 5
             assert db.verify()[0].damages == []
             for ask in (db.class_influence, lambda: db.pairs(top=3), lambda: db.top_influence(test_id=0)):
-                with pytest.raises(NotFound, match="has no test examples"):
+                with pytest.raises(NotFoundError, match="has no test examples"):
                     ask()
             assert compacted or db.compact() is not None
         db.export("again", "lira")
@@ -210,7 +212,7 @@ REFUSED = {
 @pytest.mark.parametrize(("given", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_cannot_be_imported_is_named_and_nothing_is_written(tmp_path, given, message):
     np.savez(tmp_path / "bad.npz", **given)
-    with pytest.raises(InvalidInput, match=message) as error:
+    with pytest.raises(InvalidInputError, match=message) as error:
         memdb.import_file(tmp_path / "bad.npz", str(tmp_path / "s.zarr"))
     assert str(tmp_path / "bad.npz") in str(error.value)
     assert not (tmp_path / "s.zarr").exists()
@@ -242,7 +244,7 @@ def test_hostile_files_are_refused_before_anything_is_allocated(tmp_path, monkey
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in data.items():
                 archive.writestr(name, content)
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         memdb.import_file(path, str(tmp_path / "s.zarr"))
     assert not (tmp_path / "s.zarr").exists()
 
@@ -254,7 +256,7 @@ def test_an_id_takes_no_memory_before_there_is_such_an_example(tmp_path, monkeyp
     pairs = {"tt_idx": np.arange(2), "infl": np.zeros(2), "mem": np.zeros(2)}
     np.savez(tmp_path / "fz.npz", tr_idx=np.array([0, 2_000_000_000]), **pairs)
     monkeypatch.setattr(np, "full", refuse)
-    with pytest.raises(InvalidInput, match="names train example 2,000,000,000, and there are 50,000"):
+    with pytest.raises(InvalidInputError, match="names train example 2,000,000,000, and there are 50,000"):
         memdb.import_file(tmp_path / "fz.npz", str(tmp_path / "s.zarr"), n_train=50_000, n_test=10_000)
     assert not (tmp_path / "s.zarr").exists()
 
@@ -262,26 +264,30 @@ def test_an_id_takes_no_memory_before_there_is_such_an_example(tmp_path, monkeyp
 def test_what_does_not_belong_to_a_store_is_refused(database, tmp_path):
     url = str(tmp_path / "s.zarr")
     np.savez(tmp_path / "runs.npz", **runs())
-    with pytest.raises(Mismatch, match="holds models that memdb trained"):
+    with pytest.raises(MismatchError, match="holds models that memdb trained"):
         memdb.import_file(tmp_path / "runs.npz", database.url)
     memdb.import_file(tmp_path / "runs.npz", url)
     for changed, error, message in (
-        ({"test_correct": runs()["test_correct"][:, :7]}, Mismatch, "of 7 test examples, .* has 11"),
-        ({"train_correct": ~runs()["train_correct"]}, InvalidInput, "has the subset of model"),
-        ({"mask": runs(5, fraction=0.2)["mask"]}, InvalidInput, "not all were drawn with a fraction of 0.7"),
+        ({"test_correct": runs()["test_correct"][:, :7]}, MismatchError, "of 7 test examples, .* has 11"),
+        ({"train_correct": ~runs()["train_correct"]}, InvalidInputError, "has the subset of model"),
+        (
+            {"mask": runs(5, fraction=0.2)["mask"]},
+            InvalidInputError,
+            "not all were drawn with a fraction of 0.7",
+        ),
     ):
         np.savez(tmp_path / "other.npz", **{**runs(), **changed})
         with pytest.raises(error, match=message):
             memdb.import_file(tmp_path / "other.npz", url)
-    with pytest.raises(Mismatch, match="models of the recipe imported, not resnet"):
+    with pytest.raises(MismatchError, match="models of the recipe imported, not resnet"):
         memdb.import_file(tmp_path / "runs.npz", url, recipe="resnet")
     with memdb.open(url) as db:
         assert db.n_models == N_MODELS
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
-    with pytest.raises(AlreadyExists, match="other things in it, such as thesis.tex"):
+    with pytest.raises(AlreadyExistsError, match="other things in it, such as thesis.tex"):
         memdb.import_file(tmp_path / "runs.npz", str(tmp_path / "full"))
-    with pytest.raises(AlreadyExists, match="no empty folder"):
+    with pytest.raises(AlreadyExistsError, match="no empty folder"):
         database.export(tmp_path / "full", "models")
 
 
@@ -309,9 +315,9 @@ def test_published_scores_answer_every_list_without_intervals(run, tmp_path):
         assert db.score(0, test_id=3).fetchall()[0][5] == pytest.approx(
             float(given["infl_matrix_class0"][0, 1])
         )
-        with pytest.raises(NotFound, match="no influence of training example 0 on test example 1"):
+        with pytest.raises(NotFoundError, match="no influence of training example 0 on test example 1"):
             db.score(0, test_id=1)
-        with pytest.raises(InvalidInput, match="no q-values and no ranks"):
+        with pytest.raises(InvalidInputError, match="no q-values and no ranks"):
             db.top_memorized(order="q_value")
         top = db.sql("SELECT train_id FROM memorization ORDER BY memorization DESC LIMIT 3").fetchall()
         assert [row[0] for row in top] == order[:3]
@@ -348,7 +354,7 @@ def test_our_pairs_are_read_by_code_for_theirs_and_compare_with_the_store(databa
         assert list(zip(saved["tr_idx"], saved["tt_idx"], saved["infl"], strict=True)) == [
             (row[0], row[1], row[5]) for row in expected
         ]
-    with pytest.raises(InvalidInput, match="does not say how many train and test examples"):
+    with pytest.raises(InvalidInputError, match="does not say how many train and test examples"):
         memdb.import_file("pairs.npz", "s.zarr")
     memdb.import_file("pairs.npz", database.url)
     code, out, err = run(
@@ -379,5 +385,5 @@ def test_columns_are_written_as_the_suffix_says(database, tmp_path):
         ("m.parquet", "fz-pairs"),
         ("m.npz", "all"),
     ):
-        with pytest.raises(InvalidInput, match="cannot"):
+        with pytest.raises(InvalidInputError, match="cannot"):
             database.export(tmp_path / name, what)

@@ -18,7 +18,7 @@ from storing import batch, contents, contents_of
 
 import memdb
 from memdb.database import Database
-from memdb.errors import Damaged, InvalidInput, NotFound, StorageFailed
+from memdb.errors import DamagedError, InvalidInputError, NotFoundError, StorageError
 from memdb.format import bits
 from memdb.storage import open_storage
 from memdb.store import Store
@@ -133,7 +133,7 @@ def test_a_writer_that_always_stalls_says_so_and_leaves_nothing_to_see(store, cl
         clock[0] += 13 * 3600
 
     slow = replace(store, storage=Interrupted(store.storage, "mask/c.0.0", sleep, times=99))
-    with pytest.raises(StorageFailed, match="was written 3 times and was not all there"):
+    with pytest.raises(StorageError, match="was written 3 times and was not all there"):
         slow.commit(*batch(store, [1]))
     assert store.snapshot().n_models == 0
     assert {item.reason for item in clean(store)} == {gc.LEFTOVER}
@@ -153,7 +153,7 @@ def test_a_compactor_that_stalls_changes_nothing(store, clock):
     def sleep():
         clock[0] += 13 * 3600
 
-    with pytest.raises(StorageFailed, match="was not all there"):
+    with pytest.raises(StorageError, match="was not all there"):
         compaction.compact(Interrupted(store.storage, "mask/c.0.0", sleep, times=9), store.manifest)
     assert store.snapshot().number is None
     assert store.snapshot().n_models == 2
@@ -207,7 +207,7 @@ def test_young_leftovers_stay(store):
     store.commit(*batch(store, [1]))
     compact(store)
     assert garbage(store, timing.GRACE) == []
-    with pytest.raises(InvalidInput, match="shorter than the 1 day"):
+    with pytest.raises(InvalidInputError, match="shorter than the 1 day"):
         gc.garbage(store.storage, store.manifest, timedelta(hours=1))
 
 
@@ -237,10 +237,10 @@ def test_gc_keeps_segments_whose_block_is_damaged(store):
     (chunk,) = Path(store.url).glob("blocks/*/mask/c.0.0")
     content = chunk.read_bytes()
     chunk.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    with pytest.raises(Damaged, match=r"mask/c.0.0 was altered"):
+    with pytest.raises(DamagedError, match=r"mask/c.0.0 was altered"):
         clean(store)
     chunk.write_bytes(content[:-1])
-    with pytest.raises(Damaged, match=r"mask/c.0.0 is missing or cut: nothing was removed"):
+    with pytest.raises(DamagedError, match=r"mask/c.0.0 is missing or cut: nothing was removed"):
         garbage(store)
     assert len(store.storage.names("segments")) == 2
 
@@ -252,7 +252,7 @@ def test_a_query_that_began_before_gc_is_answered_or_fails_never_wrong(store):
     clean(store, timing.GRACE)
     assert contents(early) == contents_of(batch(store, [1, 2]))
     clean(store)
-    with pytest.raises(Damaged, match="is missing"):
+    with pytest.raises(DamagedError, match="is missing"):
         early.mask()
     assert contents(store.snapshot()) == contents_of(batch(store, [1, 2]))
 
@@ -291,7 +291,7 @@ def test_confidences_of_some_models_only_end_a_block(tmp_path):
     assert [block.n_models for block in compact(store).record.blocks] == [1, 2, 1]
     snapshot = store.snapshot()
     assert contents(snapshot) == contents_of(batch(store, range(4)))
-    with pytest.raises(NotFound, match="have no test/logit_confidence"):
+    with pytest.raises(NotFoundError, match="have no test/logit_confidence"):
         snapshot.outcome_values("test/logit_confidence")
     some = [info.model_id for _, info in snapshot.models if info.seed in {0, 3}]
     retract.retract(store.storage, store.manifest, some, "no confidences")
@@ -337,7 +337,7 @@ def test_a_snapshot_is_had_again_after_its_blocks_are_gone(store):
     assert (first.number, store.snapshot().number) == (1, 2)
     assert contents(store.snapshot()) == contents_of(batch(store, [2, 3]))
     for number in (3, 0, -1):
-        with pytest.raises(NotFound, match=f"has no snapshot {number}"):
+        with pytest.raises(NotFoundError, match=f"has no snapshot {number}"):
             store.snapshot(as_of=number)
 
 
@@ -356,7 +356,7 @@ def test_a_retraction_that_cannot_be_names_what_is_wrong(store, ids, because, sa
     known = [info.model_id for _, info in store.snapshot().models]
     if len(ids) == 2:
         retract.retract(store.storage, store.manifest, [known[1]], "first")
-    with pytest.raises(InvalidInput, match=says):
+    with pytest.raises(InvalidInputError, match=says):
         retract.retract(store.storage, store.manifest, [name.format(*known) for name in ids], because)
 
 
@@ -396,7 +396,7 @@ def test_a_withdrawn_model_is_not_trained_again(tmp_path):
         db.compact()
     with memdb.open(db.url, as_of=1) as old:
         for act in (old.compact, old.gc, lambda: old.verify(repair=True), lambda: old.train(1)):
-            with pytest.raises(InvalidInput, match="snapshot 1"):
+            with pytest.raises(InvalidInputError, match="snapshot 1"):
                 act()
 
 
@@ -406,7 +406,7 @@ def test_training_goes_on_where_compaction_cannot(tmp_path, monkeypatch):
     db.train(seeds=range(5), compact=False)
     next((tmp_path / "s.zarr").glob("segments/*/mask/c.0.0")).unlink()
     remarks = []
-    with contextlib.suppress(Damaged):  # the widths of intervals need the mask, too
+    with contextlib.suppress(DamagedError):  # the widths of intervals need the mask, too
         db.train(seeds=range(5, 30), observe=lambda status: remarks.append(status.remark))
     db = memdb.open(str(tmp_path / "s.zarr"))
     _, repaired = db.verify(repair=True)
@@ -438,7 +438,7 @@ def test_a_read_only_folder_can_be_asked_and_not_changed(database):
         place.chmod(0o755)
     lines = done.stdout.splitlines()
     assert lines[:2] == ["3", "[] []"], done.stderr
-    assert [line.split()[0] for line in lines[2:]] == ["StorageFailed"] * 2
+    assert [line.split()[0] for line in lines[2:]] == ["StorageError"] * 2
     assert all("Permission denied" in line for line in lines[2:])
 
 
@@ -465,11 +465,11 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_acknowledged(small_disk):
             store.commit(*batch(store, [seed]))
             committed.append(seed)
 
-    with pytest.raises(StorageFailed, match="No space left on device") as caught:
+    with pytest.raises(StorageError, match="No space left on device") as caught:
         commit_for_ever()
     assert "free some space" in caught.value.hint
     assert len(committed) > 3
-    with pytest.raises(StorageFailed, match="No space left on device"):
+    with pytest.raises(StorageError, match="No space left on device"):
         compact(store)
     again = Store.open(open_storage(store.url))
     assert contents(again.snapshot()) == contents_of(batch(store, committed))

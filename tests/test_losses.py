@@ -12,7 +12,7 @@ from conftest import small_database
 from storing import batch, contents, contents_of
 from test_cli import serve
 
-from memdb.errors import Damaged, InvalidInput
+from memdb.errors import DamagedError, InvalidInputError
 from memdb.storage import Cache, open_storage
 from memdb.store.grace import Stopwatch
 from memdb.store.load_snapshot import take_snapshot
@@ -90,7 +90,7 @@ def test_a_lost_newest_snapshot_is_noticed_and_its_blocks_stay(store, small_bloc
     newest = store.snapshot().record.number
     lose(store, f"snapshots/{newest}.json")
     assert contents(store.snapshot()) != held
-    with pytest.raises(Damaged, match="a snapshot was lost, and nothing was removed"):
+    with pytest.raises(DamagedError, match="a snapshot was lost, and nothing was removed"):
         garbage(store)
     assert mend(store) == {"snapshot"}
     assert contents(store.snapshot()) == held
@@ -169,7 +169,7 @@ def test_cleaning_up_believes_no_cache(store, tmp_path):
     storage.direct = lambda: open_storage(store.url)
     assert contents(take_snapshot(storage, store.manifest)) == held
     lose(store, "blocks/*/zarr.json")
-    with pytest.raises(Damaged, match="is missing"):
+    with pytest.raises(DamagedError, match="is missing"):
         garbage(store)
 
 
@@ -268,7 +268,7 @@ def test_a_web_server_may_say_in_its_own_way_that_a_snapshot_is_not_there(store,
         assert contents(take_snapshot(place, store.manifest)) == held
         assert take_snapshot(place, store.manifest).number == 5
         assert take_snapshot(place, store.manifest, 2).n_models == 2
-        with pytest.raises(InvalidInput, match="cannot be listed, and so not be compacted"):
+        with pytest.raises(InvalidInputError, match="cannot be listed, and so not be compacted"):
             compaction.compact(place, store.manifest)
 
 
@@ -357,7 +357,7 @@ def test_a_lost_snapshot_is_noticed_where_the_segments_that_it_took_in_were_set_
     mend(store)
     for path in Path(store.url).glob("snapshots/[0-9]*.json"):
         path.unlink()
-    with pytest.raises(Damaged, match="a snapshot was lost, and nothing was removed"):
+    with pytest.raises(DamagedError, match="a snapshot was lost, and nothing was removed"):
         garbage(store)
     assert mend(store) == {"snapshot"}
     assert contents(store.snapshot()) == held

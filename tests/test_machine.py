@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from storing import FailingStorage, batch, contents, contents_of
 
 import memdb
-from memdb.errors import StorageFailed
+from memdb.errors import StorageError
 from memdb.storage import open_storage
 from memdb.store import Store
 from memdb.store.maintenance import compact, retract, verify
@@ -72,7 +72,7 @@ class StoreMachine(RuleBasedStateMachine):
         part = batch(self.store, [seed, seed + 100], salt=3)
         try:
             self.failing(allowed).commit(*part)
-        except StorageFailed:
+        except StorageError:
             return
         self.record(part)
 
@@ -85,7 +85,7 @@ class StoreMachine(RuleBasedStateMachine):
     def crash_in_compact(self, allowed):
         try:
             done = compact.compact(self.failing(allowed).storage, self.store.manifest)
-        except StorageFailed:
+        except StorageError:
             return
         self.note(done)
 
@@ -102,7 +102,7 @@ class StoreMachine(RuleBasedStateMachine):
     def crash_in_clean(self, allowed):
         try:
             list(self.cleaned(self.failing(allowed).storage))
-        except StorageFailed:
+        except StorageError:
             return
 
     def cleaned(self, storage):

@@ -13,7 +13,7 @@ import pytest
 
 import memdb
 from memdb import datasets, recipes
-from memdb.errors import InvalidInput, TrainingFailed
+from memdb.errors import InvalidInputError, TrainingError
 from memdb.format import bits, subsets
 from memdb.recipes.cnn import CNN
 from memdb.recipes.mlp import MLP
@@ -184,11 +184,11 @@ def test_a_recipe_that_gives_no_signals_is_refused_at_once_or_at_its_first_batch
         }
 
     with memdb.init(str(tmp_path / "a.zarr"), data, plain, outcomes=["correct", "first_learned"]) as db:
-        with pytest.raises(TrainingFailed, match="returned no 'train/first_learned'"):
+        with pytest.raises(TrainingError, match="returned no 'train/first_learned'"):
             db.train(1)
         assert db.n_models == 0
     plain.outcomes = {"correct"}
-    with pytest.raises(InvalidInput, match="gives no first_learned"):
+    with pytest.raises(InvalidInputError, match="gives no first_learned"):
         memdb.init(str(tmp_path / "b.zarr"), data, plain, outcomes=["correct", "first_learned"])
 
 
@@ -215,7 +215,7 @@ def test_a_model_that_diverges_has_the_largest_loss(data, tmp_path):
     ],
 )
 def test_options_that_cannot_be_are_named(name, options, says):
-    with pytest.raises(InvalidInput, match=says):
+    with pytest.raises(InvalidInputError, match=says):
         recipes.resolve(name, options)
 
 
@@ -230,7 +230,7 @@ def test_options_that_cannot_be_are_named(name, options, says):
 )
 def test_data_that_is_no_image_or_too_small_is_named(recipe, shape, says, tmp_path):
     data = memdb.Dataset(np.zeros((4, *shape)), [0, 1, 0, 1], np.zeros((1, *shape)), [0])
-    with pytest.raises(InvalidInput, match=says):
+    with pytest.raises(InvalidInputError, match=says):
         recipe(data, np.ones((1, 4), bool), np.zeros(1, np.uint64), run(tmp_path))
 
 
@@ -340,9 +340,7 @@ def test_all_words_for_too_little_memory_are_understood(error):
 
 def test_one_model_that_does_not_fit_is_an_error_with_a_way_out(data, tmp_path):
     masks, seeds = drawn(2)
-    with pytest.raises(
-        TrainingFailed, match="one model of recipe hungry does not fit into the memory of cpu"
-    ):
+    with pytest.raises(TrainingError, match="one model of recipe hungry does not fit into the memory of cpu"):
         Fitting(Hungry(0, MemoryError()), "hungry")(data, masks, seeds, run(tmp_path))
     with pytest.raises(RuntimeError, match="something else"):
         Fitting(Hungry(0, RuntimeError("something else")), "hungry")(data, masks, seeds, run(tmp_path))

@@ -13,7 +13,14 @@ from storing import FailingStorage, batch, contents, contents_of
 
 import memdb
 from memdb import combine
-from memdb.errors import AlreadyExists, InvalidInput, MemdbError, Mismatch, NotFound, StorageFailed
+from memdb.errors import (
+    AlreadyExistsError,
+    InvalidInputError,
+    MemdbError,
+    MismatchError,
+    NotFoundError,
+    StorageError,
+)
 from memdb.format import subsets
 from memdb.storage import open_storage
 from memdb.store.maintenance import merge, verify
@@ -132,7 +139,7 @@ def test_outcomes_that_some_models_lack_are_left_out_of_a_new_store(pair, tmp_pa
     assert "train/logit_confidence" not in merged.database.store.manifest.arrays()
     assert merged.database.n_models == 13
     with pytest.raises(
-        Mismatch, match=r"a.zarr keeps the outcome logit_confidence, which models of .*lean.zarr"
+        MismatchError, match=r"a.zarr keeps the outcome logit_confidence, which models of .*lean.zarr"
     ):
         memdb.merge(a.url, [lean], **CODE)
 
@@ -148,9 +155,9 @@ def tree(seeds):
 @pytest.mark.parametrize(
     ("other", "kind", "says"),
     [
-        ({"subset_fraction": 0.5}, Mismatch, r"the subsets differ: .*a.zarr draws 0.7 .*exact; .*b.zarr 0.5, exact"),
-        ({"recipe": tree("2")}, Mismatch, r"the recipes differ: .*coin_recipe 0, fingerprint .*recipe 2, fing"),
-        ({"dataset": small_dataset(1)}, Mismatch, r"the test sets differ: .* has 11 examples with fingerprint"),
+        ({"subset_fraction": 0.5}, MismatchError, r"the subsets differ: .*a.zarr draws 0.7 .*exact; .*b.zarr 0.5, exact"),
+        ({"recipe": tree("2")}, MismatchError, r"the recipes differ: .*coin_recipe 0, fingerprint .*recipe 2, fing"),
+        ({"dataset": small_dataset(1)}, MismatchError, r"the test sets differ: .* has 11 examples with fingerprint"),
     ],
 )  # fmt: skip
 def test_stores_that_do_not_belong_together_are_refused_before_anything_is_written(
@@ -180,13 +187,13 @@ def test_dependent_and_contradictory_models_are_refused_by_name(tmp_path):
     a = committed(made(tmp_path / "a.zarr", 1, **bits), range(4))
     masks_again = committed(made(tmp_path / "b.zarr", 2, **bits), [3, 9])
     with pytest.raises(
-        InvalidInput, match=r"model \w{32} of .*b.zarr has the mask of model \w{32} of .*a.zarr"
+        InvalidInputError, match=r"model \w{32} of .*b.zarr has the mask of model \w{32} of .*a.zarr"
     ):
         memdb.merge(str(tmp_path / "ab.zarr"), [a, masks_again], **CODE)
     assert not (tmp_path / "ab.zarr").exists()
     other_result = committed(made(tmp_path / "c.zarr", 1, **bits), [2, 11], change=flipped)
     with pytest.raises(
-        Mismatch, match=r"model \w{32} of .*c.zarr has another mask or other outcomes than in .*a.z"
+        MismatchError, match=r"model \w{32} of .*c.zarr has another mask or other outcomes than in .*a.z"
     ):
         memdb.merge(a.url, [other_result], **CODE)
     assert a.store.snapshot().n_models == 4
@@ -205,23 +212,29 @@ def test_other_bad_destinations_and_names(pair, tmp_path):
     (tmp_path / "things").mkdir()
     (tmp_path / "things" / "thesis.txt").write_text("mine")
     cases = [
-        (a.url, [b, a], CODE, InvalidInput, "both a source and the destination"),
-        (str(tmp_path / "things"), [a, b], CODE, AlreadyExists, "other things in it, such as thesis.txt"),
+        (a.url, [b, a], CODE, InvalidInputError, "both a source and the destination"),
+        (
+            str(tmp_path / "things"),
+            [a, b],
+            CODE,
+            AlreadyExistsError,
+            "other things in it, such as thesis.txt",
+        ),
         (
             str(tmp_path / "new"),
             [a, b],
             {},
-            InvalidInput,
+            InvalidInputError,
             "names the recipe conftest:coin_recipe, which",
         ),
-        (str(tmp_path / "new"), [], CODE, InvalidInput, "no store to merge"),
+        (str(tmp_path / "new"), [], CODE, InvalidInputError, "no store to merge"),
         ("http://127.0.0.1:9/x", [a], CODE, MemdbError, "127.0.0.1:9"),
     ]
     for url, sources, names, kind, says in cases:
         with pytest.raises(kind, match=says):
             memdb.merge(url, sources, **names)
     assert not (tmp_path / "new").exists()
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         memdb.open(str(tmp_path / "nowhere")).snapshot  # noqa: B018
 
 
@@ -237,7 +250,7 @@ def test_a_merge_that_dies_anywhere_goes_on_where_it_was(pair, tmp_path, monkeyp
         monkeypatch.setattr(combine, "open_storage", lambda *_, to=storage: to)
         try:
             memdb.merge(url, [a, b], **CODE)
-        except StorageFailed:
+        except StorageError:
             n_died += 1
         monkeypatch.setattr(combine, "open_storage", open_storage)
         merged = memdb.merge(url, [a, b], **CODE)

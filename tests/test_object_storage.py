@@ -8,7 +8,7 @@ import pytest
 from conftest import coin_recipe, small_dataset
 
 import memdb
-from memdb.errors import AlreadyExists, Damaged, NotFound, StorageFailed
+from memdb.errors import AlreadyExistsError, DamagedError, NotFoundError, StorageError
 
 
 @pytest.fixture(params=["s3", "memory"])
@@ -32,12 +32,12 @@ def test_a_store_on_object_storage_is_made_extended_and_asked(place, trained):
 
 def test_creation_on_object_storage_is_exclusive(place):
     memdb.init(dataset=small_dataset(), recipe=coin_recipe, **place).close()
-    with pytest.raises(AlreadyExists):
+    with pytest.raises(AlreadyExistsError):
         memdb.init(dataset=small_dataset(), recipe=coin_recipe, **place)
 
 
 def test_nothing_there_is_no_store(place):
-    with pytest.raises(NotFound, match="no memdb store at"):
+    with pytest.raises(NotFoundError, match="no memdb store at"):
         memdb.open(**place)
 
 
@@ -47,7 +47,7 @@ def test_a_lost_object_is_an_error_that_names_it(place):
         storage = db.store.storage
         segment = db.snapshot.parts[0].segment_id
         storage._filesystem.rm_file(storage._full(f"segments/{segment}/mask/c.0.0"))
-    with memdb.open(**place) as db, pytest.raises(Damaged, match="mask/c.0.0 is missing"):
+    with memdb.open(**place) as db, pytest.raises(DamagedError, match="mask/c.0.0 is missing"):
         db.top_memorized(1)
 
 
@@ -57,5 +57,5 @@ def test_a_bucket_that_does_not_answer_is_one_error():
         "key": "k", "secret": "s", "endpoint_url": "http://127.0.0.1:9",
         "config_kwargs": {"retries": {"max_attempts": 1}, "connect_timeout": 1},
     }  # fmt: skip
-    with pytest.raises(StorageFailed, match="cannot read s3://bucket/x/zarr.json"):
+    with pytest.raises(StorageError, match="cannot read s3://bucket/x/zarr.json"):
         memdb.open("s3://bucket/x", storage_options=options)

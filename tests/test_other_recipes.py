@@ -9,7 +9,7 @@ import pytest
 
 import memdb
 from memdb import datasets, recipes
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import subsets
 from memdb.recipes.sklearn_adapter import Classifier
 
@@ -128,7 +128,7 @@ def test_of_two_classes_the_decision_value_is_the_logit(tmp_path):
     ],
 )
 def test_a_classifier_that_cannot_be_is_explained(name, options, says):
-    with pytest.raises(InvalidInput, match=says) as caught:
+    with pytest.raises(InvalidInputError, match=says) as caught:
         recipes.resolve(name, options)
     assert caught.value.hint
 
@@ -191,7 +191,7 @@ def test_an_image_that_cannot_be_decoded_is_named_also_by_another_process(photos
     masks = np.ones((1, 18), bool)
     for few in (2048, 0):
         monkeypatch.setattr(images, "FEW", few)
-        with pytest.raises(InvalidInput, match="dog/4.png cannot be decoded"):
+        with pytest.raises(InvalidInputError, match="dog/4.png cannot be decoded"):
             recipe.train(data, masks, np.zeros(1, np.uint64), run(tmp_path))
 
 

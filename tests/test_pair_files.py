@@ -15,7 +15,7 @@ from conftest import small_database
 from test_pairs import as_bits, random_bits
 
 import memdb
-from memdb.errors import InvalidInput, NotEnoughModels, StorageFailed
+from memdb.errors import InvalidInputError, NotEnoughModelsError, StorageError
 from memdb.query import statistics
 from memdb.query.intervals import IntervalSpec
 from memdb.query.pairs import parquet, scores
@@ -144,25 +144,31 @@ def test_the_tally_of_confidences_is_that_of_their_relation(digits_store):
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_confidences_are_not_summed_on_a_gpu(digits_store, device):
-    with memdb.open(str(digits_store)) as db, pytest.raises(InvalidInput, match="summed on the CPU"):
+    with memdb.open(str(digits_store)) as db, pytest.raises(InvalidInputError, match="summed on the CPU"):
         db.pairs(top=1, outcome="confidence", device=device)
 
 
 def test_a_store_without_models_has_no_pairs(tmp_path):
-    with small_database(tmp_path / "empty.zarr") as db, pytest.raises(NotEnoughModels, match="no models"):
+    with (
+        small_database(tmp_path / "empty.zarr") as db,
+        pytest.raises(NotEnoughModelsError, match="no models"),
+    ):
         db.pairs(top=1)
 
 
 def test_more_rows_than_memory_holds_are_refused(trained, monkeypatch):
     monkeypatch.setattr("memdb.query.pairs.scores.MAX_ROWS", 5)
-    with memdb.open(str(trained)) as db, pytest.raises(InvalidInput, match=r"more than 5 pairs") as refused:
+    with (
+        memdb.open(str(trained)) as db,
+        pytest.raises(InvalidInputError, match=r"more than 5 pairs") as refused,
+    ):
         db.pairs(top=3)
     assert ".parquet" in refused.value.hint
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused(trained, device):
-    with memdb.open(str(trained)) as db, pytest.raises(InvalidInput, match=device):
+    with memdb.open(str(trained)) as db, pytest.raises(InvalidInputError, match=device):
         db.pairs(top=3, device=device)
 
 
@@ -261,7 +267,7 @@ def test_a_part_that_is_not_whole_is_found_again(search, tmp_path):
 
 
 def test_a_disk_that_refuses_says_what_is_kept(search, tmp_path, monkeypatch):
-    with pytest.raises(StorageFailed, match="cannot write") as refused:
+    with pytest.raises(StorageError, match="cannot write") as refused:
         write(tmp_path / "absent" / "pairs.parquet", search)
     assert "folder you may write to" in refused.value.hint
     path = tmp_path / "pairs.parquet"
@@ -273,7 +279,7 @@ def test_a_disk_that_refuses_says_what_is_kept(search, tmp_path, monkeypatch):
         real(file, **values)
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(StorageFailed, match="No space left") as refused:
+    with pytest.raises(StorageError, match="No space left") as refused:
         write(path, search)
     assert "2 blocks" in refused.value.hint
     assert not path.exists()
@@ -288,7 +294,7 @@ def test_z_statistics_are_of_all_that_was_ranked_in_one_run_or_two(search, tmp_p
 
 
 def test_another_suffix_is_refused(search, tmp_path):
-    with pytest.raises(InvalidInput, match=r"not a \.parquet file"):
+    with pytest.raises(InvalidInputError, match=r"not a \.parquet file"):
         write(tmp_path / "pairs.csv", search)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import bits
 from memdb.query.pairs import kernel, popcount
 from memdb.query.pairs import search as pairs
@@ -129,7 +129,7 @@ def test_pairs_without_number_are_looked_through_before_they_fill_the_memory(mon
 
 def test_a_threshold_that_lets_too_many_pass_is_refused(monkeypatch):
     monkeypatch.setattr(pairs, "MAX_KEPT", 100)
-    with pytest.raises(InvalidInput, match="more than 100 pairs"):
+    with pytest.raises(InvalidInputError, match="more than 100 pairs"):
         found_by(PairSearch(as_bits(*random_bits(6, 9, 60, 10)), PairChoice(min_influence=-1)))
 
 
@@ -214,7 +214,7 @@ def test_a_search_stops_where_it_is_told(monkeypatch):
     ],
 )
 def test_a_choice_that_cannot_be_is_refused(values, said):
-    with pytest.raises(InvalidInput, match=said):
+    with pytest.raises(InvalidInputError, match=said):
         PairChoice(**values)
 
 

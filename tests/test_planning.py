@@ -12,7 +12,7 @@ from conftest import N_MODELS, bits_of, dicts, one, small_database
 from storing import batch
 
 from memdb.analysis.plan import plan_without_store
-from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.errors import InvalidInputError, NotEnoughModelsError
 
 
 def by_goal(relation):
@@ -156,7 +156,7 @@ def test_pairs_and_confidences_are_planned_for_too(db):
 def test_too_few_models_plan_for_the_worst_case_alone(asked, empty):
     for store in (asked, empty):
         assert list(by_goal(store.plan())) == ["worst_case"]
-        with pytest.raises(NotEnoughModels, match="the rates of one score are not known"):
+        with pytest.raises(NotEnoughModelsError, match="the rates of one score are not known"):
             store.plan(train_id=3)
 
 
@@ -172,7 +172,7 @@ def test_too_few_models_plan_for_the_worst_case_alone(asked, empty):
     ],
 )  # fmt: skip
 def test_plans_that_cannot_be_are_refused(db, options, message):
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         db.plan(**options)
 
 
@@ -181,5 +181,5 @@ def test_plans_that_cannot_be_are_refused(db, options, message):
     [({"subset_fraction": 0}, "fraction 0"), ({"interval": "selected"}, "how many scores are ranked")],
 )
 def test_plans_without_a_store_are_refused_likewise(options, message):
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         plan_without_store(**{"subset_fraction": 0.7, **options})

@@ -10,7 +10,7 @@ import pytest
 from conftest import N_TEST, N_TRAIN, coin_recipe, small_dataset
 
 import memdb
-from memdb.errors import AlreadyExists, Damaged, InvalidInput, WrongFormat
+from memdb.errors import AlreadyExistsError, DamagedError, InvalidInputError, WrongFormatError
 from memdb.format import layout
 from memdb.format.published import Published
 
@@ -112,7 +112,7 @@ def test_a_copy_of_other_scores_is_refused_and_left_alone(database, tmp_path):
         if path.name != layout.GROUP_METADATA:
             path.unlink()
     memdb.import_file(scores_file(tmp_path, 1, "others"), database.url)
-    with pytest.raises(AlreadyExists, match="other imported scores as number 1"):
+    with pytest.raises(AlreadyExistsError, match="other imported scores as number 1"):
         database.publish(str(dest))
     assert files_of(dest) == before
 
@@ -120,9 +120,9 @@ def test_a_copy_of_other_scores_is_refused_and_left_alone(database, tmp_path):
 def test_nothing_is_imported_into_a_published_copy(database, tmp_path):
     database.publish(str(tmp_path / "copy"))
     before = files_of(tmp_path / "copy")
-    with pytest.raises(InvalidInput, match="published copy, which never changes"):
+    with pytest.raises(InvalidInputError, match="published copy, which never changes"):
         memdb.import_file(scores_file(tmp_path, 1, "more"), str(tmp_path / "copy"))
-    with pytest.raises(InvalidInput, match="published copy, which never changes"):
+    with pytest.raises(InvalidInputError, match="published copy, which never changes"):
         memdb.merge(str(tmp_path / "copy"), [database])
     assert files_of(tmp_path / "copy") == before
 
@@ -139,7 +139,10 @@ def test_a_score_table_that_is_not_as_it_was_published_is_named(database, tmp_pa
         path.write_bytes(
             data.replace(b'"theirs"', b'"theirz"') if how == "altered" else data.replace(b"theirs", b"t")
         )
-    with memdb.open(str(dest), scores="theirs", cache=None) as db, pytest.raises(Damaged, match=r"scores/1"):
+    with (
+        memdb.open(str(dest), scores="theirs", cache=None) as db,
+        pytest.raises(DamagedError, match=r"scores/1"),
+    ):
         db.top_memorized()
     assert [damage.kind for damage in memdb.open(str(dest)).verify()[0].damages] == ["scores"]
 
@@ -148,7 +151,7 @@ def test_a_root_document_with_scores_that_cannot_be_is_refused(database, tmp_pat
     database.publish(str(tmp_path / "copy"))
     document = json.loads((tmp_path / "copy" / layout.PUBLISHED).read_text())
     for wrong in ([{"size": -1, "sha256": "0" * 64}], [{"size": 5, "sha256": "../x"}], ["x"], "x"):
-        with pytest.raises(WrongFormat, match="scores"):
+        with pytest.raises(WrongFormatError, match="scores"):
             Published.from_document({**document, "scores": wrong}, "here")
     without = {name: value for name, value in document.items() if name != "scores"}
     assert Published.from_document(without, "here").scores == ()
@@ -173,7 +176,7 @@ def test_different_scores_of_one_name_are_not_merged(database, tmp_path):
     other.train(seeds=range(5))
     memdb.import_file(scores_file(tmp_path, 1, "theirs"), other.url)
     with pytest.raises(
-        AlreadyExists, match="scores named theirs of .*b.zarr are others than those of .*s.zarr"
+        AlreadyExistsError, match="scores named theirs of .*b.zarr are others than those of .*s.zarr"
     ):
         memdb.merge(str(tmp_path / "ab.zarr"), [database, other], **CODE)
     assert not (tmp_path / "ab.zarr" / layout.MANIFEST).exists()

@@ -7,7 +7,7 @@ import pytest
 from conftest import coin_recipe, small_dataset
 
 import memdb
-from memdb.errors import AlreadyExists, InvalidInput
+from memdb.errors import AlreadyExistsError, InvalidInputError
 from memdb.format import layout
 
 
@@ -32,7 +32,7 @@ def test_bits_are_not_pulled_onto_a_published_copy_or_its_beginning(database, tm
         for name in names:
             (tmp_path / "b" / name).unlink()
         before = files_of(tmp_path / "b")
-        with pytest.raises(AlreadyExists, match="published copy"):
+        with pytest.raises(AlreadyExistsError, match="published copy"):
             memdb.pull(str(tmp_path / "a"), str(tmp_path / "b"), only="bits")
         assert files_of(tmp_path / "b") == before
 
@@ -55,7 +55,7 @@ def test_an_older_snapshot_does_not_become_the_newest(database, tmp_path):
         older.publish(dest)
         database.publish(dest)
         before = files_of(tmp_path / "copy")
-        with pytest.raises(InvalidInput, match="has 21 models already, snapshot 1 only 9"):
+        with pytest.raises(InvalidInputError, match="has 21 models already, snapshot 1 only 9"):
             older.publish(dest)
     assert files_of(tmp_path / "copy") == before
 
@@ -64,7 +64,7 @@ def test_models_are_not_left_out_of_a_copy_silently(database, tmp_path):
     one = database.snapshot.models[0][1].model_id
     with (
         memdb.open(database.url, exclude=[one]) as some,
-        pytest.raises(InvalidInput, match="without some models") as refused,
+        pytest.raises(InvalidInputError, match="without some models") as refused,
     ):
         some.publish(str(tmp_path / "copy"))
     assert "retract" in refused.value.hint

@@ -10,7 +10,7 @@ from conftest import bits_of, small_database, small_dataset
 from storing import batch, model
 
 import memdb
-from memdb.errors import NotEnoughModels
+from memdb.errors import NotEnoughModelsError
 
 MEMORIZATION = [
     "train_id",
@@ -289,7 +289,7 @@ def test_models_and_examples_are_relations(asked):
 def test_a_store_without_models_says_what_to_do(tmp_path):
     db = small_database(tmp_path / "s.zarr")
     for ask in (db.top_memorized, lambda: db.top_influence(test_id=1), lambda: db.score(1)):
-        with pytest.raises(NotEnoughModels) as caught:
+        with pytest.raises(NotEnoughModelsError) as caught:
             ask()
         assert "memdb train" in caught.value.hint
     (row,) = dicts(db.info())

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from memdb.errors import InvalidInput, MemdbError, NotFound
+from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_users_statement_cannot_leave_the_relations(asked, statement, tmp_path
 
 
 def test_too_many_pairs_stop_a_statement(asked):
-    with pytest.raises(InvalidInput, match="more than 100 pairs") as caught:
+    with pytest.raises(InvalidInputError, match="more than 100 pairs") as caught:
         asked.sql("SELECT sum(influence) FROM influence", max_pairs=100)
     assert "influence_of([1, 2, 3])" in caught.value.hint
     assert asked.sql("SELECT count(influence) FROM influence", max_pairs=253).fetchall() == [(253,)]
@@ -44,7 +44,7 @@ def test_too_many_pairs_stop_a_statement(asked):
 
 
 def test_too_long_a_statement_is_stopped(asked):
-    with pytest.raises(InvalidInput, match=r"longer than 0.2 seconds"):
+    with pytest.raises(InvalidInputError, match=r"longer than 0.2 seconds"):
         asked.sql("SELECT count(*) FROM range(100000000000) a, range(1000000) b", timeout=0.2)
     assert asked.sql("SELECT 1").fetchall() == [(1,)]
 
@@ -62,24 +62,24 @@ def test_ctrl_c_ends_a_statement(asked):
 @pytest.mark.parametrize(
     ("ask", "error", "says"),
     [
-        (lambda db: db.top_influence(test_id=11), InvalidInput, "--test-id 11 is out of range"),
-        (lambda db: db.top_influence(test_id=-1), InvalidInput, "--test-id -1 is out of range"),
-        (lambda db: db.score(23), InvalidInput, "--train-id 23 is out of range"),
-        (lambda db: db.score(2, test_id=2, target_id=3), InvalidInput, "exactly one example, more than one"),
-        (lambda db: db.score(), InvalidInput, "exactly one example, none"),
-        (lambda db: db.top_influence(), InvalidInput, "exactly one example, none"),
-        (lambda db: db.top_influence(test_id=1, test_key="1"), InvalidInput, "exactly one example, more than one"),
-        (lambda db: db.top_influence(test_key="x"), NotFound, "no test example has the key 'x'"),
-        (lambda db: db.top_influence(test_id=1, direction="up"), InvalidInput, "unknown direction 'up'"),
-        (lambda db: db.top_memorized(0), InvalidInput, "-k 0"),
-        (lambda db: db.top_memorized(2**40), InvalidInput, "-k 1099511627776"),
-        (lambda db: db.top_memorized(class_name="dog"), InvalidInput, "no class 'dog'"),
-        (lambda db: db.top_memorized(level=95), InvalidInput, "the level 95"),
-        (lambda db: db.top_memorized(level=0.2), InvalidInput, "the level 0.2 is below 0.5"),
-        (lambda db: db.top_memorized(interval="wald"), InvalidInput, "unknown interval 'wald'"),
-        (lambda db: db.score(1, interval="selected"), InvalidInput, "'selected' is for ranked lists"),
-        (lambda db: db.sql("SELECT 1", max_pairs=0), InvalidInput, "--max-pairs 0"),
-        (lambda db: db.sql("SELECT 1", k=0), InvalidInput, "-k 0"),
+        (lambda db: db.top_influence(test_id=11), InvalidInputError, "--test-id 11 is out of range"),
+        (lambda db: db.top_influence(test_id=-1), InvalidInputError, "--test-id -1 is out of range"),
+        (lambda db: db.score(23), InvalidInputError, "--train-id 23 is out of range"),
+        (lambda db: db.score(2, test_id=2, target_id=3), InvalidInputError, "exactly one example, more than one"),
+        (lambda db: db.score(), InvalidInputError, "exactly one example, none"),
+        (lambda db: db.top_influence(), InvalidInputError, "exactly one example, none"),
+        (lambda db: db.top_influence(test_id=1, test_key="1"), InvalidInputError, "exactly one example, more than one"),
+        (lambda db: db.top_influence(test_key="x"), NotFoundError, "no test example has the key 'x'"),
+        (lambda db: db.top_influence(test_id=1, direction="up"), InvalidInputError, "unknown direction 'up'"),
+        (lambda db: db.top_memorized(0), InvalidInputError, "-k 0"),
+        (lambda db: db.top_memorized(2**40), InvalidInputError, "-k 1099511627776"),
+        (lambda db: db.top_memorized(class_name="dog"), InvalidInputError, "no class 'dog'"),
+        (lambda db: db.top_memorized(level=95), InvalidInputError, "the level 95"),
+        (lambda db: db.top_memorized(level=0.2), InvalidInputError, "the level 0.2 is below 0.5"),
+        (lambda db: db.top_memorized(interval="wald"), InvalidInputError, "unknown interval 'wald'"),
+        (lambda db: db.score(1, interval="selected"), InvalidInputError, "'selected' is for ranked lists"),
+        (lambda db: db.sql("SELECT 1", max_pairs=0), InvalidInputError, "--max-pairs 0"),
+        (lambda db: db.sql("SELECT 1", k=0), InvalidInputError, "-k 0"),
     ],
 )  # fmt: skip
 def test_a_question_that_cannot_be_names_the_value_and_the_next_step(asked, ask, error, says):
@@ -89,7 +89,7 @@ def test_a_question_that_cannot_be_names_the_value_and_the_next_step(asked, ask,
 
 
 def test_out_of_range_names_the_range(asked):
-    with pytest.raises(InvalidInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         asked.top_influence(test_id=99)
     assert "0 to 10" in caught.value.hint
 
@@ -99,5 +99,5 @@ def test_counting_functions_refuse_ids_that_no_example_has(asked):
         "SELECT k_in_test(3, 2) = (SELECT k_in FROM influence WHERE train_id = 3 AND test_id = 2)"
     ).fetchall() == [(True,)]
     for ids in ("-1, 2", "23, 2", "3, 11", "3, -1"):
-        with pytest.raises(InvalidInput, match="no example has one of the ids"):
+        with pytest.raises(InvalidInputError, match="no example has one of the ids"):
             asked.sql(f"SELECT k_in_test({ids})")

@@ -12,7 +12,7 @@ from conftest import bits_of, small_database
 from storing import batch
 from test_query import dicts
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.query import statistics
 from memdb.query.statistics import Candidates
 
@@ -291,7 +291,7 @@ def test_lists_of_examples_without_a_score_say_nothing_of_them(tmp_path):
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_what_can(asked, option, value, said):
-    with pytest.raises(InvalidInput, match=said) as error:
+    with pytest.raises(InvalidInputError, match=said) as error:
         asked.top_influence(test_id=1, **{option: value})
     assert error.value.hint
 

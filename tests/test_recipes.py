@@ -5,7 +5,7 @@ import pytest
 
 import memdb
 from memdb import datasets, recipes
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import subsets
 from memdb.recipes import devices
 from memdb.recipes.mlp import MLP
@@ -57,7 +57,7 @@ def test_options_are_read_as_what_they_look_like(texts, options):
     [(["lr"], "'lr' is no name=value"), (["=3"], "no name=value"), (["a=1", "a=2"], "a is given twice")],
 )
 def test_options_that_cannot_be_read_are_named(texts, says):
-    with pytest.raises(InvalidInput, match=says):
+    with pytest.raises(InvalidInputError, match=says):
         recipes.parse_options(texts)
 
 
@@ -99,7 +99,7 @@ def test_a_recipe_of_ones_own_has_an_identity(name, options, version, identity):
     ],
 )
 def test_a_recipe_that_cannot_be_is_explained(name, options, version, says):
-    with pytest.raises(InvalidInput, match=says) as caught:
+    with pytest.raises(InvalidInputError, match=says) as caught:
         recipes.resolve(name, options, version)
     assert caught.value.hint
 
@@ -231,7 +231,7 @@ def test_devices_that_are_not_there_are_named():
     assert recipes.resolve_device("cpu") == "cpu"
     assert recipes.resolve_device("auto") == ("cuda:0" if torch.cuda.is_available() else "cpu")
     for name in ("abacus", *([] if torch.cuda.is_available() else ["cuda"])):
-        with pytest.raises(InvalidInput, match=f"device '{name}' cannot be used"):
+        with pytest.raises(InvalidInputError, match=f"device '{name}' cannot be used"):
             recipes.resolve_device(name)
 
 

@@ -9,7 +9,7 @@ import oracle
 import pytest
 from conftest import bits_of, dicts
 
-from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.errors import InvalidInputError, NotEnoughModelsError
 
 
 def halves_by_hand(database, seed, split):
@@ -100,10 +100,10 @@ def test_an_odd_model_goes_to_the_second_half(asked):
     ],
 )  # fmt: skip
 def test_reliabilities_that_cannot_be_are_refused(db, options, message):
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         db.reliability(**options)
 
 
 def test_halves_need_models(empty):
-    with pytest.raises(NotEnoughModels, match="too few for two halves"):
+    with pytest.raises(NotEnoughModelsError, match="too few for two halves"):
         empty.reliability()

@@ -12,7 +12,7 @@ import pytest
 from conftest import coin_recipe, small_dataset
 
 import memdb
-from memdb.errors import WrongFormat
+from memdb.errors import WrongFormatError
 from memdb.format.documents import sealed
 from memdb.format.manifest import Manifest
 from memdb.format.published import Published, ThumbnailsInfo
@@ -161,7 +161,7 @@ def test_what_is_wrong_is_refused_by_both(documents, name, path, value):
     with pytest.raises(jsonschema.ValidationError):
         schema(SCHEMA_OF[name]).validate(document)
     kind = KINDS[name]
-    with pytest.raises(WrongFormat):
+    with pytest.raises(WrongFormatError):
         kind.from_document(sealed(document), "here")
 
 
@@ -170,7 +170,7 @@ def test_what_is_wrong_is_refused_by_both(documents, name, path, value):
 )
 def test_every_field_is_required_and_missing_ones_are_all_named(documents, name):
     kind = KINDS[name]
-    with pytest.raises(WrongFormat) as caught:
+    with pytest.raises(WrongFormatError) as caught:
         kind.from_document({"format": 1}, "here")
     required = set(schema(name).schema["required"]) - {"format", "required_features", "self_sha256"}
     for field in required:

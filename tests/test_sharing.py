@@ -17,14 +17,14 @@ from storing import resealed
 
 import memdb
 from memdb.errors import (
-    AlreadyExists,
-    Damaged,
-    InvalidInput,
+    AlreadyExistsError,
+    DamagedError,
+    InvalidInputError,
     MemdbError,
-    NotEnoughModels,
-    NotFound,
-    StorageFailed,
-    WrongFormat,
+    NotEnoughModelsError,
+    NotFoundError,
+    StorageError,
+    WrongFormatError,
 )
 from memdb.format import layout
 from memdb.format.documents import canonical_json
@@ -202,7 +202,7 @@ def test_publishing_again_writes_what_is_new_and_leaves_the_older_snapshot(datab
         assert rows(new.top_influence(test_id=4)) == rows(database.top_influence(test_id=4))
         assert rows(old.top_influence(test_id=4, ranks=True))[0]["train_id"] == answer[0]["train_id"]
         assert new.store.published.credits.licence == "MIT"
-    with pytest.raises(NotFound, match="no snapshot 7"), memdb.open(str(dest), as_of=7) as missing:
+    with pytest.raises(NotFoundError, match="no snapshot 7"), memdb.open(str(dest), as_of=7) as missing:
         missing.info()
 
 
@@ -266,7 +266,7 @@ def test_a_destination_that_holds_something_else_is_refused_and_left_alone(train
     dest = tmp_path / "dest"
     make(dest, trained)
     before = files_of(dest)
-    with memdb.open(str(trained)) as db, pytest.raises(AlreadyExists, match=match):
+    with memdb.open(str(trained)) as db, pytest.raises(AlreadyExistsError, match=match):
         db.publish(str(dest))
     assert files_of(dest) == before
 
@@ -280,7 +280,7 @@ def test_a_destination_that_holds_something_else_is_refused_and_left_alone(train
     ],
 )
 def test_what_cannot_be_included_is_refused_by_name(trained, tmp_path, include, match):
-    with memdb.open(str(trained)) as db, pytest.raises(InvalidInput, match=match):
+    with memdb.open(str(trained)) as db, pytest.raises(InvalidInputError, match=match):
         db.publish(str(tmp_path / "copy"), include=include)
     assert not (tmp_path / "copy").exists()
 
@@ -291,13 +291,13 @@ def test_a_copy_of_bits_alone_answers_of_bits_alone(trained, tmp_path):
         with memdb.open(str(tmp_path / "copy")) as copy:
             ours = copy.top_influence(test_id=4, ranks=True).to_arrow_table()
             assert ours.equals(db.top_influence(test_id=4, ranks=True).to_arrow_table())
-            with pytest.raises(NotFound, match="logit_confidence"):
+            with pytest.raises(NotFoundError, match="logit_confidence"):
                 copy.top_memorized(outcome="confidence")
     assert not [name for name in files_of(tmp_path / "copy") if "logit_confidence" in name]
 
 
 def test_a_store_without_models_is_not_published(tmp_path):
-    with small_database(tmp_path / "empty") as db, pytest.raises(NotEnoughModels):
+    with small_database(tmp_path / "empty") as db, pytest.raises(NotEnoughModelsError):
         db.publish(str(tmp_path / "copy"))
 
 
@@ -307,7 +307,7 @@ def test_a_published_copy_never_changes(copy, verb):
     arguments = {"train": (3,), "retract": (["ab"], "because")}.get(verb, ())
     with (
         memdb.open(str(copy)) as db,
-        pytest.raises(InvalidInput, match="published copy, which never changes"),
+        pytest.raises(InvalidInputError, match="published copy, which never changes"),
     ):
         getattr(db, verb)(*arguments)
     assert files_of(copy) == before
@@ -325,7 +325,7 @@ def test_nothing_is_merged_or_imported_into_a_published_copy(trained, copy, tmp_
             lambda: memdb.import_file(tmp_path / "scores.npz", str(copy)),
             lambda: memdb.open(str(copy)).store.commit_stored(db.snapshot.parts[0].models, {}),
         ):
-            with pytest.raises(InvalidInput, match="published copy, which never changes"):
+            with pytest.raises(InvalidInputError, match="published copy, which never changes"):
                 write()
     assert files_of(copy) == before
 
@@ -349,7 +349,7 @@ def test_small_answers_over_plain_http_take_six_requests_and_no_block(published,
 
 def test_a_forbidden_root_document_is_an_error_where_absent_ones_are_not_found(published, web):
     url, _ = web(published, Forbidding)
-    with pytest.raises(StorageFailed, match=r"cannot read http.*/published\.json: 403"):
+    with pytest.raises(StorageError, match=r"cannot read http.*/published\.json: 403"):
         memdb.open(url, cache=None)
 
 
@@ -383,21 +383,21 @@ def test_bits_alone_are_pulled_into_a_store_that_grows(published, web, tmp_path)
         assert rows(mine.top_influence(test_id=4)) == rows(theirs.top_influence(test_id=4))
         report, _ = mine.verify()
         assert not report.damages
-    with pytest.raises(AlreadyExists):
+    with pytest.raises(AlreadyExistsError):
         memdb.pull(url, str(tmp_path / "mine"), only="bits")
 
 
 def test_only_published_copies_are_pulled_whole(trained, tmp_path):
-    with pytest.raises(InvalidInput, match="not a published copy"):
+    with pytest.raises(InvalidInputError, match="not a published copy"):
         memdb.pull(str(trained), str(tmp_path / "here"))
     assert not (tmp_path / "here").exists()
 
 
 DAMAGES = {
-    "published.json": (WrongFormat, Damaged),
-    "snapshots/1.json": (Damaged,),
-    "top_influence/1/pairs/c.2.0.0": (Damaged,),
-    "stats/1/train/c.0.0": (Damaged,),
+    "published.json": (WrongFormatError, DamagedError),
+    "snapshots/1.json": (DamagedError,),
+    "top_influence/1/pairs/c.2.0.0": (DamagedError,),
+    "stats/1/train/c.0.0": (DamagedError,),
 }
 
 
@@ -436,7 +436,7 @@ def test_a_root_document_that_cannot_be_is_refused(copy, change):
     document = json.loads((copy / layout.PUBLISHED).read_text())
     change(document)
     (copy / layout.PUBLISHED).write_bytes(resealed(document))
-    with pytest.raises(WrongFormat, match=r"published\.json"):
+    with pytest.raises(WrongFormatError, match=r"published\.json"):
         memdb.open(str(copy))
 
 
@@ -470,7 +470,7 @@ def test_a_snapshot_that_lies_is_refused_before_memory_is_taken(copy, change):
     root = json.loads((copy / layout.PUBLISHED).read_text())
     root["snapshot"].update(size=len(path.read_bytes()), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     (copy / layout.PUBLISHED).write_bytes(resealed(root))
-    with pytest.raises((Damaged, WrongFormat)):
+    with pytest.raises((DamagedError, WrongFormatError)):
         ask_all(copy)
 
 
@@ -529,7 +529,7 @@ def test_a_store_that_extends_another_is_merged_before_it_is_published(published
     code = {"dataset": small_dataset(), "recipe": coin_recipe}
     own = memdb.extend(str(tmp_path / "own.zarr"), str(published), **code)
     own.train(seeds=range(5))
-    with pytest.raises(InvalidInput, match="extends another store, and a copy stands alone") as refused:
+    with pytest.raises(InvalidInputError, match="extends another store, and a copy stands alone") as refused:
         own.publish(str(tmp_path / "copy"))
     assert "memdb merge" in refused.value.hint
     assert not (tmp_path / "copy").exists()

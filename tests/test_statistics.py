@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.query.intervals import fixed_z, require_level
 from memdb.query.templates import template
 
@@ -146,9 +146,9 @@ def test_nothing_is_asked_of_no_models(con):
 def test_levels_are_probabilities():
     assert fixed_z(0.95) == pytest.approx(1.959963984540054, abs=1e-15)
     for level in (0.0, 1.0, -1.0, 95.0, math.nan, 1 - 1e-18):
-        with pytest.raises(InvalidInput, match="is not between 0 and 1"):
+        with pytest.raises(InvalidInputError, match="is not between 0 and 1"):
             require_level(level)
-    with pytest.raises(InvalidInput, match=r"the level 0.3 is below 0.5"):
+    with pytest.raises(InvalidInputError, match=r"the level 0.3 is below 0.5"):
         require_level(0.3)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memdb.errors import AlreadyExists, InvalidInput, NotFound, StorageFailed
+from memdb.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StorageError
 from memdb.storage import driver_options, open_storage
 from memdb.storage.retry import Patience, persistently
 
@@ -30,7 +30,7 @@ def test_what_was_written_is_read_back_whole_and_by_ranges(storage):
 
 
 def test_what_is_absent_is_named(storage):
-    with pytest.raises(NotFound, match="nothing/here does not exist"):
+    with pytest.raises(NotFoundError, match="nothing/here does not exist"):
         storage.read("nothing/here")
 
 
@@ -38,7 +38,7 @@ def test_creating_is_exclusive_even_in_a_race(storage):
     def attempt(number):
         try:
             storage.create("sub/claim", str(number).encode())
-        except AlreadyExists:
+        except AlreadyExistsError:
             return None
         return number
 
@@ -51,12 +51,12 @@ def test_creating_is_exclusive_even_in_a_race(storage):
 
 def test_two_processes_cannot_both_create_an_object(tmp_path):
     code = (
-        "import sys, time\nfrom memdb.store import open_storage\nfrom memdb.errors import AlreadyExists\n"
+        "import sys, time\nfrom memdb.storage import open_storage\nfrom memdb.errors import AlreadyExistsError\n"
         "place = open_storage(sys.argv[1]); won = 0\n"
         "for n in range(40):\n"
         "    while time.time() < float(sys.argv[2]) + n * 0.01: pass\n"
         "    try: place.create(f'claim{n}', b'mine'); won += 1\n"
-        "    except AlreadyExists: pass\n"
+        "    except AlreadyExistsError: pass\n"
         "print(won)"
     )
     import time
@@ -98,7 +98,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageFailed, match="No space left on device") as caught:
+    with pytest.raises(StorageError, match="No space left on device") as caught:
         storage.write_all({"a": b"1", "b": b"2"})
     assert "what was committed is safe" in caught.value.hint
     assert storage.names("") == []
@@ -114,7 +114,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path, monkeypatch):
 )
 def test_a_url_that_leads_nowhere_is_named(url, says, monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(InvalidInput, match=says):
+    with pytest.raises(InvalidInputError, match=says):
         open_storage(url)
 
 
@@ -149,27 +149,27 @@ def test_an_endpoint_is_told_to_each_driver_in_its_own_words(url, endpoint, opti
 
 
 def test_an_endpoint_that_azures_driver_cannot_have_is_refused_with_the_way_that_there_is():
-    with pytest.raises(InvalidInput, match=r"az:// is not reached over http://127\.0\.0\.1:1") as caught:
+    with pytest.raises(InvalidInputError, match=r"az:// is not reached over http://127\.0\.0\.1:1") as caught:
         driver_options("az://b/x", endpoint_url="http://127.0.0.1:1")
     assert "AZURE_STORAGE_CONNECTION_STRING" in caught.value.hint
 
 
 def test_http_is_for_reading_and_cannot_be_listed():
     storage = open_storage("http://127.0.0.1:9/store")
-    with pytest.raises(StorageFailed, match="127.0.0.1:9/store/a"):
+    with pytest.raises(StorageError, match="127.0.0.1:9/store/a"):
         storage.read("a")
-    with pytest.raises(StorageFailed, match="cannot be listed"):
+    with pytest.raises(StorageError, match="cannot be listed"):
         storage.names("segments")
-    with pytest.raises(InvalidInput, match="read-only"):
+    with pytest.raises(InvalidInputError, match="read-only"):
         storage.write_all({"a": b""})
-    with pytest.raises(InvalidInput, match="read-only"):
+    with pytest.raises(InvalidInputError, match="read-only"):
         storage.create("a", b"")
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     storage = open_storage(str(tmp_path / "file"))
-    with pytest.raises(AlreadyExists, match="is a file, not a folder"):
+    with pytest.raises(AlreadyExistsError, match="is a file, not a folder"):
         storage.names("")
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         storage.read("a")

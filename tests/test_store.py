@@ -13,7 +13,14 @@ from conftest import bits_of, coin_recipe, small_database, small_dataset
 from storing import FailingStorage, batch
 
 import memdb
-from memdb.errors import AlreadyExists, Damaged, Mismatch, NotFound, StorageFailed, WrongFormat
+from memdb.errors import (
+    AlreadyExistsError,
+    DamagedError,
+    MismatchError,
+    NotFoundError,
+    StorageError,
+    WrongFormatError,
+)
 from memdb.storage import open_storage
 from memdb.store import Store
 
@@ -104,7 +111,7 @@ def test_a_commit_that_fails_at_any_write_leaves_nothing_to_see(store):
         broken = replace(store, storage=FailingStorage(store.storage, allowed))
         try:
             broken.commit(*batch(store, [5, 6]))
-        except StorageFailed:
+        except StorageError:
             assert [a.tolist() for a in bits_of(store.snapshot())] == before
         else:
             break
@@ -123,8 +130,8 @@ def test_a_creation_that_fails_at_any_write_can_be_run_again(tmp_path, monkeypat
             )
             try:
                 small_database(url)
-            except StorageFailed:
-                with pytest.raises(NotFound):
+            except StorageError:
+                with pytest.raises(NotFoundError):
                     Store.open(open_storage(url))
             else:
                 break
@@ -137,9 +144,9 @@ def test_a_beginning_of_other_data_is_not_mixed_with(tmp_path, monkeypatch):
     opened = open_storage(url)
     with monkeypatch.context() as patched:
         patched.setattr("memdb.create.open_storage", lambda *_: FailingStorage(opened, 5))
-        with pytest.raises(StorageFailed):
+        with pytest.raises(StorageError):
             small_database(url)
-    with pytest.raises(AlreadyExists, match="beginning of a store of other data"):
+    with pytest.raises(AlreadyExistsError, match="beginning of a store of other data"):
         memdb.init(url, small_dataset(shift=1), coin_recipe)
 
 
@@ -162,7 +169,7 @@ def test_of_two_creations_at_once_one_wins_and_the_store_is_whole(tmp_path):
         for racer in racers:
             racer.stdin.write(f"{url}\n")
         said = sorted(racer.stdout.readline().strip() for racer in racers)
-        assert said == ["AlreadyExists", "AlreadyExists", "created"]
+        assert said == ["AlreadyExistsError", "AlreadyExistsError", "created"]
         assert memdb.open(url).store.examples("train").keys[0] == "train/0.png"
     for racer in racers:
         racer.communicate()
@@ -185,7 +192,7 @@ def test_a_store_is_created_in_a_new_or_empty_folder_only(tmp_path, make, says):
     if says is None:
         assert small_database(tmp_path / "s.zarr").n_models == 0
     else:
-        with pytest.raises(AlreadyExists, match=says):
+        with pytest.raises(AlreadyExistsError, match=says):
             small_database(tmp_path / "s.zarr")
 
 
@@ -193,7 +200,7 @@ def test_a_deleted_chunk_does_not_read_as_zeros(store):
     store.commit(*batch(store, [1, 2]))
     (chunk,) = Path(store.url).glob("segments/*/test/correct/c.0.0")
     chunk.unlink()
-    with pytest.raises(Damaged, match="test/correct/c.0.0 is missing"):
+    with pytest.raises(DamagedError, match="test/correct/c.0.0 is missing"):
         store.snapshot().outcome_bits("test/correct")
 
 
@@ -203,7 +210,7 @@ def test_a_segment_of_another_store_is_refused(tmp_path, store):
     shutil.copytree(
         Path(other.url) / "segments" / segment.segment_id, Path(store.url) / "segments" / segment.segment_id
     )
-    with pytest.raises(Damaged, match="belongs to another store"):
+    with pytest.raises(DamagedError, match="belongs to another store"):
         store.snapshot()
 
 
@@ -233,7 +240,7 @@ def test_a_manifest_that_is_wrong_gets_one_error_with_all_that_is(store, change,
 
     document = sealed({**store.manifest.to_document(), **change})
     (Path(store.url) / "zarr.json").write_bytes(group_metadata(document))
-    with pytest.raises(WrongFormat, match=says):
+    with pytest.raises(WrongFormatError, match=says):
         Store.open(open_storage(store.url))
 
 
@@ -247,7 +254,7 @@ def test_a_reader_ignores_what_it_does_not_know(store):
 
 def test_other_data_or_another_recipe_is_refused_with_both_fingerprints(database):
     ours = database.store.manifest
-    with pytest.raises(Mismatch) as caught:
+    with pytest.raises(MismatchError) as caught:
         database.train(add=1, dataset=small_dataset(shift=1))
     other = small_dataset(shift=1).tables["train"].info("train").fingerprint
     assert ours.train.fingerprint in str(caught.value)
@@ -256,7 +263,7 @@ def test_other_data_or_another_recipe_is_refused_with_both_fingerprints(database
     def other_recipe(data, masks, seeds, run):
         return {}
 
-    with pytest.raises(Mismatch, match=ours.recipe.fingerprint):
+    with pytest.raises(MismatchError, match=ours.recipe.fingerprint):
         database.train(add=1, dataset=small_dataset(), recipe=other_recipe)
     assert memdb.open(database.url).n_models == 37
 
@@ -295,6 +302,6 @@ def test_a_kill_at_any_fsync_loses_at_most_the_batch_in_flight(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission_is_named(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(StorageFailed, match="Permission denied"):
+    with pytest.raises(StorageError, match="Permission denied"):
         small_database(tmp_path / "s.zarr")
     tmp_path.chmod(0o700)

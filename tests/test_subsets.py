@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import subsets
 
 SEED = st.integers(0, 2**64 - 1)
@@ -40,7 +40,7 @@ def test_a_fraction_rounds_half_up(n_train, fraction, size):
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, float("nan"), 0.001, 0.999])
 def test_a_fraction_that_leaves_an_arm_empty_is_refused(fraction):
-    with pytest.raises(InvalidInput, match="subset fraction"):
+    with pytest.raises(InvalidInputError, match="subset fraction"):
         subsets.subset_size(100, fraction)
 
 

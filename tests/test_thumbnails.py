@@ -12,7 +12,7 @@ from storing import resealed
 
 import memdb
 from memdb.datasets import Dataset, ImageFiles
-from memdb.errors import Damaged, InvalidInput, Mismatch, NotFound
+from memdb.errors import DamagedError, InvalidInputError, MismatchError, NotFoundError
 from memdb.format import layout
 from memdb.sharing import thumbnails
 from memdb.sharing.thumbnails import thumbnails_of
@@ -89,7 +89,7 @@ def test_image_files_of_any_size_are_fitted_into_a_square(tmp_path):
 
 @pytest.mark.parametrize("shape", [(4,), (4, 5, 6), (2, 5, 6, 3), (0, 6)])
 def test_what_is_no_picture_is_named(shape):
-    with pytest.raises(InvalidInput, match=r"example 0 has shape .*no picture"):
+    with pytest.raises(InvalidInputError, match=r"example 0 has shape .*no picture"):
         thumbnails_of(pictures(np.zeros((8, *shape))))
 
 
@@ -120,7 +120,7 @@ def test_pictures_are_read_by_their_rows(copy, data):
         assert (db.thumbnails("train", [3, 22, 3]) == data.train.x[[3, 22, 3]]).all()
         assert (db.thumbnails("test", range(N_TEST)) == data.test.x).all()
         assert db.thumbnails("test", []).shape == (0, 9, 7, 3)
-        with pytest.raises(NotFound, match="no test example 11"):
+        with pytest.raises(NotFoundError, match="no test example 11"):
             db.thumbnails("test", [11])
     assert "thumbnails" in (copy / layout.README).read_text()
 
@@ -154,30 +154,30 @@ def test_a_copy_with_pictures_is_pulled_and_verified_with_them(copy, tmp_path):
     path = copy / "thumbnails" / "train" / "c.0.0.0.0"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert [damage.kind for damage in memdb.open(str(copy)).verify()[0].damages] == ["thumbnails"]
-    with pytest.raises(Damaged, match=r"thumbnails/train/c\.0"):
+    with pytest.raises(DamagedError, match=r"thumbnails/train/c\.0"):
         memdb.open(str(copy), cache=None).thumbnails("train", [3])
 
 
 def test_without_pictures_the_owner_is_told_how_to_add_them(database, tmp_path):
     database.publish(str(tmp_path / "copy"))
     for url in (database.url, str(tmp_path / "copy")):
-        with pytest.raises(NotFound, match="no pictures of its examples") as error:
+        with pytest.raises(NotFoundError, match="no pictures of its examples") as error:
             memdb.open(url).thumbnails("train", [0])
         assert "--include thumbnails" in error.value.hint
 
 
 def test_pictures_of_other_examples_are_refused_before_anything_is_written(database, tmp_path, data):
-    with memdb.open(database.url) as stranger, pytest.raises(InvalidInput, match="arrays in memory"):
+    with memdb.open(database.url) as stranger, pytest.raises(InvalidInputError, match="arrays in memory"):
         stranger.publish(str(tmp_path / "copy"), include=("bits", "thumbnails"))
     database._dataset = pictures(rgb(seed=5), data.test.x)
-    with pytest.raises(Mismatch, match="fingerprint"):
+    with pytest.raises(MismatchError, match="fingerprint"):
         database.publish(str(tmp_path / "copy"), include=("bits", "thumbnails"))
     assert not (tmp_path / "copy").exists()
 
 
 def test_nothing_that_a_copy_names_is_loaded_for_its_pictures(database, tmp_path):
     database.publish(str(tmp_path / "copy"))
-    with memdb.open(str(tmp_path / "copy")) as db, pytest.raises(InvalidInput, match="published copy"):
+    with memdb.open(str(tmp_path / "copy")) as db, pytest.raises(InvalidInputError, match="published copy"):
         db.publish(str(tmp_path / "again"), include=("bits", "thumbnails"))
 
 
@@ -204,5 +204,5 @@ def test_pictures_that_cannot_be_are_refused_before_memory_is_taken(copy, change
     root = json.loads((copy / layout.PUBLISHED).read_text())
     root["thumbnails"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (copy / layout.PUBLISHED).write_bytes(resealed(root))
-    with memdb.open(str(copy), cache=None) as db, pytest.raises(Damaged, match="not what pictures are"):
+    with memdb.open(str(copy), cache=None) as db, pytest.raises(DamagedError, match="not what pictures are"):
         db.thumbnails("train", [0])

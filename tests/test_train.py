@@ -5,7 +5,7 @@ import pytest
 from conftest import bits_of, coin_recipe, small_dataset
 
 import memdb
-from memdb.errors import InvalidInput, TrainingFailed
+from memdb.errors import InvalidInputError, TrainingError
 from memdb.format import subsets
 
 
@@ -158,7 +158,7 @@ def shaped(path, change):
 )
 def test_a_recipe_that_returns_something_else_is_told_what(tmp_path, function, says):
     db = made(tmp_path, Predicts(function))
-    with pytest.raises(TrainingFailed, match=says) as caught:
+    with pytest.raises(TrainingError, match=says) as caught:
         db.train(seeds=range(4))
     assert caught.value.hint
     assert db.n_models == 0
@@ -174,7 +174,7 @@ def test_a_recipe_that_raises_at_model_37_keeps_the_36_before(tmp_path):
         return right(data, masks, seeds)
 
     db = memdb.init(str(tmp_path / "t.zarr"), small_dataset(), tired)
-    with pytest.raises(TrainingFailed, match=rf"raised RuntimeError: tired of it \(model seeds {36}\)"):
+    with pytest.raises(TrainingError, match=rf"raised RuntimeError: tired of it \(model seeds {36}\)"):
         db.train(seeds=range(50))
     assert db.n_models == 36
 
@@ -199,7 +199,7 @@ def test_seeds_that_are_there_are_not_trained_again(tmp_path):
 )  # fmt: skip
 def test_what_cannot_be_trained_is_named(tmp_path, arguments, says):
     db = made(tmp_path, Predicts(right))
-    with pytest.raises(InvalidInput, match=says):
+    with pytest.raises(InvalidInputError, match=says):
         db.train(**arguments)
 
 
@@ -269,7 +269,7 @@ def test_arrays_in_memory_cannot_be_loaded_again_by_name(tmp_path):
     made(tmp_path, coin_recipe).close()
     with (
         memdb.open(str(tmp_path / "s.zarr")) as db,
-        pytest.raises(InvalidInput, match="made of arrays in memory"),
+        pytest.raises(InvalidInputError, match="made of arrays in memory"),
     ):
         db.train(add=1)
 
@@ -285,7 +285,7 @@ def test_only_the_outcomes_asked_for_are_kept(tmp_path, outcomes):
 
 @pytest.mark.parametrize("outcomes", [[], ["logit_confidence"], ["correct", "loss"], ["correct", "correct"]])
 def test_outcomes_that_cannot_be_kept_are_named(tmp_path, outcomes):
-    with pytest.raises(InvalidInput, match="cannot keep the outcomes"):
+    with pytest.raises(InvalidInputError, match="cannot keep the outcomes"):
         made(tmp_path, coin_recipe, outcomes=outcomes)
 
 
@@ -317,7 +317,7 @@ def test_a_recipe_can_be_named_to_train_too(tmp_path):
     pytest.importorskip("torch")
     with memdb.init(str(tmp_path / "s.zarr"), small_dataset(), recipe_options={"epochs": 1}) as db:
         assert db.train(add=2) == 2
-        with pytest.raises(InvalidInput, match="fingerprint"):
+        with pytest.raises(InvalidInputError, match="fingerprint"):
             db.train(add=2, recipe="mlp")
 
 
@@ -326,13 +326,13 @@ def test_a_recipe_can_be_named_to_train_too(tmp_path):
     [
         (
             lambda data, device: 1 / 0,
-            TrainingFailed,
+            TrainingError,
             "models_per_batch of recipe predicts raised ZeroDivisionError",
         ),
-        (lambda data, device: 0, InvalidInput, "wants 0 models a batch"),
+        (lambda data, device: 0, InvalidInputError, "wants 0 models a batch"),
         (
             lambda data, device: __import__("no_such_package"),
-            InvalidInput,
+            InvalidInputError,
             "needs no_such_package, which is not installed",
         ),
     ],

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout
 from memdb.query import arrow, statistics
 from memdb.query.examples import require_examples
@@ -25,11 +25,11 @@ def classes(relations: Relations, threshold: float) -> pa.Table:
     """Return one row a class, the hardest to learn first.
 
     Raises:
-        NotEnoughModels: the store has no models yet.
-        InvalidInput: a threshold that no score can have.
+        NotEnoughModelsError: the store has no models yet.
+        InvalidInputError: a threshold that no score can have.
     """
     if not -1 < threshold < 1:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"--threshold {threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
         )
     _require_models(relations, 1)
@@ -47,7 +47,7 @@ def class_influence(relations: Relations) -> pa.Table:
     the models, ``q_value`` Benjamini and Hochberg's over all pairs of classes.
 
     Raises:
-        NotEnoughModels: fewer than two models.
+        NotEnoughModelsError: fewer than two models.
     """
     require_examples(relations.snapshot, layout.TEST)
     _require_models(relations, 2)
@@ -122,6 +122,6 @@ def _names(names: tuple[str, ...], labels: Labels) -> pa.Array:
 def _require_models(relations: Relations, fewest: int) -> None:
     n_models = relations.snapshot.n_models
     if n_models < fewest:
-        raise NotEnoughModels(
+        raise NotEnoughModelsError(
             f"{relations.snapshot.url} has {n_models} models", hint="train some with `memdb train --add 100`"
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from memdb.analysis.reliability import THRESHOLDS
-from memdb.errors import InvalidInput, Mismatch, NotEnoughModels
+from memdb.errors import InvalidInputError, MismatchError, NotEnoughModelsError
 from memdb.query import arrow
 from memdb.query.imported_scores import TableRelations
 from memdb.query.intervals import IntervalSpec, fixed_z
@@ -33,9 +33,9 @@ def compare(
     """Return the k training examples whose memorization, or influence on a test example, differs most.
 
     Raises:
-        Mismatch: their data sets are not the same.
-        NotEnoughModels: one of them has no models, or no example has a score in both.
-        InvalidInput: a value that cannot be.
+        MismatchError: their data sets are not the same.
+        NotEnoughModelsError: one of them has no models, or no example has a score in both.
+        InvalidInputError: a value that cannot be.
     """
     threshold = _require_threshold(threshold, test_id)
     parameters = choice.parameters()
@@ -44,7 +44,7 @@ def compare(
     require_same_data(first, second)
     for relations in (first, second):
         if relations.snapshot.n_models == 0 and not isinstance(relations, TableRelations):
-            raise NotEnoughModels(
+            raise NotEnoughModelsError(
                 f"{relations.snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
             )
     score = "memorization" if test_id is None else "influence"
@@ -54,7 +54,7 @@ def compare(
         tables={"first": _sums(first, test_id), "second": _sums(second, test_id)},
     )
     if found.num_rows == 0:
-        raise NotEnoughModels(
+        raise NotEnoughModelsError(
             f"no training example has a score in {first.snapshot.url} and in {second.snapshot.url}",
             hint="train more models: each example must be in some subsets and out of others",
         )
@@ -69,13 +69,13 @@ def require_same_data(first: Relations, second: Relations) -> None:
     """Refuse stores of different data sets.
 
     Raises:
-        Mismatch: names both fingerprints.
+        MismatchError: names both fingerprints.
     """
     ours, theirs = ({item.name: item for item in side.snapshot.manifest.sets} for side in (first, second))
     for name in sorted(ours.keys() & theirs.keys()):
         a, b = ours[name], theirs[name]
         if a.fingerprint != b.fingerprint:
-            raise Mismatch(
+            raise MismatchError(
                 f"the {name} sets differ: {first.snapshot.url} has {a.n_examples:,} examples with "
                 f"fingerprint {a.fingerprint}, {second.snapshot.url} has {b.n_examples:,} with "
                 f"{b.fingerprint}",
@@ -87,7 +87,7 @@ def _require_threshold(threshold: float | None, test_id: int | None) -> float:
     if threshold is None:
         return THRESHOLDS["memorization" if test_id is None else "influence"]
     if not -1 < threshold < 1:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"--threshold {threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
         )
     return threshold

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits
 from memdb.query import arrow
 from memdb.query.examples import ExampleRef
@@ -57,19 +57,19 @@ def convergence(
     """Return a memorization, or an influence, after each number of models in ``looks``, in order of commit.
 
     Raises:
-        NotEnoughModels: the store has no models yet.
-        InvalidInput: a level or a number of models that cannot be.
+        NotEnoughModelsError: the store has no models yet.
+        InvalidInputError: a level or a number of models that cannot be.
     """
     parameters = IntervalSpec("fixed", level).parameters()
     del parameters["interval"]
     n_models = relations.snapshot.n_models
     if n_models == 0:
-        raise NotEnoughModels(
+        raise NotEnoughModelsError(
             f"{relations.snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
         )
     asked = usual_looks(n_models) if looks is None else sorted(set(looks))
     if not asked or not 1 <= asked[0] <= asked[-1] <= n_models:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"looks after {asked[0] if asked else 0} to {asked[-1] if asked else 0} models cannot be",
             hint=f"name numbers from 1 to {n_models:,}",
         )

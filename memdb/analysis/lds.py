@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query import arrow
@@ -61,12 +61,12 @@ class Bootstrap:
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_resamples <= MAX_RESAMPLES:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"--resamples {self.n_resamples} is not a number from 1 to {MAX_RESAMPLES:,}",
                 hint="use e.g. --resamples 200",
             )
         if not 0 <= self.seed < 2**64:
-            raise InvalidInput(f"--seed {self.seed} is out of range", hint="use one from 0 to 2**64 - 1")
+            raise InvalidInputError(f"--seed {self.seed} is out of range", hint="use one from 0 to 2**64 - 1")
 
     def counts(self, n_models: int) -> NDArray[np.int64]:
         """Return how often each model is drawn, [resamples, models]."""
@@ -96,8 +96,8 @@ def lds(
     ``lds`` is NULL where all predictions or all outcomes are equal; ``mean_lds`` is the mean of the others.
 
     Raises:
-        InvalidInput: scores of another shape, or numbers that are none, or models that are not there.
-        NotEnoughModels: fewer than five models.
+        InvalidInputError: scores of another shape, or numbers that are none, or models that are not there.
+        NotEnoughModelsError: fewer than five models.
     """
     snapshot = relations.snapshot
     require_examples(relations.snapshot, layout.TEST)
@@ -159,13 +159,13 @@ def require_orientation(scores: Attribution, n_test: int, n_train: int) -> None:
     """Refuse scores that are not [test, train].
 
     Raises:
-        InvalidInput: names what was found and, where they are the other way round, says so.
+        InvalidInputError: names what was found and, where they are the other way round, says so.
     """
     if scores.shape == (n_test, n_train):
         return
     found = ", ".join(f"{n:,}" for n in scores.shape)
     turned = scores.shape == (n_train, n_test)
-    raise InvalidInput(
+    raise InvalidInputError(
         f"{scores.place} has shape ({found}); expected ({n_test:,}, {n_train:,}): a row a test "
         "example, a column a training example",
         hint="it is the other way round: save `scores.T`" if turned else "give one score for every pair",
@@ -178,7 +178,7 @@ def _require_outcome(snapshot: Snapshot, outcome: str | None) -> str:
         kept = [name for name in held if snapshot.is_complete(f"{layout.TEST}/{name}")]
         return next(name for name in PREFERRED if name in kept or name == "correct")
     if outcome not in held:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{snapshot.url} keeps no outcome {outcome!r} of test examples",
             hint=f"it keeps {', '.join(sorted(held)) or 'none'}",
         )
@@ -191,12 +191,12 @@ def _chosen(snapshot: Snapshot, model_ids: Sequence[str] | None) -> NDArray[np.i
     ids = list(places) if model_ids is None else list(dict.fromkeys(model_ids))
     unknown = [identifier for identifier in ids if identifier not in places]
     if unknown:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{snapshot.url} has no model {unknown[0][:40]!r}",
             hint='`memdb sql "SELECT model_id FROM models"` lists them',
         )
     if len(ids) < FEWEST:
-        raise NotEnoughModels(
+        raise NotEnoughModelsError(
             f"{len(ids)} models are too few for a correlation over models", hint=f"give at least {FEWEST}"
         )
     return np.array([places[identifier] for identifier in ids], dtype=np.int64)
@@ -213,7 +213,7 @@ def _outcomes(
         given = np.asarray(scores.rows(start, stop), dtype=np.float64)
         if not np.isfinite(given).all():
             row, column = np.argwhere(~np.isfinite(given))[0]
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{scores.place} holds {given[row, column]} for test example {start + row} and training "
                 f"example {column}",
                 hint="give a number for every pair; 0 where there is no attribution",

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput, NotEnoughModels, NotFound
+from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
 from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query import arrow
@@ -51,7 +51,7 @@ class Attack:
             ("variance", self.variance, VARIANCES),
         ):
             if given not in allowed:
-                raise InvalidInput(f"unknown {word} {given!r}", hint=f"use one of {', '.join(allowed)}")
+                raise InvalidInputError(f"unknown {word} {given!r}", hint=f"use one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +73,19 @@ def membership(
     that rate of false ones, are means over target models, ``..._least`` and ``..._most`` the extremes.
 
     Raises:
-        NotFound: the store keeps no logit confidences.
-        NotEnoughModels: fewer than eight models.
+        NotFoundError: the store keeps no logit confidences.
+        NotEnoughModelsError: fewer than eight models.
     """
     snapshot = relations.snapshot
     n_models, n_train = snapshot.n_models, snapshot.manifest.train.n_examples
     path = f"{layout.TRAIN}/{LOGIT_CONFIDENCE.name}"
     if path not in snapshot.manifest.arrays():
-        raise NotFound(
+        raise NotFoundError(
             f"{snapshot.url} keeps no logit confidences, which the attack needs",
             hint="make a store without `--outcomes correct`, or import logit_confidence",
         )
     if n_models < FEWEST:
-        raise NotEnoughModels(
+        raise NotEnoughModelsError(
             f"{snapshot.url} has {n_models} models, too few for an attack", hint=f"train at least {FEWEST}"
         )
     deviations = _pooled(relations, path) if _pools(attack, relations) else None
@@ -152,7 +152,7 @@ def _pooled(relations: Relations, path: str) -> tuple[float, float]:
             squares[arm] += square.sum()
             degrees[arm] += np.maximum(n - 1, 0).sum()
     if (degrees == 0).any():
-        raise NotEnoughModels(
+        raise NotEnoughModelsError(
             f"no example of {relations.snapshot.url} is in two subsets and out of two",
             hint="train more models",
         )

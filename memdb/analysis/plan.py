@@ -15,7 +15,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyRelation
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout, subsets
 from memdb.query import arrow
 from memdb.query.examples import ExampleRef, require_examples
@@ -55,22 +55,22 @@ class Goal:
         """Refuse what cannot be.
 
         Raises:
-            InvalidInput: names the value and what it may be.
+            InvalidInputError: names the value and what it may be.
         """
         if self.kind not in KINDS:
-            raise InvalidInput(f"unknown kind {self.kind!r}", hint=f"use one of {', '.join(KINDS)}")
+            raise InvalidInputError(f"unknown kind {self.kind!r}", hint=f"use one of {', '.join(KINDS)}")
         for option, value in (("--half-width", self.half_width), ("--settle", self.settle)):
             if not 0 < value < 1:
-                raise InvalidInput(
+                raise InvalidInputError(
                     f"{option} {value:g} is not between 0 and 1", hint=f"use e.g. {option} 0.1"
                 )
         if not -1 < self.threshold < 1:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"--threshold {self.threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
             )
         n_ranked = self.n_shown if self.n_ranked is None else self.n_ranked
         if not 1 <= self.n_shown <= n_ranked:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"-k {self.n_shown} out of {n_ranked:,} ranked scores cannot be",
                 hint="show at least one row, and no more than are ranked",
             )
@@ -156,13 +156,13 @@ def worst_case(goal: Goal, fraction: float, choice: IntervalSpec) -> pa.Table:
     """Return the one row that needs no store: models for the half-width if both arms are right half the time.
 
     Raises:
-        InvalidInput: a value that cannot be, or a kind of interval that asks how many scores are ranked.
+        InvalidInputError: a value that cannot be, or a kind of interval that asks how many scores are ranked.
     """
     goal.require()
     parameters = choice.parameters()
     subsets.subset_size(MOST, fraction)
     if choice.kind in {"selected", "simultaneous"} and goal.n_ranked is None:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"a {choice.kind} interval depends on how many scores are ranked",
             hint="say so with --n-ranked, e.g. the number of training examples",
         )
@@ -182,7 +182,7 @@ def plan_without_store(
     """Return the worst case of `plan` for a store that is not there yet.
 
     Raises:
-        InvalidInput: a value that cannot be, or ``n_ranked`` lacks where the interval depends on it.
+        InvalidInputError: a value that cannot be, or ``n_ranked`` lacks where the interval depends on it.
     """
     goal = Goal(half_width, n_shown=k, n_ranked=n_ranked)
     return Results().present(worst_case(goal, subset_fraction, IntervalSpec(interval, level)))
@@ -197,8 +197,8 @@ def plan(
     """Return one row a goal: in the worst case, with the store's own rates, and of one named score.
 
     Raises:
-        InvalidInput: a value that cannot be.
-        NotEnoughModels: a score is named and there are too few models to know its rates.
+        InvalidInputError: a value that cannot be.
+        NotEnoughModelsError: a score is named and there are too few models to know its rates.
     """
     goal.require()
     snapshot = relations.snapshot
@@ -355,18 +355,18 @@ def _named(relations: Relations, train_id: int, target: ExampleRef | None) -> pa
     """Return the sums of one score.
 
     Raises:
-        NotEnoughModels: its rates are not known well enough to plan with.
+        NotEnoughModelsError: its rates are not known well enough to plan with.
     """
     on = target or ExampleRef("target_id", train_id)
     n_models = relations.snapshot.n_models
     if n_models < PILOT:
-        raise NotEnoughModels(
+        raise NotEnoughModelsError(
             f"{relations.snapshot.url} has {n_models} models: the rates of one score are not known",
             hint=f"train {PILOT - n_models} more, or plan for the worst case without naming a score",
         )
     sums = _sums_on(relations, on.example_set, on.row, np.array([train_id]))
     if 0 in {sums.column("n_in")[0].as_py(), sums.column("n_out")[0].as_py()}:
-        raise NotEnoughModels(
+        raise NotEnoughModelsError(
             f"training example {train_id} was in every subset or in none so far",
             hint="train more models, or name another example",
         )

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout
 from memdb.query import arrow
 from memdb.query.examples import ExampleRef
@@ -43,22 +43,22 @@ class Splitting:
         """Refuse what cannot be; lists that nobody asked for may be longer than the training set.
 
         Raises:
-            InvalidInput: names the value and what it may be.
+            InvalidInputError: names the value and what it may be.
         """
         if not 1 <= self.n_splits <= MAX_SPLITS:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"--splits {self.n_splits} is not a number from 1 to {MAX_SPLITS:,}",
                 hint="use e.g. --splits 20",
             )
         if not 0 <= self.seed < 2**64:
-            raise InvalidInput(f"--seed {self.seed} is out of range", hint="use one from 0 to 2**64 - 1")
+            raise InvalidInputError(f"--seed {self.seed} is out of range", hint="use one from 0 to 2**64 - 1")
         if self.threshold is not None and not -1 < self.threshold < 1:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"--threshold {self.threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
             )
         odd = [k for k in self.lists if k < 1 or (given and k > n_train)]
         if odd:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"-k {odd[0]} is not a number from 1 to {n_train:,}",
                 hint="a list cannot be longer than the training set",
             )
@@ -70,13 +70,13 @@ def reliability(
     """Return one row a measure: its mean over the splits, and the least and most of them.
 
     Raises:
-        NotEnoughModels: fewer than two models a half.
-        InvalidInput: a value that cannot be.
+        NotEnoughModelsError: fewer than two models a half.
+        InvalidInputError: a value that cannot be.
     """
     snapshot = relations.snapshot
     splitting.require(snapshot.manifest.train.n_examples, given=given)
     if snapshot.n_models < FEWEST:
-        raise NotEnoughModels(
+        raise NotEnoughModelsError(
             f"{snapshot.url} has {snapshot.n_models} models, too few for two halves",
             hint=f"train {FEWEST - snapshot.n_models} more, better 100, with `memdb train`",
         )

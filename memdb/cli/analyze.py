@@ -25,7 +25,7 @@ from memdb.cli.options import (
 )
 from memdb.cli.output import Way, answer_of, emit
 from memdb.cli.store_options import ASKING, ASSUMING, MAKING, Place, at_place
-from memdb.errors import InvalidInput, NotFound
+from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format import layout
 from memdb.render import analysis, curves
 from memdb.render.answer import Answer
@@ -123,7 +123,9 @@ def plan(
         from memdb.analysis.plan import plan_without_store
 
         if named:
-            raise InvalidInput("a score is named, and no store is read", hint="leave out --subset-fraction")
+            raise InvalidInputError(
+                "a score is named, and no store is read", hint="leave out --subset-fraction"
+            )
         fraction = PLANNED_FRACTION if subset_fraction is None else subset_fraction
         rows = plan_without_store(fraction, half_width, **limits)
         answer = Answer(rows.to_arrow_table(), _no_store(way))
@@ -142,7 +144,7 @@ def _store_if_any(place: Place, *, named: bool) -> Database | None:
     """Return the store; None where there is none and nobody named one."""
     try:
         return place.open()
-    except NotFound:
+    except NotFoundError:
         if place.store is not None or named:
             raise
         say(f"No store at {place.url}: planning one with subsets of {PLANNED_FRACTION:g}.")

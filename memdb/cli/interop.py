@@ -24,7 +24,7 @@ from memdb.cli.options import (
 )
 from memdb.cli.output import Way, answer_of, emit
 from memdb.cli.store_options import ASKING, SCORING, Place, at_place
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.render import analysis
 from memdb.render.answer import Answer
@@ -209,7 +209,7 @@ def export(
         "top": top,
     }
     if not what.endswith("pairs") and (same_class or any(value is not None for value in bounds.values())):
-        raise InvalidInput(f"{what} has no pairs to choose from", hint="leave out what bounds pairs")
+        raise InvalidInputError(f"{what} has no pairs to choose from", hint="leave out what bounds pairs")
     if what == "memorization":
         bounds = {}
     else:
@@ -310,7 +310,7 @@ def lds(
 
     file = open_array(scores)
     if file.dtype.kind not in "fiu":
-        raise InvalidInput(f"{scores} is {file.dtype}", hint="give real numbers")
+        raise InvalidInputError(f"{scores} is {file.dtype}", hint="give real numbers")
     way = Way(format, output, level, "bootstrap", outcome or "default")
     db = place.open()
     ids = None if models is None else _model_ids(models)
@@ -337,7 +337,7 @@ def _model_ids(path: Path) -> list[str]:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{path} cannot be read: {error}", hint="give ids of models, one a line"
         ) from error
     if rows and "model_id" in rows[0]:

@@ -14,7 +14,7 @@ import typer
 
 from memdb.cli.app import INTERRUPTED, app, say
 from memdb.cli.store_options import CacheDirOption, CacheSizeOption, Place, at_place
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.render.progress import Counting
 from memdb.render.tables import clean, console, count, facts, findings, size
 
@@ -223,7 +223,7 @@ def _own_models(db: Database) -> int:
 
 def _hours(hours: float) -> timedelta:
     if not 0 <= hours <= MOST_HOURS:
-        raise InvalidInput(f"--grace {hours:g} is not a number of hours", hint="use e.g. --grace 24")
+        raise InvalidInputError(f"--grace {hours:g} is not a number of hours", hint="use e.g. --grace 24")
     return timedelta(hours=hours)
 
 

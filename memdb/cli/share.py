@@ -13,7 +13,7 @@ import typer
 from memdb.cli.app import INTERRUPTED, app, say
 from memdb.cli.options import DataRootOption
 from memdb.cli.store_options import ASKING, Place, at_place
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.render.progress import Counting, Share
 from memdb.render.tables import clean, console, count, findings, size
 
@@ -162,9 +162,9 @@ def _destination(url: str, endpoint_url: str | None, options: list[str] | None) 
     """Return what the destination's driver is to be told."""
     try:
         return _at(url, endpoint_url, options).storage_options()
-    except InvalidInput as error:
+    except InvalidInputError as error:
         hint = "name a URL as destination, or leave out --dest-endpoint-url and --dest-storage-option"
-        raise InvalidInput(str(error), hint=hint) from error
+        raise InvalidInputError(str(error), hint=hint) from error
 
 
 @contextlib.contextmanager

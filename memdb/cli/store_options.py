@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from memdb.cli.app import say
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -148,7 +148,7 @@ class Place:
         if not self.has_options:
             return {}
         if "://" not in self.url:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{self.url} is a path, which takes no endpoint, no credentials and no storage options",
                 hint="name a URL with --store, or leave them out",
             )
@@ -282,7 +282,7 @@ def _parsed(options: list[str]) -> dict[str, Any]:
     for option in options:
         name, equals, value = option.partition("=")
         if not equals or not name.isidentifier():
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"--storage-option {option!r} is not NAME=VALUE", hint="write e.g. profile=lab"
             )
         words: dict[str, Any] = {"true": True, "false": False}
@@ -297,7 +297,7 @@ def _bytes(text: str) -> int:
     try:
         size = int(float(number) * unit)
     except (ValueError, OverflowError) as error:
-        raise InvalidInput(f"--cache-size {text!r} is no size", hint="use e.g. 500MB or 10GB") from error
+        raise InvalidInputError(f"--cache-size {text!r} is no size", hint="use e.g. 500MB or 10GB") from error
     if size < 0:
-        raise InvalidInput(f"--cache-size {text!r} is below 0", hint="use e.g. 500MB or 10GB")
+        raise InvalidInputError(f"--cache-size {text!r} is below 0", hint="use e.g. 500MB or 10GB")
     return size

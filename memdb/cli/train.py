@@ -152,12 +152,12 @@ def _extend(
 ) -> None:
     """Create a store that extends another."""
     from memdb import combine
-    from memdb.errors import InvalidInput
+    from memdb.errors import InvalidInputError
     from memdb.store.extend import n_beyond
 
     given = [option for option, value in fixed.items() if value is not None]
     if given:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{given[0]} is fixed by the store that is extended", hint=f"leave it out, or --extend {base}"
         )
     place.require_use_of_options(others=[base])
@@ -283,13 +283,13 @@ def demo(
     """
     from memdb.cli.demo import show_demo
     from memdb.cli.training_run import Limited, train_visibly
-    from memdb.errors import InvalidInput
+    from memdb.errors import InvalidInputError
     from memdb.training.loop import require_positive
 
     require_positive(models, "--models")
     db = _store_or_digits(place, even_if_named=True)
     if (db.store.manifest.dataset, db.store.manifest.recipe.name) != ("digits", "mlp"):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{db.url} is a store of {db.store.manifest.dataset}, not the demo's digits",
             hint="run the demo in another folder, or name a new store with --store",
         )
@@ -306,17 +306,17 @@ def demo(
 def _store_or_digits(place: Place, *, even_if_named: bool = False) -> Database:
     """Open the store; at the default place, or where the demo is to be, create the digits one if absent."""
     from memdb import create
-    from memdb.errors import AlreadyExists, NotFound
+    from memdb.errors import AlreadyExistsError, NotFoundError
 
     try:
         return place.open(to_write=True)
-    except NotFound:
+    except NotFoundError:
         if place.store is not None and not even_if_named:
             raise
     say(f"No store at {place.url} yet: creating one of scikit-learn's digits, recipe mlp.")
     try:
         return create.init(place.url, storage_options=place.storage_options())
-    except AlreadyExists:  # another process was quicker
+    except AlreadyExistsError:  # another process was quicker
         return place.open()
 
 

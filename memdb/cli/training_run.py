@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from memdb.cli.app import INTERRUPTED, say
 from memdb.cli.store_options import Place
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.render.progress import TrainingProgress
 from memdb.render.tables import console, number
 
@@ -138,13 +138,13 @@ def seconds_of(text: str) -> float:
     """Return the seconds that a time such as ``1h30m`` has; a bare number is seconds.
 
     Raises:
-        InvalidInput: no time.
+        InvalidInputError: no time.
     """
     found = TIME.fullmatch(text.strip().lower())
     parts = [float(part) for part in (found.groups("0") if found else ())]
     seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
     if seconds <= 0:
-        raise InvalidInput(f"--max-time {text!r} is no time", hint="use e.g. 90s, 30m, 1h30m or 2h")
+        raise InvalidInputError(f"--max-time {text!r} is no time", hint="use e.g. 90s, 30m, 1h30m or 2h")
     return seconds
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from memdb.errors import Damaged, WrongFormat
+from memdb.errors import DamagedError, WrongFormatError
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 T = TypeVar("T")
@@ -49,8 +49,8 @@ def parse_group_metadata(data: bytes, place: str, *, checked: bool = False) -> d
     same check, and several times as fast.
 
     Raises:
-        WrongFormat: not a Zarr v3 group that memdb wrote.
-        Damaged: memdb wrote it, but its bytes or its own hash no longer agree.
+        WrongFormatError: not a Zarr v3 group that memdb wrote.
+        DamagedError: memdb wrote it, but its bytes or its own hash no longer agree.
     """
     try:
         metadata = json.loads(data)
@@ -61,7 +61,7 @@ def parse_group_metadata(data: bytes, place: str, *, checked: bool = False) -> d
         rewritten = group_metadata(document)
         actual = fingerprint({**document, SELF_HASH: ""})
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WrongFormat(
+        raise WrongFormatError(
             f"{place} is not a memdb document", hint="give the URL of a store that memdb made"
         ) from error
     return _intact(document, place, rewritten == data, actual == stated)
@@ -76,8 +76,8 @@ def parse_plain_document(data: bytes, place: str) -> dict[str, Any]:
     """Return a document that is a file of its own, after checking that no byte was altered.
 
     Raises:
-        WrongFormat: not a document that memdb wrote.
-        Damaged: memdb wrote it, but its bytes or its own hash no longer agree.
+        WrongFormatError: not a document that memdb wrote.
+        DamagedError: memdb wrote it, but its bytes or its own hash no longer agree.
     """
     try:
         document = json.loads(data)
@@ -85,7 +85,7 @@ def parse_plain_document(data: bytes, place: str) -> dict[str, Any]:
         rewritten = plain_document(document)
         actual = fingerprint({**document, SELF_HASH: ""})
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WrongFormat(
+        raise WrongFormatError(
             f"{place} is not a memdb document", hint="give the URL of a store that memdb made"
         ) from error
     return _intact(document, place, rewritten == data, actual == stated)
@@ -94,9 +94,9 @@ def parse_plain_document(data: bytes, place: str) -> dict[str, Any]:
 def _intact(document: dict[str, Any], place: str, same_bytes: bool, same_hash: bool) -> dict[str, Any]:  # noqa: FBT001
     restore = f"restore {place} from a copy of the store; `memdb verify` lists what is damaged"
     if not same_bytes:
-        raise Damaged(f"{place} was altered: its bytes are not as memdb writes them", hint=restore)
+        raise DamagedError(f"{place} was altered: its bytes are not as memdb writes them", hint=restore)
     if not same_hash:
-        raise Damaged(f"{place} was altered: it has another sha256 than it states", hint=restore)
+        raise DamagedError(f"{place} was altered: it has another sha256 than it states", hint=restore)
     return dict(document)
 
 
@@ -149,7 +149,7 @@ class Reader:
         """Raise one error for all problems found.
 
         Raises:
-            WrongFormat: lists every problem with its place.
+            WrongFormatError: lists every problem with its place.
         """
         if self.problems:
-            raise WrongFormat("; ".join(self.problems), hint=hint)
+            raise WrongFormatError("; ".join(self.problems), hint=hint)

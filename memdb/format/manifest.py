@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from memdb.errors import Mismatch, WrongFormat
+from memdb.errors import MismatchError, WrongFormatError
 from memdb.format import layout
 from memdb.format.documents import Json, Reader, fingerprint, sealed
 
@@ -191,7 +191,7 @@ class Manifest:
         """Refuse to add models trained on other data or by another recipe.
 
         Raises:
-            Mismatch: names both values.
+            MismatchError: names both values.
         """
         for ours in self.sets:
             theirs = next((item for item in sets if item.name == ours.name), None)
@@ -199,13 +199,13 @@ class Manifest:
                 found = (
                     "absent" if theirs is None else f"{theirs.n_examples:,} examples, {theirs.fingerprint}"
                 )
-                raise Mismatch(
+                raise MismatchError(
                     f"the {ours.name} set of {url} has {ours.n_examples:,} examples with fingerprint "
                     f"{ours.fingerprint}; the one loaded is {found}",
                     hint="train with the data that the store was made with, or `memdb init` another store",
                 )
         if recipe.fingerprint != self.recipe.fingerprint:
-            raise Mismatch(
+            raise MismatchError(
                 f"{url} was made with recipe {self.recipe}, fingerprint {self.recipe.fingerprint}; this one "
                 f"is {recipe}, fingerprint {recipe.fingerprint}",
                 hint="train with the store's own recipe and options, or `memdb init` another store",
@@ -215,27 +215,27 @@ class Manifest:
         """Refuse to count models of two stores together that were not trained alike.
 
         Raises:
-            Mismatch: names what differs, and both values.
+            MismatchError: names what differs, and both values.
         """
         hint = "`memdb compare` says how far two stores agree without adding them up"
         ours = {item.name: item for item in self.sets}
         others = {item.name: item for item in theirs.sets}
         for name in sorted(ours.keys() | others.keys()):
             if ours.get(name) != others.get(name):
-                raise Mismatch(
+                raise MismatchError(
                     f"the {name} sets differ: {url} has {_described(ours.get(name))}, {their_url} has "
                     f"{_described(others.get(name))}",
                     hint=hint,
                 )
         if self.recipe.fingerprint != theirs.recipe.fingerprint:
-            raise Mismatch(
+            raise MismatchError(
                 f"the recipes differ: {url} has {self.recipe}, fingerprint {self.recipe.fingerprint}; "
                 f"{their_url} has {theirs.recipe}, fingerprint {theirs.recipe.fingerprint}",
                 hint=hint,
             )
         subsets = (self.subset_scheme, self.subset_fraction)
         if subsets != (theirs.subset_scheme, theirs.subset_fraction):
-            raise Mismatch(
+            raise MismatchError(
                 f"the subsets differ: {url} draws {self.subset_fraction:g} of the training set, "
                 f"{self.subset_scheme}; {their_url} {theirs.subset_fraction:g}, {theirs.subset_scheme}. "
                 "Together they would show influence where there is none",
@@ -287,7 +287,7 @@ class Manifest:
         """Parse and check a manifest.
 
         Raises:
-            WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
+            WrongFormatError: a newer format, features this memdb does not know, or a list of what is wrong.
         """
         require_format(document, place, (BASE_FEATURE,))
         read = Reader(document, place)
@@ -349,17 +349,17 @@ def require_format(document: Mapping[str, Any], place: str, known: Sequence[str]
     """Refuse what this memdb cannot read.
 
     Raises:
-        WrongFormat: another format number, or required features unknown here.
+        WrongFormatError: another format number, or required features unknown here.
     """
     version = document.get("format")
     if version != layout.FORMAT:
-        raise WrongFormat(
+        raise WrongFormatError(
             f"{place} has format {version!r}; this memdb reads format {layout.FORMAT}",
             hint="upgrade with `pip install --upgrade memdb`",
         )
     features = document.get("required_features", [])
     if not isinstance(features, list) or any(name not in known for name in features):
-        raise WrongFormat(
+        raise WrongFormatError(
             f"{place} needs features that this memdb does not know: {features}",
             hint="upgrade with `pip install --upgrade memdb`",
         )

@@ -143,7 +143,7 @@ class Published:
         """Parse and check the document.
 
         Raises:
-            WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
+            WrongFormatError: a newer format, features this memdb does not know, or a list of what is wrong.
         """
         require_format(document, place)
         read = Reader(document, place)
@@ -288,7 +288,7 @@ class ThumbnailsInfo:
         """Parse and check the document.
 
         Raises:
-            WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
+            WrongFormatError: a newer format, features this memdb does not know, or a list of what is wrong.
         """
         require_format(document, place)
         read = Reader(document, place)

@@ -86,7 +86,7 @@ class ScoreTable:
         """Parse and check a score table's document.
 
         Raises:
-            WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
+            WrongFormatError: a newer format, features this memdb does not know, or a list of what is wrong.
         """
         require_format(document, place)
         read = Reader(document, place)

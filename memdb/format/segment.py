@@ -137,7 +137,7 @@ class Segment:
         """Parse and check a segment's or block's document.
 
         Raises:
-            WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
+            WrongFormatError: a newer format, features this memdb does not know, or a list of what is wrong.
         """
         require_format(document, place)
         read = Reader(document, place)

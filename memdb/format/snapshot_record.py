@@ -49,7 +49,7 @@ class Retraction:
         """Parse and check a retraction.
 
         Raises:
-            WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
+            WrongFormatError: a newer format, features this memdb does not know, or a list of what is wrong.
         """
         require_format(document, place)
         read = Reader(document, place)
@@ -128,7 +128,7 @@ class SnapshotRecord:
         """Parse and check a snapshot's document.
 
         Raises:
-            WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
+            WrongFormatError: a newer format, features this memdb does not know, or a list of what is wrong.
         """
         require_format(document, place)
         read = Reader(document, place)
@@ -187,7 +187,7 @@ class Pin:
         """Parse and check the document.
 
         Raises:
-            WrongFormat: a newer format, features this memdb does not know, or a list of what is wrong.
+            WrongFormatError: a newer format, features this memdb does not know, or a list of what is wrong.
         """
         require_format(document, place)
         read = Reader(document, place)

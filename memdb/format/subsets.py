@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 
 DOMAIN = b"memdb-mask-1"
 
@@ -22,15 +22,15 @@ def subset_size(n_train: int, fraction: float) -> int:
     """Return how many training examples a subset holds.
 
     Raises:
-        InvalidInput: a fraction outside (0, 1), or one that leaves no example in, or none out.
+        InvalidInputError: a fraction outside (0, 1), or one that leaves no example in, or none out.
     """
     if not 0 < fraction < 1:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the subset fraction {fraction:g} is not between 0 and 1", hint="use one such as 0.7"
         )
     size = int(np.floor(fraction * n_train + 0.5))
     if not 0 < size < n_train:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"a subset fraction of {fraction:g} of {n_train:,} training examples puts {size:,} of them in "
             "every subset",
             hint="use a fraction that leaves some examples in and some out, such as 0.7",

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput, NotFound
+from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 
 MAX_WHOLE_BYTES = 4 << 30  # of an array that is needed at once
 MAX_SWELLING = 250  # bytes out of one byte in; masks and predictions swell less, zip bombs a thousandfold
@@ -55,11 +55,11 @@ class ArrayFile:
         """Return all of it, after checking its type and what is known of its shape.
 
         Raises:
-            InvalidInput: another shape or type, or too big to be read at once.
+            InvalidInputError: another shape or type, or too big to be read at once.
         """
         self.require(shape, kinds)
         if self.n_bytes > MAX_WHOLE_BYTES:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{self.place} takes {self.n_bytes:,} bytes, and is needed at once", hint="import it in parts"
             )
         return np.array(self.rows(0, self.shape[0]))
@@ -68,7 +68,7 @@ class ArrayFile:
         """Refuse another shape (None: any length) or another kind of number.
 
         Raises:
-            InvalidInput: names what was found and what belongs there.
+            InvalidInputError: names what was found and what belongs there.
         """
         fits = len(shape) == len(self.shape) and all(
             wanted in {None, n} for wanted, n in zip(shape, self.shape, strict=True)
@@ -76,12 +76,12 @@ class ArrayFile:
         if not fits:
             wanted = ", ".join("any" if n is None else f"{n:,}" for n in shape)
             found = ", ".join(f"{n:,}" for n in self.shape)
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{self.place} has shape ({found}); expected ({wanted})",
                 hint="check that all arrays are of the same models and examples, models first",
             )
         if self.dtype.kind not in kinds:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{self.place} is {self.dtype}; expected {' or '.join(KIND_NAMES[k] for k in kinds)}",
                 hint="convert it with `.astype(...)` and save it again",
             )
@@ -94,13 +94,13 @@ def open_arrays(path: Path) -> dict[str, ArrayFile]:
     """Return the arrays of an .npz file, of one .npy file, or of all .npy files in a folder, by name.
 
     Raises:
-        NotFound: nothing is there.
-        InvalidInput: something else, or an array that cannot be read without running somebody's code.
+        NotFoundError: nothing is there.
+        InvalidInputError: something else, or an array that cannot be read without running somebody's code.
     """
     if path.is_dir():
         return {file.stem: open_array(file) for file in sorted(path.glob("*.npy"))}
     if not path.exists():
-        raise NotFound(f"no file {path}", hint="name an .npz file, or a folder of .npy files")
+        raise NotFoundError(f"no file {path}", hint="name an .npz file, or a folder of .npy files")
     if path.suffix.lower() == ".npy":
         return {path.stem: open_array(path)}
     return _opened_archive(path)
@@ -110,11 +110,11 @@ def open_array(path: Path) -> ArrayFile:
     """Return the array of one .npy file.
 
     Raises:
-        NotFound: nothing is there.
-        InvalidInput: it holds something else, or its size is not what its header says.
+        NotFoundError: nothing is there.
+        InvalidInputError: it holds something else, or its size is not what its header says.
     """
     if not path.is_file():
-        raise NotFound(f"no file {path}", hint="name a .npy file, as `numpy.save` writes it")
+        raise NotFoundError(f"no file {path}", hint="name a .npy file, as `numpy.save` writes it")
     with _readable(str(path)), path.open("rb") as file:
         header = _header(file, str(path))
         size = path.stat().st_size
@@ -153,21 +153,21 @@ def _header(file: IO[bytes], place: str) -> _Header:
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     if version not in readers:
-        raise InvalidInput(f"{place} is .npy of version {version}", hint=SAVE_AGAIN)
+        raise InvalidInputError(f"{place} is .npy of version {version}", hint=SAVE_AGAIN)
     shape, fortran, dtype = readers[version](file)
     if dtype.hasobject:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{place} holds pickled Python objects, which memdb never loads",
             hint="save a plain array of numbers: `array.astype(bool)` or `.astype(float)` before saving",
         )
     if dtype.kind not in KIND_NAMES or not shape or any(n < 0 for n in shape):
-        raise InvalidInput(f"{place} is {dtype} of shape {shape}, no array of numbers", hint=SAVE_AGAIN)
+        raise InvalidInputError(f"{place} is {dtype} of shape {shape}, no array of numbers", hint=SAVE_AGAIN)
     return _Header(shape, fortran, dtype, file.tell())
 
 
 def _require_size(place: str, header: _Header, n_bytes: int) -> None:
     if header.n_bytes != n_bytes:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{place} states {header.dtype} {header.shape}, which is {header.n_bytes:,} bytes, and holds "
             f"{n_bytes:,}",
             hint="it was cut or altered: get it again",
@@ -180,7 +180,7 @@ def _opened_archive(path: Path) -> dict[str, ArrayFile]:
         for entry in archive.infolist():
             name = entry.filename.removesuffix(".npy")
             if name in found or not re.fullmatch(r"[\w.-]{1,200}", name, re.ASCII):
-                raise InvalidInput(
+                raise InvalidInputError(
                     f"{path} has an odd or repeated entry {entry.filename[:80]!r}", hint=SAVE_AGAIN
                 )
             found[name] = _member(archive, entry, path, f"{path}: {name}")
@@ -190,7 +190,7 @@ def _opened_archive(path: Path) -> dict[str, ArrayFile]:
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, place: str) -> ArrayFile:
     swelling = entry.file_size > MAX_SWELLING * max(1, entry.compress_size)
     if swelling and entry.file_size > SWELLING_MATTERS:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{place} would swell from {entry.compress_size:,} to {entry.file_size:,} bytes",
             hint="if it is no zip bomb, save it without compression: `numpy.savez`",
         )
@@ -204,7 +204,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, place:
         at = entry.header_offset + LOCAL_HEADER.size + fields[-2] + fields[-1]
         return header.mapped(path, place, at)
     if header.fortran and header.n_bytes > SWELLING_MATTERS:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{place} is compressed column by column, and cannot be read in rows",
             hint="save `numpy.ascontiguousarray(array)`",
         )
@@ -257,6 +257,8 @@ def _readable(place: str) -> Iterator[None]:
     """Say of whatever NumPy or the archive complains about which file it is, and what may help."""
     try:
         yield
+    except MemdbError:
+        raise
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -267,9 +269,9 @@ def _readable(place: str) -> Iterator[None]:
         struct.error,
     ) as error:
         said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise InvalidInput(f"{place} cannot be read: {said[:200]}", hint=SAVE_AGAIN) from error
+        raise InvalidInputError(f"{place} cannot be read: {said[:200]}", hint=SAVE_AGAIN) from error
     except OSError as error:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{place} cannot be read: {error.strerror or error}", hint="check the path and your access"
         ) from error
 
@@ -278,13 +280,13 @@ def bools(values: NDArray[Any], place: str) -> NDArray[np.bool_]:
     """Return bits that may be kept as 0 and 1.
 
     Raises:
-        InvalidInput: another number among them.
+        InvalidInputError: another number among them.
     """
     if values.dtype.kind == BOOLEAN:
         return values
     wrong = (values != 0) & (values != 1)
     if wrong.any():
-        raise InvalidInput(f"{place} holds {values[wrong][0]}, not only 0 and 1", hint="save it as bool")
+        raise InvalidInputError(f"{place} holds {values[wrong][0]}, not only 0 and 1", hint="save it as bool")
     return values.astype(np.bool_)
 
 

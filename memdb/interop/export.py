@@ -18,7 +18,14 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels, NotFound, StorageFailed
+from memdb.errors import (
+    AlreadyExistsError,
+    InvalidInputError,
+    MemdbError,
+    NotEnoughModelsError,
+    NotFoundError,
+    StorageError,
+)
 from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query.arrow import values_of
@@ -45,11 +52,11 @@ def require_destination(path: Path, what: str) -> str:
     """Refuse what cannot be written so, or would take something else's place; return the suffix.
 
     Raises:
-        InvalidInput: an unknown thing to export, or a file of another kind than it fits.
-        AlreadyExists: a folder with other things in it.
+        InvalidInputError: an unknown thing to export, or a file of another kind than it fits.
+        AlreadyExistsError: a folder with other things in it.
     """
     if what not in WHAT:
-        raise InvalidInput(f"cannot export {what!r}", hint=f"use one of {', '.join(WHAT)}")
+        raise InvalidInputError(f"cannot export {what!r}", hint=f"use one of {', '.join(WHAT)}")
     suffix = path.suffix.lower()
     allowed = {
         "memorization": (*TABLES, ".npz"), "pairs": (*TABLES, ".npz"), "fz-pairs": (".npz",),
@@ -57,11 +64,11 @@ def require_destination(path: Path, what: str) -> str:
     }[what]  # fmt: skip
     if suffix not in allowed:
         names = ", ".join(item or "a folder" for item in allowed)
-        raise InvalidInput(f"{what} cannot be written to {path}", hint=f"name a file or folder: {names}")
+        raise InvalidInputError(f"{what} cannot be written to {path}", hint=f"name a file or folder: {names}")
     if suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise AlreadyExists(f"{path} is there, and is no empty folder", hint="name a new folder")
+        raise AlreadyExistsError(f"{path} is there, and is no empty folder", hint="name a new folder")
     if suffix and path.is_dir():
-        raise AlreadyExists(f"{path} is a folder", hint="name a file")
+        raise AlreadyExistsError(f"{path} is a folder", hint="name a file")
     return suffix
 
 
@@ -69,7 +76,7 @@ def write_table(path: Path, table: pa.Table, facts: Mapping[str, str | float | i
     """Write the rows of a relation, with what each needs to be read alone, as .parquet or .csv.
 
     Raises:
-        StorageFailed: the folder is missing, full or not writable.
+        StorageError: the folder is missing, full or not writable.
     """
     for name, value in facts.items():
         table = table.append_column(name, pa.array([value] * table.num_rows))
@@ -87,7 +94,7 @@ def write_columns(path: Path, table: pa.Table) -> Exported:
     """Write the rows of a relation as one array a column; NaN stands for NULL scores.
 
     Raises:
-        StorageFailed: the folder is missing, full or not writable.
+        StorageError: the folder is missing, full or not writable.
     """
     arrays = {name: _filled(table.column(name)) for name in table.column_names}
     return _saved(path, arrays)
@@ -119,15 +126,15 @@ def write_fz_classes(path: Path, relations: Relations, observe: Observe) -> Expo
     """Write memorization, and the influences within each class, as Feldman and Zhang published theirs.
 
     Raises:
-        NotEnoughModels: no models, or an example that was in every subset or in none: they had no NULL.
-        NotFound: there are no test examples.
+        NotEnoughModelsError: no models, or an example that was in every subset or in none: they had no NULL.
+        NotFoundError: there are no test examples.
     """
     snapshot = relations.snapshot
     if snapshot.manifest.set_named(layout.TEST).n_examples == 0:
-        raise NotFound(f"{snapshot.url} has no test examples", hint="export memorization, or models")
+        raise NotFoundError(f"{snapshot.url} has no test examples", hint="export memorization, or models")
     scores = relations.ask("SELECT memorization FROM memorization ORDER BY train_id").column(0)
     if scores.null_count:
-        raise NotEnoughModels(
+        raise NotEnoughModelsError(
             f"{scores.null_count:,} training examples of {snapshot.url} were in every subset or in none",
             hint="train more models until all have a score; their layout has no place for missing ones",
         )
@@ -174,7 +181,7 @@ def _given_matrix(
         listed = np.isin(train, rows)
         found[np.searchsorted(rows, train[listed]), place] = influence[listed]
     if np.isnan(found).any():
-        raise NotFound(
+        raise NotFoundError(
             f"{relations.scores.table.name} lacks {int(np.isnan(found).sum()):,} pairs of one class",
             hint="export those that it has: --what fz-pairs",
         )
@@ -189,13 +196,13 @@ def write_models(path: Path, relations: Relations, what: str, observe: Observe) 
     files, or an .npz.
 
     Raises:
-        NotEnoughModels: the store has no models.
-        NotFound: the attack's arrays are asked for, and no logit confidences are kept.
-        StorageFailed: the folder is missing, full or not writable.
+        NotEnoughModelsError: the store has no models.
+        NotFoundError: the attack's arrays are asked for, and no logit confidences are kept.
+        StorageError: the folder is missing, full or not writable.
     """
     snapshot = relations.snapshot
     if snapshot.n_models == 0:
-        raise NotEnoughModels(f"{snapshot.url} has no models yet", hint="train some with `memdb train`")
+        raise NotEnoughModelsError(f"{snapshot.url} has no models yet", hint="train some with `memdb train`")
     arrays = {"lira": _lira, "models": _runs}[what](relations)
     total = sum(math.prod(shape) for shape, _, _ in arrays.values())
     shapes: dict[str, tuple[int, ...]] = {}
@@ -251,7 +258,7 @@ def _lira(relations: Relations) -> Described:
     path = f"{layout.TRAIN}/{LOGIT_CONFIDENCE.name}"
     n_train = snapshot.manifest.train.n_examples
     if path not in snapshot.manifest.arrays() or not snapshot.is_complete(path):
-        raise NotFound(
+        raise NotFoundError(
             f"{snapshot.url} keeps no logit confidences of all models",
             hint="export models without them: --what models",
         )
@@ -314,8 +321,10 @@ def _written(path: Path, temporary: Path) -> Iterator[None]:
     """Write whole or not at all."""
     try:
         yield
+    except MemdbError:
+        raise
     except OSError as error:
-        raise StorageFailed(
+        raise StorageError(
             f"cannot write {path}: {error.strerror or str(error).split(': ', maxsplit=1)[0]}",
             hint="name a place that you may write to",
         ) from error

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
-from memdb.errors import InvalidInput, Mismatch
+from memdb.errors import InvalidInputError, MismatchError
 from memdb.format import layout
 from memdb.format.manifest import Manifest, Outcome, RecipeInfo
 from memdb.format.segment import ModelInfo
@@ -61,9 +61,9 @@ def import_runs(
     """Add runs to a store of imported models, or to a new one.
 
     Raises:
-        InvalidInput: runs that cannot be kept, or do not belong together.
-        Mismatch: they are not of the store's data, recipe or subset fraction.
-        StorageFailed: a batch could not be committed; running it again adds what lacks.
+        InvalidInputError: runs that cannot be kept, or do not belong together.
+        MismatchError: they are not of the store's data, recipe or subset fraction.
+        StorageError: a batch could not be committed; running it again adds what lacks.
     """
     kept = _kept(runs, about)
     total = 2 * runs.n_models
@@ -99,7 +99,7 @@ def _kept(runs: Runs, about: About) -> tuple[Outcome, ...]:
     wanted = names if about.outcomes is None else list(about.outcomes)
     unknown = [name for name in wanted if name not in names]
     if unknown or "correct" not in wanted:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"cannot keep the outcomes {', '.join(wanted)} of {runs.place}",
             hint=f"name correct, and any of {', '.join(names)}",
         )
@@ -171,8 +171,8 @@ def example_tables(
     Content that is not at hand is hashed by the data set's name and the example's number.
 
     Raises:
-        InvalidInput: labels or keys that cannot be.
-        Mismatch: the data set has other sizes or labels.
+        InvalidInputError: labels or keys that cannot be.
+        MismatchError: the data set has other sizes or labels.
     """
     if about.data is not None:
         tables = {name: about.data.tables[name] for name in sizes}
@@ -180,11 +180,11 @@ def example_tables(
             _require_examples(name, table.examples, sizes[name], names, place, about.name or "the data set")
         return tables
     if names.labels and set(names.labels) != set(sizes):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{place} has labels of the {next(iter(names.labels))} set alone", hint="give those of both sets"
         )
     if names.class_names and any(int(v.max()) >= len(names.class_names) for v in names.labels.values()):
-        raise InvalidInput(f"{place} has labels beyond its {len(names.class_names)} class names")
+        raise InvalidInputError(f"{place} has labels beyond its {len(names.class_names)} class names")
     return {name: _unseen(name, n_examples, names, about) for name, n_examples in sizes.items()}
 
 
@@ -194,7 +194,7 @@ def _unseen(name: str, n_examples: int, names: Names, about: About) -> ExampleTa
     if labels is None:
         labels, classes = np.zeros(n_examples, dtype=np.int32), [UNKNOWN]
     if labels.min() < 0 or labels.max() >= 2**31:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the {name} set has the label {labels.min() if labels.min() < 0 else labels.max()}"
         )
     keys = names.keys.get(name) or [str(row) for row in range(n_examples)]
@@ -214,19 +214,21 @@ def _require_examples(
 ) -> None:
     """Refuse a file whose examples are not those that it is said to be of."""
     if len(examples) != n_examples:
-        raise Mismatch(
+        raise MismatchError(
             f"{place} is of {n_examples:,} {name} examples, {other} has {len(examples):,}",
             hint="name the data set that the runs are of, and check the order of axes: models first",
         )
     labels, keys = names.labels.get(name), names.keys.get(name)
     if labels is not None and not np.array_equal(labels, examples.labels):
         row = int(np.flatnonzero(labels != examples.labels)[0])
-        raise Mismatch(
+        raise MismatchError(
             f"{place} gives {name} example {row} the label {labels[row]}, {other} {examples.labels[row]}",
             hint="the examples must stand in the same order",
         )
     if keys is not None and list(keys) != examples.keys:
-        raise Mismatch(f"{place} has other keys of {name} examples than {other}", hint="check their order")
+        raise MismatchError(
+            f"{place} has other keys of {name} examples than {other}", hint="check their order"
+        )
 
 
 def require_same_examples(
@@ -235,13 +237,13 @@ def require_same_examples(
     """Refuse to add to a store what is of other examples.
 
     Raises:
-        Mismatch: names both values.
+        MismatchError: names both values.
     """
     if about.data is not None:
         ours = tuple(about.data.tables[name].info(name) for name in sizes)
         store.manifest.require_same(ours, store.manifest.recipe, store.url)
     if about.name is not None and about.name != store.manifest.dataset:
-        raise Mismatch(
+        raise MismatchError(
             f"{store.url} is of the data set {store.manifest.dataset}, not {about.name}",
             hint="leave --name out, or import into another store",
         )
@@ -256,25 +258,25 @@ def _require_fitting(
     """Refuse runs that are not of a store's kind; return the ids of the models that it has."""
     manifest = store.manifest
     if manifest.subset_scheme != SCHEME:
-        raise Mismatch(
+        raise MismatchError(
             f"{store.url} holds models that memdb trained ({manifest.recipe})",
             hint="import into a store of its own, and put the two side by side with `memdb compare`",
         )
     require_same_examples(store, runs.sizes, runs.names, about, runs.place)
     if about.recipe is not None and about.recipe != manifest.recipe.name:
-        raise Mismatch(
+        raise MismatchError(
             f"{store.url} holds models of the recipe {manifest.recipe.name}, not {about.recipe}",
             hint="import each recipe into a store of its own",
         )
     if about.subset_fraction not in {None, manifest.subset_fraction}:
-        raise Mismatch(
+        raise MismatchError(
             f"{store.url} holds subsets of {manifest.subset_fraction:g}, not of {about.subset_fraction:g}",
             hint="import each fraction into a store of its own",
         )
     for outcome in manifest.outcomes:
         same = next((item for item in kept if item.name == outcome.name), None)
         if outcome.kind == "bit" and same is not None and same.definition != outcome.definition:
-            raise Mismatch(
+            raise MismatchError(
                 f"{outcome.name} of {store.url} is {outcome.definition!r}; that of {runs.place} is "
                 f"{same.definition!r}",
                 hint="outcomes of two definitions are never pooled: import into another store",
@@ -284,7 +286,7 @@ def _require_fitting(
     theirs = mask_hashes(snapshot)
     for place, (identifier, key) in enumerate(zip(found.model_ids, found.masks, strict=True)):
         if theirs.get(key, identifier) != identifier:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"model {place} of {runs.place} has the subset of model {theirs[key][:8]} of {store.url} and "
                 "other outcomes",
                 hint="scores and intervals count runs of different subsets, once each: leave it out",

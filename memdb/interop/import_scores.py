@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT
 from memdb.format.score_table import ScoreTable, is_table_name
@@ -47,14 +47,14 @@ def import_scores(
     ``given_sizes`` says how many examples there are where neither the file, a data set nor the store does.
 
     Raises:
-        InvalidInput: a name that cannot be, ids beyond the examples, or sizes that nobody knows.
-        Mismatch: the store is of other examples.
-        AlreadyExists: other scores of that name are there.
+        InvalidInputError: a name that cannot be, ids beyond the examples, or sizes that nobody knows.
+        MismatchError: the store is of other examples.
+        AlreadyExistsError: other scores of that name are there.
     """
     place = published.place
     table_name = name if name is not None else _stem(Path(place))
     if not is_table_name(table_name):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"scores cannot be named {table_name!r}", hint="use --scores-name with letters, digits, . _ and -"
         )
     sizes = _sizes(existing, published, about, given_sizes)
@@ -107,7 +107,7 @@ def _sizes(
     needed = (layout.TRAIN, layout.TEST) if len(published.scores.influence) else (layout.TRAIN,)
     missing = [name for name in needed if name not in sizes]
     if missing:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{published.place} does not say how many {' and '.join(missing)} examples there are",
             hint="say so: --n-train 50000 --n-test 10000, or --dataset NAME --data-root DIR",
         )
@@ -124,7 +124,7 @@ def _require_ids(published: ScoreFile, sizes: Mapping[str, int]) -> None:
     }
     for name, top in highest.items():
         if name in sizes and top >= sizes[name]:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{published.place} names {name} example {top:,}, and there are {sizes[name]:,}",
                 hint="check --n-train and --n-test, or the data set",
             )

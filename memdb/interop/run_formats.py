@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE, Outcome
 from memdb.interop.arrays import ArrayFile, bools, names_of, open_array
@@ -79,9 +79,9 @@ def find_runs(path: Path, arrays: Mapping[str, ArrayFile], labels: NDArray[Any] 
     return None
 
 
-def unknown(path: Path, arrays: Mapping[str, ArrayFile]) -> InvalidInput:
+def unknown(path: Path, arrays: Mapping[str, ArrayFile]) -> InvalidInputError:
     """Return the error that says what a file holds, and what memdb reads."""
-    return InvalidInput(
+    return InvalidInputError(
         f"{path} has {names_of(arrays)}: none of the formats that memdb imports",
         hint=f"give a plain file with {PLAIN_KEYS}; docs/importing.md has the other formats",
     )
@@ -90,7 +90,7 @@ def unknown(path: Path, arrays: Mapping[str, ArrayFile]) -> InvalidInput:
 def _plain(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs:
     """Read ``mask``, ``train_correct`` and ``test_correct``: everybody's own runs."""
     if "train_correct" not in arrays:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{path} has {names_of(arrays)}; train_correct is missing", hint=f"a plain file has {PLAIN_KEYS}"
         )
     mask = arrays["mask"]
@@ -128,7 +128,7 @@ def _confidences(
     for name in (LOGIT_CONFIDENCE.name, "confidence"):
         held = [part for part in sizes if f"{part}_{name}" in arrays]
         if held and len(held) != len(sizes):
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{path} has {name} of the {held[0]} set alone", hint="give it for both sets, or for neither"
             )
         if held:
@@ -154,14 +154,14 @@ def _datamodels(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs:
     """
     endings = sorted(name.removeprefix("train_masks") for name in arrays if name.startswith("train_masks"))
     if len(endings) > 1:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{path} holds masks of several subset fractions: train_masks{', train_masks'.join(endings)}",
             hint="put those of one fraction into a folder of their own: different fractions are never pooled",
         )
     named = {part: f"{part}_margins{endings[0]}" for part in SETS}
     missing = [name for name in named.values() if name not in arrays]
     if missing:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{path} has {names_of(arrays)}; {' and '.join(missing)} missing",
             hint="a folder of datamodels has train_masks, train_margins and test_margins",
         )
@@ -194,7 +194,9 @@ def _keep_and_scores(path: Path, arrays: Mapping[str, ArrayFile], labels: NDArra
     names = _names(arrays, {layout.TRAIN: keep.shape[1]})
     kind = next((name for name in ("logits", "scores") if name in arrays), None)
     if kind is None:
-        raise InvalidInput(f"{path} has keep but neither scores nor logits", hint="put one of them beside it")
+        raise InvalidInputError(
+            f"{path} has keep but neither scores nor logits", hint="put one of them beside it"
+        )
     known = names.labels.get(layout.TRAIN, labels)
     n_models, n_examples = keep.shape
     source = arrays[kind]
@@ -219,7 +221,7 @@ def _lira_folders(path: Path, arrays: Mapping[str, ArrayFile], labels: NDArray[A
     kind = sources[0][0]
     odd = next((f for f, (other, _) in zip(folders, sources, strict=True) if other != kind), None)
     if odd is not None:
-        raise InvalidInput(f"{odd} has no {kind}, and others do", hint="compute them for all")
+        raise InvalidInputError(f"{odd} has no {kind}, and others do", hint="compute them for all")
     files = [file for _, file in sources]
     n_examples = files[0].shape[0]
     for keep, file in zip(keeps, files, strict=True):
@@ -248,7 +250,7 @@ def _last_epoch(folder: Path) -> tuple[str, ArrayFile]:
         saved = sorted((folder / kind).glob("*.npy")) or sorted(folder.glob(f"{kind}.npy"))
         if saved:
             return kind, open_array(saved[-1])
-    raise InvalidInput(
+    raise InvalidInputError(
         f"{folder} has keep.npy but neither scores nor logits", hint="compute one of them first"
     )
 
@@ -274,21 +276,25 @@ def _attacked(
 
         return _of_sets(outcomes, [layout.TRAIN]), from_scores
     if labels is None:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{place} are logits, and the labels are not known",
             hint="put y_train.npy beside the folders, train_labels into the file, or say --labels FILE",
         )
     if len(labels) != n_examples:
-        raise InvalidInput(f"{place} is of {n_examples:,} examples, and there are {len(labels):,} labels")
+        raise InvalidInputError(
+            f"{place} is of {n_examples:,} examples, and there are {len(labels):,} labels"
+        )
 
     def from_logits(values: NDArray[Any]) -> Outcomes:
         logits = _first_query(values, 3).astype(np.float64)  # [models, examples, classes]
         if labels.min() < 0 or labels.max() >= logits.shape[2]:
-            raise InvalidInput(f"{place} has {logits.shape[2]} classes, and the labels go to {labels.max()}")
+            raise InvalidInputError(
+                f"{place} has {logits.shape[2]} classes, and the labels go to {labels.max()}"
+            )
         with np.errstate(invalid="ignore"):
             confidence = _confidence(logits, labels)
         if np.isnan(confidence).any():
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{place} has logits whose softmax is no number: one class alone, or none that is finite",
                 hint="leave out, or mend, what did not finish",
             )
@@ -300,7 +306,9 @@ def _attacked(
 def _require_numbers(file: ArrayFile) -> None:
     """Refuse examples without any number: an axis of queries or classes that has no length."""
     if 0 in file.shape[1:]:
-        raise InvalidInput(f"{file.place} has shape {file.shape}, and so no numbers", hint="save it again")
+        raise InvalidInputError(
+            f"{file.place} has shape {file.shape}, and so no numbers", hint="save it again"
+        )
 
 
 def _first_query(values: NDArray[Any], n_axes: int) -> NDArray[Any]:
@@ -329,13 +337,13 @@ def finite(values: NDArray[Any], place: str, first_row: int = 0, *, infinite: bo
     """Refuse numbers that are none, and infinite ones unless told otherwise.
 
     Raises:
-        InvalidInput: names the row of the first.
+        InvalidInputError: names the row of the first.
     """
     wrong = np.isnan(values) if infinite else ~np.isfinite(values)
     if wrong.any():
         at = np.argwhere(wrong)[0]
         row = [first_row + int(at[0]), *at[1:].tolist()]
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{place} holds {values[tuple(at)]} at {row}", hint="leave out, or mend, what did not finish"
         )
     return values
@@ -351,7 +359,7 @@ def _logits(p: NDArray[Any], place: str) -> NDArray[np.float16]:
     """Return the logit confidences of probabilities."""
     wrong = (p < 0) | (p > 1)
     if wrong.any():
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{place} holds {p[wrong][0]:g}, which is no probability", hint="call logits ..._logit_confidence"
         )
     exact = p.astype(np.float64)

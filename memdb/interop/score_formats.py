@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.interop.arrays import ArrayFile, names_of
 from memdb.interop.run_formats import Names, finite
@@ -43,7 +43,7 @@ def find_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None
     """Return the scores that a file holds; None where it holds something else.
 
     Raises:
-        InvalidInput: scores that cannot be, or arrays that do not fit each other.
+        InvalidInputError: scores that cannot be, or arrays that do not fit each other.
     """
     if set(PAIR_KEYS[:3]) <= set(arrays):
         return _listed(path, arrays)
@@ -56,21 +56,21 @@ def find_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None
 
 def _listed(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
     if "mem" not in arrays:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{path} has {names_of(arrays)}; mem is missing", hint=f"expected {', '.join(PAIR_KEYS)}"
         )
     n_pairs = arrays["tr_idx"].shape[0]
     train, test = (_ids(arrays[name], (n_pairs,)) for name in PAIR_KEYS[:2])
     influence, mem = (_scores(arrays[name], (n_pairs,)) for name in PAIR_KEYS[2:])
     if n_pairs == 0:
-        raise InvalidInput(f"{path} holds no pairs")
+        raise InvalidInputError(f"{path} holds no pairs")
     _require_once(train, test, str(path))
     memorized, first, place = np.unique(train, return_index=True, return_inverse=True)
     memorization = mem[first].astype(np.float64)
     differs = np.flatnonzero(memorization[place] != mem)
     if len(differs):
         row = int(differs[0])
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{path} gives training example {train[row]} the memorization {mem[row]:g} and "
             f"{memorization[place[row]]:g}",
             hint="it must have one: get the file again",
@@ -82,7 +82,7 @@ def _listed(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
 def _classwise(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
     missing = [name for name in CLASS_KEYS if name not in arrays]
     if missing:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{path} has {names_of(arrays)}; {', '.join(missing)} missing",
             hint="expected tr_mem, tr_labels, tt_labels and, for each class K, tr_classidx_K, tt_classidx_K, "
             "infl_matrix_classK",
@@ -111,11 +111,11 @@ def _one_class(
     sides = []
     for name, key in ((layout.TRAIN, f"tr_classidx_{ending}"), (layout.TEST, f"tt_classidx_{ending}")):
         if key not in arrays:
-            raise InvalidInput(f"{path} has infl_matrix_class{ending} and no {key}")
+            raise InvalidInputError(f"{path} has infl_matrix_class{ending} and no {key}")
         ids = _ids(arrays[key], (None,), len(labels[name]))
         odd = ids[labels[name][ids] != label]
         if len(odd):
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{key} of {path} names {name} example {odd[0]}, whose label is {labels[name][odd[0]]}",
                 hint="the lists of a class hold examples of that class alone",
             )
@@ -128,7 +128,7 @@ def _memorization(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
     """Read a file of memorization scores alone."""
     memorization = _scores(arrays["tr_mem"], (None,)).astype(np.float64)
     if len(memorization) == 0:
-        raise InvalidInput(f"{path} holds no scores")
+        raise InvalidInputError(f"{path} holds no scores")
     nothing = np.empty(0, dtype=np.int32)
     scores = Scores(memorization, nothing, nothing, np.empty(0))
     known = {layout.TRAIN: "tr_labels", layout.TEST: "tt_labels"}
@@ -141,7 +141,9 @@ def _ids(file: ArrayFile, shape: tuple[int | None, ...], n_examples: int = 2**31
     ids = file.whole(shape, "iu")
     wrong = (ids < 0) | (ids >= n_examples)
     if wrong.any():
-        raise InvalidInput(f"{file.place} holds {ids[wrong][0]}, and ids go from 0 to {n_examples - 1:,}")
+        raise InvalidInputError(
+            f"{file.place} holds {ids[wrong][0]}, and ids go from 0 to {n_examples - 1:,}"
+        )
     return ids.astype(np.int32)
 
 
@@ -149,7 +151,7 @@ def _scores(file: ArrayFile, shape: tuple[int | None, ...]) -> NDArray[np.floati
     values = finite(file.whole(shape, "f"), file.place)
     wrong = np.abs(values) > 1 + SLACK
     if wrong.any():
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{file.place} holds {values[wrong][0]:g}, which is no difference of two rates",
             hint="scores go from -1 to 1",
         )
@@ -161,7 +163,7 @@ def _require_once(train: NDArray[np.int32], test: NDArray[np.int32], place: str)
     pairs.sort()
     twice = pairs[1:][pairs[1:] == pairs[:-1]]
     if len(twice):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{place} has the pair of training example {twice[0] >> 32} and test example "
             f"{twice[0] & 0xFFFFFFFF} twice"
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import bits
 from memdb.interop.run_formats import Outcomes, Runs
 from memdb.store import Snapshot
@@ -43,18 +43,18 @@ def survey(runs: Runs, observe: Callable[[int, int], None]) -> Survey:
     """Read all of the runs once, and refuse what cannot be kept.
 
     Raises:
-        InvalidInput: no model, a set without examples, a subset of all or of no examples, two outcomes of one
-            subset, or numbers that are none.
+        InvalidInputError: no model, a set without examples, a subset of all or of no examples, two outcomes
+            of one subset, or numbers that are none.
     """
     ids: list[str] = []
     masks: list[bytes] = []
     sizes: list[int] = []
     first: dict[bytes, int] = {}
     if runs.n_models == 0:
-        raise InvalidInput(f"{runs.place} holds no models", hint="give at least one run")
+        raise InvalidInputError(f"{runs.place} holds no models", hint="give at least one run")
     for name, n_examples in runs.sizes.items():
         if n_examples == 0:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"the {name} arrays of {runs.place} are of no examples",
                 hint="test arrays may be left out, training arrays not",
             )
@@ -63,7 +63,7 @@ def survey(runs: Runs, observe: Callable[[int, int], None]) -> Survey:
         for row, values in enumerate(mask):
             size, place = int(values.sum()), start + row
             if not 0 < size < len(values):
-                raise InvalidInput(
+                raise InvalidInputError(
                     f"model {place} of {runs.place} was trained on {size:,} of {len(values):,} examples",
                     hint="each model needs a subset that leaves some examples in and some out",
                 )
@@ -71,7 +71,7 @@ def survey(runs: Runs, observe: Callable[[int, int], None]) -> Survey:
             identifier, key = model_id(packed, outcomes, row), hashlib.sha256(packed).digest()
             earlier = first.setdefault(key, place)
             if earlier != place and ids[earlier] != identifier:
-                raise InvalidInput(
+                raise InvalidInputError(
                     f"models {earlier} and {place} of {runs.place} have the same subset and other outcomes",
                     hint="keep one of them: scores and intervals count runs of different subsets, once each",
                 )
@@ -113,7 +113,7 @@ def require_fraction(sizes: NDArray[np.int64], n_train: int, fraction: float, pl
     fractions: pooling one gives every pair an influence that it does not have.
 
     Raises:
-        InvalidInput: names the sizes.
+        InvalidInputError: names the sizes.
     """
     spread = math.sqrt(n_train * fraction * (1 - fraction))
     rounding = 0.5  # of an exact size
@@ -123,7 +123,7 @@ def require_fraction(sizes: NDArray[np.int64], n_train: int, fraction: float, pl
     overall = (np.cbrt(float((z**2).sum()) / n) - (1 - 2 / (9 * n))) / math.sqrt(2 / (9 * n))
     if z.max() > UNLIKELY or overall > UNLIKELY:
         low, high = int(sizes.min()), int(sizes.max())
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the subsets of {place} hold {low:,} to {high:,} of {n_train:,} examples "
             f"({low / n_train:.3g} to {high / n_train:.3g}): not all were drawn with a "
             f"fraction of {fraction:g}",

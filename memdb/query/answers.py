@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.query.examples import ExampleRef, set_of
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import PairOptions, RankedQuery
@@ -62,13 +62,13 @@ def rows_of(relations: Relations, relation: str, ids: Mapping[str, int | None]) 
     """Return the ids that are given, each checked.
 
     Raises:
-        InvalidInput: an id out of range, or none of a relation of pairs.
+        InvalidInputError: an id out of range, or none of a relation of pairs.
     """
     given = {
         name: relations.row_of(set_of(name), row, None, name) for name, row in ids.items() if row is not None
     }
     if relation != "memorization" and not given:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{relation} of all pairs is too much at once",
             hint=f"name {' or '.join(ids)}, or use pairs for all of them",
         )

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import NotFound
+from memdb.errors import NotFoundError
 from memdb.format import bits
 from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.store import Snapshot
@@ -79,7 +79,7 @@ class Confidences:
         self._path = f"{set_name}/{LOGIT_CONFIDENCE.name}"
         self.n_examples = snapshot.manifest.set_named(set_name).n_examples
         if self._path not in snapshot.manifest.arrays() and self.n_examples:
-            raise NotFound(
+            raise NotFoundError(
                 f"{snapshot.url} keeps no confidences: it was made with `--outcomes correct`",
                 hint="ask with --outcome correct",
             )

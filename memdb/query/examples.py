@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
-from memdb.errors import InvalidInput, NotFound
+from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format import layout
 
 if TYPE_CHECKING:
@@ -66,15 +66,15 @@ def find_one(relations: Rows, names: ExampleNames, columns: Sequence[str]) -> Ex
     """Return the one example that is named in one of these id columns.
 
     Raises:
-        InvalidInput: none, more than one, both an id and a key, or an id out of range.
-        NotFound: no example has that key.
+        InvalidInputError: none, more than one, both an id and a key, or an id out of range.
+        NotFoundError: no example has that key.
     """
     given = [(column, names.get(column), names.get(column.replace("_id", "_key"))) for column in columns]
     named = [(column, row, key) for column, row, key in given if row is not None or key is not None]
     if len(named) != 1 or None not in named[0][1:]:
         wanted = " or ".join(f"--{column.replace('_', '-')}" for column in columns)
         found = "none" if not named else "more than one"
-        raise InvalidInput(
+        raise InvalidInputError(
             f"name exactly one example, {found} was given", hint=f"use one of {wanted}, or its key"
         )
     ((column, row, key),) = named
@@ -85,8 +85,8 @@ def find_pair(relations: Rows, names: ExampleNames) -> tuple[int, ExampleRef | N
     """Return the row of the training example that is named, and its target if one is.
 
     Raises:
-        InvalidInput: examples not named once each, or out of range.
-        NotFound: no example has that key.
+        InvalidInputError: examples not named once each, or out of range.
+        NotFoundError: no example has that key.
     """
     train = find_one(relations, names, ("train_id",))
     named = any(value is not None for name, value in names.items() if name.startswith(("test_", "target_")))
@@ -97,11 +97,11 @@ def require_examples(snapshot: Snapshot, set_name: str) -> int:
     """Return how many examples a set has.
 
     Raises:
-        NotFound: it has none, as in stores of models that were imported without test examples.
+        NotFoundError: it has none, as in stores of models that were imported without test examples.
     """
     n_examples = snapshot.manifest.set_named(set_name).n_examples
     if n_examples == 0:
-        raise NotFound(
+        raise NotFoundError(
             f"{snapshot.url} has no {set_name} examples",
             hint="its models were imported without any; ask about training examples, such as --target-id",
         )

@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from memdb.errors import InvalidInput, NotFound
+from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format import layout
 from memdb.query import arrow
 from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
@@ -40,7 +40,7 @@ class Assumed:
 
     def __post_init__(self) -> None:
         if self.n_models < 2 or not 0 < self.subset_fraction < 1:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"--assume-models {self.n_models} with --assume-fraction {self.subset_fraction:g} cannot be",
                 hint="use e.g. --assume-models 4000 --assume-fraction 0.7",
             )
@@ -130,12 +130,12 @@ def chosen(
     """Return the score table to ask: the one named or, of a store without models, its only one.
 
     Raises:
-        NotFound: no table of that name, or no models and several tables.
-        InvalidInput: models are assumed behind scores, and models are asked.
+        NotFoundError: no table of that name, or no models and several tables.
+        InvalidInputError: models are assumed behind scores, and models are asked.
     """
     if name is None and snapshot.n_models > 0:
         if assumed is not None:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{snapshot.url} has models, and nothing is assumed of them", hint="name scores with --scores"
             )
         return None
@@ -145,7 +145,7 @@ def chosen(
         return None
     if len(found) != 1:
         problem = "no models and several score tables" if name is None else f"no scores named {name!r}"
-        raise NotFound(
+        raise NotFoundError(
             f"{snapshot.url} has {problem}",
             hint=f"name one with --scores: {', '.join(table.name for table in tables) or 'it has none'}",
         )
@@ -171,7 +171,7 @@ class ScoreAnswers:
         """Return the first influences that were given, with one side fixed."""
         relations, on_test = self.relations, fixed.column == "test_id"
         if fixed.column == "target_id":
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{relations.scores.table.name} has no influences on training examples",
                 hint="use --test-id or --train-id",
             )
@@ -185,11 +185,11 @@ class ScoreAnswers:
         """Return one memorization score, or the influence on one target.
 
         Raises:
-            NotFound: none was given.
+            NotFoundError: none was given.
         """
         found = self.scores(relation_of(target), ids_of(train_id, target), interval)
         if found.num_rows == 0 and target is not None:
-            raise NotFound(
+            raise NotFoundError(
                 f"{self.relations.scores.table.name} has no influence of training example {train_id} on "
                 f"{'test' if target.column == 'test_id' else 'training'} example {target.row}",
                 hint="it has those that its makers published: `memdb pairs --top 3` shows some",
@@ -215,7 +215,7 @@ class ScoreAnswers:
         """Return the given pairs that are strong enough: by test id, then from the strongest."""
         least, top = options.get("min_influence"), options.get("top")
         if least is None and top is None:
-            raise InvalidInput(
+            raise InvalidInputError(
                 "neither --min-influence nor --top is given", hint="use e.g. --min-influence 0.15"
             )
         choice = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
@@ -250,9 +250,9 @@ def _listed(relations: TableRelations, what: Listed, query: RankedQuery) -> pa.T
     order, score, k = query.order, what.score, query.k
     settings = query.require(score)
     if order.ranks or order.by == "q_value" or order.fdr != "once":
-        raise InvalidInput(f"no q-values and no ranks: {WITHOUT_COUNTS}", hint=f"use --order {score}")
+        raise InvalidInputError(f"no q-values and no ranks: {WITHOUT_COUNTS}", hint=f"use --order {score}")
     if order.by == "lo" and relations.assumed is None:
-        raise InvalidInput(f"no order by lo: {WITHOUT_COUNTS}", hint=ASSUME)
+        raise InvalidInputError(f"no order by lo: {WITHOUT_COUNTS}", hint=ASSUME)
     key = {"helps": f"{score} DESC", "hurts": f"{score} ASC", "both": f"abs({score}) DESC"}[order.direction]
     if order.by == "lo":
         key = {"helps": "lo DESC", "hurts": "hi ASC", "both": "greatest(lo, -hi) DESC"}[order.direction]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 
 INTERVALS = ("fixed", "anytime", "selected", "simultaneous")
 NAMED_INTERVALS = ("fixed", "anytime", "simultaneous")
@@ -23,7 +23,7 @@ class IntervalSpec:
         """Return what the SQL needs, after checking both.
 
         Raises:
-            InvalidInput: an unknown or unsuitable kind, or a level outside (0, 1).
+            InvalidInputError: an unknown or unsuitable kind, or a level outside (0, 1).
         """
         level = require_level(self.level)
         interval = require_interval(self.kind, allowed)
@@ -39,13 +39,13 @@ def require_level(level: float) -> float:
     """Refuse levels that are no probability.
 
     Raises:
-        InvalidInput: outside (0, 1), so near 1 that no interval has it, or below 0.5, where the
+        InvalidInputError: outside (0, 1), so near 1 that no interval has it, or below 0.5, where the
             anytime multiplier is not defined.
     """
     if not 0 < level < 1 or 1 - (1 - level) / 2 >= 1:
-        raise InvalidInput(f"the level {level:g} is not between 0 and 1", hint="use e.g. --level 0.95")
+        raise InvalidInputError(f"the level {level:g} is not between 0 and 1", hint="use e.g. --level 0.95")
     if level < 0.5:
-        raise InvalidInput(f"the level {level:g} is below 0.5", hint="use e.g. --level 0.95")
+        raise InvalidInputError(f"the level {level:g} is below 0.5", hint="use e.g. --level 0.95")
     return level
 
 
@@ -53,12 +53,12 @@ def require_interval(interval: str, allowed: tuple[str, ...] = INTERVALS) -> str
     """Refuse kinds of interval that do not exist, or do not suit the question.
 
     Raises:
-        InvalidInput: names the kinds that do.
+        InvalidInputError: names the kinds that do.
     """
     if interval not in INTERVALS:
-        raise InvalidInput(f"unknown interval {interval!r}", hint=f"use one of {', '.join(allowed)}")
+        raise InvalidInputError(f"unknown interval {interval!r}", hint=f"use one of {', '.join(allowed)}")
     if interval not in allowed:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the interval {interval!r} is for ranked lists: here nothing is chosen by its rank",
             hint=f"use one of {', '.join(allowed)}",
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.query.intervals import IntervalSpec
 
 DIRECTIONS = ("helps", "hurts", "both")
@@ -33,7 +33,7 @@ class Order:
         """Refuse what does not exist.
 
         Raises:
-            InvalidInput: names what does.
+            InvalidInputError: names what does.
         """
         for word, given, allowed in (
             ("order", self.by, ("shrunk", score, "q_value", "lo")),
@@ -41,7 +41,7 @@ class Order:
             ("fdr", self.fdr, FDRS),
         ):
             if given not in allowed:
-                raise InvalidInput(f"unknown {word} {given!r}", hint=f"use one of {', '.join(allowed)}")
+                raise InvalidInputError(f"unknown {word} {given!r}", hint=f"use one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class RankedQuery:
         """Return what the SQL of the interval needs, after checking all.
 
         Raises:
-            InvalidInput: a number, order, level or interval that does not exist or does not suit.
+            InvalidInputError: a number, order, level or interval that does not exist or does not suit.
         """
         self.order.require(score)
         require_k(self.k)
@@ -67,10 +67,10 @@ def require_k(k: int) -> int:
     """Refuse lists without rows.
 
     Raises:
-        InvalidInput: less than one row, or more than ids can number.
+        InvalidInputError: less than one row, or more than ids can number.
     """
     if not 1 <= k <= MAX_ROWS:
-        raise InvalidInput(f"-k {k} is not a number from 1 to {MAX_ROWS:,}", hint="use e.g. -k 20")
+        raise InvalidInputError(f"-k {k} is not a number from 1 to {MAX_ROWS:,}", hint="use e.g. -k 20")
     return k
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout
 from memdb.format.documents import canonical_json
 from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
@@ -115,7 +115,7 @@ def counts(relations: Relations, target: Mapping[str, int | None]) -> dict[str, 
     """Return the counts of every training example on one target, or on itself: int32 arrays [train]."""
     named = {name: row for name, row in target.items() if row is not None}
     if len(named) > 1:
-        raise InvalidInput(f"{' and '.join(named)} are both given", hint="name one target, or none")
+        raise InvalidInputError(f"{' and '.join(named)} are both given", hint="name one target, or none")
     mask, n_models = relations.mask, relations.snapshot.n_models
     n_in = bits.count(mask)
     if named:
@@ -140,9 +140,11 @@ def sql(
 ) -> pa.Table:
     """Run a user's statement over the relations, read-only and without access to files or the network."""
     if not statement.strip():
-        raise InvalidInput("an empty statement", hint='write e.g. memdb sql "SELECT * FROM memorization"')
+        raise InvalidInputError(
+            "an empty statement", hint='write e.g. memdb sql "SELECT * FROM memorization"'
+        )
     if max_pairs < 1 or timeout <= 0:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"--max-pairs {max_pairs} and --timeout {timeout:g} must be above 0", hint="raise them"
         )
     settings = choice.parameters(NAMED_INTERVALS)
@@ -152,7 +154,7 @@ def sql(
 
 def _require_models(relations: Relations) -> None:
     if relations.snapshot.n_models == 0:
-        raise NotEnoughModels(
+        raise NotEnoughModelsError(
             f"{relations.snapshot.url} has no models yet",
             hint="train some with `memdb train --add 100`",
         )

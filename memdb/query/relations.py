@@ -18,7 +18,7 @@ from duckdb.func import PythonUDFType
 from duckdb.sqltypes import DOUBLE, INTEGER, DuckDBPyType
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput, MemdbError, NotFound
+from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 from memdb.format import bits, layout
 from memdb.query import arrow
 from memdb.query.confidences import Confidences
@@ -78,7 +78,7 @@ class Relations:
         """Confidence of every model on the examples of each set.
 
         Raises:
-            NotFound: the store keeps none.
+            NotFoundError: the store keeps none.
         """
         snapshot = self.snapshot
         return Lazy(lambda name: Confidences(snapshot, name))
@@ -127,21 +127,21 @@ class Relations:
         """Return an example's row from its id or its key.
 
         Raises:
-            InvalidInput: an id out of range, naming the range.
-            NotFound: a key that no example has.
+            InvalidInputError: an id out of range, naming the range.
+            NotFoundError: a key that no example has.
         """
         n_examples = require_examples(self.snapshot, set_name)
         if key is not None:
             try:
                 return self.examples[set_name].keys.index(key)
             except ValueError as error:
-                raise NotFound(
+                raise NotFoundError(
                     f"no {set_name} example has the key {key!r}",
                     hint=f"keys look like {self.examples[set_name].keys[0]!r}; "
                     f"the relation {set_name}_examples has all of them",
                 ) from error
         if identifier is None or not 0 <= identifier < n_examples:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{option} {identifier} is out of range", hint=f"this store has 0 to {n_examples - 1:,}"
             )
         return identifier
@@ -161,7 +161,7 @@ class Relations:
         """Return the label of a class, given by its name or number.
 
         Raises:
-            InvalidInput: no such class; names some that are there.
+            InvalidInputError: no such class; names some that are there.
         """
         names, n_classes = self.class_names, self.n_classes
         if class_name in names:
@@ -169,7 +169,7 @@ class Relations:
         if class_name.isdecimal() and int(class_name) < n_classes:
             return int(class_name)
         shown = ", ".join(names[:10]) if names else f"0 to {n_classes - 1}"
-        raise InvalidInput(
+        raise InvalidInputError(
             f"no class {class_name!r}", hint=f"classes are {shown}{' ...' * (len(names) > 10)}"
         )
 
@@ -302,7 +302,7 @@ class Relations:
         ``alone`` says that this one needs no relations at all.
 
         Raises:
-            InvalidInput: SQL that does not parse, bind or run, too many pairs, or too long a wait.
+            InvalidInputError: SQL that does not parse, bind or run, too many pairs, or too long a wait.
         """
         with self._statement:
             self._require_question(sql)
@@ -319,7 +319,7 @@ class Relations:
             try:
                 return self._run(sql, dict(parameters or {}), timeout)
             except TimeoutError as error:
-                raise InvalidInput(
+                raise InvalidInputError(
                     f"the statement ran longer than {timeout:g} seconds", hint="filter it, or raise --timeout"
                 ) from error
             except duckdb.Error as error:
@@ -359,14 +359,14 @@ class Relations:
             raise self._translated(error) from error
         runs_what_it_explains = kinds == ["EXPLAIN"] and re.search(r"\banaly[sz]e\b", sql, re.IGNORECASE)
         if len(kinds) != 1 or kinds[0] not in QUESTIONS or runs_what_it_explains:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{'; '.join(kinds) or 'nothing'} is not one question",
                 hint="write one SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN",
             )
 
-    def _translated(self, error: duckdb.Error) -> InvalidInput:
+    def _translated(self, error: duckdb.Error) -> InvalidInputError:
         if self._budget.left < 0:
-            return InvalidInput(
+            return InvalidInputError(
                 f"the statement looks at more than {self._budget.allowed:,} pairs",
                 hint="filter by a constant, such as test_id = 42, use influence_of([1, 2, 3]), or raise "
                 "--max-pairs",
@@ -374,8 +374,8 @@ class Relations:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         kept = [line for line in lines if not line.startswith(("LINE", "^"))]
         if isinstance(error, duckdb.OutOfMemoryException):
-            return InvalidInput(kept[0], hint="free memory, or ask for less at once")
-        return InvalidInput(
+            return InvalidInputError(kept[0], hint="free memory, or ask for less at once")
+        return InvalidInputError(
             "; ".join(kept[:3]),
             hint='`memdb sql "SHOW TABLES"` and `"DESCRIBE influence"` list what is there',
         )

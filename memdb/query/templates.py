@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from importlib.resources import files
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 
 OUTCOMES = ("correct", "confidence")
 
@@ -46,8 +46,8 @@ def require_outcome(outcome: str) -> str:
     """Refuse outcomes that do not exist.
 
     Raises:
-        InvalidInput: names those that do.
+        InvalidInputError: names those that do.
     """
     if outcome not in OUTCOMES:
-        raise InvalidInput(f"unknown outcome {outcome!r}", hint=f"use one of {', '.join(OUTCOMES)}")
+        raise InvalidInputError(f"unknown outcome {outcome!r}", hint=f"use one of {', '.join(OUTCOMES)}")
     return outcome

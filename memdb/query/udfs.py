@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import bits
 from memdb.query.arrow import column, values_of
 from memdb.query.confidences import Confidences
@@ -35,11 +35,11 @@ class Budget:
         """Take pairs from what is left.
 
         Raises:
-            InvalidInput: there are not as many.
+            InvalidInputError: there are not as many.
         """
         self.left -= n_pairs
         if self.left < 0:
-            raise InvalidInput("too many pairs")
+            raise InvalidInputError("too many pairs")
 
 
 def counter(
@@ -86,7 +86,7 @@ def summer(
 def _ids(given: Any, n_examples: int) -> Ids:
     ids = values_of(given)
     if ids.min() < 0 or ids.max() >= n_examples:
-        raise InvalidInput(f"no example has one of the ids {ids.min()} to {ids.max()}")
+        raise InvalidInputError(f"no example has one of the ids {ids.min()} to {ids.max()}")
     return ids
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from memdb import plugins
 from memdb.datasets import Dataset
-from memdb.errors import InvalidInput, MemdbError, TrainingFailed
+from memdb.errors import InvalidInputError, MemdbError, TrainingError
 from memdb.format.documents import Json, canonical_json
 from memdb.format.manifest import LOGIT_CONFIDENCE, RecipeInfo
 from memdb.recipes.cnn import CNN
@@ -57,17 +57,17 @@ class BoundRecipe:
         except MemdbError:
             raise
         except ImportError as error:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"recipe {self.info.name} needs {error.name}, which is not installed",
                 hint=f"run: pip install 'memdb[train]', or install {error.name}",
             ) from error
         except Exception as error:  # the user's code may raise anything
-            raise TrainingFailed(
+            raise TrainingError(
                 f"models_per_batch of recipe {self.info.name} raised {type(error).__name__}: {error}",
                 hint="give --batch-models, or set MEMDB_TRACEBACK=1 to see where it was raised",
             ) from error
         if not isinstance(n_models, int) or n_models < 1:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"recipe {self.info.name} wants {n_models!r} models a batch", hint="return an integer from 1"
             )
         return n_models
@@ -76,12 +76,12 @@ class BoundRecipe:
         """Refuse to keep what the recipe says that it does not give.
 
         Raises:
-            InvalidInput: names the outcome.
+            InvalidInputError: names the outcome.
         """
         given = getattr(self.train, "outcomes", None)
         odd = next((name for name in names if given is not None and name not in given), None)
         if odd is not None and odd != LOGIT_CONFIDENCE.name:  # kept by default, given by some
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"recipe {self.info.name} gives no {odd}", hint=f"it gives {', '.join(sorted(given or ()))}"
             )
 
@@ -90,15 +90,15 @@ def parse_options(texts: list[str]) -> dict[str, Json]:
     """Turn ``name=value`` into options: JSON where it is JSON, lists at commas, else text.
 
     Raises:
-        InvalidInput: no equals sign, or a name given twice.
+        InvalidInputError: no equals sign, or a name given twice.
     """
     options: dict[str, Json] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
-            raise InvalidInput(f"recipe option {text!r} is no name=value", hint="write e.g. epochs=10")
+            raise InvalidInputError(f"recipe option {text!r} is no name=value", hint="write e.g. epochs=10")
         if name in options:
-            raise InvalidInput(f"recipe option {name} is given twice", hint="give it once")
+            raise InvalidInputError(f"recipe option {name} is given twice", hint="give it once")
         parts = [_parse_value(part) for part in value.split(",") if part]
         options[name] = (
             parts if "," in value and not value.startswith(("[", "{", '"')) else _parse_value(value)
@@ -123,7 +123,8 @@ def resolve(
     option ``preset`` names another.
 
     Raises:
-        InvalidInput: unknown names, options that the recipe does not take, a version that is not its own.
+        InvalidInputError: unknown names, options that the recipe does not take, a version that is not its
+            own.
     """
     found = _by_prefix(name, options)
     if found is not None:
@@ -131,7 +132,7 @@ def resolve(
     if plugins.is_import_path(name):
         return bind(plugins.load(name, "recipe"), options=options, version=version, import_path=name)
     if name not in BUILT_IN:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"unknown recipe {name!r}",
             hint=f"use one of {', '.join(BUILT_IN)}, {TORCHVISION}resnet18, "
             f"{SKLEARN}sklearn.neighbors.KNeighborsClassifier, or package.module:attribute of your own",
@@ -142,12 +143,14 @@ def resolve(
     preset = chosen.pop("preset", None) if len(presets) > 1 else None
     preset = preset or getattr(kind, "preset_of_dataset", {}).get(dataset or "", next(iter(presets)))
     if not isinstance(preset, str) or preset not in presets:
-        raise InvalidInput(f"unknown preset {preset!r}", hint=f"use one of {', '.join(presets)}")
+        raise InvalidInputError(f"unknown preset {preset!r}", hint=f"use one of {', '.join(presets)}")
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         listed = ", ".join([*known, *(["preset"] if len(presets) > 1 else [])])
-        raise InvalidInput(f"recipe {name} has no option {unknown[0]!r}", hint=f"its options are {listed}")
+        raise InvalidInputError(
+            f"recipe {name} has no option {unknown[0]!r}", hint=f"its options are {listed}"
+        )
     return bind(kind(**{**presets[preset], **chosen}), version=version)
 
 
@@ -163,7 +166,7 @@ def _by_prefix(name: str, options: Mapping[str, Json], *, complete: bool = False
     known = [field.name for field in fields(Architecture)][1:]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"recipe {name} has no option {unknown[0]!r}", hint=f"its options are {', '.join(known)}"
         )
     chosen: dict[str, Any] = dict(options)
@@ -174,7 +177,7 @@ def rebind(info: RecipeInfo) -> BoundRecipe:
     """Return the recipe that a store names, as it is now; the store says whether it is still the same.
 
     Raises:
-        InvalidInput: it cannot be found, or a class does not take the stored options any more.
+        InvalidInputError: it cannot be found, or a class does not take the stored options any more.
     """
     path = info.import_path or info.name
     found = _by_prefix(path, info.options, complete=True)
@@ -200,7 +203,7 @@ def bind(
     A class is called with the options; anything else takes none.
 
     Raises:
-        InvalidInput: not callable, options that it does not take or that are no JSON, two versions.
+        InvalidInputError: not callable, options that it does not take or that are no JSON, two versions.
     """
     options = dict(options or {})
     shown = import_path or _path_of(recipe)
@@ -210,30 +213,30 @@ def bind(
         except MemdbError:
             raise
         except Exception as error:  # the user's code may raise anything
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"recipe {shown} does not take the options {options}: {error}",
                 hint="correct them with --recipe-option name=value",
             ) from error
     elif options and import_path:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"recipe {shown} takes no options: it is a {type(recipe).__name__}, not a class",
             hint="leave --recipe-option out, or name a class whose arguments are the options",
         )
     if not callable(recipe):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"recipe {shown} is a {type(recipe).__name__}, which cannot be called",
             hint="name a function or an object that fits memdb.Recipe",
         )
     own_version = getattr(recipe, "version", None)
     if version is not None and own_version is not None and version != str(own_version):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"recipe {shown} has version {own_version}, not {version}", hint="leave --recipe-version out"
         )
     own_options = dict(getattr(recipe, "options", options))
     try:
         canonical_json(own_options)
     except (TypeError, ValueError) as error:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the options of recipe {shown} are no JSON: {error}", hint="use numbers, text and lists"
         ) from error
     name = getattr(recipe, "name", None) or shown

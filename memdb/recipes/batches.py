@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memdb.datasets import ExampleSet
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.recipes.augmentation import Augmentation
 
 EVALUATION_ROWS = 512
@@ -67,11 +67,11 @@ def subsets_of(masks: NDArray[np.bool_], recipe: str, device: torch.device) -> T
     """Return the rows of each model's subset, [model, example of subset].
 
     Raises:
-        InvalidInput: subsets of several sizes.
+        InvalidInputError: subsets of several sizes.
     """
     sizes = masks.sum(axis=1)
     if (sizes != sizes[0]).any():
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{recipe} trains subsets of one size together", hint="use the subset scheme `exact`"
         )
     return torch.from_numpy(np.nonzero(masks)[1].reshape(len(masks), -1)).to(device)

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -15,14 +15,14 @@ def resolve_device(name: str) -> str:
     """Return a device that is there: ``auto`` is the first GPU, else the CPU.
 
     Raises:
-        InvalidInput: a device that this machine or its PyTorch does not have.
+        InvalidInputError: a device that this machine or its PyTorch does not have.
     """
     if name == "cpu" or (name == "auto" and importlib.util.find_spec("torch") is None):
         return "cpu"
     try:
         import torch  # noqa: PLC0415 - seconds to import, and recipes need not use it
     except ImportError as error:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"device {name} needs PyTorch, which is not installed", hint="run: pip install 'memdb[train]'"
         ) from error
     if name == "auto":
@@ -32,7 +32,7 @@ def resolve_device(name: str) -> str:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise InvalidInput(
+        raise InvalidInputError(
             f"device {name!r} cannot be used: {reason}", hint="use --device auto or cpu"
         ) from error
     return str(device)
@@ -42,7 +42,7 @@ def worker_devices(name: str, n_workers: int) -> list[str]:
     """Return the device of each worker: ``auto`` and ``cuda`` take all GPUs in turn; else it is the same.
 
     Raises:
-        InvalidInput: a device that this machine or its PyTorch does not have.
+        InvalidInputError: a device that this machine or its PyTorch does not have.
     """
     device = resolve_device(name)
     if not device.startswith("cuda") or name not in {"auto", "cuda"}:

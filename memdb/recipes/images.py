@@ -88,7 +88,7 @@ def read(
     """Yield rows and their images, uint8 [row, 3, size, size], batch by batch, in this order.
 
     Raises:
-        InvalidInput: an image that cannot be decoded.
+        InvalidInputError: an image that cannot be decoded.
     """
     n_images = sum(map(len, batches))
     loader = DataLoader(

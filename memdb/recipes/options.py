@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 
 PRECISIONS = ("float32", "bfloat16")
 SEE_DOCS = "see `memdb init --help` and the recipe's page in the docs"
@@ -48,11 +48,13 @@ def require(recipe: Any, checks: Mapping[str, bool]) -> None:
     """Refuse the first option whose own check failed, or one of those that recipes share.
 
     Raises:
-        InvalidInput: names the option and its value.
+        InvalidInputError: names the option and its value.
     """
     for name, right in {**_shared(recipe), **checks}.items():
         if not right:
-            raise InvalidInput(f"recipe option {name}={getattr(recipe, name)!r} is not valid", hint=SEE_DOCS)
+            raise InvalidInputError(
+                f"recipe option {name}={getattr(recipe, name)!r} is not valid", hint=SEE_DOCS
+            )
 
 
 def _shared(recipe: Any) -> dict[str, bool]:
@@ -76,7 +78,7 @@ def image_shape(shape: Sequence[int], recipe: str, least: int = 1) -> tuple[int,
     """Return height, width and channels of examples of this shape.
 
     Raises:
-        InvalidInput: they are no images, or less than ``least`` pixels high or wide.
+        InvalidInputError: they are no images, or less than ``least`` pixels high or wide.
     """
     match tuple(shape):
         case (int(height), int(width)):
@@ -86,12 +88,12 @@ def image_shape(shape: Sequence[int], recipe: str, least: int = 1) -> tuple[int,
         case ((1 | 3 | 4) as channels, int(height), int(width)):
             found = height, width, channels
         case _:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{recipe} needs images; examples of this data set have shape {tuple(shape)}",
                 hint="give arrays [examples, height, width] or [examples, height, width, channels]",
             )
     if min(found[:2]) < least:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{recipe} needs images of at least {least} x {least} pixels; these have {found[0]} x {found[1]}",
             hint="use the recipe mlp, or resize them",
         )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
-from memdb.errors import TrainingFailed
+from memdb.errors import TrainingError
 from memdb.recipes.protocol import Run
 
 Train = Callable[[Dataset, NDArray[np.bool_], NDArray[np.uint64], Run], Any]
@@ -37,7 +37,7 @@ class Fitting:
         """Train one model a mask; what one predicts does not depend on the parts.
 
         Raises:
-            TrainingFailed: not even one model fits.
+            TrainingError: not even one model fits.
         """
         while True:
             most = self._most or len(seeds)
@@ -48,7 +48,7 @@ class Fitting:
                     raise
                 most = min(most, len(seeds))
                 if most == 1:
-                    raise TrainingFailed(
+                    raise TrainingError(
                         f"one model of recipe {self._name} does not fit into the memory of {run.device}: "
                         f"{str(error).splitlines()[0] if str(error) else type(error).__name__}",
                         hint="free memory, take a smaller batch_size in another store, or another --device",

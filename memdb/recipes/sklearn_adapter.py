@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from memdb import plugins
 from memdb.datasets import Dataset, ExampleSet
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.documents import Json, canonical_json
 from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE
@@ -38,7 +38,7 @@ class Classifier:
         complete: the options are a store's, all that there were; else defaults are filled in.
 
     Raises:
-        InvalidInput: no such class, or options that it does not take.
+        InvalidInputError: no such class, or options that it does not take.
     """
 
     version = "1"
@@ -51,12 +51,12 @@ class Classifier:
         self.options: Mapping[str, Json] = {**defaults, **options}
         self._takes_seed = "random_state" in _parameters(self._kind)
         if "random_state" in options:
-            raise InvalidInput(
+            raise InvalidInputError(
                 "random_state is no option: every model gets its own from its seed", hint="leave it out"
             )
         unknown = sorted(set(options) - set(_parameters(self._kind)))
         if unknown:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"recipe {self.name} has no option {unknown[0]!r}",
                 hint=f"its options are {', '.join(sorted(set(_parameters(self._kind)) - {'random_state'}))}",
             )
@@ -90,15 +90,17 @@ class Classifier:
 def _class_at(path: str) -> Any:
     module, _, name = path.rpartition(".")
     if not plugins.is_import_path(f"{module}:{name}"):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{PREFIX}{path} names no class",
             hint=f"write e.g. {PREFIX}sklearn.neighbors.KNeighborsClassifier",
         )
     kind = plugins.load(f"{module}:{name}", "classifier")
     if not (isinstance(kind, type) and hasattr(kind, "fit") and hasattr(kind, "predict")):
-        raise InvalidInput(f"{PREFIX}{path} has no fit and predict", hint="name the class of a classifier")
+        raise InvalidInputError(
+            f"{PREFIX}{path} has no fit and predict", hint="name the class of a classifier"
+        )
     if {base.__name__ for base in kind.__mro__} & {"RegressorMixin", "ClusterMixin"}:
-        raise InvalidInput(f"{PREFIX}{path} predicts no classes", hint="name the class of a classifier")
+        raise InvalidInputError(f"{PREFIX}{path} predicts no classes", hint="name the class of a classifier")
     return kind
 
 

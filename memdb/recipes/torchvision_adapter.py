@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format.documents import Json
 from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE
 from memdb.recipes.options import natural, normalize, real, require, torch_program
@@ -73,13 +73,13 @@ class Architecture:
         try:
             known = torch_program("torchvision_torch").names()
         except ImportError as error:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"recipe {self.name} needs {error.name}, which is not installed",
                 hint="run: pip install 'memdb[train]'",
             ) from error
         if self.architecture not in known:
             near = difflib.get_close_matches(self.architecture, known, 3) or ["resnet18", "resnet50"]
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"torchvision has no classifier {self.architecture!r}", hint=f"try {', '.join(near)}"
             )
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memdb.errors import InvalidInput, StorageFailed
+from memdb.errors import InvalidInputError, StorageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,7 +69,7 @@ class Answer:
         """Write a file in the format of its suffix, whole or not at all.
 
         Raises:
-            StorageFailed: the folder is missing, full or not writable.
+            StorageError: the folder is missing, full or not writable.
         """
         suffix = require_suffix(path)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -82,7 +82,7 @@ class Answer:
                 temporary.write_text(self.text(suffix[1:]), encoding="utf-8")
             temporary.replace(path)
         except OSError as error:
-            raise StorageFailed(
+            raise StorageError(
                 f"cannot write {path}: {error.strerror or error}",
                 hint="name a file in a folder you may write to",
             ) from error
@@ -94,11 +94,11 @@ def require_suffix(path: Path) -> str:
     """Return a file's suffix.
 
     Raises:
-        InvalidInput: not one that memdb writes.
+        InvalidInputError: not one that memdb writes.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"--output {path} has a suffix that is no format", hint=f"use one of {', '.join(SUFFIXES)}"
         )
     return suffix
@@ -108,10 +108,10 @@ def require_format(name: str) -> str:
     """Return a format's name.
 
     Raises:
-        InvalidInput: not one that memdb prints.
+        InvalidInputError: not one that memdb prints.
     """
     if name not in FORMATS:
-        raise InvalidInput(f"unknown format {name!r}", hint=f"use one of {', '.join(FORMATS)}")
+        raise InvalidInputError(f"unknown format {name!r}", hint=f"use one of {', '.join(FORMATS)}")
     return name
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.text import Text
 
-from memdb.errors import InvalidInput, StorageFailed
+from memdb.errors import InvalidInputError, StorageError
 
 PLOTS = (".svg", ".png")
 HEIGHT = 15
@@ -86,16 +86,16 @@ def require_plot(path: Path) -> Path:
     """Refuse files that no plot can be written to, before anything is asked.
 
     Raises:
-        InvalidInput: a suffix that is no format of plots, or Matplotlib is not installed.
+        InvalidInputError: a suffix that is no format of plots, or Matplotlib is not installed.
     """
     if path.suffix.lower() not in PLOTS:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"--plot {path} has a suffix that is no format", hint=f"use one of {', '.join(PLOTS)}"
         )
     try:
         import matplotlib as mpl  # noqa: F401, PLC0415 - only plots need it, and it takes a while
     except ImportError as error:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"--plot {path} needs Matplotlib, which is not installed",
             hint="install it with `pip install 'memdb[plots]'`",
         ) from error
@@ -106,7 +106,7 @@ def draw(path: Path, rows: Sequence[Row], score: str, title: str, level: float) 
     """Write the curve to a file, whole or not at all; the same rows give the same SVG.
 
     Raises:
-        StorageFailed: the folder is missing, full or not writable.
+        StorageError: the folder is missing, full or not writable.
     """
     import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415 - without pyplot: nothing global, no windows
@@ -134,7 +134,7 @@ def draw(path: Path, rows: Sequence[Row], score: str, title: str, level: float) 
             figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
         temporary.replace(path)
     except OSError as error:
-        raise StorageFailed(
+        raise StorageError(
             f"cannot write {path}: {error.strerror or error}", hint="name a file in a folder you may write to"
         ) from error
     finally:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from memdb.errors import Damaged, InvalidInput
+from memdb.errors import DamagedError, InvalidInputError
 from memdb.format import layout
 from memdb.format.documents import group_metadata
 from memdb.format.manifest import Manifest, ObjectInfo
@@ -58,11 +58,11 @@ def pieces(snapshot: Snapshot, leave_out: Callable[[str], bool]) -> list[Piece]:
     an array's path that the copy does without.
 
     Raises:
-        InvalidInput: the store extends another one.
+        InvalidInputError: the store extends another one.
     """
     documents = {info.block_id: info.document for info in snapshot.record.blocks} if snapshot.record else {}
     if snapshot.base is not None:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{snapshot.url} extends another store, and a copy stands alone",
             hint="bring the two together first: `memdb merge`, into a store of their own",
         )
@@ -133,8 +133,8 @@ def copy_piece(
     ``published`` is what a snapshot says of it that is there already; ``advance`` hears of bytes done.
 
     Raises:
-        Damaged: an object of the source is missing or altered.
-        StorageFailed: the target refused.
+        DamagedError: an object of the source is missing or altered.
+        StorageError: the target refused.
     """
     manifest, source = snapshot.manifest, snapshot.storage
     if published is not None and _is_complete(target, snapshot.manifest, published):
@@ -166,6 +166,6 @@ def _is_complete(target: Completing, manifest: Manifest, published: BlockInfo) -
     folder = layout.block(published.block_id)
     try:
         objects = read_block(target, manifest, published).objects
-    except Damaged:
+    except DamagedError:
         return False
     return all(target.has(f"{folder}/{name}", info, checked=True) for name, info in objects.items())

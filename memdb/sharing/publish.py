@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotEnoughModels, NotFound
+from memdb.errors import (
+    AlreadyExistsError,
+    DamagedError,
+    InvalidInputError,
+    NotEnoughModelsError,
+    NotFoundError,
+)
 from memdb.format import layout
 from memdb.format.documents import group_metadata, plain_document
 from memdb.format.published import INCLUDED, Credits, Published, PublishedSnapshot
@@ -119,18 +125,18 @@ def plan(
     ``pictures`` is asked for the examples' pictures where these are included and not there already.
 
     Raises:
-        InvalidInput: something to include that there is not, or a place that cannot be written.
-        AlreadyExists: the destination holds something else.
-        NotEnoughModels: there is nothing to publish.
+        InvalidInputError: something to include that there is not, or a place that cannot be written.
+        AlreadyExistsError: the destination holds something else.
+        NotEnoughModelsError: there is nothing to publish.
     """
     _require_included(include)
     tables = store.score_tables()
     if snapshot.n_models == 0 and not tables:
-        raise NotEnoughModels(
+        raise NotEnoughModelsError(
             f"{snapshot.url} has no models to publish", hint="train some with `memdb train --add 100`"
         )
     if not storage.can_write:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{storage.url} is read-only: its protocol has no writes", hint="publish to a folder or a bucket"
         )
     target = Completing(storage)
@@ -147,7 +153,7 @@ def plan(
 def _require_included(include: Sequence[str]) -> None:
     unknown = [name for name in include if name not in INCLUDABLE]
     if unknown or "bits" not in include:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"cannot publish {', '.join(include) or 'nothing'}: "
             + (f"there is no {unknown[0]!r}" if unknown else "all answers are counted from bits"),
             hint="use --include bits, and --include confidence or thumbnails if these are to be shared too",
@@ -160,30 +166,30 @@ def require_destination(source: Store, target: Completing) -> Published | None:
     What an interrupted publication of the same store left is taken up.
 
     Raises:
-        AlreadyExists: names what is there.
+        AlreadyExistsError: names what is there.
     """
     names = {name for name in target.names("") if not (name.startswith(".") and name.endswith(".tmp"))}
     others = sorted(names - BEGUN - MOVING)
     hint = "choose a new folder, or one that this store was published to before"
     if others:
-        raise AlreadyExists(f"{target.url} holds other things, such as {others[0]}", hint=hint)
+        raise AlreadyExistsError(f"{target.url} holds other things, such as {others[0]}", hint=hint)
     claim = f"{layout.DATASET}/{layout.GROUP_METADATA}"
     theirs = _read(target, claim)
     if theirs is not None and theirs != source.storage.read(claim):
-        raise AlreadyExists(f"{target.url} holds a store of other data", hint=hint)
+        raise AlreadyExistsError(f"{target.url} holds a store of other data", hint=hint)
     if theirs is None and names:
-        raise AlreadyExists(f"{target.url} holds other things, such as {min(names)}", hint=hint)
+        raise AlreadyExistsError(f"{target.url} holds other things, such as {min(names)}", hint=hint)
     if layout.MANIFEST not in names:
         return None
     there = Store.open(target)
     if there.manifest.to_document() != source.manifest.to_document():
-        raise AlreadyExists(
+        raise AlreadyExistsError(
             f"{target.url} holds another store, {there.manifest.store_id}; this one is "
             f"{source.manifest.store_id}",
             hint=hint,
         )
     if there.published is None and not _is_interrupted(there, target):
-        raise AlreadyExists(
+        raise AlreadyExistsError(
             f"{target.url} is a store that models are committed to, not a published copy", hint=hint
         )
     return there.published
@@ -208,7 +214,7 @@ def is_of_a_copy(record: SnapshotRecord) -> bool:
 def _read(storage: Storage, path: str) -> bytes | None:
     try:
         return storage.read(path)
-    except NotFound:
+    except NotFoundError:
         return None
 
 
@@ -222,8 +228,8 @@ def carry_out(
     ``observe`` hears how much of how much is done.
 
     Raises:
-        Damaged: an object of the store is missing or altered.
-        StorageFailed: the destination refused; readers see what was published before.
+        DamagedError: an object of the store is missing or altered.
+        StorageError: the destination refused; readers see what was published before.
     """
     snapshot, target = wanted.snapshot, wanted.target
     manifest = snapshot.manifest
@@ -309,7 +315,7 @@ def _has_pictures(target: Completing, store: Store, before: Published) -> bool:
         return False
     try:
         info = read_info(target, store.manifest, before.thumbnails)
-    except Damaged:
+    except DamagedError:
         return False
     return all(target.has(path, item, checked=True) for path, item in pictures_of(info))
 

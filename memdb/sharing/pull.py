@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels
+from memdb.errors import AlreadyExistsError, InvalidInputError, NotEnoughModelsError
 from memdb.format import layout
 from memdb.format.documents import group_metadata, plain_document
 from memdb.format.manifest import ObjectInfo
@@ -50,29 +50,32 @@ def pull(
     What is there already with its size and sha256 is left alone; ``observe`` hears how many bytes are done.
 
     Raises:
-        InvalidInput: a store that was not published, something else than ``bits``, a read-only destination.
-        AlreadyExists: the destination holds something else.
-        Damaged: an object is missing or altered at the source.
+        InvalidInputError: a store that was not published, something else than ``bits``, a read-only
+            destination.
+        AlreadyExistsError: the destination holds something else.
+        DamagedError: an object is missing or altered at the source.
     """
     if only is not None and only not in ONLY:
-        raise InvalidInput(f"--only {only} is not possible", hint="use --only bits, or leave it out for all")
+        raise InvalidInputError(
+            f"--only {only} is not possible", hint="use --only bits, or leave it out for all"
+        )
     if only is None and source.published is None:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{source.url} is not a published copy",
             hint="ask its owner to run `memdb publish`, or take the models alone with --only bits",
         )
     if only is None and as_of is not None:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"a whole copy holds every snapshot, not {as_of} alone", hint="add --only bits, or leave it out"
         )
     if not storage.can_write:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{storage.url} is read-only: its protocol has no writes", hint="pull to a folder or a bucket"
         )
     target = Completing(storage)
     before = require_destination(source, target)
     if only and (before is not None or _is_of_a_copy(source, target)):
-        raise AlreadyExists(
+        raise AlreadyExistsError(
             f"{storage.url} is a published copy, or the beginning of one",
             hint="pull bits to a place of their own",
         )
@@ -92,7 +95,7 @@ def _is_of_a_copy(source: Store, target: Completing) -> bool:
 def _everything(source: Store, target: Completing, observe: Callable[[int, int], None]) -> int:
     published = source.published
     if published is None:
-        raise InvalidInput(f"{source.url} is not a published copy")
+        raise InvalidInputError(f"{source.url} is not a published copy")
     objects = dict(_dataset(source))
     documents = {item.path: item.document for item in published.snapshots}
     for item in published.snapshots:
@@ -161,7 +164,7 @@ def _copy(
 def _bits(source: Store, target: Completing, as_of: int | None, observe: Callable[[int, int], None]) -> int:
     snapshot = source.snapshot(as_of)
     if snapshot.n_models == 0:
-        raise NotEnoughModels(f"{source.url} has no models to pull", hint="ask its owner for some")
+        raise NotEnoughModelsError(f"{source.url} has no models to pull", hint="ask its owner for some")
     _copy(source.storage, target, dict(_dataset(source)), lambda _done, _total: None)
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in layout.GROUPS})
     wanted = pieces(snapshot, lambda path: path.endswith("/logit_confidence"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from memdb.errors import AlreadyExists
+from memdb.errors import AlreadyExistsError
 from memdb.format import layout
 from memdb.format.documents import group_metadata
 from memdb.format.manifest import ObjectInfo
@@ -30,12 +30,12 @@ def require_same_scores(documents: Sequence[bytes], before: Published | None, ur
     """Refuse a copy that holds other scores than the store that is to be published.
 
     Raises:
-        AlreadyExists: names the first that differs.
+        AlreadyExistsError: names the first that differs.
     """
     there = before.scores if before else ()
     for number, (data, theirs) in enumerate(zip(documents, there, strict=False), 1):
         if describe({"": data})[""] != theirs:
-            raise AlreadyExists(
+            raise AlreadyExistsError(
                 f"{url} holds other imported scores as number {number}",
                 hint="publish to a new folder, or from the store that it was published from",
             )
@@ -45,7 +45,7 @@ def copy_tables(source: Storage, tables: Sequence[ScoreTable], target: Completin
     """Copy the arrays of tables.
 
     Raises:
-        Damaged: an object is missing or altered at the source.
+        DamagedError: an object is missing or altered at the source.
     """
     concurrently(lambda item: copy_object(source, item[0], target, *item), list(objects_of(tables)), AT_ONCE)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.datasets import Dataset, ExampleSet
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import layout
 
 SIDE = 64  # pixels of the longer side, at most
@@ -61,7 +61,7 @@ def thumbnails_of(data: Dataset) -> Mapping[str, Thumbnails]:
     largest of the training set, so that both sets look alike.
 
     Raises:
-        InvalidInput: names an example that is no picture.
+        InvalidInputError: names an example that is no picture.
     """
     black, white = _range_of(data.sets[layout.TRAIN])
     return {name: _of_set(examples, black, white) for name, examples in data.sets.items()}
@@ -85,7 +85,7 @@ def _pixels(examples: ExampleSet, row: int) -> NDArray[Any]:
         return values
     if values.ndim == 3 and values.size and values.shape[0] in CHANNELS:
         return np.moveaxis(values, 0, 2)
-    raise InvalidInput(
+    raise InvalidInputError(
         f"example {examples.keys[row]} has shape {values.shape}, which is no picture",
         hint="leave thumbnails out, or give a data set of pictures: [height, width], or with 1 or 3 channels",
     )

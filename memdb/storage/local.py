@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from memdb.errors import AlreadyExists, NotFound, StorageFailed
+from memdb.errors import AlreadyExistsError, NotFoundError, StorageError
 from memdb.storage.cache import Cache
 from memdb.storage.protocol import Found, concurrently, reported
 
@@ -48,11 +48,11 @@ class LocalStorage:
         try:
             with reported(self.url, "list", folder):
                 return sorted(os.listdir(self._root / folder))  # noqa: PTH208 - names, not paths
-        except NotFound:
+        except NotFoundError:
             return []
-        except StorageFailed as error:
+        except StorageError as error:
             if isinstance(error.__cause__, NotADirectoryError):
-                raise AlreadyExists(
+                raise AlreadyExistsError(
                     f"{self.url} is a file, not a folder", hint="name a folder with --store"
                 ) from error
             raise
@@ -152,7 +152,7 @@ class LocalStorage:
                     os.fsync(descriptor)
                 finally:
                     os.close(descriptor)
-        except StorageFailed:
+        except StorageError:
             if folder != self._root.parent:  # which need not be ours to open
                 raise
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from memdb.errors import AlreadyExists, MemdbError, NotFound, StorageFailed
+from memdb.errors import AlreadyExistsError, MemdbError, NotFoundError, StorageError
 from memdb.storage.cache import Cache
 
 CONCURRENCY = 32  # requests in flight; threads that wait cost nothing
@@ -40,7 +40,7 @@ class Storage(Protocol):
         ...
 
     def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
-        """Return an object's bytes, or those of a range. NotFound where it is absent."""
+        """Return an object's bytes, or those of a range. NotFoundError where it is absent."""
         ...
 
     def names(self, folder: str) -> list[str]:
@@ -56,7 +56,7 @@ class Storage(Protocol):
         ...
 
     def create(self, path: str, data: bytes) -> None:
-        """Write an object that must not exist. AlreadyExists where it does, with other bytes or the same."""
+        """Write an object that must not exist; AlreadyExistsError if it does, whatever its bytes."""
         ...
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -85,17 +85,17 @@ def create_once(storage: Storage, path: str, data: bytes) -> None:
     read back in any case: an acknowledgement may come from something in between.
 
     Raises:
-        AlreadyExists: it is there with other bytes.
+        AlreadyExistsError: it is there with other bytes.
     """
-    with contextlib.suppress(AlreadyExists):
+    with contextlib.suppress(AlreadyExistsError):
         storage.create(path, data)
     try:
         found = storage.read(path)
-    except NotFound as error:
+    except NotFoundError as error:
         hint = "check what answers there for the storage"
-        raise StorageFailed(f"{storage.url}/{path} was acknowledged but is not there", hint=hint) from error
+        raise StorageError(f"{storage.url}/{path} was acknowledged but is not there", hint=hint) from error
     if found != data:
-        raise AlreadyExists(f"{storage.url}/{path} already exists", hint="use another place")
+        raise AlreadyExistsError(f"{storage.url}/{path} already exists", hint="use another place")
 
 
 @contextlib.contextmanager
@@ -108,12 +108,12 @@ def reported(url: str, verb: str, path: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         if verb in {"read", "list"}:
-            raise NotFound(f"{place} does not exist", hint="check the address") from error
-        raise StorageFailed(f"cannot {verb} {place}: {_said(error)}", hint=_advice(error)) from error
+            raise NotFoundError(f"{place} does not exist", hint="check the address") from error
+        raise StorageError(f"cannot {verb} {place}: {_said(error)}", hint=_advice(error)) from error
     except FileExistsError as error:
-        raise AlreadyExists(f"{place} already exists", hint="use another place") from error
+        raise AlreadyExistsError(f"{place} already exists", hint="use another place") from error
     except Exception as error:  # every driver raises a tree of its own: this is where they end
-        raise StorageFailed(f"cannot {verb} {place}: {_said(error)}", hint=_advice(error)) from error
+        raise StorageError(f"cannot {verb} {place}: {_said(error)}", hint=_advice(error)) from error
 
 
 def _said(error: Exception) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from memdb.errors import InvalidInput, StorageFailed
+from memdb.errors import InvalidInputError, StorageError
 from memdb.storage.cache import Cache
 from memdb.storage.protocol import Found, concurrently, reported
 from memdb.storage.retry import Patience, persistently, status_of
@@ -56,7 +56,7 @@ class RemoteStorage:
         with reported(self.url, "read", path):
             data = self._asked(lambda: self._filesystem.cat_file(self._full(path), start=start, end=stop))
         if not isinstance(data, bytes):
-            raise StorageFailed(f"{self.url}/{path} gave {type(data).__name__}, not bytes", hint="try again")
+            raise StorageError(f"{self.url}/{path} gave {type(data).__name__}, not bytes", hint="try again")
         return data
 
     def names(self, folder: str) -> list[str]:
@@ -121,14 +121,14 @@ class RemoteStorage:
 
     def _require_listing(self) -> None:
         if not self.can_list:
-            raise StorageFailed(
+            raise StorageError(
                 f"{self.url} cannot be listed: its protocol has no reliable listing",
                 hint="copy the store to a local folder or a bucket",
             )
 
     def _refuse_read_only(self) -> None:
         if not self.can_write:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{self.url} is read-only: its protocol has no writes",
                 hint="write to a local folder or a bucket",
             )
@@ -144,4 +144,4 @@ def _time_of(item: Mapping[str, Any]) -> datetime:
         case str():
             return datetime.fromisoformat(value)
         case _:
-            raise StorageFailed(f"{item.get('name')} has no time of modification", hint="use another storage")
+            raise StorageError(f"{item.get('name')} has no time of modification", hint="use another storage")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError, MemdbError
 from memdb.storage.cache import Cache
 from memdb.storage.local import LocalStorage
 from memdb.storage.protocol import CONCURRENCY, Storage
@@ -45,7 +45,7 @@ def open_storage(url: str, options: Mapping[str, Any] | None = None, cache: Cach
     """Return the storage behind a path or URL; nothing is read or written yet.
 
     Raises:
-        InvalidInput: a protocol that fsspec does not know, or whose driver is not installed.
+        InvalidInputError: a protocol that fsspec does not know, or whose driver is not installed.
     """
     protocol = protocol_of(url)
     if protocol in LOCAL:
@@ -55,18 +55,20 @@ def open_storage(url: str, options: Mapping[str, Any] | None = None, cache: Cach
         filesystem, root = _driver(protocol, url, given)
     except ImportError as error:
         package = f"memdb[{EXTRAS[protocol]}]" if protocol in EXTRAS else DRIVERS.get(protocol, str(error))
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the driver for {protocol}:// of {url} is not installed", hint=f"run: pip install '{package}'"
         ) from error
+    except MemdbError:
+        raise
     except (ValueError, TypeError) as error:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{url} cannot be opened: {str(error).rstrip('.!')}",
             hint="check its credentials and options"
             if protocol in EXTRAS
             else "use a path, s3://, gs://, az://, memory:// or https://",
         ) from error
     if protocol in EXTRAS and not root.strip("/"):
-        raise InvalidInput(f"{url} names no bucket", hint=f"write e.g. {protocol}://bucket/mnist.zarr")
+        raise InvalidInputError(f"{url} names no bucket", hint=f"write e.g. {protocol}://bucket/mnist.zarr")
     if EXTRAS.get(protocol) == "s3":
         filesystem.retries = 1
     return RemoteStorage(
@@ -83,12 +85,12 @@ def driver_options(url: str, *, endpoint_url: str | None = None, anonymous: bool
     """Return what the driver of a URL calls its endpoint and access without credentials.
 
     Raises:
-        InvalidInput: this protocol has no such thing.
+        InvalidInputError: this protocol has no such thing.
     """
     protocol = protocol_of(url)
     extra = EXTRAS.get(protocol)
     if extra is None and (endpoint_url or anonymous):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{url} takes no endpoint and no credentials",
             hint="leave --endpoint-url and --anonymous to s3://, gs:// and az://",
         )
@@ -105,7 +107,7 @@ def driver_options(url: str, *, endpoint_url: str | None = None, anonymous: bool
 def _host_of(endpoint_url: str) -> str:
     """Return an endpoint as Azure's driver wants it, which puts ``https://`` before it."""
     if endpoint_url.startswith("http://"):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"az:// is not reached over {endpoint_url}: its driver takes https:// alone",
             hint="put it in AZURE_STORAGE_CONNECTION_STRING, as BlobEndpoint=...",
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from memdb.errors import Damaged, InvalidInput, Mismatch, NotFound
+from memdb.errors import DamagedError, InvalidInputError, MismatchError, NotFoundError
 from memdb.format.documents import canonical_json
 from memdb.format.manifest import Base, Manifest
 from memdb.storage.cache import Cache
@@ -96,24 +96,25 @@ def followable(url: str, from_url: str) -> str:
     """Return the address of a base as a manifest may have it: that of a local folder whole.
 
     Raises:
-        InvalidInput: a protocol that is not followed, a password, a folder of this machine in a remote store.
+        InvalidInputError: a protocol that is not followed, a password, a folder of this machine in a remote
+            store.
     """
     protocol = protocol_of(url)
     if protocol not in FOLLOWED or "::" in url:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{from_url} names its base as {url}: such addresses are not followed",
             hint="copy that store to a folder, a bucket or a web server",
         )
     if protocol in LOCAL:
         if protocol_of(from_url) not in {*LOCAL, "memory"}:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{from_url} names a folder of a local disk as its base, {url}; a remote store cannot",
                 hint="put the base where everybody can read it, and extend it there",
             )
         return str(Path(url.split("://", 1)[-1]).expanduser().absolute())
     parts = urlsplit(url)
     if parts.password or (parts.username and protocol in {"http", "https"}):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the address of the base, on {parts.hostname}, holds a user name or a password, which would be "
             "written into the store",
             hint="leave it out, and give it to the storage's own tools",
@@ -125,10 +126,10 @@ def with_base(own: Snapshot, following: Following | None, as_of: int | None = No
     """Return a store's models with those of the store that it extends, if it does.
 
     Raises:
-        InvalidInput: the base is not trusted, may not be followed, or the chain of bases has no end.
-        NotFound: it is not there any more, or its snapshot is not.
-        Mismatch: another store is there.
-        Damaged: the snapshot has other models than it had.
+        InvalidInputError: the base is not trusted, may not be followed, or the chain of bases has no end.
+        NotFoundError: it is not there any more, or its snapshot is not.
+        MismatchError: another store is there.
+        DamagedError: the snapshot has other models than it had.
     """
     return _with_base(own, following, as_of, (own.manifest.store_id,))
 
@@ -143,18 +144,18 @@ def _with_base(
         base = replace(own.record.base, url=base.url)
     storage, manifest = open_base(own.storage, own.manifest, base, following)
     if manifest.store_id in above:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{own.url} extends itself: its base {base.url} leads back to it",
             hint="restore the base from a copy",
         )
     if len(above) > MOST_BASES:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{own.url} stands on more than {MOST_BASES} stores, each of which extends the next",
             hint="bring them together with `memdb merge`",
         )
     found = snapshot_of(storage, manifest, base.snapshot, following, (*above, manifest.store_id))
     if found.models_sha256 != base.models_sha256:
-        raise Damaged(
+        raise DamagedError(
             f"snapshot {base.snapshot} of {base.url} has other models than {own.url} was told",
             hint="ask whoever keeps it, or move on with `memdb update`",
         )
@@ -171,8 +172,8 @@ def snapshot_of(
     """Return the models of a base at a numbered snapshot, those of its own base among them."""
     try:
         own = take_snapshot(storage, manifest, number)
-    except NotFound as error:
-        raise NotFound(
+    except NotFoundError as error:
+        raise NotFoundError(
             f"{storage.url}, a base, has no snapshot {number} any more",
             hint=f"restore it from a copy; {MOVED}",
         ) from error
@@ -185,25 +186,25 @@ def open_base(
     """Follow the address of a base that is trusted, and see that it is still the same store.
 
     Raises:
-        InvalidInput: it is not trusted, or may not be followed.
-        NotFound: nothing is there.
-        Mismatch: another store is there.
+        InvalidInputError: it is not trusted, or may not be followed.
+        NotFoundError: nothing is there.
+        MismatchError: another store is there.
     """
     url = followable(base.url, storage.url)
     if following is None or not following.trusted(manifest.store_id, base.url):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{storage.url} extends {base.url}, whose models are part of every answer",
             hint="if you know that address, say --trust-base; it will be remembered",
         )
     place = following.open(url)
     try:
         found = read_manifest(place)
-    except NotFound as error:
-        raise NotFound(
+    except NotFoundError as error:
+        raise NotFoundError(
             f"the base of {storage.url} is not at {base.url} any more", hint=f"restore it; {MOVED}"
         ) from error
     if found.store_id != base.store_id:
-        raise Mismatch(
+        raise MismatchError(
             f"{base.url} holds the store {found.store_id}; {storage.url} extends {base.store_id}", hint=MOVED
         )
     manifest.require_joinable(found, storage.url, base.url)

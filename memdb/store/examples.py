@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import Damaged, InvalidInput
+from memdb.errors import DamagedError, InvalidInputError
 from memdb.format import layout
 from memdb.format.manifest import Manifest, SetInfo
 from memdb.storage.protocol import Storage
@@ -34,18 +34,18 @@ class Examples:
     def __post_init__(self) -> None:
         offsets, data = self.key_offsets, self.key_bytes
         if len(offsets) < 1 or len(offsets) != len(self.labels) + 1:
-            raise InvalidInput(f"{len(offsets) - 1:,} keys for {len(self.labels):,} labels")
+            raise InvalidInputError(f"{len(offsets) - 1:,} keys for {len(self.labels):,} labels")
         if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
-            raise InvalidInput("key offsets that do not fit the keys")
+            raise InvalidInputError("key offsets that do not fit the keys")
         if len(self.labels) and self.labels.min() < 0:
-            raise InvalidInput(f"the label {self.labels.min()}")
+            raise InvalidInputError(f"the label {self.labels.min()}")
         try:
             data.tobytes().decode()
         except UnicodeDecodeError as error:
-            raise InvalidInput("keys that are no UTF-8") from error
+            raise InvalidInputError("keys that are no UTF-8") from error
         inner = offsets[offsets < len(data)]
         if ((data[inner] & 0xC0) == 0x80).any():
-            raise InvalidInput("key offsets that cut a character")
+            raise InvalidInputError("key offsets that cut a character")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,17 +63,19 @@ class Examples:
         """Encode names, which must be unique.
 
         Raises:
-            InvalidInput: no examples, a name given twice, or as many labels as there are not names.
+            InvalidInputError: no examples, a name given twice, or as many labels as there are not names.
         """
         if len(keys) == 0:
-            raise InvalidInput("a set without examples", hint="check the data set's folder")
+            raise InvalidInputError("a set without examples", hint="check the data set's folder")
         name, times = Counter(keys).most_common(1)[0]
         if times > 1:
-            raise InvalidInput(f"{times} examples have the key {name!r}", hint="give each its own key")
+            raise InvalidInputError(f"{times} examples have the key {name!r}", hint="give each its own key")
         try:
             encoded = [key.encode() for key in keys]
         except (UnicodeEncodeError, AttributeError) as error:
-            raise InvalidInput(f"a key that is no text: {error}", hint="name examples in UTF-8") from error
+            raise InvalidInputError(
+                f"a key that is no text: {error}", hint="name examples in UTF-8"
+            ) from error
         offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
         np.cumsum([len(key) for key in encoded], out=offsets[1:])
         return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets, labels, tuple(class_names))
@@ -88,7 +90,7 @@ class ExampleTable:
 
     def __post_init__(self) -> None:
         if self.content_sha256.shape != (len(self.examples), 16):
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"content hashes of shape {self.content_sha256.shape} for {len(self.examples):,} examples"
             )
 
@@ -123,7 +125,7 @@ def read_examples(storage: Storage, manifest: Manifest, name: str) -> Examples:
     """Read the names and labels of a set's examples.
 
     Raises:
-        Damaged: an array is missing, altered or does not hold names and labels.
+        DamagedError: an array is missing, altered or does not hold names and labels.
     """
     n_examples = manifest.set_named(name).n_examples
     if n_examples == 0:  # a set that this store does not have
@@ -136,8 +138,8 @@ def read_examples(storage: Storage, manifest: Manifest, name: str) -> Examples:
     names = reader.attributes(f"{name}/{LABEL}").get("class_names", [])
     try:
         return Examples(keys, offsets, labels, tuple(str(item) for item in names))
-    except InvalidInput as error:
-        raise Damaged(
+    except InvalidInputError as error:
+        raise DamagedError(
             f"{storage.url}/{layout.DATASET}/{name}: {error}", hint="restore it from a copy of the store"
         ) from error
 
@@ -146,7 +148,7 @@ def read_example_table(storage: Storage, manifest: Manifest, name: str) -> Examp
     """Read a set's examples with their content hashes: all that its fingerprint is made of.
 
     Raises:
-        Damaged: an array is missing, altered or does not hold what it should.
+        DamagedError: an array is missing, altered or does not hold what it should.
     """
     reader = GroupReader(storage, layout.DATASET, manifest.objects)
     shape = (manifest.set_named(name).n_examples, 16)

@@ -14,7 +14,7 @@ def without(snapshot: Snapshot, names: Sequence[str]) -> Snapshot:
     """Return a snapshot without the models named by their ids, or ``diverged`` for those that did.
 
     Raises:
-        InvalidInput: a name of none of its models, or of several.
+        InvalidInputError: a name of none of its models, or of several.
     """
     if not names:
         return snapshot

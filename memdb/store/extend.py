@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from memdb.errors import AlreadyExists, InvalidInput, Mismatch, NotFound
+from memdb.errors import AlreadyExistsError, InvalidInputError, MismatchError, NotFoundError
 from memdb.format import layout
 from memdb.format.documents import plain_document
 from memdb.format.manifest import Base, Manifest
@@ -35,15 +35,15 @@ def look_at(url: str, from_url: str, following: Following) -> Extended:
     """Look at a store that is to be extended, and pin its newest snapshot.
 
     Raises:
-        NotFound: no store is there, or none with a snapshot.
-        InvalidInput: its address cannot be in a manifest, or its subsets are none that training draws.
-        Damaged: its examples are not what its fingerprints say.
+        NotFoundError: no store is there, or none with a snapshot.
+        InvalidInputError: its address cannot be in a manifest, or its subsets are none that training draws.
+        DamagedError: its examples are not what its fingerprints say.
     """
     place = followable(url, from_url)
     storage = following.open(place)
     manifest = read_manifest(storage)
     if manifest.subset_scheme != DRAWN_HERE:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the subsets of {url} are {manifest.subset_scheme}; those of models trained here would not be",
             hint="extend a store that memdb trained",
         )
@@ -51,7 +51,7 @@ def look_at(url: str, from_url: str, following: Following) -> Extended:
     tables = {info.name: read_example_table(storage, manifest, info.name) for info in manifest.sets}
     for info in manifest.sets:
         if tables[info.name].info(info.name) != info:
-            raise Mismatch(
+            raise MismatchError(
                 f"the {info.name} set of {url} is not what its fingerprint says",
                 hint="ask for an intact copy",
             )
@@ -68,15 +68,15 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
     """Take in the newest snapshot of the base, at another address if one is given; None where it was.
 
     Raises:
-        InvalidInput: the store extends none, or the address may not be followed.
-        NotFound: nothing is there.
-        Mismatch: another store is there, or an older copy.
-        AlreadyExists: another update was faster.
+        InvalidInputError: the store extends none, or the address may not be followed.
+        NotFoundError: nothing is there.
+        MismatchError: another store is there, or an older copy.
+        AlreadyExistsError: another update was faster.
     """
     number = newest_pin(storage, manifest)
     before = read_pin(storage, manifest, number).base if number else manifest.base
     if before is None:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{storage.url} extends no other store", hint="`memdb init --extend URL` makes one that does"
         )
     sought = Base(url or before.url, before.store_id, before.snapshot, before.n_models, before.models_sha256)
@@ -86,13 +86,13 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
     newest = _newest(place, found, sought.url, following)
     after = _pinned(followable(sought.url, storage.url), found, newest)
     if after.snapshot < before.snapshot:
-        raise Mismatch(
+        raise MismatchError(
             f"{sought.url} is an older copy: its newest snapshot is {after.snapshot}, and {storage.url} has "
             f"taken in {before.snapshot}",
             hint="name a copy that is up to date",
         )
     if after.snapshot == before.snapshot and after.models_sha256 != before.models_sha256:
-        raise Mismatch(
+        raise MismatchError(
             f"snapshot {after.snapshot} of {sought.url} has other models than {storage.url} took in",
             hint="two copies of the base went different ways: name the right one, or `memdb merge` them",
         )
@@ -107,8 +107,8 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
     )
     try:
         create_once(storage, layout.base(pin.number), plain_document(pin.to_document()))
-    except AlreadyExists as error:
-        raise AlreadyExists(
+    except AlreadyExistsError as error:
+        raise AlreadyExistsError(
             f"{storage.url} was updated by another process just now", hint="see `memdb info`"
         ) from error
     following.remember(manifest.store_id, after.url)
@@ -118,7 +118,7 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
 def _newest(storage: Storage, manifest: Manifest, url: str, following: Following) -> Snapshot:
     number = newest_number(storage)
     if number is None:
-        raise NotFound(
+        raise NotFoundError(
             f"{url} has no snapshot: which models it has may be another matter tomorrow",
             hint=f"number them with `memdb compact --store {url}`, or ask its owner to",
         )

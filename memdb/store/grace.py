@@ -6,7 +6,7 @@ import secrets
 import time
 from datetime import datetime, timedelta
 
-from memdb.errors import StorageFailed
+from memdb.errors import StorageError
 from memdb.format import layout
 from memdb.storage.protocol import Storage
 
@@ -34,7 +34,7 @@ def storage_time(storage: Storage) -> datetime:
     """Return what time it is by the clock that dates the storage's objects.
 
     Raises:
-        StorageFailed: it cannot be written to.
+        StorageError: it cannot be written to.
     """
     path = f"{layout.PROBES}/{secrets.token_hex(8)}"
     storage.write_all({path: b"time"})
@@ -43,7 +43,7 @@ def storage_time(storage: Storage) -> datetime:
     finally:
         storage.remove([path])
     if found is None:
-        raise StorageFailed(
+        raise StorageError(
             f"{storage.url}/{path} is not listed though it was written", hint="try again in a moment"
         )
     return found.modified

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memdb.errors import Damaged, NotFound
+from memdb.errors import DamagedError, NotFoundError
 from memdb.format import layout
 from memdb.format.manifest import Manifest
 from memdb.storage.protocol import Storage, concurrently
@@ -24,14 +24,14 @@ def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None
     Where the storage cannot be listed, as over plain HTTP, these are the models of the newest snapshot.
 
     Raises:
-        Damaged: a document is missing, was altered, or belongs to another store.
-        NotFound: no snapshot has that number.
+        DamagedError: a document is missing, was altered, or belongs to another store.
+        NotFoundError: no snapshot has that number.
     """
     if as_of is not None or not storage.can_list:
         newest = newest_number(storage)
         number = newest if as_of is None else as_of
         if number is None:
-            raise NotFound(
+            raise NotFoundError(
                 f"{storage.url} has no snapshot, and its protocol has no listing of the models beyond one",
                 hint="ask its owner to run `memdb compact`, or copy the store",
             )
@@ -90,10 +90,10 @@ def _snapshot_of(storage: Storage, manifest: Manifest, number: int, newest: int 
             return found
     try:
         blocks = tuple(concurrently(lambda info: read_block(storage, manifest, info), record.blocks))
-    except Damaged as error:
+    except DamagedError as error:
         if newest == number:
             raise
-        raise Damaged(
+        raise DamagedError(
             f"the models of snapshot {number} of {storage.url} are not all there any more",
             hint="a repair moved them; see `memdb verify`, or ask without --as-of",
         ) from error

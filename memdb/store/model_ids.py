@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 
 SHORTEST_PREFIX = 6
 
@@ -13,16 +13,16 @@ def named(known: Sequence[str], name: str) -> str:
     """Return the one of these ids that begins with a name.
 
     Raises:
-        InvalidInput: the name is too short, or none or several begin with it.
+        InvalidInputError: the name is too short, or none or several begin with it.
     """
     if len(name) < SHORTEST_PREFIX:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{name!r} is too short to name a model",
             hint=f"give {SHORTEST_PREFIX} or more characters of its id",
         )
     found = [identifier for identifier in known if identifier.startswith(name.lower())]
     if len(found) != 1:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{len(found) or 'no'} models have ids that begin with {name!r}",
             hint='`memdb sql "SELECT model_id, seed, test_accuracy FROM models"` lists them',
         )

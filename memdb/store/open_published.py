@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import overload
 
-from memdb.errors import Damaged, MemdbError, NotFound, StorageFailed, WrongFormat
+from memdb.errors import DamagedError, MemdbError, NotFoundError, StorageError, WrongFormatError
 from memdb.format import layout
 from memdb.format.documents import parse_plain_document
 from memdb.format.manifest import Manifest
@@ -24,25 +24,25 @@ def read_published(storage: Storage) -> Published | None:
     """Read the root document of a published copy; None where there is none, as in a store that grows.
 
     Raises:
-        Damaged: it was altered.
-        StorageFailed: the storage did not answer.
+        DamagedError: it was altered.
+        StorageError: the storage did not answer.
     """
     place = f"{storage.url}/{layout.PUBLISHED}"
     try:
         return Published.from_document(parse_plain_document(storage.read(layout.PUBLISHED), place), place)
-    except NotFound:
+    except NotFoundError:
         return None
-    except WrongFormat:
+    except WrongFormatError:
         if storage.can_list:
             raise
         return None  # some servers have a page for what is not there
-    except StorageFailed as error:
+    except StorageError as error:
         if _is_forbidden(error) and _forbids_what_is_absent(storage):
             return None
         raise
 
 
-def _is_forbidden(error: StorageFailed) -> bool:
+def _is_forbidden(error: StorageError) -> bool:
     return error.__cause__ is not None and status_of(error.__cause__) == FORBIDDEN
 
 
@@ -51,7 +51,7 @@ def _forbids_what_is_absent(storage: Storage) -> bool:
     try:
         storage.read(f"absent-{secrets.token_hex(8)}.json")
     except MemdbError as error:
-        return isinstance(error, StorageFailed) and _is_forbidden(error)
+        return isinstance(error, StorageError) and _is_forbidden(error)
     return False
 
 
@@ -63,18 +63,18 @@ def published_snapshot(
     Its blocks are all there for ever; their documents, which are long, are read when something needs them.
 
     Raises:
-        NotFound: no snapshot has that number.
-        Damaged: its document is missing, was altered, or belongs to another store.
+        NotFoundError: no snapshot has that number.
+        DamagedError: its document is missing, was altered, or belongs to another store.
     """
     known = {item.number: item for item in published.snapshots}
     item = published.snapshot if number is None else known.get(number)
     if item is None:
         numbers = ", ".join(map(str, sorted(known)))
-        raise NotFound(f"{storage.url} has no snapshot {number}", hint=f"it has {numbers}")
+        raise NotFoundError(f"{storage.url} has no snapshot {number}", hint=f"it has {numbers}")
     place = f"{storage.url}/{item.path}"
     record = parse_record(manifest, item.number, read_object(storage, item.path, item.document), place)
     if (record.n_models, record.models_sha256) != (item.n_models, item.models_sha256):
-        raise Damaged(f"{place} has other models than {layout.PUBLISHED} says", hint=ASK_AGAIN)
+        raise DamagedError(f"{place} has other models than {layout.PUBLISHED} says", hint=ASK_AGAIN)
     blocks = _Unread(lambda: concurrently(lambda info: read_block(storage, manifest, info), record.blocks))
     return Snapshot(storage, manifest, blocks, record, is_published=True)
 

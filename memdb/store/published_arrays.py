@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import Damaged, InvalidInput
+from memdb.errors import DamagedError, InvalidInputError
 from memdb.format import layout
 from memdb.format.published import ASK_AGAIN, Derived, DerivedGroup
 from memdb.store.examples import Examples
@@ -36,7 +36,7 @@ def read_stats(snapshot: Snapshot, set_name: str) -> NDArray[np.int32] | None:
     """Read the counts of every example of a set, int32 [`COUNTED`, examples]; None where there are none.
 
     Raises:
-        Damaged: an object is missing or altered, or not what it should be.
+        DamagedError: an object is missing or altered, or not what it should be.
     """
     found = derived_of(snapshot)
     if found is None or set_name not in COUNTED:
@@ -48,7 +48,7 @@ def read_stats(snapshot: Snapshot, set_name: str) -> NDArray[np.int32] | None:
         return np.zeros(shape, dtype=np.int32)
     counts = _reader(snapshot, folder, derived.stats).read(set_name, shape, "int32")
     if counts.min() < 0 or (counts[1:] > snapshot.n_models).any():
-        raise Damaged(
+        raise DamagedError(
             f"{snapshot.url}/{folder}/{set_name} has counts that {snapshot.n_models:,} models cannot give",
             hint=ASK_AGAIN,
         )
@@ -61,12 +61,12 @@ def read_pairs(snapshot: Snapshot, test_id: int) -> tuple[NDArray[np.int32], NDA
     They are int32 [`PAIR_ROWS`, pairs], and float64 [pairs, `SCORE_COLUMNS`].
 
     Raises:
-        InvalidInput: the snapshot keeps none.
-        Damaged: an object is missing or altered, or not what it should be.
+        InvalidInputError: the snapshot keeps none.
+        DamagedError: an object is missing or altered, or not what it should be.
     """
     found = derived_of(snapshot)
     if found is None:
-        raise InvalidInput(f"{snapshot.url} keeps no lists")
+        raise InvalidInputError(f"{snapshot.url} keeps no lists")
     number, derived = found
     folder, group = f"{layout.TOP_INFLUENCE}/{number}", derived.top_influence
     n_test, rows = snapshot.manifest.set_named(layout.TEST).n_examples, (test_id, test_id + 1)
@@ -78,7 +78,7 @@ def read_pairs(snapshot: Snapshot, test_id: int) -> tuple[NDArray[np.int32], NDA
     most = pairs[0, [row for row, name in enumerate(PAIR_ROWS) if name not in NO_COUNTS]].max()
     n_ranked = sum(times for _, times in derived.n_in)
     if pairs.min() < 0 or pairs[0, 0].max() >= n_train or most > n_models or n_ranked > n_train:
-        raise Damaged(
+        raise DamagedError(
             f"{snapshot.url}/{folder}/{PAIRS} has pairs of test example {test_id} that cannot be",
             hint=ASK_AGAIN,
         )

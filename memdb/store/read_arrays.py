@@ -16,7 +16,7 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.buffer.cpu import NDBuffer
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from memdb.errors import Damaged, NotFound
+from memdb.errors import DamagedError, MemdbError, NotFoundError
 from memdb.format.documents import Json, canonical_json
 from memdb.format.layout import GROUP_METADATA
 from memdb.format.manifest import ObjectInfo, Objects
@@ -43,7 +43,7 @@ class Readable(Protocol):
         ...
 
     def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
-        """Return an object's bytes, or those of a range. NotFound where it is absent."""
+        """Return an object's bytes, or those of a range. NotFoundError where it is absent."""
         ...
 
 
@@ -55,7 +55,7 @@ def read_object(
     What does not fit is fetched once more before it counts as damaged: transfers are cut, too.
 
     Raises:
-        Damaged: it is missing, or has another size or sha256. (Ranges have crc32c inside.)
+        DamagedError: it is missing, or has another size or sha256. (Ranges have crc32c inside.)
     """
     end = info.size if stop is None else min(stop, info.size)
     whole = (start, end) == (0, info.size)
@@ -68,7 +68,7 @@ def read_object(
         data = _fetched(storage, path, info, start, end)
     problem = _problem(data, info, start, end)
     if problem is not None:
-        raise Damaged(f"{storage.url}/{path} {problem}", hint=RESTORE)
+        raise DamagedError(f"{storage.url}/{path} {problem}", hint=RESTORE)
     if storage.cache:
         storage.cache.keep(key, data)
     return data
@@ -78,14 +78,14 @@ def check_object(storage: Readable, path: str, info: ObjectInfo) -> bytes:
     """Read an immutable object from where it is, whatever the cache holds, and return it if it is intact.
 
     Raises:
-        Damaged: it is missing, or has another size or sha256.
+        DamagedError: it is missing, or has another size or sha256.
     """
     data = _fetched(storage, path, info, 0, info.size)
     if _problem(data, info, 0, info.size) is not None:
         data = _fetched(storage, path, info, 0, info.size)
     problem = _problem(data, info, 0, info.size)
     if problem is not None:
-        raise Damaged(f"{storage.url}/{path} {problem}", hint=RESTORE)
+        raise DamagedError(f"{storage.url}/{path} {problem}", hint=RESTORE)
     return data
 
 
@@ -93,7 +93,7 @@ def check_group(storage: Readable, group: Segment) -> None:
     """Check every object of a segment or block.
 
     Raises:
-        Damaged: names the first that is not as it was written.
+        DamagedError: names the first that is not as it was written.
     """
 
     def check(item: tuple[str, ObjectInfo]) -> None:
@@ -106,8 +106,8 @@ def _fetched(storage: Readable, path: str, info: ObjectInfo, start: int, stop: i
     whole = (start, stop) == (0, info.size)
     try:
         data = storage.read(path) if whole else storage.read(path, start, stop)
-    except NotFound as error:
-        raise Damaged(f"{storage.url}/{path} is missing", hint=RESTORE) from error
+    except NotFoundError as error:
+        raise DamagedError(f"{storage.url}/{path} is missing", hint=RESTORE) from error
     ignored_range = not whole and len(data) == info.size  # as some web servers do
     return data[start:stop] if ignored_range else data
 
@@ -143,7 +143,7 @@ class GroupReader:
         """Read an array, or the rows of a range, by whole objects; into ``out``, where that is given.
 
         Raises:
-            Damaged: an object is missing, of another length or altered, or the array is not as expected.
+            DamagedError: an object is missing, of another length or altered, or the array is not as expected.
         """
         part = slice(None) if rows is None else slice(*rows)
 
@@ -176,34 +176,38 @@ class GroupReader:
             array = zarr.open_array(store, path=path, mode="r", zarr_format=3)
             _require_bounded(array, place)
             if expected is not None and (array.shape, array.dtype) != (expected[0], np.dtype(expected[1])):
-                raise Damaged(
+                raise DamagedError(
                     f"{place} is {array.dtype} {array.shape}, expected {expected[1]} {expected[0]}",
                     hint=RESTORE,
                 )
             return take(array)
+        except MemdbError:
+            raise
         except (ValueError, KeyError, TypeError, RuntimeError, FileNotFoundError) as error:
-            raise Damaged(f"{place} cannot be decoded: {error}", hint=RESTORE) from error
+            raise DamagedError(f"{place} cannot be decoded: {error}", hint=RESTORE) from error
         except MemoryError as error:  # a compressed object may claim any size
-            raise Damaged(f"{place} asks for more memory than there is", hint=RESTORE) from error
+            raise DamagedError(f"{place} asks for more memory than there is", hint=RESTORE) from error
 
 
 def _require_bounded(array: zarr.Array[Any], place: str) -> None:
     """Refuse codecs that memdb does not write, and chunks that are too large: a stranger chose both.
 
     Raises:
-        Damaged: names what it is.
+        DamagedError: names what it is.
     """
     metadata = cast("dict[str, Any]", array.metadata.to_dict())
     codecs, shapes = list(metadata["codecs"]), [metadata["chunk_grid"]["configuration"]["chunk_shape"]]
     for codec in codecs:  # grows: a shard's codecs are inside its own
         if codec["name"] not in CODECS:
-            raise Damaged(f"{place} is encoded with {codec['name']}, which memdb never writes", hint=RESTORE)
+            raise DamagedError(
+                f"{place} is encoded with {codec['name']}, which memdb never writes", hint=RESTORE
+            )
         if codec["name"] == "sharding_indexed":
             codecs += [*codec["configuration"]["codecs"], *codec["configuration"]["index_codecs"]]
             shapes.append(codec["configuration"]["chunk_shape"])
     largest = max(math.prod(map(int, shape)) for shape in shapes) * array.dtype.itemsize
     if largest > MAX_CHUNK:
-        raise Damaged(f"{place} has chunks of {largest:,} bytes, which memdb never writes", hint=RESTORE)
+        raise DamagedError(f"{place} has chunks of {largest:,} bytes, which memdb never writes", hint=RESTORE)
 
 
 class CheckedStore(Store):
@@ -257,7 +261,7 @@ class CheckedStore(Store):
             await self._open()
         info = self._objects.get(key)
         if info is None and key.rsplit("/", 1)[-1].startswith("c."):  # a chunk: Zarr would read zeros
-            raise Damaged(
+            raise DamagedError(
                 f"{self._storage.url}/{self._group}/{key} is not on the list of its group's objects",
                 hint="restore the store from a copy",
             )

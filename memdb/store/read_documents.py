@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from memdb.errors import Damaged, NotFound, StorageFailed, WrongFormat
+from memdb.errors import DamagedError, NotFoundError, StorageError, WrongFormatError
 from memdb.format import layout
 from memdb.format.documents import group_metadata, parse_group_metadata, parse_plain_document
 from memdb.format.manifest import MAX_SNAPSHOTS, Base, Manifest, ObjectInfo
@@ -29,10 +29,10 @@ def require_listing(storage: Storage, folder: str, names: Iterable[str]) -> None
     """Refuse a listing that lacks what creation put there: it is not what the storage holds.
 
     Raises:
-        StorageFailed: something in between answered, or files were removed.
+        StorageError: something in between answered, or files were removed.
     """
     if layout.GROUP_METADATA not in names:
-        raise StorageFailed(
+        raise StorageError(
             f"the listing of {storage.url}/{folder} lacks its {layout.GROUP_METADATA}",
             hint="something in between answered for the storage, or files were removed; try again",
         )
@@ -42,12 +42,12 @@ def require_group(storage: Storage, name: str) -> bool:
     """Refuse a group whose own document is not as creation wrote it.
 
     Raises:
-        NotFound: it is missing.
-        Damaged: it was altered.
+        NotFoundError: it is missing.
+        DamagedError: it was altered.
     """
     path = f"{name}/{layout.GROUP_METADATA}"
     if storage.read(path) != group_metadata():
-        raise Damaged(f"{storage.url}/{path} was altered", hint="run `memdb verify --repair`")
+        raise DamagedError(f"{storage.url}/{path} was altered", hint="run `memdb verify --repair`")
     return True
 
 
@@ -59,11 +59,11 @@ def newest_by_asking(storage: Storage, path_of: Callable[[int], str] = layout.sn
         for _ in range(2):  # said once it may be a server's bad moment
             try:
                 parse_plain_document(storage.read(path), f"{storage.url}/{path}")
-            except (NotFound, WrongFormat):  # some servers have a page for what is not there
+            except (NotFoundError, WrongFormatError):  # some servers have a page for what is not there
                 continue
-            except Damaged:
+            except DamagedError:
                 return True
-            except StorageFailed as error:
+            except StorageError as error:
                 if number == 1 or error.__cause__ is None or status_of(error.__cause__) != FORBIDDEN:
                     raise
                 continue  # what buckets say of absent objects to those who may not list them
@@ -85,15 +85,15 @@ def read_manifest(storage: Storage) -> Manifest:
     """Read what a store is.
 
     Raises:
-        NotFound: nothing is there.
-        WrongFormat: something else is there, or a store of a newer memdb.
-        Damaged: the manifest was altered.
+        NotFoundError: nothing is there.
+        WrongFormatError: something else is there, or a store of a newer memdb.
+        DamagedError: the manifest was altered.
     """
     place = f"{storage.url}/{layout.MANIFEST}"
     try:
         data = storage.read(layout.MANIFEST)
-    except NotFound as error:
-        raise NotFound(
+    except NotFoundError as error:
+        raise NotFoundError(
             f"no memdb store at {storage.url}",
             hint="create one with `memdb init`, or name another with --store",
         ) from error
@@ -104,7 +104,7 @@ def base_in_force(storage: Storage, manifest: Manifest) -> Base | None:
     """Return what a store takes in of the one that it extends, None where it extends none.
 
     Raises:
-        Damaged: the word on it was altered, or belongs to another store.
+        DamagedError: the word on it was altered, or belongs to another store.
     """
     number = newest_pin(storage, manifest)
     return read_pin(storage, manifest, number).base if number else manifest.base
@@ -125,7 +125,7 @@ def read_pin(storage: Storage, manifest: Manifest, number: int) -> Pin:
     """Read one word on a store's base.
 
     Raises:
-        Damaged: it was altered, or belongs to another store.
+        DamagedError: it was altered, or belongs to another store.
     """
 
     def parse(data: bytes, place: str) -> Pin:
@@ -141,16 +141,16 @@ def read_record(storage: Storage, manifest: Manifest, number: int) -> SnapshotRe
     """Read a snapshot's document.
 
     Raises:
-        NotFound: no snapshot has that number.
-        Damaged: it was altered, or belongs to another store.
+        NotFoundError: no snapshot has that number.
+        DamagedError: it was altered, or belongs to another store.
     """
     path = layout.snapshot(number)
     place = f"{storage.url}/{path}"
     try:
         data = storage.read(path)
-    except NotFound as error:
+    except NotFoundError as error:
         hint = "`memdb info` names the newest"
-        raise NotFound(f"{storage.url} has no snapshot {number}", hint=hint) from error
+        raise NotFoundError(f"{storage.url} has no snapshot {number}", hint=hint) from error
     return parse_record(manifest, number, data, place)
 
 
@@ -158,7 +158,7 @@ def parse_record(manifest: Manifest, number: int, data: bytes, place: str) -> Sn
     """Return a snapshot's document from its bytes.
 
     Raises:
-        Damaged: it was altered, or belongs to another store.
+        DamagedError: it was altered, or belongs to another store.
     """
     record = SnapshotRecord.from_document(parse_plain_document(data, place), place)
     _require_ours(place, (record.number, record.store_id), (number, manifest.store_id))
@@ -176,7 +176,7 @@ def read_retraction(storage: Storage, manifest: Manifest, identifier: str) -> Re
     """Read one retraction.
 
     Raises:
-        Damaged: it was altered, or belongs to another store.
+        DamagedError: it was altered, or belongs to another store.
     """
 
     def parse(data: bytes, place: str) -> Retraction:
@@ -191,7 +191,7 @@ def read_segment(storage: Storage, manifest: Manifest, name: str) -> Segment | N
     """Read a segment's document; None where it is not committed: its last write is missing.
 
     Raises:
-        Damaged: it was altered, or belongs to another store or recipe.
+        DamagedError: it was altered, or belongs to another store or recipe.
     """
     path = f"{layout.segment(name)}/{layout.GROUP_METADATA}"
 
@@ -200,7 +200,7 @@ def read_segment(storage: Storage, manifest: Manifest, name: str) -> Segment | N
 
     try:
         return read()
-    except NotFound:
+    except NotFoundError:
         return read() if is_listed(storage, path) else None
 
 
@@ -214,7 +214,7 @@ def read_block(storage: Storage, manifest: Manifest, info: BlockInfo) -> Segment
     """Read the document of a block that a snapshot names.
 
     Raises:
-        Damaged: it is missing, was altered, or belongs to another store or recipe.
+        DamagedError: it is missing, was altered, or belongs to another store or recipe.
     """
     path = f"{layout.block(info.block_id)}/{layout.GROUP_METADATA}"
     place = f"{storage.url}/{path}"
@@ -228,8 +228,8 @@ def find_block(storage: Storage, manifest: Manifest, name: str) -> tuple[BlockIn
     """Read the document of a block that need not be named by any snapshot.
 
     Raises:
-        NotFound: it was never finished.
-        Damaged: it was altered, or belongs to another store or recipe.
+        NotFoundError: it was never finished.
+        DamagedError: it was altered, or belongs to another store or recipe.
     """
     path = f"{layout.block(name)}/{layout.GROUP_METADATA}"
     data = storage.read(path)
@@ -247,7 +247,7 @@ def _parsed(manifest: Manifest, data: bytes, place: str, name: str, *, checked: 
 
 def _require_ours(place: str, found: tuple[object, ...], expected: tuple[object, ...]) -> None:
     if found != expected:
-        raise Damaged(
+        raise DamagedError(
             f"{place} belongs to another store: it states {', '.join(map(str, found))}; expected "
             f"{', '.join(map(str, expected))}",
             hint="remove what was copied in by hand",

@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections.abc import Iterable, Mapping
 
-from memdb.errors import AlreadyExists, NotFound
+from memdb.errors import AlreadyExistsError, NotFoundError
 from memdb.format.manifest import ObjectInfo
 from memdb.storage.cache import Cache
 from memdb.storage.protocol import Found, Storage, concurrently
@@ -30,7 +30,7 @@ class Completing:
     def _listing(self) -> list[Found]:
         try:
             return self.storage.find("")
-        except NotFound:
+        except NotFoundError:
             return []
 
     def has(self, path: str, info: ObjectInfo, *, checked: bool = False) -> bool:
@@ -70,7 +70,7 @@ class Completing:
 
     def create(self, path: str, data: bytes) -> None:
         if path in self._sizes:
-            raise AlreadyExists(f"{self.url}/{path} already exists", hint="use another place")
+            raise AlreadyExistsError(f"{self.url}/{path} already exists", hint="use another place")
         self.storage.create(path, data)
         self._note({path: data})
 
@@ -90,7 +90,7 @@ def copy_object(
     """Copy an immutable object, unless it is there; see `Completing.has`.
 
     Raises:
-        Damaged: it is missing or altered in the source.
+        DamagedError: it is missing or altered in the source.
     """
     if not target.has(name, info, checked=checked):
         target.put_all({name: check_object(source, path, info)})

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotFound, StorageFailed
+from memdb.errors import AlreadyExistsError, DamagedError, InvalidInputError, NotFoundError, StorageError
 from memdb.format import layout
 from memdb.format.documents import group_metadata, parse_plain_document, plain_document
 from memdb.format.manifest import Manifest, ObjectInfo
@@ -58,8 +58,8 @@ def add_scores(
     ``described`` has the name, source and counts; number, id and objects are filled in here.
 
     Raises:
-        AlreadyExists: another table has its name.
-        StorageFailed: the storage refused; nothing that a reader sees was written.
+        AlreadyExistsError: another table has its name.
+        StorageError: the storage refused; nothing that a reader sees was written.
     """
     objects = encode_group(scores.to_arrays(manifest.set_named(layout.TEST).n_examples))
     table = replace(described, objects=describe(objects), metadata=array_metadata(objects))
@@ -76,7 +76,7 @@ def copy_scores(
     """Add a score table of another store of the same examples; see `add_scores`.
 
     Raises:
-        Damaged: an object is missing or altered at the source.
+        DamagedError: an object is missing or altered at the source.
     """
 
     def write(group: str) -> None:
@@ -101,7 +101,7 @@ def add_table(
         if same is not None:
             return same, False
         if any(item.name == table.name for item in tables):
-            raise AlreadyExists(
+            raise AlreadyExistsError(
                 f"{storage.url} has other scores named {table.name}", hint="give these another --name"
             )
         if not written:
@@ -110,11 +110,11 @@ def add_table(
             storage.write_all({f"{table.group}/{layout.GROUP_METADATA}": group_metadata()})
             written = True
             if watch.stalled():
-                raise StorageFailed(
+                raise StorageError(
                     f"{storage.url} took so long to write that cleaning up may have begun", hint="try again"
                 )
         table = replace(table, number=len(tables) + 1)
-        with contextlib.suppress(AlreadyExists):  # another import was quicker: take the next number
+        with contextlib.suppress(AlreadyExistsError):  # another import was quicker: take the next number
             create_once(storage, layout.score_table(table.number), plain_document(table.to_document()))
             return table, True
 
@@ -123,16 +123,16 @@ def list_score_tables(storage: Storage, manifest: Manifest) -> list[ScoreTable]:
     """Return the score tables of a store by their numbers, which have no gaps.
 
     Raises:
-        Damaged: a document was altered, is missing or belongs to another store.
+        DamagedError: a document was altered, is missing or belongs to another store.
     """
     if storage.can_list:
         found = [layout.snapshot_number(name) for name in storage.names(layout.SCORES)]
         numbers = sorted(number for number in found if number is not None)
         if numbers != list(range(1, len(numbers) + 1)):
-            raise Damaged(f"{storage.url}/{layout.SCORES} lacks a table: it has {numbers}", hint=RESTORE)
+            raise DamagedError(f"{storage.url}/{layout.SCORES} lacks a table: it has {numbers}", hint=RESTORE)
         return concurrently(lambda number: _read_table(storage, manifest, number), numbers)
     tables: list[ScoreTable] = []
-    with contextlib.suppress(NotFound):
+    with contextlib.suppress(NotFoundError):
         while len(tables) < MAX_TABLES:
             tables.append(_read_table(storage, manifest, len(tables) + 1))
     return tables
@@ -144,7 +144,7 @@ def read_score_tables(
     """Return the score tables that a published copy names.
 
     Raises:
-        Damaged: a document is missing, was altered or belongs to another store.
+        DamagedError: a document is missing, was altered or belongs to another store.
     """
     numbered = enumerate(documents, 1)
     return concurrently(lambda item: _read_table(storage, manifest, *item), numbered)
@@ -158,7 +158,7 @@ def _read_table(
     data = storage.read(path) if document is None else read_object(storage, path, document)
     table = ScoreTable.from_document(parse_plain_document(data, place), place)
     if (table.number, table.store_id) != (number, manifest.store_id):
-        raise Damaged(f"{place} belongs to another store", hint="remove what was copied in by hand")
+        raise DamagedError(f"{place} belongs to another store", hint="remove what was copied in by hand")
     return table
 
 
@@ -183,7 +183,9 @@ class StoredScores:
             return np.zeros(self.n_test + 1, dtype=np.int64)
         offsets = self._reader.read(OFFSET, (self.n_test + 1,), "int64")
         if offsets[0] != 0 or offsets[-1] != self.table.n_influence or (np.diff(offsets) < 0).any():
-            raise Damaged(f"{self.storage.url}/{self.table.group}: offsets that do not fit", hint=RESTORE)
+            raise DamagedError(
+                f"{self.storage.url}/{self.table.group}: offsets that do not fit", hint=RESTORE
+            )
         return offsets
 
     def pairs(
@@ -199,7 +201,7 @@ class StoredScores:
         train = self._reader.read(TRAIN_ID, (n_pairs,), "int32", (start, stop))
         influence = self._reader.read(INFLUENCE, (n_pairs,), self._dtype, (start, stop))
         if train.min() < 0 or train.max() >= self.n_train:
-            raise Damaged(f"{self.storage.url}/{self.table.group}: ids out of range", hint=RESTORE)
+            raise DamagedError(f"{self.storage.url}/{self.table.group}: ids out of range", hint=RESTORE)
         counts = np.diff(self.offsets[first : last + 1])
         test = np.repeat(np.arange(first, last, dtype=np.int32), counts)
         return train, test, influence.astype(np.float64)
@@ -213,5 +215,5 @@ class StoredScores:
         metadata = self.table.metadata.get(INFLUENCE)
         kind = metadata.get("data_type") if isinstance(metadata, Mapping) else None
         if kind not in {"float32", "float64"}:
-            raise InvalidInput(f"{self.storage.url}/{self.table.group} has influences of type {kind}")
+            raise InvalidInputError(f"{self.storage.url}/{self.table.group} has influences of type {kind}")
         return str(kind)

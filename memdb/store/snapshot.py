@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput, NotFound
+from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format import bits, layout
 from memdb.format.manifest import Manifest, Outcome
 from memdb.format.segment import ModelInfo, Segment, sha256_of_models
@@ -194,7 +194,7 @@ class Snapshot:
         """Read an outcome of kind ``bit``, such as ``test/correct``, packed like the masks.
 
         Raises:
-            NotFound: the store does not keep it.
+            NotFoundError: the store does not keep it.
         """
         return self._bits(path, self._bit_outcome(path))
 
@@ -252,7 +252,7 @@ class Snapshot:
         once.
 
         Raises:
-            NotFound: the store does not keep it.
+            NotFoundError: the store does not keep it.
         """
         n_examples = self._bit_outcome(path)
         step = self.band_height(path)
@@ -270,14 +270,14 @@ class Snapshot:
         """Read an outcome of another kind, [examples, models] in the stored type, or a range of its rows.
 
         Raises:
-            NotFound: the store does not keep it, or the recipe did not give it for some models.
+            NotFoundError: the store does not keep it, or the recipe did not give it for some models.
         """
         outcome, n_examples = self._outcome(path)
         if outcome.kind == "bit":
-            raise InvalidInput(f"{path} is of kind bit: read it with outcome_bits")
+            raise InvalidInputError(f"{path} is of kind bit: read it with outcome_bits")
         lacking = [share for share in self.shares if path not in share.part.metadata]
         if lacking:
-            raise NotFound(
+            raise NotFoundError(
                 f"the models of {lacking[0].part.segment_id} of {lacking[0].storage.url} have no {path}",
                 hint="their recipe did not give it, this copy was made without it, or a repair left it out",
             )
@@ -301,7 +301,7 @@ class Snapshot:
         """Read the names and labels of a set's examples.
 
         Raises:
-            Damaged: an array is missing, altered or does not hold names and labels.
+            DamagedError: an array is missing, altered or does not hold names and labels.
         """
         return read_examples(self.storage, self.manifest, name)
 
@@ -312,7 +312,7 @@ class Snapshot:
         if path not in arrays and kind in declared and self.manifest.set_named(name).n_examples == 0:
             return declared[kind], 0  # of the examples that a store without a test set has
         if path not in arrays:
-            raise NotFound(
+            raise NotFoundError(
                 f"{self.url} keeps no outcome {path}", hint=f"it keeps {', '.join(sorted(arrays))}"
             )
         return arrays[path]
@@ -320,7 +320,7 @@ class Snapshot:
     def _bit_outcome(self, path: str) -> int:
         outcome, n_examples = self._outcome(path)
         if outcome.kind != "bit":
-            raise InvalidInput(f"{path} is of kind {outcome.kind}, not bit")
+            raise InvalidInputError(f"{path} is of kind {outcome.kind}, not bit")
         return n_examples
 
     def _bits(self, path: str, n_examples: int) -> bits.Packed:

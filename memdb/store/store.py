@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import AlreadyExists, Damaged, InvalidInput, StorageFailed
+from memdb.errors import AlreadyExistsError, DamagedError, InvalidInputError, StorageError
 from memdb.format import bits, layout
 from memdb.format.documents import Json, group_metadata
 from memdb.format.manifest import Base, Manifest
@@ -66,8 +66,8 @@ class Store:
         that start with different data one stops there, and an interrupted one can be run again.
 
         Raises:
-            AlreadyExists: a store, or the beginning of one with other data, is at this place.
-            StorageFailed: the storage refused.
+            AlreadyExistsError: a store, or the beginning of one with other data, is at this place.
+            StorageError: the storage refused.
         """
         url = storage.url
         require_free(storage)
@@ -81,8 +81,8 @@ class Store:
         claim_path = f"{layout.DATASET}/{layout.GROUP_METADATA}"
         try:
             create_once(storage, claim_path, objects[layout.GROUP_METADATA])
-        except AlreadyExists as error:
-            raise AlreadyExists(
+        except AlreadyExistsError as error:
+            raise AlreadyExistsError(
                 f"{url} holds the beginning of a store of other data",
                 hint="remove that folder, or choose another place with --store",
             ) from error
@@ -93,8 +93,8 @@ class Store:
         complete = replace(manifest, objects=describe(objects), put_if_absent=keeps_put_if_absent(storage))
         try:
             create_once(storage, layout.MANIFEST, group_metadata(complete.to_document()))
-        except AlreadyExists as error:
-            raise AlreadyExists(
+        except AlreadyExistsError as error:
+            raise AlreadyExistsError(
                 f"{url} was created by another process just now",
                 hint="extend it with `memdb train`, or choose another place with --store",
             ) from error
@@ -105,17 +105,17 @@ class Store:
         """Open the store at a place.
 
         Raises:
-            NotFound: nothing is there.
-            WrongFormat: something else is there, or a store of a newer memdb.
-            Damaged: the manifest was altered.
-            StorageFailed: the storage did not answer.
+            NotFoundError: nothing is there.
+            WrongFormatError: something else is there, or a store of a newer memdb.
+            DamagedError: the manifest was altered.
+            StorageError: the storage did not answer.
         """
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(read_published, storage)
             manifest = read_manifest(storage)
             published = asked.result()
         if published is not None and published.store_id != manifest.store_id:
-            raise Damaged(
+            raise DamagedError(
                 f"{storage.url}/{layout.PUBLISHED} belongs to another store: it states "
                 f"{published.store_id}; expected {manifest.store_id}",
                 hint=ASK_AGAIN,
@@ -126,10 +126,10 @@ class Store:
         """Refuse to write into a published copy: its readers would not see it, or would see it altered.
 
         Raises:
-            InvalidInput: it is one; ``verb`` says what was wanted.
+            InvalidInputError: it is one; ``verb`` says what was wanted.
         """
         if self.published is not None:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"cannot {verb} {self.url}: it is a published copy, which never changes",
                 hint="use the store that it was published from, or take its models with "
                 "`memdb pull --only bits`",
@@ -150,8 +150,8 @@ class Store:
                 required; others may be left out, as by a recipe that gives no confidence.
 
         Raises:
-            InvalidInput: arrays that do not fit the manifest.
-            StorageFailed: the storage refused; nothing was committed.
+            InvalidInputError: arrays that do not fit the manifest.
+            StorageError: the storage refused; nothing was committed.
         """
         self._require_arrays(len(models), masks, outcomes)
         arrays = {layout.MASK: ArrayData(bits.pack(masks))}
@@ -165,8 +165,8 @@ class Store:
         """Append models whose arrays are as a segment has them: what another store's parts give.
 
         Raises:
-            InvalidInput: the store is a published copy.
-            StorageFailed: the storage refused; nothing was committed.
+            InvalidInputError: the store is a published copy.
+            StorageError: the storage refused; nothing was committed.
         """
         self.require_growing("commit to")
         objects = encode_group(arrays)
@@ -182,7 +182,7 @@ class Store:
             )
             if write_group(self.storage, segment, objects):
                 return segment
-        raise StorageFailed(
+        raise StorageError(
             f"{self.url}: a batch was written {COMMIT_ATTEMPTS} times and was not all there in the end",
             hint="check what answers for the storage, or try one that takes less than hours",
         )
@@ -192,10 +192,10 @@ class Store:
     ) -> None:
         expected = {path: n for path, (_, n) in self.manifest.arrays().items()}
         if n_models == 0:
-            raise InvalidInput("a batch without models cannot be committed")
+            raise InvalidInputError("a batch without models cannot be committed")
         required = {path for path, (outcome, _) in self.manifest.arrays().items() if outcome.kind == "bit"}
         if not required <= set(outcomes) <= set(expected):
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"the batch has outcomes {sorted(outcomes)}; the store keeps {sorted(expected)}"
             )
         shapes = {layout.MASK: (masks.shape, self.manifest.train.n_examples)} | {
@@ -203,7 +203,7 @@ class Store:
         }
         for path, (shape, n_examples) in shapes.items():
             if shape != (n_models, n_examples):
-                raise InvalidInput(f"{path} has shape {shape}; expected {(n_models, n_examples)}")
+                raise InvalidInputError(f"{path} has shape {shape}; expected {(n_models, n_examples)}")
 
     def snapshot(self, as_of: int | None = None) -> Snapshot:
         """Return the models committed so far, or those of a numbered snapshot, as a value.
@@ -211,8 +211,8 @@ class Store:
         Those of a store that this one extends come first; `base.with_base` says what that can raise.
 
         Raises:
-            Damaged: a document was altered, or belongs to another store.
-            NotFound: no snapshot has that number.
+            DamagedError: a document was altered, or belongs to another store.
+            NotFoundError: no snapshot has that number.
         """
         if self.published is not None:
             return published_snapshot(self.storage, self.manifest, self.published, as_of)
@@ -226,7 +226,7 @@ class Store:
         """Return what is said of the imported scores beside the models, in the order of import.
 
         Raises:
-            Damaged: a document was altered, is missing or belongs to another store.
+            DamagedError: a document was altered, is missing or belongs to another store.
         """
         if self.published is not None:
             return read_score_tables(self.storage, self.manifest, self.published.scores)
@@ -236,7 +236,7 @@ class Store:
         """Read the names and labels of a set's examples.
 
         Raises:
-            Damaged: an array is missing, altered or does not hold names and labels.
+            DamagedError: an array is missing, altered or does not hold names and labels.
         """
         return read_examples(self.storage, self.manifest, name)
 
@@ -250,7 +250,7 @@ def write_group(storage: Storage, group: Segment, objects: Mapping[str, bytes]) 
     watch = Stopwatch()
     try:
         storage.write_all({f"{group.group}/{name}": data for name, data in objects.items()})
-    except StorageFailed:
+    except StorageError:
         if watch.stalled():
             return False
         raise
@@ -265,7 +265,7 @@ def commit_group(storage: Storage, group: Segment, watch: Stopwatch) -> bool:
     data = group_metadata(group.to_document())
     storage.write_all({document: data})
     if storage.read(document) != data:
-        raise StorageFailed(f"{storage.url}/{document} is not what was written", hint="check the storage")
+        raise StorageError(f"{storage.url}/{document} is not what was written", hint="check the storage")
     if watch.stalled() and not _all_there(storage, group):
         storage.remove([document])
         return False
@@ -283,7 +283,7 @@ def keeps_put_if_absent(storage: Storage) -> bool:
     create_once(storage, path, b"first")
     try:
         storage.create(path, b"second")
-    except AlreadyExists:
+    except AlreadyExistsError:
         return storage.read(path) == b"first"
     else:
         return False
@@ -295,11 +295,11 @@ def require_free(storage: Storage) -> None:
     """Refuse to create a store where something is, unless it is the beginning of one.
 
     Raises:
-        AlreadyExists: a store, or anything else.
+        AlreadyExistsError: a store, or anything else.
     """
     found = storage.names("")
     if layout.MANIFEST in found:
-        raise AlreadyExists(
+        raise AlreadyExistsError(
             f"{storage.url} is a store, or another Zarr group, already",
             hint="extend a store with `memdb train`, or choose another place with --store",
         )
@@ -307,7 +307,7 @@ def require_free(storage: Storage) -> None:
     begun = {layout.DATASET, layout.PROBES, layout.BASES, *layout.GROUPS}
     others = sorted(set(found) - leftovers - begun)
     if others:
-        raise AlreadyExists(
+        raise AlreadyExistsError(
             f"{storage.url} is a folder with other things in it, such as {others[0]}",
             hint="choose a new folder with --store",
         )

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import Damaged, NotFound
+from memdb.errors import DamagedError, NotFoundError
 from memdb.format import layout
 from memdb.format.documents import Json, group_metadata, parse_group_metadata
 from memdb.format.manifest import Manifest, ObjectInfo
@@ -68,13 +68,13 @@ def read_info(storage: Storage, manifest: Manifest, document: ObjectInfo) -> Thu
     """Read the document about a copy's pictures.
 
     Raises:
-        Damaged: it is missing, was altered, or belongs to another store.
+        DamagedError: it is missing, was altered, or belongs to another store.
     """
     place = f"{storage.url}/{DOCUMENT}"
     data = read_object(storage, DOCUMENT, document)
     info = ThumbnailsInfo.from_document(parse_group_metadata(data, place), place)
     if info.store_id != manifest.store_id:
-        raise Damaged(f"{place} belongs to another store", hint=ASK_AGAIN)
+        raise DamagedError(f"{place} belongs to another store", hint=ASK_AGAIN)
     return info
 
 
@@ -90,18 +90,20 @@ def read_thumbnails(
     """Return the pictures of some examples, uint8 [rows, height, width, channels]; 1 channel, or RGB.
 
     Raises:
-        NotFound: there are no pictures, or there is no such set or example.
-        Damaged: an object is missing or altered, or not what it should be.
+        NotFoundError: there are no pictures, or there is no such set or example.
+        DamagedError: an object is missing or altered, or not what it should be.
     """
     if document is None:
-        raise NotFound(
+        raise NotFoundError(
             f"{storage.url} has no pictures of its examples",
             hint="its owner can add them: memdb publish DEST --include bits --include thumbnails",
         )
     n_examples = manifest.set_named(set_name).n_examples
     for row in rows:
         if not 0 <= row < n_examples:
-            raise NotFound(f"there is no {set_name} example {row}", hint=f"there are {n_examples:,}, from 0")
+            raise NotFoundError(
+                f"there is no {set_name} example {row}", hint=f"there are {n_examples:,}, from 0"
+            )
     info = read_info(storage, manifest, document)
     shape = _shape_of(info, set_name, n_examples, storage.url)
     reader = GroupReader(storage, layout.THUMBNAILS, info.group.objects, info.group.metadata)
@@ -127,4 +129,6 @@ def _shape_of(info: ThumbnailsInfo, set_name: str, n_examples: int, url: str) ->
         ):
             return n, height, width, channels
         case _:
-            raise Damaged(f"{url}/{layout.THUMBNAILS}/{set_name} is not what pictures are", hint=ASK_AGAIN)
+            raise DamagedError(
+                f"{url}/{layout.THUMBNAILS}/{set_name} is not what pictures are", hint=ASK_AGAIN
+            )

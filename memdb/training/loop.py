@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
-from memdb.errors import InvalidInput, MemdbError, TrainingFailed
+from memdb.errors import InvalidInputError, MemdbError, TrainingError
 from memdb.format import bits, layout, subsets
 from memdb.format.segment import ModelInfo
 from memdb.recipes import BoundRecipe, Fitting, Run, name_of
@@ -79,8 +79,8 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four of them have def
     `require_same`.
 
     Raises:
-        TrainingFailed: the recipe raised, or returned something else than predictions.
-        StorageFailed: a batch could not be committed.
+        TrainingError: the recipe raised, or returned something else than predictions.
+        StorageError: a batch could not be committed.
     """
     manifest = store.manifest
     size = subsets.subset_size(manifest.train.n_examples, manifest.subset_fraction)
@@ -132,7 +132,7 @@ def require_same(store: Store, dataset: Dataset, recipe: BoundRecipe) -> None:
     """Refuse to add models of other data or another recipe.
 
     Raises:
-        Mismatch: names both fingerprints.
+        MismatchError: names both fingerprints.
     """
     infos = tuple(table.info(name) for name, table in dataset.tables.items())
     store.manifest.require_same(infos, recipe.info, store.url)
@@ -160,7 +160,7 @@ def _call(
         raise
     except Exception as error:  # the user's code may raise anything
         text = str(error).splitlines()[0] if str(error) else "no message"
-        raise TrainingFailed(
+        raise TrainingError(
             f"recipe {name} raised {type(error).__name__}: {text} (model seeds "
             f"{', '.join(str(seed) for seed in seeds[:3])}{', ...' if len(seeds) > 3 else ''})",
             hint="what was committed before is safe; MEMDB_TRACEBACK=1 shows where it was raised",
@@ -212,8 +212,8 @@ def require_positive(value: int, option: str) -> int:
     """Refuse counts below 1, naming the option.
 
     Raises:
-        InvalidInput: zero or less.
+        InvalidInputError: zero or less.
     """
     if value < 1:
-        raise InvalidInput(f"{option} {value} is not a number from 1", hint=f"use e.g. {option} 100")
+        raise InvalidInputError(f"{option} {value} is not a number from 1", hint=f"use e.g. {option} 100")
     return value

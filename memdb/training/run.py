@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from memdb.errors import InvalidInput, MemdbError
+from memdb.errors import InvalidInputError, MemdbError
 from memdb.format import bits
 from memdb.query.intervals import IntervalSpec
 from memdb.query.relations import Relations
@@ -56,12 +56,14 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.half_width is not None and not 0 < self.half_width < 1:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"--until-half-width {self.half_width:g} is not between 0 and 1",
                 hint="use e.g. --until-half-width 0.05",
             )
         if self.seconds is not None and not 0 < self.seconds < math.inf:
-            raise InvalidInput(f"--max-time {self.seconds:g} s is no time", hint="use e.g. --max-time 2h")
+            raise InvalidInputError(
+                f"--max-time {self.seconds:g} s is no time", hint="use e.g. --max-time 2h"
+            )
 
 
 class _Clock:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import subsets
 
 DOMAIN = b"memdb-task-1"
@@ -78,11 +78,11 @@ def require_seeds(seeds: Sequence[int]) -> None:
     """Refuse seeds that are out of range or given twice.
 
     Raises:
-        InvalidInput: shows the first of them.
+        InvalidInputError: shows the first of them.
     """
     odd = next((seed for seed in seeds if not 0 <= seed < 2**64), None)
     if odd is not None or len(set(seeds)) != len(seeds):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the seeds {list(seeds)[:5]} cannot be used",
             hint="give different numbers from 0 to 2**64 - 1",
         )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import TrainingFailed
+from memdb.errors import TrainingError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT, CUMULATIVE_LOSS, LOGIT_CONFIDENCE, Outcome
 
@@ -25,10 +25,10 @@ def checked(
     """Return the outcomes to store, and which models [models] gave finite numbers only.
 
     Raises:
-        TrainingFailed: something is missing, or of another shape or type.
+        TrainingError: something is missing, or of another shape or type.
     """
     if not isinstance(returned, Mapping):
-        raise TrainingFailed(
+        raise TrainingError(
             f"recipe {recipe} returned a {type(returned).__name__}, not a mapping", hint=PROTOCOL
         )
     kept: dict[str, NDArray[Any]] = {}
@@ -61,15 +61,15 @@ def _array(
 ) -> NDArray[Any]:
     """Return one outcome as an array of this kind and shape, which the recipe must have given."""
     if path not in returned:
-        raise TrainingFailed(
+        raise TrainingError(
             f"recipe {recipe} returned no {path!r} but {sorted(map(str, returned))}", hint=PROTOCOL
         )
     try:
         values = np.asarray(returned[path])
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TrainingFailed(f"recipe {recipe}: {path!r} is no array: {error}", hint=PROTOCOL) from error
+        raise TrainingError(f"recipe {recipe}: {path!r} is no array: {error}", hint=PROTOCOL) from error
     if values.shape != shape or values.dtype.kind != kind:
-        raise TrainingFailed(
+        raise TrainingError(
             f"recipe {recipe} returned {path!r} as {values.dtype} {values.shape}; expected "
             f"{TYPES[kind]} {shape}",
             hint=PROTOCOL,

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from memdb.errors import InvalidInput, StorageFailed
+from memdb.errors import InvalidInputError, MemdbError, StorageError
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import PairOptions
 from memdb.query.pairs import scores
@@ -81,8 +81,8 @@ def write_pairs(
         stop_requested: ends the search; what was found stays for the next time.
 
     Raises:
-        InvalidInput: another suffix, or an interval or level that cannot be.
-        StorageFailed: the folder is missing, full or not writable; what was found before stays.
+        InvalidInputError: another suffix, or an interval or level that cannot be.
+        StorageError: the folder is missing, full or not writable; what was found before stays.
     """
     require_parquet(path)
     choice.parameters()
@@ -121,10 +121,10 @@ def require_parquet(path: Path) -> None:
     """Refuse another suffix.
 
     Raises:
-        InvalidInput: it is not .parquet.
+        InvalidInputError: it is not .parquet.
     """
     if path.suffix.lower() != SUFFIX:
-        raise InvalidInput(f"{path} is not a {SUFFIX} file", hint=f"name one, such as pairs{SUFFIX}")
+        raise InvalidInputError(f"{path} is not a {SUFFIX} file", hint=f"name one, such as pairs{SUFFIX}")
 
 
 def _identity(search: PairSearch) -> dict[str, Any]:
@@ -155,12 +155,14 @@ class _Parts:
         """Say what is wrong, and what is kept, where the disk refuses."""
         try:
             yield
+        except MemdbError:
+            raise
         except OSError as error:
             kept = n_kept(self._path)
             hint = "name a file in a folder you may write to"
             if kept:
                 hint = f"free space and run it again: {kept} blocks of {BLOCK} test examples are kept"
-            raise StorageFailed(f"cannot write {self._path}: {error.strerror or error}", hint=hint) from error
+            raise StorageError(f"cannot write {self._path}: {error.strerror or error}", hint=hint) from error
 
     def prepare(self) -> None:
         """Make the folder; parts of another search, or of other models, are removed."""

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput, NotEnoughModels
+from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import layout
 from memdb.query import arrow
 from memdb.query.examples import require_examples
@@ -124,8 +124,8 @@ def search(relations: Relations, options: PairOptions) -> tuple[PairSearch, Inte
     """Return a search through all pairs of a snapshot, and the intervals to give.
 
     Raises:
-        NotEnoughModels: the store has no models yet.
-        InvalidInput: options that cannot be, or a device that is not there.
+        NotEnoughModelsError: the store has no models yet.
+        InvalidInputError: options that cannot be, or a device that is not there.
     """
     interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
     interval.parameters()
@@ -141,8 +141,8 @@ def pairs(relations: Relations, options: PairOptions) -> pa.Table:
     """Return the pairs found: by test id, then from the strongest.
 
     Raises:
-        NotEnoughModels: the store has no models yet.
-        InvalidInput: options that cannot be, or more pairs than fit in memory.
+        NotEnoughModelsError: the store has no models yet.
+        InvalidInputError: options that cannot be, or more pairs than fit in memory.
     """
     found, interval = search(relations, options)
     blocks: list[PairBlock] = []
@@ -151,7 +151,7 @@ def pairs(relations: Relations, options: PairOptions) -> pa.Table:
         blocks.append(block)
         n_found += len(block)
         if n_found > MAX_ROWS:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"more than {MAX_ROWS:,} pairs pass",
                 hint="write them to a .parquet file, which takes any number, or raise --min-influence",
             )
@@ -244,10 +244,10 @@ def pair_bits(relations: Relations) -> PairBits:
     """Return what pairs are counted from.
 
     Raises:
-        NotEnoughModels: the store has no models yet.
+        NotEnoughModelsError: the store has no models yet.
     """
     if relations.snapshot.n_models == 0:
-        raise NotEnoughModels(
+        raise NotEnoughModelsError(
             f"{relations.snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
         )
     require_examples(relations.snapshot, layout.TEST)
@@ -276,7 +276,7 @@ def pair_bits(relations: Relations) -> PairBits:
 def _summing_on(device: str) -> tuple[Callable[[int, str], Sieve], int | None]:
     """Return what makes sieves for confidences; their products keep all cores busy from one thread."""
     if device not in {"auto", "cpu"}:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"confidences are summed on the CPU, not on {device!r}", hint="leave out --device, or use cpu"
         )
     return SumSieve, SUMMING_THREADS
@@ -296,17 +296,17 @@ def _sieve_on(device: str) -> tuple[Callable[[int, str], Sieve], int | None]:
     if device == "cpu":
         return CpuSieve, None
     if device.split(":")[0] != "cuda":
-        raise InvalidInput(f"unknown device {device!r}", hint="use auto, cpu, cuda or cuda:1")
+        raise InvalidInputError(f"unknown device {device!r}", hint="use auto, cpu, cuda or cuda:1")
     try:
         from memdb.query.pairs.kernel_torch import sieve_on  # noqa: PLC0415 - imports torch
 
         return sieve_on(device), GPU_THREADS
     except ImportError as error:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"device {device} needs PyTorch, which is not installed", hint="run: pip install 'memdb[train]'"
         ) from error
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InvalidInput(
+        raise InvalidInputError(
             f"device {device!r} cannot be used: {reason}", hint="use --device auto or cpu"
         ) from error

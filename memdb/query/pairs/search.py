@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.query.pairs.kernel import MARGIN, Z_BINS, CpuSieve, Sieve, Sifted, Tests, Trains
 from memdb.query.pairs.types import PairBits, PairBlock, PairChoice
 
@@ -86,7 +86,7 @@ class PairSearch:
         ``observe`` hears how many pairs of how many have been looked at.
 
         Raises:
-            InvalidInput: so many pairs pass that a block of them does not fit in memory.
+            InvalidInputError: so many pairs pass that a block of them does not fit in memory.
         """
         numbers = [number for number in range(self.n_blocks) if number not in done]
         n_threads = min(self.threads or _n_cores(), max(1, len(numbers)))
@@ -308,7 +308,7 @@ class _Strongest:
 
 def _require_fit(n_pairs: int) -> None:
     if n_pairs > MAX_KEPT:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"more than {MAX_KEPT:,} pairs of {BLOCK} test examples pass",
             hint="raise --min-influence or --min-memorization, or add --top",
         )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.query.confidences import Confidences
 from memdb.query.pairs.kernel import SIGNS, Tests
 from memdb.query.pairs.popcount import Words
@@ -77,7 +77,7 @@ class PairChoice:
     ranked at all; pairs without a score never are.
 
     Raises:
-        InvalidInput: neither ``top`` nor ``min_influence``, or a value that cannot be.
+        InvalidInputError: neither ``top`` nor ``min_influence``, or a value that cannot be.
     """
 
     top: int | None = None
@@ -88,12 +88,12 @@ class PairChoice:
 
     def __post_init__(self) -> None:
         if self.top is None and self.min_influence is None:
-            raise InvalidInput(
+            raise InvalidInputError(
                 "neither a smallest influence nor a number of pairs was given, and all pairs are too many",
                 hint="use e.g. --min-influence 0.15, or --top 256 for each test example",
             )
         if self.top is not None and not 1 <= self.top <= MAX_TOP:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"--top {self.top} is not a number from 1 to {MAX_TOP:,}", hint="use e.g. --top 256"
             )
         for option, value in (
@@ -101,9 +101,11 @@ class PairChoice:
             ("--min-memorization", self.min_memorization),
         ):
             if value is not None and not -1 <= value <= 1:
-                raise InvalidInput(f"{option} {value:g} is not between -1 and 1", hint="use e.g. 0.15")
+                raise InvalidInputError(f"{option} {value:g} is not between -1 and 1", hint="use e.g. 0.15")
         if self.direction not in SIGNS:
-            raise InvalidInput(f"unknown direction {self.direction!r}", hint=f"use one of {', '.join(SIGNS)}")
+            raise InvalidInputError(
+                f"unknown direction {self.direction!r}", hint=f"use one of {', '.join(SIGNS)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import AlreadyExists, InvalidInput, StorageFailed
+from memdb.errors import AlreadyExistsError, InvalidInputError, StorageError
 from memdb.format import bits, layout
 from memdb.format.documents import Json, group_metadata, plain_document
 from memdb.format.manifest import Base, Manifest, ObjectInfo, Outcome
@@ -62,14 +62,15 @@ def compact(
     ``observe`` hears how many models of how many are in blocks.
 
     Raises:
-        InvalidInput: the storage cannot keep two compactors apart, and ``alone`` does not say there is one.
-        Damaged: an object of a segment is missing or altered.
-        StorageFailed: the storage refused, or others were faster again and again.
+        InvalidInputError: the storage cannot keep two compactors apart, and ``alone`` does not say there is
+            one.
+        DamagedError: an object of a segment is missing or altered.
+        StorageError: the storage refused, or others were faster again and again.
 
     After an error nothing is different for readers; blocks that were begun are leftovers for cleaning up.
     """
     if not storage.can_list:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{storage.url} cannot be listed, and so not be compacted",
             hint="compact the store where its models are committed",
         )
@@ -81,7 +82,7 @@ def compact(
         if not snapshot.loose and not shares and not _is_news(snapshot, base):
             return None
         if not alone and not keeps_put_if_absent(storage):
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{storage.url} overwrites objects that it was told only to create, so that two compactions "
                 "at once could hide models",
                 hint="make sure that nobody else compacts this store, and say so with --alone",
@@ -101,10 +102,10 @@ def compact(
             continue  # the blocks may be cleaned up as leftovers any moment
         try:
             create_once(storage, layout.snapshot(record.number), plain_document(record.to_document()))
-        except AlreadyExists:
+        except AlreadyExistsError:
             continue  # another compactor was faster: begin from its snapshot
         return Compaction(record, len(snapshot.loose), total, n_bytes)
-    raise StorageFailed(
+    raise StorageError(
         f"{storage.url}: others compacted it {ATTEMPTS} times in the meantime", hint="run it again later"
     )
 
@@ -166,7 +167,7 @@ def rewrite(storage: Storage, manifest: Manifest, block: Segment) -> tuple[Block
     """Write a block again with the arrays that its metadata names, and all of its models.
 
     Raises:
-        Damaged: one of these arrays is not intact.
+        DamagedError: one of these arrays is not intact.
     """
     share = Share(storage, block, (True,) * len(block.models))
     written, info, _ = write_block(storage, manifest, [share], Stopwatch())
@@ -217,7 +218,7 @@ def write_block(
     write(encode_group({path: ArrayData(values) for path, values in tally.arrays().items()}))
     block = replace(block, objects=objects, metadata=metadata)
     if not commit_group(storage, block, watch):
-        raise StorageFailed(
+        raise StorageError(
             f"{storage.url}/{block.group} was written and was not all there in the end",
             hint="run it again; nothing is lost",
         )

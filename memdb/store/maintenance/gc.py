@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from memdb.errors import Damaged, InvalidInput, NotFound
+from memdb.errors import DamagedError, InvalidInputError, NotFoundError
 from memdb.format import layout
 from memdb.format.manifest import Manifest
 from memdb.storage.protocol import Found, Storage, concurrently
@@ -45,12 +45,12 @@ def garbage(
     """Return what may be removed now, oldest first.
 
     Raises:
-        InvalidInput: a grace period that is shorter than a writer may take, unless nobody else is there.
-        Damaged: a block lacks an object, or a snapshot was lost: what seems superfluous may be needed.
-        StorageFailed: the storage refused, or its listings are not its own.
+        InvalidInputError: a grace period that is shorter than a writer may take, unless nobody else is there.
+        DamagedError: a block lacks an object, or a snapshot was lost: what seems superfluous may be needed.
+        StorageError: the storage refused, or its listings are not its own.
     """
     if grace < GRACE and not alone:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"a grace period of {grace} is shorter than the {GRACE} that writers and readers may take",
             hint="leave --grace out, or make sure that nobody else uses this store and say so with --alone",
         )
@@ -76,8 +76,8 @@ def remove(storage: Storage, manifest: Manifest, doomed: Sequence[Garbage]) -> I
     Before the only other copy of models goes, the blocks that have them are read and checked.
 
     Raises:
-        Damaged: a block is not intact: what it took in stays.
-        StorageFailed: the storage refused; what was yielded is gone, the rest can go another time.
+        DamagedError: a block is not intact: what it took in stays.
+        StorageError: the storage refused; what was yielded is gone, the rest can go another time.
     """
     place = storage.direct()
     checked: set[str] = set()
@@ -170,13 +170,13 @@ def _require_whole(storage: Storage, manifest: Manifest, history: History, found
     for block in blocks:
         for name, info in block.objects.items():
             if sizes.get(f"{block.group}/{name}") != info.size:
-                raise Damaged(
+                raise DamagedError(
                     f"{storage.url}/{block.group}/{name} is missing or cut: nothing was removed",
                     hint="run `memdb verify --repair`",
                 )
     lost = next(history.lost(storage, manifest, blocks, set(sizes)), None)
     if lost is not None:
-        raise Damaged(
+        raise DamagedError(
             f"{storage.url}/{lost.group} has models that no snapshot names and no segment has: a snapshot "
             "was lost, and nothing was removed",
             hint="run `memdb verify --repair`",
@@ -207,6 +207,6 @@ def _gathered(path: str, reason: str, objects: Sequence[Found]) -> Garbage:
 def _exists(storage: Storage, path: str) -> bool:
     try:
         storage.read(path)
-    except NotFound:
+    except NotFoundError:
         return is_listed(storage, path)
     return True

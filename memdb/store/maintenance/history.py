@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 
-from memdb.errors import Damaged, NotFound, StorageFailed, WrongFormat
+from memdb.errors import DamagedError, NotFoundError, StorageError, WrongFormatError
 from memdb.format import layout
 from memdb.format.manifest import Manifest
 from memdb.format.segment import Segment
@@ -83,7 +83,7 @@ def lost_blocks(
     for identifier in sorted(candidates):
         try:
             _, block = find_block(storage, manifest, identifier)
-        except (Damaged, WrongFormat, NotFound):
+        except (DamagedError, WrongFormatError, NotFoundError):
             continue
         pairs = zip(block.origins, block.models, strict=True)
         missing = {origin for origin, model in pairs if model.model_id not in models} - segments
@@ -99,8 +99,8 @@ def read_history(storage: Storage, manifest: Manifest) -> History:
     """Read every snapshot's record; older ones that are damaged or lost are done without.
 
     Raises:
-        Damaged: the newest was altered.
-        StorageFailed: the listing is not the storage's, or does not stand still.
+        DamagedError: the newest was altered.
+        StorageError: the listing is not the storage's, or does not stand still.
     """
     for _ in range(ATTEMPTS):
         times = {item.path: item.modified for item in storage.find(layout.SNAPSHOTS)}
@@ -110,14 +110,14 @@ def read_history(storage: Storage, manifest: Manifest) -> History:
         if not is_listed(storage, layout.snapshot(numbers[-1] + 1 if numbers else 1)):
             break
     else:
-        raise StorageFailed(
+        raise StorageError(
             f"{storage.url} is compacted faster than its snapshots are read", hint="run it again later"
         )
 
     def read(number: int) -> SnapshotRecord | None:
         try:
             return read_record(storage, manifest, number)
-        except (Damaged, WrongFormat):
+        except (DamagedError, WrongFormatError):
             if number == numbers[-1]:
                 raise
             return None

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInput, Mismatch
+from memdb.errors import InvalidInputError, MismatchError
 from memdb.format import bits, layout
 from memdb.format.manifest import Manifest, Outcome
 from memdb.format.segment import ModelInfo
@@ -50,7 +50,7 @@ def common_outcomes(sources: Sequence[Snapshot]) -> tuple[tuple[Outcome, ...], t
     """Return the outcomes that all models of all sources have, and the names of those that only some have.
 
     Raises:
-        Mismatch: one name means two things.
+        MismatchError: one name means two things.
     """
     kept: list[Outcome] = []
     dropped: list[Outcome] = []
@@ -60,7 +60,7 @@ def common_outcomes(sources: Sequence[Snapshot]) -> tuple[tuple[Outcome, ...], t
         given = [outcome for outcome in found if outcome is not None]
         odd = next((n for n, outcome in enumerate(found) if outcome not in {None, given[0]}), None)
         if odd is not None:
-            raise Mismatch(
+            raise MismatchError(
                 f"the outcome {name} of {sources[odd].url} is another than that of the stores before it",
                 hint="merge stores that were made by the same version of memdb",
             )
@@ -82,13 +82,13 @@ def require_mergeable(manifest: Manifest, url: str, sources: Sequence[Snapshot])
     """Refuse sources whose models do not belong with those of a store, naming what differs.
 
     Raises:
-        Mismatch: other data, recipe or subsets, or an outcome of the store that a source lacks.
+        MismatchError: other data, recipe or subsets, or an outcome of the store that a source lacks.
     """
     for source in sources:
         manifest.require_joinable(source.manifest, url, source.url)
         for outcome in manifest.outcomes:
             if _outcome(source.manifest, outcome.name) != outcome or _lacks(source, outcome):
-                raise Mismatch(
+                raise MismatchError(
                     f"{url} keeps the outcome {outcome.name}, which models of {source.url} lack",
                     hint="merge into a new store: it keeps the outcomes that all have",
                 )
@@ -104,8 +104,8 @@ def merge(
     Who calls has looked at all of them with `require_mergeable` and `require_distinct`.
 
     Raises:
-        Damaged: an object of a source is missing or altered.
-        StorageFailed: a storage refused; models that were committed stay.
+        DamagedError: an object of a source is missing or altered.
+        StorageError: a storage refused; models that were committed stay.
     """
     own = store.snapshot()
     withdrawn = _withdrawn(own, sources)
@@ -214,8 +214,8 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
     Parts that several of the stores share, such as a base's, are one and the same and read once.
 
     Raises:
-        InvalidInput: models of two stores have equal masks under different ids.
-        Mismatch: one model has different outcomes in two of the stores.
+        InvalidInputError: models of two stores have equal masks under different ids.
+        MismatchError: one model has different outcomes in two of the stores.
     """
     ids = [{model.model_id for _, model in snapshot.models} for snapshot in stores]
     paths = _paths_of_all(stores)
@@ -232,7 +232,7 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
         for model_id, digest in _digests(snapshot, shares, [layout.MASK]):
             other = masks.get(digest)
             if other is not None and other[0] != model_id:
-                raise InvalidInput(
+                raise InvalidInputError(
                     f"model {model_id} of {snapshot.url} has the mask of model {other[0]} of {other[1]}: "
                     "they are not independent, and intervals that count both would be too narrow",
                     hint="merge one of these stores, or withdraw the models in one with `memdb retract`",
@@ -242,7 +242,7 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
         for model_id, digest in _digests(snapshot, [_only(share, elsewhere) for share in shares], paths):
             known = contents.setdefault(model_id, (digest, snapshot.url))
             if known[0] != digest:
-                raise Mismatch(
+                raise MismatchError(
                     f"model {model_id} of {snapshot.url} has another mask or other outcomes than in "
                     f"{known[1]}",
                     hint="merge one of these stores, or withdraw it in one with `memdb retract`: it will "

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from memdb.errors import AlreadyExists, Damaged, NotFound, StorageFailed, WrongFormat
+from memdb.errors import AlreadyExistsError, DamagedError, NotFoundError, StorageError, WrongFormatError
 from memdb.format import layout
 from memdb.format.documents import group_metadata, plain_document
 from memdb.format.manifest import Manifest
@@ -50,7 +50,7 @@ def repair(storage: Storage, manifest: Manifest, report: Report) -> Repair:
     these are not all usable, from a copy of the block without damaged arrays that it can do without.
 
     Raises:
-        StorageFailed: the storage refused, or others compacted again and again; what was set aside stays so.
+        StorageError: the storage refused, or others compacted again and again; what was set aside stays so.
     """
     place = storage.direct()
     groups = [damage.identifier for damage in report.damages if damage.kind == "group"]
@@ -80,10 +80,12 @@ def _write_next(storage: Storage, manifest: Manifest, report: Report) -> int:
     for _ in range(ATTEMPTS):
         numbers = snapshot_numbers(storage.names(layout.SNAPSHOTS))
         record = _rebuilt(storage, manifest, numbers[-1] if numbers else 0, report)
-        with contextlib.suppress(AlreadyExists):  # a compaction was faster: begin again from its snapshot
+        with contextlib.suppress(
+            AlreadyExistsError
+        ):  # a compaction was faster: begin again from its snapshot
             create_once(storage, layout.snapshot(record.number), plain_document(record.to_document()))
             return record.number
-    raise StorageFailed(
+    raise StorageError(
         f"{storage.url}: others compacted it {ATTEMPTS} times in the meantime", hint="run it again later"
     )
 
@@ -93,7 +95,7 @@ def _rebuilt(storage: Storage, manifest: Manifest, last: int, report: Report) ->
     try:
         before = read_record(storage, manifest, last) if last else None
         broken = False
-    except (Damaged, WrongFormat):
+    except (DamagedError, WrongFormatError):
         before, broken = None, True
     usable = _usable_segments(storage, manifest, report)
     found: list[tuple[BlockInfo, Segment]] = []
@@ -133,7 +135,7 @@ def _usable_segments(storage: Storage, manifest: Manifest, report: Report) -> di
     def models(name: str) -> set[str] | None:
         try:
             segment = read_segment(storage, manifest, name)
-        except (Damaged, WrongFormat):
+        except (DamagedError, WrongFormatError):
             return None
         return {model.model_id for model in segment.models} if segment else None
 
@@ -144,7 +146,7 @@ def _usable_segments(storage: Storage, manifest: Manifest, report: Report) -> di
 def _readable_retractions(storage: Storage, manifest: Manifest) -> list[Retraction]:
     found = []
     for name in storage.names(layout.RETRACTIONS):
-        with contextlib.suppress(Damaged, WrongFormat):  # only a copy can mend it
+        with contextlib.suppress(DamagedError, WrongFormatError):  # only a copy can mend it
             found += read_retractions(storage, manifest, [name])
     return found
 
@@ -161,7 +163,7 @@ def _candidates(
     aside = set(before.set_aside) if before else set()
     found = []
     for name in sorted(filter(layout.is_segment_id, others - aside)):
-        with contextlib.suppress(Damaged, WrongFormat, NotFound):
+        with contextlib.suppress(DamagedError, WrongFormatError, NotFoundError):
             found.append(find_block(storage, manifest, name)[0])
     return named + found
 
@@ -178,7 +180,7 @@ def _mended(
         if not problems:
             check_group(storage, block)
             return info, block
-    except (Damaged, WrongFormat):
+    except (DamagedError, WrongFormatError):
         return None
     elsewhere: set[str] = set().union(*(usable.get(source, set()) for source, _ in block.sources))
     if {model.model_id for model in block.models} <= elsewhere:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.documents import plain_document
 from memdb.format.manifest import Manifest
@@ -21,24 +21,26 @@ def retract(storage: Storage, manifest: Manifest, model_ids: Sequence[str], beca
     """Withdraw models, named by their ids or by prefixes that only one model has.
 
     Raises:
-        InvalidInput: no reason, no model, a prefix of none or of several, or a model withdrawn already.
+        InvalidInputError: no reason, no model, a prefix of none or of several, or a model withdrawn already.
     """
     if not because.strip():
-        raise InvalidInput(
+        raise InvalidInputError(
             "a retraction needs a reason", hint='say why: --because "wrong labels in this run"'
         )
     try:
         because.encode()
     except UnicodeEncodeError as error:
-        raise InvalidInput("the reason is no text that can be kept", hint="write it in UTF-8") from error
+        raise InvalidInputError("the reason is no text that can be kept", hint="write it in UTF-8") from error
     if not model_ids:
-        raise InvalidInput("no model was named", hint='`memdb sql "SELECT model_id FROM models"` lists them')
+        raise InvalidInputError(
+            "no model was named", hint='`memdb sql "SELECT model_id FROM models"` lists them'
+        )
     snapshot = take_snapshot(storage, manifest)
     known = sorted({model.model_id for part in snapshot.parts for model in part.models})
     found = dict.fromkeys(named(known, name) for name in model_ids)
     again = [identifier for identifier in found if identifier in snapshot.retracted]
     if again:
-        raise InvalidInput(f"model {again[0]} was withdrawn already", hint="leave it out")
+        raise InvalidInputError(f"model {again[0]} was withdrawn already", hint="leave it out")
     return withdraw(storage, manifest, because, models=tuple(found))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from memdb.errors import NotFound
+from memdb.errors import NotFoundError
 from memdb.format import layout
 from memdb.format.manifest import Manifest
 from memdb.format.segment import Segment
@@ -35,7 +35,7 @@ def verify(
     A published copy is for `verify_copy`.
 
     Raises:
-        StorageFailed: the storage did not answer.
+        StorageError: the storage did not answer.
     """
     report, place = Report(), storage.direct()
     for group in manifest.groups:
@@ -92,7 +92,7 @@ def _finished_block(storage: Storage, manifest: Manifest, name: str) -> Segment 
     """Read a block that no snapshot need name; None where it was never finished."""
     try:
         return find_block(storage, manifest, name)[1]
-    except NotFound:
+    except NotFoundError:
         return None
 
 

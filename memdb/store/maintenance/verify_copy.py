@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from memdb.errors import Damaged
+from memdb.errors import DamagedError
 from memdb.format import layout
 from memdb.format.manifest import Manifest
 from memdb.format.published import Published
@@ -33,7 +33,7 @@ def verify_copy(
     ``observe`` hears how many parts are done.
 
     Raises:
-        StorageFailed: the storage did not answer.
+        StorageError: the storage did not answer.
     """
     report, place = Report(), storage.direct()
     snapshots = list(_snapshots(place, manifest, published, report))
@@ -123,7 +123,7 @@ def _untrue_stats(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
         place = f"{snapshot.url}/{layout.STATS}/{snapshot.record.number if snapshot.record else 0}/{name}"
         try:
             stats = read_stats(snapshot, name)
-        except Damaged as error:
+        except DamagedError as error:
             yield place, str(error)
             continue
         counted = {**snapshot.stored_counts(name), "label": snapshot.examples(name).labels}

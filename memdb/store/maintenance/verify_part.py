@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memdb.errors import Damaged, InvalidInput
+from memdb.errors import DamagedError, InvalidInputError
 from memdb.format import bits, layout
 from memdb.format.manifest import Manifest
 from memdb.format.score_table import ScoreTable
@@ -37,7 +37,7 @@ def check_dataset(storage: Storage, manifest: Manifest, name: str, report: Repor
             table = read_example_table(storage, manifest, name)
             if table.info(name) != manifest.set_named(name):
                 problems = {place: "its names, labels and hashes do not have the fingerprint in the manifest"}
-        except (Damaged, InvalidInput) as error:
+        except (DamagedError, InvalidInputError) as error:
             problems = {place: str(error)}
     report.damages += [Damage("dataset", name, where, problem) for where, problem in problems.items()]
 
@@ -83,7 +83,7 @@ def _miscounts(reader: GroupReader, manifest: Manifest, part: Segment) -> Iterat
                 *((f"{info.name}/correct", info.n_examples) for info in manifest.sets),
             ]
         }
-    except Damaged as error:
+    except DamagedError as error:
         yield str(error)
         return
     padding = ~bits.selection([True] * n_models)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from memdb.errors import Damaged, NotFound, WrongFormat
+from memdb.errors import DamagedError, NotFoundError, WrongFormatError
 from memdb.format.manifest import ObjectInfo
 from memdb.storage.protocol import Storage, concurrently
 from memdb.store.read_arrays import check_object
@@ -43,7 +43,7 @@ class Report:
         """Read a document that checks itself; None, and one more damage, where it was altered or is gone."""
         try:
             found = read()
-        except (Damaged, WrongFormat, NotFound) as error:
+        except (DamagedError, WrongFormatError, NotFoundError) as error:
             self.damages.append(Damage(kind, identifier, place, str(error)))
             return None
         self.n_objects += found is not None
@@ -58,17 +58,17 @@ class Report:
     ) -> tuple[dict[str, bytes], dict[str, str]]:
         """Return the objects whose names begin so, by path, and what is wrong with any by place."""
 
-        def check(item: tuple[str, ObjectInfo]) -> bytes | Damaged:
+        def check(item: tuple[str, ObjectInfo]) -> bytes | DamagedError:
             try:
                 data = check_object(storage, f"{group}/{item[0]}", item[1])
-            except Damaged as error:
+            except DamagedError as error:
                 return error
             return data if item[0].startswith(keep) else b""
 
         held, problems = {}, {}
         for (name, info), found in zip(objects.items(), concurrently(check, objects.items()), strict=True):
             self.n_objects += 1
-            if isinstance(found, Damaged):
+            if isinstance(found, DamagedError):
                 problems[f"{storage.url}/{group}/{name}"] = str(found)
             else:
                 held[f"{group}/{name}"] = found

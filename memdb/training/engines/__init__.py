@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 from memdb.training.engines.local import LocalEngine
 from memdb.training.engines.worker import Work, train_here
 from memdb.training.loop import Engine
@@ -20,14 +20,14 @@ def choose(work: Work, n_workers: int | None, request: Request | None) -> Engine
     """Return the engine that does this work: this process where neither workers nor Ray are asked for.
 
     Raises:
-        InvalidInput: a number of workers that cannot be, or Ray is not installed.
+        InvalidInputError: a number of workers that cannot be, or Ray is not installed.
     """
     if request is None:
         return partial(train_here, work) if n_workers is None else LocalEngine(work, n_workers)
     try:
         from memdb.training.engines.ray import RayEngine  # noqa: PLC0415 - need not be installed, takes a second
     except ImportError as error:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"--ray {request.address} needs Ray, which is not installed", hint="run: pip install 'memdb[ray]'"
         ) from error
     return RayEngine(work, request)

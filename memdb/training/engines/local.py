@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import wait
 
 from memdb import recipes
-from memdb.errors import InvalidInput, TrainingFailed
+from memdb.errors import InvalidInputError, TrainingError
 from memdb.training.engines.worker import Work, committed_since, missing
 from memdb.training.engines.worker_process import Done, Failed, InFlight, LeftOff, Ready, serve
 from memdb.training.loop import Committed, Hooks
@@ -74,9 +74,11 @@ class LocalEngine:
 
     def __init__(self, work: Work, n_workers: int) -> None:
         if n_workers < 1:
-            raise InvalidInput(f"--workers {n_workers} is not a number from 1", hint="use e.g. --workers 2")
+            raise InvalidInputError(
+                f"--workers {n_workers} is not a number from 1", hint="use e.g. --workers 2"
+            )
         if work.store.url.startswith("memory:"):
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{work.store.url} is in the memory of this process, where no worker sees it",
                 hint="use a path or a URL, or leave --workers out",
             )
@@ -89,7 +91,7 @@ class LocalEngine:
 
         Raises:
             MemdbError: what a worker refused or failed with; what was committed stays.
-            TrainingFailed: a batch, or the start, killed its worker again and again.
+            TrainingError: a batch, or the start, killed its worker again and again.
         """
         devices = recipes.worker_devices(self._work.device, self._n_workers)
         run = _Run(self._work, devices, seeds, hooks)
@@ -225,13 +227,13 @@ def n_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _gave_up(how: str, batch: _Batch | None, n_deaths: int) -> TrainingFailed:
+def _gave_up(how: str, batch: _Batch | None, n_deaths: int) -> TrainingError:
     if batch is None:
-        return TrainingFailed(
+        return TrainingError(
             f"a worker {how} before it could begin, {n_deaths} times in a row",
             hint='see its own words above; a script that uses workers needs `if __name__ == "__main__":`',
         )
-    return TrainingFailed(
+    return TrainingError(
         f"a worker {how} while it trained {len(batch.seeds)} models, {n_deaths} times in a row",
         hint="use a smaller --batch-models or fewer --workers; what was committed stays",
     )
@@ -243,7 +245,7 @@ def _require_sendable(work: Work) -> None:
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
             pickle.Pickler(nowhere).dump((work.recipe, work.dataset))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the recipe or the data cannot be sent to worker processes: {error}",
             hint="put them into a module, and name them as package.module:attribute",
         ) from error

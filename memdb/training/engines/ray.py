@@ -22,7 +22,7 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import RayError, RaySystemError, RayTaskError
 
-from memdb.errors import InvalidInput, MemdbError, NotFound, TrainingFailed
+from memdb.errors import InvalidInputError, MemdbError, NotFoundError, TrainingError
 from memdb.training.engines.request import LOCAL, Request
 from memdb.training.engines.worker import Bench, Work, committed_since, missing, set_up
 from memdb.training.loop import Committed, Hooks
@@ -43,7 +43,7 @@ class RayEngine:
 
     def __init__(self, work: Work, request: Request) -> None:
         if work.store.url.startswith("memory:"):
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{work.store.url} is in the memory of this process, where no worker sees it",
                 hint="use a URL that the whole cluster reaches, or leave --ray out",
             )
@@ -54,9 +54,9 @@ class RayEngine:
         """Train these models and yield every batch once it is committed.
 
         Raises:
-            NotFound: nothing answers at the address.
+            NotFoundError: nothing answers at the address.
             MemdbError: what a worker refused or failed with; what was committed stays.
-            TrainingFailed: Ray gave a batch up, or the cluster was lost.
+            TrainingError: Ray gave a batch up, or the cluster was lost.
         """
         with _cluster(self._request), _lost(self._request.address):
             yield from _Run(self._work, self._request, seeds, hooks).batches()
@@ -172,14 +172,14 @@ def _result(task: Any, batch: list[int]) -> Any:
     except RayTaskError as error:
         text = str(error)
         if "ModuleNotFoundError" in text or "ImportError" in text:
-            raise TrainingFailed(
+            raise TrainingError(
                 f"the cluster's workers cannot import what they need: {_last_line(text)}",
                 hint="install the same memdb and recipe on every node",
             ) from error
         raise
     except RayError as error:
         what = f"a batch of {len(batch)} models" if batch else "the first worker"
-        raise TrainingFailed(
+        raise TrainingError(
             f"Ray gave up on {what}: {type(error).__name__}: {_first_line(str(error))}",
             hint="use a smaller --batch-models, or look at the cluster's logs; what was committed stays",
         ) from error
@@ -195,7 +195,7 @@ def _device(name: str, request: Request, resources: Mapping[str, float]) -> tupl
     if not wants_gpu:
         return name if name != "auto" else "cpu", 0.0
     if name.startswith("cuda") and n_gpus == 0 and request.task_gpus is None:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"device {name!r} cannot be used: the Ray cluster at {request.address} has no GPU",
             hint="use --device auto or cpu; --task-gpus 1 waits for a GPU that the cluster is to start",
         )
@@ -227,7 +227,7 @@ def _cluster(request: Request) -> Iterator[None]:
             warnings.simplefilter("ignore")
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
     except (ConnectionError, RuntimeError, ValueError, ImportError, RayError) as error:
-        raise NotFound(
+        raise NotFoundError(
             f"the Ray cluster at {request.address} cannot be used: {_reason(str(error))}",
             hint=_hint(request.address, error),
         ) from error
@@ -245,7 +245,7 @@ def _lost(address: str) -> Iterator[None]:
     try:
         yield
     except (ConnectionError, RaySystemError) as error:
-        raise TrainingFailed(
+        raise TrainingError(
             f"the Ray cluster at {address} was lost: {_reason(str(error))}",
             hint="what was committed stays; once the cluster is there again, train what is missing",
         ) from error
@@ -266,8 +266,8 @@ def _require_answer(address: str) -> None:
     """Look whether a server answers that may be Ray's: its own client waits for minutes.
 
     Raises:
-        NotFound: nobody does, or somebody else.
-        InvalidInput: no address.
+        NotFoundError: nobody does, or somebody else.
+        InvalidInputError: no address.
     """
     if address == AUTO:
         address = _last_known() or AUTO  # which may have ended since
@@ -275,7 +275,7 @@ def _require_answer(address: str) -> None:
             return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal() or "/" in host or int(port) > 65535:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"--ray {address!r} is no address of a cluster",
             hint="use local, auto, HOST:6379, or ray://HOST:10001",
         )
@@ -284,13 +284,13 @@ def _require_answer(address: str) -> None:
             connection.sendall(PREFACE + PING)
             answer = _heard(connection)
     except OSError as error:
-        raise NotFound(
+        raise NotFoundError(
             f"no Ray cluster answers at {address}: {error.strerror or error}", hint=CLUSTER
         ) from error
     if PONG not in answer and os.environ.get("RAY_USE_TLS", "0") == "0":
         said = answer[:8].decode("ascii", "backslashreplace").strip()
         said = repr(said) if said else "something that hangs up"
-        raise NotFound(
+        raise NotFoundError(
             f"what answers at {address} is no Ray cluster but {said}",
             hint="give the port that `ray start --head` names, 6379 where it was not told another",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInputError
 
 LOCAL = "local"
 MOST_GPUS = 64  # of one machine
@@ -21,14 +21,14 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.n_tasks is not None and self.n_tasks < 1:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"--workers {self.n_tasks} is not a number from 1", hint="use e.g. --workers 2"
             )
         if self.task_cpus < 1:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"--task-cpus {self.task_cpus} is not a number from 1", hint="use e.g. --task-cpus 2"
             )
         if self.task_gpus is not None and not 0 <= self.task_gpus <= MOST_GPUS:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"--task-gpus {self.task_gpus:g} is no number of GPUs", hint="use e.g. --task-gpus 0.5"
             )

@@ -77,9 +77,9 @@ def set_up(work: Work) -> Bench:
     """Load the data and the recipe, and look whether they are the store's.
 
     Raises:
-        Mismatch: they are not.
-        NotFound: the data is not on this machine.
-        InvalidInput: the device or the recipe is not.
+        MismatchError: they are not.
+        NotFoundError: the data is not on this machine.
+        InvalidInputError: the device or the recipe is not.
     """
     manifest = work.store.manifest
     dataset = work.dataset or datasets.load(manifest.dataset, work.data_root)
