@@ -15,6 +15,7 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -95,7 +96,7 @@ def set_one_aside(db: memdb.Database) -> None:
     assert repaired
 
 
-def published_scores() -> dict[str, dict[str, np.ndarray]]:
+def published_scores() -> dict[str, dict[str, Any]]:
     """Return scores without models as Feldman and Zhang published theirs: the strongest pairs, and by class."""
     rng = np.random.default_rng(5)
     labels = [np.arange(n) % 3 for n in (format_1.N_TRAIN, format_1.N_TEST)]
@@ -114,7 +115,7 @@ def published_scores() -> dict[str, dict[str, np.ndarray]]:
     return {"theirs": theirs, "classwise": classwise}
 
 
-def datamodels() -> dict[str, np.ndarray]:
+def datamodels() -> dict[str, Any]:
     """Return subsets and margins as released datamodels have them."""
     rng = np.random.default_rng(6)
     masks = np.stack([rng.permutation(format_1.N_TRAIN) < format_1.N_TRAIN // 2 for _ in range(16)])
