@@ -20,15 +20,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from memdb import Dataset, Run, bits, datasets, recipes, subsets
-from memdb.manifest import OUTCOMES, Manifest
-from memdb.query.pair_parts import PairBits, PairChoice
-from memdb.query.pairs import PairSearch
-from memdb.query.sieve_torch import sieve_on
-from memdb.seeds import Seeds
-from memdb.store import Store, open_storage
-from memdb.train import Hooks
-from memdb.train import train as train_models
+from memdb import Dataset, Run, datasets, recipes
+from memdb.format import bits, subsets
+from memdb.format.manifest import OUTCOMES, Manifest
+from memdb.query.pairs.kernel_torch import sieve_on
+from memdb.query.pairs.search import PairSearch
+from memdb.query.pairs.types import PairBits, PairChoice
+from memdb.storage import open_storage
+from memdb.store import Store
+from memdb.training.loop import Hooks
+from memdb.training.loop import train as train_models
+from memdb.training.seeds import Seeds
 
 __all__ = ["PairBits", "PairChoice", "PairSearch", "bits", "datasets", "recipe_of", "sieve_on"]
 
