@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from memdb.combine import extend, merge
     from memdb.create import import_file, init, open, pull  # noqa: A004
     from memdb.database import Database
-    from memdb.datasets import Dataset
+    from memdb.datasets import Dataset, ExampleSet
     from memdb.format.published import Credits
     from memdb.recipes.protocol import Recipe, Run
     from memdb.training.run import TrainingStatus
@@ -28,6 +28,7 @@ __all__ = [
     "Credits",
     "Database",
     "Dataset",
+    "ExampleSet",
     "MemdbError",
     "Recipe",
     "Run",
@@ -44,6 +45,7 @@ _HOMES = {
     "Credits": "memdb.format.published",
     "Database": "memdb.database",
     "Dataset": "memdb.datasets",
+    "ExampleSet": "memdb.datasets",
     "Recipe": "memdb.recipes.protocol",
     "Run": "memdb.recipes.protocol",
     "TrainingStatus": "memdb.training.run",
@@ -63,3 +65,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'memdb' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Offer what is public: names that are imported when they are first used, too."""
+    return [*__all__, "__version__"]

@@ -49,6 +49,10 @@ class Snapshot:
     withdrawn_above: frozenset[str] = field(default_factory=frozenset)  # by stores that extend this one
     is_published: bool = False  # every model of its blocks counts, as its record says: they need no reading
 
+    def __repr__(self) -> str:
+        models = f"n_models={self.n_models}, models_sha256={self.models_sha256[:12]!r}"
+        return f"Snapshot({self.url!r}, {models})"
+
     @property
     def url(self) -> str:
         """Where the store is, as it was given."""

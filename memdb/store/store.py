@@ -42,6 +42,9 @@ class Store:
     following: Following | None = None  # how the store that this one extends is reached
     published: Published | None = None  # of a copy that is frozen
 
+    def __repr__(self) -> str:
+        return f"Store({self.url!r}, dataset={self.manifest.dataset!r}, recipe={self.manifest.recipe.name!r})"
+
     @property
     def url(self) -> str:
         """Where the store is, as it was given."""

@@ -1,0 +1,52 @@
+"""What a user of the package meets first: names, reprs, errors."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+import memdb
+from memdb import errors
+
+
+def test_tab_offers_what_is_public_and_nothing_else():
+    assert {*dir(memdb)} == {*memdb.__all__, "__version__"}
+    assert all(getattr(memdb, name) is not None for name in dir(memdb))
+
+
+def test_a_database_a_store_and_a_snapshot_say_in_a_line_what_they_are(database):
+    assert repr(database) == f"Database({database.url!r})"
+    assert (
+        repr(database.store) == f"Store({database.url!r}, dataset='in-memory', recipe='conftest:coin_recipe')"
+    )
+    assert repr(database.snapshot) == (
+        f"Snapshot({database.url!r}, n_models=37, models_sha256={database.models_sha256[:12]!r})"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        (errors.NotFoundError, FileNotFoundError),
+        (errors.AlreadyExistsError, FileExistsError),
+        (errors.InvalidInputError, ValueError),
+        (errors.MismatchError, ValueError),
+        (errors.WrongFormatError, ValueError),
+        (errors.NotEnoughModelsError, ValueError),
+        (errors.TrainingError, RuntimeError),
+        (errors.StorageError, OSError),
+        (errors.DamagedError, OSError),
+    ],
+)
+def test_an_error_is_the_builtin_one_too_and_survives_the_way_to_another_process(error, builtin):
+    here = error("no such thing", hint="look elsewhere", parameter="test_id")
+    there = pickle.loads(pickle.dumps(here))  # noqa: S301 - our own
+    assert isinstance(there, builtin)
+    assert isinstance(there, errors.MemdbError)
+    assert (str(there), there.hint, there.parameters) == ("no such thing", "look elsewhere", ("test_id",))
+
+
+def test_every_error_ends_in_error():
+    found = [name for name, thing in vars(errors).items() if isinstance(thing, type)]
+    assert all(name.endswith("Error") for name in found)
