@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from memdb.create import import_file, init, open, pull  # noqa: A004
     from memdb.database import Database
     from memdb.datasets import Dataset, ExampleSet
+    from memdb.format.manifest import Outcome
     from memdb.format.published import Credits
     from memdb.recipes.protocol import Recipe, Run
+    from memdb.storage.protocol import Storage
     from memdb.training.run import TrainingStatus
 
 __all__ = [
@@ -30,8 +32,10 @@ __all__ = [
     "Dataset",
     "ExampleSet",
     "MemdbError",
+    "Outcome",
     "Recipe",
     "Run",
+    "Storage",
     "TrainingStatus",
     "extend",
     "import_file",
@@ -46,8 +50,10 @@ _HOMES = {
     "Database": "memdb.database",
     "Dataset": "memdb.datasets",
     "ExampleSet": "memdb.datasets",
+    "Outcome": "memdb.format.manifest",
     "Recipe": "memdb.recipes.protocol",
     "Run": "memdb.recipes.protocol",
+    "Storage": "memdb.storage.protocol",
     "TrainingStatus": "memdb.training.run",
     "import_file": "memdb.create",
     "extend": "memdb.combine",

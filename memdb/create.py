@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from memdb.database import IN_MEMORY, Database
 from memdb.errors import InvalidInputError, NotFoundError
-from memdb.format.manifest import OUTCOMES, Manifest
+from memdb.format.manifest import OUTCOMES, Manifest, Outcome
 from memdb.storage import Cache, default_folder, open_storage
+from memdb.storage.protocol import Storage
 from memdb.store import Following, Store, require_free
 
 if TYPE_CHECKING:
     from memdb.datasets import Dataset
     from memdb.interop.import_runs import Imported
     from memdb.interop.import_scores import ImportedScores
+    from memdb.interop.run_formats import RunFormat
     from memdb.sharing.pull import Pulled
 
 Options: TypeAlias = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
 
 
 def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
-    url: str = "memdb.zarr",
+    url: str | Path | Storage = "memdb.zarr",
     dataset: str | Dataset = "digits",
     recipe: str | Any = "mlp",
     *,
@@ -35,14 +37,14 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     recipe_options: Mapping[str, Any] | None = None,
     recipe_version: str | None = None,
     subset_fraction: float = 0.7,
-    outcomes: Sequence[str] = ("correct", "logit_confidence"),
+    outcomes: Sequence[str | Outcome] = ("correct", "logit_confidence"),
     seed: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Database:
     """Create a store of a data set and a recipe, without models.
 
     Args:
-        url: a path, or a URL that fsspec can write to.
+        url: a path, a URL that fsspec can write to, or anything that fits `Storage`.
         dataset: a built-in name, ``package.module:attribute``, or a `Dataset` of your own.
         recipe: a built-in name, ``package.module:attribute``, or anything that fits `Recipe`.
         data_root: the folder that holds the data, where the data set needs one. It is not stored.
@@ -51,7 +53,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         recipe_version: for a recipe that has none of its own.
         subset_fraction: share of the training set in a subset.
         outcomes: what to keep: ``correct`` always, and any of ``logit_confidence``, ``cumulative_loss``
-            and ``first_learned``.
+            and ``first_learned``, or an `Outcome` of your own that the recipe returns.
         seed: of all subset masks; random where not given.
         storage_options: for the fsspec driver.
 
@@ -63,7 +65,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     from memdb import datasets, recipes
     from memdb.format import subsets
 
-    kept = [OUTCOMES[name] for name in _require_outcomes(outcomes)]
+    kept = _outcomes_of(outcomes)
     if not 0 <= (seed := secrets.randbits(63) if seed is None else seed) < 2**64:
         raise InvalidInputError(f"the seed {seed} is out of range", hint="use one from 0 to 2**64 - 1")
     if not 0 < subset_fraction < 1:
@@ -74,8 +76,8 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         if isinstance(recipe, str)
         else recipes.bind(recipe, options=recipe_options, version=recipe_version)
     )
-    bound.require_outcomes(outcomes)
-    storage = open_storage(url, storage_options)
+    bound.require_outcomes([outcome.name for outcome in kept])
+    storage = _storage(url, storage_options)
     require_free(storage)  # before waiting for the data
     data = datasets.load(dataset, data_root, download=download) if isinstance(dataset, str) else dataset
     subsets.subset_size(len(data.train), subset_fraction)
@@ -85,7 +87,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         seed=seed,
         dataset=name,
         sets=tuple(table.info(name) for name, table in tables.items()),
-        outcomes=tuple(kept),
+        outcomes=kept,
         recipe=bound.info,
         subset_scheme="exact",
         subset_fraction=float(subset_fraction),
@@ -96,7 +98,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
 
 
 def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to get there; all have defaults
-    url: str = "memdb.zarr",
+    url: str | Path | Storage = "memdb.zarr",
     *,
     as_of: int | None = None,
     exclude: Sequence[str] = (),
@@ -110,7 +112,7 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
     """Open the store at a path or URL.
 
     Args:
-        url: a path, or a URL that fsspec can read.
+        url: a path, a URL that fsspec can read, or anything that fits `Storage`.
         as_of: the number of a snapshot: answers are of its models, whatever was added or withdrawn since.
         exclude: models to leave out of all answers, by their ids or beginnings of them, or ``diverged``.
             Leaving models out because of what they predict biases every score.
@@ -129,7 +131,7 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
     """
     kept = Cache(default_folder()) if cache is ... else cache
     following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
-    store = Store.open(open_storage(url, storage_options, kept), following)
+    store = Store.open(_storage(url, storage_options, kept), following)
     return Database(store, as_of=as_of, exclude=exclude, scores=scores, assume=assume)
 
 
@@ -147,6 +149,7 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     scores_name: str | None = None,
     n_train: int | None = None,
     n_test: int | None = None,
+    formats: Sequence[RunFormat] = (),
     storage_options: Mapping[str, Any] | None = None,
     observe: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Imported | ImportedScores:
@@ -165,10 +168,11 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
         recipe: what to call how the models were trained, likewise.
         subset_fraction: that masks were drawn with; where not given, what explains their sizes.
         outcomes: names of those to keep; all where not given.
-        labels: a .npy file of the training examples' labels.
+        labels: a .npy file of the training examples' labels, for files that have none.
         scores_name: of a score table; the file's name where not given.
         n_train: how many training examples there are, for scores that do not say.
         n_test: how many test examples, likewise.
+        formats: readers of formats of your own, tried first; see `memdb.interop.run_formats.RunFormat`.
         storage_options: for the fsspec driver.
         observe: hears how much of how much is done.
 
@@ -196,8 +200,9 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     if subset_fraction is not None and not 0 < subset_fraction < 1:
         subsets.subset_size(2, subset_fraction)
     arrays = open_arrays(Path(path))
-    given = None if labels is None else open_array(Path(labels)).whole((None,), "iu")
-    runs = find_runs(Path(path), arrays, given)
+    if labels is not None:
+        arrays = {"train_labels": open_array(Path(labels)), **arrays}
+    runs = find_runs(Path(path), arrays, formats)
     published = find_scores(Path(path), arrays) if runs is None else None
     data = datasets.load(dataset, data_root) if isinstance(dataset, str) else dataset
     called = dataset if isinstance(dataset, str) else name or (None if data is None else IN_MEMORY)
@@ -247,11 +252,22 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
     return pulling.pull(source, target, only=only, as_of=as_of, observe=observe)
 
 
-def _require_outcomes(names: Sequence[str]) -> list[str]:
-    unknown = [name for name in names if name not in OUTCOMES]
-    if unknown or "correct" not in names or len(set(names)) != len(names):
+def _storage(
+    place: str | Path | Storage, options: Mapping[str, Any] | None = None, cache: Cache | None = None
+) -> Storage:
+    """Return the storage at a path or URL, or the one that was given."""
+    if isinstance(place, str | Path):
+        return open_storage(str(place), options, cache)
+    return place
+
+
+def _outcomes_of(given: Sequence[str | Outcome]) -> tuple[Outcome, ...]:
+    known = [OUTCOMES.get(item) if isinstance(item, str) else item for item in given]
+    found = tuple(outcome for outcome in known if outcome is not None)
+    names = [outcome.name for outcome in found]
+    if len(found) < len(given) or "correct" not in names or len(set(names)) != len(names):
         raise InvalidInputError(
-            f"cannot keep the outcomes {', '.join(names)}",
-            hint=f"name correct, and any of {', '.join(OUTCOMES)}",
+            f"cannot keep the outcomes {', '.join(map(str, given))}",
+            hint=f"name correct, and any of {', '.join(OUTCOMES)}, or give an `Outcome` of your own",
         )
-    return list(names)
+    return found

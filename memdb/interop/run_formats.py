@@ -63,20 +63,17 @@ class Runs:
     model_bytes: int = 0  # of what is in memory for each model while it is read
 
 
-def find_runs(path: Path, arrays: Mapping[str, ArrayFile], labels: NDArray[Any] | None = None) -> Runs | None:
+RunFormat: TypeAlias = Callable[[Path, Mapping[str, ArrayFile]], Runs | None]
+"""What reads a format: from a path and its arrays by name to `Runs`, or None where it is something else."""
+
+
+def find_runs(path: Path, arrays: Mapping[str, ArrayFile], formats: Sequence[RunFormat] = ()) -> Runs | None:
     """Return the runs that a file or folder holds; None where it holds something else.
 
-    ``labels`` of the training examples serve folders of logits that have none themselves.
+    ``formats`` of one's own are tried before those of memdb.
     """
-    if any(name.startswith("train_masks") for name in arrays):
-        return _datamodels(path, arrays)
-    if "mask" in arrays:
-        return _plain(path, arrays)
-    if "keep" in arrays:
-        return _keep_and_scores(path, arrays, labels)
-    if path.is_dir() and any(path.glob("*/keep.npy")):
-        return _lira_folders(path, arrays, labels)
-    return None
+    found = (read(path, arrays) for read in (*formats, *FORMATS))
+    return next((runs for runs in found if runs is not None), None)
 
 
 def unknown(path: Path, arrays: Mapping[str, ArrayFile]) -> InvalidInputError:
@@ -87,8 +84,10 @@ def unknown(path: Path, arrays: Mapping[str, ArrayFile]) -> InvalidInputError:
     )
 
 
-def _plain(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs:
+def plain(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
     """Read ``mask``, ``train_correct`` and ``test_correct``: everybody's own runs."""
+    if "mask" not in arrays:
+        return None
     if "train_correct" not in arrays:
         raise InvalidInputError(
             f"{path} has {names_of(arrays)}; train_correct is missing", hint=f"a plain file has {PLAIN_KEYS}"
@@ -147,12 +146,14 @@ def _names(arrays: Mapping[str, ArrayFile], sizes: Mapping[str, int]) -> Names:
     return Names(of_sets("labels", "iu"), keys, tuple(classes))
 
 
-def _datamodels(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs:
+def datamodels(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
     """Read ``train_masks``, ``train_margins`` and ``test_margins``: right is a margin above 0.
 
     Released files carry the subset fraction in their names: ``train_masks_50pct.npy``.
     """
     endings = sorted(name.removeprefix("train_masks") for name in arrays if name.startswith("train_masks"))
+    if not endings:
+        return None
     if len(endings) > 1:
         raise InvalidInputError(
             f"{path} holds masks of several subset fractions: train_masks{', train_masks'.join(endings)}",
@@ -187,8 +188,10 @@ def _datamodels(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs:
     )
 
 
-def _keep_and_scores(path: Path, arrays: Mapping[str, ArrayFile], labels: NDArray[Any] | None) -> Runs:
+def keep_and_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
     """Read ``keep`` and ``scores`` or ``logits`` of all models: the likelihood-ratio attack's own arrays."""
+    if "keep" not in arrays:
+        return None
     keep = arrays["keep"]
     keep.require((None, None), FLAGS)
     names = _names(arrays, {layout.TRAIN: keep.shape[1]})
@@ -197,10 +200,9 @@ def _keep_and_scores(path: Path, arrays: Mapping[str, ArrayFile], labels: NDArra
         raise InvalidInputError(
             f"{path} has keep but neither scores nor logits", hint="put one of them beside it"
         )
-    known = names.labels.get(layout.TRAIN, labels)
     n_models, n_examples = keep.shape
     source = arrays[kind]
-    outcomes, convert = _attacked(source.place, kind, known, n_examples)
+    outcomes, convert = _attacked(source.place, kind, names.labels.get(layout.TRAIN), n_examples)
     source.require((n_models, n_examples, *(None for _ in source.shape[2:])), "f")
     _require_numbers(source)
 
@@ -213,9 +215,11 @@ def _keep_and_scores(path: Path, arrays: Mapping[str, ArrayFile], labels: NDArra
     return Runs(str(path), "lira", n_models, sizes, outcomes, read, names, model_bytes)
 
 
-def _lira_folders(path: Path, arrays: Mapping[str, ArrayFile], labels: NDArray[Any] | None) -> Runs:
+def lira_folders(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
     """Read one folder a model, each with ``keep.npy`` and the last epoch of ``scores`` or ``logits``."""
-    folders = sorted(file.parent for file in path.glob("*/keep.npy"))
+    folders = sorted(file.parent for file in path.glob("*/keep.npy")) if path.is_dir() else []
+    if not folders:
+        return None
     keeps = [open_array(folder / "keep.npy") for folder in folders]
     sources = [_last_epoch(folder) for folder in folders]
     kind = sources[0][0]
@@ -230,6 +234,8 @@ def _lira_folders(path: Path, arrays: Mapping[str, ArrayFile], labels: NDArray[A
         _require_numbers(file)
         if keep.shape[0] < n_examples:
             keep.require((n_examples,), FLAGS)
+    given = arrays.get(f"{layout.TRAIN}_labels")
+    labels = None if given is None else given.whole((None,), "iu")
     if labels is None and "y_train" in arrays:
         labels = arrays["y_train"].whole((None,), "iu")[:n_examples]
     outcomes, convert = _attacked(files[0].place, kind, labels, n_examples)
@@ -365,3 +371,6 @@ def _logits(p: NDArray[Any], place: str) -> NDArray[np.float16]:
     exact = p.astype(np.float64)
     with np.errstate(divide="ignore"):
         return clipped(np.log(exact) - np.log1p(-exact))
+
+
+FORMATS: tuple[RunFormat, ...] = (datamodels, plain, keep_and_scores, lira_folders)
