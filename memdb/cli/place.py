@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 AnyReader = TypeVar("AnyReader", bound="Reader")
 DEFAULT_STORE = "memdb.zarr"
-LEAST_MEMORY = 500 * 10**6  # bytes of a process that asks: most of it are stacks of threads
+LEAST_MEMORY = 500 * 10**6  # bytes of a process that asks, most of them stacks of threads
+MOST_MEMORY = 2**60  # what every system's limits can count
 NO_CACHE = "none"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -311,7 +312,7 @@ def memory_limit(text: str) -> int:
     Raises:
         InvalidInput: not a size, or less than memdb itself takes.
     """
-    limit = n_bytes("--memory", text)
+    limit = min(n_bytes("--memory", text), MOST_MEMORY)
     if limit < LEAST_MEMORY:
         raise InvalidInput(
             f"--memory {text} is less than the {LEAST_MEMORY // 10**6} MB that memdb itself may take",

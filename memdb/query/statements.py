@@ -176,7 +176,7 @@ def translated(error: Exception, memory: int) -> InvalidInput:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("LINE", "^"))]  # not where it points to
     return InvalidInput(
-        "; ".join(kept[: 1 if isinstance(error, duckdb.InternalException) else 3]),
+        "; ".join(kept[: 1 if isinstance(error, duckdb.InternalException) else 3]).rstrip("."),
         hint='`memdb sql "SHOW TABLES"` and `"DESCRIBE influence"` list what is there',
     )
 
