@@ -339,10 +339,11 @@ class Relations:
         with self._statement, self._translating(timeout):
             self._prepare(sql, settings, models=True, max_pairs=max_pairs)
             with running(self.connection, timeout) as run:
-                reader = run(lambda: carried(self.connection.sql(sql), as_text).to_arrow_reader(ROWS_AT_ONCE))
-                yield reader.schema
-                while (batch := run(lambda: next(reader, None))) is not None:
-                    yield batch
+                found = run(lambda: carried(self.connection.sql(sql), as_text).to_arrow_reader(ROWS_AT_ONCE))
+                with contextlib.closing(found) as reader:
+                    yield reader.schema
+                    while (batch := run(lambda: next(reader, None))) is not None:
+                        yield batch
 
     def _prepare(
         self,

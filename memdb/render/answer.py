@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -73,9 +74,11 @@ class Answer:
         if kind == "json":
             head, _, tail = _json({**self.facts, "rows": []}, indent=2).rpartition("[]")
             file.write(head)
-            for n_rows, row in enumerate(self.rows(), start=1):
-                indented = _json(row, indent=2).replace("\n", "\n    ")
-                file.write(f"{'[' if n_rows == 1 else ','}\n    {indented}")
+            rows = self.rows()
+            while some := list(islice(rows, ROWS_AT_ONCE)):
+                inside = _json(some, indent=2).removeprefix("[").removesuffix("\n]")
+                file.write(("," if n_rows else "[") + inside.replace("\n", "\n  "))
+                n_rows += len(some)
             file.write(("\n  ]" if n_rows else "[]") + f"{tail}\n")
             return n_rows
         alone = Answer(self.with_facts(), self.facts)
