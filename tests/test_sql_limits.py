@@ -102,8 +102,8 @@ def test_a_statement_ends_at_its_time_whatever_it_does(folder):
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
 def test_a_file_is_whole_or_not_there(folder, name):
-    assert "ran longer than 2 seconds" in refused(
-        folder, "FROM range(100000000000)", "--timeout", "2", "--memory", "1GB", "-o", name
+    assert "ran longer than 0.8 seconds" in refused(
+        folder, "FROM range(100000000000)", "--timeout", "0.8", "--memory", "1GB", "-o", name
     )
 
 
@@ -168,7 +168,7 @@ def test_an_answer_is_the_same_from_a_process_of_its_own(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", ["1GB", "2GB", "4GB"])
+@pytest.mark.parametrize("memory", ["1GB", "2GB"])
 @pytest.mark.parametrize(
     "statement",
     [
