@@ -124,7 +124,8 @@ def _wait(child: int, told: int) -> NoReturn:
             os.kill(child, number)
 
     for number in ENDED_BY_USERS:
-        signal.signal(number, hand_on)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, hand_on)
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))

@@ -17,7 +17,7 @@ from memdb.errors import InvalidInput
 QUESTIONS = ("SELECT", "EXPLAIN")  # VALUES, DESCRIBE, SHOW and SUMMARIZE are SELECT to DuckDB
 EXPLAIN_FORMAT = re.compile(r"\(\s*format\s+\w+\s*\)", re.IGNORECASE)
 OUT_OF_MEMORY = re.compile(
-    "out of memory|bad_?alloc|MemoryError|allocation failure|failed to allocate|cannot allocate|"
+    "out of memory|bad_?alloc|MemoryError|allocation failure|(failed|unable) to allocate|cannot allocate|"
     "start new thread|resource temporarily unavailable",
     re.IGNORECASE,
 )
