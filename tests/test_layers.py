@@ -57,6 +57,7 @@ HOMES = {
         "query.imported_scores",
         "analysis.plan",
         "query.results",
+        "query.statements",
         "database",
         "cli.output",
         "cli.analyze",
