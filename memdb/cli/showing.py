@@ -196,6 +196,7 @@ def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
             "data set": f"{row['dataset']}: {row['n_train']:,} training and {row['n_test']:,} test examples, "
             f"{row['n_classes']} class{'' if row['n_classes'] == 1 else 'es'}",
             "recipe": str(db.store.manifest.recipe),
+            "code": _code_line(db),
             "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
             "outcomes": row["outcomes"],
             "models": f"{row['n_models']:,}{of_base} in {tables.count(row['n_blocks'], 'block')} and "
@@ -238,6 +239,17 @@ def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
         return tables.facts(lines, clean(db.url))
 
     emit(answer_of(db, rows, way), way, table)
+
+
+def _code_line(db: Reader) -> str:
+    """Say what training would import, which the names of recipe and data set need not show."""
+    imports = db.store.manifest.imports
+    named = [
+        f"{kind} {imports[key]}"
+        for key, kind in (("recipe", "recipe"), ("dataset", "data set"))
+        if key in imports
+    ]
+    return ", ".join(named) if named else "memdb's own recipe and data set"
 
 
 def _some(model_ids: Sequence[str]) -> str:

@@ -15,11 +15,10 @@ from memdb.datasets import Dataset
 from memdb.documents import Json
 from memdb.errors import InvalidInput
 from memdb.manifest import CORRECT, LOGIT_CONFIDENCE
+from memdb.plugins import TORCHVISION as PREFIX
 from memdb.recipes.memory import in_turns
 from memdb.recipes.options import natural, normalize, real, require
 from memdb.recipes.protocol import Run
-
-PREFIX = "torchvision:"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,62 @@
+"""Whether worker processes would run the user's script again, as new processes of Python do."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import sys
+from pathlib import Path
+
+from memdb.errors import InvalidInput
+
+TOLD_APART = {"__name__", "parent_process", "current_process"}  # what a script asks to know whether it is one
+
+
+def require_guarded() -> None:
+    """Refuse to start workers from a line of a script that each of them would run, too.
+
+    Raises:
+        InvalidInput: names file and line.
+    """
+    found = _line_of_script()
+    if found is None or _is_guarded(*found):
+        return
+    path, line = found
+    shown = os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
+    raise InvalidInput(
+        f"{shown}, line {line}, starts worker processes, which would run {Path(path).name} from its first line",
+        hint='put what the script does below `if __name__ == "__main__":`, or leave workers out',
+    )
+
+
+def _line_of_script() -> tuple[str, int] | None:
+    """Return where the script that Python was started with is now; None without one, and in threads."""
+    path = getattr(sys.modules["__main__"], "__file__", None)
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__main__":
+            is_it = path is not None and path == frame.f_code.co_filename
+            return (path, frame.f_lineno) if is_it else None
+        frame = frame.f_back
+    return None
+
+
+def _is_guarded(path: str, line: int) -> bool:
+    """Tell whether a line is, or comes after, an `if` that tells the script from a worker."""
+    try:
+        statements = ast.parse(Path(path).read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return True  # nothing is known: workers will say what they meet
+    tests = [item for item in statements if isinstance(item, ast.If) and _tells_apart(item.test)]
+    inside = any(item.lineno <= line <= (item.end_lineno or 0) for item in tests)
+    return inside or any(item.lineno <= line and _ends(item.body[-1]) for item in tests)
+
+
+def _tells_apart(test: ast.expr) -> bool:
+    names = {getattr(node, "id", getattr(node, "attr", "")) for node in ast.walk(test)}
+    return not names.isdisjoint(TOLD_APART)
+
+
+def _ends(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Raise) or "exit" in ast.unparse(statement)
