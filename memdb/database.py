@@ -115,10 +115,11 @@ class Database(Assessor):
         request = None if ray is None else Request(ray, workers, task_cpus, task_gpus)
         recipe = self._recipe if recipe is None else recipe
         Names(dataset or self._dataset, recipe).require_for(self.store, "training")
+        bound = self._bound(recipe)  # before waiting for the data
         work = Work(
             self.store,
             self._data_to_train_on(dataset, data_root, here=workers is None and ray is None),
-            self._bound(recipe),
+            bound,
             data_root,
             device,
             batch_models,
@@ -344,9 +345,8 @@ class Database(Assessor):
                 hint="take those that it has along with `memdb pull`, or leave thumbnails out",
             )
         data = self.load_dataset(data_root, dataset)
-        sets = tuple(table.info(name) for name, table in data.tables.items())
         manifest = self.store.manifest
-        manifest.require_same(sets, manifest.recipe, self.url)
+        manifest.require_same(data.infos, manifest.recipe, self.url)
         found = thumbnails_of(data)
         return {item.name: found[item.name] for item in manifest.sets}
 

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from memdb import layout, plugins
 from memdb.errors import InvalidInput, NotFound
+from memdb.manifest import SetInfo
 from memdb.store import Examples, ExampleTable
 
 
@@ -137,7 +138,13 @@ class Dataset:
     @cached_property
     def tables(self) -> Mapping[str, ExampleTable]:
         """What a store keeps of each set."""
-        return {name: examples.table(self.class_names) for name, examples in self.sets.items()}
+        with plugins.blaming("the data set cannot be read:", "each example must have an array, or `content`"):
+            return {name: examples.table(self.class_names) for name, examples in self.sets.items()}
+
+    @property
+    def infos(self) -> tuple[SetInfo, ...]:
+        """Name, size and fingerprint of each set."""
+        return tuple(table.info(name) for name, table in self.tables.items())
 
 
 def _labels(labels: ArrayLike, name: str) -> NDArray[np.int32]:

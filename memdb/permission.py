@@ -42,8 +42,11 @@ class Names:
 
         Raises:
             UnnamedCode: names the code.
+            Mismatch: the data set is an object, and another.
             InvalidInput: a recipe that has a built-in name and is said to be found elsewhere.
         """
+        if isinstance(self.dataset, datasets.Dataset):
+            store.manifest.require_same(self.dataset.infos, store.manifest.recipe, store.url)
         named = {kind: path for kind, path in store.manifest.imports.items() if kind in kinds}
         lacking = {
             kind: path
@@ -81,9 +84,7 @@ class Names:
         """Return the objects among them, which must be the manifest's."""
         data = self.dataset if isinstance(self.dataset, datasets.Dataset) else None
         recipe = None if self.recipe is None or isinstance(self.recipe, str) else recipes.bind(self.recipe)
-        sets = (
-            manifest.sets if data is None else tuple(table.info(name) for name, table in data.tables.items())
-        )
+        sets = manifest.sets if data is None else data.infos
         manifest.require_same(sets, manifest.recipe if recipe is None else recipe.info, url)
         return data, recipe
 

@@ -18,7 +18,8 @@ from typing import Any
 from memdb.errors import InvalidInput, MemdbError
 
 TORCHVISION = "torchvision:"  # what follows is looked up among torchvision's classifiers, never imported
-LONGEST = 200  # characters of a stranger's message
+LONGEST = 200  # characters of what somebody's code says
+INSTALLED = {"site-packages", "dist-packages"}
 
 
 def is_import_path(name: str) -> bool:
@@ -124,15 +125,18 @@ def blaming(
     except MemdbError:
         raise
     except (Exception, SystemExit) as error:
-        if isinstance(error, SystemExit):
-            verb, what = "called", f"sys.exit({'' if error.code is None else repr(error.code)[:LONGEST]})"
-        else:
-            lines = str(error).splitlines()
-            verb, what = "raised", f"{type(error).__name__}: {lines[0][:LONGEST] if lines else 'no message'}"
-        if not sentence.endswith(":"):
-            what = f"{verb} {what}"
+        what = _said(error)
+        verb = "called" if isinstance(error, SystemExit) else "raised"
+        said = what if sentence.endswith(":") else f"{verb} {what}"
         place = _place(error)
-        raise kind(f"{sentence} {what}{after}{place and f', in {place}'}", hint=hint) from error
+        raise kind(f"{sentence} {said}{after}{place and f', in {place}'}", hint=hint) from error
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"sys.exit({'' if error.code is None else repr(error.code)[:LONGEST]})"
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {text.splitlines()[0][:LONGEST] if text else 'no message'}"
 
 
 def _place(error: BaseException) -> str:
@@ -140,10 +144,12 @@ def _place(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return _line(error.filename, error.lineno)
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    others = ("<", *(f"{folder}{os.sep}" for folder in (Path(__file__).parent, *libraries)))
-    theirs = [place for place in frames if not place[0].startswith(others)]
-    return _line(*theirs[-1]) if theirs else ""
+    python = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib"))
+    others = ("<", f"{Path(__file__).parent}{os.sep}")
+    frames = [(path, line) for path, line in frames if not path.startswith(others)]
+    installed = [place for place in frames if INSTALLED.intersection(Path(place[0]).parts)]
+    theirs = [place for place in frames if place not in installed and not place[0].startswith(python)]
+    return _line(*theirs[-1]) if theirs else _line(*installed[0]) if installed else ""
 
 
 def _line(path: str, line: int) -> str:

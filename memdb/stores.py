@@ -10,7 +10,7 @@ from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from memdb import datasets, plugins, recipes, subsets
+from memdb import datasets, recipes, subsets
 from memdb.database import IN_MEMORY, Database
 from memdb.errors import InvalidInput, NotFound
 from memdb.manifest import OUTCOMES, Manifest
@@ -18,7 +18,6 @@ from memdb.permission import Names, forget
 from memdb.sharing import pull as pulling
 from memdb.sharing.pull import Pulled
 from memdb.store import Cache, Following, Store, default_folder, open_storage, require_free
-from memdb.train import UNREADABLE
 
 if TYPE_CHECKING:
     from memdb.interop.importing import Imported
@@ -79,13 +78,12 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     require_free(storage)  # before waiting for the data
     data = datasets.load(dataset, data_root, download=download) if isinstance(dataset, str) else dataset
     subsets.subset_size(len(data.train), subset_fraction)
-    with plugins.blaming("the data set cannot be read:", UNREADABLE):
-        tables = data.tables
+    tables = data.tables
     manifest = Manifest(
         store_id=secrets.token_hex(16),
         seed=seed,
         dataset=name,
-        sets=tuple(table.info(name) for name, table in tables.items()),
+        sets=data.infos,
         outcomes=tuple(kept),
         recipe=bound.info,
         subset_scheme="exact",

@@ -32,8 +32,6 @@ from memdb.returned import checked
 from memdb.seeds import Seeds
 from memdb.store import Store
 
-UNREADABLE = "every example must have an array; MEMDB_TRACEBACK=1 shows where it failed"
-
 
 @dataclass(frozen=True)
 class Committed:
@@ -133,9 +131,7 @@ def require_same(store: Store, dataset: Dataset, recipe: BoundRecipe) -> None:
     Raises:
         Mismatch: names both fingerprints.
     """
-    with plugins.blaming("the data set cannot be read:", UNREADABLE):
-        infos = tuple(table.info(name) for name, table in dataset.tables.items())
-    store.manifest.require_same(infos, recipe.info, store.url)
+    store.manifest.require_same(dataset.infos, recipe.info, store.url)
 
 
 def checkpoint_root() -> Path:

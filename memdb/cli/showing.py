@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
     from rich.table import Table
 
+    from memdb.manifest import RecipeInfo
     from memdb.query.score_tables import TableRelations
     from memdb.reader import Reader
 
@@ -195,8 +196,7 @@ def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
         lines: dict[str, object] = {
             "data set": f"{row['dataset']}: {row['n_train']:,} training and {row['n_test']:,} test examples, "
             f"{row['n_classes']} class{'' if row['n_classes'] == 1 else 'es'}",
-            "recipe": str(db.store.manifest.recipe),
-            "code": _code_line(db),
+            "recipe": _recipe_line(db.store.manifest.recipe),
             "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
             "outcomes": row["outcomes"],
             "models": f"{row['n_models']:,}{of_base} in {tables.count(row['n_blocks'], 'block')} and "
@@ -241,15 +241,10 @@ def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
     emit(answer_of(db, rows, way), way, table)
 
 
-def _code_line(db: Reader) -> str:
-    """Say what training would import, which the names of recipe and data set need not show."""
-    imports = db.store.manifest.imports
-    named = [
-        f"{kind} {imports[key]}"
-        for key, kind in (("recipe", "recipe"), ("dataset", "data set"))
-        if key in imports
-    ]
-    return ", ".join(named) if named else "memdb's own recipe and data set"
+def _recipe_line(recipe: RecipeInfo) -> str:
+    """Say which recipe it is, and what training would import, of which its name need not tell anything."""
+    path = recipe.imports
+    return str(recipe) if path in {None, recipe.name} else f"{recipe}, imported from {path}"
 
 
 def _some(model_ids: Sequence[str]) -> str:

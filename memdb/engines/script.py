@@ -20,29 +20,29 @@ def require_guarded() -> None:
         InvalidInput: names file and line.
     """
     found = _line_of_script()
-    if found is None or _is_guarded(*found):
+    if found is None or is_guarded(*found):
         return
     path, line = found
     shown = os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
     raise InvalidInput(
-        f"{shown}, line {line}, starts worker processes, which would run {Path(path).name} from its first line",
-        hint='put what the script does below `if __name__ == "__main__":`, or leave workers out',
+        f'{shown}, line {line}: workers are started outside of `if __name__ == "__main__":`, so that each of '
+        f"them would run {Path(path).name} from its first line",
+        hint="put what the script does below that, or leave workers out",
     )
 
 
 def _line_of_script() -> tuple[str, int] | None:
     """Return where the script that Python was started with is now; None without one, and in threads."""
-    path = getattr(sys.modules["__main__"], "__file__", None)
+    path: str | None = getattr(sys.modules["__main__"], "__file__", None)
     frame = inspect.currentframe()
     while frame is not None:
         if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__main__":
-            is_it = path is not None and path == frame.f_code.co_filename
-            return (path, frame.f_lineno) if is_it else None
+            return None if path != frame.f_code.co_filename else (path, frame.f_lineno)
         frame = frame.f_back
     return None
 
 
-def _is_guarded(path: str, line: int) -> bool:
+def is_guarded(path: str, line: int) -> bool:
     """Tell whether a line is, or comes after, an `if` that tells the script from a worker."""
     try:
         statements = ast.parse(Path(path).read_bytes()).body

@@ -12,7 +12,7 @@ from memdb.datasets import Dataset
 from memdb.documents import Json, canonical_json
 from memdb.errors import InvalidInput, TrainingFailed
 from memdb.manifest import LOGIT_CONFIDENCE, RecipeInfo
-from memdb.recipes.architectures import PREFIX as TORCHVISION
+from memdb.plugins import TORCHVISION
 from memdb.recipes.architectures import Architecture
 from memdb.recipes.cnn import CNN
 from memdb.recipes.devices import THREADS, name_of, resolve_device, use_threads, worker_devices
