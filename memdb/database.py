@@ -114,7 +114,8 @@ class Database(Assessor):
         wanted = self._wanted(add, seeds, task_id, endless=limits != Limits())
         request = None if ray is None else Request(ray, workers, task_cpus, task_gpus)
         recipe = self._recipe if recipe is None else recipe
-        Names(dataset or self._dataset, recipe).require_for(self.store, "training")
+        names = Names(self._dataset if dataset is None else dataset, recipe)
+        names.require_for(self.store, "training")
         bound = self._bound(recipe)  # before waiting for the data
         work = Work(
             self.store,
@@ -382,7 +383,7 @@ class Database(Assessor):
         """Return the data, or its name, by which workers load it themselves."""
         if isinstance(given, datasets.Dataset):
             return given
-        name = given or self.store.manifest.dataset
+        name = self.store.manifest.dataset if given is None else given
         return self.load_dataset(data_root, given) if here or name == IN_MEMORY else name
 
     def _bound(self, recipe: Any) -> recipes.BoundRecipe:
@@ -406,7 +407,7 @@ class Database(Assessor):
         if dataset is None and self._dataset is not None:
             return self._dataset
         Names(dataset).require_for(self.store, "loading its examples", ("dataset",))
-        name = dataset or self.store.manifest.dataset
+        name = self.store.manifest.dataset if dataset is None else dataset
         if name == IN_MEMORY:
             raise InvalidInput(
                 f"{self.url} was made of arrays in memory, which a store does not keep",

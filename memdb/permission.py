@@ -54,7 +54,8 @@ class Names:
             if getattr(self, kind) is None and not _is_remembered(store, kind, path)
         }
         _require_none(lacking, store.url, purpose)
-        _require_one_recipe(store.manifest, store.url)
+        if "recipe" in kinds:
+            self._require_one_recipe(store.manifest, store.url)
         for kind, path in named.items():
             if getattr(self, kind) == path:
                 _remember(store, kind, path)
@@ -76,7 +77,7 @@ class Names:
                 )
         lacking = {kind: path for kind, path in manifest.imports.items() if getattr(self, kind) is None}
         _require_none(lacking, url, "training")
-        _require_one_recipe(manifest, url)
+        self._require_one_recipe(manifest, url)
 
     def bound(
         self, manifest: Manifest, url: str
@@ -87,6 +88,16 @@ class Names:
         sets = manifest.sets if data is None else data.infos
         manifest.require_same(sets, manifest.recipe if recipe is None else recipe.info, url)
         return data, recipe
+
+    def _require_one_recipe(self, manifest: Manifest, url: str) -> None:
+        """Refuse to follow a built-in recipe's name to other code, even where that was named."""
+        name, path = manifest.recipe.name, manifest.recipe.import_path
+        is_followed = self.recipe is None or (isinstance(self.recipe, str) and self.recipe == path)
+        if is_followed and path is not None and recipes.is_built_in(name):
+            raise InvalidInput(
+                f"{url} calls its recipe {name}, which is built in, and has it imported from {path}",
+                hint="memdb makes no such store: ask it, but do not train it",
+            )
 
     def remember_for(self, store: Store) -> None:
         """Remember, of a store that was created just now, the code that its user gave; forget what was there.
@@ -118,16 +129,6 @@ def _require_none(lacking: dict[str, str], url: str, purpose: str) -> None:
         )
 
 
-def _require_one_recipe(manifest: Manifest, url: str) -> None:
-    recipe = manifest.recipe
-    if recipe.import_path is not None and recipes.is_built_in(recipe.name):
-        raise InvalidInput(
-            f"{url} calls its recipe {recipe.name}, which is built in, and has it imported from "
-            f"{recipe.import_path}",
-            hint="memdb makes no such store: ask its questions, but do not train it",
-        )
-
-
 def _is_remembered(store: Store, kind: str, path: str) -> bool:
     entry = _entry(store, kind, path)
     return entry is not None and entry[0].is_file()
@@ -146,7 +147,6 @@ def _entry(store: Store, kind: str, path: str) -> tuple[Path, bytes] | None:
     folder = _folder(store.url)
     manifest = store.manifest
     identity = {
-        "store": whereabouts(store.url),
         "store_id": manifest.store_id,
         kind: path,
         "fingerprint": manifest.recipe.fingerprint if kind == "recipe" else "",

@@ -56,8 +56,8 @@ def load(import_path: str, what: str) -> Any:
 
 def _see_working_folder(module_name: str) -> None:
     """Let my_file:train be found here; a folder that does not hold it stays out of every later import."""
-    here = str(Path.cwd())
-    if here not in sys.path and PathFinder.find_spec(module_name.partition(".")[0], [here]) is not None:
+    here, top = _working_folder(), module_name.partition(".")[0]
+    if here and here not in sys.path and PathFinder.find_spec(top, [here]) is not None:
         sys.path.insert(0, here)
 
 
@@ -73,11 +73,12 @@ def require_call(found: Any, arguments: Sequence[str], what: str, shown: str) ->
             hint=f"name a callable that takes {_listed(arguments)}",
         )
     require_foreign(found, what, shown)
+    taken = "does not say what it takes"  # as some that are compiled
     try:
         signature = inspect.signature(found)
+        taken = f"takes {signature}"
         signature.bind(*arguments)
-    except (TypeError, ValueError) as error:  # it does not fit; or it is compiled and does not tell
-        taken = f"takes {signature}" if isinstance(error, TypeError) else "does not say what it takes"
+    except (TypeError, ValueError) as error:
         raise InvalidInput(
             f"{what} {shown} {taken}, and was not called", hint=f"it must take {_listed(arguments)}"
         ) from error
@@ -99,7 +100,7 @@ def require_foreign(found: Any, what: str, shown: str) -> None:
 
 def _of_python(what: str, shown: str) -> InvalidInput:
     return InvalidInput(
-        f"{what} {shown} belongs to Python's own library, which has none, and was not called",
+        f"{what} {shown} belongs to Python's own library, which has no {what}s; it was not called",
         hint="name your own as package.module:attribute; rename a file that is named as one of Python's",
     )
 
@@ -122,9 +123,9 @@ def blaming(
     """
     try:
         yield
-    except MemdbError:
+    except (MemdbError, KeyboardInterrupt, GeneratorExit):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # SystemExit, for one
         what = _said(error)
         verb = "called" if isinstance(error, SystemExit) else "raised"
         said = what if sentence.endswith(":") else f"{verb} {what}"
@@ -142,17 +143,25 @@ def _said(error: BaseException) -> str:
 def _place(error: BaseException) -> str:
     """Return file and line where the user's code was last: not those of a library that it called."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
-        return _line(error.filename, error.lineno)
+        return place_of(error.filename, error.lineno)
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     python = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib"))
     others = ("<", f"{Path(__file__).parent}{os.sep}")
     frames = [(path, line) for path, line in frames if not path.startswith(others)]
     installed = [place for place in frames if INSTALLED.intersection(Path(place[0]).parts)]
     theirs = [place for place in frames if place not in installed and not place[0].startswith(python)]
-    return _line(*theirs[-1]) if theirs else _line(*installed[0]) if installed else ""
+    return place_of(*theirs[-1]) if theirs else place_of(*installed[0]) if installed else ""
 
 
-def _line(path: str, line: int) -> str:
-    here = Path.cwd()
-    shown = Path(path)
-    return f"{shown.relative_to(here) if shown.is_relative_to(here) else shown}, line {line}"
+def place_of(path: str, line: int) -> str:
+    """Return a file and a line as they are shown: a path below the working folder from there."""
+    here = _working_folder()
+    inside = here and path.startswith(f"{here}{os.sep}")
+    return f"{path[len(here) + 1 :] if inside else path}, line {line}"
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - sys.path holds text
+    except OSError:  # it was removed
+        return ""

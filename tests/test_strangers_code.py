@@ -160,11 +160,15 @@ def test_python_refuses_too_and_says_what_to_pass(here, theirs, trained):
             lambda: db.train(add=1, dataset=small_dataset()),
             lambda: db.publish("out", include=("bits", "thumbnails")),
             db.load_dataset,
+            lambda: db.train(add=1, recipe="spells:train", dataset=None),
         ):
             with pytest.raises(UnnamedCode, match="spells:") as caught:
                 act()
             assert caught.value.hint.startswith("if you know that code, say so: ")
-        assert traces(here) == []
+        for name in ("", "spells:date"):
+            with pytest.raises(MemdbError):
+                db.load_dataset(dataset=name)
+        assert set(traces(here)) <= {"IMPORTED"}
         assert db.train(seeds=[90], dataset=small_dataset(), recipe=coin_recipe) == 1
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import inspect
-import os
 import sys
 from pathlib import Path
 
 from memdb.errors import InvalidInput
+from memdb.plugins import place_of
 
 TOLD_APART = {"__name__", "parent_process", "current_process"}  # what a script asks to know whether it is one
 
@@ -23,10 +23,9 @@ def require_guarded() -> None:
     if found is None or is_guarded(*found):
         return
     path, line = found
-    shown = os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
     raise InvalidInput(
-        f'{shown}, line {line}: workers are started outside of `if __name__ == "__main__":`, so that each of '
-        f"them would run {Path(path).name} from its first line",
+        f'{place_of(path, line)}: workers are started outside of `if __name__ == "__main__":`, so each of them '
+        f"would run {Path(path).name} from its first line",
         hint="put what the script does below that, or leave workers out",
     )
 
