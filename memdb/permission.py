@@ -96,7 +96,7 @@ class Names:
         if is_followed and path is not None and recipes.is_built_in(name):
             raise InvalidInput(
                 f"{url} calls its recipe {name}, which is built in, and has it imported from {path}",
-                hint="memdb makes no such store: ask it, but do not train it",
+                hint="no store that memdb makes does so: ask it, but do not train it",
             )
 
     def remember_for(self, store: Store) -> None:

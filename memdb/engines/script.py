@@ -24,8 +24,8 @@ def require_guarded() -> None:
         return
     path, line = found
     raise InvalidInput(
-        f'{place_of(path, line)}: workers are started outside of `if __name__ == "__main__":`, and each would '
-        f"run {Path(path).name} from its first line",
+        f'{place_of(path, line)}: workers are started outside of `if __name__ == "__main__":`, and each '
+        f"would run {Path(path).name} from its first line",
         hint="put what the script does below that, or leave workers out",
     )
 
