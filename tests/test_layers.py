@@ -25,7 +25,7 @@ LAYERS = [  # from the bottom; a module imports modules of lower layers only
     {"store"},
     {"datasets", "query"},
     {"recipes", "returned", "interop", "thumbnails"},
-    {"train"},
+    {"train", "permission"},
     {"engines"},
     {"training"},
     {"sharing"},
@@ -106,7 +106,7 @@ INSIDE = {  # the same within a package
         {"mlp", "cnn", "resnet9", "architectures"},
         {""},
     ],
-    "engines": [{"request", "work"}, {"serving", "ray"}, {"local"}, {""}],
+    "engines": [{"request", "script", "work"}, {"serving", "ray"}, {"local"}, {""}],
     "sharing": [{"", "readme"}, {"deriving"}, {"publish"}, {"pull"}],
     "render": [{"", "answer"}, {"tables", "pictures", "curves"}, {"progress", "assessments"}],
     "cli": [

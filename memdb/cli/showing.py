@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
     from rich.table import Table
 
+    from memdb.manifest import RecipeInfo
     from memdb.query.score_tables import TableRelations
     from memdb.reader import Reader
 
@@ -224,7 +225,7 @@ def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
         lines: dict[str, object] = {
             "data set": f"{row['dataset']}: {row['n_train']:,} training and {row['n_test']:,} test examples, "
             f"{row['n_classes']} class{'' if row['n_classes'] == 1 else 'es'}",
-            "recipe": str(db.store.manifest.recipe),
+            "recipe": _recipe_line(db.store.manifest.recipe),
             "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
             "outcomes": row["outcomes"],
             "models": f"{row['n_models']:,}{of_base} in {tables.count(row['n_blocks'], 'block')} and "
@@ -267,6 +268,12 @@ def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
         return tables.facts(lines, clean(db.url))
 
     emit(answer_of(db, rows, way), way, table)
+
+
+def _recipe_line(recipe: RecipeInfo) -> str:
+    """Say which recipe it is, and what training would import, of which its name need not tell anything."""
+    path = recipe.imports
+    return str(recipe) if path in {None, recipe.name} else f"{recipe}, imported from {path}"
 
 
 def _some(model_ids: Sequence[str]) -> str:
