@@ -41,7 +41,7 @@ LAYERS = [  # from the bottom; a module imports modules of lower layers only
 INSIDE = {  # the same within a package
     "store": [
         {"cache", "retries", "encoding", "naming"},
-        {"failures", "tally", "web"},
+        {"failures", "tally", "web", "buckets"},
         {"storage"},
         {"local", "remote", "timing", "reading"},
         {"places", "examples", "ledger", "parts", "completing", "scores"},
@@ -130,6 +130,7 @@ HOMES = {
     "zarr": {"store.encoding", "store.reading"},
     "fsspec": {"store.places", "store.web"},
     "aiohttp": {"store.web"},
+    "s3fs": {"store.buckets"},
     "duckdb": {
         "query.connection",
         "query.pair_scores",
