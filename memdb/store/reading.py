@@ -42,6 +42,10 @@ class Readable(Protocol):
         """Where immutable objects are kept nearer by."""
         ...
 
+    def direct(self) -> Readable:
+        """Return the same place past all caches."""
+        ...
+
     def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
         """Return an object's bytes, or those of a range. NotFound where it is absent."""
         ...
@@ -65,7 +69,7 @@ def read_object(
         return cached
     data = _fetched(storage, path, info, start, end)
     if _problem(data, info, start, end) is not None:
-        data = _fetched(storage, path, info, start, end)
+        data = _fetched(storage.direct(), path, info, start, end)
     problem = _problem(data, info, start, end)
     if problem is not None:
         raise Damaged(f"{storage.url}/{path} {problem}", hint=RESTORE)
@@ -82,7 +86,7 @@ def check_object(storage: Readable, path: str, info: ObjectInfo) -> bytes:
     """
     data = _fetched(storage, path, info, 0, info.size)
     if _problem(data, info, 0, info.size) is not None:
-        data = _fetched(storage, path, info, 0, info.size)
+        data = _fetched(storage.direct(), path, info, 0, info.size)
     problem = _problem(data, info, 0, info.size)
     if problem is not None:
         raise Damaged(f"{storage.url}/{path} {problem}", hint=RESTORE)
