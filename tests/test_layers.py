@@ -16,6 +16,7 @@ from memdb import cli
 
 ROOT = Path(memdb.__file__).parent
 LAYERS = [  # from the bottom; a module imports modules of lower layers only
+    {"addresses"},
     {"errors"},
     {"documents", "layout", "plugins"},
     {"manifest", "subsets", "bits", "products"},
@@ -40,7 +41,7 @@ LAYERS = [  # from the bottom; a module imports modules of lower layers only
 INSIDE = {  # the same within a package
     "store": [
         {"cache", "retries", "encoding", "naming"},
-        {"tally"},
+        {"failures", "tally", "web"},
         {"storage"},
         {"local", "remote", "timing", "reading"},
         {"places", "examples", "ledger", "parts", "completing", "scores"},
@@ -127,7 +128,8 @@ HOMES = {
     "sklearn": {"datasets"},
     "PIL": {"datasets", "thumbnails"},
     "zarr": {"store.encoding", "store.reading"},
-    "fsspec": {"store.places"},
+    "fsspec": {"store.places", "store.web"},
+    "aiohttp": {"store.web"},
     "duckdb": {
         "query.connection",
         "query.pair_scores",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Protocol, TypeVar
 from memdb.documents import MAX_DOCUMENT
 from memdb.errors import AlreadyExists, MemdbError, NotFound, StorageFailed, WrongFormat
 from memdb.store.cache import Cache
+from memdb.store.failures import advice, said, showable
 
 CONCURRENCY = 32  # requests in flight; threads that wait cost nothing
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Storage(Protocol):
     cache: Cache | None  # where immutable objects are kept nearer by
 
     def direct(self) -> Storage:
-        """Return the same place without a cache: what is read is what is there now."""
+        """Return the same place without a cache, and past those of the network: what is there now."""
         ...
 
     def read(
@@ -128,29 +128,9 @@ def reported(url: str, verb: str, path: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         if verb in {"read", "list"}:
-            raise NotFound(f"{place} does not exist", hint="check the address") from error
-        raise StorageFailed(f"cannot {verb} {place}: {_said(error)}", hint=_advice(error)) from error
+            raise NotFound(f"{place} does not exist", hint="check the address") from showable(error)
+        raise StorageFailed(f"cannot {verb} {place}: {said(error)}", hint=advice(error)) from showable(error)
     except FileExistsError as error:
-        raise AlreadyExists(f"{place} already exists", hint="use another place") from error
-    except Exception as error:  # every driver raises a tree of its own: this is where they end
-        raise StorageFailed(f"cannot {verb} {place}: {_said(error)}", hint=_advice(error)) from error
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _advice(error: Exception) -> str:
-    match error:
-        case PermissionError():
-            return "get access to it, or use another place"
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            return "free some space and run the command again; what was committed is safe"
-        case _ if "credentials" in str(error).lower():
-            return (
-                "set the credentials that this storage's own tools use, or say --anonymous for a public store"
-            )
-        case _:
-            return "check the address and your access, then try again; what was committed is safe"
+        raise AlreadyExists(f"{place} already exists", hint="use another place") from showable(error)
+    except Exception as error:  # noqa: BLE001 - every driver raises a tree of its own: this is where they end
+        raise StorageFailed(f"cannot {verb} {place}: {said(error)}", hint=advice(error)) from showable(error)

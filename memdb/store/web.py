@@ -1,0 +1,56 @@
+"""Web servers: fsspec's driver, with limits for a server that is silent or sends a byte now and then."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+from fsspec.implementations.http import HTTPFileSystem
+
+from memdb.store.retries import Patience
+
+
+def timeouts(patience: Patience) -> aiohttp.ClientTimeout:
+    """Return the limits of a connection. There is none for all of a body, which may be large: see below."""
+    return aiohttp.ClientTimeout(total=None, sock_connect=patience.connect, sock_read=patience.silence)
+
+
+class WebFileSystem(HTTPFileSystem):  # type: ignore[misc] - fsspec has no types
+    """Files of a web server, which must come at some speed."""
+
+    def __init__(
+        self, *, patience: Patience, client_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        super().__init__(client_kwargs={"timeout": timeouts(patience), **(client_kwargs or {})}, **options)
+        self._patience = patience
+
+    async def _cat_file(
+        self, url: str, start: int | None = None, end: int | None = None, **options: Any
+    ) -> bytes:
+        """Return a file's bytes, or those of a range.
+
+        Raises:
+            TimeoutError: some stretch of time brought less than the slowest line would.
+        """
+        given = {**self.kwargs, **options}
+        if start is not None or end is not None:
+            if start == end:
+                return b""
+            limits = await self._process_limits(url, start, end)
+            given["headers"] = {**given.get("headers", {}), "Range": limits}
+        session = await self.set_session()
+        async with session.get(self.encode_url(url), **given) as answer:
+            self._raise_not_found_for_status(answer, url)
+            return await _steadily(answer.content, self._patience)
+
+
+async def _steadily(content: aiohttp.StreamReader, patience: Patience) -> bytes:
+    """Read a body to its end, as long as each stretch of time brings enough of it."""
+    body = bytearray()
+    while not content.at_eof():
+        wanted = len(body) + patience.silence * patience.floor
+        async with asyncio.timeout(patience.silence):
+            while len(body) < wanted and not content.at_eof():
+                body += await content.readany()
+    return bytes(body)
