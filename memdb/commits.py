@@ -317,7 +317,8 @@ class SnapshotRecord:
             derived=Derived.from_reader(read.inside("derived")) if "derived" in document else None,
             base=Base.from_reader(read.inside("base")) if "base" in document else None,
         )
-        read.problems += record._claims_too_much(place)
+        for problem in record._claims_too_much(place):
+            read.problems.append(problem)
         read.finish(RESTORE)
         return record
 
@@ -325,7 +326,8 @@ class SnapshotRecord:
         """Yield what its lists cannot hold: readers take memory by these numbers."""
         for block in self.blocks:
             if not block.n_models * MODEL_BYTES <= block.document.size <= MAX_DOCUMENT:
-                yield f"{place} has {block.n_models:,} models in {block.document.size:,} bytes of {block.block_id}"
+                size = block.document.size
+                yield f"{place} has {block.n_models:,} models in the {size:,} bytes of {block.block_id}"
         if len({block.block_id for block in self.blocks}) < len(self.blocks):
             yield f"{place} names a block twice"
         if self.n_models > sum(block.n_models for block in self.blocks):

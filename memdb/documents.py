@@ -138,8 +138,8 @@ def _intact(document: dict[str, Any], place: str, same_bytes: bool, same_hash: b
 class Reader:
     """Takes fields out of a parsed JSON object and remembers everything that is wrong, with its place."""
 
-    def __init__(self, document: Any, place: str, problems: list[str] | None = None) -> None:
-        self.problems: list[str] = [] if problems is None else problems
+    def __init__(self, document: Any, place: str, problems: Problems | None = None) -> None:
+        self.problems = Problems() if problems is None else problems
         self.place = place
         self._document: Mapping[str, Any] = document if isinstance(document, dict) else {}
         if not isinstance(document, dict):
@@ -192,9 +192,21 @@ class Reader:
             WrongFormat: lists every problem with its place.
         """
         if self.problems:
-            more = len(self.problems) - MAX_PROBLEMS
-            listed = self.problems[:MAX_PROBLEMS] + ([f"and {more:,} more"] if more > 0 else [])
-            raise WrongFormat("; ".join(listed), hint=hint)
+            raise WrongFormat("; ".join(self.problems), hint=hint)
+
+
+class Problems(list[str]):
+    """What is wrong with a document; one with too much of it is not looked at further."""
+
+    def append(self, problem: str) -> None:
+        """Note a problem.
+
+        Raises:
+            WrongFormat: there were many before.
+        """
+        if len(self) >= MAX_PROBLEMS:
+            raise WrongFormat("; ".join([*self, "and more"]), hint=NOT_OURS)
+        super().append(problem)
 
 
 def shown(value: Any) -> str:

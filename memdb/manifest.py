@@ -332,12 +332,13 @@ class Manifest:
         names = [item.name for item in manifest.sets]
         if layout.TRAIN not in names or len(set(names)) != len(names):
             read.problems.append(f"{place}.sets must name `train` and no set twice: {names}")
-        read.problems += manifest._claims_too_much(place)
+        for problem in manifest._claims_too_much(place):
+            read.problems.append(problem)
         read.finish("ask whoever made the store for an undamaged copy")
         return manifest
 
     def _claims_too_much(self, place: str) -> Iterator[str]:
-        """Yield the sets of more examples than the listed objects hold: readers take memory by these numbers."""
+        """Yield the sets of more examples than the listed objects hold: readers take memory by them."""
         for item in self.sets:
             hashes = sum(info.size for name, info in self.objects.items()
                          if name.startswith(f"{item.name}/{CONTENT}/c."))  # fmt: skip

@@ -68,6 +68,8 @@ def read_pairs(snapshot: Snapshot, test_id: int) -> tuple[NDArray[np.int32], NDA
     if found is None:
         raise InvalidInput(f"{snapshot.url} keeps no lists")
     number, derived = found
+    if derived.listed == 0:
+        raise InvalidInput(f"{snapshot.url} keeps no lists")
     folder, group = f"{layout.TOP_INFLUENCE}/{number}", derived.top_influence
     n_test, rows = snapshot.manifest.set_named(layout.TEST).n_examples, (test_id, test_id + 1)
     shape = n_test, len(PAIR_ROWS), derived.listed
@@ -76,8 +78,7 @@ def read_pairs(snapshot: Snapshot, test_id: int) -> tuple[NDArray[np.int32], NDA
     scores = _reader(snapshot, folder, group).read(SCORES, shape, "float64", rows)
     n_train, n_models = snapshot.manifest.train.n_examples, snapshot.n_models
     most = pairs[0, [row for row, name in enumerate(PAIR_ROWS) if name not in NO_COUNTS]].max()
-    n_ranked = sum(times for _, times in derived.n_in)
-    if pairs.min() < 0 or pairs[0, 0].max() >= n_train or most > n_models or n_ranked > n_train:
+    if pairs.min() < 0 or pairs[0, 0].max() >= n_train or most > n_models:
         raise Damaged(
             f"{snapshot.url}/{folder}/{PAIRS} has pairs of test example {test_id} that cannot be",
             hint=ASK_AGAIN,

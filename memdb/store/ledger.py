@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from memdb import layout
 from memdb.commits import BlockInfo, Pin, Retraction, Segment, SnapshotRecord
-from memdb.documents import group_metadata, parse_group_metadata, parse_plain_document
-from memdb.errors import Damaged, NotFound, StorageFailed, WrongFormat
+from memdb.documents import group_metadata, parse_group_metadata, parse_json, parse_plain_document
+from memdb.errors import Damaged, InvalidInput, MemdbError, NotFound, StorageFailed, WrongFormat
 from memdb.manifest import MAX_SNAPSHOTS, Base, Manifest, ObjectInfo
-from memdb.store.reading import read_object
+from memdb.store.reading import read_document
 from memdb.store.retries import status_of
 from memdb.store.storage import Storage, concurrently
 
@@ -97,6 +97,24 @@ def read_manifest(storage: Storage) -> Manifest:
             hint="create one with `memdb init`, or name another with --store",
         ) from error
     return Manifest.from_document(parse_group_metadata(data, place), place)
+
+
+def require_outside(storage: Storage) -> None:
+    """Refuse a place inside a store: one that is removed, moved or cleaned would take the other with it.
+
+    Raises:
+        InvalidInput: names the store.
+    """
+    for folder in storage.above():
+        try:
+            metadata = parse_json(folder.read(layout.MANIFEST), folder.url)
+        except MemdbError:
+            continue
+        match metadata:
+            case {"attributes": {"memdb": {"store_id": str()}}}:
+                raise InvalidInput(
+                    f"{storage.url} is inside the store {folder.url}", hint="name a place outside of it"
+                )
 
 
 def base_in_force(storage: Storage, manifest: Manifest) -> Base | None:
@@ -217,7 +235,7 @@ def read_block(storage: Storage, manifest: Manifest, info: BlockInfo) -> Segment
     """
     path = f"{layout.block(info.block_id)}/{layout.GROUP_METADATA}"
     place = f"{storage.url}/{path}"
-    data = read_object(storage, path, info.document)
+    data = read_document(storage, path, info.document)
     block = _parsed(manifest, data, place, info.block_id, checked=True)
     _require_ours(place, (len(block.models), bool(block.sources)), (info.n_models, True))
     return block

@@ -42,12 +42,18 @@ class LocalStorage:
     def read(
         self, path: str, start: int | None = None, stop: int | None = None, *, most: int = MAX_DOCUMENT
     ) -> bytes:
-        with self._reported("read", path), open(self._root / path, "rb", opener=_at_once) as file:  # noqa: PTH123
+        with self._reported("read", path), open(self._root / path, "rb", opener=_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise WrongFormat(f"{self.url}/{path} is no file", hint="remove it, or restore it from a copy")
-            file.seek(start or 0)
-            data = file.read(most + 1 if stop is None else min(most + 1, stop - (start or 0)))
+                raise WrongFormat(
+                    f"{self.url}/{path} is no file", hint="remove it, or restore it from a copy"
+                )
+            file.seek(first := start or 0)
+            data = file.read(most + 1 if stop is None else max(0, min(most + 1, stop - first)))
         return require_bounded(data, most, self.url, path)
+
+    def above(self) -> Iterator[LocalStorage]:
+        for folder in self._root.resolve().parents:
+            yield LocalStorage(folder, str(folder))
 
     def names(self, folder: str) -> list[str]:
         try:

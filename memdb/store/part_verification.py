@@ -66,7 +66,7 @@ class _Held:
     objects: Mapping[str, bytes]
     cache: None = None
 
-    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
+    def read(self, path: str, start: int | None = None, stop: int | None = None, **_bound: int) -> bytes:
         """Return an object, or a range of it."""
         return self.objects[path][start:stop]
 

@@ -18,7 +18,7 @@ from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotFound, Storage
 from memdb.manifest import Manifest, ObjectInfo
 from memdb.score_table import INFLUENCE, MAX_TABLES, MEMORIZATION, OFFSET, TRAIN_ID, ScoreTable
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
-from memdb.store.reading import GroupReader, check_object, read_object
+from memdb.store.reading import GroupReader, check_object, read_document
 from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.timing import Stopwatch
 
@@ -155,7 +155,7 @@ def _read_table(
 ) -> ScoreTable:
     path = layout.score_table(number)
     place = f"{storage.url}/{path}"
-    data = storage.read(path) if document is None else read_object(storage, path, document)
+    data = storage.read(path) if document is None else read_document(storage, path, document)
     table = ScoreTable.from_document(parse_plain_document(data, place), place)
     if (table.number, table.store_id) != (number, manifest.store_id):
         raise Damaged(f"{place} belongs to another store", hint="remove what was copied in by hand")

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from memdb.documents import MAX_DOCUMENT
-from memdb.errors import AlreadyExists, MemdbError, NotFound, StorageFailed, WrongFormat
+from memdb.errors import AlreadyExists, Damaged, MemdbError, NotFound, StorageFailed
 from memdb.store.cache import Cache
 from memdb.store.failures import advice, said, showable
 
@@ -45,9 +45,13 @@ class Storage(Protocol):
     ) -> bytes:
         """Return an object's bytes, or those of a range. NotFound where it is absent.
 
-        No more than ``most`` and one are taken in, whatever answers; where there are more, the object is not
-        what its reader takes it for: WrongFormat. A range may be answered with all of the object.
+        Few more than ``most`` are taken in, whatever answers: where there are more, it is Damaged. A range
+        may be answered with all of the object.
         """
+        ...
+
+    def above(self) -> Iterator[Storage]:
+        """Yield the folders that it lies in, nearest first."""
         ...
 
     def names(self, folder: str) -> list[str]:
@@ -109,11 +113,12 @@ def require_bounded(data: bytes, most: int, url: str, path: str) -> bytes:
     """Return what was read of an object, unless there was more than its reader expects.
 
     Raises:
-        WrongFormat: there was.
+        Damaged: there was.
     """
     if len(data) > most:
-        raise WrongFormat(
-            f"{url}/{path} has more than the {most:,} bytes that it may have", hint="give the URL of a store that memdb made"
+        raise Damaged(
+            f"{url}/{path} has more than the {most:,} bytes that it may have",
+            hint="restore it from a copy of the store, or ask whoever keeps it",
         )
     return data
 
