@@ -71,7 +71,7 @@ def parse_json(data: bytes, place: str) -> Any:
         with _one_large if len(data) > LARGE_DOCUMENT else contextlib.nullcontext():
             return _DECODER.decode(data.decode())
     except (ValueError, RecursionError) as error:
-        raise WrongFormat(f"{place} is not a memdb document", hint=NOT_OURS) from error
+        raise _no_document(data, place) from error
 
 
 def _refuse_constant(name: str) -> None:
@@ -100,7 +100,7 @@ def parse_group_metadata(data: bytes, place: str, *, checked: bool = False) -> d
         rewritten = group_metadata(document)
         actual = fingerprint({**document, SELF_HASH: ""})
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WrongFormat(f"{place} is not a memdb document", hint=NOT_OURS) from error
+        raise _no_document(data, place) from error
     return _intact(document, place, rewritten == data, actual == stated)
 
 
@@ -122,8 +122,20 @@ def parse_plain_document(data: bytes, place: str) -> dict[str, Any]:
         rewritten = plain_document(document)
         actual = fingerprint({**document, SELF_HASH: ""})
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WrongFormat(f"{place} is not a memdb document", hint=NOT_OURS) from error
+        raise _no_document(data, place) from error
     return _intact(document, place, rewritten == data, actual == stated)
+
+
+def _no_document(data: bytes, place: str) -> WrongFormat:
+    """Return what to say of bytes that hold no document: who gets a web page asks why."""
+    if not data.strip():
+        return WrongFormat(f"{place} is empty", hint="give the URL of a store that memdb made, or try again")
+    if data.lstrip()[:1] == b"<":
+        return WrongFormat(
+            f"{place} is a web page, not a memdb document",
+            hint="check the address, and whether this network or that server wants you to log in",
+        )
+    return WrongFormat(f"{place} is not a memdb document", hint=NOT_OURS)
 
 
 def _intact(document: dict[str, Any], place: str, same_bytes: bool, same_hash: bool) -> dict[str, Any]:  # noqa: FBT001

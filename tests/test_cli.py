@@ -166,7 +166,7 @@ REFUSED = [
     (["top-memorized", "-s", "nowhere"], "no memdb store at nowhere"),
     (["top-memorized", "-s", "conftest.py"], "no memdb store at conftest.py"),
     (["info", "-s", "http://127.0.0.1:9/store"], "cannot read http://127.0.0.1:9/store/zarr.json"),
-    (["info", "-s", "ftpx://a/b"], "ftpx://a/b cannot be opened"),
+    (["info", "-s", "ftpx://a/b"], "ftpx://a/b is no address that memdb reads"),
     (["top-influence", "--test-id", "11"], "--test-id 11 is out of range. This store has 0 to 10."),
     (["top-influence", "--test-id", "-1"], "--test-id -1 is out of range"),
     (["top-influence"], "name exactly one example"),

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from memdb.addresses import without_secrets
 from memdb.errors import MemdbError
 from memdb.render.tables import clean, console
 
@@ -49,7 +50,15 @@ def _options(
 def say(*lines: str) -> None:
     """Print a remark to stderr: stdout is for answers."""
     for line in lines:
-        console(stderr=True).print(line, soft_wrap=True)
+        console(stderr=True).print(without_secrets(line), soft_wrap=True)
+
+
+class Remarks(logging.Handler):
+    """Prints what a storage says of waiting."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it, as one line."""
+        say(f"{clean(record.getMessage())} ...")
 
 
 def run() -> NoReturn:
@@ -57,6 +66,9 @@ def run() -> NoReturn:
     # Threads of PyTorch that wait for each other spin; where others use the cores, too, for most of the time.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.getLogger().addHandler(logging.NullHandler())  # drivers' own words: an error is said once, below
+    ours = logging.getLogger("memdb")
+    ours.handlers, ours.propagate = [Remarks()], False
+    ours.setLevel(logging.INFO)
     try:
         app()
     except MemdbError as error:

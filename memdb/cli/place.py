@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
 import typer
 
+from memdb.addresses import without_secrets
 from memdb.cli.app import say
 from memdb.errors import InvalidInput
 
@@ -168,12 +169,12 @@ class Place:
 
     def cache(self) -> Cache | None:
         """Return the cache for remote stores."""
-        from memdb.store import Cache, default_folder
+        from memdb.store import Cache, default_folder, local_path
 
         limit = _bytes(self.cache_size)
         if self.cache_dir == NO_CACHE:
             return None
-        return Cache(Path(self.cache_dir).expanduser() if self.cache_dir else default_folder(), limit)
+        return Cache(local_path(self.cache_dir) if self.cache_dir else default_folder(), limit)
 
     def reader(self) -> Reader:
         """Open the store to ask it: without what trains and keeps stores, which takes longer to import."""
@@ -230,7 +231,12 @@ class Place:
         return self._warned(opened)
 
     def _warned(self, db: AnyReader) -> AnyReader:
-        """Say what leaving models out does to answers."""
+        """Say which models answers may lack, and what leaving some out does to them."""
+        if db.store.published is None and not db.store.storage.can_list:
+            say(
+                f"Note: {db.url} has no published.json and cannot be listed. Its newest snapshot was found "
+                "by asking for one after the other: there may be newer ones, and models beyond them."
+            )
         if self.exclude:
             say(
                 f"Note: --exclude leaves {len(db.snapshot.excluded):,} models out. Leaving models out "
@@ -247,7 +253,7 @@ class Place:
         options = [f"{name} {shlex.quote(value)}" for name, value in given.items() if value is not None]
         options += ["--anonymous"] * self.anonymous
         options += [f"--storage-option {shlex.quote(item)}" for item in self.storage_option or []]
-        return " ".join(["memdb", verb, *options])
+        return without_secrets(" ".join(["memdb", verb, *options]))
 
 
 MAKING = {
@@ -296,8 +302,9 @@ def _parsed(options: list[str]) -> dict[str, Any]:
     for option in options:
         name, equals, value = option.partition("=")
         if not equals or not name.isidentifier():
+            beginning = re.split(r"\W", option, maxsplit=1)[0]  # the rest may be a secret
             raise InvalidInput(
-                f"--storage-option {option!r} is not NAME=VALUE", hint="write e.g. profile=lab"
+                f"--storage-option {beginning!r} is not NAME=VALUE", hint="write e.g. profile=lab"
             )
         words: dict[str, Any] = {"true": True, "false": False}
         found[name] = words.get(value.lower(), int(value) if value.isdecimal() else value)

@@ -16,6 +16,7 @@ from memdb.store.bases import Following, followable, open_base, snapshot_of
 from memdb.store.examples import ExampleTable, read_example_table
 from memdb.store.ledger import newest_pin, read_manifest, read_pin
 from memdb.store.places import protocol_of
+from memdb.store.publication import read_published
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage, create_once
 from memdb.store.taking import newest_number, take_snapshot
@@ -119,7 +120,8 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
 
 
 def _newest(storage: Storage, manifest: Manifest, url: str, following: Following) -> Snapshot:
-    number = newest_number(storage)
+    published = read_published(storage)
+    number = published.snapshot.number if published else newest_number(storage)
     if number is None:
         raise NotFound(
             f"{url} has no snapshot: which models it has may be another matter tomorrow",

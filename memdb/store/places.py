@@ -34,7 +34,7 @@ WEB = {"http", "https"}
 PROTOCOLS = {*LOCAL, *EXTRAS, *WEB, "hf", "memory"}
 DRIVERS = {"hf": "huggingface_hub"}
 USE = "use a path, s3://, gs://, az://, memory://, hf:// or https://"
-SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(::|:/*)")
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(::|:(?://)?)")
 
 
 def protocol_of(url: str) -> str:

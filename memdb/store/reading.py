@@ -41,6 +41,10 @@ class Readable(Protocol):
         """Where immutable objects are kept nearer by."""
         ...
 
+    def direct(self) -> Readable:
+        """Return the same place past all caches."""
+        ...
+
     def read(
         self, path: str, start: int | None = None, stop: int | None = None, *, most: int = MAX_DOCUMENT
     ) -> bytes:
@@ -48,8 +52,8 @@ class Readable(Protocol):
         ...
 
 
-def read_document(storage: Readable, path: str, info: ObjectInfo) -> bytes:
-    """Read an immutable document; see `read_object`.
+def read_listed(storage: Readable, path: str, info: ObjectInfo) -> bytes:
+    """Read a document that a list names; see `read_object`.
 
     Raises:
         Damaged: it is missing, has another size or sha256, or is too large for a document.
@@ -80,7 +84,7 @@ def read_object(
         return cached
     data = _fetched(storage, path, info, start, end)
     if _problem(data, info, start, end) is not None:
-        data = _fetched(storage, path, info, start, end)
+        data = _fetched(storage.direct(), path, info, start, end)
     problem = _problem(data, info, start, end)
     if problem is not None:
         raise Damaged(f"{storage.url}/{path} {problem}", hint=RESTORE)
@@ -97,7 +101,7 @@ def check_object(storage: Readable, path: str, info: ObjectInfo) -> bytes:
     """
     data = _fetched(storage, path, info, 0, info.size)
     if _problem(data, info, 0, info.size) is not None:
-        data = _fetched(storage, path, info, 0, info.size)
+        data = _fetched(storage.direct(), path, info, 0, info.size)
     problem = _problem(data, info, 0, info.size)
     if problem is not None:
         raise Damaged(f"{storage.url}/{path} {problem}", hint=RESTORE)
@@ -219,7 +223,7 @@ class GroupReader:
             known = canonical_json(self.metadata[path])
             if hashlib.sha256(known).hexdigest() == info.sha256:
                 return stated(self.metadata[path], place)
-        data = read_document(self.storage, f"{self.group}/{name}", info)
+        data = read_listed(self.storage, f"{self.group}/{name}", info)
         return stated(parse_json(data, f"{place}/{GROUP_METADATA}"), place)
 
 

@@ -188,7 +188,7 @@ class RemoteStorage:
         return persistently(request, self._patience, limit, LONGEST_REQUEST)
 
     def _within(self, seconds: float, path: str, method: str, *arguments: Any, **options: Any) -> Any:
-        """Call a method of the driver, which has some seconds; drivers without an event loop limit themselves."""
+        """Call a method of the driver, which has some seconds; drivers without a loop limit themselves."""
         if not getattr(self._filesystem, "async_impl", False):
             return getattr(self._filesystem, method)(*arguments, **options)
 

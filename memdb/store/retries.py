@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from memdb.errors import MemdbError
+
 TRANSIENT_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}  # 409: S3's conflict of two conditional writes
 TRANSIENT_ERRNO = {
     errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE, errno.ETIMEDOUT,
@@ -49,8 +51,8 @@ class Patience:
     first: float = 0.25
     longest: float = 8.0
     connect: float = 10.0
-    silence: float = 15.0
-    answer: float = 25.0
+    silence: float = 12.0
+    answer: float = 20.0
     floor: float = 8_000.0
     listing: float = 300.0
     notice: float = 2.0
@@ -127,8 +129,8 @@ def status_of(error: BaseException) -> int | None:
         found: Any = None
         if isinstance(response, dict):
             found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        found = found or getattr(part, "status", None) or getattr(part, "status_code", None)
-        found = found or getattr(part, "code", None)
+        for name in ("status", "status_code", "code"):  # one after the other: some are deprecated
+            found = getattr(part, name, None) if found is None else found
         if isinstance(found, str) and found.isdecimal():
             found = int(found)
         if isinstance(found, int) and 100 <= found < 600:
@@ -157,10 +159,10 @@ def is_unknown_host(error: BaseException) -> bool:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it came of."""
+    """Yield an error and what it came of, but not another request's failure that it came after."""
     seen: set[int] = set()
     part: BaseException | None = error
-    while part is not None and id(part) not in seen:
+    while part is not None and id(part) not in seen and not isinstance(part, MemdbError):
         seen.add(id(part))
         yield part
         part = part.__cause__ or part.__context__
