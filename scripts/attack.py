@@ -342,7 +342,7 @@ def _(place: Place) -> list[str]:
 
 @case("memory", "pairs listed: 2,000,000 a test example")
 def _(place: Place) -> list[str]:
-    copy, n = place.hostile(), 2_000_000
+    copy, n = place.hostile(), 1 << 21
     derived = copy.snapshot["derived"]
     derived["listed"] = n
     for path, shape in (("pairs", [N_TEST, 8, n]), ("scores", [N_TEST, n, 2])):
@@ -355,12 +355,12 @@ def _(place: Place) -> list[str]:
     return ["memdb", "top-influence", "--test-id", "1", "--store", copy.seal()]
 
 
-@case("memory", "a score table of 10^10 pairs")
+@case("memory", "a score table of 10^9 pairs")
 def _(place: Place) -> list[str]:
     shutil.copytree(place.folder.parent / "scores", place.folder / "scores")
     path = place.folder / "scores/scores/1.json"
     table = json.loads(path.read_bytes())
-    table["n_influence"] = n = 10**10
+    table["n_influence"] = n = 10**9
     group = place.folder / "scores/scores" / table["table_id"]
     for name, kind in (("influence", 4), ("influence_train_id", 4)):
         metadata = {**table["metadata"][name], "shape": [n], "codecs": [BYTES, ZSTD, CRC]}
@@ -369,13 +369,10 @@ def _(place: Place) -> list[str]:
         chunk = checked(frame(4 << 20))
         objects = {f"{name}/zarr.json": canonical_json(metadata)}
         objects |= {f"{name}/c.{at}": chunk for at in range(n * kind // (4 << 20) + 1)}
-        digest = hashlib.sha256(chunk).hexdigest()
         for item, data in objects.items():
-            found = digest if data is chunk else hashlib.sha256(data).hexdigest()
-            table["objects"][item] = [len(data), found]
-            if not item.endswith(tuple("23456789")):
-                (group / item).parent.mkdir(parents=True, exist_ok=True)
-                (group / item).write_bytes(data)
+            (group / item).parent.mkdir(parents=True, exist_ok=True)
+            (group / item).write_bytes(data)
+            table["objects"][item] = [len(data), hashlib.sha256(data).hexdigest()]
     offsets = np.zeros(N_TEST + 1, dtype=np.int64)
     offsets[1:] = n
     for name, data in encode_group({"influence_offset": ArrayData(offsets)}).items():

@@ -39,7 +39,7 @@ def _sets(manifest: Manifest) -> list[str]:
 
 
 def are_possible(n_in: Integers, n_correct: Integers, k_in: Integers, n_models: int) -> bool:
-    """Tell whether so many models can be right, of those that had an example in their subset and of others."""
+    """Tell whether so many models can be right of those that had an example in their subset, and others."""
     k_out, n_out = n_correct - k_in, n_models - n_in
     return bool(((k_in >= 0) & (k_in <= n_in) & (k_out >= 0) & (k_out <= n_out) & (n_in >= 0)).all())
 
