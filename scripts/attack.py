@@ -483,7 +483,7 @@ for _name, _value in JSON.items():
 
 # ---------------------------------------------------------------- shapes and counts that cannot be
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "a chunk of 0": {"chunk": [0, N_TRAIN]},
     "a chunk of -1": {"chunk": [-1, N_TRAIN]},
     "a chunk of 2^63": {"chunk": [2**63, N_TRAIN]},
@@ -677,7 +677,7 @@ def make(folder: Path) -> None:
         db.train(seeds=range(24))
         db.compact()
         db.publish(str(folder / "copy"))
-    pairs = {
+    pairs: dict[str, Any] = {
         "tr_idx": np.arange(20),
         "tt_idx": np.arange(20) % N_TEST,
         "infl": rng.random(20),

@@ -264,9 +264,7 @@ def test_json_that_is_none_is_refused_in_a_sentence(copy, name, value):
 def test_a_document_has_a_bound(copy, peak):
     with (copy / "published.json").open("r+b") as file:
         file.truncate(1 << 40)  # a hole: nothing is written
-    with pytest.raises(
-        WrongFormat, match=r"published.json has more than the 16,777,216 bytes that it may have"
-    ):
+    with pytest.raises(Damaged, match="published.json has more than the 16,777,216 bytes that it may have"):
         memdb.open(str(copy))
     assert peak() < 4 * MAX_DOCUMENT
 

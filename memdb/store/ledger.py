@@ -13,8 +13,9 @@ from memdb.commits import BlockInfo, Pin, Retraction, Segment, SnapshotRecord
 from memdb.documents import group_metadata, parse_group_metadata, parse_json, parse_plain_document
 from memdb.errors import Damaged, InvalidInput, MemdbError, NotFound, StorageFailed, WrongFormat
 from memdb.manifest import MAX_SNAPSHOTS, Base, Manifest, ObjectInfo
-from memdb.store.reading import RESTORE, read_listed
+from memdb.store.reading import read_listed
 from memdb.store.retries import status_of
+from memdb.store.stated import RESTORE
 from memdb.store.storage import Storage, concurrently
 
 FORBIDDEN = 403
