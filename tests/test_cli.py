@@ -255,7 +255,7 @@ def test_a_server_that_answers_with_pages_is_no_store(tmp_path):
     with serve(Pages) as url:
         done = run("info", "-s", url, cwd=tmp_path)
     assert done.returncode == 1
-    assert f"{url}/zarr.json is not a memdb document" in done.stderr
+    assert f"{url}/zarr.json is a web page, not a memdb document" in done.stderr
 
 
 def test_a_store_on_a_web_server_is_asked_by_its_newest_snapshot(small, tmp_path):

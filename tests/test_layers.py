@@ -41,7 +41,7 @@ LAYERS = [  # from the bottom; a module imports modules of lower layers only
 INSIDE = {  # the same within a package
     "store": [
         {"cache", "retries", "encoding", "naming", "stated"},
-        {"failures", "tally", "web"},
+        {"failures", "tally", "web", "buckets"},
         {"storage"},
         {"local", "remote", "timing", "reading"},
         {"places", "examples", "ledger", "parts", "completing", "scores"},
@@ -142,6 +142,7 @@ HOMES = {
     "numcodecs": {"store.stated"},
     "fsspec": {"store.places", "store.web"},
     "aiohttp": {"store.web"},
+    "s3fs": {"store.buckets"},
     "duckdb": {
         "query.connection",
         "query.pair_scores",

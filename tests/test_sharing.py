@@ -349,7 +349,7 @@ def test_small_answers_over_plain_http_take_six_requests_and_no_block(published,
 
 def test_a_forbidden_root_document_is_an_error_where_absent_ones_are_not_found(published, web):
     url, _ = web(published, Forbidding)
-    with pytest.raises(StorageFailed, match=r"cannot read http.*/published\.json: 403"):
+    with pytest.raises(StorageFailed, match=r"cannot read http.*/published\.json: the server answered 403"):
         memdb.open(url, cache=None)
 
 

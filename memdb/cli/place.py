@@ -234,7 +234,7 @@ class Place:
 
     def _warned(self, db: AnyReader) -> AnyReader:
         """Say which models answers may lack, and what leaving some out does to them."""
-        if db.store.published is None and not db.store.storage.can_list:
+        if self.scores is None and not (db.store.published or db.store.storage.can_list) and db.snapshot:
             say(
                 f"Note: {db.url} has no published.json and cannot be listed. Its newest snapshot was found "
                 "by asking for one after the other: there may be newer ones, and models beyond them."

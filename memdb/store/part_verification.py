@@ -67,7 +67,7 @@ class _Held:
     cache: None = None
 
     def direct(self) -> _Held:
-        """Return the same: there is nothing in between."""
+        """Return the same: nothing is in between."""
         return self
 
     def read(self, path: str, start: int | None = None, stop: int | None = None, **_bound: int) -> bytes:

@@ -34,6 +34,7 @@ WEB = {"http", "https"}
 PROTOCOLS = {*LOCAL, *EXTRAS, *WEB, "hf", "memory"}
 DRIVERS = {"hf": "huggingface_hub"}
 USE = "use a path, s3://, gs://, az://, memory://, hf:// or https://"
+CREDENTIALS = "set the credentials that this storage's own tools use"
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(::|:(?://)?)")
 
 
@@ -131,6 +132,8 @@ def driver_options(url: str, *, endpoint_url: str | None = None, anonymous: bool
             hint="leave --endpoint-url and --anonymous to s3://, gs:// and az://",
         )
     options: dict[str, Any] = {}
+    if endpoint_url and "://" in endpoint_url and protocol_of(endpoint_url) not in WEB:
+        raise InvalidInput(f"{endpoint_url} is no web address", hint="write e.g. https://s3.example.org")
     if endpoint_url:
         options |= (
             {"account_host": _host_of(endpoint_url)} if extra == "azure" else {"endpoint_url": endpoint_url}
@@ -188,15 +191,18 @@ def _problem_of_host(address: str, protocol: str) -> tuple[str, str] | None:
             f"is no URL: {_plain(error)}",
             "check the address, and write special characters as %23 and so on",
         )
-    if protocol in LOCAL:
-        if parts.netloc not in {"", "localhost"}:
+    has_password = parts.password is not None and protocol in {*EXTRAS, "hf"}
+    match protocol:
+        case "file" | "local" if parts.netloc not in {"", "localhost"}:
             return f"is on the machine {parts.netloc}", "write the path alone, or file:///path"
-        return None
-    if protocol in EXTRAS and not parts.netloc:
-        return "names no bucket", f"write e.g. {protocol}://bucket/mnist.zarr"
-    if protocol != "memory" and not host:
-        return "names no host", f"write e.g. {protocol}://example.org/mnist.zarr"
-    return None
+        case _ if has_password:
+            return "holds a password, which its driver takes from elsewhere", CREDENTIALS
+        case _ if protocol in EXTRAS and not parts.netloc:
+            return "names no bucket", f"write e.g. {protocol}://bucket/mnist.zarr"
+        case _ if protocol in {*WEB, "hf"} and not host:
+            return "names no host", f"write e.g. {protocol}://example.org/mnist.zarr"
+        case _:
+            return None
 
 
 def _plain(error: ValueError) -> str:
@@ -210,6 +216,10 @@ def _driver(protocol: str, url: str, options: Mapping[str, Any]) -> tuple[Any, s
         from memdb.store.web import WebFileSystem  # noqa: PLC0415 - others need not wait for its imports
 
         return WebFileSystem(**options), url.partition("#")[0]
+    if EXTRAS.get(protocol) == "s3":
+        from memdb.store.buckets import BucketFileSystem  # noqa: PLC0415 - need not be installed
+
+        return BucketFileSystem(**options), str(BucketFileSystem._strip_protocol(url))  # noqa: SLF001 - fsspec's way
     if EXTRAS.get(protocol) != "gcs":
         return fsspec.core.url_to_fs(url, **options)  # type: ignore[no-any-return]
     # the one that fsspec finds asks before each request what kind of bucket it is, which few may ask
@@ -230,7 +240,7 @@ def _limited(protocol: str, options: Mapping[str, Any], patience: Patience) -> d
             }
             config |= options.get("config_kwargs", {})
             # one stream an object: with more, s3fs asks for the size of each before it reads it
-            return {"max_concurrency": 1, **options, "config_kwargs": config}
+            return {"patience": patience, "max_concurrency": 1, **options, "config_kwargs": config}
         case "gcs":
             from memdb.store.web import timeouts  # noqa: PLC0415 - others need not wait for its imports
 

@@ -51,7 +51,7 @@ class Patience:
     first: float = 0.25
     longest: float = 8.0
     connect: float = 10.0
-    silence: float = 12.0
+    silence: float = 10.0
     answer: float = 20.0
     floor: float = 8_000.0
     listing: float = 300.0

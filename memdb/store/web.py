@@ -20,7 +20,7 @@ def timeouts(patience: Patience) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, sock_connect=patience.connect, sock_read=patience.silence)
 
 
-class WebFileSystem(HTTPFileSystem):  # type: ignore[misc] - fsspec has no types
+class WebFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no types
     """Files of a web server, which must come at some speed, as they are, and end where they should."""
 
     def __init__(
