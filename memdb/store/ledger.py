@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable
@@ -65,11 +66,10 @@ def read_document(storage: Storage, path: str, parse: Callable[[bytes, str], T])
     """
     place = f"{storage.url}/{path}"
     data = storage.read(path)
-    try:
+    with contextlib.suppress(Damaged, WrongFormat):  # whose traceback would hold the first copy in memory
         return parse(data, place), data
-    except (Damaged, WrongFormat):
-        data = storage.direct().read(path)
-        return parse(data, place), data
+    data = storage.direct().read(path)
+    return parse(data, place), data
 
 
 def means_absent(storage: Storage, error: MemdbError) -> bool:
