@@ -40,7 +40,7 @@ LAYERS = [  # from the bottom; a module imports modules of lower layers only
 ]
 INSIDE = {  # the same within a package
     "store": [
-        {"cache", "retries", "encoding", "naming"},
+        {"cache", "retries", "encoding", "naming", "stated"},
         {"failures", "tally", "web", "buckets"},
         {"storage"},
         {"local", "remote", "timing", "reading"},
@@ -138,7 +138,8 @@ HOMES = {
     "torchvision": {"datasets", "recipes.torchvision_program", "recipes.pictures"},
     "sklearn": {"datasets"},
     "PIL": {"datasets", "thumbnails"},
-    "zarr": {"store.encoding", "store.reading"},
+    "zarr": {"store.encoding", "store.reading", "store.stated"},
+    "numcodecs": {"store.stated"},
     "fsspec": {"store.places", "store.web"},
     "aiohttp": {"store.web"},
     "s3fs": {"store.buckets"},

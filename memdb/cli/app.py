@@ -85,6 +85,9 @@ def run() -> NoReturn:
         text = f"{error}. {hint[:1].upper()}{hint[1:]}." if hint else f"{error}."
         say(f"Error: {clean(' '.join(text.split()))}")
         sys.exit(1)
+    except MemoryError:
+        say("Error: that takes more memory than there is. Ask for less at once, or on a larger machine.")
+        sys.exit(1)
     except KeyboardInterrupt:
         say("Interrupted; nothing was changed.")
         sys.exit(INTERRUPTED)

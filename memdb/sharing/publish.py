@@ -27,7 +27,7 @@ from memdb.sharing.readme import readme
 from memdb.store.completing import Completing, copy_object
 from memdb.store.encoding import describe
 from memdb.store.freezing import Piece, copy_piece, pieces
-from memdb.store.ledger import parse_record, read_manifest, snapshot_numbers
+from memdb.store.ledger import parse_record, read_manifest, require_outside, snapshot_numbers
 from memdb.store.publication import find_published, is_of_a_copy, published_snapshot
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage, create_once
@@ -163,6 +163,7 @@ def require_destination(source: Store, target: Completing) -> Published | None:
     Raises:
         AlreadyExists: names what is there.
     """
+    require_outside(target)
     names = {name for name in target.names("") if not (name.startswith(".") and name.endswith(".tmp"))}
     others = sorted(names - BEGUN - MOVING)
     hint = "choose a new folder, or one that this store was published to before"

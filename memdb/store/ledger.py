@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable
@@ -10,11 +11,12 @@ from typing import TypeVar
 
 from memdb import layout
 from memdb.commits import BlockInfo, Pin, Retraction, Segment, SnapshotRecord
-from memdb.documents import group_metadata, parse_group_metadata, parse_plain_document
-from memdb.errors import Damaged, MemdbError, NotFound, StorageFailed, WrongFormat
+from memdb.documents import group_metadata, parse_group_metadata, parse_json, parse_plain_document
+from memdb.errors import Damaged, InvalidInput, MemdbError, NotFound, StorageFailed, WrongFormat
 from memdb.manifest import MAX_SNAPSHOTS, Base, Manifest, ObjectInfo
-from memdb.store.reading import RESTORE, read_object
+from memdb.store.reading import read_listed
 from memdb.store.retries import status_of
+from memdb.store.stated import RESTORE
 from memdb.store.storage import Storage, concurrently
 
 FORBIDDEN = 403
@@ -64,11 +66,10 @@ def read_document(storage: Storage, path: str, parse: Callable[[bytes, str], T])
     """
     place = f"{storage.url}/{path}"
     data = storage.read(path)
-    try:
+    with contextlib.suppress(Damaged, WrongFormat):  # whose traceback would hold the first copy in memory
         return parse(data, place), data
-    except (Damaged, WrongFormat):
-        data = storage.direct().read(path)
-        return parse(data, place), data
+    data = storage.direct().read(path)
+    return parse(data, place), data
 
 
 def means_absent(storage: Storage, error: MemdbError) -> bool:
@@ -144,6 +145,24 @@ def read_manifest(storage: Storage) -> Manifest:
             f"no memdb store at {storage.url}",
             hint="create one with `memdb init`, or name another with --store",
         ) from error
+
+
+def require_outside(storage: Storage) -> None:
+    """Refuse a place inside a store: one that is removed, moved or cleaned would take the other with it.
+
+    Raises:
+        InvalidInput: names the store.
+    """
+    for folder in storage.above():
+        try:
+            metadata = parse_json(folder.read(layout.MANIFEST), folder.url)
+        except MemdbError:
+            continue
+        match metadata:
+            case {"attributes": {"memdb": {"store_id": str()}}}:
+                raise InvalidInput(
+                    f"{storage.url} is inside the store {folder.url}", hint="name a place outside of it"
+                )
 
 
 def base_in_force(storage: Storage, manifest: Manifest) -> Base | None:
@@ -261,7 +280,7 @@ def read_block(storage: Storage, manifest: Manifest, info: BlockInfo) -> Segment
     """
     path = f"{layout.block(info.block_id)}/{layout.GROUP_METADATA}"
     place = f"{storage.url}/{path}"
-    data = read_object(storage, path, info.document)
+    data = read_listed(storage, path, info.document)
     block = _parsed(manifest, data, place, info.block_id, checked=True)
     _require_ours(place, (len(block.models), bool(block.sources)), (info.n_models, True))
     return block

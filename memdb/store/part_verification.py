@@ -70,7 +70,7 @@ class _Held:
         """Return the same: nothing is in between."""
         return self
 
-    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
+    def read(self, path: str, start: int | None = None, stop: int | None = None, **_bound: int) -> bytes:
         """Return an object, or a range of it."""
         return self.objects[path][start:stop]
 

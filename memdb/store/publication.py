@@ -13,7 +13,7 @@ from memdb.errors import Damaged, MemdbError, NotFound
 from memdb.manifest import Manifest
 from memdb.published import ASK_AGAIN, Published
 from memdb.store.ledger import means_absent, parse_record, read_block, read_document
-from memdb.store.reading import read_object
+from memdb.store.reading import read_listed
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage, concurrently
 
@@ -81,11 +81,22 @@ def published_snapshot(
         numbers = ", ".join(map(str, sorted(known)))
         raise NotFound(f"{storage.url} has no snapshot {number}", hint=f"it has {numbers}")
     place = f"{storage.url}/{item.path}"
-    record = parse_record(manifest, item.number, read_object(storage, item.path, item.document), place)
+    record = parse_record(manifest, item.number, read_listed(storage, item.path, item.document), place)
     if (record.n_models, record.models_sha256) != (item.n_models, item.models_sha256):
         raise Damaged(f"{place} has other models than {layout.PUBLISHED} says", hint=ASK_AGAIN)
+    _require_possible(record, manifest, place)
     blocks = _Unread(lambda: concurrently(lambda info: read_block(storage, manifest, info), record.blocks))
     return Snapshot(storage, manifest, blocks, record, is_published=True)
+
+
+def _require_possible(record: SnapshotRecord, manifest: Manifest, place: str) -> None:
+    """Refuse lists of more training examples, or of more models, than there are."""
+    n_train, derived = manifest.train.n_examples, record.derived
+    if derived is None:
+        return
+    n_ranked = sum(times for _, times in derived.n_in)
+    if max(n_ranked, derived.listed) > n_train or any(n > record.n_models for n, _ in derived.n_in):
+        raise Damaged(f"{place} lists more than its {n_train:,} training examples can give", hint=ASK_AGAIN)
 
 
 class _Unread(Sequence[Segment]):

@@ -8,20 +8,22 @@ import copy
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from memdb.documents import MAX_DOCUMENT
 from memdb.errors import InvalidInput, StorageFailed
 from memdb.store.cache import Cache
 from memdb.store.retries import LONGEST_REQUEST, Patience, persistently, status_of
-from memdb.store.storage import Found, concurrently, reported
+from memdb.store.storage import Found, concurrently, reported, require_bounded
 
 READ_ONLY_PROTOCOLS = ("http", "https", "hf")
 WITHOUT_LISTING = ("http", "https")
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")  # every driver has its own word
 PRECONDITION_FAILED = 412
+NOT_SATISFIABLE = 416
 PATIENCE = Patience()
 BETWEEN_NOTICES = 10.0  # seconds
 NOT_FROM_CACHES = {"Cache-Control": "no-cache"}
@@ -74,17 +76,37 @@ class RemoteStorage:
         near._is_direct = True  # noqa: SLF001 - its own kind
         return near
 
-    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
-        size = None if start is None or stop is None else stop - start
-        options: dict[str, Any] = {"start": start, "end": stop}
-        if self._is_direct and not self.can_list:
+    def read(
+        self, path: str, start: int | None = None, stop: int | None = None, *, most: int = MAX_DOCUMENT
+    ) -> bytes:
+        options: dict[str, Any] = {"start": start, "end": stop, "most": most}
+        if self.can_list:  # object storage gives the range that it is asked for; web servers what they like
+            first = start or 0
+            options = {
+                "start": first,
+                "end": min(first + most + 1, first + most + 1 if stop is None else stop),
+            }
+        elif self._is_direct:
             options["headers"] = {**self._filesystem.kwargs.get("headers", {}), **NOT_FROM_CACHES}
         with reported(self.url, "read", path):
-            limit = self._patience.limit(size)
-            data = self._asked(path, limit, "cat_file", self._full(path), **options)
+            limit = self._patience.limit(most if start is None or stop is None else stop - start)
+            try:
+                data = self._asked(path, limit, "cat_file", self._full(path), **options)
+            except Exception as error:
+                if start or status_of(error) != NOT_SATISFIABLE:
+                    raise
+                data = b""  # of which there is no range
         if not isinstance(data, bytes):
             raise StorageFailed(f"{self.url}/{path} gave {type(data).__name__}, not bytes", hint="try again")
-        return data
+        return require_bounded(data, most, self.url, path)
+
+    def above(self) -> Iterator[RemoteStorage]:
+        root, url = self._root.rstrip("/"), self.url.rstrip("/")
+        while "/" in root.strip("/"):  # the first part is the bucket
+            root, url = root.rpartition("/")[0], url.rpartition("/")[0]
+            folder = copy.copy(self)
+            folder._root, folder.url, folder.cache = root, url, None  # noqa: SLF001 - its own kind
+            yield folder
 
     def names(self, folder: str) -> list[str]:
         self._require_listing()

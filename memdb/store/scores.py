@@ -19,7 +19,7 @@ from memdb.manifest import Manifest, ObjectInfo
 from memdb.score_table import INFLUENCE, MAX_TABLES, MEMORIZATION, OFFSET, TRAIN_ID, ScoreTable
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.ledger import means_absent, read_document
-from memdb.store.reading import GroupReader, check_object, read_object
+from memdb.store.reading import GroupReader, check_object, read_listed
 from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.timing import Stopwatch
 
@@ -166,7 +166,7 @@ def _read_table(
     path = layout.score_table(number)
     if document is None:
         return read_document(storage, path, parse)[0]
-    return parse(read_object(storage, path, document), f"{storage.url}/{path}")
+    return parse(read_listed(storage, path, document), f"{storage.url}/{path}")
 
 
 @dataclass(frozen=True)

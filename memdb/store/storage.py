@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from memdb.errors import AlreadyExists, MemdbError, NotFound, StorageFailed
+from memdb.documents import MAX_DOCUMENT
+from memdb.errors import AlreadyExists, Damaged, MemdbError, NotFound, StorageFailed
 from memdb.store.cache import Cache
 from memdb.store.failures import advice, said, showable
 
@@ -39,8 +40,18 @@ class Storage(Protocol):
         """Return the same place without a cache, and past those of the network: what is there now."""
         ...
 
-    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
-        """Return an object's bytes, or those of a range. NotFound where it is absent."""
+    def read(
+        self, path: str, start: int | None = None, stop: int | None = None, *, most: int = MAX_DOCUMENT
+    ) -> bytes:
+        """Return an object's bytes, or those of a range. NotFound where it is absent.
+
+        Few more than ``most`` are taken in, whatever answers: where there are more, it is Damaged. A range
+        may be answered with all of the object.
+        """
+        ...
+
+    def above(self) -> Iterator[Storage]:
+        """Yield the folders that it lies in, nearest first."""
         ...
 
     def names(self, folder: str) -> list[str]:
@@ -90,12 +101,26 @@ def create_once(storage: Storage, path: str, data: bytes) -> None:
     with contextlib.suppress(AlreadyExists):
         storage.create(path, data)
     try:
-        found = storage.read(path)
+        found = storage.read(path, most=max(len(data), MAX_DOCUMENT))
     except NotFound as error:
         hint = "check what answers there for the storage"
         raise StorageFailed(f"{storage.url}/{path} was acknowledged but is not there", hint=hint) from error
     if found != data:
         raise AlreadyExists(f"{storage.url}/{path} already exists", hint="use another place")
+
+
+def require_bounded(data: bytes, most: int, url: str, path: str) -> bytes:
+    """Return what was read of an object, unless there was more than its reader expects.
+
+    Raises:
+        Damaged: there was.
+    """
+    if len(data) > most:
+        raise Damaged(
+            f"{url}/{path} has more than the {most:,} bytes that it may have",
+            hint="restore it from a copy of the store, or ask whoever keeps it",
+        )
+    return data
 
 
 @contextlib.contextmanager
