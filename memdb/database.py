@@ -20,8 +20,8 @@ from memdb.store.bases import Following
 from memdb.store.copy_verification import verify_copy
 from memdb.store.timing import GRACE
 from memdb.thumbnails import Thumbnails, thumbnails_of
-from memdb.train import require_positive
-from memdb.training import Limits, Plan, TrainingStatus, carry_out
+from memdb.train import SOURCE, require_positive
+from memdb.training import Limits, Plan, TrainingStatus, carry_out, warn_of_remarks
 
 if TYPE_CHECKING:
     from memdb.commits import Pin, Retraction
@@ -63,6 +63,7 @@ class Database(Assessor):
         max_seconds: float | None = None,
         dataset: datasets.Dataset | None = None,
         recipe: Any = None,
+        recipe_version: str | None = None,
         data_root: str | None = None,
         device: str = "auto",
         batch_models: int | None = None,
@@ -72,7 +73,7 @@ class Database(Assessor):
         task_gpus: float | None = None,
         checkpoint_dir: str | Path | None = None,
         compact: bool = True,
-        observe: Callable[[TrainingStatus], None] = lambda _: None,
+        observe: Callable[[TrainingStatus], None] = warn_of_remarks,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> int:
         """Train models and commit them batch by batch; return how many were committed.
@@ -87,6 +88,7 @@ class Database(Assessor):
             max_seconds: end after this time; without ``add``, train as many models as that allows.
             dataset: the data set, where the store's name for it is not enough to load it.
             recipe: the recipe, likewise: a name, or anything that fits `Recipe`.
+            recipe_version: of that recipe, where it has none of its own.
             data_root: the folder that holds the data.
             device: ``auto``, ``cpu``, ``cuda:0``, ...
             batch_models: models trained at once; the recipe decides where not given.
@@ -96,7 +98,7 @@ class Database(Assessor):
             task_gpus: GPUs of one Ray task, which may be a fraction; 1 where the cluster has any.
             checkpoint_dir: where recipes may keep half-trained models; below the user's home if not given.
             compact: gather small segments into blocks when there are some dozens.
-            observe: called often with the state of things.
+            observe: called often with the state of things; unless given, remarks become Python warnings.
             stop_requested: asked at every step; true ends the run, without the batch in flight.
 
         Raises:
@@ -110,18 +112,21 @@ class Database(Assessor):
             require_positive(batch_models, "--batch-models")
         wanted = self._wanted(add, seeds, task_id, endless=limits != Limits())
         request = None if ray is None else Request(ray, workers, task_cpus, task_gpus)
+        bound = self._bound_recipe(recipe, recipe_version)
         work = Work(
             self.store,
             self._dataset_of(dataset, data_root, here=workers is None and ray is None),
-            self._bound_recipe(recipe),
+            bound,
             data_root,
             device,
             batch_models,
             None if checkpoint_dir is None else Path(checkpoint_dir),
         )
-        plan = Plan(engines.choose(work, workers, request), wanted, limits, compact)
+        before = self.relations()
+        remark = bound.change_since(model.versions.get(SOURCE) for _, model in before.snapshot.models)
+        plan = Plan(engines.choose(work, workers, request), wanted, limits, compact, remark)
         try:
-            return carry_out(self.store, plan, self.relations(), observe, stop_requested)
+            return carry_out(self.store, plan, before, observe, stop_requested)
         finally:
             self.refresh()
 
@@ -376,11 +381,13 @@ class Database(Assessor):
         by_name = self.store.manifest.dataset != IN_MEMORY
         return given or (None if by_name and not here else self.load_dataset(data_root))
 
-    def _bound_recipe(self, recipe: Any) -> recipes.BoundRecipe:
+    def _bound_recipe(self, recipe: Any, version: str | None) -> recipes.BoundRecipe:
         if isinstance(recipe, str):
-            return recipes.resolve(recipe, {}, dataset=self.store.manifest.dataset)
+            return recipes.resolve(recipe, {}, version, self.store.manifest.dataset)
         if recipe is not None:
-            return recipes.bind(recipe)
+            return recipes.bind(recipe, version=version)
+        if version is not None:
+            raise InvalidInput(f"recipe_version {version!r} is of no recipe", hint="give the recipe too")
         if self._recipe is not None:
             return self._recipe
         return recipes.rebind(self.store.manifest.recipe)

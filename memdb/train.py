@@ -28,18 +28,24 @@ from memdb.commits import ModelInfo
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInput, MemdbError, TrainingFailed
 from memdb.recipes import BoundRecipe, Fitting, Run, name_of
-from memdb.returned import checked
+from memdb.returned import checked, doubts
 from memdb.seeds import Seeds
 from memdb.store import Store
+
+SOURCE = "recipe"  # among the versions of a model, the hash of the source of a recipe of the user's own
 
 
 @dataclass(frozen=True)
 class Committed:
-    """A batch that is in the store: its models, their masks and what they got right on the training set."""
+    """A batch that is in the store: its models, their masks and what they got right on the training set.
+
+    ``remark`` is what looks wrong in what the recipe gave, and does not stop the run.
+    """
 
     models: tuple[ModelInfo, ...]
     mask: bits.Packed  # [train, ceil(models / 8)]
     correct: bits.Packed  # the same
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,14 +121,15 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four of them have def
                 trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 device=trained_on,
                 host=platform.node(),
-                versions=_versions(),
+                versions=_versions(recipe),
                 **_accuracies(row, masks[row], outcomes, dataset, finite=bool(finite[row])),
             )
             for row, seed in enumerate(batch)
         )
         store.commit(models, masks, outcomes)
         shutil.rmtree(kept, ignore_errors=True)
-        yield Committed(models, bits.pack(masks), bits.pack(outcomes[f"{layout.TRAIN}/correct"]))
+        correct = bits.pack(outcomes[f"{layout.TRAIN}/correct"])
+        yield Committed(models, bits.pack(masks), correct, doubts(outcomes, finite, recipe.info.name))
 
 
 def require_same(store: Store, dataset: Dataset, recipe: BoundRecipe) -> None:
@@ -169,24 +176,46 @@ def _accuracies(
 ) -> dict[str, Any]:
     """Return how well one model did, and whether it diverged.
 
-    It did if it gave numbers that are not finite, or does no better on its own subset than one that has
-    learned nothing: than always naming the commonest class, with the luck of guessing (two standard errors).
+    It did if it gave numbers that are not finite, or has learned nothing of its own subset.
     """
     correct = outcomes[f"{layout.TRAIN}/correct"][row]
     test = outcomes.get(f"{layout.TEST}/correct")
     inside = float(correct[mask].mean())
-    labels = dataset.train.labels[mask]
-    chance = float(np.bincount(labels).max() / len(labels))
-    luck = 2 * math.sqrt(chance * (1 - chance) / len(labels))
     return {
         "train_accuracy": inside,
         "out_accuracy": float(correct[~mask].mean()),
         "test_accuracy": None if test is None else float(test[row].mean()),
-        "diverged": not finite or (chance < 1 and inside <= min(chance + luck, 1 - 1 / len(labels))),
+        "diverged": not finite or _learned_nothing(correct[mask], dataset.train.labels[mask]),
     }
 
 
-def _versions() -> dict[str, str]:
+def _learned_nothing(correct: NDArray[np.bool_], labels: NDArray[np.int32]) -> bool:
+    """Tell whether a model does no better on its subset than guessing can, by two measures.
+
+    Its accuracy is that of naming the commonest class, with two standard errors of luck: luck that guessing
+    has where it pays to name several classes, and hardly any where one class has nearly all examples. And its
+    balanced accuracy, the mean over the classes, is that of a fair die. A model of rare classes passes by
+    either one: by the first if it finds few of them and errs little, by the second if it weighs them.
+    """
+    n_examples = np.bincount(labels)
+    n_right = np.bincount(labels, weights=correct)[n_examples > 0]
+    n_examples = n_examples[n_examples > 0]
+    n, n_classes = len(labels), len(n_examples)
+    if n_classes == 1 or correct.all():
+        return False
+    second, commonest = (float(share) for share in np.sort(n_examples)[-2:] / n)
+    spread = 2 / math.sqrt(n)
+    luck = min(
+        2 * math.sqrt(commonest * (1 - commonest) / n),
+        (math.hypot(commonest - second, spread) - (commonest - second)) / 2,  # of the best mixture of two
+    )
+    balanced = float((n_right / n_examples).mean())
+    fair = 1 / n_classes
+    fair_luck = 2 * fair * math.sqrt(fair * (1 - fair) * float((1 / n_examples).sum()))
+    return float(correct.mean()) <= commonest + luck and balanced <= fair + fair_luck
+
+
+def _versions(recipe: BoundRecipe) -> dict[str, str]:
     loaded: dict[str, str] = {
         name: str(sys.modules[name].__version__)
         for name in ("torch", "torchvision", "sklearn")
@@ -196,6 +225,7 @@ def _versions() -> dict[str, str]:
         "memdb": _own_version(),
         "numpy": np.__version__,
         "python": platform.python_version(),
+        **({} if recipe.source is None else {SOURCE: recipe.source}),
         **loaded,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -95,6 +96,13 @@ class Plan:
     seeds: Seeds
     limits: Limits = Limits()
     compact: bool = True
+    remark: str = ""  # something to say before it begins
+
+
+def warn_of_remarks(status: TrainingStatus) -> None:
+    """Issue a Python warning for each remark: what a run does unless somebody observes it."""
+    if status.remark:
+        warnings.warn(status.remark, stacklevel=4)  # where `Database.train` was called
 
 
 def carry_out(
@@ -110,7 +118,7 @@ def carry_out(
     n_asked = plan.seeds.n_missing
     status = TrainingStatus(n_asked, 0, 0.0, _mean(accuracies), running.mean_half_width())
     clock = _Clock(plan.limits.seconds)
-    observe(status)
+    observe(replace(status, remark=plan.remark))
     if n_asked == 0:
         return 0
 
@@ -125,6 +133,7 @@ def carry_out(
         stop_requested=lambda: stop_requested() or clock.is_over(),
     )
     tidying = _Tidying(store, len(before.snapshot.loose), wanted=plan.compact)
+    remarked = {""}
     with closing(plan.engine(plan.seeds, hooks)) as batches:
         for batch in batches:
             n_models = len(batch.models)
@@ -133,7 +142,8 @@ def carry_out(
             accuracies += [m.test_accuracy for m in batch.models if m.test_accuracy is not None]
             n_committed = status.n_committed + n_models
             status = TrainingStatus(n_asked, n_committed, 0.0, _mean(accuracies), running.mean_half_width())
-            observe(status)
+            observe(replace(status, remark="" if batch.remark in remarked else batch.remark))
+            remarked.add(batch.remark)
             if remark := tidying.after_commit():
                 observe(replace(status, remark=remark))
     return status.n_committed

@@ -18,7 +18,7 @@ ROOT = Path(memdb.__file__).parent
 LAYERS = [  # from the bottom; a module imports modules of lower layers only
     {"errors"},
     {"documents", "layout", "plugins"},
-    {"manifest", "subsets", "bits", "products"},
+    {"inputs", "logits", "manifest", "subsets", "bits", "products"},
     {"score_table"},
     {"published"},
     {"commits", "seeds"},
@@ -87,7 +87,7 @@ INSIDE = {  # the same within a package
         {"score_import", "exporting"},
     ],
     "recipes": [
-        {"protocol", "devices", "options", "pictures"},
+        {"protocol", "devices", "identity", "options", "pictures"},
         {"augmentation", "memory"},
         {"batches", "signals", "scikit"},
         {"mlp_program", "grouped"},

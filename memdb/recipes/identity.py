@@ -1,0 +1,199 @@
+"""What a recipe of the user's own is known by: a name that leads back to it, its options, its source.
+
+Two recipes that train differently must not have one fingerprint. So a name counts only if it is that of one
+object, as pickle sees it, and what a `functools.partial` fixes counts as options.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from memdb.documents import Json, canonical_json
+from memdb.errors import InvalidInput
+
+PROTOCOL = ("data", "masks", "seeds", "run")
+DIGITS = 16  # of a hash that has to differ from its neighbours, not to withstand attacks
+
+
+def path_of(recipe: Any) -> str:
+    """Return ``module:name`` of a function or class, or of an object's class."""
+    owner = recipe if hasattr(recipe, "__qualname__") else type(recipe)
+    return f"{owner.__module__}:{owner.__qualname__}"
+
+
+def attribute(recipe: Any, name: str) -> Any:
+    """Return an attribute of a recipe or of what a partial calls, or None."""
+    found = getattr(recipe, name, None)
+    if found is None and isinstance(recipe, functools.partial):
+        return attribute(recipe.func, name)
+    return found
+
+
+def unfolded(recipe: Any) -> tuple[Any, dict[str, Json]]:
+    """Return what a partial calls in the end and the arguments that it fixes, by their names.
+
+    Raises:
+        InvalidInput: arguments that do not fit, or whose values JSON does not have.
+    """
+    args: tuple[Any, ...] = ()
+    keywords: dict[str, Any] = {}
+    while isinstance(recipe, functools.partial):
+        args, keywords = (*recipe.args, *args), {**recipe.keywords, **keywords}
+        recipe = recipe.func
+    if not args and not keywords:
+        return recipe, {}
+    try:
+        bound = inspect.signature(recipe).bind_partial(*args, **keywords)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"recipe {path_of(recipe)} does not take the arguments of its partial: {error}",
+            hint="fix arguments that it has, by name",
+        ) from error
+    fixed: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        is_rest = bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+        fixed |= value if is_rest else {name: value}
+    return recipe, {
+        name: _as_json(value, f"{name} of recipe {path_of(recipe)}") for name, value in fixed.items()
+    }
+
+
+def refolded(recipe: Any, options: Mapping[str, Json]) -> Any:
+    """Return the partial that `unfolded` these options: what precedes the data was given by position."""
+    try:
+        parameters = inspect.signature(recipe).parameters
+    except (TypeError, ValueError):
+        return recipe
+    left = dict(options)
+    args: list[Any] = []
+    for name, parameter in parameters.items():
+        if name not in left or parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            break
+        args += left.pop(name) if parameter.kind is inspect.Parameter.VAR_POSITIONAL else [left.pop(name)]
+    return functools.partial(recipe, *args, **left)
+
+
+def _as_json(value: Any, what: str) -> Json:
+    try:
+        found: Json = json.loads(canonical_json(value))
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"the argument {what} is {_shown(value)}, which JSON does not have: no identity can hold it",
+            hint="fix numbers, text and lists alone, such as 3 for numpy.int64(3); write the rest into a "
+            "function of its own",
+        ) from error
+    return found
+
+
+def require_call(recipe: Any, shown: str) -> None:
+    """Refuse what does not take the four arguments of a recipe.
+
+    Raises:
+        InvalidInput: names its arguments.
+    """
+    try:
+        signature = inspect.signature(recipe)
+    except (TypeError, ValueError):
+        return  # something compiled, which does not say
+    try:
+        signature.bind(*PROTOCOL)
+    except TypeError as error:
+        raise InvalidInput(
+            f"recipe {shown} takes {signature}, but is called with ({', '.join(PROTOCOL)}): {error}",
+            hint=f"write def {getattr(recipe, '__name__', 'train').strip('<>')}({', '.join(PROTOCOL)}): ...",
+        ) from error
+
+
+def require_identity(recipe: Any, shown: str, *, has_options: bool) -> None:
+    """Refuse a recipe that another one could be taken for.
+
+    Raises:
+        InvalidInput: says what it lacks.
+    """
+    if inspect.isfunction(recipe) and "version" in vars(recipe) and not hasattr(recipe, "__wrapped__"):
+        return  # the user vouches for it there
+    is_instance = not hasattr(recipe, "__qualname__")
+    owner = type(recipe) if is_instance else recipe
+    own_name = getattr(recipe, "name", None)
+    if is_instance and not has_options:
+        lacks = "has no `options`, so that nobody sees what it was made with"
+        way = "give it an attribute `options`, a dict of what it was made with ({} for nothing)"
+    elif not own_name and not leads_back(owner):
+        lacks = "has no name that leads to it alone: others can have the same one"
+        way = "define it at the top of a module"
+    else:
+        return
+    raise InvalidInput(
+        f"recipe {shown} {lacks}",
+        hint=f'{way}; or vouch for it with recipe_version="1" (--recipe-version 1), and another version '
+        "whenever its results change",
+    )
+
+
+def leads_back(owner: Any) -> bool:
+    """Tell whether module and name lead to this very object.
+
+    A name that leads nowhere, such as that of a script which is no module, is taken for its own, unless
+    it is that of a lambda or of something made within a function.
+    """
+    if "<" in owner.__qualname__ or (inspect.ismethod(owner) and not inspect.isclass(owner.__self__)):
+        return False
+    found: Any = sys.modules.get(owner.__module__)
+    for part in owner.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return not getattr(owner, "__closure__", None) if found is None else bool(found == owner)
+
+
+def source_sha256(recipe: Any) -> str | None:
+    """Return the beginning of a hash of a recipe's own source and of the values that it was defined with.
+
+    None where there is no source to be read. Functions of other places that it calls are not looked into.
+    """
+    while isinstance(recipe, functools.partial):
+        recipe = recipe.func
+    owner = inspect.unwrap(recipe) if hasattr(recipe, "__qualname__") else type(recipe)
+    source = _source(owner)
+    if source is None:
+        return None
+    values = [text for text in _values(recipe) if text]
+    return hashlib.sha256("\n".join([source, *values]).encode()).hexdigest()[:DIGITS]
+
+
+def _values(recipe: Any) -> Iterator[str | None]:
+    """Yield defaults, and what a closure or an object holds, where that has a text that stays the same."""
+    held = [cell.cell_contents for cell in getattr(recipe, "__closure__", None) or () if _is_full(cell)]
+    named = {} if hasattr(recipe, "__qualname__") else dict(getattr(recipe, "__dict__", {}))
+    defaults = [getattr(recipe, "__defaults__", None), getattr(recipe, "__kwdefaults__", None)]
+    for value in (*held, *defaults, *(part for item in sorted(named.items()) for part in item)):
+        if value is None:
+            continue
+        try:
+            yield canonical_json(value).decode()
+        except (TypeError, ValueError, UnicodeEncodeError):
+            yield _source(value) if inspect.isfunction(value) else None
+
+
+def _is_full(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _source(owner: Any) -> str | None:
+    try:
+        return textwrap.dedent(inspect.getsource(owner)).strip()
+    except (OSError, TypeError, IndentationError):
+        return None
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"a {type(value).__name__}"
