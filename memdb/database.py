@@ -21,7 +21,7 @@ from memdb.store.copy_verification import verify_copy
 from memdb.store.timing import GRACE
 from memdb.thumbnails import Thumbnails, thumbnails_of
 from memdb.train import SOURCE, require_positive
-from memdb.training import Limits, Plan, TrainingStatus, carry_out, warn_of_remarks
+from memdb.training import Limits, Plan, TrainingStatus, carry_out, warn_of_doubts
 
 if TYPE_CHECKING:
     from memdb.commits import Pin, Retraction
@@ -73,7 +73,7 @@ class Database(Assessor):
         task_gpus: float | None = None,
         checkpoint_dir: str | Path | None = None,
         compact: bool = True,
-        observe: Callable[[TrainingStatus], None] = warn_of_remarks,
+        observe: Callable[[TrainingStatus], None] = warn_of_doubts,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> int:
         """Train models and commit them batch by batch; return how many were committed.
@@ -98,7 +98,7 @@ class Database(Assessor):
             task_gpus: GPUs of one Ray task, which may be a fraction; 1 where the cluster has any.
             checkpoint_dir: where recipes may keep half-trained models; below the user's home if not given.
             compact: gather small segments into blocks when there are some dozens.
-            observe: called often with the state of things; unless given, remarks become Python warnings.
+            observe: called often with the state of things; if not given, doubts become Python warnings.
             stop_requested: asked at every step; true ends the run, without the batch in flight.
 
         Raises:
@@ -123,8 +123,7 @@ class Database(Assessor):
             None if checkpoint_dir is None else Path(checkpoint_dir),
         )
         before = self.relations()
-        remark = bound.change_since(model.versions.get(SOURCE) for _, model in before.snapshot.models)
-        plan = Plan(engines.choose(work, workers, request), wanted, limits, compact, remark)
+        plan = Plan(engines.choose(work, workers, request), wanted, limits, compact, self._doubt(bound))
         try:
             return carry_out(self.store, plan, before, observe, stop_requested)
         finally:
@@ -385,12 +384,18 @@ class Database(Assessor):
         if isinstance(recipe, str):
             return recipes.resolve(recipe, {}, version, self.store.manifest.dataset)
         if recipe is not None:
-            return recipes.bind(recipe, version=version)
+            return recipes.bind(recipe, version=version, wanted=self.store.manifest.recipe.fingerprint)
         if version is not None:
             raise InvalidInput(f"recipe_version {version!r} is of no recipe", hint="give the recipe too")
         if self._recipe is not None:
             return self._recipe
         return recipes.rebind(self.store.manifest.recipe)
+
+    def _doubt(self, recipe: recipes.BoundRecipe) -> str:
+        """Return a remark where the recipe's source is another one than that of models that are there."""
+        if recipe.info.fingerprint != self.store.manifest.recipe.fingerprint:
+            return ""  # which is refused later
+        return recipe.change_since(model.versions.get(SOURCE) for _, model in self.snapshot.models)
 
     def load_dataset(self, data_root: str | None = None) -> datasets.Dataset:
         """Load the examples themselves, which a store does not keep.

@@ -95,7 +95,7 @@ def _array(
         near = difflib.get_close_matches(path, map(str, returned), n=1, cutoff=0.9)
         raise TrainingFailed(
             f"recipe {recipe} returned no {path!r} but {sorted(map(str, returned))}",
-            hint=f"call {near[0]!r} {path!r}" if near else _must_return(path),
+            hint=f"rename {near[0]!r} to {path!r}" if near else _must_return(path),
         )
     try:
         values = np.asarray(returned[path])

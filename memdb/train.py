@@ -39,13 +39,13 @@ SOURCE = "recipe"  # among the versions of a model, the hash of the source of a 
 class Committed:
     """A batch that is in the store: its models, their masks and what they got right on the training set.
 
-    ``remark`` is what looks wrong in what the recipe gave, and does not stop the run.
+    ``doubt`` is what looks wrong in what the recipe gave, and does not stop the run.
     """
 
     models: tuple[ModelInfo, ...]
     mask: bits.Packed  # [train, ceil(models / 8)]
     correct: bits.Packed  # the same
-    remark: str = ""
+    doubt: str = ""
 
 
 @dataclass(frozen=True)

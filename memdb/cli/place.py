@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 AnyReader = TypeVar("AnyReader", bound="Reader")
 DEFAULT_STORE = "memdb.zarr"
 NO_CACHE = "none"
-UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 StoreOption = Annotated[
     Optional[str],  # noqa: UP045 - Typer reads it at run time, on Python 3.11 too
@@ -169,8 +168,9 @@ class Place:
     def cache(self) -> Cache | None:
         """Return the cache for remote stores."""
         from memdb.store import Cache, default_folder
+        from memdb.store.cache import n_bytes
 
-        limit = _bytes(self.cache_size)
+        limit = n_bytes("--cache-size", self.cache_size)
         if self.cache_dir == NO_CACHE:
             return None
         return Cache(Path(self.cache_dir).expanduser() if self.cache_dir else default_folder(), limit)
@@ -302,16 +302,3 @@ def _parsed(options: list[str]) -> dict[str, Any]:
         words: dict[str, Any] = {"true": True, "false": False}
         found[name] = words.get(value.lower(), int(value) if value.isdecimal() else value)
     return found
-
-
-def _bytes(text: str) -> int:
-    number, unit = text.strip().upper().rstrip("B"), 1
-    if number[-1:] in {"K", "M", "G", "T"}:
-        number, unit = number[:-1], UNITS[f"{number[-1]}B"]
-    try:
-        size = int(float(number) * unit)
-    except (ValueError, OverflowError) as error:
-        raise InvalidInput(f"--cache-size {text!r} is no size", hint="use e.g. 500MB or 10GB") from error
-    if size < 0:
-        raise InvalidInput(f"--cache-size {text!r} is below 0", hint="use e.g. 500MB or 10GB")
-    return size

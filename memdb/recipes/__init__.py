@@ -232,11 +232,13 @@ def bind(
     options: Mapping[str, Json] | None = None,
     version: str | None = None,
     import_path: str | None = None,
+    wanted: str | None = None,
 ) -> BoundRecipe:
     """Return a ready recipe of an object that fits the Protocol, a plain function, or a class of recipes.
 
     A class is called with the options; anything else takes none, and what a `functools.partial` fixes counts
-    as options. What has no name of its own needs an import path or a version that the user vouches for.
+    as options. What has no name of its own needs an import path or a version that the user vouches for;
+    where it is not the recipe of the ``wanted`` fingerprint, whoever wants that refuses it.
 
     Raises:
         InvalidInput: not callable, options that it does not take or that are no JSON, two versions, or
@@ -255,7 +257,7 @@ def bind(
         )
     if not callable(own):
         raise InvalidInput(
-            f"recipe {shown} is a {type(own).__name__}, which cannot be called",
+            f"recipe {shown} is of type {type(own).__name__}, which cannot be called",
             hint="name a function or an object that fits memdb.Recipe",
         )
     require_call(recipe, shown)
@@ -264,13 +266,13 @@ def bind(
         raise InvalidInput(
             f"recipe {shown} has version {own_version}, not {version}", hint="leave --recipe-version out"
         )
-    if import_path is None and version is None:
-        require_identity(own, shown, has_options=bool(given) or hasattr(own, "options"))
     name = attribute(recipe, "name") or (path_of(own) if own is not recipe and leads_back(own) else shown)
-    own_options = _own_options(recipe, own, given, shown)
-    return BoundRecipe(
-        RecipeInfo(str(name), str(own_version or version or "0"), own_options, import_path), recipe
+    info = RecipeInfo(
+        str(name), str(own_version or version or "0"), _own_options(recipe, own, given, shown), import_path
     )
+    if import_path is None and version is None and wanted in {None, info.fingerprint}:
+        require_identity(own, shown, has_options=bool(given) or hasattr(own, "options"))
+    return BoundRecipe(info, recipe)
 
 
 def _made(kind: type, options: Mapping[str, Json], shown: str) -> Any:

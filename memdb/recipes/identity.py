@@ -107,7 +107,7 @@ def require_call(recipe: Any, shown: str) -> None:
     except TypeError as error:
         raise InvalidInput(
             f"recipe {shown} takes {signature}, but is called with ({', '.join(PROTOCOL)}): {error}",
-            hint=f"write def {getattr(recipe, '__name__', 'train').strip('<>')}({', '.join(PROTOCOL)}): ...",
+            hint=f"write def train({', '.join(PROTOCOL)}): ...",
         ) from error
 
 
@@ -167,11 +167,10 @@ def source_sha256(recipe: Any) -> str | None:
 
 
 def _values(recipe: Any) -> Iterator[str | None]:
-    """Yield defaults, and what a closure or an object holds, where that has a text that stays the same."""
+    """Yield a function's defaults and what its closure holds, where that has a text that stays the same."""
     held = [cell.cell_contents for cell in getattr(recipe, "__closure__", None) or () if _is_full(cell)]
-    named = {} if hasattr(recipe, "__qualname__") else dict(getattr(recipe, "__dict__", {}))
     defaults = [getattr(recipe, "__defaults__", None), getattr(recipe, "__kwdefaults__", None)]
-    for value in (*held, *defaults, *(part for item in sorted(named.items()) for part in item)):
+    for value in (*held, *defaults):
         if value is None:
             continue
         try:
