@@ -6,6 +6,7 @@ object, as pickle sees it, and what a `functools.partial` fixes counts as option
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -24,8 +25,12 @@ DIGITS = 16  # of a hash that has to differ from its neighbours, not to withstan
 
 def path_of(recipe: Any) -> str:
     """Return ``module:name`` of a function or class, or of an object's class."""
-    owner = recipe if hasattr(recipe, "__qualname__") else type(recipe)
+    owner = _owner(recipe)
     return f"{owner.__module__}:{owner.__qualname__}"
+
+
+def _owner(recipe: Any) -> Any:
+    return recipe if hasattr(recipe, "__qualname__") else type(recipe)
 
 
 def attribute(recipe: Any, name: str) -> Any:
@@ -60,6 +65,12 @@ def unfolded(recipe: Any) -> tuple[Any, dict[str, Json]]:
     for name, value in bound.arguments.items():
         is_rest = bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
         fixed |= value if is_rest else {name: value}
+    taken = next((name for name in PROTOCOL if name in fixed), None)
+    if taken is not None:
+        raise InvalidInput(
+            f"recipe {path_of(recipe)} is a partial that fixes {taken}, which memdb gives it",
+            hint=f"fix what precedes or follows {', '.join(PROTOCOL)} alone",
+        )
     return recipe, {
         name: _as_json(value, f"{name} of recipe {path_of(recipe)}") for name, value in fixed.items()
     }
@@ -119,13 +130,10 @@ def require_identity(recipe: Any, shown: str, *, has_options: bool) -> None:
     """
     if inspect.isfunction(recipe) and "version" in vars(recipe) and not hasattr(recipe, "__wrapped__"):
         return  # the user vouches for it there
-    is_instance = not hasattr(recipe, "__qualname__")
-    owner = type(recipe) if is_instance else recipe
-    own_name = getattr(recipe, "name", None)
-    if is_instance and not has_options:
+    if _owner(recipe) is not recipe and not has_options:
         lacks = "has no `options`, so that nobody sees what it was made with"
         way = "give it an attribute `options`, a dict of what it was made with ({} for nothing)"
-    elif not own_name and not leads_back(owner):
+    elif not getattr(recipe, "name", None) and not leads_back(recipe):
         lacks = "has no name that leads to it alone: others can have the same one"
         way = "define it at the top of a module"
     else:
@@ -137,12 +145,13 @@ def require_identity(recipe: Any, shown: str, *, has_options: bool) -> None:
     )
 
 
-def leads_back(owner: Any) -> bool:
-    """Tell whether module and name lead to this very object.
+def leads_back(recipe: Any) -> bool:
+    """Tell whether module and name lead to this very function or class, or to an object's class.
 
     A name that leads nowhere, such as that of a script which is no module, is taken for its own, unless
     it is that of a lambda or of something made within a function.
     """
+    owner = _owner(recipe)
     if "<" in owner.__qualname__ or (inspect.ismethod(owner) and not inspect.isclass(owner.__self__)):
         return False
     found: Any = sys.modules.get(owner.__module__)
@@ -158,32 +167,30 @@ def source_sha256(recipe: Any) -> str | None:
     """
     while isinstance(recipe, functools.partial):
         recipe = recipe.func
-    owner = inspect.unwrap(recipe) if hasattr(recipe, "__qualname__") else type(recipe)
-    source = _source(owner)
+    source = _source(inspect.unwrap(_owner(recipe)))
     if source is None:
         return None
-    values = [text for text in _values(recipe) if text]
-    return hashlib.sha256("\n".join([source, *values]).encode()).hexdigest()[:DIGITS]
+    return hashlib.sha256("\n".join([source, *_values(recipe)]).encode()).hexdigest()[:DIGITS]
 
 
-def _values(recipe: Any) -> Iterator[str | None]:
-    """Yield a function's defaults and what its closure holds, where that has a text that stays the same."""
-    held = [cell.cell_contents for cell in getattr(recipe, "__closure__", None) or () if _is_full(cell)]
-    defaults = [getattr(recipe, "__defaults__", None), getattr(recipe, "__kwdefaults__", None)]
-    for value in (*held, *defaults):
-        if value is None:
-            continue
-        try:
-            yield canonical_json(value).decode()
-        except (TypeError, ValueError, UnicodeEncodeError):
-            yield _source(value) if inspect.isfunction(value) else None
+def _values(recipe: Any) -> Iterator[str]:
+    """Yield what a function was defined with besides its source: defaults and what its closure holds.
 
-
-def _is_full(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
+    Only values that stay the same while it runs: a list may gather something.
+    """
+    held = [
+        *(getattr(recipe, "__defaults__", None) or ()),
+        *(getattr(recipe, "__kwdefaults__", None) or {}).values(),
+    ]
+    for cell in getattr(recipe, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # an empty one
+            held.append(cell.cell_contents)
+    for value in held:
+        if inspect.isfunction(value):
+            yield _source(value) or ""
+        elif isinstance(value, str | int | float | tuple):
+            with contextlib.suppress(TypeError, ValueError):
+                yield canonical_json(value).decode()
 
 
 def _source(owner: Any) -> str | None:
