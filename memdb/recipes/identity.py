@@ -82,7 +82,7 @@ def refolded(recipe: Any, options: Mapping[str, Json]) -> Any:
         parameters = inspect.signature(recipe).parameters
     except (TypeError, ValueError):
         return recipe
-    left = dict(options)
+    left: dict[str, Any] = dict(options)
     args: list[Any] = []
     for name, parameter in parameters.items():
         if name not in left or parameter.kind is inspect.Parameter.KEYWORD_ONLY:
