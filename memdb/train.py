@@ -32,6 +32,7 @@ from memdb.returned import checked, doubts
 from memdb.seeds import Seeds
 from memdb.store import Store
 
+ROUNDING = 1e-9
 SOURCE = "recipe"  # among the versions of a model, the hash of the source of a recipe of the user's own
 
 
@@ -190,29 +191,22 @@ def _accuracies(
 
 
 def _learned_nothing(correct: NDArray[np.bool_], labels: NDArray[np.int32]) -> bool:
-    """Tell whether a model does no better on its subset than guessing can, by two measures.
+    """Tell whether a model does no better on its subset than guessing can, however common each class is.
 
-    Its accuracy is that of naming the commonest class, with two standard errors of luck: luck that guessing
-    has where it pays to name several classes, and hardly any where one class has nearly all examples. And its
-    balanced accuracy, the mean over the classes, is that of a fair die. A model of rare classes passes by
-    either one: by the first if it finds few of them and errs little, by the second if it weighs them.
+    Who guesses, be it always the same class, names each with some probability whatever the label is: over the
+    classes, the shares that are right add up to 1. More than that, by two standard errors, was learned. The
+    probabilities are fitted to the shares, rare classes giving way; of two classes this is the usual test of
+    two proportions.
     """
-    n_examples = np.bincount(labels)
-    n_right = np.bincount(labels, weights=correct)[n_examples > 0]
-    n_examples = n_examples[n_examples > 0]
-    n, n_classes = len(labels), len(n_examples)
-    if n_classes == 1 or correct.all():
+    counts = np.bincount(labels)
+    there = counts > 0
+    if there.sum() == 1 or correct.all():
         return False
-    second, commonest = (float(share) for share in np.sort(n_examples)[-2:] / n)
-    spread = 2 / math.sqrt(n)
-    luck = min(
-        2 * math.sqrt(commonest * (1 - commonest) / n),
-        (math.hypot(commonest - second, spread) - (commonest - second)) / 2,  # of the best mixture of two
-    )
-    balanced = float((n_right / n_examples).mean())
-    fair = 1 / n_classes
-    fair_luck = 2 * fair * math.sqrt(fair * (1 - fair) * float((1 / n_examples).sum()))
-    return float(correct.mean()) <= commonest + luck and balanced <= fair + fair_luck
+    shares = np.bincount(labels, weights=correct)[there] / counts[there]
+    variances = 1 / counts[there]
+    excess = float(shares.sum()) - 1
+    guessed = np.clip(shares - excess * variances / variances.sum(), 0, 1)
+    return excess <= 2 * math.sqrt(float((guessed * (1 - guessed) * variances).sum())) + ROUNDING
 
 
 def _versions(recipe: BoundRecipe) -> dict[str, str]:
