@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 AnyReader = TypeVar("AnyReader", bound="Reader")
 DEFAULT_STORE = "memdb.zarr"
+LEAST_MEMORY = 500 * 10**6  # bytes of a process that asks, most of them stacks of threads
+MOST_MEMORY = 2**60  # what every system's limits can count
 NO_CACHE = "none"
 
 StoreOption = Annotated[
@@ -302,3 +304,20 @@ def _parsed(options: list[str]) -> dict[str, Any]:
         words: dict[str, Any] = {"true": True, "false": False}
         found[name] = words.get(value.lower(), int(value) if value.isdecimal() else value)
     return found
+
+
+def memory_limit(text: str) -> int:
+    """Return the bytes of ``--memory``.
+
+    Raises:
+        InvalidInput: not a size, or less than memdb itself takes.
+    """
+    from memdb.store.cache import n_bytes
+
+    limit = min(n_bytes("--memory", text), MOST_MEMORY)
+    if limit < LEAST_MEMORY:
+        raise InvalidInput(
+            f"--memory {text} is less than the {LEAST_MEMORY // 10**6} MB that memdb itself may take",
+            hint="give more, such as --memory 1GB",
+        )
+    return limit
