@@ -103,7 +103,9 @@ def fill(
 
     labels = np.arange(n_train) % 10, np.arange(n_test) % 10
     data = memdb.Dataset(np.zeros((n_train, 1)), labels[0], np.zeros((n_test, 1)), labels[1])
-    db = memdb.init(url, data, untrained, outcomes=["correct"], seed=1, storage_options=options)
+    db = memdb.init(
+        url, data, untrained, recipe_version="0", outcomes=["correct"], seed=1, storage_options=options
+    )
     rng = np.random.default_rng(0)
     for segment in range(n_segments):
         seeds = range(segment * n_models, (segment + 1) * n_models)

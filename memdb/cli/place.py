@@ -27,7 +27,6 @@ DEFAULT_STORE = "memdb.zarr"
 LEAST_MEMORY = 500 * 10**6  # bytes of a process that asks, most of them stacks of threads
 MOST_MEMORY = 2**60  # what every system's limits can count
 NO_CACHE = "none"
-UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 StoreOption = Annotated[
     Optional[str],  # noqa: UP045 - Typer reads it at run time, on Python 3.11 too
@@ -172,6 +171,7 @@ class Place:
     def cache(self) -> Cache | None:
         """Return the cache for remote stores."""
         from memdb.store import Cache, default_folder, local_path
+        from memdb.store.cache import n_bytes
 
         limit = n_bytes("--cache-size", self.cache_size)
         if self.cache_dir == NO_CACHE:
@@ -319,6 +319,8 @@ def memory_limit(text: str) -> int:
     Raises:
         InvalidInput: not a size, or less than memdb itself takes.
     """
+    from memdb.store.cache import n_bytes
+
     limit = min(n_bytes("--memory", text), MOST_MEMORY)
     if limit < LEAST_MEMORY:
         raise InvalidInput(
@@ -326,17 +328,3 @@ def memory_limit(text: str) -> int:
             hint="give more, such as --memory 1GB",
         )
     return limit
-
-
-def n_bytes(option: str, text: str) -> int:
-    """Return the number of bytes that an option names."""
-    number, unit = text.strip().upper().rstrip("B"), 1
-    if number[-1:] in {"K", "M", "G", "T"}:
-        number, unit = number[:-1], UNITS[f"{number[-1]}B"]
-    try:
-        size = int(float(number) * unit)
-    except (ValueError, OverflowError) as error:
-        raise InvalidInput(f"{option} {text!r} is no size", hint="use e.g. 500MB or 10GB") from error
-    if size < 0:
-        raise InvalidInput(f"{option} {text!r} is below 0", hint="use e.g. 500MB or 10GB")
-    return size
