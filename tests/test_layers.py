@@ -17,7 +17,7 @@ from memdb import cli
 ROOT = Path(memdb.__file__).parent
 LAYERS = [  # from the bottom; a module imports modules of lower layers only
     {"errors"},
-    {"documents", "layout", "plugins"},
+    {"documents", "files", "layout", "plugins"},
     {"manifest", "subsets", "bits", "products"},
     {"score_table"},
     {"published"},
@@ -99,6 +99,7 @@ INSIDE = {  # the same within a package
     "sharing": [{"", "readme"}, {"deriving"}, {"publish"}, {"pull"}],
     "render": [{"", "answer"}, {"tables", "pictures", "curves"}, {"progress", "assessments"}],
     "cli": [
+        {"streams", "usage"},
         {"app", "options", "place"},
         {"training"},
         {"showing"},
@@ -155,6 +156,7 @@ HOMES = {
         "cli.joining",
         "cli.showing",
         "cli.sharing",
+        "cli.usage",
     },
 }
 ONLY_FOR_TYPES = {

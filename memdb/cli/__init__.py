@@ -35,9 +35,13 @@ def program() -> NoReturn:
     """
     try:
         main()
+    except KeyboardInterrupt:  # while modules were imported
+        with contextlib.suppress(OSError, AttributeError):
+            sys.stderr.write("Interrupted.\n")
+        os._exit(130)  # what shells expect
     except SystemExit as end:
         if isinstance(end.code, int) and _modules() == ["asking"]:
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError):
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(end.code)
@@ -46,6 +50,9 @@ def program() -> NoReturn:
 
 def main() -> NoReturn:
     """Run a command line (see `app.run`)."""
+    from memdb.cli.streams import prepare
+
+    prepare()
     from memdb.cli.app import run
 
     _load(_modules() or COMMANDS)

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from memdb.cli.streams import silence
+from memdb.cli.usage import Command, WrongUsage
 from memdb.errors import MemdbError
+from memdb.files import reason
 from memdb.render.tables import clean, console
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
+LONG_WORD = re.compile(r"\S{400,}")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-app = typer.Typer(
+
+class _App(typer.Typer):
+    """An application whose commands all refuse wrong usage alike."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Function], Function]:
+        return super().command(name, cls=Command, **options)
+
+
+app = _App(
     name="memdb",
     help="Which training examples did a model memorize, and which made it get a test example right?\n\n"
     "A store keeps what models trained on random subsets predicted; questions are answered from it, with "
@@ -47,9 +62,12 @@ def _options(
 
 
 def say(*lines: str) -> None:
-    """Print a remark to stderr: stdout is for answers."""
-    for line in lines:
-        console(stderr=True).print(line, soft_wrap=True)
+    """Print a remark to stderr: stdout is for answers. A stderr that takes nothing is left alone."""
+    try:
+        for line in lines:
+            console(stderr=True).print(clean(line), soft_wrap=True)
+    except OSError:
+        silence(sys.stderr)
 
 
 def run() -> NoReturn:
@@ -58,17 +76,35 @@ def run() -> NoReturn:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.getLogger().addHandler(logging.NullHandler())  # drivers' own words: an error is said once, below
     try:
-        app()
+        code = _called()
+        sys.stdout.flush()
     except MemdbError as error:
         if os.environ.get("MEMDB_TRACEBACK"):
             raise
         text = f"{error}. {error.hint[:1].upper()}{error.hint[1:]}." if error.hint else f"{error}."
-        say(f"Error: {clean(' '.join(text.split()))}")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        say("Interrupted; nothing was changed.")
-        sys.exit(INTERRUPTED)
+        say(f"Error: {LONG_WORD.sub(_cut, ' '.join(text.split()))}")
+        code = 2 if isinstance(error, WrongUsage) else 1
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(0)
+        silence(sys.stdout)
+        code = 0
+    except OSError as error:  # what happens to files and stores is a MemdbError: this is stdout
+        if os.environ.get("MEMDB_TRACEBACK"):
+            raise
+        silence(sys.stdout)
+        where = "stdout" if error.filename is None else error.filename
+        say(f"Error: cannot write to {where}: {reason(error)}. Write to a file with --output FILE.")
+        code = 1
+    sys.exit(code)
+
+
+def _called() -> int | str | None:
+    """Run the command line, and return the code with which it ended."""
+    try:
+        app()
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def _cut(word: re.Match[str]) -> str:
+    return f"{word[0][:60]}... ({len(word[0]):,} characters)"

@@ -41,6 +41,12 @@ class Way:
         if self.output is not None:
             require_suffix(self.output)
 
+    @property
+    def rows_stand_alone(self) -> bool:
+        """Whether what is true of all rows has no place but in each of them."""
+        kind = self.format if self.output is None else self.output.suffix.lower()[1:]
+        return kind not in {"table", "json"}
+
 
 def answer_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
     """Return rows with what the JSON document says about them."""
@@ -114,7 +120,7 @@ def list_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
 def emit(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> None:
     """Print an answer, or write it to the file that was named."""
     if way.output is not None:
-        answer.write(way.output)
+        answer.write(way.output, "spreadsheet" if way.format == "spreadsheet" else None)
         say(f"Wrote {answer.table.num_rows:,} rows to {way.output}.")
     elif way.format == "table":
         console().print(table(answer))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import secrets
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -13,16 +13,21 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memdb.errors import InvalidInput, StorageFailed
+from memdb.errors import InvalidInput
+from memdb.files import writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMATS = ("table", "json", "ndjson", "csv")
+FORMATS = ("table", "json", "ndjson", "csv", "spreadsheet")
 SUFFIXES = (".json", ".ndjson", ".csv", ".parquet")
 LIST_FACTS = ("n_ranked", "n_null", "n_models_needed")  # the same in every row of a ranked list
 ROW_FACTS = ("interval", "level", "outcome", "n_models", *LIST_FACTS)  # what a row needs to be read alone
 LEFT_OUT = "n_excluded"  # likewise, where models were left out
+CONTROLS = re.compile(  # what moves a cursor, ends a line or turns the reading direction
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+)
+FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # spreadsheets take the wide forms, too
 
 
 @dataclass(frozen=True)
@@ -50,44 +55,39 @@ class Answer:
         return table
 
     def text(self, kind: str) -> str:
-        """Return the answer as ``json``, ``ndjson`` or ``csv``."""
+        """Return the answer as ``json``, ``ndjson``, ``csv`` or ``spreadsheet``.
+
+        Names come from strangers. JSON is ASCII: what is not stands escaped, and is the same once it is read.
+        CSV has no escapes: control characters are left out, a line break or tab is a space. ``spreadsheet``
+        is CSV whose text no spreadsheet takes for a formula: an apostrophe stands before it.
+        """
         if kind == "json":
             document = {**self.facts, "rows": list(self.rows())}
-            return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            return json.dumps(document, indent=2, allow_nan=False) + "\n"
         alone = Answer(self.with_facts(), self.facts)
         if kind == "ndjson":
-            return "".join(
-                json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in alone.rows()
-            )
+            return "".join(json.dumps(row, allow_nan=False) + "\n" for row in alone.rows())
+        cell = _guarded_cell if kind == "spreadsheet" else _cell
         buffer = io.StringIO(newline="")
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(alone.table.column_names)
-        writer.writerows([_cell(value) for value in row.values()] for row in alone.rows())
+        writer.writerow([cell(name) for name in alone.table.column_names])
+        writer.writerows([cell(value) for value in row.values()] for row in alone.rows())
         return buffer.getvalue()
 
-    def write(self, path: Path) -> None:
-        """Write a file in the format of its suffix, whole or not at all.
+    def write(self, path: Path, kind: str | None = None) -> None:
+        """Write a file in a format, or in that of its suffix: whole or not at all.
 
         Raises:
             StorageFailed: the folder is missing, full or not writable.
         """
         suffix = require_suffix(path)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
+        with writing(path) as temporary:
             if suffix == ".parquet":
                 import pyarrow.parquet as pq  # noqa: PLC0415 - only this format needs it
 
                 pq.write_table(self.with_facts(), temporary)
             else:
-                temporary.write_text(self.text(suffix[1:]), encoding="utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            raise StorageFailed(
-                f"cannot write {path}: {error.strerror or error}",
-                hint="name a file in a folder you may write to",
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+                temporary.write_text(self.text(kind or suffix[1:]), encoding="utf-8")
 
 
 def require_suffix(path: Path) -> str:
@@ -136,4 +136,24 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - one return a kind of value
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list | dict) else value
+    if isinstance(value, bool | list | dict):
+        return json.dumps(value)
+    return CONTROLS.sub(_harmless, value) if isinstance(value, str) else value
+
+
+def _harmless(control: re.Match[str]) -> str:
+    return " " if control[0].isspace() else ""
+
+
+def _guarded_cell(value: Any) -> Any:
+    cell = _cell(value)
+    begins = isinstance(value, str) and cell.lstrip().startswith(FORMULA)
+    return f"'{cell}" if begins and not _is_number(cell) else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
