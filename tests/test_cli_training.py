@@ -112,7 +112,7 @@ def test_digits_from_an_empty_folder(tmp_path):
     pytest.importorskip("torch")
     done = run("demo", "--models", 12, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "No store at memdb.zarr yet: creating one" in done.stderr
+    assert f"No store at {tmp_path / 'memdb.zarr'}: creating one" in done.stderr
     for part in (
         "Most memorized training examples · 12 models",
         "Influence on test example",

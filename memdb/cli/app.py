@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 
 from memdb.cli.streams import silence
-from memdb.cli.usage import Command, WrongUsage
+from memdb.cli.usage import CarefulCommand, WrongUsage
 from memdb.errors import MemdbError
 from memdb.files import reason
 from memdb.render.tables import clean, console
@@ -26,7 +26,7 @@ class _App(typer.Typer):
     """An application whose commands all refuse wrong usage alike."""
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Function], Function]:
-        return super().command(name, cls=Command, **options)
+        return super().command(name, cls=CarefulCommand, **options)
 
 
 app = _App(
@@ -102,6 +102,8 @@ def _called() -> int | str | None:
     try:
         app()
     except SystemExit as end:
+        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+            say("Interrupted.")  # of which the command did not speak itself
         return end.code
     return 0
 

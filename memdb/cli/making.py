@@ -25,6 +25,7 @@ from memdb.cli.options import (
     WorkersOption,
 )
 from memdb.cli.place import Place, at_place
+from memdb.cli.usage import WrongUsage
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -251,6 +252,10 @@ def train(
         require_positive(add, "--add")
     limited = Limited(add, until_half_width, max_time, task_id)
     db = _store_or_digits(place)
+    if "data_root" in place.typed and db.store.manifest.dataset == "digits":
+        raise WrongUsage(
+            f"{db.url} is of scikit-learn's digits, which need no --data-root", hint="leave it out"
+        )
     before = db.n_models
     given = {
         "data_root": data_root,
@@ -315,7 +320,9 @@ def _store_or_digits(place: Place, *, even_if_named: bool = False) -> Database:
         if place.has_store():  # something that it needs is missing
             raise
         if place.store is not None and not even_if_named:
-            hint = f"create one of scikit-learn's digits with `{place.command('init')}`, or of other data: --dataset"
+            hint = (
+                f"create one with `{place.command('init')}`, of scikit-learn's digits or what --dataset names"
+            )
             raise NotFound(str(error), hint=hint) from error
     where = place.url if "://" in place.url else Path(place.url).expanduser().absolute()
     say(f"No store at {where}: creating one of scikit-learn's digits there, recipe mlp.")

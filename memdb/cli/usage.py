@@ -1,6 +1,6 @@
 """Wrong usage: what is said of an option's value that is no number, empty, given twice or without effect.
 
-Every command is a `Command`, so that one place reads what was typed, whatever the option.
+Every command is a `CarefulCommand`, so that one place reads what was typed, whatever the option.
 """
 
 from __future__ import annotations
@@ -27,84 +27,79 @@ class WrongUsage(InvalidInput):
     """A command line that cannot be what its author meant: exit code 2."""
 
 
+Parameters = Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Effect:
-    """An option that does something only in company, and is refused elsewhere."""
+    """Options that do something only in company, and are refused elsewhere."""
 
-    option: str
+    options: tuple[str, ...]
     company: str  # in words, as one types it
-    present: Callable[[Mapping[str, Any]], bool]
+    present: Callable[[Parameters], bool]
     command: str = ""  # the only one that this is true of
 
 
-def _is(name: str, *values: object) -> Callable[[Mapping[str, Any]], bool]:
-    return lambda parameters: parameters[name] in values
+def _is(name: str, *values: object) -> Callable[[Parameters], bool]:
+    return lambda given: given[name] in values
 
 
-def _has(name: str) -> Callable[[Mapping[str, Any]], bool]:
-    return lambda parameters: parameters[name] is not None
+def _is_not(name: str, *values: object) -> Callable[[Parameters], bool]:
+    return lambda given: given[name] not in values
 
 
-READ = (
-    "store",
+def _has_files(given: Parameters) -> bool:
+    return given["extend"] is not None or given["dataset"] not in {None, "digits"}
+
+
+DOWNLOADED = ("mnist", "fashion-mnist", "cifar10", "cifar100")  # by torchvision
+SETTINGS = (
     "endpoint_url",
     "anonymous",
     "storage_option",
     "cache_dir",
     "cache_size",
     "trust_base",
-    "as_of",
-    "exclude",
-)
+)  # of a read
+OF_SCORES = ("memorization", "pairs", "fz-pairs", "fz-classes")
 EFFECTS = (
-    Effect("assume_fraction", "--assume-models", _has("assume_models")),
-    Effect("task_cpus", "--ray", _has("ray")),
-    Effect("task_gpus", "--ray", _has("ray")),
-    Effect("cache_size", "a cache", lambda given: given["cache_dir"] != "none"),
-    Effect("k", "--interval selected", _is("interval", "selected"), "plan"),
+    Effect(("assume_fraction",), "--assume-models", _is_not("assume_models", None)),
+    Effect(("task_cpus", "task_gpus"), "--ray", _is_not("ray", None)),
+    Effect(("cache_size",), "a cache, which --cache-dir none goes without", _is_not("cache_dir", "none")),
+    Effect(("k",), "--interval selected", _is("interval", "selected"), "plan"),
     Effect(
-        "n_ranked", "--interval selected or simultaneous", _is("interval", "selected", "simultaneous"), "plan"
+        ("n_ranked",),
+        "--interval selected or simultaneous",
+        _is("interval", "selected", "simultaneous"),
+        "plan",
     ),
-    *(
-        Effect(option, "a store, which --subset-fraction does without", _is("subset_fraction", None), "plan")
-        for option in (*READ, "kind", "settle", "threshold", "outcome")
-    ),
-    *(
-        Effect(option, "--extend", _has("extend"), "init")
-        for option in ("trust_base", "cache_dir", "cache_size")
-    ),
-    *(
-        Effect(
-            option,
-            "a --dataset that is kept in files",
-            lambda given: given["dataset"] not in {None, "digits"},
-            "init",
-        )
-        for option in ("data_root", "download")
-    ),
-    Effect("level", "--what memorization or pairs", _is("what", "memorization", "pairs"), "export"),
     Effect(
-        "outcome",
-        "--what memorization, pairs or fz-pairs",
-        _is("what", "memorization", "pairs", "fz-pairs"),
+        (*SETTINGS, "as_of", "exclude", "kind", "settle", "threshold", "outcome"),
+        "a store, and --subset-fraction reads none",
+        _is("subset_fraction", None),
+        "plan",
+    ),
+    Effect(("trust_base", "cache_dir", "cache_size"), "--extend", _is_not("extend", None), "init"),
+    Effect(("data_root",), "a --dataset that is kept in files", _has_files, "init"),
+    Effect(("download",), f"--dataset {', '.join(DOWNLOADED)}", _is("dataset", *DOWNLOADED), "init"),
+    Effect(("level",), "--what memorization or pairs", _is("what", *OF_SCORES[:2]), "export"),
+    Effect(("outcome",), "--what memorization, pairs or fz-pairs", _is("what", *OF_SCORES[:3]), "export"),
+    Effect(
+        ("scores", "assume_models", "assume_fraction"),
+        f"--what {', '.join(OF_SCORES)}",
+        _is("what", *OF_SCORES),
         "export",
     ),
-    *(
-        Effect(
-            option,
-            "scores: --what memorization, pairs, fz-pairs or fz-classes",
-            lambda given: given["what"] not in {"models", "lira"},
-            "export",
-        )
-        for option in ("scores", "assume_models", "assume_fraction")
-    ),
     Effect(
-        "data_root", "--include thumbnails", lambda given: "thumbnails" in (given["include"] or ()), "publish"
+        ("data_root",),
+        "--include thumbnails",
+        lambda given: "thumbnails" in (given["include"] or ()),
+        "publish",
     ),
 )
 
 
-class Command(TyperCommand):
+class CarefulCommand(TyperCommand):
     """A command that refuses options which it would misread or ignore."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
@@ -129,16 +124,6 @@ class Command(TyperCommand):
         _require_variables(ctx, self.params)
         _require_effect(ctx, self.params)
         return rest
-
-    def invoke(self, ctx: typer.Context) -> Any:
-        """Call the command. Ctrl-C that the command itself does not speak of is acknowledged here."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            from memdb.cli.app import INTERRUPTED, say
-
-            say("Interrupted.")
-            raise typer.Exit(INTERRUPTED) from None
 
 
 def typed(ctx: typer.Context) -> frozenset[str]:
@@ -233,12 +218,10 @@ def _require_effect(ctx: typer.Context, parameters: Sequence[Any]) -> None:
     given = typed(ctx)
     names = {parameter.name: called(parameter) for parameter in parameters}
     for effect in EFFECTS:
-        here = effect.command in {"", ctx.info_name} and effect.option in given
-        if here and not effect.present(ctx.params):
-            raise WrongUsage(
-                f"{names[effect.option]} does nothing without {effect.company}",
-                hint=f"leave {names[effect.option]} out, or say what it is for",
-            )
+        idle = given.intersection(effect.options) if effect.command in {"", ctx.info_name} else ()
+        if idle and not effect.present(ctx.params):
+            name = names[min(idle)]
+            raise WrongUsage(f"{name} does nothing without {effect.company}", hint=f"leave {name} out")
     if {"format", "output"} <= given:
         kind, suffix = ctx.params["format"], ctx.params["output"].suffix.lower()
         if kind in FORMATS and suffix in SUFFIXES and suffix[1:] != {"spreadsheet": "csv"}.get(kind, kind):

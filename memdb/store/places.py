@@ -45,8 +45,10 @@ def open_storage(url: str, options: Mapping[str, Any] | None = None, cache: Cach
     """Return the storage behind a path or URL; nothing is read or written yet.
 
     Raises:
-        InvalidInput: a protocol that fsspec does not know, or whose driver is not installed.
+        InvalidInput: no address, or a protocol that fsspec does not know, or whose driver is not installed.
     """
+    if not url.strip():
+        raise InvalidInput("the address of a store is empty", hint="give a path or a URL")
     protocol = protocol_of(url)
     if protocol in LOCAL:
         return LocalStorage(Path(url.split("://", 1)[-1]).expanduser().absolute(), url)
