@@ -174,11 +174,8 @@ def _require_text(order: Sequence[Any], values: Mapping[str, Any]) -> None:
 
 
 def _wrong_number(parameter: Any, values: Mapping[str, Any]) -> str | None:
-    """Return what was typed, or stands in a variable, where a number belongs: the first that is none."""
-    given = values.get(parameter.name)
-    if given is None and isinstance(parameter.envvar, str):
-        given = os.environ.get(parameter.envvar)
-    texts = [str(value) for value in _each(given)]
+    """Return what was typed where a number belongs: the first that is none."""
+    texts = [str(value) for value in _each(values.get(parameter.name))]
     return next((text for text in texts if not text.strip("-").isdecimal()), texts[0] if texts else None)
 
 
