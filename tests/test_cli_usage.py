@@ -132,6 +132,8 @@ USAGE = [
     (["export", "x.npz", "--what", "models", "--outcome", "confidence"], "--outcome does nothing without"),
     (["export", "x.npz", "--what", "fz-pairs", "--level", "0.9"], "--level does nothing without"),
     (["export", "x.npz", "--what", "lira", "--scores", "fz"], "--scores does nothing without"),
+    (["import", "x.npz", "-d", "digits", "--name", "x"], "--name does nothing without a data set that is"),
+    (["import", "x.npz", "--data-root", "x"], "--data-root does nothing without --dataset"),
     (["publish", "x", "--data-root", "y"], "--data-root does nothing without --include thumbnails"),
     (["compare", "store.zarr", ""], "B is empty. Give a value; if it comes from a shell variable"),
     (["info", "--store", " "], "--store is empty"),
@@ -151,6 +153,8 @@ REFUSED = [
     *((["top-memorized", "-k", k], f"-k {k} is not a number from 1") for k in ("0", "-1", f"{2**63}")),
     *((["top-memorized", "--level", p], f"the level {p} is not between 0 and 1") for p in ("0", "1", "1.5")),
     (["top-memorized", "--class", "x" * 9000], "... (9,00"),
+    (["cache", "--cache-dir", "x" * 9000], "... (9,000 characters): File name too long. Name another place."),
+    (["lds", "x" * 9000], "File name too long"),
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -14,11 +15,12 @@ import typer
 from memdb.cli.streams import silence
 from memdb.cli.usage import CarefulCommand, WrongUsage
 from memdb.errors import MemdbError
-from memdb.files import reason
+from memdb.files import FULL, reason
 from memdb.render.tables import clean, console
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
-LONG_WORD = re.compile(r"\S{400,}")
+REFUSING = (*FULL, errno.EIO, errno.EBADF, errno.EAGAIN)  # what a stream that takes nothing answers
+LONG_WORD = re.compile(r"\S{399,}[^\s.:,;]")  # a value that nobody reads to its end
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -81,20 +83,28 @@ def run() -> NoReturn:
     except MemdbError as error:
         if os.environ.get("MEMDB_TRACEBACK"):
             raise
-        text = f"{error}. {error.hint[:1].upper()}{error.hint[1:]}." if error.hint else f"{error}."
-        say(f"Error: {LONG_WORD.sub(_cut, ' '.join(text.split()))}")
+        _say_error(str(error), error.hint)
         code = 2 if isinstance(error, WrongUsage) else 1
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         silence(sys.stdout)
         code = 0
-    except OSError as error:  # what happens to files and stores is a MemdbError: this is stdout
+    except OSError as error:  # of stdout, or of a path that no file system takes
         if os.environ.get("MEMDB_TRACEBACK"):
             raise
-        silence(sys.stdout)
-        where = "stdout" if error.filename is None else error.filename
-        say(f"Error: cannot write to {where}: {reason(error)}. Write to a file with --output FILE.")
+        if error.filename is None and error.errno not in REFUSING:
+            raise
+        if error.filename is None:
+            silence(sys.stdout)
+            _say_error(f"cannot write to stdout: {reason(error)}", "write to a file with --output FILE")
+        else:
+            _say_error(f"{error.filename}: {reason(error)}", "name another place")
         code = 1
     sys.exit(code)
+
+
+def _say_error(text: str, hint: str) -> None:
+    sentence = f"{text}. {hint[:1].upper()}{hint[1:]}." if hint else f"{text}."
+    say(f"Error: {LONG_WORD.sub(_cut, ' '.join(sentence.split()))}")
 
 
 def _called() -> int | str | None:

@@ -50,5 +50,6 @@ def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
 def silence(stream: TextIO) -> None:
     """Let what a stream could not write go nowhere: Python would try again when it ends, and complain."""
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        number = stream.fileno()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
         stream.flush()

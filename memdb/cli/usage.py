@@ -82,6 +82,8 @@ EFFECTS = (
     Effect(("trust_base", "cache_dir", "cache_size"), "--extend", _is_not("extend", None), "init"),
     Effect(("data_root",), "a --dataset that is kept in files", _has_files, "init"),
     Effect(("download",), f"--dataset {', '.join(DOWNLOADED)}", _is("dataset", *DOWNLOADED), "init"),
+    Effect(("data_root",), "--dataset", _is_not("dataset", None), "import"),
+    Effect(("name",), "a data set that is not loaded by --dataset", _is("dataset", None), "import"),
     Effect(("level",), "--what memorization or pairs", _is("what", *OF_SCORES[:2]), "export"),
     Effect(("outcome",), "--what memorization, pairs or fz-pairs", _is("what", *OF_SCORES[:3]), "export"),
     Effect(
@@ -102,7 +104,7 @@ EFFECTS = (
 class CarefulCommand(TyperCommand):
     """A command that refuses options which it would misread or ignore."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse a command line.
 
         Raises:
