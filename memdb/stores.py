@@ -197,12 +197,13 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     data = datasets.load(dataset, data_root) if isinstance(dataset, str) else dataset
     called = dataset if isinstance(dataset, str) else name or (None if data is None else IN_MEMORY)
     about = About(data, called, recipe, subset_fraction, outcomes)
-    idle = {"--scores-name": scores_name, "--n-train": n_train, "--n-test": n_test}
-    if runs is None and published is not None:
-        idle = {"--labels": labels, "--outcomes": outcomes}
+    held = "scores" if runs is None else "models"
+    idle: dict[str, object] = {
+        "models": {"--scores-name": scores_name, "--n-train": n_train, "--n-test": n_test},
+        "scores": {"--labels": labels, "--outcomes": outcomes},
+    }[held]
     ignored = [option for option, value in idle.items() if value is not None]
     if ignored and (runs or published) is not None:
-        held = "scores" if runs is None else "models"
         raise InvalidInput(f"{path} holds {held}, of which {ignored[0]} says nothing", hint="leave it out")
     if runs is not None:
         return import_runs(storage, existing, runs, about, observe)
