@@ -198,11 +198,12 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     called = dataset if isinstance(dataset, str) else name or (None if data is None else IN_MEMORY)
     about = About(data, called, recipe, subset_fraction, outcomes)
     held = "scores" if runs is None else "models"
-    idle: dict[str, object] = {
-        "models": {"--scores-name": scores_name, "--n-train": n_train, "--n-test": n_test},
-        "scores": {"--labels": labels, "--outcomes": outcomes},
-    }[held]
-    ignored = [option for option, value in idle.items() if value is not None]
+    said: tuple[tuple[str, str, object], ...] = (
+        ("models", "--scores-name", scores_name), ("models", "--n-train", n_train),
+        ("models", "--n-test", n_test),
+        ("scores", "--labels", labels), ("scores", "--outcomes", outcomes),
+    )  # fmt: skip
+    ignored = [option for kind, option, value in said if kind == held and value is not None]
     if ignored and (runs or published) is not None:
         raise InvalidInput(f"{path} holds {held}, of which {ignored[0]} says nothing", hint="leave it out")
     if runs is not None:
