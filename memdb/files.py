@@ -12,6 +12,7 @@ from pathlib import Path
 
 from memdb.errors import StorageFailed
 
+RUN = secrets.token_hex(4)  # of this process, in the names of files that it writes
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -21,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Where writing fails nothing is left, and what stood at ``path`` stays.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = half_written(path)
     try:
         yield temporary
         _sync(temporary)
@@ -33,6 +34,11 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def half_written(path: Path) -> Path:
+    """Return where a file stands until it is whole."""
+    return path.with_name(f".{path.name}.{RUN}.tmp")
 
 
 @contextmanager
