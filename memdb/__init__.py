@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from memdb.datasets import Dataset, ExampleSet
     from memdb.format.manifest import Outcome
     from memdb.format.published import Credits
+    from memdb.recipes.logits import log_odds
     from memdb.recipes.protocol import Recipe, Run
     from memdb.storage.protocol import Storage
     from memdb.training.run import TrainingStatus
@@ -40,6 +41,7 @@ __all__ = [
     "extend",
     "import_file",
     "init",
+    "log_odds",
     "merge",
     "open",
     "pull",
@@ -58,6 +60,7 @@ _HOMES = {
     "import_file": "memdb.create",
     "extend": "memdb.combine",
     "init": "memdb.create",
+    "log_odds": "memdb.recipes.logits",
     "merge": "memdb.combine",
     "open": "memdb.create",
     "pull": "memdb.create",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from memdb.database import IN_MEMORY, Database
 from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format.manifest import OUTCOMES, Manifest, Outcome
+from memdb.permission import Names, forget
 from memdb.storage import Cache, default_folder, open_storage
 from memdb.storage.protocol import Storage
 from memdb.store import Following, Store, require_free
@@ -77,6 +78,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         else recipes.bind(recipe, options=recipe_options, version=recipe_version)
     )
     bound.require_outcomes([outcome.name for outcome in kept])
+    recipes.require_name_of_its_own(bound)
     storage = _storage(url, storage_options)
     require_free(storage)  # before waiting for the data
     data = datasets.load(dataset, data_root, download=download) if isinstance(dataset, str) else dataset
@@ -86,7 +88,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         store_id=secrets.token_hex(16),
         seed=seed,
         dataset=name,
-        sets=tuple(table.info(name) for name, table in tables.items()),
+        sets=data.infos,
         outcomes=kept,
         recipe=bound.info,
         subset_scheme="exact",
@@ -94,7 +96,9 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         memdb_version=version("memdb"),
     )
-    return Database(Store.create(storage, manifest, tables), data, bound)
+    store = Store.create(storage, manifest, tables)
+    Names(dataset, recipe).remember_for(store)
+    return Database(store, data, bound)
 
 
 def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to get there; all have defaults
@@ -119,7 +123,8 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
         scores: the name of imported scores to answer from instead of models.
         assume: how many models of which subset fraction to assume behind them, for approximate intervals.
         storage_options: for the fsspec driver.
-        cache: where objects of remote stores are kept; not given, below the user's home; None, nowhere.
+        cache: where objects of remote stores are kept; None, nowhere; not given, as ``$MEMDB_CACHE_DIR`` and
+            ``$MEMDB_CACHE_SIZE`` say, else below the user's home.
         trust_base: follow the address of the store that this one extends, now and from now on. It need not
             be said for a store that this user made.
         base_options: for the fsspec driver of that store; or a function from its URL to them.
@@ -129,7 +134,7 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
         WrongFormatError: something else is there, or a store of a newer memdb.
         StorageError: the storage did not answer.
     """
-    kept = Cache(default_folder()) if cache is ... else cache
+    kept = Cache.of_user(default_folder()) if cache is ... else cache
     following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
     store = Store.open(_storage(url, storage_options, kept), following)
     return Database(store, as_of=as_of, exclude=exclude, scores=scores, assume=assume)
@@ -207,12 +212,28 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     data = datasets.load(dataset, data_root) if isinstance(dataset, str) else dataset
     called = dataset if isinstance(dataset, str) else name or (None if data is None else IN_MEMORY)
     about = About(data, called, recipe, subset_fraction, outcomes)
+    held = "scores" if runs is None else "models"
+    said: tuple[tuple[str, str, object], ...] = (
+        ("models", "--scores-name", scores_name), ("models", "--n-train", n_train),
+        ("models", "--n-test", n_test),
+        ("scores", "--labels", labels), ("scores", "--outcomes", outcomes),
+    )  # fmt: skip
+    ignored = [option for kind, option, value in said if kind == held and value is not None]
+    if ignored and (runs or published) is not None:
+        raise InvalidInputError(
+            f"{path} holds {held}, of which {ignored[0]} says nothing", hint="leave it out"
+        )
+    done: Imported | ImportedScores
     if runs is not None:
-        return import_runs(storage, existing, runs, about, observe)
-    if published is None:
+        done = import_runs(storage, existing, runs, about, observe)
+    elif published is not None:
+        sizes = {part: n for part, n in (("train", n_train), ("test", n_test)) if n is not None}
+        done = import_scores(storage, existing, published, about, scores_name, sizes)
+    else:
         raise unknown(Path(path), arrays)
-    sizes = {part: n for part, n in (("train", n_train), ("test", n_test)) if n is not None}
-    return import_scores(storage, existing, published, about, scores_name, sizes)
+    if existing is None:
+        Names(dataset).remember_for(done.store)
+    return done
 
 
 def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
@@ -249,6 +270,7 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
 
     source = Store.open(open_storage(url, storage_options))
     target = open_storage(destination, destination_options)
+    forget(destination)  # what is copied was not made here, whatever stood there before
     return pulling.pull(source, target, only=only, as_of=as_of, observe=observe)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.published import INCLUDED
+from memdb.permission import Names
 from memdb.query.examples import ExampleNames, TargetNames, find_one, find_pair
 from memdb.query.intervals import IntervalSpec, require_level
 from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Order, RankedQuery
@@ -606,8 +607,9 @@ class Database:
         task_id: str | int | None = None,
         until_half_width: float | None = None,
         max_seconds: float | None = None,
-        dataset: Dataset | None = None,
+        dataset: str | Dataset | None = None,
         recipe: Any = None,
+        recipe_version: str | None = None,
         data_root: str | None = None,
         device: str = "auto",
         batch_models: int | None = None,
@@ -617,7 +619,7 @@ class Database:
         task_gpus: float | None = None,
         checkpoint_dir: str | Path | None = None,
         compact: bool = True,
-        observe: Callable[[TrainingStatus], None] = lambda _: None,
+        observe: Callable[[TrainingStatus], None] | None = None,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> int:
         """Train models and commit them batch by batch; return how many were committed.
@@ -630,8 +632,10 @@ class Database:
             until_half_width: end once the mean half-width of the memorization intervals, which `info` shows,
                 is this or less; without ``add``, train as many models as that takes.
             max_seconds: end after this time; without ``add``, train as many models as that allows.
-            dataset: the data set, where the store's name for it is not enough to load it.
+            dataset: the data set, by name or a `Dataset`: where the store's name for it is not enough to load
+                it, or is code that you neither made it with nor named before.
             recipe: the recipe, likewise: a name, or anything that fits `Recipe`.
+            recipe_version: of that recipe, where it has none of its own.
             data_root: the folder that holds the data.
             device: ``auto``, ``cpu``, ``cuda:0``, ...
             batch_models: models trained at once; the recipe decides where not given.
@@ -641,10 +645,11 @@ class Database:
             task_gpus: GPUs of one Ray task, which may be a fraction; 1 where the cluster has any.
             checkpoint_dir: where recipes may keep half-trained models; below the user's home if not given.
             compact: gather small segments into blocks when there are some dozens.
-            observe: called often with the state of things.
+            observe: called often with the state of things; if not given, doubts become Python warnings.
             stop_requested: asked at every step; true ends the run, without the batch in flight.
 
         Raises:
+            UnnamedCodeError: the store's recipe or data set is code that you have not named.
             MismatchError: the data set or recipe is not the store's.
             TrainingError: the recipe failed; what was committed before stays.
             StorageError: a batch could not be committed.
@@ -652,7 +657,7 @@ class Database:
         from memdb.training import engines
         from memdb.training.engines.request import Request
         from memdb.training.loop import require_positive
-        from memdb.training.run import Limits, Plan, carry_out
+        from memdb.training.run import Limits, Plan, carry_out, warn_of_doubts
 
         self._require_now("train")
         limits = Limits(until_half_width, max_seconds)
@@ -660,18 +665,23 @@ class Database:
             require_positive(batch_models, "--batch-models")
         wanted = self._wanted(add, seeds, task_id, endless=limits != Limits())
         request = None if ray is None else Request(ray, workers, task_cpus, task_gpus)
+        recipe = self._recipe if recipe is None else recipe
+        names = Names(self._dataset if dataset is None else dataset, recipe)
+        names.require_for(self.store, "training")
+        bound = self._bound(recipe, recipe_version)  # before waiting for the data
         work = engines.Work(
             self.store,
-            self._dataset_of(dataset, data_root, here=workers is None and ray is None),
-            self._bound_recipe(recipe),
+            self._data_to_train_on(dataset, data_root, here=workers is None and ray is None),
+            bound,
             data_root,
             device,
             batch_models,
             None if checkpoint_dir is None else Path(checkpoint_dir),
         )
-        plan = Plan(engines.choose(work, workers, request), wanted, limits, compact)
+        before = self.relations()
+        plan = Plan(engines.choose(work, workers, request), wanted, limits, compact, self._doubt(bound))
         try:
-            return carry_out(self.store, plan, self.relations(), observe, stop_requested)
+            return carry_out(self.store, plan, before, observe or warn_of_doubts, stop_requested)
         finally:
             self.refresh()
 
@@ -708,7 +718,7 @@ class Database:
         if what == "memorization":
             rows = self.memorization(outcome=outcome, level=level, interval=interval)
         else:
-            rows = self.pairs(**options)
+            rows = self.pairs(outcome=outcome, **options)
         table = rows.to_arrow_table()
         if what == "fz-pairs":
             return export.write_fz_pairs(target, table)
@@ -846,6 +856,7 @@ class Database:
         *,
         include: Sequence[str] = INCLUDED,
         credit: Credits | None = None,
+        dataset: str | None = None,
         data_root: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
         announce: Callable[[Plan], bool] = lambda _: True,
@@ -861,7 +872,8 @@ class Database:
             include: ``bits``; ``confidence`` where the copy is to answer that outcome too; ``thumbnails``,
                 small pictures of the examples.
             credit: title, authors, licence and citation; those of before where not given.
-            data_root: for thumbnails, the folder that holds the data set.
+            dataset: for thumbnails, the data set's name where it is code that you have not named before.
+            data_root: likewise, the folder that holds it.
             storage_options: for the fsspec driver of ``url``.
             announce: hears what will be written before anything is; false leaves it at that.
             observe: hears how much of how much is done.
@@ -883,7 +895,7 @@ class Database:
             )
         target = open_storage(url, storage_options)
         wanted = publication.plan(
-            self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root)
+            self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root, dataset)
         )
         there = wanted.before.snapshot if wanted.before else None
         if self._as_of is not None and there is not None and there.n_models > self.n_models:
@@ -895,38 +907,42 @@ class Database:
             return None
         return publication.carry_out(wanted, self.relations(), observe)
 
-    def load_dataset(self, data_root: str | None = None) -> Dataset:
-        """Load the examples themselves, which a store does not keep.
+    def load_dataset(self, data_root: str | None = None, dataset: str | None = None) -> Dataset:
+        """Load the examples themselves, which a store does not keep, from the folder that holds them.
 
         Raises:
+            UnnamedCodeError: the store's data set is code, and neither ``dataset`` nor you before named it.
             InvalidInputError: the data set cannot be loaded by its name.
             NotFoundError: the data is not in ``data_root``.
         """
         from memdb import datasets
 
-        if self._dataset is None:
-            name = self.store.manifest.dataset
-            if name == IN_MEMORY:
-                raise InvalidInputError(
-                    f"{self.url} was made of arrays in memory, which a store does not keep",
-                    hint="train from Python: memdb.open(url).train(add=100, dataset=..., recipe=...)",
-                )
-            self._dataset = datasets.load(name, data_root)
-        return self._dataset
+        if dataset is None and self._dataset is not None:
+            return self._dataset
+        Names(dataset).require_for(self.store, "loading its examples", ("dataset",))
+        name = self.store.manifest.dataset if dataset is None else dataset
+        if name == IN_MEMORY:
+            raise InvalidInputError(
+                f"{self.url} was made of arrays in memory, which a store does not keep",
+                hint="train from Python: memdb.open(url).train(add=100, dataset=..., recipe=...)",
+            )
+        data = datasets.load(name, data_root)
+        if name == self.store.manifest.dataset:
+            self._dataset = data
+        return data
 
-    def _pictures(self, data_root: str | None) -> Mapping[str, Thumbnails]:
+    def _pictures(self, data_root: str | None, dataset: str | None) -> Mapping[str, Thumbnails]:
         """Return pictures of the examples, for which the data set is loaded by its name."""
         from memdb.sharing.thumbnails import thumbnails_of
 
-        if self.store.published is not None:  # a stranger's may name code as its data set
+        if self.store.published is not None:
             raise InvalidInputError(
                 f"{self.url} is a published copy: pictures of its examples are its owner's to make",
                 hint="take those that it has along with `memdb pull`, or leave thumbnails out",
             )
-        data = self.load_dataset(data_root)
-        sets = tuple(table.info(name) for name, table in data.tables.items())
+        data = self.load_dataset(data_root, dataset)
         manifest = self.store.manifest
-        manifest.require_same(sets, manifest.recipe, self.url)
+        manifest.require_same(data.infos, manifest.recipe, self.url)
         found = thumbnails_of(data)
         return {item.name: found[item.name] for item in manifest.sets}
 
@@ -964,21 +980,38 @@ class Database:
         require_seeds(seeds)
         return Seeds(seeds, len(seeds), store_seed, known)
 
-    def _dataset_of(self, given: Dataset | None, data_root: str | None, *, here: bool) -> Dataset | None:
-        """Return the data to train on; None where workers find it themselves by the store's name for it."""
-        by_name = self.store.manifest.dataset != IN_MEMORY
-        return given or (None if by_name and not here else self.load_dataset(data_root))
+    def _data_to_train_on(
+        self, given: str | Dataset | None, data_root: str | None, *, here: bool
+    ) -> str | Dataset:
+        """Return the data, or its name, by which workers load it themselves."""
+        from memdb import datasets
 
-    def _bound_recipe(self, recipe: Any) -> BoundRecipe:
+        if isinstance(given, datasets.Dataset):
+            return given
+        name = self.store.manifest.dataset if given is None else given
+        return self.load_dataset(data_root, given) if here or name == IN_MEMORY else name
+
+    def _bound(self, recipe: Any, version: str | None) -> BoundRecipe:
         from memdb import recipes
 
-        if isinstance(recipe, str):
-            return recipes.resolve(recipe, {}, dataset=self.store.manifest.dataset)
-        if recipe is not None:
-            return recipes.bind(recipe)
-        if self._recipe is not None:
-            return self._recipe
-        return recipes.rebind(self.store.manifest.recipe)
+        theirs = self.store.manifest.recipe
+        if isinstance(recipe, recipes.BoundRecipe):
+            return recipe
+        if recipe is not None and not isinstance(recipe, str):
+            return recipes.bind(recipe, version=version, wanted=theirs.fingerprint)
+        if recipe is not None and (version is not None or recipe != theirs.imports):
+            return recipes.resolve(recipe, {}, version, self.store.manifest.dataset)
+        if version is not None:
+            raise InvalidInputError(f"recipe_version {version!r} is of no recipe", hint="give the recipe too")
+        return recipes.rebind(theirs)
+
+    def _doubt(self, recipe: BoundRecipe) -> str:
+        """Return a remark where the recipe's source is another one than that of models that are there."""
+        from memdb.training.loop import SOURCE
+
+        if recipe.info.fingerprint != self.store.manifest.recipe.fingerprint:
+            return ""  # which is refused later
+        return recipe.change_since(model.versions.get(SOURCE) for _, model in self.snapshot.models)
 
     @cached_property
     def _results(self) -> Results:

@@ -6,7 +6,8 @@
     ├── NotFoundError          look elsewhere, or create it
     ├── AlreadyExistsError     use the one that is there, or pick another name
     ├── InvalidInputError      correct the value that the message names
-    │   └── MismatchError      two things that must agree do not: use the right store, data or recipe
+    │   ├── MismatchError      two things that must agree do not: use the right store, data or recipe
+    │   └── UnnamedCodeError   a store names code: name it, too, if you know it
     ├── WrongFormatError       not a memdb document, or one of a newer memdb
     ├── NotEnoughModelsError   train more
     ├── TrainingError          the recipe raised or returned something else than predictions
@@ -19,9 +20,15 @@ works.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from memdb.addresses import without_secrets
+
 
 class MemdbError(Exception):
     """An error whose message carries the offending value and whose hint says what to do next.
+
+    Neither shows a password or a token of an address that it names.
 
     Attributes:
         hint: what to do next.
@@ -30,8 +37,8 @@ class MemdbError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str = "", parameter: str | tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(without_secrets(message))
+        self.hint = without_secrets(hint)
         self.parameters = (parameter,) if isinstance(parameter, str) else parameter
 
 
@@ -49,6 +56,14 @@ class InvalidInputError(MemdbError, ValueError):
 
 class MismatchError(InvalidInputError):
     """A data set or recipe that is not the one the store was made with."""
+
+
+class UnnamedCodeError(InvalidInputError):
+    """Code that a store names and its user has not: ``named`` has import paths of `recipe` and `dataset`."""
+
+    def __init__(self, message: str, *, hint: str = "", named: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.named = dict(named or {})
 
 
 class WrongFormatError(MemdbError, ValueError):

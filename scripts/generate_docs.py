@@ -28,7 +28,8 @@ COMMANDS = (
 RELATIONS = ("models", "train_examples", "test_examples", "memorization", "influence", "train_influence")
 EXIT_CODES = (
     "Exit codes: 0 done; 1 refused or failed, with one line on stderr that says why and what to do next; "
-    "2 wrong usage; 130 interrupted. Answers go to stdout, progress and remarks to stderr. "
+    "2 wrong usage, which includes values that are empty and options that would do nothing; 130 interrupted. "
+    "Answers go to stdout, progress and remarks to stderr. "
     "`MEMDB_TRACEBACK=1` shows where an error was raised."
 )
 START, END = "<!-- generated: columns -->", "<!-- end -->"
@@ -76,10 +77,11 @@ def help_of(*command: str) -> str:
     return said.getvalue().strip("\n") + "\n"
 
 
-def columns() -> str:
-    def untrained(*_: object) -> dict[str, object]:
-        return {}
+def untrained(*_: object) -> dict[str, object]:
+    return {}
 
+
+def columns() -> str:
     data = memdb.Dataset(np.zeros((3, 1)), [0, 1, 0], np.zeros((2, 1)), [0, 1])
     tables = []
     with tempfile.TemporaryDirectory() as folder, memdb.init(f"{folder}/s.zarr", data, untrained) as db:

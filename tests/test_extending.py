@@ -184,7 +184,7 @@ def rewritten(place, /, **changes):
         ({"url": "/nowhere/base.zarr"}, NotFoundError, "the base of .* is not at /nowhere/base.zarr any more"),
         ({"url": "github://o:r@main/base.zarr"}, InvalidInputError, "such addresses are not followed"),
         ({"url": "simplecache::file:///etc"}, InvalidInputError, "such addresses are not followed"),
-        ({"url": "https://me:secret@host/base.zarr"}, InvalidInputError, "^the address of the base, on host, holds"),
+        ({"url": "https://me:secret@host/base.zarr"}, InvalidInputError, r"^the address of the base, https://\*\*\*@host/base.zarr, holds"),
         ({"store_id": "0" * 32}, MismatchError, "holds the store .*; .* extends 0000"),
         ({"models_sha256": "0" * 64}, DamagedError, "snapshot 1 of .* has other models than .* was told"),
         ({"snapshot": 9}, NotFoundError, "a base, has no snapshot 9 any more"),
@@ -280,7 +280,7 @@ def test_an_update_that_cannot_be_changes_nothing(base, extension, tmp_path):
     for url, says in [
         (str(old), "is an older copy"),
         (other.url, "holds the store"),
-        ("ftp://x/y", "not followed"),
+        ("ftp://x/y", "no address that memdb reads"),
     ]:
         with pytest.raises(MemdbError, match=says):
             extension.update(url)

@@ -47,7 +47,10 @@ class Shelf:
     def direct(self):
         return self
 
-    def read(self, path, start=None, stop=None):
+    def above(self):
+        return []
+
+    def read(self, path, start=None, stop=None, *, most=None):
         if path not in self.objects:
             raise NotFoundError(path)
         return self.objects[path][0][start:stop]

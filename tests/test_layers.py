@@ -18,12 +18,15 @@ from memdb import cli
 
 ROOT = Path(memdb.__file__).parent
 ROOMS = [  # folders and files at the top, from the bottom; a room imports from rooms of lower floors only
+    {"addresses"},
     {"errors"},
-    {"plugins", "format", "storage", "render"},
+    {"files", "plugins"},
+    {"format", "render"},
+    {"storage"},
     {"store"},
     {"datasets", "query"},
     {"analysis", "recipes", "interop"},
-    {"training", "sharing"},
+    {"permission", "training", "sharing"},
     {"database"},
     {"create"},
     {"combine"},
@@ -48,8 +51,8 @@ HOMES = {
     "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
     "PIL": {"datasets", "sharing.thumbnails"},
-    "zarr": {"store.encoding", "store.read_arrays"},
-    "fsspec": {"storage.urls"},
+    "zarr": {"store.encoding", "store.read_arrays", "store.stated"},
+    "fsspec": {"storage.urls", "storage.web"},
     "duckdb": {
         "query.relations",
         "query.pairs.scores",
@@ -77,6 +80,7 @@ HOMES = {
         "cli.combine",
         "cli.output",
         "cli.share",
+        "cli.usage",
     },
 }
 ONLY_FOR_TYPES = {

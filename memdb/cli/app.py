@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import re
+import shlex
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from memdb.errors import MemdbError
+from memdb.addresses import without_secrets
+from memdb.cli.streams import silence
+from memdb.cli.usage import CarefulCommand, WrongUsageError
+from memdb.errors import MemdbError, UnnamedCodeError
+from memdb.files import FULL, reason
 from memdb.render.tables import clean, console
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
+REFUSING = (*FULL, errno.EIO, errno.EBADF, errno.EAGAIN)  # what a stream that takes nothing answers
+LONG_WORD = re.compile(r"\S{399,}[^\s.:,;]")  # a value that nobody reads to its end
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-app = typer.Typer(
+
+class _App(typer.Typer):
+    """An application whose commands all refuse wrong usage alike."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Function], Function]:
+        return super().command(name, cls=CarefulCommand, **options)
+
+
+app = _App(
     name="memdb",
     help="Which training examples did a model memorize, and which made it get a test example right?\n\n"
     "A store keeps what models trained on random subsets predicted; questions are answered from it, with "
@@ -47,9 +66,26 @@ def _options(
 
 
 def say(*lines: str) -> None:
-    """Print a remark to stderr: stdout is for answers."""
-    for line in lines:
-        console(stderr=True).print(line, soft_wrap=True)
+    """Print a remark to stderr: stdout is for answers. A stderr that takes nothing is left alone."""
+    try:
+        for line in lines:
+            console(stderr=True).print(clean(without_secrets(line)), soft_wrap=True)
+    except OSError:
+        silence(sys.stderr)
+
+
+class Remarks(logging.Handler):
+    """Prints what a storage says of waiting."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it, as one line."""
+        say(f"{clean(record.getMessage())} ...")
+
+
+def _command_that_names(error: UnnamedCodeError) -> str:
+    """Return how to go on: what was typed, and the code that it lacks."""
+    named = [word for kind, path in error.named.items() for word in (f"--{kind}", path)]
+    return f"if you know that code, name it: {without_secrets(shlex.join(['memdb', *sys.argv[1:], *named]))}"
 
 
 def run() -> NoReturn:
@@ -57,18 +93,54 @@ def run() -> NoReturn:
     # Threads of PyTorch that wait for each other spin; where others use the cores, too, for most of the time.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.getLogger().addHandler(logging.NullHandler())  # drivers' own words: an error is said once, below
+    ours = logging.getLogger("memdb")
+    ours.handlers, ours.propagate = [Remarks()], False
+    ours.setLevel(logging.INFO)
     try:
-        app()
+        code = _called()
+        sys.stdout.flush()
     except MemdbError as error:
         if os.environ.get("MEMDB_TRACEBACK"):
             raise
-        text = f"{error}. {error.hint[:1].upper()}{error.hint[1:]}." if error.hint else f"{error}."
-        say(f"Error: {clean(' '.join(text.split()))}")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        say("Interrupted; nothing was changed.")
-        sys.exit(INTERRUPTED)
+        _say_error(
+            str(error), _command_that_names(error) if isinstance(error, UnnamedCodeError) else error.hint
+        )
+        code = 2 if isinstance(error, WrongUsageError) else 1
+    except MemoryError:
+        _say_error("that takes more memory than there is", "ask for less at once, or on a larger machine")
+        code = 1
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(0)
+        silence(sys.stdout)
+        code = 0
+    except OSError as error:  # of stdout, or of a path that no file system takes
+        if os.environ.get("MEMDB_TRACEBACK"):
+            raise
+        if error.filename is None and error.errno not in REFUSING:
+            raise
+        if error.filename is None:
+            silence(sys.stdout)
+            _say_error(f"cannot write to stdout: {reason(error)}", "write to a file with --output FILE")
+        else:
+            _say_error(f"{error.filename}: {reason(error)}", "name another place")
+        code = 1
+    sys.exit(code)
+
+
+def _say_error(text: str, hint: str) -> None:
+    sentence = f"{text}. {hint[:1].upper()}{hint[1:]}." if hint else f"{text}."
+    say(f"Error: {LONG_WORD.sub(_cut, ' '.join(sentence.split()))}")
+
+
+def _called() -> int | str | None:
+    """Run the command line, and return the code with which it ended."""
+    try:
+        app()
+    except SystemExit as end:
+        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+            say("Interrupted.")  # of which the command did not speak itself
+        return end.code
+    return 0
+
+
+def _cut(word: re.Match[str]) -> str:
+    return f"{word[0][:60]}... ({len(word[0]):,} characters)"

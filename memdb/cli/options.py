@@ -8,7 +8,13 @@ from typing import Annotated, Optional
 import typer
 
 FormatOption = Annotated[
-    str, typer.Option("--format", "-f", metavar="FORMAT", help="table, json, ndjson or csv.")
+    str,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="FORMAT",
+        help="table, json, ndjson, csv, or spreadsheet: CSV whose text no spreadsheet takes for a formula.",
+    ),
 ]
 OutputOption = Annotated[
     Optional[Path],  # noqa: UP045
@@ -55,11 +61,31 @@ RanksOption = Annotated[
     bool, typer.Option("--ranks", help="Add the first and the last rank that each row may truly have.")
 ]
 KOption = Annotated[int, typer.Option("-k", metavar="N", help="Rows to show.")]
+ShownOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "-k", metavar="N", help="Rows to show. [default: 20; all of them in a file]", show_default=False
+    ),
+]
 DataRootOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         "--data-root", envvar="MEMDB_DATA_ROOT", metavar="DIR", help="The folder that holds the data set."
     ),
+]
+OwnDatasetOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--dataset",
+        "-d",
+        metavar="NAME",
+        help="The store's data set, where it is code, package.module:attribute, of a store that you did not "
+        "make here. Remembered.",
+    ),
+]
+OwnRecipeOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--recipe", "-r", metavar="NAME", help="The store's recipe, likewise."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
 BatchOption = Annotated[

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from memdb.cli.app import say
 from memdb.format import layout
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from memdb.database import Database
+    from memdb.format.manifest import RecipeInfo
     from memdb.query.imported_scores import TableRelations
 
 SETTLED = 0.05
@@ -42,6 +42,12 @@ class Way:
         require_format(self.format)
         if self.output is not None:
             require_suffix(self.output)
+
+    @property
+    def rows_stand_alone(self) -> bool:
+        """Whether what is true of all rows has no place but in each of them."""
+        kind = self.format if self.output is None else self.output.suffix.lower()[1:]
+        return kind not in {"table", "json"}
 
     @property
     def is_parquet(self) -> bool:
@@ -133,7 +139,7 @@ def emit(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> None:
 def made(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> str | int:
     """Return the text of an answer, or how many rows were written to the file that was named."""
     if way.output is not None:
-        return answer.write(way.output)
+        return answer.write(way.output, "spreadsheet" if way.format == "spreadsheet" else None)
     if way.format != "table":
         return answer.text(way.format)
     printed = console()
@@ -148,7 +154,7 @@ def show(text: str | int, way: Way) -> None:
         say(f"Wrote {text:,} rows to {way.output}.")
         return
     for start in range(0, len(text), CHARACTERS_AT_ONCE):
-        typer.echo(text[start : start + CHARACTERS_AT_ONCE], nl=False)
+        sys.stdout.write(text[start : start + CHARACTERS_AT_ONCE])
 
 
 def memorized(db: Database, rows: DuckDBPyRelation, way: Way, class_name: str | None) -> None:
@@ -224,7 +230,7 @@ def info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         lines: dict[str, object] = {
             "data set": f"{row['dataset']}: {row['n_train']:,} training and {row['n_test']:,} test examples, "
             f"{row['n_classes']} class{'' if row['n_classes'] == 1 else 'es'}",
-            "recipe": str(db.store.manifest.recipe),
+            "recipe": _recipe_line(db.store.manifest.recipe),
             "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
             "outcomes": row["outcomes"],
             "models": f"{row['n_models']:,}{of_base} in {tables.count(row['n_blocks'], 'block')} and "
@@ -267,6 +273,12 @@ def info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         return tables.facts(lines, clean(db.url))
 
     emit(answer_of(db, rows, way), way, table)
+
+
+def _recipe_line(recipe: RecipeInfo) -> str:
+    """Say which recipe it is, and what training would import, of which its name need not tell anything."""
+    path = recipe.imports
+    return str(recipe) if path in {None, recipe.name} else f"{recipe}, imported from {path}"
 
 
 def _some(model_ids: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ from memdb.cli.options import (
 from memdb.cli.output import Way
 from memdb.cli.store_options import ASKING, SCORING, Place, at_place, memory_limit
 from memdb.cli.supervision import limited
-from memdb.render.answer import half_written
+from memdb.files import half_written
 
 
 @app.command()

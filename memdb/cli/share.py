@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from memdb.cli.app import INTERRUPTED, app, say
-from memdb.cli.options import DataRootOption
-from memdb.cli.store_options import ASKING, Place, at_place
+from memdb.cli.options import DataRootOption, OwnDatasetOption
+from memdb.cli.store_options import ASKING, COPYING, Place, at_place
 from memdb.errors import InvalidInputError
 from memdb.render.progress import Counting, Share
 from memdb.render.tables import clean, console, count, findings, size
@@ -53,6 +53,7 @@ def publish(
     licence: Annotated[
         str | None, typer.Option("--licence", metavar="NAME", help="Such as CC-BY-4.0.")
     ] = None,
+    dataset: OwnDatasetOption = None,
     data_root: DataRootOption = None,
     citation: Annotated[
         str | None, typer.Option("--citation", metavar="TEXT", help="How to cite it.")
@@ -89,6 +90,7 @@ def publish(
         done = db.publish(
             dest,
             credit=credit,
+            dataset=dataset,
             data_root=data_root,
             storage_options=_destination(dest, dest_endpoint_url, dest_storage_option),
             announce=announce,
@@ -113,7 +115,7 @@ def _show_sizes(wanted: Plan) -> None:
 
 
 @app.command()
-@at_place({name: option for name, option in ASKING.items() if name != "store"})
+@at_place(COPYING)
 def pull(
     place: Place,
     url: Annotated[str, typer.Argument(metavar="URL", help="A published copy; with --only, any store.")],

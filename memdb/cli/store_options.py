@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from memdb.addresses import without_secrets
 from memdb.cli.app import say
-from memdb.errors import InvalidInputError
+from memdb.cli.usage import WrongUsageError, typed
+from memdb.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -25,7 +27,6 @@ DEFAULT_STORE = "memdb.zarr"
 LEAST_MEMORY = 500 * 10**6  # bytes of a process that asks, most of them stacks of threads
 MOST_MEMORY = 2**60  # what every system's limits can count
 NO_CACHE = "none"
-UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 StoreOption = Annotated[
     Optional[str],  # noqa: UP045 - Typer reads it at run time, on Python 3.11 too
@@ -129,11 +130,12 @@ class Place:
     scores: str | None = None
     assume_models: int | None = None
     assume_fraction: float = 0.7
+    typed: frozenset[str] = frozenset()  # those of them that stand on the command line
 
     @property
     def url(self) -> str:
         """The store's URL."""
-        return self.store or DEFAULT_STORE
+        return DEFAULT_STORE if self.store is None else self.store
 
     @property
     def assumed(self) -> tuple[int, float] | None:
@@ -169,12 +171,24 @@ class Place:
 
     def cache(self) -> Cache | None:
         """Return the cache for remote stores."""
-        from memdb.storage import Cache, default_folder
+        from memdb.storage import Cache, default_folder, local_path
+        from memdb.storage.cache import n_bytes
 
         limit = n_bytes("--cache-size", self.cache_size)
         if self.cache_dir == NO_CACHE:
             return None
-        return Cache(Path(self.cache_dir).expanduser() if self.cache_dir else default_folder(), limit)
+        return Cache(local_path(self.cache_dir) if self.cache_dir else default_folder(), limit)
+
+    def has_store(self) -> bool:
+        """Tell whether there is a store, though it may not be readable."""
+        from memdb.format import layout
+        from memdb.storage import open_storage
+
+        try:
+            open_storage(self.url, self.options_here()).read(layout.MANIFEST)
+        except NotFoundError:
+            return False
+        return True
 
     def following(self, *, trusted: bool = False) -> Following:
         """Return how the store that this one extends is reached."""
@@ -193,11 +207,28 @@ class Place:
         return self.storage_options() if "://" in self.url else {}
 
     def require_use_of_options(self, manifest: Manifest | None = None, others: Sequence[str] = ()) -> None:
-        """Refuse storage options where neither the store nor a base, or another, could take them."""
+        """Refuse options of storages where neither the store nor a base, or another, could take them."""
         from memdb.storage import is_object_storage
 
-        if (manifest is None or manifest.base is None) and not any(map(is_object_storage, others)):
+        if manifest is not None:
+            self.require_use_of_trust(manifest)
+            if manifest.base is not None:
+                return
+        if not any(map(is_object_storage, others)):
             self.storage_options()
+        idle = [name for name in ("cache_dir", "cache_size") if name in self.typed]
+        if idle and not any("://" in url for url in (self.url, *others)):
+            raise WrongUsageError(
+                f"--{idle[0].replace('_', '-')} is for remote stores, and {self.url} is on this disk",
+                hint="leave it out",
+            )
+
+    def require_use_of_trust(self, *manifests: Manifest) -> None:
+        """Refuse --trust-base where no store extends another one."""
+        if "trust_base" in self.typed and all(manifest.base is None for manifest in manifests):
+            raise WrongUsageError(
+                "--trust-base is for a store that extends another, and none does", hint="leave it out"
+            )
 
     def open(self, *, to_write: bool = False) -> Database:
         """Open the store; who names one to write into it trusts what it extends."""
@@ -218,7 +249,12 @@ class Place:
         return self._warned(opened)
 
     def _warned(self, db: Database) -> Database:
-        """Say what leaving models out does to answers."""
+        """Say which models answers may lack, and what leaving some out does to them."""
+        if self.scores is None and not (db.store.published or db.store.storage.can_list) and db.snapshot:
+            say(
+                f"Note: {db.url} has no published.json and cannot be listed. Its newest snapshot was found "
+                "by asking for one after the other: there may be newer ones, and models beyond them."
+            )
         if self.exclude:
             say(
                 f"Note: --exclude leaves {len(db.snapshot.excluded):,} models out. Leaving models out "
@@ -235,17 +271,23 @@ class Place:
         options = [f"{name} {shlex.quote(value)}" for name, value in given.items() if value is not None]
         options += ["--anonymous"] * self.anonymous
         options += [f"--storage-option {shlex.quote(item)}" for item in self.storage_option or []]
-        return " ".join(["memdb", verb, *options])
+        return without_secrets(" ".join(["memdb", verb, *options]))
 
 
-MAKING = {
+WRITING = {
     "store": (StoreOption, None),
     "endpoint_url": (EndpointOption, None),
     "anonymous": (AnonymousOption, False),
     "storage_option": (DriverOption, None),
+}
+MAKING = {
+    **WRITING,
     "cache_dir": (CacheDirOption, None),
     "cache_size": (CacheSizeOption, "10GB"),
     "trust_base": (TrustOption, False),
+}
+COPYING = {name: option for name, option in WRITING.items() if name != "store"} | {
+    "as_of": (AsOfOption, None)
 }
 ASKING = {**MAKING, "as_of": (AsOfOption, None), "exclude": (ExcludeOption, None)}
 ASSUMING = {"assume_models": (AssumeModelsOption, None), "assume_fraction": (AssumeFractionOption, 0.7)}
@@ -267,11 +309,12 @@ def at_place(
         own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
 
         @functools.wraps(command)
-        def with_place(**given: Any) -> None:
-            place = Place(**{name: given.pop(name) for name in options})
+        def with_place(*, context: typer.Context, **given: Any) -> None:
+            place = Place(**{name: given.pop(name) for name in options}, typed=typed(context))
             command(place=place, **given)
 
-        parameters = [*own, *shared]
+        context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        parameters = [*own, *shared, context]
         with_place.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         with_place.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return with_place
@@ -284,8 +327,9 @@ def _parsed(options: list[str]) -> dict[str, Any]:
     for option in options:
         name, equals, value = option.partition("=")
         if not equals or not name.isidentifier():
+            beginning = re.split(r"\W", option, maxsplit=1)[0]  # the rest may be a secret
             raise InvalidInputError(
-                f"--storage-option {option!r} is not NAME=VALUE", hint="write e.g. profile=lab"
+                f"--storage-option {beginning!r} is not NAME=VALUE", hint="write e.g. profile=lab"
             )
         words: dict[str, Any] = {"true": True, "false": False}
         found[name] = words.get(value.lower(), int(value) if value.isdecimal() else value)
@@ -298,6 +342,8 @@ def memory_limit(text: str) -> int:
     Raises:
         InvalidInputError: not a size, or less than memdb itself takes.
     """
+    from memdb.storage.cache import n_bytes
+
     limit = min(n_bytes("--memory", text), MOST_MEMORY)
     if limit < LEAST_MEMORY:
         raise InvalidInputError(
@@ -305,17 +351,3 @@ def memory_limit(text: str) -> int:
             hint="give more, such as --memory 1GB",
         )
     return limit
-
-
-def n_bytes(option: str, text: str) -> int:
-    """Return the number of bytes that an option names."""
-    number, unit = text.strip().upper().rstrip("B"), 1
-    if number[-1:] in {"K", "M", "G", "T"}:
-        number, unit = number[:-1], UNITS[f"{number[-1]}B"]
-    try:
-        size = int(float(number) * unit)
-    except (ValueError, OverflowError) as error:
-        raise InvalidInputError(f"{option} {text!r} is no size", hint="use e.g. 500MB or 10GB") from error
-    if size < 0:
-        raise InvalidInputError(f"{option} {text!r} is below 0", hint="use e.g. 500MB or 10GB")
-    return size

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -16,6 +15,8 @@ from memdb.cli.options import (
     DataRootOption,
     DeviceOption,
     MaxTimeOption,
+    OwnDatasetOption,
+    OwnRecipeOption,
     RayOption,
     TaskCpusOption,
     TaskGpusOption,
@@ -24,6 +25,7 @@ from memdb.cli.options import (
     WorkersOption,
 )
 from memdb.cli.store_options import Place, at_place
+from memdb.cli.usage import WrongUsageError
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -122,7 +124,6 @@ def init(
     """  # noqa: D301 - \b keeps the lines apart in --help
     from memdb import create, recipes
 
-    _see_working_folder()
     if extend is not None:
         fixed = {
             "--download": download or None, "--recipe-option": recipe_option, "--outcomes": outcomes,
@@ -213,6 +214,8 @@ def train(
     until_half_width: UntilOption = None,
     max_time: MaxTimeOption = None,
     task_id: TaskIdOption = None,
+    dataset: OwnDatasetOption = None,
+    recipe: OwnRecipeOption = None,
     data_root: DataRootOption = None,
     device: DeviceOption = "auto",
     batch_models: BatchOption = None,
@@ -230,8 +233,8 @@ def train(
 
     Every batch is committed as soon as it is trained; Ctrl-C and SIGTERM lose the batches in flight and
     nothing else. Run it again to add more, at the same time in several processes if you like. It ends at
-    the first of --add, --until-half-width and --max-time that is reached. Without a store at the default
-    place, one of scikit-learn's digits is created there.
+    the first of --add, --until-half-width and --max-time that is reached. Where neither --store nor
+    $MEMDB_STORE names a place, and ./memdb.zarr is not there, one of scikit-learn's digits is created.
 
     \b
     memdb train --add 100
@@ -243,15 +246,20 @@ def train(
     from memdb.cli.training_run import Limited, train_visibly
     from memdb.training.loop import require_positive
 
-    _see_working_folder()
     if add is None and until_half_width is None and max_time is None:
         add = 100
     if add is not None:
         require_positive(add, "--add")
     limited = Limited(add, until_half_width, max_time, task_id)
     db = _store_or_digits(place)
+    if "data_root" in place.typed and db.store.manifest.dataset == "digits":
+        raise WrongUsageError(
+            f"{db.url} is of scikit-learn's digits, which need no --data-root", hint="leave it out"
+        )
     before = db.n_models
     given = {
+        "dataset": dataset,
+        "recipe": recipe,
         "data_root": data_root,
         "device": device,
         "batch_models": batch_models,
@@ -288,9 +296,10 @@ def demo(
 
     require_positive(models, "--models")
     db = _store_or_digits(place, even_if_named=True)
-    if (db.store.manifest.dataset, db.store.manifest.recipe.name) != ("digits", "mlp"):
+    manifest = db.store.manifest
+    if (manifest.dataset, manifest.recipe.name, manifest.imports) != ("digits", "mlp", {}):
         raise InvalidInputError(
-            f"{db.url} is a store of {db.store.manifest.dataset}, not the demo's digits",
+            f"{db.url} is a store of {manifest.dataset}, not the demo's digits and mlp",
             hint="run the demo in another folder, or name a new store with --store",
         )
     missing = models - db.n_models
@@ -310,20 +319,20 @@ def _store_or_digits(place: Place, *, even_if_named: bool = False) -> Database:
 
     try:
         return place.open(to_write=True)
-    except NotFoundError:
-        if place.store is not None and not even_if_named:
+    except NotFoundError as error:
+        if place.has_store():  # something that it needs is missing
             raise
-    say(f"No store at {place.url} yet: creating one of scikit-learn's digits, recipe mlp.")
+        if place.store is not None and not even_if_named:
+            hint = (
+                f"create one with `{place.command('init')}`, of scikit-learn's digits or what --dataset names"
+            )
+            raise NotFoundError(str(error), hint=hint) from error
+    where = place.url if "://" in place.url else Path(place.url).expanduser().absolute()
+    say(f"No store at {where}: creating one of scikit-learn's digits there, recipe mlp.")
     try:
         return create.init(place.url, storage_options=place.storage_options())
     except AlreadyExistsError:  # another process was quicker
         return place.open()
-
-
-def _see_working_folder() -> None:
-    """Let ``--recipe my_file:train`` find my_file.py here, as `python -m` does."""
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds text
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
 
 
 def _described(db: Database) -> str:

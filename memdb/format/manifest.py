@@ -8,13 +8,15 @@ it reads them) nor whether a data set or recipe at hand is the same (`Manifest.r
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from memdb import plugins
 from memdb.errors import MismatchError, WrongFormatError
 from memdb.format import layout
-from memdb.format.documents import Json, Reader, fingerprint, sealed
+from memdb.format.documents import MAX_INTEGER, Json, Reader, fingerprint, sealed
 
 KINDS = ("bit", "unit", "real", "category")
 SCHEMES = ("exact", "bernoulli", "imported")
@@ -24,6 +26,10 @@ MAX_URL = 4096
 BASE_FEATURE = "base"  # who does not know it would answer from a part of the models
 HEX64 = re.compile(r"[0-9a-f]{64}")
 HEX32 = re.compile(r"[0-9a-f]{32}")
+SEED = re.compile(r"[0-9]{1,20}")
+CONTENT = "content_sha256"  # of a set of examples
+HASH_BYTES = 16  # that a set keeps of each example's content
+DTYPES = {"bool", *(f"{kind}{n}" for kind in ("int", "uint", "float") for n in (8, 16, 32, 64))} - {"float8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,12 @@ class RecipeInfo:
         """Sha256 of name, version and options (defaults filled in) as canonical JSON."""
         return fingerprint({"name": self.name, "options": self.options, "version": self.version})
 
+    @property
+    def imports(self) -> str | None:
+        """What training by this recipe would import; None for one that is built in."""
+        built_in = self.name.startswith(plugins.TORCHVISION) or not plugins.is_import_path(self.name)
+        return self.import_path or (None if built_in else self.name)
+
     def __str__(self) -> str:
         options = ", ".join(f"{name}={value}" for name, value in sorted(self.options.items()))
         return f"{self.name} {self.version}" + (f" ({options})" if options else "")
@@ -162,6 +174,13 @@ class Manifest:
     put_if_absent: bool = True  # whether the storage kept two writers from creating one object
     objects: Objects = field(default_factory=dict)
     base: Base | None = None  # the store that this one extends, as it was at creation
+
+    @property
+    def imports(self) -> dict[str, str]:
+        """What training would import: import paths of `recipe` and `dataset`, unless they are built in."""
+        dataset = self.dataset if plugins.is_import_path(self.dataset) else None
+        found = {"recipe": self.recipe.imports, "dataset": dataset}
+        return {kind: path for kind, path in found.items() if path is not None}
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -308,7 +327,7 @@ class Manifest:
             recipe=RecipeInfo(
                 recipe.take("name", str, ""),
                 recipe.take("version", str, ""),
-                recipe.take("options", dict, {}),
+                recipe.free("options"),
                 recipe.optional("import_path", str),
             ),
             subset_scheme=subsets.take("scheme", str, "", lambda v: v in SCHEMES),
@@ -327,8 +346,18 @@ class Manifest:
         names = [item.name for item in manifest.sets]
         if layout.TRAIN not in names or len(set(names)) != len(names):
             read.problems.append(f"{place}.sets must name `train` and no set twice: {names}")
+        for problem in manifest._claims_too_much(place):
+            read.problems.append(problem)
         read.finish("ask whoever made the store for an undamaged copy")
         return manifest
+
+    def _claims_too_much(self, place: str) -> Iterator[str]:
+        """Yield the sets of more examples than the listed objects hold: readers take memory by them."""
+        for item in self.sets:
+            hashes = sum(info.size for name, info in self.objects.items()
+                         if name.startswith(f"{item.name}/{CONTENT}/c."))  # fmt: skip
+            if item.n_examples * HASH_BYTES > hashes:
+                yield f"{place} has {item.n_examples:,} {item.name} examples, and hashes of fewer"
 
 
 def _described(info: SetInfo | None) -> str:
@@ -339,7 +368,7 @@ def _outcome(item: Reader) -> Outcome:
     return Outcome(
         item.take("name", str, "", layout.is_set_name),
         item.take("kind", str, "", lambda v: v in KINDS),
-        item.take("dtype", str, ""),
+        item.take("dtype", str, "uint8", lambda v: v in DTYPES),
         tuple(item.take("sets", list, [], lambda v: all(isinstance(name, str) for name in v))),
         item.take("definition", str, ""),
     )
@@ -352,22 +381,22 @@ def require_format(document: Mapping[str, Any], place: str, known: Sequence[str]
         WrongFormatError: another format number, or required features unknown here.
     """
     version = document.get("format")
-    if version != layout.FORMAT:
+    if version != layout.FORMAT or isinstance(version, bool):
         raise WrongFormatError(
-            f"{place} has format {version!r}; this memdb reads format {layout.FORMAT}",
+            f"{place} has format {reprlib.repr(version)}; this memdb reads format {layout.FORMAT}",
             hint="upgrade with `pip install --upgrade memdb`",
         )
     features = document.get("required_features", [])
     if not isinstance(features, list) or any(name not in known for name in features):
         raise WrongFormatError(
-            f"{place} needs features that this memdb does not know: {features}",
+            f"{place} needs features that this memdb does not know: {reprlib.repr(features)}",
             hint="upgrade with `pip install --upgrade memdb`",
         )
 
 
 def seed_of(read: Reader, key: str = "seed") -> int:
     """Return a field that is a decimal string of an unsigned 64-bit integer."""
-    text = read.take(key, str, "0", lambda v: v.isdecimal() and v.isascii() and int(v) < 2**64)
+    text = read.take(key, str, "0", lambda v: bool(SEED.fullmatch(v)) and int(v) < 2**64)
     return int(text)
 
 
@@ -382,7 +411,7 @@ def objects_from(read: Reader) -> dict[str, ObjectInfo]:
     for name, value in read.entries().items():
         match value:
             case [int(size), str(sha256)] if (
-                layout.is_object_name(name) and size >= 0 and HEX64.fullmatch(sha256)
+                layout.is_object_name(name) and 0 <= size <= MAX_INTEGER and HEX64.fullmatch(sha256)
             ):
                 objects[name] = ObjectInfo(size, sha256)
             case _:

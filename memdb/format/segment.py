@@ -71,13 +71,15 @@ class ModelInfo:
             subset_size=item.take("subset_size", int, 0, lambda v: v >= 0),
             seconds=item.take("seconds", float, 0.0, lambda v: v >= 0),
             trained_at=item.take("trained_at", str, ""),
-            train_accuracy=item.take("train_accuracy", float, 0.0, lambda v: 0 <= v <= 1),
-            out_accuracy=item.optional("out_accuracy", float),
-            test_accuracy=item.optional("test_accuracy", float),
+            train_accuracy=item.take("train_accuracy", float, 0.0, _is_share),
+            out_accuracy=item.optional("out_accuracy", float, _is_share),
+            test_accuracy=item.optional("test_accuracy", float, _is_share),
             diverged=item.take("diverged", bool, default=False),
             device=item.take("device", str, ""),
             host=item.take("host", str, ""),
-            versions=item.take("versions", dict, {}),
+            versions=item.take(
+                "versions", dict, {}, lambda v: all(isinstance(name, str) for name in v.values())
+            ),
             store_seed=seed_of(item, "store_seed") if "store_seed" in item.entries() else None,
         )
 
@@ -148,7 +150,7 @@ class Segment:
             models=tuple(ModelInfo.from_reader(item) for item in read.items("models")),
             memdb_version=read.take("memdb_version", str, ""),
             objects=objects_from(read.inside("objects")),
-            metadata=read.take("metadata", dict, {}),
+            metadata=read.free("metadata"),
             sources=_sources(read) if "sources" in document else (),
         )
         n_models = read.take("n_models", int, 0, lambda v: 0 < v <= MAX_MODELS_PER_SEGMENT)
@@ -169,6 +171,10 @@ def _sources(read: Reader) -> tuple[tuple[str, int], ...]:
             case _:
                 read.problems.append(f"{read.place}.sources has a bad entry")
     return tuple(found)
+
+
+def _is_share(value: float) -> bool:
+    return 0 <= value <= 1
 
 
 def is_hex32(value: str) -> bool:

@@ -5,15 +5,18 @@ Parsed once, at the border, like the manifest: a value that exists is valid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from memdb.format import layout
-from memdb.format.documents import Json, Reader, sealed
+from memdb.format.documents import MAX_DOCUMENT, MAX_INTEGER, Json, Reader, sealed
 from memdb.format.manifest import HEX64, MAX_SNAPSHOTS, Base, ObjectInfo, require_format
 from memdb.format.published import Derived
 from memdb.format.segment import MAX_MODELS_PER_SEGMENT, RESTORE, is_hex32, is_hex64
+
+MODEL_BYTES = 200  # of a document that a model takes at least
+MAX_BLOCK_DOCUMENTS = 256 << 20  # bytes of a snapshot's blocks: those of 300,000 models
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +157,23 @@ class SnapshotRecord:
             derived=Derived.from_reader(read.inside("derived")) if "derived" in document else None,
             base=Base.from_reader(read.inside("base")) if "base" in document else None,
         )
+        for problem in record._claims_too_much(place):
+            read.problems.append(problem)
         read.finish(RESTORE)
         return record
+
+    def _claims_too_much(self, place: str) -> Iterator[str]:
+        """Yield what its lists cannot hold: readers take memory by these numbers."""
+        for block in self.blocks:
+            if not block.n_models * MODEL_BYTES <= block.document.size <= MAX_DOCUMENT:
+                size = block.document.size
+                yield f"{place} has {block.n_models:,} models in the {size:,} bytes of {block.block_id}"
+        if len({block.block_id for block in self.blocks}) < len(self.blocks):
+            yield f"{place} names a block twice"
+        if self.n_models > sum(block.n_models for block in self.blocks):
+            yield f"{place} counts {self.n_models:,} models, more than its blocks have"
+        if sum(block.document.size for block in self.blocks) > MAX_BLOCK_DOCUMENTS:
+            yield f"{place} has blocks whose documents are larger than {MAX_BLOCK_DOCUMENTS:,} bytes together"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +222,7 @@ class Pin:
 
 def _object(read: Reader, key: str) -> ObjectInfo:
     match read.take(key, list, []):
-        case [int(size), str(sha256)] if size >= 0 and HEX64.fullmatch(sha256):
+        case [int(size), str(sha256)] if 0 <= size <= MAX_INTEGER and HEX64.fullmatch(sha256):
             return ObjectInfo(size, sha256)
         case _:
             read.problems.append(f"{read.place}.{key} is no size and sha256")

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from memdb.addresses import shown
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout
 from memdb.format.documents import canonical_json
@@ -213,7 +214,7 @@ def _base_of(snapshot: Snapshot) -> dict[str, object]:
     """Return what is taken in of the store that this one extends, NULL where it extends none."""
     base = snapshot.base
     return {
-        "base": base.url if base else None,
+        "base": shown(base.url) if base else None,
         "base_store_id": base.manifest.store_id if base else None,
         "base_snapshot": base.record.number if base and base.record else None,
         "base_newest_snapshot": base.newest if base else None,
@@ -240,10 +241,12 @@ def info(relations: Relations, choice: IntervalSpec) -> pa.Table:
         "store_id": manifest.store_id,
         "format": layout.FORMAT,
         "dataset": manifest.dataset,
+        "dataset_import_path": manifest.imports.get("dataset"),
         "n_train": manifest.train.n_examples,
         "n_test": manifest.set_named(layout.TEST).n_examples,
         "n_classes": relations.n_classes,
         "recipe": manifest.recipe.name,
+        "recipe_import_path": manifest.imports.get("recipe"),
         "recipe_version": manifest.recipe.version,
         "recipe_options": canonical_json(manifest.recipe.options).decode(),
         "recipe_fingerprint": manifest.recipe.fingerprint,

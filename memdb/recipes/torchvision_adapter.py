@@ -15,11 +15,10 @@ from memdb.datasets import Dataset
 from memdb.errors import InvalidInputError
 from memdb.format.documents import Json
 from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE
+from memdb.plugins import TORCHVISION
 from memdb.recipes.options import natural, normalize, real, require, torch_program
 from memdb.recipes.out_of_memory import in_turns
 from memdb.recipes.protocol import Run
-
-PREFIX = "torchvision:"
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Architecture:
     @property
     def name(self) -> str:
         """The name on the command line."""
-        return f"{PREFIX}{self.architecture}"
+        return f"{TORCHVISION}{self.architecture}"
 
     @property
     def options(self) -> Mapping[str, Json]:

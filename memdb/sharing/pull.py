@@ -15,10 +15,10 @@ from memdb.format.manifest import ObjectInfo
 from memdb.format.snapshot_record import SnapshotRecord
 from memdb.sharing import score_tables
 from memdb.sharing.copy_blocks import AT_ONCE, copy_piece, pieces
-from memdb.sharing.publish import COPY_GROUPS, is_of_a_copy, require_destination
+from memdb.sharing.publish import COPY_GROUPS, require_destination
 from memdb.sharing.readme import readme
 from memdb.storage.protocol import Storage, concurrently, create_once
-from memdb.store.open_published import published_snapshot
+from memdb.store.open_published import is_of_a_copy, published_snapshot
 from memdb.store.read_documents import parse_record, read_block, snapshot_numbers
 from memdb.store.resumable import Completing, copy_object
 from memdb.store.store import Store, keeps_put_if_absent

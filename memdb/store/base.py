@@ -13,20 +13,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from memdb.addresses import shown
 from memdb.errors import DamagedError, InvalidInputError, MismatchError, NotFoundError
 from memdb.format.documents import canonical_json
 from memdb.format.manifest import Base, Manifest
 from memdb.storage.cache import Cache
 from memdb.storage.protocol import Storage
-from memdb.storage.urls import EXTRAS, LOCAL, open_storage, protocol_of
+from memdb.storage.urls import LOCAL, local_path, open_storage, protocol_of
 from memdb.store.load_snapshot import take_snapshot
 from memdb.store.read_documents import base_in_force, read_manifest
 from memdb.store.snapshot import Snapshot
 
 MOST_BASES = 8  # one below the other
-FOLLOWED = {*LOCAL, *EXTRAS, "http", "https", "hf", "memory"}
 MOVED = "`memdb update --base URL` says where it is now"
 
 
@@ -99,24 +98,24 @@ def followable(url: str, from_url: str) -> str:
         InvalidInputError: a protocol that is not followed, a password, a folder of this machine in a remote
             store.
     """
-    protocol = protocol_of(url)
-    if protocol not in FOLLOWED or "::" in url:
+    try:
+        protocol = protocol_of(url)
+    except InvalidInputError as error:
         raise InvalidInputError(
-            f"{from_url} names its base as {url}: such addresses are not followed",
+            f"{from_url} names its base as {shown(url)}: such addresses are not followed",
             hint="copy that store to a folder, a bucket or a web server",
-        )
+        ) from error
     if protocol in LOCAL:
         if protocol_of(from_url) not in {*LOCAL, "memory"}:
             raise InvalidInputError(
                 f"{from_url} names a folder of a local disk as its base, {url}; a remote store cannot",
                 hint="put the base where everybody can read it, and extend it there",
             )
-        return str(Path(url.split("://", 1)[-1]).expanduser().absolute())
-    parts = urlsplit(url)
-    if parts.password or (parts.username and protocol in {"http", "https"}):
+        return str(local_path(url))
+    if shown(url) != url:
         raise InvalidInputError(
-            f"the address of the base, on {parts.hostname}, holds a user name or a password, which would be "
-            "written into the store",
+            f"the address of the base, {shown(url)}, holds a user name, a password or a signature, which "
+            "would be written into the store",
             hint="leave it out, and give it to the storage's own tools",
         )
     return url

@@ -13,9 +13,11 @@ from memdb.format.documents import plain_document
 from memdb.format.manifest import Base, Manifest
 from memdb.format.snapshot_record import Pin
 from memdb.storage.protocol import Storage, create_once
+from memdb.storage.urls import protocol_of
 from memdb.store.base import Following, followable, open_base, snapshot_of
 from memdb.store.examples import ExampleTable, read_example_table
 from memdb.store.load_snapshot import newest_number, take_snapshot
+from memdb.store.open_published import read_published
 from memdb.store.read_documents import newest_pin, read_manifest, read_pin
 from memdb.store.snapshot import Snapshot
 
@@ -39,6 +41,7 @@ def look_at(url: str, from_url: str, following: Following) -> Extended:
         InvalidInputError: its address cannot be in a manifest, or its subsets are none that training draws.
         DamagedError: its examples are not what its fingerprints say.
     """
+    protocol_of(url)  # what the user wrote is at fault where it is malformed
     place = followable(url, from_url)
     storage = following.open(place)
     manifest = read_manifest(storage)
@@ -81,6 +84,7 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
         )
     sought = Base(url or before.url, before.store_id, before.snapshot, before.n_models, before.models_sha256)
     if url is not None:
+        protocol_of(url)
         following = following.naming(url)
     place, found = open_base(storage, manifest, sought, following)
     newest = _newest(place, found, sought.url, following)
@@ -116,7 +120,8 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
 
 
 def _newest(storage: Storage, manifest: Manifest, url: str, following: Following) -> Snapshot:
-    number = newest_number(storage)
+    published = read_published(storage)
+    number = published.snapshot.number if published else newest_number(storage)
     if number is None:
         raise NotFoundError(
             f"{url} has no snapshot: which models it has may be another matter tomorrow",

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInputError, NotFoundError
+from memdb.errors import DamagedError, InvalidInputError, NotFoundError
 from memdb.format import bits, layout
 from memdb.format.manifest import Manifest, Outcome
 from memdb.format.segment import ModelInfo, Segment, sha256_of_models
 from memdb.format.snapshot_record import Retraction, SnapshotRecord
 from memdb.storage.protocol import Storage, concurrently
-from memdb.store.block_counts import COUNTED, has_counts, names_of
+from memdb.store.block_counts import COUNTED, are_possible, has_counts, names_of
 from memdb.store.encoding import BLOCK_MODELS, SHARD_BYTES
 from memdb.store.examples import Examples, read_examples
 from memdb.store.selection import Share, read_part
+from memdb.store.stated import RESTORE
 
 
 @dataclass(frozen=True)
@@ -243,8 +244,17 @@ class Snapshot:
         def read(share: Share) -> NDArray[Any]:
             return read_part(share.storage, share.part, path, shape, COUNTED.str)
 
-        found = concurrently(read, self._chosen(self.tallied) if shape[1] else [])
-        return dict(zip(names, sum(found, np.zeros(shape, dtype=np.int32)), strict=True))
+        shares = self._chosen(self.tallied) if shape[1] else []
+        found = concurrently(read, shares)
+        counts = dict(zip(names, sum(found, np.zeros(shape, dtype=np.int32)), strict=True))
+        none, n_models = np.zeros(1, dtype=np.int32), sum(share.n_models for share in shares)
+        if not are_possible(
+            counts.get("n_in", none), counts["n_correct"], counts.get("k_in", none), n_models
+        ):
+            raise DamagedError(
+                f"the blocks of {self.url} have {path} that {n_models:,} models cannot give", hint=RESTORE
+            )
+        return counts
 
     def band_parts(
         self, path: str, of: Sequence[bool] | None = None

@@ -26,7 +26,7 @@ from memdb.store.examples import Examples, ExampleTable, read_examples
 from memdb.store.grace import Stopwatch
 from memdb.store.load_snapshot import take_snapshot
 from memdb.store.open_published import published_snapshot, read_published
-from memdb.store.read_documents import base_in_force, read_manifest
+from memdb.store.read_documents import base_in_force, read_manifest, require_outside
 from memdb.store.score_tables import list_score_tables, read_score_tables
 from memdb.store.snapshot import Snapshot
 
@@ -299,7 +299,9 @@ def require_free(storage: Storage) -> None:
 
     Raises:
         AlreadyExistsError: a store, or anything else.
+        InvalidInputError: it is inside another store.
     """
+    require_outside(storage)
     found = storage.names("")
     if layout.MANIFEST in found:
         raise AlreadyExistsError(

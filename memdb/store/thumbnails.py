@@ -16,7 +16,7 @@ from memdb.format.manifest import Manifest, ObjectInfo
 from memdb.format.published import ASK_AGAIN, DerivedGroup, ThumbnailsInfo
 from memdb.storage.protocol import Storage, concurrently
 from memdb.store.encoding import ChunkEncoder, array_metadata, describe
-from memdb.store.read_arrays import GroupReader, read_object
+from memdb.store.read_arrays import GroupReader, read_listed
 from memdb.store.resumable import Completing
 
 CHUNK_BYTES = 256 << 10  # of pixels: what one picture costs to read, before it is compressed
@@ -71,7 +71,7 @@ def read_info(storage: Storage, manifest: Manifest, document: ObjectInfo) -> Thu
         DamagedError: it is missing, was altered, or belongs to another store.
     """
     place = f"{storage.url}/{DOCUMENT}"
-    data = read_object(storage, DOCUMENT, document)
+    data = read_listed(storage, DOCUMENT, document)
     info = ThumbnailsInfo.from_document(parse_group_metadata(data, place), place)
     if info.store_id != manifest.store_id:
         raise DamagedError(f"{place} belongs to another store", hint=ASK_AGAIN)

@@ -19,8 +19,9 @@ from multiprocessing.connection import wait
 
 from memdb import recipes
 from memdb.errors import InvalidInputError, TrainingError
-from memdb.training.engines.worker import Work, committed_since, missing
-from memdb.training.engines.worker_process import Done, Failed, InFlight, LeftOff, Ready, serve
+from memdb.training.engines.script import require_guarded
+from memdb.training.engines.worker import Failed, Work, committed_since, missing
+from memdb.training.engines.worker_process import Done, InFlight, LeftOff, Ready, serve
 from memdb.training.loop import Committed, Hooks
 from memdb.training.seeds import Seeds
 
@@ -82,6 +83,7 @@ class LocalEngine:
                 f"{work.store.url} is in the memory of this process, where no worker sees it",
                 hint="use a path or a URL, or leave --workers out",
             )
+        require_guarded()
         _require_sendable(work)
         self._work = work
         self._n_workers = n_workers
@@ -159,8 +161,8 @@ class _Run:
                 case Committed():
                     worker.in_flight, self._n_early_deaths = 0.0, 0
                     yield message
-                case Failed(error):
-                    raise error
+                case Failed():
+                    message.reraise()
                 case Done():
                     worker.batch, worker.in_flight = None, 0.0
                     self._deal(worker)
@@ -189,7 +191,8 @@ class _Run:
             batch.n_deaths = n_deaths = batch.n_deaths + 1
             if batch.seeds:
                 self._again.append(batch)
-        if n_deaths >= MAX_DEATHS:
+        raised = batch is None and worker.process.exitcode == 1  # others would do the same
+        if n_deaths >= MAX_DEATHS or raised:
             raise _gave_up(how, batch, n_deaths)
         self._hooks.remark(f"worker {worker.number} {how}; another one trains its batch")
         self._start(worker.number, worker.device)
@@ -230,7 +233,7 @@ def n_cores() -> int:
 def _gave_up(how: str, batch: _Batch | None, n_deaths: int) -> TrainingError:
     if batch is None:
         return TrainingError(
-            f"a worker {how} before it could begin, {n_deaths} times in a row",
+            f"a worker {how} before it could begin, {n_deaths} time{'s in a row' if n_deaths > 1 else ''}",
             hint='see its own words above; a script that uses workers needs `if __name__ == "__main__":`',
         )
     return TrainingError(
