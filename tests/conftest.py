@@ -60,6 +60,14 @@ def small_database(url, **options):
     return memdb.init(str(url), small_dataset(), coin_recipe, seed=7, **options)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def disk_that_is_not_waited_for():
+    """No test cuts the power, so fsync could show nothing; when it is called is what tests of it watch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Requests are made again as often as ever, at once."""
@@ -130,13 +138,37 @@ def empty(tmp_path):
 
 @pytest.fixture(scope="session")
 def digits_store(tmp_path_factory):
-    """The store of the README at a small size: digits, 40 models of 3 epochs."""
+    """The store of the README with 40 models, whose outcomes are as random as their subsets."""
+    from storing import batch
+
     pytest.importorskip("torch")
     url = tmp_path_factory.mktemp("digits") / "memdb.zarr"
-    made = memdb.init(str(url), recipe_options={"epochs": 3}, seed=1)
-    made.train(seeds=range(40))
-    made.close()
+    with memdb.init(str(url), seed=1) as made:
+        models, masks, outcomes = batch(made.store, range(40))
+        for name in ("train", "test"):
+            correct = outcomes[f"{name}/correct"]
+            sure = np.random.default_rng(1).exponential(size=correct.shape)
+            outcomes[f"{name}/logit_confidence"] = np.where(correct, sure, -sure)
+        made.store.commit(models, masks, outcomes)
     return url
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch, loaded by the first test that trains with it: a second and more that others need not wait for."""
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="session")
+def sklearn():
+    """scikit-learn, in the same way."""
+    return pytest.importorskip("sklearn")
+
+
+@pytest.fixture(scope="session")
+def stats():
+    """Distributions and rank correlations as SciPy computes them."""
+    return pytest.importorskip("scipy.stats")
 
 
 @pytest.fixture

@@ -21,9 +21,6 @@ from memdb.store.reading import read_object
 from memdb.store.retries import Patience
 from memdb.store.snapshot import read_part
 
-pytest.importorskip("s3fs")
-pytest.importorskip("moto")
-
 SURVIVED = ("429", "500", "503", "reset", "short_body", "slow")  # one of them is not even noticed
 ANYWHERE = [fault for fault in FAULTS if not fault.startswith("ignored")]  # few requests have such a header
 NEW_SEEDS = (7, 8)
