@@ -18,12 +18,21 @@ N_MODELS = 60  # of the store to assess
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A busy machine says nothing about the code: performance lives in benchmarks.
-settings.register_profile("memdb", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("memdb")
+# How far Hypothesis searches: scripts/test, scripts/test --all, and by hand with --hypothesis-profile deep.
+# No deadlines: a busy machine says nothing about the code, and performance lives in benchmarks.
+for profile, n_examples in {"quick": 25, "all": 100, "deep": 2000}.items():
+    settings.register_profile(
+        profile, max_examples=n_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+settings.load_profile("quick")
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and all that they start with them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def examples_of(n):
+    """How many examples a test that is slow takes in this profile: n of the 100 that others take with --all."""
+    return max(1, n * settings().max_examples // 100)
 
 
 def coin_recipe(data, masks, seeds, run):
@@ -157,6 +166,12 @@ def digits_store(tmp_path_factory):
 def torch():
     """PyTorch, loaded by the first test that trains with it: a second and more that others need not wait for."""
     return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="session")
+def cuda(torch):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
 
 
 @pytest.fixture(scope="session")

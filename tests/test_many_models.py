@@ -99,7 +99,7 @@ def test_a_batch_of_resnet9_takes_turns_on_a_cpu_and_is_the_same_to_the_last_bit
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("recipe", SMALL.values(), ids=SMALL.keys())
-def test_a_gpu_trains_a_batch_as_it_trains_one_and_as_a_cpu_does(recipe, data, tmp_path):
+def test_a_gpu_trains_a_batch_as_it_trains_one_and_as_a_cpu_does(recipe, data, tmp_path, cuda):
     masks, seeds = drawn(8)
     together = recipe(data, masks, seeds, run(tmp_path, "cuda:0"))
     for device in ("cuda:0", "cpu"):

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
-from conftest import N_TEST, N_TRAIN, bits_of, small_database
+from conftest import N_TEST, N_TRAIN, bits_of, examples_of, small_database
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from storing import batch
 
 RELATIONS = {"memorization": "memorization", "influence": "influence", "train_influence": "influence"}
 SEEDS = st.lists(st.integers(0, 10**6), min_size=2, max_size=60, unique=True)
-few = settings(max_examples=3, deadline=None, derandomize=True)
+few = settings(max_examples=examples_of(12), derandomize=True)
 
 
 def add_confidences(outcomes):
@@ -107,7 +107,7 @@ def test_complementing_what_is_right_or_who_was_in_turns_every_score_and_interva
             assert after[train_id] == expected
 
 
-@settings(few, max_examples=2)
+@settings(few, max_examples=examples_of(8))
 @given(seeds=SEEDS, data=st.data())
 def test_the_order_of_models_and_how_they_were_committed_change_no_answer_bit_for_bit(seeds, data):
     shuffled = data.draw(st.permutations(seeds))
