@@ -14,9 +14,8 @@ import memdb
 N_TRAIN, N_TEST = 23, 11
 N_MODELS = 60  # of the store to assess
 
-# Two workers on two cores: threads of theirs would only wait for each other, and burn both while they do.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Networks this small gain nothing from threads, and those of two workers on two cores wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How far Hypothesis searches: scripts/test, scripts/test --all, and by hand with --hypothesis-profile deep.
 # No deadlines: a busy machine says nothing about the code, and performance lives in benchmarks.
@@ -33,6 +32,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def examples_of(n):
     """How many examples a test that is slow takes in this profile: n of the 100 that others take with --all."""
     return max(1, n * settings().max_examples // 100)
+
+
+def every(n, cases):
+    """Each n-th of these cases in the default run, all of them with --all."""
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)), marks=[pytest.mark.slow] * (number % n > 0)
+        )
+        for number, case in enumerate(cases)
+    ]
 
 
 def coin_recipe(data, masks, seeds, run):

@@ -17,7 +17,10 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 @pytest.mark.parametrize(
     ("example", "n_models", "says"),
-    [("01", 6, "memorization"), ("02", 80, "most memorized: [0, 1, 2, 3, 4]")],
+    [
+        ("01", 6, "memorization"),
+        pytest.param("02", 80, "most memorized: [0, 1, 2, 3, 4]", marks=pytest.mark.slow),
+    ],
 )
 def test_an_example_runs(example, n_models, says):
     pytest.importorskip("torch")

@@ -10,7 +10,7 @@ from datetime import timedelta
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import coin_recipe, small_dataset
+from conftest import coin_recipe, every, small_dataset
 from fault_proxy import FAULTS, FaultProxy
 from storing import batch, contents, contents_of
 
@@ -225,11 +225,7 @@ def require_no_problem(name, attempt):
 
 @pytest.mark.parametrize(
     ("operation", "fault"),
-    [
-        *itertools.product(("commit", "query"), ANYWHERE),
-        *itertools.product(("compact",), ANYWHERE[::2]),
-        *itertools.product(("gc",), ANYWHERE[1::2]),
-    ],
+    every(3, [(operation, fault) for fault in ANYWHERE for operation in OPERATIONS]),
 )
 def test_one_fault_is_survived_or_said_and_never_answered_with(bucket, operation, fault):
     place = ANYWHERE.index(fault) * bucket.n_requests[operation] // len(ANYWHERE)

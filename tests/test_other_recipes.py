@@ -133,6 +133,7 @@ def test_a_classifier_that_cannot_be_is_explained(name, options, says):
     assert caught.value.hint
 
 
+@pytest.mark.slow
 def test_a_torchvision_classifier_learns_from_files_that_are_read_as_needed(photos, tmp_path, torch):
     data = datasets.load("imagefolder", str(photos))
     options = {**TINY, "lr": 0.005, "epochs": 15, "batch_size": 9, "crop": 1.0}
