@@ -1,0 +1,180 @@
+"""What the steps of `gpu_run.py` share, and the one place where they reach into the package.
+
+When a module of memdb moves, the imports below are all that has to follow.
+"""
+
+from __future__ import annotations
+
+import gc
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from memdb import Dataset, Run, bits, datasets, recipes, subsets
+from memdb.manifest import OUTCOMES, Manifest
+from memdb.query.pair_parts import PairBits, PairChoice
+from memdb.query.pairs import PairSearch
+from memdb.query.sieve_torch import sieve_on
+from memdb.seeds import Seeds
+from memdb.store import Store, open_storage
+from memdb.train import Hooks
+from memdb.train import train as train_models
+
+__all__ = ["PairBits", "PairChoice", "PairSearch", "bits", "datasets", "recipe_of", "sieve_on"]
+
+SUBSET_FRACTION = 0.7
+DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
+failed: list[str] = []  # attempts of this step
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one run was told: where things are, how large they may be, and the recipe of the store."""
+
+    home: Path
+    out: Path
+    tiny: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    models_per_batch: int = 8
+
+    @property
+    def data(self) -> Path:
+        """The folder of the data sets."""
+        return self.home / "data"
+
+
+def recipe_of(name: str, *, dataset: str | None = None, **options: Any) -> Any:
+    """Return a recipe by its name, with the data set's preset."""
+    return recipes.resolve(name, options, dataset=dataset).train
+
+
+@dataclass(frozen=True)
+class InTurns:
+    """A recipe that trains its models one after the other, whatever the device: the same identity and results."""
+
+    recipe: Any
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the recipe says of itself."""
+        return getattr(self.recipe, name)
+
+    def __call__(
+        self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
+    ) -> dict[str, NDArray[Any]]:
+        """Train each model alone."""
+        found = []
+        for row in range(len(seeds)):
+
+            def progress(done: int, total: int, row: int = row) -> None:
+                run.progress(row * total + done, len(seeds) * total)
+
+            alone = replace(run, progress=progress, checkpoint_dir=run.checkpoint_dir / str(row))
+            found.append(self.recipe(data, masks[row : row + 1], seeds[row : row + 1], alone))
+        return {path: np.concatenate([part[path] for part in found]) for path in found[0]}
+
+
+def committed_models(
+    folder: Path, data: Dataset, call: Call, most: int, seconds: float, *, in_turns: bool
+) -> Iterator[Any]:
+    """Train into a new store, as `memdb.init` and `Database.train` do, and yield every batch that was committed.
+
+    Those import DuckDB, which such a machine may lack.
+    """
+    until = time.monotonic() + seconds
+    bound = recipes.resolve("resnet9", call.options)
+    if in_turns:
+        bound = replace(bound, train=InTurns(bound.train))
+    manifest = Manifest(
+        store_id=secrets.token_hex(16),
+        seed=secrets.randbits(63),
+        dataset="imagefolder",
+        sets=tuple(table.info(name) for name, table in data.tables.items()),
+        outcomes=(OUTCOMES["correct"], OUTCOMES["logit_confidence"]),
+        recipe=bound.info,
+        subset_scheme="exact",
+        subset_fraction=SUBSET_FRACTION,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        memdb_version=version("memdb"),
+    )
+    store = Store.create(open_storage(str(folder)), manifest, data.tables)
+    seeds = Seeds(subsets.random_seeds(most), most, manifest.seed)
+    longest, began = 0.0, time.monotonic()
+    hooks = Hooks(
+        may_begin=lambda: time.monotonic() + 1.1 * longest < until,
+        stop_requested=lambda: time.monotonic() > until,
+    )
+    for batch in train_models(
+        store, data, bound, seeds, device=DEVICE, batch_models=call.models_per_batch, hooks=hooks
+    ):
+        longest, began = max(longest, time.monotonic() - began), time.monotonic()
+        yield batch
+
+
+def subsets_of(n_models: int, n_train: int) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
+    """Return masks [models, train] of equal sizes, and seeds."""
+    masks = np.zeros((n_models, n_train), dtype=np.bool_)
+    for row, mask in enumerate(masks):
+        mask[np.random.default_rng(row).permutation(n_train)[: int(SUBSET_FRACTION * n_train)]] = True
+    return masks, np.arange(n_models, dtype=np.uint64)
+
+
+def run_on(
+    device: str,
+    call: Call,
+    outcomes: frozenset[str] = frozenset(),
+    watch: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Run:
+    """Return what a recipe is told of a run."""
+    return Run(device, watch, lambda: False, call.home / "checkpoints", outcomes)
+
+
+@contextmanager
+def attempt(name: str) -> Iterator[None]:
+    """Say what failed and run on: the minutes of a borrowed machine are for all that still works."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may work
+        failed.append(name)
+        print(f"  FAILED {name}: {type(error).__name__}: {str(error)[:400]}", flush=True)
+
+
+def wait() -> None:
+    """Wait until the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def timed(call: Callable[[], object], times: int = 5) -> float:
+    """Return the median seconds of a call, after one to warm up."""
+    call()
+    took = []
+    for _ in range(times):
+        wait()
+        started = time.perf_counter()
+        call()
+        wait()
+        took.append(time.perf_counter() - started)
+    return sorted(took)[len(took) // 2]
+
+
+def peak_memory() -> float:
+    """Return the most GiB that were used on the device since `fresh`."""
+    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan")
+
+
+def fresh() -> None:
+    """Give back what PyTorch keeps of the device's memory."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()

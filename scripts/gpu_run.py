@@ -1,0 +1,83 @@
+"""What memdb does on a GPU, in steps that have a time limit each and do not stop one another.
+
+    python scripts/gpu_run.py first 300   # facts, recipes against the CPU, sieve, convolutions, MNIST
+    python scripts/gpu_run.py last 380    # CIFAR-100: seconds a model, accuracy, then models into a store
+    python scripts/gpu_run.py first 300 --tiny    # everything once at a size for a CPU: does it run?
+
+Results are printed as they come. The data lie under HOME/data, where `gpu_run.sh` puts what `gpu_prepare.sh`
+gathered. Exit code 1 where something failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CALLS = {  # the steps of each call, and the most seconds that each may take
+    "first": {"facts": 40, "recipes": 90, "sieve": 60, "convolutions": 70, "mnist": 170},
+    "last": {"unpack": 90, "cifar": 170, "train": 10_000},
+}
+HOMES = {"mnist": "gpu_training", "unpack": "gpu_training", "cifar": "gpu_training", "train": "gpu_training"}
+LEAST = 15.0  # seconds that a step is begun for
+SPARE = 5.0  # for the output to come back
+
+
+def drive(arguments: argparse.Namespace) -> bool:
+    """Run the steps of a call one after the other; tell whether all went well."""
+    until = time.monotonic() + arguments.seconds
+    well = True
+    for name, most in CALLS[arguments.what].items():
+        limit = min(most, until - time.monotonic() - SPARE)
+        if limit < LEAST:
+            print(f"== {name}: no time left", flush=True)
+            continue
+        print(f"== {name} (at most {limit:.0f} s)", flush=True)
+        started = time.monotonic()
+        command = [sys.executable, __file__, name, str(limit), *sys.argv[3:]]
+        outcome = "done"
+        try:
+            if subprocess.run(command, timeout=limit, check=False).returncode:
+                outcome = "FAILED"
+        except subprocess.TimeoutExpired:
+            outcome = "out of time"
+        well &= outcome == "done"
+        print(f"== {name}: {outcome} after {time.monotonic() - started:.1f} s", flush=True)
+    return well
+
+
+def main() -> None:
+    steps = [step for call in CALLS.values() for step in call]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=[*CALLS, *steps], help="a call, or one of its steps")
+    parser.add_argument("seconds", type=float, help="at most")
+    parser.add_argument("--home", type=Path, default=Path("gpu-run"), help="data, and what is in the making")
+    parser.add_argument("--out", type=Path, default=Path("gpu-run/out"), help="what is to come back")
+    parser.add_argument("--tiny", action="store_true", help="everything once, at a size for a CPU")
+    parser.add_argument("--options", type=json.loads, default={}, help="of resnet9, as JSON")
+    parser.add_argument("--batch-models", type=int, default=0, help="models that go into the store together")
+    arguments = parser.parse_args()
+    if arguments.what in CALLS:
+        sys.exit(0 if drive(arguments) else 1)
+    from gpu_memdb import Call, failed  # PyTorch: seconds, which the driver would wait for, too
+
+    options = arguments.options
+    if arguments.tiny and not options:
+        options = {"width": 4, "epochs": 1, "batch_size": 16}
+    batch = arguments.batch_models or (2 if arguments.tiny else 8)
+    call = Call(arguments.home.resolve(), arguments.out.resolve(), arguments.tiny, options, batch)
+    for folder in (call.data, call.out):
+        folder.mkdir(parents=True, exist_ok=True)
+    module = importlib.import_module(HOMES.get(arguments.what, "gpu_checks"))
+    getattr(module, arguments.what)(call, arguments.seconds)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

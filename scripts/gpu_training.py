@@ -1,0 +1,210 @@
+"""Steps of `gpu_run.py` that train: MNIST's preset in several sizes, and CIFAR-100 into a store."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import tarfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from gpu_memdb import (
+    DEVICE,
+    Call,
+    InTurns,
+    attempt,
+    committed_models,
+    datasets,
+    fresh,
+    peak_memory,
+    recipe_of,
+    run_on,
+    subsets_of,
+    wait,
+)
+from numpy.typing import NDArray
+
+from memdb import Dataset
+
+PIECE = 15 << 20  # bytes of a part of the store that comes back
+MOST_PIECES = 4
+PRODUCTS_A_MODEL = 6 * 535_040 - 2 * 401_408  # FLOPs an example of MNIST's preset; images want no gradient
+PRODUCTS_OF_RESNET9 = 2.28e9  # FLOPs an image of 32 x 32 at a width of 64
+MNIST_RUNS = (  # models, epochs, products, the recipe's precision
+    (1, 1, "highest", "float32"), (64, 1, "highest", "float32"), (256, 2, "highest", "float32"),
+    (1000, 2, "highest", "float32"), (256, 2, "high", "float32"), (1000, 2, "high", "float32"),
+    (256, 2, "highest", "bfloat16"), (1000, 2, "highest", "bfloat16"), (256, 10, "high", "float32"),
+    (256, 10, "highest", "float32"),
+)  # fmt: skip
+
+
+class Enough(Exception):  # noqa: N818 - no error: as many steps as were wanted
+    """Ends a training that has been timed."""
+
+
+def mnist(call: Call, seconds: float) -> None:
+    """Train Feldman and Zhang's preset: batches of several sizes and precisions against one model."""
+    data = _mnist(call)
+    recipe = recipe_of("mlp", dataset="mnist")
+    until = time.monotonic() + seconds - 15
+    print(f"  wanted a batch: {recipe.models_per_batch(data, DEVICE)}; precision {recipe.precision}")
+    for run in ((1, 1, "highest", "float32"), (3, 1, "high", "bfloat16")) if call.tiny else MNIST_RUNS:
+        if time.monotonic() > until:
+            print("  out of time")
+            break
+        with attempt(f"mnist {run}"):
+            _timed_mnist(call, data, recipe, run)
+
+
+def _mnist(call: Call) -> Dataset:
+    def read(name: str) -> NDArray[np.uint8]:
+        raw = gzip.decompress((call.data / f"{name}-ubyte.gz").read_bytes())
+        if "images" in name:
+            return np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28)
+        return np.frombuffer(raw, np.uint8, offset=8)
+
+    names = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    train_x, train_y, test_x, test_y = (read(name)[: 1000 if call.tiny else None] for name in names)
+    return Dataset(train_x, train_y, test_x, test_y)
+
+
+def _timed_mnist(call: Call, data: Dataset, recipe: Any, run: tuple[int, int, str, str]) -> None:
+    n, epochs, products, precision = run
+    fresh()
+    torch.set_float32_matmul_precision(products)
+    marks: list[float] = []
+
+    def watch(done: int, total: int) -> None:
+        if done in {1, total}:
+            wait()
+            marks.append(time.perf_counter())
+
+    masks, seeds = subsets_of(n, len(data.train))
+    started = time.perf_counter()
+    some = replace(recipe, epochs=epochs, precision=precision)
+    found = some(data, masks, seeds, run_on(DEVICE, call, watch=watch))
+    ended = time.perf_counter()
+    size = int(masks[0].sum())
+    n_steps = epochs * -(-size // recipe.batch_size)
+    stepping = marks[-1] - marks[0]
+    whole = (marks[0] - started) + stepping / epochs * 10 + (ended - marks[-1])
+    rate = n * epochs * size * PRODUCTS_A_MODEL / stepping / 1e12
+    print(
+        f"  {n:5} models, {epochs:2} epochs, {precision}/{products}: set up in {marks[0] - started:.2f} s, "
+        f"{1e3 * stepping / max(1, n_steps - 1):.3f} ms a step, evaluated in {ended - marks[-1]:.2f} s; "
+        f"{whole / n:.4f} s a model of 10 epochs; {rate:.1f} TFLOP/s; {peak_memory():.1f} GiB; "
+        f"test {found['test/correct'].mean():.4f}",
+        flush=True,
+    )
+
+
+def unpack(call: Call, _seconds: float) -> None:
+    """Unpack CIFAR-100, which comes as archives of images in folders named for their classes."""
+    for archive in sorted(call.data.glob("*.tar.gz")):
+        with tarfile.open(archive) as tar:
+            tar.extractall(call.data, filter="data")
+    n_images = [len(list((call.data / name).glob("*/*.png"))) for name in ("train", "test")]
+    print(f"  {n_images[0]} training and {n_images[1]} test images")
+
+
+def cifar(call: Call, seconds: float) -> None:
+    """Time steps of resnet9 in turns and as it comes, then train one whole model; the best way is kept."""
+    until = time.monotonic() + seconds - 15
+    started = time.perf_counter()
+    data = datasets.load("imagefolder", str(call.data))
+    n_images = len(data.train.array) + len(data.test.array)
+    print(f"  {n_images} images read in {time.perf_counter() - started:.1f} s")
+    recipe = recipe_of("resnet9", **call.options)
+    print(f"  wanted a batch: {recipe.models_per_batch(data, DEVICE)}; {dict(recipe.options)}")
+    n = 2 if call.tiny else 8
+    best = (float("inf"), True, True)
+    for in_turns, benchmark in ((True, False), (True, True), (False, False), (False, True)):
+        if time.monotonic() > until:
+            print("  out of time")
+            return
+        name = f"{'in turns' if in_turns else f'{n} as they come'}, benchmark {benchmark}"
+        with attempt(name):
+            torch.backends.cudnn.benchmark = benchmark
+            one = InTurns(recipe) if in_turns else recipe
+            step = _timed_step(call, data, one, 1 if in_turns else n, name)
+            best = min(best, (step, in_turns, benchmark))
+    _, in_turns, benchmark = best
+    (call.home / "best.json").write_text(json.dumps({"in_turns": in_turns, "benchmark": benchmark}))
+    torch.backends.cudnn.benchmark = benchmark
+    with attempt("a whole model"):
+        fresh()
+        masks, seeds = subsets_of(1, len(data.train))
+        started = time.perf_counter()
+        found = recipe(data, masks, seeds, run_on(DEVICE, call))
+        took = time.perf_counter() - started
+        inside, outside = found["train/correct"][masks].mean(), found["train/correct"][~masks].mean()
+        accuracy = f"test {found['test/correct'].mean():.4f}, in {inside:.4f}, out {outside:.4f}"
+        print(f"  a whole model in {took:.1f} s, benchmark {benchmark}: {accuracy}", flush=True)
+
+
+def _timed_step(call: Call, data: Dataset, recipe: Any, n: int, name: str) -> float:
+    """Return the seconds a model and step, from some steps after those that warm up."""
+    fresh()
+    first, last = (1, 4) if call.tiny else (6, 26)
+    limit = time.monotonic() + 20
+    marks: list[tuple[int, float]] = []
+
+    def watch(done: int, total: int) -> None:
+        if done in {first, last, total} or (done > first and time.monotonic() > limit):
+            wait()
+            marks.append((done, time.perf_counter()))
+        if len(marks) > 1:
+            raise Enough
+
+    masks, seeds = subsets_of(n, len(data.train))
+    with contextlib.suppress(Enough):
+        recipe(data, masks, seeds, run_on(DEVICE, call, watch=watch))
+    (a, t), (b, u) = marks[0], marks[-1]
+    step = (u - t) / (b - a) / n
+    size = int(masks[0].sum())
+    n_steps = -(-size // recipe.batch_size)
+    rate = PRODUCTS_OF_RESNET9 * (recipe.width / 64) ** 2 * size / n_steps / step / 1e12
+    whole = f"{step * n_steps * recipe.epochs:.1f} s a model of {recipe.epochs} epochs"
+    print(
+        f"  {name}: {1e3 * step:.2f} ms a model and step, {whole}, about {rate:.0f} TFLOP/s; {peak_memory():.1f} GiB"
+    )
+    return step
+
+
+def train(call: Call, seconds: float) -> None:
+    """Train as many models as there is time for, into a store that comes back in parts."""
+    started = time.monotonic()
+    kept = call.home / "best.json"
+    best = json.loads(kept.read_text()) if kept.exists() else {"in_turns": True, "benchmark": True}
+    torch.backends.cudnn.benchmark = best["benchmark"]
+    folder = call.home / "cifar100.zarr"
+    data = datasets.load("imagefolder", str(call.data))
+    most, packing = (4, 5) if call.tiny else (4096, 25)
+    left = started + seconds - packing - time.monotonic()
+    n = 0
+    for batch in committed_models(folder, data, call, most, left, in_turns=best["in_turns"]):
+        n += len(batch.models)
+        each = (time.monotonic() - started) / n
+        accuracy = np.mean([model.test_accuracy for model in batch.models])
+        print(
+            f"  {n} models, {each:.2f} s each with all, {batch.models[0].seconds:.2f} in training, "
+            f"test {accuracy:.4f}",
+            flush=True,
+        )
+    store = io.BytesIO()
+    with tarfile.open(fileobj=store, mode="w") as tar:
+        tar.add(folder, folder.name)
+    pieces = _pieces(store.getvalue())
+    for number, piece in enumerate(pieces[:MOST_PIECES]):
+        (call.out / f"cifar100.tar.{number}").write_bytes(piece)
+    print(f"  {len(store.getvalue()) / 1e6:.1f} MB in {len(pieces)} parts: cat cifar100.tar.* | tar x")
+
+
+def _pieces(whole: bytes) -> Sequence[bytes]:
+    return [whole[start : start + PIECE] for start in range(0, len(whole), PIECE)]
