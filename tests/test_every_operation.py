@@ -70,8 +70,7 @@ def try_all(template, tmp_path, operation, how, first, step):
     return int(tried[-1].stem)
 
 
-@pytest.mark.parametrize("how", ["kill", "fail"])
-@pytest.mark.parametrize("operation", ["commit", "compact", "gc"])
+@pytest.mark.parametrize(("operation", "how"), [("commit", "kill"), ("compact", "fail"), ("gc", "kill")])
 def test_at_some_operations(template, tmp_path, operation, how):
     n_operations = try_all(template, tmp_path, operation, how, {"kill": 20, "fail": 7}[how], 95)
     assert n_operations > 20

@@ -15,12 +15,10 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "n_models", "says"),
-    [
-        ("01", 6, "memorization"),
-        pytest.param("02", 80, "most memorized: [0, 1, 2, 3, 4]", marks=pytest.mark.slow),
-    ],
+    [("01", 6, "memorization"), ("02", 80, "most memorized: [0, 1, 2, 3, 4]")],
 )
 def test_an_example_runs(example, n_models, says):
     pytest.importorskip("torch")
