@@ -12,6 +12,7 @@ from memdb.assessing import Assessor
 from memdb.engines import Work
 from memdb.engines.request import Request
 from memdb.errors import InvalidInput
+from memdb.permission import Names
 from memdb.seeds import Seeds, random_seeds, require_seeds, task_seeds
 from memdb.sharing import publish as publication
 from memdb.store import Store, cleaning, compaction, extending, open_storage, retraction, verification
@@ -61,7 +62,7 @@ class Database(Assessor):
         task_id: str | int | None = None,
         until_half_width: float | None = None,
         max_seconds: float | None = None,
-        dataset: datasets.Dataset | None = None,
+        dataset: str | datasets.Dataset | None = None,
         recipe: Any = None,
         data_root: str | None = None,
         device: str = "auto",
@@ -85,7 +86,8 @@ class Database(Assessor):
             until_half_width: end once the mean half-width of the memorization intervals, which `info` shows,
                 is this or less; without ``add``, train as many models as that takes.
             max_seconds: end after this time; without ``add``, train as many models as that allows.
-            dataset: the data set, where the store's name for it is not enough to load it.
+            dataset: the data set, by name or a `Dataset`: where the store's name for it is not enough to load
+                it, or is code that you neither made it with nor named before.
             recipe: the recipe, likewise: a name, or anything that fits `Recipe`.
             data_root: the folder that holds the data.
             device: ``auto``, ``cpu``, ``cuda:0``, ...
@@ -100,6 +102,7 @@ class Database(Assessor):
             stop_requested: asked at every step; true ends the run, without the batch in flight.
 
         Raises:
+            UnnamedCode: the store's recipe or data set is code that you have not named.
             Mismatch: the data set or recipe is not the store's.
             TrainingFailed: the recipe failed; what was committed before stays.
             StorageFailed: a batch could not be committed.
@@ -110,10 +113,14 @@ class Database(Assessor):
             require_positive(batch_models, "--batch-models")
         wanted = self._wanted(add, seeds, task_id, endless=limits != Limits())
         request = None if ray is None else Request(ray, workers, task_cpus, task_gpus)
+        recipe = self._recipe if recipe is None else recipe
+        names = Names(self._dataset if dataset is None else dataset, recipe)
+        names.require_for(self.store, "training")
+        bound = self._bound(recipe)  # before waiting for the data
         work = Work(
             self.store,
-            self._dataset_of(dataset, data_root, here=workers is None and ray is None),
-            self._bound_recipe(recipe),
+            self._data_to_train_on(dataset, data_root, here=workers is None and ray is None),
+            bound,
             data_root,
             device,
             batch_models,
@@ -283,6 +290,7 @@ class Database(Assessor):
         *,
         include: Sequence[str] = publication.INCLUDED,
         credit: Credits | None = None,
+        dataset: str | None = None,
         data_root: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
         announce: Callable[[publication.Plan], bool] = lambda _: True,
@@ -298,7 +306,8 @@ class Database(Assessor):
             include: ``bits``; ``confidence`` where the copy is to answer that outcome too; ``thumbnails``,
                 small pictures of the examples.
             credit: title, authors, licence and citation; those of before where not given.
-            data_root: for thumbnails, the folder that holds the data set.
+            dataset: for thumbnails, the data set's name where it is code that you have not named before.
+            data_root: likewise, the folder that holds it.
             storage_options: for the fsspec driver of ``url``.
             announce: hears what will be written before anything is; false leaves it at that.
             observe: hears how much of how much is done.
@@ -317,7 +326,7 @@ class Database(Assessor):
             )
         target = open_storage(url, storage_options)
         wanted = publication.plan(
-            self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root)
+            self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root, dataset)
         )
         there = wanted.before.snapshot if wanted.before else None
         if self._as_of is not None and there is not None and there.n_models > self.n_models:
@@ -329,17 +338,16 @@ class Database(Assessor):
             return None
         return publication.carry_out(wanted, self.relations(), observe)
 
-    def _pictures(self, data_root: str | None) -> Mapping[str, Thumbnails]:
+    def _pictures(self, data_root: str | None, dataset: str | None) -> Mapping[str, Thumbnails]:
         """Return pictures of the examples, for which the data set is loaded by its name."""
-        if self.store.published is not None:  # a stranger's may name code as its data set
+        if self.store.published is not None:
             raise InvalidInput(
                 f"{self.url} is a published copy: pictures of its examples are its owner's to make",
                 hint="take those that it has along with `memdb pull`, or leave thumbnails out",
             )
-        data = self.load_dataset(data_root)
-        sets = tuple(table.info(name) for name, table in data.tables.items())
+        data = self.load_dataset(data_root, dataset)
         manifest = self.store.manifest
-        manifest.require_same(sets, manifest.recipe, self.url)
+        manifest.require_same(data.infos, manifest.recipe, self.url)
         found = thumbnails_of(data)
         return {item.name: found[item.name] for item in manifest.sets}
 
@@ -369,35 +377,43 @@ class Database(Assessor):
         require_seeds(seeds)
         return Seeds(seeds, len(seeds), store_seed, known)
 
-    def _dataset_of(
-        self, given: datasets.Dataset | None, data_root: str | None, *, here: bool
-    ) -> datasets.Dataset | None:
-        """Return the data to train on; None where workers find it themselves by the store's name for it."""
-        by_name = self.store.manifest.dataset != IN_MEMORY
-        return given or (None if by_name and not here else self.load_dataset(data_root))
+    def _data_to_train_on(
+        self, given: str | datasets.Dataset | None, data_root: str | None, *, here: bool
+    ) -> str | datasets.Dataset:
+        """Return the data, or its name, by which workers load it themselves."""
+        if isinstance(given, datasets.Dataset):
+            return given
+        name = self.store.manifest.dataset if given is None else given
+        return self.load_dataset(data_root, given) if here or name == IN_MEMORY else name
 
-    def _bound_recipe(self, recipe: Any) -> recipes.BoundRecipe:
-        if isinstance(recipe, str):
-            return recipes.resolve(recipe, {}, dataset=self.store.manifest.dataset)
-        if recipe is not None:
+    def _bound(self, recipe: Any) -> recipes.BoundRecipe:
+        theirs = self.store.manifest.recipe
+        if isinstance(recipe, recipes.BoundRecipe):
+            return recipe
+        if recipe is not None and not isinstance(recipe, str):
             return recipes.bind(recipe)
-        if self._recipe is not None:
-            return self._recipe
-        return recipes.rebind(self.store.manifest.recipe)
+        if recipe in {None, theirs.imports}:
+            return recipes.rebind(theirs)
+        return recipes.resolve(recipe, {}, dataset=self.store.manifest.dataset)
 
-    def load_dataset(self, data_root: str | None = None) -> datasets.Dataset:
-        """Load the examples themselves, which a store does not keep.
+    def load_dataset(self, data_root: str | None = None, dataset: str | None = None) -> datasets.Dataset:
+        """Load the examples themselves, which a store does not keep, from the folder that holds them.
 
         Raises:
+            UnnamedCode: the store's data set is code, and neither ``dataset`` nor you before named it.
             InvalidInput: the data set cannot be loaded by its name.
             NotFound: the data is not in ``data_root``.
         """
-        if self._dataset is None:
-            name = self.store.manifest.dataset
-            if name == IN_MEMORY:
-                raise InvalidInput(
-                    f"{self.url} was made of arrays in memory, which a store does not keep",
-                    hint="train from Python: memdb.open(url).train(add=100, dataset=..., recipe=...)",
-                )
-            self._dataset = datasets.load(name, data_root)
-        return self._dataset
+        if dataset is None and self._dataset is not None:
+            return self._dataset
+        Names(dataset).require_for(self.store, "loading its examples", ("dataset",))
+        name = self.store.manifest.dataset if dataset is None else dataset
+        if name == IN_MEMORY:
+            raise InvalidInput(
+                f"{self.url} was made of arrays in memory, which a store does not keep",
+                hint="train from Python: memdb.open(url).train(add=100, dataset=..., recipe=...)",
+            )
+        data = datasets.load(name, data_root)
+        if name == self.store.manifest.dataset:
+            self._dataset = data
+        return data

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from memdb import layout, plugins
-from memdb.errors import InvalidInput, MemdbError, NotFound
+from memdb.errors import InvalidInput, NotFound
+from memdb.manifest import SetInfo
 from memdb.store import Examples, ExampleTable
 
 
@@ -137,7 +138,13 @@ class Dataset:
     @cached_property
     def tables(self) -> Mapping[str, ExampleTable]:
         """What a store keeps of each set."""
-        return {name: examples.table(self.class_names) for name, examples in self.sets.items()}
+        with plugins.blaming("the data set cannot be read:", "each example must have an array, or `content`"):
+            return {name: examples.table(self.class_names) for name, examples in self.sets.items()}
+
+    @property
+    def infos(self) -> tuple[SetInfo, ...]:
+        """Name, size and fingerprint of each set."""
+        return tuple(table.info(name) for name, table in self.tables.items())
 
 
 def _labels(labels: ArrayLike, name: str) -> NDArray[np.int32]:
@@ -293,19 +300,12 @@ def load(name: str, root: str | None = None, *, download: bool = False) -> Datas
 
 def _call(import_path: str, root: str | None) -> Dataset:
     make = plugins.load(import_path, "data set")
-    if not callable(make):
-        raise InvalidInput(
-            f"data set {import_path!r} is a {type(make).__name__}", hint="name a callable that takes a root"
-        )
-    try:
+    plugins.require_call(make, ("root",), "data set", repr(import_path))
+    with plugins.blaming(
+        f"data set {import_path!r} failed:",
+        "it is called with --data-root, or None; set MEMDB_TRACEBACK=1 to see where it failed",
+    ):
         dataset = make(root)
-    except MemdbError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise InvalidInput(
-            f"data set {import_path!r} failed: {type(error).__name__}: {error}",
-            hint="it is called with --data-root, or None; set MEMDB_TRACEBACK=1 to see where it failed",
-        ) from error
     if not isinstance(dataset, Dataset):
         raise InvalidInput(
             f"data set {import_path!r} returned a {type(dataset).__name__}", hint="return a memdb.Dataset"

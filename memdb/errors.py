@@ -6,7 +6,8 @@
     ├── NotFound          look elsewhere, or create it
     ├── AlreadyExists     use the one that is there, or pick another name
     ├── InvalidInput      correct the value that the message names
-    │   └── Mismatch      two things that must agree do not: use the right store, data or recipe
+    │   ├── Mismatch      two things that must agree do not: use the right store, data or recipe
+    │   └── UnnamedCode   a store names code: name it, too, if you know it
     ├── WrongFormat       not a memdb document, or one of a newer memdb
     ├── NotEnoughModels   train more
     ├── TrainingFailed    the recipe raised or returned something else than predictions
@@ -15,6 +16,8 @@
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class MemdbError(Exception):
@@ -39,6 +42,14 @@ class InvalidInput(MemdbError):  # noqa: N818
 
 class Mismatch(InvalidInput):
     """A data set or recipe that is not the one the store was made with."""
+
+
+class UnnamedCode(InvalidInput):
+    """Code that a store names and its user has not: ``named`` has import paths of `recipe` and `dataset`."""
+
+    def __init__(self, message: str, *, hint: str = "", named: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.named = dict(named or {})
 
 
 class WrongFormat(MemdbError):  # noqa: N818

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from memdb import datasets, plugins, recipes
+from memdb import datasets, recipes
 from memdb.database import Database
-from memdb.errors import AlreadyExists, InvalidInput, Mismatch, NotFound
+from memdb.errors import AlreadyExists, InvalidInput, NotFound
 from memdb.manifest import Manifest, RecipeInfo
+from memdb.permission import Names
 from memdb.reader import Reader
 from memdb.score_table import ScoreTable
 from memdb.store import Cache, Following, Store, default_folder, merging, open_storage, require_free
@@ -22,51 +23,6 @@ from memdb.store.scores import copy_scores
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage
 from memdb.stores import Options
-
-
-@dataclass(frozen=True)
-class Names:
-    """What training is to import, as the user says it: only that is taken over from somebody's store.
-
-    Names like ``package.module:attribute`` in a manifest are code of whoever reads it; who copied them from
-    a stranger's store and trained would run what the stranger chose. Built-in names need not be said.
-    """
-
-    dataset: str | datasets.Dataset | None = None
-    recipe: Any = None
-
-    def require(self, manifest: Manifest, url: str) -> None:
-        """Refuse import paths that were not said, and what was said where it is another.
-
-        Raises:
-            InvalidInput: names what to say.
-            Mismatch: another data set or recipe.
-        """
-        stated = {"dataset": manifest.dataset, "recipe": manifest.recipe.import_path or manifest.recipe.name}
-        for option, theirs in stated.items():
-            said = getattr(self, option)
-            if isinstance(said, str) and said != theirs:
-                raise Mismatch(
-                    f"{url} has the {option} {theirs}, not {said}",
-                    hint=f"leave --{option} out, or say {theirs}",
-                )
-            if said is None and plugins.is_import_path(theirs):
-                raise InvalidInput(
-                    f"{url} names the {option} {theirs}, which training would import",
-                    hint=f"if you know that code, say so: --{option} {theirs}",
-                )
-
-    def bound(
-        self, manifest: Manifest, url: str
-    ) -> tuple[datasets.Dataset | None, recipes.BoundRecipe | None]:
-        """Return the objects among them, which must be the manifest's."""
-        data = self.dataset if isinstance(self.dataset, datasets.Dataset) else None
-        recipe = None if self.recipe is None or isinstance(self.recipe, str) else recipes.bind(self.recipe)
-        sets = (
-            manifest.sets if data is None else tuple(table.info(name) for name, table in data.tables.items())
-        )
-        manifest.require_same(sets, manifest.recipe if recipe is None else recipe.info, url)
-        return data, recipe
 
 
 def extend(  # noqa: PLR0913 - two places, what may be imported, how they are reached
@@ -89,7 +45,7 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
     Args:
         url: a path, or a URL that fsspec can write to.
         base: the path or URL of a store with a snapshot; its newest one is taken in.
-        dataset: needed where the base names one by ``package.module:attribute``; see `Names`.
+        dataset: needed where the base names one by ``package.module:attribute``; see `memdb.permission`.
         recipe: likewise.
         seed: of all subset masks; random where not given.
         storage_options: for the fsspec driver of the new store.
@@ -100,14 +56,14 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
     Raises:
         AlreadyExists: something is at this URL.
         NotFound: no store is at the base's, or none with a snapshot.
-        InvalidInput: an address that no manifest may have, or code that was not named.
+        InvalidInput: an address that no manifest may have, or code that was not named (`UnnamedCode`).
     """
     storage = open_storage(url, storage_options)
     require_free(storage)
     following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=cache)
     found = look_at(base, url, following)
     names = Names(dataset, recipe)
-    names.require(found.manifest, base)
+    names.require_all(found.manifest, base)
     data, bound = names.bound(found.manifest, base)
     if seed == found.manifest.seed:
         raise InvalidInput(
@@ -115,6 +71,7 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
         )
     manifest = replace(_new(found.manifest, bound), base=found.base, seed=_seed(seed))
     store = Store.create(storage, manifest, found.tables, following)
+    names.remember_for(store)
     following.remember(manifest.store_id, found.base.url)
     return Database(store, data, bound)
 
@@ -149,7 +106,8 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
     Args:
         url: a path, or a URL that fsspec can write to.
         sources: opened stores; a new one gets the data, recipe and subset fraction of the first.
-        dataset: needed for a new store where the first names code, ``package.module:attribute``; see `Names`.
+        dataset: needed for a new store where the first names code, ``package.module:attribute``: see
+            `memdb.permission`.
         recipe: likewise.
         storage_options: for the fsspec driver.
         following: how the store that the destination extends is reached; as for one that this user made,
@@ -158,8 +116,8 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
 
     Raises:
         Mismatch: data, recipes, subsets or a model's outcomes differ, naming both; nothing was written.
-        InvalidInput: equal masks under different ids, code that was not named, or a destination that is a
-            published copy; nothing was written.
+        InvalidInput: equal masks under different ids, code that was not named (`UnnamedCode`), or a
+            destination that is a published copy; nothing was written.
         AlreadyExists: different scores have one name; nothing was written.
         StorageFailed: a storage refused; models that were committed stay.
     """
@@ -215,7 +173,7 @@ def _require_one_meaning(tables: Sequence[tuple[Store, ScoreTable]]) -> None:
 def _created(storage: Storage, sources: Sequence[Snapshot], names: Names) -> tuple[Store, tuple[str, ...]]:
     """Create the destination with the data of the first source, once all of them go together."""
     first = sources[0]
-    names.require(first.manifest, first.url)
+    names.require_all(first.manifest, first.url)
     outcomes, dropped = merging.common_outcomes(sources)
     _, bound = names.bound(first.manifest, first.url)
     manifest = replace(_new(first.manifest, bound), outcomes=outcomes)
@@ -224,7 +182,9 @@ def _created(storage: Storage, sources: Sequence[Snapshot], names: Names) -> tup
     tables = {
         info.name: read_example_table(first.storage, first.manifest, info.name) for info in manifest.sets
     }
-    return Store.create(storage, manifest, tables), dropped
+    store = Store.create(storage, manifest, tables)
+    names.remember_for(store)
+    return store, dropped
 
 
 def _new(theirs: Manifest, bound: recipes.BoundRecipe | None) -> Manifest:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from memdb import layout
+from memdb import layout, plugins
 from memdb.documents import Json, Reader, fingerprint, sealed
 from memdb.errors import Mismatch, WrongFormat
 
@@ -105,6 +105,12 @@ class RecipeInfo:
         """Sha256 of name, version and options (defaults filled in) as canonical JSON."""
         return fingerprint({"name": self.name, "options": self.options, "version": self.version})
 
+    @property
+    def imports(self) -> str | None:
+        """What training by this recipe would import; None for one that is built in."""
+        built_in = self.name.startswith(plugins.TORCHVISION) or not plugins.is_import_path(self.name)
+        return self.import_path or (None if built_in else self.name)
+
     def __str__(self) -> str:
         options = ", ".join(f"{name}={value}" for name, value in sorted(self.options.items()))
         return f"{self.name} {self.version}" + (f" ({options})" if options else "")
@@ -162,6 +168,13 @@ class Manifest:
     put_if_absent: bool = True  # whether the storage kept two writers from creating one object
     objects: Objects = field(default_factory=dict)
     base: Base | None = None  # the store that this one extends, as it was at creation
+
+    @property
+    def imports(self) -> dict[str, str]:
+        """What training would import: import paths of `recipe` and `dataset`, unless they are built in."""
+        dataset = self.dataset if plugins.is_import_path(self.dataset) else None
+        found = {"recipe": self.recipe.imports, "dataset": dataset}
+        return {kind: path for kind, path in found.items() if path is not None}
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -1,11 +1,25 @@
-"""Objects that the user names as ``package.module:attribute``."""
+"""The user's own code: found by ``package.module:attribute``, checked before it is called, blamed by line."""
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
+import os
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
-from memdb.errors import InvalidInput
+from memdb.errors import InvalidInput, MemdbError
+
+TORCHVISION = "torchvision:"  # what follows is looked up among torchvision's classifiers, never imported
+LONGEST = 200  # characters of what somebody's code says
+INSTALLED = {"site-packages", "dist-packages"}
 
 
 def is_import_path(name: str) -> bool:
@@ -16,19 +30,20 @@ def is_import_path(name: str) -> bool:
 
 
 def load(import_path: str, what: str) -> Any:
-    """Import what an import path names. Only ever called with a name that the user gave.
+    """Import what an import path names, from the working folder too, as `python -m` does.
+
+    Only ever called with a name that the user gave: see `memdb.permission`.
 
     Raises:
-        InvalidInput: the module cannot be imported, or has no such attribute.
+        InvalidInput: the module cannot be imported, has no such attribute, or belongs to Python itself, of
+            which nothing is a recipe or a data set.
     """
     module_name, _, attribute = import_path.partition(":")
-    try:
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise _of_python(what, import_path)
+    _see_working_folder(module_name)
+    with blaming(f"{what} {import_path!r} cannot be imported:", f"see `python -c 'import {module_name}'`"):
         found: Any = importlib.import_module(module_name)
-    except Exception as error:  # importing runs the user's code, which may raise anything
-        raise InvalidInput(
-            f"{what} {import_path!r} cannot be imported: {type(error).__name__}: {error}",
-            hint=f"check that `python -c 'import {module_name}'` works in this folder",
-        ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise InvalidInput(
@@ -37,3 +52,116 @@ def load(import_path: str, what: str) -> Any:
             )
         found = getattr(found, part)
     return found
+
+
+def _see_working_folder(module_name: str) -> None:
+    """Let my_file:train be found here; a folder that does not hold it stays out of every later import."""
+    here, top = _working_folder(), module_name.partition(".")[0]
+    if here and here not in sys.path and PathFinder.find_spec(top, [here]) is not None:
+        sys.path.insert(0, here)
+
+
+def require_call(found: Any, arguments: Sequence[str], what: str, shown: str) -> None:
+    """Refuse, without calling it, what cannot be called with these arguments in this order.
+
+    Raises:
+        InvalidInput: says how it is called, or that it belongs to Python itself.
+    """
+    if not callable(found):
+        raise InvalidInput(
+            f"{what} {shown} is a {type(found).__name__}, which cannot be called",
+            hint=f"name a callable that takes {_listed(arguments)}",
+        )
+    require_foreign(found, what, shown)
+    taken = "does not say what it takes"  # as some that are compiled
+    try:
+        signature = inspect.signature(found)
+        taken = f"takes {signature}"
+        signature.bind(*arguments)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"{what} {shown} {taken}, and was not called", hint=f"it must take {_listed(arguments)}"
+        ) from error
+
+
+def require_foreign(found: Any, what: str, shown: str) -> None:
+    """Refuse what comes from Python's own library, however it was reached.
+
+    Raises:
+        InvalidInput: names it.
+    """
+    while isinstance(found, functools.partial):
+        found = found.func
+    is_named = inspect.isroutine(found) or inspect.isclass(found)
+    module = getattr(found, "__module__", None) if is_named else None
+    if (module or "").partition(".")[0] in sys.stdlib_module_names:
+        raise _of_python(what, shown)
+
+
+def _of_python(what: str, shown: str) -> InvalidInput:
+    return InvalidInput(
+        f"{what} {shown} belongs to Python's own library, which has no {what}s; it was not called",
+        hint="name your own as package.module:attribute; rename a file that is named as one of Python's",
+    )
+
+
+def _listed(arguments: Sequence[str]) -> str:
+    return f"({', '.join(arguments)})"
+
+
+@contextmanager
+def blaming(
+    sentence: str, hint: str, kind: type[MemdbError] = InvalidInput, after: str = ""
+) -> Iterator[None]:
+    """Turn whatever the user's code raises, sys.exit included, into one error with its file and line.
+
+    Args:
+        sentence: how the message begins: who raised, or, with a colon at its end, what did not work.
+        hint: what to do.
+        kind: of the error.
+        after: what else the message says, before file and line.
+    """
+    try:
+        yield
+    except (MemdbError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # SystemExit, for one
+        what = _said(error)
+        verb = "called" if isinstance(error, SystemExit) else "raised"
+        said = what if sentence.endswith(":") else f"{verb} {what}"
+        place = _place(error)
+        raise kind(f"{sentence} {said}{after}{place and f', in {place}'}", hint=hint) from error
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"sys.exit({'' if error.code is None else repr(error.code)[:LONGEST]})"
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {text.splitlines()[0][:LONGEST] if text else 'no message'}"
+
+
+def _place(error: BaseException) -> str:
+    """Return file and line where the user's code was last: not those of a library that it called."""
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return place_of(error.filename, error.lineno)
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    python = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib"))
+    others = ("<", f"{Path(__file__).parent}{os.sep}")
+    frames = [(path, line) for path, line in frames if not path.startswith(others)]
+    installed = [place for place in frames if INSTALLED.intersection(Path(place[0]).parts)]
+    theirs = [place for place in frames if place not in installed and not place[0].startswith(python)]
+    return place_of(*theirs[-1]) if theirs else place_of(*installed[0]) if installed else ""
+
+
+def place_of(path: str, line: int) -> str:
+    """Return a file and a line as they are shown: a path below the working folder from there."""
+    here = _working_folder()
+    inside = here and path.startswith(f"{here}{os.sep}")
+    return f"{path[len(here) + 1 :] if inside else path}, line {line}"
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - sys.path holds text
+    except OSError:  # it was removed
+        return ""

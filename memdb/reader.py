@@ -376,7 +376,8 @@ class Reader:
     ) -> DuckDBPyRelation:
         """Run one SQL statement over the relations, without access to files, network or settings.
 
-        ``k`` keeps the first k rows.
+        ``k`` keeps the first k rows. The limits are DuckDB's: 4 GB bound its buffers, not what lists and
+        strings take, and it ends between two steps. `memdb sql` runs a stranger's in a process of its own.
 
         Raises:
             InvalidInput: SQL that cannot run, that looks at too many pairs, or takes too long (seconds).

@@ -14,6 +14,7 @@ from memdb import datasets, recipes, subsets
 from memdb.database import IN_MEMORY, Database
 from memdb.errors import InvalidInput, NotFound
 from memdb.manifest import OUTCOMES, Manifest
+from memdb.permission import Names, forget
 from memdb.sharing import pull as pulling
 from memdb.sharing.pull import Pulled
 from memdb.store import Cache, Following, Store, default_folder, open_storage, require_free
@@ -72,6 +73,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         else recipes.bind(recipe, options=recipe_options, version=recipe_version)
     )
     bound.require_outcomes(outcomes)
+    recipes.require_name_of_its_own(bound)
     storage = open_storage(url, storage_options)
     require_free(storage)  # before waiting for the data
     data = datasets.load(dataset, data_root, download=download) if isinstance(dataset, str) else dataset
@@ -81,7 +83,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         store_id=secrets.token_hex(16),
         seed=seed,
         dataset=name,
-        sets=tuple(table.info(name) for name, table in tables.items()),
+        sets=data.infos,
         outcomes=tuple(kept),
         recipe=bound.info,
         subset_scheme="exact",
@@ -89,7 +91,9 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         memdb_version=version("memdb"),
     )
-    return Database(Store.create(storage, manifest, tables), data, bound)
+    store = Store.create(storage, manifest, tables)
+    Names(dataset, recipe).remember_for(store)
+    return Database(store, data, bound)
 
 
 def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to get there; all have defaults
@@ -197,12 +201,17 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     data = datasets.load(dataset, data_root) if isinstance(dataset, str) else dataset
     called = dataset if isinstance(dataset, str) else name or (None if data is None else IN_MEMORY)
     about = About(data, called, recipe, subset_fraction, outcomes)
+    done: Imported | ImportedScores
     if runs is not None:
-        return import_runs(storage, existing, runs, about, observe)
-    if published is None:
+        done = import_runs(storage, existing, runs, about, observe)
+    elif published is not None:
+        sizes = {part: n for part, n in (("train", n_train), ("test", n_test)) if n is not None}
+        done = import_scores(storage, existing, published, about, scores_name, sizes)
+    else:
         raise unknown(Path(path), arrays)
-    sizes = {part: n for part, n in (("train", n_train), ("test", n_test)) if n is not None}
-    return import_scores(storage, existing, published, about, scores_name, sizes)
+    if existing is None:
+        Names(dataset).remember_for(done.store)
+    return done
 
 
 def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
@@ -237,6 +246,7 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
     """
     source = Store.open(open_storage(url, storage_options))
     target = open_storage(destination, destination_options)
+    forget(destination)  # what is copied was not made here, whatever stood there before
     return pulling.pull(source, target, only=only, as_of=as_of, observe=observe)
 
 

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb import bits, layout, subsets
+from memdb import bits, layout, plugins, subsets
 from memdb.commits import ModelInfo
 from memdb.datasets import Dataset
-from memdb.errors import InvalidInput, MemdbError, TrainingFailed
+from memdb.errors import InvalidInput, TrainingFailed
 from memdb.recipes import BoundRecipe, Fitting, Run, name_of
 from memdb.returned import checked
 from memdb.seeds import Seeds
@@ -131,8 +131,7 @@ def require_same(store: Store, dataset: Dataset, recipe: BoundRecipe) -> None:
     Raises:
         Mismatch: names both fingerprints.
     """
-    infos = tuple(table.info(name) for name, table in dataset.tables.items())
-    store.manifest.require_same(infos, recipe.info, store.url)
+    store.manifest.require_same(dataset.infos, recipe.info, store.url)
 
 
 def checkpoint_root() -> Path:
@@ -151,17 +150,14 @@ def _call(
     seeds: NDArray[np.uint64],
     run: Run,
 ) -> Any:
-    try:
+    shown = ", ".join([*(str(seed) for seed in seeds[:3]), *(["..."] if len(seeds) > 3 else [])])
+    with plugins.blaming(
+        f"recipe {name}",
+        "what was committed before is safe; MEMDB_TRACEBACK=1 shows where it was raised",
+        TrainingFailed,
+        after=f" (model seeds {shown})",
+    ):
         return fitting(dataset, masks, seeds, run)
-    except MemdbError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        text = str(error).splitlines()[0] if str(error) else "no message"
-        raise TrainingFailed(
-            f"recipe {name} raised {type(error).__name__}: {text} (model seeds "
-            f"{', '.join(str(seed) for seed in seeds[:3])}{', ...' if len(seeds) > 3 else ''})",
-            hint="what was committed before is safe; MEMDB_TRACEBACK=1 shows where it was raised",
-        ) from error
 
 
 def _accuracies(

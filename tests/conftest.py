@@ -86,6 +86,15 @@ def disk_that_is_not_waited_for():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def home_of_its_own(tmp_path_factory):
+    """Tests neither see nor change what the user of this machine named: see `memdb.permission`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib"))  # fonts were found once
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Requests are made again as often as ever, at once."""

@@ -33,6 +33,10 @@ def program() -> NoReturn:
     A question leaves nothing to be tidied up, so its process ends without taking everything apart that it
     imported: that would be a tenth of the wait.
     """
+    if sys.argv[1:2] == ["sql"]:
+        from memdb.cli.supervision import supervised
+
+        supervised()
     try:
         main()
     except SystemExit as end:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from typing import Annotated, NoReturn
 
 import typer
 
-from memdb.errors import MemdbError
+from memdb.errors import MemdbError, UnnamedCode
 from memdb.render.tables import clean, console
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
@@ -52,6 +53,12 @@ def say(*lines: str) -> None:
         console(stderr=True).print(line, soft_wrap=True)
 
 
+def _command_that_names(error: UnnamedCode) -> str:
+    """Return how to go on: what was typed, and the code that it lacks."""
+    named = [word for kind, path in error.named.items() for word in (f"--{kind}", path)]
+    return f"if you know that code, name it: {shlex.join(['memdb', *sys.argv[1:], *named])}"
+
+
 def run() -> NoReturn:
     """Run a command line. Exit 0: done; 1: refused or failed, with one line that says why; 2: wrong usage."""
     # Threads of PyTorch that wait for each other spin; where others use the cores, too, for most of the time.
@@ -62,7 +69,8 @@ def run() -> NoReturn:
     except MemdbError as error:
         if os.environ.get("MEMDB_TRACEBACK"):
             raise
-        text = f"{error}. {error.hint[:1].upper()}{error.hint[1:]}." if error.hint else f"{error}."
+        hint = _command_that_names(error) if isinstance(error, UnnamedCode) else error.hint
+        text = f"{error}. {hint[:1].upper()}{hint[1:]}." if hint else f"{error}."
         say(f"Error: {clean(' '.join(text.split()))}")
         sys.exit(1)
     except KeyboardInterrupt:

@@ -26,8 +26,10 @@ from memdb.cli.options import (
     TrainIdOption,
     TrainKeyOption,
 )
-from memdb.cli.place import ASKING, SCORING, Place, at_place
+from memdb.cli.place import ASKING, SCORING, Place, at_place, memory_limit
 from memdb.cli.showing import Way
+from memdb.cli.supervision import limited
+from memdb.render.answer import half_written
 
 
 @app.command()
@@ -205,8 +207,12 @@ def sql(
         typer.Option("--max-pairs", metavar="N", help="Stop a statement that counts more pairs than this."),
     ] = 100_000_000,
     timeout: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", help="Stop a statement that runs longer.")
+        float, typer.Option("--timeout", metavar="SECONDS", help="End a statement that runs longer.")
     ] = 600.0,
+    memory: Annotated[
+        str,
+        typer.Option("--memory", metavar="SIZE", help="The most memory it may take, such as 1GB, all told."),
+    ] = "4GB",
     outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
     interval: NamedIntervalOption = "anytime",
@@ -225,15 +231,24 @@ def sql(
                JOIN train_examples ON id = train_id GROUP BY ALL ORDER BY 2 DESC"
     memdb sql "DESCRIBE influence"
     """  # noqa: D301
+    from memdb.query import questions, statements
+    from memdb.query.intervals import IntervalChoice
+
     way = Way(format, output, level, interval, outcome)
+    n_bytes, seconds = memory_limit(memory), questions.require_timeout(timeout)
     db = place.reader()
-    rows = db.sql(
-        statement,
-        k=k,
-        outcome=outcome,
-        level=level,
-        interval=interval,
-        max_pairs=max_pairs,
-        timeout=timeout,
-    )
-    showing.rows(db, rows, way)
+    with limited(seconds, n_bytes, None if output is None else half_written(output)):
+        relations = db.asked(outcome)
+        relations.memory = n_bytes
+        found = questions.sql_batches(
+            relations,
+            statement,
+            IntervalChoice(interval, level),
+            k=k,
+            as_text=statements.out_of_parquet if way.is_parquet else statements.out_of_python,
+            max_pairs=max_pairs,
+            timeout=seconds,
+        )
+        answer, text = showing.rows(db, found, way)
+    showing.show(text, way)
+    showing.remark_on_scores(answer)

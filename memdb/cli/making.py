@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import sys
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -16,6 +14,8 @@ from memdb.cli.options import (
     DataRootOption,
     DeviceOption,
     MaxTimeOption,
+    OwnDatasetOption,
+    OwnRecipeOption,
     RayOption,
     TaskCpusOption,
     TaskGpusOption,
@@ -122,7 +122,6 @@ def init(
     """  # noqa: D301 - \b keeps the lines apart in --help
     from memdb import recipes, stores
 
-    _see_working_folder()
     if extend is not None:
         fixed = {
             "--download": download or None, "--recipe-option": recipe_option, "--outcomes": outcomes,
@@ -213,6 +212,8 @@ def train(
     until_half_width: UntilOption = None,
     max_time: MaxTimeOption = None,
     task_id: TaskIdOption = None,
+    dataset: OwnDatasetOption = None,
+    recipe: OwnRecipeOption = None,
     data_root: DataRootOption = None,
     device: DeviceOption = "auto",
     batch_models: BatchOption = None,
@@ -243,7 +244,6 @@ def train(
     from memdb.cli.training import Limited, train_visibly
     from memdb.train import require_positive
 
-    _see_working_folder()
     if add is None and until_half_width is None and max_time is None:
         add = 100
     if add is not None:
@@ -252,6 +252,8 @@ def train(
     db = _store_or_digits(place)
     before = db.n_models
     given = {
+        "dataset": dataset,
+        "recipe": recipe,
         "data_root": data_root,
         "device": device,
         "batch_models": batch_models,
@@ -288,9 +290,10 @@ def demo(
 
     require_positive(models, "--models")
     db = _store_or_digits(place, even_if_named=True)
-    if (db.store.manifest.dataset, db.store.manifest.recipe.name) != ("digits", "mlp"):
+    manifest = db.store.manifest
+    if (manifest.dataset, manifest.recipe.name, manifest.imports) != ("digits", "mlp", {}):
         raise InvalidInput(
-            f"{db.url} is a store of {db.store.manifest.dataset}, not the demo's digits",
+            f"{db.url} is a store of {manifest.dataset}, not the demo's digits and mlp",
             hint="run the demo in another folder, or name a new store with --store",
         )
     missing = models - db.n_models
@@ -318,12 +321,6 @@ def _store_or_digits(place: Place, *, even_if_named: bool = False) -> Database:
         return stores.init(place.url, storage_options=place.storage_options())
     except AlreadyExists:  # another process was quicker
         return place.open()
-
-
-def _see_working_folder() -> None:
-    """Let ``--recipe my_file:train`` find my_file.py here, as `python -m` does."""
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds text
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
 
 
 def _described(db: Database) -> str:

@@ -61,6 +61,20 @@ DataRootOption = Annotated[
         "--data-root", envvar="MEMDB_DATA_ROOT", metavar="DIR", help="The folder that holds the data set."
     ),
 ]
+OwnDatasetOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--dataset",
+        "-d",
+        metavar="NAME",
+        help="The store's data set, where it is code, package.module:attribute, of a store that you did not "
+        "make here. Remembered.",
+    ),
+]
+OwnRecipeOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--recipe", "-r", metavar="NAME", help="The store's recipe, likewise."),
+]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
 BatchOption = Annotated[
     Optional[int],  # noqa: UP045

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 AnyReader = TypeVar("AnyReader", bound="Reader")
 DEFAULT_STORE = "memdb.zarr"
+LEAST_MEMORY = 500 * 10**6  # bytes of a process that asks, most of them stacks of threads
+MOST_MEMORY = 2**60  # what every system's limits can count
 NO_CACHE = "none"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -170,7 +172,7 @@ class Place:
         """Return the cache for remote stores."""
         from memdb.store import Cache, default_folder
 
-        limit = _bytes(self.cache_size)
+        limit = n_bytes("--cache-size", self.cache_size)
         if self.cache_dir == NO_CACHE:
             return None
         return Cache(Path(self.cache_dir).expanduser() if self.cache_dir else default_folder(), limit)
@@ -304,14 +306,30 @@ def _parsed(options: list[str]) -> dict[str, Any]:
     return found
 
 
-def _bytes(text: str) -> int:
+def memory_limit(text: str) -> int:
+    """Return the bytes of ``--memory``.
+
+    Raises:
+        InvalidInput: not a size, or less than memdb itself takes.
+    """
+    limit = min(n_bytes("--memory", text), MOST_MEMORY)
+    if limit < LEAST_MEMORY:
+        raise InvalidInput(
+            f"--memory {text} is less than the {LEAST_MEMORY // 10**6} MB that memdb itself may take",
+            hint="give more, such as --memory 1GB",
+        )
+    return limit
+
+
+def n_bytes(option: str, text: str) -> int:
+    """Return the number of bytes that an option names."""
     number, unit = text.strip().upper().rstrip("B"), 1
     if number[-1:] in {"K", "M", "G", "T"}:
         number, unit = number[:-1], UNITS[f"{number[-1]}B"]
     try:
         size = int(float(number) * unit)
     except (ValueError, OverflowError) as error:
-        raise InvalidInput(f"--cache-size {text!r} is no size", hint="use e.g. 500MB or 10GB") from error
+        raise InvalidInput(f"{option} {text!r} is no size", hint="use e.g. 500MB or 10GB") from error
     if size < 0:
-        raise InvalidInput(f"--cache-size {text!r} is below 0", hint="use e.g. 500MB or 10GB")
+        raise InvalidInput(f"{option} {text!r} is below 0", hint="use e.g. 500MB or 10GB")
     return size

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from memdb.cli.app import INTERRUPTED, app, say
-from memdb.cli.options import DataRootOption
+from memdb.cli.options import DataRootOption, OwnDatasetOption
 from memdb.cli.place import ASKING, Place, at_place
 from memdb.errors import InvalidInput
 from memdb.render.progress import Counting, Share
@@ -53,6 +53,7 @@ def publish(
     licence: Annotated[
         str | None, typer.Option("--licence", metavar="NAME", help="Such as CC-BY-4.0.")
     ] = None,
+    dataset: OwnDatasetOption = None,
     data_root: DataRootOption = None,
     citation: Annotated[
         str | None, typer.Option("--citation", metavar="TEXT", help="How to cite it.")
@@ -89,6 +90,7 @@ def publish(
         done = db.publish(
             dest,
             credit=credit,
+            dataset=dataset,
             data_root=data_root,
             storage_options=_destination(dest, dest_endpoint_url, dest_storage_option),
             announce=announce,

@@ -16,14 +16,17 @@ from memdb.render.answer import LIST_FACTS, Answer, require_format, require_suff
 from memdb.render.tables import clean, console, number
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from duckdb import DuckDBPyRelation
     from rich.table import Table
 
+    from memdb.manifest import RecipeInfo
     from memdb.query.score_tables import TableRelations
     from memdb.reader import Reader
 
 SETTLED = 0.05
 SOME = 5
+CHARACTERS_AT_ONCE = 2**20  # that are encoded at once: an answer may be long
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,18 @@ class Way:
         if self.output is not None:
             require_suffix(self.output)
 
+    @property
+    def is_parquet(self) -> bool:
+        """Whether the answer becomes a file of Arrow's values."""
+        return self.output is not None and require_suffix(self.output) == ".parquet"
+
 
 def answer_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
     """Return rows with what the JSON document says about them."""
+    return Answer(rows.to_arrow_table(), _facts(db, way))
+
+
+def _facts(db: Reader, way: Way) -> dict[str, Any]:
     facts = {
         "store": db.url,
         "snapshot": db.snapshot.number,  # None where there are models beyond the newest: then the hash tells
@@ -53,7 +65,7 @@ def answer_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
         "interval": way.interval,
         "outcome": way.outcome,
     }
-    return Answer(rows.to_arrow_table(), {**facts, **left_out(db)})
+    return {**facts, **left_out(db)}
 
 
 def left_out(db: Reader) -> dict[str, Any]:
@@ -64,7 +76,10 @@ def left_out(db: Reader) -> dict[str, Any]:
 
 def asked_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
     """Return rows of models, or of the imported scores that were asked, with what is said about them."""
-    answer = answer_of(db, rows, way)
+    return _of_scores(db, answer_of(db, rows, way))
+
+
+def _of_scores(db: Reader, answer: Answer) -> Answer:
     if db.imported_scores is None:
         return answer
     return Answer(answer.table, {**answer.facts, **_imported_facts(db.imported_scores)})
@@ -113,13 +128,28 @@ def list_of(db: Reader, rows: DuckDBPyRelation, way: Way) -> Answer:
 
 def emit(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> None:
     """Print an answer, or write it to the file that was named."""
+    show(made(answer, way, table), way)
+
+
+def made(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> str | int:
+    """Return the text of an answer, or how many rows were written to the file that was named."""
     if way.output is not None:
-        answer.write(way.output)
-        say(f"Wrote {answer.table.num_rows:,} rows to {way.output}.")
-    elif way.format == "table":
-        console().print(table(answer))
-    else:
-        typer.echo(answer.text(way.format), nl=False)
+        return answer.write(way.output)
+    if way.format != "table":
+        return answer.text(way.format)
+    printed = console()
+    with printed.capture() as text:
+        printed.print(table(answer))
+    return text.get()
+
+
+def show(text: str | int, way: Way) -> None:
+    """Print the text of an answer, or say what was written."""
+    if isinstance(text, int):
+        say(f"Wrote {text:,} rows to {way.output}.")
+        return
+    for start in range(0, len(text), CHARACTERS_AT_ONCE):
+        typer.echo(text[start : start + CHARACTERS_AT_ONCE], nl=False)
 
 
 def memorized(db: Reader, rows: DuckDBPyRelation, way: Way, class_name: str | None) -> None:
@@ -195,7 +225,7 @@ def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
         lines: dict[str, object] = {
             "data set": f"{row['dataset']}: {row['n_train']:,} training and {row['n_test']:,} test examples, "
             f"{row['n_classes']} class{'' if row['n_classes'] == 1 else 'es'}",
-            "recipe": str(db.store.manifest.recipe),
+            "recipe": _recipe_line(db.store.manifest.recipe),
             "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
             "outcomes": row["outcomes"],
             "models": f"{row['n_models']:,}{of_base} in {tables.count(row['n_blocks'], 'block')} and "
@@ -240,6 +270,12 @@ def info(db: Reader, rows: DuckDBPyRelation, way: Way) -> None:
     emit(answer_of(db, rows, way), way, table)
 
 
+def _recipe_line(recipe: RecipeInfo) -> str:
+    """Say which recipe it is, and what training would import, of which its name need not tell anything."""
+    path = recipe.imports
+    return str(recipe) if path in {None, recipe.name} else f"{recipe}, imported from {path}"
+
+
 def _some(model_ids: Sequence[str]) -> str:
     """Name the first of some models."""
     more = ", ..." if len(model_ids) > SOME else ""
@@ -268,11 +304,10 @@ def _snapshot_line(db: Reader, row: Mapping[str, Any]) -> str:
     return f"{row['newest_snapshot']}" + ("" if exact else ", and models that came or went since")
 
 
-def rows(db: Reader, found: DuckDBPyRelation, way: Way) -> None:
-    """Print the rows of a user's statement."""
-    answer = asked_of(db, found, way)
-    emit(answer, way, tables.plain)
-    remark_on_scores(answer)
+def rows(db: Reader, found: pa.RecordBatchReader, way: Way) -> tuple[Answer, str | int]:
+    """Return what a user's statement found, and its text (see `made`)."""
+    answer = _of_scores(db, Answer(found, _facts(db, way)))
+    return answer, made(answer, way, tables.plain)
 
 
 def facts_line(db: Reader, way: Way) -> str:

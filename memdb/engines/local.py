@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from multiprocessing.connection import wait
 
 from memdb import recipes
-from memdb.engines.serving import Done, Failed, InFlight, LeftOff, Ready, serve
-from memdb.engines.work import Work, committed_since, missing
+from memdb.engines.script import require_guarded
+from memdb.engines.serving import Done, InFlight, LeftOff, Ready, serve
+from memdb.engines.work import Failed, Work, committed_since, missing
 from memdb.errors import InvalidInput, TrainingFailed
 from memdb.seeds import Seeds
 from memdb.train import Committed, Hooks
@@ -80,6 +81,7 @@ class LocalEngine:
                 f"{work.store.url} is in the memory of this process, where no worker sees it",
                 hint="use a path or a URL, or leave --workers out",
             )
+        require_guarded()
         _require_sendable(work)
         self._work = work
         self._n_workers = n_workers
@@ -157,8 +159,8 @@ class _Run:
                 case Committed():
                     worker.in_flight, self._n_early_deaths = 0.0, 0
                     yield message
-                case Failed(error):
-                    raise error
+                case Failed():
+                    message.reraise()
                 case Done():
                     worker.batch, worker.in_flight = None, 0.0
                     self._deal(worker)
@@ -187,7 +189,8 @@ class _Run:
             batch.n_deaths = n_deaths = batch.n_deaths + 1
             if batch.seeds:
                 self._again.append(batch)
-        if n_deaths >= MAX_DEATHS:
+        raised = batch is None and worker.process.exitcode == 1  # others would do the same
+        if n_deaths >= MAX_DEATHS or raised:
             raise _gave_up(how, batch, n_deaths)
         self._hooks.remark(f"worker {worker.number} {how}; another one trains its batch")
         self._start(worker.number, worker.device)
@@ -228,7 +231,7 @@ def n_cores() -> int:
 def _gave_up(how: str, batch: _Batch | None, n_deaths: int) -> TrainingFailed:
     if batch is None:
         return TrainingFailed(
-            f"a worker {how} before it could begin, {n_deaths} times in a row",
+            f"a worker {how} before it could begin, {n_deaths} time{'s in a row' if n_deaths > 1 else ''}",
             hint='see its own words above; a script that uses workers needs `if __name__ == "__main__":`',
         )
     return TrainingFailed(

@@ -23,7 +23,7 @@ from ray import cloudpickle
 from ray.exceptions import RayError, RaySystemError, RayTaskError
 
 from memdb.engines.request import LOCAL, Request
-from memdb.engines.work import Bench, Work, committed_since, missing, set_up
+from memdb.engines.work import Bench, Failed, Work, committed_since, missing, set_up
 from memdb.errors import InvalidInput, MemdbError, NotFound, TrainingFailed
 from memdb.seeds import Seeds
 from memdb.train import Committed, Hooks
@@ -134,7 +134,7 @@ class _Run:
 
 # Not a new process for each GPU task, as is usual with Ray: it would load PyTorch and the data again.
 @ray.remote(max_calls=0)
-def _measure(boxed: list[Any], _batch: list[int], _since: datetime) -> int | MemdbError:
+def _measure(boxed: list[Any], _batch: list[int], _since: datetime) -> int | Failed:
     """Return how many models a worker trains at once."""
     try:
         return _bench(boxed[0]).n_models
@@ -143,7 +143,7 @@ def _measure(boxed: list[Any], _batch: list[int], _since: datetime) -> int | Mem
 
 
 @ray.remote(max_calls=0)
-def _train(boxed: list[Any], batch: list[int], since: datetime) -> list[Committed] | MemdbError:
+def _train(boxed: list[Any], batch: list[int], since: datetime) -> list[Committed] | Failed:
     """Train a batch, but for those models that an earlier attempt at it has committed."""
     try:
         bench = _bench(boxed[0])
@@ -160,9 +160,11 @@ def _bench(work: Any) -> Bench:
     return set_up(cloudpickle.loads(ray.get(work)))
 
 
-def _from_here(error: MemdbError) -> MemdbError:
+def _from_here(error: MemdbError) -> Failed:
     """Return an error that names this machine."""
-    return type(error)(f"{error} (on {platform.node()})", hint=error.hint)
+    named = type(error)(f"{error} (on {platform.node()})", hint=error.hint)
+    named.__cause__ = error.__cause__
+    return Failed.of(named)
 
 
 def _result(task: Any, batch: list[int]) -> Any:
@@ -176,15 +178,18 @@ def _result(task: Any, batch: list[int]) -> Any:
                 f"the cluster's workers cannot import what they need: {_last_line(text)}",
                 hint="install the same memdb and recipe on every node",
             ) from error
-        raise
+        raise TrainingFailed(
+            f"a task of the cluster failed: {_last_line(text)}",
+            hint="what was committed stays; MEMDB_TRACEBACK=1 shows where it failed",
+        ) from error
     except RayError as error:
         what = f"a batch of {len(batch)} models" if batch else "the first worker"
         raise TrainingFailed(
             f"Ray gave up on {what}: {type(error).__name__}: {_first_line(str(error))}",
             hint="use a smaller --batch-models, or look at the cluster's logs; what was committed stays",
         ) from error
-    if isinstance(found, MemdbError):
-        raise found
+    if isinstance(found, Failed):
+        found.reraise()
     return found
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import FrameType
 
-from memdb.engines.work import Bench, Work, set_up
-from memdb.errors import MemdbError
+from memdb.engines.work import Bench, Failed, Work, set_up
+from memdb.errors import MemdbError, TrainingFailed
+from memdb.plugins import blaming
 from memdb.train import Hooks
 
 SECONDS_BETWEEN = 0.2
+ELSEWHERE = "put them into a module that every process can import, and name it as package.module:attribute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,6 @@ class Done:
 @dataclass(frozen=True, slots=True)
 class LeftOff:
     """It was told to stop, and its batch may not be done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """What ended its batch."""
-
-    error: MemdbError
 
 
 class _Pipe:
@@ -71,14 +66,15 @@ class _Pipe:
             self._connection.send(InFlight(n_models))
 
     def serve(self) -> None:
-        work: Work = self._connection.recv()
         try:
+            with blaming("a worker process cannot load the recipe or the data:", ELSEWHERE, TrainingFailed):
+                work: Work = self._connection.recv()
             bench = set_up(work)
             self._connection.send(Ready(bench.n_models))
             while not self._stopped and (batch := self._connection.recv()) is not None:
                 self._train(bench, batch)
         except MemdbError as error:
-            self._connection.send(Failed(error))
+            self._connection.send(Failed.of(error))
 
     def _train(self, bench: Bench, batch: list[int]) -> None:
         hooks = Hooks(in_flight=self.in_flight, stop_requested=self.stop_requested)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
+import traceback
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import NoReturn
 
 from memdb import datasets, layout, recipes, subsets
 from memdb.datasets import Dataset
+from memdb.errors import MemdbError
 from memdb.recipes import BoundRecipe
 from memdb.seeds import Seeds
 from memdb.store import Store
@@ -23,16 +27,17 @@ FEW_MODELS = 8
 
 @dataclass(frozen=True)
 class Work:
-    """What every worker of a run is told; it finds data and recipe by the store's names if not given.
+    """What every worker of a run is told: the data, or the name to load it by, and the recipe.
 
-    Workers only add to the store: how a base is reached, which no other process could be told, is left out.
+    No worker follows what a store names: whoever starts it has decided. Workers only add to the store: how a
+    base is reached, which no other process could be told, is left out.
     ``share`` is how many workers a device, or the cores of a CPU, are divided among. ``n_threads`` is told to
     processes that have trained before and may have been given another number then.
     """
 
     store: Store
-    dataset: Dataset | None = None
-    recipe: BoundRecipe | None = None
+    dataset: Dataset | str
+    recipe: BoundRecipe
     data_root: str | None = None
     device: str = "auto"
     batch_models: int | None = None
@@ -80,9 +85,8 @@ def set_up(work: Work) -> Bench:
         NotFound: the data is not on this machine.
         InvalidInput: the device or the recipe is not.
     """
-    manifest = work.store.manifest
-    dataset = work.dataset or datasets.load(manifest.dataset, work.data_root)
-    recipe = work.recipe or recipes.rebind(manifest.recipe)
+    given, recipe = work.dataset, work.recipe
+    dataset = datasets.load(given, work.data_root) if isinstance(given, str) else given
     require_same(work.store, dataset, recipe)
     if work.n_threads is not None:
         recipes.use_threads(work.n_threads)
@@ -91,6 +95,37 @@ def set_up(work: Work) -> Bench:
     if work.batch_models is None and work.share > 1:
         n_models = min(n_models, max(FEW_MODELS, n_models // work.share))
     return Bench(work, dataset, recipe, device, n_models)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An error on its way to whoever started the worker, and what it was raised from."""
+
+    error: MemdbError
+    cause: BaseException | None
+
+    @classmethod
+    def of(cls, error: MemdbError) -> Failed:
+        """Pack an error: pickling leaves its cause out, and the cause's traceback."""
+        cause = error.__cause__
+        if cause is None:
+            return cls(error, None)
+        if type(cause).__module__ != "builtins" or not _survives(cause):  # others need not be known there
+            cause = RuntimeError(f"{type(cause).__name__}: {cause}").with_traceback(cause.__traceback__)
+        cause.add_note("In the worker:\n" + "".join(traceback.format_tb(cause.__traceback__)))
+        return cls(error, cause)
+
+    def reraise(self) -> NoReturn:
+        """Raise the error as it was raised there."""
+        raise self.error from self.cause
+
+
+def _survives(error: BaseException) -> bool:
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled just now
+    except Exception:  # noqa: BLE001 - whatever it holds
+        return False
+    return True
 
 
 def train_here(work: Work, seeds: Seeds, hooks: Hooks) -> Generator[Committed]:

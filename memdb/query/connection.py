@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import weakref
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any
 
@@ -27,17 +26,21 @@ from memdb.query.examples import require_examples
 from memdb.query.forms import FORMS, require_outcome, schema
 from memdb.query.intervals import fixed_z
 from memdb.query.lazy import Lazy
+from memdb.query.statements import Kind, carried, require_question, running, translated
 from memdb.query.totals import times_in, totals
 from memdb.store import Examples, Snapshot
 from memdb.store.derived import COUNTED, derived_of, is_numbered, light_examples, read_stats
 
-MEMORY_LIMIT = "4GB"
-QUESTIONS = {"SELECT", "EXPLAIN", "PRAGMA"}  # DESCRIBE, SHOW and SUMMARIZE are SELECT to DuckDB
+MEMORY = 4 * 10**9  # bytes of DuckDB's buffers; what functions allocate for themselves it does not count
+ROWS_AT_ONCE = 65_536  # of a result that is read in parts
 
 USUAL = {"interval": "anytime", "alpha": 0.05, "fixed_z": fixed_z(0.95)}  # of the views' intervals
 
 LOCKS = """
-SET memory_limit = '{memory_limit}';
+SET memory_limit = '{memory}B';
+SET temp_directory = '';
+SET max_temp_directory_size = '0B';
+SET secret_directory = '';
 SET python_enable_replacements = false;
 SET autoinstall_known_extensions = false;
 SET autoload_known_extensions = false;
@@ -52,6 +55,7 @@ class Relations:
     def __init__(self, snapshot: Snapshot, outcome: str = "correct") -> None:
         self.snapshot = snapshot
         self.outcome = require_outcome(outcome)
+        self.memory = MEMORY
         self._budget = Budget()
         self._known_z: dict[tuple[Any, ...], float | None] = {}
         self._settings: Mapping[str, Any] | None = None  # that the views' multipliers are set to
@@ -178,7 +182,7 @@ class Relations:
         connection = duckdb.connect()
         weakref.finalize(self, connection.close)  # an open one prints leak warnings at exit
         connection.execute(schema("statistics.sql"))
-        connection.execute(LOCKS.format(memory_limit=MEMORY_LIMIT))
+        connection.execute(LOCKS.format(memory=self.memory))
         return connection
 
     def _build(self) -> None:
@@ -303,29 +307,63 @@ class Relations:
         Raises:
             InvalidInput: SQL that does not parse, bind or run, too many pairs, or too long a wait.
         """
-        with self._statement:
-            self._require_question(sql)
-            if not alone and not self._is_built:
-                self._build()
-                settings = settings or USUAL
-            if models and not self._has_models:
-                self._add_models_and_names()
-            if settings is not None:
-                self._set_z(self.connection, settings)
-            self._budget.left = self._budget.allowed = max_pairs
+        given = dict(parameters or {})
+        with self._statement, self._translating(timeout):
+            self._prepare(sql, settings, models=models, alone=alone, max_pairs=max_pairs)
             for name, table in (tables or {}).items():
                 self.connection.register(name, table)
             try:
-                return self._run(sql, dict(parameters or {}), timeout)
-            except TimeoutError as error:
-                raise InvalidInput(
-                    f"the statement ran longer than {timeout:g} seconds", hint="filter it, or raise --timeout"
-                ) from error
-            except duckdb.Error as error:
-                raise self._translated(error) from error
+                with running(self.connection, timeout) as run:
+                    return run(lambda: carried(self.connection.sql(sql, params=given)).to_arrow_table())
             finally:
                 for name in tables or {}:
                     self.connection.unregister(name)
+
+    def stream(
+        self,
+        sql: str,
+        settings: Mapping[str, Any],
+        as_text: Kind,
+        *,
+        max_pairs: int = MAX_PAIRS,
+        timeout: float | None = None,
+    ) -> Iterator[Any]:
+        """Yield the schema of a user's statement, then its rows as record batches, as they are computed.
+
+        Values of the types that ``as_text`` picks are written out by DuckDB. No other question can be asked
+        until the last batch was taken, or the iterator was closed.
+
+        Raises:
+            InvalidInput: as for `ask`, at any step.
+        """
+        with self._statement, self._translating(timeout):
+            self._prepare(sql, settings, models=True, max_pairs=max_pairs)
+            with running(self.connection, timeout) as run:
+                found = run(lambda: carried(self.connection.sql(sql), as_text).to_arrow_reader(ROWS_AT_ONCE))
+                with contextlib.closing(found) as reader:
+                    yield reader.schema
+                    while (batch := run(lambda: next(reader, None))) is not None:
+                        yield batch
+
+    def _prepare(
+        self,
+        sql: str,
+        settings: Mapping[str, Any] | None,
+        *,
+        models: bool = False,
+        alone: bool = False,
+        max_pairs: int = MAX_PAIRS,
+    ) -> None:
+        """Make what a statement needs, once it is known to be a question."""
+        require_question(self.connection, sql)
+        if not alone and not self._is_built:
+            self._build()
+            settings = settings or USUAL
+        if models and not self._has_models:
+            self._add_models_and_names()
+        if settings is not None:
+            self._set_z(self.connection, settings)
+        self._budget.left = self._budget.allowed = max_pairs
 
     def _add_models_and_names(self) -> None:
         create_table(self.connection, "models", columns.of_models(self.snapshot))
@@ -335,49 +373,23 @@ class Relations:
                 self.connection.execute(f"DROP TABLE {name}")
                 create_table(self.connection, name, table)
 
-    def _run(self, sql: str, parameters: dict[str, Any], timeout: float | None) -> pa.Table:
-        """Run a statement in a thread: DuckDB looks for Ctrl-C between its tasks only, which may be long."""
-        connection = self.connection
-        with ThreadPoolExecutor(1) as pool:
-            connection.execute("BEGIN TRANSACTION READ ONLY")
-            running = pool.submit(lambda: connection.sql(sql, params=parameters).to_arrow_table())
-            try:
-                return running.result(timeout)
-            except BaseException:
-                if not running.done():
-                    connection.interrupt()
-                raise
-            finally:
-                wait([running])
-                connection.execute("ROLLBACK")
-
-    def _require_question(self, sql: str) -> None:
+    @contextlib.contextmanager
+    def _translating(self, timeout: float | None) -> Iterator[None]:
+        """Say in one sentence what a statement failed for."""
         try:
-            kinds = [statement.type.name for statement in self.connection.extract_statements(sql)]
-        except duckdb.Error as error:
-            raise self._translated(error) from error
-        runs_what_it_explains = kinds == ["EXPLAIN"] and re.search(r"\banaly[sz]e\b", sql, re.IGNORECASE)
-        if len(kinds) != 1 or kinds[0] not in QUESTIONS or runs_what_it_explains:
+            yield
+        except TimeoutError as error:
             raise InvalidInput(
-                f"{'; '.join(kinds) or 'nothing'} is not one question",
-                hint="write one SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN",
-            )
-
-    def _translated(self, error: duckdb.Error) -> InvalidInput:
-        if self._budget.left < 0:
-            return InvalidInput(
-                f"the statement looks at more than {self._budget.allowed:,} pairs",
-                hint="filter by a constant, such as test_id = 42, use influence_of([1, 2, 3]), or raise "
-                "--max-pairs",
-            )
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        kept = [line for line in lines if not line.startswith(("LINE", "^"))]
-        if isinstance(error, duckdb.OutOfMemoryException):
-            return InvalidInput(kept[0], hint="free memory, or ask for less at once")
-        return InvalidInput(
-            "; ".join(kept[:3]),
-            hint='`memdb sql "SHOW TABLES"` and `"DESCRIBE influence"` list what is there',
-        )
+                f"the statement ran longer than {timeout:g} seconds", hint="filter it, or raise --timeout"
+            ) from error
+        except (duckdb.Error, pa.ArrowException, MemoryError) as error:
+            if self._budget.left < 0:
+                raise InvalidInput(
+                    f"the statement looks at more than {self._budget.allowed:,} pairs",
+                    hint="filter by a constant, such as test_id = 42, use influence_of([1, 2, 3]), or raise "
+                    "--max-pairs",
+                ) from error
+            raise translated(error, self.memory) from error
 
     def close(self) -> None:
         """Close the connection, if one was opened."""

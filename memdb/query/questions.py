@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +18,13 @@ from memdb.query.counting import MAX_PAIRS
 from memdb.query.forms import FORMS, schema
 from memdb.query.intervals import NAMED_INTERVALS, IntervalChoice
 from memdb.query.lists import Columns, Order, ranked, require_k
+from memdb.query.statements import Kind, out_of_python
 from memdb.query.stored import stored_influence, stored_pair
 from memdb.store import Snapshot
 from memdb.store.derived import derived_of
 
 TIMEOUT_SECONDS = 600.0
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.001, 4_000_000.0  # what the timers of every system can count
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,15 +181,59 @@ def sql(
     timeout: float = TIMEOUT_SECONDS,
 ) -> pa.Table:
     """Run a user's statement over the relations, read-only and without access to files or the network."""
-    if not statement.strip():
-        raise InvalidInput("an empty statement", hint='write e.g. memdb sql "SELECT * FROM memorization"')
-    if max_pairs < 1 or timeout <= 0:
-        raise InvalidInput(
-            f"--max-pairs {max_pairs} and --timeout {timeout:g} must be above 0", hint="raise them"
-        )
+    _require_sql(statement, k, max_pairs)
+    timeout = require_timeout(timeout)
     settings = choice.parameters(NAMED_INTERVALS)
     table = relations.ask(statement, settings=settings, models=True, max_pairs=max_pairs, timeout=timeout)
-    return table if k is None else table.slice(0, require_k(k))
+    return table if k is None else table.slice(0, k)
+
+
+def sql_batches(  # noqa: PLR0913 - the statement, its limits and its intervals
+    relations: Relations,
+    statement: str,
+    choice: IntervalChoice,
+    *,
+    k: int | None = None,
+    as_text: Kind = out_of_python,
+    max_pairs: int = MAX_PAIRS,
+    timeout: float = TIMEOUT_SECONDS,
+) -> pa.RecordBatchReader:
+    """Run a user's statement as `sql` does; its rows are read while they are computed."""
+    _require_sql(statement, k, max_pairs)
+    timeout = require_timeout(timeout)
+    settings = choice.parameters(NAMED_INTERVALS)
+    batches = relations.stream(statement, settings, as_text, max_pairs=max_pairs, timeout=timeout)
+    schema = next(batches)
+    return pa.RecordBatchReader.from_batches(schema, batches if k is None else _first(k, batches))
+
+
+def require_timeout(seconds: float) -> float:
+    """Return how long a statement may run, within what timers can count.
+
+    Raises:
+        InvalidInput: not above 0.
+    """
+    if not seconds > 0:
+        raise InvalidInput(f"--timeout {seconds:g} is not above 0", hint="give seconds, such as --timeout 60")
+    return min(max(seconds, SHORTEST_SECONDS), LONGEST_SECONDS)
+
+
+def _require_sql(statement: str, k: int | None, max_pairs: int) -> None:
+    if not statement.strip():
+        raise InvalidInput("an empty statement", hint='write e.g. memdb sql "SELECT * FROM memorization"')
+    if max_pairs < 1:
+        raise InvalidInput(f"--max-pairs {max_pairs} is not above 0", hint="raise it")
+    if k is not None:
+        require_k(k)
+
+
+def _first(k: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the first k rows."""
+    for batch in batches:
+        yield batch.slice(0, k)
+        k -= batch.num_rows
+        if k <= 0:
+            return
 
 
 def _require_models(relations: Relations) -> None:
@@ -229,10 +275,12 @@ def info(relations: Relations, choice: IntervalChoice) -> pa.Table:
         "store_id": manifest.store_id,
         "format": layout.FORMAT,
         "dataset": manifest.dataset,
+        "dataset_import_path": manifest.imports.get("dataset"),
         "n_train": manifest.train.n_examples,
         "n_test": manifest.set_named(layout.TEST).n_examples,
         "n_classes": relations.n_classes,
         "recipe": manifest.recipe.name,
+        "recipe_import_path": manifest.imports.get("recipe"),
         "recipe_version": manifest.recipe.version,
         "recipe_options": canonical_json(manifest.recipe.options).decode(),
         "recipe_fingerprint": manifest.recipe.fingerprint,

@@ -10,9 +10,9 @@ from typing import Any
 from memdb import plugins
 from memdb.datasets import Dataset
 from memdb.documents import Json, canonical_json
-from memdb.errors import InvalidInput, MemdbError, TrainingFailed
+from memdb.errors import InvalidInput, TrainingFailed
 from memdb.manifest import LOGIT_CONFIDENCE, RecipeInfo
-from memdb.recipes.architectures import PREFIX as TORCHVISION
+from memdb.plugins import TORCHVISION
 from memdb.recipes.architectures import Architecture
 from memdb.recipes.cnn import CNN
 from memdb.recipes.devices import THREADS, name_of, resolve_device, use_threads, worker_devices
@@ -30,15 +30,18 @@ __all__ = [
     "Recipe",
     "Run",
     "bind",
+    "is_built_in",
     "name_of",
     "parse_options",
     "rebind",
+    "require_name_of_its_own",
     "resolve",
     "resolve_device",
     "use_threads",
     "worker_devices",
 ]
 
+PARAMETERS = ("data", "masks", "seeds", "run")  # of every recipe, in this order
 BUILT_IN: Mapping[str, type[MLP | CNN | ResNet9]] = {"mlp": MLP, "cnn": CNN, "resnet9": ResNet9}
 
 
@@ -53,18 +56,18 @@ class BoundRecipe:
         """Return how many models the recipe wants to train at once, 1 where it does not say."""
         wanted = getattr(self.train, "models_per_batch", None)
         try:
-            n_models = 1 if wanted is None else wanted(data, device)
-        except MemdbError:
-            raise
-        except ImportError as error:
+            with plugins.blaming(
+                f"models_per_batch of recipe {self.info.name}",
+                "give --batch-models, or set MEMDB_TRACEBACK=1 to see where it was raised",
+                TrainingFailed,
+            ):
+                n_models = 1 if wanted is None else wanted(data, device)
+        except TrainingFailed as failed:
+            if not isinstance(error := failed.__cause__, ImportError):
+                raise
             raise InvalidInput(
                 f"recipe {self.info.name} needs {error.name}, which is not installed",
                 hint=f"run: pip install 'memdb[train]', or install {error.name}",
-            ) from error
-        except Exception as error:  # the user's code may raise anything
-            raise TrainingFailed(
-                f"models_per_batch of recipe {self.info.name} raised {type(error).__name__}: {error}",
-                hint="give --batch-models, or set MEMDB_TRACEBACK=1 to see where it was raised",
             ) from error
         if not isinstance(n_models, int) or n_models < 1:
             raise InvalidInput(
@@ -205,25 +208,18 @@ def bind(
     options = dict(options or {})
     shown = import_path or _path_of(recipe)
     if isinstance(recipe, type):
-        try:
+        _require_a_recipe(recipe, shown)
+        with plugins.blaming(
+            f"recipe {shown} does not take the options {options}:",
+            "correct them with --recipe-option name=value",
+        ):
             recipe = recipe(**options)
-        except MemdbError:
-            raise
-        except Exception as error:  # the user's code may raise anything
-            raise InvalidInput(
-                f"recipe {shown} does not take the options {options}: {error}",
-                hint="correct them with --recipe-option name=value",
-            ) from error
     elif options and import_path:
         raise InvalidInput(
             f"recipe {shown} takes no options: it is a {type(recipe).__name__}, not a class",
             hint="leave --recipe-option out, or name a class whose arguments are the options",
         )
-    if not callable(recipe):
-        raise InvalidInput(
-            f"recipe {shown} is a {type(recipe).__name__}, which cannot be called",
-            hint="name a function or an object that fits memdb.Recipe",
-        )
+    _require_a_recipe(recipe, shown)
     own_version = getattr(recipe, "version", None)
     if version is not None and own_version is not None and version != str(own_version):
         raise InvalidInput(
@@ -239,6 +235,44 @@ def bind(
     name = getattr(recipe, "name", None) or shown
     identity = RecipeInfo(str(name), str(own_version or version or "0"), own_options, import_path)
     return BoundRecipe(identity, recipe)
+
+
+def is_built_in(name: str) -> bool:
+    """Tell the name of a recipe that memdb brings along, whatever a store says of where it is found."""
+    return name in BUILT_IN or name.startswith((TORCHVISION, SKLEARN))
+
+
+def require_name_of_its_own(bound: BoundRecipe) -> None:
+    """Refuse a recipe of the user's own under the name of a built-in one: its name would lead to that one.
+
+    Raises:
+        InvalidInput: says the name.
+    """
+    built_in = (*BUILT_IN.values(), Architecture, Classifier)
+    if is_built_in(bound.info.name) and (bound.info.import_path or not isinstance(bound.train, built_in)):
+        shown = bound.info.import_path or _path_of(bound.train)
+        raise InvalidInput(
+            f"recipe {shown} calls itself {bound.info.name}, the name of a built-in one",
+            hint="give it a name of its own",
+        )
+
+
+def _require_a_recipe(found: Any, shown: str) -> None:
+    """Refuse what cannot be called as recipes are, before anything of it is: a class, by what it makes.
+
+    Raises:
+        InvalidInput: says how it is called.
+    """
+    if not isinstance(found, type):
+        plugins.require_call(found, PARAMETERS, "recipe", shown)
+        return
+    plugins.require_foreign(found, "recipe", shown)
+    if not any("__call__" in vars(kind) for kind in found.__mro__):
+        raise InvalidInput(
+            f"recipe {shown} is a class whose objects cannot be called, and was not called itself",
+            hint=f"name a function, or a class of objects, that takes ({', '.join(PARAMETERS)})",
+        )
+    plugins.require_call(found.__call__, ("self", *PARAMETERS), "recipe", shown)
 
 
 def _path_of(recipe: Any) -> str:

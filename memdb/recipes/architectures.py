@@ -15,11 +15,10 @@ from memdb.datasets import Dataset
 from memdb.documents import Json
 from memdb.errors import InvalidInput
 from memdb.manifest import CORRECT, LOGIT_CONFIDENCE
+from memdb.plugins import TORCHVISION
 from memdb.recipes.memory import in_turns
 from memdb.recipes.options import natural, normalize, real, require
 from memdb.recipes.protocol import Run
-
-PREFIX = "torchvision:"
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Architecture:
     @property
     def name(self) -> str:
         """The name on the command line."""
-        return f"{PREFIX}{self.architecture}"
+        return f"{TORCHVISION}{self.architecture}"
 
     @property
     def options(self) -> Mapping[str, Json]:

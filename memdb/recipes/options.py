@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -38,7 +39,8 @@ def normalize(recipe: Any) -> None:
     for field in fields(recipe):
         value = getattr(recipe, field.name)
         if field.type == "float" and type(value) is int:
-            object.__setattr__(recipe, field.name, float(value))
+            with contextlib.suppress(OverflowError):  # it stays an integer, which is refused
+                object.__setattr__(recipe, field.name, float(value))
         elif field.type == "tuple[int, ...]" and isinstance(value, int | list):
             object.__setattr__(recipe, field.name, (value,) if isinstance(value, int) else tuple(value))
 

@@ -94,6 +94,7 @@ def _class_at(path: str) -> Any:
             hint=f"write e.g. {PREFIX}sklearn.neighbors.KNeighborsClassifier",
         )
     kind = plugins.load(f"{module}:{name}", "classifier")
+    plugins.require_foreign(kind, "classifier", path)
     if not (isinstance(kind, type) and hasattr(kind, "fit") and hasattr(kind, "predict")):
         raise InvalidInput(f"{PREFIX}{path} has no fit and predict", hint="name the class of a classifier")
     if {base.__name__ for base in kind.__mro__} & {"RegressorMixin", "ClusterMixin"}:

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from memdb.render.answer import Answer
+from memdb.render.answer import Answer, rows_of
 
 NAME_WIDTH = 16
 WIDTH = 80  # of a terminal that nobody made wider
-MAX_ROWS_OF_SQL = 1000
+MAX_ROWS_OF_SQL, MAX_COLUMNS_OF_SQL = 1000, 100
+MAX_CELL = 1000  # characters
 MAX_FINDINGS = 50
 
 
@@ -161,18 +162,27 @@ def _cell(value: object) -> str:
         case float():
             return f"{value:.6g}"
         case _:
-            return "\n".join(clean(line) for line in str(value).splitlines())
+            text = str(value)
+            cut = text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}\u2026"
+            return "\n".join(clean(line) for line in cut.splitlines())
 
 
 def plain(answer: Answer) -> Table:
-    """Return any rows as they are, for `memdb sql`."""
-    table = _list_table()
-    for field in answer.table.schema:
+    """Return the first of any rows and columns as they are, for `memdb sql`, and count the others."""
+    table, schema = _list_table(), answer.table.schema
+    for field in list(schema)[:MAX_COLUMNS_OF_SQL]:
         numeric = str(field.type).startswith(("int", "uint", "double", "float", "decimal"))
-        table.add_column(Text(clean(field.name)), justify="right" if numeric else "left", overflow="fold")
-    for position, row in enumerate(answer.rows()):
-        if position == MAX_ROWS_OF_SQL:
-            table.caption = f"{answer.table.num_rows - position:,} more rows; --output FILE writes them all"
-            break
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
+        heading = Text(clean(field.name, MAX_CELL))
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    n_rows = 0
+    for batch in answer.batches():
+        shown = batch.slice(0, max(0, MAX_ROWS_OF_SQL - n_rows)).select(range(len(table.columns)))
+        for row in rows_of(shown):
+            table.add_row(*(Text(_cell(value)) for value in row.values()))
+        n_rows += batch.num_rows
+    rest = (f"{n_rows - table.row_count:,} more rows",) if n_rows > table.row_count else ()
+    if len(schema) > len(table.columns):
+        rest = (*rest, f"{len(schema) - len(table.columns):,} more columns")
+    if rest:
+        table.caption = f"{', '.join(rest)}; --output FILE writes them all"
     return table

@@ -41,6 +41,13 @@ def is_object_storage(url: str) -> bool:
     return protocol_of(url) in EXTRAS
 
 
+def whereabouts(url: str) -> str:
+    """Return one name for a place, however it is written: the real path of a folder, or the URL."""
+    if protocol_of(url) in LOCAL:
+        return str(Path(url.split("://", 1)[-1]).expanduser().resolve())
+    return url.rstrip("/")
+
+
 def open_storage(url: str, options: Mapping[str, Any] | None = None, cache: Cache | None = None) -> Storage:
     """Return the storage behind a path or URL; nothing is read or written yet.
 

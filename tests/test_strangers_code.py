@@ -1,0 +1,475 @@
+"""A store is data: what it names is imported and called only where its user made it here, or named that code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import coin_recipe, small_database, small_dataset
+from test_cli import run
+
+import memdb
+from memdb import permission, recipes
+from memdb.documents import fingerprint, group_metadata, sealed
+from memdb.engines.script import is_guarded
+from memdb.errors import InvalidInput, MemdbError, Mismatch, TrainingFailed, UnnamedCode
+from memdb.manifest import RecipeInfo
+
+MODULE = """
+from pathlib import Path
+Path("IMPORTED").touch()
+import functools, os, shutil, subprocess
+from conftest import coin_recipe, small_dataset
+
+def train(data, masks, seeds, run):
+    Path("CALLED").touch()
+    return coin_recipe(data, masks, seeds, run)
+
+class Made:
+    name = "made"
+    def __init__(self, **options):
+        Path("MADE").touch()
+        self.options = options
+    def __call__(self, data, masks, seeds, run):
+        return coin_recipe(data, masks, seeds, run)
+
+class Spell:
+    def __init__(self, **options):
+        Path("MADE").touch()
+
+def data(root=None):
+    Path("LOADED").touch()
+    return small_dataset()
+
+def pictures(root=None):
+    import memdb, numpy as np
+    x = np.zeros((6, 3, 3), np.uint8)
+    return memdb.Dataset(x, [0, 1] * 3, x, [0, 1] * 3)
+
+def two(data, masks):
+    Path("CALLED").touch()
+
+def none():
+    Path("LOADED").touch()
+
+hidden = functools.partial(subprocess.Popen, shell=True)
+exits = type("Exits", (), {"__call__": lambda self, data, masks, seeds, run: os._exit(9)})
+"""
+TRACES = ("IMPORTED", "CALLED", "MADE", "LOADED", "PWNED")
+THUMBNAILS = ("--include", "bits", "--include", "thumbnails")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working folder with the module `spells` in it, which leaves traces, and data that may not go."""
+    (tmp_path / "spells.py").write_text(MODULE)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "thesis.txt").write_text("mine")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name in ("spells", "failing", "ending"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """A store without models, which may say anything of its recipe."""
+    url = tmp_path_factory.mktemp("untrained") / "store.zarr"
+    small_database(url).close()
+    return url
+
+
+@pytest.fixture
+def theirs(here, untrained):
+    """Make a store that a stranger sent: its manifest names what it is told."""
+
+    def make(folder="theirs", *, dataset="in-memory", like=untrained, **recipe):
+        shutil.copytree(like, here / folder)
+        named = {"name": recipe["import_path"]} if "import_path" in recipe and like == untrained else {}
+        return rewritten(here / folder, dataset=dataset, **(named | recipe))
+
+    return make
+
+
+def rewritten(store, *, dataset=None, **recipe):
+    """Change what a store names, as whoever may write to it can."""
+    path = Path(store) / "zarr.json"
+    manifest = json.loads(path.read_bytes())["attributes"]["memdb"]
+    manifest["dataset"] = dataset or manifest["dataset"]
+    known = manifest["recipe"] | recipe
+    named = {key: known[key] for key in ("name", "options", "version")}
+    manifest["recipe"] = known | {"fingerprint": fingerprint(named)}
+    path.write_bytes(group_metadata(sealed(manifest)))
+    return store
+
+
+def traces(here):
+    found = [name for name in TRACES if (here / name).exists()]
+    assert (here / "photos" / "thesis.txt").exists()
+    return found
+
+
+def say_no(here, done, *shown):
+    """It was refused in one line that shows these, and nothing of the stranger's ran."""
+    assert (done.returncode, done.stdout, traces(here)) == (1, "", []), done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error:")]
+    for part in shown:
+        assert part in line
+    return line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--add", "1", "--store", "theirs"],
+        ["train", "--add", "1", "--workers", "1", "--store", "theirs"],
+        ["train", "--until-half-width", ".1", "--store", "theirs"],
+        ["train", "--add", "1", "--task-id", "7", "--store", "theirs"],
+        ["init", "--extend", "theirs", "--store", "mine"],
+        ["merge", "theirs", "--store", "mine"],
+    ],
+)
+def test_every_door_shows_the_code_and_the_command_that_goes_on(here, theirs, trained, arguments):
+    memdb.open(str(theirs(import_path="spells:train", dataset="spells:data", like=trained))).compact()
+    line = say_no(here, run(*arguments, cwd=here), "theirs names the recipe spells:train and the data set")
+    assert line.endswith(f"memdb {shlex.join(arguments)} --recipe spells:train --dataset spells:data.")
+    assert not (here / "mine").exists()
+
+
+@pytest.mark.parametrize("path", ["spells:data", "shutil:rmtree", "os:listdir"])
+def test_publishing_pictures_calls_no_strangers_data_set(here, theirs, trained, path):
+    theirs(dataset=path, like=trained)
+    arguments = ["publish", "out", *THUMBNAILS, "--data-root", "photos", "--store", "theirs"]
+    say_no(here, run(*arguments, cwd=here), f"names the data set {path}", f"--dataset {path}")
+
+
+def test_python_refuses_too_and_says_what_to_pass(here, theirs, trained):
+    store = theirs(import_path="spells:train", dataset="spells:data", like=trained)
+    with memdb.open(str(store)) as db:
+        for act in (
+            lambda: db.train(add=1),
+            lambda: db.train(add=1, workers=1),
+            lambda: db.train(add=1, recipe="spells:train"),
+            lambda: db.train(add=1, dataset=small_dataset()),
+            lambda: db.publish("out", include=("bits", "thumbnails")),
+            db.load_dataset,
+            lambda: db.train(add=1, recipe="spells:train", dataset=None),
+        ):
+            with pytest.raises(UnnamedCode, match="spells:") as caught:
+                act()
+            assert caught.value.hint.startswith("if you know that code, say so: ")
+        for name in ("", "spells:date"):
+            with pytest.raises(MemdbError):
+                db.load_dataset(dataset=name)
+        assert set(traces(here)) <= {"IMPORTED"}
+        assert db.train(seeds=[90], dataset=small_dataset(), recipe=coin_recipe) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("subprocess:Popen", "belongs to Python's own library"),
+        ("os:system", "belongs to Python's own library"),
+        ("spells:subprocess.Popen", "belongs to Python's own library"),
+        ("spells:hidden", "belongs to Python's own library"),
+        ("spells:two", "takes (data, masks), and was not called"),
+        ("spells:Spell", "is a class whose objects cannot be called"),
+        ("spells:data", "takes (root=None), and was not called"),
+        ("spells:TRACES", "no attribute 'TRACES'"),
+        ("sklearn:subprocess.Popen", "belongs to Python's own library"),
+        ("sklearn:sklearn.svm.SVR", "predicts no classes"),
+    ],
+)
+def test_a_recipe_that_was_named_is_called_only_if_it_is_one(here, theirs, path, says):
+    where = {"name": path, "import_path": None} if path.startswith("sklearn:") else {"import_path": path}
+    theirs(**where, options={"args": ["sh", "-c", "touch PWNED"]})
+    done = run(
+        "train", "--add", 1, "--recipe", path, "--dataset", "spells:data", "--store", "theirs", cwd=here
+    )
+    assert (done.returncode, says in done.stderr) == (1, True), done.stderr
+    assert set(traces(here)) <= {"IMPORTED"}
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("shutil:rmtree", "belongs to Python's own library"),
+        ("spells:shutil.rmtree", "belongs to Python's own library"),
+        ("spells:none", "takes (), and was not called"),
+        ("spells:train", "takes (data, masks, seeds, run), and was not called"),
+    ],
+)
+def test_a_data_set_that_was_named_is_called_only_if_it_takes_a_root(here, theirs, trained, path, says):
+    theirs(dataset=path, like=trained)
+    for command in (["train", "--add", "1"], ["publish", "out", *THUMBNAILS]):
+        named = ["--dataset", path, "--data-root", "photos", "--store", "theirs"]
+        named += ["--recipe", "conftest:coin_recipe"] if command[0] == "train" else []
+        done = run(*command, *named, cwd=here)
+        assert (done.returncode, says in done.stderr) == (1, True), done.stderr
+        assert set(traces(here)) <= {"IMPORTED"}
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet9", "torchvision:resnet18", "sklearn:sklearn.svm.SVC"])
+def test_a_built_in_name_leads_to_no_other_code_whatever_a_store_says(here, theirs, name):
+    theirs(name=name, options={}, import_path="spells:train", dataset="digits")
+    train = ["train", "--add", "1", "--store", "theirs"]
+    say_no(here, run(*train, cwd=here), "names the recipe spells:train")
+    say_no(
+        here, run(*train, "--recipe", "spells:train", cwd=here), f"calls its recipe {name}, which is built in"
+    )
+    info = run("info", "--store", "theirs", cwd=here).stdout
+    assert f"{name} 0, imported from spells:train" in info
+
+
+def test_a_recipe_of_ones_own_needs_a_name_of_its_own(tmp_path):
+    Impostor = type("Impostor", (), {"name": "mlp", "__call__": lambda self, data, masks, seeds, run: None})  # noqa: N806
+    for recipe in (Impostor(), "memdb.recipes.mlp:MLP"):
+        with pytest.raises(InvalidInput, match="calls itself mlp, the name of a built-in one"):
+            memdb.init(str(tmp_path / "s.zarr"), small_dataset(), recipe)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_the_demo_trains_no_strangers_recipe(here, theirs):
+    theirs("memdb.zarr", name="mlp", options={}, import_path="spells:train", dataset="digits")
+    say_no(here, run("demo", cwd=here), "not the demo's")
+
+
+def test_info_shows_what_training_would_import(here, theirs):
+    theirs(import_path="spells:train", name="innocent", dataset="spells:data")
+    shown = run("info", "--store", "theirs", cwd=here).stdout
+    assert "spells:data: 23 training" in shown
+    assert "innocent 0, imported from spells:train" in shown
+    (row,) = json.loads(run("info", "--store", "theirs", "--format", "json", cwd=here).stdout)["rows"]
+    assert (row["recipe_import_path"], row["dataset_import_path"]) == ("spells:train", "spells:data")
+
+
+def test_what_was_named_once_need_not_be_named_again_for_that_store(here, theirs):
+    theirs(import_path="spells:train", dataset="spells:data")
+    train = ["train", "--add", "1", "--device", "cpu", "--store"]
+    done = run(*train, "theirs", "--recipe", "spells:train", "--dataset", "spells:data", cwd=here)
+    assert done.returncode == 0, done.stderr
+    (here / "link").symlink_to("theirs")
+    for same in ("theirs", "./theirs/", here / "theirs", f"file://{here / 'theirs'}", "link"):
+        assert run(*train, same, cwd=here).returncode == 0
+    assert traces(here) == ["IMPORTED", "CALLED", "LOADED"]
+    for name in TRACES[:4]:
+        (here / name).unlink(missing_ok=True)
+    shutil.copytree(here / "theirs", here / "copy")
+    say_no(here, run(*train, "copy", cwd=here), "--recipe spells:train --dataset spells:data")
+    rewritten(here / "copy", import_path="spells:Made")
+    say_no(here, run(*train, "copy", cwd=here), "names the recipe spells:Made and")
+    shutil.rmtree(here / "theirs")
+    theirs(import_path="spells:Made", name="spells:train", dataset="spells:data")
+    say_no(here, run(*train, "theirs", cwd=here), "names the recipe spells:Made,")
+    shutil.rmtree(here / "theirs")
+    theirs(import_path="spells:train", options={"shell": "rm"}, dataset="spells:data")
+    say_no(here, run(*train, "theirs", cwd=here), "names the recipe spells:train,")
+
+
+def test_a_store_made_here_needs_no_name_and_a_copy_of_it_does(here):
+    options = {"recipe_options": {"depth": 3}, "seed": 1}
+    memdb.init("mine.zarr", "spells:pictures", "spells:Made", **options).close()
+    with memdb.open("mine.zarr") as db:
+        assert db.train(seeds=range(12)) == 12
+        db.compact()
+        db.publish("published", include=("bits", "thumbnails"))
+    shutil.move("mine.zarr", "moved.zarr")
+    with memdb.open("moved.zarr") as db, pytest.raises(UnnamedCode):
+        db.train(add=1)
+    memdb.pull("published", "mine.zarr", only="bits")  # its id, at the very place: a stranger's all the same
+    with memdb.open("mine.zarr") as db:
+        with pytest.raises(UnnamedCode, match="the recipe spells:Made and the data set spells:pictures"):
+            db.train(add=1)
+        assert db.train(seeds=[13], recipe="spells:Made", dataset="spells:pictures") == 1
+        assert db.train(seeds=[14]) == 1
+    with memdb.extend("more.zarr", "mine.zarr", recipe="spells:Made", dataset="spells:pictures") as db:
+        assert db.store.manifest.recipe.options == {"depth": 3}
+    with memdb.open("more.zarr") as db:
+        assert db.train(seeds=[15]) == 1
+
+
+def test_a_data_set_given_as_an_object_says_nothing_about_the_name_that_a_base_has(here, theirs, trained):
+    memdb.open(str(theirs(dataset="spells:data", like=trained))).compact()
+    given = {"dataset": small_dataset(), "recipe": "conftest:coin_recipe"}
+    memdb.extend("mine.zarr", "theirs", **given).close()
+    with memdb.open("mine.zarr") as db, pytest.raises(UnnamedCode, match="names the data set spells:data,"):
+        db.train(add=1)
+    assert traces(here) == []
+
+
+def test_who_has_no_home_is_asked_each_time(here, theirs, monkeypatch):
+    theirs(import_path="spells:train")
+    monkeypatch.setattr(permission.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    given = {"dataset": small_dataset(), "seeds": [50]}
+    with memdb.open("theirs") as db:
+        assert db.train(recipe="spells:train", **given) == 1
+        with pytest.raises(UnnamedCode):
+            db.train(**given)
+
+
+def test_another_name_for_the_same_recipe_is_the_users_to_give(here, theirs):
+    theirs(import_path="old_module:train", name="conftest:coin_recipe")
+    with memdb.open("theirs") as db:
+        with pytest.raises(Mismatch, match="fingerprint"):
+            db.train(seeds=[51], dataset="spells:data", recipe="spells:train")
+        assert db.train(seeds=[51], dataset="spells:data", recipe="conftest:coin_recipe") == 1
+
+
+def test_workers_are_told_what_was_named(here, theirs):
+    theirs(import_path="spells:train", dataset="spells:data")
+    with memdb.open("theirs") as db:
+        assert db.train(seeds=[60, 61], recipe="spells:train", dataset="spells:data", workers=1) == 2
+
+
+def test_the_working_folder_is_seen_by_publish_and_import_as_by_init_and_train(here):
+    assert run("init", "-d", "spells:pictures", "-r", "spells:train", cwd=here).returncode == 0
+    assert run("train", "--add", 2, "--device", "cpu", cwd=here).returncode == 0
+    sys.modules.pop("spells")
+    done = run("publish", "out", *THUMBNAILS, cwd=here)
+    assert done.returncode == 0, done.stderr
+    sys.modules.pop("spells")
+    run("export", "runs.npz", "--what", "models", cwd=here)
+    done = run("import", "runs.npz", "--dataset", "spells:pictures", "--store", "again.zarr", cwd=here)
+    assert (done.returncode, "Created again.zarr: spells:pictures, 6 train" in done.stderr) == (0, True), (
+        done.stderr
+    )
+
+
+def test_a_folder_without_the_module_stays_out_of_every_import(here):
+    assert (
+        run("init", "-d", "digits", "-r", "sklearn:sklearn.naive_bayes.GaussianNB", cwd=here).returncode == 0
+    )
+    recipes.resolve("test_strangers_code:plain", {})
+    assert str(here) not in sys.path
+
+
+def plain(data, masks, seeds, run):
+    raise AssertionError
+
+
+@pytest.mark.parametrize("value", [None, 10**400, "x", [], {}, [10**400]])
+def test_odd_options_of_a_built_in_recipe_are_a_sentence(value):
+    for name in ("mlp", "cnn", "resnet9"):
+        with pytest.raises(MemdbError, match="lr="):
+            recipes.rebind(RecipeInfo(name, "1", {"lr": value}))
+
+
+FAILING = """
+import sys
+import numpy as np
+
+def raises(data, masks, seeds, run):
+    return np.stack([])
+
+
+def exits(data, masks, seeds, run):
+    sys.exit(3)
+
+class Class:
+    def __init__(self, depth):
+        self.options = {"depth": 2 // depth}
+    def __call__(self, data, masks, seeds, run): ...
+
+def data(root):
+    raise SystemExit
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("raises", "raised ValueError: need at least one array"), ("exits", "called sys.exit(3)")],
+)
+def test_a_recipe_that_fails_is_one_line_with_file_and_line(here, name, says, workers):
+    (here / "failing.py").write_text(FAILING)
+    run("init", "-d", "spells:data", "-r", f"failing:{name}", cwd=here)
+    done = run("train", "--add", 1, "--device", "cpu", *workers, cwd=here)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if "recipe" in line]
+    assert line.startswith(f"Error: recipe failing:{name} {says}")
+    assert (
+        f"), in failing.py, line {FAILING.splitlines().index('    sys.exit(3)') + 1 - 4 * (name == 'raises')}"
+        in line
+    )
+
+
+def test_python_gets_the_original_as_the_cause_from_workers_too(here):
+    (here / "failing.py").write_text(FAILING)
+    for number, workers in enumerate((None, 1)):
+        with memdb.init(f"{number}.zarr", "spells:data", "failing:raises") as db:
+            with pytest.raises(TrainingFailed) as caught:
+                db.train(add=1, workers=workers)
+            assert isinstance(caught.value.__cause__, ValueError)
+    assert "failing.py" in caught.value.__cause__.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-r", "failing:Class", "-p", "depth=0"], "by zero, in failing.py, line 14"),
+        (["-d", "failing:data"], "'failing:data' failed: sys.exit(), in failing.py, line 18"),
+        (["-r", "broken:train"], "cannot be imported: SyntaxError: invalid syntax, in broken.py, line 2"),
+        (["-r", "ending:train"], "cannot be imported: sys.exit(2), in ending.py, line 1"),
+        (["-d", "spells:odd"], "cannot be read: ZeroDivisionError: division by zero, in spells.py, line"),
+    ],
+)
+def test_code_that_fails_before_training_is_one_line_with_file_and_line(here, arguments, says):
+    (here / "failing.py").write_text(FAILING)
+    (here / "broken.py").write_text("\ndef train(:\n")
+    (here / "ending.py").write_text("raise SystemExit(2)\n")
+    with (here / "spells.py").open("a") as module:
+        module.write("class Odd(list):\n    def __getitem__(self, row):\n        return 1 / 0\n")
+        module.write("def odd(root):\n    import memdb\n    x = Odd([0, 1])\n")
+        module.write("    return memdb.Dataset(x, [0, 1], x, [0, 1])\n")
+    done = run("init", *arguments, cwd=here)
+    assert (done.returncode, done.stdout, says in done.stderr) == (1, "", True), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+SCRIPT = """
+import memdb
+from spells import data, train
+def main():
+    db = memdb.init("s.zarr", dataset="spells:data", recipe="spells:train")
+    db.train(add=2, workers=2)
+main()
+"""
+
+
+def test_workers_outside_of_a_scripts_main_block_are_refused_by_the_line(here):
+    (here / "script.py").write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=here, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "script.py, line 7: workers are started outside of `if __name__ == " in last
+    assert done.stderr.count("Traceback") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "guarded"),
+    [
+        ("work()", False),
+        ("for _ in range(2):\n    work()", False),
+        ("if __name__ == '__main__':\n    pass\nwork()", False),
+        ("if True:\n    work()", False),
+        ("if __name__ == '__main__':\n    work()", True),
+        ("if '__main__' == __name__:\n    try:\n        work()\n    except OSError: ...", True),
+        ("import multiprocessing as m\nif m.parent_process() is None:\n    work()", True),
+        ("import sys\nif __name__ != '__main__':\n    sys.exit()\nwork()", True),
+        ("work(", True),  # nothing is known of it
+    ],
+)
+def test_a_line_of_a_script_is_guarded_where_workers_do_not_come(tmp_path, text, guarded):
+    (tmp_path / "script.py").write_text(text)
+    line = next(number for number, line in enumerate(text.splitlines(), 1) if "work(" in line)
+    assert is_guarded(str(tmp_path / "script.py"), line) is guarded
