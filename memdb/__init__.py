@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.datasets import Dataset
     from memdb.joining import extend, merge
+    from memdb.logits import log_odds
     from memdb.published import Credits
     from memdb.recipes.protocol import Recipe, Run
     from memdb.stores import import_file, init, open, pull  # noqa: A004
@@ -35,6 +36,7 @@ __all__ = [
     "extend",
     "import_file",
     "init",
+    "log_odds",
     "merge",
     "open",
     "pull",
@@ -50,6 +52,7 @@ _HOMES = {
     "import_file": "memdb.stores",
     "extend": "memdb.joining",
     "init": "memdb.stores",
+    "log_odds": "memdb.logits",
     "merge": "memdb.joining",
     "open": "memdb.stores",
     "pull": "memdb.stores",
@@ -63,3 +66,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'memdb' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,12 +6,12 @@ Parsed once, at the border, like the manifest: a value that exists is valid.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from memdb import layout
-from memdb.documents import Json, Reader, sealed
+from memdb.documents import MAX_DOCUMENT, MAX_INTEGER, Json, Reader, sealed
 from memdb.manifest import (
     HEX32,
     HEX64,
@@ -27,6 +27,8 @@ from memdb.manifest import (
 from memdb.published import Derived
 
 MAX_MODELS_PER_SEGMENT = 2**20
+MODEL_BYTES = 200  # of a document that a model takes at least
+MAX_BLOCK_DOCUMENTS = 256 << 20  # bytes of a snapshot's blocks: those of 300,000 models
 RESTORE = "run the query on an undamaged copy of the store; `memdb verify` lists what is damaged"
 
 
@@ -75,13 +77,15 @@ class ModelInfo:
             subset_size=item.take("subset_size", int, 0, lambda v: v >= 0),
             seconds=item.take("seconds", float, 0.0, lambda v: v >= 0),
             trained_at=item.take("trained_at", str, ""),
-            train_accuracy=item.take("train_accuracy", float, 0.0, lambda v: 0 <= v <= 1),
-            out_accuracy=item.optional("out_accuracy", float),
-            test_accuracy=item.optional("test_accuracy", float),
+            train_accuracy=item.take("train_accuracy", float, 0.0, _is_share),
+            out_accuracy=item.optional("out_accuracy", float, _is_share),
+            test_accuracy=item.optional("test_accuracy", float, _is_share),
             diverged=item.take("diverged", bool, default=False),
             device=item.take("device", str, ""),
             host=item.take("host", str, ""),
-            versions=item.take("versions", dict, {}),
+            versions=item.take(
+                "versions", dict, {}, lambda v: all(isinstance(name, str) for name in v.values())
+            ),
             store_seed=seed_of(item, "store_seed") if "store_seed" in item.entries() else None,
         )
 
@@ -152,7 +156,7 @@ class Segment:
             models=tuple(ModelInfo.from_reader(item) for item in read.items("models")),
             memdb_version=read.take("memdb_version", str, ""),
             objects=objects_from(read.inside("objects")),
-            metadata=read.take("metadata", dict, {}),
+            metadata=read.free("metadata"),
             sources=_sources(read) if "sources" in document else (),
         )
         n_models = read.take("n_models", int, 0, lambda v: 0 < v <= MAX_MODELS_PER_SEGMENT)
@@ -313,8 +317,23 @@ class SnapshotRecord:
             derived=Derived.from_reader(read.inside("derived")) if "derived" in document else None,
             base=Base.from_reader(read.inside("base")) if "base" in document else None,
         )
+        for problem in record._claims_too_much(place):
+            read.problems.append(problem)
         read.finish(RESTORE)
         return record
+
+    def _claims_too_much(self, place: str) -> Iterator[str]:
+        """Yield what its lists cannot hold: readers take memory by these numbers."""
+        for block in self.blocks:
+            if not block.n_models * MODEL_BYTES <= block.document.size <= MAX_DOCUMENT:
+                size = block.document.size
+                yield f"{place} has {block.n_models:,} models in the {size:,} bytes of {block.block_id}"
+        if len({block.block_id for block in self.blocks}) < len(self.blocks):
+            yield f"{place} names a block twice"
+        if self.n_models > sum(block.n_models for block in self.blocks):
+            yield f"{place} counts {self.n_models:,} models, more than its blocks have"
+        if sum(block.document.size for block in self.blocks) > MAX_BLOCK_DOCUMENTS:
+            yield f"{place} has blocks whose documents are larger than {MAX_BLOCK_DOCUMENTS:,} bytes together"
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +382,7 @@ class Pin:
 
 def _object(read: Reader, key: str) -> ObjectInfo:
     match read.take(key, list, []):
-        case [int(size), str(sha256)] if size >= 0 and HEX64.fullmatch(sha256):
+        case [int(size), str(sha256)] if 0 <= size <= MAX_INTEGER and HEX64.fullmatch(sha256):
             return ObjectInfo(size, sha256)
         case _:
             read.problems.append(f"{read.place}.{key} is no size and sha256")
@@ -373,6 +392,10 @@ def _object(read: Reader, key: str) -> ObjectInfo:
 def _texts(read: Reader, key: str, valid: Callable[[str], bool]) -> tuple[str, ...]:
     values = read.take(key, list, [], lambda found: all(isinstance(v, str) and valid(v) for v in found))
     return tuple(values)
+
+
+def _is_share(value: float) -> bool:
+    return 0 <= value <= 1
 
 
 def _is_hex32(value: str) -> bool:

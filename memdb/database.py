@@ -21,8 +21,8 @@ from memdb.store.bases import Following
 from memdb.store.copy_verification import verify_copy
 from memdb.store.timing import GRACE
 from memdb.thumbnails import Thumbnails, thumbnails_of
-from memdb.train import require_positive
-from memdb.training import Limits, Plan, TrainingStatus, carry_out
+from memdb.train import SOURCE, require_positive
+from memdb.training import Limits, Plan, TrainingStatus, carry_out, warn_of_doubts
 
 if TYPE_CHECKING:
     from memdb.commits import Pin, Retraction
@@ -64,6 +64,7 @@ class Database(Assessor):
         max_seconds: float | None = None,
         dataset: str | datasets.Dataset | None = None,
         recipe: Any = None,
+        recipe_version: str | None = None,
         data_root: str | None = None,
         device: str = "auto",
         batch_models: int | None = None,
@@ -73,7 +74,7 @@ class Database(Assessor):
         task_gpus: float | None = None,
         checkpoint_dir: str | Path | None = None,
         compact: bool = True,
-        observe: Callable[[TrainingStatus], None] = lambda _: None,
+        observe: Callable[[TrainingStatus], None] = warn_of_doubts,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> int:
         """Train models and commit them batch by batch; return how many were committed.
@@ -89,6 +90,7 @@ class Database(Assessor):
             dataset: the data set, by name or a `Dataset`: where the store's name for it is not enough to load
                 it, or is code that you neither made it with nor named before.
             recipe: the recipe, likewise: a name, or anything that fits `Recipe`.
+            recipe_version: of that recipe, where it has none of its own.
             data_root: the folder that holds the data.
             device: ``auto``, ``cpu``, ``cuda:0``, ...
             batch_models: models trained at once; the recipe decides where not given.
@@ -98,7 +100,7 @@ class Database(Assessor):
             task_gpus: GPUs of one Ray task, which may be a fraction; 1 where the cluster has any.
             checkpoint_dir: where recipes may keep half-trained models; below the user's home if not given.
             compact: gather small segments into blocks when there are some dozens.
-            observe: called often with the state of things.
+            observe: called often with the state of things; if not given, doubts become Python warnings.
             stop_requested: asked at every step; true ends the run, without the batch in flight.
 
         Raises:
@@ -116,7 +118,7 @@ class Database(Assessor):
         recipe = self._recipe if recipe is None else recipe
         names = Names(self._dataset if dataset is None else dataset, recipe)
         names.require_for(self.store, "training")
-        bound = self._bound(recipe)  # before waiting for the data
+        bound = self._bound(recipe, recipe_version)  # before waiting for the data
         work = Work(
             self.store,
             self._data_to_train_on(dataset, data_root, here=workers is None and ray is None),
@@ -126,9 +128,10 @@ class Database(Assessor):
             batch_models,
             None if checkpoint_dir is None else Path(checkpoint_dir),
         )
-        plan = Plan(engines.choose(work, workers, request), wanted, limits, compact)
+        before = self.relations()
+        plan = Plan(engines.choose(work, workers, request), wanted, limits, compact, self._doubt(bound))
         try:
-            return carry_out(self.store, plan, self.relations(), observe, stop_requested)
+            return carry_out(self.store, plan, before, observe, stop_requested)
         finally:
             self.refresh()
 
@@ -386,15 +389,23 @@ class Database(Assessor):
         name = self.store.manifest.dataset if given is None else given
         return self.load_dataset(data_root, given) if here or name == IN_MEMORY else name
 
-    def _bound(self, recipe: Any) -> recipes.BoundRecipe:
+    def _bound(self, recipe: Any, version: str | None) -> recipes.BoundRecipe:
         theirs = self.store.manifest.recipe
         if isinstance(recipe, recipes.BoundRecipe):
             return recipe
         if recipe is not None and not isinstance(recipe, str):
-            return recipes.bind(recipe)
-        if recipe in {None, theirs.imports}:
-            return recipes.rebind(theirs)
-        return recipes.resolve(recipe, {}, dataset=self.store.manifest.dataset)
+            return recipes.bind(recipe, version=version, wanted=theirs.fingerprint)
+        if recipe is not None and (version is not None or recipe != theirs.imports):
+            return recipes.resolve(recipe, {}, version, self.store.manifest.dataset)
+        if version is not None:
+            raise InvalidInput(f"recipe_version {version!r} is of no recipe", hint="give the recipe too")
+        return recipes.rebind(theirs)
+
+    def _doubt(self, recipe: recipes.BoundRecipe) -> str:
+        """Return a remark where the recipe's source is another one than that of models that are there."""
+        if recipe.info.fingerprint != self.store.manifest.recipe.fingerprint:
+            return ""  # which is refused later
+        return recipe.change_since(model.versions.get(SOURCE) for _, model in self.snapshot.models)
 
     def load_dataset(self, data_root: str | None = None, dataset: str | None = None) -> datasets.Dataset:
         """Load the examples themselves, which a store does not keep, from the folder that holds them.

@@ -10,44 +10,47 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from memdb import layout, plugins
 from memdb.errors import InvalidInput, NotFound
+from memdb.inputs import FirstOfPairs, Inputs, content_of, inputs_of, require_steady
 from memdb.manifest import SetInfo
 from memdb.store import Examples, ExampleTable
 
-
-class Inputs(Protocol):
-    """What examples look like to a recipe: an array, or anything with a length and items."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Any: ...
+KINDS = {"U": "text", "S": "bytes", "M": "dates", "m": "spans of time"}
 
 
 class ExampleSet:
     """Examples in a fixed order: ``set[i]`` is ``(x, label)``.
 
     Args:
-        x: array [examples, ...], or a sequence of arrays that may be read lazily. A method ``content(i)`` of
-            it gives the bytes that stand for example i in content hashes; else its array does.
+        x: array [examples, ...], or a sequence of numbers, text or arrays that may be read lazily. A method
+            ``content(i)`` of it gives the bytes that stand for example i in hashes; else its array does.
         labels: integers from 0, [examples].
         keys: the examples' own names; their row numbers where not given.
 
     Raises:
-        InvalidInput: lengths that differ, labels that are no integers from 0, names given twice.
+        InvalidInput: lengths that differ, labels that are no integers from 0, keys that are no text, or
+            examples that could only be hashed by their address in memory.
     """
 
     def __init__(
         self, x: Inputs | ArrayLike, labels: ArrayLike, keys: Sequence[str] | None = None, name: str = "set"
     ) -> None:
-        inputs: Any = x
-        self.x: Any = np.asarray(inputs) if hasattr(inputs, "__array__") else inputs
+        self.name = name
+        self.x: Any = inputs_of(x, name)
         self.labels = _labels(labels, name)
         self.keys = [str(row) for row in range(len(self.labels))] if keys is None else list(keys)
+        odd = next((key for key in self.keys if not isinstance(key, str)), None)
+        if odd is not None:
+            raise InvalidInput(
+                f"the {name} set has the key {odd!r}, which is no text",
+                hint=f"write {name}_keys=[str(key) for key in keys]",
+            )
         if not len(self.x) == len(self.labels) == len(self.keys):
             raise InvalidInput(
                 f"the {name} set has {len(self.x):,} examples, {len(self.labels):,} labels and "
@@ -80,11 +83,34 @@ class ExampleSet:
             )
         return np.stack(items)
 
+    @property
+    def numbers(self) -> NDArray[Any]:
+        """All examples as one array of numbers [examples, ...].
+
+        Raises:
+            InvalidInput: text or dates, or examples of different shapes.
+        """
+        values = self.array
+        if values.dtype.kind not in "biuf":
+            raise InvalidInput(
+                f"this recipe takes numbers; the {self.name} set is {KINDS.get(values.dtype.kind, 'other')}",
+                hint="encode it as numbers, or write a recipe of your own, which finds it in data.train.x",
+            )
+        return values
+
     def table(self, class_names: Sequence[str]) -> ExampleTable:
-        """Return what a store keeps of these examples."""
+        """Return what a store keeps of these examples.
+
+        Raises:
+            InvalidInput: an example that cannot be hashed, or is another one each time it is read.
+        """
         content = getattr(self.x, "content", None)
+        if content is None and not isinstance(self.x, np.ndarray | list | tuple):
+            require_steady(self.x, len(self), self.name)
         digests = b"".join(
-            hashlib.sha256(content(row) if content else _array_bytes(self.x[row])).digest()[:16]
+            hashlib.sha256(
+                content(row) if content else content_of(self.x[row], f"example {row} of the {self.name} set")
+            ).digest()[:16]
             for row in range(len(self))
         )
         return ExampleTable(
@@ -125,6 +151,15 @@ class Dataset:
                 hint="give one class name a label",
             )
 
+    @classmethod
+    def from_pairs(cls, train: Any, test: Any, class_names: Sequence[str] | None = None) -> Self:
+        """Return a data set of two sequences of (input, label), such as PyTorch's map-style data sets.
+
+        Labels are read once, here; inputs whenever they are asked for, so they must not change by chance.
+        """
+        labels = [[int(pairs[row][1]) for row in range(len(pairs))] for pairs in (train, test)]
+        return cls(FirstOfPairs(train), labels[0], FirstOfPairs(test), labels[1], class_names)
+
     @cached_property
     def n_classes(self) -> int:
         """The largest label and one."""
@@ -150,20 +185,24 @@ class Dataset:
 def _labels(labels: ArrayLike, name: str) -> NDArray[np.int32]:
     values = np.asarray(labels)
     if values.ndim != 1 or values.dtype.kind not in "iu" or values.size == 0:
-        raise InvalidInput(
-            f"the labels of the {name} set are {values.dtype} {values.shape}", hint="give integers, one each"
-        )
+        given = repr(labels) if isinstance(labels, str) else f"{values.dtype} {values.shape}"
+        raise InvalidInput(f"the labels of the {name} set are {given}", hint=_label_hint(labels, values))
     if values.min() < 0 or values.max() >= 2**31:
         wrong = values.min() if values.min() < 0 else values.max()
         raise InvalidInput(f"the {name} set has the label {wrong}", hint="number the classes from 0")
     return values.astype(np.int32)
 
 
-def _array_bytes(example: Any) -> bytes:
-    """Type, shape and little-endian bytes: equal arrays, equal hashes, on every machine."""
-    values = np.asarray(example)
-    little = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
-    return f"{little.dtype.str}{little.shape}".encode() + little.tobytes()
+def _label_hint(labels: ArrayLike, values: NDArray[Any]) -> str:
+    if isinstance(labels, str):
+        return (
+            f"give the column itself: memdb.Dataset(train.drop(columns={labels!r}), train[{labels!r}], ...)"
+        )
+    if values.ndim == 1 and values.dtype.kind in "bf" and np.isin(values, np.arange(1000)).all():
+        return "write labels.astype(int)"
+    if values.ndim == 1 and values.dtype.kind in "OUST" and values.size:
+        return "number the classes of both sets: names, labels = numpy.unique(labels, return_inverse=True)"
+    return "give integers, one each"
 
 
 def digits(_root: str | None = None, _download: bool = False) -> Dataset:  # noqa: FBT001, FBT002

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -13,6 +16,15 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 T = TypeVar("T")
 
 SELF_HASH = "self_sha256"
+MAX_DOCUMENT = (
+    16 << 20
+)  # bytes; a snapshot of 100,000 models has at most 8 MB. In memory it may take 30 times as much
+LARGE_DOCUMENT = 1 << 20
+MAX_DEPTH = 32  # of values that a document may fill freely, such as a recipe's options
+MAX_INTEGER = 2**63 - 1
+MAX_PROBLEMS = 20  # that an error lists
+NOT_OURS = "give the URL of a store that memdb made"
+_one_large = threading.Lock()
 
 
 def canonical_json(value: Json) -> bytes:
@@ -42,6 +54,33 @@ def group_metadata(document: Mapping[str, Json] | None = None) -> bytes:
     return canonical_json({"attributes": attributes, "node_type": "group", "zarr_format": 3})
 
 
+def parse_json(data: bytes, place: str) -> Any:
+    """Return the value that somebody's JSON holds.
+
+    Large documents are parsed one at a time: threads would only wait for each other, and hold more memory.
+
+    Raises:
+        WrongFormat: too long, not JSON in UTF-8, nested too deeply, or with numbers that JSON does not have.
+    """
+    if len(data) > MAX_DOCUMENT:
+        raise WrongFormat(
+            f"{place} has {len(data):,} bytes; documents of memdb have at most {MAX_DOCUMENT:,}",
+            hint=NOT_OURS,
+        )
+    try:
+        with _one_large if len(data) > LARGE_DOCUMENT else contextlib.nullcontext():
+            return _DECODER.decode(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise _no_document(data, place) from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def parse_group_metadata(data: bytes, place: str, *, checked: bool = False) -> dict[str, Any]:
     """Return the memdb document in a group's ``zarr.json``, after checking that no byte was altered.
 
@@ -52,18 +91,16 @@ def parse_group_metadata(data: bytes, place: str, *, checked: bool = False) -> d
         WrongFormat: not a Zarr v3 group that memdb wrote.
         Damaged: memdb wrote it, but its bytes or its own hash no longer agree.
     """
+    metadata = parse_json(data, place)
     try:
-        metadata = json.loads(data)
         document = metadata["attributes"]["memdb"]
         stated = document[SELF_HASH]
-        if checked:
+        if checked and b"\\u" not in data:  # half a surrogate pair would be one
             return dict(document)
         rewritten = group_metadata(document)
         actual = fingerprint({**document, SELF_HASH: ""})
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WrongFormat(
-            f"{place} is not a memdb document", hint="give the URL of a store that memdb made"
-        ) from error
+        raise _no_document(data, place) from error
     return _intact(document, place, rewritten == data, actual == stated)
 
 
@@ -79,16 +116,26 @@ def parse_plain_document(data: bytes, place: str) -> dict[str, Any]:
         WrongFormat: not a document that memdb wrote.
         Damaged: memdb wrote it, but its bytes or its own hash no longer agree.
     """
+    document = parse_json(data, place)
     try:
-        document = json.loads(data)
         stated = document[SELF_HASH]
         rewritten = plain_document(document)
         actual = fingerprint({**document, SELF_HASH: ""})
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WrongFormat(
-            f"{place} is not a memdb document", hint="give the URL of a store that memdb made"
-        ) from error
+        raise _no_document(data, place) from error
     return _intact(document, place, rewritten == data, actual == stated)
+
+
+def _no_document(data: bytes, place: str) -> WrongFormat:
+    """Return what to say of bytes that hold no document: who gets a web page asks why."""
+    if not data.strip():
+        return WrongFormat(f"{place} is empty", hint="give the URL of a store that memdb made, or try again")
+    if data.lstrip()[:1] == b"<":
+        return WrongFormat(
+            f"{place} is a web page, not a memdb document",
+            hint="check the address, and whether this network or that server wants you to log in",
+        )
+    return WrongFormat(f"{place} is not a memdb document", hint=NOT_OURS)
 
 
 def _intact(document: dict[str, Any], place: str, same_bytes: bool, same_hash: bool) -> dict[str, Any]:  # noqa: FBT001
@@ -103,8 +150,8 @@ def _intact(document: dict[str, Any], place: str, same_bytes: bool, same_hash: b
 class Reader:
     """Takes fields out of a parsed JSON object and remembers everything that is wrong, with its place."""
 
-    def __init__(self, document: Any, place: str, problems: list[str] | None = None) -> None:
-        self.problems: list[str] = [] if problems is None else problems
+    def __init__(self, document: Any, place: str, problems: Problems | None = None) -> None:
+        self.problems = Problems() if problems is None else problems
         self.place = place
         self._document: Mapping[str, Any] = document if isinstance(document, dict) else {}
         if not isinstance(document, dict):
@@ -117,18 +164,23 @@ class Reader:
             return default
         value = self._document[key]
         right_type = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
-        if kind is float and type(value) is int:
-            value, right_type = float(value), True
-        if not right_type or not valid(value):
-            self.problems.append(f"{self.place}.{key} is {json.dumps(value)[:60]}")
+        if type(value) is int:
+            right_type = (right_type or kind is float) and -MAX_INTEGER <= value <= MAX_INTEGER
+            value = float(value) if right_type and kind is float else value
+        if not right_type or (kind is float and not math.isfinite(value)) or not valid(value):
+            self.problems.append(f"{self.place}.{key} is {shown(value)}")
             return default
         return value  # type: ignore[no-any-return]
 
-    def optional(self, key: str, kind: type[T]) -> T | None:
+    def free(self, key: str) -> dict[str, Any]:
+        """Return an object field that the document may fill as it likes, but not nested without end."""
+        return self.take(key, dict, {}, lambda value: _is_shallow(value, MAX_DEPTH))
+
+    def optional(self, key: str, kind: type[T], valid: Callable[[T], bool] = lambda _: True) -> T | None:
         """Return the field, None where it is absent or null."""
         if self._document.get(key) is None:
             return None
-        return self.take(key, kind, kind())
+        return self.take(key, kind, kind(), valid)
 
     def items(self, key: str) -> list[Reader]:
         """Return a reader for each element of a list field."""
@@ -153,3 +205,32 @@ class Reader:
         """
         if self.problems:
             raise WrongFormat("; ".join(self.problems), hint=hint)
+
+
+class Problems(list[str]):
+    """What is wrong with a document; one with too much of it is not looked at further."""
+
+    def append(self, problem: str) -> None:
+        """Note a problem.
+
+        Raises:
+            WrongFormat: there were many before.
+        """
+        if len(self) >= MAX_PROBLEMS:
+            raise WrongFormat("; ".join([*self, "and more"]), hint=NOT_OURS)
+        super().append(problem)
+
+
+def shown(value: Any) -> str:
+    """Return the beginning of a value of somebody's document, as an error says it."""
+    try:
+        return json.dumps(value)[:60]
+    except RecursionError:
+        return "nested too deeply"
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(
+        _is_shallow(item, levels - 1) for item in inner if isinstance(item, dict | list)
+    )

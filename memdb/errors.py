@@ -19,13 +19,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from memdb.addresses import without_secrets
+
 
 class MemdbError(Exception):
-    """An error whose message carries the offending value and whose hint says what to do next."""
+    """An error whose message carries the offending value and whose hint says what to do next.
+
+    Neither shows a password or a token of an address that it names.
+    """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(without_secrets(message))
+        self.hint = without_secrets(hint)
 
 
 class NotFound(MemdbError):  # noqa: N818 - the group names the situation, not "error" six times

@@ -136,7 +136,7 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
         store, dropped = _created(storage, snapshots, names)
     else:
         store.require_growing("merge into")
-        if any(source.url == url for source in snapshots):
+        if any(source.url == storage.url for source in snapshots):
             raise InvalidInput(
                 f"{url} is both a source and the destination", hint="name another with --store"
             )

@@ -8,12 +8,13 @@ it reads them) nor whether a data set or recipe at hand is the same (`Manifest.r
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from memdb import layout, plugins
-from memdb.documents import Json, Reader, fingerprint, sealed
+from memdb.documents import MAX_INTEGER, Json, Reader, fingerprint, sealed
 from memdb.errors import Mismatch, WrongFormat
 
 KINDS = ("bit", "unit", "real", "category")
@@ -24,6 +25,10 @@ MAX_URL = 4096
 BASE_FEATURE = "base"  # who does not know it would answer from a part of the models
 HEX64 = re.compile(r"[0-9a-f]{64}")
 HEX32 = re.compile(r"[0-9a-f]{32}")
+SEED = re.compile(r"[0-9]{1,20}")
+CONTENT = "content_sha256"  # of a set of examples
+HASH_BYTES = 16  # that a set keeps of each example's content
+DTYPES = {"bool", *(f"{kind}{n}" for kind in ("int", "uint", "float") for n in (8, 16, 32, 64))} - {"float8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +326,7 @@ class Manifest:
             recipe=RecipeInfo(
                 recipe.take("name", str, ""),
                 recipe.take("version", str, ""),
-                recipe.take("options", dict, {}),
+                recipe.free("options"),
                 recipe.optional("import_path", str),
             ),
             subset_scheme=subsets.take("scheme", str, "", lambda v: v in SCHEMES),
@@ -340,8 +345,18 @@ class Manifest:
         names = [item.name for item in manifest.sets]
         if layout.TRAIN not in names or len(set(names)) != len(names):
             read.problems.append(f"{place}.sets must name `train` and no set twice: {names}")
+        for problem in manifest._claims_too_much(place):
+            read.problems.append(problem)
         read.finish("ask whoever made the store for an undamaged copy")
         return manifest
+
+    def _claims_too_much(self, place: str) -> Iterator[str]:
+        """Yield the sets of more examples than the listed objects hold: readers take memory by them."""
+        for item in self.sets:
+            hashes = sum(info.size for name, info in self.objects.items()
+                         if name.startswith(f"{item.name}/{CONTENT}/c."))  # fmt: skip
+            if item.n_examples * HASH_BYTES > hashes:
+                yield f"{place} has {item.n_examples:,} {item.name} examples, and hashes of fewer"
 
 
 def _described(info: SetInfo | None) -> str:
@@ -352,7 +367,7 @@ def _outcome(item: Reader) -> Outcome:
     return Outcome(
         item.take("name", str, "", layout.is_set_name),
         item.take("kind", str, "", lambda v: v in KINDS),
-        item.take("dtype", str, ""),
+        item.take("dtype", str, "uint8", lambda v: v in DTYPES),
         tuple(item.take("sets", list, [], lambda v: all(isinstance(name, str) for name in v))),
         item.take("definition", str, ""),
     )
@@ -365,22 +380,22 @@ def require_format(document: Mapping[str, Any], place: str, known: Sequence[str]
         WrongFormat: another format number, or required features unknown here.
     """
     version = document.get("format")
-    if version != layout.FORMAT:
+    if version != layout.FORMAT or isinstance(version, bool):
         raise WrongFormat(
-            f"{place} has format {version!r}; this memdb reads format {layout.FORMAT}",
+            f"{place} has format {reprlib.repr(version)}; this memdb reads format {layout.FORMAT}",
             hint="upgrade with `pip install --upgrade memdb`",
         )
     features = document.get("required_features", [])
     if not isinstance(features, list) or any(name not in known for name in features):
         raise WrongFormat(
-            f"{place} needs features that this memdb does not know: {features}",
+            f"{place} needs features that this memdb does not know: {reprlib.repr(features)}",
             hint="upgrade with `pip install --upgrade memdb`",
         )
 
 
 def seed_of(read: Reader, key: str = "seed") -> int:
     """Return a field that is a decimal string of an unsigned 64-bit integer."""
-    text = read.take(key, str, "0", lambda v: v.isdecimal() and v.isascii() and int(v) < 2**64)
+    text = read.take(key, str, "0", lambda v: bool(SEED.fullmatch(v)) and int(v) < 2**64)
     return int(text)
 
 
@@ -395,7 +410,7 @@ def objects_from(read: Reader) -> dict[str, ObjectInfo]:
     for name, value in read.entries().items():
         match value:
             case [int(size), str(sha256)] if (
-                layout.is_object_name(name) and size >= 0 and HEX64.fullmatch(sha256)
+                layout.is_object_name(name) and 0 <= size <= MAX_INTEGER and HEX64.fullmatch(sha256)
             ):
                 objects[name] = ObjectInfo(size, sha256)
             case _:

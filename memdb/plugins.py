@@ -69,7 +69,7 @@ def require_call(found: Any, arguments: Sequence[str], what: str, shown: str) ->
     """
     if not callable(found):
         raise InvalidInput(
-            f"{what} {shown} is a {type(found).__name__}, which cannot be called",
+            f"{what} {shown} is of type {type(found).__name__}, which cannot be called",
             hint=f"name a callable that takes {_listed(arguments)}",
         )
     require_foreign(found, what, shown)
@@ -80,7 +80,8 @@ def require_call(found: Any, arguments: Sequence[str], what: str, shown: str) ->
         signature.bind(*arguments)
     except (TypeError, ValueError) as error:
         raise InvalidInput(
-            f"{what} {shown} {taken}, and was not called", hint=f"it must take {_listed(arguments)}"
+            f"{what} {shown} {taken}, but is called with {_listed(arguments)}",
+            hint=f"it must take {_listed(arguments)}",
         ) from error
 
 

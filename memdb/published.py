@@ -10,8 +10,17 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from memdb import layout
-from memdb.documents import Json, Reader, sealed
-from memdb.manifest import HEX32, HEX64, ObjectInfo, Objects, objects_document, objects_from, require_format
+from memdb.documents import MAX_DOCUMENT, Json, Reader, sealed
+from memdb.manifest import (
+    HEX32,
+    HEX64,
+    MAX_EXAMPLES,
+    ObjectInfo,
+    Objects,
+    objects_document,
+    objects_from,
+    require_format,
+)
 from memdb.score_table import MAX_TABLES
 
 MAX_SNAPSHOTS = 100_000  # of one published copy
@@ -147,8 +156,11 @@ class Published:
             scores=tuple(map(_document_from, read.items("scores") if "scores" in document else ())),
             thumbnails=_document_from(read.inside("thumbnails")) if document.get("thumbnails") else None,
         )
-        if len(published.scores) > MAX_TABLES:
-            read.problems.append(f"{place} names {len(published.scores):,} score tables")
+        n_bytes = sum(info.size for info in published.scores)
+        if len(published.scores) > MAX_TABLES or n_bytes > MAX_DOCUMENT:
+            read.problems.append(
+                f"{place} names {len(published.scores):,} score tables with documents of {n_bytes:,} bytes"
+            )
         numbers = [item.number for item in published.snapshots]
         if numbers != sorted(set(numbers)) or len(numbers) > MAX_SNAPSHOTS:
             read.problems.append(f"{place} does not list its snapshots once each and in order")
@@ -170,7 +182,7 @@ class DerivedGroup:
     @classmethod
     def from_reader(cls, read: Reader) -> DerivedGroup:
         """Parse one group."""
-        return cls(objects_from(read.inside("objects")), read.take("metadata", dict, {}))
+        return cls(objects_from(read.inside("objects")), read.free("metadata"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +210,7 @@ class ModelFacts:
             read.take("n_segments", int, 0, lambda v: v >= 0),
             read.take("n_diverged", int, 0, lambda v: v >= 0),
             tuple(read.take("diverged", list, [], _all_ids)),
-            *(read.optional(item.name, float) for item in fields(cls)[3:]),
+            *(read.optional(item.name, float, lambda v: v >= 0) for item in fields(cls)[3:]),
         )
 
 
@@ -249,7 +261,7 @@ class Derived:
             ModelFacts.from_reader(read.inside("models")),
             {name: tuple(value) for name, value in read.take("class_names", dict, {}, _all_texts).items()},
             tuple(read.take("numbered", list, [], lambda found: all(isinstance(v, str) for v in found))),
-            read.take("listed", int, 0, lambda v: v >= 0),
+            read.take("listed", int, 0, lambda v: 0 <= v <= MAX_EXAMPLES),
             tuple((n, times) for n, times in read.take("n_in", list, [], _all_pairs)),
         )
 
@@ -313,6 +325,10 @@ def _all_texts(found: Mapping[str, Any]) -> bool:
 
 def _all_pairs(found: list[Any]) -> bool:
     def fits(pair: object) -> bool:
-        return isinstance(pair, list) and len(pair) == 2 and all(type(n) is int and n > 0 for n in pair)
+        return (
+            isinstance(pair, list)
+            and len(pair) == 2
+            and all(type(n) is int and 0 < n < MAX_EXAMPLES for n in pair)
+        )
 
     return all(map(fits, found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,11 @@ from memdb.manifest import CORRECT, CUMULATIVE_LOSS, LOGIT_CONFIDENCE, Outcome
 
 CONFIDENCE_LIMIT = 30.0
 LOSS_LIMIT = 65504.0  # the largest float16
-PROTOCOL = "see the Protocol: `python -c 'import memdb; help(memdb.Recipe)'`"
+PROTOCOL = "`python -c 'import memdb; help(memdb.Recipe)'` shows what a recipe returns"
+RETURN = (
+    'return {"train/correct": ..., "test/correct": ...}, predictions == labels, as bool [models, examples]'
+)
+MOST, ENOUGH = 0.75, 8  # of the wrong predictions
 KINDS = {"bit": "b", "unit": "f", "real": "f", "category": "u"}
 TYPES = {"b": "bool", "f": "float", "u": "unsigned integers"}
 
@@ -29,7 +34,7 @@ def checked(
     """
     if not isinstance(returned, Mapping):
         raise TrainingFailed(
-            f"recipe {recipe} returned a {type(returned).__name__}, not a mapping", hint=PROTOCOL
+            f"recipe {recipe} returned a {type(returned).__name__}, not a mapping", hint=RETURN
         )
     kept: dict[str, NDArray[Any]] = {}
     finite = np.ones(len(masks), dtype=np.bool_)
@@ -56,22 +61,80 @@ def checked(
     return {path: values for path, values in kept.items() if path in arrays}, finite
 
 
+def doubts(outcomes: Mapping[str, NDArray[Any]], finite: NDArray[np.bool_], recipe: str) -> str:
+    """Return what makes one doubt that logit confidences are such, or nothing.
+
+    A model that is wrong gives the label less than one half, a negative one. A few exceptions are a matter of
+    rounding, or of probabilities that were calibrated later.
+    """
+    kept = [path for path in outcomes if path.endswith(f"/{LOGIT_CONFIDENCE.name}")]
+    wrong = [outcomes[path][~outcomes[path.replace(LOGIT_CONFIDENCE.name, CORRECT.name)]] for path in kept]
+    n_wrong = sum(values.size for values in wrong)
+    n_positive = sum(int((values > 0).sum()) for values in wrong)
+    if n_positive == 0:
+        return ""
+    meaning = "return log(p / (1 - p)), which memdb.log_odds(logits, labels) computes"
+    if all(values.min() >= 0 and values.max() <= 1 for values in map(outcomes.__getitem__, kept)):
+        return (
+            f"recipe {recipe} gives logit confidences that all lie between 0 and 1, and above 0 for wrong "
+            f"predictions: they look like probabilities, and every score of theirs will be off; {meaning}"
+        )
+    if finite.all() and n_wrong >= ENOUGH and n_positive > MOST * n_wrong:
+        return (
+            f"recipe {recipe} gives logit confidences above 0 for most wrong predictions, whose labels have "
+            f"less than half of the probability: they look like losses or margins; {meaning}"
+        )
+    return ""
+
+
 def _array(
     returned: Mapping[str, Any], path: str, kind: str, shape: tuple[int, int], recipe: str
 ) -> NDArray[Any]:
     """Return one outcome as an array of this kind and shape, which the recipe must have given."""
     if path not in returned:
+        near = difflib.get_close_matches(path, map(str, returned), n=1, cutoff=0.9)
         raise TrainingFailed(
-            f"recipe {recipe} returned no {path!r} but {sorted(map(str, returned))}", hint=PROTOCOL
+            f"recipe {recipe} returned no {path!r} but {sorted(map(str, returned))}",
+            hint=f"rename {near[0]!r} to {path!r}" if near else _must_return(path),
         )
     try:
         values = np.asarray(returned[path])
     except (TypeError, ValueError, RuntimeError) as error:
         raise TrainingFailed(f"recipe {recipe}: {path!r} is no array: {error}", hint=PROTOCOL) from error
     if values.shape != shape or values.dtype.kind != kind:
+        part = path.split("/", maxsplit=1)[0]
         raise TrainingFailed(
             f"recipe {recipe} returned {path!r} as {values.dtype} {values.shape}; expected "
             f"{TYPES[kind]} {shape}",
-            hint=PROTOCOL,
+            hint=_way_of_shape(part, values.shape, shape)
+            if values.shape != shape
+            else _way_of_type(part, values, kind),
         )
     return values
+
+
+def _must_return(path: str) -> str:
+    outcome = path.split("/")[1]
+    return RETURN if outcome == CORRECT.name else f"return {path!r} too, or leave {outcome} out of --outcomes"
+
+
+def _way_of_shape(part: str, shape: tuple[int, ...], wanted: tuple[int, int]) -> str:
+    """Return what to write instead of an array of this shape."""
+    if shape == wanted[::-1]:
+        return "its axes are [models, examples]: write values.T"
+    if shape == wanted[1:]:
+        return "its axes are [models, examples]: write values[None] for one model, or numpy.stack for several"
+    if shape[:1] == wanted[:1] and len(shape) == 2:
+        return f"the {part} set has {wanted[1]:,} examples: are the sets swapped, or some left out?"
+    return "its axes are [models, examples], in the order of the masks and of the data set"
+
+
+def _way_of_type(part: str, values: NDArray[Any], kind: str) -> str:
+    """Return what to write instead of an array of this type."""
+    if kind != "b" or values.dtype.kind not in "iuf":
+        return PROTOCOL
+    if np.isin(values, (0, 1)).all():
+        return "write values.astype(bool)"
+    if values.dtype.kind == "f":
+        return f"it is whether predictions are right: write probabilities.argmax(-1) == data.{part}.labels"
+    return f"these look like predictions: write predictions == data.{part}.labels"

@@ -102,7 +102,7 @@ class ScoreTable:
             imported_at=read.take("imported_at", str, ""),
             memdb_version=read.take("memdb_version", str, ""),
             objects=objects_from(read.inside("objects")),
-            metadata=read.take("metadata", dict, {}),
+            metadata=read.free("metadata"),
         )
         read.finish("import the table again, or restore the store from a copy")
         return table

@@ -118,7 +118,8 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
         scores: the name of imported scores to answer from instead of models.
         assume: how many models of which subset fraction to assume behind them, for approximate intervals.
         storage_options: for the fsspec driver.
-        cache: where objects of remote stores are kept; not given, below the user's home; None, nowhere.
+        cache: where objects of remote stores are kept; None, nowhere; not given, as ``$MEMDB_CACHE_DIR`` and
+            ``$MEMDB_CACHE_SIZE`` say, else below the user's home.
         trust_base: follow the address of the store that this one extends, now and from now on. It need not
             be said for a store that this user made.
         base_options: for the fsspec driver of that store; or a function from its URL to them.
@@ -128,7 +129,7 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
         WrongFormat: something else is there, or a store of a newer memdb.
         StorageFailed: the storage did not answer.
     """
-    kept = Cache(default_folder()) if cache is ... else cache
+    kept = Cache.of_user(default_folder()) if cache is ... else cache
     following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
     store = Store.open(open_storage(url, storage_options, kept), following)
     return Database(store, as_of=as_of, exclude=exclude, scores=scores, assume=assume)

@@ -28,18 +28,25 @@ from memdb.commits import ModelInfo
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInput, TrainingFailed
 from memdb.recipes import BoundRecipe, Fitting, Run, name_of
-from memdb.returned import checked
+from memdb.returned import checked, doubts
 from memdb.seeds import Seeds
 from memdb.store import Store
+
+ROUNDING = 1e-9
+SOURCE = "recipe"  # among the versions of a model, the hash of the source of a recipe of the user's own
 
 
 @dataclass(frozen=True)
 class Committed:
-    """A batch that is in the store: its models, their masks and what they got right on the training set."""
+    """A batch that is in the store: its models, their masks and what they got right on the training set.
+
+    ``doubt`` is what looks wrong in what the recipe gave, and does not stop the run.
+    """
 
     models: tuple[ModelInfo, ...]
     mask: bits.Packed  # [train, ceil(models / 8)]
     correct: bits.Packed  # the same
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,14 +122,15 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four of them have def
                 trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 device=trained_on,
                 host=platform.node(),
-                versions=_versions(),
+                versions=_versions(recipe),
                 **_accuracies(row, masks[row], outcomes, dataset, finite=bool(finite[row])),
             )
             for row, seed in enumerate(batch)
         )
         store.commit(models, masks, outcomes)
         shutil.rmtree(kept, ignore_errors=True)
-        yield Committed(models, bits.pack(masks), bits.pack(outcomes[f"{layout.TRAIN}/correct"]))
+        correct = bits.pack(outcomes[f"{layout.TRAIN}/correct"])
+        yield Committed(models, bits.pack(masks), correct, doubts(outcomes, finite, recipe.info.name))
 
 
 def require_same(store: Store, dataset: Dataset, recipe: BoundRecipe) -> None:
@@ -165,24 +173,39 @@ def _accuracies(
 ) -> dict[str, Any]:
     """Return how well one model did, and whether it diverged.
 
-    It did if it gave numbers that are not finite, or does no better on its own subset than one that has
-    learned nothing: than always naming the commonest class, with the luck of guessing (two standard errors).
+    It did if it gave numbers that are not finite, or has learned nothing of its own subset.
     """
     correct = outcomes[f"{layout.TRAIN}/correct"][row]
     test = outcomes.get(f"{layout.TEST}/correct")
     inside = float(correct[mask].mean())
-    labels = dataset.train.labels[mask]
-    chance = float(np.bincount(labels).max() / len(labels))
-    luck = 2 * math.sqrt(chance * (1 - chance) / len(labels))
     return {
         "train_accuracy": inside,
         "out_accuracy": float(correct[~mask].mean()),
         "test_accuracy": None if test is None else float(test[row].mean()),
-        "diverged": not finite or (chance < 1 and inside <= min(chance + luck, 1 - 1 / len(labels))),
+        "diverged": not finite or _learned_nothing(correct[mask], dataset.train.labels[mask]),
     }
 
 
-def _versions() -> dict[str, str]:
+def _learned_nothing(correct: NDArray[np.bool_], labels: NDArray[np.int32]) -> bool:
+    """Tell whether a model does no better on its subset than guessing can, however common each class is.
+
+    Who guesses, be it always the same class, names each with some probability whatever the label is: over the
+    classes, the shares that are right add up to 1. More than that, by two standard errors, was learned. The
+    probabilities are fitted to the shares, rare classes giving way; of two classes this is the usual test of
+    two proportions.
+    """
+    counts = np.bincount(labels)
+    there = counts > 0
+    if there.sum() == 1 or correct.all():
+        return False
+    shares = np.bincount(labels, weights=correct)[there] / counts[there]
+    variances = 1 / counts[there]
+    excess = float(shares.sum()) - 1
+    guessed = np.clip(shares - excess * variances / variances.sum(), 0, 1)
+    return excess <= 2 * math.sqrt(float((guessed * (1 - guessed) * variances).sum())) + ROUNDING
+
+
+def _versions(recipe: BoundRecipe) -> dict[str, str]:
     loaded: dict[str, str] = {
         name: str(sys.modules[name].__version__)
         for name in ("torch", "torchvision", "sklearn")
@@ -192,6 +215,7 @@ def _versions() -> dict[str, str]:
         "memdb": _own_version(),
         "numpy": np.__version__,
         "python": platform.python_version(),
+        **({} if recipe.source is None else {SOURCE: recipe.source}),
         **loaded,
     }
 

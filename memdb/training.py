@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ class TrainingStatus:
     test_accuracy: float | None
     mean_half_width: float | None  # of the 95 % anytime intervals of memorization
     remark: str = ""  # something that did not go as it should and does not stop the run
+    is_doubt: bool = False  # of a remark: the models may not be what they seem to be
 
 
 NOTHING_YET = TrainingStatus(None, 0, 0.0, None, None)
@@ -95,6 +97,13 @@ class Plan:
     seeds: Seeds
     limits: Limits = Limits()
     compact: bool = True
+    doubt: str = ""  # something to say before it begins
+
+
+def warn_of_doubts(status: TrainingStatus) -> None:
+    """Issue a Python warning where models may not be what they seem; so does a run that nobody observes."""
+    if status.is_doubt:
+        warnings.warn(status.remark, stacklevel=4)  # where `Database.train` was called
 
 
 def carry_out(
@@ -110,7 +119,7 @@ def carry_out(
     n_asked = plan.seeds.n_missing
     status = TrainingStatus(n_asked, 0, 0.0, _mean(accuracies), running.mean_half_width())
     clock = _Clock(plan.limits.seconds)
-    observe(status)
+    observe(replace(status, remark=plan.doubt, is_doubt=bool(plan.doubt)))
     if n_asked == 0:
         return 0
 
@@ -125,6 +134,7 @@ def carry_out(
         stop_requested=lambda: stop_requested() or clock.is_over(),
     )
     tidying = _Tidying(store, len(before.snapshot.loose), wanted=plan.compact)
+    said = {""}
     with closing(plan.engine(plan.seeds, hooks)) as batches:
         for batch in batches:
             n_models = len(batch.models)
@@ -133,7 +143,9 @@ def carry_out(
             accuracies += [m.test_accuracy for m in batch.models if m.test_accuracy is not None]
             n_committed = status.n_committed + n_models
             status = TrainingStatus(n_asked, n_committed, 0.0, _mean(accuracies), running.mean_half_width())
-            observe(status)
+            doubt = "" if batch.doubt in said else batch.doubt
+            observe(replace(status, remark=doubt, is_doubt=bool(doubt)))
+            said.add(doubt)
             if remark := tidying.after_commit():
                 observe(replace(status, remark=remark))
     return status.n_committed

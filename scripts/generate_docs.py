@@ -76,10 +76,11 @@ def help_of(*command: str) -> str:
     return said.getvalue().strip("\n") + "\n"
 
 
-def columns() -> str:
-    def untrained(*_: object) -> dict[str, object]:
-        return {}
+def untrained(*_: object) -> dict[str, object]:
+    return {}
 
+
+def columns() -> str:
     data = memdb.Dataset(np.zeros((3, 1)), [0, 1, 0], np.zeros((2, 1)), [0, 1])
     tables = []
     with tempfile.TemporaryDirectory() as folder, memdb.init(f"{folder}/s.zarr", data, untrained) as db:

@@ -206,7 +206,7 @@ def new_store(url: str) -> Store:
     data = memdb.Dataset(
         np.arange(N_TRAIN)[:, None], np.arange(N_TRAIN) % 3, np.arange(N_TEST)[:, None], np.arange(N_TEST) % 3
     )
-    return memdb.init(url, data, recipe, outcomes=["correct"], seed=STORE_SEED).store
+    return memdb.init(url, data, recipe, recipe_version="0", outcomes=["correct"], seed=STORE_SEED).store
 
 
 class Diary:

@@ -156,7 +156,9 @@ def new_store(
 
     train, test = (np.arange(len(labels))[:, None] for labels in (train_labels, test_labels))
     data = memdb.Dataset(train, train_labels, test, test_labels, class_names)
-    return memdb.init(url, data, recipe, outcomes=outcomes, seed=seed, subset_fraction=FRACTION).store
+    return memdb.init(
+        url, data, recipe, recipe_version="0", outcomes=outcomes, seed=seed, subset_fraction=FRACTION
+    ).store
 
 
 def labels_of(size: Size, seed: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

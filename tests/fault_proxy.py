@@ -41,6 +41,7 @@ FAULTS = {
     "reset": "the connection is reset once the request is read, nothing is forwarded",
     "lost_ack": "the request is forwarded, and the connection reset instead of answered",
     "html": "200 and a page of HTML, nothing is forwarded",
+    "empty": "200 and no body, nothing is forwarded",
     "ignored_precondition": "forwarded without If-None-Match and If-Match",
     "ignored_range": "forwarded without Range",
     "slow": "forwarded after SLOW_SECONDS",
@@ -193,6 +194,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error_body(int(fault), S3_ERRORS[fault])
         elif fault == "html":
             self.send(200, "OK", [("Content-Type", "text/html; charset=utf-8")], HTML)
+        elif fault == "empty":
+            self.send(200, "OK", [], b"")
         elif fault == "reset":
             self.reset()
         else:

@@ -73,9 +73,12 @@ class FailingStorage:
     def direct(self):
         return self
 
-    def read(self, path, start=None, stop=None):
+    def read(self, path, start=None, stop=None, **bound):
         self.spend("read", path)
-        return self.inner.read(path, start, stop)
+        return self.inner.read(path, start, stop, **bound)
+
+    def above(self):
+        return self.inner.above()
 
     def names(self, folder):
         self.spend("names", folder)

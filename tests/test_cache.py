@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from conftest import coin_recipe, small_dataset
 from fault_proxy import FaultProxy
 
 import memdb
+from memdb.errors import InvalidInput
 from memdb.store import Cache
 
 ROOT = Path(__file__).parent.parent
@@ -96,7 +100,7 @@ def test_a_second_query_reads_only_what_it_has_not_seen(s3, tmp_path):
                 answers.append(db.sql("FROM influence").fetchall())
             n_requests.append(len(proxy.log))
     assert answers[0] == answers[1] == answers[2]
-    assert n_requests[1] <= 5 < n_requests[0] == n_requests[2]
+    assert n_requests[1] <= 6 < n_requests[0] == n_requests[2]
 
 
 def test_local_stores_are_not_copied_into_the_cache(trained, tmp_path):
@@ -118,3 +122,57 @@ def test_questions_stay_within_their_budget_of_requests():
             fixed, each = figures.BUDGET[state]
             assert cost.n_requests <= fixed + each * parts[state], (question, state)
             assert cost.n_bytes < 60_000, (question, state)
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder", "limit"),
+    [
+        ({}, "default", 10 * 2**30),
+        ({"MEMDB_CACHE_DIR": "", "MEMDB_CACHE_SIZE": ""}, "default", 10 * 2**30),
+        ({"MEMDB_CACHE_DIR": "~/mine"}, "home/mine", 10 * 2**30),
+        ({"MEMDB_CACHE_DIR": "none"}, None, None),
+        ({"MEMDB_CACHE_SIZE": "500MB"}, "default", 500_000_000),
+    ],
+)
+def test_the_environment_names_a_users_cache(tmp_path, monkeypatch, variables, folder, limit):
+    for name in ("MEMDB_CACHE_DIR", "MEMDB_CACHE_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": str(tmp_path / "home"), **variables}.items():
+        monkeypatch.setenv(name, value)
+    found = Cache.of_user(tmp_path / "default")
+    assert (found and (found.folder, found.limit)) == (folder and (tmp_path / folder, limit))
+
+
+def test_a_limit_of_the_environment_that_is_no_size_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMDB_CACHE_SIZE", "much")
+    with pytest.raises(InvalidInput, match=r"\$MEMDB_CACHE_SIZE 'much' is no size"):
+        Cache.of_user(tmp_path)
+
+
+@pytest.fixture
+def served(database):
+    """The URL of a compacted store on a web server."""
+    database.compact()
+    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=Path(database.url)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_python_keeps_objects_where_the_command_does(served, tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    monkeypatch.setenv("MEMDB_CACHE_DIR", str(kept))
+    with memdb.open(served) as db:
+        db.counts(test_id=4)
+    n_objects = len(list(kept.rglob("*.obj")))
+    assert n_objects > 0
+    with memdb.open(served, cache=None) as db, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Cache, "keep", None)  # nobody asks
+        db.counts(test_id=4)
+    monkeypatch.setenv("MEMDB_CACHE_DIR", "none")
+    with memdb.open(served) as db:
+        assert db.store.storage.cache is None

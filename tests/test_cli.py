@@ -166,7 +166,7 @@ REFUSED = [
     (["top-memorized", "-s", "nowhere"], "no memdb store at nowhere"),
     (["top-memorized", "-s", "conftest.py"], "no memdb store at conftest.py"),
     (["info", "-s", "http://127.0.0.1:9/store"], "cannot read http://127.0.0.1:9/store/zarr.json"),
-    (["info", "-s", "ftpx://a/b"], "ftpx://a/b cannot be opened"),
+    (["info", "-s", "ftpx://a/b"], "ftpx://a/b is no address that memdb reads"),
     (["top-influence", "--test-id", "11"], "--test-id 11 is out of range. This store has 0 to 10."),
     (["top-influence", "--test-id", "-1"], "--test-id -1 is out of range"),
     (["top-influence"], "name exactly one example"),
@@ -255,7 +255,7 @@ def test_a_server_that_answers_with_pages_is_no_store(tmp_path):
     with serve(Pages) as url:
         done = run("info", "-s", url, cwd=tmp_path)
     assert done.returncode == 1
-    assert f"{url}/zarr.json is not a memdb document" in done.stderr
+    assert f"{url}/zarr.json is a web page, not a memdb document" in done.stderr
 
 
 def test_a_store_on_a_web_server_is_asked_by_its_newest_snapshot(small, tmp_path):

@@ -128,7 +128,7 @@ def test_the_cache_is_shown_and_cleared(here, tmp_path):
         (["retract", "abcdef", "--because", "bad \udcff"], "no text that can be kept"),
         (["info", "--cache-size", "much"], "'much' is no size"),
         (["info", "--cache-size", "-1GB"], "is below 0"),
-        (["info", "-s", "nope://x/y"], "nope://x/y cannot be opened"),
+        (["info", "-s", "nope://x/y"], "nope://x/y is no address that memdb reads"),
         (["retract", "ab", "--because", "x"], "'ab' is too short"),
         (["compact", "-s", "nowhere"], "no memdb store at nowhere"),
         (["verify", "-s", "nowhere"], "no memdb store at nowhere"),

@@ -40,7 +40,8 @@ def test_every_single_altered_byte_is_noticed():
     "data", [b"", b"<html>", b"[]", b"{}", b'{"attributes":{}}', b'{"attributes":{"memdb":3}}', b"\xff"]
 )
 def test_what_is_no_document_of_ours_is_refused_by_name(data):
-    with pytest.raises(WrongFormat, match="there/zarr.json is not a memdb document"):
+    what = {b"": "empty", b"<html>": "a web page, not a memdb document"}.get(data, "not a memdb document")
+    with pytest.raises(WrongFormat, match=f"there/zarr.json is {what}"):
         parse_group_metadata(data, "there/zarr.json")
 
 

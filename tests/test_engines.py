@@ -145,7 +145,7 @@ def test_workers_that_share_a_device_share_its_memory(tmp_path):
     def hungry(data, masks, seeds, run):
         raise AssertionError
 
-    hungry.models_per_batch = lambda data, device: 128
+    hungry.models_per_batch, hungry.version = lambda data, device: 128, "1"
     with made(tmp_path, hungry) as db:
         data, recipe = small_dataset(), recipes.bind(hungry)
         found = [set_up(Work(db.store, data, recipe, share=share)).n_models for share in (1, 2, 100)]
@@ -235,7 +235,7 @@ def test_no_batch_begins_that_would_last_beyond_the_time(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return coin_recipe(data, masks, seeds, run)
 
-    slow.models_per_batch = lambda data, device: 2
+    slow.models_per_batch, slow.version = lambda data, device: 2, "1"
     with made(tmp_path, slow) as db:
         assert db.train(max_seconds=35) == 6  # the fourth batch would end at 40
         assert db.train(max_seconds=5) == 0  # the first one does not end in time: it is dropped

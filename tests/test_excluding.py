@@ -84,7 +84,7 @@ def test_info_names_the_models_that_diverged_and_they_can_be_left_out(tmp_path):
         found["train/correct"][seeds == 2] = False
         return found
 
-    with memdb.init(str(tmp_path / "s.zarr"), small_dataset(), guessing, seed=7) as db:
+    with memdb.init(str(tmp_path / "s.zarr"), small_dataset(), guessing, seed=7, recipe_version="1") as db:
         db.train(seeds=range(8))
         (diverged,) = [model.model_id for _, model in db.snapshot.models if model.diverged]
         assert db.info().project("diverged").fetchall() == [([diverged],)]

@@ -184,7 +184,7 @@ def test_a_cut_transfer_is_no_damage(store):
         def direct(self):
             return self
 
-        def read(self, path, start=None, stop=None):
+        def read(self, path, start=None, stop=None, **bound):
             data = store.storage.read(path, start, stop)
             if "c.0" not in path or path in self.cut:
                 return data

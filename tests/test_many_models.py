@@ -181,6 +181,7 @@ def test_a_recipe_that_gives_no_signals_is_refused_at_once_or_at_its_first_batch
             f"{name}/correct": np.zeros((len(masks), len(part)), bool) for name, part in data.sets.items()
         }
 
+    plain.version = "1"
     with memdb.init(str(tmp_path / "a.zarr"), data, plain, outcomes=["correct", "first_learned"]) as db:
         with pytest.raises(TrainingFailed, match="returned no 'train/first_learned'"):
             db.train(1)

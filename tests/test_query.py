@@ -213,6 +213,7 @@ def test_the_mini_store_of_the_specification(tmp_path):
     def recipe(data, masks, seeds, run):
         raise NotImplementedError
 
+    recipe.version = "1"
     db = memdb.init(str(tmp_path / "s.zarr"), data, recipe, outcomes=["correct"], seed=1)
     outcomes = {
         name: np.array(mini[name.replace("/", "_")], dtype=bool) for name in ("train/correct", "test/correct")

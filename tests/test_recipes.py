@@ -91,7 +91,7 @@ def test_a_recipe_of_ones_own_has_an_identity(name, options, version, identity):
         ("mlp", {}, "9", "has version 1, not 9"),
         ("no_such:thing", {}, None, "cannot be imported"),
         ("test_recipes:nothing", {}, None, "no attribute 'nothing'"),
-        ("test_recipes:NUMBER", {}, None, "is a int, which cannot be called"),
+        ("test_recipes:NUMBER", {}, None, "is of type int, which cannot be called"),
         ("test_recipes:plain", {"lr": 1}, None, "takes no options"),
         ("test_recipes:Forest", {"lr": 1}, None, "does not take the options {'lr': 1}"),
         ("test_recipes:Unjson", {}, None, "are no JSON"),

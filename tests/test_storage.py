@@ -111,7 +111,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("nope://bucket/x", "nope://bucket/x cannot be opened"),
+        ("nope://bucket/x", "nope://bucket/x is no address that memdb reads"),
         ("s3://", "s3:// names no bucket"),
         ("gs://bucket/x", "driver for gs:// of gs://bucket/x is not installed"),
     ],
@@ -125,7 +125,7 @@ def test_a_url_that_leads_nowhere_is_named(url, says, monkeypatch):
 def test_what_is_there_already_is_not_asked_for_again_whatever_status_says_so():
     asked = []
 
-    def create():
+    def create(_seconds):
         asked.append(1)
         try:
             error = RuntimeError("BlobAlreadyExists")
@@ -135,7 +135,7 @@ def test_what_is_there_already_is_not_asked_for_again_whatever_status_says_so():
             raise FileExistsError("a") from error
 
     with pytest.raises(FileExistsError):
-        persistently(create, Patience(attempts=3, first=0.0))
+        persistently(create, Patience(attempts=3, first=0.0), 1.0)
     assert len(asked) == 1
 
 

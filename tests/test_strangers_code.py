@@ -179,9 +179,9 @@ def test_python_refuses_too_and_says_what_to_pass(here, theirs, trained):
         ("os:system", "belongs to Python's own library"),
         ("spells:subprocess.Popen", "belongs to Python's own library"),
         ("spells:hidden", "belongs to Python's own library"),
-        ("spells:two", "takes (data, masks), and was not called"),
+        ("spells:two", "does not take the arguments of its partial"),
         ("spells:Spell", "is a class whose objects cannot be called"),
-        ("spells:data", "takes (root=None), and was not called"),
+        ("spells:data", "does not take the arguments of its partial"),
         ("spells:TRACES", "no attribute 'TRACES'"),
         ("sklearn:subprocess.Popen", "belongs to Python's own library"),
         ("sklearn:sklearn.svm.SVR", "predicts no classes"),
@@ -202,8 +202,8 @@ def test_a_recipe_that_was_named_is_called_only_if_it_is_one(here, theirs, path,
     [
         ("shutil:rmtree", "belongs to Python's own library"),
         ("spells:shutil.rmtree", "belongs to Python's own library"),
-        ("spells:none", "takes (), and was not called"),
-        ("spells:train", "takes (data, masks, seeds, run), and was not called"),
+        ("spells:none", "takes (), but is called with (root)"),
+        ("spells:train", "takes (data, masks, seeds, run), but is called with (root)"),
     ],
 )
 def test_a_data_set_that_was_named_is_called_only_if_it_takes_a_root(here, theirs, trained, path, says):
@@ -229,8 +229,10 @@ def test_a_built_in_name_leads_to_no_other_code_whatever_a_store_says(here, thei
 
 
 def test_a_recipe_of_ones_own_needs_a_name_of_its_own(tmp_path):
-    Impostor = type("Impostor", (), {"name": "mlp", "__call__": lambda self, data, masks, seeds, run: None})  # noqa: N806
-    for recipe in (Impostor(), "memdb.recipes.mlp:MLP"):
+    impostor = type(
+        "Impostor", (), {"name": "mlp", "options": {}, "__call__": lambda self, data, masks, seeds, run: None}
+    )
+    for recipe in (impostor(), "memdb.recipes.mlp:MLP"):
         with pytest.raises(InvalidInput, match="calls itself mlp, the name of a built-in one"):
             memdb.init(str(tmp_path / "s.zarr"), small_dataset(), recipe)
     assert not (tmp_path / "s.zarr").exists()

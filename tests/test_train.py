@@ -173,7 +173,7 @@ def test_a_recipe_that_raises_at_model_37_keeps_the_36_before(tmp_path):
             raise RuntimeError("tired of it\nsecond line")
         return right(data, masks, seeds)
 
-    db = memdb.init(str(tmp_path / "t.zarr"), small_dataset(), tired)
+    db = memdb.init(str(tmp_path / "t.zarr"), small_dataset(), tired, recipe_version="1")
     with pytest.raises(TrainingFailed, match=rf"raised RuntimeError: tired of it \(model seeds {36}\)"):
         db.train(seeds=range(50))
     assert db.n_models == 36
@@ -250,7 +250,7 @@ def test_a_checkpoint_folder_is_the_same_when_seeds_are_retried_and_goes_when_th
             raise KeyboardInterrupt
         return right(data, masks, seeds)
 
-    db = memdb.init(str(tmp_path / "s.zarr"), small_dataset(), interrupted)
+    db = memdb.init(str(tmp_path / "s.zarr"), small_dataset(), interrupted, recipe_version="1")
     with pytest.raises(KeyboardInterrupt):
         db.train(seeds=[3])
     assert db.train(seeds=[3]) == 1
@@ -306,7 +306,7 @@ def test_a_run_that_is_asked_to_stop_ends_without_the_batch_in_flight(tmp_path):
             raise KeyboardInterrupt
         return right(data, masks, seeds)
 
-    with memdb.init(str(tmp_path / "s.zarr"), small_dataset(), obliging) as db:
+    with memdb.init(str(tmp_path / "s.zarr"), small_dataset(), obliging, recipe_version="1") as db:
         assert db.train(add=10, stop_requested=lambda: len(calls) == 4) == 3  # between, or inside, batches
         calls.clear()
         assert db.train(add=10, stop_requested=lambda: len(calls) >= 2) == 1

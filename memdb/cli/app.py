@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from memdb.addresses import without_secrets
 from memdb.errors import MemdbError, UnnamedCode
 from memdb.render.tables import clean, console
 
@@ -50,13 +51,21 @@ def _options(
 def say(*lines: str) -> None:
     """Print a remark to stderr: stdout is for answers."""
     for line in lines:
-        console(stderr=True).print(line, soft_wrap=True)
+        console(stderr=True).print(without_secrets(line), soft_wrap=True)
+
+
+class Remarks(logging.Handler):
+    """Prints what a storage says of waiting."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it, as one line."""
+        say(f"{clean(record.getMessage())} ...")
 
 
 def _command_that_names(error: UnnamedCode) -> str:
     """Return how to go on: what was typed, and the code that it lacks."""
     named = [word for kind, path in error.named.items() for word in (f"--{kind}", path)]
-    return f"if you know that code, name it: {shlex.join(['memdb', *sys.argv[1:], *named])}"
+    return f"if you know that code, name it: {without_secrets(shlex.join(['memdb', *sys.argv[1:], *named]))}"
 
 
 def run() -> NoReturn:
@@ -64,6 +73,9 @@ def run() -> NoReturn:
     # Threads of PyTorch that wait for each other spin; where others use the cores, too, for most of the time.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.getLogger().addHandler(logging.NullHandler())  # drivers' own words: an error is said once, below
+    ours = logging.getLogger("memdb")
+    ours.handlers, ours.propagate = [Remarks()], False
+    ours.setLevel(logging.INFO)
     try:
         app()
     except MemdbError as error:
@@ -72,6 +84,9 @@ def run() -> NoReturn:
         hint = _command_that_names(error) if isinstance(error, UnnamedCode) else error.hint
         text = f"{error}. {hint[:1].upper()}{hint[1:]}." if hint else f"{error}."
         say(f"Error: {clean(' '.join(text.split()))}")
+        sys.exit(1)
+    except MemoryError:
+        say("Error: that takes more memory than there is. Ask for less at once, or on a larger machine.")
         sys.exit(1)
     except KeyboardInterrupt:
         say("Interrupted; nothing was changed.")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
 import typer
 
+from memdb.addresses import without_secrets
 from memdb.cli.app import say
 from memdb.errors import InvalidInput
 
@@ -26,7 +27,6 @@ DEFAULT_STORE = "memdb.zarr"
 LEAST_MEMORY = 500 * 10**6  # bytes of a process that asks, most of them stacks of threads
 MOST_MEMORY = 2**60  # what every system's limits can count
 NO_CACHE = "none"
-UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 StoreOption = Annotated[
     Optional[str],  # noqa: UP045 - Typer reads it at run time, on Python 3.11 too
@@ -170,12 +170,13 @@ class Place:
 
     def cache(self) -> Cache | None:
         """Return the cache for remote stores."""
-        from memdb.store import Cache, default_folder
+        from memdb.store import Cache, default_folder, local_path
+        from memdb.store.cache import n_bytes
 
         limit = n_bytes("--cache-size", self.cache_size)
         if self.cache_dir == NO_CACHE:
             return None
-        return Cache(Path(self.cache_dir).expanduser() if self.cache_dir else default_folder(), limit)
+        return Cache(local_path(self.cache_dir) if self.cache_dir else default_folder(), limit)
 
     def reader(self) -> Reader:
         """Open the store to ask it: without what trains and keeps stores, which takes longer to import."""
@@ -232,7 +233,12 @@ class Place:
         return self._warned(opened)
 
     def _warned(self, db: AnyReader) -> AnyReader:
-        """Say what leaving models out does to answers."""
+        """Say which models answers may lack, and what leaving some out does to them."""
+        if self.scores is None and not (db.store.published or db.store.storage.can_list) and db.snapshot:
+            say(
+                f"Note: {db.url} has no published.json and cannot be listed. Its newest snapshot was found "
+                "by asking for one after the other: there may be newer ones, and models beyond them."
+            )
         if self.exclude:
             say(
                 f"Note: --exclude leaves {len(db.snapshot.excluded):,} models out. Leaving models out "
@@ -249,7 +255,7 @@ class Place:
         options = [f"{name} {shlex.quote(value)}" for name, value in given.items() if value is not None]
         options += ["--anonymous"] * self.anonymous
         options += [f"--storage-option {shlex.quote(item)}" for item in self.storage_option or []]
-        return " ".join(["memdb", verb, *options])
+        return without_secrets(" ".join(["memdb", verb, *options]))
 
 
 MAKING = {
@@ -298,8 +304,9 @@ def _parsed(options: list[str]) -> dict[str, Any]:
     for option in options:
         name, equals, value = option.partition("=")
         if not equals or not name.isidentifier():
+            beginning = re.split(r"\W", option, maxsplit=1)[0]  # the rest may be a secret
             raise InvalidInput(
-                f"--storage-option {option!r} is not NAME=VALUE", hint="write e.g. profile=lab"
+                f"--storage-option {beginning!r} is not NAME=VALUE", hint="write e.g. profile=lab"
             )
         words: dict[str, Any] = {"true": True, "false": False}
         found[name] = words.get(value.lower(), int(value) if value.isdecimal() else value)
@@ -312,6 +319,8 @@ def memory_limit(text: str) -> int:
     Raises:
         InvalidInput: not a size, or less than memdb itself takes.
     """
+    from memdb.store.cache import n_bytes
+
     limit = min(n_bytes("--memory", text), MOST_MEMORY)
     if limit < LEAST_MEMORY:
         raise InvalidInput(
@@ -319,17 +328,3 @@ def memory_limit(text: str) -> int:
             hint="give more, such as --memory 1GB",
         )
     return limit
-
-
-def n_bytes(option: str, text: str) -> int:
-    """Return the number of bytes that an option names."""
-    number, unit = text.strip().upper().rstrip("B"), 1
-    if number[-1:] in {"K", "M", "G", "T"}:
-        number, unit = number[:-1], UNITS[f"{number[-1]}B"]
-    try:
-        size = int(float(number) * unit)
-    except (ValueError, OverflowError) as error:
-        raise InvalidInput(f"{option} {text!r} is no size", hint="use e.g. 500MB or 10GB") from error
-    if size < 0:
-        raise InvalidInput(f"{option} {text!r} is below 0", hint="use e.g. 500MB or 10GB")
-    return size

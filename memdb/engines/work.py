@@ -150,12 +150,12 @@ def committed_since(store: Store, since: datetime, seeds: Sequence[int]) -> list
             continue
         keep = tuple(model.model_id in wanted for model in segment.models)
         wanted -= {model.model_id for model in segment.models}
-        parts = [
+        mask, correct = (
             read_bits(store.storage, segment, path, n_train, keep)[0]
             for path in (layout.MASK, f"{layout.TRAIN}/correct")
-        ]
+        )
         models = tuple(model for model, is_ours in zip(segment.models, keep, strict=True) if is_ours)
-        found.append(Committed(models, *parts))
+        found.append(Committed(models, mask, correct))
     return found
 
 

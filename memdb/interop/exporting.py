@@ -26,6 +26,8 @@ from memdb.query.connection import Relations
 from memdb.query.counting import Words
 from memdb.query.score_tables import TableRelations
 from memdb.store import Snapshot
+from memdb.store.ledger import require_outside
+from memdb.store.local import LocalStorage
 
 MODELS_AT_ONCE = 256
 WHAT = ("memorization", "pairs", "fz-pairs", "fz-classes", "models", "lira")
@@ -45,7 +47,7 @@ def require_destination(path: Path, what: str) -> str:
     """Refuse what cannot be written so, or would take something else's place; return the suffix.
 
     Raises:
-        InvalidInput: an unknown thing to export, or a file of another kind than it fits.
+        InvalidInput: an unknown thing to export, a file of another kind than it fits, a place inside a store.
         AlreadyExists: a folder with other things in it.
     """
     if what not in WHAT:
@@ -62,6 +64,7 @@ def require_destination(path: Path, what: str) -> str:
         raise AlreadyExists(f"{path} is there, and is no empty folder", hint="name a new folder")
     if suffix and path.is_dir():
         raise AlreadyExists(f"{path} is a folder", hint="name a file")
+    require_outside(LocalStorage(path.absolute(), str(path)))
     return suffix
 
 

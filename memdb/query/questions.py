@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb import bits, layout
+from memdb.addresses import shown
 from memdb.documents import canonical_json
 from memdb.errors import InvalidInput, NotEnoughModels
 from memdb.query.columns import values_of
@@ -248,7 +249,7 @@ def _base_of(snapshot: Snapshot) -> dict[str, object]:
     """Return what is taken in of the store that this one extends, NULL where it extends none."""
     base = snapshot.base
     return {
-        "base": base.url if base else None,
+        "base": shown(base.url) if base else None,
         "base_store_id": base.manifest.store_id if base else None,
         "base_snapshot": base.record.number if base and base.record else None,
         "base_newest_snapshot": base.newest if base else None,

@@ -46,7 +46,7 @@ def stored_pair(
 ) -> pa.Table | None:
     """Return a row of the relation ``influence``; None where the pair is not among those kept."""
     derived = derived_of(relations.snapshot)
-    if derived is None or relations.outcome != "correct":
+    if derived is None or relations.outcome != "correct" or not derived[1].listed:
         return None
     pairs, _ = read_pairs(relations.snapshot, test_id)
     at = np.flatnonzero(pairs[0] == train_id)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,6 +17,15 @@ from memdb.plugins import TORCHVISION
 from memdb.recipes.architectures import Architecture
 from memdb.recipes.cnn import CNN
 from memdb.recipes.devices import THREADS, name_of, resolve_device, use_threads, worker_devices
+from memdb.recipes.identity import (
+    attribute,
+    leads_back,
+    path_of,
+    refolded,
+    require_identity,
+    source_sha256,
+    unfolded,
+)
 from memdb.recipes.memory import Fitting, Train
 from memdb.recipes.mlp import MLP
 from memdb.recipes.protocol import Recipe, Run
@@ -54,7 +64,7 @@ class BoundRecipe:
 
     def models_per_batch(self, data: Dataset, device: str) -> int:
         """Return how many models the recipe wants to train at once, 1 where it does not say."""
-        wanted = getattr(self.train, "models_per_batch", None)
+        wanted = attribute(self.train, "models_per_batch")
         try:
             with plugins.blaming(
                 f"models_per_batch of recipe {self.info.name}",
@@ -81,12 +91,29 @@ class BoundRecipe:
         Raises:
             InvalidInput: names the outcome.
         """
-        given = getattr(self.train, "outcomes", None)
+        given = attribute(self.train, "outcomes")
         odd = next((name for name in names if given is not None and name not in given), None)
         if odd is not None and odd != LOGIT_CONFIDENCE.name:  # kept by default, given by some
             raise InvalidInput(
                 f"recipe {self.info.name} gives no {odd}", hint=f"it gives {', '.join(sorted(given or ()))}"
             )
+
+    @functools.cached_property
+    def source(self) -> str | None:
+        """The beginning of a hash of the user's source; None of what memdb or a library brings."""
+        kind = type(self.train)
+        return None if kind.__module__.startswith("memdb.recipes.") else source_sha256(self.train)
+
+    def change_since(self, sources: Iterable[str | None]) -> str:
+        """Return a remark where models were trained with another source under the same version, or none."""
+        before = {source for source in sources if source is not None}
+        if self.source is None or not before or self.source in before:
+            return ""
+        return (
+            f"the source of recipe {self.info.name} has changed since models of this store were trained, but "
+            f"not its version, {self.info.version}: if its results change too, `memdb init` another store "
+            "with another --recipe-version"
+        )
 
 
 def parse_options(texts: list[str]) -> dict[str, Json]:
@@ -137,7 +164,8 @@ def resolve(
         raise InvalidInput(
             f"unknown recipe {name!r}",
             hint=f"use one of {', '.join(BUILT_IN)}, {TORCHVISION}resnet18, "
-            f"{SKLEARN}sklearn.neighbors.KNeighborsClassifier, or package.module:attribute of your own",
+            f"{SKLEARN}sklearn.neighbors.KNeighborsClassifier, or package.module:attribute of your own"
+            + (f", such as {name}:train" if name.isidentifier() else ""),
         )
     kind: Any = BUILT_IN[name]
     chosen = dict(options)
@@ -183,11 +211,20 @@ def rebind(info: RecipeInfo) -> BoundRecipe:
     found = _by_prefix(path, info.options, complete=True)
     if found is not None:
         return bind(found)
+    if "<" in path or path.startswith("__main__:"):
+        raise InvalidInput(
+            f"recipe {path} of this store has no import path: it was made in a script, a notebook or a "
+            "function",
+            hint="train from Python, where it is: memdb.open(url).train(add=100, recipe=...); for the shell, "
+            "put it in a module and `memdb init` a store with --recipe module:attribute",
+        )
     if not plugins.is_import_path(path):
         return resolve(path, info.options)
     own = plugins.load(path, "recipe")
     options = info.options if isinstance(own, type) else {}
-    version = info.version if getattr(own, "version", None) is None else None
+    if info.options and not isinstance(own, type | functools.partial) and not hasattr(own, "options"):
+        own = refolded(own, info.options)
+    version = info.version if attribute(own, "version") is None else None
     return bind(own, options=options, version=version, import_path=info.import_path)
 
 
@@ -197,44 +234,66 @@ def bind(
     options: Mapping[str, Json] | None = None,
     version: str | None = None,
     import_path: str | None = None,
+    wanted: str | None = None,
 ) -> BoundRecipe:
     """Return a ready recipe of an object that fits the Protocol, a plain function, or a class of recipes.
 
-    A class is called with the options; anything else takes none.
+    A class is called with the options; anything else takes none, and what a `functools.partial` fixes counts
+    as options. What has no name of its own needs an import path or a version that the user vouches for;
+    where it is not the recipe of the ``wanted`` fingerprint, whoever wants that refuses it.
 
     Raises:
-        InvalidInput: not callable, options that it does not take or that are no JSON, two versions.
+        InvalidInput: not callable, options that it does not take or that are no JSON, two versions, or
+            nothing that tells it from another recipe.
     """
-    options = dict(options or {})
-    shown = import_path or _path_of(recipe)
-    if isinstance(recipe, type):
-        _require_a_recipe(recipe, shown)
-        with plugins.blaming(
-            f"recipe {shown} does not take the options {options}:",
-            "correct them with --recipe-option name=value",
-        ):
-            recipe = recipe(**options)
-    elif options and import_path:
+    own, fixed = unfolded(recipe)
+    given = {**fixed, **(options or {})}
+    shown = import_path or (path_of(own) if callable(own) else repr(own))
+    if isinstance(own, type):
+        recipe = own = _made(own, given, shown)
+    elif options:
         raise InvalidInput(
-            f"recipe {shown} takes no options: it is a {type(recipe).__name__}, not a class",
-            hint="leave --recipe-option out, or name a class whose arguments are the options",
+            f"recipe {shown} takes no options: it is a {type(own).__name__}, not a class",
+            hint="leave --recipe-option out, or name a class whose arguments are the options; in Python, "
+            "functools.partial(train, lr=0.1) is a recipe too",
         )
     _require_a_recipe(recipe, shown)
-    own_version = getattr(recipe, "version", None)
+    own_version = attribute(recipe, "version")
     if version is not None and own_version is not None and version != str(own_version):
         raise InvalidInput(
             f"recipe {shown} has version {own_version}, not {version}", hint="leave --recipe-version out"
         )
-    own_options = dict(getattr(recipe, "options", options))
+    name = attribute(recipe, "name") or (path_of(own) if own is not recipe and leads_back(own) else shown)
+    info = RecipeInfo(
+        str(name), str(own_version or version or "0"), _own_options(recipe, own, given, shown), import_path
+    )
+    if import_path is None and version is None and wanted in {None, info.fingerprint}:
+        require_identity(own, shown, has_options=bool(given) or hasattr(own, "options"))
+    return BoundRecipe(info, recipe)
+
+
+def _made(kind: type, options: Mapping[str, Json], shown: str) -> Any:
+    """Return the recipe that a class makes of options."""
+    _require_a_recipe(kind, shown)
+    with plugins.blaming(
+        f"recipe {shown} does not take the options {dict(options)}:",
+        "correct them with --recipe-option name=value",
+    ):
+        return kind(**options)
+
+
+def _own_options(recipe: Any, own: Any, given: Mapping[str, Json], shown: str) -> dict[str, Json]:
+    """Return the options of a recipe: its own, or those that it was made with, and what a partial fixes."""
     try:
-        canonical_json(own_options)
+        stated = dict(getattr(own, "options", given))
+        options = stated if own is recipe else {**stated, **given}
+        canonical_json(options)
     except (TypeError, ValueError) as error:
         raise InvalidInput(
-            f"the options of recipe {shown} are no JSON: {error}", hint="use numbers, text and lists"
+            f"the options of recipe {shown} are no JSON: {error}",
+            hint="make `options` a dict of numbers, text and lists",
         ) from error
-    name = getattr(recipe, "name", None) or shown
-    identity = RecipeInfo(str(name), str(own_version or version or "0"), own_options, import_path)
-    return BoundRecipe(identity, recipe)
+    return options
 
 
 def is_built_in(name: str) -> bool:
@@ -250,7 +309,7 @@ def require_name_of_its_own(bound: BoundRecipe) -> None:
     """
     built_in = (*BUILT_IN.values(), Architecture, Classifier)
     if is_built_in(bound.info.name) and (bound.info.import_path or not isinstance(bound.train, built_in)):
-        shown = bound.info.import_path or _path_of(bound.train)
+        shown = bound.info.import_path or path_of(bound.train)
         raise InvalidInput(
             f"recipe {shown} calls itself {bound.info.name}, the name of a built-in one",
             hint="give it a name of its own",
@@ -273,8 +332,3 @@ def _require_a_recipe(found: Any, shown: str) -> None:
             hint=f"name a function, or a class of objects, that takes ({', '.join(PARAMETERS)})",
         )
     plugins.require_call(found.__call__, ("self", *PARAMETERS), "recipe", shown)
-
-
-def _path_of(recipe: Any) -> str:
-    owner = recipe if hasattr(recipe, "__qualname__") else type(recipe)
-    return f"{owner.__module__}:{owner.__qualname__}"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from memdb.datasets import ExampleSet
 from memdb.errors import InvalidInput
+from memdb.logits import log_odds_of_tensor
 from memdb.recipes.augmentation import Augmentation
 
 EVALUATION_ROWS = 512
@@ -84,7 +85,7 @@ def generators_of(seeds: NDArray[np.uint64]) -> list[torch.Generator]:
 
 def images_of(examples: ExampleSet, device: torch.device) -> Tensor:
     """Return images as float32 [example, height, width, channel]; integers are taken as 0 to 255."""
-    values = examples.array
+    values = examples.numbers
     if values.ndim == 3:
         values = values[..., None]
     elif values.shape[-1] not in {1, 3, 4}:
@@ -108,10 +109,8 @@ def logit_confidences(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
     Logits are [model, row, class], labels [row]; both answers are [model, row].
     """
-    index = labels.expand(logits.shape[0], -1)[..., None]
-    own = logits.gather(-1, index)[..., 0]
-    others = logits.scatter(-1, index, -math.inf).logsumexp(-1)
-    return own - others, (logits.argmax(-1) == labels) & ~logits.isnan().any(-1)
+    confidences = log_odds_of_tensor(logits, labels)
+    return confidences, (logits.argmax(-1) == labels) & ~logits.isnan().any(-1)
 
 
 def free_memory(device: str) -> int:

@@ -143,4 +143,4 @@ def _decay(schedule: str, done: float) -> float:
 
 def _inputs(examples: ExampleSet, augmentation: Augmentation, device: torch.device) -> Tensor:
     """Return the examples as float32: as images where they are to be augmented, else as they are."""
-    return images_of(examples, device) if augmentation.wanted else as_float(examples.array, device)
+    return images_of(examples, device) if augmentation.wanted else as_float(examples.numbers, device)

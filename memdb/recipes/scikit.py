@@ -17,6 +17,7 @@ from memdb import layout, plugins
 from memdb.datasets import Dataset, ExampleSet
 from memdb.documents import Json, canonical_json
 from memdb.errors import InvalidInput
+from memdb.logits import log_odds
 from memdb.manifest import CORRECT, LOGIT_CONFIDENCE
 from memdb.recipes.protocol import Run
 
@@ -123,7 +124,7 @@ def _defaults(kind: Any) -> dict[str, Json]:
 
 
 def _rows(examples: ExampleSet) -> NDArray[np.float32]:
-    values = examples.array
+    values = examples.numbers
     flat = values.reshape(len(values), -1).astype(np.float32)
     return flat / np.float32(255) if values.dtype.kind in "iu" else flat
 
@@ -145,9 +146,8 @@ def _logit_confidence(
     logits = np.asarray(model.decision_function(x), dtype=np.float64)
     if logits.ndim == 1:  # of two classes, how far towards the second
         logits = np.stack([-logits / 2, logits / 2], axis=1)
-    own = _of_labels(logits, model.classes_, labels, absent=-np.inf)
-    others = np.where(np.asarray(model.classes_) == labels[:, None], -np.inf, logits)
-    return np.asarray(own - np.logaddexp.reduce(others, axis=1))
+    matches = np.asarray(model.classes_) == labels[:, None]  # [example, class]
+    return np.where(matches.any(axis=1), log_odds(logits, matches.argmax(axis=1)), -np.inf)
 
 
 def _of_labels(

@@ -27,6 +27,7 @@ from memdb.query.questions import scores
 from memdb.store.completing import Completing
 from memdb.store.derived import COUNTED, PAIR_ROWS, PAIRS, SCORE_COLUMNS, SCORES
 from memdb.store.encoding import ChunkEncoder, array_metadata, describe
+from memdb.store.stated import MAX_CHUNK
 
 ROWS_FOR = 6.0  # a chunk of n rows and a list of n_test / n names cost a reader least near sqrt(n_test / 6)
 VERSION = 1  # of what is derived: a copy that was cut off goes on only with the same
@@ -217,7 +218,7 @@ class _Lists:
         for encoder in (self._pairs, self._scores):
             name = encoder.name(start)
             try:
-                data = self._target.read(f"{self._folder}/{name}")
+                data = self._target.read(f"{self._folder}/{name}", most=MAX_CHUNK)
             except MemdbError:
                 return None
             values = encoder.decode(start, data)

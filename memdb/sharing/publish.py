@@ -27,8 +27,8 @@ from memdb.sharing.readme import readme
 from memdb.store.completing import Completing, copy_object
 from memdb.store.encoding import describe
 from memdb.store.freezing import Piece, copy_piece, pieces
-from memdb.store.ledger import parse_record, snapshot_numbers
-from memdb.store.publication import published_snapshot
+from memdb.store.ledger import parse_record, read_manifest, require_outside, snapshot_numbers
+from memdb.store.publication import find_published, is_of_a_copy, published_snapshot
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage, create_once
 from memdb.store.store import Store
@@ -163,6 +163,7 @@ def require_destination(source: Store, target: Completing) -> Published | None:
     Raises:
         AlreadyExists: names what is there.
     """
+    require_outside(target)
     names = {name for name in target.names("") if not (name.startswith(".") and name.endswith(".tmp"))}
     others = sorted(names - BEGUN - MOVING)
     hint = "choose a new folder, or one that this store was published to before"
@@ -176,7 +177,7 @@ def require_destination(source: Store, target: Completing) -> Published | None:
         raise AlreadyExists(f"{target.url} holds other things, such as {min(names)}", hint=hint)
     if layout.MANIFEST not in names:
         return None
-    there = Store.open(target)
+    there = Store(target, read_manifest(target), published=find_published(target))
     if there.manifest.to_document() != source.manifest.to_document():
         raise AlreadyExists(
             f"{target.url} holds another store, {there.manifest.store_id}; this one is "
@@ -199,11 +200,6 @@ def _is_interrupted(there: Store, target: Completing) -> bool:
         for number, path in ((number, layout.snapshot(number)) for number in numbers)
     )
     return bool(numbers) and not loose and all(map(is_of_a_copy, records))
-
-
-def is_of_a_copy(record: SnapshotRecord) -> bool:
-    """Tell the snapshots of published copies from those of stores that grow, none of which has no models."""
-    return record.derived is not None or record.n_models == 0
 
 
 def _read(storage: Storage, path: str) -> bytes | None:

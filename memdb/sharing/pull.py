@@ -14,12 +14,12 @@ from memdb.documents import group_metadata, plain_document
 from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels
 from memdb.manifest import ObjectInfo
 from memdb.sharing import imported
-from memdb.sharing.publish import COPY_GROUPS, is_of_a_copy, require_destination
+from memdb.sharing.publish import COPY_GROUPS, require_destination
 from memdb.sharing.readme import readme
 from memdb.store.completing import Completing, copy_object
 from memdb.store.freezing import AT_ONCE, copy_piece, pieces
 from memdb.store.ledger import parse_record, read_block, snapshot_numbers
-from memdb.store.publication import published_snapshot
+from memdb.store.publication import is_of_a_copy, published_snapshot
 from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.store import Store, keeps_put_if_absent
 from memdb.store.thumbnails import DOCUMENT, read_info

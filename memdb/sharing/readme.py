@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from memdb.addresses import without_secrets
 from memdb.commits import SnapshotRecord
 from memdb.published import Published
 from memdb.score_table import ScoreTable
@@ -124,6 +125,6 @@ def _contents(record: SnapshotRecord, published: Published, scores: Sequence[Sco
 
 
 def _plain(text: str) -> str:
-    """Return text on one line without markup."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """Return text on one line without markup, and without the secrets of an address."""
+    line = without_secrets(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
     return "".join(f"\\{c}" if c in HEADINGS else c for c in line)

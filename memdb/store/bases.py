@@ -13,20 +13,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from memdb.addresses import shown
 from memdb.documents import canonical_json
 from memdb.errors import Damaged, InvalidInput, Mismatch, NotFound
 from memdb.manifest import Base, Manifest
 from memdb.store.cache import Cache
 from memdb.store.ledger import base_in_force, read_manifest
-from memdb.store.places import EXTRAS, LOCAL, open_storage, protocol_of
+from memdb.store.places import LOCAL, local_path, open_storage, protocol_of
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage
 from memdb.store.taking import take_snapshot
 
 MOST_BASES = 8  # one below the other
-FOLLOWED = {*LOCAL, *EXTRAS, "http", "https", "hf", "memory"}
 MOVED = "`memdb update --base URL` says where it is now"
 
 
@@ -98,24 +97,24 @@ def followable(url: str, from_url: str) -> str:
     Raises:
         InvalidInput: a protocol that is not followed, a password, a folder of this machine in a remote store.
     """
-    protocol = protocol_of(url)
-    if protocol not in FOLLOWED or "::" in url:
+    try:
+        protocol = protocol_of(url)
+    except InvalidInput as error:
         raise InvalidInput(
-            f"{from_url} names its base as {url}: such addresses are not followed",
+            f"{from_url} names its base as {shown(url)}: such addresses are not followed",
             hint="copy that store to a folder, a bucket or a web server",
-        )
+        ) from error
     if protocol in LOCAL:
         if protocol_of(from_url) not in {*LOCAL, "memory"}:
             raise InvalidInput(
                 f"{from_url} names a folder of a local disk as its base, {url}; a remote store cannot",
                 hint="put the base where everybody can read it, and extend it there",
             )
-        return str(Path(url.split("://", 1)[-1]).expanduser().absolute())
-    parts = urlsplit(url)
-    if parts.password or (parts.username and protocol in {"http", "https"}):
+        return str(local_path(url))
+    if shown(url) != url:
         raise InvalidInput(
-            f"the address of the base, on {parts.hostname}, holds a user name or a password, which would be "
-            "written into the store",
+            f"the address of the base, {shown(url)}, holds a user name, a password or a signature, which "
+            "would be written into the store",
             hint="leave it out, and give it to the storage's own tools",
         )
     return url

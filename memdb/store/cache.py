@@ -15,6 +15,11 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from memdb.errors import InvalidInput
+
+DIRECTORY, SIZE = "MEMDB_CACHE_DIR", "MEMDB_CACHE_SIZE"
+NOWHERE = "none"
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 DEFAULT_LIMIT = 10 * 2**30
 DIGEST = 32  # bytes of the sha256 that stands before the content
 SUFFIX = ".obj"
@@ -23,12 +28,33 @@ HALF_WRITTEN = re.compile(r"\.[0-9a-f]{16}\.memdb-tmp")
 
 
 def default_folder() -> Path:
-    """Return the folder that is used where none is named."""
+    """Return the folder that is used where neither an option nor the environment names one.
+
+    Beside it lies what a user trusts, which stays there when objects are kept elsewhere.
+    """
     try:
         home = Path.home()
     except RuntimeError:  # a user without a home, as in some containers
         return Path(tempfile.gettempdir()) / "memdb" / "objects"
     return home / ".cache" / "memdb" / "objects"
+
+
+def n_bytes(option: str, text: str) -> int:
+    """Return the number of bytes that an option or a variable names, such as 500MB.
+
+    Raises:
+        InvalidInput: not a size.
+    """
+    number, unit = text.strip().upper().removesuffix("B"), ""
+    if number[-1:] in UNITS:
+        number, unit = number[:-1], number[-1:]
+    try:
+        size = int(float(number) * UNITS[unit])
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(f"{option} {text!r} is no size", hint="use e.g. 500MB or 10GB") from error
+    if size < 0:
+        raise InvalidInput(f"{option} {text!r} is below 0", hint="use e.g. 500MB or 10GB")
+    return size
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +74,19 @@ class Cache:
     folder: Path
     limit: int = DEFAULT_LIMIT
     _unchecked: int = field(default=0, repr=False)  # bytes written since the folder was last measured
+
+    @classmethod
+    def of_user(cls, default: Path) -> Cache | None:
+        """Return the cache that the environment asks for, as the command line does; None for nowhere.
+
+        Raises:
+            InvalidInput: a limit that is not a size.
+        """
+        limit = n_bytes(f"${SIZE}", os.environ.get(SIZE) or str(DEFAULT_LIMIT))
+        folder = os.environ.get(DIRECTORY)
+        if folder == NOWHERE:
+            return None
+        return cls(Path(folder).expanduser() if folder else default, limit)
 
     def find(self, key: str) -> bytes | None:
         """Return what was kept under a key; None where it is not there, or not intact."""

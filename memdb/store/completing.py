@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+from memdb.documents import MAX_DOCUMENT
 from memdb.errors import AlreadyExists, NotFound
 from memdb.manifest import ObjectInfo
 from memdb.store.cache import Cache
@@ -37,13 +38,18 @@ class Completing:
         """Tell whether an object is there; read it unless it was ``checked`` before it was named."""
         if self._sizes.get(path) != info.size:
             return False
-        return checked or hashlib.sha256(self.storage.read(path)).hexdigest() == info.sha256
+        return checked or hashlib.sha256(self.storage.read(path, most=info.size)).hexdigest() == info.sha256
 
     def direct(self) -> Completing:
         return self
 
-    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
-        return self.storage.read(path, start, stop)
+    def read(
+        self, path: str, start: int | None = None, stop: int | None = None, *, most: int = MAX_DOCUMENT
+    ) -> bytes:
+        return self.storage.read(path, start, stop, most=most)
+
+    def above(self) -> Iterator[Storage]:
+        return self.storage.above()
 
     def names(self, folder: str) -> list[str]:
         return self.storage.names(folder)
@@ -54,7 +60,7 @@ class Completing:
     def write_all(self, objects: Mapping[str, bytes]) -> None:
         def is_there(item: tuple[str, bytes]) -> bool:
             path, data = item
-            return self._sizes.get(path) == len(data) and self.storage.read(path) == data
+            return self._sizes.get(path) == len(data) and self.storage.read(path, most=len(data)) == data
 
         there = concurrently(is_there, objects.items())
         missing = {

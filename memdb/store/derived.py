@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,7 @@ from memdb.published import ASK_AGAIN, Derived, DerivedGroup
 from memdb.store.examples import Examples
 from memdb.store.reading import GroupReader
 from memdb.store.snapshot import Snapshot
+from memdb.store.tally import are_possible
 
 COUNTED = {  # the arrays of ``stats/``, and what their rows are
     layout.TRAIN: ("label", "n_in", "n_correct", "k_in"),
@@ -20,7 +23,7 @@ PAIRS, SCORES = "pairs", "scores"  # the arrays of ``top_influence/``
 PAIR_ROWS = (
     "train_id", "train_label", "n_in", "k_in", "own_correct", "own_k_in", "test_label", "n_correct",
 )  # fmt: skip
-NO_COUNTS = ("train_id", "train_label", "test_label")
+IDS = ("train_id", "train_label", "test_label")
 SCORE_COLUMNS = ("shrunk", "q_value")
 
 
@@ -47,7 +50,10 @@ def read_stats(snapshot: Snapshot, set_name: str) -> NDArray[np.int32] | None:
     if not shape[1]:
         return np.zeros(shape, dtype=np.int32)
     counts = _reader(snapshot, folder, derived.stats).read(set_name, shape, "int32")
-    if counts.min() < 0 or (counts[1:] > snapshot.n_models).any():
+    none = np.zeros(1, dtype=np.int32)
+    of = {"n_in": none, "k_in": none, **dict(zip(COUNTED[set_name], counts, strict=True))}
+    possible = are_possible(of["n_in"], of["n_correct"], of["k_in"], snapshot.n_models)
+    if not possible or counts[0].min() < 0:
         raise Damaged(
             f"{snapshot.url}/{folder}/{set_name} has counts that {snapshot.n_models:,} models cannot give",
             hint=ASK_AGAIN,
@@ -68,21 +74,34 @@ def read_pairs(snapshot: Snapshot, test_id: int) -> tuple[NDArray[np.int32], NDA
     if found is None:
         raise InvalidInput(f"{snapshot.url} keeps no lists")
     number, derived = found
+    if derived.listed == 0:
+        raise InvalidInput(f"{snapshot.url} keeps no lists")
     folder, group = f"{layout.TOP_INFLUENCE}/{number}", derived.top_influence
     n_test, rows = snapshot.manifest.set_named(layout.TEST).n_examples, (test_id, test_id + 1)
     shape = n_test, len(PAIR_ROWS), derived.listed
     pairs = _reader(snapshot, folder, group).read(PAIRS, shape, "int32", rows)
     shape = n_test, derived.listed, len(SCORE_COLUMNS)
     scores = _reader(snapshot, folder, group).read(SCORES, shape, "float64", rows)
-    n_train, n_models = snapshot.manifest.train.n_examples, snapshot.n_models
-    most = pairs[0, [row for row, name in enumerate(PAIR_ROWS) if name not in NO_COUNTS]].max()
-    n_ranked = sum(times for _, times in derived.n_in)
-    if pairs.min() < 0 or pairs[0, 0].max() >= n_train or most > n_models or n_ranked > n_train:
+    if not _are_pairs(dict(zip(PAIR_ROWS, pairs[0], strict=True)), derived, snapshot):
         raise Damaged(
             f"{snapshot.url}/{folder}/{PAIRS} has pairs of test example {test_id} that cannot be",
             hint=ASK_AGAIN,
         )
     return pairs[0], scores[0]
+
+
+def _are_pairs(of: Mapping[str, NDArray[np.int32]], derived: Derived, snapshot: Snapshot) -> bool:
+    """Tell whether these can be pairs of a test example, by their counts."""
+    n_in, n_models = of["n_in"], snapshot.n_models
+    ids = np.concatenate([of[name] for name in IDS])
+    n_scored = ((n_in > 0) & (n_in < n_models)).sum()
+    return bool(
+        ids.min() >= 0
+        and of["train_id"].max() < snapshot.manifest.train.n_examples
+        and n_scored <= sum(times for _, times in derived.n_in)
+        and are_possible(n_in, of["n_correct"], of["k_in"], n_models)
+        and are_possible(n_in, of["own_correct"], of["own_k_in"], n_models)
+    )
 
 
 def _reader(snapshot: Snapshot, folder: str, group: DerivedGroup) -> GroupReader:

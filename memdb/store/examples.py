@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from memdb import layout
 from memdb.errors import Damaged, InvalidInput
-from memdb.manifest import Manifest, SetInfo
+from memdb.manifest import CONTENT, Manifest, SetInfo
 from memdb.store.encoding import ArrayData
 from memdb.store.reading import GroupReader
 from memdb.store.storage import Storage
 
-KEY, OFFSET, LABEL, CONTENT = "key", "key_offset", "label", "content_sha256"
+KEY, OFFSET, LABEL = "key", "key_offset", "label"
 
 
 @dataclass(frozen=True)
@@ -130,16 +130,25 @@ def read_examples(storage: Storage, manifest: Manifest, name: str) -> Examples:
         nothing = np.empty(0, dtype=np.uint8)
         return Examples(nothing, np.zeros(1, dtype=np.int64), nothing.astype(np.int32))
     reader = GroupReader(storage, layout.DATASET, manifest.objects)
+    keys = reader.read(
+        f"{name}/{KEY}", (None,), "uint8"
+    )  # first: they hardly compress, and tell of the others
+    reader = replace(reader, vouched=len(keys))
     offsets = reader.read(f"{name}/{OFFSET}", (n_examples + 1,), "int64")
-    keys = reader.read(f"{name}/{KEY}", (int(offsets[-1]),), "uint8")
     labels = reader.read(f"{name}/{LABEL}", (n_examples,), "int32")
     names = reader.attributes(f"{name}/{LABEL}").get("class_names", [])
     try:
-        return Examples(keys, offsets, labels, tuple(str(item) for item in names))
+        return Examples(keys, offsets, labels, _texts(names))
     except InvalidInput as error:
         raise Damaged(
             f"{storage.url}/{layout.DATASET}/{name}: {error}", hint="restore it from a copy of the store"
         ) from error
+
+
+def _texts(found: object) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise InvalidInput("class names that are no texts")
+    return tuple(found)
 
 
 def read_example_table(storage: Storage, manifest: Manifest, name: str) -> ExampleTable:

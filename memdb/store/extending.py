@@ -15,6 +15,8 @@ from memdb.manifest import Base, Manifest
 from memdb.store.bases import Following, followable, open_base, snapshot_of
 from memdb.store.examples import ExampleTable, read_example_table
 from memdb.store.ledger import newest_pin, read_manifest, read_pin
+from memdb.store.places import protocol_of
+from memdb.store.publication import read_published
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage, create_once
 from memdb.store.taking import newest_number, take_snapshot
@@ -39,6 +41,7 @@ def look_at(url: str, from_url: str, following: Following) -> Extended:
         InvalidInput: its address cannot be in a manifest, or its subsets are none that training draws.
         Damaged: its examples are not what its fingerprints say.
     """
+    protocol_of(url)  # what the user wrote is at fault where it is malformed
     place = followable(url, from_url)
     storage = following.open(place)
     manifest = read_manifest(storage)
@@ -81,6 +84,7 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
         )
     sought = Base(url or before.url, before.store_id, before.snapshot, before.n_models, before.models_sha256)
     if url is not None:
+        protocol_of(url)
         following = following.naming(url)
     place, found = open_base(storage, manifest, sought, following)
     newest = _newest(place, found, sought.url, following)
@@ -116,7 +120,8 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
 
 
 def _newest(storage: Storage, manifest: Manifest, url: str, following: Following) -> Snapshot:
-    number = newest_number(storage)
+    published = read_published(storage)
+    number = published.snapshot.number if published else newest_number(storage)
     if number is None:
         raise NotFound(
             f"{url} has no snapshot: which models it has may be another matter tomorrow",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import secrets
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 from memdb import layout
 from memdb.commits import BlockInfo, Pin, Retraction, Segment, SnapshotRecord
-from memdb.documents import group_metadata, parse_group_metadata, parse_plain_document
-from memdb.errors import Damaged, NotFound, StorageFailed, WrongFormat
+from memdb.documents import group_metadata, parse_group_metadata, parse_json, parse_plain_document
+from memdb.errors import Damaged, InvalidInput, MemdbError, NotFound, StorageFailed, WrongFormat
 from memdb.manifest import MAX_SNAPSHOTS, Base, Manifest, ObjectInfo
-from memdb.store.reading import read_object
+from memdb.store.reading import read_listed
 from memdb.store.retries import status_of
+from memdb.store.stated import RESTORE
 from memdb.store.storage import Storage, concurrently
 
 FORBIDDEN = 403
@@ -50,34 +54,76 @@ def require_group(storage: Storage, name: str) -> bool:
     return True
 
 
+def read_document(storage: Storage, path: str, parse: Callable[[bytes, str], T]) -> tuple[T, bytes]:
+    """Read a document that checks itself; return it, and its bytes.
+
+    One that is not intact is fetched once more, past all caches: transfers are cut, too.
+
+    Raises:
+        NotFound: it is absent.
+        WrongFormat: something else is there.
+        Damaged: it was altered.
+    """
+    place = f"{storage.url}/{path}"
+    data = storage.read(path)
+    with contextlib.suppress(Damaged, WrongFormat):  # whose traceback would hold the first copy in memory
+        return parse(data, place), data
+    data = storage.direct().read(path)
+    return parse(data, place), data
+
+
+def means_absent(storage: Storage, error: MemdbError) -> bool:
+    """Tell whether a failure is what a storage has to say of an object that is not there.
+
+    That may be "forbidden", to those who may not list a bucket, or some servers' page for everything.
+    """
+    if isinstance(error, NotFound):
+        return True
+    is_page = isinstance(error, WrongFormat) and not storage.can_list
+    if not is_page and not _is_forbidden(error):
+        return False
+    try:
+        storage.read(f"absent-{secrets.token_hex(8)}.json")
+    except MemdbError as other:
+        return not is_page and _is_forbidden(other)
+    return is_page
+
+
+def _is_forbidden(error: MemdbError) -> bool:
+    return error.__cause__ is not None and status_of(error.__cause__) == FORBIDDEN
+
+
 def newest_by_asking(storage: Storage, path_of: Callable[[int], str] = layout.snapshot) -> int | None:
-    """Find the newest of documents that are numbered without gaps, snapshots, by whether they are there."""
+    """Find the newest of documents that are numbered without gaps, snapshots, by whether they are there.
+
+    Raises:
+        Damaged: there is a gap.
+    """
 
     def is_there(number: int) -> bool:
-        path = path_of(number)
         for _ in range(2):  # said once it may be a server's bad moment
             try:
-                parse_plain_document(storage.read(path), f"{storage.url}/{path}")
-            except (NotFound, WrongFormat):  # some servers have a page for what is not there
-                continue
+                read_document(storage, path_of(number), parse_plain_document)
             except Damaged:
                 return True
-            except StorageFailed as error:
-                if number == 1 or error.__cause__ is None or status_of(error.__cause__) != FORBIDDEN:
+            except MemdbError as error:
+                if not means_absent(storage, error):
                     raise
-                continue  # what buckets say of absent objects to those who may not list them
+                continue
             return True
         return False
 
-    if not is_there(1):
-        return None
-    low, high = 1, 2
+    low, high = 0, 1
     while high < MAX_SNAPSHOTS and is_there(high):
         low, high = high, high * 2
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if is_there(middle) else (low, middle)
-    return low
+    if is_there(low + 2):
+        raise Damaged(
+            f"{storage.url}/{path_of(low + 1)} is missing, though {path_of(low + 2)} is there", hint=RESTORE
+        )
+    return low or None
 
 
 def read_manifest(storage: Storage) -> Manifest:
@@ -88,15 +134,35 @@ def read_manifest(storage: Storage) -> Manifest:
         WrongFormat: something else is there, or a store of a newer memdb.
         Damaged: the manifest was altered.
     """
-    place = f"{storage.url}/{layout.MANIFEST}"
+
+    def parse(data: bytes, place: str) -> Manifest:
+        return Manifest.from_document(parse_group_metadata(data, place), place)
+
     try:
-        data = storage.read(layout.MANIFEST)
+        return read_document(storage, layout.MANIFEST, parse)[0]
     except NotFound as error:
         raise NotFound(
             f"no memdb store at {storage.url}",
             hint="create one with `memdb init`, or name another with --store",
         ) from error
-    return Manifest.from_document(parse_group_metadata(data, place), place)
+
+
+def require_outside(storage: Storage) -> None:
+    """Refuse a place inside a store: one that is removed, moved or cleaned would take the other with it.
+
+    Raises:
+        InvalidInput: names the store.
+    """
+    for folder in storage.above():
+        try:
+            metadata = parse_json(folder.read(layout.MANIFEST), folder.url)
+        except MemdbError:
+            continue
+        match metadata:
+            case {"attributes": {"memdb": {"store_id": str()}}}:
+                raise InvalidInput(
+                    f"{storage.url} is inside the store {folder.url}", hint="name a place outside of it"
+                )
 
 
 def base_in_force(storage: Storage, manifest: Manifest) -> Base | None:
@@ -143,14 +209,11 @@ def read_record(storage: Storage, manifest: Manifest, number: int) -> SnapshotRe
         NotFound: no snapshot has that number.
         Damaged: it was altered, or belongs to another store.
     """
-    path = layout.snapshot(number)
-    place = f"{storage.url}/{path}"
     try:
-        data = storage.read(path)
+        return read_document(storage, layout.snapshot(number), partial(parse_record, manifest, number))[0]
     except NotFound as error:
         hint = "`memdb info` names the newest"
         raise NotFound(f"{storage.url} has no snapshot {number}", hint=hint) from error
-    return parse_record(manifest, number, data, place)
 
 
 def parse_record(manifest: Manifest, number: int, data: bytes, place: str) -> SnapshotRecord:
@@ -217,7 +280,7 @@ def read_block(storage: Storage, manifest: Manifest, info: BlockInfo) -> Segment
     """
     path = f"{layout.block(info.block_id)}/{layout.GROUP_METADATA}"
     place = f"{storage.url}/{path}"
-    data = read_object(storage, path, info.document)
+    data = read_listed(storage, path, info.document)
     block = _parsed(manifest, data, place, info.block_id, checked=True)
     _require_ours(place, (len(block.models), bool(block.sources)), (info.n_models, True))
     return block
@@ -231,8 +294,7 @@ def find_block(storage: Storage, manifest: Manifest, name: str) -> tuple[BlockIn
         Damaged: it was altered, or belongs to another store or recipe.
     """
     path = f"{layout.block(name)}/{layout.GROUP_METADATA}"
-    data = storage.read(path)
-    block = _parsed(manifest, data, f"{storage.url}/{path}", name)
+    block, data = read_document(storage, path, lambda found, place: _parsed(manifest, found, place, name))
     info = ObjectInfo(len(data), hashlib.sha256(data).hexdigest())
     return BlockInfo(name, len(block.models), info), block
 
@@ -259,8 +321,7 @@ def _document(storage: Storage, manifest: Manifest, path: str, parse: Callable[[
     cached = storage.cache.find(key) if storage.cache else None
     if cached is not None:
         return parse(cached, place)
-    data = storage.read(path)
-    parsed = parse(data, place)
+    parsed, data = read_document(storage, path, parse)
     if storage.cache:
         storage.cache.keep(key, data)
     return parsed

@@ -9,13 +9,15 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from memdb.errors import AlreadyExists, NotFound, StorageFailed
+from memdb.documents import MAX_DOCUMENT
+from memdb.errors import AlreadyExists, NotFound, StorageFailed, WrongFormat
 from memdb.store.cache import Cache
-from memdb.store.storage import Found, concurrently, reported
+from memdb.store.storage import Found, concurrently, reported, require_bounded
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)  # exFAT, some network mounts
 TEMPORARY = ".tmp"
@@ -37,12 +39,21 @@ class LocalStorage:
     def direct(self) -> LocalStorage:
         return self
 
-    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
-        with self._reported("read", path), (self._root / path).open("rb") as file:
-            if start is None:
-                return file.read()
-            file.seek(start)
-            return file.read() if stop is None else file.read(stop - start)
+    def read(
+        self, path: str, start: int | None = None, stop: int | None = None, *, most: int = MAX_DOCUMENT
+    ) -> bytes:
+        with self._reported("read", path), open(self._root / path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise WrongFormat(
+                    f"{self.url}/{path} is no file", hint="remove it, or restore it from a copy"
+                )
+            file.seek(first := start or 0)
+            data = file.read(most + 1 if stop is None else max(0, min(most + 1, stop - first)))
+        return require_bounded(data, most, self.url, path)
+
+    def above(self) -> Iterator[LocalStorage]:
+        for folder in self._root.resolve().parents:
+            yield LocalStorage(folder, str(folder))
 
     def names(self, folder: str) -> list[str]:
         try:
@@ -163,3 +174,8 @@ class LocalStorage:
                 yield
             except NotADirectoryError as error:
                 raise FileNotFoundError(*error.args) from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file without waiting: a pipe that somebody put there would be waited for without end."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
 
+from memdb.addresses import shown
 from memdb.errors import InvalidInput
+from memdb.store import remote
 from memdb.store.cache import Cache
+from memdb.store.failures import said, showable
 from memdb.store.local import LocalStorage
-from memdb.store.remote import RemoteStorage
 from memdb.store.retries import Patience
 from memdb.store.storage import CONCURRENCY, Storage
 
@@ -26,14 +30,24 @@ EXTRAS = {
     "abfss": "azure",
 }
 LOCAL = {"file", "local"}
+WEB = {"http", "https"}
+PROTOCOLS = {*LOCAL, *EXTRAS, *WEB, "hf", "memory"}
 DRIVERS = {"hf": "huggingface_hub"}
-CONNECT_SECONDS = 15
-ONCE = Patience(attempts=1)  # Google's and Azure's clients ask again themselves, and cannot be told not to
+USE = "use a path, s3://, gs://, az://, memory://, hf:// or https://"
+CREDENTIALS = "set the credentials that this storage's own tools use"
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(::|:(?://)?)")
 
 
 def protocol_of(url: str) -> str:
-    """Return the protocol of a URL; a path is a file."""
-    return urlsplit(url).scheme if "://" in url else "file"
+    """Return the protocol of an address; a path is a file.
+
+    Raises:
+        InvalidInput: no storage has such an address.
+    """
+    problem = _problem(url)
+    if problem is not None:
+        raise InvalidInput(f"{_named(url)} {problem[0]}", hint=problem[1])
+    return urlsplit(url).scheme if _is_url(url) else "file"
 
 
 def is_object_storage(url: str) -> bool:
@@ -43,46 +57,69 @@ def is_object_storage(url: str) -> bool:
 
 def whereabouts(url: str) -> str:
     """Return one name for a place, however it is written: the real path of a folder, or the URL."""
-    if protocol_of(url) in LOCAL:
-        return str(Path(url.split("://", 1)[-1]).expanduser().resolve())
-    return url.rstrip("/")
+    return str(local_path(url).resolve()) if protocol_of(url) in LOCAL else url.rstrip("/")
 
 
-def open_storage(url: str, options: Mapping[str, Any] | None = None, cache: Cache | None = None) -> Storage:
+def local_path(address: str) -> Path:
+    """Return the whole path behind a path or a file:// URL.
+
+    Raises:
+        InvalidInput: another address, or one that begins with a user who has no home.
+    """
+    if protocol_of(address) not in LOCAL:
+        raise InvalidInput(f"{_named(address)} is not on a local disk", hint="name a path")
+    path = address.partition("://")[2].removeprefix("localhost") if _is_url(address) else address
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"{address} begins with a user who has no home here", hint="write the path in full"
+        ) from error
+
+
+def open_storage(
+    url: str,
+    options: Mapping[str, Any] | None = None,
+    cache: Cache | None = None,
+    patience: Patience | None = None,
+) -> Storage:
     """Return the storage behind a path or URL; nothing is read or written yet.
 
     Raises:
-        InvalidInput: a protocol that fsspec does not know, or whose driver is not installed.
+        InvalidInput: an address that no storage has, or one whose driver is not installed.
     """
     protocol = protocol_of(url)
     if protocol in LOCAL:
-        return LocalStorage(Path(url.split("://", 1)[-1]).expanduser().absolute(), url)
+        return LocalStorage(local_path(url), url)
+    extra = EXTRAS.get(protocol)
+    patience = patience or remote.PATIENCE
+    if extra in {"gcs", "azure"}:
+        patience = replace(
+            patience, attempts=1
+        )  # their clients ask again themselves, and cannot be told not to
     try:
-        given = {"use_listings_cache": False, **_retried_here(protocol, options or {})}
+        given = {"use_listings_cache": False, **_limited(protocol, options or {}, patience)}
         filesystem, root = _driver(protocol, url, given)
     except ImportError as error:
-        package = f"memdb[{EXTRAS[protocol]}]" if protocol in EXTRAS else DRIVERS.get(protocol, str(error))
+        package = f"memdb[{extra}]" if extra else DRIVERS.get(protocol, str(error))
         raise InvalidInput(
-            f"the driver for {protocol}:// of {url} is not installed", hint=f"run: pip install '{package}'"
+            f"the driver for {protocol}:// of {shown(url)} is not installed",
+            hint=f"run: pip install '{package}'",
         ) from error
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # noqa: BLE001 - each driver raises what it likes
         raise InvalidInput(
-            f"{url} cannot be opened: {str(error).rstrip('.!')}",
-            hint="check its credentials and options"
-            if protocol in EXTRAS
-            else "use a path, s3://, gs://, az://, memory:// or https://",
-        ) from error
-    if protocol in EXTRAS and not root.strip("/"):
-        raise InvalidInput(f"{url} names no bucket", hint=f"write e.g. {protocol}://bucket/mnist.zarr")
-    if EXTRAS.get(protocol) == "s3":
+            f"{shown(url)} cannot be opened: {said(error).rstrip('.!')}",
+            hint="check its credentials and options" if extra else USE,
+        ) from showable(error)
+    if extra == "s3":
         filesystem.retries = 1
-    return RemoteStorage(
+    return remote.RemoteStorage(
         filesystem,
         root.rstrip("/"),
-        url,
+        shown(url.partition("?")[0]) if protocol in WEB else shown(url),
         protocol,
         cache=None if protocol == "memory" else cache,
-        patience=ONCE if EXTRAS.get(protocol) in {"gcs", "azure"} else None,
+        patience=patience,
     )
 
 
@@ -100,6 +137,8 @@ def driver_options(url: str, *, endpoint_url: str | None = None, anonymous: bool
             hint="leave --endpoint-url and --anonymous to s3://, gs:// and az://",
         )
     options: dict[str, Any] = {}
+    if endpoint_url and "://" in endpoint_url and protocol_of(endpoint_url) not in WEB:
+        raise InvalidInput(f"{endpoint_url} is no web address", hint="write e.g. https://s3.example.org")
     if endpoint_url:
         options |= (
             {"account_host": _host_of(endpoint_url)} if extra == "azure" else {"endpoint_url": endpoint_url}
@@ -119,8 +158,73 @@ def _host_of(endpoint_url: str) -> str:
     return endpoint_url.removeprefix("https://").rstrip("/")
 
 
+def _is_url(address: str) -> bool:
+    return "://" in address and not address.startswith(("/", ".", "~"))
+
+
+def _named(address: str) -> str:
+    """Return a malformed address as it may be shown: characters that print nothing as what they are."""
+    text = shown(address)
+    return text if text.isprintable() and text.strip() == text != "" else repr(text)
+
+
+def _problem(address: str) -> tuple[str, str] | None:
+    """Return what is wrong with an address, and what to do about it."""
+    scheme = SCHEME.match(address)
+    host = re.split(r"[/?#]", address.partition("://")[2], maxsplit=1)[0]
+    odd = [c for c in address if ord(c) < 32 or ord(c) == 127] + [c for c in host if c.isspace()]
+    if not address.strip():
+        return "is no address: it is empty", "name a path or a URL"
+    if "\0" in address:
+        return "is no address: it holds a NUL", "name a path or a URL"
+    if not _is_url(address):
+        typo = scheme and scheme[1].lower() in PROTOCOLS - LOCAL
+        return ("is no path and no URL", f"write {scheme[1].lower()}://") if scheme and typo else None
+    if odd:
+        return "is no URL: it holds white space or control characters", "write them as %20 and so on"
+    if scheme is None or scheme[2] != "://" or scheme[1] not in PROTOCOLS:
+        return "is no address that memdb reads", USE
+    return _problem_of_host(address, scheme[1])
+
+
+def _problem_of_host(address: str, protocol: str) -> tuple[str, str] | None:
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port  # which looks at it
+    except ValueError as error:
+        return (
+            f"is no URL: {_plain(error)}",
+            "check the address, and write special characters as %23 and so on",
+        )
+    has_password = parts.password is not None and protocol in {*EXTRAS, "hf"}
+    match protocol:
+        case "file" | "local" if parts.netloc not in {"", "localhost"}:
+            return f"is on the machine {parts.netloc}", "write the path alone, or file:///path"
+        case _ if has_password:
+            return "holds a password, which its driver takes from elsewhere", CREDENTIALS
+        case _ if protocol in EXTRAS and not parts.netloc:
+            return "names no bucket", f"write e.g. {protocol}://bucket/mnist.zarr"
+        case _ if protocol in {*WEB, "hf"} and not host:
+            return "names no host", f"write e.g. {protocol}://example.org/mnist.zarr"
+        case _:
+            return None
+
+
+def _plain(error: ValueError) -> str:
+    """Return what Python says of a malformed host, without repeating what may be a password."""
+    return "its port is no number up to 65535" if "ort" in str(error) else "its host is malformed"
+
+
 def _driver(protocol: str, url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     """Return an fsspec file system, and what it calls the place behind the URL."""
+    if protocol in WEB:
+        from memdb.store.web import WebFileSystem  # noqa: PLC0415 - others need not wait for its imports
+
+        return WebFileSystem(**options), url.partition("#")[0]
+    if EXTRAS.get(protocol) == "s3":
+        from memdb.store.buckets import BucketFileSystem  # noqa: PLC0415 - need not be installed
+
+        return BucketFileSystem(**options), str(BucketFileSystem._strip_protocol(url))  # noqa: SLF001 - fsspec's way
     if EXTRAS.get(protocol) != "gcs":
         return fsspec.core.url_to_fs(url, **options)  # type: ignore[no-any-return]
     # the one that fsspec finds asks before each request what kind of bucket it is, which few may ask
@@ -129,14 +233,28 @@ def _driver(protocol: str, url: str, options: Mapping[str, Any]) -> tuple[Any, s
     return GCSFileSystem(**options), str(GCSFileSystem._strip_protocol(url))  # noqa: SLF001 - fsspec's way
 
 
-def _retried_here(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep S3's client from retrying as well: two policies in one another wait for minutes."""
-    if EXTRAS.get(protocol) != "s3":
-        return dict(options)
-    config = {
-        "retries": {"total_max_attempts": 1, "mode": "standard"},
-        "max_pool_connections": CONCURRENCY,
-        "connect_timeout": CONNECT_SECONDS,
-    }
-    # one stream an object: with more, s3fs asks for the size of each before it reads it
-    return {"max_concurrency": 1, **options, "config_kwargs": {**config, **options.get("config_kwargs", {})}}
+def _limited(protocol: str, options: Mapping[str, Any], patience: Patience) -> dict[str, Any]:
+    """Add limits of time, and keep S3's client from asking again as well: two policies wait for minutes."""
+    match EXTRAS.get(protocol, protocol):
+        case "s3":
+            config = {
+                "retries": {"total_max_attempts": 1, "mode": "standard"},
+                "max_pool_connections": CONCURRENCY,
+                "connect_timeout": patience.connect,
+                "read_timeout": patience.silence,
+            }
+            config |= options.get("config_kwargs", {})
+            # one stream an object: with more, s3fs asks for the size of each before it reads it
+            return {"patience": patience, "max_concurrency": 1, **options, "config_kwargs": config}
+        case "gcs":
+            from memdb.store.web import timeouts  # noqa: PLC0415 - others need not wait for its imports
+
+            return {"session_kwargs": {"timeout": timeouts(patience)}, **options}
+        case "azure":
+            return {
+                "connection_timeout": patience.connect, "read_timeout": patience.silence, **options
+            }  # fmt: skip
+        case "http" | "https":
+            return {"patience": patience, **options}
+        case _:
+            return dict(options)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Callable, Sequence
 from typing import overload
 
 from memdb import layout
-from memdb.commits import Segment
-from memdb.documents import parse_plain_document
-from memdb.errors import Damaged, MemdbError, NotFound, StorageFailed, WrongFormat
+from memdb.commits import Segment, SnapshotRecord
+from memdb.documents import group_metadata, parse_plain_document
+from memdb.errors import Damaged, MemdbError, NotFound
 from memdb.manifest import Manifest
 from memdb.published import ASK_AGAIN, Published
-from memdb.store.ledger import FORBIDDEN, parse_record, read_block
-from memdb.store.reading import read_object
-from memdb.store.retries import status_of
+from memdb.store.ledger import means_absent, parse_record, read_block, read_document
+from memdb.store.reading import read_listed
 from memdb.store.snapshot import Snapshot
 from memdb.store.storage import Storage, concurrently
 
@@ -24,35 +22,46 @@ def read_published(storage: Storage) -> Published | None:
     """Read the root document of a published copy; None where there is none, as in a store that grows.
 
     Raises:
-        Damaged: it was altered.
+        Damaged: it was altered, or is missing from what is a published copy.
+        WrongFormat: something else is there.
         StorageFailed: the storage did not answer.
     """
-    place = f"{storage.url}/{layout.PUBLISHED}"
+    published = find_published(storage)
+    if published is None and _is_copy(storage):
+        raise Damaged(
+            f"{storage.url} is a published copy without its {layout.PUBLISHED}, which names the newest",
+            hint="publish or pull to it again, which goes on where it was, or ask its owner to",
+        )
+    return published
+
+
+def find_published(storage: Storage) -> Published | None:
+    """Do the same where a copy may be the beginning of one."""
+
+    def parse(data: bytes, place: str) -> Published:
+        return Published.from_document(parse_plain_document(data, place), place)
+
     try:
-        return Published.from_document(parse_plain_document(storage.read(layout.PUBLISHED), place), place)
-    except NotFound:
-        return None
-    except WrongFormat:
-        if storage.can_list:
-            raise
-        return None  # some servers have a page for what is not there
-    except StorageFailed as error:
-        if _is_forbidden(error) and _forbids_what_is_absent(storage):
+        return read_document(storage.direct(), layout.PUBLISHED, parse)[0]  # the one that changes
+    except MemdbError as error:
+        if means_absent(storage, error):
             return None
         raise
 
 
-def _is_forbidden(error: StorageFailed) -> bool:
-    return error.__cause__ is not None and status_of(error.__cause__) == FORBIDDEN
-
-
-def _forbids_what_is_absent(storage: Storage) -> bool:
-    """Tell whether "forbidden" is what a storage says of absent objects: buckets do to who may not list."""
+def _is_copy(storage: Storage) -> bool:
+    """Tell whether a group is there that every published copy has, and no store that grows."""
     try:
-        storage.read(f"absent-{secrets.token_hex(8)}.json")
+        return storage.read(f"{layout.STATS}/{layout.GROUP_METADATA}") == group_metadata()
     except MemdbError as error:
-        return isinstance(error, StorageFailed) and _is_forbidden(error)
-    return False
+        if means_absent(storage, error):
+            return False
+        raise
+
+
+def is_of_a_copy(record: SnapshotRecord) -> bool:
+    """Tell the snapshots of published copies from those of stores that grow, none of which has no models."""
+    return record.derived is not None or record.n_models == 0
 
 
 def published_snapshot(
@@ -72,11 +81,22 @@ def published_snapshot(
         numbers = ", ".join(map(str, sorted(known)))
         raise NotFound(f"{storage.url} has no snapshot {number}", hint=f"it has {numbers}")
     place = f"{storage.url}/{item.path}"
-    record = parse_record(manifest, item.number, read_object(storage, item.path, item.document), place)
+    record = parse_record(manifest, item.number, read_listed(storage, item.path, item.document), place)
     if (record.n_models, record.models_sha256) != (item.n_models, item.models_sha256):
         raise Damaged(f"{place} has other models than {layout.PUBLISHED} says", hint=ASK_AGAIN)
+    _require_possible(record, manifest, place)
     blocks = _Unread(lambda: concurrently(lambda info: read_block(storage, manifest, info), record.blocks))
     return Snapshot(storage, manifest, blocks, record, is_published=True)
+
+
+def _require_possible(record: SnapshotRecord, manifest: Manifest, place: str) -> None:
+    """Refuse lists of more training examples, or of more models, than there are."""
+    n_train, derived = manifest.train.n_examples, record.derived
+    if derived is None:
+        return
+    n_ranked = sum(times for _, times in derived.n_in)
+    if max(n_ranked, derived.listed) > n_train or any(n > record.n_models for n, _ in derived.n_in):
+        raise Damaged(f"{place} lists more than its {n_train:,} training examples can give", hint=ASK_AGAIN)
 
 
 class _Unread(Sequence[Segment]):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, cast
@@ -17,16 +17,15 @@ from zarr.buffer.cpu import NDBuffer
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from memdb.commits import Segment
-from memdb.documents import Json, canonical_json
+from memdb.documents import MAX_DOCUMENT, Json, canonical_json, parse_json
 from memdb.errors import Damaged, NotFound
 from memdb.layout import GROUP_METADATA
 from memdb.manifest import ObjectInfo, Objects
 from memdb.store.cache import Cache
+from memdb.store.stated import RESTORE, Stated, stated
 from memdb.store.storage import concurrently
 
-CODECS = ("bytes", "crc32c", "zstd", "blosc", "sharding_indexed")
-MAX_CHUNK = 256 << 20  # bytes that a stranger's chunk may become; ours are 16 MiB at most
-RESTORE = "restore it from a copy of the store; `memdb verify` lists all that is damaged"
+MAX_OBJECT = 1 << 30  # bytes; a copy's tables may be large
 
 
 class Readable(Protocol):
@@ -42,9 +41,29 @@ class Readable(Protocol):
         """Where immutable objects are kept nearer by."""
         ...
 
-    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
-        """Return an object's bytes, or those of a range. NotFound where it is absent."""
+    def direct(self) -> Readable:
+        """Return the same place past all caches."""
         ...
+
+    def read(
+        self, path: str, start: int | None = None, stop: int | None = None, *, most: int = MAX_DOCUMENT
+    ) -> bytes:
+        """Return an object's bytes, or those of a range; see `Storage.read`."""
+        ...
+
+
+def read_listed(storage: Readable, path: str, info: ObjectInfo) -> bytes:
+    """Read a document that a list names; see `read_object`.
+
+    Raises:
+        Damaged: it is missing, has another size or sha256, or is too large for a document.
+    """
+    if info.size > MAX_DOCUMENT:
+        raise Damaged(
+            f"{storage.url}/{path} has {info.size:,} bytes; documents of memdb have at most {MAX_DOCUMENT:,}",
+            hint=RESTORE,
+        )
+    return read_object(storage, path, info)
 
 
 def read_object(
@@ -65,7 +84,7 @@ def read_object(
         return cached
     data = _fetched(storage, path, info, start, end)
     if _problem(data, info, start, end) is not None:
-        data = _fetched(storage, path, info, start, end)
+        data = _fetched(storage.direct(), path, info, start, end)
     problem = _problem(data, info, start, end)
     if problem is not None:
         raise Damaged(f"{storage.url}/{path} {problem}", hint=RESTORE)
@@ -82,7 +101,7 @@ def check_object(storage: Readable, path: str, info: ObjectInfo) -> bytes:
     """
     data = _fetched(storage, path, info, 0, info.size)
     if _problem(data, info, 0, info.size) is not None:
-        data = _fetched(storage, path, info, 0, info.size)
+        data = _fetched(storage.direct(), path, info, 0, info.size)
     problem = _problem(data, info, 0, info.size)
     if problem is not None:
         raise Damaged(f"{storage.url}/{path} {problem}", hint=RESTORE)
@@ -104,8 +123,13 @@ def check_group(storage: Readable, group: Segment) -> None:
 
 def _fetched(storage: Readable, path: str, info: ObjectInfo, start: int, stop: int) -> bytes:
     whole = (start, stop) == (0, info.size)
+    if info.size > MAX_OBJECT:
+        raise Damaged(
+            f"{storage.url}/{path} is said to have {info.size:,} bytes, more than objects have", hint=RESTORE
+        )
+    part = () if whole else (start, stop)
     try:
-        data = storage.read(path) if whole else storage.read(path, start, stop)
+        data = storage.read(path, *part, most=info.size)
     except NotFound as error:
         raise Damaged(f"{storage.url}/{path} is missing", hint=RESTORE) from error
     ignored_range = not whole and len(data) == info.size  # as some web servers do
@@ -124,23 +148,27 @@ def _problem(data: bytes, info: ObjectInfo, start: int, stop: int) -> str | None
 class GroupReader:
     """Reads the arrays of one group through the list of its objects.
 
-    ``metadata`` holds what the arrays' ``zarr.json`` say, where it is known already.
+    ``metadata`` holds what the arrays' ``zarr.json`` say, where it is known already; ``vouched`` is how many
+    bytes were read before that tell how large arrays should be, which is else told by their own objects.
     """
 
     storage: Readable
     group: str
     objects: Objects
     metadata: Mapping[str, Json] = field(default_factory=dict)
+    vouched: int = 0
 
     def read(
         self,
         path: str,
-        shape: tuple[int, ...],
+        shape: tuple[int | None, ...],
         dtype: str,
         rows: tuple[int, int] | None = None,
         out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
         """Read an array, or the rows of a range, by whole objects; into ``out``, where that is given.
+
+        A length of the shape may be None: any.
 
         Raises:
             Damaged: an object is missing, of another length or altered, or the array is not as expected.
@@ -155,55 +183,48 @@ class GroupReader:
             )  # NumPy's own type lacks what it asks
             return out
 
-        return np.asarray(self._decoded(path, take, (shape, dtype)))
+        return np.asarray(self._decoded(path, take, (shape, dtype), rows))
 
     def attributes(self, path: str) -> dict[str, Any]:
         """Return an array's attributes."""
-        return dict(self._decoded(path, lambda array: array.attrs.asdict()))
+        return dict(self._stated(path).attributes)
 
     def _decoded(
         self,
         path: str,
         take: Callable[[zarr.Array[Any]], Any],
-        expected: tuple[tuple[int, ...], str] | None = None,
+        expected: tuple[tuple[int | None, ...], str],
+        rows: tuple[int, int] | None,
     ) -> Any:
-        place = f"{self.storage.url}/{self.group}/{path}"
-        known = (
-            {f"{path}/{GROUP_METADATA}": canonical_json(self.metadata[path])} if path in self.metadata else {}
+        found = self._stated(path)
+        shape, dtype = expected
+        fits = len(shape) == len(found.shape) and all(
+            wanted in {None, n} for wanted, n in zip(shape, found.shape, strict=True)
         )
-        store = CheckedStore(self.storage, self.group, self.objects, known)
+        if not fits or found.dtype != np.dtype(dtype):
+            raise Damaged(
+                f"{found.place} is {found.dtype} {found.shape}, expected {dtype} {shape}", hint=RESTORE
+            )
+        found.require_held(path, self.objects, self.vouched, rows)
         try:
-            array = zarr.open_array(store, path=path, mode="r", zarr_format=3)
-            _require_bounded(array, place)
-            if expected is not None and (array.shape, array.dtype) != (expected[0], np.dtype(expected[1])):
-                raise Damaged(
-                    f"{place} is {array.dtype} {array.shape}, expected {expected[1]} {expected[0]}",
-                    hint=RESTORE,
-                )
-            return take(array)
-        except (ValueError, KeyError, TypeError, RuntimeError, FileNotFoundError) as error:
-            raise Damaged(f"{place} cannot be decoded: {error}", hint=RESTORE) from error
-        except MemoryError as error:  # a compressed object may claim any size
-            raise Damaged(f"{place} asks for more memory than there is", hint=RESTORE) from error
+            return take(found.opened(CheckedStore(self.storage, self.group, self.objects), path))
+        except (ValueError, KeyError, TypeError, RuntimeError, FileNotFoundError, OverflowError) as error:
+            raise Damaged(f"{found.place} cannot be decoded: {error}", hint=RESTORE) from error
+        except MemoryError as error:
+            raise Damaged(f"{found.place} asks for more memory than there is", hint=RESTORE) from error
 
-
-def _require_bounded(array: zarr.Array[Any], place: str) -> None:
-    """Refuse codecs that memdb does not write, and chunks that are too large: a stranger chose both.
-
-    Raises:
-        Damaged: names what it is.
-    """
-    metadata = cast("dict[str, Any]", array.metadata.to_dict())
-    codecs, shapes = list(metadata["codecs"]), [metadata["chunk_grid"]["configuration"]["chunk_shape"]]
-    for codec in codecs:  # grows: a shard's codecs are inside its own
-        if codec["name"] not in CODECS:
-            raise Damaged(f"{place} is encoded with {codec['name']}, which memdb never writes", hint=RESTORE)
-        if codec["name"] == "sharding_indexed":
-            codecs += [*codec["configuration"]["codecs"], *codec["configuration"]["index_codecs"]]
-            shapes.append(codec["configuration"]["chunk_shape"])
-    largest = max(math.prod(map(int, shape)) for shape in shapes) * array.dtype.itemsize
-    if largest > MAX_CHUNK:
-        raise Damaged(f"{place} has chunks of {largest:,} bytes, which memdb never writes", hint=RESTORE)
+    def _stated(self, path: str) -> Stated:
+        """Return what is stated of an array: what is known of it already, if that is what the list says."""
+        place, name = f"{self.storage.url}/{self.group}/{path}", f"{path}/{GROUP_METADATA}"
+        info = self.objects.get(name)
+        if info is None:
+            raise Damaged(f"{place} is not on the list of its group's objects", hint=RESTORE)
+        with contextlib.suppress(KeyError, ValueError):
+            known = canonical_json(self.metadata[path])
+            if hashlib.sha256(known).hexdigest() == info.sha256:
+                return stated(self.metadata[path], place)
+        data = read_listed(self.storage, f"{self.group}/{name}", info)
+        return stated(parse_json(data, f"{place}/{GROUP_METADATA}"), place)
 
 
 class CheckedStore(Store):
@@ -320,7 +341,7 @@ class CheckedStore(Store):
 def _bounds(byte_range: ByteRequest | None, size: int) -> tuple[int, int]:
     match byte_range:
         case RangeByteRequest(start, end):
-            return min(start, size), min(end, size)
+            return min(start, size), max(min(start, size), min(end, size))
         case OffsetByteRequest(offset):
             return min(offset, size), size
         case SuffixByteRequest(suffix):

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
+import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
+from memdb.documents import MAX_DOCUMENT
 from memdb.errors import InvalidInput, StorageFailed
 from memdb.store.cache import Cache
-from memdb.store.retries import Patience, persistently, status_of
-from memdb.store.storage import Found, concurrently, reported
+from memdb.store.retries import LONGEST_REQUEST, Patience, persistently, status_of
+from memdb.store.storage import Found, concurrently, reported, require_bounded
 
 READ_ONLY_PROTOCOLS = ("http", "https", "hf")
 WITHOUT_LISTING = ("http", "https")
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")  # every driver has its own word
 PRECONDITION_FAILED = 412
+NOT_SATISFIABLE = 416
 PATIENCE = Patience()
-T = TypeVar("T")
+BETWEEN_NOTICES = 10.0  # seconds
+NOT_FROM_CACHES = {"Cache-Control": "no-cache"}
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Contact:
+    """Whether a server has answered yet, and when it was last said that it is waited for."""
+
+    is_made: bool = False
+    noticed: float = -BETWEEN_NOTICES
 
 
 class RemoteStorage:
-    """A prefix in object storage, or a folder of a web server."""
+    """A prefix in object storage, or a folder of a web server.
+
+    A request that takes long is logged, as information: "Waiting for" and the address.
+    """
 
     _creation = threading.Lock()  # drivers without a precondition check first: one at a time in a process
 
@@ -41,29 +60,60 @@ class RemoteStorage:
         self.can_list = protocol not in WITHOUT_LISTING
         self.cache = cache
         self._filesystem = filesystem
-        self._root = root
+        self._root, mark, query = root.partition("?") if protocol in WITHOUT_LISTING else (root, "", "")
+        self._root = self._root.rstrip("/")
+        self._suffix = mark + query  # such as a signature, which goes with each object
         self.can_write = protocol not in READ_ONLY_PROTOCOLS
         self._patience = patience or PATIENCE
+        self._contact = Contact()
+        self._is_direct = False
 
     def direct(self) -> RemoteStorage:
-        if self.cache is None:
+        if self._is_direct:
             return self
         near = copy.copy(self)
         near.cache = None
+        near._is_direct = True  # noqa: SLF001 - its own kind
         return near
 
-    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
+    def read(
+        self, path: str, start: int | None = None, stop: int | None = None, *, most: int = MAX_DOCUMENT
+    ) -> bytes:
+        options: dict[str, Any] = {"start": start, "end": stop, "most": most}
+        if self.can_list:  # object storage gives the range that it is asked for; web servers what they like
+            first = start or 0
+            options = {
+                "start": first,
+                "end": min(first + most + 1, first + most + 1 if stop is None else stop),
+            }
+        elif self._is_direct:
+            options["headers"] = {**self._filesystem.kwargs.get("headers", {}), **NOT_FROM_CACHES}
         with reported(self.url, "read", path):
-            data = self._asked(lambda: self._filesystem.cat_file(self._full(path), start=start, end=stop))
+            limit = self._patience.limit(most if start is None or stop is None else stop - start)
+            try:
+                data = self._asked(path, limit, "cat_file", self._full(path), **options)
+            except Exception as error:
+                if start or status_of(error) != NOT_SATISFIABLE:
+                    raise
+                data = b""  # of which there is no range
         if not isinstance(data, bytes):
             raise StorageFailed(f"{self.url}/{path} gave {type(data).__name__}, not bytes", hint="try again")
-        return data
+        return require_bounded(data, most, self.url, path)
+
+    def above(self) -> Iterator[RemoteStorage]:
+        root, url = self._root.rstrip("/"), self.url.rstrip("/")
+        while "/" in root.strip("/"):  # the first part is the bucket
+            root, url = root.rpartition("/")[0], url.rpartition("/")[0]
+            folder = copy.copy(self)
+            folder._root, folder.url, folder.cache = root, url, None  # noqa: SLF001 - its own kind
+            yield folder
 
     def names(self, folder: str) -> list[str]:
         self._require_listing()
         with reported(self.url, "list", folder):
             try:
-                found = self._asked(lambda: self._filesystem.ls(self._full(folder), detail=False))
+                limit = self._patience.listing
+                found = self._asked(folder, limit, "ls", self._full(folder), detail=False)
             except FileNotFoundError:
                 return []
         return sorted({str(name).rstrip("/").rsplit("/", 1)[-1] for name in found} - {""})
@@ -72,7 +122,8 @@ class RemoteStorage:
         self._require_listing()
         prefix = f"{self._root.strip('/')}/"
         with reported(self.url, "list", folder):
-            found = self._asked(lambda: self._filesystem.find(self._full(folder), detail=True))
+            limit = self._patience.listing
+            found = self._asked(folder, limit, "find", self._full(folder), detail=True)
             return sorted(
                 (
                     Found(name.lstrip("/").removeprefix(prefix), int(item["size"]), _time_of(item))
@@ -85,39 +136,87 @@ class RemoteStorage:
         self._refuse_read_only()
 
         def put(item: tuple[str, bytes]) -> None:
-            with reported(self.url, "write", item[0]):
-                self._asked(lambda: self._filesystem.pipe_file(self._full(item[0]), item[1]))
+            path, data = item
+            with reported(self.url, "write", path):
+                self._asked(path, self._patience.limit(len(data)), "pipe_file", self._full(path), data)
 
         concurrently(put, objects.items())
 
     def create(self, path: str, data: bytes) -> None:
         self._refuse_read_only()
 
-        def put() -> None:
+        with reported(self.url, "create", path), self._creation:
             try:
-                self._filesystem.pipe_file(self._full(path), data, mode="create")
+                limit = self._patience.limit(len(data))
+                self._asked(path, limit, "pipe_file", self._full(path), data, mode="create")
             except OSError as error:
                 if status_of(error) == PRECONDITION_FAILED:
                     raise FileExistsError(path) from error
                 raise
-
-        with reported(self.url, "create", path), self._creation:
-            self._asked(put)
 
     def remove(self, paths: Iterable[str]) -> None:
         self._refuse_read_only()
 
         def remove(path: str) -> None:
             with reported(self.url, "remove", path), contextlib.suppress(FileNotFoundError):
-                self._asked(lambda: self._filesystem.rm_file(self._full(path)))
+                self._asked(path, self._patience.limit(0), "rm_file", self._full(path))
 
         concurrently(remove, paths)
 
-    def _asked(self, request: Callable[[], T]) -> T:
-        return persistently(request, self._patience)
+    def _asked(self, path: str, limit: float, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of the driver, and again where that may help, for a limited time.
+
+        What is asked for first has a short limit: there may be nobody who answers.
+        """
+        is_first = not self._contact.is_made
+        begun = time.monotonic()
+
+        def request(seconds: float) -> Any:
+            if time.monotonic() - begun > self._patience.notice:
+                self._notice(path)
+            try:
+                found = self._within(seconds, path, method, *arguments, **options)
+            except Exception as error:
+                if isinstance(error, FileNotFoundError) or status_of(error) is not None:
+                    self._contact.is_made = True
+                raise
+            self._contact.is_made = True
+            return found
+
+        if is_first:
+            return persistently(request, self._patience, min(limit, self._patience.answer))
+        return persistently(request, self._patience, limit, LONGEST_REQUEST)
+
+    def _within(self, seconds: float, path: str, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of the driver, which has some seconds; drivers without a loop limit themselves."""
+        if not getattr(self._filesystem, "async_impl", False):
+            return getattr(self._filesystem, method)(*arguments, **options)
+
+        async def limited(coroutine: Awaitable[Any]) -> Any:
+            notice = asyncio.get_running_loop().call_later(self._patience.notice, self._notice, path)
+            try:
+                async with asyncio.timeout(seconds):
+                    return await coroutine
+            finally:
+                notice.cancel()
+
+        coroutine = getattr(self._filesystem, f"_{method}")(*arguments, **options)
+        running = asyncio.run_coroutine_threadsafe(limited(coroutine), self._filesystem.loop)
+        try:
+            return running.result()
+        except BaseException:
+            running.cancel()  # after Ctrl-C nobody waits for it
+            raise
+
+    def _notice(self, path: str) -> None:
+        """Say what is waited for, unless something was said just now."""
+        now = time.monotonic()
+        if now - self._contact.noticed >= BETWEEN_NOTICES:
+            self._contact.noticed = now
+            log.info("Waiting for %s", f"{self.url}/{path}".rstrip("/"))
 
     def _full(self, path: str) -> str:
-        return f"{self._root}/{path}" if path else self._root
+        return f"{self._root}/{path}{self._suffix}" if path else f"{self._root}{self._suffix}"
 
     def _require_listing(self) -> None:
         if not self.can_list:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import random
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from memdb.errors import MemdbError
 
 TRANSIENT_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}  # 409: S3's conflict of two conditional writes
 TRANSIENT_ERRNO = {
@@ -20,49 +23,96 @@ TRANSIENT_TYPES = {  # by name, so that no driver is imported here
     "ReadTimeoutError", "ResponseStreamingError", "IncompleteReadError", "IncompleteRead",
     "ResponseParserError", "FSTimeoutError", "ServiceRequestError", "ServiceResponseError",
 }  # fmt: skip
+TIMEOUT_TYPES = {"TimeoutError", "FSTimeoutError", "ConnectTimeoutError", "ReadTimeoutError"}
+FOR_GOOD = {"ClientSSLError", "ClientConnectorCertificateError", "ServerFingerprintMismatch"}
 LONGEST_REQUEST = 60.0  # seconds that a server may tell us to wait
+MOST_SILENCES = 2  # a server that says nothing when it is asked again is not asked a third time
+LARGEST = 16 << 20  # bytes of an object whose size is not known
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How often to ask in all, and the seconds of the first and the longest wait."""
+    """How often an object is asked for, and how long it may take. Times are seconds.
+
+    Attributes:
+        attempts: at most.
+        first: the first wait between two of them.
+        longest: the longest wait.
+        connect: until there is a connection.
+        silence: without an answer, or without what ``floor`` brings in that time.
+        answer: for the first object, however often it is asked for, and for small ones ever after.
+        floor: bytes a second that the slowest line in use brings to one of many objects.
+        listing: for a listing, which may have many pages.
+        notice: until it is said what is waited for.
+    """
 
     attempts: int = 7
     first: float = 0.25
     longest: float = 8.0
+    connect: float = 10.0
+    silence: float = 10.0
+    answer: float = 20.0
+    floor: float = 8_000.0
+    listing: float = 300.0
+    notice: float = 2.0
 
     def wait(self, attempt: int) -> float:
         """Return the seconds to wait after the n-th failure: full jitter, so that workers spread out."""
         return random.uniform(0, min(self.longest, self.first * 2**attempt))  # noqa: S311 - no secret
 
+    def limit(self, n_bytes: int | None) -> float:
+        """Return the seconds that an object of a size may take."""
+        return self.answer + (LARGEST if n_bytes is None else n_bytes) / self.floor
 
-def persistently(request: Callable[[], T], patience: Patience) -> T:
+
+def persistently(
+    request: Callable[[float], T], patience: Patience, limit: float, may_ask_to_wait: float = 0.0
+) -> T:
     """Make a request again while it fails in a way that may pass; the last failure is raised.
+
+    Args:
+        request: hears how many seconds it may take.
+        patience: how often, and how long between.
+        limit: seconds for all of it.
+        may_ask_to_wait: seconds beyond that, where it is the server that asks to be left alone so long.
 
     Raises:
         Exception: whatever the request raised last.
     """
-    for attempt in range(patience.attempts - 1):
+    end, attempt, n_silences = time.monotonic() + limit, 0, 0
+    while True:
         try:
-            return request()
+            return request(end - time.monotonic())
         except Exception as error:
-            if not is_transient(error):
+            attempt += 1
+            told = told_to_wait(error)
+            granted = min(told, may_ask_to_wait)
+            may_ask_to_wait, end = may_ask_to_wait - granted, end + granted
+            wait = max(patience.wait(attempt - 1), told)
+            n_silences += is_timeout(error)
+            exhausted = attempt >= patience.attempts or n_silences >= MOST_SILENCES
+            if exhausted or not is_transient(error) or time.monotonic() + wait >= end:
                 raise
-            time.sleep(max(patience.wait(attempt), min(_told_to_wait(error), LONGEST_REQUEST)))
-    return request()
+            time.sleep(wait)
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Tell whether nothing came in time."""
+    return any(kind.__name__ in TIMEOUT_TYPES for part in chain(error) for kind in type(part).__mro__)
 
 
 def is_transient(error: BaseException) -> bool:
     """Tell whether a failure may pass: 429, 5xx, timeouts, connections that broke or were refused."""
-    kinds = {kind.__name__ for part in _chain(error) for kind in type(part).__mro__}
-    if kinds & TRANSIENT_TYPES:
-        return True
+    kinds = {kind.__name__ for part in chain(error) for kind in type(part).__mro__}
+    for_good = kinds & FOR_GOOD or is_unknown_host(error)
+    if for_good or kinds & TRANSIENT_TYPES:
+        return not for_good
     taken = isinstance(error, FileExistsError)  # of which Azure's status is 409, too
     status = None if taken else status_of(error)
     if status is not None:
         return status in TRANSIENT_STATUS
-    for part in _chain(error):
+    for part in chain(error):
         if isinstance(part, FileNotFoundError | FileExistsError | PermissionError):
             return False
         if isinstance(part, ConnectionError | TimeoutError):
@@ -74,13 +124,13 @@ def is_transient(error: BaseException) -> bool:
 
 def status_of(error: BaseException) -> int | None:
     """Return the HTTP status that an error of any driver carries."""
-    for part in _chain(error):
+    for part in chain(error):
         response = getattr(part, "response", None)
         found: Any = None
         if isinstance(response, dict):
             found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        found = found or getattr(part, "status", None) or getattr(part, "status_code", None)
-        found = found or getattr(part, "code", None)
+        for name in ("status", "status_code", "code"):  # one after the other: some are deprecated
+            found = getattr(part, name, None) if found is None else found
         if isinstance(found, str) and found.isdecimal():
             found = int(found)
         if isinstance(found, int) and 100 <= found < 600:
@@ -88,23 +138,31 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
-def _told_to_wait(error: BaseException) -> float:
-    for part in _chain(error):
+def told_to_wait(error: BaseException) -> float:
+    """Return the seconds for which a server asks to be left alone, 0 where it does not."""
+    for part in chain(error):
         response = getattr(part, "response", None)
         headers: Any = getattr(part, "headers", None)
         if isinstance(response, dict):
             headers = response.get("ResponseMetadata", {}).get("HTTPHeaders")
         try:
-            return float(headers["Retry-After"] if "Retry-After" in headers else headers["retry-after"])
+            told = float(headers["Retry-After"] if "Retry-After" in headers else headers["retry-after"])
         except (TypeError, KeyError, ValueError):
             continue
+        return min(told, LONGEST_REQUEST) if told > 0 else 0.0
     return 0.0
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def is_unknown_host(error: BaseException) -> bool:
+    """Tell whether a host has no address: not where it could not be found out."""
+    return any(isinstance(part, socket.gaierror) and part.errno != socket.EAI_AGAIN for part in chain(error))
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it came of, but not another request's failure that it came after."""
     seen: set[int] = set()
     part: BaseException | None = error
-    while part is not None and id(part) not in seen:
+    while part is not None and id(part) not in seen and not isinstance(part, MemdbError):
         seen.add(id(part))
         yield part
         part = part.__cause__ or part.__context__

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from memdb import layout
 from memdb.documents import group_metadata, parse_plain_document, plain_document
-from memdb.errors import AlreadyExists, Damaged, InvalidInput, NotFound, StorageFailed
+from memdb.errors import AlreadyExists, Damaged, InvalidInput, MemdbError, StorageFailed
 from memdb.manifest import Manifest, ObjectInfo
 from memdb.score_table import INFLUENCE, MAX_TABLES, MEMORIZATION, OFFSET, TRAIN_ID, ScoreTable
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
-from memdb.store.reading import GroupReader, check_object, read_object
+from memdb.store.ledger import means_absent, read_document
+from memdb.store.reading import GroupReader, check_object, read_listed
 from memdb.store.storage import Storage, concurrently, create_once
 from memdb.store.timing import Stopwatch
 
@@ -132,9 +133,12 @@ def list_score_tables(storage: Storage, manifest: Manifest) -> list[ScoreTable]:
             raise Damaged(f"{storage.url}/{layout.SCORES} lacks a table: it has {numbers}", hint=RESTORE)
         return concurrently(lambda number: _read_table(storage, manifest, number), numbers)
     tables: list[ScoreTable] = []
-    with contextlib.suppress(NotFound):
+    try:
         while len(tables) < MAX_TABLES:
             tables.append(_read_table(storage, manifest, len(tables) + 1))
+    except MemdbError as error:
+        if not means_absent(storage, error):
+            raise
     return tables
 
 
@@ -153,13 +157,16 @@ def read_score_tables(
 def _read_table(
     storage: Storage, manifest: Manifest, number: int, document: ObjectInfo | None = None
 ) -> ScoreTable:
+    def parse(data: bytes, place: str) -> ScoreTable:
+        table = ScoreTable.from_document(parse_plain_document(data, place), place)
+        if (table.number, table.store_id) != (number, manifest.store_id):
+            raise Damaged(f"{place} belongs to another store", hint="remove what was copied in by hand")
+        return table
+
     path = layout.score_table(number)
-    place = f"{storage.url}/{path}"
-    data = storage.read(path) if document is None else read_object(storage, path, document)
-    table = ScoreTable.from_document(parse_plain_document(data, place), place)
-    if (table.number, table.store_id) != (number, manifest.store_id):
-        raise Damaged(f"{place} belongs to another store", hint="remove what was copied in by hand")
-    return table
+    if document is None:
+        return read_document(storage, path, parse)[0]
+    return parse(read_listed(storage, path, document), f"{storage.url}/{path}")
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from memdb import bits, layout
 from memdb.commits import ModelInfo, Retraction, Segment, SnapshotRecord, sha256_of_models
-from memdb.errors import InvalidInput, NotFound
+from memdb.errors import Damaged, InvalidInput, NotFound
 from memdb.manifest import Manifest, Outcome
 from memdb.store.encoding import BLOCK_MODELS, SHARD_BYTES
 from memdb.store.examples import Examples, read_examples
 from memdb.store.parts import Share, read_part
+from memdb.store.stated import RESTORE
 from memdb.store.storage import Storage, concurrently
-from memdb.store.tally import COUNTED, has_counts, names_of
+from memdb.store.tally import COUNTED, are_possible, has_counts, names_of
 
 
 @dataclass(frozen=True)
@@ -238,8 +239,17 @@ class Snapshot:
         def read(share: Share) -> NDArray[Any]:
             return read_part(share.storage, share.part, path, shape, COUNTED.str)
 
-        found = concurrently(read, self._chosen(self.tallied) if shape[1] else [])
-        return dict(zip(names, sum(found, np.zeros(shape, dtype=np.int32)), strict=True))
+        shares = self._chosen(self.tallied) if shape[1] else []
+        found = concurrently(read, shares)
+        counts = dict(zip(names, sum(found, np.zeros(shape, dtype=np.int32)), strict=True))
+        none, n_models = np.zeros(1, dtype=np.int32), sum(share.n_models for share in shares)
+        if not are_possible(
+            counts.get("n_in", none), counts["n_correct"], counts.get("k_in", none), n_models
+        ):
+            raise Damaged(
+                f"the blocks of {self.url} have {path} that {n_models:,} models cannot give", hint=RESTORE
+            )
+        return counts
 
     def band_parts(
         self, path: str, of: Sequence[bool] | None = None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from memdb.errors import AlreadyExists, MemdbError, NotFound, StorageFailed
+from memdb.documents import MAX_DOCUMENT
+from memdb.errors import AlreadyExists, Damaged, MemdbError, NotFound, StorageFailed
 from memdb.store.cache import Cache
+from memdb.store.failures import advice, said, showable
 
 CONCURRENCY = 32  # requests in flight; threads that wait cost nothing
 T = TypeVar("T")
@@ -36,11 +37,21 @@ class Storage(Protocol):
     cache: Cache | None  # where immutable objects are kept nearer by
 
     def direct(self) -> Storage:
-        """Return the same place without a cache: what is read is what is there now."""
+        """Return the same place without a cache, and past those of the network: what is there now."""
         ...
 
-    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
-        """Return an object's bytes, or those of a range. NotFound where it is absent."""
+    def read(
+        self, path: str, start: int | None = None, stop: int | None = None, *, most: int = MAX_DOCUMENT
+    ) -> bytes:
+        """Return an object's bytes, or those of a range. NotFound where it is absent.
+
+        Few more than ``most`` are taken in, whatever answers: where there are more, it is Damaged. A range
+        may be answered with all of the object.
+        """
+        ...
+
+    def above(self) -> Iterator[Storage]:
+        """Yield the folders that it lies in, nearest first."""
         ...
 
     def names(self, folder: str) -> list[str]:
@@ -90,12 +101,26 @@ def create_once(storage: Storage, path: str, data: bytes) -> None:
     with contextlib.suppress(AlreadyExists):
         storage.create(path, data)
     try:
-        found = storage.read(path)
+        found = storage.read(path, most=max(len(data), MAX_DOCUMENT))
     except NotFound as error:
         hint = "check what answers there for the storage"
         raise StorageFailed(f"{storage.url}/{path} was acknowledged but is not there", hint=hint) from error
     if found != data:
         raise AlreadyExists(f"{storage.url}/{path} already exists", hint="use another place")
+
+
+def require_bounded(data: bytes, most: int, url: str, path: str) -> bytes:
+    """Return what was read of an object, unless there was more than its reader expects.
+
+    Raises:
+        Damaged: there was.
+    """
+    if len(data) > most:
+        raise Damaged(
+            f"{url}/{path} has more than the {most:,} bytes that it may have",
+            hint="restore it from a copy of the store, or ask whoever keeps it",
+        )
+    return data
 
 
 @contextlib.contextmanager
@@ -108,29 +133,9 @@ def reported(url: str, verb: str, path: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         if verb in {"read", "list"}:
-            raise NotFound(f"{place} does not exist", hint="check the address") from error
-        raise StorageFailed(f"cannot {verb} {place}: {_said(error)}", hint=_advice(error)) from error
+            raise NotFound(f"{place} does not exist", hint="check the address") from showable(error)
+        raise StorageFailed(f"cannot {verb} {place}: {said(error)}", hint=advice(error)) from showable(error)
     except FileExistsError as error:
-        raise AlreadyExists(f"{place} already exists", hint="use another place") from error
-    except Exception as error:  # every driver raises a tree of its own: this is where they end
-        raise StorageFailed(f"cannot {verb} {place}: {_said(error)}", hint=_advice(error)) from error
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _advice(error: Exception) -> str:
-    match error:
-        case PermissionError():
-            return "get access to it, or use another place"
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            return "free some space and run the command again; what was committed is safe"
-        case _ if "credentials" in str(error).lower():
-            return (
-                "set the credentials that this storage's own tools use, or say --anonymous for a public store"
-            )
-        case _:
-            return "check the address and your access, then try again; what was committed is safe"
+        raise AlreadyExists(f"{place} already exists", hint="use another place") from showable(error)
+    except Exception as error:  # noqa: BLE001 - every driver raises a tree of its own: this is where they end
+        raise StorageFailed(f"cannot {verb} {place}: {said(error)}", hint=advice(error)) from showable(error)

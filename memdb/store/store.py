@@ -22,7 +22,7 @@ from memdb.score_table import ScoreTable
 from memdb.store.bases import Following, with_base
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.examples import Examples, ExampleTable, read_examples
-from memdb.store.ledger import base_in_force, read_manifest
+from memdb.store.ledger import base_in_force, read_manifest, require_outside
 from memdb.store.publication import published_snapshot, read_published
 from memdb.store.scores import list_score_tables, read_score_tables
 from memdb.store.snapshot import Snapshot
@@ -296,7 +296,9 @@ def require_free(storage: Storage) -> None:
 
     Raises:
         AlreadyExists: a store, or anything else.
+        InvalidInput: it is inside another store.
     """
+    require_outside(storage)
     found = storage.names("")
     if layout.MANIFEST in found:
         raise AlreadyExists(

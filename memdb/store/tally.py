@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from memdb import bits, layout
 from memdb.commits import Segment
 from memdb.manifest import CORRECT, Manifest
 
+Integers = NDArray[np.integer[Any]]
 Counts = NDArray[np.uint16]  # [names, examples]; a block has at most 1,024 models
 COUNTED = np.dtype(np.uint16)
 NAMES = ("n_correct",)
@@ -34,6 +36,12 @@ def has_counts(manifest: Manifest, part: Segment) -> bool:
 def _sets(manifest: Manifest) -> list[str]:
     paths = (path.split("/") for path in manifest.arrays())
     return [set_name for set_name, outcome in paths if outcome == CORRECT.name]
+
+
+def are_possible(n_in: Integers, n_correct: Integers, k_in: Integers, n_models: int) -> bool:
+    """Tell whether so many models can be right of those that had an example in their subset, and others."""
+    k_out, n_out = n_correct - k_in, n_models - n_in
+    return bool(((k_in >= 0) & (k_in <= n_in) & (k_out >= 0) & (k_out <= n_out) & (n_in >= 0)).all())
 
 
 class Tally:

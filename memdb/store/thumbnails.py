@@ -16,7 +16,7 @@ from memdb.manifest import Manifest, ObjectInfo
 from memdb.published import ASK_AGAIN, DerivedGroup, ThumbnailsInfo
 from memdb.store.completing import Completing
 from memdb.store.encoding import ChunkEncoder, array_metadata, describe
-from memdb.store.reading import GroupReader, read_object
+from memdb.store.reading import GroupReader, read_listed
 from memdb.store.storage import Storage, concurrently
 
 CHUNK_BYTES = 256 << 10  # of pixels: what one picture costs to read, before it is compressed
@@ -71,7 +71,7 @@ def read_info(storage: Storage, manifest: Manifest, document: ObjectInfo) -> Thu
         Damaged: it is missing, was altered, or belongs to another store.
     """
     place = f"{storage.url}/{DOCUMENT}"
-    data = read_object(storage, DOCUMENT, document)
+    data = read_listed(storage, DOCUMENT, document)
     info = ThumbnailsInfo.from_document(parse_group_metadata(data, place), place)
     if info.store_id != manifest.store_id:
         raise Damaged(f"{place} belongs to another store", hint=ASK_AGAIN)

@@ -1,0 +1,173 @@
+"""What examples may be, and the bytes that stand for one in content hashes.
+
+The bytes are type, shape and values, so that equal examples have equal hashes on every machine. What NumPy
+can only hold as Python objects has no such bytes, but for an address in memory: it is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.errors import InvalidInput
+
+FEW = 8
+LABELS = ("label", "labels", "target", "y")  # what columns of labels are called
+
+
+class Inputs(Protocol):
+    """What examples look like to a recipe: an array, or anything with a length and items."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class FirstOfPairs:
+    """The inputs of a sequence of (input, label), such as a PyTorch data set, read when asked for."""
+
+    def __init__(self, pairs: Any) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.pairs[index][0]
+
+
+def inputs_of(x: Any, name: str) -> Any:
+    """Return the examples of a set as an array, or as they are where they are another sequence.
+
+    Those in memory are looked at one by one; of others the first one is.
+
+    Raises:
+        InvalidInput: no sequence of examples, or examples that have no bytes to hash.
+    """
+    if hasattr(x, "column_names") and hasattr(x, "features"):
+        raise _table_refused(x, name)
+    given = x
+    if hasattr(x, "__array__"):
+        x = _as_array(x, f"the {name} set")
+    is_sequence = hasattr(x, "__len__") and hasattr(x, "__getitem__")
+    if not is_sequence or isinstance(x, dict | str | bytes) or getattr(x, "ndim", 1) == 0:
+        raise InvalidInput(
+            f"the examples of the {name} set are of type {type(given).__name__}, not an array or a sequence",
+            hint="give one array [examples, ...], or a list or sequence with one item an example",
+        )
+    if isinstance(x, np.ndarray) and x.ndim > 1 and x.dtype.hasobject:
+        raise _mixed_refused(given, x, name)
+    if isinstance(x, list | tuple) or (isinstance(x, np.ndarray) and x.dtype.hasobject):
+        for row, example in enumerate(x):
+            if getattr(example, "dtype", None) in {None, np.dtype(object)} and not _is_picture(example):
+                content_of(example, f"example {row} of the {name} set")
+    elif not isinstance(x, np.ndarray) and not hasattr(x, "content") and len(x):
+        first, what = x[0], f"example 0 of the {name} set"
+        if _is_pair(first) and np.ndim(first[1]) == 0:
+            raise _refused(first, what)
+        content_of(first, what)
+    return x
+
+
+def content_of(example: Any, what: str) -> bytes:
+    """Return the type, shape and little-endian values of an example.
+
+    Raises:
+        InvalidInput: ``what``, its description, is not numbers, text or dates.
+    """
+    values = _as_array(example, what)
+    if values.dtype.hasobject:
+        raise _refused(example, what)
+    little = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
+    return f"{little.dtype.str}{little.shape}".encode() + little.tobytes()
+
+
+def require_steady(x: Any, n_examples: int, name: str) -> None:
+    """Refuse examples that are others whenever they are read: their hashes would never be found again.
+
+    Raises:
+        InvalidInput: names the first one.
+    """
+    for row in range(min(FEW, n_examples)):
+        what = f"example {row} of the {name} set"
+        if content_of(x[row], what) != content_of(x[row], what):
+            raise InvalidInput(
+                f"{what} is another one each time it is read",
+                hint="leave random transforms to the recipe: a data set gives the examples as they are",
+            )
+
+
+def _as_array(example: Any, what: str) -> NDArray[Any]:
+    try:
+        return np.asarray(example)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _refused(example, what, str(error).splitlines()[0]) from error
+
+
+def _is_picture(example: Any) -> bool:
+    """Tell one of Pillow's, which would be decoded to be looked at."""
+    return hasattr(example, "__array_interface__") and not isinstance(example, np.ndarray)
+
+
+def _is_pair(example: Any) -> bool:
+    return isinstance(example, tuple) and len(example) == 2
+
+
+def _refused(example: Any, what: str, reason: str = "") -> InvalidInput:
+    """Return the error for an example without bytes, and the way out."""
+    shown = " ".join(repr(example).split())
+    kind = f"of type {type(example).__name__}"
+    message = f"{what} is {shown}, {kind}" if len(shown) <= 60 else f"{what} is {kind}"
+    if _is_pair(example):
+        return InvalidInput(
+            f"{what} is a pair, as PyTorch data sets have them",
+            hint="write memdb.Dataset.from_pairs(train, test)",
+        )
+    if example is None or str(example) in {"<NA>", "NaT"}:
+        hint = 'fill in what is missing, such as frame["text"].fillna("")'
+    elif hasattr(example, "isoformat"):
+        hint = 'give numpy.array(dates, dtype="datetime64[s]")'
+    elif isinstance(example, dict):
+        hint = (
+            f"give one of its values an example, such as [item[{next(iter(example), 'x')!r}] for item in x]"
+        )
+    elif reason:
+        return InvalidInput(f"{message}, which cannot be made an array: {reason}", hint=WAYS)
+    else:
+        hint = WAYS
+    return InvalidInput(f"{message}, which can only be told by its address in memory", hint=hint)
+
+
+WAYS = (
+    "give numbers, text, dates as numpy.datetime64 or lists of numbers, one an example; or an object with "
+    "len(), [i] and content(i), the bytes that stand for example i"
+)
+
+
+def _mixed_refused(given: Any, x: NDArray[Any], name: str) -> InvalidInput:
+    """Return the error for a table whose columns are not all of one kind."""
+    if not hasattr(given, "columns") or not hasattr(given, "dtypes"):
+        return InvalidInput(
+            f"the {name} set is an array {x.shape} of Python objects",
+            hint="give numbers, such as x.astype(float), or one text an example",
+        )
+    columns = zip(given.columns, given.dtypes, strict=True)
+    odd = [f"{c} ({kind})" for c, kind in columns if np.asarray(given[c]).dtype.kind not in "iuf"]
+    return InvalidInput(
+        f"the {name} set is a DataFrame with columns that are no numbers: {', '.join(odd[:5])}",
+        hint="encode them as numbers, training and test rows together, such as pandas.get_dummies(frame, "
+        "dtype=float); or give one column, such as frame['text']",
+    )
+
+
+def _table_refused(x: Any, name: str) -> InvalidInput:
+    """Return the error for a Hugging Face data set, whose columns have to be named."""
+    columns = [str(column) for column in x.column_names or ()]
+    label = next((column for column in LABELS if column in columns), "label")
+    text = next((column for column in columns if column != label), "text")
+    parts = ", ".join(f'{part}["{column}"]' for part in ("train", "test") for column in (text, label))
+    return InvalidInput(
+        f"the {name} set is a table with the columns {', '.join(columns) or 'of a Hugging Face data set'}",
+        hint=f"write memdb.Dataset({parts})",
+    )
