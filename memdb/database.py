@@ -168,7 +168,7 @@ class Database(Assessor):
         if what == "memorization":
             rows = self.memorization(outcome=outcome, level=level, interval=interval)
         else:
-            rows = self.pairs(**options)
+            rows = self.pairs(outcome=outcome, **options)
         table = rows.to_arrow_table()
         if what == "fz-pairs":
             return exporting.write_fz_pairs(target, table)

@@ -202,6 +202,15 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     data = datasets.load(dataset, data_root) if isinstance(dataset, str) else dataset
     called = dataset if isinstance(dataset, str) else name or (None if data is None else IN_MEMORY)
     about = About(data, called, recipe, subset_fraction, outcomes)
+    held = "scores" if runs is None else "models"
+    said: tuple[tuple[str, str, object], ...] = (
+        ("models", "--scores-name", scores_name), ("models", "--n-train", n_train),
+        ("models", "--n-test", n_test),
+        ("scores", "--labels", labels), ("scores", "--outcomes", outcomes),
+    )  # fmt: skip
+    ignored = [option for kind, option, value in said if kind == held and value is not None]
+    if ignored and (runs or published) is not None:
+        raise InvalidInput(f"{path} holds {held}, of which {ignored[0]} says nothing", hint="leave it out")
     done: Imported | ImportedScores
     if runs is not None:
         done = import_runs(storage, existing, runs, about, observe)

@@ -28,7 +28,8 @@ COMMANDS = (
 RELATIONS = ("models", "train_examples", "test_examples", "memorization", "influence", "train_influence")
 EXIT_CODES = (
     "Exit codes: 0 done; 1 refused or failed, with one line on stderr that says why and what to do next; "
-    "2 wrong usage; 130 interrupted. Answers go to stdout, progress and remarks to stderr. "
+    "2 wrong usage, which includes values that are empty and options that would do nothing; 130 interrupted. "
+    "Answers go to stdout, progress and remarks to stderr. "
     "`MEMDB_TRACEBACK=1` shows where an error was raised."
 )
 START, END = "<!-- generated: columns -->", "<!-- end -->"

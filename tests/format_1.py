@@ -120,7 +120,7 @@ WITH_MODELS = (
     "classes",
     "class-influence",
     "membership -k 4",
-    "lds attribution.npy -k 4 --resamples 20",
+    "lds attribution.npy --resamples 20",
 )
 RELATIONS = (
     'sql "FROM memorization WHERE train_id < 4 ORDER BY train_id"',
@@ -165,7 +165,7 @@ COMMANDS = {  # by store: asked as JSON, and those of `TABLES` as a table, too
         "plan --settle 0.9 --threshold 0.3", "plan --train-id 3 --test-id 3 --interval simultaneous --n-ranked 800",
         "plan --kind influence --half-width 0.08", "convergence --train-id 3 --outcome confidence",
         "reliability --test-id 4 -k 5 --splits 4", "classes --threshold 0.4", "membership -k 4 --variant offline",
-        "lds attribution.npy -k 4 --resamples 20 --outcome correct",
+        "lds attribution.npy --resamples 20 --outcome correct",
         "compare trained.zarr extension.zarr -k 3 --trust-base",
         "compare trained.zarr merged.zarr -k 3 --test-id 4",
         "compare trained.zarr trained.zarr -k 3 --scores-b theirs",
@@ -180,7 +180,7 @@ COMMANDS = {  # by store: asked as JSON, and those of `TABLES` as a table, too
         "export runs.npz --what models",
     ],
     "merged": ["info", *LISTS[:1], *STORED[:2], "verify"],
-    "margins": ["info", "top-memorized -k 4", "top-influence --test-id 4 -k 3", "lds attribution.npy -k 4 --resamples 20", "verify"],
+    "margins": ["info", "top-memorized -k 4", "top-influence --test-id 4 -k 3", "lds attribution.npy --resamples 20", "verify"],
     "unseen": ["info", "top-memorized -k 4", "top-influence --target-id 4 -k 3", "membership -k 4", "verify"],
     "scores": ["info", *LISTS[:1], *LISTS[4:6], *SCORES[:2], *RELATIONS[:2], "pairs --top 1", "verify"],
 }  # fmt: skip

@@ -260,7 +260,7 @@ def test_a_server_that_answers_with_pages_is_no_store(tmp_path):
 
 def test_a_store_on_a_web_server_is_asked_by_its_newest_snapshot(small, tmp_path):
     shutil.copytree(small / "store.zarr", tmp_path / "store.zarr")
-    here = ["--format", "csv", "--cache-dir", str(tmp_path / "cache")]
+    here = ["--format", "csv"]
     with serve(partial(QuietHandler, directory=str(tmp_path))) as url:
         before = run("top-memorized", "-s", f"{url}/store.zarr", *here, cwd=tmp_path)
         run("compact", "-s", "store.zarr", cwd=tmp_path)

@@ -113,7 +113,7 @@ def test_digits_from_an_empty_folder(tmp_path):
     pytest.importorskip("torch")
     done = run("demo", "--models", 12, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "No store at memdb.zarr yet: creating one" in done.stderr
+    assert f"No store at {tmp_path / 'memdb.zarr'}: creating one" in done.stderr
     for part in (
         "Most memorized training examples · 12 models",
         "Influence on test example",
@@ -127,3 +127,12 @@ def test_digits_from_an_empty_folder(tmp_path):
         assert run(*line.split()[1:], cwd=tmp_path).returncode == 0, line
     done = run("train", "--add", 2, cwd=tmp_path)
     assert "which now has 14 (12 when this run began)" in done.stderr
+
+
+@pytest.mark.parametrize("named", [{"MEMDB_STORE": "no where"}, {}])
+def test_a_store_that_was_named_is_not_made_by_training(tmp_path, named):
+    options = [] if named else ["--store", "no where"]
+    done = run("train", "--add", 1, *options, cwd=tmp_path, **named)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "no memdb store at no where. Create one with `memdb init --store 'no where'`" in done.stderr
+    assert list(tmp_path.iterdir()) == []

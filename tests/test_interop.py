@@ -285,6 +285,16 @@ def test_what_does_not_belong_to_a_store_is_refused(database, tmp_path):
         database.export(tmp_path / "full", "models")
 
 
+def test_options_that_a_file_leaves_nothing_to_do_are_refused(run, tmp_path):
+    np.savez("runs.npz", **runs())
+    np.savez("fz.npz", **published(np.random.default_rng(5)))
+    for path, option, held in (("runs.npz", "--n-test", "models"), ("fz.npz", "--outcomes", "scores")):
+        code, _, err = run("import", path, option, 11, "--store", "s.zarr")
+        assert (code, err.count("\n")) == (1, 1)
+        assert f"{path} holds {held}, of which {option} says nothing. Leave it out." in err
+    assert not (tmp_path / "s.zarr").exists()
+
+
 def test_published_scores_answer_every_list_without_intervals(run, tmp_path):
     given = published(np.random.default_rng(5))
     np.savez_compressed("fz.npz", **given)

@@ -18,7 +18,7 @@ ROOT = Path(memdb.__file__).parent
 LAYERS = [  # from the bottom; a module imports modules of lower layers only
     {"addresses"},
     {"errors"},
-    {"documents", "layout", "plugins"},
+    {"documents", "files", "layout", "plugins"},
     {"inputs", "logits", "manifest", "subsets", "bits", "products"},
     {"score_table"},
     {"published"},
@@ -111,6 +111,7 @@ INSIDE = {  # the same within a package
     "sharing": [{"", "readme", "imported"}, {"deriving"}, {"publish"}, {"pull"}],
     "render": [{"", "answer"}, {"tables", "pictures", "curves"}, {"progress", "assessments"}],
     "cli": [
+        {"streams", "usage"},
         {"app", "options", "place", "supervision"},
         {"training"},
         {"showing"},
@@ -171,6 +172,7 @@ HOMES = {
         "cli.joining",
         "cli.showing",
         "cli.sharing",
+        "cli.usage",
     },
 }
 ONLY_FOR_TYPES = {

@@ -229,9 +229,8 @@ def test_a_built_in_name_leads_to_no_other_code_whatever_a_store_says(here, thei
 
 
 def test_a_recipe_of_ones_own_needs_a_name_of_its_own(tmp_path):
-    impostor = type(
-        "Impostor", (), {"name": "mlp", "options": {}, "__call__": lambda self, data, masks, seeds, run: None}
-    )
+    nothing = lambda self, data, masks, seeds, run: None  # noqa: E731
+    impostor = type("Impostor", (), {"name": "mlp", "options": {}, "__call__": nothing})
     for recipe in (impostor(), "memdb.recipes.mlp:MLP"):
         with pytest.raises(InvalidInput, match="calls itself mlp, the name of a built-in one"):
             memdb.init(str(tmp_path / "s.zarr"), small_dataset(), recipe)

@@ -33,15 +33,22 @@ def program() -> NoReturn:
     A question leaves nothing to be tidied up, so its process ends without taking everything apart that it
     imported: that would be a tenth of the wait.
     """
+    from memdb.cli.streams import prepare
+
+    prepare()  # before a fork opens a pipe
     if sys.argv[1:2] == ["sql"]:
         from memdb.cli.supervision import supervised
 
         supervised()
     try:
         main()
+    except KeyboardInterrupt:  # while modules were imported
+        with contextlib.suppress(OSError, AttributeError):
+            sys.stderr.write("Interrupted.\n")
+        os._exit(130)  # what shells expect
     except SystemExit as end:
         if isinstance(end.code, int) and _modules() == ["asking"]:
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError):
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(end.code)
@@ -50,6 +57,9 @@ def program() -> NoReturn:
 
 def main() -> NoReturn:
     """Run a command line (see `app.run`)."""
+    from memdb.cli.streams import prepare
+
+    prepare()
     from memdb.cli.app import run
 
     _load(_modules() or COMMANDS)

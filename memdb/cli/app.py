@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import re
 import shlex
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 from memdb.addresses import without_secrets
+from memdb.cli.streams import silence
+from memdb.cli.usage import CarefulCommand, WrongUsage
 from memdb.errors import MemdbError, UnnamedCode
+from memdb.files import FULL, reason
 from memdb.render.tables import clean, console
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
+REFUSING = (*FULL, errno.EIO, errno.EBADF, errno.EAGAIN)  # what a stream that takes nothing answers
+LONG_WORD = re.compile(r"\S{399,}[^\s.:,;]")  # a value that nobody reads to its end
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-app = typer.Typer(
+
+class _App(typer.Typer):
+    """An application whose commands all refuse wrong usage alike."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Function], Function]:
+        return super().command(name, cls=CarefulCommand, **options)
+
+
+app = _App(
     name="memdb",
     help="Which training examples did a model memorize, and which made it get a test example right?\n\n"
     "A store keeps what models trained on random subsets predicted; questions are answered from it, with "
@@ -49,9 +66,12 @@ def _options(
 
 
 def say(*lines: str) -> None:
-    """Print a remark to stderr: stdout is for answers."""
-    for line in lines:
-        console(stderr=True).print(without_secrets(line), soft_wrap=True)
+    """Print a remark to stderr: stdout is for answers. A stderr that takes nothing is left alone."""
+    try:
+        for line in lines:
+            console(stderr=True).print(clean(without_secrets(line)), soft_wrap=True)
+    except OSError:
+        silence(sys.stderr)
 
 
 class Remarks(logging.Handler):
@@ -77,21 +97,48 @@ def run() -> NoReturn:
     ours.handlers, ours.propagate = [Remarks()], False
     ours.setLevel(logging.INFO)
     try:
-        app()
+        code = _called()
+        sys.stdout.flush()
     except MemdbError as error:
         if os.environ.get("MEMDB_TRACEBACK"):
             raise
-        hint = _command_that_names(error) if isinstance(error, UnnamedCode) else error.hint
-        text = f"{error}. {hint[:1].upper()}{hint[1:]}." if hint else f"{error}."
-        say(f"Error: {clean(' '.join(text.split()))}")
-        sys.exit(1)
+        _say_error(str(error), _command_that_names(error) if isinstance(error, UnnamedCode) else error.hint)
+        code = 2 if isinstance(error, WrongUsage) else 1
     except MemoryError:
-        say("Error: that takes more memory than there is. Ask for less at once, or on a larger machine.")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        say("Interrupted; nothing was changed.")
-        sys.exit(INTERRUPTED)
+        _say_error("that takes more memory than there is", "ask for less at once, or on a larger machine")
+        code = 1
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(0)
+        silence(sys.stdout)
+        code = 0
+    except OSError as error:  # of stdout, or of a path that no file system takes
+        if os.environ.get("MEMDB_TRACEBACK"):
+            raise
+        if error.filename is None and error.errno not in REFUSING:
+            raise
+        if error.filename is None:
+            silence(sys.stdout)
+            _say_error(f"cannot write to stdout: {reason(error)}", "write to a file with --output FILE")
+        else:
+            _say_error(f"{error.filename}: {reason(error)}", "name another place")
+        code = 1
+    sys.exit(code)
+
+
+def _say_error(text: str, hint: str) -> None:
+    sentence = f"{text}. {hint[:1].upper()}{hint[1:]}." if hint else f"{text}."
+    say(f"Error: {LONG_WORD.sub(_cut, ' '.join(sentence.split()))}")
+
+
+def _called() -> int | str | None:
+    """Run the command line, and return the code with which it ended."""
+    try:
+        app()
+    except SystemExit as end:
+        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+            say("Interrupted.")  # of which the command did not speak itself
+        return end.code
+    return 0
+
+
+def _cut(word: re.Match[str]) -> str:
+    return f"{word[0][:60]}... ({len(word[0]):,} characters)"

@@ -29,7 +29,7 @@ from memdb.cli.options import (
 from memdb.cli.place import ASKING, SCORING, Place, at_place, memory_limit
 from memdb.cli.showing import Way
 from memdb.cli.supervision import limited
-from memdb.render.answer import half_written
+from memdb.files import half_written
 
 
 @app.command()

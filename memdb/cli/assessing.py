@@ -352,7 +352,11 @@ def compare(
     memdb compare mlp.zarr s3://bucket/cnn.zarr --test-id 42 -k 10
     """  # noqa: D301
     way = Way(format, output, level, interval, outcome)
+    replace(place, store=a).require_use_of_options(others=[b])
     first, second = _opened(place, a, scores_a), _opened(place, b, scores_b)
+    place.require_use_of_trust(first.store.manifest, second.store.manifest)
+    if place.assume_models is not None and not any(db.imported_scores for db in (first, second)):
+        raise InvalidInput("--assume-models is for imported scores, and models answer", hint="leave it out")
     rows = first.compare(
         second, test_id=test_id, k=k, threshold=threshold, outcome=outcome, level=level, interval=interval
     )
@@ -380,7 +384,7 @@ def compare(
 
 def _opened(place: Place, url: str, scores: str | None) -> Database:
     """Open one of two stores; options of storages are those of the one that has any."""
-    chosen = replace(place, store=url, scores=scores, assume_models=None)
+    chosen = replace(place, store=url, scores=scores, assume_models=None, typed=frozenset())
     if "://" not in url:
         chosen = replace(chosen, endpoint_url=None, anonymous=False, storage_option=None)
     db = chosen.open()
@@ -402,6 +406,5 @@ def _compared(
         "other_models_sha256": second.models_sha256,
         **common,
     }
-    kind = way.format if way.output is None else way.output.suffix.lower()[1:]
-    lone = kind in {"csv", "ndjson", "parquet"}
-    return Answer(answer.table if lone else answer.table.drop_columns(list(common)), stated), common
+    table = answer.table if way.rows_stand_alone else answer.table.drop_columns(list(common))
+    return Answer(table, stated), common

@@ -14,16 +14,16 @@ from memdb.cli.app import app, say
 from memdb.cli.options import (
     DataRootOption,
     FormatOption,
-    KOption,
     LevelOption,
     MinInfluenceOption,
     MinMemorizationOption,
     OutcomeOption,
     OutputOption,
     SameClassOption,
+    ShownOption,
     TopOption,
 )
-from memdb.cli.place import ASKING, SCORING, Place, at_place
+from memdb.cli.place import ASKING, SCORING, WRITING, Place, at_place
 from memdb.cli.showing import Way, answer_of, emit
 from memdb.errors import InvalidInput
 from memdb.render import assessments
@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     from memdb.interop.importing import Imported
     from memdb.interop.score_import import ImportedScores
 
+SHOWN = 20  # rows of a table
+
 
 @app.command("import")
-@at_place()
+@at_place(WRITING)
 def import_(
     place: Place,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="An .npz file, or a folder of .npy files.")],
@@ -225,7 +227,7 @@ def export(
 @at_place(ASKING)
 def membership(
     place: Place,
-    k: KOption = 20,
+    k: ShownOption = None,
     variant: Annotated[
         str, typer.Option("--variant", metavar="NAME", help="online, or offline: without models that had it.")
     ] = "online",
@@ -250,14 +252,18 @@ def membership(
     memdb membership
     memdb membership --variant offline -o exposed.parquet
     """  # noqa: D301
+    from memdb.train import require_positive
+
+    if k is not None:
+        require_positive(k, "-k")
     way = Way(format, output, 0.95, "none", "logit_confidence")
     db = place.open()
     with Counting(console(stderr=True), "examples") as counting:
         rows = db.membership(variant=variant, variance=variance, observe=counting)
     names = db.relations().examples[layout.TRAIN].class_names
     title = f"Membership, {variant} attack \u00b7 {showing.facts_line(db, way)}"
-    if output is None:
-        rows = rows.limit(k)
+    if k is not None or output is None:
+        rows = rows.limit(k or SHOWN)
     answer, common = _with_common(db, rows, way, ("attack_", "tpr_", "n_targets"))
     answer = Answer(answer.table, {**answer.facts, "variant": variant, "variance": variance})
     emit(answer, way, lambda shown: assessments.membership(shown, common, title, names))
@@ -270,7 +276,7 @@ def lds(
     scores: Annotated[
         Path, typer.Argument(metavar="SCORES.npy", help="Attribution scores [test, train], any real numbers.")
     ],
-    k: KOption = 20,
+    k: ShownOption = None,
     outcome: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -307,7 +313,10 @@ def lds(
     memdb lds trak.npy --outcome correct -o lds.csv
     """  # noqa: D301
     from memdb.interop.arrays import open_array
+    from memdb.train import require_positive
 
+    if k is not None:
+        require_positive(k, "-k")
     file = open_array(scores)
     if file.dtype.kind not in "fiu":
         raise InvalidInput(f"{scores} is {file.dtype}", hint="give real numbers")
@@ -324,11 +333,13 @@ def lds(
             level=level,
             observe=counting,
         )
+    if k is not None:
+        rows = rows.limit(k)
     answer, common = _with_common(db, rows, way, ("mean_", "n_", "outcome"))
     answer = Answer(answer.table, {**answer.facts, "outcome": common["outcome"]})
     names = db.relations().examples[layout.TEST].class_names
     title = f"Linear datamodeling score of {clean(scores)} \u00b7 outcome {common['outcome']}"
-    emit(answer, way, lambda shown: assessments.lds(shown, common, title, names, k))
+    emit(answer, way, lambda shown: assessments.lds(shown, common, title, names, k or SHOWN))
 
 
 def _model_ids(path: Path) -> list[str]:
@@ -354,8 +365,7 @@ def _with_common(
     first = next(answer.rows(), {})
     kept = ("n_in", "n_out")
     common = {name: v for name, v in first.items() if name.startswith(beginnings) and name not in kept}
-    kind = way.format if way.output is None else way.output.suffix.lower()[1:]
     facts = {**answer.facts, **common}
-    if kind in {"csv", "ndjson", "parquet"}:
+    if way.rows_stand_alone:
         return Answer(answer.table, facts), common
     return Answer(answer.table.drop_columns(list(common)), facts), common

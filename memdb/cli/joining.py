@@ -76,6 +76,7 @@ def merge(
 
     place.require_use_of_options(others=sources)
     opened = [_opened(place, url) for url in sources]
+    place.require_use_of_trust(*(db.store.manifest for db in opened))
     with Counting(console(stderr=True), "models") as counting:
         try:
             done = joining.merge(
@@ -124,6 +125,6 @@ def _opened(place: Place, url: str) -> Database:
     from memdb.store import is_object_storage
 
     if is_object_storage(url):
-        return replace(place, store=url).open()
+        return replace(place, store=url, typed=frozenset()).open()
     near = {"cache_dir": place.cache_dir, "cache_size": place.cache_size, "trust_base": place.trust_base}
     return Place(store=url, **near).open()  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -24,6 +25,7 @@ from memdb.cli.options import (
     WorkersOption,
 )
 from memdb.cli.place import Place, at_place
+from memdb.cli.usage import WrongUsage
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -231,8 +233,8 @@ def train(
 
     Every batch is committed as soon as it is trained; Ctrl-C and SIGTERM lose the batches in flight and
     nothing else. Run it again to add more, at the same time in several processes if you like. It ends at
-    the first of --add, --until-half-width and --max-time that is reached. Without a store at the default
-    place, one of scikit-learn's digits is created there.
+    the first of --add, --until-half-width and --max-time that is reached. Where neither --store nor
+    $MEMDB_STORE names a place, and ./memdb.zarr is not there, one of scikit-learn's digits is created.
 
     \b
     memdb train --add 100
@@ -250,6 +252,10 @@ def train(
         require_positive(add, "--add")
     limited = Limited(add, until_half_width, max_time, task_id)
     db = _store_or_digits(place)
+    if "data_root" in place.typed and db.store.manifest.dataset == "digits":
+        raise WrongUsage(
+            f"{db.url} is of scikit-learn's digits, which need no --data-root", hint="leave it out"
+        )
     before = db.n_models
     given = {
         "dataset": dataset,
@@ -313,10 +319,16 @@ def _store_or_digits(place: Place, *, even_if_named: bool = False) -> Database:
 
     try:
         return place.open(to_write=True)
-    except NotFound:
-        if place.store is not None and not even_if_named:
+    except NotFound as error:
+        if place.has_store():  # something that it needs is missing
             raise
-    say(f"No store at {place.url} yet: creating one of scikit-learn's digits, recipe mlp.")
+        if place.store is not None and not even_if_named:
+            hint = (
+                f"create one with `{place.command('init')}`, of scikit-learn's digits or what --dataset names"
+            )
+            raise NotFound(str(error), hint=hint) from error
+    where = place.url if "://" in place.url else Path(place.url).expanduser().absolute()
+    say(f"No store at {where}: creating one of scikit-learn's digits there, recipe mlp.")
     try:
         return stores.init(place.url, storage_options=place.storage_options())
     except AlreadyExists:  # another process was quicker

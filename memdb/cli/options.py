@@ -8,7 +8,13 @@ from typing import Annotated, Optional
 import typer
 
 FormatOption = Annotated[
-    str, typer.Option("--format", "-f", metavar="FORMAT", help="table, json, ndjson or csv.")
+    str,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="FORMAT",
+        help="table, json, ndjson, csv, or spreadsheet: CSV whose text no spreadsheet takes for a formula.",
+    ),
 ]
 OutputOption = Annotated[
     Optional[Path],  # noqa: UP045
@@ -55,6 +61,12 @@ RanksOption = Annotated[
     bool, typer.Option("--ranks", help="Add the first and the last rank that each row may truly have.")
 ]
 KOption = Annotated[int, typer.Option("-k", metavar="N", help="Rows to show.")]
+ShownOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "-k", metavar="N", help="Rows to show. [default: 20; all of them in a file]", show_default=False
+    ),
+]
 DataRootOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(

@@ -14,7 +14,8 @@ import typer
 
 from memdb.addresses import without_secrets
 from memdb.cli.app import say
-from memdb.errors import InvalidInput
+from memdb.cli.usage import WrongUsage, typed
+from memdb.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -130,11 +131,12 @@ class Place:
     scores: str | None = None
     assume_models: int | None = None
     assume_fraction: float = 0.7
+    typed: frozenset[str] = frozenset()  # those of them that stand on the command line
 
     @property
     def url(self) -> str:
         """The store's URL."""
-        return self.store or DEFAULT_STORE
+        return DEFAULT_STORE if self.store is None else self.store
 
     @property
     def assumed(self) -> tuple[int, float] | None:
@@ -192,6 +194,17 @@ class Place:
             )
         )
 
+    def has_store(self) -> bool:
+        """Tell whether there is a store, though it may not be readable."""
+        from memdb import layout
+        from memdb.store import open_storage
+
+        try:
+            open_storage(self.url, self.options_here()).read(layout.MANIFEST)
+        except NotFound:
+            return False
+        return True
+
     def following(self, *, trusted: bool = False) -> Following:
         """Return how the store that this one extends is reached."""
         from memdb.store import Following, default_folder
@@ -208,11 +221,28 @@ class Place:
         return self.storage_options() if "://" in self.url else {}
 
     def require_use_of_options(self, manifest: Manifest | None = None, others: Sequence[str] = ()) -> None:
-        """Refuse storage options where neither the store nor a base, or another, could take them."""
+        """Refuse options of storages where neither the store nor a base, or another, could take them."""
         from memdb.store import is_object_storage
 
-        if (manifest is None or manifest.base is None) and not any(map(is_object_storage, others)):
+        if manifest is not None:
+            self.require_use_of_trust(manifest)
+            if manifest.base is not None:
+                return
+        if not any(map(is_object_storage, others)):
             self.storage_options()
+        idle = [name for name in ("cache_dir", "cache_size") if name in self.typed]
+        if idle and not any("://" in url for url in (self.url, *others)):
+            raise WrongUsage(
+                f"--{idle[0].replace('_', '-')} is for remote stores, and {self.url} is on this disk",
+                hint="leave it out",
+            )
+
+    def require_use_of_trust(self, *manifests: Manifest) -> None:
+        """Refuse --trust-base where no store extends another one."""
+        if "trust_base" in self.typed and all(manifest.base is None for manifest in manifests):
+            raise WrongUsage(
+                "--trust-base is for a store that extends another, and none does", hint="leave it out"
+            )
 
     def open(self, *, to_write: bool = False) -> Database:
         """Open the store; who names one to write into it trusts what it extends."""
@@ -258,14 +288,20 @@ class Place:
         return without_secrets(" ".join(["memdb", verb, *options]))
 
 
-MAKING = {
+WRITING = {
     "store": (StoreOption, None),
     "endpoint_url": (EndpointOption, None),
     "anonymous": (AnonymousOption, False),
     "storage_option": (DriverOption, None),
+}
+MAKING = {
+    **WRITING,
     "cache_dir": (CacheDirOption, None),
     "cache_size": (CacheSizeOption, "10GB"),
     "trust_base": (TrustOption, False),
+}
+COPYING = {name: option for name, option in WRITING.items() if name != "store"} | {
+    "as_of": (AsOfOption, None)
 }
 ASKING = {**MAKING, "as_of": (AsOfOption, None), "exclude": (ExcludeOption, None)}
 ASSUMING = {"assume_models": (AssumeModelsOption, None), "assume_fraction": (AssumeFractionOption, 0.7)}
@@ -287,11 +323,12 @@ def at_place(
         own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
 
         @functools.wraps(command)
-        def with_place(**given: Any) -> None:
-            place = Place(**{name: given.pop(name) for name in options})
+        def with_place(*, context: typer.Context, **given: Any) -> None:
+            place = Place(**{name: given.pop(name) for name in options}, typed=typed(context))
             command(place=place, **given)
 
-        parameters = [*own, *shared]
+        context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        parameters = [*own, *shared, context]
         with_place.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         with_place.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return with_place

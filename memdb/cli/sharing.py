@@ -12,7 +12,7 @@ import typer
 
 from memdb.cli.app import INTERRUPTED, app, say
 from memdb.cli.options import DataRootOption, OwnDatasetOption
-from memdb.cli.place import ASKING, Place, at_place
+from memdb.cli.place import ASKING, COPYING, Place, at_place
 from memdb.errors import InvalidInput
 from memdb.render.progress import Counting, Share
 from memdb.render.tables import clean, console, count, findings, size
@@ -115,7 +115,7 @@ def _show_sizes(wanted: Plan) -> None:
 
 
 @app.command()
-@at_place({name: option for name, option in ASKING.items() if name != "store"})
+@at_place(COPYING)
 def pull(
     place: Place,
     url: Annotated[str, typer.Argument(metavar="URL", help="A published copy; with --only, any store.")],

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from memdb import layout
 from memdb.cli.app import say
@@ -43,6 +42,12 @@ class Way:
         require_format(self.format)
         if self.output is not None:
             require_suffix(self.output)
+
+    @property
+    def rows_stand_alone(self) -> bool:
+        """Whether what is true of all rows has no place but in each of them."""
+        kind = self.format if self.output is None else self.output.suffix.lower()[1:]
+        return kind not in {"table", "json"}
 
     @property
     def is_parquet(self) -> bool:
@@ -134,7 +139,7 @@ def emit(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> None:
 def made(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> str | int:
     """Return the text of an answer, or how many rows were written to the file that was named."""
     if way.output is not None:
-        return answer.write(way.output)
+        return answer.write(way.output, "spreadsheet" if way.format == "spreadsheet" else None)
     if way.format != "table":
         return answer.text(way.format)
     printed = console()
@@ -149,7 +154,7 @@ def show(text: str | int, way: Way) -> None:
         say(f"Wrote {text:,} rows to {way.output}.")
         return
     for start in range(0, len(text), CHARACTERS_AT_ONCE):
-        typer.echo(text[start : start + CHARACTERS_AT_ONCE], nl=False)
+        sys.stdout.write(text[start : start + CHARACTERS_AT_ONCE])
 
 
 def memorized(db: Reader, rows: DuckDBPyRelation, way: Way, class_name: str | None) -> None:

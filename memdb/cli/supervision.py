@@ -136,7 +136,8 @@ def _wait(child: int, told: int) -> NoReturn:
             os.unlink(half_written)  # noqa: PTH108 - which is imported already
     number = signal.Signals(os.WTERMSIG(status))
     if said := _said(number, seconds, memory):
-        os.write(2, f"{said}\n".encode())
+        with contextlib.suppress(OSError):  # a stderr that is full
+            os.write(2, f"{said}\n".encode())
     os._exit(128 + number if number in ENDED_BY_USERS else 1)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import secrets
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +17,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from memdb import bits, layout
-from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels, NotFound, StorageFailed
+from memdb.errors import AlreadyExists, InvalidInput, NotEnoughModels, NotFound
+from memdb.files import writing
 from memdb.manifest import LOGIT_CONFIDENCE
 from memdb.query.columns import values_of
 from memdb.query.connection import Relations
@@ -76,13 +75,11 @@ def write_table(path: Path, table: pa.Table, facts: Mapping[str, str | float | i
     """
     for name, value in facts.items():
         table = table.append_column(name, pa.array([value] * table.num_rows))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with _written(path, temporary):
+    with writing(path) as temporary:
         if path.suffix.lower() == ".parquet":
             pq.write_table(table, temporary)
         else:
             pa_csv.write_csv(table, temporary)
-        temporary.replace(path)
     return Exported(path, dict.fromkeys(table.column_names, (table.num_rows,)))
 
 
@@ -203,29 +200,25 @@ def write_models(path: Path, relations: Relations, what: str, observe: Observe) 
     total = sum(math.prod(shape) for shape, _, _ in arrays.values())
     shapes: dict[str, tuple[int, ...]] = {}
     done = 0
-    suffix = path.suffix.lower()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with _written(path, temporary):
-        temporary.mkdir()
-        for name, (shape, dtype, bands) in arrays.items():
-            target = np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", dtype, shape)
-            for index, values in bands:
-                target[index] = values
-                done += values.size
-                observe(done, total)
-            target.flush()
-            shapes[name] = shape
-        if suffix == ".npz":
-            _zipped(temporary, path)
-        elif path.exists():
-            path.rmdir()  # empty, as was checked
-            temporary.replace(path)
-        else:
-            temporary.replace(path)
+    with writing(path) as temporary:
+        folder = temporary.with_suffix(".arrays") if path.suffix else temporary
+        folder.mkdir()
+        try:
+            for name, (shape, dtype, bands) in arrays.items():
+                with (folder / f"{name}.npy").open("wb") as file:
+                    for n_written in _written(file, shape, np.dtype(dtype), bands):
+                        done += n_written
+                        observe(done, total)
+                shapes[name] = shape
+            if path.suffix:
+                _zipped(folder, temporary)
+        finally:
+            if folder != temporary:
+                shutil.rmtree(folder, ignore_errors=True)
     return Exported(path, shapes)
 
 
-Bands = Iterator[tuple[tuple[slice, ...], NDArray[Any]]]  # where in the array, and what
+Bands = Iterator[tuple[int, int, NDArray[Any]]]  # the first row and column, and what stands from there on
 Described = dict[str, tuple[tuple[int, ...], Any, Bands]]
 
 
@@ -271,7 +264,7 @@ def _bit_array(snapshot: Snapshot, words: Words, n_examples: int) -> tuple[tuple
         for start in range(0, snapshot.n_models, MODELS_AT_ONCE):
             n_models = min(MODELS_AT_ONCE, snapshot.n_models - start)
             some = packed[:, start // 8 : (start + n_models + 7) // 8]
-            yield (slice(start, start + n_models),), bits.unpack(some, n_models)
+            yield start, 0, bits.unpack(some, n_models)
 
     return (snapshot.n_models, n_examples), np.bool_, bands()
 
@@ -283,47 +276,42 @@ def _real_array(
         height = snapshot.band_height(path)
         for start in range(0, n_examples, height):
             stop = min(n_examples, start + height)
-            yield (slice(None), slice(start, stop)), snapshot.outcome_values(path, (start, stop)).T
+            yield 0, start, snapshot.outcome_values(path, (start, stop)).T
 
     return (snapshot.n_models, n_examples), np.dtype(dtype), bands()
 
 
 def _plain(values: NDArray[Any]) -> tuple[tuple[int, ...], Any, Bands]:
-    return values.shape, values.dtype, iter([((slice(None),), values)])
+    return values.shape, values.dtype, iter([(0, 0, values)])
+
+
+def _written(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], bands: Bands) -> Iterator[int]:
+    """Write an array band by band, yielding how many values were written each time.
+
+    By plain writes: on a full disk, memory that is mapped to a file ends the process without a word.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    start, width = file.tell(), math.prod(shape[1:])
+    for row, column, values in bands:
+        band = np.ascontiguousarray(values, dtype)
+        whole_rows = band.shape[1:] == shape[1:]
+        for place, some in enumerate([band] if whole_rows else band):
+            file.seek(start + ((row + place) * width + column) * dtype.itemsize)
+            file.write(some.tobytes())
+        yield band.size
 
 
 def _saved(path: Path, arrays: Mapping[str, NDArray[Any]], *, compressed: bool = False) -> Exported:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with _written(path, temporary):
-        with temporary.open("wb") as file:
-            save: Any = np.savez_compressed if compressed else np.savez
-            save(file, **arrays)
-        temporary.replace(path)
+    save: Any = np.savez_compressed if compressed else np.savez
+    with writing(path) as temporary, temporary.open("wb") as file:
+        save(file, **arrays)
     return Exported(path, {name: values.shape for name, values in arrays.items()})
 
 
 def _zipped(folder: Path, path: Path) -> None:
     """Gather the .npy files of a folder in an .npz, uncompressed so that it can be mapped."""
-    gathered = folder / "gathered"
-    with zipfile.ZipFile(gathered, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for file in sorted(folder.glob("*.npy")):
             archive.write(file, file.name)
             file.unlink()
-    gathered.replace(path)
-
-
-@contextmanager
-def _written(path: Path, temporary: Path) -> Iterator[None]:
-    """Write whole or not at all."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageFailed(
-            f"cannot write {path}: {error.strerror or str(error).split(': ', maxsplit=1)[0]}",
-            hint="name a place that you may write to",
-        ) from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)

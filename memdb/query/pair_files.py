@@ -8,8 +8,6 @@ search goes on there, another one starts anew.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from memdb.errors import InvalidInput, StorageFailed
+from memdb.files import FULL, reason, replacing
 from memdb.query import pair_scores
 from memdb.query.connection import Relations
 from memdb.query.intervals import IntervalChoice
@@ -159,9 +158,13 @@ class _Parts:
         except OSError as error:
             kept = n_kept(self._path)
             hint = "name a file in a folder you may write to"
+            if error.errno in FULL:
+                hint = "free some space, or name a file on another disk"
             if kept:
                 hint = f"free space and run it again: {kept} blocks of {BLOCK} test examples are kept"
-            raise StorageFailed(f"cannot write {self._path}: {error.strerror or error}", hint=hint) from error
+            else:
+                self.remove()
+            raise StorageFailed(f"cannot write {self._path}: {reason(error)}", hint=hint) from error
 
     def prepare(self) -> None:
         """Make the folder; parts of another search, or of other models, are removed."""
@@ -207,16 +210,11 @@ class _Parts:
 
 
 def _assemble(path: Path, parts: _Parts, scored: Callable[[list[PairBlock]], pa.Table]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with pq.ParquetWriter(temporary, scored([]).schema) as file:
-            for number in sorted(parts.numbers()):
-                block = parts.block(number)
-                if len(block):
-                    file.write_table(scored([block]))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, scored([]).schema) as file:
+        for number in sorted(parts.numbers()):
+            block = parts.block(number)
+            if len(block):
+                file.write_table(scored([block]))
     parts.remove()
 
 
@@ -231,12 +229,5 @@ def _with_facts(
 
 
 def _write_whole(path: Path, write: Callable[[Any], object]) -> None:
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        write(file)

@@ -22,6 +22,7 @@ from memdb.query.examples import require_examples
 from memdb.query.forms import FORMS, schema
 from memdb.query.intervals import IntervalChoice
 
+MOST_RANKED = 10**15  # pairs of a million training and a thousand million test examples
 KINDS = ("memorization", "influence")
 PILOT = 50  # models from which a store's own rates are worth planning with
 MOST = 2**30  # models: what takes more is out of reach
@@ -67,6 +68,11 @@ class Goal:
                 f"--threshold {self.threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
             )
         n_ranked = self.n_shown if self.n_ranked is None else self.n_ranked
+        if n_ranked > MOST_RANKED:
+            raise InvalidInput(
+                f"--n-ranked {n_ranked:,} is more than any data set has scores",
+                hint=f"use at most {MOST_RANKED:,}",
+            )
         if not 1 <= self.n_shown <= n_ranked:
             raise InvalidInput(
                 f"-k {self.n_shown} out of {n_ranked:,} ranked scores cannot be",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import secrets
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -14,18 +14,22 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from memdb.errors import InvalidInput, StorageFailed
+from memdb.errors import InvalidInput
+from memdb.files import writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMATS = ("table", "json", "ndjson", "csv")
+FORMATS = ("table", "json", "ndjson", "csv", "spreadsheet")
 SUFFIXES = (".json", ".ndjson", ".csv", ".parquet")
 LIST_FACTS = ("n_ranked", "n_null", "n_models_needed")  # the same in every row of a ranked list
 ROW_FACTS = ("interval", "level", "outcome", "n_models", *LIST_FACTS)  # what a row needs to be read alone
 LEFT_OUT = "n_excluded"  # likewise, where models were left out
+CONTROLS = re.compile(  # what moves a cursor, ends a line or turns the reading direction
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+)
+FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # spreadsheets take the wide forms, too
 ROWS_AT_ONCE = 4096  # that are Python objects
-RUN = secrets.token_hex(4)  # of this process, in the names of files that it writes
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,18 @@ class Answer:
         return pa.RecordBatchReader.from_batches(schema, batches)
 
     def text(self, kind: str) -> str:
-        """Return the answer as ``json``, ``ndjson`` or ``csv``."""
+        """Return the answer as ``json``, ``ndjson``, ``csv`` or ``spreadsheet``.
+
+        Names come from strangers. JSON is ASCII: what is not stands escaped, and is the same once it is read.
+        CSV has no escapes: control characters are left out, a line break or tab is a space. ``spreadsheet``
+        is CSV whose text no spreadsheet takes for a formula: an apostrophe stands before it.
+        """
         whole = io.StringIO(newline="")
         self.write_text(whole, kind)
         return whole.getvalue()
 
     def write_text(self, file: TextIO, kind: str) -> int:
-        """Write the answer as ``json``, ``ndjson`` or ``csv``, row by row; return how many rows it has."""
+        """Write the answer in such a format, row by row; return how many rows it has."""
         n_rows = 0
         if kind == "json":
             head, _, tail = _json({**self.facts, "rows": []}, indent=2).rpartition("[]")
@@ -88,34 +97,27 @@ class Answer:
                 n_rows += 1
             return n_rows
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(alone.table.schema.names)
+        cell = _guarded_cell if kind == "spreadsheet" else _cell
+        writer.writerow([cell(name) for name in alone.table.schema.names])
         for row in alone.rows():
-            writer.writerow([_cell(value) for value in row.values()])
+            writer.writerow([cell(value) for value in row.values()])
             n_rows += 1
         return n_rows
 
-    def write(self, path: Path) -> int:
-        """Write a file in the format of its suffix, whole or not at all; return how many rows it has.
+    def write(self, path: Path, kind: str | None = None) -> int:
+        """Write a file in a format, or that of its suffix, whole or not at all; return how many rows it has.
 
         Raises:
             StorageFailed: the folder is missing, full or not writable.
             InvalidInput: values that Parquet has no place for.
         """
-        suffix, temporary = require_suffix(path), half_written(path)
-        try:
+        suffix = require_suffix(path)
+        with writing(path) as temporary:
             if suffix == ".parquet":
                 n_rows = self._write_parquet(temporary)
             else:
                 with temporary.open("w", encoding="utf-8", newline="") as file:
-                    n_rows = self.write_text(file, suffix[1:])
-            temporary.replace(path)
-        except OSError as error:
-            raise StorageFailed(
-                f"cannot write {path}: {error.strerror or error}",
-                hint="name a file in a folder you may write to",
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+                    n_rows = self.write_text(file, kind or suffix[1:])
         return n_rows
 
     def _write_parquet(self, path: Path) -> int:
@@ -134,11 +136,6 @@ class Answer:
                 hint="cast them in the statement, such as ::VARCHAR, or write another format",
             ) from error
         return n_rows
-
-
-def half_written(path: Path) -> Path:
-    """Return where a file stands until it is whole."""
-    return path.with_name(f".{path.name}.{RUN}.tmp")
 
 
 def require_suffix(path: Path) -> str:
@@ -174,7 +171,7 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 
 
 def _json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, indent=indent, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:  # noqa: PLR0911 - one return a kind of value
@@ -198,4 +195,24 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - one return a kind of value
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list | dict) else value
+    if isinstance(value, bool | list | dict):
+        return json.dumps(value)
+    return CONTROLS.sub(_harmless, value) if isinstance(value, str) else value
+
+
+def _harmless(control: re.Match[str]) -> str:
+    return " " if control[0].isspace() else ""
+
+
+def _guarded_cell(value: Any) -> Any:
+    cell = _cell(value)
+    begins = isinstance(value, str) and cell.lstrip().startswith(FORMULA)
+    return f"'{cell}" if begins and not _is_number(cell) else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

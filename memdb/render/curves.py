@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
-from memdb.errors import InvalidInput, StorageFailed
+from memdb.errors import InvalidInput
+from memdb.files import writing
 
 PLOTS = (".svg", ".png")
 HEIGHT = 15
@@ -126,16 +126,7 @@ def draw(path: Path, rows: Sequence[Row], score: str, title: str, level: float) 
     axes.set_title(title, parse_math=False, wrap=True, fontsize=10)  # names are no formulas
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     kind = path.suffix.lower()[1:]
     metadata = {"Date": None} if kind == "svg" else None
-    try:
-        with mpl.rc_context({"svg.hashsalt": "memdb"}):
-            figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageFailed(
-            f"cannot write {path}: {error.strerror or error}", hint="name a file in a folder you may write to"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path) as temporary, mpl.rc_context({"svg.hashsalt": "memdb"}):
+        figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)

@@ -88,6 +88,8 @@ def open_storage(
     Raises:
         InvalidInput: an address that no storage has, or one whose driver is not installed.
     """
+    if not url.strip():
+        raise InvalidInput("the address of a store is empty", hint="give a path or a URL")
     protocol = protocol_of(url)
     if protocol in LOCAL:
         return LocalStorage(local_path(url), url)

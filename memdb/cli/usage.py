@@ -1,0 +1,230 @@
+"""Wrong usage: what is said of an option's value that is no number, empty, given twice or without effect.
+
+Every command is a `CarefulCommand`, so that one place reads what was typed, whatever the option.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from memdb.errors import InvalidInput
+from memdb.render.answer import FORMATS, SUFFIXES
+
+TYPED = "COMMANDLINE"  # Typer's name for the source of a value that is neither a default nor from a variable
+MOST = 2**64  # no count and no seed is larger, and databases take none that is
+LONGEST = 60  # characters of a value that an error shows
+NUMBERS = {"integer": ("a whole number", "20"), "number": ("a number", "0.5"), "float": ("a number", "0.5")}
+
+
+class WrongUsage(InvalidInput):
+    """A command line that cannot be what its author meant: exit code 2."""
+
+
+Parameters = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Options that do something only in company, and are refused elsewhere."""
+
+    options: tuple[str, ...]
+    company: str  # in words, as one types it
+    present: Callable[[Parameters], bool]
+    command: str = ""  # the only one that this is true of
+
+
+def _is(name: str, *values: object) -> Callable[[Parameters], bool]:
+    return lambda given: given[name] in values
+
+
+def _is_not(name: str, *values: object) -> Callable[[Parameters], bool]:
+    return lambda given: given[name] not in values
+
+
+def _has_files(given: Parameters) -> bool:
+    return given["extend"] is not None or given["dataset"] not in {None, "digits"}
+
+
+DOWNLOADED = ("mnist", "fashion-mnist", "cifar10", "cifar100")  # by torchvision
+SETTINGS = (
+    "endpoint_url",
+    "anonymous",
+    "storage_option",
+    "cache_dir",
+    "cache_size",
+    "trust_base",
+)  # of a read
+OF_SCORES = ("memorization", "pairs", "fz-pairs", "fz-classes")
+EFFECTS = (
+    Effect(("assume_fraction",), "--assume-models", _is_not("assume_models", None)),
+    Effect(("task_cpus", "task_gpus"), "--ray", _is_not("ray", None)),
+    Effect(("cache_size",), "a cache, which --cache-dir none goes without", _is_not("cache_dir", "none")),
+    Effect(("k",), "--interval selected", _is("interval", "selected"), "plan"),
+    Effect(
+        ("n_ranked",),
+        "--interval selected or simultaneous",
+        _is("interval", "selected", "simultaneous"),
+        "plan",
+    ),
+    Effect(
+        (*SETTINGS, "as_of", "exclude", "kind", "settle", "threshold", "outcome"),
+        "a store, and --subset-fraction reads none",
+        _is("subset_fraction", None),
+        "plan",
+    ),
+    Effect(("trust_base", "cache_dir", "cache_size"), "--extend", _is_not("extend", None), "init"),
+    Effect(("data_root",), "a --dataset that is kept in files", _has_files, "init"),
+    Effect(("download",), f"--dataset {', '.join(DOWNLOADED)}", _is("dataset", *DOWNLOADED), "init"),
+    Effect(("data_root",), "--dataset", _is_not("dataset", None), "import"),
+    Effect(("name",), "a data set that is not loaded by --dataset", _is("dataset", None), "import"),
+    Effect(("level",), "--what memorization or pairs", _is("what", *OF_SCORES[:2]), "export"),
+    Effect(("outcome",), "--what memorization, pairs or fz-pairs", _is("what", *OF_SCORES[:3]), "export"),
+    Effect(
+        ("scores", "assume_models", "assume_fraction"),
+        f"--what {', '.join(OF_SCORES)}",
+        _is("what", *OF_SCORES),
+        "export",
+    ),
+    Effect(
+        ("data_root",),
+        "--include thumbnails",
+        lambda given: "thumbnails" in (given["include"] or ()),
+        "publish",
+    ),
+)
+
+
+class CarefulCommand(TyperCommand):
+    """A command that refuses options which it would misread or ignore."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse a command line.
+
+        Raises:
+            WrongUsage: a value that is empty, no number or not finite; an option given twice or of no effect.
+        """
+        values, _, order = self.make_parser(ctx).parse_args(list(args))
+        if "help" not in values:
+            _require_once(order)
+            _require_text(order, values)
+        try:
+            rest = super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            value = None if error.param is None else _wrong_number(error.param, values)
+            if value is None:
+                raise
+            raise _unlike(error.message, called(error.param), value) from error
+        for parameter in order:
+            _require_finite(called(parameter), ctx.params.get(parameter.name), values.get(parameter.name))
+        _require_variables(ctx, self.params)
+        _require_effect(ctx, self.params)
+        return rest
+
+
+def typed(ctx: typer.Context) -> frozenset[str]:
+    """Return the names of the parameters that stand on the command line."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name == TYPED)
+
+
+def called(parameter: Any) -> str:
+    """Return how a parameter is typed: --level, or STATEMENT."""
+    options = [name for name in parameter.opts if name.startswith("-")]
+    return max(options, key=len) if options else str(parameter.metavar or parameter.name.upper())
+
+
+def shown(value: object) -> str:
+    """Return a value as an error shows it: quoted, and not longer than a line."""
+    text = str(value)
+    return repr(text) if len(text) <= LONGEST else f"{text[:LONGEST]!r}... ({len(text):,} characters)"
+
+
+def _each(value: Any) -> Iterator[Any]:
+    if value is not None:
+        yield from value if isinstance(value, list | tuple) else (value,)
+
+
+def _require_once(order: Sequence[Any]) -> None:
+    """Refuse a second value where only the last one would count."""
+    seen = set()
+    for parameter in order:
+        if parameter.name in seen and not parameter.multiple and not getattr(parameter, "is_flag", False):
+            raise WrongUsage(f"{called(parameter)} is given twice", hint="give it once")
+        seen.add(parameter.name)
+
+
+def _require_text(order: Sequence[Any], values: Mapping[str, Any]) -> None:
+    """Refuse values without a character: of a shell's variable that is not set, as a rule."""
+    for parameter in order:
+        for value in _each(values.get(parameter.name)):
+            if not isinstance(value, str):
+                continue
+            if not value.strip():
+                raise WrongUsage(
+                    f"{called(parameter)} is empty",
+                    hint="give a value; if it comes from a shell variable, that one is not set",
+                )
+            if any("\ud800" <= char <= "\udfff" for char in value):  # bytes that are not UTF-8
+                raise WrongUsage(f"{called(parameter)} {shown(value)} is not UTF-8", hint="name it in UTF-8")
+
+
+def _wrong_number(parameter: Any, values: Mapping[str, Any]) -> str | None:
+    """Return what was typed where a number belongs: the first that is none."""
+    texts = [str(value) for value in _each(values.get(parameter.name))]
+    return next((text for text in texts if not text.strip("-").isdecimal()), texts[0] if texts else None)
+
+
+def _unlike(message: str, name: str, value: str) -> WrongUsage:
+    """Return the error for a value that is not of its option's kind."""
+    for word, (kind, example) in NUMBERS.items():
+        if word in message:
+            return WrongUsage(
+                f"{name} {shown(value)} is not {kind}", hint=f"give one, such as {name} {example}"
+            )
+    return WrongUsage(f"{name} {shown(value)} is not valid: {message.rstrip('.')}", hint="see --help")
+
+
+def _require_finite(name: str, value: Any, given: Any) -> None:
+    for number, text in zip(_each(value), _each(given), strict=False):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise WrongUsage(f"{name} {shown(text)} is not a finite number", hint="give one, such as 0.5")
+        if isinstance(number, int) and abs(number) >= MOST:
+            raise WrongUsage(f"{name} {shown(text)} is out of range", hint="give a smaller number")
+
+
+def _require_variables(ctx: typer.Context, parameters: Sequence[Any]) -> None:
+    """Refuse an empty environment variable, which Typer takes for one that is not set."""
+    given = typed(ctx)
+    for parameter in parameters:
+        variable = parameter.envvar
+        if isinstance(variable, str) and parameter.name not in given:
+            value = os.environ.get(variable)
+            if value is not None and not value.strip():
+                raise WrongUsage(
+                    f"${variable} is empty", hint=f"set it, or unset it, or give {called(parameter)}"
+                )
+
+
+def _require_effect(ctx: typer.Context, parameters: Sequence[Any]) -> None:
+    """Refuse an option that has an effect only with another one, which is not there."""
+    given = typed(ctx)
+    names = {parameter.name: called(parameter) for parameter in parameters}
+    for effect in EFFECTS:
+        idle = given.intersection(effect.options) if effect.command in {"", ctx.info_name} else ()
+        if idle and not effect.present(ctx.params):
+            name = names[min(idle)]
+            raise WrongUsage(f"{name} does nothing without {effect.company}", hint=f"leave {name} out")
+    if {"format", "output"} <= given:
+        kind, suffix = ctx.params["format"], ctx.params["output"].suffix.lower()
+        if kind in FORMATS and suffix in SUFFIXES and suffix[1:] != {"spreadsheet": "csv"}.get(kind, kind):
+            raise WrongUsage(
+                f"--format {kind} contradicts --output {ctx.params['output']}, whose suffix says the format",
+                hint="leave out --format, or name a file with another suffix",
+            )

@@ -1,0 +1,70 @@
+"""Files that appear under their names whole, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from memdb.errors import StorageFailed
+
+RUN = secrets.token_hex(4)  # of this process, in the names of files that it writes
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a name beside a file or folder to write under; what stands there in the end takes its place.
+
+    Where writing fails nothing is left, and what stood at ``path`` stays.
+    """
+    temporary = half_written(path)
+    try:
+        yield temporary
+        _sync(temporary)
+        if temporary.is_dir() and path.is_dir():
+            path.rmdir()  # only an empty folder is ever replaced
+        temporary.replace(path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def half_written(path: Path) -> Path:
+    """Return where a file stands until it is whole."""
+    return path.with_name(f".{path.name}.{RUN}.tmp")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Do the same, and say in a sentence why a file could not be written.
+
+    Raises:
+        StorageFailed: the folder is missing, full or not writable.
+    """
+    try:
+        with replacing(path) as temporary:
+            yield temporary
+    except OSError as error:
+        hint = "name a file in a folder you may write to"
+        if error.errno in FULL:
+            hint = "free some space, or name a file on another disk"
+        raise StorageFailed(f"cannot write {path}: {reason(error)}", hint=hint) from error
+
+
+def reason(error: OSError) -> str:
+    """Return what the system says of an error, without the paths and numbers that libraries add."""
+    return os.strerror(error.errno) if error.errno else str(error).split(": ", maxsplit=1)[0]
+
+
+def _sync(path: Path) -> None:
+    """Fsync what was written: some disks say that they are full no sooner."""
+    for file in path.iterdir() if path.is_dir() else (path,):
+        with file.open("rb+") as written:
+            os.fsync(written.fileno())
