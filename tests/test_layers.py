@@ -108,7 +108,7 @@ INSIDE = {  # the same within a package
         {""},
     ],
     "engines": [{"request", "script", "work"}, {"serving", "ray"}, {"local"}, {""}],
-    "sharing": [{"", "readme"}, {"deriving"}, {"publish"}, {"pull"}],
+    "sharing": [{"", "readme", "imported"}, {"deriving"}, {"publish"}, {"pull"}],
     "render": [{"", "answer"}, {"tables", "pictures", "curves"}, {"progress", "assessments"}],
     "cli": [
         {"streams", "usage"},
@@ -179,6 +179,10 @@ ONLY_FOR_TYPES = {
     ("duckdb", "reader"), ("duckdb", "assessing"), ("duckdb", "cli.showing"), ("duckdb", "cli.assessing"),
     ("rich", "cli.showing"), ("rich", "cli.assessing"),
 }  # fmt: skip
+LOADED_BY_ONE_TEST = {
+    "torch", "torchvision", "sklearn", "scipy", "statsmodels", "matplotlib",
+    "moto", "s3fs", "gcsfs", "adlfs", "ray",
+}  # fmt: skip
 
 
 def modules():
@@ -211,36 +215,66 @@ def layer_of(name, layers):
     return next((rank for rank, names in enumerate(layers) if name in names), None)
 
 
-@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: str(value)[-30:])
-def test_a_module_imports_only_what_lies_below_it(module, path):
-    if module == "":
-        return  # the package itself names its public parts
+def test_a_module_imports_only_what_lies_below_it():
+    found = [problem for module, path in modules() if module for problem in misplaced(module, path)]
+    assert found == []
+
+
+def misplaced(module, path):
     package, _, inner = module.partition(".")
-    rank = layer_of(package, LAYERS)
-    assert rank is not None, f"{package} stands in no layer"
+    rank, own = layer_of(package, LAYERS), layer_of(inner, INSIDE.get(package, []))
+    if rank is None or (package in INSIDE and own is None):
+        yield f"{module} stands in no layer"
+        return
     for imported in imports_of(path):
         if not imported.startswith("memdb."):
             continue
         other, _, rest = imported.removeprefix("memdb.").partition(".")
         if other != package:
-            assert layer_of(other, LAYERS) < rank, f"{module} imports {imported}"
+            if layer_of(other, LAYERS) >= rank:
+                yield f"{module} imports {imported}"
         elif package in INSIDE:
-            own = layer_of(inner, INSIDE[package])
             names = {name for layer in INSIDE[package] for name in layer}
             target = rest.split(".")[0] if rest.split(".")[0] in names else ""
-            assert own is not None, f"{module} stands in no layer"
-            if inner != target and not inner.endswith("_program"):  # a program names its options' type
-                assert layer_of(target, INSIDE[package]) <= own, f"{module} imports {imported}"
+            if inner == target or inner.endswith("_program"):  # a program names its options' type
+                continue
+            if layer_of(target, INSIDE[package]) > own:
+                yield f"{module} imports {imported}"
 
 
-@pytest.mark.parametrize("heavy", sorted(HOMES))
-def test_a_heavy_package_is_imported_at_home_only(heavy):
-    found = {
-        module
+def test_a_heavy_package_is_imported_at_home_only():
+    away = [
+        f"{module} imports {heavy}"
         for module, path in modules()
-        if any(name.split(".")[0] == heavy for name in imports_of(path, with_types=False))
-    }
-    assert found <= HOMES[heavy] - {module for package, module in ONLY_FOR_TYPES if package == heavy}
+        for heavy in {name.split(".")[0] for name in imports_of(path, with_types=False)} & HOMES.keys()
+        if module not in HOMES[heavy] or (heavy, module) in ONLY_FOR_TYPES
+    ]
+    assert away == []
+
+
+def test_tests_load_heavy_packages_when_one_needs_them():
+    """Every worker imports every test file before its first test."""
+    away = [
+        f"{path.name} loads {package}"
+        for path in sorted(Path(__file__).parent.rglob("*.py"))
+        for package in loaded_at_once(path)
+        if package in LOADED_BY_ONE_TEST
+    ]
+    assert away == []
+
+
+def loaded_at_once(path):
+    """The packages that a file imports, or asks pytest to import, as it is imported itself."""
+    for statement in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield str(node.module).split(".")[0]
+            elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "importorskip":
+                yield str(node.args[0].value).split(".")[0]
 
 
 @pytest.mark.parametrize(
