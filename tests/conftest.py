@@ -14,16 +14,34 @@ import memdb
 N_TRAIN, N_TEST = 23, 11
 N_MODELS = 60  # of the store to assess
 
-# Two workers on two cores: threads of theirs would only wait for each other, and burn both while they do.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Networks this small gain nothing from threads, and those of two workers on two cores wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A busy machine says nothing about the code: performance lives in benchmarks.
-settings.register_profile("memdb", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("memdb")
+# How far Hypothesis searches: scripts/test, scripts/test --all, and by hand with --hypothesis-profile deep.
+# No deadlines: a busy machine says nothing about the code, and performance lives in benchmarks.
+for profile, n_examples in {"quick": 25, "all": 100, "deep": 2000}.items():
+    settings.register_profile(
+        profile, max_examples=n_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+settings.load_profile("quick")
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and all that they start with them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def examples_of(n):
+    """How many examples a test that is slow takes in this profile: n of the 100 that others take with --all."""
+    return max(1, n * settings().max_examples // 100)
+
+
+def every(n, cases):
+    """Each n-th of these cases in the default run, all of them with --all."""
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)), marks=[pytest.mark.slow] * (number % n > 0)
+        )
+        for number, case in enumerate(cases)
+    ]
 
 
 def coin_recipe(data, masks, seeds, run):
@@ -58,6 +76,14 @@ def small_dataset(shift=0):
 
 def small_database(url, **options):
     return memdb.init(str(url), small_dataset(), coin_recipe, seed=7, **options)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def disk_that_is_not_waited_for():
+    """No test cuts the power, so fsync could show nothing; when it is called is what tests of it watch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -139,13 +165,43 @@ def empty(tmp_path):
 
 @pytest.fixture(scope="session")
 def digits_store(tmp_path_factory):
-    """The store of the README at a small size: digits, 40 models of 3 epochs."""
+    """The store of the README with 40 models, whose outcomes are as random as their subsets."""
+    from storing import batch
+
     pytest.importorskip("torch")
     url = tmp_path_factory.mktemp("digits") / "memdb.zarr"
-    made = memdb.init(str(url), recipe_options={"epochs": 3}, seed=1)
-    made.train(seeds=range(40))
-    made.close()
+    with memdb.init(str(url), seed=1) as made:
+        models, masks, outcomes = batch(made.store, range(40))
+        for name in ("train", "test"):
+            correct = outcomes[f"{name}/correct"]
+            sure = np.random.default_rng(1).exponential(size=correct.shape)
+            outcomes[f"{name}/logit_confidence"] = np.where(correct, sure, -sure)
+        made.store.commit(models, masks, outcomes)
     return url
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch, loaded by the first test that trains with it: a second and more that others need not wait for."""
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="session")
+def cuda(torch):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+@pytest.fixture(scope="session")
+def sklearn():
+    """scikit-learn, in the same way."""
+    return pytest.importorskip("sklearn")
+
+
+@pytest.fixture(scope="session")
+def stats():
+    """Distributions and rank correlations as SciPy computes them."""
+    return pytest.importorskip("scipy.stats")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from conftest import N_TEST, N_TRAIN, bits_of
-from scipy import stats
 
 import memdb
 from memdb.analysis.lds import Bootstrap, spearman
@@ -42,7 +41,7 @@ def confident(tmp_path_factory):
 
 @pytest.mark.parametrize("variant", ["online", "offline"])
 @pytest.mark.parametrize("pooled", [False, True])
-def test_the_statistic_is_that_of_each_model_against_the_others(confident, variant, pooled):
+def test_the_statistic_is_that_of_each_model_against_the_others(confident, variant, pooled, stats):
     _, mask, values, _, _ = confident
     sd = None
     if pooled:
@@ -129,7 +128,7 @@ class Given:
 
 
 @pytest.mark.parametrize("outcome", [None, "correct"])
-def test_lds_is_spearman_of_summed_scores_and_outcomes_over_held_out_models(confident, outcome):
+def test_lds_is_spearman_of_summed_scores_and_outcomes_over_held_out_models(confident, outcome, stats):
     db, mask, _, test, weights = confident
     ids = [model.model_id for _, model in db.snapshot.models][20:]
     rows = db.lds(Given(weights), outcome=outcome, model_ids=ids).to_arrow_table().to_pylist()
@@ -173,7 +172,7 @@ def test_equal_scores_of_all_examples_predict_nothing_however_they_add_up(tmp_pa
     assert rows["lds"].to_pylist() == [None] * len(values)
 
 
-def test_a_resample_is_spearman_of_the_drawn_models():
+def test_a_resample_is_spearman_of_the_drawn_models(stats):
     rng = np.random.default_rng(9)
     one, other = rng.integers(0, 6, 30).astype(float), rng.normal(size=30)
     counts = Bootstrap(20, seed=3).counts(30)

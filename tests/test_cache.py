@@ -109,6 +109,7 @@ def test_local_stores_are_not_copied_into_the_cache(trained, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_questions_stay_within_their_budget_of_requests():
     pytest.importorskip("moto.server")
     figures = script("figures_requests")

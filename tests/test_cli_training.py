@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 from test_cli import HERE, MEMDB, run, spawn
@@ -17,8 +16,8 @@ SLOW = """
 import time, numpy as np
 class Slow:
     name, version = "slow", "1"
-    def __init__(self, seconds=0.0, fail_at=0):
-        self.options = {"seconds": seconds, "fail_at": fail_at}
+    def __init__(self, seconds=0.0, fail_at=0, stall_at=0):
+        self.options = {"seconds": seconds, "fail_at": fail_at, "stall_at": stall_at}
         self.done = 0
     def models_per_batch(self, data, device):
         return 2
@@ -26,6 +25,9 @@ class Slow:
         for step in range(10):
             time.sleep(self.options["seconds"] / 10)
             run.progress(step + 1, 10)
+        while 0 < self.options["stall_at"] <= self.done:
+            time.sleep(0.01)
+            run.progress(10, 10)
         self.done += len(seeds)
         if self.options["fail_at"] and self.done >= self.options["fail_at"]:
             raise ValueError("no more")
@@ -64,7 +66,7 @@ def test_two_trainings_at_once_on_one_store_both_count(folder):
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_keeps_what_was_committed_and_says_how_to_go_on(folder, sent):
-    run(*INIT, "-p", "seconds=0.4", cwd=folder)
+    run(*INIT, "-p", "stall_at=4", cwd=folder)
     command = [MEMDB, "train", "--device", "cpu", "--add", "40"]
     environment = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
@@ -72,7 +74,6 @@ def test_ctrl_c_keeps_what_was_committed_and_says_how_to_go_on(folder, sent):
     while not (said and said[-1].startswith("4/40 models")):
         said.append(process.stderr.readline())
         assert said[-1], said
-    time.sleep(0.1)
     process.send_signal(sent)
     said += process.communicate(timeout=30)[1].splitlines()
     assert process.returncode == 130

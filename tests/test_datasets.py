@@ -165,7 +165,7 @@ def test_mnist_is_read_from_its_files_and_never_downloaded_unasked(tmp_path):
         ("mnist", None, "a folder that was not named"),
         ("no.such.module:make", None, "cannot be imported: ModuleNotFoundError"),
         ("test_datasets:nothing", None, "no attribute 'nothing'"),
-        ("test_datasets:NOT_CALLABLE", None, "is a int"),
+        ("test_datasets:NOT_CALLABLE", None, "is of type int"),
         ("test_datasets:failing", "x", "failed: KeyError: 'x'"),
         ("test_datasets:wrong", None, "returned a list"),
     ],

@@ -72,10 +72,9 @@ def try_all(template, tmp_path, operation, how, first, step):
     return int(tried[-1].stem)
 
 
-@pytest.mark.parametrize("how", ["kill", "fail"])
-@pytest.mark.parametrize("operation", ["commit", "compact", "gc"])
+@pytest.mark.parametrize(("operation", "how"), [("commit", "kill"), ("compact", "fail"), ("gc", "kill")])
 def test_at_some_operations(template, tmp_path, operation, how):
-    n_operations = try_all(template, tmp_path, operation, how, {"kill": 2, "fail": 7}[how], 47)
+    n_operations = try_all(template, tmp_path, operation, how, {"kill": 20, "fail": 7}[how], 95)
     assert n_operations > 20
 
 
@@ -95,7 +94,7 @@ OPERATIONS = pytest.mark.parametrize("operation", ["commit", "compact", "gc", "q
 @OPERATIONS
 def test_a_storage_that_refuses_some_requests(template, tmp_path, operation, lasting):
     """The same at the requests of any storage, reads and listings included."""
-    refuse(template, tmp_path, operation, lasting, range(3 + 2 * lasting, 200, 14))
+    refuse(template, tmp_path, operation, lasting, range(3 + 10 * lasting, 200, 31))
 
 
 @pytest.mark.slow

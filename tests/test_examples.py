@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "n_models", "says"),
     [("01", 6, "memorization"), ("02", 80, "most memorized: [0, 1, 2, 3, 4]")],

@@ -10,7 +10,7 @@ from datetime import timedelta
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import coin_recipe, small_dataset
+from conftest import coin_recipe, every, small_dataset
 from fault_proxy import FAULTS, FaultProxy
 from storing import batch, contents, contents_of
 
@@ -24,9 +24,6 @@ from memdb.store.maintenance import gc as cleaning
 from memdb.store.maintenance import retract
 from memdb.store.read_arrays import read_object
 from memdb.store.snapshot import read_part
-
-pytest.importorskip("s3fs")
-pytest.importorskip("moto")
 
 SURVIVED = ("429", "500", "503", "reset", "short_body", "slow")  # one of them is not even noticed
 ANYWHERE = [fault for fault in FAULTS if not fault.startswith("ignored")]  # few requests have such a header
@@ -232,11 +229,7 @@ def require_no_problem(name, attempt):
 
 @pytest.mark.parametrize(
     ("operation", "fault"),
-    [
-        *itertools.product(("commit", "query"), ANYWHERE),
-        *itertools.product(("compact",), ANYWHERE[::2]),
-        *itertools.product(("gc",), ANYWHERE[1::2]),
-    ],
+    every(3, [(operation, fault) for fault in ANYWHERE for operation in OPERATIONS]),
 )
 def test_one_fault_is_survived_or_said_and_never_answered_with(bucket, operation, fault):
     place = ANYWHERE.index(fault) * bucket.n_requests[operation] // len(ANYWHERE)

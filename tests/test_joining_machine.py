@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 
-from conftest import coin_recipe, small_dataset
+from conftest import coin_recipe, examples_of, small_dataset
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -101,5 +101,5 @@ class ExtensionMachine(RuleBasedStateMachine):
 
 TestExtension = ExtensionMachine.TestCase
 TestExtension.settings = settings(
-    max_examples=15, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples_of(20), stateful_step_count=12, suppress_health_check=list(HealthCheck)
 )

@@ -52,6 +52,9 @@ HOMES = {
     "sklearn": {"datasets"},
     "PIL": {"datasets", "sharing.thumbnails"},
     "zarr": {"store.encoding", "store.read_arrays", "store.stated"},
+    "numcodecs": {"store.stated"},
+    "aiohttp": {"storage.web"},
+    "s3fs": {"storage.buckets"},
     "fsspec": {"storage.urls", "storage.web"},
     "duckdb": {
         "query.relations",
@@ -83,6 +86,10 @@ HOMES = {
         "cli.usage",
     },
 }
+LOADED_BY_ONE_TEST = {
+    "torch", "torchvision", "sklearn", "scipy", "statsmodels", "matplotlib",
+    "moto", "s3fs", "gcsfs", "adlfs", "ray",
+}  # fmt: skip
 ONLY_FOR_TYPES = {
     ("duckdb", "database"), ("duckdb", "cli.output"), ("duckdb", "cli.analyze"),
     ("rich", "cli.output"), ("rich", "cli.analyze"),
@@ -148,14 +155,39 @@ def test_no_module_imports_one_that_imports_it():
     graphlib.TopologicalSorter(below).prepare()  # names the cycle where there is one
 
 
-@pytest.mark.parametrize("heavy", sorted(HOMES))
-def test_a_heavy_package_is_imported_at_home_only(heavy):
-    found = {
-        module
+def test_a_heavy_package_is_imported_at_home_only():
+    away = [
+        f"{module} imports {heavy}"
         for module, path in modules()
-        if any(name.split(".")[0] == heavy for name in imports_of(path, with_types=False))
-    }
-    assert found <= HOMES[heavy] - {module for package, module in ONLY_FOR_TYPES if package == heavy}
+        for heavy in {name.split(".")[0] for name in imports_of(path, with_types=False)} & HOMES.keys()
+        if module not in HOMES[heavy] or (heavy, module) in ONLY_FOR_TYPES
+    ]
+    assert away == []
+
+
+def test_tests_load_heavy_packages_when_one_needs_them():
+    """Every worker imports every test file before its first test."""
+    away = [
+        f"{path.name} loads {package}"
+        for path in sorted(Path(__file__).parent.rglob("*.py"))
+        for package in loaded_at_once(path)
+        if package in LOADED_BY_ONE_TEST
+    ]
+    assert away == []
+
+
+def loaded_at_once(path):
+    """The packages that a file imports, or asks pytest to import, as it is imported itself."""
+    for statement in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield str(node.module).split(".")[0]
+            elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "importorskip":
+                yield str(node.args[0].value).split(".")[0]
 
 
 @pytest.mark.parametrize(

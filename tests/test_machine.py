@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from conftest import coin_recipe, small_dataset
+from conftest import coin_recipe, examples_of, small_dataset
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -142,9 +142,8 @@ class StoreMachine(RuleBasedStateMachine):
 
 def quickly(n_examples, n_steps):
     return settings(
-        max_examples=n_examples, stateful_step_count=n_steps, deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+        max_examples=n_examples, stateful_step_count=n_steps, suppress_health_check=list(HealthCheck)
+    )
 
 
 class InMemory(StoreMachine):
@@ -152,9 +151,9 @@ class InMemory(StoreMachine):
 
 
 TestOnDisk = StoreMachine.TestCase
-TestOnDisk.settings = quickly(20, 10)
+TestOnDisk.settings = quickly(examples_of(30), 10)
 TestInMemory = InMemory.TestCase
-TestInMemory.settings = quickly(25, 15)
+TestInMemory.settings = quickly(examples_of(30), 15)
 
 
 def test_on_s3(s3):
@@ -163,7 +162,7 @@ def test_on_s3(s3):
     class OnS3(StoreMachine):
         place = staticmethod(lambda _: (f"s3://bucket/{uuid.uuid4().hex}/s.zarr", s3))
 
-    run_state_machine_as_test(OnS3, settings=quickly(3, 8))
+    run_state_machine_as_test(OnS3, settings=quickly(examples_of(8), 8))
 
 
 @pytest.mark.slow

@@ -20,13 +20,12 @@ from memdb.recipes.mlp import MLP
 from memdb.recipes.out_of_memory import Fitting, is_out_of_memory
 from memdb.recipes.resnet9 import ResNet9
 
-torch = pytest.importorskip("torch")
 SIGNALS = frozenset({"cumulative_loss", "first_learned"})
 N_TRAIN = 60
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread(torch):
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # threads that wait for each other are slower at this size
     yield
@@ -101,7 +100,7 @@ def test_a_batch_of_resnet9_takes_turns_on_a_cpu_and_is_the_same_to_the_last_bit
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("recipe", SMALL.values(), ids=SMALL.keys())
-def test_a_gpu_trains_a_batch_as_it_trains_one_and_as_a_cpu_does(recipe, data, tmp_path):
+def test_a_gpu_trains_a_batch_as_it_trains_one_and_as_a_cpu_does(recipe, data, tmp_path, cuda):
     masks, seeds = drawn(8)
     together = recipe(data, masks, seeds, run(tmp_path, "cuda:0"))
     for device in ("cuda:0", "cpu"):
@@ -134,7 +133,7 @@ def test_a_network_learns_what_it_saw_and_its_signals_say_when(recipe, data, tmp
     assert losses[masks][late].mean() > losses[masks][early].mean()  # what is learned late costs more
 
 
-def test_signals_are_the_sums_that_plain_pytorch_would_keep(data, tmp_path):
+def test_signals_are_the_sums_that_plain_pytorch_would_keep(data, tmp_path, torch):
     """One step an epoch over the whole subset, so that the loss before each step is easily taken."""
     masks, seeds = drawn(1)
     recipe = MLP(hidden=(), optimizer="sgd", lr=0.1, momentum=0.0, weight_decay=0.0, batch_size=42, epochs=3)
@@ -255,7 +254,7 @@ def test_recipes_keep_the_fingerprints_that_stores_have(name, fingerprint):
     assert recipes.resolve(name, {}).info.fingerprint.startswith(fingerprint)
 
 
-def test_augmentation_moves_mirrors_and_blanks_as_told():
+def test_augmentation_moves_mirrors_and_blanks_as_told(torch):
     from memdb.recipes.augmentation import Augmentation
 
     images = torch.arange(1.0, 17).reshape(1, 4, 4, 1)

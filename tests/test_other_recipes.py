@@ -13,8 +13,7 @@ from memdb.errors import InvalidInputError
 from memdb.format import subsets
 from memdb.recipes.sklearn_adapter import Classifier
 
-sklearn_neighbors = pytest.importorskip("sklearn.neighbors")
-torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("sklearn", "torch")
 TINY = {"image_size": 32, "batch_size": 6, "epochs": 2, "precision": "float32", "lr": 0.01}
 
 
@@ -57,7 +56,9 @@ def test_a_nearest_neighbour_by_import_path_memorizes_and_has_scikit_learns_pred
     masks, seeds = drawn(2, 200)
     found = recipe(digits, masks, seeds, run(tmp_path))
     x = digits.train.array.reshape(200, -1)
-    model = sklearn_neighbors.KNeighborsClassifier(3).fit(x[masks[1]], digits.train.labels[masks[1]])
+    from sklearn.neighbors import KNeighborsClassifier
+
+    model = KNeighborsClassifier(3).fit(x[masks[1]], digits.train.labels[masks[1]])
     tests = digits.test.array.reshape(50, -1)
     assert (found["test/correct"][1] == (model.predict(tests) == digits.test.labels)).all()
     p = model.predict_proba(tests)[np.arange(50), digits.test.labels]
@@ -133,7 +134,8 @@ def test_a_classifier_that_cannot_be_is_explained(name, options, says):
     assert caught.value.hint
 
 
-def test_a_torchvision_classifier_learns_from_files_that_are_read_as_needed(photos, tmp_path):
+@pytest.mark.slow
+def test_a_torchvision_classifier_learns_from_files_that_are_read_as_needed(photos, tmp_path, torch):
     data = datasets.load("imagefolder", str(photos))
     options = {**TINY, "lr": 0.005, "epochs": 15, "batch_size": 9, "crop": 1.0}
     recipe = recipes.resolve("torchvision:resnet18", options)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import oracle
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memdb.errors import InvalidInputError
@@ -86,7 +86,6 @@ choices = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     n_models=st.sampled_from([1, 2, 7, 8, 9, 20, 63, 64, 65, 100]),
@@ -237,7 +236,7 @@ def test_torch_finds_the_same_pairs(direction, same_class):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("n_models", [37, 300, 5000])
-def test_a_gpu_finds_the_same_pairs(n_models):
+def test_a_gpu_finds_the_same_pairs(n_models, cuda):
     for choice in (PairChoice(top=5), PairChoice(min_influence=0.1, direction="both")):
         torch_finds_the_same("cuda", choice, n_models)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import oracle
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memdb.errors import InvalidInputError
@@ -79,7 +79,6 @@ COUNTS = st.tuples(st.integers(0, 60), st.integers(0, 60)).flatmap(
 Z = st.floats(0.5, 8)
 
 
-@settings(deadline=None)
 @given(COUNTS, Z)
 def test_intervals_are_those_of_the_oracle_and_hold_the_score(con, row, z):
     lo, hi = interval(con, row, z)
@@ -91,7 +90,6 @@ def test_intervals_are_those_of_the_oracle_and_hold_the_score(con, row, z):
         assert -1 <= lo <= oracle.score(*row) <= hi <= 1
 
 
-@settings(deadline=None)
 @given(COUNTS, Z)
 def test_wrong_for_right_flips_the_interval_and_swapped_arms_too(con, row, z):
     n_in, n_out, k_in, k_out = row
@@ -104,7 +102,6 @@ def test_wrong_for_right_flips_the_interval_and_swapped_arms_too(con, row, z):
         assert interval(con, (n_out, n_in, k_out, k_in), z) == pytest.approx(flipped, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(COUNTS, Z)
 def test_a_real_outcome_of_zeros_and_ones_has_the_interval_of_bits(con, row, z):
     n_in, n_out, k_in, k_out = row

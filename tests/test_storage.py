@@ -49,22 +49,26 @@ def test_creating_is_exclusive_even_in_a_race(storage):
     assert storage.names("sub") == ["claim"]
 
 
-def test_two_processes_cannot_both_create_an_object(tmp_path):
+def test_of_several_processes_one_creates_an_object(tmp_path):
     code = (
-        "import sys, time\nfrom memdb.storage import open_storage\nfrom memdb.errors import AlreadyExistsError\n"
-        "place = open_storage(sys.argv[1]); won = 0\n"
-        "for n in range(40):\n"
-        "    while time.time() < float(sys.argv[2]) + n * 0.01: pass\n"
-        "    try: place.create(f'claim{n}', b'mine'); won += 1\n"
-        "    except AlreadyExistsError: pass\n"
-        "print(won)"
+        "import sys\nfrom memdb.storage import open_storage\nfrom memdb.errors import AlreadyExistsError\n"
+        "place = open_storage(sys.argv[1])\n"
+        "print('ready', flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    try: place.create(line.strip(), b'mine')\n"
+        "    except AlreadyExistsError: print('late', flush=True)\n"
+        "    else: print('won', flush=True)"
     )
-    import time
-
-    start = str(time.time() + 1.5)
-    command = [sys.executable, "-c", code, str(tmp_path), start]
-    racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert sum(int(racer.communicate()[0]) for racer in racers) == 40
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    racers = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 3
+    for number in range(40):
+        for racer in racers:
+            racer.stdin.write(f"claim{number}\n")
+        assert sorted(racer.stdout.readline() for racer in racers) == ["late\n", "late\n", "won\n"]
+    for racer in racers:
+        racer.communicate()
 
 
 def test_a_local_write_is_fsynced_before_it_gets_its_name_and_its_folder_after(tmp_path, monkeypatch):

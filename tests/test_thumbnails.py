@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -98,16 +99,26 @@ def data():
     return pictures(rgb(), rgb(N_TEST, seed=1))
 
 
-@pytest.fixture
-def database(data, tmp_path):
-    db = memdb.init(str(tmp_path / "s.zarr"), data, coin_recipe, seed=3)
+@pytest.fixture(scope="module")
+def database(data, tmp_path_factory):
+    """A store of pictures; look, do not touch."""
+    db = memdb.init(str(tmp_path_factory.mktemp("pictures") / "s.zarr"), data, coin_recipe, seed=3)
     db.train(seeds=range(5))
     return db
 
 
+@pytest.fixture(scope="module")
+def published(database, tmp_path_factory):
+    """A copy of it with its pictures; look, do not touch."""
+    dest = tmp_path_factory.mktemp("published") / "copy"
+    database.publish(str(dest), include=("bits", "thumbnails"))
+    return dest
+
+
 @pytest.fixture
-def copy(database, tmp_path):
-    database.publish(str(tmp_path / "copy"), include=("bits", "thumbnails"))
+def copy(published, tmp_path):
+    """The same, to do with as one likes."""
+    shutil.copytree(published, tmp_path / "copy")
     return tmp_path / "copy"
 
 
@@ -166,10 +177,12 @@ def test_without_pictures_the_owner_is_told_how_to_add_them(database, tmp_path):
         assert "--include thumbnails" in error.value.hint
 
 
-def test_pictures_of_other_examples_are_refused_before_anything_is_written(database, tmp_path, data):
+def test_pictures_of_other_examples_are_refused_before_anything_is_written(
+    database, tmp_path, data, monkeypatch
+):
     with memdb.open(database.url) as stranger, pytest.raises(InvalidInputError, match="arrays in memory"):
         stranger.publish(str(tmp_path / "copy"), include=("bits", "thumbnails"))
-    database._dataset = pictures(rgb(seed=5), data.test.x)
+    monkeypatch.setattr(database, "_dataset", pictures(rgb(seed=5), data.test.x))
     with pytest.raises(MismatchError, match="fingerprint"):
         database.publish(str(tmp_path / "copy"), include=("bits", "thumbnails"))
     assert not (tmp_path / "copy").exists()

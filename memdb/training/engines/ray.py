@@ -208,7 +208,7 @@ def _device(name: str, request: Request, resources: Mapping[str, float]) -> tupl
 
 
 def _resources() -> Mapping[str, float]:
-    found: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    found: Mapping[str, float] = ray.cluster_resources()
     return found
 
 
