@@ -98,7 +98,7 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
     recipe: Any = None,
     storage_options: Mapping[str, Any] | None = None,
     following: Following | None = None,
-    observe: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Merge:
     """Bring the models of stores together in one, which is created where there is none.
 
@@ -114,7 +114,7 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
         storage_options: for the fsspec driver.
         following: how the store that the destination extends is reached; as for one that this user made,
             where not given.
-        observe: hears how many models of how many are there.
+        progress: hears how many models of how many are there.
 
     Raises:
         MismatchError: data, recipes, subsets or a model's outcomes differ, naming both; nothing was written.
@@ -146,7 +146,7 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
         _require_one_meaning([*((store, table) for table in store.score_tables()), *tables])
         merging.require_distinct([store.snapshot(), *snapshots])
     database = Database(store, *names.bound(store.manifest, url))
-    done = merging.merge(store, snapshots, observe)
+    done = merging.merge(store, snapshots, progress)
     copied = (copy_scores(at.storage, table, storage, store.manifest) for at, table in tables)
     scores = tuple(table.name for table, is_new in copied if is_new)
     return Merge(database, done.added, done.present, done.n_withdrawn, scores, dropped)

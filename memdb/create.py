@@ -156,7 +156,7 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     n_test: int | None = None,
     formats: Sequence[RunFormat] = (),
     storage_options: Mapping[str, Any] | None = None,
-    observe: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Imported | ImportedScores:
     """Add somebody's runs or published scores to a store, which is created where there is none.
 
@@ -179,7 +179,7 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
         n_test: how many test examples, likewise.
         formats: readers of formats of your own, tried first; see `memdb.interop.run_formats.RunFormat`.
         storage_options: for the fsspec driver.
-        observe: hears how much of how much is done.
+        progress: hears how much of how much is done.
 
     Raises:
         InvalidInputError: a file that cannot be read, or does not hold what it should; nothing was written.
@@ -225,7 +225,7 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
         )
     done: Imported | ImportedScores
     if runs is not None:
-        done = import_runs(storage, existing, runs, about, observe)
+        done = import_runs(storage, existing, runs, about, progress)
     elif published is not None:
         sizes = {part: n for part, n in (("train", n_train), ("test", n_test)) if n is not None}
         done = import_scores(storage, existing, published, about, scores_name, sizes)
@@ -244,7 +244,7 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
     as_of: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     destination_options: Mapping[str, Any] | None = None,
-    observe: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Pulled:
     """Copy a published store, or the bits alone of any; every object is checked by its sha256.
 
@@ -258,7 +258,7 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
         as_of: with ``only``, the number of a snapshot.
         storage_options: for the fsspec driver of ``url``.
         destination_options: for that of ``destination``.
-        observe: hears how many bytes of how many are done.
+        progress: hears how many bytes of how many are done.
 
     Raises:
         NotFoundError: nothing is there.
@@ -271,7 +271,7 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
     source = Store.open(open_storage(url, storage_options))
     target = open_storage(destination, destination_options)
     forget(destination)  # what is copied was not made here, whatever stood there before
-    return pulling.pull(source, target, only=only, as_of=as_of, observe=observe)
+    return pulling.pull(source, target, only=only, as_of=as_of, progress=progress)
 
 
 def _storage(

@@ -554,7 +554,7 @@ class Database:
         *,
         variant: str = "online",
         variance: str = "auto",
-        observe: Callable[[int, int], None] = lambda _done, _total: None,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> DuckDBPyRelation:
         """Return how well the likelihood-ratio attack tells whose subset had which training example.
 
@@ -569,7 +569,7 @@ class Database:
         """
         from memdb.analysis.membership import Attack, membership
 
-        return self._present(membership(self.relations(), Attack(variant, variance), observe))
+        return self._present(membership(self.relations(), Attack(variant, variance), progress))
 
     def lds(  # noqa: PLR0913 - whose scores, of which models, and the bootstrap
         self,
@@ -580,7 +580,7 @@ class Database:
         resamples: int = 200,
         seed: int = 0,
         level: float = 0.95,
-        observe: Callable[[int, int], None] = lambda _done, _total: None,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> DuckDBPyRelation:
         """Return the linear datamodeling score of attribution scores [test, train]: one row a test example.
 
@@ -597,7 +597,7 @@ class Database:
         from memdb.analysis.lds import Bootstrap, lds
 
         bootstrap = Bootstrap(resamples, seed, require_level(level))
-        return self._present(lds(self.relations(), scores, outcome, model_ids, bootstrap, observe))
+        return self._present(lds(self.relations(), scores, outcome, model_ids, bootstrap, progress))
 
     def train(  # noqa: PLR0913 - what, on what, where, until when, and who watches; all have defaults
         self,
@@ -619,7 +619,7 @@ class Database:
         task_gpus: float | None = None,
         checkpoint_dir: str | Path | None = None,
         compact: bool = True,
-        observe: Callable[[TrainingStatus], None] | None = None,
+        progress: Callable[[TrainingStatus], None] | None = None,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> int:
         """Train models and commit them batch by batch; return how many were committed.
@@ -645,7 +645,7 @@ class Database:
             task_gpus: GPUs of one Ray task, which may be a fraction; 1 where the cluster has any.
             checkpoint_dir: where recipes may keep half-trained models; below the user's home if not given.
             compact: gather small segments into blocks when there are some dozens.
-            observe: called often with the state of things; if not given, doubts become Python warnings.
+            progress: called often with the state of things; if not given, doubts become Python warnings.
             stop_requested: asked at every step; true ends the run, without the batch in flight.
 
         Raises:
@@ -681,7 +681,7 @@ class Database:
         before = self.relations()
         plan = Plan(engines.choose(work, workers, request), wanted, limits, compact, self._doubt(bound))
         try:
-            return carry_out(self.store, plan, before, observe or warn_of_doubts, stop_requested)
+            return carry_out(self.store, plan, before, progress or warn_of_doubts, stop_requested)
         finally:
             self.refresh()
 
@@ -709,11 +709,11 @@ class Database:
 
         target = Path(path)
         suffix = export.require_destination(target, what)
-        observe = options.get("observe", lambda _done, _total: None)
+        progress = options.get("progress", lambda _done, _total: None)
         if what in {"models", "lira"}:
-            return export.write_models(target, self.relations(), what, observe)
+            return export.write_models(target, self.relations(), what, progress)
         if what == "fz-classes":
-            return export.write_fz_classes(target, self.answers().relations, observe)
+            return export.write_fz_classes(target, self.answers().relations, progress)
         level, interval = options.get("level", 0.95), options.get("interval", "anytime")
         if what == "memorization":
             rows = self.memorization(outcome=outcome, level=level, interval=interval)
@@ -733,12 +733,12 @@ class Database:
         return export.write_table(target, table, facts if self.imported_scores is None else {})
 
     def compact(
-        self, *, alone: bool = False, observe: Callable[[int, int], None] = lambda _done, _total: None
+        self, *, alone: bool = False, progress: Callable[[int, int], None] = lambda _done, _total: None
     ) -> Compaction | None:
         """Gather segments into blocks of up to 1,024 models and number the result; None if all is done.
 
         Answers stay the same, bit for bit, before, during and after; writers and readers may go on.
-        ``alone`` says that nobody else compacts this store, for storages that cannot tell; ``observe`` hears
+        ``alone`` says that nobody else compacts this store, for storages that cannot tell; ``progress`` hears
         how many models of how many are done.
 
         Raises:
@@ -750,7 +750,7 @@ class Database:
 
         self._require_now("compact")
         try:
-            return compact(self.store.storage, self.store.manifest, alone=alone, observe=observe)
+            return compact(self.store.storage, self.store.manifest, alone=alone, progress=progress)
         finally:
             self.refresh()
 
@@ -760,7 +760,7 @@ class Database:
         grace: timedelta = GRACE,
         alone: bool = False,
         dry_run: bool = False,
-        observe: Callable[[int, int], None] = lambda _done, _total: None,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> list[Garbage]:
         """Remove, or with ``dry_run`` only list, what no reader and no writer can need any more.
 
@@ -782,13 +782,13 @@ class Database:
         try:
             for item in gc.remove(storage, manifest, doomed):
                 removed.append(item)
-                observe(len(removed), len(doomed))
+                progress(len(removed), len(doomed))
         finally:
             self.refresh()
         return removed
 
     def verify(
-        self, *, repair: bool = False, observe: Callable[[int, int], None] = lambda _done, _total: None
+        self, *, repair: bool = False, progress: Callable[[int, int], None] = lambda _done, _total: None
     ) -> tuple[Report, Repair | None]:
         """Compare every object and every number of the store with what was written.
 
@@ -805,8 +805,8 @@ class Database:
             self._require_now("repair")
         storage, manifest, published = self.store.storage, self.store.manifest, self.store.published
         if published is not None:
-            return verify_copy(storage, manifest, published, observe), None
-        report = verify(storage, manifest, observe)
+            return verify_copy(storage, manifest, published, progress), None
+        report = verify(storage, manifest, progress)
         if not repair or not report.damages:
             return report, None
         try:
@@ -860,7 +860,7 @@ class Database:
         data_root: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
         announce: Callable[[Plan], bool] = lambda _: True,
-        observe: Callable[[int, int], None] = lambda _done, _total: None,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> Publication | None:
         """Write a frozen copy of the models that count to a path or URL, for others to ask where it is.
 
@@ -876,7 +876,7 @@ class Database:
             data_root: likewise, the folder that holds it.
             storage_options: for the fsspec driver of ``url``.
             announce: hears what will be written before anything is; false leaves it at that.
-            observe: hears how much of how much is done.
+            progress: hears how much of how much is done.
 
         Raises:
             AlreadyExistsError: the destination holds something else.
@@ -905,7 +905,7 @@ class Database:
             )
         if not announce(wanted):
             return None
-        return publication.carry_out(wanted, self.relations(), observe)
+        return publication.carry_out(wanted, self.relations(), progress)
 
     def load_dataset(self, data_root: str | None = None, dataset: str | None = None) -> Dataset:
         """Load the examples themselves, which a store does not keep, from the folder that holds them.

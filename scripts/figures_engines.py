@@ -142,12 +142,12 @@ def rate(url: Path, options: argparse.Namespace, way: dict[str, Any]) -> Rate:
     """Return how fast models come once a third of them is committed."""
     seen: list[tuple[float, int, float]] = []
 
-    def observe(status: TrainingStatus) -> None:
+    def progress(status: TrainingStatus) -> None:
         if 3 * status.n_committed >= options.models and (not seen or status.n_committed > seen[-1][1]):
             seen.append((time.perf_counter(), status.n_committed, cpu_seconds()))
 
     with memdb.init(str(url), recipe_options={"epochs": options.epochs}) as db:
-        db.train(options.models, batch_models=options.batch, device="cpu", observe=observe, **way)
+        db.train(options.models, batch_models=options.batch, device="cpu", progress=progress, **way)
     (first, n_first, cpu_first), (last, n_last, cpu_last) = seen[0], seen[-1]
     n_models = n_last - n_first
     return Rate(n_models / (last - first), (cpu_last - cpu_first) / n_models)
@@ -168,7 +168,7 @@ def show_kills(engine: str, folder: Path, options: argparse.Namespace) -> bool:
     killed: list[int] = []
     news = threading.Event()
 
-    def observe(status: TrainingStatus) -> None:
+    def progress(status: TrainingStatus) -> None:
         if status.n_committed and not status.n_in_flight and not status.remark:
             news.set()
 
@@ -188,7 +188,7 @@ def show_kills(engine: str, folder: Path, options: argparse.Namespace) -> bool:
         killer.start()
         try:
             way = WAYS[engine]["2"]
-            db.train(options.models, batch_models=options.batch, device="cpu", observe=observe, **way)
+            db.train(options.models, batch_models=options.batch, device="cpu", progress=progress, **way)
         finally:
             over.set()
             killer.join()

@@ -54,8 +54,8 @@ def z_of(kind, n_models, level, n_shown=1, n_ranked=1):
     alpha = 1 - level
     if kind == "fixed":
         return fixed_z(alpha)
-    shares = {"anytime": 1.0, "selected": n_shown / n_ranked, "simultaneous": 1 / n_ranked}
-    return anytime_z(n_models, alpha * shares[kind])
+    selections = {"anytime": 1.0, "selected": n_shown / n_ranked, "simultaneous": 1 / n_ranked}
+    return anytime_z(n_models, alpha * selections[kind])
 
 
 def fitted_by_expectation_maximization(abs_z, spreads, n_prior, rounds):
@@ -65,8 +65,8 @@ def fitted_by_expectation_maximization(abs_z, spreads, n_prior, rounds):
     density = np.exp(-((values[:, None] / deviations) ** 2) / 2) / deviations
     weights = np.full(len(spreads), 1 / len(spreads))
     for _ in range(rounds):
-        shares = density * weights
-        weights = times @ (shares / shares.sum(axis=1, keepdims=True))
+        selections = density * weights
+        weights = times @ (selections / selections.sum(axis=1, keepdims=True))
         weights[spreads == 0] += n_prior
         weights = weights / weights.sum()
     return weights

@@ -71,7 +71,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
     monkeypatch.setenv("DYING", str(tmp_path / "died"))
     told = []
     with made(tmp_path, dying_recipe) as db:
-        assert db.train(seeds=range(8), workers=2, batch_models=2, observe=told.append) == 8
+        assert db.train(seeds=range(8), workers=2, batch_models=2, progress=told.append) == 8
         assert stored(db) == ids(range(8))
     assert any("was killed by signal 9" in status.remark for status in told)
     assert [status.n_committed for status in told if not status.remark and not status.n_in_flight] == [

@@ -70,7 +70,7 @@ def test_answers_are_those_of_one_store_that_trained_everything(base, extension,
         assert extension.n_models == one.n_models == 21
     extension.compact()
     assert extension.snapshot.number == 1
-    assert [part.storage.url for part in extension.snapshot.shares] == [base.url, extension.url]
+    assert [part.storage.url for part in extension.snapshot.selections] == [base.url, extension.url]
     with memdb.open(extension.url) as again, memdb.open(extension.url, as_of=1) as numbered:
         assert answers(again) == answers(numbered) == answers(extension)
     assert base.store.snapshot().n_models == 12

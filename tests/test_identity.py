@@ -233,12 +233,12 @@ def test_a_source_that_changed_under_one_version_is_said_once(tmp_path, monkeypa
     source = "import conftest\ndef train(data, masks, seeds, run, share={}):\n    return conftest.coin_recipe(data, masks, seeds, run)\n"
     url, told = str(tmp_path / "s.zarr"), []
 
-    def trained(share, seed, observe=told.append):
+    def trained(share, seed, progress=told.append):
         (tmp_path / "edited.py").write_text(source.format(share))
         sys.modules.pop("edited", None)
         importlib.invalidate_caches()
         with memdb.open(url) as db:
-            db.train(seeds=[seed], dataset=small_dataset(), observe=observe)
+            db.train(seeds=[seed], dataset=small_dataset(), progress=progress)
 
     (tmp_path / "edited.py").write_text(source.format(0.1))
     memdb.init(url, small_dataset(), "edited:train").close()

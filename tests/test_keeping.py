@@ -383,7 +383,7 @@ def test_a_commit_is_reported_before_the_store_is_compacted(tmp_path, monkeypatc
     monkeypatch.setattr(run, "compact", interrupted)
     db = small_database(tmp_path / "s.zarr")
     with contextlib.suppress(KeyboardInterrupt):
-        db.train(seeds=range(30), observe=lambda status: reported.append(status.n_committed))
+        db.train(seeds=range(30), progress=lambda status: reported.append(status.n_committed))
     assert memdb.open(db.url).n_models == reported[-1] > 0
 
 
@@ -407,7 +407,7 @@ def test_training_goes_on_where_compaction_cannot(tmp_path, monkeypatch):
     next((tmp_path / "s.zarr").glob("segments/*/mask/c.0.0")).unlink()
     remarks = []
     with contextlib.suppress(DamagedError):  # the widths of intervals need the mask, too
-        db.train(seeds=range(5, 30), observe=lambda status: remarks.append(status.remark))
+        db.train(seeds=range(5, 30), progress=lambda status: remarks.append(status.remark))
     db = memdb.open(str(tmp_path / "s.zarr"))
     _, repaired = db.verify(repair=True)
     assert len(repaired.set_aside) == 1

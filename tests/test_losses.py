@@ -15,10 +15,10 @@ from test_cli import serve
 from memdb.errors import DamagedError, InvalidInputError
 from memdb.storage import Cache, open_storage
 from memdb.store.grace import Stopwatch
-from memdb.store.load_snapshot import take_snapshot
+from memdb.store.load_snapshot import load_snapshot
 from memdb.store.maintenance import compact as compaction
 from memdb.store.maintenance import gc, repair, retract, verify
-from memdb.store.selection import Share
+from memdb.store.selection import Selection
 
 NOW = timedelta(0)
 
@@ -138,10 +138,10 @@ def test_a_leftover_block_and_a_broken_snapshot_hide_no_segment(store, small_blo
     compact(store)
     held |= committed(store, [7, 8, 9, 10])
     kept = store.snapshot()
-    shares = [
-        Share(store.storage, part, (True,) * 2 + (False,) * (len(part.models) - 2)) for part in kept.loose
+    selections = [
+        Selection(store.storage, part, (True,) * 2 + (False,) * (len(part.models) - 2)) for part in kept.loose
     ]
-    compaction.write_block(store.storage, store.manifest, shares, Stopwatch())  # its compactor died
+    compaction.write_block(store.storage, store.manifest, selections, Stopwatch())  # its compactor died
     alter(store, "snapshots/1.json")
     mend(store)
     assert contents(store.snapshot()) == held
@@ -167,7 +167,7 @@ def test_cleaning_up_believes_no_cache(store, tmp_path):
     storage = store.storage
     storage.cache = Cache(tmp_path / "cache")
     storage.direct = lambda: open_storage(store.url)
-    assert contents(take_snapshot(storage, store.manifest)) == held
+    assert contents(load_snapshot(storage, store.manifest)) == held
     lose(store, "blocks/*/zarr.json")
     with pytest.raises(DamagedError, match="is missing"):
         garbage(store)
@@ -226,12 +226,12 @@ def test_as_of_is_answered_from_the_newest_blocks_whatever_the_cache_holds(store
     compact(store)
     storage = replace(store).storage
     storage.cache = Cache(tmp_path / "cache")
-    assert contents(take_snapshot(storage, store.manifest, 1)) == held
+    assert contents(load_snapshot(storage, store.manifest, 1)) == held
     committed(store, [3])
     compact(store)
     old = store.snapshot(1)
     clean(store)
-    assert contents(take_snapshot(storage, store.manifest, 1)) == held
+    assert contents(load_snapshot(storage, store.manifest, 1)) == held
     assert contents(old) == held  # it reads what nobody removes under it
 
 
@@ -265,9 +265,9 @@ def test_a_web_server_may_say_in_its_own_way_that_a_snapshot_is_not_there(store,
     handler = type("Handler", (Webserver,), {"folder": str(Path(store.url).parent), "absent": absent})
     with serve(handler) as url:
         place = open_storage(f"{url}/s.zarr")
-        assert contents(take_snapshot(place, store.manifest)) == held
-        assert take_snapshot(place, store.manifest).number == 5
-        assert take_snapshot(place, store.manifest, 2).n_models == 2
+        assert contents(load_snapshot(place, store.manifest)) == held
+        assert load_snapshot(place, store.manifest).number == 5
+        assert load_snapshot(place, store.manifest, 2).n_models == 2
         with pytest.raises(InvalidInputError, match="cannot be listed, and so not be compacted"):
             compaction.compact(place, store.manifest)
 
@@ -296,7 +296,7 @@ def test_a_leftover_block_of_another_copy_of_a_model_is_no_lost_snapshot(store):
     segments = [store.commit(*batch(store, [1])) for _ in range(2)]
     document = Path(store.url, segments[0].group, "zarr.json")
     document.rename(document.with_suffix(".later"))
-    (share,) = [Share(store.storage, part, (True,)) for part in store.snapshot().loose]
+    (share,) = [Selection(store.storage, part, (True,)) for part in store.snapshot().loose]
     compaction.write_block(store.storage, store.manifest, [share], Stopwatch())  # its compactor died
     document.with_suffix(".later").rename(document)
     held = contents(store.snapshot())

@@ -269,7 +269,7 @@ def test_large_parts_are_cut_and_small_ones_joined(tmp_path, monkeypatch):
     a = committed(committed(made(tmp_path / "a.zarr", 1, outcomes=["correct"]), range(10)), [20, 21])
     seen = []
     db = memdb.merge(
-        str(tmp_path / "b.zarr"), [a], **CODE, observe=lambda *progress: seen.append(progress)
+        str(tmp_path / "b.zarr"), [a], **CODE, progress=lambda *progress: seen.append(progress)
     ).database
     assert [len(part.models) for part in db.snapshot.parts] == [7, 5]
     assert seen == [(0, 12), (7, 12), (12, 12)]

@@ -220,11 +220,11 @@ from memdb.query.pairs import parquet, search as pairs
 from memdb.query.pairs.types import PairChoice
 pairs.BLOCK = 4
 path = Path(sys.argv[1])
-def observe(done, total):
+def progress(done, total):
     if parquet.n_kept(path) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 search = pairs.PairSearch(as_bits(*random_bits(5, 45, 40, 23)), PairChoice(top=6), threads=1)
-parquet.write_pairs(path, search, IntervalSpec("selected"), "a" * 64, observe=observe)
+parquet.write_pairs(path, search, IntervalSpec("selected"), "a" * 64, progress=progress)
 """
 
 

@@ -19,14 +19,14 @@ def by_goal(relation):
     return {row["goal"]: row for row in dicts(relation)}
 
 
-def half_width(n, p_in, p_out, fraction=0.7, kind="anytime", level=0.95, **shares):
-    lo, hi = bounds(n, p_in, p_out, fraction, kind, level, **shares)
+def half_width(n, p_in, p_out, fraction=0.7, kind="anytime", level=0.95, **selections):
+    lo, hi = bounds(n, p_in, p_out, fraction, kind, level, **selections)
     return (hi - lo) / 2
 
 
-def bounds(n, p_in, p_out, fraction=0.7, kind="anytime", level=0.95, **shares):
+def bounds(n, p_in, p_out, fraction=0.7, kind="anytime", level=0.95, **selections):
     n_in, n_out = n * fraction, n * (1 - fraction)
-    z = oracle.z_of(kind, n, level, **shares)
+    z = oracle.z_of(kind, n, level, **selections)
     return oracle.interval(n_in, n_out, n_in * p_in, n_out * p_out, z)
 
 
@@ -61,10 +61,10 @@ def test_the_worst_case_is_the_one_that_was_worked_out_elsewhere(level, interval
     ],
 )
 @pytest.mark.parametrize(("fraction", "width"), [(0.7, 0.1), (0.5, 0.2), (0.9, 0.15)])
-def test_a_plan_is_the_fewest_models_that_do(fraction, width, options, shares):
+def test_a_plan_is_the_fewest_models_that_do(fraction, width, options, selections):
     row = one(plan_without_store(fraction, width, **options))
     kind, level = options["interval"], options.get("level", 0.95)
-    expected = fewest(lambda n: half_width(n, 0.5, 0.5, fraction, kind, level, **shares) <= width)
+    expected = fewest(lambda n: half_width(n, 0.5, 0.5, fraction, kind, level, **selections) <= width)
     assert row["n_models_needed"] == row["n_models_more"] == expected
     assert (row["p_in"], row["p_out"], row["seconds_more"]) == (0.5, 0.5, None)
 

@@ -35,9 +35,9 @@ def dicts(relation):
     return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
 
 
-def expected_pair(masks, train, target, i, z, kind="anytime", level=0.95, **shares):
+def expected_pair(masks, train, target, i, z, kind="anytime", level=0.95, **selections):
     row = oracle.counts(masks, target, i, z)
-    lo, hi = oracle.interval(*row, oracle.z_of(kind, len(masks), level, **shares))
+    lo, hi = oracle.interval(*row, oracle.z_of(kind, len(masks), level, **selections))
     own = oracle.counts(masks, train, i, i)
     return {
         "influence": oracle.score(*row), "lo": lo, "hi": hi, "n_in": row[0], "n_out": row[1], "k_in": row[2],
@@ -168,8 +168,8 @@ def test_top_influence_ranks_the_side_that_is_not_named(asked, question, listed,
     assert len(scores) == n_ranked
     for r in found:
         i, z = r["train_id"], r.get("test_id", r.get("target_id"))
-        shares = {"n_shown": 6, "n_ranked": n_ranked}
-        assert_same(r, expected_pair(masks, train, target, i, z, "selected", **shares))
+        selections = {"n_shown": 6, "n_ranked": n_ranked}
+        assert_same(r, expected_pair(masks, train, target, i, z, "selected", **selections))
 
 
 def test_same_class_only_ranks_pairs_that_share_their_label(asked):

@@ -41,10 +41,10 @@ class Changed:
         return self.change(right(masks, seeds))
 
 
-def trained(tmp_path, change, observe=None):
+def trained(tmp_path, change, progress=None):
     told = []
     with memdb.init(str(tmp_path / "s.zarr"), data(), Changed(change), seed=1) as db:
-        db.train(seeds=range(4), observe=told.append if observe is None else observe)
+        db.train(seeds=range(4), progress=told.append if progress is None else progress)
         return db, [status.remark for status in told if status.remark]
 
 
@@ -177,10 +177,10 @@ def test_the_package_lists_what_it_has():
 RARE = np.repeat([0, 1], [470, 20])
 
 
-def wrong_on(labels, **shares):
+def wrong_on(labels, **selections):
     """Whether each prediction is right, with these shares of each class right, evenly spread."""
     correct = np.zeros(len(labels), bool)
-    for label, share in enumerate(shares.values()):
+    for label, share in enumerate(selections.values()):
         rows = np.flatnonzero(labels == label)
         correct[rows[: round(share * len(rows))]] = True
     return correct
@@ -206,8 +206,8 @@ def wrong_on(labels, **shares):
         (np.zeros(9, int), {"a": 0.0}, False),  # one class: nothing to learn
     ],
 )
-def test_a_model_of_rare_classes_has_learned_something(labels, shares, nothing):
-    assert _learned_nothing(wrong_on(labels, **shares), labels.astype(np.int32)) is nothing
+def test_a_model_of_rare_classes_has_learned_something(labels, selections, nothing):
+    assert _learned_nothing(wrong_on(labels, **selections), labels.astype(np.int32)) is nothing
 
 
 def test_a_good_model_of_fraud_has_not_diverged(tmp_path):

@@ -282,7 +282,7 @@ def test_a_kill_at_any_fsync_loses_at_most_the_batch_in_flight(tmp_path):
         "os.fsync = deadly\n"
         "db = memdb.open(sys.argv[2])\n"
         "db.train(seeds=range(10), dataset=small_dataset(), recipe=coin_recipe, device='cpu',\n"
-        "         observe=lambda s: print(s.n_committed, flush=True))\n"
+        "         progress=lambda s: print(s.n_committed, flush=True))\n"
     )
     for allowed in (25, 10_000):
         url = str(tmp_path / f"{allowed}.zarr")

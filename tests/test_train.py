@@ -222,7 +222,7 @@ def test_stopping_loses_the_batch_in_flight_and_nothing_else(tmp_path):
 def test_progress_tells_models_accuracy_and_the_shrinking_half_width(tmp_path):
     told = []
     db = made(tmp_path, coin_recipe)
-    db.train(seeds=range(40), observe=told.append)
+    db.train(seeds=range(40), progress=told.append)
     done = [status for status in told if not status.n_in_flight]
     assert [status.n_committed for status in done] == [0, *range(5, 41, 5)]
     assert {status.n_asked for status in told} == {40}

@@ -89,7 +89,7 @@ def lds(
     outcome: str | None,
     model_ids: Sequence[str] | None,
     bootstrap: Bootstrap,
-    observe: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> pa.Table:
     """Return one row a test example, and in every row what all of them come to.
 
@@ -109,14 +109,14 @@ def lds(
     rows: list[tuple[float | None, float | None, float | None]] = []
     total = np.zeros((2, bootstrap.n_resamples))
     for start, predicted, actual in _outcomes(relations, scores, name, chosen):
-        observe(start, n_test)
+        progress(start, n_test)
         for one, other in zip(predicted, actual, strict=True):
             value = spearman(one, other, np.ones((1, len(chosen)), dtype=np.int64))[0]
             again = spearman(one, other, counts)
             rows.append((None if np.isnan(value) else float(value), *bootstrap.interval(again)))
             known = ~np.isnan(again)
             total += [np.where(known, again, 0), known]
-    observe(n_test, n_test)
+    progress(n_test, n_test)
     found = np.array([value for value, _, _ in rows if value is not None])
     means = np.divide(total[0], total[1], out=np.full(len(total[0]), np.nan), where=total[1] > 0)
     lo, hi = bootstrap.interval(means)

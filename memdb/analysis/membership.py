@@ -64,7 +64,7 @@ class _Band:
 
 
 def membership(
-    relations: Relations, attack: Attack, observe: Callable[[int, int], None] = lambda _done, _total: None
+    relations: Relations, attack: Attack, progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> pa.Table:
     """Return one row a training example, the most exposed first, and in every row how the attack does.
 
@@ -106,7 +106,7 @@ def membership(
             found[f"mean_{arm}"][rows] = np.where(n > 0, mean, np.nan)
             with np.errstate(divide="ignore", invalid="ignore"):
                 found[f"sd_{arm}"][rows] = np.where(n > 1, np.sqrt(square / (n - 1)), np.nan)
-        observe(steps - n_train + rows.stop, steps)
+        progress(steps - n_train + rows.stop, steps)
     return _table(relations, found, _curves(statistics, members))
 
 

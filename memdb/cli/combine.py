@@ -86,7 +86,7 @@ def merge(
                 recipe=recipe,
                 storage_options=place.options_here(),
                 following=place.following(trusted=True),
-                observe=counting,
+                progress=counting,
             )
         except KeyboardInterrupt:
             say("Interrupted. What was committed stays: the same command goes on there.")
@@ -112,7 +112,7 @@ def _compact(db: Database) -> None:
         return
     try:
         with Counting(console(stderr=True), "models in blocks") as counting:
-            db.compact(observe=counting)
+            db.compact(progress=counting)
     except KeyboardInterrupt:
         say("Interrupted while compacting. All models are there; `memdb compact` gathers them another time.")
         sys.exit(INTERRUPTED)

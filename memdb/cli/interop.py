@@ -133,7 +133,7 @@ def import_(
             n_train=n_train,
             n_test=n_test,
             storage_options=place.storage_options(),
-            observe=counting,
+            progress=counting,
         )
     if isinstance(done, Imported):
         _say_runs(place, done)
@@ -217,7 +217,7 @@ def export(
     else:
         bounds |= {"same_class": same_class}
     with Counting(console(stderr=True), "done") as counting:
-        done = db.export(path, what, outcome=outcome, observe=counting, level=level, **bounds)
+        done = db.export(path, what, outcome=outcome, progress=counting, level=level, **bounds)
     shapes = [f"{name} {list(shape)}" for name, shape in done.arrays.items()]
     shown = ", ".join(shapes[:8]) + (f" and {len(shapes) - 8} more" if len(shapes) > 8 else "")
     say(f"Wrote {what} to {path}: {shown}.")
@@ -259,7 +259,7 @@ def membership(
     way = Way(format, output, 0.95, "none", "logit_confidence")
     db = place.open()
     with Counting(console(stderr=True), "examples") as counting:
-        rows = db.membership(variant=variant, variance=variance, observe=counting)
+        rows = db.membership(variant=variant, variance=variance, progress=counting)
     names = db.relations().examples[layout.TRAIN].class_names
     title = f"Membership, {variant} attack \u00b7 {showing.facts_line(db, way)}"
     if k is not None or output is None:
@@ -331,7 +331,7 @@ def lds(
             resamples=resamples,
             seed=seed,
             level=level,
-            observe=counting,
+            progress=counting,
         )
     if k is not None:
         rows = rows.limit(k)

@@ -43,7 +43,7 @@ def compact(place: Place, alone: AloneOption = False) -> None:
             "Interrupted. Nothing is lost; `memdb info` tells whether the snapshot was numbered already."
         ),
     ):
-        done = db.compact(alone=alone, observe=counting)
+        done = db.compact(alone=alone, progress=counting)
     if done is None:
         say(f"Nothing to compact: all {_own_models(db):,} models of {db.url} are in blocks already.")
         return
@@ -83,7 +83,7 @@ def gc(
         Counting(console(stderr=True), "removed") as counting,
         _interrupted("Interrupted. What was removed is gone, no model among it; run it again for the rest."),
     ):
-        found = db.gc(grace=_hours(grace), alone=alone, dry_run=dry_run, observe=counting)
+        found = db.gc(grace=_hours(grace), alone=alone, dry_run=dry_run, progress=counting)
     if not found:
         say(f"Nothing to remove from {db.url} that is older than {grace:g} hours.")
         return
@@ -119,7 +119,7 @@ def verify(
             "Interrupted. Nothing was removed" + ("; what was set aside stays so." if repair else ".")
         ),
     ):
-        report, repaired = db.verify(repair=repair, observe=counting)
+        report, repaired = db.verify(repair=repair, progress=counting)
     seen = f"{count(report.n_objects, 'object')}, {size(report.n_bytes)}, {count(report.n_models, 'model')}"
     base = db.store.base
     if base is not None:

@@ -89,7 +89,7 @@ def pairs(
         _write(db, output, outcome, options)
     else:
         with Counting(console(stderr=True), "pairs") as counting:
-            options["observe"] = counting
+            options["progress"] = counting
             rows = db.pairs(outcome=outcome, **options)
         answer = showing.asked_of(db, rows, way)
         showing.emit(answer, way, lambda a: _table(showing.countless(a), db, way))
@@ -101,7 +101,7 @@ def _write(db: Database, output: Path, outcome: str, options: PairOptions) -> No
     from memdb.query.pairs import parquet
 
     with Counting(console(stderr=True), "pairs") as counting, _keeping(output):
-        options["observe"] = counting
+        options["progress"] = counting
         done = parquet.written_pairs(db.relations(outcome), output, options)
     resumed = f" Went on from {done.n_resumed} of {count(done.n_blocks, 'block')}." if done.n_resumed else ""
     say(

@@ -94,7 +94,7 @@ def publish(
             data_root=data_root,
             storage_options=_destination(dest, dest_endpoint_url, dest_storage_option),
             announce=announce,
-            observe=share,
+            progress=share,
             **included,
         )
     if done is None:
@@ -147,7 +147,7 @@ def pull(
             as_of=place.as_of,
             storage_options=source.storage_options(),
             destination_options=_destination(dest, dest_endpoint_url, dest_storage_option),
-            observe=counting,
+            progress=counting,
         )
     say(
         f"Pulled {count(done.n_models, 'model')} to {clean(dest)}: wrote {count(done.n_objects, 'object')}, "

@@ -70,20 +70,20 @@ def train_visibly(
     """Train with a progress bar; on Ctrl-C or SIGTERM say what is kept and how to go on."""
     from memdb.training.run import NOTHING_YET
 
-    progress = TrainingProgress(console(stderr=True))
+    bar = TrainingProgress(console(stderr=True))
     last = NOTHING_YET
 
-    def observe(status: TrainingStatus) -> None:
+    def progress(status: TrainingStatus) -> None:
         nonlocal last
         last = status
-        progress(status)
+        bar(status)
         if status.remark:
             say(f"Note: {status.remark}.")
 
     signals = _Signals(gently=bool(given.get("workers") or given.get("ray")))
     try:
-        with signals, progress:
-            db.train(**limited.arguments(), observe=observe, stop_requested=signals.stop_requested, **given)
+        with signals, bar:
+            db.train(**limited.arguments(), progress=progress, stop_requested=signals.stop_requested, **given)
         stopped = signals.stop_requested()
     except KeyboardInterrupt:
         stopped = True

@@ -116,7 +116,7 @@ def write_fz_pairs(path: Path, table: pa.Table) -> Exported:
     return _saved(path, arrays)
 
 
-def write_fz_classes(path: Path, relations: Relations, observe: Observe) -> Exported:
+def write_fz_classes(path: Path, relations: Relations, progress: Observe) -> Exported:
     """Write memorization, and the influences within each class, as Feldman and Zhang published theirs.
 
     Raises:
@@ -140,11 +140,11 @@ def write_fz_classes(path: Path, relations: Relations, observe: Observe) -> Expo
     }
     labels = np.unique(np.concatenate([train, test])).tolist()
     for done, label in enumerate(labels):
-        observe(done, len(labels))
+        progress(done, len(labels))
         rows, columns = np.flatnonzero(train == label), np.flatnonzero(test == label)
         arrays[f"tr_classidx_{label}"], arrays[f"tt_classidx_{label}"] = rows, columns
         arrays[f"infl_matrix_class{label}"] = influence_matrix(relations, rows, columns)
-    observe(len(labels), len(labels))
+    progress(len(labels), len(labels))
     return _saved(path, arrays, compressed=True)
 
 
@@ -182,7 +182,7 @@ def _given_matrix(
     return found
 
 
-def write_models(path: Path, relations: Relations, what: str, observe: Observe) -> Exported:
+def write_models(path: Path, relations: Relations, what: str, progress: Observe) -> Exported:
     """Write the runs themselves, [models, examples]: as memdb imports them, or as the attack's arrays.
 
     ``models``: mask, train_correct, test_correct and every other outcome kept, such as
@@ -209,7 +209,7 @@ def write_models(path: Path, relations: Relations, what: str, observe: Observe) 
                 with (folder / f"{name}.npy").open("wb") as file:
                     for n_written in _written(file, shape, np.dtype(dtype), bands):
                         done += n_written
-                        observe(done, total)
+                        progress(done, total)
                 shapes[name] = shape
             if path.suffix:
                 _zipped(folder, temporary)

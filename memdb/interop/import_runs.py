@@ -56,7 +56,11 @@ class Imported:
 
 
 def import_runs(
-    storage: Storage, existing: Store | None, runs: Runs, about: About, observe: Observe = lambda _d, _t: None
+    storage: Storage,
+    existing: Store | None,
+    runs: Runs,
+    about: About,
+    progress: Observe = lambda _d, _t: None,
 ) -> Imported:
     """Add runs to a store of imported models, or to a new one.
 
@@ -67,7 +71,7 @@ def import_runs(
     """
     kept = _kept(runs, about)
     total = 2 * runs.n_models
-    found = survey(runs, lambda done, _: observe(done, total))
+    found = survey(runs, lambda done, _: progress(done, total))
     n_train = runs.sizes[layout.TRAIN]
     if existing is None:
         fraction = about.subset_fraction or drawn_fraction(found.sizes, n_train)
@@ -89,7 +93,7 @@ def import_runs(
             known.update(ids)
             store.commit(_models(ids, masks[new], chosen), masks[new], chosen)
             added += len(new)
-        observe(runs.n_models + start + len(masks), total)
+        progress(runs.n_models + start + len(masks), total)
     return Imported(store, runs.kind, existing is None, runs.n_models, added, _notes(runs, kept))
 
 

@@ -39,7 +39,7 @@ def batches(runs: Runs) -> Iterator[tuple[int, NDArray[np.bool_], Outcomes]]:
         yield start, masks, outcomes
 
 
-def survey(runs: Runs, observe: Callable[[int, int], None]) -> Survey:
+def survey(runs: Runs, progress: Callable[[int, int], None]) -> Survey:
     """Read all of the runs once, and refuse what cannot be kept.
 
     Raises:
@@ -59,7 +59,7 @@ def survey(runs: Runs, observe: Callable[[int, int], None]) -> Survey:
                 hint="test arrays may be left out, training arrays not",
             )
     for start, mask, outcomes in batches(runs):
-        observe(start, runs.n_models)
+        progress(start, runs.n_models)
         for row, values in enumerate(mask):
             size, place = int(values.sum()), start + row
             if not 0 < size < len(values):
@@ -78,7 +78,7 @@ def survey(runs: Runs, observe: Callable[[int, int], None]) -> Survey:
             ids.append(identifier)
             masks.append(key)
             sizes.append(size)
-    observe(runs.n_models, runs.n_models)
+    progress(runs.n_models, runs.n_models)
     return Survey(ids, masks, np.array(sizes, dtype=np.int64))
 
 

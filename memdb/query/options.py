@@ -80,7 +80,7 @@ class PairOptions(TypedDict, total=False):
     Attributes:
         level, interval: of the intervals; ``selected`` where not given, for the pairs found of all ranked.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
-        observe: hears how many pairs of how many were looked at.
+        progress: hears how many pairs of how many were looked at.
         stop_requested: asked all the time; true ends the search.
     """
 
@@ -92,5 +92,5 @@ class PairOptions(TypedDict, total=False):
     level: float
     interval: str
     device: str
-    observe: Callable[[int, int], None]
+    progress: Callable[[int, int], None]
     stop_requested: Callable[[], bool]

@@ -213,11 +213,11 @@ def _in_and_out(n_in: int | None, n_out: int | None) -> str:
 
 def membership(answer: Answer, common: Mapping[str, Any], title: str, class_names: Sequence[str]) -> Table:
     """Return how an attack on the store's models does, and the examples that it tells best."""
-    shares = [(f"tpr_at_1_in_{n}", f"members at 1 in {n:,} false") for n in (1000, 100, 10)]
+    selections = [(f"tpr_at_1_in_{n}", f"members at 1 in {n:,} false") for n in (1000, 100, 10)]
     head = {
         words: f"{number(common[name])} (from {number(common[f'{name}_least'])} to "
         f"{number(common[f'{name}_most'])}, by the model)"
-        for name, words in [("attack_auc", "AUC"), *shares]
+        for name, words in [("attack_auc", "AUC"), *selections]
     }
     rows = [
         [

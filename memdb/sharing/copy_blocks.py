@@ -19,7 +19,7 @@ from memdb.store.maintenance.compact import cut, write_block
 from memdb.store.read_arrays import read_object
 from memdb.store.read_documents import read_block
 from memdb.store.resumable import Completing, copy_object
-from memdb.store.selection import Share
+from memdb.store.selection import Selection
 from memdb.store.snapshot import Snapshot
 
 AT_ONCE = 8  # objects of up to 16 MiB in memory
@@ -33,20 +33,20 @@ class Piece:
     """
 
     block_id: str
-    shares: tuple[Share, ...]
+    selections: tuple[Selection, ...]
     document: ObjectInfo | None = None
 
     @property
     def n_models(self) -> int:
         """How many models it has."""
-        return sum(share.n_models for share in self.shares)
+        return sum(share.n_models for share in self.selections)
 
     @property
     def size(self) -> int:
         """Its size in bytes, a guess where it is encoded anew."""
         return sum(
             info.size * share.n_models // max(1, len(share.keep))
-            for share in self.shares
+            for share in self.selections
             for info in share.part.objects.values()
         )
 
@@ -67,7 +67,7 @@ def pieces(snapshot: Snapshot, leave_out: Callable[[str], bool]) -> list[Piece]:
             hint="bring the two together first: `memdb merge`, into a store of their own",
         )
     found: list[Piece] = []
-    waiting: list[Share] = []
+    waiting: list[Selection] = []
     last = len(snapshot.parts) - 1
     for place, (part, keep) in enumerate(zip(snapshot.parts, snapshot.kept, strict=True)):
         slim = _without(part, leave_out)
@@ -79,30 +79,30 @@ def pieces(snapshot: Snapshot, leave_out: Callable[[str], bool]) -> list[Piece]:
             identifier = (
                 part.segment_id
                 if same
-                else _named(part.segment_id[:19], [Share(snapshot.storage, slim, keep)])
+                else _named(part.segment_id[:19], [Selection(snapshot.storage, slim, keep)])
             )
             document = documents[part.segment_id] if same else None
-            found.append(Piece(identifier, (Share(snapshot.storage, slim, keep),), document))
+            found.append(Piece(identifier, (Selection(snapshot.storage, slim, keep),), document))
         elif any(keep):
-            waiting.append(Share(snapshot.storage, slim, keep))
+            waiting.append(Selection(snapshot.storage, slim, keep))
     return found + _gathered(waiting)
 
 
-def _gathered(shares: Sequence[Share]) -> list[Piece]:
+def _gathered(selections: Sequence[Selection]) -> list[Piece]:
     made = []
-    for some in cut(shares):
+    for some in cut(selections):
         newest = max(share.part.segment_id for share in some)[:19]
         made.append(Piece(_named(newest, some), tuple(some)))
     return made
 
 
-def _named(time: str, shares: Sequence[Share]) -> str:
+def _named(time: str, selections: Sequence[Selection]) -> str:
     """Return an id that the same models with the same arrays get again: a copy that was cut off goes on."""
     content = hashlib.sha256()
-    for share in shares:
+    for share in selections:
         for model, keep in zip(share.part.models, share.keep, strict=True):
             content.update(f"{model.model_id}\n".encode() if keep else b"")
-    content.update(" ".join(sorted(shares[0].part.metadata)).encode())
+    content.update(" ".join(sorted(selections[0].part.metadata)).encode())
     return f"{time}-{content.hexdigest()[:12]}"
 
 
@@ -140,11 +140,11 @@ def copy_piece(
     if published is not None and _is_complete(target, snapshot.manifest, published):
         advance(piece.size)
         return published
-    if len(piece.shares) > 1 or not piece.shares[0].part.sources or not all(piece.shares[0].keep):
-        block, info, _ = write_block(target, manifest, piece.shares, Stopwatch(), piece.block_id)
+    if len(piece.selections) > 1 or not piece.selections[0].part.sources or not all(piece.selections[0].keep):
+        block, info, _ = write_block(target, manifest, piece.selections, Stopwatch(), piece.block_id)
         advance(piece.size)
         return BlockInfo(block.segment_id, len(block.models), info)
-    part = piece.shares[0].part
+    part = piece.selections[0].part
     folder = layout.block(piece.block_id)
 
     def copy(item: tuple[str, ObjectInfo]) -> None:

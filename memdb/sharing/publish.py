@@ -215,13 +215,13 @@ def _read(storage: Storage, path: str) -> bytes | None:
 
 
 def carry_out(
-    wanted: Plan, relations: Relations, observe: Callable[[int, int], None] = lambda _done, _total: None
+    wanted: Plan, relations: Relations, progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> Publication:
     """Write what is missing, then what names it, then the root document.
 
     Imported scores and pictures that were published before stay, whether the store has them still or not.
 
-    ``observe`` hears how much of how much is done.
+    ``progress`` hears how much of how much is done.
 
     Raises:
         DamagedError: an object of the store is missing or altered.
@@ -230,23 +230,23 @@ def carry_out(
     snapshot, target = wanted.snapshot, wanted.target
     manifest = snapshot.manifest
     n_test = manifest.set_named(layout.TEST).n_examples if snapshot.n_models else 0
-    progress = _Progress(observe, sum(piece.size for piece in wanted.pieces), n_test, wanted.pictures)
+    steps = _Progress(progress, sum(piece.size for piece in wanted.pieces), n_test, wanted.pictures)
     _copy_dataset(snapshot, target)
     score_tables.copy_tables(snapshot.storage, wanted.scores[0], target)
     copied = score_tables.name_tables(*wanted.scores, target)
     newest = _newest_record(wanted, target)
     known = _known_blocks(wanted, target)
     blocks = tuple(
-        copy_piece(snapshot, target, piece, known.get(piece.block_id), progress.copied)
+        copy_piece(snapshot, target, piece, known.get(piece.block_id), steps.copied)
         for piece in wanted.pieces
     )
     shown = wanted.before.thumbnails if wanted.before else None
     if wanted.pictures:
-        shown = write_thumbnails(target, manifest, wanted.pictures, progress.pictured)
+        shown = write_thumbnails(target, manifest, wanted.pictures, steps.pictured)
     is_new = newest is None or not _is_same(newest, snapshot, blocks) or not _has_derived(target, newest)
     record = newest
     if record is None or is_new:
-        record = _new_record(wanted, relations, blocks, progress.derived)
+        record = _new_record(wanted, relations, blocks, steps.derived)
     item = _item(record)
     older = tuple(s for s in (wanted.before.snapshots if wanted.before else ()) if s.number != item.number)
     kept = wanted.before.scores[len(copied) :] if wanted.before else ()
@@ -264,12 +264,12 @@ class _Progress:
 
     def __init__(
         self,
-        observe: Callable[[int, int], None],
+        progress: Callable[[int, int], None],
         n_bytes: int,
         n_tests: int,
         pictures: Mapping[str, Pictures],
     ) -> None:
-        self._observe, self._n_bytes, self._n_tests = observe, max(1, n_bytes), n_tests
+        self._observe, self._n_bytes, self._n_tests = progress, max(1, n_bytes), n_tests
         self._n_pictures = sum(those.shape[0] for those in pictures.values())
         self._lock = threading.Lock()
         self._copied = self._derived = self._pictured = 0

@@ -43,11 +43,11 @@ def pull(
     *,
     only: str | None = None,
     as_of: int | None = None,
-    observe: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Pulled:
     """Copy a published store, or with ``only="bits"`` the models of a snapshot of any store without the rest.
 
-    What is there already with its size and sha256 is left alone; ``observe`` hears how many bytes are done.
+    What is there already with its size and sha256 is left alone; ``progress`` hears how many bytes are done.
 
     Raises:
         InvalidInputError: a store that was not published, something else than ``bits``, a read-only
@@ -79,7 +79,7 @@ def pull(
             f"{storage.url} is a published copy, or the beginning of one",
             hint="pull bits to a place of their own",
         )
-    copied = _bits(source, target, as_of, observe) if only else _everything(source, target, observe)
+    copied = _bits(source, target, as_of, progress) if only else _everything(source, target, progress)
     return Pulled(copied, target.n_written, target.n_bytes_written)
 
 
@@ -92,7 +92,7 @@ def _is_of_a_copy(source: Store, target: Completing) -> bool:
     return False
 
 
-def _everything(source: Store, target: Completing, observe: Callable[[int, int], None]) -> int:
+def _everything(source: Store, target: Completing, progress: Callable[[int, int], None]) -> int:
     published = source.published
     if published is None:
         raise InvalidInputError(f"{source.url} is not a published copy")
@@ -107,7 +107,7 @@ def _everything(source: Store, target: Completing, observe: Callable[[int, int],
         shown = read_info(source.storage, source.manifest, published.thumbnails)
         objects |= dict(pictures_of(shown))
         documents[DOCUMENT] = published.thumbnails
-    _copy(source.storage, target, objects, observe)
+    _copy(source.storage, target, objects, progress)
     score_tables.name_tables(tables, score_tables.documents_of(source.storage, tables), target)
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in COPY_GROUPS})
     for path, info in documents.items():
@@ -143,7 +143,7 @@ def _copy(
     source: Storage,
     target: Completing,
     objects: dict[str, ObjectInfo],
-    observe: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
 ) -> None:
     total, lock = sum(info.size for info in objects.values()), threading.Lock()
     done = 0
@@ -153,7 +153,7 @@ def _copy(
         copy_object(source, item[0], target, item[0], item[1])
         with lock:
             done += item[1].size
-            observe(done, total)
+            progress(done, total)
 
     claim = f"{layout.DATASET}/{layout.GROUP_METADATA}"
     first = [item for item in objects.items() if item[0] == claim]
@@ -161,7 +161,7 @@ def _copy(
     concurrently(copy, [item for item in objects.items() if item[0] != claim], AT_ONCE)
 
 
-def _bits(source: Store, target: Completing, as_of: int | None, observe: Callable[[int, int], None]) -> int:
+def _bits(source: Store, target: Completing, as_of: int | None, progress: Callable[[int, int], None]) -> int:
     snapshot = source.snapshot(as_of)
     if snapshot.n_models == 0:
         raise NotEnoughModelsError(f"{source.url} has no models to pull", hint="ask its owner for some")
@@ -173,7 +173,7 @@ def _bits(source: Store, target: Completing, as_of: int | None, observe: Callabl
     def advance(n_bytes: int) -> None:
         nonlocal done
         done += n_bytes
-        observe(done, total)
+        progress(done, total)
 
     blocks = tuple(copy_piece(snapshot, target, piece, None, advance) for piece in wanted)
     record = SnapshotRecord(

@@ -21,7 +21,7 @@ from memdb.format.manifest import Base, Manifest
 from memdb.storage.cache import Cache
 from memdb.storage.protocol import Storage
 from memdb.storage.urls import LOCAL, local_path, open_storage, protocol_of
-from memdb.store.load_snapshot import take_snapshot
+from memdb.store.load_snapshot import load_snapshot
 from memdb.store.read_documents import base_in_force, read_manifest
 from memdb.store.snapshot import Snapshot
 
@@ -170,7 +170,7 @@ def snapshot_of(
 ) -> Snapshot:
     """Return the models of a base at a numbered snapshot, those of its own base among them."""
     try:
-        own = take_snapshot(storage, manifest, number)
+        own = load_snapshot(storage, manifest, number)
     except NotFoundError as error:
         raise NotFoundError(
             f"{storage.url}, a base, has no snapshot {number} any more",

@@ -16,7 +16,7 @@ from memdb.storage.protocol import Storage, create_once
 from memdb.storage.urls import protocol_of
 from memdb.store.base import Following, followable, open_base, snapshot_of
 from memdb.store.examples import ExampleTable, read_example_table
-from memdb.store.load_snapshot import newest_number, take_snapshot
+from memdb.store.load_snapshot import load_snapshot, newest_number
 from memdb.store.open_published import read_published
 from memdb.store.read_documents import newest_pin, read_manifest, read_pin
 from memdb.store.snapshot import Snapshot
@@ -64,7 +64,7 @@ def look_at(url: str, from_url: str, following: Following) -> Extended:
 def n_beyond(base: Snapshot) -> int:
     """Return how many models a base got, of its own, since the snapshot that is taken in."""
     counted = base.record.n_models if base.record else 0
-    return take_snapshot(base.storage, base.manifest).n_models - counted
+    return load_snapshot(base.storage, base.manifest).n_models - counted
 
 
 def update(storage: Storage, manifest: Manifest, following: Following, url: str | None = None) -> Pin | None:

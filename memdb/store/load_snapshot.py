@@ -18,7 +18,7 @@ from memdb.store.read_documents import (
 from memdb.store.snapshot import Snapshot
 
 
-def take_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None) -> Snapshot:
+def load_snapshot(storage: Storage, manifest: Manifest, as_of: int | None = None) -> Snapshot:
     """Return a store's own models of now, or those of a numbered snapshot.
 
     Where the storage cannot be listed, as over plain HTTP, these are the models of the newest snapshot.

@@ -16,7 +16,7 @@ from memdb.store.read_arrays import GroupReader
 
 
 @dataclass(frozen=True)
-class Share:
+class Selection:
     """Some models of a part, in order, and the storage that has it."""
 
     storage: Storage
@@ -42,11 +42,11 @@ class Share:
         return found[:, list(self.keep)]
 
 
-def cut_into(shares: Iterable[Share], most: int) -> Iterator[list[Share]]:
+def cut_into(selections: Iterable[Selection], most: int) -> Iterator[list[Selection]]:
     """Yield shares of at most so many models together, in order; those that have more are cut."""
-    batch: list[Share] = []
+    batch: list[Selection] = []
     room = most
-    for share in shares:
+    for share in selections:
         flags = np.asarray(share.keep)
         positions = np.flatnonzero(flags)
         while len(positions):

@@ -19,7 +19,7 @@ from memdb.storage.protocol import Storage, concurrently
 from memdb.store.block_counts import COUNTED, are_possible, has_counts, names_of
 from memdb.store.encoding import BLOCK_MODELS, SHARD_BYTES
 from memdb.store.examples import Examples, read_examples
-from memdb.store.selection import Share, read_part
+from memdb.store.selection import Selection, read_part
 from memdb.store.stated import RESTORE
 
 
@@ -121,21 +121,21 @@ class Snapshot:
         return tuple(kept)
 
     @cached_property
-    def shares(self) -> tuple[Share, ...]:
+    def selections(self) -> tuple[Selection, ...]:
         """Every part that has models which count, with its place: the order of all bits, the base's first."""
         own = (
-            Share(self.storage, part, flags)
+            Selection(self.storage, part, flags)
             for part, flags in zip(self.parts, self.kept, strict=True)
             if any(flags)
         )
-        return (*(self.base.shares if self.base else ()), *own)
+        return (*(self.base.selections if self.base else ()), *own)
 
     @cached_property
     def models(self) -> tuple[tuple[str, ModelInfo], ...]:
         """Every model that counts, with the id of the segment it was committed in; the order of all bits."""
         return tuple(
             (origin, model)
-            for share in self.shares
+            for share in self.selections
             for origin, model, keep in zip(share.part.origins, share.part.models, share.keep, strict=True)
             if keep
         )
@@ -208,17 +208,17 @@ class Snapshot:
     ) -> NDArray[np.uint64]:
         """Read the masks (`layout.MASK`) or an outcome of kind ``bit`` as `bits.words`.
 
-        ``rows`` is a range of examples, ``of`` chooses among the `shares`; not given, all.
+        ``rows`` is a range of examples, ``of`` chooses among the `selections`; not given, all.
         """
         n_examples = self.manifest.train.n_examples if path == layout.MASK else self._bit_outcome(path)
         first, last = rows or (0, n_examples)
-        shares = self._chosen(of) if n_examples else []  # of a set that the store does not have
-        starts = np.cumsum([0, *(share.n_models for share in shares)]).tolist()
-        if any(start % 8 for start in starts[:-1]) or not all(all(share.keep) for share in shares):
+        selections = self._chosen(of) if n_examples else []  # of a set that the store does not have
+        starts = np.cumsum([0, *(share.n_models for share in selections)]).tolist()
+        if any(start % 8 for start in starts[:-1]) or not all(all(share.keep) for share in selections):
             return bits.joined_words(self._parts_of(path, n_examples, rows, of), last - first)
         found = np.zeros((last - first, -(-starts[-1] // 64)), dtype=np.uint64)
 
-        def read(job: tuple[int, Share]) -> None:
+        def read(job: tuple[int, Selection]) -> None:
             start, share = job
             n_models = len(share.keep)
             width = bits.n_bytes(n_models)
@@ -227,13 +227,15 @@ class Snapshot:
             if n_models % 8:
                 out &= bits.selection([True] * n_models)  # padding bits would become other models'
 
-        concurrently(read, zip(starts, shares, strict=False))  # each to its place: copies of it all take time
+        concurrently(
+            read, zip(starts, selections, strict=False)
+        )  # each to its place: copies of it all take time
         return found
 
     @cached_property
     def tallied(self) -> tuple[bool, ...]:
-        """For each of the `shares`, whether counts are stored with it that hold for all of its models."""
-        return tuple(all(share.keep) and has_counts(self.manifest, share.part) for share in self.shares)
+        """For each of the `selections`, whether counts are stored with it that hold for all of its models."""
+        return tuple(all(share.keep) and has_counts(self.manifest, share.part) for share in self.selections)
 
     def stored_counts(self, set_name: str) -> dict[str, NDArray[np.int32]]:
         """Return the sums of the counts stored with `tallied` shares by name, int32 [examples]."""
@@ -241,13 +243,13 @@ class Snapshot:
         shape = (len(names), self.manifest.set_named(set_name).n_examples)
         path = layout.counts(set_name)
 
-        def read(share: Share) -> NDArray[Any]:
+        def read(share: Selection) -> NDArray[Any]:
             return read_part(share.storage, share.part, path, shape, COUNTED.str)
 
-        shares = self._chosen(self.tallied) if shape[1] else []
-        found = concurrently(read, shares)
+        selections = self._chosen(self.tallied) if shape[1] else []
+        found = concurrently(read, selections)
         counts = dict(zip(names, sum(found, np.zeros(shape, dtype=np.int32)), strict=True))
-        none, n_models = np.zeros(1, dtype=np.int32), sum(share.n_models for share in shares)
+        none, n_models = np.zeros(1, dtype=np.int32), sum(share.n_models for share in selections)
         if not are_possible(
             counts.get("n_in", none), counts["n_correct"], counts.get("k_in", none), n_models
         ):
@@ -289,7 +291,7 @@ class Snapshot:
         outcome, n_examples = self._outcome(path)
         if outcome.kind == "bit":
             raise InvalidInputError(f"{path} is of kind bit: read it with outcome_bits")
-        lacking = [share for share in self.shares if path not in share.part.metadata]
+        lacking = [share for share in self.selections if path not in share.part.metadata]
         if lacking:
             raise NotFoundError(
                 f"the models of {lacking[0].part.segment_id} of {lacking[0].storage.url} have no {path}",
@@ -297,19 +299,19 @@ class Snapshot:
             )
         first, last = (0, n_examples) if rows is None else rows
         values = np.empty((last - first, self.n_models), dtype=outcome.dtype)
-        starts = np.cumsum([0, *(share.n_models for share in self.shares)])
+        starts = np.cumsum([0, *(share.n_models for share in self.selections)])
 
-        def read(job: tuple[int, Share]) -> None:
+        def read(job: tuple[int, Selection]) -> None:
             position, share = job
             found = share.read_values(path, n_examples, outcome.dtype, (first, last))
             values[:, starts[position] : starts[position + 1]] = found
 
-        concurrently(read, enumerate(self.shares))
+        concurrently(read, enumerate(self.selections))
         return values
 
     def is_complete(self, path: str) -> bool:
         """Tell whether every model that counts has an outcome that recipes and copies may leave out."""
-        return all(path in share.part.metadata for share in self.shares)
+        return all(path in share.part.metadata for share in self.selections)
 
     def examples(self, name: str) -> Examples:
         """Read the names and labels of a set's examples.
@@ -347,11 +349,11 @@ class Snapshot:
         rows: tuple[int, int] | None = None,
         of: Sequence[bool] | None = None,
     ) -> list[tuple[bits.Packed, int]]:
-        shares = self._chosen(of) if n_examples else []  # of a set that the store does not have
-        return concurrently(lambda share: share.read_bits(path, n_examples, rows), shares)
+        selections = self._chosen(of) if n_examples else []  # of a set that the store does not have
+        return concurrently(lambda share: share.read_bits(path, n_examples, rows), selections)
 
-    def _chosen(self, of: Sequence[bool] | None) -> list[Share]:
+    def _chosen(self, of: Sequence[bool] | None) -> list[Selection]:
         """Return the shares to read: all, or those chosen."""
         if of is None:
-            return list(self.shares)
-        return [share for share, wanted in zip(self.shares, of, strict=True) if wanted]
+            return list(self.selections)
+        return [share for share, wanted in zip(self.selections, of, strict=True) if wanted]

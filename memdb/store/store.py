@@ -24,7 +24,7 @@ from memdb.store.base import Following, with_base
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.examples import Examples, ExampleTable, read_examples
 from memdb.store.grace import Stopwatch
-from memdb.store.load_snapshot import take_snapshot
+from memdb.store.load_snapshot import load_snapshot
 from memdb.store.open_published import published_snapshot, read_published
 from memdb.store.read_documents import base_in_force, read_manifest, require_outside
 from memdb.store.score_tables import list_score_tables, read_score_tables
@@ -223,7 +223,7 @@ class Store:
 
     def own_snapshot(self, as_of: int | None = None) -> Snapshot:
         """Return the same without the models of a store that this one extends."""
-        return take_snapshot(self.storage, self.manifest, as_of)
+        return load_snapshot(self.storage, self.manifest, as_of)
 
     def score_tables(self) -> list[ScoreTable]:
         """Return what is said of the imported scores beside the models, in the order of import.

@@ -111,7 +111,7 @@ def carry_out(
     store: Store,
     plan: Plan,
     before: Relations,
-    observe: Callable[[TrainingStatus], None],
+    progress: Callable[[TrainingStatus], None],
     stop_requested: Callable[[], bool],
 ) -> int:
     """Train, commit and report every batch; return how many models were committed."""
@@ -120,7 +120,7 @@ def carry_out(
     n_asked = plan.seeds.n_missing
     status = TrainingStatus(n_asked, 0, 0.0, _mean(accuracies), running.mean_half_width())
     clock = _Clock(plan.limits.seconds)
-    observe(replace(status, remark=plan.doubt, is_doubt=bool(plan.doubt)))
+    progress(replace(status, remark=plan.doubt, is_doubt=bool(plan.doubt)))
     if n_asked == 0:
         return 0
 
@@ -129,8 +129,8 @@ def carry_out(
         return width is not None and status.mean_half_width is not None and status.mean_half_width <= width
 
     hooks = Hooks(
-        in_flight=lambda n_models: observe(replace(status, n_in_flight=n_models)),
-        remark=lambda text: observe(replace(status, remark=text)),
+        in_flight=lambda n_models: progress(replace(status, n_in_flight=n_models)),
+        remark=lambda text: progress(replace(status, remark=text)),
         may_begin=lambda: not is_settled() and clock.has_time(),
         stop_requested=lambda: stop_requested() or clock.is_over(),
     )
@@ -145,10 +145,10 @@ def carry_out(
             n_committed = status.n_committed + n_models
             status = TrainingStatus(n_asked, n_committed, 0.0, _mean(accuracies), running.mean_half_width())
             doubt = "" if batch.doubt in said else batch.doubt
-            observe(replace(status, remark=doubt, is_doubt=bool(doubt)))
+            progress(replace(status, remark=doubt, is_doubt=bool(doubt)))
             said.add(doubt)
             if remark := tidying.after_commit():
-                observe(replace(status, remark=remark))
+                progress(replace(status, remark=remark))
     return status.n_committed
 
 

@@ -66,7 +66,7 @@ def write_pairs(
     choice: IntervalSpec,
     models_sha256: str,
     *,
-    observe: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> WrittenPairs:
     """Search, and write the pairs to a file that appears when it is whole; one row group a block.
@@ -76,7 +76,7 @@ def write_pairs(
         search: where and what for.
         choice: the intervals.
         models_sha256: which models are searched.
-        observe: hears how many pairs of how many were looked at.
+        progress: hears how many pairs of how many were looked at.
         stop_requested: ends the search; what was found stays for the next time.
 
     Raises:
@@ -90,7 +90,7 @@ def write_pairs(
     with parts.failing():
         parts.prepare()
         kept = parts.numbers()
-    for block in search.blocks(kept, observe, stop_requested):
+    for block in search.blocks(kept, progress, stop_requested):
         with parts.failing():
             parts.keep(block)
     with parts.failing():

@@ -108,14 +108,14 @@ def _folded(histogram: NDArray[np.int64]) -> Numbers:
 class Watching(TypedDict):
     """Who watches a search."""
 
-    observe: Callable[[int, int], None]
+    progress: Callable[[int, int], None]
     stop_requested: Callable[[], bool]
 
 
 def watching(options: PairOptions) -> Watching:
     """Return who watches: nobody, where nobody was named."""
     return {
-        "observe": options.get("observe", lambda _done, _total: None),
+        "progress": options.get("progress", lambda _done, _total: None),
         "stop_requested": options.get("stop_requested", lambda: False),
     }
 

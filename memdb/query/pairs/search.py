@@ -78,27 +78,27 @@ class PairSearch:
     def blocks(
         self,
         done: frozenset[int] = frozenset(),
-        observe: Callable[[int, int], None] = lambda _done, _total: None,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> Iterator[PairBlock]:
         """Yield the blocks in order, but for those already ``done``; ends early where a stop is requested.
 
-        ``observe`` hears how many pairs of how many have been looked at.
+        ``progress`` hears how many pairs of how many have been looked at.
 
         Raises:
             InvalidInputError: so many pairs pass that a block of them does not fit in memory.
         """
         numbers = [number for number in range(self.n_blocks) if number not in done]
         n_threads = min(self.threads or _n_cores(), max(1, len(numbers)))
-        progress = _Progress(self.n_ranked)
-        progress.add(sum(self._n_ranked_in(number) for number in done))
+        searched = _Progress(self.n_ranked)
+        searched.add(sum(self._n_ranked_in(number) for number in done))
         local = threading.local()
         _ = self._trains, self._lowest_ids  # made once, before threads ask for them
 
         def find(number: int) -> PairBlock | None:
             if not hasattr(local, "sieve"):
                 local.sieve = self.sieve(self.bits.n_models, self.choice.direction)
-            return _Block(self, number, local.sieve, progress).find()
+            return _Block(self, number, local.sieve, searched).find()
 
         pool = ThreadPoolExecutor(n_threads)
         running: dict[int, Future[PairBlock | None]] = {}
@@ -109,18 +109,18 @@ class PairSearch:
                         running[ahead] = pool.submit(find, ahead)
                 while not running[number].done():
                     wait([running[number]], LOOK_SECONDS, FIRST_COMPLETED)
-                    observe(progress.done, progress.total)
+                    progress(searched.done, searched.total)
                     if stop_requested():
-                        progress.stopped = True
+                        searched.stopped = True
                 block = running.pop(number).result()
-                observe(progress.done, progress.total)
+                progress(searched.done, searched.total)
                 if block is None:
                     return
                 yield block
                 if stop_requested():
                     return
         finally:
-            progress.stopped = True
+            searched.stopped = True
             pool.shutdown(cancel_futures=True)
 
     def _n_ranked_in(self, number: int) -> int:
@@ -146,8 +146,8 @@ class _Progress:
 class _Block:
     """One block of test examples, searched by one thread."""
 
-    def __init__(self, search: PairSearch, number: int, sieve: Sieve, progress: _Progress) -> None:
-        self._search, self._number, self._sieve, self._progress = search, number, sieve, progress
+    def __init__(self, search: PairSearch, number: int, sieve: Sieve, searched: _Progress) -> None:
+        self._search, self._number, self._sieve, self._progress = search, number, sieve, searched
         bits = search.bits
         self._tests = bits.tests(slice(number * BLOCK, (number + 1) * BLOCK))
         self._found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]] = []

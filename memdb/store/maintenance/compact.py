@@ -27,9 +27,9 @@ from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.block_counts import Tally
 from memdb.store.encoding import BLOCK_MODELS, ArrayData, BandEncoder, array_metadata, describe, encode_group
 from memdb.store.grace import Stopwatch
-from memdb.store.load_snapshot import take_snapshot
+from memdb.store.load_snapshot import load_snapshot
 from memdb.store.read_documents import base_in_force
-from memdb.store.selection import Share, cut_into
+from memdb.store.selection import Selection, cut_into
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import commit_group, keeps_put_if_absent
 
@@ -53,13 +53,13 @@ def compact(
     *,
     thorough: bool = True,
     alone: bool = False,
-    observe: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Compaction | None:
     """Gather segments into blocks of up to 1,024 models and create the next snapshot; None if all is done.
 
     Full blocks are never rewritten. ``thorough`` gathers all that is not full; without it blocks that hold
     more models than came since stay as they are, so that a growing store is rewritten a few times only.
-    ``observe`` hears how many models of how many are in blocks.
+    ``progress`` hears how many models of how many are in blocks.
 
     Raises:
         InvalidInputError: the storage cannot keep two compactors apart, and ``alone`` does not say there is
@@ -75,11 +75,11 @@ def compact(
             hint="compact the store where its models are committed",
         )
     for _ in range(ATTEMPTS):
-        snapshot = take_snapshot(storage, manifest)
+        snapshot = load_snapshot(storage, manifest)
         base = base_in_force(storage, manifest)
         watch = Stopwatch()
-        kept, shares = _plan(snapshot, thorough=thorough)
-        if not snapshot.loose and not shares and not _is_news(snapshot, base):
+        kept, selections = _plan(snapshot, thorough=thorough)
+        if not snapshot.loose and not selections and not _is_news(snapshot, base):
             return None
         if not alone and not keeps_put_if_absent(storage):
             raise InvalidInputError(
@@ -87,16 +87,16 @@ def compact(
                 "at once could hide models",
                 hint="make sure that nobody else compacts this store, and say so with --alone",
             )
-        cuts = list(cut(shares))
+        cuts = list(cut(selections))
         total = sum(share.n_models for some in cuts for share in some)
         blocks, n_bytes, done = [], 0, 0
         for some in cuts:
-            observe(done, total)
+            progress(done, total)
             block, info, size = write_block(storage, manifest, some, watch)
             blocks.append((block, info))
             n_bytes += size
             done += len(block.models)
-        observe(done, total)
+        progress(done, total)
         record = replace(_record_of(snapshot, kept, blocks), base=base)
         if watch.stalled():
             continue  # the blocks may be cleaned up as leftovers any moment
@@ -110,33 +110,33 @@ def compact(
     )
 
 
-def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[Share]]:
+def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[Selection]]:
     """Return how many blocks stay as they are, and what goes into new ones.
 
     A block at the end is gathered, too, where it is not full and what follows has the same arrays.
     """
     blocks = snapshot.blocks
-    shares = [
-        Share(snapshot.storage, part, flags)
+    selections = [
+        Selection(snapshot.storage, part, flags)
         for part, flags in zip(snapshot.loose, snapshot.first[len(blocks) :], strict=True)
         if any(flags)
     ]
-    if not shares and not thorough:
+    if not selections and not thorough:
         return len(blocks), []
     kept = len(blocks)
-    if snapshot.loose and not shares:
+    if snapshot.loose and not selections:
         return kept, []  # repeats only
     while kept and len(blocks[kept - 1].models) < BLOCK_MODELS:
-        last = Share(snapshot.storage, blocks[kept - 1], snapshot.first[kept - 1])
-        if shares and _kept_by(last.part) != _kept_by(shares[0].part):
+        last = Selection(snapshot.storage, blocks[kept - 1], snapshot.first[kept - 1])
+        if selections and _kept_by(last.part) != _kept_by(selections[0].part):
             break
-        if not thorough and last.n_models > sum(share.n_models for share in shares):
+        if not thorough and last.n_models > sum(share.n_models for share in selections):
             break
-        shares.insert(0, last)
+        selections.insert(0, last)
         kept -= 1
-    if not snapshot.loose and len(list(cut(shares))) >= len(shares):
+    if not snapshot.loose and len(list(cut(selections))) >= len(selections):
         return len(blocks), []
-    return kept, [share for share in shares if share.n_models]
+    return kept, [share for share in selections if share.n_models]
 
 
 def _is_news(snapshot: Snapshot, base: Base | None) -> bool:
@@ -157,9 +157,9 @@ def _kept_by(part: Segment) -> list[str]:
     return sorted(path for path in part.metadata if not path.startswith(f"{layout.COUNTS}/"))
 
 
-def cut(shares: Sequence[Share]) -> Iterator[list[Share]]:
+def cut(selections: Sequence[Selection]) -> Iterator[list[Selection]]:
     """Yield the shares of each block: up to 1,024 models which all have the same arrays."""
-    for _, alike in groupby(shares, key=lambda share: _kept_by(share.part)):
+    for _, alike in groupby(selections, key=lambda share: _kept_by(share.part)):
         yield from cut_into(alike, BLOCK_MODELS)
 
 
@@ -169,7 +169,7 @@ def rewrite(storage: Storage, manifest: Manifest, block: Segment) -> tuple[Block
     Raises:
         DamagedError: one of these arrays is not intact.
     """
-    share = Share(storage, block, (True,) * len(block.models))
+    share = Selection(storage, block, (True,) * len(block.models))
     written, info, _ = write_block(storage, manifest, [share], Stopwatch())
     return BlockInfo(written.segment_id, len(written.models), info), written
 
@@ -177,7 +177,7 @@ def rewrite(storage: Storage, manifest: Manifest, block: Segment) -> tuple[Block
 def write_block(
     storage: Storage,
     manifest: Manifest,
-    shares: Sequence[Share],
+    selections: Sequence[Selection],
     watch: Stopwatch,
     identifier: str | None = None,
 ) -> tuple[Segment, ObjectInfo, int]:
@@ -185,7 +185,7 @@ def write_block(
     identifier = identifier or layout.segment_id(datetime.now(UTC), secrets.token_bytes(6))
     origins = [
         origin
-        for share in shares
+        for share in selections
         for origin, keep in zip(share.part.origins, share.keep, strict=True)
         if keep
     ]
@@ -195,7 +195,7 @@ def write_block(
         recipe_fingerprint=manifest.recipe.fingerprint,
         models=tuple(
             model
-            for share in shares
+            for share in selections
             for model, keep in zip(share.part.models, share.keep, strict=True)
             if keep
         ),
@@ -212,8 +212,8 @@ def write_block(
         metadata.update(array_metadata(encoded))
 
     tally = Tally(manifest)
-    for path, outcome, n_examples in _arrays(manifest, shares[0].part):
-        for encoded in _encoded(shares, path, outcome, n_examples, tally):
+    for path, outcome, n_examples in _arrays(manifest, selections[0].part):
+        for encoded in _encoded(selections, path, outcome, n_examples, tally):
             write(encoded)
     write(encode_group({path: ArrayData(values) for path, values in tally.arrays().items()}))
     block = replace(block, objects=objects, metadata=metadata)
@@ -236,14 +236,14 @@ def _arrays(manifest: Manifest, part: Segment) -> Iterator[tuple[str, Outcome | 
 
 
 def _encoded(
-    shares: Sequence[Share],
+    selections: Sequence[Selection],
     path: str,
     outcome: Outcome | None,
     n_examples: int,
     tally: Tally,
 ) -> Iterator[dict[str, bytes]]:
     """Yield the objects of one array of a block, reading its sources a band of rows at a time."""
-    n_models = sum(share.n_models for share in shares)
+    n_models = sum(share.n_models for share in selections)
     is_bits = outcome is None or outcome.kind == "bit"
     dtype = "uint8" if outcome is None or is_bits else outcome.dtype
     columns = bits.n_bytes(n_models) if is_bits else n_models
@@ -252,23 +252,23 @@ def _encoded(
     for rows in encoder.bands(BAND_BYTES):
         if is_bits:
 
-            def read(share: Share, rows: tuple[int, int] = rows) -> tuple[bits.Packed, int]:
+            def read(share: Selection, rows: tuple[int, int] = rows) -> tuple[bits.Packed, int]:
                 return share.read_bits(path, n_examples, rows)
 
-            parts = concurrently(read, shares)
+            parts = concurrently(read, selections)
             values = bits.concatenate(parts, rows[1] - rows[0])
             tally.take(path, rows[0], values)
         else:
             values = np.empty((rows[1] - rows[0], n_models), dtype=dtype)
-            starts = np.cumsum([0, *(share.n_models for share in shares)]).tolist()
+            starts = np.cumsum([0, *(share.n_models for share in selections)]).tolist()
 
             def fill(
-                job: tuple[int, Share], rows: tuple[int, int] = rows, values: NDArray[Any] = values
+                job: tuple[int, Selection], rows: tuple[int, int] = rows, values: NDArray[Any] = values
             ) -> None:
                 start, share = job
                 values[:, start : start + share.n_models] = share.read_values(path, n_examples, dtype, rows)
 
-            concurrently(fill, zip(starts, shares, strict=False))
+            concurrently(fill, zip(starts, selections, strict=False))
         yield from encoder.encode(rows[0], values)
 
 

@@ -26,7 +26,7 @@ from memdb.format.segment import ModelInfo
 from memdb.storage.protocol import concurrently
 from memdb.store.encoding import BLOCK_MODELS, ArrayData
 from memdb.store.maintenance.retract import withdraw
-from memdb.store.selection import Share, cut_into
+from memdb.store.selection import Selection, cut_into
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
 
@@ -75,7 +75,7 @@ def _outcome(manifest: Manifest, name: str) -> Outcome | None:
 
 def _lacks(source: Snapshot, outcome: Outcome) -> bool:
     paths = {path for path in source.manifest.arrays() if path.split("/")[1] == outcome.name}
-    return any(not paths <= share.part.metadata.keys() for share in source.shares)
+    return any(not paths <= share.part.metadata.keys() for share in source.selections)
 
 
 def require_mergeable(manifest: Manifest, url: str, sources: Sequence[Snapshot]) -> None:
@@ -97,9 +97,9 @@ def require_mergeable(manifest: Manifest, url: str, sources: Sequence[Snapshot])
 def merge(
     store: Store,
     sources: Sequence[Snapshot],
-    observe: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Merged:
-    """Bring the models of other stores into a store; ``observe`` hears how many of how many are there.
+    """Bring the models of other stores into a store; ``progress`` hears how many of how many are there.
 
     Who calls has looked at all of them with `require_mergeable` and `require_distinct`.
 
@@ -122,12 +122,12 @@ def merge(
         withdraw(store.storage, store.manifest, reason, models=tuple(sorted(models)))
     total = sum(n_fresh for _, _, n_fresh in plans)
     done = 0
-    observe(done, total)
+    progress(done, total)
     for source, fresh, _ in plans:
         for batch in cut_into(fresh, _models_at_once(store.manifest)):
             _commit(store, source, batch)
             done += sum(share.n_models for share in batch)
-            observe(done, total)
+            progress(done, total)
     return Merged(
         tuple(n_fresh for _, _, n_fresh in plans), tuple(present), sum(map(len, withdrawn.values()))
     )
@@ -149,9 +149,9 @@ def _withdrawn(own: Snapshot, sources: Sequence[Snapshot]) -> dict[str, set[str]
     return found
 
 
-def _fresh(source: Snapshot, known: AbstractSet[str]) -> Iterator[Share]:
+def _fresh(source: Snapshot, known: AbstractSet[str]) -> Iterator[Selection]:
     """Yield the parts of a source with those of their models that are not known."""
-    for share in source.shares:
+    for share in source.selections:
         pairs = zip(share.keep, share.part.models, strict=True)
         keep = tuple(kept and model.model_id not in known for kept, model in pairs)
         if any(keep):
@@ -165,7 +165,7 @@ def _models_at_once(manifest: Manifest) -> int:
     return max(1, min(BLOCK_MODELS, SEGMENT_BYTES * 8 // model_bits))
 
 
-def _commit(store: Store, source: Snapshot, batch: Sequence[Share]) -> None:
+def _commit(store: Store, source: Snapshot, batch: Sequence[Selection]) -> None:
     """Commit some models of a source as a segment."""
     manifest = store.manifest
     stored = {layout.MASK: ArrayData(_bits(batch, layout.MASK, manifest.train.n_examples))}
@@ -196,15 +196,15 @@ def _moved(model: ModelInfo, from_seed: int, to_seed: int) -> ModelInfo:
     return replace(model, store_seed=None if seed == to_seed else seed)
 
 
-def _bits(shares: Sequence[Share], path: str, n_examples: int) -> bits.Packed:
+def _bits(selections: Sequence[Selection], path: str, n_examples: int) -> bits.Packed:
     """Read bits of several parts together, a band of rows at a time: some parts are unpacked for it."""
-    widest = max(len(share.keep) for share in shares)
+    widest = max(len(share.keep) for share in selections)
 
     def read(rows: tuple[int, int]) -> bits.Packed:
-        parts = concurrently(lambda share: share.read_bits(path, n_examples, rows), shares)
+        parts = concurrently(lambda share: share.read_bits(path, n_examples, rows), selections)
         return bits.concatenate(parts, rows[1] - rows[0])
 
-    bands = [read(rows) for rows in _bands(n_examples, widest * len(shares))]
+    bands = [read(rows) for rows in _bands(n_examples, widest * len(selections))]
     return bands[0] if len(bands) == 1 else np.concatenate(bands)
 
 
@@ -224,12 +224,12 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
     read: set[tuple[str, str]] = set()
     for position, snapshot in enumerate(stores):
         elsewhere: set[str] = set().union(*(found for n, found in enumerate(ids) if n != position))
-        shares = [
-            share for share in snapshot.shares if (share.part.store_id, share.part.segment_id) not in read
+        selections = [
+            share for share in snapshot.selections if (share.part.store_id, share.part.segment_id) not in read
         ]
-        read |= {(share.part.store_id, share.part.segment_id) for share in shares}
+        read |= {(share.part.store_id, share.part.segment_id) for share in selections}
         fresh: dict[bytes, tuple[str, str]] = {}
-        for model_id, digest in _digests(snapshot, shares, [layout.MASK]):
+        for model_id, digest in _digests(snapshot, selections, [layout.MASK]):
             other = masks.get(digest)
             if other is not None and other[0] != model_id:
                 raise InvalidInputError(
@@ -239,7 +239,7 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
                 )
             fresh[digest] = (model_id, snapshot.url)
         masks |= fresh
-        for model_id, digest in _digests(snapshot, [_only(share, elsewhere) for share in shares], paths):
+        for model_id, digest in _digests(snapshot, [_only(share, elsewhere) for share in selections], paths):
             known = contents.setdefault(model_id, (digest, snapshot.url))
             if known[0] != digest:
                 raise MismatchError(
@@ -252,24 +252,24 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
 
 def _paths_of_all(stores: Sequence[Snapshot]) -> list[str]:
     """Return the arrays that all models of all stores have."""
-    parts = [share.part.metadata.keys() for snapshot in stores for share in snapshot.shares]
+    parts = [share.part.metadata.keys() for snapshot in stores for share in snapshot.selections]
     arrays = stores[0].manifest.arrays()
     return [layout.MASK, *(path for path in arrays if all(path in part for part in parts))]
 
 
-def _only(share: Share, models: AbstractSet[str]) -> Share:
+def _only(share: Selection, models: AbstractSet[str]) -> Selection:
     pairs = zip(share.keep, share.part.models, strict=True)
     return replace(share, keep=tuple(kept and model.model_id in models for kept, model in pairs))
 
 
 def _digests(
-    snapshot: Snapshot, shares: Sequence[Share], paths: Sequence[str]
+    snapshot: Snapshot, selections: Sequence[Selection], paths: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the id of every model of some shares, and the sha256 of what it has in these arrays."""
     sizes = {path: n_examples for path, (_, n_examples) in snapshot.manifest.arrays().items()}
     sizes[layout.MASK] = snapshot.manifest.train.n_examples
 
-    def digest(share: Share) -> list[tuple[str, bytes]]:
+    def digest(share: Selection) -> list[tuple[str, bytes]]:
         found = [hashlib.sha256() for keep in share.keep if keep]
         for path in paths:
             for rows in _bands(sizes[path], len(share.keep)):
@@ -278,7 +278,7 @@ def _digests(
         models = [model for model, keep in zip(share.part.models, share.keep, strict=True) if keep]
         return [(model.model_id, one.digest()) for model, one in zip(models, found, strict=True)]
 
-    wanted = [share for share in shares if share.n_models]
+    wanted = [share for share in selections if share.n_models]
     return itertools.chain.from_iterable(concurrently(digest, wanted, READERS))
 
 
@@ -288,7 +288,7 @@ def _bands(n_examples: int, n_models: int) -> Iterator[tuple[int, int]]:
         yield start, min(n_examples, start + step)
 
 
-def _by_model(manifest: Manifest, share: Share, path: str, rows: tuple[int, int]) -> NDArray[Any]:
+def _by_model(manifest: Manifest, share: Selection, path: str, rows: tuple[int, int]) -> NDArray[Any]:
     """Read some rows of an array and turn them into one row a model: bits packed along the examples."""
     outcome, n_examples = manifest.arrays().get(path, (None, manifest.train.n_examples))
     if outcome is not None and outcome.kind != "bit":

@@ -13,7 +13,7 @@ from memdb.format.documents import plain_document
 from memdb.format.manifest import Manifest
 from memdb.format.snapshot_record import Retraction
 from memdb.storage.protocol import Storage, create_once
-from memdb.store.load_snapshot import take_snapshot
+from memdb.store.load_snapshot import load_snapshot
 from memdb.store.model_ids import named
 
 
@@ -35,7 +35,7 @@ def retract(storage: Storage, manifest: Manifest, model_ids: Sequence[str], beca
         raise InvalidInputError(
             "no model was named", hint='`memdb sql "SELECT model_id FROM models"` lists them'
         )
-    snapshot = take_snapshot(storage, manifest)
+    snapshot = load_snapshot(storage, manifest)
     known = sorted({model.model_id for part in snapshot.parts for model in part.models})
     found = dict.fromkeys(named(known, name) for name in model_ids)
     again = [identifier for identifier in found if identifier in snapshot.retracted]

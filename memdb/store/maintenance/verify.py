@@ -28,9 +28,9 @@ from memdb.store.score_tables import list_score_tables
 
 
 def verify(
-    storage: Storage, manifest: Manifest, observe: Callable[[int, int], None] = lambda _done, _total: None
+    storage: Storage, manifest: Manifest, progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> Report:
-    """Read all of a store and compare it with what was written; ``observe`` hears how many parts are done.
+    """Read all of a store and compare it with what was written; ``progress`` hears how many parts are done.
 
     A published copy is for `verify_copy`.
 
@@ -56,16 +56,16 @@ def verify(
     total = len(manifest.sets) + len(blocks) + len(segments) + 1
     steps = iter(range(total))
     for info in manifest.sets:
-        observe(next(steps), total)
+        progress(next(steps), total)
         check_dataset(place, manifest, info.name, report)
-    observe(next(steps), total)
+    progress(next(steps), total)
     where = f"{place.url}/{layout.SCORES}"
     read_tables = partial(list_score_tables, place, manifest)
     check_scores(place, report.tried("scores", "", where, read_tables) or [], report)
     every: list[str] = []
     sources: set[str] = set()
     for name, read in blocks:
-        observe(next(steps), total)
+        progress(next(steps), total)
         block = report.tried("block", name, f"{place.url}/{layout.block(name)}", read)
         if block:
             check_part(place, manifest, block, "block", report)
@@ -74,7 +74,7 @@ def verify(
     if newest and not any(damage.kind == "block" for damage in report.damages):
         check_models(place.url, newest, every, report)
     for name in segments:
-        observe(next(steps), total)
+        progress(next(steps), total)
         where = f"{place.url}/{layout.segment(name)}"
         segment = report.tried("segment", name, where, partial(read_segment, place, manifest, name))
         if segment:
@@ -84,7 +84,7 @@ def verify(
         named = {info.block_id for record in records for info in record.blocks}
         lost = lost_blocks(place, manifest, set(finished) - named, (sources, set(every)), aside)
         _lost(place.url, newest.number + 1 if newest else 1, lost, report)
-    observe(total, total)
+    progress(total, total)
     return report
 
 

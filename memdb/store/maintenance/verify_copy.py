@@ -26,11 +26,11 @@ from memdb.store.thumbnails import DOCUMENT, read_info
 
 
 def verify_copy(
-    storage: Storage, manifest: Manifest, published: Published, observe: Callable[[int, int], None]
+    storage: Storage, manifest: Manifest, published: Published, progress: Callable[[int, int], None]
 ) -> Report:
     """Read all of a published copy, older snapshots included, and compare it with what was written.
 
-    ``observe`` hears how many parts are done.
+    ``progress`` hears how many parts are done.
 
     Raises:
         StorageError: the storage did not answer.
@@ -41,23 +41,23 @@ def verify_copy(
     total = len(manifest.sets) + len(infos) + len(snapshots) + 1
     steps = iter(range(total))
     for item in manifest.sets:
-        observe(next(steps), total)
+        progress(next(steps), total)
         check_dataset(place, manifest, item.name, report)
-    observe(next(steps), total)
+    progress(next(steps), total)
     where = f"{place.url}/{layout.SCORES}"
     read = partial(read_score_tables, place, manifest, published.scores)
     check_scores(place, report.tried("scores", "", where, read) or [], report)
     _check_thumbnails(place, manifest, published, report)
     intact: dict[str, Segment] = {}
     for info in infos.values():
-        observe(next(steps), total)
+        progress(next(steps), total)
         block = _block(place, manifest, info, report)
         intact |= {info.block_id: block} if block else {}
     for snapshot in snapshots:
-        observe(next(steps), total)
+        progress(next(steps), total)
         is_whole = all(info.block_id in intact for info in _blocks_of(snapshot))
         _check_snapshot(place, snapshot, report, is_whole=is_whole)
-    observe(total, total)
+    progress(total, total)
     return report
 
 
