@@ -50,10 +50,7 @@ def inputs_of(x: Any, name: str) -> Any:
     Raises:
         InvalidInputError: no sequence of examples, or examples that have no bytes to hash.
     """
-    if hasattr(x, "column_names") and hasattr(x, "features"):
-        raise _table_refused(x, name)
-    if hasattr(x, "toarray"):
-        raise InvalidInputError(f"the {name} set is a sparse {type(x).__name__}", hint="write x.toarray()")
+    _require_no_table(x, name)
     given = x
     if hasattr(x, "__array__"):
         x = _as_array(x, f"the {name} set")
@@ -173,13 +170,17 @@ def _mixed_refused(given: Any, x: NDArray[Any], name: str) -> InvalidInputError:
     )
 
 
-def _table_refused(x: Any, name: str) -> InvalidInputError:
-    """Return the error for a Hugging Face data set, whose columns have to be named."""
+def _require_no_table(x: Any, name: str) -> None:
+    """Refuse a sparse matrix, and a Hugging Face data set, whose columns have to be named."""
+    if hasattr(x, "toarray"):
+        raise InvalidInputError(f"the {name} set is a sparse {type(x).__name__}", hint="write x.toarray()")
+    if not (hasattr(x, "column_names") and hasattr(x, "features")):
+        return
     columns = [str(column) for column in x.column_names or ()]
     label = next((column for column in LABELS if column in columns), "label")
     text = next((column for column in columns if column != label), "text")
     parts = ", ".join(f'{part}["{column}"]' for part in ("train", "test") for column in (text, label))
-    return InvalidInputError(
+    raise InvalidInputError(
         f"the {name} set is a table with the columns {', '.join(columns) or 'of a Hugging Face data set'}",
         hint=f"write memdb.Dataset({parts})",
     )
