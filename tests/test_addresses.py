@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from conftest import coin_recipe, small_dataset
-from test_cli import run
+from support.commands import run
+from support.stores import coin_recipe, small_dataset
 
 import memdb
 from memdb.addresses import shown, without_secrets
