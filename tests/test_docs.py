@@ -55,3 +55,12 @@ def test_the_readme_names_the_two_commands_and_they_are_there():
 def test_every_command_has_its_place_on_the_page():
     page = (ROOT / "docs" / "cli.md").read_text()
     assert sorted(re.findall(r"^## memdb (\S+)$", page, re.MULTILINE)) == sorted(COMMANDS)
+
+
+def test_the_map_has_every_folder_and_every_file_that_it_names():
+    page = (ROOT / "docs" / "contributing.md").read_text()
+    folders = [path for path in (ROOT / "memdb").rglob("*") if path.is_dir() and path.name != "__pycache__"]
+    mapped = re.findall(r"^\| `(\S+)/` \|", page, re.MULTILINE)
+    assert sorted(mapped) == sorted(str(path.relative_to(ROOT / "memdb")) for path in folders)
+    for named in re.findall(r"`((?:memdb|tests|docs|schemas|scripts)/[\w./-]*)`", page):
+        assert (ROOT / named).exists() or "NAME" in named, named
