@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import importlib
 import re
 import subprocess
 import sys
@@ -9,6 +12,7 @@ import sys
 import pytest
 from support import ROOT
 
+import memdb
 from memdb import cli
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,6 +47,25 @@ def test_every_command_has_a_place_in_the_docs(command):
     assert f"memdb {command}" in (ROOT / "docs" / "cli.md").read_text()
     others = [page for page in PAGES if page.name != "cli.md"]
     assert any(f"memdb {command}" in page.read_text() for page in others)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_in_the_docs_names_what_there_is(page):
+    text = page.read_text()
+    for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "memdb":
+                found = importlib.import_module(node.module)
+                assert all(hasattr(found, alias.name) for alias in node.names), ast.unparse(node)
+    for owner, name in re.findall(r"\b(memdb|db)\.(\w+)\(", text):
+        assert hasattr(memdb if owner == "memdb" else memdb.Database, name), f"{owner}.{name}"
+    for dotted in re.findall(r"`memdb((?:\.\w+)+)`", text):
+        assert functools.reduce(getattr_or_module, dotted[1:].split("."), memdb), dotted
+
+
+def getattr_or_module(owner, name):
+    """An attribute of a module or class, or the module of that name in a package."""
+    return getattr(owner, name, None) or importlib.import_module(f"{owner.__name__}.{name}")
 
 
 def test_the_readme_names_the_two_commands_and_they_are_there():

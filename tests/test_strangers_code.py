@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import TESTS
+from support.cases import every
 from support.commands import run
 from support.stores import coin_recipe, small_database, small_dataset
 
@@ -387,7 +388,7 @@ def data(root):
 """
 
 
-@pytest.mark.parametrize("workers", [[], ["--workers", "1"]])
+@pytest.mark.parametrize("workers", every(2, [[], ["--workers", "1"]]))
 @pytest.mark.parametrize(
     ("name", "says"),
     [("raises", "raised ValueError: need at least one array"), ("exits", "called sys.exit(3)")],

@@ -6,8 +6,7 @@ import json
 import shutil
 
 import pytest
-from support import TESTS
-from support.commands import run, spawn
+from support.commands import run
 
 import memdb
 from memdb.storage import Cache
@@ -143,7 +142,7 @@ def test_options_that_cannot_be_are_one_line_that_says_why(here, arguments, says
 def test_a_bucket_is_reached_by_options_and_named_again_in_what_to_type_next(s3, tmp_path):
     url = f"s3://bucket/{tmp_path.name}/s.zarr"
     at = ["--endpoint-url", s3["endpoint_url"], "--storage-option", "key=k", "--storage-option", "secret=s"]
-    made = spawn("init", "-s", url, *at, cwd=tmp_path, PYTHONPATH=str(TESTS))
+    made = run("init", "-s", url, *at, cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     assert f"Next: memdb train --add 100 --store {url} --endpoint-url {s3['endpoint_url']}" in made.stderr
     shown = run("info", "-s", url, *at, "--cache-dir", tmp_path / "cache", cwd=tmp_path)

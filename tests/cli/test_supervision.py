@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.cases import every
 from support.commands import MEMDB, run
 
 from memdb.errors import InvalidInputError
@@ -75,12 +76,15 @@ def at_work(process):
 
 @pytest.mark.parametrize(
     "statement",
-    [
-        "SELECT len(range(1000000000))",
-        "SELECT list_cosine_similarity(range(200000000)::DOUBLE[], range(200000000)::DOUBLE[])",
-        "SELECT max(l) FROM (SELECT list(range) OVER (ORDER BY range) l FROM range(100000))",
-        "SELECT repeat('x', 1900000000)",
-    ],
+    every(
+        4,
+        [
+            "SELECT len(range(1000000000))",
+            "SELECT list_cosine_similarity(range(200000000)::DOUBLE[], range(200000000)::DOUBLE[])",
+            "SELECT max(l) FROM (SELECT list(range) OVER (ORDER BY range) l FROM range(100000))",
+            "SELECT repeat('x', 1900000000)",
+        ],
+    ),
 )
 def test_a_statement_that_needs_too_much_memory_is_refused_it(folder, statement):
     assert "needs more than 1 GB of memory" in refused(folder, statement, "--memory", "1GB", "-f", "json")
@@ -106,7 +110,7 @@ def test_a_statement_ends_at_its_time_whatever_it_does(folder):
     assert time.monotonic() - began < 15  # 85 seconds where DuckDB is asked to end it
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
+@pytest.mark.parametrize("name", every(2, ["rows.csv", "rows.parquet"]))
 def test_a_file_is_whole_or_not_there(folder, name):
     assert "ran longer than 0.8 seconds" in refused(
         folder, "FROM range(100000000000)", "--timeout", "0.8", "--memory", "1GB", "-o", name
@@ -124,7 +128,14 @@ def test_time_is_not_counted_while_a_reader_waits(folder):
 
 @pytest.mark.parametrize(
     ("number", "says"),
-    [(signal.SIGSEGV, "SIGSEGV"), (signal.SIGABRT, "SIGABRT"), (signal.SIGKILL, "more than is free here")],
+    every(
+        3,
+        [
+            (signal.SIGSEGV, "SIGSEGV"),
+            (signal.SIGABRT, "SIGABRT"),
+            (signal.SIGKILL, "more than is free here"),
+        ],
+    ),
 )
 def test_what_ends_a_process_is_said_in_a_sentence(folder, number, says):
     process = started(folder, ENDLESS, "--timeout", "60")
@@ -137,11 +148,14 @@ def test_what_ends_a_process_is_said_in_a_sentence(folder, number, says):
 
 @pytest.mark.parametrize(
     ("number", "code", "says"),
-    [
-        (signal.SIGINT, 130, "Interrupted; nothing was changed.\n"),
-        (signal.SIGTERM, 128 + signal.SIGTERM, ""),
-        (signal.SIGKILL, -signal.SIGKILL, ""),
-    ],
+    every(
+        3,
+        [
+            (signal.SIGINT, 130, "Interrupted; nothing was changed.\n"),
+            (signal.SIGTERM, 128 + signal.SIGTERM, ""),
+            (signal.SIGKILL, -signal.SIGKILL, ""),
+        ],
+    ),
 )
 def test_a_command_takes_its_statement_with_it(folder, number, code, says):
     process = started(folder, ENDLESS, "--timeout", "60")
@@ -154,13 +168,16 @@ def test_a_command_takes_its_statement_with_it(folder, number, code, says):
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [
-        (
-            ("SELECT len(range(400000000))", "--memory", "700MB"),
-            "more than 0.7 GB of memory, or more than is",
-        ),
-        ((ENDLESS, "--timeout", "1.5"), "ran longer than 1.5 seconds"),
-    ],
+    every(
+        2,
+        [
+            (
+                ("SELECT len(range(400000000))", "--memory", "700MB"),
+                "more than 0.7 GB of memory, or more than is",
+            ),
+            ((ENDLESS, "--timeout", "1.5"), "ran longer than 1.5 seconds"),
+        ],
+    ),
 )
 def test_limits_hold_where_the_kernel_has_none_for_memory(folder, arguments, says):
     assert says in refused(folder, *arguments, command=(sys.executable, "-c", OTHER_SYSTEM))

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from support import TESTS
+from support.cases import every
 from support.commands import MEMDB, run, spawn
 
 import memdb
@@ -44,7 +45,7 @@ def folder(tmp_path):
 
 
 def test_init_and_train_with_a_recipe_and_data_of_ones_own_in_this_folder(folder):
-    done = spawn(*INIT, "-p", "seconds=0", cwd=folder)
+    done = run(*INIT, "-p", "seconds=0", cwd=folder)
     assert (done.returncode, done.stdout) == (0, "")
     assert "Created memdb.zarr: support.stores:make_data, 23 train and 11 test examples" in done.stderr
     assert "Next: memdb train --add 100" in done.stderr
@@ -65,7 +66,7 @@ def test_two_trainings_at_once_on_one_store_both_count(folder):
     assert memdb.open(str(folder / "memdb.zarr")).n_models == 20
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", every(2, [signal.SIGINT, signal.SIGTERM]))
 def test_ctrl_c_keeps_what_was_committed_and_says_how_to_go_on(folder, sent):
     run(*INIT, "-p", "stall_at=4", cwd=folder)
     command = [MEMDB, "train", "--device", "cpu", "--add", "40"]

@@ -154,7 +154,7 @@ def test_a_beginning_of_other_data_is_not_mixed_with(tmp_path, monkeypatch):
 def test_of_two_creations_at_once_one_wins_and_the_store_is_whole(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import memdb\nfrom conftest import coin_recipe, small_dataset\n"
+        "import memdb\nfrom support.stores import coin_recipe, small_dataset\n"
         "print('ready', flush=True)\n"
         "for line in sys.stdin:\n"
         "    try: memdb.init(line.strip(), small_dataset(), coin_recipe)\n"
@@ -273,7 +273,7 @@ def test_other_data_or_another_recipe_is_refused_with_both_fingerprints(database
 def test_a_kill_at_any_fsync_loses_at_most_the_batch_in_flight(tmp_path):
     code = (
         "import sys, os; sys.path.insert(0, sys.argv[1])\n"
-        "import memdb\nfrom conftest import coin_recipe, small_dataset\n"
+        "import memdb\nfrom support.stores import coin_recipe, small_dataset\n"
         "left, fsync = int(sys.argv[3]), os.fsync\n"
         "def deadly(descriptor):\n"
         "    global left\n"
