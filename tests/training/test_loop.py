@@ -259,8 +259,8 @@ def test_a_checkpoint_folder_is_the_same_when_seeds_are_retried_and_goes_when_th
 
 
 def test_a_recipe_in_a_file_of_ones_own_is_found_again_by_its_import_path(tmp_path):
-    with memdb.init(str(tmp_path / "s.zarr"), "test_train:make_data", "test_train:half") as db:
-        assert db.store.manifest.recipe.import_path == "test_train:half"
+    with memdb.init(str(tmp_path / "s.zarr"), "support.stores:make_data", "test_loop:half") as db:
+        assert db.store.manifest.recipe.import_path == "test_loop:half"
     with memdb.open(str(tmp_path / "s.zarr")) as db:
         assert db.train(add=3) == 3
 
@@ -287,10 +287,6 @@ def test_only_the_outcomes_asked_for_are_kept(tmp_path, outcomes):
 def test_outcomes_that_cannot_be_kept_are_named(tmp_path, outcomes):
     with pytest.raises(InvalidInputError, match="cannot keep the outcomes"):
         made(tmp_path, coin_recipe, outcomes=outcomes)
-
-
-def make_data(root):
-    return small_dataset()
 
 
 def half(data, masks, seeds, run):
