@@ -31,9 +31,9 @@ GREEDY = {
     "a map of 100 million": "SELECT cardinality(map(range(100000000), range(100000000)))",
     "aggregates of lists": "SELECT list_sort(list(hash(range))) FROM range(300000000)",
     "a bit string of 4 GB": "SELECT bit_count(repeat('1', 1900000000)::BIT)",
-    "parentheses, 100,000 deep": "SELECT " + "(" * 60_000 + "1" + ")" * 60_000,
+    "parentheses, 60,000 deep": "SELECT " + "(" * 60_000 + "1" + ")" * 60_000,
     "a pattern that backtracks": "SELECT regexp_matches(repeat('a', 10000000), '(a*)*b')",
-    "columns, 100,000": "SELECT " + ", ".join(["1"] * 100_000),
+    "columns, 40,000": "SELECT " + ", ".join(["1"] * 40_000),
 }
 REACHING = {
     "a file": "SELECT * FROM read_text('{thesis}')",
