@@ -18,9 +18,9 @@ from memdb.format.score_table import ScoreTable
 from memdb.permission import Names
 from memdb.storage import Cache, default_folder, open_storage
 from memdb.storage.protocol import Storage
-from memdb.store import Following, Store, require_free
+from memdb.store import BaseAccess, Store, require_free
 from memdb.store.examples import read_example_table
-from memdb.store.extend import look_at
+from memdb.store.extend import inspect_base
 from memdb.store.maintenance import merge as merging
 from memdb.store.score_tables import copy_scores
 from memdb.store.snapshot import Snapshot
@@ -62,8 +62,8 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
     """
     storage = open_storage(url, storage_options)
     require_free(storage)
-    following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=cache)
-    found = look_at(base, url, following)
+    base_access = BaseAccess.of(default_folder(), trusted=trust_base, options=base_options, cache=cache)
+    found = inspect_base(base, url, base_access)
     names = Names(dataset, recipe)
     names.require_all(found.manifest, base)
     data, bound = names.bound(found.manifest, base)
@@ -72,9 +72,9 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
             f"the seed {seed} is that of {base}: the same models would be trained twice", hint="leave it out"
         )
     manifest = replace(_new(found.manifest, bound), base=found.base, seed=_seed(seed))
-    store = Store.create(storage, manifest, found.tables, following)
+    store = Store.create(storage, manifest, found.tables, base_access)
     names.remember_for(store)
-    following.remember(manifest.store_id, found.base.url)
+    base_access.remember(manifest.store_id, found.base.url)
     return Database(store, data, bound)
 
 
@@ -97,7 +97,7 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
     dataset: str | datasets.Dataset | None = None,
     recipe: Any = None,
     storage_options: Mapping[str, Any] | None = None,
-    following: Following | None = None,
+    following: BaseAccess | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Merge:
     """Bring the models of stores together in one, which is created where there is none.
@@ -131,7 +131,7 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
     tables = [(source.store, table) for source in sources for table in source.store.score_tables()]
     dropped: tuple[str, ...] = ()
     try:
-        store = Store.open(storage, following or Following.of(default_folder()))
+        store = Store.open(storage, following or BaseAccess.of(default_folder()))
     except NotFoundError:
         require_free(storage)
         _require_one_meaning(tables)

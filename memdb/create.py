@@ -16,7 +16,7 @@ from memdb.format.manifest import OUTCOMES, Manifest, Outcome
 from memdb.permission import Names, forget
 from memdb.storage import Cache, default_folder, open_storage
 from memdb.storage.protocol import Storage
-from memdb.store import Following, Store, require_free
+from memdb.store import BaseAccess, Store, require_free
 
 if TYPE_CHECKING:
     from memdb.datasets import Dataset
@@ -135,8 +135,8 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
         StorageError: the storage did not answer.
     """
     kept = Cache.of_user(default_folder()) if cache is ... else cache
-    following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
-    store = Store.open(_storage(url, storage_options, kept), following)
+    base_access = BaseAccess.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
+    store = Store.open(_storage(url, storage_options, kept), base_access)
     return Database(store, as_of=as_of, exclude=exclude, scores=scores, assume=assume)
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from memdb.datasets import Dataset
     from memdb.format.published import Credits
     from memdb.format.score_table import ScoreTable
-    from memdb.format.snapshot_record import Pin, Retraction
+    from memdb.format.snapshot_record import BaseUpdate, Retraction
     from memdb.interop.export import Exported
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
@@ -831,7 +831,7 @@ class Database:
         finally:
             self.refresh()
 
-    def update(self, base: str | None = None) -> Pin | None:
+    def update(self, base: str | None = None) -> BaseUpdate | None:
         """Take in the newest snapshot of the store that this one extends; None where it was taken in already.
 
         ``base`` is where that store is now, if it moved.
@@ -841,12 +841,12 @@ class Database:
             NotFoundError: the base is not there.
             MismatchError: another store is there, or an older copy.
         """
-        from memdb.store import Following, extend
+        from memdb.store import BaseAccess, extend
 
         self._require_now("update")
-        following = self.store.following or Following(lambda _store_id, _url: False)
+        base_access = self.store.base_access or BaseAccess(lambda _store_id, _url: False)
         try:
-            return extend.update(self.store.storage, self.store.manifest, following, base)
+            return extend.update(self.store.storage, self.store.manifest, base_access, base)
         finally:
             self.refresh()
 
@@ -974,7 +974,9 @@ class Database:
         if seeds is None and task_id is None:
             source = random_seeds() if n_models is None else subsets.random_seeds(n_models)
             return Seeds(source, n_models, store_seed)
-        known = frozenset(model.model_id for part in self.store.own_snapshot().parts for model in part.models)
+        known = frozenset(
+            model.model_id for part in self.store.own_snapshot().segments for model in part.models
+        )
         if seeds is None:
             return Seeds(task_seeds(str(task_id)), n_models, store_seed, known)
         require_seeds(seeds)

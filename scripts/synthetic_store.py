@@ -117,7 +117,7 @@ def main() -> int:
         started = time.perf_counter()
         compact(store.storage, store.manifest)
         print(f"compacted in {time.perf_counter() - started:.1f} seconds", flush=True)
-        for segment in store.snapshot().lingering:  # nobody reads them: this store is new
+        for segment in store.snapshot().compacted:  # nobody reads them: this store is new
             store.storage.remove([item.path for item in store.storage.find(f"segments/{segment}")])
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -175,7 +175,7 @@ def rewritten(place, /, **changes):
     document = json.loads(path.read_text())["attributes"]["memdb"]
     document["base"] |= changes
     path.write_bytes(group_metadata(sealed(document)))
-    return Store.open(open_storage(place), bases.Following(lambda *_: True))
+    return Store.open(open_storage(place), bases.BaseAccess(lambda *_: True))
 
 
 @pytest.mark.parametrize(

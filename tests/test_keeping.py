@@ -23,7 +23,7 @@ from memdb.format import bits
 from memdb.storage import open_storage
 from memdb.store import Store
 from memdb.store import grace as timing
-from memdb.store.block_counts import Tally
+from memdb.store.block_counts import BlockCounter
 from memdb.store.maintenance import compact as compaction
 from memdb.store.maintenance import gc, retract, verify
 from memdb.training import run
@@ -169,7 +169,7 @@ def test_of_two_compactors_the_slower_begins_again_from_the_faster(store):
     assert store.snapshot().number == 1
     assert contents(store.snapshot()) == contents_of(batch(store, [1, 2, 3]))
     doomed = {item.reason for item in garbage(store)}
-    assert doomed == {gc.UNNAMED, gc.TAKEN_IN}
+    assert doomed == {gc.UNNAMED, gc.COMPACTED}
     clean(store)
     assert contents(store.snapshot()) == contents_of(batch(store, [1, 2, 3]))
 
@@ -321,7 +321,7 @@ def test_repair_keeps_what_a_damaged_block_still_has(tmp_path, name, n_models, n
         assert repaired.snapshot == 2
         assert contents(db.snapshot) == (expected if n_models else {})
         if n_models:
-            assert ("train/logit_confidence" in db.snapshot.parts[0].metadata) == bool(n_confidences)
+            assert ("train/logit_confidence" in db.snapshot.segments[0].metadata) == bool(n_confidences)
         assert db.verify()[0].damages == []
 
 
@@ -500,19 +500,19 @@ def test_totals_come_from_the_counts_of_blocks_and_the_bits_of_what_has_none(sto
         return [tuple(map(int, row)) for row in zip(*columns, strict=True)]
 
     rows, snapshot = counted()
-    assert snapshot.tallied == (True, False)
+    assert snapshot.counted == (True, False)
     assert rows == from_bits(snapshot)
-    withdrawn = snapshot.parts[0].models[3].model_id
+    withdrawn = snapshot.segments[0].models[3].model_id
     retract.retract(store.storage, store.manifest, [withdrawn], "its node had bad memory")
     rows, snapshot = counted()
-    assert snapshot.tallied == (False, False)
+    assert snapshot.counted == (False, False)
     assert rows == from_bits(snapshot)
 
 
 def test_counts_that_the_bits_do_not_give_are_found_by_verify(store, monkeypatch):
     store.commit(*batch(store, range(9)))
-    right = Tally.arrays
-    monkeypatch.setattr(Tally, "arrays", lambda self: {path: n + 1 for path, n in right(self).items()})
+    right = BlockCounter.arrays
+    monkeypatch.setattr(BlockCounter, "arrays", lambda self: {path: n + 1 for path, n in right(self).items()})
     compact(store)
     monkeypatch.undo()
     (damage,) = verify.verify(store.storage, store.manifest).damages
@@ -529,7 +529,7 @@ def test_bits_in_blocks_take_little_more_than_their_packed_size(tmp_path):
     store.commit(*batch(store, range(n_models)))
     done = compact(store)
     packed = n_models * (n_train / 8 + (n_train + n_test) / 8)
-    (block,) = store.snapshot().parts
+    (block,) = store.snapshot().segments
     counts = sum(info.size for name, info in block.objects.items() if name.startswith("counts/"))
     assert done.n_bytes - counts <= 1.05 * packed
     assert counts <= 2 * (3 * n_train + n_test)  # bytes: as many for 1,024 models

@@ -303,7 +303,7 @@ def test_a_leftover_block_of_another_copy_of_a_model_is_no_lost_snapshot(store):
     compact(store)
     clean(store, [item for item in garbage(store) if item.path == segments[1].group])
     assert verify.verify(store.storage, store.manifest).damages == []
-    assert [item.reason for item in clean(store)] == [gc.UNNAMED, gc.TAKEN_IN]
+    assert [item.reason for item in clean(store)] == [gc.UNNAMED, gc.COMPACTED]
     assert contents(store.snapshot()) == held
 
 

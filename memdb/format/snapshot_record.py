@@ -177,7 +177,7 @@ class SnapshotRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
+class BaseUpdate:
     """A later word on which snapshot of its base a store takes in, and where that is; numbered from 1."""
 
     number: int
@@ -201,7 +201,7 @@ class Pin:
         )
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], place: str) -> Pin:
+    def from_document(cls, document: Mapping[str, Any], place: str) -> BaseUpdate:
         """Parse and check the document.
 
         Raises:

@@ -295,7 +295,7 @@ def _require_fitting(
                 "other outcomes",
                 hint="scores and intervals count runs of different subsets, once each: leave it out",
             )
-    return {model.model_id for part in snapshot.parts for model in part.models}
+    return {model.model_id for part in snapshot.segments for model in part.models}
 
 
 def names_with(names: Names, labels: Mapping[str, NDArray[Any]]) -> Names:

@@ -35,7 +35,7 @@ from memdb.storage.protocol import Storage, create_once
 from memdb.store.encoding import describe
 from memdb.store.open_published import find_published, is_of_a_copy, published_snapshot
 from memdb.store.read_documents import parse_record, read_manifest, require_outside, snapshot_numbers
-from memdb.store.resumable import Completing, copy_object
+from memdb.store.resumable import ResumableStorage, copy_object
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
 from memdb.store.thumbnails import Pictures, read_info, write_thumbnails
@@ -83,7 +83,7 @@ class Plan:
 
     snapshot: Snapshot
     scores: tuple[tuple[ScoreTable, ...], tuple[bytes, ...]]
-    target: Completing
+    target: ResumableStorage
     pieces: tuple[Piece, ...]
     credit: Credits
     before: Published | None
@@ -139,7 +139,7 @@ def plan(
         raise InvalidInputError(
             f"{storage.url} is read-only: its protocol has no writes", hint="publish to a folder or a bucket"
         )
-    target = Completing(storage)
+    target = ResumableStorage(storage)
     before = require_destination(store, target)
     documents = score_tables.documents_of(store.storage, tables)
     score_tables.require_same_scores(documents, before, storage.url)
@@ -160,7 +160,7 @@ def _require_included(include: Sequence[str]) -> None:
         )
 
 
-def require_destination(source: Store, target: Completing) -> Published | None:
+def require_destination(source: Store, target: ResumableStorage) -> Published | None:
     """Refuse a destination that holds something else; return what was published there before.
 
     What an interrupted publication of the same store left is taken up.
@@ -196,7 +196,7 @@ def require_destination(source: Store, target: Completing) -> Published | None:
     return there.published
 
 
-def _is_interrupted(there: Store, target: Completing) -> bool:
+def _is_interrupted(there: Store, target: ResumableStorage) -> bool:
     """Tell a publication that was cut off before its last write from a store that grows."""
     numbers = snapshot_numbers(target.names(layout.SNAPSHOTS))
     loose = [name for name in target.names(layout.SEGMENTS) if layout.is_segment_id(name)]
@@ -295,7 +295,7 @@ class _Progress:
         self._observe(done, 2 * self._n_tests + self._n_pictures)
 
 
-def _copy_dataset(snapshot: Snapshot, target: Completing) -> None:
+def _copy_dataset(snapshot: Snapshot, target: ResumableStorage) -> None:
     """Copy the names and labels of the examples; the claim that says which they are goes first."""
     manifest, source = snapshot.manifest, snapshot.storage
     names = sorted(manifest.objects, key=lambda name: name != layout.GROUP_METADATA)
@@ -305,7 +305,7 @@ def _copy_dataset(snapshot: Snapshot, target: Completing) -> None:
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in COPY_GROUPS})
 
 
-def _has_pictures(target: Completing, store: Store, before: Published) -> bool:
+def _has_pictures(target: ResumableStorage, store: Store, before: Published) -> bool:
     """Tell by sizes whether all pictures are there."""
     if before.thumbnails is None:
         return False
@@ -316,13 +316,13 @@ def _has_pictures(target: Completing, store: Store, before: Published) -> bool:
     return all(target.has(path, item, checked=True) for path, item in pictures_of(info))
 
 
-def _newest_record(wanted: Plan, target: Completing) -> SnapshotRecord | None:
+def _newest_record(wanted: Plan, target: ResumableStorage) -> SnapshotRecord | None:
     if wanted.before is None:
         return None
     return published_snapshot(target, wanted.snapshot.manifest, wanted.before).record
 
 
-def _known_blocks(wanted: Plan, target: Completing) -> dict[str, BlockInfo]:
+def _known_blocks(wanted: Plan, target: ResumableStorage) -> dict[str, BlockInfo]:
     """Return what published snapshots say of blocks, by id."""
     found: dict[str, BlockInfo] = {}
     if wanted.before is None:
@@ -337,7 +337,7 @@ def _is_same(record: SnapshotRecord, snapshot: Snapshot, blocks: tuple[BlockInfo
     return (record.models_sha256, record.blocks) == (snapshot.models_sha256, blocks)
 
 
-def _has_derived(target: Completing, record: SnapshotRecord) -> bool:
+def _has_derived(target: ResumableStorage, record: SnapshotRecord) -> bool:
     """Tell by sizes whether all that a snapshot names is there; nothing is derived of no models."""
     if record.derived is None:
         return record.n_models == 0

@@ -20,7 +20,7 @@ from memdb.sharing.readme import readme
 from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.open_published import is_of_a_copy, published_snapshot
 from memdb.store.read_documents import parse_record, read_block, snapshot_numbers
-from memdb.store.resumable import Completing, copy_object
+from memdb.store.resumable import ResumableStorage, copy_object
 from memdb.store.store import Store, keeps_put_if_absent
 from memdb.store.thumbnails import DOCUMENT, read_info
 from memdb.store.thumbnails import objects_of as pictures_of
@@ -72,7 +72,7 @@ def pull(
         raise InvalidInputError(
             f"{storage.url} is read-only: its protocol has no writes", hint="pull to a folder or a bucket"
         )
-    target = Completing(storage)
+    target = ResumableStorage(storage)
     before = require_destination(source, target)
     if only and (before is not None or _is_of_a_copy(source, target)):
         raise AlreadyExistsError(
@@ -83,7 +83,7 @@ def pull(
     return Pulled(copied, target.n_written, target.n_bytes_written)
 
 
-def _is_of_a_copy(source: Store, target: Completing) -> bool:
+def _is_of_a_copy(source: Store, target: ResumableStorage) -> bool:
     """Tell whether a publication left a snapshot here, and nothing else of that name may be written."""
     for number in snapshot_numbers(target.names(layout.SNAPSHOTS)):
         path = layout.snapshot(number)
@@ -92,7 +92,7 @@ def _is_of_a_copy(source: Store, target: Completing) -> bool:
     return False
 
 
-def _everything(source: Store, target: Completing, progress: Callable[[int, int], None]) -> int:
+def _everything(source: Store, target: ResumableStorage, progress: Callable[[int, int], None]) -> int:
     published = source.published
     if published is None:
         raise InvalidInputError(f"{source.url} is not a published copy")
@@ -141,7 +141,7 @@ def _of_snapshot(source: Store, record: SnapshotRecord) -> dict[str, ObjectInfo]
 
 def _copy(
     source: Storage,
-    target: Completing,
+    target: ResumableStorage,
     objects: dict[str, ObjectInfo],
     progress: Callable[[int, int], None],
 ) -> None:
@@ -161,7 +161,9 @@ def _copy(
     concurrently(copy, [item for item in objects.items() if item[0] != claim], AT_ONCE)
 
 
-def _bits(source: Store, target: Completing, as_of: int | None, progress: Callable[[int, int], None]) -> int:
+def _bits(
+    source: Store, target: ResumableStorage, as_of: int | None, progress: Callable[[int, int], None]
+) -> int:
     snapshot = source.snapshot(as_of)
     if snapshot.n_models == 0:
         raise NotEnoughModelsError(f"{source.url} has no models to pull", hint="ask its owner for some")

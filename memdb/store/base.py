@@ -51,7 +51,7 @@ class TrustedBases:
 
 
 @dataclass(frozen=True)
-class Following:
+class BaseAccess:
     """How bases are reached: which ones are trusted, by store id and URL, and what their drivers are told."""
 
     trusted: Callable[[str, str], bool]
@@ -67,7 +67,7 @@ class Following:
         trusted: bool = False,
         options: Mapping[str, Any] | Callable[[str], Mapping[str, Any]] | None = None,
         cache: Cache | None = None,
-    ) -> Following:
+    ) -> BaseAccess:
         """Return how this user follows bases: those that were trusted before, or all, which then are.
 
         What is remembered lies beside the folder of cached objects.
@@ -82,7 +82,7 @@ class Following:
         told = options if callable(options) else lambda _url: options or {}
         return cls(trust, told, cache, known.remember)
 
-    def naming(self, named: str) -> Following:
+    def naming(self, named: str) -> BaseAccess:
         """Return the same for an address that the user gave just now."""
         return replace(self, trusted=lambda store_id, url: url == named or self.trusted(store_id, url))
 
@@ -121,7 +121,7 @@ def followable(url: str, from_url: str) -> str:
     return url
 
 
-def with_base(own: Snapshot, following: Following | None, as_of: int | None = None) -> Snapshot:
+def with_base(own: Snapshot, base_access: BaseAccess | None, as_of: int | None = None) -> Snapshot:
     """Return a store's models with those of the store that it extends, if it does.
 
     Raises:
@@ -130,18 +130,18 @@ def with_base(own: Snapshot, following: Following | None, as_of: int | None = No
         MismatchError: another store is there.
         DamagedError: the snapshot has other models than it had.
     """
-    return _with_base(own, following, as_of, (own.manifest.store_id,))
+    return _with_base(own, base_access, as_of, (own.manifest.store_id,))
 
 
 def _with_base(
-    own: Snapshot, following: Following | None, as_of: int | None, above: tuple[str, ...]
+    own: Snapshot, base_access: BaseAccess | None, as_of: int | None, above: tuple[str, ...]
 ) -> Snapshot:
     base = base_in_force(own.storage, own.manifest)
     if base is None:
         return own
     if as_of is not None and own.record is not None and own.record.base is not None:
         base = replace(own.record.base, url=base.url)
-    storage, manifest = open_base(own.storage, own.manifest, base, following)
+    storage, manifest = open_base(own.storage, own.manifest, base, base_access)
     if manifest.store_id in above:
         raise InvalidInputError(
             f"{own.url} extends itself: its base {base.url} leads back to it",
@@ -152,7 +152,7 @@ def _with_base(
             f"{own.url} stands on more than {MOST_BASES} stores, each of which extends the next",
             hint="bring them together with `memdb merge`",
         )
-    found = snapshot_of(storage, manifest, base.snapshot, following, (*above, manifest.store_id))
+    found = snapshot_of(storage, manifest, base.snapshot, base_access, (*above, manifest.store_id))
     if found.models_sha256 != base.models_sha256:
         raise DamagedError(
             f"snapshot {base.snapshot} of {base.url} has other models than {own.url} was told",
@@ -165,7 +165,7 @@ def snapshot_of(
     storage: Storage,
     manifest: Manifest,
     number: int,
-    following: Following | None,
+    base_access: BaseAccess | None,
     above: tuple[str, ...] = (),
 ) -> Snapshot:
     """Return the models of a base at a numbered snapshot, those of its own base among them."""
@@ -176,11 +176,11 @@ def snapshot_of(
             f"{storage.url}, a base, has no snapshot {number} any more",
             hint=f"restore it from a copy; {MOVED}",
         ) from error
-    return _with_base(own, following, number, above or (manifest.store_id,))
+    return _with_base(own, base_access, number, above or (manifest.store_id,))
 
 
 def open_base(
-    storage: Storage, manifest: Manifest, base: Base, following: Following | None
+    storage: Storage, manifest: Manifest, base: Base, base_access: BaseAccess | None
 ) -> tuple[Storage, Manifest]:
     """Follow the address of a base that is trusted, and see that it is still the same store.
 
@@ -190,12 +190,12 @@ def open_base(
         MismatchError: another store is there.
     """
     url = followable(base.url, storage.url)
-    if following is None or not following.trusted(manifest.store_id, base.url):
+    if base_access is None or not base_access.trusted(manifest.store_id, base.url):
         raise InvalidInputError(
             f"{storage.url} extends {base.url}, whose models are part of every answer",
             hint="if you know that address, say --trust-base; it will be remembered",
         )
-    place = following.open(url)
+    place = base_access.open(url)
     try:
         found = read_manifest(place)
     except NotFoundError as error:

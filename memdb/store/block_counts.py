@@ -44,7 +44,7 @@ def are_possible(n_in: Integers, n_correct: Integers, k_in: Integers, n_models: 
     return bool(((k_in >= 0) & (k_in <= n_in) & (k_out >= 0) & (k_out <= n_out) & (n_in >= 0)).all())
 
 
-class Tally:
+class BlockCounter:
     """Adds up a block's bits while they pass by: first all masks, then each outcome, some rows at a time."""
 
     def __init__(self, manifest: Manifest) -> None:

@@ -11,21 +11,21 @@ from memdb.errors import AlreadyExistsError, InvalidInputError, MismatchError, N
 from memdb.format import layout
 from memdb.format.documents import plain_document
 from memdb.format.manifest import Base, Manifest
-from memdb.format.snapshot_record import Pin
+from memdb.format.snapshot_record import BaseUpdate
 from memdb.storage.protocol import Storage, create_once
 from memdb.storage.urls import protocol_of
-from memdb.store.base import Following, followable, open_base, snapshot_of
+from memdb.store.base import BaseAccess, followable, open_base, snapshot_of
 from memdb.store.examples import ExampleTable, read_example_table
 from memdb.store.load_snapshot import load_snapshot, newest_number
 from memdb.store.open_published import read_published
-from memdb.store.read_documents import newest_pin, read_manifest, read_pin
+from memdb.store.read_documents import newest_base_update, read_base_update, read_manifest
 from memdb.store.snapshot import Snapshot
 
 DRAWN_HERE = "exact"  # the subsets that training draws
 
 
 @dataclass(frozen=True)
-class Extended:
+class InspectedBase:
     """A base that was looked at: what it is, what there is to take in, its examples."""
 
     manifest: Manifest
@@ -33,7 +33,7 @@ class Extended:
     tables: Mapping[str, ExampleTable]
 
 
-def look_at(url: str, from_url: str, following: Following) -> Extended:
+def inspect_base(url: str, from_url: str, base_access: BaseAccess) -> InspectedBase:
     """Look at a store that is to be extended, and pin its newest snapshot.
 
     Raises:
@@ -43,14 +43,14 @@ def look_at(url: str, from_url: str, following: Following) -> Extended:
     """
     protocol_of(url)  # what the user wrote is at fault where it is malformed
     place = followable(url, from_url)
-    storage = following.open(place)
+    storage = base_access.open(place)
     manifest = read_manifest(storage)
     if manifest.subset_scheme != DRAWN_HERE:
         raise InvalidInputError(
             f"the subsets of {url} are {manifest.subset_scheme}; those of models trained here would not be",
             hint="extend a store that memdb trained",
         )
-    snapshot = _newest(storage, manifest, url, following)
+    snapshot = _newest(storage, manifest, url, base_access)
     tables = {info.name: read_example_table(storage, manifest, info.name) for info in manifest.sets}
     for info in manifest.sets:
         if tables[info.name].info(info.name) != info:
@@ -58,7 +58,7 @@ def look_at(url: str, from_url: str, following: Following) -> Extended:
                 f"the {info.name} set of {url} is not what its fingerprint says",
                 hint="ask for an intact copy",
             )
-    return Extended(manifest, _pinned(place, manifest, snapshot), tables)
+    return InspectedBase(manifest, _pinned(place, manifest, snapshot), tables)
 
 
 def n_beyond(base: Snapshot) -> int:
@@ -67,7 +67,9 @@ def n_beyond(base: Snapshot) -> int:
     return load_snapshot(base.storage, base.manifest).n_models - counted
 
 
-def update(storage: Storage, manifest: Manifest, following: Following, url: str | None = None) -> Pin | None:
+def update(
+    storage: Storage, manifest: Manifest, base_access: BaseAccess, url: str | None = None
+) -> BaseUpdate | None:
     """Take in the newest snapshot of the base, at another address if one is given; None where it was.
 
     Raises:
@@ -76,8 +78,8 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
         MismatchError: another store is there, or an older copy.
         AlreadyExistsError: another update was faster.
     """
-    number = newest_pin(storage, manifest)
-    before = read_pin(storage, manifest, number).base if number else manifest.base
+    number = newest_base_update(storage, manifest)
+    before = read_base_update(storage, manifest, number).base if number else manifest.base
     if before is None:
         raise InvalidInputError(
             f"{storage.url} extends no other store", hint="`memdb init --extend URL` makes one that does"
@@ -85,9 +87,9 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
     sought = Base(url or before.url, before.store_id, before.snapshot, before.n_models, before.models_sha256)
     if url is not None:
         protocol_of(url)
-        following = following.naming(url)
-    place, found = open_base(storage, manifest, sought, following)
-    newest = _newest(place, found, sought.url, following)
+        base_access = base_access.naming(url)
+    place, found = open_base(storage, manifest, sought, base_access)
+    newest = _newest(place, found, sought.url, base_access)
     after = _pinned(followable(sought.url, storage.url), found, newest)
     if after.snapshot < before.snapshot:
         raise MismatchError(
@@ -102,7 +104,7 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
         )
     if after == before:
         return None
-    pin = Pin(
+    pin = BaseUpdate(
         number=number + 1,
         store_id=manifest.store_id,
         pinned_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -115,11 +117,11 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
         raise AlreadyExistsError(
             f"{storage.url} was updated by another process just now", hint="see `memdb info`"
         ) from error
-    following.remember(manifest.store_id, after.url)
+    base_access.remember(manifest.store_id, after.url)
     return pin
 
 
-def _newest(storage: Storage, manifest: Manifest, url: str, following: Following) -> Snapshot:
+def _newest(storage: Storage, manifest: Manifest, url: str, base_access: BaseAccess) -> Snapshot:
     published = read_published(storage)
     number = published.snapshot.number if published else newest_number(storage)
     if number is None:
@@ -127,7 +129,7 @@ def _newest(storage: Storage, manifest: Manifest, url: str, following: Following
             f"{url} has no snapshot: which models it has may be another matter tomorrow",
             hint=f"number them with `memdb compact --store {url}`, or ask its owner to",
         )
-    return snapshot_of(storage, manifest, number, following)
+    return snapshot_of(storage, manifest, number, base_access)
 
 
 def _pinned(url: str, manifest: Manifest, snapshot: Snapshot) -> Base:

@@ -21,7 +21,7 @@ from memdb.format import layout
 from memdb.format.documents import group_metadata, parse_group_metadata, parse_json, parse_plain_document
 from memdb.format.manifest import MAX_SNAPSHOTS, Base, Manifest, ObjectInfo
 from memdb.format.segment import Segment
-from memdb.format.snapshot_record import BlockInfo, Pin, Retraction, SnapshotRecord
+from memdb.format.snapshot_record import BaseUpdate, BlockInfo, Retraction, SnapshotRecord
 from memdb.storage.protocol import Storage, concurrently
 from memdb.storage.retry import status_of
 from memdb.store.read_arrays import read_listed
@@ -181,11 +181,11 @@ def base_in_force(storage: Storage, manifest: Manifest) -> Base | None:
     Raises:
         DamagedError: the word on it was altered, or belongs to another store.
     """
-    number = newest_pin(storage, manifest)
-    return read_pin(storage, manifest, number).base if number else manifest.base
+    number = newest_base_update(storage, manifest)
+    return read_base_update(storage, manifest, number).base if number else manifest.base
 
 
-def newest_pin(storage: Storage, manifest: Manifest) -> int:
+def newest_base_update(storage: Storage, manifest: Manifest) -> int:
     """Return the number of the last word on a store's base; 0 where only the manifest has one."""
     if manifest.base is None:
         return 0
@@ -196,15 +196,15 @@ def newest_pin(storage: Storage, manifest: Manifest) -> int:
     return max(snapshot_numbers(names), default=0)
 
 
-def read_pin(storage: Storage, manifest: Manifest, number: int) -> Pin:
+def read_base_update(storage: Storage, manifest: Manifest, number: int) -> BaseUpdate:
     """Read one word on a store's base.
 
     Raises:
         DamagedError: it was altered, or belongs to another store.
     """
 
-    def parse(data: bytes, place: str) -> Pin:
-        found = Pin.from_document(parse_plain_document(data, place), place)
+    def parse(data: bytes, place: str) -> BaseUpdate:
+        found = BaseUpdate.from_document(parse_plain_document(data, place), place)
         expected = (number, manifest.store_id, manifest.base and manifest.base.store_id)
         _require_ours(place, (found.number, found.store_id, found.base.store_id), expected)
         return found

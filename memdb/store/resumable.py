@@ -14,7 +14,7 @@ from memdb.storage.protocol import Found, Storage, concurrently
 from memdb.store.read_arrays import check_object
 
 
-class Completing:
+class ResumableStorage:
     """A storage to which only what is missing, or different, is written; it counts what it wrote."""
 
     def __init__(self, storage: Storage) -> None:
@@ -40,7 +40,7 @@ class Completing:
             return False
         return checked or hashlib.sha256(self.storage.read(path, most=info.size)).hexdigest() == info.sha256
 
-    def direct(self) -> Completing:
+    def direct(self) -> ResumableStorage:
         return self
 
     def read(
@@ -91,9 +91,15 @@ class Completing:
 
 
 def copy_object(
-    source: Storage, path: str, target: Completing, name: str, info: ObjectInfo, *, checked: bool = False
+    source: Storage,
+    path: str,
+    target: ResumableStorage,
+    name: str,
+    info: ObjectInfo,
+    *,
+    checked: bool = False,
 ) -> None:
-    """Copy an immutable object, unless it is there; see `Completing.has`.
+    """Copy an immutable object, unless it is there; see `ResumableStorage.has`.
 
     Raises:
         DamagedError: it is missing or altered in the source.

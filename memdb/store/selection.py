@@ -20,7 +20,7 @@ class Selection:
     """Some models of a part, in order, and the storage that has it."""
 
     storage: Storage
-    part: Segment
+    segment: Segment
     keep: tuple[bool, ...]
 
     @property
@@ -32,13 +32,13 @@ class Selection:
         self, path: str, n_examples: int, rows: tuple[int, int] | None = None
     ) -> tuple[bits.Packed, int]:
         """Read their bits, packed [rows, ceil(models / 8)]; return them and the number of models."""
-        return read_bits(self.storage, self.part, path, n_examples, self.keep, rows)
+        return read_bits(self.storage, self.segment, path, n_examples, self.keep, rows)
 
     def read_values(
         self, path: str, n_examples: int, dtype: str, rows: tuple[int, int] | None = None
     ) -> NDArray[Any]:
         """Read an outcome of theirs that is no bits, [rows, models]."""
-        found = read_part(self.storage, self.part, path, (n_examples, len(self.keep)), dtype, rows)
+        found = read_array(self.storage, self.segment, path, (n_examples, len(self.keep)), dtype, rows)
         return found[:, list(self.keep)]
 
 
@@ -46,14 +46,14 @@ def cut_into(selections: Iterable[Selection], most: int) -> Iterator[list[Select
     """Yield shares of at most so many models together, in order; those that have more are cut."""
     batch: list[Selection] = []
     room = most
-    for share in selections:
-        flags = np.asarray(share.keep)
+    for selection in selections:
+        flags = np.asarray(selection.keep)
         positions = np.flatnonzero(flags)
         while len(positions):
             taken, positions = positions[:room], positions[room:]
             chosen = np.zeros_like(flags)
             chosen[taken] = True
-            batch.append(replace(share, keep=tuple(chosen.tolist())))
+            batch.append(replace(selection, keep=tuple(chosen.tolist())))
             room -= len(taken)
             if room == 0:
                 yield batch
@@ -62,7 +62,7 @@ def cut_into(selections: Iterable[Selection], most: int) -> Iterator[list[Select
         yield batch
 
 
-def read_part(  # noqa: PLR0913, PLR0917 - of what, which, how much of it, and where to
+def read_array(  # noqa: PLR0913, PLR0917 - of what, which, how much of it, and where to
     storage: Storage,
     part: Segment,
     path: str,
@@ -85,7 +85,7 @@ def read_bits(
 ) -> tuple[bits.Packed, int]:
     """Read the bits of some models of a part, packed [rows, ceil(kept / 8)]; return them and their number."""
     shape = (n_examples, bits.n_bytes(len(keep)))
-    packed = read_part(storage, part, path, shape, "uint8", rows)
+    packed = read_array(storage, part, path, shape, "uint8", rows)
     if not all(keep):
         packed = bits.pack(bits.unpack(packed, len(keep))[list(keep)])
     else:

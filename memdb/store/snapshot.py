@@ -19,7 +19,7 @@ from memdb.storage.protocol import Storage, concurrently
 from memdb.store.block_counts import COUNTED, are_possible, has_counts, names_of
 from memdb.store.encoding import BLOCK_MODELS, SHARD_BYTES
 from memdb.store.examples import Examples, read_examples
-from memdb.store.selection import Selection, read_part
+from memdb.store.selection import Selection, read_array
 from memdb.store.stated import RESTORE
 
 
@@ -37,17 +37,17 @@ class Snapshot:
 
     storage: Storage
     manifest: Manifest
-    parts: Sequence[Segment]
+    segments: Sequence[Segment]
     record: SnapshotRecord | None = None
     retracted: frozenset[str] = field(default_factory=frozenset)
     set_aside: frozenset[str] = field(default_factory=frozenset)
-    withdrawals: tuple[Retraction, ...] = ()  # with their reasons
-    lingering: tuple[str, ...] = ()  # segments that blocks took in and that are still there
+    retractions: tuple[Retraction, ...] = ()  # with their reasons
+    compacted: tuple[str, ...] = ()  # segments that blocks took in and that are still there
     excluded: frozenset[str] = field(default_factory=frozenset)  # left out of this question, by who asks it
     n_slots: int | None = None  # only the first so many models: an older snapshot, read from newer blocks
     newest: int | None = None  # the number of the newest snapshot, where it was looked for
     base: Snapshot | None = None
-    withdrawn_above: frozenset[str] = field(default_factory=frozenset)  # by stores that extend this one
+    retracted_above: frozenset[str] = field(default_factory=frozenset)  # by stores that extend this one
     is_published: bool = False  # every model of its blocks counts, as its record says: they need no reading
 
     def __repr__(self) -> str:
@@ -62,19 +62,19 @@ class Snapshot:
     @property
     def blocks(self) -> tuple[Segment, ...]:
         """The parts that compaction wrote."""
-        return tuple(part for part in self.parts if part.sources)
+        return tuple(part for part in self.segments if part.sources)
 
     @property
     def loose(self) -> tuple[Segment, ...]:
         """The segments that no block has taken in."""
-        return tuple(part for part in self.parts if not part.sources)
+        return tuple(part for part in self.segments if not part.sources)
 
     @cached_property
     def first(self) -> tuple[tuple[bool, ...], ...]:
         """For each part, whether each of its models is no repeat of an earlier one."""
         seen: set[str] = set()
         flags = []
-        for part in self.parts:
+        for part in self.segments:
             fresh = []
             for model in part.models:
                 fresh.append(model.model_id not in seen)
@@ -84,12 +84,12 @@ class Snapshot:
 
     def extending(self, base: Snapshot) -> Snapshot:
         """Return this snapshot with the models of the store that it extends."""
-        return replace(self, base=base.withdrawing(self.retracted))
+        return replace(self, base=base.retracting(self.retracted))
 
-    def withdrawing(self, models: frozenset[str]) -> Snapshot:
+    def retracting(self, models: frozenset[str]) -> Snapshot:
         """Return this snapshot without some models more."""
-        inner = self.base.withdrawing(models) if self.base else None
-        return replace(self, base=inner, withdrawn_above=self.withdrawn_above | models)
+        inner = self.base.retracting(models) if self.base else None
+        return replace(self, base=inner, retracted_above=self.retracted_above | models)
 
     def excluding(self, models: frozenset[str]) -> Snapshot:
         """Return this snapshot for one question that leaves some models out."""
@@ -98,18 +98,18 @@ class Snapshot:
         return replace(self, base=base, excluded=models, is_published=is_published)
 
     @cached_property
-    def withdrawn(self) -> frozenset[str]:
+    def all_retracted(self) -> frozenset[str]:
         """The models that do not count, whoever said so."""
-        below = self.base.withdrawn if self.base else frozenset()
-        return self.retracted | self.withdrawn_above | below
+        below = self.base.all_retracted if self.base else frozenset()
+        return self.retracted | self.retracted_above | below
 
     @cached_property
     def kept(self) -> tuple[tuple[bool, ...], ...]:
         """For each part, which of its models count: no repeat, not withdrawn, not left out, not too new."""
         position, kept = 0, []
         known = {model.model_id for _, model in self.base.models} if self.base else set()
-        known |= self.withdrawn | self.excluded
-        for part, flags in zip(self.parts, self.first, strict=True):
+        known |= self.all_retracted | self.excluded
+        for part, flags in zip(self.segments, self.first, strict=True):
             slots = range(position, position + len(flags))
             position += len(flags)
             kept.append(
@@ -125,7 +125,7 @@ class Snapshot:
         """Every part that has models which count, with its place: the order of all bits, the base's first."""
         own = (
             Selection(self.storage, part, flags)
-            for part, flags in zip(self.parts, self.kept, strict=True)
+            for part, flags in zip(self.segments, self.kept, strict=True)
             if any(flags)
         )
         return (*(self.base.selections if self.base else ()), *own)
@@ -135,8 +135,10 @@ class Snapshot:
         """Every model that counts, with the id of the segment it was committed in; the order of all bits."""
         return tuple(
             (origin, model)
-            for share in self.selections
-            for origin, model, keep in zip(share.part.origins, share.part.models, share.keep, strict=True)
+            for selection in self.selections
+            for origin, model, keep in zip(
+                selection.segment.origins, selection.segment.models, selection.keep, strict=True
+            )
             if keep
         )
 
@@ -157,7 +159,7 @@ class Snapshot:
             return 0
         commits = {
             (origin, model.model_id)
-            for part in self.parts
+            for part in self.segments
             for origin, model in zip(part.origins, part.models, strict=True)
         }
         left_out = self.record.n_repeats if self.record else 0
@@ -168,9 +170,9 @@ class Snapshot:
         """How many models were withdrawn."""
         if self.is_published:
             return 0
-        ids = {model.model_id for part in self.parts for model in part.models}
+        ids = {model.model_id for part in self.segments for model in part.models}
         below = self.base.n_retracted if self.base else 0
-        return len(ids & (self.retracted | self.withdrawn_above)) + below
+        return len(ids & (self.retracted | self.retracted_above)) + below
 
     @cached_property
     def models_sha256(self) -> str:
@@ -182,7 +184,7 @@ class Snapshot:
     @property
     def number(self) -> int | None:
         """The number of the snapshot whose models these are exactly; None where there are others."""
-        if self.record is None or self.withdrawn_above:
+        if self.record is None or self.retracted_above:
             return None
         if self.base is None:
             return self.record.number if self.record.models_sha256 == self.models_sha256 else None
@@ -213,17 +215,19 @@ class Snapshot:
         n_examples = self.manifest.train.n_examples if path == layout.MASK else self._bit_outcome(path)
         first, last = rows or (0, n_examples)
         selections = self._chosen(of) if n_examples else []  # of a set that the store does not have
-        starts = np.cumsum([0, *(share.n_models for share in selections)]).tolist()
-        if any(start % 8 for start in starts[:-1]) or not all(all(share.keep) for share in selections):
+        starts = np.cumsum([0, *(selection.n_models for selection in selections)]).tolist()
+        if any(start % 8 for start in starts[:-1]) or not all(
+            all(selection.keep) for selection in selections
+        ):
             return bits.joined_words(self._parts_of(path, n_examples, rows, of), last - first)
         found = np.zeros((last - first, -(-starts[-1] // 64)), dtype=np.uint64)
 
         def read(job: tuple[int, Selection]) -> None:
-            start, share = job
-            n_models = len(share.keep)
+            start, selection = job
+            n_models = len(selection.keep)
             width = bits.n_bytes(n_models)
             out = found.view(np.uint8)[:, start // 8 : start // 8 + width]
-            read_part(share.storage, share.part, path, (n_examples, width), "uint8", rows, out)
+            read_array(selection.storage, selection.segment, path, (n_examples, width), "uint8", rows, out)
             if n_models % 8:
                 out &= bits.selection([True] * n_models)  # padding bits would become other models'
 
@@ -233,9 +237,12 @@ class Snapshot:
         return found
 
     @cached_property
-    def tallied(self) -> tuple[bool, ...]:
+    def counted(self) -> tuple[bool, ...]:
         """For each of the `selections`, whether counts are stored with it that hold for all of its models."""
-        return tuple(all(share.keep) and has_counts(self.manifest, share.part) for share in self.selections)
+        return tuple(
+            all(selection.keep) and has_counts(self.manifest, selection.segment)
+            for selection in self.selections
+        )
 
     def stored_counts(self, set_name: str) -> dict[str, NDArray[np.int32]]:
         """Return the sums of the counts stored with `tallied` shares by name, int32 [examples]."""
@@ -243,13 +250,13 @@ class Snapshot:
         shape = (len(names), self.manifest.set_named(set_name).n_examples)
         path = layout.counts(set_name)
 
-        def read(share: Selection) -> NDArray[Any]:
-            return read_part(share.storage, share.part, path, shape, COUNTED.str)
+        def read(selection: Selection) -> NDArray[Any]:
+            return read_array(selection.storage, selection.segment, path, shape, COUNTED.str)
 
-        selections = self._chosen(self.tallied) if shape[1] else []
+        selections = self._chosen(self.counted) if shape[1] else []
         found = concurrently(read, selections)
         counts = dict(zip(names, sum(found, np.zeros(shape, dtype=np.int32)), strict=True))
-        none, n_models = np.zeros(1, dtype=np.int32), sum(share.n_models for share in selections)
+        none, n_models = np.zeros(1, dtype=np.int32), sum(selection.n_models for selection in selections)
         if not are_possible(
             counts.get("n_in", none), counts["n_correct"], counts.get("k_in", none), n_models
         ):
@@ -291,19 +298,19 @@ class Snapshot:
         outcome, n_examples = self._outcome(path)
         if outcome.kind == "bit":
             raise InvalidInputError(f"{path} is of kind bit: read it with outcome_bits")
-        lacking = [share for share in self.selections if path not in share.part.metadata]
+        lacking = [selection for selection in self.selections if path not in selection.segment.metadata]
         if lacking:
             raise NotFoundError(
-                f"the models of {lacking[0].part.segment_id} of {lacking[0].storage.url} have no {path}",
+                f"the models of {lacking[0].segment.segment_id} of {lacking[0].storage.url} have no {path}",
                 hint="their recipe did not give it, this copy was made without it, or a repair left it out",
             )
         first, last = (0, n_examples) if rows is None else rows
         values = np.empty((last - first, self.n_models), dtype=outcome.dtype)
-        starts = np.cumsum([0, *(share.n_models for share in self.selections)])
+        starts = np.cumsum([0, *(selection.n_models for selection in self.selections)])
 
         def read(job: tuple[int, Selection]) -> None:
-            position, share = job
-            found = share.read_values(path, n_examples, outcome.dtype, (first, last))
+            position, selection = job
+            found = selection.read_values(path, n_examples, outcome.dtype, (first, last))
             values[:, starts[position] : starts[position + 1]] = found
 
         concurrently(read, enumerate(self.selections))
@@ -311,7 +318,7 @@ class Snapshot:
 
     def is_complete(self, path: str) -> bool:
         """Tell whether every model that counts has an outcome that recipes and copies may leave out."""
-        return all(path in share.part.metadata for share in self.selections)
+        return all(path in selection.segment.metadata for selection in self.selections)
 
     def examples(self, name: str) -> Examples:
         """Read the names and labels of a set's examples.
@@ -350,10 +357,10 @@ class Snapshot:
         of: Sequence[bool] | None = None,
     ) -> list[tuple[bits.Packed, int]]:
         selections = self._chosen(of) if n_examples else []  # of a set that the store does not have
-        return concurrently(lambda share: share.read_bits(path, n_examples, rows), selections)
+        return concurrently(lambda selection: selection.read_bits(path, n_examples, rows), selections)
 
     def _chosen(self, of: Sequence[bool] | None) -> list[Selection]:
         """Return the shares to read: all, or those chosen."""
         if of is None:
             return list(self.selections)
-        return [share for share, wanted in zip(self.selections, of, strict=True) if wanted]
+        return [selection for selection, wanted in zip(self.selections, of, strict=True) if wanted]

@@ -20,7 +20,7 @@ from memdb.format.published import ASK_AGAIN, Published
 from memdb.format.score_table import ScoreTable
 from memdb.format.segment import ModelInfo, Segment
 from memdb.storage.protocol import Storage, create_once
-from memdb.store.base import Following, with_base
+from memdb.store.base import BaseAccess, with_base
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.examples import Examples, ExampleTable, read_examples
 from memdb.store.grace import Stopwatch
@@ -39,7 +39,7 @@ class Store:
 
     storage: Storage
     manifest: Manifest
-    following: Following | None = None  # how the store that this one extends is reached
+    base_access: BaseAccess | None = None  # how the store that this one extends is reached
     published: Published | None = None  # of a copy that is frozen
 
     def __repr__(self) -> str:
@@ -61,7 +61,7 @@ class Store:
         storage: Storage,
         manifest: Manifest,
         tables: Mapping[str, ExampleTable],
-        following: Following | None = None,
+        base_access: BaseAccess | None = None,
     ) -> Store:
         """Create a store exclusively; its manifest is the last thing written.
 
@@ -101,10 +101,10 @@ class Store:
                 f"{url} was created by another process just now",
                 hint="extend it with `memdb train`, or choose another place with --store",
             ) from error
-        return cls(storage, complete, following)
+        return cls(storage, complete, base_access)
 
     @classmethod
-    def open(cls, storage: Storage, following: Following | None = None) -> Store:
+    def open(cls, storage: Storage, base_access: BaseAccess | None = None) -> Store:
         """Open the store at a place.
 
         Raises:
@@ -123,7 +123,7 @@ class Store:
                 f"{published.store_id}; expected {manifest.store_id}",
                 hint=ASK_AGAIN,
             )
-        return cls(storage, manifest, following, published)
+        return cls(storage, manifest, base_access, published)
 
     def require_growing(self, verb: str) -> None:
         """Refuse to write into a published copy: its readers would not see it, or would see it altered.
@@ -219,7 +219,7 @@ class Store:
         """
         if self.published is not None:
             return published_snapshot(self.storage, self.manifest, self.published, as_of)
-        return with_base(self.own_snapshot(as_of), self.following, as_of)
+        return with_base(self.own_snapshot(as_of), self.base_access, as_of)
 
     def own_snapshot(self, as_of: int | None = None) -> Snapshot:
         """Return the same without the models of a store that this one extends."""

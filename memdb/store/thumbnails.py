@@ -17,7 +17,7 @@ from memdb.format.published import ASK_AGAIN, DerivedGroup, ThumbnailsInfo
 from memdb.storage.protocol import Storage, concurrently
 from memdb.store.encoding import ChunkEncoder, array_metadata, describe
 from memdb.store.read_arrays import GroupReader, read_listed
-from memdb.store.resumable import Completing
+from memdb.store.resumable import ResumableStorage
 
 CHUNK_BYTES = 256 << 10  # of pixels: what one picture costs to read, before it is compressed
 MAX_SIDE = 256  # of a stranger's picture
@@ -38,7 +38,10 @@ class Pictures(Protocol):
 
 
 def write_thumbnails(
-    target: Completing, manifest: Manifest, pictures: Mapping[str, Pictures], advance: Callable[[int], None]
+    target: ResumableStorage,
+    manifest: Manifest,
+    pictures: Mapping[str, Pictures],
+    advance: Callable[[int], None],
 ) -> ObjectInfo:
     """Write pictures, or those that are missing, then their document; return what names it.
 

@@ -24,7 +24,7 @@ from memdb.format.manifest import Base, Manifest, ObjectInfo, Outcome
 from memdb.format.segment import Segment
 from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
 from memdb.storage.protocol import Storage, concurrently, create_once
-from memdb.store.block_counts import Tally
+from memdb.store.block_counts import BlockCounter
 from memdb.store.encoding import BLOCK_MODELS, ArrayData, BandEncoder, array_metadata, describe, encode_group
 from memdb.store.grace import Stopwatch
 from memdb.store.load_snapshot import load_snapshot
@@ -88,7 +88,7 @@ def compact(
                 hint="make sure that nobody else compacts this store, and say so with --alone",
             )
         cuts = list(cut(selections))
-        total = sum(share.n_models for some in cuts for share in some)
+        total = sum(selection.n_models for some in cuts for selection in some)
         blocks, n_bytes, done = [], 0, 0
         for some in cuts:
             progress(done, total)
@@ -128,15 +128,15 @@ def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[Selection]]:
         return kept, []  # repeats only
     while kept and len(blocks[kept - 1].models) < BLOCK_MODELS:
         last = Selection(snapshot.storage, blocks[kept - 1], snapshot.first[kept - 1])
-        if selections and _kept_by(last.part) != _kept_by(selections[0].part):
+        if selections and _kept_by(last.segment) != _kept_by(selections[0].segment):
             break
-        if not thorough and last.n_models > sum(share.n_models for share in selections):
+        if not thorough and last.n_models > sum(selection.n_models for selection in selections):
             break
         selections.insert(0, last)
         kept -= 1
     if not snapshot.loose and len(list(cut(selections))) >= len(selections):
         return len(blocks), []
-    return kept, [share for share in selections if share.n_models]
+    return kept, [selection for selection in selections if selection.n_models]
 
 
 def _is_news(snapshot: Snapshot, base: Base | None) -> bool:
@@ -149,7 +149,7 @@ def _is_news(snapshot: Snapshot, base: Base | None) -> bool:
 
 
 def _retracted_in(snapshot: Snapshot) -> set[str]:
-    return {model.model_id for part in snapshot.parts for model in part.models} & snapshot.retracted
+    return {model.model_id for part in snapshot.segments for model in part.models} & snapshot.retracted
 
 
 def _kept_by(part: Segment) -> list[str]:
@@ -159,7 +159,7 @@ def _kept_by(part: Segment) -> list[str]:
 
 def cut(selections: Sequence[Selection]) -> Iterator[list[Selection]]:
     """Yield the shares of each block: up to 1,024 models which all have the same arrays."""
-    for _, alike in groupby(selections, key=lambda share: _kept_by(share.part)):
+    for _, alike in groupby(selections, key=lambda selection: _kept_by(selection.segment)):
         yield from cut_into(alike, BLOCK_MODELS)
 
 
@@ -169,8 +169,8 @@ def rewrite(storage: Storage, manifest: Manifest, block: Segment) -> tuple[Block
     Raises:
         DamagedError: one of these arrays is not intact.
     """
-    share = Selection(storage, block, (True,) * len(block.models))
-    written, info, _ = write_block(storage, manifest, [share], Stopwatch())
+    selection = Selection(storage, block, (True,) * len(block.models))
+    written, info, _ = write_block(storage, manifest, [selection], Stopwatch())
     return BlockInfo(written.segment_id, len(written.models), info), written
 
 
@@ -185,8 +185,8 @@ def write_block(
     identifier = identifier or layout.segment_id(datetime.now(UTC), secrets.token_bytes(6))
     origins = [
         origin
-        for share in selections
-        for origin, keep in zip(share.part.origins, share.keep, strict=True)
+        for selection in selections
+        for origin, keep in zip(selection.segment.origins, selection.keep, strict=True)
         if keep
     ]
     block = Segment(
@@ -195,8 +195,8 @@ def write_block(
         recipe_fingerprint=manifest.recipe.fingerprint,
         models=tuple(
             model
-            for share in selections
-            for model, keep in zip(share.part.models, share.keep, strict=True)
+            for selection in selections
+            for model, keep in zip(selection.segment.models, selection.keep, strict=True)
             if keep
         ),
         memdb_version=version("memdb"),
@@ -211,8 +211,8 @@ def write_block(
         objects.update(describe(encoded))
         metadata.update(array_metadata(encoded))
 
-    tally = Tally(manifest)
-    for path, outcome, n_examples in _arrays(manifest, selections[0].part):
+    tally = BlockCounter(manifest)
+    for path, outcome, n_examples in _arrays(manifest, selections[0].segment):
         for encoded in _encoded(selections, path, outcome, n_examples, tally):
             write(encoded)
     write(encode_group({path: ArrayData(values) for path, values in tally.arrays().items()}))
@@ -240,10 +240,10 @@ def _encoded(
     path: str,
     outcome: Outcome | None,
     n_examples: int,
-    tally: Tally,
+    tally: BlockCounter,
 ) -> Iterator[dict[str, bytes]]:
     """Yield the objects of one array of a block, reading its sources a band of rows at a time."""
-    n_models = sum(share.n_models for share in selections)
+    n_models = sum(selection.n_models for selection in selections)
     is_bits = outcome is None or outcome.kind == "bit"
     dtype = "uint8" if outcome is None or is_bits else outcome.dtype
     columns = bits.n_bytes(n_models) if is_bits else n_models
@@ -252,21 +252,23 @@ def _encoded(
     for rows in encoder.bands(BAND_BYTES):
         if is_bits:
 
-            def read(share: Selection, rows: tuple[int, int] = rows) -> tuple[bits.Packed, int]:
-                return share.read_bits(path, n_examples, rows)
+            def read(selection: Selection, rows: tuple[int, int] = rows) -> tuple[bits.Packed, int]:
+                return selection.read_bits(path, n_examples, rows)
 
             parts = concurrently(read, selections)
             values = bits.concatenate(parts, rows[1] - rows[0])
             tally.take(path, rows[0], values)
         else:
             values = np.empty((rows[1] - rows[0], n_models), dtype=dtype)
-            starts = np.cumsum([0, *(share.n_models for share in selections)]).tolist()
+            starts = np.cumsum([0, *(selection.n_models for selection in selections)]).tolist()
 
             def fill(
                 job: tuple[int, Selection], rows: tuple[int, int] = rows, values: NDArray[Any] = values
             ) -> None:
-                start, share = job
-                values[:, start : start + share.n_models] = share.read_values(path, n_examples, dtype, rows)
+                start, selection = job
+                values[:, start : start + selection.n_models] = selection.read_values(
+                    path, n_examples, dtype, rows
+                )
 
             concurrently(fill, zip(starts, selections, strict=False))
         yield from encoder.encode(rows[0], values)
@@ -288,7 +290,7 @@ def _record_of(
         models_sha256=snapshot.models_sha256,
         n_repeats=snapshot.n_repeats,
         blocks=(*stay, *new),
-        segments=(*snapshot.lingering, *(part.segment_id for part in snapshot.loose)),
+        segments=(*snapshot.compacted, *(part.segment_id for part in snapshot.loose)),
         retracted=tuple(sorted(_retracted_in(snapshot))),
         set_aside=tuple(sorted(snapshot.set_aside)),
     )

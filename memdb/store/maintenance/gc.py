@@ -23,7 +23,7 @@ from memdb.store.read_arrays import check_group
 from memdb.store.read_documents import is_listed, read_block, require_listing
 from memdb.store.score_tables import list_score_tables
 
-LEFTOVER, TAKEN_IN, REPLACED, UNNAMED = "never committed", "in a block", "replaced", "named by no snapshot"
+LEFTOVER, COMPACTED, REPLACED, UNNAMED = "never committed", "in a block", "replaced", "named by no snapshot"
 UNTABLED = "scores of an import that was cut off"
 TEMPORARY = ".tmp"
 AT_ONCE = 64  # places that go between two looks at whether they still may
@@ -143,8 +143,8 @@ def _end_of(
         if identifier in history.replaced:
             return REPLACED, history.replaced[identifier]
         return UNNAMED, None if identifier in history.named else newest
-    if identifier in history.taken_in:
-        return TAKEN_IN, history.taken_in[identifier]
+    if identifier in history.compacted:
+        return COMPACTED, history.compacted[identifier]
     committed = any(item.path == _document(f"{folder}/{identifier}") for item in objects)
     return LEFTOVER, None if committed else newest
 
@@ -153,8 +153,8 @@ def _still(storage: Storage, history: History, tables: AbstractSet[str], item: G
     """Tell whether garbage is garbage still: a slow writer, a compaction or a repair may have claimed it."""
     identifier = item.path.rsplit("/", 1)[-1]
     match item.reason:
-        case r if r == TAKEN_IN:
-            return identifier in history.taken_in and identifier not in history.set_aside
+        case r if r == COMPACTED:
+            return identifier in history.compacted and identifier not in history.set_aside
         case r if r in {REPLACED, UNNAMED}:
             return identifier not in history.named and identifier not in history.set_aside
         case r if r == UNTABLED:

@@ -30,7 +30,7 @@ class History:
     """What snapshots say; times are those of their files."""
 
     newest: SnapshotRecord | None
-    taken_in: dict[str, datetime]  # segments that the newest passes over, since when it is so
+    compacted: dict[str, datetime]  # segments that the newest passes over, since when it is so
     named: AbstractSet[str]  # blocks in force
     replaced: dict[str, datetime]  # blocks that the newest does not name any more, since when
     companions: dict[str, AbstractSet[str]]  # of a replaced block: those of the last snapshot that named it
@@ -131,12 +131,12 @@ def read_history(storage: Storage, manifest: Manifest) -> History:
 
 def _told(dated: Sequence[tuple[SnapshotRecord, datetime]], set_aside: AbstractSet[str]) -> History:
     """Go through the snapshots in order and remember since when things are as they are."""
-    taken_in: dict[str, datetime] = {}
+    compacted: dict[str, datetime] = {}
     named: AbstractSet[str] = frozenset()
     replaced: dict[str, datetime] = {}
     companions: dict[str, AbstractSet[str]] = {}
     for record, when in dated:
-        taken_in = {name: taken_in.get(name, when) for name in record.segments}
+        compacted = {name: compacted.get(name, when) for name in record.segments}
         blocks = {info.block_id for info in record.blocks}
         for name in named - blocks:
             replaced[name] = when
@@ -146,4 +146,4 @@ def _told(dated: Sequence[tuple[SnapshotRecord, datetime]], set_aside: AbstractS
         named = blocks
     newest = dated[-1][0] if dated else None
     gone = {name: companions[name] for name in replaced}
-    return History(newest, taken_in, named, replaced, gone, set_aside)
+    return History(newest, compacted, named, replaced, gone, set_aside)

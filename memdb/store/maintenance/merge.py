@@ -25,7 +25,7 @@ from memdb.format.manifest import Manifest, Outcome
 from memdb.format.segment import ModelInfo
 from memdb.storage.protocol import concurrently
 from memdb.store.encoding import BLOCK_MODELS, ArrayData
-from memdb.store.maintenance.retract import withdraw
+from memdb.store.maintenance.retract import write_retraction
 from memdb.store.selection import Selection, cut_into
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
@@ -75,7 +75,7 @@ def _outcome(manifest: Manifest, name: str) -> Outcome | None:
 
 def _lacks(source: Snapshot, outcome: Outcome) -> bool:
     paths = {path for path in source.manifest.arrays() if path.split("/")[1] == outcome.name}
-    return any(not paths <= share.part.metadata.keys() for share in source.selections)
+    return any(not paths <= selection.segment.metadata.keys() for selection in source.selections)
 
 
 def require_mergeable(manifest: Manifest, url: str, sources: Sequence[Snapshot]) -> None:
@@ -109,24 +109,24 @@ def merge(
     """
     own = store.snapshot()
     withdrawn = _withdrawn(own, sources)
-    gone = own.withdrawn.union(*withdrawn.values())
+    gone = own.all_retracted.union(*withdrawn.values())
     have = {model.model_id for _, model in own.models} - gone
     plans, present = [], []
     for source in sources:
         fresh = list(_fresh(source, have | gone))
-        plans.append((source, fresh, sum(share.n_models for share in fresh)))
+        plans.append((source, fresh, sum(selection.n_models for selection in fresh)))
         ids = {model.model_id for _, model in source.models} - gone
         present.append(len(ids & have))
         have |= ids
     for reason, models in withdrawn.items():
-        withdraw(store.storage, store.manifest, reason, models=tuple(sorted(models)))
+        write_retraction(store.storage, store.manifest, reason, models=tuple(sorted(models)))
     total = sum(n_fresh for _, _, n_fresh in plans)
     done = 0
     progress(done, total)
     for source, fresh, _ in plans:
         for batch in cut_into(fresh, _models_at_once(store.manifest)):
             _commit(store, source, batch)
-            done += sum(share.n_models for share in batch)
+            done += sum(selection.n_models for selection in batch)
             progress(done, total)
     return Merged(
         tuple(n_fresh for _, _, n_fresh in plans), tuple(present), sum(map(len, withdrawn.values()))
@@ -136,11 +136,11 @@ def merge(
 def _withdrawn(own: Snapshot, sources: Sequence[Snapshot]) -> dict[str, set[str]]:
     """Return what the sources have withdrawn and the destination has not, by reason."""
     found: dict[str, set[str]] = {}
-    known = set(own.withdrawn)
+    known = set(own.all_retracted)
     for source in sources:
         at: Snapshot | None = source
         while at is not None:
-            reasons = {name: item.because for item in at.withdrawals for name in item.models}
+            reasons = {name: item.because for item in at.retractions for name in item.models}
             for name in sorted(at.retracted - known):
                 reason = FORMER.format(store=at.manifest.store_id[:8], reason=reasons.get(name, UNTOLD))
                 found.setdefault(reason, set()).add(name)
@@ -151,11 +151,11 @@ def _withdrawn(own: Snapshot, sources: Sequence[Snapshot]) -> dict[str, set[str]
 
 def _fresh(source: Snapshot, known: AbstractSet[str]) -> Iterator[Selection]:
     """Yield the parts of a source with those of their models that are not known."""
-    for share in source.selections:
-        pairs = zip(share.keep, share.part.models, strict=True)
+    for selection in source.selections:
+        pairs = zip(selection.keep, selection.segment.models, strict=True)
         keep = tuple(kept and model.model_id not in known for kept, model in pairs)
         if any(keep):
-            yield replace(share, keep=keep)
+            yield replace(selection, keep=keep)
 
 
 def _models_at_once(manifest: Manifest) -> int:
@@ -173,13 +173,13 @@ def _commit(store: Store, source: Snapshot, batch: Sequence[Selection]) -> None:
         if outcome.kind == "bit":
             stored[path] = ArrayData(_bits(batch, path, n_examples))
         else:
-            values = [share.read_values(path, n_examples, outcome.dtype) for share in batch]
+            values = [selection.read_values(path, n_examples, outcome.dtype) for selection in batch]
             stored[path] = ArrayData(np.concatenate(values, axis=1))
     seeds = _seeds(source)
     models = [
-        _moved(model, seeds[share.part.store_id], manifest.seed)
-        for share in batch
-        for model, keep in zip(share.part.models, share.keep, strict=True)
+        _moved(model, seeds[selection.segment.store_id], manifest.seed)
+        for selection in batch
+        for model, keep in zip(selection.segment.models, selection.keep, strict=True)
         if keep
     ]
     store.commit_stored(models, stored)
@@ -198,10 +198,10 @@ def _moved(model: ModelInfo, from_seed: int, to_seed: int) -> ModelInfo:
 
 def _bits(selections: Sequence[Selection], path: str, n_examples: int) -> bits.Packed:
     """Read bits of several parts together, a band of rows at a time: some parts are unpacked for it."""
-    widest = max(len(share.keep) for share in selections)
+    widest = max(len(selection.keep) for selection in selections)
 
     def read(rows: tuple[int, int]) -> bits.Packed:
-        parts = concurrently(lambda share: share.read_bits(path, n_examples, rows), selections)
+        parts = concurrently(lambda selection: selection.read_bits(path, n_examples, rows), selections)
         return bits.concatenate(parts, rows[1] - rows[0])
 
     bands = [read(rows) for rows in _bands(n_examples, widest * len(selections))]
@@ -211,7 +211,7 @@ def _bits(selections: Sequence[Selection], path: str, n_examples: int) -> bits.P
 def require_distinct(stores: Sequence[Snapshot]) -> None:
     """Refuse equal masks under different ids, and different outcomes under one id, of different stores.
 
-    Parts that several of the stores share, such as a base's, are one and the same and read once.
+    Parts that several of the stores selection, such as a base's, are one and the same and read once.
 
     Raises:
         InvalidInputError: models of two stores have equal masks under different ids.
@@ -225,9 +225,11 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
     for position, snapshot in enumerate(stores):
         elsewhere: set[str] = set().union(*(found for n, found in enumerate(ids) if n != position))
         selections = [
-            share for share in snapshot.selections if (share.part.store_id, share.part.segment_id) not in read
+            selection
+            for selection in snapshot.selections
+            if (selection.segment.store_id, selection.segment.segment_id) not in read
         ]
-        read |= {(share.part.store_id, share.part.segment_id) for share in selections}
+        read |= {(selection.segment.store_id, selection.segment.segment_id) for selection in selections}
         fresh: dict[bytes, tuple[str, str]] = {}
         for model_id, digest in _digests(snapshot, selections, [layout.MASK]):
             other = masks.get(digest)
@@ -239,7 +241,9 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
                 )
             fresh[digest] = (model_id, snapshot.url)
         masks |= fresh
-        for model_id, digest in _digests(snapshot, [_only(share, elsewhere) for share in selections], paths):
+        for model_id, digest in _digests(
+            snapshot, [_only(selection, elsewhere) for selection in selections], paths
+        ):
             known = contents.setdefault(model_id, (digest, snapshot.url))
             if known[0] != digest:
                 raise MismatchError(
@@ -252,14 +256,14 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
 
 def _paths_of_all(stores: Sequence[Snapshot]) -> list[str]:
     """Return the arrays that all models of all stores have."""
-    parts = [share.part.metadata.keys() for snapshot in stores for share in snapshot.selections]
+    parts = [selection.segment.metadata.keys() for snapshot in stores for selection in snapshot.selections]
     arrays = stores[0].manifest.arrays()
     return [layout.MASK, *(path for path in arrays if all(path in part for part in parts))]
 
 
-def _only(share: Selection, models: AbstractSet[str]) -> Selection:
-    pairs = zip(share.keep, share.part.models, strict=True)
-    return replace(share, keep=tuple(kept and model.model_id in models for kept, model in pairs))
+def _only(selection: Selection, models: AbstractSet[str]) -> Selection:
+    pairs = zip(selection.keep, selection.segment.models, strict=True)
+    return replace(selection, keep=tuple(kept and model.model_id in models for kept, model in pairs))
 
 
 def _digests(
@@ -269,16 +273,16 @@ def _digests(
     sizes = {path: n_examples for path, (_, n_examples) in snapshot.manifest.arrays().items()}
     sizes[layout.MASK] = snapshot.manifest.train.n_examples
 
-    def digest(share: Selection) -> list[tuple[str, bytes]]:
-        found = [hashlib.sha256() for keep in share.keep if keep]
+    def digest(selection: Selection) -> list[tuple[str, bytes]]:
+        found = [hashlib.sha256() for keep in selection.keep if keep]
         for path in paths:
-            for rows in _bands(sizes[path], len(share.keep)):
-                for one, row in zip(found, _by_model(snapshot.manifest, share, path, rows), strict=True):
+            for rows in _bands(sizes[path], len(selection.keep)):
+                for one, row in zip(found, _by_model(snapshot.manifest, selection, path, rows), strict=True):
                     one.update(row.tobytes())
-        models = [model for model, keep in zip(share.part.models, share.keep, strict=True) if keep]
+        models = [model for model, keep in zip(selection.segment.models, selection.keep, strict=True) if keep]
         return [(model.model_id, one.digest()) for model, one in zip(models, found, strict=True)]
 
-    wanted = [share for share in selections if share.n_models]
+    wanted = [selection for selection in selections if selection.n_models]
     return itertools.chain.from_iterable(concurrently(digest, wanted, READERS))
 
 
@@ -288,10 +292,10 @@ def _bands(n_examples: int, n_models: int) -> Iterator[tuple[int, int]]:
         yield start, min(n_examples, start + step)
 
 
-def _by_model(manifest: Manifest, share: Selection, path: str, rows: tuple[int, int]) -> NDArray[Any]:
+def _by_model(manifest: Manifest, selection: Selection, path: str, rows: tuple[int, int]) -> NDArray[Any]:
     """Read some rows of an array and turn them into one row a model: bits packed along the examples."""
     outcome, n_examples = manifest.arrays().get(path, (None, manifest.train.n_examples))
     if outcome is not None and outcome.kind != "bit":
-        return share.read_values(path, n_examples, outcome.dtype, rows).T
-    packed, n_models = share.read_bits(path, n_examples, rows)
+        return selection.read_values(path, n_examples, outcome.dtype, rows).T
+    packed, n_models = selection.read_bits(path, n_examples, rows)
     return np.packbits(np.unpackbits(packed, axis=1, count=n_models, bitorder="little").T, axis=1)

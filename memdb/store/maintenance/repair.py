@@ -16,7 +16,7 @@ from memdb.format.segment import Segment, sha256_of_models
 from memdb.format.snapshot_record import BlockInfo, Retraction, SnapshotRecord
 from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.maintenance.compact import ATTEMPTS, rewrite
-from memdb.store.maintenance.retract import withdraw
+from memdb.store.maintenance.retract import write_retraction
 from memdb.store.maintenance.verify_report import Damage, Report
 from memdb.store.read_arrays import check_group
 from memdb.store.read_documents import (
@@ -57,7 +57,7 @@ def repair(storage: Storage, manifest: Manifest, report: Report) -> Repair:
     place.write_all({f"{name}/{layout.GROUP_METADATA}": group_metadata() for name in groups})
     parts = {damage.identifier: damage for damage in report.damages if damage.kind in {"segment", "block"}}
     for identifier, damage in parts.items():
-        withdraw(place, manifest, REASON.format(problem=damage.problem), segments=(identifier,))
+        write_retraction(place, manifest, REASON.format(problem=damage.problem), segments=(identifier,))
     numbers = snapshot_numbers(place.names(layout.SNAPSHOTS))
     last = numbers[-1] if numbers else 0
     snapshots = [

@@ -36,15 +36,15 @@ def retract(storage: Storage, manifest: Manifest, model_ids: Sequence[str], beca
             "no model was named", hint='`memdb sql "SELECT model_id FROM models"` lists them'
         )
     snapshot = load_snapshot(storage, manifest)
-    known = sorted({model.model_id for part in snapshot.parts for model in part.models})
+    known = sorted({model.model_id for part in snapshot.segments for model in part.models})
     found = dict.fromkeys(named(known, name) for name in model_ids)
     again = [identifier for identifier in found if identifier in snapshot.retracted]
     if again:
         raise InvalidInputError(f"model {again[0]} was withdrawn already", hint="leave it out")
-    return withdraw(storage, manifest, because, models=tuple(found))
+    return write_retraction(storage, manifest, because, models=tuple(found))
 
 
-def withdraw(
+def write_retraction(
     storage: Storage,
     manifest: Manifest,
     because: str,

@@ -12,12 +12,12 @@ from memdb.format.segment import Segment
 from memdb.format.snapshot_record import SnapshotRecord
 from memdb.storage.protocol import Storage
 from memdb.store.maintenance.history import lost_blocks
-from memdb.store.maintenance.verify_part import check_dataset, check_models, check_part, check_scores
+from memdb.store.maintenance.verify_part import check_dataset, check_models, check_scores, check_segment
 from memdb.store.maintenance.verify_report import Damage, Report
 from memdb.store.read_documents import (
     find_block,
+    read_base_update,
     read_block,
-    read_pin,
     read_record,
     read_retraction,
     read_segment,
@@ -43,7 +43,7 @@ def verify(
         report.tried("group", group, where, partial(require_group, place, group))
     records, broken = _snapshots(place, manifest, report)
     aside = _retractions(place, manifest, report)
-    _pins(place, manifest, report)
+    _base_updates(place, manifest, report)
     segments = [n for n in place.names(layout.SEGMENTS) if layout.is_segment_id(n) and n not in aside]
     finished = [n for n in place.names(layout.BLOCKS) if layout.is_segment_id(n) and n not in aside]
     newest = records[-1] if records and not broken else None
@@ -68,7 +68,7 @@ def verify(
         progress(next(steps), total)
         block = report.tried("block", name, f"{place.url}/{layout.block(name)}", read)
         if block:
-            check_part(place, manifest, block, "block", report)
+            check_segment(place, manifest, block, "block", report)
             every += [model.model_id for model in block.models]
             sources |= {source for source, _ in block.sources}
     if newest and not any(damage.kind == "block" for damage in report.damages):
@@ -79,7 +79,7 @@ def verify(
         segment = report.tried("segment", name, where, partial(read_segment, place, manifest, name))
         if segment:
             sources.add(name)
-            check_part(place, manifest, segment, "segment", report)
+            check_segment(place, manifest, segment, "segment", report)
     if not broken:
         named = {info.block_id for record in records for info in record.blocks}
         lost = lost_blocks(place, manifest, set(finished) - named, (sources, set(every)), aside)
@@ -108,12 +108,12 @@ def _retractions(storage: Storage, manifest: Manifest, report: Report) -> set[st
     return aside
 
 
-def _pins(storage: Storage, manifest: Manifest, report: Report) -> None:
+def _base_updates(storage: Storage, manifest: Manifest, report: Report) -> None:
     """Check what says which snapshot of its base the store takes in; the base itself is another store."""
     numbers = snapshot_numbers(storage.names(layout.BASES)) if manifest.base else []
     for number in range(1, max(numbers, default=0) + 1):
         where = f"{storage.url}/{layout.base(number)}"
-        report.tried("base", str(number), where, partial(read_pin, storage, manifest, number))
+        report.tried("base", str(number), where, partial(read_base_update, storage, manifest, number))
 
 
 def _lost(url: str, number: int, blocks: Iterable[Segment], report: Report) -> None:

@@ -15,7 +15,7 @@ from memdb.format.published import Published
 from memdb.format.segment import Segment
 from memdb.format.snapshot_record import BlockInfo
 from memdb.storage.protocol import Storage
-from memdb.store.maintenance.verify_part import check_dataset, check_models, check_part, check_scores
+from memdb.store.maintenance.verify_part import check_dataset, check_models, check_scores, check_segment
 from memdb.store.maintenance.verify_report import Damage, Report
 from memdb.store.open_published import published_snapshot
 from memdb.store.published_arrays import COUNTED, read_stats
@@ -90,7 +90,7 @@ def _block(storage: Storage, manifest: Manifest, info: BlockInfo, report: Report
     block = report.tried("block", info.block_id, where, partial(read_block, storage, manifest, info))
     n_before = len(report.damages)
     if block:
-        check_part(storage, manifest, block, "block", report)
+        check_segment(storage, manifest, block, "block", report)
     return block if len(report.damages) == n_before else None
 
 
@@ -104,7 +104,7 @@ def _check_snapshot(storage: Storage, snapshot: Snapshot, report: Report, *, is_
         _, found = report.objects(storage, folder, objects)
         problems |= found
     if is_whole:
-        model_ids = [model.model_id for block in snapshot.parts for model in block.models]
+        model_ids = [model.model_id for block in snapshot.segments for model in block.models]
         check_models(storage.url, record, model_ids, report)
         if not problems:
             problems = dict(_untrue_stats(snapshot))
@@ -115,7 +115,7 @@ def _check_snapshot(storage: Storage, snapshot: Snapshot, report: Report, *, is_
 
 def _untrue_stats(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     """Yield the counts of examples that the blocks do not add up to, and the labels that are others."""
-    if not all(snapshot.tallied):
+    if not all(snapshot.counted):
         return
     for name, rows in COUNTED.items():
         if not snapshot.manifest.set_named(name).n_examples:

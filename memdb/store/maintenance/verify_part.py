@@ -14,7 +14,7 @@ from memdb.format.score_table import ScoreTable
 from memdb.format.segment import Segment, sha256_of_models
 from memdb.format.snapshot_record import SnapshotRecord
 from memdb.storage.protocol import Storage
-from memdb.store.block_counts import Tally, has_counts
+from memdb.store.block_counts import BlockCounter, has_counts
 from memdb.store.examples import read_example_table
 from memdb.store.maintenance.verify_report import Damage, Report
 from memdb.store.read_arrays import GroupReader
@@ -42,7 +42,7 @@ def check_dataset(storage: Storage, manifest: Manifest, name: str, report: Repor
     report.damages += [Damage("dataset", name, where, problem) for where, problem in problems.items()]
 
 
-def check_part(storage: Storage, manifest: Manifest, part: Segment, kind: str, report: Report) -> None:
+def check_segment(storage: Storage, manifest: Manifest, part: Segment, kind: str, report: Report) -> None:
     """Check a segment's or block's objects and, if they are intact, its numbers."""
     bit_arrays = [
         layout.MASK,
@@ -124,7 +124,7 @@ def _untrue_counts(
     """Yield the stored counts that the bits do not give."""
     if not has_counts(manifest, part):
         return
-    tally = Tally(manifest)
+    tally = BlockCounter(manifest)
     for path, values in packed.items():
         tally.take(path, 0, values)
     for path, counts in tally.arrays().items():

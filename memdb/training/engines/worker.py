@@ -47,7 +47,7 @@ class Work:
     n_threads: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "store", replace(self.store, following=None))
+        object.__setattr__(self, "store", replace(self.store, base_access=None))
 
 
 @dataclass(frozen=True)
