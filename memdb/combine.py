@@ -147,7 +147,7 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
         merging.require_distinct([store.snapshot(), *snapshots])
     database = Database(store, *names.bound(store.manifest, url))
     done = merging.merge(store, snapshots, progress)
-    copied = (copy_scores(at.storage, table, storage, store.manifest) for at, table in tables)
+    copied = (copy_scores(at.storage, table, store) for at, table in tables)
     scores = tuple(table.name for table, is_new in copied if is_new)
     return Merge(database, done.added, done.present, done.n_withdrawn, scores, dropped)
 
@@ -181,9 +181,7 @@ def _created(storage: Storage, sources: Sequence[Snapshot], names: Names) -> tup
     manifest = replace(_new(first.manifest, bound), outcomes=outcomes)
     merging.require_mergeable(manifest, first.url, sources[1:])
     merging.require_distinct(sources)
-    tables = {
-        info.name: read_example_table(first.storage, first.manifest, info.name) for info in manifest.sets
-    }
+    tables = {info.name: read_example_table(first, info.name) for info in manifest.sets}
     store = Store.create(storage, manifest, tables)
     names.remember_for(store)
     return store, dropped

@@ -109,7 +109,7 @@ def test_what_its_base_gets_or_withdraws_counts_after_an_update(base, extension,
         assert answers(old) == before
     extension.compact()
     assert extension.snapshot.number == 2
-    assert verify.verify(extension.store.storage, extension.store.manifest).damages == []
+    assert verify.verify(extension.store).damages == []
 
 
 def test_keeping_touches_only_what_is_its_own(base, extension):

@@ -44,14 +44,14 @@ def commit(storage):
 
 
 def compact(storage):
-    compaction.compact(storage, Store.open(storage).manifest)
+    compaction.compact(Store.open(storage))
     return "done"
 
 
 def gc(storage):
-    manifest = Store.open(storage).manifest
-    doomed = cleaning.garbage(storage, manifest, timedelta(0), alone=True)
-    list(cleaning.remove(storage, manifest, doomed))
+    store = Store.open(storage)
+    doomed = cleaning.garbage(store, timedelta(0), alone=True)
+    list(cleaning.remove(store, doomed))
     return "done"
 
 
@@ -73,11 +73,11 @@ class Template:
         parts = [batch(store, seeds) for seeds in ((1, 2), (3, 4), (5, 6))]
         first = store.commit(*parts[0])
         store.commit(*parts[1])
-        compaction.compact(store.storage, store.manifest)
+        compaction.compact(store)
         store.storage.remove([item.path for item in store.storage.find(first.group)])
         self.loose = store.commit(*parts[2]).segment_id
         withdrawn = parts[0][0][1].model_id
-        retract.retract(store.storage, store.manifest, [withdrawn], "a reason")
+        retract.retract(store, [withdrawn], "a reason")
         self.objects = {item.path: store.storage.read(item.path) for item in store.storage.find("")}
         self.models = {k: v for part in parts for k, v in contents_of(part).items() if k != withdrawn}
         self.more_models = self.models | contents_of(batch(store, NEW_SEEDS))
@@ -281,7 +281,7 @@ def test_a_segment_that_is_denied_once_is_not_taken_for_one_that_was_never_commi
 def test_a_compaction_whose_acknowledgement_is_lost_knows_its_own_snapshot(bucket):
     storage = bucket.storage()
     bucket.proxy.inject("lost_ack", method="PUT", path="snapshots/2.json", times=1)
-    done = compaction.compact(storage, Store.open(storage).manifest)
+    done = compaction.compact(Store.open(storage))
     assert done.record.number == 2
     assert Store.open(storage).snapshot().number == 2
     assert bucket.answer(storage) == bucket.template.answer
@@ -298,8 +298,8 @@ def test_where_servers_ignore_preconditions_compaction_is_for_one_who_is_alone(b
     for part in parts:
         store.commit(*part)
     with pytest.raises(InvalidInputError, match="overwrites objects that it was told only to create"):
-        compaction.compact(store.storage, store.manifest)
-    assert compaction.compact(store.storage, store.manifest, alone=True).n_models == 4
+        compaction.compact(store)
+    assert compaction.compact(store, alone=True).n_models == 4
     assert contents(store.snapshot()) == contents_of(parts[0]) | contents_of(parts[1])
 
 

@@ -71,7 +71,7 @@ def test_a_model_keeps_its_id_and_the_seed_that_its_mask_comes_from(pair, tmp_pa
         assert info.model_id == subsets.model_id(seed, info.seed)
         assert masks[info.model_id] == subsets.subset_mask(seed, info.seed, 23, 16).tolist()
     assert {info.store_seed for _, info in db.snapshot.models} == {1, 2, None}
-    assert verify.verify(db.store.storage, db.store.manifest).damages == []
+    assert verify.verify(db.store).damages == []
 
 
 def masks_of(db):

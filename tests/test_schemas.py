@@ -91,7 +91,7 @@ def pictured(folder):
         database.train(seeds=[1])
         database.publish(str(folder / "pictured"), include=("bits", "thumbnails"))
     store = memdb.open(str(folder / "pictured")).store
-    return read_info(store.storage, store.manifest, store.published.thumbnails)
+    return read_info(store, store.published.thumbnails)
 
 
 def extended(database, url):

@@ -85,7 +85,7 @@ def import_scores(
         objects={},
     )
     scores = replace(published.scores, memorization=memorization)
-    table, added = add_scores(store.storage, store.manifest, scores, described)
+    table, added = add_scores(store, scores, described)
     return ImportedScores(store, table, created, added)
 
 

@@ -21,6 +21,7 @@ from memdb.store.read_documents import read_block
 from memdb.store.resumable import ResumableStorage, copy_object
 from memdb.store.selection import Selection
 from memdb.store.snapshot import Snapshot
+from memdb.store.store import Store
 
 AT_ONCE = 8  # objects of up to 16 MiB in memory
 
@@ -136,7 +137,7 @@ def copy_piece(
         DamagedError: an object of the source is missing or altered.
         StorageError: the target refused.
     """
-    manifest, source = snapshot.manifest, snapshot.storage
+    source = snapshot.storage
     if published is not None and _is_complete(target, snapshot.manifest, published):
         advance(piece.size)
         return published
@@ -145,7 +146,8 @@ def copy_piece(
         or not piece.selections[0].segment.sources
         or not all(piece.selections[0].keep)
     ):
-        block, info, _ = write_block(target, manifest, piece.selections, Stopwatch(), piece.block_id)
+        written = Store(target, snapshot.manifest)
+        block, info, _ = write_block(written, piece.selections, Stopwatch(), piece.block_id)
         advance(piece.size)
         return BlockInfo(block.segment_id, len(block.models), info)
     part = piece.selections[0].segment
@@ -169,7 +171,7 @@ def _is_complete(target: ResumableStorage, manifest: Manifest, published: BlockI
     """Tell by sizes whether a block that a snapshot names is all there: it was checked before it was."""
     folder = layout.block(published.block_id)
     try:
-        objects = read_block(target, manifest, published).objects
+        objects = read_block(Store(target, manifest), published).objects
     except DamagedError:
         return False
     return all(target.has(f"{folder}/{name}", info, checked=True) for name, info in objects.items())

@@ -242,7 +242,7 @@ def carry_out(
     )
     shown = wanted.before.thumbnails if wanted.before else None
     if wanted.pictures:
-        shown = write_thumbnails(target, manifest, wanted.pictures, steps.pictured)
+        shown = write_thumbnails(Store(target, manifest), wanted.pictures, steps.pictured)
     is_new = newest is None or not _is_same(newest, snapshot, blocks) or not _has_derived(target, newest)
     record = newest
     if record is None or is_new:
@@ -310,7 +310,7 @@ def _has_pictures(target: ResumableStorage, store: Store, before: Published) -> 
     if before.thumbnails is None:
         return False
     try:
-        info = read_info(target, store.manifest, before.thumbnails)
+        info = read_info(Store(target, store.manifest), before.thumbnails)
     except DamagedError:
         return False
     return all(target.has(path, item, checked=True) for path, item in pictures_of(info))
@@ -319,7 +319,7 @@ def _has_pictures(target: ResumableStorage, store: Store, before: Published) -> 
 def _newest_record(wanted: Plan, target: ResumableStorage) -> SnapshotRecord | None:
     if wanted.before is None:
         return None
-    return published_snapshot(target, wanted.snapshot.manifest, wanted.before).record
+    return published_snapshot(Store(target, wanted.snapshot.manifest), wanted.before).record
 
 
 def _known_blocks(wanted: Plan, target: ResumableStorage) -> dict[str, BlockInfo]:
@@ -327,8 +327,9 @@ def _known_blocks(wanted: Plan, target: ResumableStorage) -> dict[str, BlockInfo
     found: dict[str, BlockInfo] = {}
     if wanted.before is None:
         return found
+    copy = Store(target, wanted.snapshot.manifest)
     for item in wanted.before.snapshots:
-        record = published_snapshot(target, wanted.snapshot.manifest, wanted.before, item.number).record
+        record = published_snapshot(copy, wanted.before, item.number).record
         found |= {info.block_id: info for info in record.blocks} if record else {}
     return found
 

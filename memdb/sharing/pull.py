@@ -99,12 +99,12 @@ def _everything(source: Store, target: ResumableStorage, progress: Callable[[int
     objects = dict(_dataset(source))
     documents = {item.path: item.document for item in published.snapshots}
     for item in published.snapshots:
-        record = published_snapshot(source.storage, source.manifest, published, item.number).record
+        record = published_snapshot(source, published, item.number).record
         objects |= _of_snapshot(source, record) if record else {}
     tables = source.score_tables()
     objects |= dict(score_tables.objects_of(tables))
     if published.thumbnails is not None:
-        shown = read_info(source.storage, source.manifest, published.thumbnails)
+        shown = read_info(source, published.thumbnails)
         objects |= dict(pictures_of(shown))
         documents[DOCUMENT] = published.thumbnails
     _copy(source.storage, target, objects, progress)
@@ -112,7 +112,7 @@ def _everything(source: Store, target: ResumableStorage, progress: Callable[[int
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in COPY_GROUPS})
     for path, info in documents.items():
         copy_object(source.storage, path, target, path, info)
-    newest = published_snapshot(source.storage, source.manifest, published)
+    newest = published_snapshot(source, published)
     if newest.record:  # made anew: nothing is copied that no hash vouches for
         target.write_all({layout.README: readme(newest, newest.record, published, tables).encode()})
     target.write_all({layout.MANIFEST: group_metadata(source.manifest.to_document())})
@@ -130,7 +130,7 @@ def _dataset(source: Store) -> Iterator[tuple[str, ObjectInfo]]:
 def _of_snapshot(source: Store, record: SnapshotRecord) -> dict[str, ObjectInfo]:
     """Return every object that a snapshot needs."""
     found: dict[str, ObjectInfo] = {}
-    blocks = concurrently(lambda info: read_block(source.storage, source.manifest, info), record.blocks)
+    blocks = concurrently(lambda info: read_block(source, info), record.blocks)
     for info, block in zip(record.blocks, blocks, strict=True):
         found |= {f"{block.group}/{name}": item for name, item in block.objects.items()}
         found[f"{block.group}/{layout.GROUP_METADATA}"] = info.document

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from memdb.addresses import shown
 from memdb.errors import DamagedError, InvalidInputError, MismatchError, NotFoundError
@@ -22,7 +22,7 @@ from memdb.storage.cache import Cache
 from memdb.storage.protocol import Storage
 from memdb.storage.urls import LOCAL, local_path, open_storage, protocol_of
 from memdb.store.load_snapshot import load_snapshot
-from memdb.store.read_documents import base_in_force, read_manifest
+from memdb.store.read_documents import StoreLike, base_in_force, read_manifest
 from memdb.store.snapshot import Snapshot
 
 MOST_BASES = 8  # one below the other
@@ -91,6 +91,18 @@ class BaseAccess:
         return open_storage(url, self.options_for(url), self.cache)
 
 
+class BaseStore(NamedTuple):
+    """The store that another one extends; it is only read."""
+
+    storage: Storage
+    manifest: Manifest
+
+    @property
+    def url(self) -> str:
+        """Where it is, as it was given."""
+        return self.storage.url
+
+
 def followable(url: str, from_url: str) -> str:
     """Return the address of a base as a manifest may have it: that of a local folder whole.
 
@@ -136,13 +148,13 @@ def with_base(own: Snapshot, base_access: BaseAccess | None, as_of: int | None =
 def _with_base(
     own: Snapshot, base_access: BaseAccess | None, as_of: int | None, above: tuple[str, ...]
 ) -> Snapshot:
-    base = base_in_force(own.storage, own.manifest)
+    base = base_in_force(own)
     if base is None:
         return own
     if as_of is not None and own.record is not None and own.record.base is not None:
         base = replace(own.record.base, url=base.url)
-    storage, manifest = open_base(own.storage, own.manifest, base, base_access)
-    if manifest.store_id in above:
+    store = open_base(own, base, base_access)
+    if store.manifest.store_id in above:
         raise InvalidInputError(
             f"{own.url} extends itself: its base {base.url} leads back to it",
             hint="restore the base from a copy",
@@ -152,7 +164,7 @@ def _with_base(
             f"{own.url} stands on more than {MOST_BASES} stores, each of which extends the next",
             hint="bring them together with `memdb merge`",
         )
-    found = snapshot_of(storage, manifest, base.snapshot, base_access, (*above, manifest.store_id))
+    found = snapshot_of(store, base.snapshot, base_access, (*above, store.manifest.store_id))
     if found.models_sha256 != base.models_sha256:
         raise DamagedError(
             f"snapshot {base.snapshot} of {base.url} has other models than {own.url} was told",
@@ -162,26 +174,23 @@ def _with_base(
 
 
 def snapshot_of(
-    storage: Storage,
-    manifest: Manifest,
+    store: StoreLike,
     number: int,
     base_access: BaseAccess | None,
     above: tuple[str, ...] = (),
 ) -> Snapshot:
     """Return the models of a base at a numbered snapshot, those of its own base among them."""
     try:
-        own = load_snapshot(storage, manifest, number)
+        own = load_snapshot(store, number)
     except NotFoundError as error:
         raise NotFoundError(
-            f"{storage.url}, a base, has no snapshot {number} any more",
+            f"{store.url}, a base, has no snapshot {number} any more",
             hint=f"restore it from a copy; {MOVED}",
         ) from error
-    return _with_base(own, base_access, number, above or (manifest.store_id,))
+    return _with_base(own, base_access, number, above or (store.manifest.store_id,))
 
 
-def open_base(
-    storage: Storage, manifest: Manifest, base: Base, base_access: BaseAccess | None
-) -> tuple[Storage, Manifest]:
+def open_base(store: StoreLike, base: Base, base_access: BaseAccess | None) -> BaseStore:
     """Follow the address of a base that is trusted, and see that it is still the same store.
 
     Raises:
@@ -189,22 +198,22 @@ def open_base(
         NotFoundError: nothing is there.
         MismatchError: another store is there.
     """
-    url = followable(base.url, storage.url)
-    if base_access is None or not base_access.trusted(manifest.store_id, base.url):
+    url = followable(base.url, store.url)
+    if base_access is None or not base_access.trusted(store.manifest.store_id, base.url):
         raise InvalidInputError(
-            f"{storage.url} extends {base.url}, whose models are part of every answer",
+            f"{store.url} extends {base.url}, whose models are part of every answer",
             hint="if you know that address, say --trust-base; it will be remembered",
         )
-    place = base_access.open(url)
+    storage = base_access.open(url)
     try:
-        found = read_manifest(place)
+        manifest = read_manifest(storage)
     except NotFoundError as error:
         raise NotFoundError(
-            f"the base of {storage.url} is not at {base.url} any more", hint=f"restore it; {MOVED}"
+            f"the base of {store.url} is not at {base.url} any more", hint=f"restore it; {MOVED}"
         ) from error
-    if found.store_id != base.store_id:
+    if manifest.store_id != base.store_id:
         raise MismatchError(
-            f"{base.url} holds the store {found.store_id}; {storage.url} extends {base.store_id}", hint=MOVED
+            f"{base.url} holds the store {manifest.store_id}; {store.url} extends {base.store_id}", hint=MOVED
         )
-    manifest.require_joinable(found, storage.url, base.url)
-    return place, found
+    store.manifest.require_joinable(manifest, store.url, base.url)
+    return BaseStore(storage, manifest)

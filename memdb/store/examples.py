@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from memdb.errors import DamagedError, InvalidInputError
 from memdb.format import layout
-from memdb.format.manifest import CONTENT, Manifest, SetInfo
-from memdb.storage.protocol import Storage
+from memdb.format.manifest import CONTENT, SetInfo
 from memdb.store.encoding import ArrayData
 from memdb.store.read_arrays import GroupReader
+from memdb.store.read_documents import StoreLike
 
 KEY, OFFSET, LABEL = "key", "key_offset", "label"
 
@@ -121,17 +121,17 @@ class ExampleTable:
         }
 
 
-def read_examples(storage: Storage, manifest: Manifest, name: str) -> Examples:
+def read_examples(store: StoreLike, name: str) -> Examples:
     """Read the names and labels of a set's examples.
 
     Raises:
         DamagedError: an array is missing, altered or does not hold names and labels.
     """
-    n_examples = manifest.set_named(name).n_examples
+    n_examples = store.manifest.set_named(name).n_examples
     if n_examples == 0:  # a set that this store does not have
         nothing = np.empty(0, dtype=np.uint8)
         return Examples(nothing, np.zeros(1, dtype=np.int64), nothing.astype(np.int32))
-    reader = GroupReader(storage, layout.DATASET, manifest.objects)
+    reader = GroupReader(store.storage, layout.DATASET, store.manifest.objects)
     keys = reader.read(
         f"{name}/{KEY}", (None,), "uint8"
     )  # first: they hardly compress, and tell of the others
@@ -143,7 +143,7 @@ def read_examples(storage: Storage, manifest: Manifest, name: str) -> Examples:
         return Examples(keys, offsets, labels, _texts(names))
     except InvalidInputError as error:
         raise DamagedError(
-            f"{storage.url}/{layout.DATASET}/{name}: {error}", hint="restore it from a copy of the store"
+            f"{store.url}/{layout.DATASET}/{name}: {error}", hint="restore it from a copy of the store"
         ) from error
 
 
@@ -153,14 +153,12 @@ def _texts(found: object) -> tuple[str, ...]:
     return tuple(found)
 
 
-def read_example_table(storage: Storage, manifest: Manifest, name: str) -> ExampleTable:
+def read_example_table(store: StoreLike, name: str) -> ExampleTable:
     """Read a set's examples with their content hashes: all that its fingerprint is made of.
 
     Raises:
         DamagedError: an array is missing, altered or does not hold what it should.
     """
-    reader = GroupReader(storage, layout.DATASET, manifest.objects)
-    shape = (manifest.set_named(name).n_examples, 16)
-    return ExampleTable(
-        read_examples(storage, manifest, name), reader.read(f"{name}/{CONTENT}", shape, "uint8")
-    )
+    reader = GroupReader(store.storage, layout.DATASET, store.manifest.objects)
+    shape = (store.manifest.set_named(name).n_examples, 16)
+    return ExampleTable(read_examples(store, name), reader.read(f"{name}/{CONTENT}", shape, "uint8"))

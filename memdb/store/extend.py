@@ -12,14 +12,15 @@ from memdb.format import layout
 from memdb.format.documents import plain_document
 from memdb.format.manifest import Base, Manifest
 from memdb.format.snapshot_record import BaseUpdate
-from memdb.storage.protocol import Storage, create_once
+from memdb.storage.protocol import create_once
 from memdb.storage.urls import protocol_of
-from memdb.store.base import BaseAccess, followable, open_base, snapshot_of
+from memdb.store.base import BaseAccess, BaseStore, followable, open_base, snapshot_of
 from memdb.store.examples import ExampleTable, read_example_table
 from memdb.store.load_snapshot import load_snapshot, newest_number
 from memdb.store.open_published import read_published
 from memdb.store.read_documents import newest_base_update, read_base_update, read_manifest
 from memdb.store.snapshot import Snapshot
+from memdb.store.store import Store
 
 DRAWN_HERE = "exact"  # the subsets that training draws
 
@@ -45,13 +46,14 @@ def inspect_base(url: str, from_url: str, base_access: BaseAccess) -> InspectedB
     place = followable(url, from_url)
     storage = base_access.open(place)
     manifest = read_manifest(storage)
+    base = BaseStore(storage, manifest)
     if manifest.subset_scheme != DRAWN_HERE:
         raise InvalidInputError(
             f"the subsets of {url} are {manifest.subset_scheme}; those of models trained here would not be",
             hint="extend a store that memdb trained",
         )
-    snapshot = _newest(storage, manifest, url, base_access)
-    tables = {info.name: read_example_table(storage, manifest, info.name) for info in manifest.sets}
+    snapshot = _newest(base, url, base_access)
+    tables = {info.name: read_example_table(base, info.name) for info in manifest.sets}
     for info in manifest.sets:
         if tables[info.name].info(info.name) != info:
             raise MismatchError(
@@ -64,12 +66,10 @@ def inspect_base(url: str, from_url: str, base_access: BaseAccess) -> InspectedB
 def n_beyond(base: Snapshot) -> int:
     """Return how many models a base got, of its own, since the snapshot that is taken in."""
     counted = base.record.n_models if base.record else 0
-    return load_snapshot(base.storage, base.manifest).n_models - counted
+    return load_snapshot(base).n_models - counted
 
 
-def update(
-    storage: Storage, manifest: Manifest, base_access: BaseAccess, url: str | None = None
-) -> BaseUpdate | None:
+def update(store: Store, base_access: BaseAccess, url: str | None = None) -> BaseUpdate | None:
     """Take in the newest snapshot of the base, at another address if one is given; None where it was.
 
     Raises:
@@ -78,58 +78,58 @@ def update(
         MismatchError: another store is there, or an older copy.
         AlreadyExistsError: another update was faster.
     """
-    number = newest_base_update(storage, manifest)
-    before = read_base_update(storage, manifest, number).base if number else manifest.base
+    number = newest_base_update(store)
+    before = read_base_update(store, number).base if number else store.manifest.base
     if before is None:
         raise InvalidInputError(
-            f"{storage.url} extends no other store", hint="`memdb init --extend URL` makes one that does"
+            f"{store.url} extends no other store", hint="`memdb init --extend URL` makes one that does"
         )
     sought = Base(url or before.url, before.store_id, before.snapshot, before.n_models, before.models_sha256)
     if url is not None:
         protocol_of(url)
         base_access = base_access.naming(url)
-    place, found = open_base(storage, manifest, sought, base_access)
-    newest = _newest(place, found, sought.url, base_access)
-    after = _pinned(followable(sought.url, storage.url), found, newest)
+    base = open_base(store, sought, base_access)
+    newest = _newest(base, sought.url, base_access)
+    after = _pinned(followable(sought.url, store.url), base.manifest, newest)
     if after.snapshot < before.snapshot:
         raise MismatchError(
-            f"{sought.url} is an older copy: its newest snapshot is {after.snapshot}, and {storage.url} has "
+            f"{sought.url} is an older copy: its newest snapshot is {after.snapshot}, and {store.url} has "
             f"taken in {before.snapshot}",
             hint="name a copy that is up to date",
         )
     if after.snapshot == before.snapshot and after.models_sha256 != before.models_sha256:
         raise MismatchError(
-            f"snapshot {after.snapshot} of {sought.url} has other models than {storage.url} took in",
+            f"snapshot {after.snapshot} of {sought.url} has other models than {store.url} took in",
             hint="two copies of the base went different ways: name the right one, or `memdb merge` them",
         )
     if after == before:
         return None
     pin = BaseUpdate(
         number=number + 1,
-        store_id=manifest.store_id,
+        store_id=store.manifest.store_id,
         pinned_at=datetime.now(UTC).isoformat(timespec="seconds"),
         memdb_version=version("memdb"),
         base=after,
     )
     try:
-        create_once(storage, layout.base(pin.number), plain_document(pin.to_document()))
+        create_once(store.storage, layout.base(pin.number), plain_document(pin.to_document()))
     except AlreadyExistsError as error:
         raise AlreadyExistsError(
-            f"{storage.url} was updated by another process just now", hint="see `memdb info`"
+            f"{store.url} was updated by another process just now", hint="see `memdb info`"
         ) from error
-    base_access.remember(manifest.store_id, after.url)
+    base_access.remember(store.manifest.store_id, after.url)
     return pin
 
 
-def _newest(storage: Storage, manifest: Manifest, url: str, base_access: BaseAccess) -> Snapshot:
-    published = read_published(storage)
-    number = published.snapshot.number if published else newest_number(storage)
+def _newest(store: BaseStore, url: str, base_access: BaseAccess) -> Snapshot:
+    published = read_published(store.storage)
+    number = published.snapshot.number if published else newest_number(store.storage)
     if number is None:
         raise NotFoundError(
             f"{url} has no snapshot: which models it has may be another matter tomorrow",
             hint=f"number them with `memdb compact --store {url}`, or ask its owner to",
         )
-    return snapshot_of(storage, manifest, number, base_access)
+    return snapshot_of(store, number, base_access)
 
 
 def _pinned(url: str, manifest: Manifest, snapshot: Snapshot) -> Base:

@@ -15,7 +15,7 @@ from memdb.format.segment import Segment
 from memdb.format.snapshot_record import SnapshotRecord
 from memdb.storage.protocol import Storage, concurrently
 from memdb.store.read_arrays import read_listed
-from memdb.store.read_documents import means_absent, parse_record, read_block, read_document
+from memdb.store.read_documents import StoreLike, means_absent, parse_record, read_block, read_document
 from memdb.store.snapshot import Snapshot
 
 
@@ -65,9 +65,7 @@ def is_of_a_copy(record: SnapshotRecord) -> bool:
     return record.derived is not None or record.n_models == 0
 
 
-def published_snapshot(
-    storage: Storage, manifest: Manifest, published: Published, number: int | None = None
-) -> Snapshot:
+def published_snapshot(store: StoreLike, published: Published, number: int | None = None) -> Snapshot:
     """Return a snapshot of a published copy, the newest where no number is given.
 
     Its blocks are all there for ever; their documents, which are long, are read when something needs them.
@@ -80,14 +78,15 @@ def published_snapshot(
     item = published.snapshot if number is None else known.get(number)
     if item is None:
         numbers = ", ".join(map(str, sorted(known)))
-        raise NotFoundError(f"{storage.url} has no snapshot {number}", hint=f"it has {numbers}")
-    place = f"{storage.url}/{item.path}"
-    record = parse_record(manifest, item.number, read_listed(storage, item.path, item.document), place)
+        raise NotFoundError(f"{store.url} has no snapshot {number}", hint=f"it has {numbers}")
+    place = f"{store.url}/{item.path}"
+    data = read_listed(store.storage, item.path, item.document)
+    record = parse_record(store.manifest, item.number, data, place)
     if (record.n_models, record.models_sha256) != (item.n_models, item.models_sha256):
         raise DamagedError(f"{place} has other models than {layout.PUBLISHED} says", hint=ASK_AGAIN)
-    _require_possible(record, manifest, place)
-    blocks = _Unread(lambda: concurrently(lambda info: read_block(storage, manifest, info), record.blocks))
-    return Snapshot(storage, manifest, blocks, record, is_published=True)
+    _require_possible(record, store.manifest, place)
+    blocks = _Unread(lambda: concurrently(lambda info: read_block(store, info), record.blocks))
+    return Snapshot(store.storage, store.manifest, blocks, record, is_published=True)
 
 
 def _require_possible(record: SnapshotRecord, manifest: Manifest, place: str) -> None:

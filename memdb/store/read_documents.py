@@ -7,7 +7,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from memdb.errors import (
     DamagedError,
@@ -29,6 +29,25 @@ from memdb.store.stated import RESTORE
 
 FORBIDDEN = 403
 T = TypeVar("T")
+
+
+class StoreLike(Protocol):
+    """A storage and the manifest of the store in it: a `Store`, or one of its snapshots."""
+
+    @property
+    def url(self) -> str:
+        """Where the store is, as it was given."""
+        ...
+
+    @property
+    def storage(self) -> Storage:
+        """What holds its objects."""
+        ...
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the store is."""
+        ...
 
 
 def snapshot_numbers(names: Iterable[str]) -> list[int]:
@@ -175,28 +194,28 @@ def require_outside(storage: Storage) -> None:
                 )
 
 
-def base_in_force(storage: Storage, manifest: Manifest) -> Base | None:
+def base_in_force(store: StoreLike) -> Base | None:
     """Return what a store takes in of the one that it extends, None where it extends none.
 
     Raises:
         DamagedError: the word on it was altered, or belongs to another store.
     """
-    number = newest_base_update(storage, manifest)
-    return read_base_update(storage, manifest, number).base if number else manifest.base
+    number = newest_base_update(store)
+    return read_base_update(store, number).base if number else store.manifest.base
 
 
-def newest_base_update(storage: Storage, manifest: Manifest) -> int:
+def newest_base_update(store: StoreLike) -> int:
     """Return the number of the last word on a store's base; 0 where only the manifest has one."""
-    if manifest.base is None:
+    if store.manifest.base is None:
         return 0
-    if not storage.can_list:
-        return newest_by_asking(storage, layout.base) or 0
-    names = storage.names(layout.BASES)
-    require_listing(storage, layout.BASES, names)
+    if not store.storage.can_list:
+        return newest_by_asking(store.storage, layout.base) or 0
+    names = store.storage.names(layout.BASES)
+    require_listing(store.storage, layout.BASES, names)
     return max(snapshot_numbers(names), default=0)
 
 
-def read_base_update(storage: Storage, manifest: Manifest, number: int) -> BaseUpdate:
+def read_base_update(store: StoreLike, number: int) -> BaseUpdate:
     """Read one word on a store's base.
 
     Raises:
@@ -205,14 +224,14 @@ def read_base_update(storage: Storage, manifest: Manifest, number: int) -> BaseU
 
     def parse(data: bytes, place: str) -> BaseUpdate:
         found = BaseUpdate.from_document(parse_plain_document(data, place), place)
-        expected = (number, manifest.store_id, manifest.base and manifest.base.store_id)
+        expected = (number, store.manifest.store_id, store.manifest.base and store.manifest.base.store_id)
         _require_ours(place, (found.number, found.store_id, found.base.store_id), expected)
         return found
 
-    return _document(storage, manifest, layout.base(number), parse)
+    return _document(store, layout.base(number), parse)
 
 
-def read_record(storage: Storage, manifest: Manifest, number: int) -> SnapshotRecord:
+def read_record(store: StoreLike, number: int) -> SnapshotRecord:
     """Read a snapshot's document.
 
     Raises:
@@ -220,10 +239,11 @@ def read_record(storage: Storage, manifest: Manifest, number: int) -> SnapshotRe
         DamagedError: it was altered, or belongs to another store.
     """
     try:
-        return read_document(storage, layout.snapshot(number), partial(parse_record, manifest, number))[0]
+        parse = partial(parse_record, store.manifest, number)
+        return read_document(store.storage, layout.snapshot(number), parse)[0]
     except NotFoundError as error:
         hint = "`memdb info` names the newest"
-        raise NotFoundError(f"{storage.url} has no snapshot {number}", hint=hint) from error
+        raise NotFoundError(f"{store.url} has no snapshot {number}", hint=hint) from error
 
 
 def parse_record(manifest: Manifest, number: int, data: bytes, place: str) -> SnapshotRecord:
@@ -237,14 +257,14 @@ def parse_record(manifest: Manifest, number: int, data: bytes, place: str) -> Sn
     return record
 
 
-def read_retractions(storage: Storage, manifest: Manifest, names: list[str]) -> list[Retraction]:
+def read_retractions(store: StoreLike, names: list[str]) -> list[Retraction]:
     """Read what was withdrawn, for the file names in its folder."""
     identifiers = [name.removesuffix(".json") for name in names if name.endswith(".json")]
     wanted = [identifier for identifier in identifiers if layout.is_segment_id(identifier)]
-    return concurrently(lambda identifier: read_retraction(storage, manifest, identifier), wanted)
+    return concurrently(lambda identifier: read_retraction(store, identifier), wanted)
 
 
-def read_retraction(storage: Storage, manifest: Manifest, identifier: str) -> Retraction:
+def read_retraction(store: StoreLike, identifier: str) -> Retraction:
     """Read one retraction.
 
     Raises:
@@ -253,13 +273,13 @@ def read_retraction(storage: Storage, manifest: Manifest, identifier: str) -> Re
 
     def parse(data: bytes, place: str) -> Retraction:
         found = Retraction.from_document(parse_plain_document(data, place), place)
-        _require_ours(place, (found.retraction_id, found.store_id), (identifier, manifest.store_id))
+        _require_ours(place, (found.retraction_id, found.store_id), (identifier, store.manifest.store_id))
         return found
 
-    return _document(storage, manifest, layout.retraction(identifier), parse)
+    return _document(store, layout.retraction(identifier), parse)
 
 
-def read_segment(storage: Storage, manifest: Manifest, name: str) -> Segment | None:
+def read_segment(store: StoreLike, name: str) -> Segment | None:
     """Read a segment's document; None where it is not committed: its last write is missing.
 
     Raises:
@@ -268,12 +288,12 @@ def read_segment(storage: Storage, manifest: Manifest, name: str) -> Segment | N
     path = f"{layout.segment(name)}/{layout.GROUP_METADATA}"
 
     def read() -> Segment:
-        return _document(storage, manifest, path, lambda data, place: _parsed(manifest, data, place, name))
+        return _document(store, path, lambda data, place: _parsed(store.manifest, data, place, name))
 
     try:
         return read()
     except NotFoundError:
-        return read() if is_listed(storage, path) else None
+        return read() if is_listed(store.storage, path) else None
 
 
 def is_listed(storage: Storage, path: str) -> bool:
@@ -282,21 +302,21 @@ def is_listed(storage: Storage, path: str) -> bool:
     return name in storage.names(folder)
 
 
-def read_block(storage: Storage, manifest: Manifest, info: BlockInfo) -> Segment:
+def read_block(store: StoreLike, info: BlockInfo) -> Segment:
     """Read the document of a block that a snapshot names.
 
     Raises:
         DamagedError: it is missing, was altered, or belongs to another store or recipe.
     """
     path = f"{layout.block(info.block_id)}/{layout.GROUP_METADATA}"
-    place = f"{storage.url}/{path}"
-    data = read_listed(storage, path, info.document)
-    block = _parsed(manifest, data, place, info.block_id, checked=True)
+    place = f"{store.url}/{path}"
+    data = read_listed(store.storage, path, info.document)
+    block = _parsed(store.manifest, data, place, info.block_id, checked=True)
     _require_ours(place, (len(block.models), bool(block.sources)), (info.n_models, True))
     return block
 
 
-def find_block(storage: Storage, manifest: Manifest, name: str) -> tuple[BlockInfo, Segment]:
+def find_block(store: StoreLike, name: str) -> tuple[BlockInfo, Segment]:
     """Read the document of a block that need not be named by any snapshot.
 
     Raises:
@@ -304,7 +324,9 @@ def find_block(storage: Storage, manifest: Manifest, name: str) -> tuple[BlockIn
         DamagedError: it was altered, or belongs to another store or recipe.
     """
     path = f"{layout.block(name)}/{layout.GROUP_METADATA}"
-    block, data = read_document(storage, path, lambda found, place: _parsed(manifest, found, place, name))
+    block, data = read_document(
+        store.storage, path, lambda found, place: _parsed(store.manifest, found, place, name)
+    )
     info = ObjectInfo(len(data), hashlib.sha256(data).hexdigest())
     return BlockInfo(name, len(block.models), info), block
 
@@ -325,13 +347,13 @@ def _require_ours(place: str, found: tuple[object, ...], expected: tuple[object,
         )
 
 
-def _document(storage: Storage, manifest: Manifest, path: str, parse: Callable[[bytes, str], T]) -> T:
+def _document(store: StoreLike, path: str, parse: Callable[[bytes, str], T]) -> T:
     """Read a document that checks itself and never changes, from the cache where it was read before."""
-    key, place = f"{manifest.store_id}/{path}", f"{storage.url}/{path}"
-    cached = storage.cache.find(key) if storage.cache else None
+    key, place = f"{store.manifest.store_id}/{path}", f"{store.url}/{path}"
+    cached = store.storage.cache.find(key) if store.storage.cache else None
     if cached is not None:
         return parse(cached, place)
-    parsed, data = read_document(storage, path, parse)
-    if storage.cache:
-        storage.cache.keep(key, data)
+    parsed, data = read_document(store.storage, path, parse)
+    if store.storage.cache:
+        store.storage.cache.keep(key, data)
     return parsed

@@ -326,7 +326,7 @@ class Snapshot:
         Raises:
             DamagedError: an array is missing, altered or does not hold names and labels.
         """
-        return read_examples(self.storage, self.manifest, name)
+        return read_examples(self, name)
 
     def _outcome(self, path: str) -> tuple[Outcome, int]:
         arrays = self.manifest.arrays()

@@ -53,7 +53,11 @@ class Store:
     @property
     def base(self) -> Base | None:
         """What it takes in of the store that it extends, if it does."""
-        return base_in_force(self.storage, self.manifest)
+        return base_in_force(self)
+
+    def direct(self) -> Store:
+        """Return the same store, read past all caches."""
+        return replace(self, storage=self.storage.direct())
 
     @classmethod
     def create(
@@ -218,12 +222,12 @@ class Store:
             NotFoundError: no snapshot has that number.
         """
         if self.published is not None:
-            return published_snapshot(self.storage, self.manifest, self.published, as_of)
+            return published_snapshot(self, self.published, as_of)
         return with_base(self.own_snapshot(as_of), self.base_access, as_of)
 
     def own_snapshot(self, as_of: int | None = None) -> Snapshot:
         """Return the same without the models of a store that this one extends."""
-        return load_snapshot(self.storage, self.manifest, as_of)
+        return load_snapshot(self, as_of)
 
     def score_tables(self) -> list[ScoreTable]:
         """Return what is said of the imported scores beside the models, in the order of import.
@@ -232,8 +236,8 @@ class Store:
             DamagedError: a document was altered, is missing or belongs to another store.
         """
         if self.published is not None:
-            return read_score_tables(self.storage, self.manifest, self.published.scores)
-        return list_score_tables(self.storage, self.manifest)
+            return read_score_tables(self, self.published.scores)
+        return list_score_tables(self)
 
     def examples(self, name: str) -> Examples:
         """Read the names and labels of a set's examples.
@@ -241,7 +245,7 @@ class Store:
         Raises:
             DamagedError: an array is missing, altered or does not hold names and labels.
         """
-        return read_examples(self.storage, self.manifest, name)
+        return read_examples(self, name)
 
 
 def write_group(storage: Storage, group: Segment, objects: Mapping[str, bytes]) -> bool:

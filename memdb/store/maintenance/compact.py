@@ -23,15 +23,14 @@ from memdb.format.documents import Json, group_metadata, plain_document
 from memdb.format.manifest import Base, Manifest, ObjectInfo, Outcome
 from memdb.format.segment import Segment
 from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
-from memdb.storage.protocol import Storage, concurrently, create_once
+from memdb.storage.protocol import concurrently, create_once
 from memdb.store.block_counts import BlockCounter
 from memdb.store.encoding import BLOCK_MODELS, ArrayData, BandEncoder, array_metadata, describe, encode_group
 from memdb.store.grace import Stopwatch
-from memdb.store.load_snapshot import load_snapshot
-from memdb.store.read_documents import base_in_force
+from memdb.store.read_documents import StoreLike
 from memdb.store.selection import Selection, cut_into
 from memdb.store.snapshot import Snapshot
-from memdb.store.store import commit_group, keeps_put_if_absent
+from memdb.store.store import Store, commit_group, keeps_put_if_absent
 
 BAND_BYTES = 128 << 20  # of one array in memory at once
 ATTEMPTS = 5  # races lost to other compactors before giving up
@@ -48,8 +47,7 @@ class Compaction:
 
 
 def compact(
-    storage: Storage,
-    manifest: Manifest,
+    store: Store,
     *,
     thorough: bool = True,
     alone: bool = False,
@@ -69,21 +67,21 @@ def compact(
 
     After an error nothing is different for readers; blocks that were begun are leftovers for cleaning up.
     """
-    if not storage.can_list:
+    if not store.storage.can_list:
         raise InvalidInputError(
-            f"{storage.url} cannot be listed, and so not be compacted",
+            f"{store.url} cannot be listed, and so not be compacted",
             hint="compact the store where its models are committed",
         )
     for _ in range(ATTEMPTS):
-        snapshot = load_snapshot(storage, manifest)
-        base = base_in_force(storage, manifest)
+        snapshot = store.own_snapshot()
+        base = store.base
         watch = Stopwatch()
         kept, selections = _plan(snapshot, thorough=thorough)
         if not snapshot.loose and not selections and not _is_news(snapshot, base):
             return None
-        if not alone and not keeps_put_if_absent(storage):
+        if not alone and not keeps_put_if_absent(store.storage):
             raise InvalidInputError(
-                f"{storage.url} overwrites objects that it was told only to create, so that two compactions "
+                f"{store.url} overwrites objects that it was told only to create, so that two compactions "
                 "at once could hide models",
                 hint="make sure that nobody else compacts this store, and say so with --alone",
             )
@@ -92,7 +90,7 @@ def compact(
         blocks, n_bytes, done = [], 0, 0
         for some in cuts:
             progress(done, total)
-            block, info, size = write_block(storage, manifest, some, watch)
+            block, info, size = write_block(store, some, watch)
             blocks.append((block, info))
             n_bytes += size
             done += len(block.models)
@@ -101,12 +99,12 @@ def compact(
         if watch.stalled():
             continue  # the blocks may be cleaned up as leftovers any moment
         try:
-            create_once(storage, layout.snapshot(record.number), plain_document(record.to_document()))
+            create_once(store.storage, layout.snapshot(record.number), plain_document(record.to_document()))
         except AlreadyExistsError:
             continue  # another compactor was faster: begin from its snapshot
         return Compaction(record, len(snapshot.loose), total, n_bytes)
     raise StorageError(
-        f"{storage.url}: others compacted it {ATTEMPTS} times in the meantime", hint="run it again later"
+        f"{store.url}: others compacted it {ATTEMPTS} times in the meantime", hint="run it again later"
     )
 
 
@@ -163,20 +161,19 @@ def cut(selections: Sequence[Selection]) -> Iterator[list[Selection]]:
         yield from cut_into(alike, BLOCK_MODELS)
 
 
-def rewrite(storage: Storage, manifest: Manifest, block: Segment) -> tuple[BlockInfo, Segment]:
+def rewrite(store: Store, block: Segment) -> tuple[BlockInfo, Segment]:
     """Write a block again with the arrays that its metadata names, and all of its models.
 
     Raises:
         DamagedError: one of these arrays is not intact.
     """
-    selection = Selection(storage, block, (True,) * len(block.models))
-    written, info, _ = write_block(storage, manifest, [selection], Stopwatch())
+    selection = Selection(store.storage, block, (True,) * len(block.models))
+    written, info, _ = write_block(store, [selection], Stopwatch())
     return BlockInfo(written.segment_id, len(written.models), info), written
 
 
 def write_block(
-    storage: Storage,
-    manifest: Manifest,
+    store: StoreLike,
     selections: Sequence[Selection],
     watch: Stopwatch,
     identifier: str | None = None,
@@ -191,8 +188,8 @@ def write_block(
     ]
     block = Segment(
         segment_id=identifier,
-        store_id=manifest.store_id,
-        recipe_fingerprint=manifest.recipe.fingerprint,
+        store_id=store.manifest.store_id,
+        recipe_fingerprint=store.manifest.recipe.fingerprint,
         models=tuple(
             model
             for selection in selections
@@ -207,19 +204,19 @@ def write_block(
     metadata: dict[str, Json] = {}
 
     def write(encoded: Mapping[str, bytes]) -> None:
-        storage.write_all({f"{block.group}/{name}": data for name, data in encoded.items()})
+        store.storage.write_all({f"{block.group}/{name}": data for name, data in encoded.items()})
         objects.update(describe(encoded))
         metadata.update(array_metadata(encoded))
 
-    tally = BlockCounter(manifest)
-    for path, outcome, n_examples in _arrays(manifest, selections[0].segment):
+    tally = BlockCounter(store.manifest)
+    for path, outcome, n_examples in _arrays(store.manifest, selections[0].segment):
         for encoded in _encoded(selections, path, outcome, n_examples, tally):
             write(encoded)
     write(encode_group({path: ArrayData(values) for path, values in tally.arrays().items()}))
     block = replace(block, objects=objects, metadata=metadata)
-    if not commit_group(storage, block, watch):
+    if not commit_group(store.storage, block, watch):
         raise StorageError(
-            f"{storage.url}/{block.group} was written and was not all there in the end",
+            f"{store.url}/{block.group} was written and was not all there in the end",
             hint="run it again; nothing is lost",
         )
     document = group_metadata(block.to_document())

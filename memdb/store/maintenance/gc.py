@@ -15,13 +15,12 @@ from datetime import datetime, timedelta
 
 from memdb.errors import DamagedError, InvalidInputError, NotFoundError
 from memdb.format import layout
-from memdb.format.manifest import Manifest
 from memdb.storage.protocol import Found, Storage, concurrently
 from memdb.store.grace import GRACE, storage_time
 from memdb.store.maintenance.history import History, read_history
 from memdb.store.read_arrays import check_group
 from memdb.store.read_documents import is_listed, read_block, require_listing
-from memdb.store.score_tables import list_score_tables
+from memdb.store.store import Store
 
 LEFTOVER, COMPACTED, REPLACED, UNNAMED = "never committed", "in a block", "replaced", "named by no snapshot"
 UNTABLED = "scores of an import that was cut off"
@@ -39,9 +38,7 @@ class Garbage:
     size: int
 
 
-def garbage(
-    storage: Storage, manifest: Manifest, grace: timedelta = GRACE, *, alone: bool = False
-) -> list[Garbage]:
+def garbage(store: Store, grace: timedelta = GRACE, *, alone: bool = False) -> list[Garbage]:
     """Return what may be removed now, oldest first.
 
     Raises:
@@ -54,23 +51,23 @@ def garbage(
             f"a grace period of {grace} is shorter than the {GRACE} that writers and readers may take",
             hint="leave --grace out, or make sure that nobody else uses this store and say so with --alone",
         )
-    place = storage.direct()
-    history = read_history(place, manifest)  # first: what it names is there by the time all is listed
-    found = place.find("")
-    for group in manifest.groups:
+    store = store.direct()
+    history = read_history(store)  # first: what it names is there by the time all is listed
+    found = store.storage.find("")
+    for group in store.manifest.groups:
         names = [item.path.removeprefix(f"{group}/") for item in found if item.path.startswith(f"{group}/")]
-        require_listing(place, group, names)
-    _require_whole(place, manifest, history, found)
+        require_listing(store.storage, group, names)
+    _require_whole(store, history, found)
     groups = (item.path.partition("/")[0] for item in found)
-    tables = _named_tables(place, manifest) if layout.SCORES in groups else frozenset()
+    tables = _named_tables(store) if layout.SCORES in groups else frozenset()
     candidates = [(item, since) for item, since in _candidates(history, tables, found) if since is not None]
     if not candidates:
         return []
-    limit = storage_time(place) - grace
+    limit = storage_time(store.storage) - grace
     return [item for item, since in candidates if since <= limit]
 
 
-def remove(storage: Storage, manifest: Manifest, doomed: Sequence[Garbage]) -> Iterator[Garbage]:
+def remove(store: Store, doomed: Sequence[Garbage]) -> Iterator[Garbage]:
     """Remove garbage and yield what went; what came to be needed since it was found stays.
 
     Before the only other copy of models goes, the blocks that have them are read and checked.
@@ -79,18 +76,18 @@ def remove(storage: Storage, manifest: Manifest, doomed: Sequence[Garbage]) -> I
         DamagedError: a block is not intact: what it took in stays.
         StorageError: the storage refused; what was yielded is gone, the rest can go another time.
     """
-    place = storage.direct()
+    store = store.direct()
     checked: set[str] = set()
     for start in range(0, len(doomed), AT_ONCE):
-        history = read_history(place, manifest)
+        history = read_history(store)
         asked = doomed[start : start + AT_ONCE]
         has_scores = any(item.reason == UNTABLED for item in asked)
-        tables = _named_tables(place, manifest) if has_scores else frozenset()
-        going = [item for item in asked if _still(place, history, tables, item)]
-        _require_intact(place, manifest, history, {item.path for item in going}, checked)
+        tables = _named_tables(store) if has_scores else frozenset()
+        going = [item for item in asked if _still(store.storage, history, tables, item)]
+        _require_intact(store, history, {item.path for item in going}, checked)
         documents = [name for item in going for name in item.objects if name == _document(item.path)]
-        place.remove(documents)  # first: half a segment must not look like one
-        place.remove([name for item in going for name in item.objects if name not in documents])
+        store.storage.remove(documents)  # first: half a segment must not look like one
+        store.storage.remove([name for item in going for name in item.objects if name not in documents])
         yield from going
 
 
@@ -98,9 +95,9 @@ def _document(group: str) -> str:
     return f"{group}/{layout.GROUP_METADATA}"
 
 
-def _named_tables(storage: Storage, manifest: Manifest) -> AbstractSet[str]:
+def _named_tables(store: Store) -> AbstractSet[str]:
     """Return the ids of the score tables that the store has."""
-    return {table.table_id for table in list_score_tables(storage, manifest)}
+    return {table.table_id for table in store.score_tables()}
 
 
 def _candidates(
@@ -163,29 +160,27 @@ def _still(storage: Storage, history: History, tables: AbstractSet[str], item: G
             return item.path in item.objects or not _exists(storage, _document(item.path))
 
 
-def _require_whole(storage: Storage, manifest: Manifest, history: History, found: Sequence[Found]) -> None:
+def _require_whole(store: Store, history: History, found: Sequence[Found]) -> None:
     """Refuse to clean a store that lacks something: what seems superfluous may be the only copy."""
     sizes = {item.path: item.size for item in found}
-    blocks = concurrently(lambda info: read_block(storage, manifest, info), history.blocks)
+    blocks = concurrently(lambda info: read_block(store, info), history.blocks)
     for block in blocks:
         for name, info in block.objects.items():
             if sizes.get(f"{block.group}/{name}") != info.size:
                 raise DamagedError(
-                    f"{storage.url}/{block.group}/{name} is missing or cut: nothing was removed",
+                    f"{store.url}/{block.group}/{name} is missing or cut: nothing was removed",
                     hint="run `memdb verify --repair`",
                 )
-    lost = next(history.lost(storage, manifest, blocks, set(sizes)), None)
+    lost = next(history.lost(store, blocks, set(sizes)), None)
     if lost is not None:
         raise DamagedError(
-            f"{storage.url}/{lost.group} has models that no snapshot names and no segment has: a snapshot "
+            f"{store.url}/{lost.group} has models that no snapshot names and no segment has: a snapshot "
             "was lost, and nothing was removed",
             hint="run `memdb verify --repair`",
         )
 
 
-def _require_intact(
-    storage: Storage, manifest: Manifest, history: History, going: set[str], checked: set[str]
-) -> None:
+def _require_intact(store: Store, history: History, going: set[str], checked: set[str]) -> None:
     """Check the blocks that took in these segments, or that came after these blocks, each once."""
     segments = {path.removeprefix(f"{layout.SEGMENTS}/") for path in going}
     wanted: set[str] = set()
@@ -194,9 +189,9 @@ def _require_intact(
     for info in history.blocks:
         if info.block_id in checked:
             continue
-        block = read_block(storage, manifest, info)
+        block = read_block(store, info)
         if info.block_id in wanted or not segments.isdisjoint(source for source, _ in block.sources):
-            check_group(storage, block)
+            check_group(store.storage, block)
             checked.add(info.block_id)
 
 

@@ -9,7 +9,6 @@ from datetime import datetime
 
 from memdb.errors import DamagedError, NotFoundError, StorageError, WrongFormatError
 from memdb.format import layout
-from memdb.format.manifest import Manifest
 from memdb.format.segment import Segment
 from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
 from memdb.storage.protocol import Storage, concurrently
@@ -21,6 +20,7 @@ from memdb.store.read_documents import (
     require_listing,
     snapshot_numbers,
 )
+from memdb.store.store import Store
 
 ATTEMPTS = 5  # listings that a compaction overtook
 
@@ -47,9 +47,7 @@ class History:
             return set()
         return {info.block_id for info in self.blocks} - self.companions[block]
 
-    def lost(
-        self, storage: Storage, manifest: Manifest, blocks: Sequence[Segment], paths: AbstractSet[str]
-    ) -> Iterator[Segment]:
+    def lost(self, store: Store, blocks: Sequence[Segment], paths: AbstractSet[str]) -> Iterator[Segment]:
         """Yield finished blocks that no snapshot names though they have models that nothing else has.
 
         ``blocks`` are those in force, ``paths`` all objects of the store. Such a block was named by a
@@ -65,12 +63,11 @@ class History:
         candidates = finished[layout.BLOCKS] - self.named - self.replaced.keys() - self.set_aside
         models = {model.model_id for block in blocks for model in block.models}
         sources = there | finished[layout.SEGMENTS] - self.set_aside
-        return lost_blocks(storage, manifest, candidates, (sources, models), self.set_aside)
+        return lost_blocks(store, candidates, (sources, models), self.set_aside)
 
 
 def lost_blocks(
-    storage: Storage,
-    manifest: Manifest,
+    store: Store,
     candidates: Iterable[str],
     there: tuple[AbstractSet[str], AbstractSet[str]],
     set_aside: AbstractSet[str],
@@ -82,12 +79,12 @@ def lost_blocks(
     segments, models = there
     for identifier in sorted(candidates):
         try:
-            _, block = find_block(storage, manifest, identifier)
+            _, block = find_block(store, identifier)
         except (DamagedError, WrongFormatError, NotFoundError):
             continue
         pairs = zip(block.origins, block.models, strict=True)
         missing = {origin for origin, model in pairs if model.model_id not in models} - segments
-        if any(name in set_aside or not _is_committed(storage, name) for name in missing):
+        if any(name in set_aside or not _is_committed(store.storage, name) for name in missing):
             yield block
 
 
@@ -95,7 +92,7 @@ def _is_committed(storage: Storage, segment: str) -> bool:
     return is_listed(storage, f"{layout.segment(segment)}/{layout.GROUP_METADATA}")
 
 
-def read_history(storage: Storage, manifest: Manifest) -> History:
+def read_history(store: Store) -> History:
     """Read every snapshot's record; older ones that are damaged or lost are done without.
 
     Raises:
@@ -103,20 +100,20 @@ def read_history(storage: Storage, manifest: Manifest) -> History:
         StorageError: the listing is not the storage's, or does not stand still.
     """
     for _ in range(ATTEMPTS):
-        times = {item.path: item.modified for item in storage.find(layout.SNAPSHOTS)}
+        times = {item.path: item.modified for item in store.storage.find(layout.SNAPSHOTS)}
         names = [path.rsplit("/", 1)[-1] for path in times]
-        require_listing(storage, layout.SNAPSHOTS, names)
+        require_listing(store.storage, layout.SNAPSHOTS, names)
         numbers = snapshot_numbers(names)
-        if not is_listed(storage, layout.snapshot(numbers[-1] + 1 if numbers else 1)):
+        if not is_listed(store.storage, layout.snapshot(numbers[-1] + 1 if numbers else 1)):
             break
     else:
         raise StorageError(
-            f"{storage.url} is compacted faster than its snapshots are read", hint="run it again later"
+            f"{store.url} is compacted faster than its snapshots are read", hint="run it again later"
         )
 
     def read(number: int) -> SnapshotRecord | None:
         try:
-            return read_record(storage, manifest, number)
+            return read_record(store, number)
         except (DamagedError, WrongFormatError):
             if number == numbers[-1]:
                 raise
@@ -124,7 +121,7 @@ def read_history(storage: Storage, manifest: Manifest) -> History:
 
     records = [record for record in concurrently(read, numbers) if record is not None]
     dated = [(record, times[layout.snapshot(record.number)]) for record in records]
-    retractions = read_retractions(storage, manifest, storage.names(layout.RETRACTIONS))
+    retractions = read_retractions(store, store.storage.names(layout.RETRACTIONS))
     set_aside = {name for item in retractions for name in item.segments}
     return _told(dated, set_aside.union(*(record.set_aside for record in records)))
 

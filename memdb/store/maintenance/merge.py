@@ -119,7 +119,7 @@ def merge(
         present.append(len(ids & have))
         have |= ids
     for reason, models in withdrawn.items():
-        write_retraction(store.storage, store.manifest, reason, models=tuple(sorted(models)))
+        write_retraction(store, reason, models=tuple(sorted(models)))
     total = sum(n_fresh for _, _, n_fresh in plans)
     done = 0
     progress(done, total)

@@ -10,14 +10,13 @@ from importlib.metadata import version
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.documents import plain_document
-from memdb.format.manifest import Manifest
 from memdb.format.snapshot_record import Retraction
-from memdb.storage.protocol import Storage, create_once
-from memdb.store.load_snapshot import load_snapshot
+from memdb.storage.protocol import create_once
 from memdb.store.model_ids import named
+from memdb.store.store import Store
 
 
-def retract(storage: Storage, manifest: Manifest, model_ids: Sequence[str], because: str) -> Retraction:
+def retract(store: Store, model_ids: Sequence[str], because: str) -> Retraction:
     """Withdraw models, named by their ids or by prefixes that only one model has.
 
     Raises:
@@ -35,18 +34,17 @@ def retract(storage: Storage, manifest: Manifest, model_ids: Sequence[str], beca
         raise InvalidInputError(
             "no model was named", hint='`memdb sql "SELECT model_id FROM models"` lists them'
         )
-    snapshot = load_snapshot(storage, manifest)
+    snapshot = store.own_snapshot()
     known = sorted({model.model_id for part in snapshot.segments for model in part.models})
     found = dict.fromkeys(named(known, name) for name in model_ids)
     again = [identifier for identifier in found if identifier in snapshot.retracted]
     if again:
         raise InvalidInputError(f"model {again[0]} was withdrawn already", hint="leave it out")
-    return write_retraction(storage, manifest, because, models=tuple(found))
+    return write_retraction(store, because, models=tuple(found))
 
 
 def write_retraction(
-    storage: Storage,
-    manifest: Manifest,
+    store: Store,
     because: str,
     *,
     models: tuple[str, ...] = (),
@@ -56,7 +54,7 @@ def write_retraction(
     now = datetime.now(UTC)
     record = Retraction(
         retraction_id=layout.segment_id(now, secrets.token_bytes(6)),
-        store_id=manifest.store_id,
+        store_id=store.manifest.store_id,
         because=because,
         retracted_at=now.isoformat(timespec="seconds"),
         memdb_version=version("memdb"),
@@ -64,5 +62,5 @@ def write_retraction(
         segments=segments,
     )
     path = layout.retraction(record.retraction_id)
-    create_once(storage, path, plain_document(record.to_document()))
+    create_once(store.storage, path, plain_document(record.to_document()))
     return record

@@ -13,47 +13,47 @@ from memdb.format.manifest import Manifest
 from memdb.format.score_table import ScoreTable
 from memdb.format.segment import Segment, sha256_of_models
 from memdb.format.snapshot_record import SnapshotRecord
-from memdb.storage.protocol import Storage
 from memdb.store.block_counts import BlockCounter, has_counts
 from memdb.store.examples import read_example_table
 from memdb.store.maintenance.verify_report import Damage, Report
 from memdb.store.read_arrays import GroupReader
+from memdb.store.store import Store
 
 COUNTED = ("subset_size", "train_accuracy", "out_accuracy", "test_accuracy")
 TOLERANCE = 1e-9  # accuracies are quotients of counts: equal but for the last digits
 
 
-def check_dataset(storage: Storage, manifest: Manifest, name: str, report: Report) -> None:
+def check_dataset(store: Store, name: str, report: Report) -> None:
     """Check a set's objects, and its names, labels and hashes against its fingerprint in the manifest."""
     objects = {
         path: info
-        for path, info in manifest.objects.items()
+        for path, info in store.manifest.objects.items()
         if path.split("/")[0] in {name, layout.GROUP_METADATA}
     }
-    place = f"{storage.url}/{layout.DATASET}/{name}"
-    _, problems = report.objects(storage, layout.DATASET, objects)
+    place = f"{store.url}/{layout.DATASET}/{name}"
+    _, problems = report.objects(store.storage, layout.DATASET, objects)
     if not problems:
         try:
-            table = read_example_table(storage, manifest, name)
-            if table.info(name) != manifest.set_named(name):
+            table = read_example_table(store, name)
+            if table.info(name) != store.manifest.set_named(name):
                 problems = {place: "its names, labels and hashes do not have the fingerprint in the manifest"}
         except (DamagedError, InvalidInputError) as error:
             problems = {place: str(error)}
     report.damages += [Damage("dataset", name, where, problem) for where, problem in problems.items()]
 
 
-def check_segment(storage: Storage, manifest: Manifest, part: Segment, kind: str, report: Report) -> None:
+def check_segment(store: Store, part: Segment, kind: str, report: Report) -> None:
     """Check a segment's or block's objects and, if they are intact, its numbers."""
     bit_arrays = [
         layout.MASK,
-        *(path for path, (outcome, _) in manifest.arrays().items() if outcome.kind == "bit"),
+        *(path for path, (outcome, _) in store.manifest.arrays().items() if outcome.kind == "bit"),
     ]
     kept = tuple(f"{path}/" for path in (*bit_arrays, layout.COUNTS))
-    held, problems = report.objects(storage, part.group, part.objects, kept)
+    held, problems = report.objects(store.storage, part.group, part.objects, kept)
     if not problems:
-        place = f"{storage.url}/{part.group}"
-        reader = GroupReader(_Held(storage.url, held), part.group, part.objects, part.metadata)
-        problems = {f"{place}": problem for problem in _miscounts(reader, manifest, part)}
+        place = f"{store.url}/{part.group}"
+        reader = GroupReader(_Held(store.url, held), part.group, part.objects, part.metadata)
+        problems = {f"{place}": problem for problem in _miscounts(reader, store.manifest, part)}
     ids = tuple(model.model_id for model in part.models)
     report.damages += [Damage(kind, part.segment_id, where, said, ids) for where, said in problems.items()]
     report.models |= set() if problems else set(ids)
@@ -132,10 +132,10 @@ def _untrue_counts(
             yield path
 
 
-def check_scores(storage: Storage, tables: Iterable[ScoreTable], report: Report) -> None:
+def check_scores(store: Store, tables: Iterable[ScoreTable], report: Report) -> None:
     """Check the imported scores that stand beside the models."""
     for table in tables:
-        _, problems = report.objects(storage, table.group, table.objects)
+        _, problems = report.objects(store.storage, table.group, table.objects)
         report.damages += [Damage("scores", table.name, at, said) for at, said in problems.items()]
 
 
