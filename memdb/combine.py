@@ -5,8 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 from memdb import datasets, recipes
@@ -191,16 +189,12 @@ def _new(theirs: Manifest, bound: recipes.BoundRecipe | None) -> Manifest:
     """Return the manifest of a new store of the same data, recipe and subsets."""
     recipe: RecipeInfo = theirs.recipe if bound is None else bound.info
     return Manifest(
-        store_id=secrets.token_hex(16),
-        seed=_seed(None),
         dataset=theirs.dataset,
         sets=theirs.sets,
         outcomes=theirs.outcomes,
         recipe=recipe,
         subset_scheme=theirs.subset_scheme,
         subset_fraction=theirs.subset_fraction,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -85,7 +83,6 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     subsets.subset_size(len(data.train), subset_fraction)
     tables = data.tables
     manifest = Manifest(
-        store_id=secrets.token_hex(16),
         seed=seed,
         dataset=name,
         sets=data.infos,
@@ -93,8 +90,6 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         recipe=bound.info,
         subset_scheme="exact",
         subset_fraction=float(subset_fraction),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
     )
     store = Store.create(storage, manifest, tables)
     Names(dataset, recipe).remember_for(store)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any, TypeAlias, TypeVar
 
 from memdb.errors import DamagedError, WrongFormatError
@@ -25,6 +28,17 @@ MAX_INTEGER = 2**63 - 1
 MAX_PROBLEMS = 20  # that an error lists
 NOT_OURS = "give the URL of a store that memdb made"
 _one_large = threading.Lock()
+
+
+def now() -> str:
+    """Return the time in UTC to the second, as documents state it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@functools.cache  # the version is read from a file
+def own_version() -> str:
+    """Return the version of memdb that writes, as documents state it."""
+    return version("memdb")
 
 
 def canonical_json(value: Json) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from memdb import plugins
 from memdb.errors import MismatchError, WrongFormatError
 from memdb.format import layout
-from memdb.format.documents import MAX_INTEGER, Json, Reader, fingerprint, sealed
+from memdb.format.documents import MAX_INTEGER, Json, Reader, fingerprint, now, own_version, sealed
 
 KINDS = ("bit", "unit", "real", "category")
 SCHEMES = ("exact", "bernoulli", "imported")
@@ -157,20 +158,20 @@ class Base:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The frozen description of a store."""
+    """The frozen description of a store; by default, of a new one that is created now."""
 
-    store_id: str
-    seed: int
+    store_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    seed: int = field(default_factory=lambda: secrets.randbits(63))
     dataset: str
     sets: tuple[SetInfo, ...]
     outcomes: tuple[Outcome, ...]
     recipe: RecipeInfo
     subset_scheme: str
     subset_fraction: float
-    created_at: str
-    memdb_version: str
+    created_at: str = field(default_factory=now)
+    memdb_version: str = field(default_factory=own_version)
     put_if_absent: bool = True  # whether the storage kept two writers from creating one object
     objects: Objects = field(default_factory=dict)
     base: Base | None = None  # the store that this one extends, as it was at creation

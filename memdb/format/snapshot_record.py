@@ -6,11 +6,11 @@ Parsed once, at the border, like the manifest: a value that exists is valid.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from memdb.format import layout
-from memdb.format.documents import MAX_DOCUMENT, MAX_INTEGER, Json, Reader, sealed
+from memdb.format.documents import MAX_DOCUMENT, MAX_INTEGER, Json, Reader, now, own_version, sealed
 from memdb.format.manifest import HEX64, MAX_SNAPSHOTS, Base, ObjectInfo, require_format
 from memdb.format.published import Derived
 from memdb.format.segment import MAX_MODELS_PER_SEGMENT, RESTORE, is_hex32, is_hex64
@@ -19,15 +19,15 @@ MODEL_BYTES = 200  # of a document that a model takes at least
 MAX_BLOCK_DOCUMENTS = 256 << 20  # bytes of a snapshot's blocks: those of 300,000 models
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retraction:
     """Models withdrawn, or damaged segments set aside: for ever, with the reason."""
 
     retraction_id: str
     store_id: str
     because: str
-    retracted_at: str
-    memdb_version: str
+    retracted_at: str = field(default_factory=now)
+    memdb_version: str = field(default_factory=own_version)
     models: tuple[str, ...] = ()
     segments: tuple[str, ...] = ()
 
@@ -78,21 +78,21 @@ class BlockInfo:
     document: ObjectInfo
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotRecord:
     """The blocks in force and the segments they took in; numbered from 1, immutable."""
 
     number: int
     store_id: str
-    created_at: str
-    memdb_version: str
+    created_at: str = field(default_factory=now)
+    memdb_version: str = field(default_factory=own_version)
     n_models: int  # that count: neither withdrawn nor repeats
     models_sha256: str
-    n_repeats: int  # copies that were left out when segments were taken in
+    n_repeats: int = 0  # copies that were left out when segments were taken in
     blocks: tuple[BlockInfo, ...]
-    segments: tuple[str, ...]  # taken in, and perhaps not removed yet
-    retracted: tuple[str, ...]  # models of the blocks that do not count
-    set_aside: tuple[str, ...]  # damaged segments and blocks, which are not read and stay
+    segments: tuple[str, ...] = ()  # taken in, and perhaps not removed yet
+    retracted: tuple[str, ...] = ()  # models of the blocks that do not count
+    set_aside: tuple[str, ...] = ()  # damaged segments and blocks, which are not read and stay
     derived: Derived | None = None  # of a published copy
     base: Base | None = None  # what was taken in of the store that this one extends
 
@@ -176,14 +176,14 @@ class SnapshotRecord:
             yield f"{place} has blocks whose documents are larger than {MAX_BLOCK_DOCUMENTS:,} bytes together"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BaseUpdate:
     """A later word on which snapshot of its base a store takes in, and where that is; numbered from 1."""
 
     number: int
     store_id: str
-    pinned_at: str
-    memdb_version: str
+    pinned_at: str = field(default_factory=now)
+    memdb_version: str = field(default_factory=own_version)
     base: Base
 
     def to_document(self) -> dict[str, Json]:

@@ -10,8 +10,6 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 
 from memdb.errors import (
     AlreadyExistsError,
@@ -21,7 +19,7 @@ from memdb.errors import (
     NotFoundError,
 )
 from memdb.format import layout
-from memdb.format.documents import group_metadata, plain_document
+from memdb.format.documents import group_metadata, own_version, plain_document
 from memdb.format.published import INCLUDED, Credits, Published, PublishedSnapshot
 from memdb.format.score_table import ScoreTable
 from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
@@ -250,9 +248,7 @@ def carry_out(
     item = _item(record)
     older = tuple(s for s in (wanted.before.snapshots if wanted.before else ()) if s.number != item.number)
     kept = wanted.before.scores[len(copied) :] if wanted.before else ()
-    published = Published(
-        manifest.store_id, item, older, wanted.credit, version("memdb"), copied + kept, shown
-    )
+    published = Published(manifest.store_id, item, older, wanted.credit, own_version(), copied + kept, shown)
     target.write_all({layout.README: readme(snapshot, record, published, wanted.scores[0]).encode()})
     target.write_all({layout.MANIFEST: snapshot.storage.read(layout.MANIFEST)})
     target.write_all({layout.PUBLISHED: plain_document(published.to_document())})
@@ -367,15 +363,9 @@ def _new_record(
     record = SnapshotRecord(
         number=number,
         store_id=snapshot.manifest.store_id,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
         n_models=snapshot.n_models,
         models_sha256=snapshot.models_sha256,
-        n_repeats=0,
         blocks=blocks,
-        segments=(),
-        retracted=(),
-        set_aside=(),
         derived=derive(relations, target, number, advance) if snapshot.n_models else None,
     )
     create_once(target.storage, layout.snapshot(number), plain_document(record.to_document()))

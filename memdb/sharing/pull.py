@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 
 from memdb.errors import AlreadyExistsError, InvalidInputError, NotEnoughModelsError
 from memdb.format import layout
@@ -181,15 +179,9 @@ def _bits(
     record = SnapshotRecord(
         number=1,
         store_id=source.manifest.store_id,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
         n_models=snapshot.n_models,
         models_sha256=snapshot.models_sha256,
-        n_repeats=0,
         blocks=blocks,
-        segments=(),
-        retracted=(),
-        set_aside=(),
     )
     target.put_all({layout.snapshot(1): plain_document(record.to_document())})
     manifest = replace(source.manifest, put_if_absent=keeps_put_if_absent(target.storage))

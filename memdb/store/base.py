@@ -1,8 +1,8 @@
 """The store that another one extends: whether its address may be followed, and its models.
 
-A manifest names its base by a URL that whoever made the store chose. It is followed only where the user
-trusts it, never from a remote store to this machine's disk, and what is found there must be what was
-pinned: the same store, data, recipe and subsets, and at the numbered snapshot the same models.
+A manifest names its base by a URL that the creator of the store chose. It is followed only if the user
+trusts it, never from a remote store to this machine's disk, and must lead to the same store, data, recipe
+and subsets as before, and at the numbered snapshot to the same models.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from memdb.store.load_snapshot import load_snapshot
 from memdb.store.read_documents import StoreLike, base_in_force, read_manifest
 from memdb.store.snapshot import Snapshot
 
-MOST_BASES = 8  # one below the other
+MOST_BASES = 8  # in a chain
 MOVED = "`memdb update --base URL` says where it is now"
 
 
 @dataclass(frozen=True)
 class TrustedBases:
-    """A folder that remembers which stores' bases the user said to follow."""
+    """A folder that remembers which bases the user has trusted."""
 
     folder: Path
 
@@ -40,7 +40,7 @@ class TrustedBases:
         return self._path(store_id, url).is_file()
 
     def remember(self, store_id: str, url: str) -> None:
-        """Trust it from now on; where that cannot be written down it is asked for again."""
+        """Trust it from now on; if that cannot be saved, the user is asked again."""
         path = self._path(store_id, url)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ class TrustedBases:
 
 @dataclass(frozen=True)
 class BaseAccess:
-    """How bases are reached: which ones are trusted, by store id and URL, and what their drivers are told."""
+    """How bases are opened: which are trusted, by store id and URL, and the options of their drivers."""
 
     trusted: Callable[[str, str], bool]
     options_for: Callable[[str], Mapping[str, Any]] = lambda _url: {}
@@ -68,9 +68,9 @@ class BaseAccess:
         options: Mapping[str, Any] | Callable[[str], Mapping[str, Any]] | None = None,
         cache: Cache | None = None,
     ) -> BaseAccess:
-        """Return how this user follows bases: those that were trusted before, or all, which then are.
+        """Return access to the bases that this user trusts; with ``trusted``, to all, which are remembered.
 
-        What is remembered lies beside the folder of cached objects.
+        Trusted bases are remembered beside the folder of cached objects.
         """
         known = TrustedBases(objects.parent / "bases")
 
@@ -79,11 +79,11 @@ class BaseAccess:
                 known.remember(store_id, url)
             return trusted or known(store_id, url)
 
-        told = options if callable(options) else lambda _url: options or {}
-        return cls(trust, told, cache, known.remember)
+        options_for = options if callable(options) else lambda _url: options or {}
+        return cls(trust, options_for, cache, known.remember)
 
     def naming(self, named: str) -> BaseAccess:
-        """Return the same for an address that the user gave just now."""
+        """Return access that also trusts an address which the user has just given."""
         return replace(self, trusted=lambda store_id, url: url == named or self.trusted(store_id, url))
 
     def open(self, url: str) -> Storage:
@@ -104,11 +104,11 @@ class BaseStore(NamedTuple):
 
 
 def followable(url: str, from_url: str) -> str:
-    """Return the address of a base as a manifest may have it: that of a local folder whole.
+    """Return the address of a base as a manifest may state it; that of a local folder becomes absolute.
 
     Raises:
-        InvalidInputError: a protocol that is not followed, a password, a folder of this machine in a remote
-            store.
+        InvalidInputError: a protocol that is not supported, a password, or a local folder as the base of a
+            remote store.
     """
     try:
         protocol = protocol_of(url)
@@ -134,11 +134,11 @@ def followable(url: str, from_url: str) -> str:
 
 
 def with_base(own: Snapshot, base_access: BaseAccess | None, as_of: int | None = None) -> Snapshot:
-    """Return a store's models with those of the store that it extends, if it does.
+    """Return a store's models together with those of its base, if it extends one.
 
     Raises:
-        InvalidInputError: the base is not trusted, may not be followed, or the chain of bases has no end.
-        NotFoundError: it is not there any more, or its snapshot is not.
+        InvalidInputError: the base is not trusted, may not be followed, or the chain of bases is a cycle.
+        NotFoundError: the base, or its snapshot, no longer exists.
         MismatchError: another store is there.
         DamagedError: the snapshot has other models than it had.
     """
@@ -179,7 +179,7 @@ def snapshot_of(
     base_access: BaseAccess | None,
     above: tuple[str, ...] = (),
 ) -> Snapshot:
-    """Return the models of a base at a numbered snapshot, those of its own base among them."""
+    """Return the models of a base at a numbered snapshot, including those of its own base."""
     try:
         own = load_snapshot(store, number)
     except NotFoundError as error:
@@ -191,7 +191,7 @@ def snapshot_of(
 
 
 def open_base(store: StoreLike, base: Base, base_access: BaseAccess | None) -> BaseStore:
-    """Follow the address of a base that is trusted, and see that it is still the same store.
+    """Open a trusted base and check that it is still the same store.
 
     Raises:
         InvalidInputError: it is not trusted, or may not be followed.

@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from memdb.format.documents import Json, canonical_json
@@ -54,7 +54,7 @@ class _WholeArray:
     """Encodes arrays of one shape and type: what Zarr says about them is the same each time."""
 
     def __init__(self, path: str, shape: tuple[int, ...], dtype: str, attributes: bytes) -> None:
-        self._memory = MemoryStore()
+        self._memory: dict[str, Buffer] = {}
         self._lock = threading.Lock()
         kind = np.dtype(dtype)
         rows = _rows_of(CHUNK_BYTES, shape, kind)
@@ -94,7 +94,7 @@ class BandEncoder:
     """
 
     def __init__(self, path: str, shape: tuple[int, int], dtype: str, *, sharded: bool) -> None:
-        self._memory = MemoryStore()
+        self._memory: dict[str, Buffer] = {}
         kind = np.dtype(dtype)
         chunk = _rows_of(INNER_CHUNK_BYTES if sharded else MASK_CHUNK_BYTES, shape, kind)
         chunk_bytes = max(1, chunk * shape[1] * kind.itemsize)
@@ -136,7 +136,7 @@ class ChunkEncoder:
         attributes: Mapping[str, Any] | None = None,
         shuffle: Literal["shuffle", "bitshuffle"] = "bitshuffle",
     ) -> None:
-        self._memory = MemoryStore()
+        self._memory: dict[str, Buffer] = {}
         self._path, self._chunk_rows = path, chunk_rows
         kind = np.dtype(dtype)
         counts = [BloscCodec(cname="zstd", clevel=9, shuffle=shuffle), Crc32cCodec()]
@@ -157,15 +157,14 @@ class ChunkEncoder:
 
     def decode(self, start: int, data: bytes) -> NDArray[Any] | None:
         """Return the values in an object that was written before; None where it is not one."""
-        kept = self._memory._store_dict  # noqa: SLF001 - no public way to the bytes
-        kept[self.name(start)] = default_buffer_prototype().buffer.from_bytes(data)
+        self._memory[self.name(start)] = default_buffer_prototype().buffer.from_bytes(data)
         stop = min(start + self._chunk_rows, self._array.shape[0])
         try:
             return np.asarray(self._array[start:stop])
         except (ValueError, RuntimeError):
             return None
         finally:
-            kept.clear()
+            self._memory.clear()
 
 
 def _rows_of(n_bytes: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
@@ -176,7 +175,7 @@ def _rows_of(n_bytes: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
 
 
 def _create(  # noqa: PLR0913, PLR0917 - all that Zarr asks
-    memory: MemoryStore,
+    memory: dict[str, Buffer],
     path: str,
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
@@ -186,7 +185,7 @@ def _create(  # noqa: PLR0913, PLR0917 - all that Zarr asks
     compressors: list[Any] | None = None,
 ) -> zarr.Array[Any]:
     return zarr.create_array(
-        memory,
+        MemoryStore(memory),
         name=path,
         shape=shape,
         chunks=(chunk_rows, *shape[1:]),
@@ -203,11 +202,10 @@ def _create(  # noqa: PLR0913, PLR0917 - all that Zarr asks
     )
 
 
-def _taken(memory: MemoryStore) -> dict[str, bytes]:
+def _taken(memory: dict[str, Buffer]) -> dict[str, bytes]:
     """Take the objects out of a store; metadata as canonical JSON, which its values give again."""
-    kept = memory._store_dict  # noqa: SLF001 - no public way to the bytes
-    objects = {name: buffer.to_bytes() for name, buffer in sorted(kept.items()) if name != GROUP_METADATA}
-    kept.clear()
+    objects = {name: buffer.to_bytes() for name, buffer in sorted(memory.items()) if name != GROUP_METADATA}
+    memory.clear()
     return {
         name: canonical_json(json.loads(data)) if name.endswith(GROUP_METADATA) else data
         for name, data in objects.items()

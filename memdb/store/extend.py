@@ -1,11 +1,9 @@
-"""A store that extends another: which snapshot it takes in at first, and moving to a newer one."""
+"""A store that extends another: its first base snapshot, and moving on to a newer one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 
 from memdb.errors import AlreadyExistsError, InvalidInputError, MismatchError, NotFoundError
 from memdb.format import layout
@@ -27,7 +25,7 @@ DRAWN_HERE = "exact"  # the subsets that training draws
 
 @dataclass(frozen=True)
 class InspectedBase:
-    """A base that was looked at: what it is, what there is to take in, its examples."""
+    """A store that can be extended: its manifest, its newest snapshot as a base, and its examples."""
 
     manifest: Manifest
     base: Base
@@ -35,11 +33,11 @@ class InspectedBase:
 
 
 def inspect_base(url: str, from_url: str, base_access: BaseAccess) -> InspectedBase:
-    """Look at a store that is to be extended, and pin its newest snapshot.
+    """Open a store that is to be extended, with its newest snapshot as the base snapshot.
 
     Raises:
         NotFoundError: no store is there, or none with a snapshot.
-        InvalidInputError: its address cannot be in a manifest, or its subsets are none that training draws.
+        InvalidInputError: its address may not be in a manifest, or training does not draw such subsets.
         DamagedError: its examples are not what its fingerprints say.
     """
     protocol_of(url)  # what the user wrote is at fault where it is malformed
@@ -60,20 +58,20 @@ def inspect_base(url: str, from_url: str, base_access: BaseAccess) -> InspectedB
                 f"the {info.name} set of {url} is not what its fingerprint says",
                 hint="ask for an intact copy",
             )
-    return InspectedBase(manifest, _pinned(place, manifest, snapshot), tables)
+    return InspectedBase(manifest, _base_at(place, manifest, snapshot), tables)
 
 
 def n_beyond(base: Snapshot) -> int:
-    """Return how many models a base got, of its own, since the snapshot that is taken in."""
+    """Return how many models of its own a base has gained since the base snapshot."""
     counted = base.record.n_models if base.record else 0
     return load_snapshot(base).n_models - counted
 
 
 def update(store: Store, base_access: BaseAccess, url: str | None = None) -> BaseUpdate | None:
-    """Take in the newest snapshot of the base, at another address if one is given; None where it was.
+    """Move on to the newest snapshot of the base, at a new address if given; None if it is current.
 
     Raises:
-        InvalidInputError: the store extends none, or the address may not be followed.
+        InvalidInputError: the store has no base, or the address may not be followed.
         NotFoundError: nothing is there.
         MismatchError: another store is there, or an older copy.
         AlreadyExistsError: another update was faster.
@@ -90,7 +88,7 @@ def update(store: Store, base_access: BaseAccess, url: str | None = None) -> Bas
         base_access = base_access.naming(url)
     base = open_base(store, sought, base_access)
     newest = _newest(base, sought.url, base_access)
-    after = _pinned(followable(sought.url, store.url), base.manifest, newest)
+    after = _base_at(followable(sought.url, store.url), base.manifest, newest)
     if after.snapshot < before.snapshot:
         raise MismatchError(
             f"{sought.url} is an older copy: its newest snapshot is {after.snapshot}, and {store.url} has "
@@ -104,21 +102,19 @@ def update(store: Store, base_access: BaseAccess, url: str | None = None) -> Bas
         )
     if after == before:
         return None
-    pin = BaseUpdate(
+    base_update = BaseUpdate(
         number=number + 1,
         store_id=store.manifest.store_id,
-        pinned_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
         base=after,
     )
     try:
-        create_once(store.storage, layout.base(pin.number), plain_document(pin.to_document()))
+        create_once(store.storage, layout.base(base_update.number), plain_document(base_update.to_document()))
     except AlreadyExistsError as error:
         raise AlreadyExistsError(
             f"{store.url} was updated by another process just now", hint="see `memdb info`"
         ) from error
     base_access.remember(store.manifest.store_id, after.url)
-    return pin
+    return base_update
 
 
 def _newest(store: BaseStore, url: str, base_access: BaseAccess) -> Snapshot:
@@ -132,6 +128,6 @@ def _newest(store: BaseStore, url: str, base_access: BaseAccess) -> Snapshot:
     return snapshot_of(store, number, base_access)
 
 
-def _pinned(url: str, manifest: Manifest, snapshot: Snapshot) -> Base:
+def _base_at(url: str, manifest: Manifest, snapshot: Snapshot) -> Base:
     number = snapshot.record.number if snapshot.record else 0
     return Base(url, manifest.store_id, number, snapshot.n_models, snapshot.models_sha256)

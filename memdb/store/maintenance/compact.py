@@ -1,7 +1,7 @@
-"""Compaction: small segments become blocks laid out for queries, and a numbered snapshot says so.
+"""Compaction: write small segments as blocks laid out for queries, and create a numbered snapshot of them.
 
-Nothing is changed and nothing removed: until the snapshot is created, which only one compactor can, the
-blocks do not exist for readers; afterwards the segments that they took in are passed over.
+Nothing is changed or removed. Readers do not see the blocks until the snapshot is created, which only one
+compactor can do; from then on they skip the compacted segments.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import groupby
 from typing import Any
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from memdb.errors import AlreadyExistsError, InvalidInputError, StorageError
 from memdb.format import bits, layout
-from memdb.format.documents import Json, group_metadata, plain_document
+from memdb.format.documents import Json, group_metadata, own_version, plain_document
 from memdb.format.manifest import Base, Manifest, ObjectInfo, Outcome
 from memdb.format.segment import Segment
 from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
@@ -41,7 +40,7 @@ class Compaction:
     """What a compaction did. Sizes are bytes."""
 
     record: SnapshotRecord
-    n_segments: int  # taken in
+    n_segments: int  # compacted
     n_models: int  # in the blocks written
     n_bytes: int  # written
 
@@ -53,19 +52,19 @@ def compact(
     alone: bool = False,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Compaction | None:
-    """Gather segments into blocks of up to 1,024 models and create the next snapshot; None if all is done.
+    """Write segments as blocks of up to 1,024 models and create the next snapshot; None if nothing is to do.
 
-    Full blocks are never rewritten. ``thorough`` gathers all that is not full; without it blocks that hold
-    more models than came since stay as they are, so that a growing store is rewritten a few times only.
-    ``progress`` hears how many models of how many are in blocks.
+    Full blocks are never rewritten. ``thorough`` rewrites every block that is not full; otherwise a block
+    with more models than the new segments stays, so that a growing store is rewritten only a few times.
+    ``alone``: assert that no other process is compacting; needed on storages without conditional writes.
+    ``progress`` is called with the number of models written and the total.
 
     Raises:
-        InvalidInputError: the storage cannot keep two compactors apart, and ``alone`` does not say there is
-            one.
+        InvalidInputError: the storage has no conditional writes, and ``alone`` is not set.
         DamagedError: an object of a segment is missing or altered.
-        StorageError: the storage refused, or others were faster again and again.
+        StorageError: the storage failed, or other compactors won every race.
 
-    After an error nothing is different for readers; blocks that were begun are leftovers for cleaning up.
+    After an error readers see the store as before; unfinished blocks are left for garbage collection.
     """
     if not store.storage.can_list:
         raise InvalidInputError(
@@ -85,12 +84,12 @@ def compact(
                 "at once could hide models",
                 hint="make sure that nobody else compacts this store, and say so with --alone",
             )
-        cuts = list(cut(selections))
-        total = sum(selection.n_models for some in cuts for selection in some)
+        batches = list(cut(selections))
+        total = sum(selection.n_models for batch in batches for selection in batch)
         blocks, n_bytes, done = [], 0, 0
-        for some in cuts:
+        for batch in batches:
             progress(done, total)
-            block, info, size = write_block(store, some, watch)
+            block, info, size = write_block(store, batch, watch)
             blocks.append((block, info))
             n_bytes += size
             done += len(block.models)
@@ -109,9 +108,9 @@ def compact(
 
 
 def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[Selection]]:
-    """Return how many blocks stay as they are, and what goes into new ones.
+    """Return how many blocks stay as they are, and the selections that go into new ones.
 
-    A block at the end is gathered, too, where it is not full and what follows has the same arrays.
+    The last blocks are rewritten, too, if they are not full and the segments after them have the same arrays.
     """
     blocks = snapshot.blocks
     selections = [
@@ -138,25 +137,25 @@ def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[Selection]]:
 
 
 def _is_news(snapshot: Snapshot, base: Base | None) -> bool:
-    """Tell whether parts or models were withdrawn, or the base was updated, since the record was written."""
+    """Tell whether models were retracted, segments set aside or the base updated since the last snapshot."""
     record = snapshot.record
     if base != (record.base if record else None):
         return True
-    said = (set(record.retracted), set(record.set_aside)) if record else (set(), set())
-    return said != (_retracted_in(snapshot), set(snapshot.set_aside))
+    recorded = (set(record.retracted), set(record.set_aside)) if record else (set(), set())
+    return recorded != (_retracted_in(snapshot), set(snapshot.set_aside))
 
 
 def _retracted_in(snapshot: Snapshot) -> set[str]:
     return {model.model_id for part in snapshot.segments for model in part.models} & snapshot.retracted
 
 
-def _kept_by(part: Segment) -> list[str]:
-    """Return the masks' and outcomes' arrays of a part; a block has more, which are counted anew."""
-    return sorted(path for path in part.metadata if not path.startswith(f"{layout.COUNTS}/"))
+def _kept_by(segment: Segment) -> list[str]:
+    """Return a segment's mask and outcome arrays; a block's counts are not among them: they are recounted."""
+    return sorted(path for path in segment.metadata if not path.startswith(f"{layout.COUNTS}/"))
 
 
 def cut(selections: Sequence[Selection]) -> Iterator[list[Selection]]:
-    """Yield the shares of each block: up to 1,024 models which all have the same arrays."""
+    """Yield the selections of each block: up to 1,024 models that all have the same arrays."""
     for _, alike in groupby(selections, key=lambda selection: _kept_by(selection.segment)):
         yield from cut_into(alike, BLOCK_MODELS)
 
@@ -178,7 +177,7 @@ def write_block(
     watch: Stopwatch,
     identifier: str | None = None,
 ) -> tuple[Segment, ObjectInfo, int]:
-    """Write a block of what ``source`` has; return it, its document's size and sha256, and its bytes."""
+    """Write a block of these models; return it, its document's size and sha256, and the bytes written."""
     identifier = identifier or layout.segment_id(datetime.now(UTC), secrets.token_bytes(6))
     origins = [
         origin
@@ -190,13 +189,13 @@ def write_block(
         segment_id=identifier,
         store_id=store.manifest.store_id,
         recipe_fingerprint=store.manifest.recipe.fingerprint,
+        memdb_version=own_version(),
         models=tuple(
             model
             for selection in selections
             for model, keep in zip(selection.segment.models, selection.keep, strict=True)
             if keep
         ),
-        memdb_version=version("memdb"),
         objects={},
         sources=tuple((origin, len(list(run))) for origin, run in groupby(origins)),
     )
@@ -208,11 +207,11 @@ def write_block(
         objects.update(describe(encoded))
         metadata.update(array_metadata(encoded))
 
-    tally = BlockCounter(store.manifest)
+    counter = BlockCounter(store.manifest)
     for path, outcome, n_examples in _arrays(store.manifest, selections[0].segment):
-        for encoded in _encoded(selections, path, outcome, n_examples, tally):
+        for encoded in _encoded(selections, path, outcome, n_examples, counter):
             write(encoded)
-    write(encode_group({path: ArrayData(values) for path, values in tally.arrays().items()}))
+    write(encode_group({path: ArrayData(values) for path, values in counter.arrays().items()}))
     block = replace(block, objects=objects, metadata=metadata)
     if not commit_group(store.storage, block, watch):
         raise StorageError(
@@ -224,11 +223,11 @@ def write_block(
     return block, info, sum(item.size for item in objects.values()) + info.size
 
 
-def _arrays(manifest: Manifest, part: Segment) -> Iterator[tuple[str, Outcome | None, int]]:
-    """Yield path, outcome (None for the mask) and number of examples of the arrays that a part has."""
+def _arrays(manifest: Manifest, segment: Segment) -> Iterator[tuple[str, Outcome | None, int]]:
+    """Yield path, outcome (None for the mask) and number of examples of the arrays that a segment has."""
     yield layout.MASK, None, manifest.train.n_examples
     for path, (outcome, n_examples) in manifest.arrays().items():
-        if path in part.metadata:
+        if path in segment.metadata:
             yield path, outcome, n_examples
 
 
@@ -237,9 +236,9 @@ def _encoded(
     path: str,
     outcome: Outcome | None,
     n_examples: int,
-    tally: BlockCounter,
+    counter: BlockCounter,
 ) -> Iterator[dict[str, bytes]]:
-    """Yield the objects of one array of a block, reading its sources a band of rows at a time."""
+    """Yield the objects of one array of a block, reading the selections a band of rows at a time."""
     n_models = sum(selection.n_models for selection in selections)
     is_bits = outcome is None or outcome.kind == "bit"
     dtype = "uint8" if outcome is None or is_bits else outcome.dtype
@@ -252,9 +251,9 @@ def _encoded(
             def read(selection: Selection, rows: tuple[int, int] = rows) -> tuple[bits.Packed, int]:
                 return selection.read_bits(path, n_examples, rows)
 
-            parts = concurrently(read, selections)
-            values = bits.concatenate(parts, rows[1] - rows[0])
-            tally.take(path, rows[0], values)
+            packed = concurrently(read, selections)
+            values = bits.concatenate(packed, rows[1] - rows[0])
+            counter.add(path, rows[0], values)
         else:
             values = np.empty((rows[1] - rows[0], n_models), dtype=dtype)
             starts = np.cumsum([0, *(selection.n_models for selection in selections)]).tolist()
@@ -281,8 +280,6 @@ def _record_of(
     return SnapshotRecord(
         number=before.number + 1 if before else 1,
         store_id=snapshot.manifest.store_id,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
         n_models=snapshot.n_models,
         models_sha256=snapshot.models_sha256,
         n_repeats=snapshot.n_repeats,

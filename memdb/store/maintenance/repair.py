@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 
 from memdb.errors import AlreadyExistsError, DamagedError, NotFoundError, StorageError, WrongFormatError
 from memdb.format import layout
@@ -110,8 +108,6 @@ def _rebuilt(store: Store, last: int, report: Report) -> SnapshotRecord:
     return SnapshotRecord(
         number=last + 1,
         store_id=store.manifest.store_id,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
         n_models=len(ids - retracted),
         models_sha256=sha256_of_models(ids - retracted),
         n_repeats=before.n_repeats if before else 0,

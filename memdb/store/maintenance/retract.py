@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 from memdb.errors import InvalidInputError
 from memdb.format import layout
@@ -51,13 +50,10 @@ def write_retraction(
     segments: tuple[str, ...] = (),
 ) -> Retraction:
     """Write the record that models do not count, or that damaged segments are not to be read."""
-    now = datetime.now(UTC)
     record = Retraction(
-        retraction_id=layout.segment_id(now, secrets.token_bytes(6)),
+        retraction_id=layout.segment_id(datetime.now(UTC), secrets.token_bytes(6)),
         store_id=store.manifest.store_id,
         because=because,
-        retracted_at=now.isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
         models=models,
         segments=segments,
     )

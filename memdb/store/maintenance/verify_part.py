@@ -124,10 +124,10 @@ def _untrue_counts(
     """Yield the stored counts that the bits do not give."""
     if not has_counts(manifest, part):
         return
-    tally = BlockCounter(manifest)
+    counter = BlockCounter(manifest)
     for path, values in packed.items():
-        tally.take(path, 0, values)
-    for path, counts in tally.arrays().items():
+        counter.add(path, 0, values)
+    for path, counts in counter.arrays().items():
         if (reader.read(path, counts.shape, counts.dtype.str) != counts).any():
             yield path
 
