@@ -12,7 +12,7 @@ ROWS_AT_ONCE = 1024
 
 
 def n_bytes(n_models: int) -> int:
-    """Return the bytes that one example's history over so many models takes."""
+    """Return how many bytes one example's bits over ``n_models`` take."""
     return -(-n_models // 8)
 
 

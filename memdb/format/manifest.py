@@ -24,7 +24,7 @@ SCHEMES = ("exact", "bernoulli", "imported")
 MAX_EXAMPLES = 2**31 - 1  # ids are int32
 MAX_SNAPSHOTS = 10**9
 MAX_URL = 4096
-BASE_FEATURE = "base"  # who does not know it would answer from a part of the models
+BASE_FEATURE = "base"  # a memdb that does not know it would answer from some of the models only
 HEX64 = re.compile(r"[0-9a-f]{64}")
 HEX32 = re.compile(r"[0-9a-f]{32}")
 SEED = re.compile(r"[0-9]{1,20}")
@@ -99,7 +99,7 @@ OUTCOMES: Mapping[str, Outcome] = {
 class RecipeInfo:
     """How models are trained: name, version and options together are the recipe's identity.
 
-    ``import_path`` says where a recipe of the user's own was found; it is no part of the identity.
+    ``import_path`` is where a user's own recipe was found; it is not part of the identity.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What is said about segments afterwards, as frozen values: snapshots, retractions, pins of a base.
+"""Documents written after segments, as frozen values: snapshots, retractions, updates of a base.
 
 Parsed once, at the border, like the manifest: a value that exists is valid.
 """
@@ -15,13 +15,13 @@ from memdb.format.manifest import HEX64, MAX_SNAPSHOTS, Base, ObjectInfo, requir
 from memdb.format.published import Derived
 from memdb.format.segment import MAX_MODELS_PER_SEGMENT, RESTORE, is_hex32, is_hex64
 
-MODEL_BYTES = 200  # of a document that a model takes at least
+MODEL_BYTES = 200  # that a model takes in a document, at least
 MAX_BLOCK_DOCUMENTS = 256 << 20  # bytes of a snapshot's blocks: those of 300,000 models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retraction:
-    """Models withdrawn, or damaged segments set aside: for ever, with the reason."""
+    """Models retracted, or damaged segments set aside: permanently, with the reason."""
 
     retraction_id: str
     store_id: str
@@ -80,21 +80,21 @@ class BlockInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotRecord:
-    """The blocks in force and the segments they took in; numbered from 1, immutable."""
+    """The current blocks and the segments compacted into them; numbered from 1, immutable."""
 
     number: int
     store_id: str
     created_at: str = field(default_factory=now)
     memdb_version: str = field(default_factory=own_version)
-    n_models: int  # that count: neither withdrawn nor repeats
+    n_models: int  # that count: neither retracted nor repeats
     models_sha256: str
-    n_repeats: int = 0  # copies that were left out when segments were taken in
+    n_repeats: int = 0  # that compaction dropped
     blocks: tuple[BlockInfo, ...]
-    segments: tuple[str, ...] = ()  # taken in, and perhaps not removed yet
+    segments: tuple[str, ...] = ()  # compacted, and perhaps not removed yet
     retracted: tuple[str, ...] = ()  # models of the blocks that do not count
-    set_aside: tuple[str, ...] = ()  # damaged segments and blocks, which are not read and stay
+    set_aside: tuple[str, ...] = ()  # damaged segments and blocks, which are kept but not read
     derived: Derived | None = None  # of a published copy
-    base: Base | None = None  # what was taken in of the store that this one extends
+    base: Base | None = None  # the base snapshot of the store that this one extends
 
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""
@@ -163,7 +163,7 @@ class SnapshotRecord:
         return record
 
     def _claims_too_much(self, place: str) -> Iterator[str]:
-        """Yield what its lists cannot hold: readers take memory by these numbers."""
+        """Yield the counts that its lists contradict: readers allocate memory by these numbers."""
         for block in self.blocks:
             if not block.n_models * MODEL_BYTES <= block.document.size <= MAX_DOCUMENT:
                 size = block.document.size
@@ -178,7 +178,7 @@ class SnapshotRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseUpdate:
-    """A later word on which snapshot of its base a store takes in, and where that is; numbered from 1."""
+    """A later base snapshot of a store that extends another, and where that is; numbered from 1."""
 
     number: int
     store_id: str
@@ -209,7 +209,7 @@ class BaseUpdate:
         """
         require_format(document, place)
         read = Reader(document, place)
-        pin = cls(
+        update = cls(
             number=read.take("number", int, 1, lambda v: 0 < v < MAX_SNAPSHOTS),
             store_id=read.take("store_id", str, "", is_hex32),
             pinned_at=read.take("pinned_at", str, ""),
@@ -217,7 +217,7 @@ class BaseUpdate:
             base=Base.from_reader(read.inside("base")),
         )
         read.finish(RESTORE)
-        return pin
+        return update
 
 
 def _object(read: Reader, key: str) -> ObjectInfo:

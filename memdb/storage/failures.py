@@ -1,4 +1,4 @@
-"""What a disk or a driver raised, in words: what happened, and what to do about it."""
+"""Exceptions of a disk or driver, explained: what happened, and what to do about it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = {  # by name, so that no driver is imported here
 
 
 class DriverFailed(Exception):  # noqa: N818 - the situation, as in memdb.errors
-    """What a driver raised, in place of an error that would show a password or a token in a traceback."""
+    """Stands in for a driver's exception whose traceback would show a password or a token."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(f"{type(error).__name__}: {without_secrets(str(error))}")
@@ -32,9 +32,9 @@ class DriverFailed(Exception):  # noqa: N818 - the situation, as in memdb.errors
 
 
 def showable(error: Exception) -> Exception:
-    """Return an error that a traceback may show as the cause: the same, unless it tells a secret."""
-    told = [str(part) for part in chain(error)]
-    return error if told == list(map(without_secrets, told)) else DriverFailed(error)
+    """Return an exception that a traceback may show as the cause: the same, unless it shows a secret."""
+    texts = [str(part) for part in chain(error)]
+    return error if texts == list(map(without_secrets, texts)) else DriverFailed(error)
 
 
 def said(error: Exception) -> str:

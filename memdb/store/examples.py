@@ -128,7 +128,7 @@ def read_examples(store: StoreLike, name: str) -> Examples:
         DamagedError: an array is missing, altered or does not hold names and labels.
     """
     n_examples = store.manifest.set_named(name).n_examples
-    if n_examples == 0:  # a set that this store does not have
+    if n_examples == 0:  # the store has no such set
         nothing = np.empty(0, dtype=np.uint8)
         return Examples(nothing, np.zeros(1, dtype=np.int64), nothing.astype(np.int32))
     reader = GroupReader(store.storage, layout.DATASET, store.manifest.objects)
@@ -154,10 +154,10 @@ def _texts(found: object) -> tuple[str, ...]:
 
 
 def read_example_table(store: StoreLike, name: str) -> ExampleTable:
-    """Read a set's examples with their content hashes: all that its fingerprint is made of.
+    """Read a set's examples with their content hashes: all that its fingerprint covers.
 
     Raises:
-        DamagedError: an array is missing, altered or does not hold what it should.
+        DamagedError: an array is missing, altered or malformed.
     """
     reader = GroupReader(store.storage, layout.DATASET, store.manifest.objects)
     shape = (store.manifest.set_named(name).n_examples, 16)

@@ -1,4 +1,4 @@
-"""How the models of a moment are found: by listing what was committed, or by a numbered snapshot."""
+"""Load a snapshot: by listing what was committed, or by number."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from memdb.store.snapshot import Snapshot
 
 
 def load_snapshot(store: StoreLike, as_of: int | None = None) -> Snapshot:
-    """Return a store's own models of now, or those of a numbered snapshot.
+    """Return a store's own models, those of now or of a numbered snapshot.
 
-    Where the storage cannot be listed, as over plain HTTP, these are the models of the newest snapshot.
+    If the storage cannot be listed, as over plain HTTP, now means the newest snapshot.
 
     Raises:
         DamagedError: a document is missing, was altered, or belongs to another store.
@@ -37,15 +37,15 @@ def load_snapshot(store: StoreLike, as_of: int | None = None) -> Snapshot:
             )
         return _snapshot_of(store, number, newest)
     folders = (layout.SNAPSHOTS, layout.SEGMENTS, layout.RETRACTIONS)
-    snapshots, segments, retractions = concurrently(store.storage.names, folders)
-    for folder, names in zip(folders, (snapshots, segments, retractions), strict=True):
+    snapshots, segments, retraction_names = concurrently(store.storage.names, folders)
+    for folder, names in zip(folders, (snapshots, segments, retraction_names), strict=True):
         require_listing(store.storage, folder, names)
     numbers = snapshot_numbers(snapshots)
     record = read_record(store, numbers[-1]) if numbers else None
-    withdrawn = read_retractions(store, retractions)
-    said_retracted = set(record.retracted) if record else set()  # stays so where a file was lost since
+    retractions = read_retractions(store, retraction_names)
+    retracted = set(record.retracted) if record else set()  # stays so if its file was lost since
     set_aside = set(record.set_aside) if record else set()
-    set_aside.update(identifier for item in withdrawn for identifier in item.segments)
+    set_aside.update(identifier for item in retractions for identifier in item.segments)
     passed_over = set_aside | set(record.segments if record else ())
     names = [name for name in segments if layout.is_segment_id(name) and name not in passed_over]
     blocks = concurrently(lambda info: read_block(store, info), record.blocks if record else ())
@@ -55,16 +55,16 @@ def load_snapshot(store: StoreLike, as_of: int | None = None) -> Snapshot:
         store.manifest,
         (*blocks, *(segment for segment in loose if segment is not None)),
         record,
-        frozenset(said_retracted.union(*(item.models for item in withdrawn))),
+        frozenset(retracted.union(*(item.models for item in retractions))),
         frozenset(set_aside),
-        tuple(withdrawn),
+        tuple(retractions),
         tuple(sorted(set(record.segments).intersection(segments))) if record else (),
         newest=numbers[-1] if numbers else None,
     )
 
 
 def newest_number(storage: Storage) -> int | None:
-    """Return the number of the newest snapshot, without reading it where the storage can be listed."""
+    """Return the number of the newest snapshot, from a listing if the storage has listings."""
     if not storage.can_list:
         return newest_by_asking(storage)
     numbers = snapshot_numbers(storage.names(layout.SNAPSHOTS))
@@ -74,8 +74,8 @@ def newest_number(storage: Storage) -> int | None:
 def _snapshot_of(store: StoreLike, number: int, newest: int | None) -> Snapshot:
     """Return the models of a numbered snapshot.
 
-    They are the first ones of the newest, whose blocks no cleaning removes under a reader; only where that
-    is not so, after a repair, its own blocks are read, if they are still there.
+    They are the first models of the newest snapshot, whose blocks garbage collection never removes. Only if
+    they are not, after a repair, are the snapshot's own blocks read, if they still exist.
     """
     record = read_record(store, number)
     retracted, set_aside = frozenset(record.retracted), frozenset(record.set_aside)

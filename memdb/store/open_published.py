@@ -61,14 +61,14 @@ def _is_copy(storage: Storage) -> bool:
 
 
 def is_of_a_copy(record: SnapshotRecord) -> bool:
-    """Tell the snapshots of published copies from those of stores that grow, none of which has no models."""
+    """Tell the snapshots of published copies from those of stores that grow, which are never empty."""
     return record.derived is not None or record.n_models == 0
 
 
 def published_snapshot(store: StoreLike, published: Published, number: int | None = None) -> Snapshot:
-    """Return a snapshot of a published copy, the newest where no number is given.
+    """Return a snapshot of a published copy, by default the newest.
 
-    Its blocks are all there for ever; their documents, which are long, are read when something needs them.
+    Its blocks are never removed. Their documents, which are long, are read when they are needed.
 
     Raises:
         NotFoundError: no snapshot has that number.
@@ -102,7 +102,7 @@ def _require_possible(record: SnapshotRecord, manifest: Manifest, place: str) ->
 
 
 class _Unread(Sequence[Segment]):
-    """Blocks whose documents are read when one of them is asked for."""
+    """Blocks whose documents are read when the first of them is needed."""
 
     def __init__(self, read: Callable[[], Sequence[Segment]]) -> None:
         self._read = read

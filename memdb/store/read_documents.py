@@ -1,4 +1,4 @@
-"""Reading the documents that say what a store holds: snapshots, blocks, segments, retractions."""
+"""Read the documents that describe what a store holds: snapshots, blocks, segments, retractions."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def snapshot_numbers(names: Iterable[str]) -> list[int]:
 
 
 def require_listing(storage: Storage, folder: str, names: Iterable[str]) -> None:
-    """Refuse a listing that lacks what creation put there: it is not what the storage holds.
+    """Refuse a listing that lacks what creation put there: it is incomplete.
 
     Raises:
         StorageError: something in between answered, or files were removed.
@@ -82,13 +82,13 @@ def require_group(storage: Storage, name: str) -> bool:
 
 
 def read_document(storage: Storage, path: str, parse: Callable[[bytes, str], T]) -> tuple[T, bytes]:
-    """Read a document that checks itself; return it, and its bytes.
+    """Read a self-checking document; return it, and its bytes.
 
-    One that is not intact is fetched once more, past all caches: transfers are cut, too.
+    One that is not intact is fetched once more, past all caches: the transfer may have been cut.
 
     Raises:
-        NotFoundError: it is absent.
-        WrongFormatError: something else is there.
+        NotFoundError: it does not exist.
+        WrongFormatError: it is not such a document.
         DamagedError: it was altered.
     """
     place = f"{storage.url}/{path}"
@@ -102,9 +102,9 @@ def read_document(storage: Storage, path: str, parse: Callable[[bytes, str], T])
 
 
 def means_absent(storage: Storage, error: MemdbError) -> bool:
-    """Tell whether a failure is what a storage has to say of an object that is not there.
+    """Tell whether a failure is how this storage answers for an object that does not exist.
 
-    That may be "forbidden", to those who may not list a bucket, or some servers' page for everything.
+    That may be "forbidden" for those who may not list a bucket, or a web page for every address.
     """
     if isinstance(error, NotFoundError):
         return True
@@ -123,14 +123,14 @@ def _is_forbidden(error: MemdbError) -> bool:
 
 
 def newest_by_asking(storage: Storage, path_of: Callable[[int], str] = layout.snapshot) -> int | None:
-    """Find the newest of documents that are numbered without gaps, snapshots, by whether they are there.
+    """Find the newest of documents numbered without gaps, such as snapshots, by asking for them.
 
     Raises:
         DamagedError: there is a gap.
     """
 
     def is_there(number: int) -> bool:
-        for _ in range(2):  # said once it may be a server's bad moment
+        for _ in range(2):  # a single "not found" may be a server's bad moment
             try:
                 read_document(storage, path_of(number), parse_plain_document)
             except DamagedError:
@@ -156,11 +156,11 @@ def newest_by_asking(storage: Storage, path_of: Callable[[int], str] = layout.sn
 
 
 def read_manifest(storage: Storage) -> Manifest:
-    """Read what a store is.
+    """Read a store's manifest.
 
     Raises:
-        NotFoundError: nothing is there.
-        WrongFormatError: something else is there, or a store of a newer memdb.
+        NotFoundError: there is no store.
+        WrongFormatError: it is not a store, or one of a newer memdb.
         DamagedError: the manifest was altered.
     """
 
@@ -177,7 +177,7 @@ def read_manifest(storage: Storage) -> Manifest:
 
 
 def require_outside(storage: Storage) -> None:
-    """Refuse a place inside a store: one that is removed, moved or cleaned would take the other with it.
+    """Refuse a place inside a store: a store that is removed, moved or cleaned would take the other with it.
 
     Raises:
         InvalidInputError: names the store.
@@ -195,17 +195,17 @@ def require_outside(storage: Storage) -> None:
 
 
 def base_in_force(store: StoreLike) -> Base | None:
-    """Return what a store takes in of the one that it extends, None where it extends none.
+    """Return the base snapshot that a store uses now, None if it extends no other store.
 
     Raises:
-        DamagedError: the word on it was altered, or belongs to another store.
+        DamagedError: the record of it was altered, or belongs to another store.
     """
     number = newest_base_update(store)
     return read_base_update(store, number).base if number else store.manifest.base
 
 
 def newest_base_update(store: StoreLike) -> int:
-    """Return the number of the last word on a store's base; 0 where only the manifest has one."""
+    """Return the number of the last update of a store's base; 0 if there was none since creation."""
     if store.manifest.base is None:
         return 0
     if not store.storage.can_list:
@@ -216,7 +216,7 @@ def newest_base_update(store: StoreLike) -> int:
 
 
 def read_base_update(store: StoreLike, number: int) -> BaseUpdate:
-    """Read one word on a store's base.
+    """Read one update of a store's base.
 
     Raises:
         DamagedError: it was altered, or belongs to another store.
@@ -258,7 +258,7 @@ def parse_record(manifest: Manifest, number: int, data: bytes, place: str) -> Sn
 
 
 def read_retractions(store: StoreLike, names: list[str]) -> list[Retraction]:
-    """Read what was withdrawn, for the file names in its folder."""
+    """Read the retractions with these file names."""
     identifiers = [name.removesuffix(".json") for name in names if name.endswith(".json")]
     wanted = [identifier for identifier in identifiers if layout.is_segment_id(identifier)]
     return concurrently(lambda identifier: read_retraction(store, identifier), wanted)
@@ -280,7 +280,7 @@ def read_retraction(store: StoreLike, identifier: str) -> Retraction:
 
 
 def read_segment(store: StoreLike, name: str) -> Segment | None:
-    """Read a segment's document; None where it is not committed: its last write is missing.
+    """Read a segment's document; None if it is not committed: its last write is missing.
 
     Raises:
         DamagedError: it was altered, or belongs to another store or recipe.
@@ -297,7 +297,7 @@ def read_segment(store: StoreLike, name: str) -> Segment | None:
 
 
 def is_listed(storage: Storage, path: str) -> bool:
-    """Tell whether an object is there by a listing: "not found" alone may be a server's bad moment."""
+    """Tell by a listing whether an object exists: a single "not found" may be a server's bad moment."""
     folder, _, name = path.rpartition("/")
     return name in storage.names(folder)
 
@@ -317,7 +317,7 @@ def read_block(store: StoreLike, info: BlockInfo) -> Segment:
 
 
 def find_block(store: StoreLike, name: str) -> tuple[BlockInfo, Segment]:
-    """Read the document of a block that need not be named by any snapshot.
+    """Read the document of a block whether or not a snapshot names it.
 
     Raises:
         NotFoundError: it was never finished.
@@ -348,7 +348,7 @@ def _require_ours(place: str, found: tuple[object, ...], expected: tuple[object,
 
 
 def _document(store: StoreLike, path: str, parse: Callable[[bytes, str], T]) -> T:
-    """Read a document that checks itself and never changes, from the cache where it was read before."""
+    """Read a self-checking immutable document, from the cache if it was read before."""
     key, place = f"{store.manifest.store_id}/{path}", f"{store.url}/{path}"
     cached = store.storage.cache.find(key) if store.storage.cache else None
     if cached is not None:

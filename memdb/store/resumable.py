@@ -1,4 +1,4 @@
-"""Writing into a place where some of it may be already: what is there with the same bytes is left alone."""
+"""Write to a place where an interrupted writer may have written some of it: identical objects are kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from memdb.store.read_arrays import check_object
 
 
 class ResumableStorage:
-    """A storage to which only what is missing, or different, is written; it counts what it wrote."""
+    """A storage to which only missing or different objects are written; it counts what it wrote."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage.direct()
@@ -35,7 +35,7 @@ class ResumableStorage:
             return []
 
     def has(self, path: str, info: ObjectInfo, *, checked: bool = False) -> bool:
-        """Tell whether an object is there; read it unless it was ``checked`` before it was named."""
+        """Tell whether an object is there; its bytes are read unless they were ``checked`` before."""
         if self._sizes.get(path) != info.size:
             return False
         return checked or hashlib.sha256(self.storage.read(path, most=info.size)).hexdigest() == info.sha256
@@ -69,7 +69,7 @@ class ResumableStorage:
         self.put_all(missing)
 
     def put_all(self, objects: Mapping[str, bytes]) -> None:
-        """Write objects without looking whether they are there."""
+        """Write objects whether or not they are there."""
         if objects:
             self.storage.write_all(objects)
         self._note(objects)

@@ -52,13 +52,13 @@ class Scores:
 
 
 def add_scores(store: StoreLike, scores: Scores, described: ScoreTable) -> tuple[ScoreTable, bool]:
-    """Add a score table; return it, and whether it is new: the same scores are kept once.
+    """Add a score table; return it, and whether it is new: equal scores are stored once.
 
-    ``described`` has the name, source and counts; number, id and objects are filled in here.
+    ``described`` holds the name, source and counts; number, id and objects are filled in here.
 
     Raises:
         AlreadyExistsError: another table has its name.
-        StorageError: the storage refused; nothing that a reader sees was written.
+        StorageError: the storage failed; nothing that a reader sees was written.
     """
     objects = encode_group(scores.to_arrays(store.manifest.set_named(layout.TEST).n_examples))
     table = replace(described, objects=describe(objects), metadata=array_metadata(objects))
@@ -87,7 +87,7 @@ def copy_scores(source: Storage, table: ScoreTable, store: StoreLike) -> tuple[S
 
 
 def add_table(store: StoreLike, table: ScoreTable, write: Callable[[str], None]) -> tuple[ScoreTable, bool]:
-    """Add a table whose arrays ``write`` writes into the group it is given; see `add_scores`."""
+    """Add a table; ``write`` writes its arrays into the group that it is called with; see `add_scores`."""
     table = replace(table, table_id=layout.segment_id(datetime.now(UTC), secrets.token_bytes(6)))
     written, watch = False, Stopwatch()
     while True:

@@ -39,8 +39,8 @@ class Store:
 
     storage: Storage
     manifest: Manifest
-    base_access: BaseAccess | None = None  # how the store that this one extends is reached
-    published: Published | None = None  # of a copy that is frozen
+    base_access: BaseAccess | None = None  # to the store that this one extends
+    published: Published | None = None  # of a published copy
 
     def __repr__(self) -> str:
         return f"Store({self.url!r}, dataset={self.manifest.dataset!r}, recipe={self.manifest.recipe.name!r})"
@@ -52,7 +52,7 @@ class Store:
 
     @property
     def base(self) -> Base | None:
-        """What it takes in of the store that it extends, if it does."""
+        """The base snapshot of the store that it extends, if it does."""
         return base_in_force(self)
 
     def direct(self) -> Store:
@@ -69,12 +69,12 @@ class Store:
     ) -> Store:
         """Create a store exclusively; its manifest is the last thing written.
 
-        The data set's group is written first, only if it is absent, and names its fingerprints: of two
-        that start with different data one stops there, and an interrupted one can be run again.
+        The data set's group is created first and names its fingerprints: of two processes that start with
+        different data one stops there, and an interrupted one can be run again.
 
         Raises:
-            AlreadyExistsError: a store, or the beginning of one with other data, is at this place.
-            StorageError: the storage refused.
+            AlreadyExistsError: a store, or an unfinished one of other data, is at this place.
+            StorageError: the storage failed.
         """
         url = storage.url
         require_free(storage)
@@ -112,10 +112,10 @@ class Store:
         """Open the store at a place.
 
         Raises:
-            NotFoundError: nothing is there.
-            WrongFormatError: something else is there, or a store of a newer memdb.
+            NotFoundError: there is no store.
+            WrongFormatError: it is not a store, or one of a newer memdb.
             DamagedError: the manifest was altered.
-            StorageError: the storage did not answer.
+            StorageError: the storage failed.
         """
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(read_published, storage)
@@ -130,10 +130,10 @@ class Store:
         return cls(storage, manifest, base_access, published)
 
     def require_growing(self, verb: str) -> None:
-        """Refuse to write into a published copy: its readers would not see it, or would see it altered.
+        """Refuse to write into a published copy, whose readers would not see it, or would see it altered.
 
         Raises:
-            InvalidInputError: it is one; ``verb`` says what was wanted.
+            InvalidInputError: this is a published copy; ``verb`` says what was attempted.
         """
         if self.published is not None:
             raise InvalidInputError(
@@ -151,14 +151,14 @@ class Store:
         """Append a batch of models: all of it, or nothing that a reader could see.
 
         Args:
-            models: one description a model.
+            models: one description per model.
             masks: bool [models, train].
-            outcomes: arrays of ``manifest.arrays()``, [models, examples]: bool for bits, which are
-                required; others may be left out, as by a recipe that gives no confidence.
+            outcomes: arrays of ``manifest.arrays()``, [models, examples]: bool for kind ``bit``, which are
+                required; others are optional, since a recipe need not give confidences.
 
         Raises:
             InvalidInputError: arrays that do not fit the manifest.
-            StorageError: the storage refused; nothing was committed.
+            StorageError: the storage failed; nothing was committed.
         """
         self._require_arrays(len(models), masks, outcomes)
         arrays = {layout.MASK: ArrayData(bits.pack(masks))}
@@ -169,11 +169,11 @@ class Store:
         return self.commit_stored(models, arrays)
 
     def commit_stored(self, models: Sequence[ModelInfo], arrays: Mapping[str, ArrayData]) -> Segment:
-        """Append models whose arrays are as a segment has them: what another store's parts give.
+        """Append models whose arrays are in the form that segments store, as read from another store.
 
         Raises:
             InvalidInputError: the store is a published copy.
-            StorageError: the storage refused; nothing was committed.
+            StorageError: the storage failed; nothing was committed.
         """
         self.require_growing("commit to")
         objects = encode_group(arrays)
@@ -226,11 +226,11 @@ class Store:
         return with_base(self.own_snapshot(as_of), self.base_access, as_of)
 
     def own_snapshot(self, as_of: int | None = None) -> Snapshot:
-        """Return the same without the models of a store that this one extends."""
+        """Return the same without the models of the base."""
         return load_snapshot(self, as_of)
 
     def score_tables(self) -> list[ScoreTable]:
-        """Return what is said of the imported scores beside the models, in the order of import.
+        """Return the descriptions of the imported scores, in the order of import.
 
         Raises:
             DamagedError: a document was altered, is missing or belongs to another store.
@@ -251,8 +251,8 @@ class Store:
 def write_group(storage: Storage, group: Segment, objects: Mapping[str, bytes]) -> bool:
     """Write a group's objects, then the document that makes it exist; tell whether it does.
 
-    It does not where writing took so long that cleaning up may have begun, or did begin: what was written
-    is a leftover then, and whoever called starts again under another id.
+    It does not if writing took so long that garbage collection may have removed some of it: the caller then
+    starts again under another id.
     """
     watch = Stopwatch()
     try:
@@ -265,7 +265,7 @@ def write_group(storage: Storage, group: Segment, objects: Mapping[str, bytes]) 
 
 
 def commit_group(storage: Storage, group: Segment, watch: Stopwatch) -> bool:
-    """Write the document of a group whose objects are all there; tell whether it exists now."""
+    """Write the document of a group whose objects are all there; tell whether the group exists now."""
     document = f"{group.group}/{layout.GROUP_METADATA}"
     if watch.stalled() or not _all_there(storage, group):
         return False
@@ -285,7 +285,7 @@ def _all_there(storage: Storage, group: Segment) -> bool:
 
 
 def keeps_put_if_absent(storage: Storage) -> bool:
-    """Try whether the storage refuses to create what is there: some servers ignore the condition."""
+    """Test whether the storage refuses to create an existing object: some servers ignore the condition."""
     path = f"{layout.PROBES}/{secrets.token_hex(8)}"
     create_once(storage, path, b"first")
     try:
@@ -299,11 +299,11 @@ def keeps_put_if_absent(storage: Storage) -> bool:
 
 
 def require_free(storage: Storage) -> None:
-    """Refuse to create a store where something is, unless it is the beginning of one.
+    """Refuse to create a store where anything but an unfinished store exists.
 
     Raises:
-        AlreadyExistsError: a store, or anything else.
-        InvalidInputError: it is inside another store.
+        AlreadyExistsError: there is a store, or anything else.
+        InvalidInputError: the place is inside another store.
     """
     require_outside(storage)
     found = storage.names("")

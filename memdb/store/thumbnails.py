@@ -41,9 +41,9 @@ class Pictures(Protocol):
 def write_thumbnails(
     store: StoreLike, pictures: Mapping[str, Pictures], advance: Callable[[int], None]
 ) -> ObjectInfo:
-    """Write pictures, or those that are missing, then their document; return what names it.
+    """Write pictures, then the document that describes them; return its size and sha256.
 
-    ``advance`` hears of pictures done.
+    ``advance`` is called with the number of pictures just written.
     """
     found: dict[str, ObjectInfo] = {}
     metadata: dict[str, Json] = {}
@@ -70,7 +70,7 @@ def _write(store: StoreLike, objects: Mapping[str, bytes]) -> None:
 
 
 def read_info(store: StoreLike, document: ObjectInfo) -> ThumbnailsInfo:
-    """Read the document about a copy's pictures.
+    """Read the document that describes a copy's pictures.
 
     Raises:
         DamagedError: it is missing, was altered, or belongs to another store.
@@ -93,8 +93,8 @@ def read_thumbnails(store: Store, set_name: str, rows: Sequence[int]) -> NDArray
     """Return the pictures of some examples, uint8 [rows, height, width, channels]; 1 channel, or RGB.
 
     Raises:
-        NotFoundError: there are no pictures, or there is no such set or example.
-        DamagedError: an object is missing or altered, or not what it should be.
+        NotFoundError: there are no pictures, or no such set or example.
+        DamagedError: an object is missing, altered or not a picture.
     """
     document = store.published.thumbnails if store.published else None
     if document is None:

@@ -1,8 +1,8 @@
-"""Cleaning up: what no reader and no writer can need any more is removed, after a grace period.
+"""Garbage collection: remove what no reader or writer can need any more, after a grace period.
 
-That is: what a killed or stalled writer left, imported scores among it, segments that a block took in, blocks
-that a fuller one replaced. Times are the storage's own; clocks of writers and readers play no part. What
-stays is decided by what is there, never by what a cache remembers.
+That is: what killed or stalled writers left behind, cut-off imports of scores included, compacted segments,
+and replaced blocks. Times are by the storage's own clock, never by that of a writer or reader, and every
+decision is made on what the storage holds now, never on what is cached.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from memdb.store.store import Store
 LEFTOVER, COMPACTED, REPLACED, UNNAMED = "never committed", "in a block", "replaced", "named by no snapshot"
 UNTABLED = "scores of an import that was cut off"
 TEMPORARY = ".tmp"
-AT_ONCE = 64  # places that go between two looks at whether they still may
+AT_ONCE = 64  # items removed between two checks that they are still garbage
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """Objects that may go together: of one segment or block, or one temporary file. Sizes are bytes."""
+    """Objects that can be removed together: of one segment or block, or a temporary file. Sizes are bytes."""
 
     path: str
     reason: str
@@ -39,12 +39,12 @@ class Garbage:
 
 
 def garbage(store: Store, grace: timedelta = GRACE, *, alone: bool = False) -> list[Garbage]:
-    """Return what may be removed now, oldest first.
+    """Return what can be removed now.
 
     Raises:
-        InvalidInputError: a grace period that is shorter than a writer may take, unless nobody else is there.
-        DamagedError: a block lacks an object, or a snapshot was lost: what seems superfluous may be needed.
-        StorageError: the storage refused, or its listings are not its own.
+        InvalidInputError: a grace period shorter than a writer may take, without ``alone``.
+        DamagedError: a block lacks an object or a snapshot was lost: apparent garbage may be needed.
+        StorageError: the storage failed, or its listing is incomplete.
     """
     if grace < GRACE and not alone:
         raise InvalidInputError(
@@ -68,13 +68,13 @@ def garbage(store: Store, grace: timedelta = GRACE, *, alone: bool = False) -> l
 
 
 def remove(store: Store, doomed: Sequence[Garbage]) -> Iterator[Garbage]:
-    """Remove garbage and yield what went; what came to be needed since it was found stays.
+    """Remove garbage and yield what was removed; whatever is needed again since it was found stays.
 
-    Before the only other copy of models goes, the blocks that have them are read and checked.
+    Before segments or replaced blocks are removed, the blocks that hold their models are read and checked.
 
     Raises:
-        DamagedError: a block is not intact: what it took in stays.
-        StorageError: the storage refused; what was yielded is gone, the rest can go another time.
+        DamagedError: a block is not intact; the segments compacted into it stay.
+        StorageError: the storage failed; what was yielded is gone, the rest can be removed later.
     """
     store = store.direct()
     checked: set[str] = set()
@@ -86,7 +86,7 @@ def remove(store: Store, doomed: Sequence[Garbage]) -> Iterator[Garbage]:
         going = [item for item in asked if _still(store.storage, history, tables, item)]
         _require_intact(store, history, {item.path for item in going}, checked)
         documents = [name for item in going for name in item.objects if name == _document(item.path)]
-        store.storage.remove(documents)  # first: half a segment must not look like one
+        store.storage.remove(documents)  # first: half a segment must not look like a whole one
         store.storage.remove([name for item in going for name in item.objects if name not in documents])
         yield from going
 
@@ -103,7 +103,7 @@ def _named_tables(store: Store) -> AbstractSet[str]:
 def _candidates(
     history: History, tables: AbstractSet[str], found: Sequence[Found]
 ) -> Iterator[tuple[Garbage, datetime | None]]:
-    """Yield everything that is not needed for ever, with the time since when; None where it is needed."""
+    """Yield everything that may become garbage, with the time since when it is; None while it is needed."""
     groups: dict[tuple[str, str], list[Found]] = defaultdict(list)
     for item in found:
         folder, _, rest = item.path.partition("/")
@@ -130,7 +130,7 @@ def _is_passing(path: str) -> bool:
 def _end_of(
     history: History, tables: AbstractSet[str], folder: str, identifier: str, objects: Sequence[Found]
 ) -> tuple[str, datetime | None]:
-    """Return why and since when nobody needs a segment, block or score table; None where it is needed."""
+    """Return why a segment, block or score table is garbage and since when; None while it is needed."""
     newest = max(item.modified for item in objects)
     if folder == layout.SCORES:
         return UNTABLED, None if identifier in tables else newest
@@ -147,7 +147,7 @@ def _end_of(
 
 
 def _still(storage: Storage, history: History, tables: AbstractSet[str], item: Garbage) -> bool:
-    """Tell whether garbage is garbage still: a slow writer, a compaction or a repair may have claimed it."""
+    """Tell whether an item is still garbage: a slow writer, a compaction or a repair may have claimed it."""
     identifier = item.path.rsplit("/", 1)[-1]
     match item.reason:
         case r if r == COMPACTED:
@@ -161,7 +161,7 @@ def _still(storage: Storage, history: History, tables: AbstractSet[str], item: G
 
 
 def _require_whole(store: Store, history: History, found: Sequence[Found]) -> None:
-    """Refuse to clean a store that lacks something: what seems superfluous may be the only copy."""
+    """Refuse to clean a store in which something is missing: apparent garbage may be the only copy."""
     sizes = {item.path: item.size for item in found}
     blocks = concurrently(lambda info: read_block(store, info), history.blocks)
     for block in blocks:
@@ -181,7 +181,7 @@ def _require_whole(store: Store, history: History, found: Sequence[Found]) -> No
 
 
 def _require_intact(store: Store, history: History, going: set[str], checked: set[str]) -> None:
-    """Check the blocks that took in these segments, or that came after these blocks, each once."""
+    """Check the blocks that replaced these segments or blocks, each once."""
     segments = {path.removeprefix(f"{layout.SEGMENTS}/") for path in going}
     wanted: set[str] = set()
     for path in going:

@@ -22,37 +22,37 @@ from memdb.store.read_documents import (
 )
 from memdb.store.store import Store
 
-ATTEMPTS = 5  # listings that a compaction overtook
+ATTEMPTS = 5  # listings that a compaction made outdated
 
 
 @dataclass(frozen=True)
 class History:
-    """What snapshots say; times are those of their files."""
+    """What the snapshots of a store name; times are those of their files."""
 
     newest: SnapshotRecord | None
-    compacted: dict[str, datetime]  # segments that the newest passes over, since when it is so
-    named: AbstractSet[str]  # blocks in force
-    replaced: dict[str, datetime]  # blocks that the newest does not name any more, since when
+    compacted: dict[str, datetime]  # segments that the newest snapshot replaces with blocks, since when
+    named: AbstractSet[str]  # blocks of the newest snapshot
+    replaced: dict[str, datetime]  # blocks that the newest snapshot no longer names, since when
     companions: dict[str, AbstractSet[str]]  # of a replaced block: those of the last snapshot that named it
     set_aside: AbstractSet[str]
 
     @property
     def blocks(self) -> tuple[BlockInfo, ...]:
-        """The blocks in force."""
+        """The blocks of the newest snapshot."""
         return self.newest.blocks if self.newest else ()
 
     def came_after(self, block: str) -> set[str]:
-        """Return the blocks in force that were not there yet beside a replaced block."""
+        """Return the current blocks that no snapshot named together with a replaced block."""
         if block not in self.companions:
             return set()
         return {info.block_id for info in self.blocks} - self.companions[block]
 
     def lost(self, store: Store, blocks: Sequence[Segment], paths: AbstractSet[str]) -> Iterator[Segment]:
-        """Yield finished blocks that no snapshot names though they have models that nothing else has.
+        """Yield finished blocks that no snapshot names though they hold models that nothing else holds.
 
-        ``blocks`` are those in force, ``paths`` all objects of the store. Such a block was named by a
-        snapshot whose file is gone: a compactor that was killed leaves its sources where they were, until
-        blocks in force have their models, by whichever of several commits.
+        ``blocks`` are the current ones, ``paths`` all objects of the store. Such a block was named by a
+        snapshot whose file is gone: the sources of a killed compactor's block stay where they are until
+        current blocks hold their models.
         """
         there = {source for block in blocks for source, _ in block.sources}
         finished: dict[str, set[str]] = {layout.SEGMENTS: set(), layout.BLOCKS: set()}
@@ -72,9 +72,9 @@ def lost_blocks(
     there: tuple[AbstractSet[str], AbstractSet[str]],
     set_aside: AbstractSet[str],
 ) -> Iterator[Segment]:
-    """Yield the finished ones with a model that is nowhere else, ``there`` being known segments and models.
+    """Yield the finished candidates with a model that is nowhere else; ``there``: known segments and models.
 
-    A block may be younger than what was listed before it: its segments are looked for once more.
+    A block may be newer than the listing of segments, so its own are looked up once more.
     """
     segments, models = there
     for identifier in sorted(candidates):
@@ -93,11 +93,11 @@ def _is_committed(storage: Storage, segment: str) -> bool:
 
 
 def read_history(store: Store) -> History:
-    """Read every snapshot's record; older ones that are damaged or lost are done without.
+    """Read every snapshot's record; damaged or lost older ones are skipped.
 
     Raises:
         DamagedError: the newest was altered.
-        StorageError: the listing is not the storage's, or does not stand still.
+        StorageError: the listing is incomplete, or changes whenever it is read.
     """
     for _ in range(ATTEMPTS):
         times = {item.path: item.modified for item in store.storage.find(layout.SNAPSHOTS)}
@@ -123,11 +123,11 @@ def read_history(store: Store) -> History:
     dated = [(record, times[layout.snapshot(record.number)]) for record in records]
     retractions = read_retractions(store, store.storage.names(layout.RETRACTIONS))
     set_aside = {name for item in retractions for name in item.segments}
-    return _told(dated, set_aside.union(*(record.set_aside for record in records)))
+    return _history_of(dated, set_aside.union(*(record.set_aside for record in records)))
 
 
-def _told(dated: Sequence[tuple[SnapshotRecord, datetime]], set_aside: AbstractSet[str]) -> History:
-    """Go through the snapshots in order and remember since when things are as they are."""
+def _history_of(dated: Sequence[tuple[SnapshotRecord, datetime]], set_aside: AbstractSet[str]) -> History:
+    """Go through the snapshots in order and note since when segments are compacted and blocks replaced."""
     compacted: dict[str, datetime] = {}
     named: AbstractSet[str] = frozenset()
     replaced: dict[str, datetime] = {}

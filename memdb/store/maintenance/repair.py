@@ -1,4 +1,4 @@
-"""Repair: damaged parts are set aside, never deleted, so that the rest of a store can be used."""
+"""Repair: set damaged segments and blocks aside, never delete them, so that the rest can be used."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REASON = "damaged; set aside by memdb verify --repair: {problem}"
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What was set aside, by path, and the damages that only a copy of the store can mend."""
+    """What was set aside, by path, and the damage that only a copy of the store can mend."""
 
     set_aside: tuple[str, ...]
     snapshot: int | None  # the number of the snapshot written in place of a damaged one
@@ -41,13 +41,13 @@ class Repair:
 def repair(store: Store, report: Report) -> Repair:
     """Set aside what a verification found damaged.
 
-    Damaged segments and blocks get a record that they are not to be read; they stay. The documents of groups
-    are written again. Where a block is damaged, or the newest snapshot is damaged or lost, the next snapshot
-    names the blocks that are intact; what damaged ones took in is read from its segments again, or, where
-    these are not all usable, from a copy of the block without damaged arrays that it can do without.
+    A record says that damaged segments and blocks must not be read; they stay where they are. Documents of
+    groups are rewritten. If a block, or the newest snapshot, is damaged or lost, a new snapshot names the
+    intact blocks. The models of damaged blocks are read from their segments again or, if not all of these are
+    usable, from a copy of the block without its damaged arrays, as long as those are optional.
 
     Raises:
-        StorageError: the storage refused, or others compacted again and again; what was set aside stays so.
+        StorageError: the storage failed, or other compactors won every race; what was set aside stays so.
     """
     store = store.direct()
     groups = [damage.identifier for damage in report.damages if damage.kind == "group"]
@@ -88,7 +88,7 @@ def _write_next(store: Store, report: Report) -> int:
 
 
 def _rebuilt(store: Store, last: int, report: Report) -> SnapshotRecord:
-    """Return the record of the next snapshot, of blocks that are intact only."""
+    """Return the record of the next snapshot, which names only intact blocks."""
     try:
         before = read_record(store, last) if last else None
         broken = False
@@ -101,10 +101,12 @@ def _rebuilt(store: Store, last: int, report: Report) -> SnapshotRecord:
         found += [kept] if kept else []
     found = found if before else _fewest(found)
     ids = {model.model_id for _, block in found for model in block.models}
-    withdrawn = _readable_retractions(store)
-    said = {name for item in withdrawn for name in item.models} | set(before.retracted if before else ())
-    retracted = ids & said
-    aside = {name for item in withdrawn for name in item.segments} | set(before.set_aside if before else ())
+    retractions = _readable_retractions(store)
+    retracted = {name for item in retractions for name in item.models} | set(
+        before.retracted if before else ()
+    )
+    retracted &= ids
+    aside = {name for item in retractions for name in item.segments} | set(before.set_aside if before else ())
     return SnapshotRecord(
         number=last + 1,
         store_id=store.manifest.store_id,
@@ -151,7 +153,7 @@ def _readable_retractions(store: Store) -> list[Retraction]:
 def _candidates(
     store: Store, before: SnapshotRecord | None, report: Report, *, everything: bool
 ) -> list[BlockInfo]:
-    """Return the blocks that the next snapshot may name: those of the last one, and what a lost one had."""
+    """Return the blocks that the next snapshot may name: all of them if the last one was lost."""
     named = list(before.blocks) if before else []
     lost = any(damage.kind == "snapshot" and damage.models for damage in report.damages)
     if not everything and not lost:
@@ -168,7 +170,7 @@ def _candidates(
 def _mended(
     store: Store, info: BlockInfo, report: Report, usable: Mapping[str, set[str]]
 ) -> tuple[BlockInfo, Segment] | None:
-    """Return a block if it is intact, else a copy of what is left of it; None where that is not needed."""
+    """Return a block if it is intact, else a copy of what is left of it; None if its segments replace it."""
     problems = [
         damage for damage in report.damages if (damage.kind, damage.identifier) == ("block", info.block_id)
     ]
@@ -200,7 +202,7 @@ def _mended(
 
 
 def _fewest(found: Sequence[tuple[BlockInfo, Segment]]) -> list[tuple[BlockInfo, Segment]]:
-    """Return blocks that have all models of these, the fullest taken first, in order of commit."""
+    """Return the fewest blocks that hold all models of these, chosen greedily, in order of commit."""
     chosen: list[tuple[BlockInfo, Segment]] = []
     seen: set[str] = set()
     for info, block in sorted(found, key=lambda item: -item[0].n_models):

@@ -1,4 +1,4 @@
-"""Withdrawing models: an immutable record, never a deletion."""
+"""Retract models: an immutable record, never a deletion."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from memdb.store.store import Store
 
 
 def retract(store: Store, model_ids: Sequence[str], because: str) -> Retraction:
-    """Withdraw models, named by their ids or by prefixes that only one model has.
+    """Retract models, named by their ids or unambiguous prefixes.
 
     Raises:
-        InvalidInputError: no reason, no model, a prefix of none or of several, or a model withdrawn already.
+        InvalidInputError: no reason, no model, an unknown or ambiguous prefix, or a model already retracted.
     """
     if not because.strip():
         raise InvalidInputError(
@@ -34,12 +34,12 @@ def retract(store: Store, model_ids: Sequence[str], because: str) -> Retraction:
             "no model was named", hint='`memdb sql "SELECT model_id FROM models"` lists them'
         )
     snapshot = store.own_snapshot()
-    known = sorted({model.model_id for part in snapshot.segments for model in part.models})
-    found = dict.fromkeys(named(known, name) for name in model_ids)
-    again = [identifier for identifier in found if identifier in snapshot.retracted]
+    known = sorted({model.model_id for segment in snapshot.segments for model in segment.models})
+    models = dict.fromkeys(named(known, name) for name in model_ids)
+    again = [identifier for identifier in models if identifier in snapshot.retracted]
     if again:
         raise InvalidInputError(f"model {again[0]} was withdrawn already", hint="leave it out")
-    return write_retraction(store, because, models=tuple(found))
+    return write_retraction(store, because, models=tuple(models))
 
 
 def write_retraction(
@@ -49,7 +49,7 @@ def write_retraction(
     models: tuple[str, ...] = (),
     segments: tuple[str, ...] = (),
 ) -> Retraction:
-    """Write the record that models do not count, or that damaged segments are not to be read."""
+    """Record that models no longer count, or that damaged segments must not be read."""
     record = Retraction(
         retraction_id=layout.segment_id(datetime.now(UTC), secrets.token_bytes(6)),
         store_id=store.manifest.store_id,

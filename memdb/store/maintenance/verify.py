@@ -1,4 +1,4 @@
-"""Verification: every object against its size and hash, every number against the bits it was counted from."""
+"""Verify every object against its size and hash, and every number against the bits that it counts."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from memdb.store.store import Store
 
 
 def verify(store: Store, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Report:
-    """Read all of a store and compare it with what was written; ``progress`` hears how many parts are done.
+    """Read all of a store that is not a published copy, and compare it with what was written.
 
-    A published copy is for `verify_copy`.
+    ``progress`` is called with the number of steps done and the total.
 
     Raises:
-        StorageError: the storage did not answer.
+        StorageError: the storage failed.
     """
     report, store = Report(), store.direct()
     for group in store.manifest.groups:
@@ -83,7 +83,7 @@ def verify(store: Store, progress: Callable[[int, int], None] = lambda _done, _t
 
 
 def _finished_block(store: Store, name: str) -> Segment | None:
-    """Read a block that no snapshot need name; None where it was never finished."""
+    """Read a block whether or not a snapshot names it; None if it was never finished."""
     try:
         return find_block(store, name)[1]
     except NotFoundError:
@@ -91,7 +91,7 @@ def _finished_block(store: Store, name: str) -> Segment | None:
 
 
 def _retractions(store: Store, report: Report) -> set[str]:
-    """Check the records of withdrawals; return what was set aside."""
+    """Check the retractions; return the segments and blocks that were set aside."""
     aside: set[str] = set()
     names = [name.removesuffix(".json") for name in store.storage.names(layout.RETRACTIONS)]
     for identifier in filter(layout.is_segment_id, names):
@@ -103,7 +103,7 @@ def _retractions(store: Store, report: Report) -> set[str]:
 
 
 def _base_updates(store: Store, report: Report) -> None:
-    """Check what says which snapshot of its base the store takes in; the base itself is another store."""
+    """Check the records of which base snapshot is used; the base itself is another store."""
     numbers = snapshot_numbers(store.storage.names(layout.BASES)) if store.manifest.base else []
     for number in range(1, max(numbers, default=0) + 1):
         where = f"{store.url}/{layout.base(number)}"
@@ -111,7 +111,7 @@ def _base_updates(store: Store, report: Report) -> None:
 
 
 def _lost(url: str, number: int, blocks: Iterable[Segment], report: Report) -> None:
-    """Report a snapshot that is gone, told by blocks that have models which nothing else has."""
+    """Report a lost snapshot, as evidenced by blocks with models that nothing else holds."""
     place = f"{url}/{layout.snapshot(number)}"
     for block in blocks:
         ids = tuple(model.model_id for model in block.models)

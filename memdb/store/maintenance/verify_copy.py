@@ -26,10 +26,10 @@ from memdb.store.thumbnails import DOCUMENT, read_info
 def verify_copy(store: Store, published: Published, progress: Callable[[int, int], None]) -> Report:
     """Read all of a published copy, older snapshots included, and compare it with what was written.
 
-    ``progress`` hears how many parts are done.
+    ``progress`` is called with the number of steps done and the total.
 
     Raises:
-        StorageError: the storage did not answer.
+        StorageError: the storage failed.
     """
     report, store = Report(), store.direct()
     snapshots = list(_snapshots(store, published, report))
@@ -88,7 +88,7 @@ def _block(store: Store, info: BlockInfo, report: Report) -> Segment | None:
 
 
 def _check_snapshot(snapshot: Snapshot, report: Report, *, is_whole: bool) -> None:
-    """Check what a snapshot names besides blocks and, if these are intact, that they give its numbers."""
+    """Check what a snapshot names besides blocks and, if the blocks are intact, its counts against them."""
     record = snapshot.record
     if record is None:
         return
@@ -107,7 +107,7 @@ def _check_snapshot(snapshot: Snapshot, report: Report, *, is_whole: bool) -> No
 
 
 def _untrue_stats(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
-    """Yield the counts of examples that the blocks do not add up to, and the labels that are others."""
+    """Yield the counts of examples that differ from the blocks' totals, and the labels that differ."""
     if not all(snapshot.counted):
         return
     for name, rows in COUNTED.items():
