@@ -349,7 +349,7 @@ class Manifest:
             read.problems.append(f"{place}.sets must name `train` and no set twice: {names}")
         for problem in manifest._claims_too_much(place):
             read.problems.append(problem)
-        read.finish("ask whoever made the store for an undamaged copy")
+        read.finish("ask its owner for an undamaged copy")
         return manifest
 
     def _claims_too_much(self, place: str) -> Iterator[str]:

@@ -225,7 +225,7 @@ def _object(read: Reader, key: str) -> ObjectInfo:
         case [int(size), str(sha256)] if 0 <= size <= MAX_INTEGER and HEX64.fullmatch(sha256):
             return ObjectInfo(size, sha256)
         case _:
-            read.problems.append(f"{read.place}.{key} is no size and sha256")
+            read.problems.append(f"{read.place}.{key} is not a size and sha256")
             return ObjectInfo(0, "")
 
 

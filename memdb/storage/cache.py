@@ -51,7 +51,7 @@ def n_bytes(option: str, text: str) -> int:
     try:
         size = int(float(number) * UNITS[unit])
     except (ValueError, OverflowError) as error:
-        raise InvalidInputError(f"{option} {text!r} is no size", hint="use e.g. 500MB or 10GB") from error
+        raise InvalidInputError(f"{option} {text!r} is not a size", hint="use e.g. 500MB or 10GB") from error
     if size < 0:
         raise InvalidInputError(f"{option} {text!r} is below 0", hint="use e.g. 500MB or 10GB")
     return size

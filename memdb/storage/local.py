@@ -45,7 +45,7 @@ class LocalStorage:
         with self._reported("read", path), open(self._root / path, "rb", opener=_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise WrongFormatError(
-                    f"{self.url}/{path} is no file", hint="remove it, or restore it from a copy"
+                    f"{self.url}/{path} is not a file", hint="remove it, or restore it from a copy"
                 )
             file.seek(first := start or 0)
             data = file.read(most + 1 if stop is None else max(0, min(most + 1, stop - first)))

@@ -122,7 +122,7 @@ def require_bounded(data: bytes, most: int, url: str, path: str) -> bytes:
     if len(data) > most:
         raise DamagedError(
             f"{url}/{path} has more than the {most:,} bytes that it may have",
-            hint="restore it from a copy of the store, or ask whoever keeps it",
+            hint="restore it from a copy of the store, or ask its owner",
         )
     return data
 

@@ -142,7 +142,9 @@ def driver_options(url: str, *, endpoint_url: str | None = None, anonymous: bool
         )
     options: dict[str, Any] = {}
     if endpoint_url and "://" in endpoint_url and protocol_of(endpoint_url) not in WEB:
-        raise InvalidInputError(f"{endpoint_url} is no web address", hint="write e.g. https://s3.example.org")
+        raise InvalidInputError(
+            f"{endpoint_url} is not a web address", hint="write e.g. https://s3.example.org"
+        )
     if endpoint_url:
         options |= (
             {"account_host": _host_of(endpoint_url)} if extra == "azure" else {"endpoint_url": endpoint_url}
@@ -178,16 +180,16 @@ def _problem(address: str) -> tuple[str, str] | None:
     host = re.split(r"[/?#]", address.partition("://")[2], maxsplit=1)[0]
     odd = [c for c in address if ord(c) < 32 or ord(c) == 127] + [c for c in host if c.isspace()]
     if not address.strip():
-        return "is no address: it is empty", "name a path or a URL"
+        return "is not an address: it is empty", "name a path or a URL"
     if "\0" in address:
-        return "is no address: it holds a NUL", "name a path or a URL"
+        return "is not an address: it contains a NUL", "name a path or a URL"
     if not _is_url(address):
         typo = scheme and scheme[1].lower() in PROTOCOLS - LOCAL
-        return ("is no path and no URL", f"write {scheme[1].lower()}://") if scheme and typo else None
+        return ("is neither a path nor a URL", f"write {scheme[1].lower()}://") if scheme and typo else None
     if odd:
-        return "is no URL: it holds white space or control characters", "write them as %20 and so on"
+        return "is not a URL: it contains white space or control characters", "write them as %20 and so on"
     if scheme is None or scheme[2] != "://" or scheme[1] not in PROTOCOLS:
-        return "is no address that memdb reads", USE
+        return "is not an address that memdb can read", USE
     return _problem_of_host(address, scheme[1])
 
 
@@ -197,7 +199,7 @@ def _problem_of_host(address: str, protocol: str) -> tuple[str, str] | None:
         host, _ = parts.hostname, parts.port  # which looks at it
     except ValueError as error:
         return (
-            f"is no URL: {_plain(error)}",
+            f"is not a URL: {_plain(error)}",
             "check the address, and write special characters as %23 and so on",
         )
     has_password = parts.password is not None and protocol in {*EXTRAS, "hf"}
@@ -216,7 +218,7 @@ def _problem_of_host(address: str, protocol: str) -> tuple[str, str] | None:
 
 def _plain(error: ValueError) -> str:
     """Return what is wrong with a malformed host, without repeating what may be a password."""
-    return "its port is no number up to 65535" if "ort" in str(error) else "its host is malformed"
+    return "its port is not a number up to 65535" if "ort" in str(error) else "its host is malformed"
 
 
 def _driver(protocol: str, url: str, options: Mapping[str, Any]) -> tuple[Any, str]:

@@ -57,7 +57,7 @@ class WebFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no type
             if encoding.lower() not in {"", "identity"}:
                 raise StorageError(
                     f"{url} came encoded as {encoding[:40]}, which was not asked for",
-                    hint="ask whoever keeps that server to send files as they are",
+                    hint="ask its administrator to send files unencoded",
                 )
             return await _steadily(answer.content, self._patience, most)
 

@@ -126,9 +126,9 @@ def followable(url: str, from_url: str) -> str:
         return str(local_path(url))
     if shown(url) != url:
         raise InvalidInputError(
-            f"the address of the base, {shown(url)}, holds a user name, a password or a signature, which "
-            "would be written into the store",
-            hint="leave it out, and give it to the storage's own tools",
+            f"the address of the base, {shown(url)}, contains a user name, a password or a signature, "
+            "which would be written into the store",
+            hint="omit it, and give it to the storage's own tools",
         )
     return url
 
@@ -161,14 +161,14 @@ def _with_base(
         )
     if len(above) > MOST_BASES:
         raise InvalidInputError(
-            f"{own.url} stands on more than {MOST_BASES} stores, each of which extends the next",
-            hint="bring them together with `memdb merge`",
+            f"{own.url} has a chain of more than {MOST_BASES} bases",
+            hint="combine them with `memdb merge`",
         )
     found = snapshot_of(store, base.snapshot, base_access, (*above, store.manifest.store_id))
     if found.models_sha256 != base.models_sha256:
         raise DamagedError(
-            f"snapshot {base.snapshot} of {base.url} has other models than {own.url} was told",
-            hint="ask whoever keeps it, or move on with `memdb update`",
+            f"snapshot {base.snapshot} of {base.url} has other models than when {own.url} was set to use it",
+            hint="ask its owner, or move on with `memdb update`",
         )
     return own.extending(found)
 
@@ -202,7 +202,7 @@ def open_base(store: StoreLike, base: Base, base_access: BaseAccess | None) -> B
     if base_access is None or not base_access.trusted(store.manifest.store_id, base.url):
         raise InvalidInputError(
             f"{store.url} extends {base.url}, whose models are part of every answer",
-            hint="if you know that address, say --trust-base; it will be remembered",
+            hint="if you trust that address, pass --trust-base; it will be remembered",
         )
     storage = base_access.open(url)
     try:

@@ -42,7 +42,7 @@ class Examples:
         try:
             data.tobytes().decode()
         except UnicodeDecodeError as error:
-            raise InvalidInputError("keys that are no UTF-8") from error
+            raise InvalidInputError("keys that are not UTF-8") from error
         inner = offsets[offsets < len(data)]
         if ((data[inner] & 0xC0) == 0x80).any():
             raise InvalidInputError("key offsets that cut a character")
@@ -74,7 +74,7 @@ class Examples:
             encoded = [key.encode() for key in keys]
         except (UnicodeEncodeError, AttributeError) as error:
             raise InvalidInputError(
-                f"a key that is no text: {error}", hint="name examples in UTF-8"
+                f"a key that is not text: {error}", hint="name examples in UTF-8"
             ) from error
         offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
         np.cumsum([len(key) for key in encoded], out=offsets[1:])
@@ -149,7 +149,7 @@ def read_examples(store: StoreLike, name: str) -> Examples:
 
 def _texts(found: object) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-        raise InvalidInputError("class names that are no texts")
+        raise InvalidInputError("class names that are not texts")
     return tuple(found)
 
 

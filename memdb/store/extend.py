@@ -91,13 +91,13 @@ def update(store: Store, base_access: BaseAccess, url: str | None = None) -> Bas
     after = _base_at(followable(sought.url, store.url), base.manifest, newest)
     if after.snapshot < before.snapshot:
         raise MismatchError(
-            f"{sought.url} is an older copy: its newest snapshot is {after.snapshot}, and {store.url} has "
-            f"taken in {before.snapshot}",
+            f"{sought.url} is an older copy: its newest snapshot is {after.snapshot}, and {store.url} "
+            f"already uses {before.snapshot}",
             hint="name a copy that is up to date",
         )
     if after.snapshot == before.snapshot and after.models_sha256 != before.models_sha256:
         raise MismatchError(
-            f"snapshot {after.snapshot} of {sought.url} has other models than {store.url} took in",
+            f"snapshot {after.snapshot} of {sought.url} has other models than the one that {store.url} uses",
             hint="two copies of the base went different ways: name the right one, or `memdb merge` them",
         )
     if after == before:
@@ -122,7 +122,7 @@ def _newest(store: BaseStore, url: str, base_access: BaseAccess) -> Snapshot:
     number = published.snapshot.number if published else newest_number(store.storage)
     if number is None:
         raise NotFoundError(
-            f"{url} has no snapshot: which models it has may be another matter tomorrow",
+            f"{url} has no snapshot, so its models may change at any time",
             hint=f"number them with `memdb compact --store {url}`, or ask its owner to",
         )
     return snapshot_of(store, number, base_access)

@@ -32,7 +32,7 @@ def load_snapshot(store: StoreLike, as_of: int | None = None) -> Snapshot:
         number = newest if as_of is None else as_of
         if number is None:
             raise NotFoundError(
-                f"{store.url} has no snapshot, and its protocol has no listing of the models beyond one",
+                f"{store.url} has no snapshot, and its protocol cannot list the models beyond one",
                 hint="ask its owner to run `memdb compact`, or copy the store",
             )
         return _snapshot_of(store, number, newest)

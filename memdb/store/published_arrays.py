@@ -84,7 +84,7 @@ def read_pairs(snapshot: Snapshot, test_id: int) -> tuple[NDArray[np.int32], NDA
     scores = _reader(snapshot, folder, group).read(SCORES, shape, "float64", rows)
     if not _are_pairs(dict(zip(PAIR_ROWS, pairs[0], strict=True)), derived, snapshot):
         raise DamagedError(
-            f"{snapshot.url}/{folder}/{PAIRS} has pairs of test example {test_id} that cannot be",
+            f"{snapshot.url}/{folder}/{PAIRS} has impossible pairs of test example {test_id}",
             hint=ASK_AGAIN,
         )
     return pairs[0], scores[0]

@@ -125,7 +125,7 @@ def _fetched(storage: Readable, path: str, info: ObjectInfo, start: int, stop: i
     whole = (start, stop) == (0, info.size)
     if info.size > MAX_OBJECT:
         raise DamagedError(
-            f"{storage.url}/{path} is said to have {info.size:,} bytes, more than objects have", hint=RESTORE
+            f"{storage.url}/{path} is listed with {info.size:,} bytes, more than any object has", hint=RESTORE
         )
     part = () if whole else (start, stop)
     try:

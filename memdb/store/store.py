@@ -90,7 +90,7 @@ class Store:
             create_once(storage, claim_path, objects[layout.GROUP_METADATA])
         except AlreadyExistsError as error:
             raise AlreadyExistsError(
-                f"{url} holds the beginning of a store of other data",
+                f"{url} holds an unfinished store of other data",
                 hint="remove that folder, or choose another place with --store",
             ) from error
         arrays = {f"{layout.DATASET}/{name}": data for name, data in objects.items()}
@@ -190,8 +190,8 @@ class Store:
             if write_group(self.storage, segment, objects):
                 return segment
         raise StorageError(
-            f"{self.url}: a batch was written {COMMIT_ATTEMPTS} times and was not all there in the end",
-            hint="check what answers for the storage, or try one that takes less than hours",
+            f"{self.url}: a batch was written {COMMIT_ATTEMPTS} times and was incomplete in the end",
+            hint="check the storage, or try one that takes less than hours",
         )
 
     def _require_arrays(
@@ -309,7 +309,7 @@ def require_free(storage: Storage) -> None:
     found = storage.names("")
     if layout.MANIFEST in found:
         raise AlreadyExistsError(
-            f"{storage.url} is a store, or another Zarr group, already",
+            f"{storage.url} is already a store, or another Zarr group",
             hint="extend a store with `memdb train`, or choose another place with --store",
         )
     leftovers = {name for name in found if name.startswith(".") and name.endswith(".tmp")}

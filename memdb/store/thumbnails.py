@@ -134,5 +134,5 @@ def _shape_of(info: ThumbnailsInfo, set_name: str, n_examples: int, url: str) ->
             return n, height, width, channels
         case _:
             raise DamagedError(
-                f"{url}/{layout.THUMBNAILS}/{set_name} is not what pictures are", hint=ASK_AGAIN
+                f"{url}/{layout.THUMBNAILS}/{set_name} is not an array of pictures", hint=ASK_AGAIN
             )

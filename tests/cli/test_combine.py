@@ -54,7 +54,7 @@ def test_extending_from_creation_to_update(here):
         (["init", "--extend", "nowhere.zarr"], "no memdb store at"),
         (["init", "--extend", "a.zarr", "--subset-fraction", "0.5"], "--subset-fraction is fixed by the store"),
         (["init", "--extend", "a.zarr", "-p", "epochs=3"], "--recipe-option is fixed by the store"),
-        (["init", "--extend", "ftp://host/a.zarr"], "is no address that memdb reads"),
+        (["init", "--extend", "ftp://host/a.zarr"], "is not an address that memdb can read"),
         (["init", "--extend", "https://me:secret@host/a"], "https://***@host/a, holds a user name, a password"),
         (["update", "-s", "a.zarr"], "a.zarr extends no other store"),
         (["merge", "a.zarr", "a.zarr", "-s", "a.zarr"], "a.zarr is both a source and the destination"),

@@ -298,7 +298,7 @@ def test_where_servers_ignore_preconditions_compaction_is_for_one_who_is_alone(b
     parts = [batch(store, seeds) for seeds in ((1, 2), (3, 4))]
     for part in parts:
         store.commit(*part)
-    with pytest.raises(InvalidInputError, match="overwrites objects that it was told only to create"):
+    with pytest.raises(InvalidInputError, match="overwrites objects that it should only create"):
         compaction.compact(store)
     assert compaction.compact(store, alone=True).n_models == 4
     assert contents(store.snapshot()) == contents_of(parts[0]) | contents_of(parts[1])

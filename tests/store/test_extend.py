@@ -186,7 +186,7 @@ def rewritten(place, /, **changes):
         ({"url": "simplecache::file:///etc"}, InvalidInputError, "such addresses are not followed"),
         ({"url": "https://me:secret@host/base.zarr"}, InvalidInputError, r"^the address of the base, https://\*\*\*@host/base.zarr, holds"),
         ({"store_id": "0" * 32}, MismatchError, "holds the store .*; .* extends 0000"),
-        ({"models_sha256": "0" * 64}, DamagedError, "snapshot 1 of .* has other models than .* was told"),
+        ({"models_sha256": "0" * 64}, DamagedError, "snapshot 1 of .* has other models than when .* was set to use it"),
         ({"snapshot": 9}, NotFoundError, "a base, has no snapshot 9 any more"),
     ],
 )  # fmt: skip
@@ -241,7 +241,7 @@ def test_a_chain_that_is_too_long_is_refused(base, tmp_path, monkeypatch):
         with memdb.extend(str(tmp_path / f"{number}.zarr"), below, **TRAINED) as made:
             made.compact()
         below = made.url
-    with pytest.raises(InvalidInputError, match="stands on more than 2 stores"):
+    with pytest.raises(InvalidInputError, match="has a chain of more than 2 bases"):
         memdb.extend(str(tmp_path / "last.zarr"), below, **TRAINED).snapshot  # noqa: B018
 
 
@@ -280,7 +280,7 @@ def test_an_update_that_cannot_be_changes_nothing(base, extension, tmp_path):
     for url, says in [
         (str(old), "is an older copy"),
         (other.url, "holds the store"),
-        ("ftp://x/y", "no address that memdb reads"),
+        ("ftp://x/y", "not an address that memdb can read"),
     ]:
         with pytest.raises(MemdbError, match=says):
             extension.update(url)

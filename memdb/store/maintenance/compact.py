@@ -68,7 +68,7 @@ def compact(
     """
     if not store.storage.can_list:
         raise InvalidInputError(
-            f"{store.url} cannot be listed, and so not be compacted",
+            f"{store.url} cannot be compacted: it has no listings",
             hint="compact the store where its models are committed",
         )
     for _ in range(ATTEMPTS):
@@ -80,9 +80,9 @@ def compact(
             return None
         if not alone and not keeps_put_if_absent(store.storage):
             raise InvalidInputError(
-                f"{store.url} overwrites objects that it was told only to create, so that two compactions "
-                "at once could hide models",
-                hint="make sure that nobody else compacts this store, and say so with --alone",
+                f"{store.url} overwrites objects that it should only create, so two compactions at once "
+                "could hide models",
+                hint="make sure that nothing else compacts this store, and pass --alone",
             )
         batches = list(cut(selections))
         total = sum(selection.n_models for batch in batches for selection in batch)
@@ -215,7 +215,7 @@ def write_block(
     block = replace(block, objects=objects, metadata=metadata)
     if not commit_group(store.storage, block, watch):
         raise StorageError(
-            f"{store.url}/{block.group} was written and was not all there in the end",
+            f"{store.url}/{block.group} was written and was incomplete in the end",
             hint="run it again; nothing is lost",
         )
     document = group_metadata(block.to_document())

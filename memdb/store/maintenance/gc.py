@@ -49,7 +49,7 @@ def garbage(store: Store, grace: timedelta = GRACE, *, alone: bool = False) -> l
     if grace < GRACE and not alone:
         raise InvalidInputError(
             f"a grace period of {grace} is shorter than the {GRACE} that writers and readers may take",
-            hint="leave --grace out, or make sure that nobody else uses this store and say so with --alone",
+            hint="omit --grace, or make sure that nothing else uses this store and pass --alone",
         )
     store = store.direct()
     history = read_history(store)  # first: what it names is there by the time all is listed

@@ -237,7 +237,7 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
                 raise InvalidInputError(
                     f"model {model_id} of {snapshot.url} has the mask of model {other[0]} of {other[1]}: "
                     "they are not independent, and intervals that count both would be too narrow",
-                    hint="merge one of these stores, or withdraw the models in one with `memdb retract`",
+                    hint="merge one of these stores, or retract the models in one with `memdb retract`",
                 )
             fresh[digest] = (model_id, snapshot.url)
         masks |= fresh
@@ -249,7 +249,7 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
                 raise MismatchError(
                     f"model {model_id} of {snapshot.url} has another mask or other outcomes than in "
                     f"{known[1]}",
-                    hint="merge one of these stores, or withdraw it in one with `memdb retract`: it will "
+                    hint="merge one of these stores, or retract it in one with `memdb retract`: it will "
                     "count in neither",
                 )
 

@@ -28,7 +28,7 @@ def retract(store: Store, model_ids: Sequence[str], because: str) -> Retraction:
     try:
         because.encode()
     except UnicodeEncodeError as error:
-        raise InvalidInputError("the reason is no text that can be kept", hint="write it in UTF-8") from error
+        raise InvalidInputError("the reason is not valid Unicode text", hint="write it in UTF-8") from error
     if not model_ids:
         raise InvalidInputError(
             "no model was named", hint='`memdb sql "SELECT model_id FROM models"` lists them'
@@ -38,7 +38,7 @@ def retract(store: Store, model_ids: Sequence[str], because: str) -> Retraction:
     models = dict.fromkeys(named(known, name) for name in model_ids)
     again = [identifier for identifier in models if identifier in snapshot.retracted]
     if again:
-        raise InvalidInputError(f"model {again[0]} was withdrawn already", hint="leave it out")
+        raise InvalidInputError(f"model {again[0]} is already retracted", hint="omit it")
     return write_retraction(store, because, models=tuple(models))
 
 

@@ -133,7 +133,7 @@ def test_a_writer_that_always_stalls_says_so_and_leaves_nothing_to_see(store, cl
         clock[0] += 13 * 3600
 
     slow = replace(store, storage=Interrupted(store.storage, "mask/c.0.0", sleep, times=99))
-    with pytest.raises(StorageError, match="was written 3 times and was not all there"):
+    with pytest.raises(StorageError, match="was written 3 times and was incomplete"):
         slow.commit(*batch(store, [1]))
     assert store.snapshot().n_models == 0
     assert {item.reason for item in clean(store)} == {gc.LEFTOVER}
@@ -153,7 +153,7 @@ def test_a_compactor_that_stalls_changes_nothing(store, clock):
     def sleep():
         clock[0] += 13 * 3600
 
-    with pytest.raises(StorageError, match="was not all there"):
+    with pytest.raises(StorageError, match="was incomplete"):
         compaction.compact(Store(Interrupted(store.storage, "mask/c.0.0", sleep, times=9), store.manifest))
     assert store.snapshot().number is None
     assert store.snapshot().n_models == 2
@@ -348,7 +348,7 @@ def test_a_snapshot_is_had_again_after_its_blocks_are_gone(store):
         (["{0}"], " ", "needs a reason"),
         (["abc"], "x", "'abc' is too short"),
         (["f" * 32], "x", "no models have ids"),
-        (["{0}", "{1}"], "x", "was withdrawn already"),
+        (["{0}", "{1}"], "x", "is already retracted"),
     ],
 )
 def test_a_retraction_that_cannot_be_names_what_is_wrong(store, ids, because, says):

@@ -269,7 +269,7 @@ def test_a_web_server_may_say_in_its_own_way_that_a_snapshot_is_not_there(store,
         assert contents(load_snapshot(Store(place, store.manifest))) == held
         assert load_snapshot(Store(place, store.manifest)).number == 5
         assert load_snapshot(Store(place, store.manifest), 2).n_models == 2
-        with pytest.raises(InvalidInputError, match="cannot be listed, and so not be compacted"):
+        with pytest.raises(InvalidInputError, match="cannot be compacted: it has no listings"):
             compaction.compact(Store(place, store.manifest))
 
 
