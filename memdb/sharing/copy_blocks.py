@@ -141,16 +141,13 @@ def copy_piece(
     if published is not None and _is_complete(target, snapshot.manifest, published):
         advance(piece.size)
         return published
-    if (
-        len(piece.selections) > 1
-        or not piece.selections[0].segment.sources
-        or not all(piece.selections[0].keep)
-    ):
+    first = piece.selections[0]
+    if len(piece.selections) > 1 or not first.segment.sources or not all(first.keep):
         written = Store(target, snapshot.manifest)
         block, info, _ = write_block(written, piece.selections, Stopwatch(), piece.block_id)
         advance(piece.size)
         return BlockInfo(block.segment_id, len(block.models), info)
-    part = piece.selections[0].segment
+    part = first.segment
     folder = layout.block(piece.block_id)
 
     def copy(item: tuple[str, ObjectInfo]) -> None:

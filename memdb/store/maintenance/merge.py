@@ -224,12 +224,8 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
     read: set[tuple[str, str]] = set()
     for position, snapshot in enumerate(stores):
         elsewhere: set[str] = set().union(*(found for n, found in enumerate(ids) if n != position))
-        selections = [
-            selection
-            for selection in snapshot.selections
-            if (selection.segment.store_id, selection.segment.segment_id) not in read
-        ]
-        read |= {(selection.segment.store_id, selection.segment.segment_id) for selection in selections}
+        selections = [item for item in snapshot.selections if _identity(item) not in read]
+        read |= set(map(_identity, selections))
         fresh: dict[bytes, tuple[str, str]] = {}
         for model_id, digest in _digests(snapshot, selections, [layout.MASK]):
             other = masks.get(digest)
@@ -241,9 +237,8 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
                 )
             fresh[digest] = (model_id, snapshot.url)
         masks |= fresh
-        for model_id, digest in _digests(
-            snapshot, [_only(selection, elsewhere) for selection in selections], paths
-        ):
+        repeated = [_only(item, elsewhere) for item in selections]
+        for model_id, digest in _digests(snapshot, repeated, paths):
             known = contents.setdefault(model_id, (digest, snapshot.url))
             if known[0] != digest:
                 raise MismatchError(
@@ -252,6 +247,10 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
                     hint="merge one of these stores, or retract it in one with `memdb retract`: it will "
                     "count in neither",
                 )
+
+
+def _identity(selection: Selection) -> tuple[str, str]:
+    return selection.segment.store_id, selection.segment.segment_id
 
 
 def _paths_of_all(stores: Sequence[Snapshot]) -> list[str]:
