@@ -164,13 +164,13 @@ def _with_base(
             f"{own.url} has a chain of more than {MOST_BASES} bases",
             hint="combine them with `memdb merge`",
         )
-    found = snapshot_of(store, base.snapshot, base_access, (*above, store.manifest.store_id))
-    if found.models_sha256 != base.models_sha256:
+    below = snapshot_of(store, base.snapshot, base_access, (*above, store.manifest.store_id))
+    if below.models_sha256 != base.models_sha256:
         raise DamagedError(
             f"snapshot {base.snapshot} of {base.url} has other models than when {own.url} was set to use it",
             hint="ask its owner, or move on with `memdb update`",
         )
-    return own.extending(found)
+    return own.extending(below)
 
 
 def snapshot_of(

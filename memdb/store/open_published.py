@@ -20,7 +20,7 @@ from memdb.store.snapshot import Snapshot
 
 
 def read_published(storage: Storage) -> Published | None:
-    """Read the root document of a published copy; None where there is none, as in a store that grows.
+    """Read the root document of a published copy; None if there is none, as in a store that grows.
 
     Raises:
         DamagedError: it was altered, or is missing from what is a published copy.

@@ -274,7 +274,7 @@ class CheckedStore(Store):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Return an object, or a range of it; None where the list does not have it."""
+        """Return an object, or a range of it; None if the list does not have it."""
         if not self._is_open:
             await self._open()
         info = self._objects.get(key)

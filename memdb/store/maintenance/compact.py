@@ -114,8 +114,8 @@ def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[Selection]]:
     """
     blocks = snapshot.blocks
     selections = [
-        Selection(snapshot.storage, part, flags)
-        for part, flags in zip(snapshot.loose, snapshot.first[len(blocks) :], strict=True)
+        Selection(snapshot.storage, segment, flags)
+        for segment, flags in zip(snapshot.loose, snapshot.first[len(blocks) :], strict=True)
         if any(flags)
     ]
     if not selections and not thorough:
@@ -146,7 +146,7 @@ def _is_news(snapshot: Snapshot, base: Base | None) -> bool:
 
 
 def _retracted_in(snapshot: Snapshot) -> set[str]:
-    return {model.model_id for part in snapshot.segments for model in part.models} & snapshot.retracted
+    return {model.model_id for segment in snapshot.segments for model in segment.models} & snapshot.retracted
 
 
 def _kept_by(segment: Segment) -> list[str]:
@@ -284,7 +284,7 @@ def _record_of(
         models_sha256=snapshot.models_sha256,
         n_repeats=snapshot.n_repeats,
         blocks=(*stay, *new),
-        segments=(*snapshot.compacted, *(part.segment_id for part in snapshot.loose)),
+        segments=(*snapshot.compacted, *(segment.segment_id for segment in snapshot.loose)),
         retracted=tuple(sorted(_retracted_in(snapshot))),
         set_aside=tuple(sorted(snapshot.set_aside)),
     )

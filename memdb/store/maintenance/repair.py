@@ -52,8 +52,10 @@ def repair(store: Store, report: Report) -> Repair:
     store = store.direct()
     groups = [damage.identifier for damage in report.damages if damage.kind == "group"]
     store.storage.write_all({f"{name}/{layout.GROUP_METADATA}": group_metadata() for name in groups})
-    parts = {damage.identifier: damage for damage in report.damages if damage.kind in {"segment", "block"}}
-    for identifier, damage in parts.items():
+    set_aside = {
+        damage.identifier: damage for damage in report.damages if damage.kind in {"segment", "block"}
+    }
+    for identifier, damage in set_aside.items():
         write_retraction(store, REASON.format(problem=damage.problem), segments=(identifier,))
     numbers = snapshot_numbers(store.storage.names(layout.SNAPSHOTS))
     last = numbers[-1] if numbers else 0
@@ -64,10 +66,10 @@ def repair(store: Store, report: Report) -> Repair:
     if snapshots or any(damage.kind == "block" for damage in report.damages):
         number = _write_next(store, report)
     mended = {("group", name) for name in groups}
-    mended |= {(damage.kind, identifier) for identifier, damage in parts.items()}
+    mended |= {(damage.kind, identifier) for identifier, damage in set_aside.items()}
     mended |= {(damage.kind, damage.identifier) for damage in snapshots}
     return Repair(
-        tuple(f"{damage.kind}s/{identifier}" for identifier, damage in parts.items()),
+        tuple(f"{damage.kind}s/{identifier}" for identifier, damage in set_aside.items()),
         number,
         tuple(damage for damage in report.damages if (damage.kind, damage.identifier) not in mended),
     )
