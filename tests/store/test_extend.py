@@ -184,7 +184,7 @@ def rewritten(place, /, **changes):
         ({"url": "/nowhere/base.zarr"}, NotFoundError, "the base of .* is not at /nowhere/base.zarr any more"),
         ({"url": "github://o:r@main/base.zarr"}, InvalidInputError, "such addresses are not followed"),
         ({"url": "simplecache::file:///etc"}, InvalidInputError, "such addresses are not followed"),
-        ({"url": "https://me:secret@host/base.zarr"}, InvalidInputError, r"^the address of the base, https://\*\*\*@host/base.zarr, holds"),
+        ({"url": "https://me:secret@host/base.zarr"}, InvalidInputError, r"^the address of the base, https://\*\*\*@host/base.zarr, contains"),
         ({"store_id": "0" * 32}, MismatchError, "holds the store .*; .* extends 0000"),
         ({"models_sha256": "0" * 64}, DamagedError, "snapshot 1 of .* has other models than when .* was set to use it"),
         ({"snapshot": 9}, NotFoundError, "a base, has no snapshot 9 any more"),
