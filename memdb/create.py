@@ -20,9 +20,9 @@ from memdb.store import Following, Store, require_free
 
 if TYPE_CHECKING:
     from memdb.datasets import Dataset
+    from memdb.interop.formats import Format
     from memdb.interop.import_runs import Imported
     from memdb.interop.import_scores import ImportedScores
-    from memdb.interop.run_formats import RunFormat
     from memdb.sharing.pull import Pulled
 
 Options: TypeAlias = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
@@ -154,7 +154,7 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     scores_name: str | None = None,
     n_train: int | None = None,
     n_test: int | None = None,
-    formats: Sequence[RunFormat] = (),
+    formats: Sequence[Format] = (),
     storage_options: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Imported | ImportedScores:
@@ -177,7 +177,7 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
         scores_name: of a score table; the file's name where not given.
         n_train: how many training examples there are, for scores that do not say.
         n_test: how many test examples, likewise.
-        formats: readers of formats of your own, tried first; see `memdb.interop.run_formats.RunFormat`.
+        formats: formats of your own, tried first: see `memdb.interop.formats`.
         storage_options: for the fsspec driver.
         progress: hears how much of how much is done.
 
@@ -188,11 +188,10 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     """
     from memdb import datasets
     from memdb.format import subsets
-    from memdb.interop.arrays import open_array, open_arrays
+    from memdb.interop.formats import read_file
     from memdb.interop.import_runs import About, import_runs
     from memdb.interop.import_scores import import_scores
-    from memdb.interop.run_formats import find_runs, unknown
-    from memdb.interop.score_formats import find_scores
+    from memdb.interop.run_formats import Runs
 
     storage = open_storage(url, storage_options)
     try:
@@ -204,33 +203,27 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
         existing.require_growing("import into")
     if subset_fraction is not None and not 0 < subset_fraction < 1:
         subsets.subset_size(2, subset_fraction)
-    arrays = open_arrays(Path(path))
-    if labels is not None:
-        arrays = {"train_labels": open_array(Path(labels)), **arrays}
-    runs = find_runs(Path(path), arrays, formats)
-    published = find_scores(Path(path), arrays) if runs is None else None
+    content = read_file(Path(path), None if labels is None else Path(labels), formats)
     data = datasets.load(dataset, data_root) if isinstance(dataset, str) else dataset
     called = dataset if isinstance(dataset, str) else name or (None if data is None else IN_MEMORY)
     about = About(data, called, recipe, subset_fraction, outcomes)
-    held = "scores" if runs is None else "models"
+    held = "models" if isinstance(content, Runs) else "scores"
     said: tuple[tuple[str, str, object], ...] = (
         ("models", "--scores-name", scores_name), ("models", "--n-train", n_train),
         ("models", "--n-test", n_test),
         ("scores", "--labels", labels), ("scores", "--outcomes", outcomes),
     )  # fmt: skip
     ignored = [option for kind, option, value in said if kind == held and value is not None]
-    if ignored and (runs or published) is not None:
+    if ignored:
         raise InvalidInputError(
             f"{path} holds {held}, of which {ignored[0]} says nothing", hint="leave it out"
         )
     done: Imported | ImportedScores
-    if runs is not None:
-        done = import_runs(storage, existing, runs, about, progress)
-    elif published is not None:
-        sizes = {part: n for part, n in (("train", n_train), ("test", n_test)) if n is not None}
-        done = import_scores(storage, existing, published, about, scores_name, sizes)
+    if isinstance(content, Runs):
+        done = import_runs(storage, existing, content, about, progress)
     else:
-        raise unknown(Path(path), arrays)
+        sizes = {part: n for part, n in (("train", n_train), ("test", n_test)) if n is not None}
+        done = import_scores(storage, existing, content, about, scores_name, sizes)
     if existing is None:
         Names(dataset).remember_for(done.store)
     return done

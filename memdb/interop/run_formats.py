@@ -64,24 +64,7 @@ class Runs:
 
 
 RunFormat: TypeAlias = Callable[[Path, Mapping[str, ArrayFile]], Runs | None]
-"""What reads a format: from a path and its arrays by name to `Runs`, or None where it is something else."""
-
-
-def find_runs(path: Path, arrays: Mapping[str, ArrayFile], formats: Sequence[RunFormat] = ()) -> Runs | None:
-    """Return the runs that a file or folder holds; None where it holds something else.
-
-    ``formats`` of one's own are tried before those of memdb.
-    """
-    found = (read(path, arrays) for read in (*formats, *FORMATS))
-    return next((runs for runs in found if runs is not None), None)
-
-
-def unknown(path: Path, arrays: Mapping[str, ArrayFile]) -> InvalidInputError:
-    """Return the error that says what a file holds, and what memdb reads."""
-    return InvalidInputError(
-        f"{path} has {names_of(arrays)}: none of the formats that memdb imports",
-        hint=f"give a plain file with {PLAIN_KEYS}; docs/importing.md has the other formats",
-    )
+"""A format of runs: from a path and its arrays by name to `Runs`, or None for a file in another format."""
 
 
 def plain(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:

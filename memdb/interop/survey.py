@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
-from memdb.format import bits
-from memdb.interop.run_formats import Outcomes, Runs
+from memdb.format import bits, layout
+from memdb.interop.run_formats import SETS, Outcomes, Runs, finite
 from memdb.store import Snapshot
 
 DOMAIN = b"memdb-import-1"
@@ -35,8 +35,29 @@ def batches(runs: Runs) -> Iterator[tuple[int, NDArray[np.bool_], Outcomes]]:
     """Yield the first row, the masks and the outcomes of as many models as memory takes at once."""
     step = max(1, min(MOST_MODELS, BATCH_BYTES // max(1, runs.model_bytes)))
     for start in range(0, runs.n_models, step):
-        masks, outcomes = runs.read(start, min(runs.n_models, start + step))
+        stop = min(runs.n_models, start + step)
+        masks, outcomes = runs.read(start, stop)
+        _require_arrays(runs, stop - start, masks, outcomes)
         yield start, masks, outcomes
+
+
+def _require_arrays(runs: Runs, n_models: int, masks: NDArray[np.bool_], outcomes: Outcomes) -> None:
+    """Refuse arrays that are not what `Runs` says of them: a format may be a user's own."""
+    expected = {layout.MASK: (masks, "b", runs.sizes[layout.TRAIN])} | {
+        f"{name}/{item.name}": (outcomes.get(f"{name}/{item.name}"), "b" if item.kind == "bit" else "fiu", n)
+        for item in runs.outcomes
+        for name, n in runs.sizes.items()
+        if name in item.sets
+    }
+    for path, (values, kinds, n_examples) in expected.items():
+        if values is None:
+            raise InvalidInputError(f"{runs.place} has no {path}", hint="return every outcome that is named")
+        if values.shape != (n_models, n_examples) or values.dtype.kind not in kinds:
+            wanted = f"{'bools' if kinds == 'b' else 'numbers'}, ({n_models}, {n_examples}): models first"
+            raise InvalidInputError(
+                f"{path} of {runs.place} is {values.dtype} {values.shape}", hint=f"return {wanted}"
+            )
+        finite(values, f"{path} of {runs.place}")
 
 
 def survey(runs: Runs, progress: Callable[[int, int], None]) -> Survey:
@@ -52,6 +73,11 @@ def survey(runs: Runs, progress: Callable[[int, int], None]) -> Survey:
     first: dict[bytes, int] = {}
     if runs.n_models == 0:
         raise InvalidInputError(f"{runs.place} holds no models", hint="give at least one run")
+    if layout.TRAIN not in runs.sizes or not set(runs.sizes) <= set(SETS):
+        raise InvalidInputError(
+            f"{runs.place} is of the sets {', '.join(runs.sizes)}",
+            hint="give train, and test if there is one",
+        )
     for name, n_examples in runs.sizes.items():
         if n_examples == 0:
             raise InvalidInputError(
