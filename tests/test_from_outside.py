@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import bits_of, small_dataset
+from support.stores import bits_of, small_dataset
 
 import memdb
 from memdb.errors import AlreadyExistsError, InvalidInputError, NotFoundError
