@@ -1,4 +1,4 @@
-"""Taking published scores into a store, as a score table beside its models."""
+"""Import published scores into a store, as a score table beside its models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FRACTION = 0.7  # of the published scores
 
 @dataclass(frozen=True)
 class ImportedScores:
-    """What an import of scores came to."""
+    """The result of an import of scores."""
 
     store: Store
     table: ScoreTable
@@ -44,10 +44,10 @@ def import_scores(
 ) -> ImportedScores:
     """Add published scores to a store of the same examples, or to a new one.
 
-    ``given_sizes`` says how many examples there are where neither the file, a data set nor the store does.
+    ``given_sizes`` says how many examples there are if neither the file, a data set nor the store does.
 
     Raises:
-        InvalidInputError: a name that cannot be, ids beyond the examples, or sizes that nobody knows.
+        InvalidInputError: an invalid name or invalid scores, ids beyond the examples, or unknown sizes.
         MismatchError: the store is of other examples.
         AlreadyExistsError: other scores of that name are there.
     """

@@ -1,6 +1,6 @@
 """Runs of models in other people's formats: subset masks and outcomes, whatever they are called there.
 
-Every format becomes `Runs`; what takes runs into a store knows nothing else.
+Every format becomes `Runs`; the import knows nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PLAIN_KEYS = (
 
 @dataclass(frozen=True)
 class Names:
-    """What a file says about the examples themselves, by set; None where it says nothing."""
+    """What a file says about the examples themselves, by set; a set that it does not describe is absent."""
 
     labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -323,7 +323,7 @@ def _of_sets(outcomes: Sequence[Outcome], sets: Sequence[str] | Mapping[str, int
 
 
 def finite(values: NDArray[Any], place: str, first_row: int = 0, *, infinite: bool = False) -> NDArray[Any]:
-    """Refuse numbers that are none, and infinite ones unless told otherwise.
+    """Refuse NaN, and infinite numbers unless ``infinite``.
 
     Raises:
         InvalidInputError: names the row of the first.

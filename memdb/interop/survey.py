@@ -1,4 +1,4 @@
-"""What must be known of runs before any of them is kept: who they are, and that they belong together."""
+"""Read runs once before any is kept: identify the models, and check that they belong together."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from memdb.store import Snapshot
 DOMAIN = b"memdb-import-1"
 BATCH_BYTES = 256 << 20
 MOST_MODELS = 1024  # of a batch, which becomes a segment
-UNLIKELY = 6.0  # standard deviations that subset sizes drawn at one fraction do not reach
+UNLIKELY = 6.0  # standard deviations from the mean that sizes drawn with one fraction never reach
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Every model of some runs, in their order: its id, the hash of its mask, the size of its subset."""
+    """For every model, in order: its id, the hash of its mask, and the size of its subset."""
 
     model_ids: Sequence[str]
     masks: Sequence[bytes]
@@ -111,7 +111,7 @@ def survey(runs: Runs, progress: Callable[[int, int], None]) -> Survey:
 def model_id(packed_mask: bytes, outcomes: Mapping[str, NDArray[Any]], row: int) -> str:
     """Return an imported model's id: a hash of its mask and of its outcomes of kind bit, by their names.
 
-    Confidences are left out: the same runs are the same models whether or not they come with them.
+    Confidences do not count: the same runs are the same models with and without them.
     """
     digest = hashlib.sha256(DOMAIN + packed_mask)
     for path in sorted(outcomes):

@@ -1,7 +1,7 @@
-"""Publishing: a frozen copy that holds exactly the models that count, and answers small questions quickly.
+"""Publish a frozen copy that holds exactly the models that count, and answers small questions quickly.
 
-Nothing in a published copy changes but its root document, ``published.json``, which is written last, and the
-README, which nothing reads. Whatever cuts a publication off, readers see what was published before.
+Nothing in a published copy changes except its root document, ``published.json``, which is written last, and
+the README, which no program reads. If a publication is interrupted, readers see what was published before.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ A_PAIR, A_ROW = 12.0, 46.0  # bytes of a pair in a list, and of a table's row: w
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a published copy, and its size in bytes; ``is_guess`` where it is encoded on the way."""
+    """A part of a published copy and its size in bytes, a guess if it is yet to be encoded."""
 
     name: str
     size: int
@@ -61,12 +61,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What a publication did. Sizes are bytes."""
+    """The result of a publication. Sizes are in bytes."""
 
     snapshot: PublishedSnapshot
     n_written: int
     n_bytes_written: int
-    is_new: bool  # whether there was a snapshot of these models already
+    is_new: bool  # false if there was a snapshot of these models already
 
 
 class PublicationOptions(TypedDict, total=False):
@@ -177,7 +177,7 @@ def _require_included(include: Sequence[str]) -> None:
 def require_destination(source: Store, target: Completing) -> Published | None:
     """Refuse a destination that holds something else; return what was published there before.
 
-    What an interrupted publication of the same store left is taken up.
+    What an interrupted publication of the same store left there is resumed.
 
     Raises:
         AlreadyExistsError: names what is there.
@@ -276,7 +276,7 @@ def publish(
 
 
 class _Progress:
-    """Adds up bytes copied and lists made: of the time, copying takes about what its share of bytes is."""
+    """Adds up the work: copying all blocks counts as much as deriving the lists of all test examples."""
 
     def __init__(
         self,
@@ -339,7 +339,7 @@ def _newest_record(plan: PublicationPlan, target: Completing) -> SnapshotRecord 
 
 
 def _known_blocks(plan: PublicationPlan, target: Completing) -> dict[str, BlockInfo]:
-    """Return what published snapshots say of blocks, by id."""
+    """Return the blocks of all published snapshots, by id."""
     found: dict[str, BlockInfo] = {}
     if plan.before is None:
         return found
@@ -354,7 +354,7 @@ def _is_same(record: SnapshotRecord, snapshot: Snapshot, blocks: tuple[BlockInfo
 
 
 def _has_derived(target: Completing, record: SnapshotRecord) -> bool:
-    """Tell by sizes whether all that a snapshot names is there; nothing is derived of no models."""
+    """Tell by sizes whether all that a snapshot names is there; without models, nothing is derived."""
     if record.derived is None:
         return record.n_models == 0
     return all(
@@ -369,7 +369,7 @@ def _new_record(
 ) -> SnapshotRecord:
     """Derive what a snapshot holds besides blocks, and create its document.
 
-    A document that an interrupted publication left is taken where it says just that.
+    A document that an interrupted publication left is reused if it says the same.
     """
     snapshot, target = plan.snapshot, plan.target
     numbers = snapshot_numbers(target.names(layout.SNAPSHOTS))
