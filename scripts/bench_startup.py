@@ -52,6 +52,8 @@ def main() -> int:
     parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout to compare with")
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
+    if options.against is not None and not (options.against / "memdb" / "__init__.py").is_file():
+        parser.error(f"{options.against} has no memdb: name a checkout, such as one of `git worktree add`")
     query = ["top-influence", "--test-id", "0", "--store", str(options.store)]
     questions = [["--help"], *([query] if options.store else [])]
 
