@@ -1,4 +1,4 @@
-"""Split-half reliability: what half of the models say, against what the other half says."""
+"""Split-half reliability: how far the scores of two random halves of the models agree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Sums = dict[str, NDArray[Any]]  # of one half, by name, [train] each
 
 @dataclass(frozen=True, slots=True)
 class Splitting:
-    """How often models are split at random, from which seed, and what is compared."""
+    """The number and seed of random splits, and what is compared."""
 
     n_splits: int = 20
     seed: int = 0
@@ -40,10 +40,10 @@ class Splitting:
     threshold: float | None = None
 
     def require(self, n_train: int, *, given: bool) -> None:
-        """Refuse what cannot be; lists that nobody asked for may be longer than the training set.
+        """Check all values; default lists may be longer than the training set, lists that are given may not.
 
         Raises:
-            InvalidInputError: names the value and what it may be.
+            InvalidInputError: a value out of range.
         """
         if not 1 <= self.n_splits <= MAX_SPLITS:
             raise InvalidInputError(

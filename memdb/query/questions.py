@@ -1,4 +1,4 @@
-"""Questions to a snapshot: each one a file of SQL, its parameters checked, its rows as an Arrow table."""
+"""The questions that are answered from models: a file of SQL each, with checked parameters."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
 from memdb.query.arrow import values_of
 from memdb.query.examples import ExampleRef, set_of
 from memdb.query.from_published import stored_influence, stored_pair
-from memdb.query.intervals import NAMED_INTERVALS, IntervalSpec
+from memdb.query.intervals import IntervalSpec
 from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Order, PairOptions, RankedQuery, require_k
+from memdb.query.outcomes import OUTCOMES
 from memdb.query.ranked_list import Columns, ranked
 from memdb.query.relations import Relations
 from memdb.query.statements import Kind, out_of_python
-from memdb.query.templates import FORMS, template
+from memdb.query.templates import template
 from memdb.store import Snapshot
 from memdb.store.published_arrays import derived_of
 
-SHORTEST_SECONDS, LONGEST_SECONDS = 0.001, 4_000_000.0  # what the timers of every system can count
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.001, 4_000_000.0  # the range that timers support on every system
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One way to ask for influence: which relation, which of its id columns is listed, what is influenced."""
+    """One way to ask for influence: the relation, the id column that is listed, and what is influenced."""
 
     relation: str
     listed: str
     target: str
 
 
-SIDES: Mapping[str, Side] = {  # by the id column that is given
+SIDES: Mapping[str, Side] = {  # by the id column that is fixed
     "test_id": Side("influence", "train_id", "test"),
     "train_id": Side("influence", "test_id", "test"),
     "target_id": Side("train_influence", "train_id", "target"),
@@ -47,21 +48,21 @@ SIDES: Mapping[str, Side] = {  # by the id column that is given
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswers:
-    """Answers counted from models (see `Answers`)."""
+    """Answers computed from models (see `Answers`)."""
 
     relations: Relations
 
     def top_memorized(self, class_name: str | None, query: RankedQuery) -> pa.Table:
-        """Return the first training examples by memorization, NULLs last."""
+        """Return the training examples that rank first by memorization, NULLs last."""
         self._require(query, "memorization")
         relations = self.relations
         label = None if class_name is None else relations.label_of(class_name)
-        sql = template("top_memorized.sql", arms=FORMS[relations.outcome]["arms"])
+        sql = template("top_memorized.sql", arms=OUTCOMES[relations.outcome].sql["arms"])
         found = relations.ask(sql, {"label": label})
         return ranked(relations, found, Columns(("train_id", "label"), "memorization"), query)
 
     def top_influence(self, fixed: ExampleRef, query: RankedQuery, *, same_class: bool = False) -> pa.Table:
-        """Return the first influences with one side fixed, NULLs last."""
+        """Return the influences that rank first with one side fixed, NULLs last."""
         self._require(query, "influence")
         relations, side = self.relations, SIDES[fixed.column]
         if fixed.column == "test_id" and query.order == Order() and not same_class:
@@ -69,7 +70,7 @@ class ModelAnswers:
             if stored is not None:
                 return stored
         names = {"relation": side.relation, "fixed": fixed.column, "listed": side.listed}
-        sql = template("top_influence.sql", **names, arms=FORMS[relations.outcome]["arms"])
+        sql = template("top_influence.sql", **names, arms=OUTCOMES[relations.outcome].sql["arms"])
         other_only = fixed.column == "target_id"
         relations.prefetch(layout.TEST if side.target == layout.TEST else layout.TRAIN)
         found = relations.ask(sql, {"id": fixed.row, "same_class": same_class, "other_only": other_only})
@@ -90,23 +91,23 @@ class ModelAnswers:
         *,
         same_class: bool = False,
     ) -> pa.Table:
-        """Return the rows of a relation that have these ids, by ascending ids; ``None`` leaves one open."""
-        relations, settings = self.relations, interval.parameters(NAMED_INTERVALS)
+        """Return the rows of a relation with these ids, by ascending ids; ``None`` matches any id."""
+        relations, interval = self.relations, interval.for_named()
         _require_models(relations)
         given = rows_of(relations, relation, ids)
         if set(given) == {"train_id", "test_id"}:
-            stored = stored_pair(relations, given["train_id"], given["test_id"], settings)
+            stored = stored_pair(relations, given["train_id"], given["test_id"], interval)
             if stored is not None:
                 is_kept = not same_class or stored.column("same_class")[0].as_py()
                 return stored if is_kept else stored.slice(0, 0)
         if relation != "memorization":
             relations.prefetch(layout.TEST if relation == "influence" else layout.TRAIN)
         sql = rows_with(relation, given, ids, same_class=same_class)
-        return relations.ask(sql, given, settings=settings)
+        return relations.ask(sql, given, interval=interval)
 
     def pairs(self, options: PairOptions) -> pa.Table:
-        """Return the pairs that are strong enough: by test id, then from the strongest."""
-        from memdb.query.pairs.scores import pairs  # noqa: PLC0415 - other questions do without its packages
+        """Return the pairs that the options select: by test id, then from the strongest."""
+        from memdb.query.pairs.scores import pairs  # noqa: PLC0415 - other questions do not need its packages
 
         return pairs(self.relations, options)
 
@@ -116,7 +117,7 @@ class ModelAnswers:
 
 
 def counts(relations: Relations, target: Mapping[str, int | None]) -> dict[str, NDArray[np.int32]]:
-    """Return the counts of every training example on one target, or on itself: int32 arrays [train]."""
+    """Return the counts of every training example on one target, or on itself: int32 [train] each."""
     named = {name: row for name, row in target.items() if row is not None}
     if len(named) > 1:
         raise InvalidInputError(f"{' and '.join(named)} are both given", hint="name one target, or none")
@@ -136,41 +137,41 @@ def counts(relations: Relations, target: Mapping[str, int | None]) -> dict[str, 
 def sql(
     relations: Relations,
     statement: str,
-    choice: IntervalSpec,
+    interval: IntervalSpec,
     *,
     k: int | None = None,
     max_pairs: int = MAX_PAIRS,
     timeout: float = TIMEOUT_SECONDS,
 ) -> pa.Table:
-    """Run a user's statement over the relations, read-only and without access to files or the network."""
+    """Run a user's statement over the relations, read-only, without access to files or the network."""
     _require_sql(statement, k, max_pairs)
     timeout = require_timeout(timeout)
-    settings = choice.parameters(NAMED_INTERVALS)
-    table = relations.ask(statement, settings=settings, models=True, max_pairs=max_pairs, timeout=timeout)
+    table = relations.ask(
+        statement, interval=interval.for_named(), models=True, max_pairs=max_pairs, timeout=timeout
+    )
     return table if k is None else table.slice(0, k)
 
 
 def sql_batches(  # noqa: PLR0913 - the statement, its limits and its intervals
     relations: Relations,
     statement: str,
-    choice: IntervalSpec,
+    interval: IntervalSpec,
     *,
     k: int | None = None,
     as_text: Kind = out_of_python,
     max_pairs: int = MAX_PAIRS,
     timeout: float = TIMEOUT_SECONDS,
 ) -> pa.RecordBatchReader:
-    """Run a user's statement as `sql` does; its rows are read while they are computed."""
+    """Run a user's statement like `sql`, and stream its rows."""
     _require_sql(statement, k, max_pairs)
     timeout = require_timeout(timeout)
-    settings = choice.parameters(NAMED_INTERVALS)
-    batches = relations.stream(statement, settings, as_text, max_pairs=max_pairs, timeout=timeout)
+    batches = relations.stream(statement, interval.for_named(), as_text, max_pairs=max_pairs, timeout=timeout)
     schema = next(batches)
     return pa.RecordBatchReader.from_batches(schema, batches if k is None else _first(k, batches))
 
 
 def require_timeout(seconds: float) -> float:
-    """Return how long a statement may run, within what timers can count.
+    """Return the seconds that a statement may run, clipped to what timers support.
 
     Raises:
         InvalidInputError: not above 0.
@@ -211,7 +212,7 @@ def _require_models(relations: Relations) -> None:
 
 
 def _base_of(snapshot: Snapshot) -> dict[str, object]:
-    """Return what is taken in of the store that this one extends, NULL where it extends none."""
+    """Return the base snapshot of a store that extends another, NULL in other stores."""
     base = snapshot.base
     return {
         "base": shown(base.url) if base else None,
@@ -222,18 +223,18 @@ def _base_of(snapshot: Snapshot) -> dict[str, object]:
     }
 
 
-def info(relations: Relations, choice: IntervalSpec) -> pa.Table:
+def info(relations: Relations, interval: IntervalSpec) -> pa.Table:
     """Return one row about the store."""
     snapshot = relations.snapshot
     manifest = snapshot.manifest
-    settings = choice.parameters(NAMED_INTERVALS)
+    interval = interval.for_named()
     derived = derived_of(snapshot)
     of_models = (
         {"n_models": snapshot.n_models, **derived[1].models.to_document()}
         if derived
         else relations.ask(template("info_models.sql"), models=True).to_pylist()[0]
     )
-    counted = {**of_models, **relations.ask(template("info.sql"), settings=settings).to_pylist()[0]}
+    counted = {**of_models, **relations.ask(template("info.sql"), interval=interval).to_pylist()[0]}
     diverged = (
         (model.model_id for _, model in snapshot.models if model.diverged) if counted["n_diverged"] else ()
     )
@@ -265,7 +266,7 @@ def info(relations: Relations, choice: IntervalSpec) -> pa.Table:
         **counted,
         "diverged": sorted(diverged),
     }
-    kind = pa.list_(pa.string())  # also where it is empty
+    kind = pa.list_(pa.string())  # which an empty list does not tell
     table = pa.Table.from_pylist([row])
     at = table.column_names.index("diverged")
     return table.set_column(at, "diverged", pa.array([row["diverged"]], kind))

@@ -80,7 +80,6 @@ def write_pairs(
         StorageError: the folder is missing, full or read-only; blocks found before are kept.
     """
     require_parquet(path)
-    interval.parameters()
     identity = {"models_sha256": models_sha256, **_identity(search)}
     parts = _Parts(path, identity)
     with parts.failing():

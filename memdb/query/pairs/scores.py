@@ -20,13 +20,14 @@ from memdb.query import arrow
 from memdb.query.examples import require_examples
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import PairOptions
+from memdb.query.outcomes import OUTCOMES
 from memdb.query.pairs.kernel import Z_BINS, CpuKernel, PairKernel
 from memdb.query.pairs.kernel_confidence import ConfidenceKernel
 from memdb.query.pairs.search import PairSearch
 from memdb.query.pairs.types import PairBits, PairBlock, PairChoice, PairConfidence
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates, Numbers, binned, fitted_mixture, p_values, shrunk
-from memdb.query.templates import FORMS, SHOWN_SUMS, template
+from memdb.query.templates import template
 
 PAIR_COLUMNS = [
     "train_id", "test_id", "train_label", "test_label", "same_class", "influence", "shrunk", "lo", "hi",
@@ -128,7 +129,6 @@ def search(relations: Relations, options: PairOptions) -> tuple[PairSearch, Inte
         InvalidInputError: invalid options, or a device that this machine lacks.
     """
     interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
-    interval.parameters()
     given = {field.name: options[field.name] for field in fields(PairChoice) if field.name in options}  # type: ignore[literal-required]
     choice = PairChoice(**given)
     device = options.get("device", "auto")
@@ -166,7 +166,7 @@ class Evidence:
         self._connection = duckdb.connect()
         weakref.finalize(self, self._connection.close)
         self._connection.execute(template("statistics.sql"))
-        self._sql = template("pair_scores.sql", sums=FORMS[bits.outcome]["sums"])
+        self._sql = template("pair_scores.sql", sums=OUTCOMES[bits.outcome].sql["sums"])
 
     def table(self, blocks: Sequence[PairBlock], parameters: Mapping[str, Any]) -> pa.Table:
         """Return the pairs of some blocks with their columns, in order."""
@@ -208,10 +208,11 @@ class Evidence:
             total=None if hits is None else hits + of["k_out"],
         )
 
-    def interval_z(self, parameters: Mapping[str, Any]) -> float:
-        """Return the multiplier z of the intervals."""
+    def interval_z(self, interval: IntervalSpec) -> float:
+        """Return the multiplier z of the intervals of a list."""
         sql = "SELECT interval_z($interval, $alpha, $fixed_z, $n_models, $n_shown, $n_ranked)"
-        ((z,),) = self._connection.execute(sql, {**parameters, "n_models": self._bits.n_models}).fetchall()
+        given = {**interval.parameters(), "n_models": self._bits.n_models}
+        ((z,),) = self._connection.execute(sql, given).fetchall()
         return float(z)
 
 
@@ -221,11 +222,10 @@ class Scorer:
     def __init__(self, bits: PairBits, totals: PairTotals, interval: IntervalSpec) -> None:
         self._evidence = Evidence(bits)
         at = PAIR_COLUMNS.index(SUMS)
-        self._columns = [*PAIR_COLUMNS[:at], *SHOWN_SUMS[bits.outcome], *PAIR_COLUMNS[at + 1 :]]
+        self._columns = [*PAIR_COLUMNS[:at], *OUTCOMES[bits.outcome].shown, *PAIR_COLUMNS[at + 1 :]]
         self._totals = totals
         self._mixtures = totals.mixtures()
-        shown = {"n_shown": max(1, totals.n_found), "n_ranked": max(1, totals.n_ranked)}
-        self._z = self._evidence.interval_z({**interval.parameters(), **shown})
+        self._z = self._evidence.interval_z(interval.of_list(max(1, totals.n_found), max(1, totals.n_ranked)))
 
     def scored(self, blocks: Sequence[PairBlock]) -> pa.Table:
         """Return the scored pairs of some blocks, in order."""
@@ -253,7 +253,7 @@ def pair_bits(relations: Relations) -> PairBits:
     require_examples(relations.snapshot, layout.TEST)
     train = relations.ask("SELECT n_in, memorization FROM memorization ORDER BY train_id")
     test = relations.ask("FROM test_examples ORDER BY id")
-    form = FORMS[relations.outcome]
+    form = OUTCOMES[relations.outcome].sql
     s_all, q_all = (test.column(form[name]).to_numpy() for name in ("s_all", "q_all"))
     if relations.outcome == "correct":
         correct, confidence = relations.correct(layout.TEST), None

@@ -1,4 +1,4 @@
-"""Search all (training, test) pairs for the strongest, a block of test examples at a time, in bounded memory."""
+"""Search all (training, test) pairs for the strongest, a block of tests at a time, in bounded memory."""
 
 from __future__ import annotations
 
