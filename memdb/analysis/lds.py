@@ -31,6 +31,7 @@ PREFERRED = (LOGIT_CONFIDENCE.name, "margin", "correct")
 MAX_RESAMPLES = 10_000
 RESOLUTION = 2.0**-40  # relative to the sum of magnitudes: far above rounding errors, far below what matters
 Numbers = NDArray[np.float64]
+Row = tuple[float | None, float | None, float | None]  # lds, lo, hi
 
 
 class Attribution(Protocol):
@@ -106,7 +107,7 @@ def lds(
     name = _require_outcome(snapshot, outcome)
     chosen = _chosen(snapshot, model_ids)
     counts = bootstrap.counts(len(chosen))
-    rows: list[tuple[float | None, float | None, float | None]] = []
+    rows: list[Row] = []
     total = np.zeros((2, bootstrap.n_resamples))
     for start, predicted, actual in _outcomes(relations, scores, name, chosen):
         progress(start, n_test)
@@ -117,37 +118,36 @@ def lds(
             known = ~np.isnan(again)
             total += [np.where(known, again, 0), known]
     progress(n_test, n_test)
-    found = np.array([value for value, _, _ in rows if value is not None])
-    means = np.divide(total[0], total[1], out=np.full(len(total[0]), np.nan), where=total[1] > 0)
-    lo, hi = bootstrap.interval(means)
-    facts: dict[str, float | str | None] = {
-        "mean_lds": float(found.mean()) if len(found) else None,
-        "mean_lo": lo if len(found) else None,
-        "mean_hi": hi if len(found) else None,
-        "n_scored": len(found),
-        "n_held_out": len(chosen),
-        "outcome": name,
-    }
+    facts = {**_means(rows, total, bootstrap), "n_held_out": len(chosen), "outcome": name}
     return _table(relations, rows, facts)
 
 
-def _table(
-    relations: Relations,
-    rows: Sequence[tuple[float | None, float | None, float | None]],
-    facts: dict[str, float | str | None],
-) -> pa.Table:
+def _means(rows: Sequence[Row], total: Numbers, bootstrap: Bootstrap) -> dict[str, float | str | None]:
+    """Return the mean score over test examples and its interval; ``total`` sums and counts each resample."""
+    scores = np.array([value for value, _, _ in rows if value is not None])
+    means = np.divide(total[0], total[1], out=np.full(len(total[0]), np.nan), where=total[1] > 0)
+    lo, hi = bootstrap.interval(means)
+    return {
+        "mean_lds": float(scores.mean()) if len(scores) else None,
+        "mean_lo": lo if len(scores) else None,
+        "mean_hi": hi if len(scores) else None,
+        "n_scored": len(scores),
+    }
+
+
+def _table(relations: Relations, rows: Sequence[Row], facts: dict[str, float | str | None]) -> pa.Table:
     test = relations.examples[layout.TEST]
-    found: dict[str, Any] = {"test_id": np.arange(len(rows), dtype=np.int32), "label": test.labels}
-    for place, name in enumerate(("lds", "lo", "hi")):
-        found[name] = _numbers([row[place] for row in rows])
+    columns: dict[str, Any] = {"test_id": np.arange(len(rows), dtype=np.int32), "label": test.labels}
+    for name, values in zip(("lds", "lo", "hi"), zip(*rows, strict=True), strict=True):
+        columns[name] = _numbers(values)
     for name, value in facts.items():
         if isinstance(value, str):
-            found[name] = arrow.text([value] * len(rows))
+            columns[name] = arrow.text([value] * len(rows))
         elif name.startswith("n_"):
-            found[name] = np.full(len(rows), value, dtype=np.int32)
+            columns[name] = np.full(len(rows), value, dtype=np.int32)
         else:
-            found[name] = _numbers([value] * len(rows))
-    return arrow.table(found)
+            columns[name] = _numbers([value] * len(rows))
+    return arrow.table(columns)
 
 
 def _numbers(values: Sequence[float | None]) -> pa.Array:

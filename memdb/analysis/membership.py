@@ -26,6 +26,7 @@ from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query import arrow
 from memdb.query.relations import Relations
+from memdb.store import Snapshot
 
 VARIANTS = ("online", "offline")
 VARIANCES = ("auto", "example", "pooled")
@@ -77,17 +78,9 @@ def membership(
         NotEnoughModelsError: fewer than eight models.
     """
     snapshot = relations.snapshot
-    n_models, n_train = snapshot.n_models, snapshot.manifest.train.n_examples
+    n_train = snapshot.manifest.train.n_examples
     path = f"{layout.TRAIN}/{LOGIT_CONFIDENCE.name}"
-    if path not in snapshot.manifest.arrays():
-        raise NotFoundError(
-            f"{snapshot.url} keeps no logit confidences, which the attack needs",
-            hint="make a store without `--outcomes correct`, or import logit_confidence",
-        )
-    if n_models < FEWEST:
-        raise NotEnoughModelsError(
-            f"{snapshot.url} has {n_models} models, too few for an attack", hint=f"train at least {FEWEST}"
-        )
+    _require_confidences(snapshot, path)
     deviations = _pooled(relations, path) if _pools(attack, relations) else None
     targets = _targets(relations)
     steps = (1 if deviations is None else 2) * n_train
@@ -108,6 +101,19 @@ def membership(
                 found[f"sd_{arm}"][rows] = np.where(n > 1, np.sqrt(square / (n - 1)), np.nan)
         progress(steps - n_train + rows.stop, steps)
     return _table(relations, found, _curves(statistics, members))
+
+
+def _require_confidences(snapshot: Snapshot, path: str) -> None:
+    if path not in snapshot.manifest.arrays():
+        raise NotFoundError(
+            f"{snapshot.url} keeps no logit confidences, which the attack needs",
+            hint="make a store without `--outcomes correct`, or import logit_confidence",
+        )
+    if snapshot.n_models < FEWEST:
+        raise NotEnoughModelsError(
+            f"{snapshot.url} has {snapshot.n_models} models, too few for an attack",
+            hint=f"train at least {FEWEST}",
+        )
 
 
 def _pools(attack: Attack, relations: Relations) -> bool:

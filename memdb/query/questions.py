@@ -13,6 +13,7 @@ from memdb.addresses import shown
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout
 from memdb.format.documents import canonical_json
+from memdb.format.manifest import Manifest
 from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
 from memdb.query.arrow import values_of
 from memdb.query.examples import ExampleRef, set_of
@@ -227,34 +228,21 @@ def info(relations: Relations, interval: IntervalSpec) -> pa.Table:
     """Return one row about the store."""
     snapshot = relations.snapshot
     manifest = snapshot.manifest
-    interval = interval.for_named()
     derived = derived_of(snapshot)
     of_models = (
         {"n_models": snapshot.n_models, **derived[1].models.to_document()}
         if derived
         else relations.ask(template("info_models.sql"), models=True).to_pylist()[0]
     )
-    counted = {**of_models, **relations.ask(template("info.sql"), interval=interval).to_pylist()[0]}
+    counted = {
+        **of_models,
+        **relations.ask(template("info.sql"), interval=interval.for_named()).to_pylist()[0],
+    }
     diverged = (
         (model.model_id for _, model in snapshot.models if model.diverged) if counted["n_diverged"] else ()
     )
     row = {
-        "store_id": manifest.store_id,
-        "format": layout.FORMAT,
-        "dataset": manifest.dataset,
-        "dataset_import_path": manifest.imports.get("dataset"),
-        "n_train": manifest.train.n_examples,
-        "n_test": manifest.set_named(layout.TEST).n_examples,
-        "n_classes": relations.n_classes,
-        "recipe": manifest.recipe.name,
-        "recipe_import_path": manifest.imports.get("recipe"),
-        "recipe_version": manifest.recipe.version,
-        "recipe_options": canonical_json(manifest.recipe.options).decode(),
-        "recipe_fingerprint": manifest.recipe.fingerprint,
-        "subset_scheme": manifest.subset_scheme,
-        "subset_fraction": manifest.subset_fraction,
-        "outcomes": ",".join(outcome.name for outcome in manifest.outcomes),
-        "created_at": manifest.created_at,
+        **_facts_of(manifest, relations.n_classes),
         "n_repeats": snapshot.n_repeats,
         "n_retracted": snapshot.n_retracted,
         "n_set_aside": len(snapshot.set_aside),
@@ -266,7 +254,28 @@ def info(relations: Relations, interval: IntervalSpec) -> pa.Table:
         **counted,
         "diverged": sorted(diverged),
     }
-    kind = pa.list_(pa.string())  # which an empty list does not tell
     table = pa.Table.from_pylist([row])
-    at = table.column_names.index("diverged")
-    return table.set_column(at, "diverged", pa.array([row["diverged"]], kind))
+    column = pa.array([row["diverged"]], pa.list_(pa.string()))  # an empty list does not tell its type
+    return table.set_column(table.column_names.index("diverged"), "diverged", column)
+
+
+def _facts_of(manifest: Manifest, n_classes: int) -> dict[str, object]:
+    """Return the columns about data, recipe and subsets."""
+    return {
+        "store_id": manifest.store_id,
+        "format": layout.FORMAT,
+        "dataset": manifest.dataset,
+        "dataset_import_path": manifest.imports.get("dataset"),
+        "n_train": manifest.train.n_examples,
+        "n_test": manifest.set_named(layout.TEST).n_examples,
+        "n_classes": n_classes,
+        "recipe": manifest.recipe.name,
+        "recipe_import_path": manifest.imports.get("recipe"),
+        "recipe_version": manifest.recipe.version,
+        "recipe_options": canonical_json(manifest.recipe.options).decode(),
+        "recipe_fingerprint": manifest.recipe.fingerprint,
+        "subset_scheme": manifest.subset_scheme,
+        "subset_fraction": manifest.subset_fraction,
+        "outcomes": ",".join(outcome.name for outcome in manifest.outcomes),
+        "created_at": manifest.created_at,
+    }

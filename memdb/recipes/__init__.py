@@ -297,18 +297,21 @@ def bind(
             "functools.partial(train, lr=0.1) is a recipe too",
         )
     _require_a_recipe(recipe, shown)
-    own_version = attribute(recipe, "version")
-    if version is not None and own_version is not None and version != str(own_version):
-        raise InvalidInputError(
-            f"recipe {shown} has version {own_version}, not {version}", hint="leave --recipe-version out"
-        )
+    own_version = _require_version(attribute(recipe, "version"), version, shown)
     name = attribute(recipe, "name") or (path_of(own) if own is not recipe and leads_back(own) else shown)
-    info = RecipeInfo(
-        str(name), str(own_version or version or "0"), _own_options(recipe, own, given, shown), import_path
-    )
+    info = RecipeInfo(str(name), own_version, _own_options(recipe, own, given, shown), import_path)
     if import_path is None and version is None and wanted in {None, info.fingerprint}:
         require_identity(own, shown, has_options=bool(given) or hasattr(own, "options"))
     return BoundRecipe(info, recipe)
+
+
+def _require_version(own: Any, given: str | None, shown: str) -> str:
+    """Return the version of a recipe: its own, the one given, or "0"."""
+    if given is not None and own is not None and given != str(own):
+        raise InvalidInputError(
+            f"recipe {shown} has version {own}, not {given}", hint="leave --recipe-version out"
+        )
+    return str(own or given or "0")
 
 
 def _made(kind: type, options: Mapping[str, Json], shown: str) -> Any:

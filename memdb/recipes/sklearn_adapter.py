@@ -1,7 +1,6 @@
-"""Scikit-learn's classifiers as recipes by import path: ``sklearn:sklearn.neighbors.KNeighborsClassifier``.
+"""Scikit-learn classifiers as recipes by import path: ``sklearn:sklearn.neighbors.KNeighborsClassifier``.
 
-Retraining-based scores are not only for deep networks. Whatever has scikit-learn's ``fit`` and ``predict``
-works, from other packages too.
+Any class with the ``fit`` and ``predict`` of scikit-learn's API works, also from other packages.
 """
 
 from __future__ import annotations
@@ -28,15 +27,14 @@ NO_IDENTITY = frozenset({"n_jobs", "verbose", "cache_size", "random_state"})  # 
 
 
 class Classifier:
-    """A class with scikit-learn's face, fitted once a mask on examples as rows of numbers.
+    """A class with scikit-learn's API, fitted once per mask on examples as rows of numbers.
 
-    Integers are taken as 0 to 255 and divided by 255. A model's seed is its ``random_state``, where it takes
-    one.
+    Integers are divided by 255. The seed of a model is its ``random_state``, if the class has one.
 
     Args:
-        path: where the class is, as ``package.module.Class``.
-        options: of its constructor.
-        complete: the options are a store's, all that there were; else defaults are filled in.
+        path: the import path of the class, ``package.module.Class``.
+        options: keyword arguments of its constructor.
+        complete: the options are all those of a store's recipe, so no defaults are filled in.
 
     Raises:
         InvalidInputError: no such class, or options that it does not take.

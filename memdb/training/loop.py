@@ -114,18 +114,14 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
             if hooks.stop_requested():
                 return  # the recipe obeyed
             raise
-        seconds = time.perf_counter() - started
+        seconds = (time.perf_counter() - started) / len(batch)
         outcomes, finite = checked(returned, manifest.arrays(), recipe.info.name, masks)
         models = tuple(
             ModelInfo(
                 model_id=subsets.model_id(manifest.seed, seed),
                 seed=seed,
                 subset_size=size,
-                seconds=seconds / len(batch),
-                trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                device=trained_on,
-                host=platform.node(),
-                versions=_versions(recipe),
+                **_provenance(recipe, trained_on, seconds),
                 **_accuracies(row, masks[row], outcomes, dataset, finite=bool(finite[row])),
             )
             for row, seed in enumerate(batch)
@@ -174,6 +170,17 @@ def _call(
         after=f" (model seeds {shown})",
     ):
         return fitting(dataset, masks, seeds, run)
+
+
+def _provenance(recipe: BoundRecipe, device: str, seconds: float) -> dict[str, Any]:
+    """Return what is recorded of how and where a model was trained."""
+    return {
+        "seconds": seconds,
+        "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device,
+        "host": platform.node(),
+        "versions": _versions(recipe),
+    }
 
 
 def _accuracies(

@@ -135,7 +135,7 @@ def carry_out(
         stop_requested=lambda: stop_requested() or clock.is_over(),
     )
     tidying = _Tidying(store, len(before.snapshot.loose), wanted=plan.compact)
-    said = {""}
+    shown = {""}
     with closing(plan.engine(plan.seeds, hooks)) as batches:
         for batch in batches:
             n_models = len(batch.models)
@@ -144,9 +144,9 @@ def carry_out(
             accuracies += [m.test_accuracy for m in batch.models if m.test_accuracy is not None]
             n_committed = status.n_committed + n_models
             status = TrainingStatus(n_asked, n_committed, 0.0, _mean(accuracies), running.mean_half_width())
-            doubt = "" if batch.doubt in said else batch.doubt
+            doubt = "" if batch.doubt in shown else batch.doubt
             progress(replace(status, remark=doubt, is_doubt=bool(doubt)))
-            said.add(doubt)
+            shown.add(doubt)
             if remark := tidying.after_commit():
                 progress(replace(status, remark=remark))
     return status.n_committed
