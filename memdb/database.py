@@ -237,7 +237,6 @@ class Database:
             order: ``shrunk`` (posterior mean), ``memorization``, ``q_value`` or ``lo``.
             fdr: q-values for a list looked at ``once``, or ``anytime`` while models are added.
             ranks: add ``rank_lo`` and ``rank_hi``, simultaneous bounds on the true ranks of the rows.
-            outcome, level, interval: see `Database`.
 
         Raises:
             NotEnoughModelsError: the store has no models yet.
@@ -271,7 +270,6 @@ class Database:
             same_class: rank only pairs with equal labels.
             order: ``shrunk`` (posterior mean), ``influence``, ``q_value`` or ``lo``.
             fdr, ranks: see `top_memorized`.
-            outcome, level, interval: see `Database`.
             example: the fixed side, exactly one of ``test_id`` (list the training examples that influence
                 this test example), ``train_id`` (list the test examples that this training example
                 influences) and ``target_id`` (list the training examples that influence this training
@@ -299,7 +297,6 @@ class Database:
 
         Args:
             train_id: the training example, unless ``train_key`` names it.
-            outcome, level, interval: see `Database`.
             examples: the target, ``test_id`` or ``target_id`` (a training example), or its key.
 
         Raises:
@@ -405,7 +402,6 @@ class Database:
         """Search all (training, test) pairs for strong influences: by test id, then from the strongest.
 
         Args:
-            outcome: see `Database`.
             output: write to this .parquet file. An interrupted search resumes when called again.
             options: ``top`` pairs of each test example, those at or above ``min_influence``, or both; see
                 `memdb.query.options.PairOptions` for all.
@@ -447,7 +443,6 @@ class Database:
         Args:
             statement: a SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.
             k: return only the first k rows.
-            outcome, level, interval: see `Database`.
             max_pairs: how many pairs the statement may count.
             timeout: seconds that it may run.
 
@@ -489,7 +484,6 @@ class Database:
             threshold: a score, in (-1, 1).
             k, n_ranked: for ``selected`` and ``simultaneous`` intervals, the rows shown and the scores
                 ranked, by default all training examples.
-            outcome, level, interval: see `Database`.
             examples: a score to plan for, named as in `score`.
 
         Raises:
@@ -519,7 +513,6 @@ class Database:
         Args:
             train_id: the training example, unless ``train_key`` names it.
             looks: the numbers of models to compute the score at, by default 10, 20, 50, 100, ... and all.
-            outcome, level: see `Database`.
             examples: the target, as in `score`.
 
         Raises:
@@ -556,7 +549,6 @@ class Database:
             splits: the number of random splits.
             seed: of the splits, in [0, 2**64).
             threshold: by default 0.25 for memorization and 0.15 for influence.
-            outcome: see `Database`.
 
         Raises:
             NotEnoughModelsError: fewer than four models.
@@ -621,7 +613,6 @@ class Database:
             test_id: compare the influence on this test example instead of memorization.
             k: the number of rows.
             threshold: by default 0.25 for memorization and 0.15 for influence.
-            outcome, level, interval: see `Database`.
 
         Raises:
             MismatchError: the data sets differ.
@@ -801,7 +792,6 @@ class Database:
                 ``fz-pairs`` or ``fz-classes``, to .npz as published by Feldman and Zhang; ``models`` (masks
                 and outcomes, as `import_file` reads them) or ``lira`` (keep and scores), to .npz or a folder
                 of .npy.
-            outcome: see `Database`.
             options: see `pairs`.
 
         Raises:

@@ -92,7 +92,7 @@ class ModelAnswers:
         *,
         same_class: bool = False,
     ) -> pa.Table:
-        """Return the rows of a relation with these ids, by ascending ids; ``None`` matches any id."""
+        """Return the rows with these ids (see `Answers.scores`), from what a copy stores if it can."""
         relations, interval = self.relations, interval.for_named()
         _require_models(relations)
         given = rows_of(relations, relation, ids)

@@ -46,7 +46,7 @@ class ConfidenceKernel:
     def filter(
         self, tile: _Prepared, tests: TestBlock, floors: NDArray[np.float32], k: int | None
     ) -> Iterator[Survivors]:
-        """Yield the pairs whose strength is not clearly below the floor of their test example."""
+        """Yield the pairs that reach the floors (see `PairKernel.filter`)."""
         for start in range(0, len(tests), ROWS):
             rows = slice(start, start + ROWS)
             p, squares = tests.outcomes[rows, :, 0], tests.outcomes[rows, :, 1]

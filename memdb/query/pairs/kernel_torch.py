@@ -63,7 +63,7 @@ class TorchKernel:
     def filter(
         self, tile: _Prepared, tests: TestBlock, floors: NDArray[np.float32], k: int | None
     ) -> Iterator[Survivors]:
-        """Yield the pairs whose strength is not clearly below the floor of their test example."""
+        """Yield the pairs that reach the floors (see `PairKernel.filter`)."""
         k_in = self._product(self._unpacked(tests.outcomes), tile.masks).to(self._real)
         n_correct = self._moved(tests.totals, self._real)[:, None]
         difference = self._n_models * k_in - n_correct * tile.n_in
@@ -128,5 +128,5 @@ def kernel_on(device: str) -> Callable[[int, str], TorchKernel]:
 
 
 def gpu_is_there() -> bool:
-    """Tell whether PyTorch finds a GPU."""
+    """Whether PyTorch finds a GPU."""
     return torch.cuda.is_available()
