@@ -1,4 +1,4 @@
-"""The devices and cores to train on."""
+"""The devices to train on."""
 
 from __future__ import annotations
 
@@ -36,11 +36,6 @@ def resolve_device(name: str) -> str:
             f"device {name!r} cannot be used: {reason}", hint="use --device auto or cpu"
         ) from error
     return str(device)
-
-
-def n_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_devices(name: str, n_workers: int) -> list[str]:

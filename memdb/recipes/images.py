@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,6 @@ from torchvision.transforms.v2 import functional
 
 from memdb.datasets import ExampleSet
 from memdb.errors import MemdbError
-from memdb.recipes.devices import n_cores
 
 FEW = 2048  # images that are read without extra processes
 MOST_PROCESSES = 16
@@ -94,7 +94,7 @@ def read(
     loader = DataLoader(
         _Pictures(examples.x, crop),
         batch_sampler=batches,
-        num_workers=0 if n_images <= FEW else min(MOST_PROCESSES, n_cores()),
+        num_workers=0 if n_images <= FEW else min(MOST_PROCESSES, _n_cores()),
         collate_fn=_joined,
         pin_memory=device.type == "cuda",
     )
@@ -124,3 +124,7 @@ def _as_colours(values: NDArray[Any]) -> Tensor:
     if image.shape[-1] in {1, 3, 4}:
         image = image.permute(2, 0, 1)
     return image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -120,14 +120,14 @@ class Training:
 
     @property
     def steps_an_epoch(self) -> int:
-        """How many steps go through the subset once."""
+        """The number of steps per epoch."""
         return math.ceil(len(self.rows) / self.recipe.batch_size)
 
     def batches(self, examples: ExampleSet, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield rows and images of the steps that are left: each epoch a new order, in even parts."""
+        """Yield rows and images of the remaining steps; each epoch has a new order and even batches."""
         first, begun = divmod(self.done, self.steps_an_epoch)
         for epoch in range(first, self.recipe.epochs):
-            key = np.array([self.seed, 2**63 + epoch], dtype=np.uint64)  # no example's
+            key = np.array([self.seed, 2**63 + epoch], dtype=np.uint64)  # differs from the keys of examples
             chance = np.random.Generator(np.random.Philox(key=key))
             parts = np.array_split(chance.permutation(self.rows), self.steps_an_epoch)
             left = [part.tolist() for part in parts[begun if epoch == first else 0 :]]
@@ -135,7 +135,7 @@ class Training:
             yield from read(examples, left, crop, device)
 
     def save(self) -> None:
-        """Write the checkpoint: under a temporary name first, so that there is always a whole one."""
+        """Write the checkpoint atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "identity": self.identity,
@@ -153,10 +153,10 @@ class Training:
         temporary.replace(self.path)
 
     def resume(self) -> None:
-        """Take up the checkpoint, if there is one of this model that can be read."""
+        """Load the checkpoint, if there is a readable one of this model."""
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception:  # noqa: BLE001 - absent, cut short or altered: whatever it is, training starts anew
+        except Exception:  # noqa: BLE001 - missing or damaged in any way: training starts anew
             return
         if state.get("identity") != self.identity:
             return

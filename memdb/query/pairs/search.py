@@ -315,5 +315,5 @@ def _require_fit(n_pairs: int) -> None:
 
 
 def _n_cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,7 +19,6 @@ from multiprocessing.connection import wait
 
 from memdb import recipes
 from memdb.errors import InvalidInputError, TrainingError
-from memdb.recipes.devices import n_cores
 from memdb.training.engines.script import require_guarded
 from memdb.training.engines.worker import Failed, Work, committed_since, missing
 from memdb.training.engines.worker_process import Done, InFlight, LeftOff, Ready, serve
@@ -222,6 +221,13 @@ def _talking(workers: Sequence[_Worker], seconds: float) -> list[_Worker]:
     by_connection: dict[object, _Worker] = {worker.connection: worker for worker in workers}
     ready = wait([worker.connection for worker in workers], seconds)
     return [by_connection[connection] for connection in ready]
+
+
+def n_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _gave_up(how: str, batch: _Batch | None, n_deaths: int) -> TrainingError:
