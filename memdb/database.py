@@ -937,7 +937,7 @@ class Database:
             self.refresh()
 
     def update(self, base: str | None = None) -> Pin | None:
-        """Advance to the newest snapshot of the base, the store that this one extends; None if it is current.
+        """Take in the newest snapshot of the store that this one extends; None where it was taken in already.
 
         Args:
             base: the new address of that store, if it moved.
@@ -968,28 +968,28 @@ class Database:
         announce: Callable[[Plan], bool] = lambda _: True,
         progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> Publication | None:
-        """Publish a read-only copy of the store at a path or URL, where others can query it in place.
+        """Write a frozen copy of the models that count to a path or URL, for others to ask where it is.
 
-        Objects already at the destination are reused: an interrupted publication resumes, and one with more
-        models writes only what is new. Readers see the previous publication until the new one is complete.
+        What is there already is left alone, so that a publication that was cut off goes on, and one after
+        more models writes what is new; readers see what was published before until the end.
 
         Args:
             url: a path, or a URL that fsspec can write to.
-            include: ``bits``; ``confidence``, for the copy to answer that outcome too; ``thumbnails`` of the
-                examples.
-            credit: title, authors, licence and citation; by default those published before.
-            dataset: for thumbnails, the name of the data set, if it is code that you have not named before.
-            data_root: for thumbnails, the folder that holds the data.
-            storage_options: options of the fsspec filesystem of ``url``.
-            announce: called with the plan before anything is written; return False to stop.
-            progress: called with the amount of work done so far and in all.
+            include: ``bits``; ``confidence`` where the copy is to answer that outcome too; ``thumbnails``,
+                small pictures of the examples.
+            credit: title, authors, licence and citation; those of before where not given.
+            dataset: for thumbnails, the data set's name where it is code that you have not named before.
+            data_root: likewise, the folder that holds it.
+            storage_options: for the fsspec driver of ``url``.
+            announce: hears what will be written before anything is; false leaves it at that.
+            progress: hears how much of how much is done.
 
         Raises:
             AlreadyExistsError: the destination holds something else.
-            InvalidInputError: an item of ``include`` that the store lacks, a read-only destination, a store
-                opened with ``exclude``, or a snapshot older than the published one.
+            InvalidInputError: something to include that there is not, a read-only destination, models left
+                out, or an older snapshot than is there.
             NotEnoughModelsError: the store has neither models nor imported scores.
-            StorageError: the destination failed, or a segment is damaged; readers see no change.
+            StorageError: the destination refused, or a segment is not intact; readers see nothing new.
         """
         from memdb.sharing import publish as publication
         from memdb.storage import open_storage

@@ -19,7 +19,7 @@ class Rows(Protocol):
     """Resolves ids and keys of examples to rows (see `Relations`)."""
 
     def row_of(self, set_name: str, identifier: int | None, key: str | None, option: str) -> int:
-        """Return the row of an example from its id or its key."""
+        """Return an example's row from its id or its key."""
 
 
 class TargetNames(TypedDict, total=False):

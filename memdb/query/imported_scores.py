@@ -67,7 +67,7 @@ class TableRelations(Relations):
         self._only = only
 
     def on(self, test_id: int) -> TableRelations:
-        """Return the relations with only the pairs on one test example, which are fast to read."""
+        """Return the same with the pairs on one test example alone, which are read fast."""
         self.row_of(layout.TEST, test_id, None, "--test-id")
         return TableRelations(self.snapshot, self.scores, self.assumed, test_id)
 

@@ -119,8 +119,8 @@ class Relations:
         return derived[1].class_names[layout.TRAIN] if derived else self.examples[layout.TRAIN].class_names
 
     def prefetch(self, *set_names: str) -> None:
-        """Start reading the bits that pairs with examples of these sets are counted from."""
-        if self.outcome == "correct" and all(self.snapshot.tallied):  # otherwise `totals` reads them anyway
+        """Begin to read the bits that pairs with examples of these sets are counted from."""
+        if self.outcome == "correct" and all(self.snapshot.tallied):  # else totals read some of them, too
             for path in (layout.MASK, *(f"{name}/correct" for name in set_names)):
                 threading.Thread(target=self._read_quietly, args=(path,), daemon=True).start()
 
@@ -129,7 +129,7 @@ class Relations:
             self.bits[path]
 
     def row_of(self, set_name: str, identifier: int | None, key: str | None, option: str) -> int:
-        """Return the row of an example from its id or its key.
+        """Return an example's row from its id or its key.
 
         Raises:
             InvalidInputError: an id out of range.

@@ -114,14 +114,18 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
             if hooks.stop_requested():
                 return  # the recipe obeyed
             raise
-        seconds = (time.perf_counter() - started) / len(batch)
+        seconds = time.perf_counter() - started
         outcomes, finite = checked(returned, manifest.arrays(), recipe.info.name, masks)
         models = tuple(
             ModelInfo(
                 model_id=subsets.model_id(manifest.seed, seed),
                 seed=seed,
                 subset_size=size,
-                **_provenance(recipe, trained_on, seconds),
+                seconds=seconds / len(batch),
+                trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                device=trained_on,
+                host=platform.node(),
+                versions=_versions(recipe),
                 **_accuracies(row, masks[row], outcomes, dataset, finite=bool(finite[row])),
             )
             for row, seed in enumerate(batch)
@@ -170,17 +174,6 @@ def _call(
         after=f" (model seeds {shown})",
     ):
         return fitting(dataset, masks, seeds, run)
-
-
-def _provenance(recipe: BoundRecipe, device: str, seconds: float) -> dict[str, Any]:
-    """Return what is recorded of how and where a model was trained."""
-    return {
-        "seconds": seconds,
-        "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device,
-        "host": platform.node(),
-        "versions": _versions(recipe),
-    }
 
 
 def _accuracies(
@@ -237,11 +230,11 @@ def _versions(recipe: BoundRecipe) -> dict[str, str]:
 
 @functools.cache
 def _own_version() -> str:
-    return version("memdb")  # cached, since it parses a file, which took a fifth of the time of small batches
+    return version("memdb")  # which parses a file: once a model was a fifth of a small batch
 
 
 def require_positive(value: int, option: str) -> int:
-    """Check that a count is positive.
+    """Refuse counts below 1, naming the option.
 
     Raises:
         InvalidInputError: zero or less.

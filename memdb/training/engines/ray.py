@@ -161,7 +161,7 @@ def _bench(work: Any) -> Bench:
 
 
 def _from_here(error: MemdbError) -> Failed:
-    """Return the error with the name of this machine."""
+    """Return an error that names this machine."""
     named = type(error)(f"{error} (on {platform.node()})", hint=error.hint)
     named.__cause__ = error.__cause__
     return Failed.of(named)

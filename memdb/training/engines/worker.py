@@ -148,7 +148,7 @@ def committed_since(store: Store, since: datetime, seeds: Sequence[int]) -> list
     names = [name for name in store.storage.names(layout.SEGMENTS) if name >= earliest]
     names = [name for name in names if layout.is_segment_id(name)]
     read = concurrently(lambda name: read_segment(store.storage, store.manifest, name), names)
-    committed = []
+    found = []
     n_train = store.manifest.train.n_examples
     for segment in read:
         if segment is None or wanted.isdisjoint(model.model_id for model in segment.models):
@@ -160,8 +160,8 @@ def committed_since(store: Store, since: datetime, seeds: Sequence[int]) -> list
             for path in (layout.MASK, f"{layout.TRAIN}/correct")
         )
         models = tuple(model for model, is_ours in zip(segment.models, keep, strict=True) if is_ours)
-        committed.append(Committed(models, mask, correct))
-    return committed
+        found.append(Committed(models, mask, correct))
+    return found
 
 
 def missing(store: Store, committed: Sequence[Committed], seeds: Sequence[int]) -> list[int]:
