@@ -8,6 +8,7 @@ import pyarrow as pa
 from memdb.analysis.reliability import THRESHOLDS
 from memdb.errors import InvalidInputError, MismatchError, NotEnoughModelsError
 from memdb.query import arrow
+from memdb.query.examples import require_models
 from memdb.query.imported_scores import TableRelations
 from memdb.query.intervals import IntervalSpec, fixed_z
 from memdb.query.options import require_k
@@ -43,7 +44,9 @@ def compare(
     parameters["fixed_z"] = fixed_z(1 - (1 - interval.level) / 2)  # each store has half the error
     require_k(k)
     require_same_data(first, second)
-    _require_models(first, second)
+    for relations in (first, second):
+        if not isinstance(relations, TableRelations):
+            require_models(relations.snapshot)
     score = "memorization" if test_id is None else "influence"
     found = first.ask(
         template("comparison.sql", score=score),
@@ -77,14 +80,6 @@ def require_same_data(first: Relations, second: Relations) -> None:
                 f"fingerprint {a.fingerprint}, {second.snapshot.url} has {b.n_examples:,} with "
                 f"{b.fingerprint}",
                 hint="scores can be compared example by example only on the same data set",
-            )
-
-
-def _require_models(*sides: Relations) -> None:
-    for relations in sides:
-        if relations.snapshot.n_models == 0 and not isinstance(relations, TableRelations):
-            raise NotEnoughModelsError(
-                f"{relations.snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
             )
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInputError, NotEnoughModelsError
+from memdb.errors import InvalidInputError
 from memdb.format import bits
 from memdb.query import arrow
-from memdb.query.examples import ExampleRef
+from memdb.query.examples import ExampleRef, require_models
 from memdb.query.intervals import IntervalSpec
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
@@ -64,10 +64,7 @@ def convergence(
     parameters = IntervalSpec("fixed", level).parameters()
     del parameters["interval"]
     n_models = relations.snapshot.n_models
-    if n_models == 0:
-        raise NotEnoughModelsError(
-            f"{relations.snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
-        )
+    require_models(relations.snapshot)
     asked = usual_looks(n_models) if looks is None else sorted(set(looks))
     if not asked or not 1 <= asked[0] <= asked[-1] <= n_models:
         raise InvalidInputError(

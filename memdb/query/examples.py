@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
-from memdb.errors import InvalidInputError, NotFoundError
+from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
 from memdb.format import layout
 
 if TYPE_CHECKING:
@@ -106,3 +106,15 @@ def require_examples(snapshot: Snapshot, set_name: str) -> int:
             hint="its models were imported without any; ask about training examples, such as --target-id",
         )
     return n_examples
+
+
+def require_models(snapshot: Snapshot) -> None:
+    """Check that a store has models.
+
+    Raises:
+        NotEnoughModelsError: it has none yet.
+    """
+    if snapshot.n_models == 0:
+        raise NotEnoughModelsError(
+            f"{snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
+        )

@@ -10,13 +10,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.addresses import shown
-from memdb.errors import InvalidInputError, NotEnoughModelsError
+from memdb.errors import InvalidInputError
 from memdb.format import bits, layout
 from memdb.format.documents import canonical_json
 from memdb.format.manifest import Manifest
 from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
 from memdb.query.arrow import values_of
-from memdb.query.examples import ExampleRef, set_of
+from memdb.query.examples import ExampleRef, require_models, set_of
 from memdb.query.from_published import stored_influence, stored_pair
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Order, PairOptions, RankedQuery, require_k
@@ -94,7 +94,7 @@ class ModelAnswers:
     ) -> pa.Table:
         """Return the rows with these ids (see `Answers.scores`), from what a copy stores if it can."""
         relations, interval = self.relations, interval.for_named()
-        _require_models(relations)
+        require_models(relations.snapshot)
         given = rows_of(relations, relation, ids)
         if set(given) == {"train_id", "test_id"}:
             stored = stored_pair(relations, given["train_id"], given["test_id"], interval)
@@ -114,7 +114,7 @@ class ModelAnswers:
 
     def _require(self, query: RankedQuery, score: str) -> None:
         query.require(score)
-        _require_models(self.relations)
+        require_models(self.relations.snapshot)
 
 
 def counts(relations: Relations, target: Mapping[str, int | None]) -> dict[str, NDArray[np.int32]]:
@@ -202,14 +202,6 @@ def _first(k: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch
         k -= batch.num_rows
         if k <= 0:
             return
-
-
-def _require_models(relations: Relations) -> None:
-    if relations.snapshot.n_models == 0:
-        raise NotEnoughModelsError(
-            f"{relations.snapshot.url} has no models yet",
-            hint="train some with `memdb train --add 100`",
-        )
 
 
 def _base_of(snapshot: Snapshot) -> dict[str, object]:

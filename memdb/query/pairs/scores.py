@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInputError, NotEnoughModelsError
+from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.query import arrow
-from memdb.query.examples import require_examples
+from memdb.query.examples import require_examples, require_models
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import PairOptions
 from memdb.query.outcomes import OUTCOMES
@@ -246,10 +246,7 @@ def pair_bits(relations: Relations) -> PairBits:
     Raises:
         NotEnoughModelsError: the store has no models yet.
     """
-    if relations.snapshot.n_models == 0:
-        raise NotEnoughModelsError(
-            f"{relations.snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
-        )
+    require_models(relations.snapshot)
     require_examples(relations.snapshot, layout.TEST)
     train = relations.ask("SELECT n_in, memorization FROM memorization ORDER BY train_id")
     test = relations.ask("FROM test_examples ORDER BY id")
