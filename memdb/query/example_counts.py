@@ -24,7 +24,7 @@ def totals(snapshot: Snapshot, set_name: str, words_of: Callable[[str], Words]) 
     of all models by path and caches them for the pairs.
     """
     counts = snapshot.stored_counts(set_name)
-    uncounted = [not stored for stored in snapshot.tallied]
+    uncounted = [not stored for stored in snapshot.counted]
     if not any(uncounted):
         return counts
     if set_name != layout.TRAIN:
@@ -44,7 +44,7 @@ def totals(snapshot: Snapshot, set_name: str, words_of: Callable[[str], Words]) 
 def times_in(snapshot: Snapshot) -> NDArray[np.int32]:
     """Return ``n_in`` of every training example."""
     n_in = snapshot.stored_counts(layout.TRAIN)["n_in"]
-    uncounted = [not stored for stored in snapshot.tallied]
+    uncounted = [not stored for stored in snapshot.counted]
     return n_in + bits.count(snapshot.words(layout.MASK, of=uncounted)) if any(uncounted) else n_in
 
 
