@@ -1,7 +1,7 @@
-"""What examples may be, and the bytes that stand for one in content hashes.
+"""The inputs of examples, and the bytes that represent an example in content hashes.
 
-The bytes are type, shape and values, so that equal examples have equal hashes on every machine. What NumPy
-can only hold as Python objects has no such bytes, but for an address in memory: it is refused.
+The bytes are type, shape and values, so that equal examples have equal hashes on every machine. Values that
+NumPy can only hold as Python objects are refused, since they could only be hashed by their address in memory.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ PADDED = {  # whose bytes are not all values
     "G": "write x.astype(complex)",
     "V": "give one array of numbers, as numpy.lib.recfunctions.structured_to_unstructured(x) makes it",
 }
-LABELS = ("label", "labels", "target", "y")  # what columns of labels are called
+LABELS = ("label", "labels", "target", "y")  # usual names of columns of labels
 
 
 class Inputs(Protocol):
-    """What examples look like to a recipe: an array, or anything with a length and items."""
+    """The inputs as a recipe sees them: an array, or any object with a length and items."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Any: ...
 
 
 class FirstOfPairs:
-    """The inputs of a sequence of (input, label), such as a PyTorch data set, read when asked for."""
+    """The inputs of a sequence of (input, label), such as a PyTorch data set, read on demand."""
 
     def __init__(self, pairs: Any) -> None:
         self.pairs = pairs
@@ -43,12 +43,12 @@ class FirstOfPairs:
 
 
 def inputs_of(x: Any, name: str) -> Any:
-    """Return the examples of a set as an array, or as they are where they are another sequence.
+    """Return the inputs of a set as an array, or unchanged if they are another kind of sequence.
 
-    Those in memory are looked at one by one; of others the first one is.
+    All inputs in memory are checked; of lazy sequences, only the first.
 
     Raises:
-        InvalidInputError: no sequence of examples, or examples that have no bytes to hash.
+        InvalidInputError: not a sequence, or inputs that have no bytes to hash.
     """
     _require_no_table(x, name)
     given = x
@@ -88,10 +88,10 @@ def content_of(example: Any, what: str) -> bytes:
 
 
 def require_steady(x: Any, n_examples: int, name: str) -> None:
-    """Refuse examples that are others whenever they are read: their hashes would never be found again.
+    """Check on a few examples that reading them twice gives equal bytes, as hashes require.
 
     Raises:
-        InvalidInputError: names the first one.
+        InvalidInputError: names the first one that differs.
     """
     for row in range(min(FEW, n_examples)):
         what = f"example {row} of the {name} set"
@@ -115,7 +115,7 @@ def _as_array(example: Any, what: str) -> NDArray[Any]:
 
 
 def _is_picture(example: Any) -> bool:
-    """Tell one of Pillow's, which would be decoded to be looked at."""
+    """Whether an example is an image of Pillow, which is not decoded just to check it."""
     return hasattr(example, "__array_interface__") and not isinstance(example, np.ndarray)
 
 
@@ -124,7 +124,7 @@ def _is_pair(example: Any) -> bool:
 
 
 def _refused(example: Any, what: str, reason: str = "") -> InvalidInputError:
-    """Return the error for an example without bytes, and the way out."""
+    """Return the error for an example that has no bytes to hash."""
     shown = " ".join(repr(example).split())
     kind = f"of type {type(example).__name__}"
     message = f"{what} is {shown}, {kind}" if len(shown) <= 60 else f"{what} is {kind}"
@@ -155,7 +155,7 @@ WAYS = (
 
 
 def _mixed_refused(given: Any, x: NDArray[Any], name: str) -> InvalidInputError:
-    """Return the error for a table whose columns are not all of one kind."""
+    """Return the error for a table whose columns have different kinds."""
     if not hasattr(given, "columns") or not hasattr(given, "dtypes"):
         return InvalidInputError(
             f"the {name} set is an array {x.shape} of Python objects",
@@ -171,7 +171,7 @@ def _mixed_refused(given: Any, x: NDArray[Any], name: str) -> InvalidInputError:
 
 
 def _require_no_table(x: Any, name: str) -> None:
-    """Refuse a sparse matrix, and a Hugging Face data set, whose columns have to be named."""
+    """Refuse a sparse matrix, and a Hugging Face data set, whose columns must be selected."""
     if hasattr(x, "toarray"):
         raise InvalidInputError(f"the {name} set is a sparse {type(x).__name__}", hint="write x.toarray()")
     if not (hasattr(x, "column_names") and hasattr(x, "features")):
