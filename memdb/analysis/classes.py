@@ -30,7 +30,9 @@ def classes(relations: Relations, threshold: float) -> pa.Table:
     """
     if not -1 < threshold < 1:
         raise InvalidInputError(
-            f"--threshold {threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
+            f"threshold {threshold:g} is not between -1 and 1",
+            hint="use e.g. threshold=0.25",
+            parameter="threshold",
         )
     _require_models(relations, 1)
     sql = template("classes.sql", s_all=FORMS[relations.outcome]["s_all"])

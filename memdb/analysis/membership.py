@@ -82,7 +82,8 @@ def membership(
     if path not in snapshot.manifest.arrays():
         raise NotFoundError(
             f"{snapshot.url} keeps no logit confidences, which the attack needs",
-            hint="make a store without `--outcomes correct`, or import logit_confidence",
+            hint='make a store without outcomes=["correct"], or import logit_confidence',
+            parameter="outcomes",
         )
     if n_models < FEWEST:
         raise NotEnoughModelsError(

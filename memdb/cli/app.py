@@ -15,7 +15,7 @@ import typer
 
 from memdb.addresses import without_secrets
 from memdb.cli.streams import silence
-from memdb.cli.usage import CarefulCommand, WrongUsageError
+from memdb.cli.usage import CarefulCommand, WrongUsageError, in_options
 from memdb.errors import MemdbError, UnnamedCodeError
 from memdb.files import FULL, reason
 from memdb.render.tables import clean, console
@@ -102,9 +102,8 @@ def run() -> NoReturn:
     except MemdbError as error:
         if os.environ.get("MEMDB_TRACEBACK"):
             raise
-        _say_error(
-            str(error), _command_that_names(error) if isinstance(error, UnnamedCodeError) else error.hint
-        )
+        hint = _command_that_names(error) if isinstance(error, UnnamedCodeError) else error.hint
+        _say_error(*(in_options(text, error.parameters) for text in (str(error), hint)))
         code = 2 if isinstance(error, WrongUsageError) else 1
     except MemoryError:
         _say_error("that takes more memory than there is", "ask for less at once, or on a larger machine")

@@ -255,7 +255,7 @@ def membership(
     from memdb.training.loop import require_positive
 
     if k is not None:
-        require_positive(k, "-k")
+        require_positive(k, "k")
     way = Way(format, output, 0.95, "none", "logit_confidence")
     db = place.open()
     with Counting(console(stderr=True), "examples") as counting:
@@ -316,7 +316,7 @@ def lds(
     from memdb.training.loop import require_positive
 
     if k is not None:
-        require_positive(k, "-k")
+        require_positive(k, "k")
     file = open_array(scores)
     if file.dtype.kind not in "fiu":
         raise InvalidInputError(f"{scores} is {file.dtype}", hint="give real numbers")

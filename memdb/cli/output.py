@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memdb.cli.app import say
+from memdb.cli.usage import in_options
 from memdb.format import layout
 from memdb.render import tables
 from memdb.render.answer import LIST_FACTS, Answer, require_format, require_suffix
@@ -96,7 +97,8 @@ def _imported_facts(imported: TableRelations) -> dict[str, Any]:
 
     facts: dict[str, Any] = {"scores": imported.scores.table.name, "outcome": None, "n_models": None}
     if imported.assumed is None:
-        return facts | {"interval": None, "level": None, "why_no_interval": WITHOUT_COUNTS, "hint": ASSUME}
+        hint = in_options(ASSUME, ["assume"])
+        return facts | {"interval": None, "level": None, "why_no_interval": WITHOUT_COUNTS, "hint": hint}
     assumed = imported.assumed
     return facts | {"assumed_models": assumed.n_models, "assumed_fraction": assumed.subset_fraction}
 

@@ -249,7 +249,7 @@ def train(
     if add is None and until_half_width is None and max_time is None:
         add = 100
     if add is not None:
-        require_positive(add, "--add")
+        require_positive(add, "add")
     limited = Limited(add, until_half_width, max_time, task_id)
     db = _store_or_digits(place)
     if "data_root" in place.typed and db.store.manifest.dataset == "digits":
@@ -294,7 +294,7 @@ def demo(
     from memdb.errors import InvalidInputError
     from memdb.training.loop import require_positive
 
-    require_positive(models, "--models")
+    require_positive(models, "models")
     db = _store_or_digits(place, even_if_named=True)
     manifest = db.store.manifest
     if (manifest.dataset, manifest.recipe.name, manifest.imports) != ("digits", "mlp", {}):

@@ -68,8 +68,9 @@ class BoundRecipe:
         try:
             with plugins.blaming(
                 f"models_per_batch of recipe {self.info.name}",
-                "give --batch-models, or set MEMDB_TRACEBACK=1 to see where it was raised",
+                "give batch_models, or set MEMDB_TRACEBACK=1 to see where it was raised",
                 TrainingError,
+                parameter="batch_models",
             ):
                 n_models = 1 if wanted is None else wanted(data, device)
         except TrainingError as failed:
@@ -111,8 +112,8 @@ class BoundRecipe:
             return ""
         return (
             f"the source of recipe {self.info.name} has changed since models of this store were trained, but "
-            f"not its version, {self.info.version}: if its results change too, `memdb init` another store "
-            "with another --recipe-version"
+            f"not its version, {self.info.version}: if its results change too, make another store with "
+            "another version (`memdb init --recipe-version`)"
         )
 
 
@@ -219,7 +220,7 @@ def rebind(info: RecipeInfo) -> BoundRecipe:
             f"recipe {path} of this store has no import path: it was made in a script, a notebook or a "
             "function",
             hint="train from Python, where it is: memdb.open(url).train(add=100, recipe=...); for the shell, "
-            "put it in a module and `memdb init` a store with --recipe module:attribute",
+            "put it in a module and make a store with `memdb init --recipe module:attribute`",
         )
     if not plugins.is_import_path(path):
         return resolve(path, info.options)
@@ -257,14 +258,17 @@ def bind(
     elif options:
         raise InvalidInputError(
             f"recipe {shown} takes no options: it is a {type(own).__name__}, not a class",
-            hint="leave --recipe-option out, or name a class whose arguments are the options; in Python, "
+            hint="leave recipe_options out, or name a class whose arguments are the options; in Python, "
             "functools.partial(train, lr=0.1) is a recipe too",
+            parameter="recipe_options",
         )
     _require_a_recipe(recipe, shown)
     own_version = attribute(recipe, "version")
     if version is not None and own_version is not None and version != str(own_version):
         raise InvalidInputError(
-            f"recipe {shown} has version {own_version}, not {version}", hint="leave --recipe-version out"
+            f"recipe {shown} has version {own_version}, not {version}",
+            hint="leave recipe_version out",
+            parameter="recipe_version",
         )
     name = attribute(recipe, "name") or (path_of(own) if own is not recipe and leads_back(own) else shown)
     info = RecipeInfo(
@@ -280,7 +284,8 @@ def _made(kind: type, options: Mapping[str, Json], shown: str) -> Any:
     _require_a_recipe(kind, shown)
     with plugins.blaming(
         f"recipe {shown} does not take the options {dict(options)}:",
-        "correct them with --recipe-option name=value",
+        "correct them with recipe_options",
+        parameter="recipe_options",
     ):
         return kind(**options)
 

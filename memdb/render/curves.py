@@ -90,14 +90,17 @@ def require_plot(path: Path) -> Path:
     """
     if path.suffix.lower() not in PLOTS:
         raise InvalidInputError(
-            f"--plot {path} has a suffix that is no format", hint=f"use one of {', '.join(PLOTS)}"
+            f"plot {path} has a suffix that is no format",
+            hint=f"use one of {', '.join(PLOTS)}",
+            parameter="plot",
         )
     try:
         import matplotlib as mpl  # noqa: F401, PLC0415 - only plots need it, and it takes a while
     except ImportError as error:
         raise InvalidInputError(
-            f"--plot {path} needs Matplotlib, which is not installed",
+            f"plot {path} needs Matplotlib, which is not installed",
             hint="install it with `pip install 'memdb[plots]'`",
+            parameter="plot",
         ) from error
     return path
 

@@ -67,7 +67,7 @@ def advice(error: Exception) -> str:
             return "free some space and run the command again; what was committed is safe"
         case _ if "credentials" in str(error).lower():
             return (
-                "set the credentials that this storage's own tools use, or say --anonymous for a public store"
+                "set the credentials that this storage's own tools use, or say anonymous for a public store"
             )
         case _ if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return "get access to it, or check the address: some servers say so of what is not there"

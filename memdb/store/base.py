@@ -193,7 +193,8 @@ def open_base(
     if following is None or not following.trusted(manifest.store_id, base.url):
         raise InvalidInputError(
             f"{storage.url} extends {base.url}, whose models are part of every answer",
-            hint="if you know that address, say --trust-base; it will be remembered",
+            hint="if you know that address, say trust_base=True; it will be remembered",
+            parameter="trust_base",
         )
     place = following.open(url)
     try:

@@ -95,6 +95,7 @@ def _snapshot_of(storage: Storage, manifest: Manifest, number: int, newest: int 
             raise
         raise DamagedError(
             f"the models of snapshot {number} of {storage.url} are not all there any more",
-            hint="a repair moved them; see `memdb verify`, or ask without --as-of",
+            hint="a repair moved them; see `memdb verify`, or ask without as_of",
+            parameter="as_of",
         ) from error
     return Snapshot(storage, manifest, blocks, record, retracted, set_aside, newest=newest)

@@ -103,7 +103,9 @@ def add_table(
             return same, False
         if any(item.name == table.name for item in tables):
             raise AlreadyExistsError(
-                f"{storage.url} has other scores named {table.name}", hint="give these another --name"
+                f"{storage.url} has other scores named {table.name}",
+                hint="give these another scores_name",
+                parameter="scores_name",
             )
         if not written:
             create_once(storage, f"{layout.SCORES}/{layout.GROUP_METADATA}", group_metadata())

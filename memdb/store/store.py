@@ -87,7 +87,7 @@ class Store:
         except AlreadyExistsError as error:
             raise AlreadyExistsError(
                 f"{url} holds the beginning of a store of other data",
-                hint="remove that folder, or choose another place with --store",
+                hint="remove that folder, or choose another place",
             ) from error
         arrays = {f"{layout.DATASET}/{name}": data for name, data in objects.items()}
         del arrays[claim_path]
@@ -99,7 +99,7 @@ class Store:
         except AlreadyExistsError as error:
             raise AlreadyExistsError(
                 f"{url} was created by another process just now",
-                hint="extend it with `memdb train`, or choose another place with --store",
+                hint="extend it with `memdb train`, or choose another place",
             ) from error
         return cls(storage, complete, following)
 
@@ -306,7 +306,7 @@ def require_free(storage: Storage) -> None:
     if layout.MANIFEST in found:
         raise AlreadyExistsError(
             f"{storage.url} is a store, or another Zarr group, already",
-            hint="extend a store with `memdb train`, or choose another place with --store",
+            hint="extend a store with `memdb train`, or choose another place",
         )
     leftovers = {name for name in found if name.startswith(".") and name.endswith(".tmp")}
     begun = {layout.DATASET, layout.PROBES, layout.BASES, *layout.GROUPS}
@@ -314,5 +314,5 @@ def require_free(storage: Storage) -> None:
     if others:
         raise AlreadyExistsError(
             f"{storage.url} is a folder with other things in it, such as {others[0]}",
-            hint="choose a new folder with --store",
+            hint="choose a new folder",
         )

@@ -96,7 +96,7 @@ def read_thumbnails(
     if document is None:
         raise NotFoundError(
             f"{storage.url} has no pictures of its examples",
-            hint="its owner can add them: memdb publish DEST --include bits --include thumbnails",
+            hint="its owner can add them: `memdb publish DEST --include bits --include thumbnails`",
         )
     n_examples = manifest.set_named(set_name).n_examples
     for row in rows:

@@ -153,7 +153,8 @@ def pairs(relations: Relations, options: PairOptions) -> pa.Table:
         if n_found > MAX_ROWS:
             raise InvalidInputError(
                 f"more than {MAX_ROWS:,} pairs pass",
-                hint="write them to a .parquet file, which takes any number, or raise --min-influence",
+                hint="write them to a .parquet file, which takes any number, or raise min_influence",
+                parameter="min_influence",
             )
     return Scorer(found.bits, PairTotals.of(found, blocks), interval).scored(blocks)
 
@@ -277,7 +278,9 @@ def _summing_on(device: str) -> tuple[Callable[[int, str], Sieve], int | None]:
     """Return what makes sieves for confidences; their products keep all cores busy from one thread."""
     if device not in {"auto", "cpu"}:
         raise InvalidInputError(
-            f"confidences are summed on the CPU, not on {device!r}", hint="leave out --device, or use cpu"
+            f"confidences are summed on the CPU, not on {device!r}",
+            hint="leave out device, or use cpu",
+            parameter="device",
         )
     return SumSieve, SUMMING_THREADS
 
@@ -308,5 +311,7 @@ def _sieve_on(device: str) -> tuple[Callable[[int, str], Sieve], int | None]:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InvalidInputError(
-            f"device {device!r} cannot be used: {reason}", hint="use --device auto or cpu"
+            f"device {device!r} cannot be used: {reason}",
+            hint='use device="auto" or "cpu"',
+            parameter="device",
         ) from error

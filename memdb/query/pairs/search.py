@@ -310,7 +310,8 @@ def _require_fit(n_pairs: int) -> None:
     if n_pairs > MAX_KEPT:
         raise InvalidInputError(
             f"more than {MAX_KEPT:,} pairs of {BLOCK} test examples pass",
-            hint="raise --min-influence or --min-memorization, or add --top",
+            hint="raise min_influence or min_memorization, or add top",
+            parameter=("min_influence", "min_memorization", "top"),
         )
 
 

@@ -85,7 +85,8 @@ def compact(
             raise InvalidInputError(
                 f"{storage.url} overwrites objects that it was told only to create, so that two compactions "
                 "at once could hide models",
-                hint="make sure that nobody else compacts this store, and say so with --alone",
+                hint="make sure that nobody else compacts this store, and say so with alone=True",
+                parameter="alone",
             )
         cuts = list(cut(selections))
         total = sum(share.n_models for some in cuts for share in some)

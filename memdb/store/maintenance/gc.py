@@ -52,7 +52,8 @@ def garbage(
     if grace < GRACE and not alone:
         raise InvalidInputError(
             f"a grace period of {grace} is shorter than the {GRACE} that writers and readers may take",
-            hint="leave --grace out, or make sure that nobody else uses this store and say so with --alone",
+            hint="leave grace out, or make sure that nobody else uses this store and say so with alone=True",
+            parameter=("grace", "alone"),
         )
     place = storage.direct()
     history = read_history(place, manifest)  # first: what it names is there by the time all is listed

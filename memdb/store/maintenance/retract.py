@@ -25,7 +25,9 @@ def retract(storage: Storage, manifest: Manifest, model_ids: Sequence[str], beca
     """
     if not because.strip():
         raise InvalidInputError(
-            "a retraction needs a reason", hint='say why: --because "wrong labels in this run"'
+            "a retraction needs a reason",
+            hint='say why: because="wrong labels in this run"',
+            parameter="because",
         )
     try:
         because.encode()

@@ -76,12 +76,13 @@ class LocalEngine:
     def __init__(self, work: Work, n_workers: int) -> None:
         if n_workers < 1:
             raise InvalidInputError(
-                f"--workers {n_workers} is not a number from 1", hint="use e.g. --workers 2"
+                f"workers {n_workers} is not a number from 1", hint="use e.g. workers=2", parameter="workers"
             )
         if work.store.url.startswith("memory:"):
             raise InvalidInputError(
                 f"{work.store.url} is in the memory of this process, where no worker sees it",
-                hint="use a path or a URL, or leave --workers out",
+                hint="use a path or a URL, or leave workers out",
+                parameter="workers",
             )
         require_guarded()
         _require_sendable(work)
@@ -238,7 +239,8 @@ def _gave_up(how: str, batch: _Batch | None, n_deaths: int) -> TrainingError:
         )
     return TrainingError(
         f"a worker {how} while it trained {len(batch.seeds)} models, {n_deaths} times in a row",
-        hint="use a smaller --batch-models or fewer --workers; what was committed stays",
+        hint="use a smaller batch_models or fewer workers; what was committed stays",
+        parameter=("batch_models", "workers"),
     )
 
 
