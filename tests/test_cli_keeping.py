@@ -10,6 +10,7 @@ import pytest
 from test_cli import run, spawn
 
 import memdb
+from memdb.storage import Cache
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_verify_says_what_is_damaged_and_sets_it_aside(here):
 
 def test_the_cache_is_shown_and_cleared(here, tmp_path):
     folder = tmp_path / "cache"
-    memdb.store.Cache(folder).keep("a", bytes(5000))
+    Cache(folder).keep("a", bytes(5000))
     shown = run("cache", "--cache-dir", folder, cwd=here)
     assert "5.03 kB of at most 10 GB" in shown.stdout
     other = folder / "ab" / "chair.obj"

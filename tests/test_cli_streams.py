@@ -95,7 +95,7 @@ def test_ctrl_c_that_a_command_does_not_speak_of_is_one_word(trained, monkeypatc
     def interrupt(_place):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Place, "reader", interrupt)
+    monkeypatch.setattr(Place, "open", interrupt)
     done = run("info", cwd=trained.parent)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
