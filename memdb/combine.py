@@ -6,12 +6,12 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 from memdb import datasets, recipes
 from memdb.create import Options
 from memdb.database import Database
+from memdb.environment import own_version
 from memdb.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from memdb.format.manifest import Manifest, RecipeInfo
 from memdb.format.score_table import ScoreTable
@@ -203,7 +203,7 @@ def _new(theirs: Manifest, bound: recipes.BoundRecipe | None) -> Manifest:
         subset_scheme=theirs.subset_scheme,
         subset_fraction=theirs.subset_fraction,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
+        memdb_version=own_version(),
     )
 
 

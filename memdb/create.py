@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from memdb.database import IN_MEMORY, Database
+from memdb.environment import own_version
 from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format.manifest import OUTCOMES, Manifest, Outcome
 from memdb.permission import Names, forget
@@ -94,7 +94,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         subset_scheme="exact",
         subset_fraction=float(subset_fraction),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
+        memdb_version=own_version(),
     )
     store = Store.create(storage, manifest, tables)
     Names(dataset, recipe).remember_for(store)

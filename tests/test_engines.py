@@ -20,9 +20,9 @@ from conftest import coin_recipe, small_database, small_dataset
 
 import memdb
 from memdb import recipes
+from memdb.environment import n_cores
 from memdb.errors import InvalidInputError, MismatchError, NotFoundError, TrainingError
 from memdb.format import subsets
-from memdb.training.engines.local import n_cores
 from memdb.training.engines.worker import Work, committed_since, missing, set_up
 from memdb.training.seeds import Seeds, task_seeds
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,7 +45,7 @@ NO_INTERVAL = ("level", "interval")
 
 ThresholdOption = Annotated[float, typer.Option("--threshold", metavar="X", help="What counts as memorized.")]
 EitherThresholdOption = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option(
         "--threshold",
         metavar="X",
@@ -77,14 +77,14 @@ def plan(
     ] = 0.9,
     threshold: ThresholdOption = 0.25,
     subset_fraction: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(
             "--subset-fraction", metavar="P", help="Plan a store that is not there yet; none is read."
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Rows shown, for selected intervals.")] = 20,
     n_ranked: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--n-ranked",
             metavar="N",
@@ -180,7 +180,7 @@ def convergence(
     target_id: TargetIdOption = None,
     target_key: TargetKeyOption = None,
     plot: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--plot", metavar="FILE", help="Draw the curve to a .svg or .png file, too."),
     ] = None,
     outcome: OutcomeOption = "correct",
@@ -234,7 +234,7 @@ def reliability(
     place: Place,
     test_id: TestIdOption = None,
     k: Annotated[
-        Optional[list[int]],  # noqa: UP045
+        list[int] | None,
         typer.Option("-k", metavar="N", help="Length of a list to compare; repeat for more. [10, 100, 1000]"),
     ] = None,
     splits: Annotated[
@@ -328,11 +328,11 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", help="Another one of the same data set.")],
     test_id: TestIdOption = None,
     scores_a: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--scores-a", metavar="NAME", help="Imported scores of A instead of its models."),
     ] = None,
     scores_b: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--scores-b", metavar="NAME", help="The same of B."),
     ] = None,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Rows to show, and first ranks to compare.")] = 20,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -16,6 +17,7 @@ import typer
 from memdb.addresses import without_secrets
 from memdb.cli.streams import silence
 from memdb.cli.usage import CarefulCommand, WrongUsageError, in_options
+from memdb.environment import own_version
 from memdb.errors import MemdbError, UnnamedCodeError
 from memdb.files import FULL, reason
 from memdb.render.tables import clean, console
@@ -49,9 +51,7 @@ app = _App(
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"memdb {version('memdb')}")
+        typer.echo(f"memdb {own_version()}")
         raise typer.Exit
 
 
@@ -72,6 +72,16 @@ def say(*lines: str) -> None:
             console(stderr=True).print(clean(without_secrets(line)), soft_wrap=True)
     except OSError:
         silence(sys.stderr)
+
+
+@contextlib.contextmanager
+def interruptible(left: str | Callable[[], str]) -> Iterator[None]:
+    """On Ctrl-C say what it left behind, and end as shells expect."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"Interrupted. {left if isinstance(left, str) else left()}")
+        sys.exit(INTERRUPTED)
 
 
 class Remarks(logging.Handler):

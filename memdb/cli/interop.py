@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,7 +47,7 @@ def import_(
     place: Place,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="An .npz file, or a folder of .npy files.")],
     dataset: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--dataset",
             "-d",
@@ -57,15 +57,15 @@ def import_(
     ] = None,
     data_root: DataRootOption = None,
     name: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--name", metavar="TEXT", help="Else what to call it; equal names mean equal data."),
     ] = None,
     recipe: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--recipe", "-r", metavar="TEXT", help="What to call how the models were trained."),
     ] = None,
     subset_fraction: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(
             "--subset-fraction",
             metavar="P",
@@ -74,15 +74,15 @@ def import_(
         ),
     ] = None,
     outcomes: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--outcomes", metavar="NAMES", help="What to keep, such as correct; all if not given."),
     ] = None,
     labels: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--labels", metavar="FILE", help="A .npy file of the training examples' labels."),
     ] = None,
     scores_name: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--scores-name",
             metavar="TEXT",
@@ -91,11 +91,11 @@ def import_(
         ),
     ] = None,
     n_train: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--n-train", metavar="N", help="Training examples, for scores that do not say."),
     ] = None,
     n_test: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--n-test", metavar="N", help="Test examples, likewise."),
     ] = None,
 ) -> None:
@@ -278,7 +278,7 @@ def lds(
     ],
     k: ShownOption = None,
     outcome: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--outcome",
             metavar="NAME",
@@ -287,7 +287,7 @@ def lds(
         ),
     ] = None,
     models: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--models",
             metavar="FILE",

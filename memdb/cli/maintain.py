@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memdb.cli.app import INTERRUPTED, app, say
+from memdb.cli.app import app, interruptible, say
 from memdb.cli.store_options import CacheDirOption, CacheSizeOption, Place, at_place
 from memdb.errors import InvalidInputError
 from memdb.render.progress import Counting
@@ -39,9 +37,7 @@ def compact(place: Place, alone: AloneOption = False) -> None:
     db = place.open()
     with (
         Counting(console(stderr=True), "models") as counting,
-        _interrupted(
-            "Interrupted. Nothing is lost; `memdb info` tells whether the snapshot was numbered already."
-        ),
+        interruptible("Nothing is lost; `memdb info` tells whether the snapshot was numbered already."),
     ):
         done = db.compact(alone=alone, progress=counting)
     if done is None:
@@ -81,7 +77,7 @@ def gc(
     db = place.open()
     with (
         Counting(console(stderr=True), "removed") as counting,
-        _interrupted("Interrupted. What was removed is gone, no model among it; run it again for the rest."),
+        interruptible("What was removed is gone, no model among it; run it again for the rest."),
     ):
         found = db.gc(grace=_hours(grace), alone=alone, dry_run=dry_run, progress=counting)
     if not found:
@@ -115,9 +111,7 @@ def verify(
     db = place.open()
     with (
         Counting(console(stderr=True), "parts") as counting,
-        _interrupted(
-            "Interrupted. Nothing was removed" + ("; what was set aside stays so." if repair else ".")
-        ),
+        interruptible("Nothing was removed" + ("; what was set aside stays so." if repair else ".")),
     ):
         report, repaired = db.verify(repair=repair, progress=counting)
     seen = f"{count(report.n_objects, 'object')}, {size(report.n_bytes)}, {count(report.n_models, 'model')}"
@@ -204,16 +198,6 @@ def cache(
     console().print(facts(shown))
     if gone:
         say(f"Removed {size(gone)}.")
-
-
-@contextlib.contextmanager
-def _interrupted(text: str) -> Iterator[None]:
-    """Say what Ctrl-C left behind, and end as shells expect."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(text)
-        sys.exit(INTERRUPTED)
 
 
 def _own_models(db: Database) -> int:

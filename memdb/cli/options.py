@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ FormatOption = Annotated[
     ),
 ]
 OutputOption = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(
         "--output", "-o", metavar="FILE", help="Write to a .json, .ndjson, .csv or .parquet file instead."
     ),
@@ -62,19 +62,19 @@ RanksOption = Annotated[
 ]
 KOption = Annotated[int, typer.Option("-k", metavar="N", help="Rows to show.")]
 ShownOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "-k", metavar="N", help="Rows to show. [default: 20; all of them in a file]", show_default=False
     ),
 ]
 DataRootOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--data-root", envvar="MEMDB_DATA_ROOT", metavar="DIR", help="The folder that holds the data set."
     ),
 ]
 OwnDatasetOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--dataset",
         "-d",
@@ -84,18 +84,18 @@ OwnDatasetOption = Annotated[
     ),
 ]
 OwnRecipeOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--recipe", "-r", metavar="NAME", help="The store's recipe, likewise."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
 BatchOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "--batch-models", metavar="N", help="Models trained at once; the recipe decides if not given."
     ),
 ]
 WorkersOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "--workers",
         metavar="N",
@@ -104,7 +104,7 @@ WorkersOption = Annotated[
     ),
 ]
 RayOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--ray",
         metavar="ADDRESS",
@@ -115,13 +115,13 @@ TaskCpusOption = Annotated[
     int, typer.Option("--task-cpus", metavar="N", help="Cores of each Ray task, and threads of its models.")
 ]
 TaskGpusOption = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option(
         "--task-gpus", metavar="N", help="GPUs of each Ray task, such as 0.5; 1 where the cluster has any."
     ),
 ]
 TaskIdOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--task-id",
         metavar="TEXT",
@@ -130,7 +130,7 @@ TaskIdOption = Annotated[
     ),
 ]
 UntilOption = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option(
         "--until-half-width",
         metavar="H",
@@ -138,11 +138,11 @@ UntilOption = Annotated[
     ),
 ]
 MaxTimeOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--max-time", metavar="TIME", help="End after so long, such as 90s, 30m, 1h30m or 2h."),
 ]
 CheckpointsOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--checkpoint-dir",
         envvar="MEMDB_CHECKPOINT_DIR",
@@ -152,39 +152,39 @@ CheckpointsOption = Annotated[
     ),
 ]
 TrainIdOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option("--train-id", metavar="N", help="A training example, by its row."),
 ]
 TrainKeyOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--train-key", metavar="NAME", help="The same, by its name."),
 ]
 TestIdOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option("--test-id", metavar="N", help="A test example, by its row."),
 ]
 TestKeyOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--test-key", metavar="NAME", help="The same, by its name."),
 ]
 TargetIdOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option("--target-id", metavar="N", help="A training example that others influence, by its row."),
 ]
 TargetKeyOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--target-key", metavar="NAME", help="The same, by its name."),
 ]
 MinInfluenceOption = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option("--min-influence", metavar="X", help="Only pairs at or above this influence."),
 ]
 MinMemorizationOption = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option("--min-memorization", metavar="X", help="Only training examples memorized so much."),
 ]
 TopOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option("--top", metavar="K", help="Only the strongest K pairs of every test example."),
 ]
 SameClassOption = Annotated[bool, typer.Option("--same-class", help="Only pairs that share their label.")]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from memdb.cli import output as showing
-from memdb.cli.app import INTERRUPTED, app, say
+from memdb.cli.app import app, interruptible, say
 from memdb.cli.options import (
     FormatOption,
     LevelOption,
@@ -100,26 +97,17 @@ def _write(db: Database, output: Path, outcome: str, options: PairOptions) -> No
     """Write a file that an interrupted run goes on with."""
     from memdb.query.pairs import parquet
 
-    with Counting(console(stderr=True), "pairs") as counting, _keeping(output):
+    def kept() -> str:
+        blocks = count(parquet.n_kept(output), "block")
+        return f"{blocks} of test examples kept beside {output}: the same command goes on there."
+
+    with Counting(console(stderr=True), "pairs") as counting, interruptible(kept):
         options["progress"] = counting
         done = parquet.written_pairs(db.relations(outcome), output, options)
     resumed = f" Went on from {done.n_resumed} of {count(done.n_blocks, 'block')}." if done.n_resumed else ""
     say(
         f"Wrote {count(done.totals.n_found, 'pair')} of {done.totals.n_ranked:,} ranked to {output}.{resumed}"
     )
-
-
-@contextmanager
-def _keeping(output: Path) -> Iterator[None]:
-    """On Ctrl-C say what is kept."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        from memdb.query.pairs.parquet import n_kept
-
-        kept = count(n_kept(output), "block")
-        say(f"Interrupted. {kept} of test examples kept beside {output}: the same command goes on there.")
-        sys.exit(INTERRUPTED)
 
 
 def _table(answer: Answer, db: Database, way: Way) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -54,7 +54,7 @@ def top_memorized(
     place: Place,
     k: KOption = 20,
     class_name: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--class", metavar="NAME", help="Only this class, by name or number."),
     ] = None,
     order: Annotated[

@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,7 +29,7 @@ MOST_MEMORY = 2**60  # what every system's limits can count
 NO_CACHE = "none"
 
 StoreOption = Annotated[
-    Optional[str],  # noqa: UP045 - Typer reads it at run time, on Python 3.11 too
+    str | None,
     typer.Option(
         "--store",
         "-s",
@@ -40,7 +40,7 @@ StoreOption = Annotated[
     ),
 ]
 EndpointOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--endpoint-url",
         metavar="URL",
@@ -51,7 +51,7 @@ AnonymousOption = Annotated[
     bool, typer.Option("--anonymous", help="Read a public store without credentials.")
 ]
 DriverOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--storage-option",
         metavar="NAME=VALUE",
@@ -59,7 +59,7 @@ DriverOption = Annotated[
     ),
 ]
 CacheDirOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--cache-dir",
         envvar="MEMDB_CACHE_DIR",
@@ -79,7 +79,7 @@ TrustOption = Annotated[
     ),
 ]
 AsOfOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "--snapshot",
         "--as-of",
@@ -88,7 +88,7 @@ AsOfOption = Annotated[
     ),
 ]
 ExcludeOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--exclude",
         metavar="MODEL_ID",
@@ -96,13 +96,13 @@ ExcludeOption = Annotated[
     ),
 ]
 ScoresOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--scores", metavar="NAME", help="Answer from imported scores instead of models; see `memdb import`."
     ),
 ]
 AssumeModelsOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "--assume-models",
         metavar="N",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,7 +38,7 @@ KEPT = ("correct", "logit_confidence")
 def init(
     place: Place,
     extend: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--extend",
             metavar="URL",
@@ -46,7 +46,7 @@ def init(
         ),
     ] = None,
     dataset: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--dataset",
             "-d",
@@ -61,7 +61,7 @@ def init(
         bool, typer.Option("--download", help="Let torchvision download the data set.")
     ] = False,
     recipe: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--recipe",
             "-r",
@@ -72,7 +72,7 @@ def init(
         ),
     ] = None,
     recipe_option: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             "--recipe-option",
             "-p",
@@ -81,11 +81,11 @@ def init(
         ),
     ] = None,
     recipe_version: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--recipe-version", metavar="TEXT", help="For a recipe that names no version itself."),
     ] = None,
     subset_fraction: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(
             "--subset-fraction",
             metavar="P",
@@ -94,7 +94,7 @@ def init(
         ),
     ] = None,
     outcomes: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--outcomes",
             metavar="NAMES",
@@ -104,7 +104,7 @@ def init(
         ),
     ] = None,
     seed: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--seed", metavar="N", help="Of all subset masks; random if not given."),
     ] = None,
 ) -> None:
@@ -201,7 +201,7 @@ def _say_what_next(made: Database, place: Place, data_root: str | None) -> None:
 def train(
     place: Place,
     add: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--add",
             "-n",

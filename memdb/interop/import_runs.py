@@ -7,13 +7,13 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
+from memdb.environment import own_version
 from memdb.errors import InvalidInputError, MismatchError
 from memdb.format import layout
 from memdb.format.manifest import Manifest, Outcome, RecipeInfo
@@ -139,7 +139,7 @@ def _models(ids: Sequence[str], masks: NDArray[np.bool_], outcomes: Outcomes) ->
             diverged=False,
             device=SCHEME,
             host="",
-            versions={"memdb": version("memdb"), "numpy": np.__version__},
+            versions={"memdb": own_version(), "numpy": np.__version__},
         )
         for row, (identifier, mask) in enumerate(zip(ids, masks, strict=True))
     ]
@@ -159,7 +159,7 @@ def new_manifest(
         subset_scheme=SCHEME,
         subset_fraction=float(fraction),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
+        memdb_version=own_version(),
     )
 
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from memdb.environment import own_version
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT
@@ -83,7 +83,7 @@ def import_scores(
         n_memorization=int((~np.isnan(memorization)).sum()),
         n_influence=len(published.scores.influence),
         imported_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
+        memdb_version=own_version(),
         objects={},
     )
     scores = replace(published.scores, memorization=memorization)

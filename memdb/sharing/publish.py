@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 
+from memdb.environment import own_version
 from memdb.errors import (
     AlreadyExistsError,
     DamagedError,
@@ -251,9 +251,7 @@ def carry_out(
     item = _item(record)
     older = tuple(s for s in (wanted.before.snapshots if wanted.before else ()) if s.number != item.number)
     kept = wanted.before.scores[len(copied) :] if wanted.before else ()
-    published = Published(
-        manifest.store_id, item, older, wanted.credit, version("memdb"), copied + kept, shown
-    )
+    published = Published(manifest.store_id, item, older, wanted.credit, own_version(), copied + kept, shown)
     target.write_all({layout.README: readme(snapshot, record, published, wanted.scores[0]).encode()})
     target.write_all({layout.MANIFEST: snapshot.storage.read(layout.MANIFEST)})
     target.write_all({layout.PUBLISHED: plain_document(published.to_document())})
@@ -368,7 +366,7 @@ def _new_record(
         number=number,
         store_id=snapshot.manifest.store_id,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
+        memdb_version=own_version(),
         n_models=snapshot.n_models,
         models_sha256=snapshot.models_sha256,
         n_repeats=0,

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 
+from memdb.environment import own_version
 from memdb.errors import AlreadyExistsError, InvalidInputError, NotEnoughModelsError
 from memdb.format import layout
 from memdb.format.documents import group_metadata, plain_document
@@ -185,7 +185,7 @@ def _bits(source: Store, target: Completing, as_of: int | None, progress: Callab
         number=1,
         store_id=source.manifest.store_id,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
+        memdb_version=own_version(),
         n_models=snapshot.n_models,
         models_sha256=snapshot.models_sha256,
         n_repeats=0,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 
+from memdb.environment import own_version
 from memdb.errors import AlreadyExistsError, InvalidInputError, MismatchError, NotFoundError
 from memdb.format import layout
 from memdb.format.documents import plain_document
@@ -106,7 +106,7 @@ def update(storage: Storage, manifest: Manifest, following: Following, url: str 
         number=number + 1,
         store_id=manifest.store_id,
         pinned_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
+        memdb_version=own_version(),
         base=after,
     )
     try:

@@ -5,7 +5,6 @@ It yields what was committed; whoever calls it shows progress and decides when t
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
 import platform
@@ -16,7 +15,6 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from numpy.typing import NDArray
 
 from memdb import plugins
 from memdb.datasets import Dataset
+from memdb.environment import own_version
 from memdb.errors import InvalidInputError, TrainingError
 from memdb.format import bits, layout, subsets
 from memdb.format.segment import ModelInfo
@@ -216,17 +215,12 @@ def _versions(recipe: BoundRecipe) -> dict[str, str]:
         if name in sys.modules
     }
     return {
-        "memdb": _own_version(),
+        "memdb": own_version(),
         "numpy": np.__version__,
         "python": platform.python_version(),
         **({} if recipe.source is None else {SOURCE: recipe.source}),
         **loaded,
     }
-
-
-@functools.cache
-def _own_version() -> str:
-    return version("memdb")  # which parses a file: once a model was a fifth of a small batch
 
 
 def require_positive(value: int, parameter: str) -> int:

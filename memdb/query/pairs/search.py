@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memdb.environment import n_cores
 from memdb.errors import InvalidInputError
 from memdb.query.pairs.kernel import MARGIN, Z_BINS, CpuSieve, Sieve, Sifted, Tests, Trains
 from memdb.query.pairs.types import PairBits, PairBlock, PairChoice
@@ -89,7 +89,7 @@ class PairSearch:
             InvalidInputError: so many pairs pass that a block of them does not fit in memory.
         """
         numbers = [number for number in range(self.n_blocks) if number not in done]
-        n_threads = min(self.threads or _n_cores(), max(1, len(numbers)))
+        n_threads = min(self.threads or n_cores(), max(1, len(numbers)))
         searched = _Progress(self.n_ranked)
         searched.add(sum(self._n_ranked_in(number) for number in done))
         local = threading.local()
@@ -313,8 +313,3 @@ def _require_fit(n_pairs: int) -> None:
             hint="raise min_influence or min_memorization, or add top",
             parameter=("min_influence", "min_memorization", "top"),
         )
-
-
-def _n_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,13 +10,13 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memdb.environment import own_version
 from memdb.errors import AlreadyExistsError, InvalidInputError, StorageError
 from memdb.format import bits, layout
 from memdb.format.documents import Json, group_metadata, plain_document
@@ -200,7 +200,7 @@ def write_block(
             for model, keep in zip(share.part.models, share.keep, strict=True)
             if keep
         ),
-        memdb_version=version("memdb"),
+        memdb_version=own_version(),
         objects={},
         sources=tuple((origin, len(list(run))) for origin, run in groupby(origins)),
     )
@@ -284,7 +284,7 @@ def _record_of(
         number=before.number + 1 if before else 1,
         store_id=snapshot.manifest.store_id,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
+        memdb_version=own_version(),
         n_models=snapshot.n_models,
         models_sha256=snapshot.models_sha256,
         n_repeats=snapshot.n_repeats,

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 
+from memdb.environment import own_version
 from memdb.errors import AlreadyExistsError, DamagedError, NotFoundError, StorageError, WrongFormatError
 from memdb.format import layout
 from memdb.format.documents import group_metadata, plain_document
@@ -112,7 +112,7 @@ def _rebuilt(storage: Storage, manifest: Manifest, last: int, report: Report) ->
         number=last + 1,
         store_id=manifest.store_id,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
+        memdb_version=own_version(),
         n_models=len(ids - retracted),
         models_sha256=sha256_of_models(ids - retracted),
         n_repeats=before.n_repeats if before else 0,

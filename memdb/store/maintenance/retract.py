@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 
+from memdb.environment import own_version
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.documents import plain_document
@@ -61,7 +61,7 @@ def withdraw(
         store_id=manifest.store_id,
         because=because,
         retracted_at=now.isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
+        memdb_version=own_version(),
         models=models,
         segments=segments,
     )

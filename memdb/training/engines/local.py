@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import wait
 
 from memdb import recipes
+from memdb.environment import n_cores
 from memdb.errors import InvalidInputError, TrainingError
 from memdb.training.engines.script import require_guarded
 from memdb.training.engines.worker import Failed, Work, committed_since, missing
@@ -222,13 +223,6 @@ def _talking(workers: Sequence[_Worker], seconds: float) -> list[_Worker]:
     by_connection: dict[object, _Worker] = {worker.connection: worker for worker in workers}
     found = wait([worker.connection for worker in workers], seconds)
     return [by_connection[connection] for connection in found]
-
-
-def n_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _gave_up(how: str, batch: _Batch | None, n_deaths: int) -> TrainingError:
