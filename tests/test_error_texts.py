@@ -96,6 +96,8 @@ def test_an_error_names_parameters_to_python_and_options_to_a_shell(
         ("name one with scores: scores, other", ("scores",), "name one with --scores: scores, other"),
         ("the folder a/level/x has no level and the level 3", ("level",),
          "the folder a/level/x has no level and the level 3"),
+        ("say what to assume: assume=(4000, 0.7)", ("assume",),
+         "say what to assume: --assume-models 4000 --assume-fraction 0.7"),
         ("min_level 3", ("level",), "min_level 3"),
         ("nothing of it", (), "nothing of it"),
     ],

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memdb.cli import output as showing
 from memdb.cli.app import app, say
 from memdb.cli.options import (
     DataRootOption,
@@ -22,7 +21,7 @@ from memdb.cli.options import (
     ShownOption,
     TopOption,
 )
-from memdb.cli.output import Way, answer_of, emit
+from memdb.cli.output import Way, answer_of, emit, facts_line
 from memdb.cli.store_options import ASKING, SCORING, WRITING, Place, at_place
 from memdb.errors import InvalidInputError
 from memdb.format import layout
@@ -261,7 +260,7 @@ def membership(
     with Counting(console(stderr=True), "examples") as counting:
         rows = db.membership(variant=variant, variance=variance, progress=counting)
     names = db.relations().examples[layout.TRAIN].class_names
-    title = f"Membership, {variant} attack \u00b7 {showing.facts_line(db, way)}"
+    title = f"Membership, {variant} attack \u00b7 {facts_line(db, way)}"
     if k is not None or output is None:
         rows = rows.limit(k or SHOWN)
     answer, common = _with_common(db, rows, way, ("attack_", "tpr_", "n_targets"))

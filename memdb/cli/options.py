@@ -151,30 +151,35 @@ CheckpointsOption = Annotated[
         show_default=False,
     ),
 ]
-TrainIdOption = Annotated[
-    int | None,
-    typer.Option("--train-id", metavar="N", help="A training example, by its row."),
-]
-TrainKeyOption = Annotated[
-    str | None,
-    typer.Option("--train-key", metavar="NAME", help="The same, by its name."),
-]
 TestIdOption = Annotated[
     int | None,
     typer.Option("--test-id", metavar="N", help="A test example, by its row."),
 ]
-TestKeyOption = Annotated[
-    str | None,
-    typer.Option("--test-key", metavar="NAME", help="The same, by its name."),
-]
-TargetIdOption = Annotated[
-    int | None,
-    typer.Option("--target-id", metavar="N", help="A training example that others influence, by its row."),
-]
-TargetKeyOption = Annotated[
-    str | None,
-    typer.Option("--target-key", metavar="NAME", help="The same, by its name."),
-]
+EXAMPLES = {  # how a command is told examples, by the names of `ExampleNames`
+    "train_id": Annotated[
+        int | None,
+        typer.Option("--train-id", metavar="N", help="A training example, by its row."),
+    ],
+    "train_key": Annotated[
+        str | None,
+        typer.Option("--train-key", metavar="NAME", help="The same, by its name."),
+    ],
+    "test_id": TestIdOption,
+    "test_key": Annotated[
+        str | None,
+        typer.Option("--test-key", metavar="NAME", help="The same, by its name."),
+    ],
+    "target_id": Annotated[
+        int | None,
+        typer.Option(
+            "--target-id", metavar="N", help="A training example that others influence, by its row."
+        ),
+    ],
+    "target_key": Annotated[
+        str | None,
+        typer.Option("--target-key", metavar="NAME", help="The same, by its name."),
+    ],
+}
 MinInfluenceOption = Annotated[
     float | None,
     typer.Option("--min-influence", metavar="X", help="Only pairs at or above this influence."),

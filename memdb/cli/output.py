@@ -159,7 +159,7 @@ def show(text: str | int, way: Way) -> None:
         sys.stdout.write(text[start : start + CHARACTERS_AT_ONCE])
 
 
-def memorized(db: Database, rows: DuckDBPyRelation, way: Way, class_name: str | None) -> None:
+def print_memorized(db: Database, rows: DuckDBPyRelation, way: Way, class_name: str | None) -> None:
     """Print the most memorized examples."""
     names = db.relations().class_names
     of = f" of class {clean(class_name)}" if class_name else ""
@@ -171,7 +171,7 @@ def memorized(db: Database, rows: DuckDBPyRelation, way: Way, class_name: str | 
     remark_on_scores(answer)
 
 
-def influences(db: Database, rows: DuckDBPyRelation, way: Way, fixed: str) -> None:
+def print_influences(db: Database, rows: DuckDBPyRelation, way: Way, fixed: str) -> None:
     """Print the strongest influences with one side fixed."""
     answer = list_of(db, rows, way)
     names = db.relations().class_names
@@ -190,7 +190,7 @@ def influences(db: Database, rows: DuckDBPyRelation, way: Way, fixed: str) -> No
     remark_on_scores(answer)
 
 
-def score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
+def print_score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
     """Print one score with everything behind it."""
     answer = asked_of(db, rows, way)
 
@@ -223,7 +223,7 @@ def score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         say("No score: the example was in every subset or in none so far. Add models with `memdb train`.")
 
 
-def info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
+def print_info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
     """Print what is in a store."""
 
     def table(answer: Answer) -> Table:
@@ -311,7 +311,7 @@ def _snapshot_line(db: Database, row: Mapping[str, Any]) -> str:
     return f"{row['newest_snapshot']}" + ("" if exact else ", and models that came or went since")
 
 
-def rows(db: Database, found: pa.RecordBatchReader, way: Way) -> tuple[Answer, str | int]:
+def rows_of_statement(db: Database, found: pa.RecordBatchReader, way: Way) -> tuple[Answer, str | int]:
     """Return what a user's statement found, and its text (see `made`)."""
     answer = _of_scores(db, Answer(found, _facts(db, way)))
     return answer, made(answer, way, tables.plain)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memdb.cli import output as showing
 from memdb.cli.app import app, interruptible, say
 from memdb.cli.options import (
     FormatOption,
@@ -20,7 +19,7 @@ from memdb.cli.options import (
     SameClassOption,
     TopOption,
 )
-from memdb.cli.output import Way
+from memdb.cli.output import Way, asked_of, countless, emit, facts_line, remark_on_scores
 from memdb.cli.store_options import SCORING, Place, at_place
 from memdb.render import tables
 from memdb.render.answer import Answer
@@ -88,9 +87,9 @@ def pairs(
         with Counting(console(stderr=True), "pairs") as counting:
             options["progress"] = counting
             rows = db.pairs(outcome=outcome, **options)
-        answer = showing.asked_of(db, rows, way)
-        showing.emit(answer, way, lambda a: _table(showing.countless(a), db, way))
-        showing.remark_on_scores(answer)
+        answer = asked_of(db, rows, way)
+        emit(answer, way, lambda a: _table(countless(a), db, way))
+        remark_on_scores(answer)
 
 
 def _write(db: Database, output: Path, outcome: str, options: PairOptions) -> None:
@@ -116,7 +115,7 @@ def _table(answer: Answer, db: Database, way: Way) -> Table:
     strength = [(-abs(value), place) for place, value in enumerate(answer.table["influence"].to_pylist())]
     first = [place for _, place in sorted(strength)[:SHOWN]]
     shown = Answer(answer.table.take(first) if first else answer.table, answer.facts)
-    title = f"{count(n_rows, 'pair')} of {clean(db.url)} \u00b7 {showing.facts_line(db, way)}"
+    title = f"{count(n_rows, 'pair')} of {clean(db.url)} \u00b7 {facts_line(db, way)}"
     table = tables.ranked(shown, title, {"train_id": "train", "test_id": "test"}, ())
     if n_rows > SHOWN:
         table.caption = f"{n_rows - SHOWN:,} more pairs; --output FILE writes them all"

@@ -14,6 +14,7 @@ import typer
 
 from memdb.addresses import without_secrets
 from memdb.cli.app import say
+from memdb.cli.options import EXAMPLES
 from memdb.cli.usage import WrongUsageError, typed
 from memdb.errors import InvalidInputError, NotFoundError
 
@@ -295,31 +296,42 @@ SCORING = {**ASKING, "scores": (ScoresOption, None), **ASSUMING}
 
 
 def at_place(
-    options: dict[str, tuple[Any, Any]] = MAKING,
+    options: dict[str, tuple[Any, Any]] = MAKING, *, examples: Sequence[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of a place, which it takes as one parameter ``place``."""
+    """Give a command the options of a place, which it takes as one parameter ``place``.
+
+    With ``examples``, in the order of its help, it has the options that name examples of these kinds as well,
+    and takes them as one parameter ``examples``: what was given, by the names of `ExampleNames`.
+    """
+    naming = {name: EXAMPLES[name] for kind in examples for name in (f"{kind}_id", f"{kind}_key")}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
-        own = [parameter for name, parameter in signature.parameters.items() if name != "place"]
-        shared = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-            for name, (annotation, default) in options.items()
-        ]
-        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        parameters: list[inspect.Parameter] = []
+        for name, parameter in signature.parameters.items():
+            if name == "examples":
+                parameters += [_option(each, annotation, None) for each, annotation in naming.items()]
+            elif name != "place":
+                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        parameters += [_option(name, *declared) for name, declared in options.items()]
+        parameters.append(_option("context", typer.Context, inspect.Parameter.empty))
 
         @functools.wraps(command)
         def with_place(*, context: typer.Context, **given: Any) -> None:
             place = Place(**{name: given.pop(name) for name in options}, typed=typed(context))
+            if naming:
+                given["examples"] = {name: given.pop(name) for name in naming}
             command(place=place, **given)
 
-        context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-        parameters = [*own, *shared, context]
         with_place.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         with_place.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return with_place
 
     return decorate
+
+
+def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _parsed(options: list[str]) -> dict[str, Any]:
