@@ -52,7 +52,7 @@ def test_the_worst_case_is_the_one_that_was_worked_out_elsewhere(level, interval
 
 
 @pytest.mark.parametrize(
-    ("options", "selections"),
+    ("options", "shares"),
     [
         ({"interval": "fixed"}, {}),
         ({"interval": "anytime", "level": 0.8}, {}),
