@@ -25,9 +25,9 @@ def update(
         typer.Option("--base", metavar="URL", help="Where the store that this one extends is now."),
     ] = None,
 ) -> None:
-    """Take in the newest snapshot of the store that this one extends.
+    """Move to the newest snapshot of the store that this one extends.
 
-    Until then answers are of the snapshot that was taken in before, whatever its owner added or withdrew.
+    Until then answers use the same base snapshot as before, whatever its owner added or retracted.
     `memdb info` says when there is a newer one.
     """
     db = place.open(to_write=True)
@@ -64,7 +64,7 @@ def merge(
     """Bring the models of several stores together in --store, which is created if it is absent.
 
     Refused where data set, recipe or subset fraction differ: pooled, they would show influence where there is
-    none. A model that stands in several is kept once, one that was withdrawn in any is withdrawn. Imported
+    none. A model in several stores is kept once; one retracted in any of them is retracted. Imported
     scores come along. Sources are only read; interrupted, it goes on when it is run again. A new store keeps
     the outcomes that all have.
 

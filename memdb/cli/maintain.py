@@ -32,7 +32,7 @@ def compact(place: Place, alone: AloneOption = False) -> None:
     """Gather segments into blocks of up to 1,024 models, and number the result.
 
     Answers stay the same, bit for bit; training and queries may go on meanwhile. `memdb train` does it
-    by itself past some dozens of segments. What the blocks took in is removed later, by `memdb gc`.
+    by itself past some dozens of segments. The segments are removed later, by `memdb gc`.
     """
     db = place.open()
     with (
@@ -66,7 +66,7 @@ def gc(
 ) -> None:
     """Remove what no reader and no writer can need any more.
 
-    That is: what killed writers left behind, segments that blocks took in, and blocks that fuller ones
+    That is: what killed writers left behind, segments whose models are in blocks, and blocks that fuller ones
     replaced, each after a grace period by the storage's own clock. Models are never removed: blocks are
     read and checked before the segments in them go.
 
@@ -159,9 +159,9 @@ def retract(
         str, typer.Option("--because", metavar="TEXT", help="Why; it is kept with the store.")
     ],
 ) -> None:
-    """Withdraw models, for ever: they stay in the store and count nowhere.
+    """Retract models, for good: they stay in the store and count nowhere.
 
-    Withdraw models for what was wrong with their training (the wrong data, a broken machine), never for
+    Retract models for what was wrong with their training (the wrong data, a broken machine), never for
     what they predict: choosing models by their outcome biases every score and voids its interval.
 
     \b
@@ -212,7 +212,7 @@ def _hours(hours: float) -> timedelta:
 
 
 def _short(problem: str, place: str, url: str) -> str:
-    """Return a problem without what its row says already, and without hashes that nobody reads."""
+    """Return a problem without what its row says already, and without hashes."""
     return problem.replace(f"{place} ", "").replace(f"{url}/", "").split(": its sha256 is not")[0]
 
 

@@ -139,7 +139,7 @@ UntilOption = Annotated[
 ]
 MaxTimeOption = Annotated[
     str | None,
-    typer.Option("--max-time", metavar="TIME", help="End after so long, such as 90s, 30m, 1h30m or 2h."),
+    typer.Option("--max-time", metavar="TIME", help="End after this time, such as 90s, 30m, 1h30m or 2h."),
 ]
 CheckpointsOption = Annotated[
     str | None,
@@ -186,7 +186,9 @@ MinInfluenceOption = Annotated[
 ]
 MinMemorizationOption = Annotated[
     float | None,
-    typer.Option("--min-memorization", metavar="X", help="Only training examples memorized so much."),
+    typer.Option(
+        "--min-memorization", metavar="X", help="Only training examples at or above this memorization."
+    ),
 ]
 TopOption = Annotated[
     int | None,

@@ -31,7 +31,7 @@ CHARACTERS_AT_ONCE = 2**20  # that are encoded at once: an answer may be long
 
 @dataclass(frozen=True)
 class Way:
-    """How an answer is wanted; what cannot be is refused before the store is opened."""
+    """How an answer is wanted; impossible combinations are refused before the store is opened."""
 
     format: str
     output: Path | None
@@ -75,7 +75,7 @@ def _facts(db: Database, way: Way) -> dict[str, Any]:
 
 
 def left_out(db: Database) -> dict[str, Any]:
-    """Return what an answer has to say where models were left out of it: how many, and which."""
+    """Return how many models are excluded from an answer, and which; nothing where none is."""
     excluded = sorted(db.snapshot.excluded)
     return {"n_excluded": len(excluded), "excluded": excluded} if excluded else {}
 

@@ -85,7 +85,7 @@ AsOfOption = Annotated[
         "--snapshot",
         "--as-of",
         metavar="N",
-        help="Answer from the models of snapshot N, whatever was added or withdrawn since.",
+        help="Answer from the models of snapshot N, whatever was added or retracted since.",
     ),
 ]
 ExcludeOption = Annotated[
@@ -93,7 +93,7 @@ ExcludeOption = Annotated[
     typer.Option(
         "--exclude",
         metavar="MODEL_ID",
-        help="Leave a model out of the answer, by its id, or `diverged` for all marked so; repeat for more.",
+        help="Exclude a model from the answer, by its id, or `diverged` for all marked so; repeat for more.",
     ),
 ]
 ScoresOption = Annotated[
@@ -107,7 +107,7 @@ AssumeModelsOption = Annotated[
     typer.Option(
         "--assume-models",
         metavar="N",
-        help="With imported scores: intervals as if each came from so many models; 4000 for published ones.",
+        help="With imported scores: intervals as if each came from N models; 4000 for published ones.",
     ),
 ]
 AssumeFractionOption = Annotated[

@@ -42,7 +42,7 @@ def init(
         typer.Option(
             "--extend",
             metavar="URL",
-            help="Take in the models of this store, which is only read: data, recipe and the rest are its.",
+            help="Extend this store, which is only read: its data, recipe and other settings apply.",
         ),
     ] = None,
     dataset: Annotated[

@@ -1,4 +1,4 @@
-"""Wrong usage: what is said of an option's value that is no number, empty, given twice or without effect.
+"""Wrong usage: options whose value is not a number, empty, given twice or without effect.
 
 Every command is a `CarefulCommand`, so that one place reads what was typed, whatever the option.
 """

@@ -86,7 +86,7 @@ def require_plot(path: Path) -> Path:
     """Refuse files that no plot can be written to, before anything is asked.
 
     Raises:
-        InvalidInputError: a suffix that is no format of plots, or Matplotlib is not installed.
+        InvalidInputError: not the suffix of a format for plots, or Matplotlib is not installed.
     """
     if path.suffix.lower() not in PLOTS:
         raise InvalidInputError(

@@ -54,7 +54,7 @@ class _Bar:
 
 
 class Counting(_Bar):
-    """Shows how many of how many are done, or the percentage where they are ``what`` nobody counts."""
+    """Shows how many of how many ``what`` are done, or a percentage where ``what`` is None."""
 
     def __init__(self, console: Console, what: str | None) -> None:
         percentage = (TextColumn("{task.percentage:>3.0f} %"),)
