@@ -25,11 +25,11 @@ def ask(folder, *arguments):
 def store(request, tmp_path_factory):
     """A folder with 400 models of 1-nearest-neighbour, and by what factor flipped outcomes shrink every score."""
     folder = tmp_path_factory.mktemp("planted")
-    options = ["--recipe", "planted:NearestNeighbour", "-p", f"flips={request.param}"]
+    options = ["--recipe", "support.planted:NearestNeighbour", "-p", f"flips={request.param}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subsets, "random_seeds", lambda n: list(range(n)))  # the same models in every run
         commands = (
-            ["init", "--dataset", "planted:clusters", *options, "--outcomes", "correct", "--seed", 1],
+            ["init", "--dataset", "support.planted:clusters", *options, "--outcomes", "correct", "--seed", 1],
             ["train", "--add", N_MODELS],
         )
         for command in commands:

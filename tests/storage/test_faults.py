@@ -138,7 +138,7 @@ def proxy(s3):
 @pytest.fixture(scope="module")
 def whole_bucket(s3, proxy, template):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("fault_proxy.SLOW_SECONDS", 0.05)
+        patched.setattr("support.fault_proxy.SLOW_SECONDS", 0.05)
         yield Bucket(s3, proxy, template)
 
 
