@@ -1,17 +1,8 @@
-"""What memdb runs as and on: its own version, and the cores that this process may use."""
+"""What memdb runs on."""
 
 from __future__ import annotations
 
-import functools
 import os
-
-
-@functools.cache
-def own_version() -> str:
-    """Return the version of memdb; finding it parses a file, which once a model would show."""
-    from importlib.metadata import version  # noqa: PLC0415 - takes as long as the rest of `memdb --help`
-
-    return version("memdb")
 
 
 def n_cores() -> int:

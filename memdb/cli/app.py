@@ -17,7 +17,6 @@ import typer
 from memdb.addresses import without_secrets
 from memdb.cli.streams import silence
 from memdb.cli.usage import CarefulCommand, WrongUsageError, in_options
-from memdb.environment import own_version
 from memdb.errors import MemdbError, UnnamedCodeError
 from memdb.files import FULL, reason
 from memdb.render.tables import clean, console
@@ -51,6 +50,8 @@ app = _App(
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback
     if wanted:
+        from memdb.format.documents import own_version
+
         typer.echo(f"memdb {own_version()}")
         raise typer.Exit
 

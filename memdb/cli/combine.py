@@ -86,7 +86,7 @@ def merge(
             dataset=dataset,
             recipe=recipe,
             storage_options=place.options_here(),
-            following=place.following(trusted=True),
+            following=place.base_access(trusted=True),
             progress=counting,
         )
     db = done.database

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ from numpy.typing import NDArray
 
 from memdb import plugins
 from memdb.datasets import Dataset
-from memdb.environment import own_version
 from memdb.errors import InvalidInputError, TrainingError
 from memdb.format import bits, layout, subsets
+from memdb.format.documents import now, own_version
 from memdb.format.segment import ModelInfo
 from memdb.recipes import BoundRecipe, Fitting, Run, name_of
 from memdb.store import Store
@@ -122,7 +121,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four of them have def
                 seed=seed,
                 subset_size=size,
                 seconds=seconds / len(batch),
-                trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                trained_at=now(),
                 device=trained_on,
                 host=platform.node(),
                 versions=_versions(recipe),
