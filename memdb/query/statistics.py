@@ -26,6 +26,7 @@ PRIOR_NULLS = 10.0  # pairs without effect that the fit starts with
 MAX_ROUNDS = 100  # it takes some ten
 CLOSE = 1e-6
 LEAST = 1e-9  # weight that counts as none
+FARTHEST = 37.0  # z whose tail is still a normal number
 EXACT_FROM = 3.0  # z above which p-values come from the exact test
 FDR = 0.1  # that the e-values of a list looked at again and again are tuned to; valid for any
 NEGLIGIBLE = 1e-16
@@ -69,29 +70,77 @@ class Candidates:
         return _ratio(self.score, self.null_se)
 
 
-def shrunk(candidates: Candidates, mixtures: Mapping[bool, Numbers] | None = None) -> Numbers:
+@dataclass(frozen=True)
+class Effects:
+    """What true effects there are among candidates: a mixture of normals, and how sure it is that any exist.
+
+    Attributes:
+        weights: of each of `SPREADS`.
+        support: chance that the mixture describes the candidates better than no effect at all does.
+    """
+
+    weights: Numbers
+    support: float
+
+    @classmethod
+    def fitted(cls, histogram: Counts | Numbers) -> Effects:
+        """Fit the mixture to a histogram of |z|, and weigh it against no effect.
+
+        A fit to chance alone finds effects, too, in the few largest z. The Bayesian information criterion
+        (Schwarz 1978) charges the one parameter more, the share of effects, with a factor of sqrt(n).
+        """
+        weights = fitted_mixture(histogram)
+        used = np.flatnonzero(histogram)
+        density = _densities()[used]
+        gain = histogram[used] @ np.log(density @ weights / density[:, 0]) + PRIOR_NULLS * np.log(weights[0])
+        against = math.log(max(1.0, float(histogram.sum()))) / 2 - float(gain)
+        return cls(weights, (1 - math.tanh(against / 2)) / 2)
+
+    def factors(self, abs_z: Numbers) -> Numbers:
+        """Return by what to multiply scores this many standard errors from 0."""
+        return self.support * shrinkage(abs_z, self.weights)
+
+
+def shrunk(candidates: Candidates, effects: Mapping[bool, Effects] | None = None) -> Numbers:
     """Return posterior means of the scores, [candidates], by empirical Bayes.
 
     True effects, in standard errors, are modelled as a scale mixture of normals around 0 (Stephens 2017,
     "False discovery rates: a new deal"), fitted to all candidates, same-class pairs and others apart, or
-    given as ``mixtures`` of these two.
+    given as ``effects`` of these two. The fit is to z statistics whose variance is 1 if there is no effect,
+    however few models there are; with each arm's own variance it would take what small arms do for effects.
     """
-    z = np.abs(_ratio(candidates.score, candidates.effect_se))
-    varies = candidates.effect_se > 0
-    agreeing = np.maximum(candidates.ac_z * np.sign(candidates.score), 0.0)
-    # a small arm without variance makes z huge: the other z, which is calmer there, has a say
-    evidence = np.where(varies, np.minimum(z, agreeing), agreeing)
-    factors = np.empty(len(candidates))
+    z = np.zeros(0) if effects else _chance_z(candidates)
+    evidence, factors = _evidence(candidates), np.empty(len(candidates))
     for stratum in (True, False):
         inside = candidates.strata == stratum
-        if mixtures:
-            weights = mixtures[stratum]
+        if effects:
+            found = effects[stratum]
         else:
-            at, times = inside & varies, candidates.times
-            weights = fitted_mixture(binned(z[at], None if times is None else times[at]))
-        factors[inside] = shrinkage(evidence[inside], weights)
+            at, times = inside & (candidates.null_se > 0), candidates.times
+            found = Effects.fitted(binned(z[at], None if times is None else times[at]))
+        factors[inside] = found.factors(evidence[inside])
     result: Numbers = candidates.score * factors
     return result
+
+
+def _chance_z(candidates: Candidates) -> Numbers:
+    """Return `Candidates.null_z` without signs; far out, as small arms have long tails, that of the p-value."""
+    z = np.abs(candidates.null_z)
+    far = z > EXACT_FROM
+    steps = np.arange(0.0, FARTHEST, BIN)
+    surprise = -np.log(np.maximum(p_values(candidates)[far] / 2, np.finfo(np.float64).tiny))
+    z[far] = np.interp(surprise, -np.log(normal_tail(steps)), steps)
+    return z
+
+
+def _evidence(candidates: Candidates) -> Numbers:
+    """Return how many standard errors the scores are from 0, with each arm's own variance.
+
+    A small arm without variance makes that huge: the other z, which is calmer there, has a say.
+    """
+    z = np.abs(_ratio(candidates.score, candidates.effect_se))
+    agreeing = np.maximum(candidates.ac_z * np.sign(candidates.score), 0.0)
+    return np.where(candidates.effect_se > 0, np.minimum(z, agreeing), agreeing)
 
 
 def binned(abs_z: Numbers, times: Counts | None = None) -> Counts | Numbers:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     pass
 
 SUFFIX = ".parquet"
-VERSION = 2  # of what parts hold
+VERSION = 3  # of what parts hold
 IDENTITY = "search.json"
 
 

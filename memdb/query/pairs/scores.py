@@ -25,7 +25,7 @@ from memdb.query.pairs.kernel_confidence import SumSieve
 from memdb.query.pairs.search import PairSearch
 from memdb.query.pairs.types import PairBits, PairBlock, PairChoice, PairConfidence
 from memdb.query.relations import Relations
-from memdb.query.statistics import Candidates, Numbers, binned, fitted_mixture, p_values, shrunk
+from memdb.query.statistics import Candidates, Effects, Numbers, binned, p_values, shrunk
 from memdb.query.templates import FORMS, SHOWN_SUMS, template
 
 PAIR_COLUMNS = [
@@ -46,7 +46,8 @@ class PairTotals:
     Attributes:
         n_found: pairs found.
         n_ranked: pairs that they were chosen from.
-        z_histogram: z statistics of the latter, int64 [other class, same class][Z_BINS].
+        z_histogram: the latter's scores in standard deviations of chance,
+            int64 [other class, same class][Z_BINS].
         p_histogram: p-values of the former, int64 [P_BINS] by their logarithm.
     """
 
@@ -70,9 +71,9 @@ class PairTotals:
             p_histogram += np.bincount(_p_bins(p), minlength=P_BINS)
         return cls(n_found, search.n_ranked, z_histogram, p_histogram)
 
-    def mixtures(self) -> dict[bool, Numbers]:
-        """Return the mixtures of true effects among all pairs of one class, and among the others."""
-        return {bool(stratum): fitted_mixture(_folded(self.z_histogram[stratum])) for stratum in (0, 1)}
+    def effects(self) -> dict[bool, Effects]:
+        """Return what true effects there are among all pairs of one class, and among the others."""
+        return {bool(stratum): Effects.fitted(_folded(self.z_histogram[stratum])) for stratum in (0, 1)}
 
     def q_values(self, p: Numbers) -> Numbers:
         """Return q-values over all pairs ranked, at most 2 % too large.
@@ -223,7 +224,7 @@ class Scorer:
         at = PAIR_COLUMNS.index(SUMS)
         self._columns = [*PAIR_COLUMNS[:at], *SHOWN_SUMS[bits.outcome], *PAIR_COLUMNS[at + 1 :]]
         self._totals = totals
-        self._mixtures = totals.mixtures()
+        self._effects = totals.effects()
         shown = {"n_shown": max(1, totals.n_found), "n_ranked": max(1, totals.n_ranked)}
         self._z = self._evidence.interval_z({**choice.parameters(), **shown})
 
@@ -232,7 +233,7 @@ class Scorer:
         table = self._evidence.table(blocks, {"z": self._z})
         candidates = self._evidence.candidates(table)
         added = {
-            "shrunk": arrow.column(shrunk(candidates, self._mixtures)),
+            "shrunk": arrow.column(shrunk(candidates, self._effects)),
             "q_value": arrow.column(self._totals.q_values(p_values(candidates))),
         }
         return pa.Table.from_arrays(
