@@ -124,7 +124,7 @@ def shrunk(candidates: Candidates, effects: Mapping[bool, Effects] | None = None
 
 
 def _chance_z(candidates: Candidates) -> Numbers:
-    """Return `Candidates.null_z` without signs; far out, as small arms have long tails, that of the p-value."""
+    """Return `Candidates.null_z` without signs; far out, where small arms matter, that of the p-value."""
     z = np.abs(candidates.null_z)
     far = z > EXACT_FROM
     steps = np.arange(0.0, FARTHEST, BIN)

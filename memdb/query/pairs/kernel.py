@@ -159,7 +159,8 @@ class CpuSieve:
     def _per_chance(self, n_correct: NDArray[Any]) -> Floats:
         """Return what makes z of difference / sqrt(n_in n_out)."""
         varying = n_correct.astype(np.float64) * (self._n_models - n_correct)
-        return np.sqrt((self._n_models - 1) / varying).astype(self._real)
+        per_chance: Floats = np.sqrt((self._n_models - 1) / varying).astype(self._real)
+        return per_chance
 
 
 def add_z(
