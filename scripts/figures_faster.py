@@ -100,11 +100,10 @@ def mnist(root: str, n_models: int) -> Runs:
 def cifar(root: str, n_models: int) -> Runs:
     """Train on the first five classes of CIFAR-100, 16 x 16 pixels."""
     data = datasets.load("cifar100", root)
-    parts = []
-    for part in (data.train, data.test):
-        x, labels = chosen(part, len(part), n_classes=5)
-        parts += [x[:, ::2, ::2], labels]
-    return trained(memdb.Dataset(*parts), n_models, hidden=[64], epochs=10, batch_size=100, lr=0.005)
+    (x, labels), test = (chosen(part, len(part), n_classes=5) for part in (data.train, data.test))
+    halved = [pictures[:, ::2, ::2] for pictures in (x, test[0])]
+    made = memdb.Dataset(halved[0], labels, halved[1], test[1])
+    return trained(made, n_models, hidden=[64], epochs=10, batch_size=100, lr=0.005)
 
 
 def chosen(part: Any, n: int, n_classes: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -132,9 +131,16 @@ def candidates(runs: Runs, n_models: int) -> Candidates:
         null_se = np.sqrt(p * (1 - p) * n_models / (n_models - 1) * (1 / n_in + 1 / n_out))
     a_in, a_out = (k_in + 1) / (n_in + 2), (k_out + 1) / (n_out + 2)
     ac_z = (a_in - a_out) / np.sqrt(a_in * (1 - a_in) / (n_in + 2) + a_out * (1 - a_out) / (n_out + 2))
-    numbers = (np.where(n_in * n_out > 0, values, 0.0) for values in (p_in - p_out, effect_se, ac_z, null_se))
+    has_score = n_in * n_out > 0
+
+    def known(values: Numbers) -> Numbers:
+        return np.where(has_score, values, 0.0).ravel()
+
     return Candidates(
-        *(values.ravel() for values in numbers),
+        score=known(p_in - p_out),
+        effect_se=known(effect_se),
+        ac_z=known(ac_z),
+        null_se=known(null_se),
         n_in=np.broadcast_to(n_in, k_in.shape).ravel().astype(np.int64),
         n_models=n_models,
         strata=runs.same_class.ravel(),
