@@ -5,8 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 from memdb import datasets, recipes
@@ -18,9 +16,9 @@ from memdb.format.score_table import ScoreTable
 from memdb.permission import Names
 from memdb.storage import Cache, default_folder, open_storage
 from memdb.storage.protocol import Storage
-from memdb.store import Following, Store, require_free
+from memdb.store import BaseAccess, Store, require_free
 from memdb.store.examples import read_example_table
-from memdb.store.extend import look_at
+from memdb.store.extend import inspect_base
 from memdb.store.maintenance import merge as merging
 from memdb.store.score_tables import copy_scores
 from memdb.store.snapshot import Snapshot
@@ -62,8 +60,8 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
     """
     storage = open_storage(url, storage_options)
     require_free(storage)
-    following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=cache)
-    found = look_at(base, url, following)
+    base_access = BaseAccess.of(default_folder(), trusted=trust_base, options=base_options, cache=cache)
+    found = inspect_base(base, url, base_access)
     names = Names(dataset, recipe)
     names.require_all(found.manifest, base)
     data, bound = names.bound(found.manifest, base)
@@ -72,9 +70,9 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
             f"the seed {seed} is that of {base}: the same models would be trained twice", hint="leave it out"
         )
     manifest = replace(_new(found.manifest, bound), base=found.base, seed=_seed(seed))
-    store = Store.create(storage, manifest, found.tables, following)
+    store = Store.create(storage, manifest, found.tables, base_access)
     names.remember_for(store)
-    following.remember(manifest.store_id, found.base.url)
+    base_access.remember(manifest.store_id, found.base.url)
     return Database(store, data, bound)
 
 
@@ -97,7 +95,7 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
     dataset: str | datasets.Dataset | None = None,
     recipe: Any = None,
     storage_options: Mapping[str, Any] | None = None,
-    following: Following | None = None,
+    following: BaseAccess | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Merge:
     """Bring the models of stores together in one, which is created where there is none.
@@ -131,7 +129,7 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
     tables = [(source.store, table) for source in sources for table in source.store.score_tables()]
     dropped: tuple[str, ...] = ()
     try:
-        store = Store.open(storage, following or Following.of(default_folder()))
+        store = Store.open(storage, following or BaseAccess.of(default_folder()))
     except NotFoundError:
         require_free(storage)
         _require_one_meaning(tables)
@@ -147,7 +145,7 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
         merging.require_distinct([store.snapshot(), *snapshots])
     database = Database(store, *names.bound(store.manifest, url))
     done = merging.merge(store, snapshots, progress)
-    copied = (copy_scores(at.storage, table, storage, store.manifest) for at, table in tables)
+    copied = (copy_scores(at.storage, table, store) for at, table in tables)
     scores = tuple(table.name for table, is_new in copied if is_new)
     return Merge(database, done.added, done.present, done.n_withdrawn, scores, dropped)
 
@@ -181,9 +179,7 @@ def _created(storage: Storage, sources: Sequence[Snapshot], names: Names) -> tup
     manifest = replace(_new(first.manifest, bound), outcomes=outcomes)
     merging.require_mergeable(manifest, first.url, sources[1:])
     merging.require_distinct(sources)
-    tables = {
-        info.name: read_example_table(first.storage, first.manifest, info.name) for info in manifest.sets
-    }
+    tables = {info.name: read_example_table(first, info.name) for info in manifest.sets}
     store = Store.create(storage, manifest, tables)
     names.remember_for(store)
     return store, dropped
@@ -193,16 +189,12 @@ def _new(theirs: Manifest, bound: recipes.BoundRecipe | None) -> Manifest:
     """Return the manifest of a new store of the same data, recipe and subsets."""
     recipe: RecipeInfo = theirs.recipe if bound is None else bound.info
     return Manifest(
-        store_id=secrets.token_hex(16),
-        seed=_seed(None),
         dataset=theirs.dataset,
         sets=theirs.sets,
         outcomes=theirs.outcomes,
         recipe=recipe,
         subset_scheme=theirs.subset_scheme,
         subset_fraction=theirs.subset_fraction,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,7 +14,7 @@ from memdb.format.manifest import OUTCOMES, Manifest, Outcome
 from memdb.permission import Names, forget
 from memdb.storage import Cache, default_folder, open_storage
 from memdb.storage.protocol import Storage
-from memdb.store import Following, Store, require_free
+from memdb.store import BaseAccess, Store, require_free
 
 if TYPE_CHECKING:
     from memdb.datasets import Dataset
@@ -85,7 +83,6 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     subsets.subset_size(len(data.train), subset_fraction)
     tables = data.tables
     manifest = Manifest(
-        store_id=secrets.token_hex(16),
         seed=seed,
         dataset=name,
         sets=data.infos,
@@ -93,8 +90,6 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         recipe=bound.info,
         subset_scheme="exact",
         subset_fraction=float(subset_fraction),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
     )
     store = Store.create(storage, manifest, tables)
     Names(dataset, recipe).remember_for(store)
@@ -135,8 +130,8 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
         StorageError: the storage did not answer.
     """
     kept = Cache.of_user(default_folder()) if cache is ... else cache
-    following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
-    store = Store.open(_storage(url, storage_options, kept), following)
+    base_access = BaseAccess.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
+    store = Store.open(_storage(url, storage_options, kept), base_access)
     return Database(store, as_of=as_of, exclude=exclude, scores=scores, assume=assume)
 
 

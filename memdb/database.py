@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from memdb.datasets import Dataset
     from memdb.format.published import Credits
     from memdb.format.score_table import ScoreTable
-    from memdb.format.snapshot_record import Pin, Retraction
+    from memdb.format.snapshot_record import BaseUpdate, Retraction
     from memdb.interop.export import Exported
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
@@ -142,8 +142,7 @@ class Database:
         """
         from memdb.store.thumbnails import read_thumbnails
 
-        shown = self.store.published.thumbnails if self.store.published else None
-        return read_thumbnails(self.store.storage, self.store.manifest, shown, set_name, rows)
+        return read_thumbnails(self.store, set_name, rows)
 
     @cached_property
     def imported_scores(self) -> TableRelations | None:
@@ -750,7 +749,7 @@ class Database:
 
         self._require_now("compact")
         try:
-            return compact(self.store.storage, self.store.manifest, alone=alone, progress=progress)
+            return compact(self.store, alone=alone, progress=progress)
         finally:
             self.refresh()
 
@@ -774,13 +773,12 @@ class Database:
         from memdb.store.maintenance import gc
 
         self._require_now("gc")
-        storage, manifest = self.store.storage, self.store.manifest
-        doomed = gc.garbage(storage, manifest, grace, alone=alone)
+        doomed = gc.garbage(self.store, grace, alone=alone)
         if dry_run:
             return doomed
         removed = []
         try:
-            for item in gc.remove(storage, manifest, doomed):
+            for item in gc.remove(self.store, doomed):
                 removed.append(item)
                 progress(len(removed), len(doomed))
         finally:
@@ -803,14 +801,13 @@ class Database:
 
         if repair:
             self._require_now("repair")
-        storage, manifest, published = self.store.storage, self.store.manifest, self.store.published
-        if published is not None:
-            return verify_copy(storage, manifest, published, progress), None
-        report = verify(storage, manifest, progress)
+        if self.store.published is not None:
+            return verify_copy(self.store, self.store.published, progress), None
+        report = verify(self.store, progress)
         if not repair or not report.damages:
             return report, None
         try:
-            return report, repairs.repair(storage, manifest, report)
+            return report, repairs.repair(self.store, report)
         finally:
             self.refresh()
 
@@ -827,11 +824,11 @@ class Database:
 
         self._require_now("retract")
         try:
-            return retract(self.store.storage, self.store.manifest, model_ids, because)
+            return retract(self.store, model_ids, because)
         finally:
             self.refresh()
 
-    def update(self, base: str | None = None) -> Pin | None:
+    def update(self, base: str | None = None) -> BaseUpdate | None:
         """Take in the newest snapshot of the store that this one extends; None where it was taken in already.
 
         ``base`` is where that store is now, if it moved.
@@ -841,12 +838,12 @@ class Database:
             NotFoundError: the base is not there.
             MismatchError: another store is there, or an older copy.
         """
-        from memdb.store import Following, extend
+        from memdb.store import BaseAccess, extend
 
         self._require_now("update")
-        following = self.store.following or Following(lambda _store_id, _url: False)
+        base_access = self.store.base_access or BaseAccess(lambda _store_id, _url: False)
         try:
-            return extend.update(self.store.storage, self.store.manifest, following, base)
+            return extend.update(self.store, base_access, base)
         finally:
             self.refresh()
 
@@ -974,7 +971,9 @@ class Database:
         if seeds is None and task_id is None:
             source = random_seeds() if n_models is None else subsets.random_seeds(n_models)
             return Seeds(source, n_models, store_seed)
-        known = frozenset(model.model_id for part in self.store.own_snapshot().parts for model in part.models)
+        known = frozenset(
+            model.model_id for part in self.store.own_snapshot().segments for model in part.models
+        )
         if seeds is None:
             return Seeds(task_seeds(str(task_id)), n_models, store_seed, known)
         require_seeds(seeds)

@@ -18,9 +18,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a name beside a file or folder to write under; what stands there in the end takes its place.
+    """Yield a temporary path beside ``path``; what was written there replaces it in the end.
 
-    Where writing fails nothing is left, and what stood at ``path`` stays.
+    If writing fails, nothing is left behind and ``path`` stays as it was.
     """
     temporary = half_written(path)
     try:
@@ -37,13 +37,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def half_written(path: Path) -> Path:
-    """Return where a file stands until it is whole."""
+    """Return the temporary path of a file that is being written."""
     return path.with_name(f".{path.name}.{RUN}.tmp")
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Do the same, and say in a sentence why a file could not be written.
+    """Like `replacing`, but with an error that says why a file could not be written.
 
     Raises:
         StorageError: the folder is missing, full or not writable.
@@ -59,12 +59,12 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def reason(error: OSError) -> str:
-    """Return what the system says of an error, without the paths and numbers that libraries add."""
+    """Return the system's text for an error, without the paths and numbers that libraries add."""
     return os.strerror(error.errno) if error.errno else str(error).split(": ", maxsplit=1)[0]
 
 
 def _sync(path: Path) -> None:
-    """Fsync what was written: some disks say that they are full no sooner."""
+    """Fsync what was written: some disks report only then that they are full."""
     for file in path.iterdir() if path.is_dir() else (path,):
         with file.open("rb+") as written:
             os.fsync(written.fileno())

@@ -161,4 +161,6 @@ def _folder(url: str) -> Path | None:
         home = Path.home()
     except RuntimeError:  # a temporary folder would be everybody's
         return None
+    if not home.is_absolute():  # one of the working folder's: somebody else may have filled it
+        return None
     return home / ".cache" / "memdb" / "code" / hashlib.sha256(whereabouts(url).encode()).hexdigest()[:32]

@@ -14,6 +14,11 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 
 FEW = 8
+PADDED = {  # whose bytes are not all values
+    "g": "write x.astype(float)",
+    "G": "write x.astype(complex)",
+    "V": "give one array of numbers, as numpy.lib.recfunctions.structured_to_unstructured(x) makes it",
+}
 LABELS = ("label", "labels", "target", "y")  # what columns of labels are called
 
 
@@ -45,8 +50,7 @@ def inputs_of(x: Any, name: str) -> Any:
     Raises:
         InvalidInputError: no sequence of examples, or examples that have no bytes to hash.
     """
-    if hasattr(x, "column_names") and hasattr(x, "features"):
-        raise _table_refused(x, name)
+    _require_no_table(x, name)
     given = x
     if hasattr(x, "__array__"):
         x = _as_array(x, f"the {name} set")
@@ -74,7 +78,7 @@ def content_of(example: Any, what: str) -> bytes:
     """Return the type, shape and little-endian values of an example.
 
     Raises:
-        InvalidInputError: ``what``, its description, is not numbers, text or dates.
+        InvalidInputError: ``what``, its description, is not numbers, text or dates, or is partly masked.
     """
     values = _as_array(example, what)
     if values.dtype.hasobject:
@@ -99,10 +103,15 @@ def require_steady(x: Any, n_examples: int, name: str) -> None:
 
 
 def _as_array(example: Any, what: str) -> NDArray[Any]:
+    if np.ma.is_masked(example):
+        raise InvalidInputError(f"{what} is partly masked", hint="fill in what is masked: x.filled(0)")
     try:
-        return np.asarray(example)
+        values = np.asarray(example)
     except (TypeError, ValueError, RuntimeError) as error:
         raise _refused(example, what, str(error).splitlines()[0]) from error
+    if values.dtype.char in PADDED:
+        raise InvalidInputError(f"{what} is of dtype {values.dtype}", hint=PADDED[values.dtype.char])
+    return values
 
 
 def _is_picture(example: Any) -> bool:
@@ -161,13 +170,17 @@ def _mixed_refused(given: Any, x: NDArray[Any], name: str) -> InvalidInputError:
     )
 
 
-def _table_refused(x: Any, name: str) -> InvalidInputError:
-    """Return the error for a Hugging Face data set, whose columns have to be named."""
+def _require_no_table(x: Any, name: str) -> None:
+    """Refuse a sparse matrix, and a Hugging Face data set, whose columns have to be named."""
+    if hasattr(x, "toarray"):
+        raise InvalidInputError(f"the {name} set is a sparse {type(x).__name__}", hint="write x.toarray()")
+    if not (hasattr(x, "column_names") and hasattr(x, "features")):
+        return
     columns = [str(column) for column in x.column_names or ()]
     label = next((column for column in LABELS if column in columns), "label")
     text = next((column for column in columns if column != label), "text")
     parts = ", ".join(f'{part}["{column}"]' for part in ("train", "test") for column in (text, label))
-    return InvalidInputError(
+    raise InvalidInputError(
         f"the {name} set is a table with the columns {', '.join(columns) or 'of a Hugging Face data set'}",
         hint=f"write memdb.Dataset({parts})",
     )

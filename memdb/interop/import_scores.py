@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from memdb.errors import InvalidInputError
 from memdb.format import layout
+from memdb.format.documents import now, own_version
 from memdb.format.manifest import CORRECT
 from memdb.format.score_table import ScoreTable, is_table_name
 from memdb.interop.import_runs import About, example_tables, new_manifest, require_same_examples
@@ -80,12 +79,12 @@ def import_scores(
         coverage=published.coverage,
         n_memorization=int((~np.isnan(memorization)).sum()),
         n_influence=len(published.scores.influence),
-        imported_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
+        imported_at=now(),
+        memdb_version=own_version(),
         objects={},
     )
     scores = replace(published.scores, memorization=memorization)
-    table, added = add_scores(store.storage, store.manifest, scores, described)
+    table, added = add_scores(store, scores, described)
     return ImportedScores(store, table, created, added)
 
 

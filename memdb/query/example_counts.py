@@ -24,7 +24,7 @@ def totals(snapshot: Snapshot, set_name: str, words_of: Callable[[str], Words]) 
     for all models at once, by its path, and is kept for the pairs.
     """
     found = snapshot.stored_counts(set_name)
-    uncounted = [not stored for stored in snapshot.tallied]
+    uncounted = [not stored for stored in snapshot.counted]
     if not any(uncounted):
         return found
     if set_name != layout.TRAIN:
@@ -44,7 +44,7 @@ def totals(snapshot: Snapshot, set_name: str, words_of: Callable[[str], Words]) 
 def times_in(snapshot: Snapshot) -> NDArray[np.int32]:
     """Return ``n_in`` of every training example alone."""
     found = snapshot.stored_counts(layout.TRAIN)["n_in"]
-    uncounted = [not stored for stored in snapshot.tallied]
+    uncounted = [not stored for stored in snapshot.counted]
     return found + bits.count(snapshot.words(layout.MASK, of=uncounted)) if any(uncounted) else found
 
 

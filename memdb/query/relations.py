@@ -119,7 +119,7 @@ class Relations:
 
     def prefetch(self, *set_names: str) -> None:
         """Begin to read the bits that pairs with examples of these sets are counted from."""
-        if self.outcome == "correct" and all(self.snapshot.tallied):  # else totals read some of them, too
+        if self.outcome == "correct" and all(self.snapshot.counted):  # else totals read some of them, too
             for path in (layout.MASK, *(f"{name}/correct" for name in set_names)):
                 threading.Thread(target=self._read_quietly, args=(path,), daemon=True).start()
 

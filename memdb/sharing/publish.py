@@ -10,8 +10,6 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 
 from memdb.errors import (
     AlreadyExistsError,
@@ -21,7 +19,7 @@ from memdb.errors import (
     NotFoundError,
 )
 from memdb.format import layout
-from memdb.format.documents import group_metadata, plain_document
+from memdb.format.documents import group_metadata, own_version, plain_document
 from memdb.format.published import INCLUDED, Credits, Published, PublishedSnapshot
 from memdb.format.score_table import ScoreTable
 from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
@@ -35,7 +33,7 @@ from memdb.storage.protocol import Storage, create_once
 from memdb.store.encoding import describe
 from memdb.store.open_published import find_published, is_of_a_copy, published_snapshot
 from memdb.store.read_documents import parse_record, read_manifest, require_outside, snapshot_numbers
-from memdb.store.resumable import Completing, copy_object
+from memdb.store.resumable import ResumableStorage, copy_object
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
 from memdb.store.thumbnails import Pictures, read_info, write_thumbnails
@@ -83,7 +81,7 @@ class Plan:
 
     snapshot: Snapshot
     scores: tuple[tuple[ScoreTable, ...], tuple[bytes, ...]]
-    target: Completing
+    target: ResumableStorage
     pieces: tuple[Piece, ...]
     credit: Credits
     before: Published | None
@@ -139,7 +137,7 @@ def plan(
         raise InvalidInputError(
             f"{storage.url} is read-only: its protocol has no writes", hint="publish to a folder or a bucket"
         )
-    target = Completing(storage)
+    target = ResumableStorage(storage)
     before = require_destination(store, target)
     documents = score_tables.documents_of(store.storage, tables)
     score_tables.require_same_scores(documents, before, storage.url)
@@ -160,7 +158,7 @@ def _require_included(include: Sequence[str]) -> None:
         )
 
 
-def require_destination(source: Store, target: Completing) -> Published | None:
+def require_destination(source: Store, target: ResumableStorage) -> Published | None:
     """Refuse a destination that holds something else; return what was published there before.
 
     What an interrupted publication of the same store left is taken up.
@@ -196,7 +194,7 @@ def require_destination(source: Store, target: Completing) -> Published | None:
     return there.published
 
 
-def _is_interrupted(there: Store, target: Completing) -> bool:
+def _is_interrupted(there: Store, target: ResumableStorage) -> bool:
     """Tell a publication that was cut off before its last write from a store that grows."""
     numbers = snapshot_numbers(target.names(layout.SNAPSHOTS))
     loose = [name for name in target.names(layout.SEGMENTS) if layout.is_segment_id(name)]
@@ -242,7 +240,7 @@ def carry_out(
     )
     shown = wanted.before.thumbnails if wanted.before else None
     if wanted.pictures:
-        shown = write_thumbnails(target, manifest, wanted.pictures, steps.pictured)
+        shown = write_thumbnails(Store(target, manifest), wanted.pictures, steps.pictured)
     is_new = newest is None or not _is_same(newest, snapshot, blocks) or not _has_derived(target, newest)
     record = newest
     if record is None or is_new:
@@ -250,9 +248,7 @@ def carry_out(
     item = _item(record)
     older = tuple(s for s in (wanted.before.snapshots if wanted.before else ()) if s.number != item.number)
     kept = wanted.before.scores[len(copied) :] if wanted.before else ()
-    published = Published(
-        manifest.store_id, item, older, wanted.credit, version("memdb"), copied + kept, shown
-    )
+    published = Published(manifest.store_id, item, older, wanted.credit, own_version(), copied + kept, shown)
     target.write_all({layout.README: readme(snapshot, record, published, wanted.scores[0]).encode()})
     target.write_all({layout.MANIFEST: snapshot.storage.read(layout.MANIFEST)})
     target.write_all({layout.PUBLISHED: plain_document(published.to_document())})
@@ -295,7 +291,7 @@ class _Progress:
         self._observe(done, 2 * self._n_tests + self._n_pictures)
 
 
-def _copy_dataset(snapshot: Snapshot, target: Completing) -> None:
+def _copy_dataset(snapshot: Snapshot, target: ResumableStorage) -> None:
     """Copy the names and labels of the examples; the claim that says which they are goes first."""
     manifest, source = snapshot.manifest, snapshot.storage
     names = sorted(manifest.objects, key=lambda name: name != layout.GROUP_METADATA)
@@ -305,30 +301,31 @@ def _copy_dataset(snapshot: Snapshot, target: Completing) -> None:
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in COPY_GROUPS})
 
 
-def _has_pictures(target: Completing, store: Store, before: Published) -> bool:
+def _has_pictures(target: ResumableStorage, store: Store, before: Published) -> bool:
     """Tell by sizes whether all pictures are there."""
     if before.thumbnails is None:
         return False
     try:
-        info = read_info(target, store.manifest, before.thumbnails)
+        info = read_info(Store(target, store.manifest), before.thumbnails)
     except DamagedError:
         return False
     return all(target.has(path, item, checked=True) for path, item in pictures_of(info))
 
 
-def _newest_record(wanted: Plan, target: Completing) -> SnapshotRecord | None:
+def _newest_record(wanted: Plan, target: ResumableStorage) -> SnapshotRecord | None:
     if wanted.before is None:
         return None
-    return published_snapshot(target, wanted.snapshot.manifest, wanted.before).record
+    return published_snapshot(Store(target, wanted.snapshot.manifest), wanted.before).record
 
 
-def _known_blocks(wanted: Plan, target: Completing) -> dict[str, BlockInfo]:
+def _known_blocks(wanted: Plan, target: ResumableStorage) -> dict[str, BlockInfo]:
     """Return what published snapshots say of blocks, by id."""
     found: dict[str, BlockInfo] = {}
     if wanted.before is None:
         return found
+    copy = Store(target, wanted.snapshot.manifest)
     for item in wanted.before.snapshots:
-        record = published_snapshot(target, wanted.snapshot.manifest, wanted.before, item.number).record
+        record = published_snapshot(copy, wanted.before, item.number).record
         found |= {info.block_id: info for info in record.blocks} if record else {}
     return found
 
@@ -337,7 +334,7 @@ def _is_same(record: SnapshotRecord, snapshot: Snapshot, blocks: tuple[BlockInfo
     return (record.models_sha256, record.blocks) == (snapshot.models_sha256, blocks)
 
 
-def _has_derived(target: Completing, record: SnapshotRecord) -> bool:
+def _has_derived(target: ResumableStorage, record: SnapshotRecord) -> bool:
     """Tell by sizes whether all that a snapshot names is there; nothing is derived of no models."""
     if record.derived is None:
         return record.n_models == 0
@@ -366,15 +363,9 @@ def _new_record(
     record = SnapshotRecord(
         number=number,
         store_id=snapshot.manifest.store_id,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
         n_models=snapshot.n_models,
         models_sha256=snapshot.models_sha256,
-        n_repeats=0,
         blocks=blocks,
-        segments=(),
-        retracted=(),
-        set_aside=(),
         derived=derive(relations, target, number, advance) if snapshot.n_models else None,
     )
     create_once(target.storage, layout.snapshot(number), plain_document(record.to_document()))

@@ -5,7 +5,6 @@ It yields what was committed; whoever calls it shows progress and decides when t
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
 import platform
@@ -15,8 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from memdb import plugins
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInputError, TrainingError
 from memdb.format import bits, layout, subsets
+from memdb.format.documents import now, own_version
 from memdb.format.segment import ModelInfo
 from memdb.recipes import BoundRecipe, Fitting, Run, name_of
 from memdb.store import Store
@@ -123,7 +121,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four of them have def
                 seed=seed,
                 subset_size=size,
                 seconds=seconds / len(batch),
-                trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                trained_at=now(),
                 device=trained_on,
                 host=platform.node(),
                 versions=_versions(recipe),
@@ -216,17 +214,12 @@ def _versions(recipe: BoundRecipe) -> dict[str, str]:
         if name in sys.modules
     }
     return {
-        "memdb": _own_version(),
+        "memdb": own_version(),
         "numpy": np.__version__,
         "python": platform.python_version(),
         **({} if recipe.source is None else {SOURCE: recipe.source}),
         **loaded,
     }
-
-
-@functools.cache
-def _own_version() -> str:
-    return version("memdb")  # which parses a file: once a model was a fifth of a small batch
 
 
 def require_positive(value: int, option: str) -> int:

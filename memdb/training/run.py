@@ -168,7 +168,7 @@ class _Tidying:
             return ""
         self._n_loose = 0
         try:
-            compact(self._store.storage, self._store.manifest, thorough=False)
+            compact(self._store, thorough=False)
         except MemdbError as error:
             self._wanted = False
             return f"the store was not compacted: {error}"

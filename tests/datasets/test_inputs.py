@@ -8,6 +8,7 @@ import hashlib
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import memdb
 from memdb.errors import InvalidInputError
@@ -102,6 +103,10 @@ class Table(Pair):
         (pd.DataFrame({"age": range(6), "job": TEXTS}), r"columns that are no numbers: job \(", "get_dummies"),
         (pd.DataFrame({"text": TEXTS}), r"columns that are no numbers: text \(", "frame['text']"),
         (pd.DataFrame({"a": range(6), "b": [True] * 6}), r"b \(bool\)", "get_dummies"),
+        (np.ma.masked_equal(np.arange(6), 1), "the train set is partly masked", "x.filled(0)"),
+        (scipy.sparse.csr_array(np.eye(6)), "the train set is a sparse csr_array", "x.toarray()"),
+        (np.arange(6, dtype=np.longdouble), "the train set is of dtype", "x.astype(float)"),
+        (np.zeros(6, dtype=[("a", "u1"), ("b", "f8")]), "the train set is of dtype", "structured_to_unstructured"),
         (pd.DataFrame({"a": range(6), "b": pd.date_range("2020", periods=6)}), r"b \(datetime64", "get_dummies"),
     ],
 )  # fmt: skip

@@ -217,5 +217,8 @@ def test_pictures_that_cannot_be_are_refused_before_memory_is_taken(copy, change
     root = json.loads((copy / layout.PUBLISHED).read_text())
     root["thumbnails"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (copy / layout.PUBLISHED).write_bytes(resealed(root))
-    with memdb.open(str(copy), cache=None) as db, pytest.raises(DamagedError, match="not what pictures are"):
+    with (
+        memdb.open(str(copy), cache=None) as db,
+        pytest.raises(DamagedError, match="not an array of pictures"),
+    ):
         db.thumbnails("train", [0])

@@ -144,7 +144,7 @@ def test_the_environment_names_a_users_cache(tmp_path, monkeypatch, variables, f
 
 def test_a_limit_of_the_environment_that_is_no_size_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("MEMDB_CACHE_SIZE", "much")
-    with pytest.raises(InvalidInputError, match=r"\$MEMDB_CACHE_SIZE 'much' is no size"):
+    with pytest.raises(InvalidInputError, match=r"\$MEMDB_CACHE_SIZE 'much' is not a size"):
         Cache.of_user(tmp_path)
 
 

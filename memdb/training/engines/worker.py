@@ -47,7 +47,7 @@ class Work:
     n_threads: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "store", replace(self.store, following=None))
+        object.__setattr__(self, "store", replace(self.store, base_access=None))
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def committed_since(store: Store, since: datetime, seeds: Sequence[int]) -> list
     earliest = layout.segment_id(since - CLOCKS, bytes(6))
     names = [name for name in store.storage.names(layout.SEGMENTS) if name >= earliest]
     names = [name for name in names if layout.is_segment_id(name)]
-    read = concurrently(lambda name: read_segment(store.storage, store.manifest, name), names)
+    read = concurrently(lambda name: read_segment(store, name), names)
     found = []
     n_train = store.manifest.train.n_examples
     for segment in read:
