@@ -67,7 +67,8 @@ def test_what_cannot_be_is_said_in_one_line(here, arguments, says):
     done = run(*arguments, cwd=here)
     assert (done.returncode, done.stdout, says in done.stderr) == (1, "", True), done.stderr
     assert (
-        "secret" not in done.stderr.replace("me:secret@host/a", "") or "contains a user name" not in done.stderr
+        "secret" not in done.stderr.replace("me:secret@host/a", "")
+        or "contains a user name" not in done.stderr
     )
     assert not (here / "memdb.zarr").exists()
 
