@@ -1,4 +1,4 @@
-"""Stores made of other stores: one that extends another, and one that several are merged into."""
+"""Make stores from other stores: extend one, or merge several."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
     trust_base: bool = False,
     cache: Cache | None = None,
 ) -> Database:
-    """Create a store that extends another: that one stays where it is and is only read.
+    """Create a store that extends another, its base, which stays where it is and is only read.
 
     Questions see the models of both as one; training writes to the new store alone, which has the data set,
     recipe, subset fraction and outcomes of its base and a seed of its own.
 
     Args:
         url: a path, or a URL that fsspec can write to.
-        base: the path or URL of a store with a snapshot; its newest one is taken in.
-        dataset: needed where the base names one by ``package.module:attribute``; see `memdb.permission`.
+        base: the path or URL of a store with a snapshot; the newest one becomes the base snapshot.
+        dataset: needed if the base names one by ``package.module:attribute``; see `memdb.permission`.
         recipe: likewise.
-        seed: of all subset masks; random where not given.
+        seed: of all subset masks; random by default.
         storage_options: for the fsspec driver of the new store.
         base_options: for that of the base, or a function from its URL to them.
         trust_base: follow the bases of a base that extends another itself.
@@ -54,8 +54,8 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
 
     Raises:
         AlreadyExistsError: something is at this URL.
-        NotFoundError: no store is at the base's, or none with a snapshot.
-        InvalidInputError: an address that no manifest may have, or code that was not named
+        NotFoundError: there is no store at ``base``, or it has no snapshot.
+        InvalidInputError: an address that no manifest may hold, or code that was not named
             (`UnnamedCodeError`).
     """
     storage = open_storage(url, storage_options)
@@ -78,14 +78,14 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
 
 @dataclass(frozen=True)
 class Merge:
-    """What a merge made; numbers of models by source, in the order given."""
+    """The result of a merge; numbers of models are by source, in the order given."""
 
     database: Database
     added: tuple[int, ...]
-    present: tuple[int, ...]  # that the destination, or a source before, had already
-    n_withdrawn: int  # that sources had withdrawn, and the destination had not
+    present: tuple[int, ...]  # already in the destination, or in an earlier source
+    n_withdrawn: int  # retracted in sources, and not in the destination before
     scores: tuple[str, ...]  # names of score tables that the destination did not have
-    dropped: tuple[str, ...]  # outcomes that a new store does not keep, since not all models have them
+    dropped: tuple[str, ...]  # outcomes that a new store does not keep, because some models lack them
 
 
 def merge(  # noqa: PLR0913 - the places, what may be imported, how they are reached
@@ -98,21 +98,21 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
     following: BaseAccess | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Merge:
-    """Bring the models of stores together in one, which is created where there is none.
+    """Merge the models of several stores into one, which is created if absent.
 
-    A model that stands in several is kept once; one that was withdrawn in any is withdrawn. Imported scores
-    come along. A merge that was interrupted goes on when it is called again.
+    A model that several stores have is kept once; one that any of them retracted is retracted. Imported
+    scores are copied too. An interrupted merge goes on when it is called again.
 
     Args:
         url: a path, or a URL that fsspec can write to.
         sources: opened stores; a new one gets the data, recipe and subset fraction of the first.
-        dataset: needed for a new store where the first names code, ``package.module:attribute``: see
+        dataset: needed for a new store if the first source names code, ``package.module:attribute``: see
             `memdb.permission`.
         recipe: likewise.
         storage_options: for the fsspec driver.
-        following: how the store that the destination extends is reached; as for one that this user made,
-            where not given.
-        progress: hears how many models of how many are there.
+        following: how the store that the destination extends is reached; by default as for a store that
+            this user made.
+        progress: called with the number of models committed and their total.
 
     Raises:
         MismatchError: data, recipes, subsets or a model's outcomes differ, naming both; nothing was written.
@@ -151,10 +151,10 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
 
 
 def _require_one_meaning(tables: Sequence[tuple[Store, ScoreTable]]) -> None:
-    """Refuse different scores of one name.
+    """Refuse different scores with the same name.
 
     Raises:
-        AlreadyExistsError: names them and where they are.
+        AlreadyExistsError: names the scores and both stores.
     """
     known: dict[str, tuple[Store, ScoreTable]] = {}
     contents = set()
@@ -171,7 +171,7 @@ def _require_one_meaning(tables: Sequence[tuple[Store, ScoreTable]]) -> None:
 
 
 def _created(storage: Storage, sources: Sequence[Snapshot], names: Names) -> tuple[Store, tuple[str, ...]]:
-    """Create the destination with the data of the first source, once all of them go together."""
+    """Create the destination with the first source's data, after checking that all sources fit together."""
     first = sources[0]
     names.require_all(first.manifest, first.url)
     outcomes, dropped = merging.common_outcomes(sources)

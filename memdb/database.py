@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from memdb.query.relations import Relations
     from memdb.query.results import Results
     from memdb.recipes import BoundRecipe
-    from memdb.sharing.publish import Plan, Publication
+    from memdb.sharing.publish import Publication, PublicationOptions, PublicationPlan
     from memdb.sharing.thumbnails import Thumbnails
     from memdb.store import Snapshot, Store
     from memdb.store.maintenance.compact import Compaction
@@ -847,7 +847,7 @@ class Database:
         finally:
             self.refresh()
 
-    def publish(  # noqa: PLR0913 - where to, what of it, whose work, and who watches
+    def plan_publication(
         self,
         url: str,
         *,
@@ -856,53 +856,83 @@ class Database:
         dataset: str | None = None,
         data_root: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
-        announce: Callable[[Plan], bool] = lambda _: True,
-        progress: Callable[[int, int], None] = lambda _done, _total: None,
-    ) -> Publication | None:
-        """Write a frozen copy of the models that count to a path or URL, for others to ask where it is.
+    ) -> PublicationPlan:
+        """Plan a frozen copy of the models that count, for `publish`; nothing is written.
 
-        What is there already is left alone, so that a publication that was cut off goes on, and one after
-        more models writes what is new; readers see what was published before until the end.
+        ``plan.parts`` says what the copy will consist of, and how large it will be.
 
         Args:
             url: a path, or a URL that fsspec can write to.
-            include: ``bits``; ``confidence`` where the copy is to answer that outcome too; ``thumbnails``,
+            include: ``bits``; ``confidence`` if the copy is to answer that outcome too; ``thumbnails``,
                 small pictures of the examples.
-            credit: title, authors, licence and citation; those of before where not given.
-            dataset: for thumbnails, the data set's name where it is code that you have not named before.
-            data_root: likewise, the folder that holds it.
+            credit: title, authors, licence and citation; by default those published there before.
+            dataset: for thumbnails, the name of a data set that is code, if you have not named it before.
+            data_root: for thumbnails, the folder that holds the data set.
             storage_options: for the fsspec driver of ``url``.
-            announce: hears what will be written before anything is; false leaves it at that.
-            progress: hears how much of how much is done.
 
         Raises:
             AlreadyExistsError: the destination holds something else.
-            InvalidInputError: something to include that there is not, a read-only destination, models left
-                out, or an older snapshot than is there.
+            InvalidInputError: an unknown thing to include, a read-only destination, excluded models, or an
+                older snapshot than is there.
             NotEnoughModelsError: the store has neither models nor imported scores.
-            StorageError: the destination refused, or a segment is not intact; readers see nothing new.
+            StorageError: the destination could not be read.
         """
-        from memdb.sharing import publish as publication
+        from memdb.sharing.publish import plan_publication
         from memdb.storage import open_storage
 
         if self._exclude:
             raise InvalidInputError(
                 f"cannot publish {self.url} without some models: nobody would see that they are missing",
-                hint="withdraw them with `memdb retract`, which is on record, or publish all",
+                hint="retract them with `memdb retract`, which is on record, or publish all",
             )
         target = open_storage(url, storage_options)
-        wanted = publication.plan(
+        plan = plan_publication(
             self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root, dataset)
         )
-        there = wanted.before.snapshot if wanted.before else None
+        there = plan.before.snapshot if plan.before else None
         if self._as_of is not None and there is not None and there.n_models > self.n_models:
             raise InvalidInputError(
                 f"{url} has {there.n_models:,} models already, snapshot {self._as_of} only {self.n_models:,}",
                 hint="publish it to a new place, or leave --snapshot out",
             )
-        if not announce(wanted):
-            return None
-        return publication.carry_out(wanted, self.relations(), progress)
+        return plan
+
+    def publish(
+        self,
+        url: str | PublicationPlan,
+        *,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+        **options: Unpack[PublicationOptions],
+    ) -> Publication:
+        """Write a frozen copy of the models that count to a path or URL, for others to query where it is.
+
+        What is there already is left alone, so that an interrupted publication goes on, and one after
+        more models writes only what is new; readers see what was published before until the end.
+
+        Args:
+            url: a path, a URL that fsspec can write to, or a plan made by `plan_publication`.
+            progress: called with the work done and its total.
+            options: those of `plan_publication`; a plan has them already.
+
+        Raises:
+            AlreadyExistsError: the destination holds something else, or somebody published there after the
+                plan was made.
+            InvalidInputError: whatever `plan_publication` refuses, a plan of another store, or options beside
+                a plan.
+            NotEnoughModelsError: the store has neither models nor imported scores.
+            StorageError: the destination refused, or a segment is not intact; readers see nothing new.
+        """
+        from memdb.sharing.publish import PublicationPlan, publish
+
+        if not isinstance(url, PublicationPlan):
+            return publish(self.plan_publication(url, **options), progress)
+        if options:
+            raise InvalidInputError(
+                f"a plan has its {' and '.join(options)} already", hint="give them to `plan_publication`"
+            )
+        if url.snapshot.url != self.url:
+            raise InvalidInputError(f"{url.snapshot.url} was planned to be published, not {self.url}")
+        return publish(url, progress)
 
     def load_dataset(self, data_root: str | None = None, dataset: str | None = None) -> Dataset:
         """Load the examples themselves, which a store does not keep, from the folder that holds them.

@@ -1,4 +1,4 @@
-"""Taking runs into a store: everything is looked at first, then committed, and nothing twice."""
+"""Import runs into a store: all are checked before any is committed, and none is committed twice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Observe = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class About:
-    """What the user says of runs or scores, beyond what their file does; None: nothing.
+    """What the user says about runs or scores beyond what their file says; None if nothing.
 
     ``name`` and ``recipe`` tell data sets and recipes apart that memdb cannot load: equal names are the
     user's word that they are the same.
@@ -38,12 +38,12 @@ class About:
     name: str | None = None
     recipe: str | None = None
     subset_fraction: float | None = None
-    outcomes: Sequence[str] | None = None  # names of those to keep; all where not given
+    outcomes: Sequence[str] | None = None  # names of those to keep; None for all
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import came to."""
+    """The result of an import of runs."""
 
     store: Store
     kind: str
@@ -63,9 +63,9 @@ def import_runs(
     """Add runs to a store of imported models, or to a new one.
 
     Raises:
-        InvalidInputError: runs that cannot be kept, or do not belong together.
-        MismatchError: they are not of the store's data, recipe or subset fraction.
-        StorageError: a batch could not be committed; running it again adds what lacks.
+        InvalidInputError: the runs are invalid, or do not belong together.
+        MismatchError: they have other data, another recipe or subset fraction than the store.
+        StorageError: a batch could not be committed; another import adds what is missing.
     """
     kept = _kept(runs, about)
     total = 2 * runs.n_models
@@ -169,7 +169,7 @@ def example_tables(
     Content that is not at hand is hashed by the data set's name and the example's number.
 
     Raises:
-        InvalidInputError: labels or keys that cannot be.
+        InvalidInputError: labels or keys are invalid.
         MismatchError: the data set has other sizes or labels.
     """
     if about.data is not None:

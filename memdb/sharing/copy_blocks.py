@@ -131,7 +131,7 @@ def copy_piece(
 ) -> BlockInfo:
     """Write a block, or what is missing of it; return what a snapshot says of it.
 
-    ``published`` is what a snapshot says of it that is there already; ``advance`` hears of bytes done.
+    ``published`` is what a snapshot there already says of it; ``advance`` is called with bytes done.
 
     Raises:
         DamagedError: an object of the source is missing or altered.

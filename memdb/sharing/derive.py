@@ -43,9 +43,9 @@ def rows_of_a_chunk(n_test: int) -> int:
 def derive(
     relations: Relations, target: ResumableStorage, number: int, advance: Callable[[int], None]
 ) -> Derived:
-    """Write all that is derived of a snapshot, or what is missing of it; return what its document says of it.
+    """Write what is derived from a snapshot, if missing; return what the snapshot's document says of it.
 
-    ``advance`` hears of test examples done.
+    ``advance`` is called with numbers of test examples done.
     """
     counts = {name: counts_of(relations, name) for name in COUNTED}
     stats = _stats(target, number, counts)

@@ -45,11 +45,12 @@ def pull(
 ) -> Pulled:
     """Copy a published store, or with ``only="bits"`` the models of a snapshot of any store without the rest.
 
-    What is there already with its size and sha256 is left alone; ``progress`` hears how many bytes are done.
+    Objects there already with the right size and sha256 are left alone; ``progress`` is called with the bytes
+    done and their total.
 
     Raises:
-        InvalidInputError: a store that was not published, something else than ``bits``, a read-only
-            destination.
+        InvalidInputError: the store was not published, ``only`` is not ``bits``, or the destination is
+            read-only.
         AlreadyExistsError: the destination holds something else.
         DamagedError: an object is missing or altered at the source.
     """

@@ -34,7 +34,7 @@ def pairs_table(
 ) -> pa.Table:
     """Return stored pairs as people use them: by test id, then from the strongest.
 
-    Those that are no more than noise, by their q-value, are left out but for the first of each test example.
+    Pairs that may be noise, by their q-value, are dropped, except the first of each test example.
     """
     n_models = relations.snapshot.n_models
     n_in = pairs[:, PAIR_ROWS.index("n_in")]

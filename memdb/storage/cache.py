@@ -10,12 +10,12 @@ import contextlib
 import hashlib
 import os
 import re
-import secrets
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from memdb.errors import InvalidInputError
+from memdb.files import replacing
 
 DIRECTORY, SIZE = "MEMDB_CACHE_DIR", "MEMDB_CACHE_SIZE"
 NOWHERE = "none"
@@ -24,7 +24,7 @@ DEFAULT_LIMIT = 10 * 2**30
 DIGEST = 32  # bytes of the sha256 in front of the content
 SUFFIX = ".obj"
 KEPT = re.compile(rf"[0-9a-f]{{64}}{re.escape(SUFFIX)}")
-HALF_WRITTEN = re.compile(r"\.[0-9a-f]{16}\.memdb-tmp")
+HALF_WRITTEN = re.compile(rf"\.{KEPT.pattern}\.[0-9a-f-]+\.tmp")  # by a process that was killed
 
 
 def default_folder() -> Path:
@@ -108,14 +108,11 @@ class Cache:
         if len(data) > self.limit // 2:
             return
         path = self._path(key)
-        temporary = path.with_name(f".{secrets.token_hex(8)}.memdb-tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(hashlib.sha256(data).digest() + data)
-            temporary.replace(path)
+            with replacing(path, durable=False) as temporary:
+                temporary.write_bytes(hashlib.sha256(data).digest() + data)
         except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             return
         self._unchecked += len(data) + DIGEST
         if self._unchecked > self.limit // 20:
