@@ -61,8 +61,15 @@ class MismatchError(InvalidInputError):
 class UnnamedCodeError(InvalidInputError):
     """Code that a store names and its user has not: ``named`` has import paths of `recipe` and `dataset`."""
 
-    def __init__(self, message: str, *, hint: str = "", named: Mapping[str, str] | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        parameter: str | tuple[str, ...] = (),
+        named: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, parameter=parameter)
         self.named = dict(named or {})
 
 

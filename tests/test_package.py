@@ -33,6 +33,7 @@ def test_a_database_a_store_and_a_snapshot_say_in_a_line_what_they_are(database)
         (errors.AlreadyExistsError, FileExistsError),
         (errors.InvalidInputError, ValueError),
         (errors.MismatchError, ValueError),
+        (errors.UnnamedCodeError, ValueError),
         (errors.WrongFormatError, ValueError),
         (errors.NotEnoughModelsError, ValueError),
         (errors.TrainingError, RuntimeError),

@@ -26,6 +26,7 @@ PRIOR_NULLS = 10.0  # pseudo-observations without effect, which regularize the f
 MAX_ROUNDS = 100  # about ten are enough
 CLOSE = 1e-6  # relative tolerance of the fit
 LEAST = 1e-9  # weights up to this are 0
+FARTHEST = 37.0  # z whose tail is still a normal number
 EXACT_FROM = 3.0  # z above which p-values come from the exact test
 FDR = 0.1  # the rate that the e-values are tuned for; they are valid at any
 NEGLIGIBLE = 1e-16  # relative size of the terms at which a tail is cut off
@@ -71,29 +72,77 @@ class Candidates:
         return _ratio(self.score, self.null_se)
 
 
-def shrunk(candidates: Candidates, mixtures: Mapping[bool, Numbers] | None = None) -> Numbers:
-    """Return posterior means of the scores by empirical Bayes, [candidates].
+@dataclass(frozen=True)
+class Effects:
+    """What true effects there are among candidates: a mixture of normals, and how sure it is that any exist.
 
-    The prior of true effects, in standard errors, is a scale mixture of normals around 0 (Stephens 2017,
-    "False discovery rates: a new deal"), fitted separately to same-class pairs and to all others unless given
-    as ``mixtures``.
+    Attributes:
+        weights: of each of `SPREADS`.
+        support: chance that the mixture describes the candidates better than no effect at all does.
     """
-    z = np.abs(_ratio(candidates.score, candidates.effect_se))
-    varies = candidates.effect_se > 0
-    agreeing = np.maximum(candidates.ac_z * np.sign(candidates.score), 0.0)
-    # a small arm without variance makes z huge, so it is bounded by the z of AC(2)
-    evidence = np.where(varies, np.minimum(z, agreeing), agreeing)
-    factors = np.empty(len(candidates))
+
+    weights: Numbers
+    support: float
+
+    @classmethod
+    def fitted(cls, histogram: Counts | Numbers) -> Effects:
+        """Fit the mixture to a histogram of |z|, and weigh it against no effect.
+
+        A fit to chance alone finds effects, too, in the few largest z. The Bayesian information criterion
+        (Schwarz 1978) charges the one parameter more, the share of effects, with a factor of sqrt(n).
+        """
+        weights = fitted_mixture(histogram)
+        used = np.flatnonzero(histogram)
+        density = _densities()[used]
+        gain = histogram[used] @ np.log(density @ weights / density[:, 0]) + PRIOR_NULLS * np.log(weights[0])
+        against = math.log(max(1.0, float(histogram.sum()))) / 2 - float(gain)
+        return cls(weights, (1 - math.tanh(against / 2)) / 2)
+
+    def factors(self, abs_z: Numbers) -> Numbers:
+        """Return by what to multiply scores this many standard errors from 0."""
+        return self.support * shrinkage(abs_z, self.weights)
+
+
+def shrunk(candidates: Candidates, effects: Mapping[bool, Effects] | None = None) -> Numbers:
+    """Return posterior means of the scores, [candidates], by empirical Bayes.
+
+    True effects, in standard errors, are modelled as a scale mixture of normals around 0 (Stephens 2017,
+    "False discovery rates: a new deal"), fitted to all candidates, same-class pairs and others apart, or
+    given as ``effects`` of these two. The fit is to z statistics whose variance is 1 if there is no effect,
+    however few models there are; with each arm's own variance it would take what small arms do for effects.
+    """
+    z = np.zeros(0) if effects else _chance_z(candidates)
+    evidence, factors = _evidence(candidates), np.empty(len(candidates))
     for stratum in (True, False):
         inside = candidates.strata == stratum
-        if mixtures:
-            weights = mixtures[stratum]
+        if effects:
+            found = effects[stratum]
         else:
-            at, times = inside & varies, candidates.times
-            weights = fitted_mixture(binned(z[at], None if times is None else times[at]))
-        factors[inside] = shrinkage(evidence[inside], weights)
+            at, times = inside & (candidates.null_se > 0), candidates.times
+            found = Effects.fitted(binned(z[at], None if times is None else times[at]))
+        factors[inside] = found.factors(evidence[inside])
     result: Numbers = candidates.score * factors
     return result
+
+
+def _chance_z(candidates: Candidates) -> Numbers:
+    """Return `Candidates.null_z` without signs; far out, where small arms matter, that of the p-value."""
+    z = np.abs(candidates.null_z)
+    far = z > EXACT_FROM
+    steps = np.arange(0.0, FARTHEST, BIN)
+    surprise = -np.log(np.maximum(p_values(candidates)[far] / 2, np.finfo(np.float64).tiny))
+    z[far] = np.interp(surprise, -np.log(normal_tail(steps)), steps)
+    return z
+
+
+def _evidence(candidates: Candidates) -> Numbers:
+    """Return how many standard errors the scores are from 0, with each arm's own variance.
+
+    A small arm without variance makes that huge: the other z, which is calmer there, has a say.
+    """
+    z = np.abs(_ratio(candidates.score, candidates.effect_se))
+    agreeing = np.maximum(candidates.ac_z * np.sign(candidates.score), 0.0)
+    return np.where(candidates.effect_se > 0, np.minimum(z, agreeing), agreeing)
 
 
 def binned(abs_z: Numbers, times: Counts | None = None) -> Counts | Numbers:

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 from support import oracle
+from support.counted import of_counts
 from support.stores import bits_of, dicts, small_database
 from support.storing import batch
 
@@ -26,24 +27,6 @@ def candidates(n_models=100, n=400, accuracy=0.5, effect=0.0, seed=1):
     hits = rng.binomial(n_in, np.clip(accuracy + lift, 0, 1))
     misses = rng.binomial(n_models - n_in, accuracy)
     return of_counts(n_in, n_models - n_in, hits, misses)
-
-
-def of_counts(n_in, n_out, k_in, k_out):
-    rows = list(zip(n_in, n_out, k_in, k_out, strict=True))
-    total, t = k_in + k_out, int(n_in[0] + n_out[0])
-    p_in, p_out = k_in / n_in, k_out / n_out
-    smooth = [((a + 1) / (b + 2), (c + 1) / (d + 2), b + 2, d + 2) for b, d, a, c in rows]
-    return Candidates(
-        score=p_in - p_out,
-        effect_se=np.sqrt(p_in * (1 - p_in) / n_in + p_out * (1 - p_out) / n_out),
-        ac_z=np.array([(m - q) / math.sqrt(m * (1 - m) / a + q * (1 - q) / b) for m, q, a, b in smooth]),
-        null_se=np.sqrt(total / t * (1 - total / t) * t / (t - 1) * (1 / n_in + 1 / n_out)),
-        n_in=n_in,
-        n_models=t,
-        strata=np.ones(len(n_in), dtype=bool),
-        hits=k_in,
-        total=total,
-    )
 
 
 @pytest.mark.parametrize("n_models", [5, 40, 1000, 4000])

@@ -93,7 +93,10 @@ class PairKernel(Protocol):
         """
 
     def tally(self, into: NDArray[np.int64]) -> None:
-        """Start adding z statistics of all pairs to a histogram, int64 [other class, same class][Z_BINS]."""
+        """Start adding `Candidates.null_z` of all pairs: int64 [other class, same class][Z_BINS].
+
+        It is not defined for test examples on which all models agree; leave them out of the blocks.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +104,8 @@ class _Prepared:
     trains: TrainTile
     packed: Any
     n_in: Floats
-    n_out: Floats
     weight: Floats  # sign / (n_in n_out)
-    spread_in: Floats  # n_out^2 / n_in
-    spread_out: Floats  # n_in^2 / n_out
+    root: Floats  # 1 / sqrt(n_in n_out)
 
 
 class CpuKernel:
@@ -117,7 +118,7 @@ class CpuKernel:
         self._direction = direction
         self._real = np.dtype(np.float32 if n_models <= EXACT_MODELS else np.float64)
         self._products = Products()
-        self._buffers = [np.empty(ROWS * COLUMNS, dtype=self._real) for _ in range(4)]
+        self._buffers = [np.empty(ROWS * COLUMNS, dtype=self._real) for _ in range(2)]
         self._histogram: NDArray[np.int64] | None = None
 
     def tally(self, into: NDArray[np.int64]) -> None:
@@ -127,7 +128,7 @@ class CpuKernel:
     def prepare(self, trains: TrainTile) -> _Prepared:
         """Pack the masks and compute the constants of a tile."""
         n_in, n_out = trains.n_in.astype(np.float64), (self._n_models - trains.n_in).astype(np.float64)
-        constants = (n_in, n_out, SIGNS[self._direction] / (n_in * n_out), n_out**2 / n_in, n_in**2 / n_out)
+        constants = n_in, SIGNS[self._direction] / (n_in * n_out), 1 / np.sqrt(n_in * n_out)
         return _Prepared(trains, packed(trains.masks), *(values.astype(self._real) for values in constants))
 
     def filter(
@@ -138,13 +139,15 @@ class CpuKernel:
             rows = slice(start, start + ROWS)
             counts = self._products.counts(tests.outcomes[rows], tile.packed)
             n_correct = tests.totals[rows, None].astype(self._real)
-            k_in, difference, scratch, _ = self._shaped(counts.shape)
-            np.copyto(k_in, counts)
-            np.multiply(k_in, self._n_models, out=difference)  # n k_in - n_correct n_in: a whole number
+            difference, scratch = self._shaped(counts.shape)
+            np.copyto(difference, counts)
+            np.multiply(difference, self._n_models, out=difference)  # n k_in - n_correct n_in: a whole number
             np.multiply(n_correct, tile.n_in, out=scratch)
             np.subtract(difference, scratch, out=difference)
             if self._histogram is not None:
-                self._count_z(tile, tests.labels[rows], n_correct)
+                np.multiply(difference, tile.root, out=scratch)
+                np.multiply(scratch, self._per_chance(tests.totals[rows, None]), out=scratch)
+                add_z(self._histogram, tile.trains.labels, tests.labels[rows], scratch)
             strength = np.multiply(difference, tile.weight, out=difference)
             if self._direction == "both":
                 np.abs(strength, out=strength)
@@ -157,46 +160,27 @@ class CpuKernel:
     def _shaped(self, shape: tuple[int, ...]) -> list[Floats]:
         return [buffer[: shape[0] * shape[1]].reshape(shape) for buffer in self._buffers]
 
-    def _count_z(self, tile: _Prepared, labels: NDArray[np.int32], n_correct: Floats) -> None:
-        """Count z = difference / unpooled standard error where the error is not 0."""
-        shape = (len(labels), len(tile.trains))
-        k_in, difference, wrong, variance = self._shaped(shape)
-        np.subtract(tile.n_in, k_in, out=wrong)
-        np.multiply(k_in, wrong, out=variance)
-        np.multiply(variance, tile.spread_in, out=variance)
-        k_out = np.subtract(n_correct, k_in, out=k_in)
-        np.subtract(tile.n_out, k_out, out=wrong)
-        np.multiply(k_out, wrong, out=wrong)
-        np.multiply(wrong, tile.spread_out, out=wrong)
-        np.add(variance, wrong, out=variance)
-        np.sqrt(variance, out=variance)
-        add_z(self._histogram, tile.trains.labels, labels, difference, variance)
+    def _per_chance(self, n_correct: NDArray[Any]) -> Floats:
+        """Return what makes z of difference / sqrt(n_in n_out)."""
+        varying = n_correct.astype(np.float64) * (self._n_models - n_correct)
+        per_chance: Floats = np.sqrt((self._n_models - 1) / varying).astype(self._real)
+        return per_chance
 
 
 def add_z(
-    histogram: NDArray[np.int64] | None,
-    train_labels: NDArray[np.int32],
-    labels: NDArray[np.int32],
-    difference: Floats,
-    spread: Floats,
+    histogram: NDArray[np.int64], train_labels: NDArray[np.int32], labels: NDArray[np.int32], z: Floats
 ) -> None:
-    """Count difference / spread, [test, train], where the spread is not 0; overwrites the spread.
+    """Add z statistics [test, train] to a histogram; overwrites them.
 
     Training examples must be ordered by label.
     """
-    assert histogram is not None  # noqa: S101 - for the type checker
-    half = Z_BINS // 2
-    certain = spread == 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.divide(difference, spread, out=spread)
     np.multiply(z, 1 / Z_STEP, out=z)
-    np.add(z, half + 0.5, out=z)  # truncation then rounds to the nearest
+    np.add(z, Z_BINS // 2 + 0.5, out=z)  # truncation then rounds to the nearest
     np.clip(z, 0.5, Z_BINS - 0.5, out=z)
-    z[certain] = Z_BINS + 0.5  # a bin of its own, dropped below
     bins = z.astype(np.int64)
 
     def add(some: NDArray[np.int64], same_class: int, sign: int) -> None:
-        histogram[same_class] += sign * np.bincount(some, minlength=Z_BINS + 1)[:Z_BINS]
+        histogram[same_class] += sign * np.bincount(some, minlength=Z_BINS)
 
     add(bins.reshape(-1), 0, 1)
     starts = np.searchsorted(train_labels, labels)

@@ -21,6 +21,7 @@ class _Prepared:
     masks: Numbers  # [models, train]
     n_in: Numbers
     n_out: Numbers
+    root: Numbers  # sqrt(n_in n_out / (n_in + n_out))
 
 
 class ConfidenceKernel:
@@ -41,7 +42,8 @@ class ConfidenceKernel:
         """Unpack the masks of a tile."""
         n_in = trains.n_in.astype(np.float64)
         masks = bits.unpack(trains.masks.view(np.uint8), self._n_models).astype(np.float64)
-        return _Prepared(trains, masks, n_in, self._n_models - n_in)
+        n_out = self._n_models - n_in
+        return _Prepared(trains, masks, n_in, n_out, np.sqrt(n_in * n_out / self._n_models))
 
     def filter(
         self, tile: _Prepared, tests: TestBlock, floors: NDArray[np.float32], k: int | None
@@ -54,10 +56,10 @@ class ConfidenceKernel:
             p_in, p_out = s_in / tile.n_in, (tests.totals[rows, None] - s_in) / tile.n_out
             score = p_in - p_out
             if self._histogram is not None:
-                q_out = squares.sum(axis=1)[:, None] - q_in
-                variance = np.maximum(q_in / tile.n_in - p_in**2, 0) / tile.n_in
-                variance += np.maximum(q_out / tile.n_out - p_out**2, 0) / tile.n_out
-                add_z(self._histogram, tile.trains.labels, tests.labels[rows], score, np.sqrt(variance))
+                spread = p.std(axis=1, ddof=1)
+                varies = spread > 0
+                z = score[varies] * tile.root / spread[varies, None]
+                add_z(self._histogram, tile.trains.labels, tests.labels[rows][varies], z)
             strength = np.abs(score) if self._direction == "both" else SIGNS[self._direction] * score
             raise_floors(strength, floors[rows], k)
             at = np.nonzero(strength >= (floors[rows] - np.float32(MARGIN))[:, None])

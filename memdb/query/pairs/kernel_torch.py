@@ -68,7 +68,7 @@ class TorchKernel:
         n_correct = self._moved(tests.totals, self._real)[:, None]
         difference = self._n_models * k_in - n_correct * tile.n_in
         if self._histogram is not None:
-            self._count_z(tile, tests, k_in, difference)
+            self._count_z(tile, tests, n_correct, difference)
         strength = tile.sign * difference / (tile.n_in * tile.n_out)
         if self._direction == "both":
             strength = strength.abs()
@@ -91,17 +91,15 @@ class TorchKernel:
             return torch.mm(left, right.T, out_dtype=torch.float32)
         return left @ right.T
 
-    def _count_z(self, tile: _Prepared, tests: TestBlock, k_in: Tensor, difference: Tensor) -> None:
-        n_in, n_out = tile.n_in, tile.n_out
-        k_out = self._moved(tests.totals, self._real)[:, None] - k_in
-        variance = k_in * (n_in - k_in) * (n_out**2 / n_in) + k_out * (n_out - k_out) * (n_in**2 / n_out)
-        z = difference / variance.sqrt() / Z_STEP
+    def _count_z(self, tile: _Prepared, tests: TestBlock, n_correct: Tensor, difference: Tensor) -> None:
+        per_chance = ((self._n_models - 1) / (n_correct * (self._n_models - n_correct))).sqrt()
+        z = difference * (tile.n_in * tile.n_out).rsqrt() * per_chance / Z_STEP
         bins = torch.clip(z + (Z_BINS // 2 + 0.5), 0.5, Z_BINS - 0.5)
         same = self._moved(tests.labels, torch.int32)[:, None] == tile.labels
         assert self._histogram is not None  # noqa: S101 - for the type checker
         for same_class in (False, True):
-            counted = bins[(same == same_class) & (variance > 0)].to(torch.int64)
-            self._histogram[int(same_class)] += torch.bincount(counted, minlength=Z_BINS).cpu().numpy()
+            chosen = bins[same == same_class].to(torch.int64)
+            self._histogram[int(same_class)] += torch.bincount(chosen, minlength=Z_BINS).cpu().numpy()
 
     def _unpacked(self, words: Words) -> Tensor:
         packed = torch.from_numpy(np.ascontiguousarray(words).view(np.uint8)).to(self._device)

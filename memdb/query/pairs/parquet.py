@@ -30,7 +30,7 @@ from memdb.query.pairs.types import PairBlock
 from memdb.query.relations import Relations
 
 SUFFIX = ".parquet"
-VERSION = 2  # of the contents of the saved blocks
+VERSION = 3  # of the contents of the saved blocks
 IDENTITY = "search.json"
 
 

@@ -26,7 +26,7 @@ from memdb.query.pairs.kernel_confidence import ConfidenceKernel
 from memdb.query.pairs.search import PairSearch
 from memdb.query.pairs.types import PairBits, PairBlock, PairChoice, PairConfidence
 from memdb.query.relations import Relations
-from memdb.query.statistics import Candidates, Numbers, binned, fitted_mixture, p_values, shrunk
+from memdb.query.statistics import Candidates, Effects, Numbers, binned, p_values, shrunk
 from memdb.query.templates import template
 
 PAIR_COLUMNS = [
@@ -47,7 +47,8 @@ class PairTotals:
     Attributes:
         n_found: the number of pairs found.
         n_ranked: the number of pairs that they were selected from.
-        z_histogram: z statistics of all ranked pairs, int64 [other class, same class][Z_BINS].
+        z_histogram: z statistics of chance (`Candidates.null_z`) of all ranked pairs,
+            int64 [other class, same class][Z_BINS].
         p_histogram: p-values of the pairs found, int64 [P_BINS] by their logarithm.
     """
 
@@ -71,9 +72,9 @@ class PairTotals:
             p_histogram += np.bincount(_p_bins(p), minlength=P_BINS)
         return cls(n_found, search.n_ranked, z_histogram, p_histogram)
 
-    def mixtures(self) -> dict[bool, Numbers]:
-        """Return the mixture of true effects of same-class pairs (True) and of all others (False)."""
-        return {bool(stratum): fitted_mixture(_folded(self.z_histogram[stratum])) for stratum in (0, 1)}
+    def effects(self) -> dict[bool, Effects]:
+        """Return what true effects there are among all pairs of one class, and among the others."""
+        return {bool(stratum): Effects.fitted(_folded(self.z_histogram[stratum])) for stratum in (0, 1)}
 
     def q_values(self, p: Numbers) -> Numbers:
         """Return q-values over all ranked pairs, conservative by at most 2 %.
@@ -225,7 +226,7 @@ class Scorer:
         at = PAIR_COLUMNS.index(SUMS)
         self._columns = [*PAIR_COLUMNS[:at], *OUTCOMES[bits.outcome].shown, *PAIR_COLUMNS[at + 1 :]]
         self._totals = totals
-        self._mixtures = totals.mixtures()
+        self._effects = totals.effects()
         self._z = self._evidence.interval_z(interval.of_list(max(1, totals.n_found), max(1, totals.n_ranked)))
 
     def scored(self, blocks: Sequence[PairBlock]) -> pa.Table:
@@ -233,7 +234,7 @@ class Scorer:
         table = self._evidence.table(blocks, {"z": self._z})
         candidates = self._evidence.candidates(table)
         added = {
-            "shrunk": arrow.column(shrunk(candidates, self._mixtures)),
+            "shrunk": arrow.column(shrunk(candidates, self._effects)),
             "q_value": arrow.column(self._totals.q_values(p_values(candidates))),
         }
         return pa.Table.from_arrays(

@@ -131,7 +131,7 @@ def test_the_tally_of_confidences_is_that_of_their_relation(digits_store):
         tallied = sum(block.z_histogram for block in found.blocks())
         arms = "s_in, q_in, n_in, s_out, q_out, n_out"
         z = db.sql(
-            f"SELECT same_class, influence / se AS z FROM (SELECT *, effect_se({arms}) AS se FROM influence) WHERE se > 0",  # noqa: S608 - ours
+            f"SELECT same_class, influence / se AS z FROM (SELECT *, null_se({arms}) AS se FROM influence) WHERE se > 0",  # noqa: S608 - ours
             outcome="confidence",
         ).fetchnumpy()
         bins = np.clip(np.rint(z["z"] / Z_STEP) + Z_BINS // 2, 0, Z_BINS - 1).astype(int)

@@ -138,10 +138,10 @@ def z_histogram(made, choice):
             same = train_labels[train] == test_labels[test]
             if not n_in or not n_out or (choice.same_class and not same):
                 continue
-            p_in, p_out = k_in / n_in, k_out / n_out
-            error = math.sqrt(p_in * (1 - p_in) / n_in + p_out * (1 - p_out) / n_out)
+            error = np.std([1] * (k_in + k_out) + [0] * (n_in - k_in + n_out - k_out), ddof=1)
+            error *= math.sqrt(1 / n_in + 1 / n_out)
             if error > 0:
-                place = math.floor((p_in - p_out) / error / Z_STEP + 0.5) + Z_BINS // 2
+                place = math.floor((k_in / n_in - k_out / n_out) / error / Z_STEP + 0.5) + Z_BINS // 2
                 found[int(same), min(max(place, 0), Z_BINS - 1)] += 1
     return found
 
