@@ -35,7 +35,7 @@ class Grid {
     const height = rows.length * ROW_HEIGHT;
     this.space.style.height = `${Math.min(height, TALLEST)}px`;
     this.stretch = Math.max(1, height / TALLEST);
-    this.active.place = Math.min(isOther ? 0 : this.active.place, rows.length - 1);
+    this.active.place = Math.min(isOther ? 0 : this.active.place, Math.max(0, rows.length - 1));
     this.drawHead();
     this.draw();
   }
