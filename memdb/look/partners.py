@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,12 +173,12 @@ def _empty(n_lists: int) -> Partners:
     return Partners(np.zeros(n_lists, dtype=np.int32), ids, np.zeros_like(ids), q_values)
 
 
-def _fill(found: Partners, place: int, ids: NDArray[np.int32], q_values: NDArray[np.float64]) -> None:
+def _fill(found: Partners, place: int, ids: NDArray[np.integer[Any]], q_values: NDArray[np.float64]) -> None:
     found.ids[place, : len(ids)] = ids
     found.q_values[place, : len(ids)] = q_values
 
 
-def _drawn(of_class: NDArray[np.bool_], listed: NDArray[np.int32], seed: int) -> NDArray[np.int32]:
+def _drawn(of_class: NDArray[np.bool_], listed: NDArray[np.integer[Any]], seed: int) -> NDArray[np.int32]:
     """Return random examples of a class that are not listed; the same for the same owner."""
     of_class[listed] = False
     others = np.flatnonzero(of_class)
