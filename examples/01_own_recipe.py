@@ -12,15 +12,18 @@ import sys
 import tempfile
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.tree import DecisionTreeClassifier
 
 import memdb
 
 
-def train_trees(data, masks, seeds, run):
+def train_trees(
+    data: memdb.Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: memdb.Run
+) -> dict[str, NDArray[np.bool_]]:
     """Train one tree a mask; return what each gets right, bool [models, examples]."""
     flat = {name: examples.array.reshape(len(examples), -1) for name, examples in data.sets.items()}
-    correct = {f"{name}/correct": [] for name in flat}
+    correct: dict[str, list[NDArray[np.bool_]]] = {f"{name}/correct": [] for name in flat}
     for mask, seed in zip(masks, seeds, strict=True):
         tree = DecisionTreeClassifier(random_state=int(seed % 2**32))
         tree.fit(flat["train"][mask], data.train.labels[mask])

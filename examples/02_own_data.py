@@ -15,7 +15,7 @@ import memdb
 N_FLIPPED = 5
 
 
-def two_clouds(_root=None):
+def two_clouds(_root: str | None = None) -> memdb.Dataset:
     """Return 200 points to train on, the first five with the wrong label, and 100 to test."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 300)

@@ -109,11 +109,11 @@ def draw_truth(random: np.random.Generator, n_train: int, n_test: int) -> Truth:
     base[n_test - 2 * n_pairs :] = np.repeat(np.linspace(0.5, 0.9, n_pairs), 2)
     effects = np.zeros((n_train, n_test))
     half = max(1, n_train // 200)  # as many help as hurt
-    selections = np.arange(half, 0, -1) / (half * (half + 1) / 2)
+    shares = np.arange(half, 0, -1) / (half * (half + 1) / 2)
     for z in range(n_test - 2 * n_pairs):
         same = np.flatnonzero(train_labels == test_labels[z])
         chosen = random.choice(same, 2 * half, replace=False)
-        effects[chosen, z] = strength[z] * np.concatenate([selections, -selections])
+        effects[chosen, z] = strength[z] * np.concatenate([shares, -shares])
     own = np.where(random.random(n_train) < 0.1, random.uniform(0.2, 0.7, n_train), 0.0)
     own_base = random.uniform(FRACTION * own, 1 - (1 - FRACTION) * own)
     return Truth(train_labels, test_labels, {"train": own_base, "test": base}, effects, own)
@@ -287,8 +287,8 @@ def look_again(sizes: Sizes, folder: str) -> dict[str, float]:
                     power[at] = listing.affected[found].sum() / listing.affected.sum()
             ever.append(float(gone.mean()))
             found_in_the_end.append(float(power.mean()))
-            for fdr, selections in false.items():
-                worst[fdr].append(float(selections.max(axis=1).mean()))
+            for fdr, shares in false.items():
+                worst[fdr].append(float(shares.max(axis=1).mean()))
     return {
         "ever_missed": float(np.mean(ever)), "worst_once": float(np.mean(worst["once"])),
         "worst_anytime": float(np.mean(worst["anytime"])), "power_anytime": float(np.mean(found_in_the_end)),

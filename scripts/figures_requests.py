@@ -80,8 +80,8 @@ def measure(
 def served() -> Iterator[tuple[Any, dict[str, str]]]:
     """Yield a counting proxy before an S3 server, and the options that lead there."""
     import s3fs
-    from fault_proxy import FaultProxy
     from moto.server import ThreadedMotoServer
+    from support.fault_proxy import FaultProxy
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0)

@@ -1,7 +1,7 @@
 """Make the stores of format 1 that tests read for ever, or write down what they answer.
 
     python scripts/make_format_1.py            # once, in November 2026: never again while the format is 1
-    python scripts/make_format_1.py --answers  # after a question was added to tests/format_1.py
+    python scripts/make_format_1.py --answers  # after a question was added to tests/support/format_1.py
 
 Models, masks and outcomes are functions of the seeds below; identifiers and times are drawn. Together the stores
 hold whatever format 1 can hold, and `git diff` after ``--answers`` shows any answer that changed.
@@ -23,7 +23,7 @@ import numpy as np
 import memdb
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import format_1
+from support import format_1
 
 PLACE = Path(tempfile.gettempdir()) / "memdb-format-1"  # stands in the manifest of the extension
 OUTCOMES = ("correct", "logit_confidence", "cumulative_loss", "first_learned")

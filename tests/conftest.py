@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from support.stores import N_MODELS, small_database
+from support.storing import batch
 
 import memdb
-
-N_TRAIN, N_TEST = 23, 11
-N_MODELS = 60  # of the store to assess
 
 # Networks this small gain nothing from threads, and those of two workers on two cores wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,55 +26,6 @@ settings.load_profile("quick")
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and all that they start with them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def examples_of(n):
-    """How many examples a test that is slow takes in this profile: n of the 100 that others take with --all."""
-    return max(1, n * settings().max_examples // 100)
-
-
-def every(n, cases):
-    """Each n-th of these cases in the default run, all of them with --all."""
-    return [
-        pytest.param(
-            *(case if isinstance(case, tuple) else (case,)), marks=[pytest.mark.slow] * (number % n > 0)
-        )
-        for number, case in enumerate(cases)
-    ]
-
-
-def coin_recipe(data, masks, seeds, run):
-    """Predictions with known probabilities: right with p = .9 on examples in the subset, .4 on others."""
-    found = {}
-    for name, examples in data.sets.items():
-        rows = []
-        for mask, seed in zip(masks, seeds, strict=True):
-            rng = np.random.default_rng([int(seed), len(examples), name == "test"])
-            p = np.where(mask, 0.9, 0.4) if name == "train" else 0.6
-            rows.append(rng.random(len(examples)) < p)
-        found[f"{name}/correct"] = np.stack(rows)
-        found[f"{name}/logit_confidence"] = np.where(found[f"{name}/correct"], 2.0, -2.0)
-    run.progress(1, 1)
-    return found
-
-
-coin_recipe.models_per_batch = lambda data, device: 5
-
-
-def small_dataset(shift=0):
-    rng = np.random.default_rng(1 + shift)
-    return memdb.Dataset(
-        rng.random((N_TRAIN, 4)),
-        np.arange(N_TRAIN) % 3,
-        rng.random((N_TEST, 4)),
-        np.arange(N_TEST) % 3,
-        ["ant", "bee", "cat"],
-        train_keys=[f"train/{row}.png" for row in range(N_TRAIN)],
-    )
-
-
-def small_database(url, **options):
-    return memdb.init(str(url), small_dataset(), coin_recipe, seed=7, **options)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -166,8 +116,6 @@ def empty(tmp_path):
 @pytest.fixture(scope="session")
 def digits_store(tmp_path_factory):
     """The store of the README with 40 models, whose outcomes are as random as their subsets."""
-    from storing import batch
-
     pytest.importorskip("torch")
     url = tmp_path_factory.mktemp("digits") / "memdb.zarr"
     with memdb.init(str(url), seed=1) as made:
@@ -226,23 +174,3 @@ def s3():
     s3fs.S3FileSystem(**options).mkdir("bucket")
     yield options
     server.stop()
-
-
-def bits_of(snapshot):
-    """masks, train/correct, test/correct of a snapshot as bool [models, examples]."""
-    from memdb.format import bits
-
-    n = snapshot.n_models
-    packed = [snapshot.mask(), snapshot.outcome_bits("train/correct"), snapshot.outcome_bits("test/correct")]
-    return tuple(bits.unpack(part, n) for part in packed)
-
-
-def dicts(relation):
-    """The rows of a relation by the names of its columns."""
-    return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
-
-
-def one(relation):
-    """The only row of a relation."""
-    (row,) = dicts(relation)
-    return row

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from conftest import coin_recipe, small_dataset
-from test_cli import run
+from support.cases import every
+from support.commands import run
+from support.stores import coin_recipe, small_dataset
 
 import memdb
 from memdb.addresses import shown, without_secrets
@@ -61,13 +62,13 @@ def require_one_sentence(done):
     assert "cret" not in done.stderr
 
 
+@pytest.mark.parametrize("addresses", every(2, [MALFORMED[::6], MALFORMED]), ids=["some", "all"])
 @pytest.mark.parametrize(
     "command", [*([*words, "-s", "ADDRESS"] for words in WITH_STORE), *OTHERS], ids=" ".join
 )
-def test_every_command_refuses_an_address_that_leads_nowhere_in_one_sentence(place, command):
+def test_every_command_refuses_an_address_that_leads_nowhere_in_one_sentence(place, command, addresses):
     before = sorted(place.rglob("*"))
-    tried = MALFORMED if command[0] in {"info", *(words[0] for words in OTHERS)} else MALFORMED[::6]
-    for address in tried:
+    for address in MALFORMED if command[0] == "info" else addresses:
         done = run(*(address if word == "ADDRESS" else word for word in command), cwd=place)
         require_one_sentence(done)
     assert sorted(place.rglob("*")) == before

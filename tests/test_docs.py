@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import importlib
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support import ROOT
 
+import memdb
 from memdb import cli
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = {name for names in cli.COMMANDS.values() for name in names}
 
@@ -46,6 +49,25 @@ def test_every_command_has_a_place_in_the_docs(command):
     assert any(f"memdb {command}" in page.read_text() for page in others)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_in_the_docs_names_what_there_is(page):
+    text = page.read_text()
+    for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "memdb":
+                found = importlib.import_module(node.module)
+                assert all(hasattr(found, alias.name) for alias in node.names), ast.unparse(node)
+    for owner, name in re.findall(r"\b(memdb|db)\.(\w+)\(", text):
+        assert hasattr(memdb if owner == "memdb" else memdb.Database, name), f"{owner}.{name}"
+    for dotted in re.findall(r"`memdb((?:\.\w+)+)`", text):
+        assert functools.reduce(getattr_or_module, dotted[1:].split("."), memdb), dotted
+
+
+def getattr_or_module(owner, name):
+    """An attribute of a module or class, or the module of that name in a package."""
+    return getattr(owner, name, None) or importlib.import_module(f"{owner.__name__}.{name}")
+
+
 def test_the_readme_names_the_two_commands_and_they_are_there():
     readme = (ROOT / "README.md").read_text()
     for script in ("scripts/demo", "scripts/test"):
@@ -56,3 +78,12 @@ def test_the_readme_names_the_two_commands_and_they_are_there():
 def test_every_command_has_its_place_on_the_page():
     page = (ROOT / "docs" / "cli.md").read_text()
     assert sorted(re.findall(r"^## memdb (\S+)$", page, re.MULTILINE)) == sorted(COMMANDS)
+
+
+def test_the_map_has_every_folder_and_every_file_that_it_names():
+    page = (ROOT / "docs" / "contributing.md").read_text()
+    folders = [path for path in (ROOT / "memdb").rglob("*") if path.is_dir() and path.name != "__pycache__"]
+    mapped = re.findall(r"^\| `(\S+)/` \|", page, re.MULTILINE)
+    assert sorted(mapped) == sorted(str(path.relative_to(ROOT / "memdb")) for path in folders)
+    for named in re.findall(r"`((?:memdb|tests|docs|schemas|scripts)/[\w./-]*)`", page):
+        assert (ROOT / named).exists() or "NAME" in named, named

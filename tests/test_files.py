@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 import pytest
-from test_cli import run
+from support.commands import run
 
 from memdb.errors import StorageError
 from memdb.files import replacing, writing

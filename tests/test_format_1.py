@@ -1,6 +1,6 @@
 """Stores of format 1 answer for ever as they did when they were made, and today's code goes on with them.
 
-What is asked, and how an answer is written down, is in `format_1.py`.
+What is asked, and how an answer is written down, is in `support/format_1.py`.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 import shutil
 
-import format_1
 import pytest
-from format_1 import (
+from support import format_1
+from support.format_1 import (
     COMMANDS,
     METHODS,
     answer,

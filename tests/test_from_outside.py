@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from conftest import bits_of, small_dataset
+from support.stores import bits_of, small_dataset
 
 import memdb
 from memdb.errors import AlreadyExistsError, NotFoundError

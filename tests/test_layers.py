@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from support import TESTS
 
 import memdb
 from memdb import cli
@@ -171,7 +172,7 @@ def test_tests_load_heavy_packages_when_one_needs_them():
     """Every worker imports every test file before its first test."""
     away = [
         f"{path.name} loads {package}"
-        for path in sorted(Path(__file__).parent.rglob("*.py"))
+        for path in sorted(TESTS.rglob("*.py"))
         for package in loaded_at_once(path)
         if package in LOADED_BY_ONE_TEST
     ]

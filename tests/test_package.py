@@ -18,7 +18,8 @@ def test_tab_offers_what_is_public_and_nothing_else():
 def test_a_database_a_store_and_a_snapshot_say_in_a_line_what_they_are(database):
     assert repr(database) == f"Database({database.url!r})"
     assert (
-        repr(database.store) == f"Store({database.url!r}, dataset='in-memory', recipe='conftest:coin_recipe')"
+        repr(database.store)
+        == f"Store({database.url!r}, dataset='in-memory', recipe='support.stores:coin_recipe')"
     )
     assert repr(database.snapshot) == (
         f"Snapshot({database.url!r}, n_models=37, models_sha256={database.models_sha256[:12]!r})"

@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import coin_recipe, small_database, small_dataset
-from test_cli import run
+from support import TESTS
+from support.cases import every
+from support.commands import run
+from support.stores import coin_recipe, small_database, small_dataset
 
 import memdb
 from memdb import permission, recipes
@@ -25,7 +27,7 @@ MODULE = """
 from pathlib import Path
 Path("IMPORTED").touch()
 import functools, os, shutil, subprocess
-from conftest import coin_recipe, small_dataset
+from support.stores import coin_recipe, small_dataset
 
 def train(data, masks, seeds, run):
     Path("CALLED").touch()
@@ -210,7 +212,7 @@ def test_a_data_set_that_was_named_is_called_only_if_it_takes_a_root(here, their
     theirs(dataset=path, like=trained)
     for command in (["train", "--add", "1"], ["publish", "out", *THUMBNAILS]):
         named = ["--dataset", path, "--data-root", "photos", "--store", "theirs"]
-        named += ["--recipe", "conftest:coin_recipe"] if command[0] == "train" else []
+        named += ["--recipe", "support.stores:coin_recipe"] if command[0] == "train" else []
         done = run(*command, *named, cwd=here)
         assert (done.returncode, says in done.stderr) == (1, True), done.stderr
         assert set(traces(here)) <= {"IMPORTED"}
@@ -298,7 +300,7 @@ def test_a_store_made_here_needs_no_name_and_a_copy_of_it_does(here):
 
 def test_a_data_set_given_as_an_object_says_nothing_about_the_name_that_a_base_has(here, theirs, trained):
     memdb.open(str(theirs(dataset="spells:data", like=trained))).compact()
-    given = {"dataset": small_dataset(), "recipe": "conftest:coin_recipe"}
+    given = {"dataset": small_dataset(), "recipe": "support.stores:coin_recipe"}
     memdb.extend("mine.zarr", "theirs", **given).close()
     with (
         memdb.open("mine.zarr") as db,
@@ -319,11 +321,11 @@ def test_who_has_no_home_is_asked_each_time(here, theirs, monkeypatch):
 
 
 def test_another_name_for_the_same_recipe_is_the_users_to_give(here, theirs):
-    theirs(import_path="old_module:train", name="conftest:coin_recipe")
+    theirs(import_path="old_module:train", name="support.stores:coin_recipe")
     with memdb.open("theirs") as db:
         with pytest.raises(MismatchError, match="fingerprint"):
             db.train(seeds=[51], dataset="spells:data", recipe="spells:train")
-        assert db.train(seeds=[51], dataset="spells:data", recipe="conftest:coin_recipe") == 1
+        assert db.train(seeds=[51], dataset="spells:data", recipe="support.stores:coin_recipe") == 1
 
 
 def test_workers_are_told_what_was_named(here, theirs):
@@ -386,7 +388,7 @@ def data(root):
 """
 
 
-@pytest.mark.parametrize("workers", [[], ["--workers", "1"]])
+@pytest.mark.parametrize("workers", every(2, [[], ["--workers", "1"]]))
 @pytest.mark.parametrize(
     ("name", "says"),
     [("raises", "raised ValueError: need at least one array"), ("exits", "called sys.exit(3)")],
@@ -449,7 +451,7 @@ main()
 
 def test_workers_outside_of_a_scripts_main_block_are_refused_by_the_line(here):
     (here / "script.py").write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     done = subprocess.run(
         [sys.executable, "script.py"], cwd=here, env=environment, capture_output=True, text=True, check=False
     )

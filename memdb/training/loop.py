@@ -202,10 +202,10 @@ def _learned_nothing(correct: NDArray[np.bool_], labels: NDArray[np.int32]) -> b
     there = counts > 0
     if there.sum() == 1 or correct.all():
         return False
-    selections = np.bincount(labels, weights=correct)[there] / counts[there]
+    shares = np.bincount(labels, weights=correct)[there] / counts[there]
     variances = 1 / counts[there]
-    excess = float(selections.sum()) - 1
-    guessed = np.clip(selections - excess * variances / variances.sum(), 0, 1)
+    excess = float(shares.sum()) - 1
+    guessed = np.clip(shares - excess * variances / variances.sum(), 0, 1)
     return excess <= 2 * math.sqrt(float((guessed * (1 - guessed) * variances).sum())) + ROUNDING
 
 

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+from support import ROOT
+
+PATH = ROOT / "scripts" / "soak.py"
+
+
+@pytest.fixture
+def soak(monkeypatch):
+    spec = importlib.util.spec_from_file_location("soak", PATH)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "soak", module)
+    spec.loader.exec_module(module)
+    return module.soak
+
+
+@pytest.mark.slow
+def test_nothing_acknowledged_is_lost_or_wrong_when_writers_compactors_and_cleaners_are_killed(
+    soak, tmp_path
+):
+    result = soak(str(tmp_path / "soak.zarr"), processes=4, models=300, kills=15, seconds=60, seed=20261123)
+    assert result.problems == ()
+    assert (result.lost, result.doubled) == (0, 0)
+    assert min(result.kills, result.acknowledged, result.compactions, result.removals, result.reads) > 0

@@ -1,0 +1,99 @@
+"""Copies that meet other copies, or are of odd stores: older snapshots, models left out, no test examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.stores import coin_recipe, small_dataset
+
+import memdb
+from memdb.errors import AlreadyExistsError, InvalidInputError
+from memdb.format import layout
+
+
+@pytest.fixture
+def database(tmp_path):
+    """A store of two snapshots, of 9 and of 21 models."""
+    db = memdb.init(str(tmp_path / "s.zarr"), small_dataset(), coin_recipe, seed=3)
+    for seeds in (range(9), range(9, 21)):
+        db.train(seeds=seeds)
+        db.compact()
+    return db
+
+
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_bits_are_not_pulled_onto_a_published_copy_or_its_beginning(database, tmp_path):
+    database.publish(str(tmp_path / "a"))
+    database.publish(str(tmp_path / "b"))
+    for names in ((), (layout.PUBLISHED,), (layout.MANIFEST,)):
+        for name in names:
+            (tmp_path / "b" / name).unlink()
+        before = files_of(tmp_path / "b")
+        with pytest.raises(AlreadyExistsError, match="published copy"):
+            memdb.pull(str(tmp_path / "a"), str(tmp_path / "b"), only="bits")
+        assert files_of(tmp_path / "b") == before
+
+
+def test_a_publication_cut_off_twice_goes_on(database, tmp_path):
+    dest = tmp_path / "copy"
+    for seeds in (range(21, 23), range(23, 25), range(25, 27)):
+        database.train(seeds=seeds)
+        database.publish(str(dest))
+        (dest / layout.PUBLISHED).unlink()
+    database.publish(str(dest))
+    with memdb.open(str(dest)) as copy:
+        assert copy.models_sha256 == database.models_sha256
+        assert copy.verify()[0].damages == []
+
+
+def test_an_older_snapshot_does_not_become_the_newest(database, tmp_path):
+    dest = str(tmp_path / "copy")
+    with memdb.open(database.url, as_of=1) as older:
+        older.publish(dest)
+        database.publish(dest)
+        before = files_of(tmp_path / "copy")
+        with pytest.raises(InvalidInputError, match="has 21 models already, snapshot 1 only 9"):
+            older.publish(dest)
+    assert files_of(tmp_path / "copy") == before
+
+
+def test_models_are_not_left_out_of_a_copy_silently(database, tmp_path):
+    one = database.snapshot.models[0][1].model_id
+    with (
+        memdb.open(database.url, exclude=[one]) as some,
+        pytest.raises(InvalidInputError, match="without some models") as refused,
+    ):
+        some.publish(str(tmp_path / "copy"))
+    assert "retract" in refused.value.hint
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_readme_is_made_and_not_copied(database, tmp_path):
+    database.publish(str(tmp_path / "copy"))
+    made = (tmp_path / "copy" / layout.README).read_text()
+    (tmp_path / "copy" / layout.README).unlink()
+    (tmp_path / "private").write_text("a key")
+    (tmp_path / "copy" / layout.README).symlink_to(tmp_path / "private")
+    memdb.pull(str(tmp_path / "copy"), str(tmp_path / "here"))
+    assert (tmp_path / "here" / layout.README).read_text() == made
+
+
+def test_a_store_without_test_examples_is_published_and_answers_as_before(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "lira.npz", keep=rng.random((20, 50)) < 0.5, scores=rng.normal(size=(20, 50)))
+    url = str(tmp_path / "s.zarr")
+    memdb.import_file(tmp_path / "lira.npz", url, name="theirs")
+    with memdb.open(url) as db:
+        db.publish(str(tmp_path / "copy"))
+        with memdb.open(str(tmp_path / "copy")) as copy:
+            assert copy.top_memorized(50).fetchall() == db.top_memorized(50).fetchall()
+            assert copy.score(3).fetchall() == db.score(3).fetchall()
+            ours, theirs = (found.top_influence(target_id=3).fetchall() for found in (copy, db))
+            assert ours == theirs
+            assert copy.verify()[0].damages == []
+    assert "top_influence" not in (tmp_path / "copy" / layout.README).read_text()
+    memdb.pull(str(tmp_path / "copy"), str(tmp_path / "here"))
+    assert files_of(tmp_path / "here") == files_of(tmp_path / "copy")

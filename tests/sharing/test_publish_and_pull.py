@@ -1,0 +1,539 @@
+"""Published copies: what they hold, what they answer, what they refuse, and what is pulled from them."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import shutil
+import threading
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.cases import every
+from support.stores import bits_of, coin_recipe, small_database, small_dataset
+from support.storing import resealed
+
+import memdb
+from memdb.errors import (
+    AlreadyExistsError,
+    DamagedError,
+    InvalidInputError,
+    MemdbError,
+    NotEnoughModelsError,
+    NotFoundError,
+    StorageError,
+    WrongFormatError,
+)
+from memdb.format import layout
+from memdb.format.documents import canonical_json
+from memdb.format.published import Credits, Published
+from memdb.sharing import top_influence
+
+OPTIONS = [{}, {"k": 3}, {"k": 23, "interval": "fixed", "level": 0.9}, {"k": 5, "interval": "simultaneous"}]
+BEYOND = [
+    {"direction": "hurts"}, {"order": "lo"}, {"fdr": "anytime"}, {"ranks": True}, {"same_class": True},
+    {"outcome": "confidence"},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def published(trained, tmp_path_factory):
+    """The folder of a published copy of `trained`; look, do not touch."""
+    dest = tmp_path_factory.mktemp("published") / "copy"
+    with memdb.open(str(trained)) as db:
+        db.publish(str(dest), credit=Credits("Ants", ("A. Author",), "CC0-1.0", "Author 2026"))
+    return dest
+
+
+@pytest.fixture
+def copy(published, tmp_path):
+    """A published copy to do with as one likes."""
+    shutil.copytree(published, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A plain web server; it ignores ranges."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.server.log.append(self.path)
+        super().do_GET()
+
+    def copyfile(self, source, outputfile):
+        data = source.read()
+        self.server.n_bytes += len(data)
+        outputfile.write(data)
+
+
+class Forbidding(Quiet):
+    """It forbids the root document, and says 404, or 403 as well, of what is not there."""
+
+    absent = 404
+
+    def do_GET(self):
+        self.send_error(403) if self.path == "/published.json" else super().do_GET()
+
+    def send_error(self, code, message=None, explain=None):
+        super().send_error(self.absent if code == 404 else code)
+
+
+@pytest.fixture
+def web(tmp_path):
+    """Serve a folder: call it with the folder, get its URL and the server."""
+    servers = []
+
+    def serve(folder, kind=Quiet):
+        handler = partial(kind, directory=str(folder))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.log, server.n_bytes = [], 0
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}", server
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def add_models(db):
+    db.train(seeds=range(100, 107), compact=False, dataset=small_dataset(), recipe=coin_recipe)
+
+
+def ask_all(url):
+    with memdb.open(str(url)) as db:
+        db.top_memorized()
+        for test_id in range(11):
+            db.top_influence(test_id=test_id)
+
+
+def rows(answer):
+    return answer.to_arrow_table().to_pylist()
+
+
+def files_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def no_bits(monkeypatch):
+    """From now on, reading a block's document fails the test."""
+    from memdb.store import open_published
+
+    def refuse(*_):
+        raise AssertionError("a block was read")
+
+    monkeypatch.setattr(open_published, "read_block", refuse)
+
+
+def test_every_small_answer_equals_what_the_bits_give(trained, published, monkeypatch):
+    with memdb.open(str(trained)) as bits, memdb.open(str(published)) as stored:
+        no_bits(monkeypatch)
+        for test_id in (0, 5, 10):
+            for options in OPTIONS:
+                ours = stored.top_influence(test_id=test_id, **options).to_arrow_table()
+                assert ours.equals(bits.top_influence(test_id=test_id, **options).to_arrow_table())
+            for interval in ("anytime", "fixed"):
+                ours = stored.score(test_id, test_id=test_id, interval=interval).to_arrow_table()
+                assert ours.equals(bits.score(test_id, test_id=test_id, interval=interval).to_arrow_table())
+        for options in ({}, {"k": 23}, {"order": "q_value", "ranks": True}, {"class_name": "bee"}):
+            ours = stored.top_memorized(**options).to_arrow_table()
+            assert ours.equals(bits.top_memorized(**options).to_arrow_table())
+        assert rows(stored.score(7)) == rows(bits.score(7))
+        counted = {
+            name: value for name, value in rows(stored.info())[0].items() if "half" in name or "accur" in name
+        }
+        assert counted.items() <= rows(bits.info())[0].items()
+
+
+@pytest.mark.parametrize("options", BEYOND, ids=str)
+def test_other_answers_come_from_the_bits_of_the_copy(trained, published, options):
+    with memdb.open(str(trained)) as bits, memdb.open(str(published)) as copy:
+        ours = copy.top_influence(test_id=4, **options).to_arrow_table()
+        assert ours.equals(bits.top_influence(test_id=4, **options).to_arrow_table())
+        assert rows(copy.sql("FROM models ORDER BY model_id")) == rows(
+            bits.sql("FROM models ORDER BY model_id")
+        )
+
+
+def test_a_copy_holds_exactly_the_models_that_count(database, tmp_path):
+    gone = database.snapshot.models[3][1].model_id
+    database.compact()
+    add_models(database)
+    database.retract([gone], "a faulty disk")
+    database.publish(str(tmp_path / "copy"))
+    with memdb.open(str(tmp_path / "copy")) as copy:
+        assert copy.models_sha256 == database.models_sha256
+        assert gone not in {model.model_id for part in copy.snapshot.parts for model in part.models}
+        assert len(copy.snapshot.blocks) == 1
+        order = np.argsort([model.model_id for _, model in copy.snapshot.models])
+        ours = np.argsort([model.model_id for _, model in database.snapshot.models])
+        for found, expected in zip(bits_of(copy.snapshot), bits_of(database.snapshot), strict=True):
+            assert (found[order] == expected[ours]).all()
+
+
+def test_a_block_of_which_every_model_counts_is_copied_byte_for_byte(database, tmp_path):
+    database.compact()
+    database.publish(str(tmp_path / "copy"))
+    source, copy = Path(database.url) / layout.BLOCKS, tmp_path / "copy" / layout.BLOCKS
+    assert files_of(source) == files_of(copy)
+
+
+def test_publishing_again_writes_what_is_new_and_leaves_the_older_snapshot(database, tmp_path):
+    dest = tmp_path / "copy"
+    database.compact()
+    first = database.publish(str(dest))
+    before, answer = files_of(dest), rows(database.top_influence(test_id=4))
+    again = database.publish(str(dest))
+    assert (again.is_new, again.n_written, again.snapshot) == (False, 0, first.snapshot)
+    add_models(database)
+    second = database.publish(str(dest), credit=Credits(licence="MIT"))
+    after = files_of(dest)
+    replaced = {name for name in before if after[name] != before[name]}
+    assert (second.snapshot.number, replaced) == (2, {layout.PUBLISHED, layout.README})
+    with memdb.open(str(dest), as_of=1) as old, memdb.open(str(dest)) as new:
+        assert rows(old.top_influence(test_id=4)) == answer
+        assert rows(new.top_influence(test_id=4)) == rows(database.top_influence(test_id=4))
+        assert rows(old.top_influence(test_id=4, ranks=True))[0]["train_id"] == answer[0]["train_id"]
+        assert new.store.published.credits.licence == "MIT"
+    with pytest.raises(NotFoundError, match="no snapshot 7"), memdb.open(str(dest), as_of=7) as missing:
+        missing.info()
+
+
+@pytest.mark.parametrize("n_written", every(3, range(0, 60, 6)))
+def test_a_publication_that_was_cut_off_shows_nothing_and_goes_on(
+    trained, published, tmp_path, monkeypatch, n_written
+):
+    from memdb.storage.local import LocalStorage
+
+    dest, left = tmp_path / "copy", [n_written]
+    write_all = LocalStorage.write_all
+
+    def cut_off(self, objects):
+        for name, data in objects.items():
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            write_all(self, {name: data})
+
+    with memdb.open(str(trained)) as db:
+        monkeypatch.setattr(LocalStorage, "write_all", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            db.publish(str(dest))
+        monkeypatch.undo()
+        with pytest.raises(MemdbError):
+            memdb.open(str(dest))
+        written = files_of(dest) if dest.exists() else {}
+        db.publish(str(dest), credit=Credits("Ants", ("A. Author",), "CC0-1.0", "Author 2026"))
+    found, expected = files_of(dest), files_of(published)
+    assert found.keys() == expected.keys()
+    assert all(found[name] == data for name, data in written.items())
+    assert memdb.open(str(dest)).models_sha256 == memdb.open(str(published)).models_sha256
+
+
+def test_lists_that_were_made_are_not_made_again(trained, published, tmp_path, monkeypatch):
+    dest = tmp_path / "copy"
+    shutil.copytree(published, dest)
+    for name in (layout.PUBLISHED, layout.MANIFEST, "snapshots/1.json"):
+        (dest / name).unlink()
+    monkeypatch.setattr(top_influence.Lists, "of", None)
+    with memdb.open(str(trained)) as db:
+        db.publish(str(dest))
+    assert files_of(dest / layout.TOP_INFLUENCE) == files_of(published / layout.TOP_INFLUENCE)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (
+            lambda dest, _: (dest.mkdir(), (dest / "thesis.tex").write_text("x")),
+            "other things, such as thesis.tex",
+        ),
+        (lambda dest, _: small_database(dest, subset_fraction=0.5), "another store"),
+        (lambda dest, source: shutil.copytree(source, dest), "not a published copy"),
+        (lambda dest, _: (dest.mkdir(), (dest / "blocks").mkdir()), "other things, such as blocks"),
+        (lambda dest, _: dest.write_text("x"), "is a file"),
+    ],
+    ids=["a folder of other things", "another store", "the store itself", "a stray folder", "a file"],
+)
+def test_a_destination_that_holds_something_else_is_refused_and_left_alone(trained, tmp_path, make, match):
+    dest = tmp_path / "dest"
+    make(dest, trained)
+    before = files_of(dest)
+    with memdb.open(str(trained)) as db, pytest.raises(AlreadyExistsError, match=match):
+        db.publish(str(dest))
+    assert files_of(dest) == before
+
+
+@pytest.mark.parametrize(
+    ("include", "match"),
+    [
+        (["thumbnails"], "counted from bits"),
+        (["confidence"], "counted from bits"),
+        (["bits", "weights"], "weights"),
+    ],
+)
+def test_what_cannot_be_included_is_refused_by_name(trained, tmp_path, include, match):
+    with memdb.open(str(trained)) as db, pytest.raises(InvalidInputError, match=match):
+        db.publish(str(tmp_path / "copy"), include=include)
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_copy_of_bits_alone_answers_of_bits_alone(trained, tmp_path):
+    with memdb.open(str(trained)) as db:
+        db.publish(str(tmp_path / "copy"), include=["bits"])
+        with memdb.open(str(tmp_path / "copy")) as copy:
+            ours = copy.top_influence(test_id=4, ranks=True).to_arrow_table()
+            assert ours.equals(db.top_influence(test_id=4, ranks=True).to_arrow_table())
+            with pytest.raises(NotFoundError, match="logit_confidence"):
+                copy.top_memorized(outcome="confidence")
+    assert not [name for name in files_of(tmp_path / "copy") if "logit_confidence" in name]
+
+
+def test_a_store_without_models_is_not_published(tmp_path):
+    with small_database(tmp_path / "empty") as db, pytest.raises(NotEnoughModelsError):
+        db.publish(str(tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("verb", ["train", "compact", "gc", "retract"])
+def test_a_published_copy_never_changes(copy, verb):
+    before = files_of(copy)
+    arguments = {"train": (3,), "retract": (["ab"], "because")}.get(verb, ())
+    with (
+        memdb.open(str(copy)) as db,
+        pytest.raises(InvalidInputError, match="published copy, which never changes"),
+    ):
+        getattr(db, verb)(*arguments)
+    assert files_of(copy) == before
+
+
+def test_nothing_is_merged_or_imported_into_a_published_copy(trained, copy, tmp_path):
+    more = tmp_path / "more.zarr"
+    shutil.copytree(trained, more)
+    with memdb.open(str(more)) as db:
+        add_models(db)
+        np.savez(tmp_path / "scores.npz", tr_mem=np.zeros(23))
+        before = files_of(copy)
+        for write in (
+            lambda: memdb.merge(str(copy), [db], recipe=coin_recipe),
+            lambda: memdb.import_file(tmp_path / "scores.npz", str(copy)),
+            lambda: memdb.open(str(copy)).store.commit_stored(db.snapshot.parts[0].models, {}),
+        ):
+            with pytest.raises(InvalidInputError, match="published copy, which never changes"):
+                write()
+    assert files_of(copy) == before
+
+
+def test_small_answers_over_plain_http_take_six_requests_and_no_block(published, web):
+    url, server = web(published)
+    asked = {
+        "top-influence": lambda db: db.top_influence(test_id=4),
+        "top-memorized": lambda db: db.top_memorized(),
+        "score": lambda db: db.score(7),
+        "info": lambda db: db.info(),
+    }
+    for question, ask in asked.items():
+        server.log.clear()
+        with memdb.open(url, cache=None) as db, memdb.open(str(published)) as here:
+            assert rows(ask(db)) == rows(ask(here))
+            assert db.relations().class_names == ("ant", "bee", "cat")
+        assert not [path for path in server.log if path.startswith("/blocks")], question
+        assert len(server.log) <= 6, question
+
+
+def test_a_forbidden_root_document_is_an_error_where_absent_ones_are_not_found(published, web):
+    url, _ = web(published, Forbidding)
+    with pytest.raises(StorageError, match=r"cannot read http.*/published\.json: the server answered 403"):
+        memdb.open(url, cache=None)
+
+
+def test_where_absent_objects_are_forbidden_a_store_that_grows_is_none_that_was_published(database, web):
+    database.compact()
+    url, _ = web(Path(database.url), type("Bucket", (Forbidding,), {"absent": 403}))
+    with memdb.open(url, cache=None) as db:
+        assert db.store.published is None
+        assert db.n_models == 37
+
+
+def test_a_copy_is_pulled_whole_and_again_without_a_byte(published, web, tmp_path):
+    url, _ = web(published)
+    done = memdb.pull(url, str(tmp_path / "here"))
+    assert files_of(tmp_path / "here") == files_of(published)
+    assert done.n_models == 37
+    assert memdb.pull(url, str(tmp_path / "here")).n_objects == 0
+    name = next(name for name in files_of(published) if "/mask/c." in name)
+    (tmp_path / "here" / name).write_bytes(b"cut")
+    assert memdb.pull(url, str(tmp_path / "here")).n_objects == 1
+    assert files_of(tmp_path / "here") == files_of(published)
+
+
+def test_bits_alone_are_pulled_into_a_store_that_grows(published, web, tmp_path):
+    url, _ = web(published)
+    memdb.pull(url, str(tmp_path / "mine"), only="bits")
+    with memdb.open(str(tmp_path / "mine")) as mine, memdb.open(url) as theirs:
+        assert mine.models_sha256 == theirs.models_sha256
+        assert rows(mine.top_influence(test_id=4)) == rows(theirs.top_influence(test_id=4))
+        report, _ = mine.verify()
+        assert not report.damages
+    with pytest.raises(AlreadyExistsError):
+        memdb.pull(url, str(tmp_path / "mine"), only="bits")
+
+
+def test_only_published_copies_are_pulled_whole(trained, tmp_path):
+    with pytest.raises(InvalidInputError, match="not a published copy"):
+        memdb.pull(str(trained), str(tmp_path / "here"))
+    assert not (tmp_path / "here").exists()
+
+
+DAMAGES = {
+    "published.json": (WrongFormatError, DamagedError),
+    "snapshots/1.json": (DamagedError,),
+    "top_influence/1/pairs/c.2.0.0": (DamagedError,),
+    "stats/1/train/c.0.0": (DamagedError,),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("how", ["altered", "html", "gone"])
+def test_what_is_not_as_it_was_published_is_named_and_never_answered(copy, tmp_path, name, how):
+    path = copy / name
+    data = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(
+            b"<html>Log in</html>" if how == "html" else data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+        )
+    if (name, how) == ("published.json", "gone"):
+        return  # then it is a store like any other
+    with pytest.raises(DAMAGES[name], match=name.split("/")[0]):
+        ask_all(copy)
+    with pytest.raises(MemdbError):
+        memdb.pull(str(copy), str(tmp_path / "here"))
+    assert not (tmp_path / "here" / layout.MANIFEST).exists()
+
+
+HOSTILE = {
+    "a path outside": lambda found: found["snapshot"].update(path="../../etc/passwd"),
+    "another folder": lambda found: found["snapshot"].update(path="blocks/1.json"),
+    "a size below nothing": lambda found: found["snapshot"].update(size=-1),
+    "no sha256": lambda found: found["snapshot"].update(sha256="x"),
+    "the same twice": lambda found: found["older"].append(found["snapshot"]),
+    "a feature of tomorrow": lambda found: found.update(required_features=["quantum"]),
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_a_root_document_that_cannot_be_is_refused(copy, change):
+    document = json.loads((copy / layout.PUBLISHED).read_text())
+    change(document)
+    (copy / layout.PUBLISHED).write_bytes(resealed(document))
+    with pytest.raises(WrongFormatError, match=r"published\.json"):
+        memdb.open(str(copy))
+
+
+def train_of(derived):
+    return derived["stats"]["metadata"]["train"]
+
+
+SNAPSHOT_TRICKS = {
+    "an object outside": lambda d: d["stats"]["objects"].update({"../../x": [1, "0" * 64]}),
+    "a list of all pairs": lambda d: d.update(listed=10**12),
+    "a chunk of the world": lambda d: train_of(d)["chunk_grid"]["configuration"].update(
+        chunk_shape=[4, 10**12]
+    ),
+    "a codec of theirs": lambda d: train_of(d)["codecs"].append(
+        {"name": "gzip", "configuration": {"level": 1}}
+    ),
+    "more examples than there are": lambda d: d.update(n_in=[[5, 10**12]]),
+}
+
+
+@pytest.mark.parametrize("change", SNAPSHOT_TRICKS.values(), ids=SNAPSHOT_TRICKS)
+def test_a_snapshot_that_lies_is_refused_before_memory_is_taken(copy, change):
+    path = copy / "snapshots" / "1.json"
+    document = json.loads(path.read_text())
+    change(document["derived"])
+    said = canonical_json(train_of(document["derived"]))  # the array says the same of itself
+    (copy / "stats" / "1" / "train" / "zarr.json").write_bytes(said)
+    size_and_hash = [len(said), hashlib.sha256(said).hexdigest()]
+    document["derived"]["stats"]["objects"]["train/zarr.json"] = size_and_hash
+    path.write_bytes(resealed(document))
+    root = json.loads((copy / layout.PUBLISHED).read_text())
+    root["snapshot"].update(size=len(path.read_bytes()), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    (copy / layout.PUBLISHED).write_bytes(resealed(root))
+    with pytest.raises((DamagedError, WrongFormatError)):
+        ask_all(copy)
+
+
+def test_names_from_elsewhere_are_no_markup_in_the_readme(trained, tmp_path):
+    with memdb.open(str(trained)) as db:
+        db.publish(str(tmp_path / "copy"), credit=Credits("<script>\n# x", ("![a](b)",)))
+    text = (tmp_path / "copy" / layout.README).read_text()
+    assert "<script>" not in text.replace("\\<script\\>", "")
+    assert text.startswith("# \\<script\\> \\# x\n")
+
+
+def test_the_tables_have_what_the_questions_answer(published):
+    pq = pytest.importorskip("pyarrow.parquet")
+    with memdb.open(str(published)) as db:
+        listed = pq.read_table(published / "tables/1/top_influence.parquet")
+        asked = [
+            row
+            for n, row in enumerate(rows(db.top_influence(test_id=4, k=23)))
+            if n < 20 or row["q_value"] <= 0.1
+        ]
+        ours = [row for row in listed.to_pylist() if row["test_id"] == 4]
+        for name in ("train_id", "influence", "shrunk", "q_value", "lo", "k_in", "memorization"):
+            assert [row[name] for row in ours] == [row[name] for row in asked]
+        memorized = pq.read_table(published / "tables/1/memorization.parquet")
+        assert memorized.column("memorization").to_pylist() == [
+            row["memorization"] for row in rows(db.memorization())
+        ]
+        assert memorized.column("key")[3].as_py() == "train/3.png"
+        assert memorized.schema.metadata[b"memdb.models_sha256"].decode() == db.models_sha256
+
+
+def test_every_array_opens_with_plain_zarr(published):
+    import zarr
+
+    group = zarr.open_group(str(published), mode="r")
+    assert group["top_influence/1/pairs"].shape == (11, 8, 23)
+    assert group["stats/1/train"][1:].max() <= 37
+    assert group["stats/1/train"].attrs["rows"] == ["label", "n_in", "n_correct", "k_in"]
+
+
+def test_the_root_document_comes_back_as_it_was_written(published):
+    document = json.loads((published / layout.PUBLISHED).read_text())
+    assert Published.from_document(document, "here").to_document() == document
+
+
+def test_an_object_store_is_a_destination_and_a_source(trained, s3, tmp_path):
+    with memdb.open(str(trained)) as db:
+        db.publish("s3://bucket/copy", storage_options=s3)
+        with memdb.open("s3://bucket/copy", storage_options=s3, cache=None) as copy:
+            assert rows(copy.top_influence(test_id=4)) == rows(db.top_influence(test_id=4))
+    memdb.pull("s3://bucket/copy", str(tmp_path / "here"), storage_options=s3)
+    assert memdb.open(str(tmp_path / "here")).n_models == 37
+
+
+def test_a_store_that_extends_another_is_merged_before_it_is_published(published, tmp_path):
+    code = {"dataset": small_dataset(), "recipe": coin_recipe}
+    own = memdb.extend(str(tmp_path / "own.zarr"), str(published), **code)
+    own.train(seeds=range(5))
+    with pytest.raises(InvalidInputError, match="extends another store, and a copy stands alone") as refused:
+        own.publish(str(tmp_path / "copy"))
+    assert "memdb merge" in refused.value.hint
+    assert not (tmp_path / "copy").exists()
+    merged = memdb.merge(str(tmp_path / "merged.zarr"), [own], **code).database
+    merged.publish(str(tmp_path / "copy"))
+    with memdb.open(str(tmp_path / "copy")) as copy:
+        assert copy.n_models == own.n_models == 42
+        assert rows(copy.top_influence(test_id=4)) == rows(merged.top_influence(test_id=4))

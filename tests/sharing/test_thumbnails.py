@@ -1,0 +1,221 @@
+"""Small pictures of the examples, in published copies whose owner includes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from support.stores import coin_recipe
+from support.storing import resealed
+
+import memdb
+from memdb.datasets import Dataset, ImageFiles
+from memdb.errors import DamagedError, InvalidInputError, MismatchError, NotFoundError
+from memdb.format import layout
+from memdb.sharing import thumbnails
+from memdb.sharing.thumbnails import thumbnails_of
+
+N_TRAIN, N_TEST = 23, 11
+
+
+def pictures(train_x, test_x=None):
+    test_x = train_x[: len(train_x) // 2] if test_x is None else test_x
+    return Dataset(train_x, np.arange(len(train_x)) % 3, test_x, np.arange(len(test_x)) % 3)
+
+
+def rgb(n=N_TRAIN, height=9, width=7, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+
+
+def shown(data, name=layout.TRAIN):
+    those = thumbnails_of(data)[name]
+    found = np.concatenate([those.rows(0, 3), those.rows(3, those.shape[0])])
+    assert found.shape == those.shape
+    return found
+
+
+def test_bytes_of_small_pictures_are_what_they_are():
+    x = rgb()
+    assert (shown(pictures(x)) == x).all()
+    assert (shown(pictures(x[..., 0]))[..., 0] == x[..., 0]).all()
+    assert (shown(pictures(np.moveaxis(x, 3, 1))) == x).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.uint16])
+def test_other_numbers_are_stretched_from_black_to_white_alike_in_both_sets(dtype):
+    x = np.linspace(-3, 7, 23 * 8 * 8).reshape(23, 8, 8).astype(dtype)
+    both = pictures(x, x[:11])
+    found = shown(both)
+    assert (found.min(), found.max()) == (0, 255)
+    assert (shown(both, layout.TEST) == found[:11]).all()
+    flat = found[..., 0].ravel().astype(int)
+    assert (np.diff(flat[np.argsort(x.ravel(), kind="stable")]) >= 0).all()
+
+
+def test_what_is_no_number_is_black_and_a_blank_set_is_blank():
+    x = np.ones((4, 5, 5))
+    x[0, 0, 0] = np.nan
+    x[1, 0, 0] = 0
+    assert shown(pictures(x))[0, 0, 0, 0] == 0
+    assert shown(pictures(np.full((4, 5, 5), 300.0))).std() == 0
+
+
+def test_large_pictures_keep_their_shape_and_colours():
+    x = np.zeros((4, 200, 100, 3), dtype=np.uint8)
+    x[:, :100, :, 0] = 200
+    found = shown(pictures(x))
+    assert found.shape == (4, 64, 32, 3)
+    assert (found[:, 2, 5] == [200, 0, 0]).all()
+    assert (found[:, 60, 5] == 0).all()
+
+
+def test_image_files_of_any_size_are_fitted_into_a_square(tmp_path):
+    from PIL import Image
+
+    paths = []
+    for n, size in enumerate([(200, 100), (10, 30), (64, 64)]):
+        paths.append(tmp_path / f"{n}.png")
+        Image.new("RGB", size, (9, 99, 199)).save(paths[-1])
+    found = shown(pictures(ImageFiles(paths), ImageFiles(paths[:1])))
+    assert found.shape == (3, 64, 64, 3)
+    inside = (found == [9, 99, 199]).all(axis=3)
+    assert [(int(flags.any(1).sum()), int(flags.any(0).sum())) for flags in inside] == [
+        (32, 64), (30, 10), (64, 64),
+    ]  # fmt: skip
+    assert (found[~inside] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 5, 6), (2, 5, 6, 3), (0, 6)])
+def test_what_is_no_picture_is_named(shape):
+    with pytest.raises(InvalidInputError, match=r"example 0 has shape .*no picture"):
+        thumbnails_of(pictures(np.zeros((8, *shape))))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return pictures(rgb(), rgb(N_TEST, seed=1))
+
+
+@pytest.fixture(scope="module")
+def database(data, tmp_path_factory):
+    """A store of pictures; look, do not touch."""
+    db = memdb.init(str(tmp_path_factory.mktemp("pictures") / "s.zarr"), data, coin_recipe, seed=3)
+    db.train(seeds=range(5))
+    return db
+
+
+@pytest.fixture(scope="module")
+def published(database, tmp_path_factory):
+    """A copy of it with its pictures; look, do not touch."""
+    dest = tmp_path_factory.mktemp("published") / "copy"
+    database.publish(str(dest), include=("bits", "thumbnails"))
+    return dest
+
+
+@pytest.fixture
+def copy(published, tmp_path):
+    """The same, to do with as one likes."""
+    shutil.copytree(published, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_pictures_are_read_by_their_rows(copy, data):
+    with memdb.open(str(copy)) as db:
+        assert (db.thumbnails("train", [3, 22, 3]) == data.train.x[[3, 22, 3]]).all()
+        assert (db.thumbnails("test", range(N_TEST)) == data.test.x).all()
+        assert db.thumbnails("test", []).shape == (0, 9, 7, 3)
+        with pytest.raises(NotFoundError, match="no test example 11"):
+            db.thumbnails("test", [11])
+    assert "thumbnails" in (copy / layout.README).read_text()
+
+
+def test_pictures_are_told_before_made_once_and_kept(database, copy, tmp_path, monkeypatch):
+    told = []
+    database.publish(
+        str(tmp_path / "other"), include=("bits", "thumbnails"), announce=lambda plan: told.append(plan.parts)
+    )
+    assert next(part.size for part in told[0] if part.name == "thumbnails") == 34 * 9 * 7 * 3
+    assert not (tmp_path / "other").exists()
+    before = files_of(copy)
+    monkeypatch.setattr(thumbnails.Thumbnails, "rows", lambda *_: pytest.fail("made again"))
+    database.publish(str(copy), include=("bits", "thumbnails"))
+    database.publish(str(copy), include=("bits",))
+    assert files_of(copy) == before
+
+
+def test_a_publication_cut_off_in_its_pictures_goes_on(database, copy):
+    whole = files_of(copy)
+    for name in ("published.json", "thumbnails/zarr.json", "thumbnails/test/c.0.0.0.0"):
+        (copy / name).unlink()
+    database.publish(str(copy), include=("bits", "thumbnails"))
+    assert files_of(copy) == whole
+
+
+def test_a_copy_with_pictures_is_pulled_and_verified_with_them(copy, tmp_path):
+    memdb.pull(str(copy), str(tmp_path / "here"))
+    assert files_of(tmp_path / "here") == files_of(copy)
+    assert memdb.open(str(copy)).verify()[0].damages == []
+    path = copy / "thumbnails" / "train" / "c.0.0.0.0"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert [damage.kind for damage in memdb.open(str(copy)).verify()[0].damages] == ["thumbnails"]
+    with pytest.raises(DamagedError, match=r"thumbnails/train/c\.0"):
+        memdb.open(str(copy), cache=None).thumbnails("train", [3])
+
+
+def test_without_pictures_the_owner_is_told_how_to_add_them(database, tmp_path):
+    database.publish(str(tmp_path / "copy"))
+    for url in (database.url, str(tmp_path / "copy")):
+        with pytest.raises(NotFoundError, match="no pictures of its examples") as error:
+            memdb.open(url).thumbnails("train", [0])
+        assert "--include thumbnails" in error.value.hint
+
+
+def test_pictures_of_other_examples_are_refused_before_anything_is_written(
+    database, tmp_path, data, monkeypatch
+):
+    with memdb.open(database.url) as stranger, pytest.raises(InvalidInputError, match="arrays in memory"):
+        stranger.publish(str(tmp_path / "copy"), include=("bits", "thumbnails"))
+    monkeypatch.setattr(database, "_dataset", pictures(rgb(seed=5), data.test.x))
+    with pytest.raises(MismatchError, match="fingerprint"):
+        database.publish(str(tmp_path / "copy"), include=("bits", "thumbnails"))
+    assert not (tmp_path / "copy").exists()
+
+
+def test_nothing_that_a_copy_names_is_loaded_for_its_pictures(database, tmp_path):
+    database.publish(str(tmp_path / "copy"))
+    with memdb.open(str(tmp_path / "copy")) as db, pytest.raises(InvalidInputError, match="published copy"):
+        db.publish(str(tmp_path / "again"), include=("bits", "thumbnails"))
+
+
+TRICKS = {
+    "a side of a million": lambda found: found["shape"].__setitem__(1, 10**6),
+    "five channels": lambda found: found["shape"].__setitem__(3, 5),
+    "other examples": lambda found: found["shape"].__setitem__(0, 10**9),
+    "a chunk of the world": lambda found: found["chunk_grid"]["configuration"]["chunk_shape"].__setitem__(
+        0, 10**9
+    ),
+    "no chunks": lambda found: found.pop("chunk_grid"),
+}
+
+
+@pytest.mark.parametrize("change", TRICKS.values(), ids=TRICKS)
+def test_pictures_that_cannot_be_are_refused_before_memory_is_taken(copy, change):
+    path = copy / "thumbnails" / "zarr.json"
+    document = json.loads(path.read_text())["attributes"]["memdb"]
+    change(document["metadata"]["train"])
+    from memdb.format.documents import group_metadata, sealed
+
+    data = group_metadata(sealed(document))
+    path.write_bytes(data)
+    root = json.loads((copy / layout.PUBLISHED).read_text())
+    root["thumbnails"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (copy / layout.PUBLISHED).write_bytes(resealed(root))
+    with memdb.open(str(copy), cache=None) as db, pytest.raises(DamagedError, match="not what pictures are"):
+        db.thumbnails("train", [0])

@@ -1,0 +1,21 @@
+"""How many cases a test takes in the quick run, and with --all."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+
+
+def examples_of(n):
+    """How many examples a test that is slow takes in this profile: n of the 100 that others take with --all."""
+    return max(1, n * settings().max_examples // 100)
+
+
+def every(n, cases):
+    """Each n-th of these cases in the default run, all of them with --all."""
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)), marks=[pytest.mark.slow] * (number % n > 0)
+        )
+        for number, case in enumerate(cases)
+    ]

@@ -1,0 +1,374 @@
+"""Workers, limits and tasks: exactly the models that were asked for, none twice, whoever dies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import TESTS
+from support.stores import coin_recipe, small_database, small_dataset
+
+import memdb
+from memdb import recipes
+from memdb.errors import InvalidInputError, MismatchError, NotFoundError, TrainingError
+from memdb.format import subsets
+from memdb.training.engines.local import n_cores
+from memdb.training.engines.worker import Work, committed_since, missing, set_up
+from memdb.training.seeds import Seeds, task_seeds
+
+SEEN = os.pathsep.join([str(TESTS), str(Path(__file__).parent)])  # by workers that start afresh
+GOLDEN = [8236443892266975918, 4207483750537880312]  # of task 7
+
+
+def dying_recipe(data, masks, seeds, run):
+    """As coins fall; the first time that it sees seed 3 its process is killed, in the middle of its batch."""
+    marker = Path(os.environ["DYING"])
+    if 3 in seeds and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return coin_recipe(data, masks, seeds, run)
+
+
+def deadly_recipe(data, masks, seeds, run):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def failing_recipe(data, masks, seeds, run):
+    if 4 in seeds:
+        raise RuntimeError("no more")
+    return coin_recipe(data, masks, seeds, run)
+
+
+def threads_recipe(data, masks, seeds, run):
+    assert os.environ["OMP_NUM_THREADS"] == str(max(1, n_cores() // 2))
+    return coin_recipe(data, masks, seeds, run)
+
+
+def stored(db):
+    """The ids of all models in the store, each as often as it was committed."""
+    return sorted(model.model_id for part in db.store.snapshot().parts for model in part.models)
+
+
+def ids(seeds):
+    return sorted(subsets.model_id(7, seed) for seed in seeds)
+
+
+def made(tmp_path, recipe):
+    return memdb.init(str(tmp_path / "w.zarr"), small_dataset(), recipe, seed=7)
+
+
+def test_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("DYING", str(tmp_path / "died"))
+    told = []
+    with made(tmp_path, dying_recipe) as db:
+        assert db.train(seeds=range(8), workers=2, batch_models=2, progress=told.append) == 8
+        assert stored(db) == ids(range(8))
+    assert any("was killed by signal 9" in status.remark for status in told)
+    assert [status.n_committed for status in told if not status.remark and not status.n_in_flight] == [
+        0,
+        2,
+        4,
+        6,
+        8,
+    ]
+    assert {status.n_asked for status in told} == {8}
+
+
+def test_workers_that_die_again_and_again_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("memdb.training.engines.local.MAX_DEATHS", 2)
+    with (
+        made(tmp_path, deadly_recipe) as db,
+        pytest.raises(TrainingError, match="signal 9.* 2 times in a row"),
+    ):
+        db.train(add=1, workers=1)
+
+
+def test_what_a_worker_fails_with_is_what_one_is_told(tmp_path):
+    with made(tmp_path, failing_recipe) as db:
+        with pytest.raises(TrainingError, match=r"raised RuntimeError: no more \(model seeds 4"):
+            db.train(seeds=range(6), workers=1, batch_models=2)
+        assert stored(db) == ids(range(4))
+
+
+def test_workers_divide_the_cores(tmp_path):
+    before = dict(os.environ)
+    with made(tmp_path, threads_recipe) as db:
+        assert db.train(add=2, workers=2) == 2
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"add": 1, "workers": 0}, "--workers 0"),
+        ({"add": 1, "workers": 1, "recipe": lambda *_: None}, "cannot be sent to worker processes"),
+        ({"add": 1, "ray": "local", "workers": 0}, "--workers 0"),
+        ({"add": 1, "ray": "local", "task_cpus": 0}, "--task-cpus 0"),
+        ({"add": 1, "ray": "local", "task_gpus": -1.0}, "--task-gpus -1"),
+        ({"until_half_width": 0.0}, "--until-half-width 0"),
+        ({"max_seconds": -1.0}, "--max-time -1"),
+        ({"seeds": [1], "task_id": "a"}, "either a number of models or their seeds"),
+        ({"task_id": "a"}, "either a number"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_starts(tmp_path, arguments, says):
+    with made(tmp_path, coin_recipe) as db, pytest.raises(InvalidInputError, match=says) as caught:
+        db.train(**arguments)
+    assert caught.value.hint
+
+
+def test_a_store_in_memory_is_seen_by_no_worker(tmp_path):
+    with (
+        small_database("memory://engines") as db,
+        pytest.raises(InvalidInputError, match="memory of this process"),
+    ):
+        db.train(add=1, workers=1)
+
+
+def test_workers_with_other_code_or_data_are_refused(tmp_path):
+    with small_database(tmp_path / "s.zarr") as db:
+        for dataset, recipe in ((small_dataset(1), coin_recipe), (small_dataset(), failing_recipe)):
+            with pytest.raises(MismatchError, match="fingerprint"):
+                set_up(Work(db.store, dataset, recipes.bind(recipe)))
+
+
+def test_workers_that_share_a_device_share_its_memory(tmp_path):
+    def hungry(data, masks, seeds, run):
+        raise AssertionError
+
+    hungry.models_per_batch, hungry.version = lambda data, device: 128, "1"
+    with made(tmp_path, hungry) as db:
+        data, recipe = small_dataset(), recipes.bind(hungry)
+        found = [set_up(Work(db.store, data, recipe, share=share)).n_models for share in (1, 2, 100)]
+        assert found == [128, 64, 8]
+        assert set_up(Work(db.store, data, recipe, share=9, batch_models=50)).n_models == 50
+
+
+def test_a_process_that_has_trained_before_is_told_its_threads(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    for name in recipes.THREADS:
+        monkeypatch.setenv(name, "7")
+    before = torch.get_num_threads()
+    try:
+        with small_database(tmp_path / "s.zarr") as db:
+            set_up(Work(db.store, small_dataset(), recipes.bind(coin_recipe), n_threads=before + 1))
+        assert torch.get_num_threads() == before + 1
+        assert {os.environ[name] for name in recipes.THREADS} == {str(before + 1)}
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_another_attempt_finds_what_the_first_has_committed(tmp_path):
+    with small_database(tmp_path / "s.zarr") as db:
+        begun = datetime.now(UTC)
+        db.train(seeds=range(10))
+        found = committed_since(db.store, begun, [8, 9, 10, 11])
+        assert [model.seed for batch in found for model in batch.models] == [8, 9]
+        assert missing(db.store, found, [8, 9, 10, 11]) == [10, 11]
+        masks = subsets.subset_masks(7, [8, 9], 23, 16)
+        assert (masks == np.unpackbits(found[0].mask, axis=1, count=2, bitorder="little").T).all()
+        later = datetime.now(UTC) + timedelta(hours=1)
+        assert committed_since(db.store, later, [8, 9]) == []
+
+
+def test_a_task_trains_the_same_models_whenever_it_is_run(tmp_path):
+    with small_database(tmp_path / "s.zarr") as db:
+        assert db.train(add=4, task_id="7") == 4
+        first = stored(db)
+        assert db.train(add=4, task_id=7) == 0
+        assert db.train(add=6, task_id=7) == 2
+        assert db.train(add=3, task_id=8) == 3
+        assert set(first) < set(stored(db))
+        assert len(set(stored(db))) == 9
+
+
+def test_seeds_of_tasks_stay_what_they_are():
+    source = task_seeds("7")
+    assert [next(source) for _ in range(2)] == GOLDEN
+    assert all(0 <= seed < 2**63 for seed, _ in zip(source, range(100), strict=False))
+
+
+@pytest.mark.parametrize("n_models", [1, 61, 100, 101])
+@pytest.mark.parametrize(("size", "n_workers"), [(30, 1), (7, 3), (1, 2)])
+def test_what_is_left_of_a_task_falls_into_the_same_batches(n_models, size, n_workers):
+    all_of_it = list(Seeds(range(n_models), n_models, 7).batches(size, n_workers))
+    assert [seed for batch in all_of_it for seed in batch] == list(range(n_models))
+    assert max(map(len, all_of_it)) <= size
+    assert max(map(len, all_of_it)) - min(map(len, all_of_it)) <= 1
+    done = frozenset(subsets.model_id(7, seed) for batch in all_of_it[::2] for seed in batch)
+    left = Seeds(range(n_models), n_models, 7, done)
+    assert list(left.batches(size, n_workers)) == all_of_it[1::2]
+    assert left.n_missing == sum(map(len, all_of_it[1::2]))
+
+
+def test_a_run_ends_at_the_half_width_that_info_shows(tmp_path):
+    with small_database(tmp_path / "s.zarr") as db:
+        n_models = db.train(until_half_width=0.4)
+        (width,) = db.info().project("mean_half_width").fetchall()[0]
+        assert width <= 0.4
+        assert n_models % 5 == 0
+        assert db.train(until_half_width=0.4) == 0
+        assert db.train(add=5, until_half_width=0.01) == 5
+    shutil.rmtree(tmp_path / "s.zarr")
+    with small_database(tmp_path / "s.zarr") as db:
+        db.train(add=n_models - 5)
+        assert db.info().project("mean_half_width").fetchall()[0][0] > 0.4 * 0.9
+
+
+def test_no_batch_begins_that_would_last_beyond_the_time(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("memdb.training.run.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("memdb.training.loop.time.perf_counter", lambda: now[0])
+
+    def slow(data, masks, seeds, run):
+        now[0] += 10
+        if run.stop_requested():
+            raise KeyboardInterrupt
+        return coin_recipe(data, masks, seeds, run)
+
+    slow.models_per_batch, slow.version = lambda data, device: 2, "1"
+    with made(tmp_path, slow) as db:
+        assert db.train(max_seconds=35) == 6  # the fourth batch would end at 40
+        assert db.train(max_seconds=5) == 0  # the first one does not end in time: it is dropped
+        assert db.train(add=4, max_seconds=1000) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_workers_keeps_what_was_committed_and_says_how_to_go_on(tmp_path, sign):
+    url = str(tmp_path / "d.zarr")
+    pytest.importorskip("torch")
+    memdb.init(url, recipe_options={"epochs": 5}).close()
+    memdb_command = str(Path(sys.executable).with_name("memdb"))
+    command = [memdb_command, "train", "--store", url, "--add", "4000", "--workers", "2"]
+    command += ["--batch-models", "8"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    first = run.stderr.readline()
+    assert "8/4000 models" in first
+    os.killpg(run.pid, sign)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    with memdb.open(url) as db:
+        assert f"Stopped. {db.n_models} of 4000 models were added" in said
+        left = 4000 - db.n_models
+    assert f"memdb train --add {left} --batch-models 8 --workers 2 --store {url}" in said
+
+
+def answering(words):
+    """A server on loopback that says these words to whoever comes; return its port."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        connection, _ = server.accept()
+        with connection, server:
+            connection.recv(100)
+            connection.sendall(words)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return server.getsockname()[1]
+
+
+def test_without_ray_one_is_told_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "memdb.training.engines.ray", None)
+    with (
+        small_database(tmp_path / "s.zarr") as db,
+        pytest.raises(InvalidInputError, match="not installed") as caught,
+    ):
+        db.train(add=1, ray="local")
+    assert "memdb[ray]" in caught.value.hint
+
+
+@pytest.mark.ray
+def test_ray_addresses_that_do_not_answer_are_told_apart_at_once(tmp_path):
+    pytest.importorskip("ray")
+    free = socket.create_server(("127.0.0.1", 0))
+    closed = free.getsockname()[1]
+    free.close()
+    cases = [
+        ("nonsense", InvalidInputError, "is no address"),
+        ("http://127.0.0.1:8265", InvalidInputError, "is no address"),
+        (f"127.0.0.1:{closed}", NotFoundError, "no Ray cluster answers.*refused"),
+        (
+            f"127.0.0.1:{answering(b'HTTP/1.1 400 Bad Request')}",
+            NotFoundError,
+            "is no Ray cluster but 'HTTP/1.1",
+        ),
+        (f"127.0.0.1:{answering(b'')}", NotFoundError, "is no Ray cluster but something that hangs up"),
+        (f"ray://127.0.0.1:{answering(bytes(9))}", NotFoundError, "is no Ray cluster but"),
+    ]
+    started = time.monotonic()
+    with small_database(tmp_path / "s.zarr") as db:
+        for address, error, says in cases:
+            with pytest.raises(error, match=says) as caught:
+                db.train(add=1, ray=address)
+            assert caught.value.hint
+    assert time.monotonic() - started < 30
+
+
+@pytest.fixture
+def head(monkeypatch):
+    """A Ray cluster of one machine, started as on a head node: its process, and the addresses it has."""
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("PYTHONPATH", SEEN)
+    ports = []
+    for _ in range(2):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            ports.append(free.getsockname()[1])
+    folder = tempfile.mkdtemp(prefix="ray")  # a short name: Ray keeps sockets in it
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=1"]
+    command += [f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}", "--include-dashboard=false"]
+    process = subprocess.Popen(
+        [*command, f"--temp-dir={folder}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert any("Ray runtime started" in line for line in process.stdout)
+    yield process, f"127.0.0.1:{ports[0]}", f"ray://127.0.0.1:{ports[1]}"
+    process.terminate()
+    process.communicate()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.ray
+def test_a_cluster_trains_by_both_of_its_addresses_and_is_missed_when_it_goes(tmp_path, head):
+    process, address, client_address = head
+    url = str(tmp_path / "d.zarr")
+    memdb.init(url, recipe="support.stores:coin_recipe").close()
+
+    def train(add, at):
+        command = [str(Path(sys.executable).with_name("memdb")), "train", "--store", url, "--add", str(add)]
+        command += ["--batch-models", "2", "--ray", at]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    with train(4, address) as run:
+        assert "Added 4 models" in run.stderr.read()
+    with train(1000, client_address) as run:
+        assert "2/1000 models" in run.stderr.readline()
+        process.terminate()
+        said = run.stderr.read()
+    assert run.returncode == 1
+    assert f"Error: the Ray cluster at {client_address} was lost: " in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.ray
+def test_ray_trains_as_many_models_as_asked_for_though_workers_die(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("DYING", str(tmp_path / "died"))
+    monkeypatch.setenv("PYTHONPATH", SEEN)
+    with made(tmp_path, dying_recipe) as db:
+        assert db.train(seeds=range(10), ray="local", workers=2, batch_models=2) == 10
+        assert stored(db) == ids(range(10))
+        assert (tmp_path / "died").exists()
+        with pytest.raises(InvalidInputError, match="has no GPU"):
+            db.train(add=1, ray="local", device="cuda")
