@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,11 @@ from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates
 from memdb.query.templates import FORMS, template
 from memdb.sharing.tables import counts_of
-from memdb.sharing.top_influence import Listing, Lists
+from memdb.sharing.top_influence import Lists
 from memdb.store.published_arrays import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 
 SHOWN = 10  # partners of an example, and as many random ones
-PAIRS = 200_000_000  # that may be counted for the lists of test examples: seconds
+PAIRS = 100_000_000  # that may be counted for the lists of test examples: seconds
 TRAIN_LISTS = 2000  # training examples that have a list
 PAIRS_AT_ONCE = 1 << 18  # whose counts are in memory
 NOBODY = -1  # stands in a list where there are fewer partners
@@ -140,7 +140,7 @@ def _of_tests(
     lists, found = Lists(relations, counts, min(SHOWN, counts[layout.TRAIN].shape[1])), _empty(len(tests))
     right, labels = relations.correct(layout.TEST), counts[layout.TRAIN][0]
     q_value = SCORE_COLUMNS.index("q_value")
-    for place, (test, listing) in enumerate(zip(tests.tolist(), _listings(lists, tests), strict=True)):
+    for place, (test, listing) in enumerate(zip(tests.tolist(), lists.of(tests.tolist()), strict=True)):
         strongest = listing.pairs[PAIR_ROWS.index("train_id")]
         _fill(found, place, strongest, listing.scores[:, q_value])
         drawn = _drawn(labels == counts[layout.TEST][0, test], strongest, test)
@@ -150,13 +150,6 @@ def _of_tests(
         found.k_in[place] = np.where(trains == NOBODY, 0, k_in)
         advance(place + 1)
     return Partners(tests, found.ids, found.k_in, found.q_values)
-
-
-def _listings(lists: Lists, tests: NDArray[np.int32]) -> Iterator[Listing]:
-    """Yield the list of each test example; neighbours are counted together."""
-    starts = np.flatnonzero(np.diff(tests, prepend=-2) != 1)
-    for run in np.split(tests, starts[1:]):
-        yield from lists.of(range(int(run[0]), int(run[-1]) + 1))
 
 
 def _most_helped(helped: Partners, n_test: int) -> NDArray[np.int32]:

@@ -11,7 +11,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import coin_recipe, dicts
+from support.stores import coin_recipe, dicts
 
 import memdb
 from memdb import cli
