@@ -108,19 +108,35 @@ class Plane {
     const style = getComputedStyle(canvas), colour = (name) => style.getPropertyValue(name).trim();
     pen.font = `12px ${style.fontFamily}`;
     this.drawFrame(pen, colour);
-    const size = train.n > 5000 ? 2 : 3.5, half = size / 2, isLeft = new Uint8Array(train.n);
-    for (const row of this.rows) isLeft[row] = 1;
-    for (const left of [0, 1]) {
-      pen.fillStyle = colour(left ? "--in" : "--muted");
-      pen.globalAlpha = Math.max(0.1, Math.min(0.8, 6 / Math.sqrt(train.n / 20))) * (left ? 1 : 0.35);
-      for (let row = 0; row < train.n; row++) {
-        if (isLeft[row] !== left || Number.isNaN(train.memorization[row])) continue;
-        const [x, y] = this.at(train.pOut[row], train.pIn[row]);
-        pen.fillRect(x - half, y - half, size, size);
-      }
-    }
-    pen.globalAlpha = 1;
+    this.drawPoints(pen, colour, ratio);
     this.drawMarks(pen, colour);
+  }
+
+  /** Draw the points as a density: canvas calls for each of 50,000 would be felt. */
+  drawPoints(pen, colour, ratio) {
+    const { width, height } = this.canvas, isLeft = new Uint8Array(train.n), size = Math.round((train.n > 5000 ? 2 : 3.5) * ratio);
+    for (const row of this.rows) isLeft[row] = 1;
+    const base = Math.max(0.1, Math.min(0.8, 6 / Math.sqrt(train.n / 20))), { left, top, width: w, height: h } = this.box;
+    for (const wanted of [0, 1]) {
+      const times = new Uint8Array(width * height);
+      for (let row = 0; row < train.n; row++) {
+        if (isLeft[row] !== wanted || Number.isNaN(train.memorization[row])) continue;
+        const x = Math.round((left + train.pOut[row] * w) * ratio - size / 2);
+        const y = Math.round((top + (1 - train.pIn[row]) * h) * ratio - size / 2);
+        for (let down = 0; down < size; down++) {
+          for (let at = (y + down) * width + x, end = at + size; at < end; at++) if (times[at] < 255) times[at]++;
+        }
+      }
+      const layer = document.createElement("canvas"), alpha = base * (wanted ? 1 : 0.35);
+      [layer.width, layer.height] = [width, height];
+      const brush = layer.getContext("2d"), image = brush.createImageData(width, height);
+      times.forEach((n, at) => { if (n) image.data[4 * at + 3] = 255 * (1 - (1 - alpha) ** n); });
+      brush.putImageData(image, 0, 0);
+      brush.globalCompositeOperation = "source-in";
+      brush.fillStyle = colour(wanted ? "--in" : "--muted");
+      brush.fillRect(0, 0, width, height);
+      pen.drawImage(layer, 0, 0, width / ratio, height / ratio);
+    }
   }
 
   drawFrame(pen, colour) {
