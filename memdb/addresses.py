@@ -1,11 +1,11 @@
-"""Addresses as they may be shown: passwords and tokens belong in no terminal, log or file."""
+"""Addresses as they may be shown: passwords and tokens do not belong in terminals, logs or files."""
 
 from __future__ import annotations
 
 import re
 
 HIDDEN = "***"
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # with one "/", too: what becomes of a URL as a path
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # with one "/", too: a URL that was normalized as a path
 ADDRESS = re.compile(rf"{SCHEME.pattern}[^\s'\"<>`]+")
 QUERY = re.compile(r"(?s)(?<=[?#]).*")
 SECRET = re.compile(  # in what drivers say, and among storage options
@@ -17,9 +17,9 @@ NAMES_A_PLACE = ("az", "abfs", "abfss")  # container@account
 
 
 def shown(address: str) -> str:
-    """Return an address without user name and password; a web address without its query, too.
+    """Return an address without user name and password, and a web address without its query.
 
-    What is malformed is hidden to the last ``@``: it may be a password with characters that needed escaping.
+    A malformed one is hidden up to the last ``@``: it may be a password with unescaped characters.
     """
     begun = SCHEME.match(address)
     if begun is None:
@@ -36,5 +36,5 @@ def shown(address: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Return a text in which no address shows a password or a token, and no option a secret."""
+    """Return a text without the passwords and tokens of its addresses and the secrets of its options."""
     return SECRET.sub(rf"\1{HIDDEN}", ADDRESS.sub(lambda found: shown(found[0]), text))

@@ -1,12 +1,10 @@
-"""Stores made of other stores: one that extends another, and one that several are merged into."""
+"""Make stores from other stores: extend one, or merge several."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 from memdb import datasets, recipes
@@ -18,9 +16,9 @@ from memdb.format.score_table import ScoreTable
 from memdb.permission import Names
 from memdb.storage import Cache, default_folder, open_storage
 from memdb.storage.protocol import Storage
-from memdb.store import Following, Store, require_free
+from memdb.store import BaseAccess, Store, require_free
 from memdb.store.examples import read_example_table
-from memdb.store.extend import look_at
+from memdb.store.extend import inspect_base
 from memdb.store.maintenance import merge as merging
 from memdb.store.score_tables import copy_scores
 from memdb.store.snapshot import Snapshot
@@ -38,17 +36,17 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
     trust_base: bool = False,
     cache: Cache | None = None,
 ) -> Database:
-    """Create a store that extends another: that one stays where it is and is only read.
+    """Create a store that extends another, its base, which stays where it is and is only read.
 
     Questions see the models of both as one; training writes to the new store alone, which has the data set,
     recipe, subset fraction and outcomes of its base and a seed of its own.
 
     Args:
         url: a path, or a URL that fsspec can write to.
-        base: the path or URL of a store with a snapshot; its newest one is taken in.
-        dataset: needed where the base names one by ``package.module:attribute``; see `memdb.permission`.
+        base: the path or URL of a store with a snapshot; the newest one becomes the base snapshot.
+        dataset: needed if the base names one by ``package.module:attribute``; see `memdb.permission`.
         recipe: likewise.
-        seed: of all subset masks; random where not given.
+        seed: of all subset masks; random by default.
         storage_options: for the fsspec driver of the new store.
         base_options: for that of the base, or a function from its URL to them.
         trust_base: follow the bases of a base that extends another itself.
@@ -56,14 +54,14 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
 
     Raises:
         AlreadyExistsError: something is at this URL.
-        NotFoundError: no store is at the base's, or none with a snapshot.
-        InvalidInputError: an address that no manifest may have, or code that was not named
+        NotFoundError: there is no store at ``base``, or it has no snapshot.
+        InvalidInputError: an address that no manifest may hold, or code that was not named
             (`UnnamedCodeError`).
     """
     storage = open_storage(url, storage_options)
     require_free(storage)
-    following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=cache)
-    found = look_at(base, url, following)
+    base_access = BaseAccess.of(default_folder(), trusted=trust_base, options=base_options, cache=cache)
+    found = inspect_base(base, url, base_access)
     names = Names(dataset, recipe)
     names.require_all(found.manifest, base)
     data, bound = names.bound(found.manifest, base)
@@ -72,22 +70,22 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
             f"the seed {seed} is that of {base}: the same models would be trained twice", hint="leave it out"
         )
     manifest = replace(_new(found.manifest, bound), base=found.base, seed=_seed(seed))
-    store = Store.create(storage, manifest, found.tables, following)
+    store = Store.create(storage, manifest, found.tables, base_access)
     names.remember_for(store)
-    following.remember(manifest.store_id, found.base.url)
+    base_access.remember(manifest.store_id, found.base.url)
     return Database(store, data, bound)
 
 
 @dataclass(frozen=True)
 class Merge:
-    """What a merge made; numbers of models by source, in the order given."""
+    """The result of a merge; numbers of models are by source, in the order given."""
 
     database: Database
     added: tuple[int, ...]
-    present: tuple[int, ...]  # that the destination, or a source before, had already
-    n_withdrawn: int  # that sources had withdrawn, and the destination had not
+    present: tuple[int, ...]  # already in the destination, or in an earlier source
+    n_withdrawn: int  # retracted in sources, and not in the destination before
     scores: tuple[str, ...]  # names of score tables that the destination did not have
-    dropped: tuple[str, ...]  # outcomes that a new store does not keep, since not all models have them
+    dropped: tuple[str, ...]  # outcomes that a new store does not keep, because some models lack them
 
 
 def merge(  # noqa: PLR0913 - the places, what may be imported, how they are reached
@@ -97,24 +95,24 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
     dataset: str | datasets.Dataset | None = None,
     recipe: Any = None,
     storage_options: Mapping[str, Any] | None = None,
-    following: Following | None = None,
+    following: BaseAccess | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Merge:
-    """Bring the models of stores together in one, which is created where there is none.
+    """Merge the models of several stores into one, which is created if absent.
 
-    A model that stands in several is kept once; one that was withdrawn in any is withdrawn. Imported scores
-    come along. A merge that was interrupted goes on when it is called again.
+    A model that several stores have is kept once; one that any of them retracted is retracted. Imported
+    scores are copied too. An interrupted merge goes on when it is called again.
 
     Args:
         url: a path, or a URL that fsspec can write to.
         sources: opened stores; a new one gets the data, recipe and subset fraction of the first.
-        dataset: needed for a new store where the first names code, ``package.module:attribute``: see
+        dataset: needed for a new store if the first source names code, ``package.module:attribute``: see
             `memdb.permission`.
         recipe: likewise.
         storage_options: for the fsspec driver.
-        following: how the store that the destination extends is reached; as for one that this user made,
-            where not given.
-        progress: hears how many models of how many are there.
+        following: how the store that the destination extends is reached; by default as for a store that
+            this user made.
+        progress: called with the number of models committed and their total.
 
     Raises:
         MismatchError: data, recipes, subsets or a model's outcomes differ, naming both; nothing was written.
@@ -131,7 +129,7 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
     tables = [(source.store, table) for source in sources for table in source.store.score_tables()]
     dropped: tuple[str, ...] = ()
     try:
-        store = Store.open(storage, following or Following.of(default_folder()))
+        store = Store.open(storage, following or BaseAccess.of(default_folder()))
     except NotFoundError:
         require_free(storage)
         _require_one_meaning(tables)
@@ -147,16 +145,16 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
         merging.require_distinct([store.snapshot(), *snapshots])
     database = Database(store, *names.bound(store.manifest, url))
     done = merging.merge(store, snapshots, progress)
-    copied = (copy_scores(at.storage, table, storage, store.manifest) for at, table in tables)
+    copied = (copy_scores(at.storage, table, store) for at, table in tables)
     scores = tuple(table.name for table, is_new in copied if is_new)
     return Merge(database, done.added, done.present, done.n_withdrawn, scores, dropped)
 
 
 def _require_one_meaning(tables: Sequence[tuple[Store, ScoreTable]]) -> None:
-    """Refuse different scores of one name.
+    """Refuse different scores with the same name.
 
     Raises:
-        AlreadyExistsError: names them and where they are.
+        AlreadyExistsError: names the scores and both stores.
     """
     known: dict[str, tuple[Store, ScoreTable]] = {}
     contents = set()
@@ -173,7 +171,7 @@ def _require_one_meaning(tables: Sequence[tuple[Store, ScoreTable]]) -> None:
 
 
 def _created(storage: Storage, sources: Sequence[Snapshot], names: Names) -> tuple[Store, tuple[str, ...]]:
-    """Create the destination with the data of the first source, once all of them go together."""
+    """Create the destination with the first source's data, after checking that all sources fit together."""
     first = sources[0]
     names.require_all(first.manifest, first.url)
     outcomes, dropped = merging.common_outcomes(sources)
@@ -181,9 +179,7 @@ def _created(storage: Storage, sources: Sequence[Snapshot], names: Names) -> tup
     manifest = replace(_new(first.manifest, bound), outcomes=outcomes)
     merging.require_mergeable(manifest, first.url, sources[1:])
     merging.require_distinct(sources)
-    tables = {
-        info.name: read_example_table(first.storage, first.manifest, info.name) for info in manifest.sets
-    }
+    tables = {info.name: read_example_table(first, info.name) for info in manifest.sets}
     store = Store.create(storage, manifest, tables)
     names.remember_for(store)
     return store, dropped
@@ -193,16 +189,12 @@ def _new(theirs: Manifest, bound: recipes.BoundRecipe | None) -> Manifest:
     """Return the manifest of a new store of the same data, recipe and subsets."""
     recipe: RecipeInfo = theirs.recipe if bound is None else bound.info
     return Manifest(
-        store_id=secrets.token_hex(16),
-        seed=_seed(None),
         dataset=theirs.dataset,
         sets=theirs.sets,
         outcomes=theirs.outcomes,
         recipe=recipe,
         subset_scheme=theirs.subset_scheme,
         subset_fraction=theirs.subset_fraction,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
     )
 
 

@@ -1,11 +1,9 @@
-"""Creating and opening stores. What only some of it needs is imported when it is called."""
+"""Create, open, import and pull stores. Each function imports what it needs when it is called."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,13 +14,13 @@ from memdb.format.manifest import OUTCOMES, Manifest, Outcome
 from memdb.permission import Names, forget
 from memdb.storage import Cache, default_folder, open_storage
 from memdb.storage.protocol import Storage
-from memdb.store import Following, Store, require_free
+from memdb.store import BaseAccess, Store, require_free
 
 if TYPE_CHECKING:
     from memdb.datasets import Dataset
+    from memdb.interop.formats import Format
     from memdb.interop.import_runs import Imported
     from memdb.interop.import_scores import ImportedScores
-    from memdb.interop.run_formats import RunFormat
     from memdb.sharing.pull import Pulled
 
 Options: TypeAlias = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
@@ -50,12 +48,12 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         recipe: a built-in name, ``package.module:attribute``, or anything that fits `Recipe`.
         data_root: the folder that holds the data, where the data set needs one. It is not stored.
         download: let torchvision fetch what is missing.
-        recipe_options: by name; what is left out gets its default.
+        recipe_options: by name; the others get their defaults.
         recipe_version: for a recipe that has none of its own.
         subset_fraction: share of the training set in a subset.
         outcomes: what to keep: ``correct`` always, and any of ``logit_confidence``, ``cumulative_loss``
             and ``first_learned``, or an `Outcome` of your own that the recipe returns.
-        seed: of all subset masks; random where not given.
+        seed: of all subset masks; random by default.
         storage_options: for the fsspec driver.
 
     Raises:
@@ -85,7 +83,6 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     subsets.subset_size(len(data.train), subset_fraction)
     tables = data.tables
     manifest = Manifest(
-        store_id=secrets.token_hex(16),
         seed=seed,
         dataset=name,
         sets=data.infos,
@@ -93,8 +90,6 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         recipe=bound.info,
         subset_scheme="exact",
         subset_fraction=float(subset_fraction),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
     )
     store = Store.create(storage, manifest, tables)
     Names(dataset, recipe).remember_for(store)
@@ -117,17 +112,17 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
 
     Args:
         url: a path, a URL that fsspec can read, or anything that fits `Storage`.
-        as_of: the number of a snapshot: answers are of its models, whatever was added or withdrawn since.
-        exclude: models to leave out of all answers, by their ids or beginnings of them, or ``diverged``.
-            Leaving models out because of what they predict biases every score.
+        as_of: the number of a snapshot: answers are of its models, whatever was added or retracted since.
+        exclude: models to exclude from all answers, by id or unambiguous prefix, or ``diverged``.
+            Excluding models because of what they predict biases every score.
         scores: the name of imported scores to answer from instead of models.
         assume: how many models of which subset fraction to assume behind them, for approximate intervals.
         storage_options: for the fsspec driver.
-        cache: where objects of remote stores are kept; None, nowhere; not given, as ``$MEMDB_CACHE_DIR`` and
-            ``$MEMDB_CACHE_SIZE`` say, else below the user's home.
-        trust_base: follow the address of the store that this one extends, now and from now on. It need not
-            be said for a store that this user made.
-        base_options: for the fsspec driver of that store; or a function from its URL to them.
+        cache: where objects of remote stores are kept; None for nowhere. By default ``$MEMDB_CACHE_DIR`` and
+            ``$MEMDB_CACHE_SIZE`` decide, or else it is below the user's home.
+        trust_base: follow the address of the store that this one extends, now and from now on. Not needed
+            for a store that this user made.
+        base_options: for the fsspec driver of the base, or a function from its URL to them.
 
     Raises:
         NotFoundError: nothing is there, or no snapshot of that number.
@@ -135,8 +130,8 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
         StorageError: the storage did not answer.
     """
     kept = Cache.of_user(default_folder()) if cache is ... else cache
-    following = Following.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
-    store = Store.open(_storage(url, storage_options, kept), following)
+    base_access = BaseAccess.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
+    store = Store.open(_storage(url, storage_options, kept), base_access)
     return Database(store, as_of=as_of, exclude=exclude, scores=scores, assume=assume)
 
 
@@ -154,32 +149,32 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     scores_name: str | None = None,
     n_train: int | None = None,
     n_test: int | None = None,
-    formats: Sequence[RunFormat] = (),
+    formats: Sequence[Format] = (),
     storage_options: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Imported | ImportedScores:
-    """Add somebody's runs or published scores to a store, which is created where there is none.
+    """Add somebody's runs or published scores to a store, which is created if absent.
 
-    Formats are told by the names of arrays: a plain .npz (``mask``, ``train_correct``, ``test_correct``),
+    Formats are recognized by array names: a plain .npz (``mask``, ``train_correct``, ``test_correct``),
     datamodels (``train_masks``, ``train_margins``, ``test_margins``), folders of the likelihood-ratio attack
     (``keep``, ``scores`` or ``logits``), and the scores of Feldman and Zhang.
 
     Args:
         path: a file, or a folder of .npy files.
         url: of the store.
-        dataset: the data set, where it can be loaded: its labels, names and fingerprint are taken.
+        dataset: the data set, if it can be loaded: the store takes its labels, names and fingerprint.
         data_root: the folder that holds it.
         name: what to call a data set that is not loaded. Equal names say that data is the same.
         recipe: what to call how the models were trained, likewise.
-        subset_fraction: that masks were drawn with; where not given, what explains their sizes.
-        outcomes: names of those to keep; all where not given.
+        subset_fraction: that masks were drawn with; by default the roundest that explains their sizes.
+        outcomes: names of those to keep; all by default.
         labels: a .npy file of the training examples' labels, for files that have none.
-        scores_name: of a score table; the file's name where not given.
+        scores_name: of a score table; the file's name by default.
         n_train: how many training examples there are, for scores that do not say.
         n_test: how many test examples, likewise.
-        formats: readers of formats of your own, tried first; see `memdb.interop.run_formats.RunFormat`.
+        formats: formats of your own, tried first: see `memdb.interop.formats`.
         storage_options: for the fsspec driver.
-        progress: hears how much of how much is done.
+        progress: called with the number of models done and their total, both passes counted.
 
     Raises:
         InvalidInputError: a file that cannot be read, or does not hold what it should; nothing was written.
@@ -188,11 +183,10 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     """
     from memdb import datasets
     from memdb.format import subsets
-    from memdb.interop.arrays import open_array, open_arrays
+    from memdb.interop.formats import read_file
     from memdb.interop.import_runs import About, import_runs
     from memdb.interop.import_scores import import_scores
-    from memdb.interop.run_formats import find_runs, unknown
-    from memdb.interop.score_formats import find_scores
+    from memdb.interop.run_formats import Runs
 
     storage = open_storage(url, storage_options)
     try:
@@ -204,33 +198,27 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
         existing.require_growing("import into")
     if subset_fraction is not None and not 0 < subset_fraction < 1:
         subsets.subset_size(2, subset_fraction)
-    arrays = open_arrays(Path(path))
-    if labels is not None:
-        arrays = {"train_labels": open_array(Path(labels)), **arrays}
-    runs = find_runs(Path(path), arrays, formats)
-    published = find_scores(Path(path), arrays) if runs is None else None
+    content = read_file(Path(path), None if labels is None else Path(labels), formats)
     data = datasets.load(dataset, data_root) if isinstance(dataset, str) else dataset
     called = dataset if isinstance(dataset, str) else name or (None if data is None else IN_MEMORY)
     about = About(data, called, recipe, subset_fraction, outcomes)
-    held = "scores" if runs is None else "models"
+    held = "models" if isinstance(content, Runs) else "scores"
     said: tuple[tuple[str, str, object], ...] = (
         ("models", "--scores-name", scores_name), ("models", "--n-train", n_train),
         ("models", "--n-test", n_test),
         ("scores", "--labels", labels), ("scores", "--outcomes", outcomes),
     )  # fmt: skip
     ignored = [option for kind, option, value in said if kind == held and value is not None]
-    if ignored and (runs or published) is not None:
+    if ignored:
         raise InvalidInputError(
             f"{path} holds {held}, of which {ignored[0]} says nothing", hint="leave it out"
         )
     done: Imported | ImportedScores
-    if runs is not None:
-        done = import_runs(storage, existing, runs, about, progress)
-    elif published is not None:
-        sizes = {part: n for part, n in (("train", n_train), ("test", n_test)) if n is not None}
-        done = import_scores(storage, existing, published, about, scores_name, sizes)
+    if isinstance(content, Runs):
+        done = import_runs(storage, existing, content, about, progress)
     else:
-        raise unknown(Path(path), arrays)
+        sizes = {part: n for part, n in (("train", n_train), ("test", n_test)) if n is not None}
+        done = import_scores(storage, existing, content, about, scores_name, sizes)
     if existing is None:
         Names(dataset).remember_for(done.store)
     return done
@@ -248,21 +236,21 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
 ) -> Pulled:
     """Copy a published store, or the bits alone of any; every object is checked by its sha256.
 
-    What is there already is left alone, so that a copy that was cut off goes on.
+    What is there already is left alone, so that an interrupted copy can be resumed.
 
     Args:
         url: a path, or a URL that fsspec can read.
         destination: a path, or a URL that fsspec can write to.
-        only: ``bits``: a store of its own that holds the models of one snapshot, without confidences and
-            without what is derived; not given, all of a published copy.
+        only: ``bits`` for a store of its own with the models of one snapshot, without confidences and
+            derived tables; by default all of a published copy.
         as_of: with ``only``, the number of a snapshot.
         storage_options: for the fsspec driver of ``url``.
         destination_options: for that of ``destination``.
-        progress: hears how many bytes of how many are done.
+        progress: called with the number of bytes done and their total.
 
     Raises:
         NotFoundError: nothing is there.
-        InvalidInputError: the store was not published, or a value that cannot be.
+        InvalidInputError: the store was not published, or a value is invalid.
         AlreadyExistsError: the destination holds something else.
         StorageError: a storage did not answer, or an object is not intact.
     """
@@ -277,7 +265,7 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
 def _storage(
     place: str | Path | Storage, options: Mapping[str, Any] | None = None, cache: Cache | None = None
 ) -> Storage:
-    """Return the storage at a path or URL, or the one that was given."""
+    """Return the storage at a path or URL, or the given storage itself."""
     if isinstance(place, str | Path):
         return open_storage(str(place), options, cache)
     return place

@@ -1,6 +1,7 @@
-"""A store, what one can ask of it, and what one can do to it: the command line's verbs as methods.
+"""`Database`: an open store, with the verbs of the command line as methods.
 
-Each verb imports what it needs when it is called: a question does not wait for what trains and publishes.
+Each method imports what it needs when it is called, so that a question does not import what trains or
+publishes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from memdb.datasets import Dataset
     from memdb.format.published import Credits
     from memdb.format.score_table import ScoreTable
-    from memdb.format.snapshot_record import Pin, Retraction
+    from memdb.format.snapshot_record import BaseUpdate, Retraction
     from memdb.interop.export import Exported
     from memdb.look.report import WrittenReport
     from memdb.look.sheets import PicturesOf
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from memdb.query.relations import Relations
     from memdb.query.results import Results
     from memdb.recipes import BoundRecipe
-    from memdb.sharing.publish import Plan, Publication
+    from memdb.sharing.publish import Publication, PublicationOptions, PublicationPlan
     from memdb.sharing.thumbnails import Thumbnails
     from memdb.store import Snapshot, Store
     from memdb.store.maintenance.compact import Compaction
@@ -59,25 +60,37 @@ FIXED = ("test_id", "train_id", "target_id")
 
 
 class Database:
-    """A store, what one can ask of it, and what one can do to it.
+    """An open store: ask it questions, add models to it, maintain and share it.
 
-    Answers are of the models that were there when it was opened.
+    Get one from `memdb.open`, `memdb.init` or `memdb.import_file`. Answers describe the models that were in
+    the store when it was opened, until `refresh`.
 
-    Every question returns a DuckDB relation whose rows are already computed: ``.df()``, ``.arrow()``,
-    ``.pl()``, ``.fetchall()``. Scores come with an interval of the kind and level asked for and the counts
-    behind it; they are NULL where an example was never in, or never out of, a subset.
+    **Answers.** A question returns a DuckDB relation whose rows are already computed: convert it with
+    ``.df()``, ``.arrow()``, ``.pl()`` or ``.fetchall()``. Each score comes with an interval, ``lo`` to
+    ``hi``, and with the counts behind it: ``n_in`` models whose subset contains the training example and
+    ``n_out`` whose does not. Scores lie in [-1, 1]; they are NULL where ``n_in`` or ``n_out`` is 0.
 
-    ``outcome`` is what is averaged over models: ``correct``, 0 or 1, or ``confidence``, the probability that
-    the model gives to the label. Scores of the two differ and are never mixed; columns ``k_in`` and ``k_out``
-    count right models, ``s_in``, ``s_out`` sum confidences and ``q_in``, ``q_out`` their squares.
+    **Outcomes.** ``outcome`` is what is averaged over models: ``correct``, 0 or 1, or ``confidence``, the
+    probability that a model gives to the label. Columns ``k_in`` and ``k_out`` count correct models; ``s_in``
+    and ``s_out`` sum confidences, ``q_in`` and ``q_out`` their squares.
 
-    ``scores`` names a score table of the store, imported scores without models: lists, scores, pairs, SQL and
-    comparisons answer from it then. So they do without a name where a store has one table and no models.
+    **Intervals.** ``level`` is their coverage, in [0.5, 1), and ``interval`` their kind: ``fixed`` for one
+    score at a number of models fixed beforehand, ``anytime`` for one score that is looked at while models are
+    added, ``selected`` for the rows of a list that are shown because they rank first, ``simultaneous`` for
+    all ranked scores at once. Named scores take all kinds but ``selected``.
 
-    Examples are named by keyword (`ExampleNames`): ``test_id=42``, or ``test_key="test/42.png"``.
+    **Examples** are named by keyword (see `memdb.query.examples.ExampleNames`), by row or by key:
+    ``test_id=42`` or ``test_key="test/42.png"``.
+
+    **Imported scores.** A store may hold score tables, scores without models. If the store has no models and
+    one table, or if a table is named when the store is opened, then lists, scores, pairs, SQL and comparisons
+    answer from that table.
+
+    All errors are subclasses of `memdb.errors.MemdbError`, with a ``hint``. Questions raise
+    `NotEnoughModelsError` for a store that has no models yet, and `InvalidInputError` for invalid arguments.
     """
 
-    def __init__(  # noqa: PLR0913 - a store, what trains for it, and what answers are of
+    def __init__(
         self,
         store: Store,
         dataset: Dataset | None = None,
@@ -110,12 +123,12 @@ class Database:
 
     @property
     def url(self) -> str:
-        """Where the store is."""
+        """The path or URL of the store."""
         return self.store.url
 
     @cached_property
     def snapshot(self) -> Snapshot:
-        """The models that answers are of."""
+        """The models that answers describe."""
         from memdb.store.exclusion import without
 
         return without(self.store.snapshot(self._as_of), self._exclude)
@@ -124,40 +137,43 @@ class Database:
         """Return the snapshot as DuckDB relations for an outcome.
 
         Raises:
-            InvalidInputError: no such outcome.
+            InvalidInputError: an unknown outcome.
         """
+        from memdb.query.outcomes import require_outcome
         from memdb.query.relations import Relations
-        from memdb.query.templates import require_outcome
 
         if outcome not in self._relations:
             self._relations[outcome] = Relations(self.snapshot, require_outcome(outcome))
         return self._relations[outcome]
 
     def score_tables(self) -> list[ScoreTable]:
-        """Return what the store says of its score tables, in the order of import."""
+        """Return the descriptions of the store's score tables, in order of import."""
         return self.store.score_tables()
 
     def thumbnails(self, set_name: str, rows: Sequence[int]) -> NDArray[np.uint8]:
-        """Return small pictures of examples of a published copy, uint8 [rows, height, width, channels].
+        """Return thumbnails of examples of a published copy, uint8 [rows, height, width, channels].
+
+        Args:
+            set_name: ``train`` or ``test``.
+            rows: rows of the set.
 
         Raises:
-            NotFoundError: the owner included none, or there is no such set or example.
+            NotFoundError: the copy has no thumbnails, or no such set or row.
         """
         from memdb.store.thumbnails import read_thumbnails
 
-        shown = self.store.published.thumbnails if self.store.published else None
-        return read_thumbnails(self.store.storage, self.store.manifest, shown, set_name, rows)
+        return read_thumbnails(self.store, set_name, rows)
 
     @cached_property
     def imported_scores(self) -> TableRelations | None:
-        """The score table that is asked (see `imported_scores.chosen`); None where models are."""
+        """The score table that answers questions (see `imported_scores.chosen`); None if models do."""
         from memdb.query.imported_scores import Assumed, chosen
 
         assumed = None if self._assume is None else Assumed(*self._assume)
         return chosen(self.store, self.snapshot, self._named_scores, assumed)
 
     def answers(self, outcome: str = "correct") -> Answers:
-        """Return what answers questions about scores: imported ones where they are asked, else the models."""
+        """Return the source of answers about scores: the imported scores in use, or else the models."""
         from memdb.query.imported_scores import ScoreAnswers
         from memdb.query.questions import ModelAnswers
 
@@ -167,20 +183,20 @@ class Database:
 
     @property
     def n_models(self) -> int:
-        """How many models answers are of."""
+        """The number of models that answers describe."""
         return self.snapshot.n_models
 
     @property
     def models_sha256(self) -> str:
-        """Hash over the sorted ids of these models: equal hashes, equal answers."""
+        """A hash of the sorted ids of these models: with equal hashes, answers are equal."""
         return self.snapshot.models_sha256
 
     def refresh(self) -> None:
-        """Take in the models that were committed since."""
+        """Reload the store, so that answers include models committed since it was opened."""
         self.close()
 
     def close(self) -> None:
-        """Close the DuckDB connections; the next question opens another."""
+        """Close the DuckDB connections. A later question opens new ones on the then newest models."""
         for relations in self._relations.values():
             relations.close()
         self._relations.clear()
@@ -192,12 +208,15 @@ class Database:
     def info(
         self, *, outcome: str = "correct", level: float = 0.95, interval: str = "anytime"
     ) -> DuckDBPyRelation:
-        """Return one row about the store: data, recipe, models, accuracies, how tight its intervals are."""
+        """Return one row about the store: its data, recipe, models, accuracies and widths of intervals.
+
+        ``mean_half_width`` is the mean half-width of the memorization intervals over examples that have one.
+        """
         from memdb.query.questions import info
 
         return self._present(info(self.relations(outcome), IntervalSpec(interval, level)))
 
-    def top_memorized(  # noqa: PLR0913 - the options of every list
+    def top_memorized(
         self,
         k: int = 20,
         *,
@@ -211,18 +230,24 @@ class Database:
     ) -> DuckDBPyRelation:
         """Return the k most memorized training examples (Feldman and Zhang 2020, equation 1).
 
-        ``order`` is ``shrunk``, ``memorization``, ``q_value`` or ``lo``; ``fdr`` is ``once``, for q-values of
-        one look, or ``anytime``, for a list that is looked at again after models were added; ``ranks`` adds
-        ``rank_lo`` and ``rank_hi``, between which the true rank of every row is at once.
+        The memorization of an example is the mean outcome on it of the models trained on it, minus that of
+        the models not trained on it.
+
+        Args:
+            k: the number of rows.
+            class_name: rank only the examples of this class, given by name or number.
+            order: ``shrunk`` (posterior mean), ``memorization``, ``q_value`` or ``lo``.
+            fdr: q-values for a list looked at ``once``, or ``anytime`` while models are added.
+            ranks: add ``rank_lo`` and ``rank_hi``, simultaneous bounds on the true ranks of the rows.
 
         Raises:
             NotEnoughModelsError: the store has no models yet.
-            InvalidInputError: a class, k, order, outcome, level or interval that cannot be.
+            InvalidInputError: an unknown class, order, outcome or interval, or k or level out of range.
         """
         query = RankedQuery(k, Order(order, "helps", fdr, ranks), IntervalSpec(interval, level))
         return self._present(self.answers(outcome).top_memorized(class_name, query))
 
-    def top_influence(  # noqa: PLR0913 - the options of every list
+    def top_influence(
         self,
         *,
         k: int = 20,
@@ -236,17 +261,26 @@ class Database:
         interval: str = "selected",
         **example: Unpack[ExampleNames],
     ) -> DuckDBPyRelation:
-        """Return the k strongest influences (Feldman and Zhang 2020, equation 2) with one side fixed.
+        """Return the k strongest influences with one side fixed (Feldman and Zhang 2020, equation 2).
 
-        ``test_id``: the training examples that most influence it. ``train_id``: the test examples that it
-        influences most. ``target_id``: the training examples that most influence this training example.
-        ``direction`` is ``helps``, ``hurts`` or ``both`` (by absolute value); ``order`` is ``shrunk``,
-        ``influence``, ``q_value`` or ``lo``; ``fdr`` and ``ranks`` are those of `top_memorized`.
+        The influence of a training example on a target is the mean outcome on the target of the models
+        trained on the example, minus that of the models not trained on it.
+
+        Args:
+            k: the number of rows.
+            direction: rank by influence that ``helps``, that ``hurts``, or ``both`` by absolute value.
+            same_class: rank only pairs with equal labels.
+            order: ``shrunk`` (posterior mean), ``influence``, ``q_value`` or ``lo``.
+            fdr, ranks: see `top_memorized`.
+            example: the fixed side, exactly one of ``test_id`` (list the training examples that influence
+                this test example), ``train_id`` (list the test examples that this training example
+                influences) and ``target_id`` (list the training examples that influence this training
+                example), or its key.
 
         Raises:
             NotEnoughModelsError: the store has no models yet.
-            InvalidInputError: not exactly one example named, or a value that cannot be.
-            NotFoundError: no example has that key.
+            InvalidInputError: not exactly one example is named, or an argument is invalid.
+            NotFoundError: no example has the key.
         """
         fixed = find_one(self.relations(), example, FIXED)
         query = RankedQuery(k, Order(order, direction, fdr, ranks), IntervalSpec(interval, level))
@@ -261,12 +295,16 @@ class Database:
         interval: str = "anytime",
         **examples: Unpack[TargetNames],
     ) -> DuckDBPyRelation:
-        """Return the memorization of a training example, or its influence on a test or training example.
+        """Return the memorization of a training example, or its influence on a target if one is named.
+
+        Args:
+            train_id: the training example, unless ``train_key`` names it.
+            examples: the target, ``test_id`` or ``target_id`` (a training example), or its key.
 
         Raises:
             NotEnoughModelsError: the store has no models yet.
-            InvalidInputError: examples not named once each, or a value that cannot be.
-            NotFoundError: no example has that key.
+            InvalidInputError: no training example or several targets are named, or an argument is invalid.
+            NotFoundError: no example has the key.
         """
         train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
         return self._present(self.answers(outcome).score(train, target, IntervalSpec(interval, level)))
@@ -279,10 +317,11 @@ class Database:
         level: float = 0.95,
         interval: str = "anytime",
     ) -> DuckDBPyRelation:
-        """Return the memorization of every training example, or of one, by ascending id.
+        """Return the memorization of all training examples, or of one, by ascending ``train_id``.
 
         Raises:
-            InvalidInputError: a value that cannot be.
+            NotEnoughModelsError: the store has no models yet.
+            InvalidInputError: an id out of range, or an invalid outcome, level or interval.
         """
         return self._scores("memorization", {"train_id": train_id}, outcome, IntervalSpec(interval, level))
 
@@ -296,10 +335,11 @@ class Database:
         level: float = 0.95,
         interval: str = "anytime",
     ) -> DuckDBPyRelation:
-        """Return the influence on a test example, of a training example, or of one pair, by ascending ids.
+        """Return the influences on a test example, of a training example, or of one pair, by ascending ids.
 
         Raises:
-            InvalidInputError: neither example named (`pairs` is for all of them), or a value that cannot be.
+            NotEnoughModelsError: the store has no models yet.
+            InvalidInputError: no example is named (use `pairs` to search all), or an argument is invalid.
         """
         ids = {"train_id": train_id, "test_id": test_id}
         spec = IntervalSpec(interval, level)
@@ -315,10 +355,13 @@ class Database:
         level: float = 0.95,
         interval: str = "anytime",
     ) -> DuckDBPyRelation:
-        """Return the influence of training examples on training examples (``target_id``), by ascending ids.
+        """Return the influences of training examples on training examples (``target_id``), by ascending ids.
+
+        The influence of an example on itself is its memorization.
 
         Raises:
-            InvalidInputError: neither example named, or a value that cannot be.
+            NotEnoughModelsError: the store has no models yet.
+            InvalidInputError: no example is named, or an argument is invalid.
         """
         ids = {"train_id": train_id, "target_id": target_id}
         spec = IntervalSpec(interval, level)
@@ -338,14 +381,14 @@ class Database:
     def counts(
         self, *, test_id: int | None = None, target_id: int | None = None
     ) -> dict[str, NDArray[np.int32]]:
-        """Return the raw counts behind scores as int32 arrays [train].
+        """Return the raw counts behind scores, int32 [train] each.
 
-        ``n_in`` and ``n_out``: models whose subset held or left out each training example; ``k_in`` and
-        ``k_out``: those of them that were right on the test example, on the training example
-        ``target_id``, or, with neither, on the example itself, as for memorization.
+        ``n_in`` and ``n_out`` count the models whose subset contains each training example, and those whose
+        does not; ``k_in`` and ``k_out`` count the models among them that are correct on the target: the test
+        example ``test_id``, the training example ``target_id``, or by default each example itself.
 
         Raises:
-            InvalidInputError: both named, or an id out of range.
+            InvalidInputError: two targets, or an id out of range.
         """
         from memdb.query.questions import counts
 
@@ -358,17 +401,20 @@ class Database:
         output: str | Path | None = None,
         **options: Unpack[PairOptions],
     ) -> DuckDBPyRelation:
-        """Return all pairs that are strong enough: by test id, then from the strongest.
+        """Search all (training, test) pairs for strong influences: by test id, then from the strongest.
 
-        ``top`` keeps so many of each test example, ``min_influence`` those at or above it; among pairs of
-        training examples at or above ``min_memorization`` and, with ``same_class``, of equal labels. With
-        ``output``, a .parquet file, a search that was interrupted goes on where it was, and the rows stay
-        in the file. ``outcome`` is ``correct`` where not given.
+        Args:
+            output: write to this .parquet file. An interrupted search resumes when called again.
+            options: ``top`` pairs of each test example, those at or above ``min_influence``, or both; see
+                `memdb.query.options.PairOptions` for all.
+
+        Returns:
+            The pairs found; with ``output``, the rows of the file, read lazily.
 
         Raises:
             NotEnoughModelsError: the store has no models yet.
-            InvalidInputError: neither ``top`` nor ``min_influence``, or a value that cannot be.
-            StorageError: the file could not be written; what was found stays beside it.
+            InvalidInputError: neither ``top`` nor ``min_influence`` is given, or an option is invalid.
+            StorageError: the file cannot be written; the pairs found so far are kept beside it.
         """
         if output is None:
             return self._present(self.answers(outcome).pairs(options))
@@ -379,7 +425,7 @@ class Database:
         written_pairs(self.relations(outcome), Path(output), options)
         return self._results.in_file(Path(output))
 
-    def sql(  # noqa: PLR0913 - the statement, its limits and its intervals
+    def sql(
         self,
         statement: str,
         *,
@@ -392,18 +438,25 @@ class Database:
     ) -> DuckDBPyRelation:
         """Run one SQL statement over the relations, without access to files, network or settings.
 
-        ``k`` keeps the first k rows. The limits are DuckDB's: 4 GB bound its buffers, not what lists and
-        strings take, and it ends between two steps. `memdb sql` runs a stranger's in a process of its own.
+        DuckDB enforces the limits: 4 GB bound its buffers but not the memory of lists and strings, and a
+        timeout takes effect between two of its tasks. For SQL that you do not trust, use `memdb sql`, which
+        runs it in a separate process.
+
+        Args:
+            statement: a SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.
+            k: return only the first k rows.
+            max_pairs: how many pairs the statement may count.
+            timeout: seconds that it may run.
 
         Raises:
-            InvalidInputError: SQL that cannot run, that looks at too many pairs, or takes too long (seconds).
+            InvalidInputError: SQL that cannot run, counts too many pairs, or times out.
         """
         from memdb.query.questions import sql
 
         relations, spec = self.answers(outcome).relations, IntervalSpec(interval, level)
         return self._present(sql(relations, statement, spec, k=k, max_pairs=max_pairs, timeout=timeout))
 
-    def plan(  # noqa: PLR0913 - a goal has many sides; all have defaults
+    def plan(
         self,
         half_width: float = 0.05,
         *,
@@ -417,20 +470,27 @@ class Database:
         interval: str = "anytime",
         **examples: Unpack[ExampleNames],
     ) -> DuckDBPyRelation:
-        """Return how many models goals take, how many more than there are, and for how long: one row a goal.
+        """Return the models that each goal takes, how many are missing, and the seconds to train them.
 
-        ``worst_case``: the half-width for any score. From 50 models on, at the rates that the store has:
-        ``median`` and ``percentile_95``, the same for half and for 95 % of the scores of ``kind``, and
-        ``settled``, until the share ``settle`` of the examples above ``threshold`` has its interval above
-        it. With a score named: ``named_half_width``, and ``named_from_zero``, until its interval leaves
-        0 out. NULL where a thousand million models would not do.
+        One row per goal. ``worst_case``: any score has this half-width. With at least 50 models, at the
+        store's own rates: ``median`` and ``percentile_95``, half or 95 % of the scores of ``kind`` have it;
+        ``settled``, the fraction ``settle`` of the examples above ``threshold`` has its interval above it.
+        For a named score: ``named_half_width``, it has this half-width; ``named_from_zero``, its interval
+        excludes 0. Numbers are NULL where 2**30 models would not suffice. `plan_without_store` gives the
+        worst case.
 
-        ``k`` and ``n_ranked`` (the training examples where not given) are those of ``selected`` and
-        ``simultaneous`` intervals. `plan_without_store` has the worst case alone.
+        Args:
+            half_width: half the width of intervals to reach, in (0, 1).
+            kind: ``memorization`` or ``influence``.
+            settle: a fraction of examples, in (0, 1).
+            threshold: a score, in (-1, 1).
+            k, n_ranked: for ``selected`` and ``simultaneous`` intervals, the rows shown and the scores
+                ranked, by default all training examples.
+            examples: a score to plan for, named as in `score`.
 
         Raises:
-            InvalidInputError: a value that cannot be.
-            NotEnoughModelsError: a score is named, and fewer than 50 models know its rates.
+            InvalidInputError: an argument out of range.
+            NotEnoughModelsError: a score is named, and there are fewer than 50 models to know its rates from.
         """
         from memdb.analysis.plan import Goal, plan
 
@@ -450,15 +510,17 @@ class Database:
         level: float = 0.95,
         **examples: Unpack[TargetNames],
     ) -> DuckDBPyRelation:
-        """Return one score after the first ``n_models`` models in order of commit: one row a look.
+        """Return one score as models were added, in order of commit, with its fixed and anytime intervals.
 
-        ``looks`` are numbers of models: 10, 20, 50, 100, ... and all of them where not given. Each row has
-        the fixed and the anytime interval.
+        Args:
+            train_id: the training example, unless ``train_key`` names it.
+            looks: the numbers of models to compute the score at, by default 10, 20, 50, 100, ... and all.
+            examples: the target, as in `score`.
 
         Raises:
             NotEnoughModelsError: the store has no models yet.
-            InvalidInputError: examples not named once each, or a value that cannot be.
-            NotFoundError: no example has that key.
+            InvalidInputError: no training example or several targets are named, or an argument is invalid.
+            NotFoundError: no example has the key.
         """
         from memdb.analysis.convergence import convergence
 
@@ -475,17 +537,24 @@ class Database:
         threshold: float | None = None,
         outcome: str = "correct",
     ) -> DuckDBPyRelation:
-        """Return how far two random halves of the models agree on memorization, or on influence.
+        """Return the split-half reliability of memorization, or of the influence on a test example.
 
-        One row a measure, with its mean, least and most over the splits: ``correlation`` of the scores of
-        two halves; ``spearman_brown``, what it foretells for two whole stores of this size; ``confirmed``,
-        the share of the examples at or above the threshold (0.25, or 0.15 for influence) in one half that
-        are so in the other; ``top_overlap`` (Jaccard) of the first ``k`` of both. The same models and the
-        same ``seed`` give the same answer.
+        One row per measure, with its mean, minimum and maximum over random splits of the models into halves:
+        ``correlation`` of the scores of both halves; ``spearman_brown``, the correlation that it predicts for
+        two stores of this size; ``confirmed``, the fraction of the examples at or above the threshold in one
+        half that are so in the other; ``top_overlap``, the Jaccard index of the first k of both. The same
+        models and ``seed`` give the same answer.
+
+        Args:
+            test_id: measure the influence on this test example instead of memorization.
+            k: lengths of lists, by default 10, 100 and 1000.
+            splits: the number of random splits.
+            seed: of the splits, in [0, 2**64).
+            threshold: by default 0.25 for memorization and 0.15 for influence.
 
         Raises:
             NotEnoughModelsError: fewer than four models.
-            InvalidInputError: a value that cannot be.
+            InvalidInputError: an argument out of range.
         """
         from memdb.analysis.reliability import LISTS, Splitting, reliability
 
@@ -494,34 +563,36 @@ class Database:
         return self._present(reliability(self.relations(outcome), target, splitting, given=k is not None))
 
     def classes(self, *, threshold: float = 0.25, outcome: str = "correct") -> DuckDBPyRelation:
-        """Return one row a class, the hardest to learn first.
+        """Return one row per class, the hardest to learn first.
 
-        ``consistency`` is the mean accuracy on training examples of the models that had not seen them,
-        ``train_rate`` that of those that had, ``memorization`` the mean score, ``n_memorized`` the examples
-        at or above the threshold, ``test_rate`` the accuracy on test examples.
+        ``consistency`` is the mean outcome on the training examples of a class of the models not trained on
+        them, and ``train_rate`` that of the models trained on them; ``memorization`` is the mean score,
+        ``n_memorized`` the number of examples at or above the threshold, ``test_rate`` the mean outcome on
+        test examples.
 
         Raises:
             NotEnoughModelsError: the store has no models yet.
-            InvalidInputError: a value that cannot be.
+            InvalidInputError: an argument out of range.
         """
         from memdb.analysis.classes import classes
 
         return self._present(classes(self.relations(outcome), threshold))
 
     def class_influence(self, *, outcome: str = "correct") -> DuckDBPyRelation:
-        """Return the mean influence of each class's training examples on each class's test examples.
+        """Return the mean influence of each class of training examples on each class of test examples.
 
-        ``null_se`` is the standard deviation of the mean if no example had any effect, ``q_value`` the false
+        ``null_se`` is the standard deviation of the null distribution of the mean, ``q_value`` the false
         discovery rate over all pairs of classes.
 
         Raises:
             NotEnoughModelsError: fewer than two models.
+            NotFoundError: the store has no test examples.
         """
         from memdb.analysis.classes import class_influence
 
         return self._present(class_influence(self.relations(outcome)))
 
-    def compare(  # noqa: PLR0913 - the other store, what of them, and the list's options
+    def compare(
         self,
         other: Database,
         *,
@@ -532,18 +603,23 @@ class Database:
         level: float = 0.95,
         interval: str = "selected",
     ) -> DuckDBPyRelation:
-        """Return the k examples on which two stores of one data set differ most, and how far they agree.
+        """Return the k examples on which two stores of one data set differ most, and measures of agreement.
 
-        Scores are memorization or, with ``test_id``, the influence on a test example. ``difference`` is this
-        store's less the other's, ``lo`` and ``hi`` its interval. The same in every row: ``jaccard`` of the
-        examples at or above the threshold (0.25, or 0.15 for influence), ``top_overlap`` (Jaccard) of the
-        first k of both, ``spearman``, ``mean_difference``, and what the stores have in common. Counts are
-        never added up.
+        ``difference`` is this store's score minus the other's, with the interval ``lo`` to ``hi``, which is
+        valid whatever models the stores share. Equal in every row: ``jaccard``, of the examples at or above
+        the threshold; ``top_overlap``, the Jaccard index of the first k of both; ``spearman``;
+        ``mean_difference``; and what the stores have in common. Counts of the stores are never added.
+
+        Args:
+            other: the other store.
+            test_id: compare the influence on this test example instead of memorization.
+            k: the number of rows.
+            threshold: by default 0.25 for memorization and 0.15 for influence.
 
         Raises:
-            MismatchError: the data sets are not the same.
-            NotEnoughModelsError: one of them has no models.
-            InvalidInputError: a value that cannot be.
+            MismatchError: the data sets differ.
+            NotEnoughModelsError: a store has no models, or no example has a score in both.
+            InvalidInputError: an argument out of range.
         """
         from memdb.analysis.compare import compare
 
@@ -559,22 +635,29 @@ class Database:
         variance: str = "auto",
         progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> DuckDBPyRelation:
-        """Return how well the likelihood-ratio attack tells whose subset had which training example.
+        """Run a membership-inference attack (LiRA; Carlini and others 2022) against the store's own models.
 
-        One row an example, the most exposed first, with its AUC over models; in every row what the attack on
-        each model in turn comes to. ``variant`` is ``online`` or ``offline``, ``variance`` ``example``,
-        ``pooled`` over examples, or ``auto``: pooled with few models.
+        Each model is the target once, and all others are the attacker's shadow models. One row per training
+        example, the most exposed first, with its AUC over models; equal in every row, the mean, minimum and
+        maximum over targets of ``attack_auc`` and of ``tpr_at_1_in_1000`` and the like, the true-positive
+        rate at that false-positive rate.
+
+        Args:
+            variant: ``online``, or ``offline``, which uses only models not trained on the example.
+            variance: estimated per ``example``, ``pooled`` over examples, or ``auto``: pooled with few
+                models.
+            progress: called with the number of examples attacked so far and in all.
 
         Raises:
-            NotFoundError: the store keeps no logit confidences.
+            NotFoundError: the store does not keep logit confidences.
             NotEnoughModelsError: fewer than eight models.
-            InvalidInputError: a value that cannot be.
+            InvalidInputError: an unknown variant or variance.
         """
         from memdb.analysis.membership import Attack, membership
 
         return self._present(membership(self.relations(), Attack(variant, variance), progress))
 
-    def lds(  # noqa: PLR0913 - whose scores, of which models, and the bootstrap
+    def lds(
         self,
         scores: Attribution,
         *,
@@ -585,16 +668,23 @@ class Database:
         level: float = 0.95,
         progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> DuckDBPyRelation:
-        """Return the linear datamodeling score of attribution scores [test, train]: one row a test example.
+        """Return the linear datamodeling score (Park and others 2023) of attributions, per test example.
 
-        ``scores`` is a `memdb.interop.arrays.ArrayFile`, or anything with ``shape``, ``rows(start, stop)``
-        and ``place``. Use models that the scores were not computed from: ``model_ids`` names them.
-        ``outcome`` is ``logit_confidence``, ``margin`` or ``correct``; where not given, the first of these
-        that the store keeps.
+        Args:
+            scores: attribution scores [test, train]: a `memdb.interop.arrays.ArrayFile`, or any object with
+                ``shape``, ``rows(start, stop)`` and ``place``.
+            outcome: ``logit_confidence``, ``margin`` or ``correct``; by default the first that the store
+                keeps.
+            model_ids: evaluate on these models, by default all. Exclude those that the scores were computed
+                from.
+            resamples: the number of bootstrap resamples of the models, for intervals.
+            seed: of the bootstrap, in [0, 2**64).
+            level: of the intervals, in [0.5, 1).
+            progress: called with the number of test examples evaluated so far and in all.
 
         Raises:
-            InvalidInputError: scores of another shape or with numbers that are none, or a value that cannot
-                be.
+            InvalidInputError: scores of another shape or with NaN or infinity, an unknown outcome or model,
+                or an argument out of range.
             NotEnoughModelsError: fewer than five models.
         """
         from memdb.analysis.lds import Bootstrap, lds
@@ -602,7 +692,7 @@ class Database:
         bootstrap = Bootstrap(resamples, seed, require_level(level))
         return self._present(lds(self.relations(), scores, outcome, model_ids, bootstrap, progress))
 
-    def train(  # noqa: PLR0913 - what, on what, where, until when, and who watches; all have defaults
+    def train(
         self,
         add: int | None = None,
         *,
@@ -625,36 +715,36 @@ class Database:
         progress: Callable[[TrainingStatus], None] | None = None,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> int:
-        """Train models and commit them batch by batch; return how many were committed.
+        """Train models on random subsets and commit them batch by batch; return the number committed.
 
         Args:
-            add: how many, with random seeds.
-            seeds: instead, the models' seeds; those that are in the store already are skipped.
-            task_id: takes the seeds from this name, so that the same task trains the same models when it is
-                run again, and skips those that are in the store already.
-            until_half_width: end once the mean half-width of the memorization intervals, which `info` shows,
-                is this or less; without ``add``, train as many models as that takes.
-            max_seconds: end after this time; without ``add``, train as many models as that allows.
-            dataset: the data set, by name or a `Dataset`: where the store's name for it is not enough to load
-                it, or is code that you neither made it with nor named before.
-            recipe: the recipe, likewise: a name, or anything that fits `Recipe`.
-            recipe_version: of that recipe, where it has none of its own.
+            add: the number of models to train, with random seeds.
+            seeds: train models with these seeds instead, skipping those already in the store.
+            task_id: derive the seeds from this name, so that the same task trains the same models when it is
+                run again, skipping those already in the store.
+            until_half_width: stop once the mean half-width of the memorization intervals that `info` shows is
+                at most this; without ``add``, train as many models as that takes.
+            max_seconds: stop after this time; without ``add``, train as many models as it allows.
+            dataset: the data set, by name or as a `Dataset`, if the store's name for it does not load it, or
+                is code that you have not named before.
+            recipe: the recipe, likewise: a name, or any object that fits `Recipe`.
+            recipe_version: the version of that recipe, if it does not declare one.
             data_root: the folder that holds the data.
             device: ``auto``, ``cpu``, ``cuda:0``, ...
-            batch_models: models trained at once; the recipe decides where not given.
-            workers: processes that train at the same time: one a GPU, or several that divide the CPU's cores.
-            ray: instead, a Ray cluster: ``local``, ``auto``, or its address; ``workers`` limits its tasks.
-            task_cpus: cores of one Ray task.
-            task_gpus: GPUs of one Ray task, which may be a fraction; 1 where the cluster has any.
-            checkpoint_dir: where recipes may keep half-trained models; below the user's home if not given.
-            compact: gather small segments into blocks when there are some dozens.
-            progress: called often with the state of things; if not given, doubts become Python warnings.
-            stop_requested: asked at every step; true ends the run, without the batch in flight.
+            batch_models: models trained at once; by default, the recipe decides.
+            workers: train in this many processes: one per GPU, or several that share the cores of the CPU.
+            ray: train on a Ray cluster: ``local``, ``auto`` or its address; ``workers`` limits its tasks.
+            task_cpus: cores per Ray task.
+            task_gpus: GPUs per Ray task, which may be a fraction; by default 1 if the cluster has any.
+            checkpoint_dir: a folder for checkpoints of recipes; by default below the home directory.
+            compact: compact small segments into blocks once there are a few dozen.
+            progress: called often with the status of the run; by default, doubts become Python warnings.
+            stop_requested: polled at every step; return True to stop and drop the batch in flight.
 
         Raises:
             UnnamedCodeError: the store's recipe or data set is code that you have not named.
-            MismatchError: the data set or recipe is not the store's.
-            TrainingError: the recipe failed; what was committed before stays.
+            MismatchError: the data set or the recipe is not the store's.
+            TrainingError: the recipe failed; batches committed before are kept.
             StorageError: a batch could not be committed.
         """
         from memdb.training import engines
@@ -696,17 +786,20 @@ class Database:
         outcome: str = "correct",
         **options: Unpack[PairOptions],
     ) -> Exported:
-        """Write what the store knows as files that other people's code reads.
+        """Export scores or models to files that other software reads.
 
-        ``memorization`` and ``pairs`` (``options`` are those of `pairs`): .parquet, .csv, or .npz with an
-        array a column. ``fz-pairs`` and ``fz-classes``: .npz as Feldman and Zhang published theirs.
-        ``models``: masks and outcomes, as `import_file` reads them, and ``lira``, keep and scores: .npz, or a
-        folder of .npy.
+        Args:
+            path: the file, or a folder, to write.
+            what: ``memorization`` or ``pairs``, to .parquet, .csv, or .npz with an array per column;
+                ``fz-pairs`` or ``fz-classes``, to .npz as published by Feldman and Zhang; ``models`` (masks
+                and outcomes, as `import_file` reads them) or ``lira`` (keep and scores), to .npz or a folder
+                of .npy.
+            options: see `pairs`.
 
         Raises:
-            InvalidInputError: something else, or a suffix that does not fit.
-            AlreadyExistsError: a folder with other things in it.
-            StorageError: the place cannot be written.
+            InvalidInputError: an unknown ``what``, or a suffix that does not fit.
+            AlreadyExistsError: a folder that has other contents.
+            StorageError: the file or folder cannot be written.
         """
         from memdb.interop import export
 
@@ -738,22 +831,23 @@ class Database:
     def compact(
         self, *, alone: bool = False, progress: Callable[[int, int], None] = lambda _done, _total: None
     ) -> Compaction | None:
-        """Gather segments into blocks of up to 1,024 models and number the result; None if all is done.
+        """Compact segments into blocks of up to 1,024 models, as a new snapshot; None if nothing is left.
 
-        Answers stay the same, bit for bit, before, during and after; writers and readers may go on.
-        ``alone`` says that nobody else compacts this store, for storages that cannot tell; ``progress`` hears
-        how many models of how many are done.
+        Answers are bit for bit the same before, during and after; writers and readers may continue.
+
+        Args:
+            alone: assert that no other process is compacting; needed on storages without conditional writes.
+            progress: called with the number of models compacted so far and in all.
 
         Raises:
-            InvalidInputError: the storage overwrites what it was told only to create, and ``alone`` is not
-                said.
-            StorageError: the storage refused, or a segment is not intact; for readers nothing changed.
+            InvalidInputError: the storage has no conditional writes, and ``alone`` is not given.
+            StorageError: the storage failed, or a segment is damaged; readers see no change.
         """
         from memdb.store.maintenance.compact import compact
 
         self._require_now("compact")
         try:
-            return compact(self.store.storage, self.store.manifest, alone=alone, progress=progress)
+            return compact(self.store, alone=alone, progress=progress)
         finally:
             self.refresh()
 
@@ -765,25 +859,30 @@ class Database:
         dry_run: bool = False,
         progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> list[Garbage]:
-        """Remove, or with ``dry_run`` only list, what no reader and no writer can need any more.
+        """Remove objects that no reader or writer can need any more, and return them.
 
-        That is what killed writers left, segments that a block took in and blocks that were replaced, each
-        after the grace period. ``alone`` says that nobody else uses the store: it allows a shorter one.
+        These are leftovers of killed writers, segments that were compacted into a block, and blocks that were
+        replaced, each after a grace period.
+
+        Args:
+            grace: how long to keep an object after it became garbage.
+            alone: assert that no other process uses the store, which allows a grace period below 24 hours.
+            dry_run: only list the garbage.
+            progress: called with the number of objects removed so far and in all.
 
         Raises:
             InvalidInputError: a grace period below 24 hours without ``alone``.
-            StorageError: the storage refused, or a block is not intact: what it took in stays.
+            StorageError: the storage failed, or a block is damaged, in which case its segments are kept.
         """
         from memdb.store.maintenance import gc
 
         self._require_now("gc")
-        storage, manifest = self.store.storage, self.store.manifest
-        doomed = gc.garbage(storage, manifest, grace, alone=alone)
+        doomed = gc.garbage(self.store, grace, alone=alone)
         if dry_run:
             return doomed
         removed = []
         try:
-            for item in gc.remove(storage, manifest, doomed):
+            for item in gc.remove(self.store, doomed):
                 removed.append(item)
                 progress(len(removed), len(doomed))
         finally:
@@ -793,12 +892,12 @@ class Database:
     def verify(
         self, *, repair: bool = False, progress: Callable[[int, int], None] = lambda _done, _total: None
     ) -> tuple[Report, Repair | None]:
-        """Compare every object and every number of the store with what was written.
+        """Check every object and every value of the store against its checksums.
 
-        With ``repair`` damaged parts are set aside, never deleted, so that the rest can be used.
+        With ``repair``, damaged segments and blocks are set aside, never deleted, so that the rest is usable.
 
         Raises:
-            StorageError: the storage did not answer.
+            StorageError: the storage failed.
         """
         from memdb.store.maintenance import repair as repairs
         from memdb.store.maintenance.verify import verify
@@ -806,54 +905,58 @@ class Database:
 
         if repair:
             self._require_now("repair")
-        storage, manifest, published = self.store.storage, self.store.manifest, self.store.published
-        if published is not None:
-            return verify_copy(storage, manifest, published, progress), None
-        report = verify(storage, manifest, progress)
+        if self.store.published is not None:
+            return verify_copy(self.store, self.store.published, progress), None
+        report = verify(self.store, progress)
         if not repair or not report.damages:
             return report, None
         try:
-            return report, repairs.repair(storage, manifest, report)
+            return report, repairs.repair(self.store, report)
         finally:
             self.refresh()
 
     def retract(self, model_ids: Sequence[str], because: str) -> Retraction:
-        """Withdraw models, named by their ids or the beginnings of them, for ever and with a reason.
+        """Retract models permanently, for a stated reason.
 
-        Withdrawing models because of what they predict makes every score biased and voids its interval.
+        Retracting models because of what they predict biases all scores and invalidates their intervals.
+
+        Args:
+            model_ids: ids of models, or unambiguous prefixes of them.
+            because: the reason, which is stored.
 
         Raises:
-            InvalidInputError: no reason, or a model that is not there or was withdrawn already.
-            StorageError: the storage refused.
+            InvalidInputError: no reason, or a model that is unknown or already retracted.
+            StorageError: the storage failed.
         """
         from memdb.store.maintenance.retract import retract
 
         self._require_now("retract")
         try:
-            return retract(self.store.storage, self.store.manifest, model_ids, because)
+            return retract(self.store, model_ids, because)
         finally:
             self.refresh()
 
-    def update(self, base: str | None = None) -> Pin | None:
+    def update(self, base: str | None = None) -> BaseUpdate | None:
         """Take in the newest snapshot of the store that this one extends; None where it was taken in already.
 
-        ``base`` is where that store is now, if it moved.
+        Args:
+            base: the new address of that store, if it moved.
 
         Raises:
-            InvalidInputError: this store extends none, or the address may not be followed.
-            NotFoundError: the base is not there.
-            MismatchError: another store is there, or an older copy.
+            InvalidInputError: this store extends no other, or the address may not be followed.
+            NotFoundError: the base store is not there.
+            MismatchError: a different store, or an older copy, is there.
         """
-        from memdb.store import Following, extend
+        from memdb.store import BaseAccess, extend
 
         self._require_now("update")
-        following = self.store.following or Following(lambda _store_id, _url: False)
+        base_access = self.store.base_access or BaseAccess(lambda _store_id, _url: False)
         try:
-            return extend.update(self.store.storage, self.store.manifest, following, base)
+            return extend.update(self.store, base_access, base)
         finally:
             self.refresh()
 
-    def publish(  # noqa: PLR0913 - where to, what of it, whose work, and who watches
+    def plan_publication(
         self,
         url: str,
         *,
@@ -862,53 +965,83 @@ class Database:
         dataset: str | None = None,
         data_root: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
-        announce: Callable[[Plan], bool] = lambda _: True,
-        progress: Callable[[int, int], None] = lambda _done, _total: None,
-    ) -> Publication | None:
-        """Write a frozen copy of the models that count to a path or URL, for others to ask where it is.
+    ) -> PublicationPlan:
+        """Plan a frozen copy of the models that count, for `publish`; nothing is written.
 
-        What is there already is left alone, so that a publication that was cut off goes on, and one after
-        more models writes what is new; readers see what was published before until the end.
+        ``plan.parts`` says what the copy will consist of, and how large it will be.
 
         Args:
             url: a path, or a URL that fsspec can write to.
-            include: ``bits``; ``confidence`` where the copy is to answer that outcome too; ``thumbnails``,
+            include: ``bits``; ``confidence`` if the copy is to answer that outcome too; ``thumbnails``,
                 small pictures of the examples.
-            credit: title, authors, licence and citation; those of before where not given.
-            dataset: for thumbnails, the data set's name where it is code that you have not named before.
-            data_root: likewise, the folder that holds it.
+            credit: title, authors, licence and citation; by default those published there before.
+            dataset: for thumbnails, the name of a data set that is code, if you have not named it before.
+            data_root: for thumbnails, the folder that holds the data set.
             storage_options: for the fsspec driver of ``url``.
-            announce: hears what will be written before anything is; false leaves it at that.
-            progress: hears how much of how much is done.
 
         Raises:
             AlreadyExistsError: the destination holds something else.
-            InvalidInputError: something to include that there is not, a read-only destination, models left
-                out, or an older snapshot than is there.
+            InvalidInputError: an unknown thing to include, a read-only destination, excluded models, or an
+                older snapshot than is there.
             NotEnoughModelsError: the store has neither models nor imported scores.
-            StorageError: the destination refused, or a segment is not intact; readers see nothing new.
+            StorageError: the destination could not be read.
         """
-        from memdb.sharing import publish as publication
+        from memdb.sharing.publish import plan_publication
         from memdb.storage import open_storage
 
         if self._exclude:
             raise InvalidInputError(
                 f"cannot publish {self.url} without some models: nobody would see that they are missing",
-                hint="withdraw them with `memdb retract`, which is on record, or publish all",
+                hint="retract them with `memdb retract`, which is on record, or publish all",
             )
         target = open_storage(url, storage_options)
-        wanted = publication.plan(
+        plan = plan_publication(
             self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root, dataset)
         )
-        there = wanted.before.snapshot if wanted.before else None
+        there = plan.before.snapshot if plan.before else None
         if self._as_of is not None and there is not None and there.n_models > self.n_models:
             raise InvalidInputError(
                 f"{url} has {there.n_models:,} models already, snapshot {self._as_of} only {self.n_models:,}",
                 hint="publish it to a new place, or leave --snapshot out",
             )
-        if not announce(wanted):
-            return None
-        return publication.carry_out(wanted, self.relations(), progress)
+        return plan
+
+    def publish(
+        self,
+        url: str | PublicationPlan,
+        *,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+        **options: Unpack[PublicationOptions],
+    ) -> Publication:
+        """Write a frozen copy of the models that count to a path or URL, for others to query where it is.
+
+        What is there already is left alone, so that an interrupted publication goes on, and one after
+        more models writes only what is new; readers see what was published before until the end.
+
+        Args:
+            url: a path, a URL that fsspec can write to, or a plan made by `plan_publication`.
+            progress: called with the work done and its total.
+            options: those of `plan_publication`; a plan has them already.
+
+        Raises:
+            AlreadyExistsError: the destination holds something else, or somebody published there after the
+                plan was made.
+            InvalidInputError: whatever `plan_publication` refuses, a plan of another store, or options beside
+                a plan.
+            NotEnoughModelsError: the store has neither models nor imported scores.
+            StorageError: the destination refused, or a segment is not intact; readers see nothing new.
+        """
+        from memdb.sharing.publish import PublicationPlan, publish
+
+        if not isinstance(url, PublicationPlan):
+            return publish(self.plan_publication(url, **options), progress)
+        if options:
+            raise InvalidInputError(
+                f"a plan has its {' and '.join(options)} already", hint="give them to `plan_publication`"
+            )
+        if url.snapshot.url != self.url:
+            raise InvalidInputError(f"{url.snapshot.url} was planned to be published, not {self.url}")
+        return publish(url, progress)
 
     def report(
         self,
@@ -965,10 +1098,14 @@ class Database:
         return {name: PicturesOf(made[name].shape[1:], made[name].chosen) for name in names}
 
     def load_dataset(self, data_root: str | None = None, dataset: str | None = None) -> Dataset:
-        """Load the examples themselves, which a store does not keep, from the folder that holds them.
+        """Load the data set of the store, whose examples the store itself does not keep.
+
+        Args:
+            data_root: the folder that holds the data.
+            dataset: the name of the data set, if it is code that you have not named before.
 
         Raises:
-            UnnamedCodeError: the store's data set is code, and neither ``dataset`` nor you before named it.
+            UnnamedCodeError: the store's data set is code that you have not named.
             InvalidInputError: the data set cannot be loaded by its name.
             NotFoundError: the data is not in ``data_root``.
         """
@@ -989,7 +1126,7 @@ class Database:
         return data
 
     def _pictures(self, data_root: str | None, dataset: str | None) -> Mapping[str, Thumbnails]:
-        """Return pictures of the examples, for which the data set is loaded by its name."""
+        """Return thumbnails of each set, for which the data set is loaded."""
         from memdb.sharing.thumbnails import thumbnails_of
 
         if self.store.published is not None:
@@ -1000,8 +1137,8 @@ class Database:
         data = self.load_dataset(data_root, dataset)
         manifest = self.store.manifest
         manifest.require_same(data.infos, manifest.recipe, self.url)
-        found = thumbnails_of(data)
-        return {item.name: found[item.name] for item in manifest.sets}
+        thumbnails = thumbnails_of(data)
+        return {item.name: thumbnails[item.name] for item in manifest.sets}
 
     def _require_now(self, verb: str) -> None:
         self.store.require_growing(verb)
@@ -1017,7 +1154,7 @@ class Database:
     def _wanted(
         self, add: int | None, seeds: Sequence[int] | None, task_id: str | int | None, *, endless: bool
     ) -> Seeds:
-        """Return the seeds of the models to train: random ones, a task's, or those given."""
+        """Return the seeds of the models to train: random, derived from a task, or given."""
         if (add is not None or endless) == (seeds is not None) or (seeds is not None and task_id is not None):
             raise InvalidInputError(
                 "train takes either a number of models or their seeds", hint="give one of them"
@@ -1031,7 +1168,9 @@ class Database:
         if seeds is None and task_id is None:
             source = random_seeds() if n_models is None else subsets.random_seeds(n_models)
             return Seeds(source, n_models, store_seed)
-        known = frozenset(model.model_id for part in self.store.own_snapshot().parts for model in part.models)
+        known = frozenset(
+            model.model_id for part in self.store.own_snapshot().segments for model in part.models
+        )
         if seeds is None:
             return Seeds(task_seeds(str(task_id)), n_models, store_seed, known)
         require_seeds(seeds)
@@ -1040,7 +1179,7 @@ class Database:
     def _data_to_train_on(
         self, given: str | Dataset | None, data_root: str | None, *, here: bool
     ) -> str | Dataset:
-        """Return the data, or its name, by which workers load it themselves."""
+        """Return the data set, or its name if workers are to load it."""
         from memdb import datasets
 
         if isinstance(given, datasets.Dataset):
@@ -1063,11 +1202,11 @@ class Database:
         return recipes.rebind(theirs)
 
     def _doubt(self, recipe: BoundRecipe) -> str:
-        """Return a remark where the recipe's source is another one than that of models that are there."""
+        """Return a warning if models in the store were trained from other source, or an empty string."""
         from memdb.training.loop import SOURCE
 
         if recipe.info.fingerprint != self.store.manifest.recipe.fingerprint:
-            return ""  # which is refused later
+            return ""  # which workers refuse
         return recipe.change_since(model.versions.get(SOURCE) for _, model in self.snapshot.models)
 
     @cached_property

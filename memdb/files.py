@@ -1,4 +1,4 @@
-"""Files that appear under their names whole, or not at all."""
+"""Write files and folders atomically: complete under their names, or not there at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,15 +18,17 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a name beside a file or folder to write under; what stands there in the end takes its place.
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside a file or folder; what was written there replaces it at the end.
 
-    Where writing fails nothing is left, and what stood at ``path`` stays.
+    If writing fails, the temporary file is removed and ``path`` stays as it was. Without ``durable`` a power
+    cut may leave ``path`` with other bytes: for readers that check what they read.
     """
     temporary = half_written(path)
     try:
         yield temporary
-        _sync(temporary)
+        if durable:
+            _sync(temporary)
         if temporary.is_dir() and path.is_dir():
             path.rmdir()  # only an empty folder is ever replaced
         temporary.replace(path)
@@ -37,13 +40,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def half_written(path: Path) -> Path:
-    """Return where a file stands until it is whole."""
-    return path.with_name(f".{path.name}.{RUN}.tmp")
+    """Return the temporary path at which this thread writes a file."""
+    return path.with_name(f".{path.name}.{RUN}-{threading.get_native_id():x}.tmp")
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Do the same, and say in a sentence why a file could not be written.
+    """Write like `replacing`, and report failure as an error that says what to do.
 
     Raises:
         StorageError: the folder is missing, full or not writable.
@@ -59,12 +62,12 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def reason(error: OSError) -> str:
-    """Return what the system says of an error, without the paths and numbers that libraries add."""
+    """Return the system's message for an error, without the paths and numbers that libraries add."""
     return os.strerror(error.errno) if error.errno else str(error).split(": ", maxsplit=1)[0]
 
 
 def _sync(path: Path) -> None:
-    """Fsync what was written: some disks say that they are full no sooner."""
+    """Fsync what was written: some disks report that they are full no earlier."""
     for file in path.iterdir() if path.is_dir() else (path,):
         with file.open("rb+") as written:
             os.fsync(written.fileno())

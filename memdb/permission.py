@@ -14,14 +14,17 @@ import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from memdb import datasets, recipes
 from memdb.errors import InvalidInputError, MismatchError, UnnamedCodeError
 from memdb.format.documents import canonical_json, fingerprint
 from memdb.format.manifest import Manifest
 from memdb.storage import whereabouts
 from memdb.store import Store
+
+if TYPE_CHECKING:
+    from memdb.datasets import Dataset
+    from memdb.recipes import BoundRecipe
 
 KINDS = {"recipe": "recipe", "dataset": "data set"}
 
@@ -30,8 +33,13 @@ KINDS = {"recipe": "recipe", "dataset": "data set"}
 class Names:
     """The data set and the recipe as the user says them: by name, as objects, or not at all."""
 
-    dataset: str | datasets.Dataset | None = None
+    dataset: str | Dataset | None = None
     recipe: Any = None
+
+    @property
+    def _data(self) -> Dataset | None:
+        """The data set, if it was given as an object."""
+        return None if isinstance(self.dataset, str) else self.dataset
 
     def require_for(self, store: Store, purpose: str, kinds: Collection[str] = KINDS) -> None:
         """Refuse what a store names and the user has not, now or before; remember what is named now.
@@ -46,8 +54,8 @@ class Names:
             MismatchError: the data set is an object, and another.
             InvalidInputError: a recipe that has a built-in name and is said to be found elsewhere.
         """
-        if isinstance(self.dataset, datasets.Dataset):
-            store.manifest.require_same(self.dataset.infos, store.manifest.recipe, store.url)
+        if self._data is not None:
+            store.manifest.require_same(self._data.infos, store.manifest.recipe, store.url)
         named = {kind: path for kind, path in store.manifest.imports.items() if kind in kinds}
         lacking = {
             kind: path
@@ -80,11 +88,11 @@ class Names:
         _require_none(lacking, url, "training")
         self._require_one_recipe(manifest, url)
 
-    def bound(
-        self, manifest: Manifest, url: str
-    ) -> tuple[datasets.Dataset | None, recipes.BoundRecipe | None]:
+    def bound(self, manifest: Manifest, url: str) -> tuple[Dataset | None, BoundRecipe | None]:
         """Return the objects among them, which must be the manifest's."""
-        data = self.dataset if isinstance(self.dataset, datasets.Dataset) else None
+        from memdb import recipes  # which no question needs
+
+        data = self._data
         recipe = None if self.recipe is None or isinstance(self.recipe, str) else recipes.bind(self.recipe)
         sets = manifest.sets if data is None else data.infos
         manifest.require_same(sets, manifest.recipe if recipe is None else recipe.info, url)
@@ -92,6 +100,8 @@ class Names:
 
     def _require_one_recipe(self, manifest: Manifest, url: str) -> None:
         """Refuse to follow a built-in recipe's name to other code, even where that was named."""
+        from memdb import recipes
+
         name, path = manifest.recipe.name, manifest.recipe.import_path
         is_followed = self.recipe is None or (isinstance(self.recipe, str) and self.recipe == path)
         if is_followed and path is not None and recipes.is_built_in(name):
@@ -160,5 +170,7 @@ def _folder(url: str) -> Path | None:
     try:
         home = Path.home()
     except RuntimeError:  # a temporary folder would be everybody's
+        return None
+    if not home.is_absolute():  # one of the working folder's: somebody else may have filled it
         return None
     return home / ".cache" / "memdb" / "code" / hashlib.sha256(whereabouts(url).encode()).hexdigest()[:32]

@@ -68,12 +68,12 @@ def compare(folder: Path, size: Size) -> None:
         for name, seed in SEEDS.items()
     }
     fill(stores["a"], [one], size, truth)
-    compact(stores["a"].storage, stores["a"].manifest)
+    compact(stores["a"])
     code = one.manifest.recipe.name
     extension = memdb.extend(str(folder / "extension.zarr"), stores["a"].url, recipe=code)
     fill(stores["b"], [one, extension.store], size, truth)
     for store in (stores["b"], one):
-        compact(store.storage, store.manifest)
+        compact(store)
     expected = rows(memdb.open(one.url))
     report("extended", rows(memdb.open(extension.url)), expected)
     for order in ("ab", "ba"):

@@ -89,7 +89,7 @@ def seconds_to_store(trained: Path, empty: Path) -> float:
         for path, (outcome, _) in source.manifest.arrays().items()
     }
     seconds, start = 0.0, 0
-    for segment in snapshot.parts:
+    for segment in snapshot.segments:
         rows = slice(start, start := start + len(segment.models))
         batch = {path: values[rows] for path, values in outcomes.items()}
         began = time.perf_counter()

@@ -195,7 +195,7 @@ def growth_figures(url: Path, size: Size) -> None:
         store.commit(*batch)
         if number % GROWTH_STEP == 0 or number == size.n_models:
             started = time.perf_counter()
-            done = compact(store.storage, store.manifest, thorough=False)
+            done = compact(store, thorough=False)
             seconds += time.perf_counter() - started
             written += done.n_bytes if done else 0
             n_compactions += done is not None
@@ -242,7 +242,7 @@ def compacted(url: str) -> dict[str, float]:
     store = Store.open(open_storage(url))
     before = peak_bytes()
     started = time.perf_counter()
-    done = compact(store.storage, store.manifest)
+    done = compact(store)
     seconds = time.perf_counter() - started
     assert done is not None, "there was nothing to compact"
     return {"seconds": seconds, "written": done.n_bytes, "peak": peak_bytes(), "before": before}

@@ -20,9 +20,9 @@ from gpu_memdb import (
     attempt,
     bits,
     fresh,
+    kernel_on,
     recipe_of,
     run_on,
-    sieve_on,
     subsets_of,
     timed,
 )
@@ -158,7 +158,7 @@ def sieve(call: Call, _seconds: float) -> None:
             with attempt(f"sieve of {n_models}, {choice}"):
                 cpu = PairSearch(_outcomes(n_models, 2000, 600), choice, tally=True)
                 ours, z = _found(cpu)
-                theirs, other_z = _found(replace(cpu, sieve=sieve_on(DEVICE), threads=2))
+                theirs, other_z = _found(replace(cpu, kernel=kernel_on(DEVICE), threads=2))
                 off = int(np.abs(np.cumsum(z - other_z, axis=1)).max())
                 which = f"{n_models} models, {choice.direction}, same class {choice.same_class}"
                 same = np.array_equal(ours, theirs)
@@ -166,8 +166,8 @@ def sieve(call: Call, _seconds: float) -> None:
     n_train, n_test, n_models = (2000, 600, 100) if call.tiny else (50_000, 10_000, 1000)
     search = PairSearch(_outcomes(n_models, n_train, n_test), PairChoice(top=10), tally=True)
     for name, one in (
-        ("device", replace(search, sieve=sieve_on(DEVICE), threads=2)),
-        ("device, one thread", replace(search, sieve=sieve_on(DEVICE), threads=1)),
+        ("device", replace(search, kernel=kernel_on(DEVICE), threads=2)),
+        ("device, one thread", replace(search, kernel=kernel_on(DEVICE), threads=1)),
         ("cpu", search),
     ):
         with attempt(f"rate, {name}"):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from memdb import Dataset, Run, datasets, recipes
 from memdb.format import bits, subsets
 from memdb.format.manifest import OUTCOMES, Manifest
-from memdb.query.pairs.kernel_torch import sieve_on
+from memdb.query.pairs.kernel_torch import kernel_on
 from memdb.query.pairs.search import PairSearch
 from memdb.query.pairs.types import PairBits, PairChoice
 from memdb.storage import open_storage
@@ -32,7 +32,7 @@ from memdb.training.loop import Hooks
 from memdb.training.loop import train as train_models
 from memdb.training.seeds import Seeds
 
-__all__ = ["PairBits", "PairChoice", "PairSearch", "bits", "datasets", "recipe_of", "sieve_on"]
+__all__ = ["PairBits", "PairChoice", "PairSearch", "bits", "datasets", "kernel_on", "recipe_of"]
 
 SUBSET_FRACTION = 0.7
 DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"

@@ -358,17 +358,16 @@ class Parent:
             self.problems += [f"snapshot {number}: {problem}" for problem in found]
 
     def _check_damage(self) -> None:
-        report = verify(self.store.storage, self.store.manifest)
+        report = verify(self.store)
         self.problems += [f"verify: {damage.place}: {damage.problem}" for damage in report.damages]
 
     def _clean_up(self) -> None:
-        storage, manifest = self.store.storage, self.store.manifest
-        compact(storage, manifest)
-        for _ in remove(storage, manifest, garbage(storage, manifest, timedelta(), alone=True)):
+        compact(self.store)
+        for _ in remove(self.store, garbage(self.store, timedelta(), alone=True)):
             pass
         self.problems += [
             f"{item.path} ({item.reason}) was cleaned up and is still there"
-            for item in garbage(storage, manifest, timedelta(), alone=True)
+            for item in garbage(self.store, timedelta(), alone=True)
         ]
 
     def _start(self, slot: int) -> None:
@@ -488,7 +487,7 @@ class Worker:
         self.note(COMPACT, "begun")
         thorough = bool(self.random.integers(2))
         try:
-            done = compact(self.store.storage, self.store.manifest, thorough=thorough)
+            done = compact(self.store, thorough=thorough)
         except MemdbError as error:
             self.note(COMPACT, "failed", text=described(error))
         else:
@@ -497,9 +496,8 @@ class Worker:
     def clean(self) -> None:
         """Remove what is older than the grace period of this test."""
         self.note(CLEAN, "begun")
-        storage, manifest = self.store.storage, self.store.manifest
         try:
-            for _ in remove(storage, manifest, garbage(storage, manifest, GRACE, alone=True)):
+            for _ in remove(self.store, garbage(self.store, GRACE, alone=True)):
                 self.note(CLEAN, "done", count=1)
         except MemdbError as error:
             self.note(CLEAN, "failed", text=described(error))

@@ -115,9 +115,9 @@ def main() -> int:
     store = Store.open(open_storage(options.store))
     if not options.loose:
         started = time.perf_counter()
-        compact(store.storage, store.manifest)
+        compact(store)
         print(f"compacted in {time.perf_counter() - started:.1f} seconds", flush=True)
-        for segment in store.snapshot().lingering:  # nobody reads them: this store is new
+        for segment in store.snapshot().compacted:  # nobody reads them: this store is new
             store.storage.remove([item.path for item in store.storage.find(f"segments/{segment}")])
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

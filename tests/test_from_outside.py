@@ -1,19 +1,23 @@
-"""What a user adds without touching the package: a recipe, an outcome, a storage, a format of runs."""
+"""What a user adds without touching the package: a recipe, an outcome, a storage, formats of runs and scores."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 from support.stores import bits_of, small_dataset
 
 import memdb
-from memdb.errors import AlreadyExistsError, NotFoundError
+from memdb.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from memdb.format.manifest import CORRECT
 from memdb.interop.run_formats import Runs
+from memdb.interop.score_formats import ScoreFile
 from memdb.storage.protocol import Found
+from memdb.store.score_tables import Scores
 
 DOUBT = memdb.Outcome("doubt", "real", "float32", ("train", "test"), "how unsure the model was, in bits")
 
@@ -98,6 +102,12 @@ def test_what_is_no_outcome_is_refused():
         memdb.init(Shelf(), small_dataset(), Coin(0.5), outcomes=["correct", "luck"])
 
 
+def drawn_runs():
+    """Masks and correctness of 7 models on 23 training examples, bool [models, train]."""
+    drawn = np.random.default_rng(0)
+    return np.array([drawn.permutation(23) < 16 for _ in range(7)]), drawn.random((7, 23)) < 0.8
+
+
 def two_columns(path, arrays):
     """A format: ``seen`` and ``right``, transposed, of a training set alone."""
     if set(arrays) != {"seen", "right"}:
@@ -111,8 +121,7 @@ def two_columns(path, arrays):
 
 
 def test_a_format_of_ones_own(tmp_path):
-    drawn = np.random.default_rng(0)
-    seen, right = np.array([drawn.permutation(23) < 16 for _ in range(7)]), drawn.random((7, 23)) < 0.8
+    seen, right = drawn_runs()
     np.savez(tmp_path / "runs.npz", seen=seen.T, right=right.T)
     done = memdb.import_file(tmp_path / "runs.npz", str(tmp_path / "s.zarr"), formats=[two_columns])
     assert (done.kind, done.n_added) == ("two columns", 7)
@@ -120,3 +129,80 @@ def test_a_format_of_ones_own(tmp_path):
         masks, correct, _ = bits_of(db.snapshot)
         assert sorted(map(tuple, masks)) == sorted(map(tuple, seen))
         assert correct.sum() == right.sum()
+
+
+@pytest.fixture
+def documented():
+    """The two formats that docs/importing.md shows."""
+    page = (Path(__file__).parent.parent / "docs" / "importing.md").read_text()
+    (block,) = re.findall(r"^```python\n(# long_csv\.py\n.*?)^```", page, re.DOTALL | re.MULTILINE)
+    names = {}
+    exec(block, names)  # noqa: S102 - our own page
+    return [names["long_csv"], names["pairs_csv"]]
+
+
+def test_the_documented_formats_read_runs_and_scores_of_any_file(documented, tmp_path):
+    seen, right = drawn_runs()
+    lines = [f"{m},{i},{seen[m, i]:d},{right[m, i]:d}" for m in range(7) for i in range(23)]
+    (tmp_path / "runs.csv").write_text("\n".join(["model,example,seen,right", *lines]))
+    done = memdb.import_file(tmp_path / "runs.csv", str(tmp_path / "s.zarr"), formats=documented)
+    assert (done.kind, done.n_added) == ("long CSV", 7)
+    with memdb.open(str(tmp_path / "s.zarr")) as db:
+        assert bits_of(db.snapshot)[1].sum() == right.sum()
+    (tmp_path / "pairs.csv").write_text("train,test,influence\n3,1,0.25\n7,1,0.5\n3,0,-0.5\n")
+    url = str(tmp_path / "p.zarr")
+    table = memdb.import_file(tmp_path / "pairs.csv", url, formats=documented, n_train=23, n_test=2).table
+    assert (table.coverage, table.n_memorization, table.n_influence) == ("listed", 0, 3)
+    with memdb.open(url) as db:
+        rows = db.top_influence(test_id=1).df()
+        assert rows[["train_id", "influence"]].values.tolist() == [[7, 0.5], [3, 0.25]]
+    (tmp_path / "other.csv").write_text("a,b\n")
+    with pytest.raises(InvalidInputError, match=r"other\.csv cannot be read"):
+        memdb.import_file(tmp_path / "other.csv", url, formats=documented)
+
+
+def runs_of(sizes=None, masks=None, right=None):
+    """A format whose runs are not what they say, but for what is not given."""
+    seen, correct = drawn_runs()
+    masks, right = seen if masks is None else masks, correct if right is None else right
+    given = {} if right is ... else {"train/correct": right}
+    return lambda path, _: Runs(
+        str(path), "odd", 7, sizes or {"train": 23}, (CORRECT,), lambda *_: (masks, given)
+    )
+
+
+def scores_of(coverage="listed", n_scores=23, train=(3, 7), test=(0, 0), influence=(0.5, -0.5)):
+    """A format whose scores are not what they should be."""
+    arrays = np.array(train), np.array(test), np.array(influence)
+    return lambda path, _: ScoreFile(
+        str(path), coverage, Scores(np.zeros(n_scores), *arrays), {"train": 23, "test": 2}
+    )
+
+
+@pytest.mark.parametrize(
+    ("read", "match"),
+    [
+        (lambda _path, _arrays: {"mask": 1}, "returned dict for"),
+        (runs_of(masks=drawn_runs()[0].T), r"mask of .* is bool \(23, 7\)"),
+        (runs_of(masks=drawn_runs()[0] * 1), r"mask of .* is int64 \(7, 23\)"),
+        (runs_of(right=drawn_runs()[1] * 1.0), r"train/correct of .* is float64"),
+        (runs_of(right=...), "has no train/correct"),
+        (runs_of(sizes={"test": 23}), "is of the sets test"),
+        (runs_of(sizes={"train": 23, "valid": 4}), "is of the sets train, valid"),
+        (scores_of(coverage="all"), "has the coverage 'all'"),
+        (scores_of(n_scores=22), "has memorization of 22 training examples; there are 23"),
+        (scores_of(train=(3, 23)), "names train example 23, and there are 23"),
+        (scores_of(train=(3, -1)), "train_id of .* goes from -1 to 3"),
+        (scores_of(test=(0, 2)), "names test example 2, and there are 2"),
+        (scores_of(test=(0.0, 1.0)), r"test_id of .* is float64"),
+        (scores_of(influence=(0.5,)), r"influence of .* is float64 \(1,\)"),
+        (scores_of(influence=(0.5, np.nan)), "influence of .* holds nan"),
+        (scores_of(influence=(0.5, 1.5)), "influence of .* holds 1.5"),
+        (scores_of(train=(3, 3)), "has the pair of training example 3 and test example 0 twice"),
+    ],
+)
+def test_a_format_that_returns_something_else_is_refused_and_nothing_is_written(tmp_path, read, match):
+    np.savez(tmp_path / "x.npz", x=np.zeros(3))
+    with pytest.raises(InvalidInputError, match=match):
+        memdb.import_file(tmp_path / "x.npz", str(tmp_path / "s.zarr"), formats=[read])
+    assert not (tmp_path / "s.zarr").exists()

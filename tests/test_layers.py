@@ -212,7 +212,9 @@ def test_no_query_imports_torch(digits_store):
         "import sys\nfrom memdb.cli import application\napp = application()\n"
         "try: app(['top-influence', '--test-id', '4', '--store', sys.argv[1]])\n"
         "except SystemExit as done: assert not done.code\n"
-        "assert not {'torch', 'torchvision', 'sklearn', 'numkong'} & set(sys.modules)"
+        "assert not {'torch', 'torchvision', 'sklearn', 'numkong'} & set(sys.modules)\n"
+        "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('memdb.')}\n"
+        "assert not {'recipes', 'training', 'sharing', 'interop', 'analysis', 'combine'} & rooms"
     )
     subprocess.run([sys.executable, "-c", code, str(digits_store)], check=True, capture_output=True)
 

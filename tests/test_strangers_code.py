@@ -310,14 +310,20 @@ def test_a_data_set_given_as_an_object_says_nothing_about_the_name_that_a_base_h
     assert traces(here) == []
 
 
-def test_who_has_no_home_is_asked_each_time(here, theirs, monkeypatch):
+def _no_home():
+    raise RuntimeError("no home")
+
+
+@pytest.mark.parametrize("home", [_no_home, lambda: Path("home")])
+def test_who_has_no_home_of_ones_own_is_asked_each_time(here, theirs, monkeypatch, home):
     theirs(import_path="spells:train")
-    monkeypatch.setattr(permission.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    monkeypatch.setattr(permission.Path, "home", home)
     given = {"dataset": small_dataset(), "seeds": [50]}
     with memdb.open("theirs") as db:
         assert db.train(recipe="spells:train", **given) == 1
         with pytest.raises(UnnamedCodeError):
             db.train(**given)
+    assert not (here / "home").exists()
 
 
 def test_another_name_for_the_same_recipe_is_the_users_to_give(here, theirs):

@@ -1,1 +1,1 @@
-"""Questions about whole stores: plans, curves, reliability, classes, comparisons, attacks, benchmarks."""
+"""Questions about whole stores: plans, convergence, reliability, classes, comparison, membership, LDS."""

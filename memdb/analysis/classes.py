@@ -1,4 +1,4 @@
-"""What the same bits say of whole classes: how hard they are, and how they influence each other."""
+"""Statistics of whole classes: how hard they are to learn, and how they influence each other."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout
 from memdb.query import arrow, statistics
 from memdb.query.examples import require_examples
+from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
-from memdb.query.templates import FORMS, template
+from memdb.query.templates import template
 
 ROWS_AT_ONCE = 512
 Numbers = NDArray[np.float64]
@@ -22,29 +23,29 @@ Labels = NDArray[np.int32]
 
 
 def classes(relations: Relations, threshold: float) -> pa.Table:
-    """Return one row a class, the hardest to learn first.
+    """Return one row per class, the hardest to learn first.
 
     Raises:
         NotEnoughModelsError: the store has no models yet.
-        InvalidInputError: a threshold that no score can have.
+        InvalidInputError: a threshold outside (-1, 1).
     """
     if not -1 < threshold < 1:
         raise InvalidInputError(
             f"--threshold {threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
         )
     _require_models(relations, 1)
-    sql = template("classes.sql", s_all=FORMS[relations.outcome]["s_all"])
+    sql = template("classes.sql", s_all=OUTCOMES[relations.outcome].sql["s_all"])
     return relations.ask(sql, {"threshold": threshold, "n_models": relations.snapshot.n_models})
 
 
 def class_influence(relations: Relations) -> pa.Table:
-    """Return the mean influence of the training examples of a class on the test examples of a class.
+    """Return the mean influence of the training examples of each class on the test examples of each class.
 
-    The mean over all pairs of one training and one test example is, exactly, a product of two small matrices:
-    of each model, its mean outcome on a test class; and of each model, the sum of 1 / n_in over the examples
-    of a training class in its subset, less that of 1 / n_out over the others. Pairs without a score are left
-    out. ``null_se`` is the standard deviation of the mean over all ways to deal the same outcomes out to
-    the models, ``q_value`` Benjamini and Hochberg's over all pairs of classes.
+    The mean over all pairs of a training and a test example is exactly a product of two small matrices. One
+    has the mean outcome of each model on each test class; the other has, for each model and training class,
+    the sum of 1 / n_in over the examples in its subset minus that of 1 / n_out over all others. Pairs without
+    a score are excluded. ``null_se`` is the standard deviation of the null distribution, in which outcomes
+    are randomly reassigned to models; ``q_value`` is Benjamini and Hochberg's over all pairs of classes.
 
     Raises:
         NotEnoughModelsError: fewer than two models.
@@ -80,33 +81,33 @@ def class_influence(relations: Relations) -> pa.Table:
 def _class_weights(
     relations: Relations, rows: NDArray[np.int64], n_in: Numbers, of_class: NDArray[Any], n_classes: int
 ) -> Numbers:
-    """Return what the outcome of each model counts in the mean score of each class, [classes, models]."""
+    """Return the weight of each model's outcome in the mean score of each class, [classes, models]."""
     n_models = relations.snapshot.n_models
     when_in, when_out = 1 / n_in, 1 / (n_models - n_in)
     sums = np.zeros((n_classes, n_models))
-    for label, some in _by_class(of_class, n_classes):
-        inside = bits.unpack(relations.mask[rows[some]].view(np.uint8), n_models).T
-        sums[label] += (when_in[some] + when_out[some]) @ inside - when_out[some].sum()
-    counted: Numbers = sums / np.bincount(of_class, minlength=n_classes)[:, None]
-    return counted
+    for label, members in _by_class(of_class, n_classes):
+        inside = bits.unpack(relations.mask[rows[members]].view(np.uint8), n_models).T
+        sums[label] += (when_in[members] + when_out[members]) @ inside - when_out[members].sum()
+    weights: Numbers = sums / np.bincount(of_class, minlength=n_classes)[:, None]
+    return weights
 
 
 def _class_means(relations: Relations, of_class: NDArray[Any], n_classes: int) -> Numbers:
     """Return the mean outcome of each model on each class of test examples, [classes, models]."""
     n_models = relations.snapshot.n_models
     sums = np.zeros((n_classes, n_models))
-    for label, some in _by_class(of_class, n_classes):
+    for label, members in _by_class(of_class, n_classes):
         if relations.outcome == "confidence":
-            sums[label] += relations.confidences[layout.TEST].rows(some.astype(np.int32))[0].sum(axis=0)
+            sums[label] += relations.confidences[layout.TEST].rows(members.astype(np.int32))[0].sum(axis=0)
         else:
-            right = bits.unpack(relations.correct(layout.TEST)[some].view(np.uint8), n_models)
+            right = bits.unpack(relations.correct(layout.TEST)[members].view(np.uint8), n_models)
             sums[label] += right.sum(axis=1)
     counted: Numbers = sums / np.bincount(of_class, minlength=n_classes)[:, None]
     return counted
 
 
 def _by_class(of_class: NDArray[Any], n_classes: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield each class with the rows of its members, not too many at once."""
+    """Yield each class with the rows of its members, at most `ROWS_AT_ONCE` at a time."""
     by_class = np.argsort(of_class, kind="stable")
     starts = np.searchsorted(of_class[by_class], np.arange(n_classes + 1))
     for label in range(n_classes):

@@ -1,4 +1,4 @@
-"""How far two stores of the same data set agree. Their counts are never added up."""
+"""Compare the scores of two stores of one data set. Their counts are never added."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import pyarrow as pa
 from memdb.analysis.reliability import THRESHOLDS
 from memdb.errors import InvalidInputError, MismatchError, NotEnoughModelsError
 from memdb.query import arrow
+from memdb.query.examples import require_models
 from memdb.query.imported_scores import TableRelations
 from memdb.query.intervals import IntervalSpec, fixed_z
 from memdb.query.options import require_k
+from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
-from memdb.query.templates import FORMS, SHOWN_SUMS, template
+from memdb.query.templates import template
 
-# the same in every row: what the two stores as wholes have in common
+# measures of the stores as a whole, equal in every row
 AGREEMENT = (
     "n_compared", "n_above_a", "n_above_b", "jaccard", "top_overlap", "spearman", "mean_difference",
     "threshold", "n_models_a", "n_models_b", "n_models_shared", "same_recipe", "subset_fraction_a",
@@ -28,25 +30,23 @@ def compare(
     test_id: int | None,
     k: int,
     threshold: float | None,
-    choice: IntervalSpec,
+    interval: IntervalSpec,
 ) -> pa.Table:
     """Return the k training examples whose memorization, or influence on a test example, differs most.
 
     Raises:
-        MismatchError: their data sets are not the same.
+        MismatchError: their data sets differ.
         NotEnoughModelsError: one of them has no models, or no example has a score in both.
-        InvalidInputError: a value that cannot be.
+        InvalidInputError: an argument out of range.
     """
     threshold = _require_threshold(threshold, test_id)
-    parameters = choice.parameters()
-    parameters["fixed_z"] = fixed_z(1 - (1 - choice.level) / 2)  # of half the error
+    parameters = interval.parameters()
+    parameters["fixed_z"] = fixed_z(1 - (1 - interval.level) / 2)  # each store has half the error
     require_k(k)
     require_same_data(first, second)
     for relations in (first, second):
-        if relations.snapshot.n_models == 0 and not isinstance(relations, TableRelations):
-            raise NotEnoughModelsError(
-                f"{relations.snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
-            )
+        if not isinstance(relations, TableRelations):
+            require_models(relations.snapshot)
     score = "memorization" if test_id is None else "influence"
     found = first.ask(
         template("comparison.sql", score=score),
@@ -66,10 +66,10 @@ def compare(
 
 
 def require_same_data(first: Relations, second: Relations) -> None:
-    """Refuse stores of different data sets.
+    """Check that two stores have the same data set.
 
     Raises:
-        MismatchError: names both fingerprints.
+        MismatchError: a set has different fingerprints.
     """
     ours, theirs = ({item.name: item for item in side.snapshot.manifest.sets} for side in (first, second))
     for name in sorted(ours.keys() & theirs.keys()):
@@ -94,7 +94,7 @@ def _require_threshold(threshold: float | None, test_id: int | None) -> float:
 
 
 def _sums(relations: Relations, test_id: int | None) -> pa.Table:
-    """Return the sums of both arms of every training example; ``given`` where a score table has its score."""
+    """Return the sums of both arms of every training example; ``given`` is the score in a score table."""
     if isinstance(relations, TableRelations):
         return relations.arms(test_id)
     found = _counted(relations, test_id)
@@ -103,13 +103,13 @@ def _sums(relations: Relations, test_id: int | None) -> pa.Table:
 
 
 def _counted(relations: Relations, test_id: int | None) -> pa.Table:
-    form = FORMS[relations.outcome]
+    form = OUTCOMES[relations.outcome].sql
     if test_id is None:
         return relations.ask(template("arms.sql", **form))
     found = relations.ask(template("arms_on_test.sql"), {"test_id": test_id})
     if relations.outcome == "confidence":
         return found
-    names = dict(zip(SHOWN_SUMS["correct"], ("in", "out"), strict=True))
+    names = dict(zip(OUTCOMES["correct"].shown, ("in", "out"), strict=True))
     sums = {f"{kind}_{arm}": found.column(name) for name, arm in names.items() for kind in ("s", "q")}
     kept = {name: found.column(name) for name in ("train_id", "label", "n_in", "n_out")}
     return pa.table(kept | sums)

@@ -1,4 +1,4 @@
-"""One score while models were added: its estimate and its intervals after the first so many of them."""
+"""One score as models were added: its estimate and intervals after each of several numbers of models."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInputError, NotEnoughModelsError
+from memdb.errors import InvalidInputError
 from memdb.format import bits
 from memdb.query import arrow
-from memdb.query.examples import ExampleRef
+from memdb.query.examples import ExampleRef, require_models
 from memdb.query.intervals import IntervalSpec
+from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
-from memdb.query.templates import FORMS, template
+from memdb.query.templates import template
 from memdb.store import Snapshot
 
 STEPS = (1, 2, 5)
@@ -34,7 +35,7 @@ def usual_looks(n_models: int) -> list[int]:
 
 
 def dense_looks(n_models: int, n_looks: int) -> list[int]:
-    """Return about so many numbers of models, evenly spread on a logarithmic scale: what a curve needs."""
+    """Return about ``n_looks`` numbers of models, evenly spaced on a logarithmic scale, as for a curve."""
     first = min(FIRST, n_models)
     spread = np.geomspace(first, n_models, n_looks)
     looks: list[int] = np.unique(np.rint(spread).astype(np.int64)).tolist()
@@ -42,7 +43,7 @@ def dense_looks(n_models: int, n_looks: int) -> list[int]:
 
 
 def order_of_commit(snapshot: Snapshot) -> NDArray[np.int64]:
-    """Return the positions of the models, as bits have them, in the order in which they were committed."""
+    """Return the positions of the models in the bits, in order of commit."""
     origins = np.array([origin for origin, _ in snapshot.models])
     return np.argsort(origins, kind="stable")
 
@@ -54,19 +55,16 @@ def convergence(
     level: float,
     looks: Sequence[int] | None = None,
 ) -> pa.Table:
-    """Return a memorization, or an influence, after each number of models in ``looks``, in order of commit.
+    """Return a score after each number of models in ``looks``, in order of commit.
 
     Raises:
         NotEnoughModelsError: the store has no models yet.
-        InvalidInputError: a level or a number of models that cannot be.
+        InvalidInputError: a level or a number of models out of range.
     """
     parameters = IntervalSpec("fixed", level).parameters()
     del parameters["interval"]
     n_models = relations.snapshot.n_models
-    if n_models == 0:
-        raise NotEnoughModelsError(
-            f"{relations.snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
-        )
+    require_models(relations.snapshot)
     asked = usual_looks(n_models) if looks is None else sorted(set(looks))
     if not asked or not 1 <= asked[0] <= asked[-1] <= n_models:
         raise InvalidInputError(
@@ -74,7 +72,7 @@ def convergence(
             hint=f"name numbers from 1 to {n_models:,}",
         )
     score = "memorization" if target is None else "influence"
-    sql = template("convergence.sql", score=score, sums=FORMS[relations.outcome]["sums"])
+    sql = template("convergence.sql", score=score, sums=OUTCOMES[relations.outcome].sql["sums"])
     return relations.ask(sql, parameters, tables={"looks": _sums(relations, train_id, target, asked)})
 
 

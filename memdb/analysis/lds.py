@@ -1,9 +1,9 @@
-"""The linear datamodeling score: do attribution scores predict what models on other subsets do?
+"""The linear datamodeling score: do attribution scores predict the outcomes of models on other subsets?
 
 For a test example z and a model trained on the subset S, attribution scores predict the outcome as the sum of
 tau[z, i] over i in S. The score (Park and others, 2023) is Spearman's correlation of predicted and actual
-outcomes over models. Its intervals are percentiles of a bootstrap over models, the same resamples for every
-test example, since all of them share the models.
+outcomes over models. Its intervals are percentiles of a bootstrap over models, with the same resamples for
+all test examples, since they share the models.
 """
 
 from __future__ import annotations
@@ -24,36 +24,37 @@ from memdb.query.examples import require_examples
 from memdb.query.relations import Relations
 from memdb.store import Snapshot
 
-FEWEST = 5  # models that a correlation is asked of
+FEWEST = 5  # models for a correlation
 TESTS_AT_ONCE = 64
 TRAINS_AT_ONCE = 2048
 PREFERRED = (LOGIT_CONFIDENCE.name, "margin", "correct")
 MAX_RESAMPLES = 10_000
-RESOLUTION = 2.0**-40  # of the sum of all magnitudes: far above what rounding does, far below what matters
+RESOLUTION = 2.0**-40  # relative to the sum of magnitudes: far above rounding errors, far below what matters
 Numbers = NDArray[np.float64]
+Row = tuple[float | None, float | None, float | None]  # lds, lo, hi
 
 
 class Attribution(Protocol):
-    """Scores [test, train], read some rows at a time."""
+    """Attribution scores [test, train] that can be read in ranges of rows."""
 
     @property
     def place(self) -> str:
-        """Where they are from."""
+        """The source of the scores, for messages."""
         ...
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Test and training examples."""
+        """The numbers of test and training examples."""
         ...
 
     def rows(self, start: int, stop: int) -> NDArray[Any]:
-        """Return the scores on some test examples."""
+        """Return the scores on a range of test examples."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """How intervals are made."""
+    """The options of the bootstrap over models."""
 
     n_resamples: int = 200
     seed: int = 0
@@ -69,13 +70,13 @@ class Bootstrap:
             raise InvalidInputError(f"--seed {self.seed} is out of range", hint="use one from 0 to 2**64 - 1")
 
     def counts(self, n_models: int) -> NDArray[np.int64]:
-        """Return how often each model is drawn, [resamples, models]."""
+        """Return the multiplicity of each model in each resample, [resamples, models]."""
         rng = np.random.Generator(np.random.Philox(key=self.seed))
         drawn = rng.integers(0, n_models, size=(self.n_resamples, n_models))
         return np.stack([np.bincount(row, minlength=n_models) for row in drawn])
 
     def interval(self, values: Numbers) -> tuple[float | None, float | None]:
-        """Return the percentiles of values over resamples; None where there are none."""
+        """Return the percentiles of values over resamples, without NaN; None if all are NaN."""
         known = values[~np.isnan(values)]
         if len(known) == 0:
             return None, None
@@ -91,12 +92,12 @@ def lds(
     bootstrap: Bootstrap,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> pa.Table:
-    """Return one row a test example, and in every row what all of them come to.
+    """Return one row per test example, with the mean over test examples in every row.
 
     ``lds`` is NULL where all predictions or all outcomes are equal; ``mean_lds`` is the mean of the others.
 
     Raises:
-        InvalidInputError: scores of another shape, or numbers that are none, or models that are not there.
+        InvalidInputError: scores of another shape, NaN or infinity, or unknown models.
         NotEnoughModelsError: fewer than five models.
     """
     snapshot = relations.snapshot
@@ -106,7 +107,7 @@ def lds(
     name = _require_outcome(snapshot, outcome)
     chosen = _chosen(snapshot, model_ids)
     counts = bootstrap.counts(len(chosen))
-    rows: list[tuple[float | None, float | None, float | None]] = []
+    rows: list[Row] = []
     total = np.zeros((2, bootstrap.n_resamples))
     for start, predicted, actual in _outcomes(relations, scores, name, chosen):
         progress(start, n_test)
@@ -117,37 +118,36 @@ def lds(
             known = ~np.isnan(again)
             total += [np.where(known, again, 0), known]
     progress(n_test, n_test)
-    found = np.array([value for value, _, _ in rows if value is not None])
-    means = np.divide(total[0], total[1], out=np.full(len(total[0]), np.nan), where=total[1] > 0)
-    lo, hi = bootstrap.interval(means)
-    facts: dict[str, float | str | None] = {
-        "mean_lds": float(found.mean()) if len(found) else None,
-        "mean_lo": lo if len(found) else None,
-        "mean_hi": hi if len(found) else None,
-        "n_scored": len(found),
-        "n_held_out": len(chosen),
-        "outcome": name,
-    }
+    facts = {**_means(rows, total, bootstrap), "n_held_out": len(chosen), "outcome": name}
     return _table(relations, rows, facts)
 
 
-def _table(
-    relations: Relations,
-    rows: Sequence[tuple[float | None, float | None, float | None]],
-    facts: dict[str, float | str | None],
-) -> pa.Table:
+def _means(rows: Sequence[Row], total: Numbers, bootstrap: Bootstrap) -> dict[str, float | str | None]:
+    """Return the mean score over test examples and its interval; ``total`` sums and counts each resample."""
+    scores = np.array([value for value, _, _ in rows if value is not None])
+    means = np.divide(total[0], total[1], out=np.full(len(total[0]), np.nan), where=total[1] > 0)
+    lo, hi = bootstrap.interval(means)
+    return {
+        "mean_lds": float(scores.mean()) if len(scores) else None,
+        "mean_lo": lo if len(scores) else None,
+        "mean_hi": hi if len(scores) else None,
+        "n_scored": len(scores),
+    }
+
+
+def _table(relations: Relations, rows: Sequence[Row], facts: dict[str, float | str | None]) -> pa.Table:
     test = relations.examples[layout.TEST]
-    found: dict[str, Any] = {"test_id": np.arange(len(rows), dtype=np.int32), "label": test.labels}
-    for place, name in enumerate(("lds", "lo", "hi")):
-        found[name] = _numbers([row[place] for row in rows])
+    columns: dict[str, Any] = {"test_id": np.arange(len(rows), dtype=np.int32), "label": test.labels}
+    for name, values in zip(("lds", "lo", "hi"), zip(*rows, strict=True), strict=True):
+        columns[name] = _numbers(values)
     for name, value in facts.items():
         if isinstance(value, str):
-            found[name] = arrow.text([value] * len(rows))
+            columns[name] = arrow.text([value] * len(rows))
         elif name.startswith("n_"):
-            found[name] = np.full(len(rows), value, dtype=np.int32)
+            columns[name] = np.full(len(rows), value, dtype=np.int32)
         else:
-            found[name] = _numbers([value] * len(rows))
-    return arrow.table(found)
+            columns[name] = _numbers([value] * len(rows))
+    return arrow.table(columns)
 
 
 def _numbers(values: Sequence[float | None]) -> pa.Array:
@@ -156,10 +156,10 @@ def _numbers(values: Sequence[float | None]) -> pa.Array:
 
 
 def require_orientation(scores: Attribution, n_test: int, n_train: int) -> None:
-    """Refuse scores that are not [test, train].
+    """Check that scores have the shape [test, train].
 
     Raises:
-        InvalidInputError: names what was found and, where they are the other way round, says so.
+        InvalidInputError: they do not; the hint tells if they are transposed.
     """
     if scores.shape == (n_test, n_train):
         return
@@ -174,7 +174,7 @@ def require_orientation(scores: Attribution, n_test: int, n_train: int) -> None:
 
 def _require_outcome(snapshot: Snapshot, outcome: str | None) -> str:
     held = {item.name for item in snapshot.manifest.outcomes if layout.TEST in item.sets}
-    if outcome is None:  # what each model has: copies may be made without some
+    if outcome is None:  # copies may exclude outcomes of some models
         kept = [name for name in held if snapshot.is_complete(f"{layout.TEST}/{name}")]
         return next(name for name in PREFERRED if name in kept or name == "correct")
     if outcome not in held:
@@ -186,10 +186,10 @@ def _require_outcome(snapshot: Snapshot, outcome: str | None) -> str:
 
 
 def _chosen(snapshot: Snapshot, model_ids: Sequence[str] | None) -> NDArray[np.int64]:
-    """Return the positions of the models asked for, or of all."""
-    places = {model.model_id: place for place, (_, model) in enumerate(snapshot.models)}
-    ids = list(places) if model_ids is None else list(dict.fromkeys(model_ids))
-    unknown = [identifier for identifier in ids if identifier not in places]
+    """Return the positions of the models with these ids, or of all."""
+    positions = {model.model_id: position for position, (_, model) in enumerate(snapshot.models)}
+    ids = list(positions) if model_ids is None else list(dict.fromkeys(model_ids))
+    unknown = [identifier for identifier in ids if identifier not in positions]
     if unknown:
         raise InvalidInputError(
             f"{snapshot.url} has no model {unknown[0][:40]!r}",
@@ -199,13 +199,13 @@ def _chosen(snapshot: Snapshot, model_ids: Sequence[str] | None) -> NDArray[np.i
         raise NotEnoughModelsError(
             f"{len(ids)} models are too few for a correlation over models", hint=f"give at least {FEWEST}"
         )
-    return np.array([places[identifier] for identifier in ids], dtype=np.int64)
+    return np.array([positions[identifier] for identifier in ids], dtype=np.int64)
 
 
 def _outcomes(
     relations: Relations, scores: Attribution, outcome: str, chosen: NDArray[np.int64]
 ) -> Iterator[tuple[int, Numbers, Numbers]]:
-    """Yield the first test example of a band, and what is predicted and what is so, [tests, models]."""
+    """Yield the first test example of a band with predicted and actual outcomes, [tests, models] each."""
     snapshot = relations.snapshot
     n_test, n_train = scores.shape
     for start in range(0, n_test, TESTS_AT_ONCE):
@@ -235,34 +235,34 @@ def _outcomes(
 
 
 def _scaled(given: Numbers) -> Numbers:
-    """Return scores times a power of two for each test example, so that their sums are numbers."""
+    """Scale the scores of each test example by a power of two, so that their sums cannot overflow."""
     _, exponent = np.frexp(np.abs(given).max(axis=1, keepdims=True))
     scaled: Numbers = np.ldexp(given, -exponent)
     return scaled
 
 
 def _without_rounding(predicted: Numbers, given: Numbers) -> Numbers:
-    """Return sums of scores, those equal that differ only by the order in which they were added up."""
+    """Quantize sums of scores, so that those that differ only by the order of summation become ties."""
     step = np.abs(given).sum(axis=1, keepdims=True) * RESOLUTION
     steps: Numbers = np.divide(predicted, step, out=np.zeros_like(predicted), where=step > 0)
     return np.rint(steps)
 
 
 def spearman(one: Numbers, other: Numbers, counts: NDArray[np.int64]) -> Numbers:
-    """Return Spearman's correlation of two rows for each resample, given how often models count; NaN: none.
+    """Return Spearman's correlation of two rows in each resample, given by multiplicities; NaN if undefined.
 
-    Ties have the mean of their ranks. Values are sorted once: a resample only changes how often each counts.
+    Ties get the mean of their ranks. Values are sorted only once, since resamples differ in multiplicities.
     """
     n = counts.sum(axis=1, keepdims=True)
     a, b = (_ranks(values, counts) - (n + 1) / 2 for values in (one, other))
     covariance = (counts * a * b).sum(axis=1)
     scale = np.sqrt((counts * a * a).sum(axis=1) * (counts * b * b).sum(axis=1))
-    found: Numbers = np.divide(covariance, scale, out=np.full(len(counts), np.nan), where=scale > 0)
-    return found
+    correlation: Numbers = np.divide(covariance, scale, out=np.full(len(counts), np.nan), where=scale > 0)
+    return correlation
 
 
 def _ranks(values: Numbers, counts: NDArray[np.int64]) -> Numbers:
-    """Return the mean ranks of values that stand so often in a sample, [resamples, models]."""
+    """Return the mean ranks of values with these multiplicities, [resamples, models]."""
     unique, group = np.unique(values, return_inverse=True)
     order = np.argsort(group, kind="stable")
     starts = np.searchsorted(group[order], np.arange(len(unique)))

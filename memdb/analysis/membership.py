@@ -1,15 +1,15 @@
-"""The likelihood-ratio attack on membership (LiRA; Carlini and others, 2022), from a store's own models.
+"""Membership inference (LiRA; Carlini and others 2022) against the models of a store.
 
-Every model is the target once; all the others are the attacker's. For an example with logit confidence s
-under the target, and mean and standard deviation m, d of it over the other models that had the example (in)
-and of those that had not (out):
+Every model is the target once; all others are the attacker's shadow models. For an example with logit
+confidence s under the target, and mean m and standard deviation d of it over the shadow models trained on the
+example (in) and over those that are not (out), the statistic is
 
     online   log N(s; m_in, d_in) - log N(s; m_out, d_out)
-    offline  (s - m_out) / d_out, which orders as the paper's 1 - Pr[Z > s], Z ~ N(m_out, d_out)
+    offline  (s - m_out) / d_out, which is monotonic in the paper's 1 - Pr[Z > s], Z ~ N(m_out, d_out)
 
-Standard deviations have n - 1 in the denominator, and at least the rounding error of float16, in which
-confidences are stored. With ``variance="pooled"`` they are one number an arm, the root of the mean variance
-over examples, as the paper advises below some 64 models.
+Standard deviations have n - 1 in the denominator and are at least the rounding error of float16, in which
+confidences are stored. With ``variance="pooled"`` each arm has one, the root of the mean variance over
+examples, as the paper advises below about 64 models.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query import arrow
 from memdb.query.relations import Relations
+from memdb.store import Snapshot
 
 VARIANTS = ("online", "offline")
 VARIANCES = ("auto", "example", "pooled")
-FEW = 64  # models an arm, below which variances are pooled
+FEW = 64  # models per arm, below which variances are pooled
 FEWEST = 8
 EXAMPLES_AT_ONCE = 256
-MAX_TARGETS = 256  # models whose curves are drawn
-ONE_IN = (1000, 100, 10)  # false positives: one in so many of those that were not members
-ROUNDING = 12**-0.5  # standard deviation of what rounding to a step of 1 takes away
+MAX_TARGETS = 256  # target models with curves
+ONE_IN = (1000, 100, 10)  # reciprocals of false-positive rates
+ROUNDING = 12**-0.5  # standard deviation of the error of rounding to a step of 1
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """Which statistic."""
+    """The statistic of the attack."""
 
     variant: str = "online"
     variance: str = "auto"
@@ -56,7 +57,7 @@ class Attack:
 
 @dataclass(frozen=True, slots=True)
 class _Band:
-    """Some training examples: what every model says of them, and which had them, [examples, models]."""
+    """A band of training examples: logit confidences and masks of all models, [examples, models] each."""
 
     start: int
     values: Numbers
@@ -66,28 +67,20 @@ class _Band:
 def membership(
     relations: Relations, attack: Attack, progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> pa.Table:
-    """Return one row a training example, the most exposed first, and in every row how the attack does.
+    """Return one row per training example, the most exposed first, with totals of the attack in every row.
 
-    ``auc`` of an example is the share of pairs of a model that had it and one that had not, in which the
-    first has the larger statistic. ``attack_auc``, and ``tpr_at_1_in_1000``, the share of members found at
-    that rate of false ones, are means over target models, ``..._least`` and ``..._most`` the extremes.
+    ``auc`` of an example is the fraction of pairs of a model trained on it and a model not trained on it in
+    which the former has the larger statistic. ``attack_auc`` and ``tpr_at_1_in_1000``, the true-positive rate
+    at that false-positive rate, are means over target models, ``..._least`` and ``..._most`` the extremes.
 
     Raises:
         NotFoundError: the store keeps no logit confidences.
         NotEnoughModelsError: fewer than eight models.
     """
     snapshot = relations.snapshot
-    n_models, n_train = snapshot.n_models, snapshot.manifest.train.n_examples
+    n_train = snapshot.manifest.train.n_examples
     path = f"{layout.TRAIN}/{LOGIT_CONFIDENCE.name}"
-    if path not in snapshot.manifest.arrays():
-        raise NotFoundError(
-            f"{snapshot.url} keeps no logit confidences, which the attack needs",
-            hint="make a store without `--outcomes correct`, or import logit_confidence",
-        )
-    if n_models < FEWEST:
-        raise NotEnoughModelsError(
-            f"{snapshot.url} has {n_models} models, too few for an attack", hint=f"train at least {FEWEST}"
-        )
+    _require_confidences(snapshot, path)
     deviations = _pooled(relations, path) if _pools(attack, relations) else None
     targets = _targets(relations)
     steps = (1 if deviations is None else 2) * n_train
@@ -110,15 +103,28 @@ def membership(
     return _table(relations, found, _curves(statistics, members))
 
 
+def _require_confidences(snapshot: Snapshot, path: str) -> None:
+    if path not in snapshot.manifest.arrays():
+        raise NotFoundError(
+            f"{snapshot.url} keeps no logit confidences, which the attack needs",
+            hint="make a store without `--outcomes correct`, or import logit_confidence",
+        )
+    if snapshot.n_models < FEWEST:
+        raise NotEnoughModelsError(
+            f"{snapshot.url} has {snapshot.n_models} models, too few for an attack",
+            hint=f"train at least {FEWEST}",
+        )
+
+
 def _pools(attack: Attack, relations: Relations) -> bool:
-    """Tell whether one deviation serves all examples."""
+    """Whether standard deviations are pooled over examples."""
     n_in = bits.count(relations.mask)
     smaller = np.minimum(n_in, relations.snapshot.n_models - n_in)
     return attack.variance == "pooled" or (attack.variance == "auto" and float(np.median(smaller)) < FEW)
 
 
 def _targets(relations: Relations) -> NDArray[np.int64]:
-    """Return the places of the models that are attacked: all, or those with the smallest ids: random ones."""
+    """Return the positions of the target models: all, or those with the smallest ids, which are random."""
     ids = [model.model_id for _, model in relations.snapshot.models]
     return np.sort(np.argsort(np.array(ids), kind="stable")[:MAX_TARGETS])
 
@@ -136,7 +142,7 @@ def _bands(relations: Relations, path: str) -> Iterator[_Band]:
 
 
 def _moments(values: Numbers, which: NDArray[np.bool_]) -> tuple[Numbers, Numbers, Numbers]:
-    """Return how many models count for each example, their mean and their sum of squares around it."""
+    """Return, per example, the number of models in ``which``, their mean and sum of squares around it."""
     n = which.sum(axis=1).astype(np.float64)
     mean = np.where(which, values, 0).sum(axis=1) / np.where(n > 0, n, 1)
     square = (np.where(which, values - mean[:, None], 0) ** 2).sum(axis=1)
@@ -144,7 +150,7 @@ def _moments(values: Numbers, which: NDArray[np.bool_]) -> tuple[Numbers, Number
 
 
 def _pooled(relations: Relations, path: str) -> tuple[float, float]:
-    """Return one standard deviation for models in, and one for models out, over all examples."""
+    """Return the standard deviations pooled over all examples, of models in and of models out."""
     squares, degrees = np.zeros(2), np.zeros(2)
     for band in _bands(relations, path):
         for arm, which in enumerate((band.inside, ~band.inside)):
@@ -167,10 +173,10 @@ def statistics_of(
     variant: str,
     deviations: tuple[float, float] | None = None,
 ) -> Numbers:
-    """Return the statistic of every model as the target, [examples, models]; NaN where others are too few.
+    """Return the statistic of every model as the target, [examples, models]; NaN with too few shadow models.
 
-    ``values`` are logit confidences, ``inside`` which models had the example. Each target's own value is
-    taken out of the mean and the variance of its arm.
+    ``values`` are logit confidences, and ``inside`` tells which models are trained on the example. The
+    target's own value is excluded from the mean and the variance of its arm.
     """
     parts = []
     for arm, which in enumerate((inside, ~inside)):
@@ -196,7 +202,7 @@ def statistics_of(
 
 
 def auc(statistic: Numbers, member: NDArray[np.bool_]) -> float:
-    """Return the area under the curve: ties count half; NaN where a side is empty."""
+    """Return the area under the ROC curve, with ties counting one half; NaN if a class is empty."""
     known = ~np.isnan(statistic)
     yes, no = np.sort(statistic[known & member]), np.sort(statistic[known & ~member])
     if len(yes) == 0 or len(no) == 0:
@@ -206,7 +212,7 @@ def auc(statistic: Numbers, member: NDArray[np.bool_]) -> float:
 
 
 def true_positives(statistic: Numbers, member: NDArray[np.bool_], one_in: int) -> float:
-    """Return the largest share of members found while at most one in so many others is taken for one."""
+    """Return the largest true-positive rate at a false-positive rate of at most 1 / ``one_in``."""
     known = ~np.isnan(statistic)
     yes, no = statistic[known & member], np.sort(statistic[known & ~member])
     if len(yes) == 0 or len(no) == 0:
@@ -216,7 +222,7 @@ def true_positives(statistic: Numbers, member: NDArray[np.bool_], one_in: int) -
 
 
 def _curves(statistics: NDArray[np.float32], members: NDArray[np.bool_]) -> dict[str, Numbers]:
-    """Return what the attack on each target model comes to, [targets]."""
+    """Return the AUC and true-positive rates of the attack on each target model, [targets] each."""
     pairs = list(zip(statistics.T.astype(np.float64), members.T, strict=True))
     found = {"attack_auc": np.array([auc(s, m) for s, m in pairs])}
     for one_in in ONE_IN:

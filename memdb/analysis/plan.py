@@ -1,10 +1,10 @@
-"""How many models a goal takes: the intervals of the SQL macros, solved for the number of models."""
+"""The number of models that a goal takes: the SQL intervals, solved for the number of models."""
 
 from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -20,18 +20,19 @@ from memdb.format import bits, layout, subsets
 from memdb.query import arrow
 from memdb.query.examples import ExampleRef, require_examples
 from memdb.query.intervals import IntervalSpec
+from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
 from memdb.query.results import Results
-from memdb.query.templates import FORMS, template
+from memdb.query.templates import template
 
 MOST_RANKED = 10**15  # pairs of a million training and a thousand million test examples
 KINDS = ("memorization", "influence")
-PILOT = 50  # models from which a store's own rates are worth planning with
-MOST = 2**30  # models: what takes more is out of reach
+PILOT = 50  # models from which rates are known well enough to plan with
+MOST = 2**30  # models; goals that take more are out of reach
 SHARES = {"median": 0.5, "percentile_95": 0.95}
-SAMPLE = 1 << 16  # examples, or pairs, that stand for all
+SAMPLE = 1 << 16  # sampled examples or pairs
 SAMPLED_TESTS = 128
-TRIED_AT_ONCE = 1 << 12  # rows of a look for the number of models
+TRIED_AT_ONCE = 1 << 12  # rows per step of the search for the number of models
 SEED = 0  # of the sample
 Numbers = NDArray[np.float64]
 Reached = Callable[[Numbers, Numbers], NDArray[np.bool_]]  # of the ends of intervals
@@ -39,10 +40,10 @@ Reached = Callable[[Numbers, Numbers], NDArray[np.bool_]]  # of the ends of inte
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What is to be reached: intervals as wide as this, and examples that are settled.
+    """The goals of a plan: a half-width of intervals, and a fraction of settled examples.
 
-    An example above the threshold is settled once its interval lies above it; ``settle`` is the share that
-    is to be. Intervals of kind ``selected`` are those of ``n_shown`` rows out of ``n_ranked``.
+    An example above the threshold is settled once its interval lies above it; ``settle`` is the fraction that
+    should be. For ``selected`` intervals, ``n_shown`` rows are selected from ``n_ranked``.
     """
 
     half_width: float = 0.05
@@ -53,10 +54,10 @@ class Goal:
     n_ranked: int | None = None
 
     def require(self) -> None:
-        """Refuse what cannot be.
+        """Check all values.
 
         Raises:
-            InvalidInputError: names the value and what it may be.
+            InvalidInputError: an unknown kind, or a value out of range.
         """
         if self.kind not in KINDS:
             raise InvalidInputError(f"unknown kind {self.kind!r}", hint=f"use one of {', '.join(KINDS)}")
@@ -84,7 +85,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Means of an outcome and of its square in both arms, [cases] each: what stays while models are added."""
+    """Means of an outcome (p) and of its square (m) in both arms, [cases] each, assumed constant in n."""
 
     p_in: Numbers
     m_in: Numbers
@@ -93,7 +94,7 @@ class Rates:
 
     @classmethod
     def of_table(cls, sums: pa.Table) -> Rates:
-        """Return the rates behind sums; every arm has models."""
+        """Return the rates of sums in which no arm is empty."""
         found = {name: arrow.values_of(sums.column(name)) for name in sums.column_names if name[1:2] == "_"}
         ratios = (found[f"{sum_}_{arm}"] / found[f"n_{arm}"] for arm in ("in", "out") for sum_ in ("s", "q"))
         return cls(*ratios)
@@ -102,11 +103,11 @@ class Rates:
         return len(self.p_in)
 
     def repeated(self, times: int) -> Rates:
-        """Return the same cases so many times, one round of them after the other."""
+        """Return the cases tiled ``times`` times."""
         return Rates(*(np.tile(getattr(self, name), times) for name in Rates.__slots__))
 
     def sums(self, n_models: Numbers, fraction: float) -> pa.Table:
-        """Return the sums that so many models would give, the subset fraction of them in the first arm."""
+        """Return the expected sums with ``n_models``, of which ``fraction`` are in."""
         n_in, n_out = n_models * fraction, n_models * (1 - fraction)
         return arrow.table(
             {
@@ -120,28 +121,28 @@ WORST = Rates(*(np.array([0.5]) for _ in range(4)))
 
 
 class Solver:
-    """Finds the fewest models with which intervals reach something, in a DuckDB connection of its own."""
+    """Finds the fewest models whose intervals reach a goal, in a separate DuckDB connection."""
 
-    def __init__(self, parameters: Mapping[str, Any], fraction: float) -> None:
+    def __init__(self, interval: IntervalSpec, fraction: float) -> None:
         self.fraction = fraction
-        self._parameters = parameters
+        self._parameters = interval.parameters()
         self._sql = template("plan_bounds.sql")
         self._connection = duckdb.connect()
         weakref.finalize(self, self._connection.close)
         self._connection.execute(template("statistics.sql"))
 
     def bounds(self, sums: pa.Table) -> tuple[Numbers, Numbers]:
-        """Return the ends of the intervals of some sums."""
+        """Return the ends of the intervals, lo and hi."""
         positions = arrow.column(np.arange(sums.num_rows, dtype=np.int32))
         self._connection.register("ranked", sums.append_column("position", positions))
-        found = self._connection.sql(self._sql, params=dict(self._parameters)).to_arrow_table()
+        found = self._connection.sql(self._sql, params=self._parameters).to_arrow_table()
         return arrow.values_of(found.column("lo")), arrow.values_of(found.column("hi"))
 
     def fewest(self, rates: Rates, reached: Reached) -> NDArray[np.int64]:
-        """Return the fewest models for each case, `MOST` + 1 where even that many do not reach it.
+        """Return the fewest models for each case, `MOST` + 1 where `MOST` models do not suffice.
 
-        A statement takes longer to plan than its first thousands of rows to run, so where there are few
-        cases, each look cuts what is left into many pieces instead of two.
+        Planning a statement takes longer than running thousands of rows, so with few cases each step splits
+        the remaining range into many pieces instead of two.
         """
         below, above = np.zeros(len(rates), np.int64), np.full(len(rates), MOST + 1, np.int64)
         n_pieces = max(2, TRIED_AT_ONCE // max(1, len(rates)))
@@ -158,22 +159,21 @@ class Solver:
         return above
 
 
-def worst_case(goal: Goal, fraction: float, choice: IntervalSpec) -> pa.Table:
-    """Return the one row that needs no store: models for the half-width if both arms are right half the time.
+def worst_case(goal: Goal, fraction: float, interval: IntervalSpec) -> pa.Table:
+    """Return the row that needs no store: the models for the half-width if both rates are one half.
 
     Raises:
-        InvalidInputError: a value that cannot be, or a kind of interval that asks how many scores are ranked.
+        InvalidInputError: a value out of range, or an interval that depends on a missing ``n_ranked``.
     """
     goal.require()
-    parameters = choice.parameters()
     subsets.subset_size(MOST, fraction)
-    if choice.kind in {"selected", "simultaneous"} and goal.n_ranked is None:
+    if interval.kind in {"selected", "simultaneous"} and goal.n_ranked is None:
         raise InvalidInputError(
-            f"a {choice.kind} interval depends on how many scores are ranked",
+            f"a {interval.kind} interval depends on how many scores are ranked",
             hint="say so with --n-ranked, e.g. the number of training examples",
         )
-    parameters |= {"n_shown": goal.n_shown, "n_ranked": goal.n_ranked or 1}
-    return _table([_worst(Solver(parameters, fraction), goal)], 0, None)
+    of_list = interval.of_list(goal.n_shown, goal.n_ranked or 1)
+    return _table([_worst(Solver(of_list, fraction), goal)], 0, None)
 
 
 def plan_without_store(
@@ -185,10 +185,10 @@ def plan_without_store(
     level: float = 0.95,
     interval: str = "anytime",
 ) -> DuckDBPyRelation:
-    """Return the worst case of `plan` for a store that is not there yet.
+    """Return the worst case of `Database.plan` for a store that does not exist yet.
 
     Raises:
-        InvalidInputError: a value that cannot be, or ``n_ranked`` lacks where the interval depends on it.
+        InvalidInputError: a value out of range, or an interval that depends on a missing ``n_ranked``.
     """
     goal = Goal(half_width, n_shown=k, n_ranked=n_ranked)
     return Results().present(worst_case(goal, subset_fraction, IntervalSpec(interval, level)))
@@ -197,21 +197,20 @@ def plan_without_store(
 def plan(
     relations: Relations,
     goal: Goal,
-    choice: IntervalSpec,
+    interval: IntervalSpec,
     named: tuple[int, ExampleRef | None] | None = None,
 ) -> pa.Table:
-    """Return one row a goal: in the worst case, with the store's own rates, and of one named score.
+    """Return one row per goal: in the worst case, at the store's own rates, and for one named score.
 
     Raises:
-        InvalidInputError: a value that cannot be.
-        NotEnoughModelsError: a score is named and there are too few models to know its rates.
+        InvalidInputError: a value out of range.
+        NotEnoughModelsError: a score is named, and there are too few models to know its rates.
     """
     goal.require()
     snapshot = relations.snapshot
-    parameters = choice.parameters()
     n_ranked = goal.n_ranked or snapshot.manifest.train.n_examples
-    parameters |= {"n_shown": min(goal.n_shown, n_ranked), "n_ranked": n_ranked}
-    solver = Solver(parameters, snapshot.manifest.subset_fraction)
+    of_list = interval.of_list(min(goal.n_shown, n_ranked), n_ranked)
+    solver = Solver(of_list, snapshot.manifest.subset_fraction)
     rows = [_worst(solver, goal)]
     if snapshot.n_models >= PILOT:
         sums = _memorization(relations) if goal.kind == "memorization" else _pairs(relations)
@@ -232,7 +231,7 @@ def _worst(solver: Solver, goal: Goal) -> dict[str, Any]:
 
 
 def _of_all(solver: Solver, goal: Goal, sums: pa.Table) -> list[dict[str, Any]]:
-    """Return what half of the examples need, most of them, and those above the threshold to be settled."""
+    """Return the rows of goals for fractions of all examples, and of those above the threshold."""
     rates, (lo, hi) = Rates.of_table(sums), solver.bounds(sums)
     narrow = _narrow(goal)
     needed, now = solver.fewest(rates, narrow), float(narrow(lo, hi).mean())
@@ -244,8 +243,8 @@ def _of_all(solver: Solver, goal: Goal, sums: pa.Table) -> list[dict[str, Any]]:
     high = np.flatnonzero(rates.p_in - rates.p_out >= goal.threshold)
     if goal.kind == "influence" or not len(high):
         return rows
-    some = Rates(*(getattr(rates, name)[high] for name in Rates.__slots__))
-    n, _ = _quantile(solver.fewest(some, lambda lo, _: lo > goal.threshold), goal.settle)
+    above = Rates(*(getattr(rates, name)[high] for name in Rates.__slots__))
+    n, _ = _quantile(solver.fewest(above, lambda lo, _: lo > goal.threshold), goal.settle)
     settled = float((lo[high] > goal.threshold).mean())
     row = {"goal": "settled", "threshold": goal.threshold, "share": goal.settle, "share_now": settled}
     return [*rows, row | {"n_examples": len(high), "needed": n}]
@@ -269,7 +268,7 @@ def _told_from_zero(lo: Numbers, hi: Numbers) -> NDArray[np.bool_]:
 
 
 def _quantile(needed: NDArray[np.int64], share: float) -> tuple[int, int]:
-    """Return what so large a share needs at most, and an example that needs just that."""
+    """Return the models that suffice for this fraction of examples, and an example that needs as many."""
     at = int(np.argsort(needed, kind="stable")[math.ceil(share * len(needed)) - 1])
     return int(needed[at]), at
 
@@ -306,15 +305,15 @@ SCHEMA = pa.schema(
 
 
 def _memorization(relations: Relations) -> pa.Table:
-    """Return the sums of all training examples with both arms, or of a random sample of them."""
-    found = relations.ask(template("arms.sql", **FORMS[relations.outcome]))
+    """Return the sums of all training examples with models in both arms, or of a random sample of them."""
+    found = relations.ask(template("arms.sql", **OUTCOMES[relations.outcome].sql))
     both = (arrow.values_of(found.column("n_in")) > 0) & (arrow.values_of(found.column("n_out")) > 0)
     ids = np.flatnonzero(both)
     return found.take(arrow.column(ids if len(ids) <= SAMPLE else _draw(ids, SAMPLE)))
 
 
 def _pairs(relations: Relations) -> pa.Table:
-    """Return the sums of a random sample of pairs of a training and a test example."""
+    """Return the sums of a random sample of (training, test) pairs."""
     mask, n_models = relations.mask, relations.snapshot.n_models
     n_in = bits.count(mask)
     trains = np.flatnonzero((n_in > 0) & (n_in < n_models))
@@ -326,7 +325,7 @@ def _pairs(relations: Relations) -> pa.Table:
 
 
 def _draw(ids: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Return some of the ids, the same ones every time, in order."""
+    """Return a fixed pseudo-random sample of the ids, in order."""
     order = np.argsort(np.random.Philox(key=SEED).random_raw(len(ids)), kind="stable")
     return np.sort(ids[order[:n]])
 
@@ -361,7 +360,7 @@ def _named(relations: Relations, train_id: int, target: ExampleRef | None) -> pa
     """Return the sums of one score.
 
     Raises:
-        NotEnoughModelsError: its rates are not known well enough to plan with.
+        NotEnoughModelsError: too few models to know its rates.
     """
     on = target or ExampleRef("target_id", train_id)
     n_models = relations.snapshot.n_models

@@ -1,4 +1,4 @@
-"""Split-half reliability: what half of the models say, against what the other half says."""
+"""Split-half reliability: how far the scores of two random halves of the models agree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Sums = dict[str, NDArray[Any]]  # of one half, by name, [train] each
 
 @dataclass(frozen=True, slots=True)
 class Splitting:
-    """How often models are split at random, from which seed, and what is compared."""
+    """The number and seed of random splits, and what is compared."""
 
     n_splits: int = 20
     seed: int = 0
@@ -40,10 +40,10 @@ class Splitting:
     threshold: float | None = None
 
     def require(self, n_train: int, *, given: bool) -> None:
-        """Refuse what cannot be; lists that nobody asked for may be longer than the training set.
+        """Check all values; default lists may be longer than the training set, lists that are given may not.
 
         Raises:
-            InvalidInputError: names the value and what it may be.
+            InvalidInputError: a value out of range.
         """
         if not 1 <= self.n_splits <= MAX_SPLITS:
             raise InvalidInputError(
@@ -67,11 +67,11 @@ class Splitting:
 def reliability(
     relations: Relations, target: ExampleRef | None, splitting: Splitting, *, given: bool = False
 ) -> pa.Table:
-    """Return one row a measure: its mean over the splits, and the least and most of them.
+    """Return one row per measure: its mean, minimum and maximum over the splits.
 
     Raises:
-        NotEnoughModelsError: fewer than two models a half.
-        InvalidInputError: a value that cannot be.
+        NotEnoughModelsError: fewer than two models per half.
+        InvalidInputError: an argument out of range.
     """
     snapshot = relations.snapshot
     splitting.require(snapshot.manifest.train.n_examples, given=given)
@@ -85,16 +85,16 @@ def reliability(
         threshold = THRESHOLDS["memorization" if target is None else "influence"]
     parameters = {"threshold": threshold, "lists": list(dict.fromkeys(splitting.lists))}
     halves = _halves([info.model_id for _, info in snapshot.models], splitting)
-    found: dict[tuple[str, float | None], list[float | None]] = {}
-    at_once = max(1, ROWS_AT_ONCE // len(relations.mask))  # splits: planning a statement takes long
+    by_measure: dict[tuple[str, float | None], list[float | None]] = {}
+    at_once = max(1, ROWS_AT_ONCE // len(relations.mask))  # splits per statement, whose planning is slow
     tables = _tables(relations, target, halves)
-    while part := list(itertools.islice(tables, at_once)):
-        read = {"halves": pa.concat_tables(part).combine_chunks()}
-        for row in relations.ask(template("reliability.sql"), parameters, tables=read).to_pylist():
-            found.setdefault((row["measure"], row["at"]), []).append(row["value"])
+    while some := list(itertools.islice(tables, at_once)):
+        joined = {"halves": pa.concat_tables(some).combine_chunks()}
+        for row in relations.ask(template("reliability.sql"), parameters, tables=joined).to_pylist():
+            by_measure.setdefault((row["measure"], row["at"]), []).append(row["value"])
     rows = []
-    for (measure, at), given_values in found.items():
-        values = [value for value in given_values if value is not None]
+    for (measure, at), all_values in by_measure.items():
+        values = [value for value in all_values if value is not None]
         row = {"measure": measure, "at": at, "n_splits": len(values)}
         if values:
             row |= {"mean": math.fsum(values) / len(values), "least": min(values), "most": max(values)}
@@ -111,7 +111,7 @@ SCHEMA = pa.schema(
 
 
 def _halves(model_ids: Sequence[str], splitting: Splitting) -> NDArray[np.bool_]:
-    """Return which models stand in the first half, [splits, models]: a function of the models' ids."""
+    """Return which models are in the first half, [splits, models]: a function of their ids and the seed."""
     by_id = np.argsort(np.array(model_ids), kind="stable")
     halves = np.zeros((splitting.n_splits, len(model_ids)), dtype=np.bool_)
     for split, half in enumerate(halves):
@@ -121,7 +121,7 @@ def _halves(model_ids: Sequence[str], splitting: Splitting) -> NDArray[np.bool_]
 
 
 def _tables(relations: Relations, target: ExampleRef | None, halves: NDArray[np.bool_]) -> Any:
-    """Yield for each split the sums of both halves, a row a training example."""
+    """Yield the sums of both halves of each split, with one row per training example."""
     everyone = np.ones((1, halves.shape[1]), dtype=np.bool_)
     sums = _confidence_sums if relations.outcome == "confidence" else _bit_sums
     whole, *first = sums(relations, target, np.concatenate([everyone, halves]))
@@ -134,7 +134,7 @@ def _tables(relations: Relations, target: ExampleRef | None, halves: NDArray[np.
 
 
 def _bit_sums(relations: Relations, target: ExampleRef | None, chosen: NDArray[np.bool_]) -> Any:
-    """Yield, for each choice of models, how many had each example and how many of those were right."""
+    """Yield the counts of each training example over each selection of models, bool [selections, models]."""
     mask = relations.mask
     right = relations.correct(layout.TRAIN if target is None else target.example_set)
     if target is not None:
@@ -154,21 +154,21 @@ def _count(rows: Words, half: Words) -> NDArray[np.int32]:
 def _confidence_sums(
     relations: Relations, target: ExampleRef | None, chosen: NDArray[np.bool_]
 ) -> list[Sums]:
-    """Return the same for sums of p: one pass over the confidences, which are many more bytes."""
+    """Return sums of p likewise, in one pass over the confidences, which are much larger than bits."""
     mask, n_train = relations.mask, len(relations.mask)
-    weights = chosen.T.astype(np.float64)  # [models, choices]; every product and sum is exact
-    found = {name: np.empty((len(chosen), n_train)) for name in ("n_in", "s_in", "s_all")}
+    weights = chosen.T.astype(np.float64)  # [models, selections]; all products and sums are exact
+    sums = {name: np.empty((len(chosen), n_train)) for name in ("n_in", "s_in", "s_all")}
     one = None if target is None else relations.confidences[target.example_set].of_one(target.row)[None]
     for start in range(0, n_train, CONFIDENCES_AT_ONCE):
         part = slice(start, min(n_train, start + CONFIDENCES_AT_ONCE))
         ids = np.arange(part.start, part.stop, dtype=np.int32)
         p = relations.confidences[layout.TRAIN].rows(ids)[0] if one is None else one
         inside = bits.unpack(mask[part].view(np.uint8), len(weights)).T
-        found["n_in"][:, part] = (inside @ weights).T
-        found["s_in"][:, part] = ((p * inside) @ weights).T
-        found["s_all"][:, part] = (p @ weights).T
+        sums["n_in"][:, part] = (inside @ weights).T
+        sums["s_in"][:, part] = ((p * inside) @ weights).T
+        sums["s_all"][:, part] = (p @ weights).T
     n_models = chosen.sum(axis=1)
     return [
         {"n_in": n_in, "n_out": n - n_in, "s_in": s_in, "s_out": s_all - s_in}
-        for n, n_in, s_in, s_all in zip(n_models, *found.values(), strict=True)
+        for n, n_in, s_in, s_all in zip(n_models, *sums.values(), strict=True)
     ]

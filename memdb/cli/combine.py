@@ -85,7 +85,7 @@ def merge(
                 dataset=dataset,
                 recipe=recipe,
                 storage_options=place.options_here(),
-                following=place.following(trusted=True),
+                following=place.base_access(trusted=True),
                 progress=counting,
             )
         except KeyboardInterrupt:

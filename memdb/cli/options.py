@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+
+from memdb.query.intervals import kinds_for
+from memdb.query.outcomes import OUTCOMES
+
+
+def _listed(meanings: Mapping[str, str]) -> str:
+    """Return help that names each choice with its meaning."""
+    return "; ".join(f"{name}: {meaning}" for name, meaning in meanings.items()) + "."
+
 
 FormatOption = Annotated[
     str,
@@ -25,28 +35,19 @@ OutputOption = Annotated[
 LevelOption = Annotated[float, typer.Option("--level", metavar="P", help="Coverage of the intervals.")]
 RankedIntervalOption = Annotated[
     str,
-    typer.Option(
-        "--interval",
-        metavar="KIND",
-        help="selected: honest for rows shown because they came first; simultaneous: for all ranked at once; "
-        "anytime: one score, looked at after every added model; fixed: one score, one look.",
-    ),
+    typer.Option("--interval", metavar="KIND", help=_listed(kinds_for(ranked=True))),
 ]
 NamedIntervalOption = Annotated[
     str,
-    typer.Option(
-        "--interval",
-        metavar="KIND",
-        help="anytime: looked at after every added model; fixed: one look at a number of models fixed "
-        "beforehand; simultaneous: all scores of the relation at once.",
-    ),
+    typer.Option("--interval", metavar="KIND", help=_listed(kinds_for(ranked=False))),
 ]
 OutcomeOption = Annotated[
     str,
     typer.Option(
         "--outcome",
         metavar="NAME",
-        help="What is averaged: correct (0 or 1), or confidence (the probability given to the label).",
+        help="What is averaged over models. "
+        + _listed({name: outcome.meaning for name, outcome in OUTCOMES.items()}),
     ),
 ]
 FdrOption = Annotated[

@@ -298,7 +298,7 @@ def _base_lines(row: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _reasons(db: Database) -> str:
-    because = dict.fromkeys(item.because for item in db.snapshot.withdrawals if item.models)
+    because = dict.fromkeys(item.because for item in db.snapshot.retractions if item.models)
     return f": {'; '.join(because)}" if because else ""
 
 

@@ -18,7 +18,7 @@ from memdb.render.progress import Counting, Share
 from memdb.render.tables import clean, console, count, findings, size
 
 if TYPE_CHECKING:
-    from memdb.sharing.publish import Plan
+    from memdb.sharing.publish import PublicationPlan
 
 DestEndpointOption = Annotated[
     Optional[str],  # noqa: UP045
@@ -79,26 +79,20 @@ def publish(
     credit = Credits(title or "", tuple(author or ()), licence or "", citation or "") if given else None
     included = {} if include is None else {"include": tuple(include)}
 
-    def announce(wanted: Plan) -> bool:
-        _show_sizes(wanted)
-        return not dry_run
-
-    with (
-        Share(console(stderr=True)) as share,
-        _interrupted("Interrupted. Readers see what was published before; run it again to go on."),
-    ):
-        done = db.publish(
+    with _interrupted("Interrupted. Readers see what was published before; run it again to go on."):
+        plan = db.plan_publication(
             dest,
             credit=credit,
             dataset=dataset,
             data_root=data_root,
             storage_options=_destination(dest, dest_endpoint_url, dest_storage_option),
-            announce=announce,
-            progress=share,
             **included,
         )
-    if done is None:
-        return
+        _show_sizes(plan)
+        if dry_run:
+            return
+        with Share(console(stderr=True)) as share:
+            done = db.publish(plan, progress=share)
     what = "Published" if done.is_new else "Was published already:"
     held = count(done.snapshot.n_models, "model") if done.snapshot.n_models else "imported scores alone"
     say(
@@ -108,9 +102,9 @@ def publish(
     )
 
 
-def _show_sizes(wanted: Plan) -> None:
-    rows = [(part.name, f"{'about ' * part.is_guess}{size(part.size)}") for part in wanted.parts]
-    rows.append(("all", f"about {size(sum(part.size for part in wanted.parts))}"))
+def _show_sizes(plan: PublicationPlan) -> None:
+    rows = [(part.name, f"{'about ' * part.is_guess}{size(part.size)}") for part in plan.parts]
+    rows.append(("all", f"about {size(sum(part.size for part in plan.parts))}"))
     console(stderr=True).print(findings(("part", "size"), rows))
 
 

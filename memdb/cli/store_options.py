@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.format.manifest import Manifest
     from memdb.storage import Cache
-    from memdb.store import Following
+    from memdb.store import BaseAccess
 
 DEFAULT_STORE = "memdb.zarr"
 LEAST_MEMORY = 500 * 10**6  # bytes of a process that asks, most of them stacks of threads
@@ -190,12 +190,12 @@ class Place:
             return False
         return True
 
-    def following(self, *, trusted: bool = False) -> Following:
+    def base_access(self, *, trusted: bool = False) -> BaseAccess:
         """Return how the store that this one extends is reached."""
         from memdb.storage import default_folder
-        from memdb.store import Following
+        from memdb.store import BaseAccess
 
-        return Following.of(
+        return BaseAccess.of(
             default_folder(),
             trusted=trusted or self.trust_base,
             options=self.options_of_base,

@@ -1,6 +1,6 @@
-"""Data sets: named sets of examples with labels, names and content hashes.
+"""Data sets: named sets of examples with labels, keys and content hashes.
 
-Arrays are the fast path; anything with ``len`` and ``[i]`` works too, and is read when a recipe asks.
+Arrays are the fast path; any sequence with ``len`` and ``[i]`` works too, and is read on demand.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ class ExampleSet:
     """Examples in a fixed order: ``set[i]`` is ``(x, label)``.
 
     Args:
-        x: array [examples, ...], or a sequence of numbers, text or arrays that may be read lazily. A method
-            ``content(i)`` of it gives the bytes that stand for example i in hashes; else its array does.
+        x: an array [examples, ...], or a sequence of numbers, text or arrays that may be read lazily. If it
+            has a method ``content(i)``, this returns the bytes to hash for example i; otherwise its array is
+            hashed.
         labels: integers from 0, [examples].
-        keys: the examples' own names; their row numbers where not given.
+        keys: names of the examples; by default, their rows.
+        name: the name of the set, for messages.
 
     Raises:
-        InvalidInputError: lengths that differ, labels that are no integers from 0, keys that are no text, or
-            examples that could only be hashed by their address in memory.
+        InvalidInputError: lengths that differ, labels that are not integers from 0, keys that are not text,
+            or examples that could only be hashed by their address in memory.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class ExampleSet:
         """Return what a store keeps of these examples.
 
         Raises:
-            InvalidInputError: an example that cannot be hashed, or is another one each time it is read.
+            InvalidInputError: an example that cannot be hashed, or that changes between reads.
         """
         content = getattr(self.x, "content", None)
         if content is None and not isinstance(self.x, np.ndarray | list | tuple):
@@ -125,8 +127,8 @@ class Dataset:
 
     Args:
         train_x, train_y, test_x, test_y: see `ExampleSet`.
-        class_names: one name a label; optional.
-        train_keys, test_keys: the examples' own names; row numbers where not given.
+        class_names: one name per label; optional.
+        train_keys, test_keys: names of the examples; by default, their rows.
 
     Raises:
         InvalidInputError: what `ExampleSet` refuses, or a label without a class name.
@@ -154,16 +156,16 @@ class Dataset:
 
     @classmethod
     def from_pairs(cls, train: Any, test: Any, class_names: Sequence[str] | None = None) -> Self:
-        """Return a data set of two sequences of (input, label), such as PyTorch's map-style data sets.
+        """Return a data set from two sequences of (input, label), such as PyTorch's map-style data sets.
 
-        Labels are read once, here; inputs whenever they are asked for, so they must not change by chance.
+        Labels are read once, here. Inputs are read on demand, so they must not be randomly transformed.
         """
         labels = [[int(pairs[row][1]) for row in range(len(pairs))] for pairs in (train, test)]
         return cls(FirstOfPairs(train), labels[0], FirstOfPairs(test), labels[1], class_names)
 
     @cached_property
     def n_classes(self) -> int:
-        """The largest label and one."""
+        """The number of classes: the largest label plus one."""
         return int(max(self.train.labels.max(), self.test.labels.max())) + 1
 
     @property
@@ -250,7 +252,7 @@ def _torchvision(class_name: str) -> Callable[[str | None, bool], Dataset]:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files, decoded when asked for: RGB, uint8 [height, width, 3]."""
+    """Image files, decoded on demand to RGB, uint8 [height, width, 3]."""
 
     paths: Sequence[Path]
 
@@ -313,10 +315,10 @@ BUILT_IN: Mapping[str, Callable[[str | None, bool], Dataset]] = {
 
 
 def load(name: str, root: str | None = None, *, download: bool = False) -> Dataset:
-    """Load a data set by its built-in name, or by the import path of a callable that takes the root.
+    """Load a data set by its built-in name, or by the import path of a function of the root.
 
     Raises:
-        InvalidInputError: an unknown name, a callable that fails or returns something else, a missing
+        InvalidInputError: an unknown name, a function that fails or returns something else, or a missing
             package.
         NotFoundError: the data is not in ``root``.
     """
@@ -329,7 +331,7 @@ def load(name: str, root: str | None = None, *, download: bool = False) -> Datas
         )
     try:
         return BUILT_IN[name](None if root is None else str(Path(root).expanduser()), download)
-    except RuntimeError as error:  # torch and torchvision of different builds say so when imported
+    except RuntimeError as error:  # raised on import by incompatible builds of torch and torchvision
         raise InvalidInputError(
             f"the data set {name} cannot be loaded: {str(error).splitlines()[0]}",
             hint="run: pip install --upgrade torch torchvision",

@@ -1,7 +1,7 @@
-"""What examples may be, and the bytes that stand for one in content hashes.
+"""The inputs of examples, and the bytes that represent an example in content hashes.
 
-The bytes are type, shape and values, so that equal examples have equal hashes on every machine. What NumPy
-can only hold as Python objects has no such bytes, but for an address in memory: it is refused.
+The bytes are type, shape and values, so that equal examples have equal hashes on every machine. Values that
+NumPy can only hold as Python objects are refused, since they could only be hashed by their address in memory.
 """
 
 from __future__ import annotations
@@ -14,18 +14,23 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 
 FEW = 8
-LABELS = ("label", "labels", "target", "y")  # what columns of labels are called
+PADDED = {  # whose bytes are not all values
+    "g": "write x.astype(float)",
+    "G": "write x.astype(complex)",
+    "V": "give one array of numbers, as numpy.lib.recfunctions.structured_to_unstructured(x) makes it",
+}
+LABELS = ("label", "labels", "target", "y")  # usual names of columns of labels
 
 
 class Inputs(Protocol):
-    """What examples look like to a recipe: an array, or anything with a length and items."""
+    """The inputs as a recipe sees them: an array, or any object with a length and items."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Any: ...
 
 
 class FirstOfPairs:
-    """The inputs of a sequence of (input, label), such as a PyTorch data set, read when asked for."""
+    """The inputs of a sequence of (input, label), such as a PyTorch data set, read on demand."""
 
     def __init__(self, pairs: Any) -> None:
         self.pairs = pairs
@@ -38,15 +43,14 @@ class FirstOfPairs:
 
 
 def inputs_of(x: Any, name: str) -> Any:
-    """Return the examples of a set as an array, or as they are where they are another sequence.
+    """Return the inputs of a set as an array, or unchanged if they are another kind of sequence.
 
-    Those in memory are looked at one by one; of others the first one is.
+    All inputs in memory are checked; of lazy sequences, only the first.
 
     Raises:
-        InvalidInputError: no sequence of examples, or examples that have no bytes to hash.
+        InvalidInputError: not a sequence, or inputs that have no bytes to hash.
     """
-    if hasattr(x, "column_names") and hasattr(x, "features"):
-        raise _table_refused(x, name)
+    _require_no_table(x, name)
     given = x
     if hasattr(x, "__array__"):
         x = _as_array(x, f"the {name} set")
@@ -74,7 +78,7 @@ def content_of(example: Any, what: str) -> bytes:
     """Return the type, shape and little-endian values of an example.
 
     Raises:
-        InvalidInputError: ``what``, its description, is not numbers, text or dates.
+        InvalidInputError: ``what``, its description, is not numbers, text or dates, or is partly masked.
     """
     values = _as_array(example, what)
     if values.dtype.hasobject:
@@ -84,10 +88,10 @@ def content_of(example: Any, what: str) -> bytes:
 
 
 def require_steady(x: Any, n_examples: int, name: str) -> None:
-    """Refuse examples that are others whenever they are read: their hashes would never be found again.
+    """Check on a few examples that reading them twice gives equal bytes, as hashes require.
 
     Raises:
-        InvalidInputError: names the first one.
+        InvalidInputError: names the first one that differs.
     """
     for row in range(min(FEW, n_examples)):
         what = f"example {row} of the {name} set"
@@ -99,14 +103,19 @@ def require_steady(x: Any, n_examples: int, name: str) -> None:
 
 
 def _as_array(example: Any, what: str) -> NDArray[Any]:
+    if np.ma.is_masked(example):
+        raise InvalidInputError(f"{what} is partly masked", hint="fill in what is masked: x.filled(0)")
     try:
-        return np.asarray(example)
+        values = np.asarray(example)
     except (TypeError, ValueError, RuntimeError) as error:
         raise _refused(example, what, str(error).splitlines()[0]) from error
+    if values.dtype.char in PADDED:
+        raise InvalidInputError(f"{what} is of dtype {values.dtype}", hint=PADDED[values.dtype.char])
+    return values
 
 
 def _is_picture(example: Any) -> bool:
-    """Tell one of Pillow's, which would be decoded to be looked at."""
+    """Whether an example is an image of Pillow, which is not decoded just to check it."""
     return hasattr(example, "__array_interface__") and not isinstance(example, np.ndarray)
 
 
@@ -115,7 +124,7 @@ def _is_pair(example: Any) -> bool:
 
 
 def _refused(example: Any, what: str, reason: str = "") -> InvalidInputError:
-    """Return the error for an example without bytes, and the way out."""
+    """Return the error for an example that has no bytes to hash."""
     shown = " ".join(repr(example).split())
     kind = f"of type {type(example).__name__}"
     message = f"{what} is {shown}, {kind}" if len(shown) <= 60 else f"{what} is {kind}"
@@ -146,7 +155,7 @@ WAYS = (
 
 
 def _mixed_refused(given: Any, x: NDArray[Any], name: str) -> InvalidInputError:
-    """Return the error for a table whose columns are not all of one kind."""
+    """Return the error for a table whose columns have different kinds."""
     if not hasattr(given, "columns") or not hasattr(given, "dtypes"):
         return InvalidInputError(
             f"the {name} set is an array {x.shape} of Python objects",
@@ -161,13 +170,17 @@ def _mixed_refused(given: Any, x: NDArray[Any], name: str) -> InvalidInputError:
     )
 
 
-def _table_refused(x: Any, name: str) -> InvalidInputError:
-    """Return the error for a Hugging Face data set, whose columns have to be named."""
+def _require_no_table(x: Any, name: str) -> None:
+    """Refuse a sparse matrix, and a Hugging Face data set, whose columns must be selected."""
+    if hasattr(x, "toarray"):
+        raise InvalidInputError(f"the {name} set is a sparse {type(x).__name__}", hint="write x.toarray()")
+    if not (hasattr(x, "column_names") and hasattr(x, "features")):
+        return
     columns = [str(column) for column in x.column_names or ()]
     label = next((column for column in LABELS if column in columns), "label")
     text = next((column for column in columns if column != label), "text")
     parts = ", ".join(f'{part}["{column}"]' for part in ("train", "test") for column in (text, label))
-    return InvalidInputError(
+    raise InvalidInputError(
         f"the {name} set is a table with the columns {', '.join(columns) or 'of a Hugging Face data set'}",
         hint=f"write memdb.Dataset({parts})",
     )

@@ -12,7 +12,7 @@ ROWS_AT_ONCE = 1024
 
 
 def n_bytes(n_models: int) -> int:
-    """Return the bytes that one example's history over so many models takes."""
+    """Return how many bytes one example's bits over ``n_models`` take."""
     return -(-n_models // 8)
 
 
@@ -27,7 +27,7 @@ def unpack(packed: Packed, n_models: int) -> NDArray[np.bool_]:
 
 
 def selection(keep: Sequence[bool]) -> Packed:
-    """Pack one flag a model into a row of bits to AND with, uint8 [ceil(models / 8)]."""
+    """Pack one flag per model into a row of bits to AND with, uint8 [ceil(models / 8)]."""
     return np.packbits(np.asarray(keep, dtype=np.bool_), bitorder="little")
 
 
@@ -38,7 +38,7 @@ def concatenate(parts: Sequence[tuple[Packed, int]], n_examples: int) -> Packed:
 
 
 def joined_words(parts: Sequence[tuple[Packed, int]], n_examples: int) -> NDArray[np.uint64]:
-    """Do the same, and give the rows as `words`: without another copy."""
+    """Like `concatenate`, but return the rows as `words`, without another copy."""
     n_models = sum(count for _, count in parts)
     packed_words = np.zeros((n_examples, -(-n_models // 64)), dtype=np.uint64)
     joined = packed_words.view(np.uint8)

@@ -1,13 +1,16 @@
-"""Canonical JSON, documents that carry their own hash, and one error for all that is wrong with one."""
+"""Canonical JSON, documents that carry their own hash, and one error for all problems of a document."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any, TypeAlias, TypeVar
 
 from memdb.errors import DamagedError, WrongFormatError
@@ -25,6 +28,17 @@ MAX_INTEGER = 2**63 - 1
 MAX_PROBLEMS = 20  # that an error lists
 NOT_OURS = "give the URL of a store that memdb made"
 _one_large = threading.Lock()
+
+
+def now() -> str:
+    """Return the time in UTC to the second, as documents state it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@functools.cache  # the version is read from a file
+def own_version() -> str:
+    """Return the version of memdb that writes, as documents state it."""
+    return version("memdb")
 
 
 def canonical_json(value: Json) -> bytes:
@@ -55,9 +69,9 @@ def group_metadata(document: Mapping[str, Json] | None = None) -> bytes:
 
 
 def parse_json(data: bytes, place: str) -> Any:
-    """Return the value that somebody's JSON holds.
+    """Parse untrusted JSON.
 
-    Large documents are parsed one at a time: threads would only wait for each other, and hold more memory.
+    Large documents are parsed one at a time: threads would only wait for each other, and use more memory.
 
     Raises:
         WrongFormatError: too long, not JSON in UTF-8, nested too deeply, or with numbers that JSON does not
@@ -85,8 +99,8 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 def parse_group_metadata(data: bytes, place: str, *, checked: bool = False) -> dict[str, Any]:
     """Return the memdb document in a group's ``zarr.json``, after checking that no byte was altered.
 
-    ``checked`` says that the bytes were compared with a sha256 that another document states: that is the
-    same check, and several times as fast.
+    ``checked``: the bytes have been compared with a sha256 that another document states, which is the same
+    check and several times as fast.
 
     Raises:
         WrongFormatError: not a Zarr v3 group that memdb wrote.
@@ -128,7 +142,7 @@ def parse_plain_document(data: bytes, place: str) -> dict[str, Any]:
 
 
 def _no_document(data: bytes, place: str) -> WrongFormatError:
-    """Return what to say of bytes that hold no document: who gets a web page asks why."""
+    """Return the error for bytes that are not a document, such as a web page."""
     if not data.strip():
         return WrongFormatError(
             f"{place} is empty", hint="give the URL of a store that memdb made, or try again"
@@ -151,7 +165,7 @@ def _intact(document: dict[str, Any], place: str, same_bytes: bool, same_hash: b
 
 
 class Reader:
-    """Takes fields out of a parsed JSON object and remembers everything that is wrong, with its place."""
+    """Takes fields out of a parsed JSON object and collects everything that is wrong, with its place."""
 
     def __init__(self, document: Any, place: str, problems: Problems | None = None) -> None:
         self.problems = Problems() if problems is None else problems
@@ -161,7 +175,7 @@ class Reader:
             self.problems.append(f"{place} is not an object")
 
     def take(self, key: str, kind: type[T], default: T, valid: Callable[[T], bool] = lambda _: True) -> T:
-        """Return the field, or the default and one more problem where it is absent, mistyped or not valid."""
+        """Return the field; if it is absent, mistyped or invalid, add a problem and return the default."""
         if key not in self._document:
             self.problems.append(f"{self.place}.{key} is missing")
             return default
@@ -176,11 +190,11 @@ class Reader:
         return value  # type: ignore[no-any-return]
 
     def free(self, key: str) -> dict[str, Any]:
-        """Return an object field that the document may fill as it likes, but not nested without end."""
+        """Return an object field with free content of bounded depth."""
         return self.take(key, dict, {}, lambda value: _is_shallow(value, MAX_DEPTH))
 
     def optional(self, key: str, kind: type[T], valid: Callable[[T], bool] = lambda _: True) -> T | None:
-        """Return the field, None where it is absent or null."""
+        """Return the field, None if it is absent or null."""
         if self._document.get(key) is None:
             return None
         return self.take(key, kind, kind(), valid)
@@ -211,13 +225,13 @@ class Reader:
 
 
 class Problems(list[str]):
-    """What is wrong with a document; one with too much of it is not looked at further."""
+    """What is wrong with a document; checking stops at `MAX_PROBLEMS`."""
 
     def append(self, problem: str) -> None:
-        """Note a problem.
+        """Add a problem.
 
         Raises:
-            WrongFormatError: there were many before.
+            WrongFormatError: there are too many.
         """
         if len(self) >= MAX_PROBLEMS:
             raise WrongFormatError("; ".join([*self, "and more"]), hint=NOT_OURS)
@@ -225,7 +239,7 @@ class Problems(list[str]):
 
 
 def shown(value: Any) -> str:
-    """Return the beginning of a value of somebody's document, as an error says it."""
+    """Return the beginning of an untrusted value, for an error message."""
     try:
         return json.dumps(value)[:60]
     except RecursionError:

@@ -1,4 +1,4 @@
-"""Names inside a store (format 1). ``schemas/layout.md`` says in words what each one holds."""
+"""Names inside a store (format 1). ``schemas/layout.md`` describes each of them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def snapshot(number: int) -> str:
 
 
 def base(number: int) -> str:
-    """Return the path of the document that says which snapshot of its base a store takes in."""
+    """Return the path of the document of a store's n-th base update."""
     return f"{BASES}/{number}.json"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,14 +17,14 @@ from typing import Any
 from memdb import plugins
 from memdb.errors import MismatchError, WrongFormatError
 from memdb.format import layout
-from memdb.format.documents import MAX_INTEGER, Json, Reader, fingerprint, sealed
+from memdb.format.documents import MAX_INTEGER, Json, Reader, fingerprint, now, own_version, sealed
 
 KINDS = ("bit", "unit", "real", "category")
 SCHEMES = ("exact", "bernoulli", "imported")
 MAX_EXAMPLES = 2**31 - 1  # ids are int32
 MAX_SNAPSHOTS = 10**9
 MAX_URL = 4096
-BASE_FEATURE = "base"  # who does not know it would answer from a part of the models
+BASE_FEATURE = "base"  # a memdb that does not know it would answer from some of the models only
 HEX64 = re.compile(r"[0-9a-f]{64}")
 HEX32 = re.compile(r"[0-9a-f]{32}")
 SEED = re.compile(r"[0-9]{1,20}")
@@ -98,7 +99,7 @@ OUTCOMES: Mapping[str, Outcome] = {
 class RecipeInfo:
     """How models are trained: name, version and options together are the recipe's identity.
 
-    ``import_path`` says where a recipe of the user's own was found; it is no part of the identity.
+    ``import_path`` is where a user's own recipe was found; it is not part of the identity.
     """
 
     name: str
@@ -157,20 +158,20 @@ class Base:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The frozen description of a store."""
+    """The frozen description of a store; by default, of a new one that is created now."""
 
-    store_id: str
-    seed: int
+    store_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    seed: int = field(default_factory=lambda: secrets.randbits(63))
     dataset: str
     sets: tuple[SetInfo, ...]
     outcomes: tuple[Outcome, ...]
     recipe: RecipeInfo
     subset_scheme: str
     subset_fraction: float
-    created_at: str
-    memdb_version: str
+    created_at: str = field(default_factory=now)
+    memdb_version: str = field(default_factory=own_version)
     put_if_absent: bool = True  # whether the storage kept two writers from creating one object
     objects: Objects = field(default_factory=dict)
     base: Base | None = None  # the store that this one extends, as it was at creation
@@ -348,7 +349,7 @@ class Manifest:
             read.problems.append(f"{place}.sets must name `train` and no set twice: {names}")
         for problem in manifest._claims_too_much(place):
             read.problems.append(problem)
-        read.finish("ask whoever made the store for an undamaged copy")
+        read.finish("ask its owner for an undamaged copy")
         return manifest
 
     def _claims_too_much(self, place: str) -> Iterator[str]:

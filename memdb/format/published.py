@@ -1,4 +1,4 @@
-"""What makes a copy of a store a published one: its root document, and what snapshots name besides blocks.
+"""The documents of a published copy: its root document, and what its snapshots name besides blocks.
 
 Parsed once, at the border, like the manifest: a value that exists is valid.
 """
@@ -23,14 +23,14 @@ from memdb.format.manifest import (
 )
 from memdb.format.score_table import MAX_TABLES
 
-INCLUDED = ("bits", "confidence")  # in a published copy, unless told otherwise
+INCLUDED = ("bits", "confidence")  # in a published copy by default
 MAX_SNAPSHOTS = 100_000  # of one published copy
 ASK_AGAIN = "ask its owner to publish it again, or use another copy"
 
 
 @dataclass(frozen=True, slots=True)
 class Credits:
-    """Whose work it is and what others may do with it, as the owner puts it; shown, and never acted upon."""
+    """Whose work it is and what others may do with it, in the owner's words; shown, never acted upon."""
 
     title: str = ""
     authors: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Credits:
 
 @dataclass(frozen=True, slots=True)
 class PublishedSnapshot:
-    """A snapshot as the root document names it: size and sha256 are those of its own document."""
+    """A snapshot as the root document names it, with the size and sha256 of its own document."""
 
     number: int
     document: ObjectInfo
@@ -102,12 +102,12 @@ class Published:
 
     Attributes:
         store_id: that of the manifest.
-        snapshot: the newest.
-        older: the others, by ascending number.
+        snapshot: the newest snapshot.
+        older: the other snapshots, by ascending number.
         credits: whose work it is.
         memdb_version: that wrote it.
         scores: documents of the score tables 1, 2, ...: imported scores, which belong to no snapshot.
-        thumbnails: the document about small pictures of the examples, where there are any.
+        thumbnails: the document that describes small pictures of the examples, if there are any.
     """
 
     store_id: str
@@ -227,7 +227,7 @@ class Derived:
         class_names: of each set.
         numbered: sets whose examples' keys are their row numbers.
         listed: how many pairs of each test example are kept.
-        n_in: how many training examples that have scores were in the subsets of so many models.
+        n_in: for each number of models, how many scored training examples were in the subsets of that many.
     """
 
     stats: DerivedGroup

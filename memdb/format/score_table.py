@@ -1,7 +1,7 @@
-"""A score table: scores that came without the models behind them, as a frozen value.
+"""A score table: scores that were published without their models, as a frozen value.
 
-Somebody published what they estimated, not the runs. Such scores have no counts, so no interval; they are
-kept beside the models of a store, never mixed with them.
+Such scores have no counts, and so no interval. They are kept beside the models of a store, never mixed with
+them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from memdb.format import layout
 from memdb.format.documents import Json, Reader, fingerprint, sealed
 from memdb.format.manifest import HEX32, Objects, objects_document, objects_from, require_format
 
-MEMORIZATION = "memorization"  # float64 [train]; NaN where none was given
+MEMORIZATION = "memorization"  # float64 [train]; NaN if not given
 OFFSET = "influence_offset"  # int64 [test + 1]: the pairs of test example z are those from offset z on
 TRAIN_ID = "influence_train_id"  # int32 [pairs], ascending within a test example
 INFLUENCE = "influence"  # float32 or float64 [pairs], as it was given
@@ -25,16 +25,16 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def is_table_name(name: str) -> bool:
-    """Tell whether a score table may be called so."""
+    """Tell whether a score table may have this name."""
     return _NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreTable:
-    """What a store says of one score table; numbered from 1 in the order of import, immutable.
+    """The description of a score table; numbered from 1 in the order of import, immutable.
 
-    ``coverage`` says which pairs it has: ``same_class``, all pairs of one class; ``listed``, those that its
-    makers chose to publish.
+    ``coverage`` is which pairs it has: ``same_class``, all pairs of one class; ``listed``, those that its
+    authors chose to publish.
     """
 
     number: int
@@ -57,7 +57,7 @@ class ScoreTable:
 
     @property
     def content(self) -> str:
-        """Hash of what it holds: equal contents, the same scores."""
+        """Hash of its arrays: tables with the same scores have the same."""
         return fingerprint(objects_document(self.objects))
 
     def to_document(self) -> dict[str, Json]:

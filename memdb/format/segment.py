@@ -42,7 +42,7 @@ class ModelInfo:
     device: str
     host: str
     versions: Mapping[str, str] = field(default_factory=dict)
-    store_seed: int | None = None  # of the store it was trained in, where that is another one
+    store_seed: int | None = None  # of the store it was trained in, if that is another one
 
     def to_document(self) -> dict[str, Json]:
         """Return the JSON object; the seed is a decimal string, since JSON readers round 63-bit integers."""
@@ -88,8 +88,8 @@ class ModelInfo:
 class Segment:
     """An immutable group of models: one commit, or a block that compaction made of several.
 
-    ``sources`` says for a block which segments it took in, and how many models of each, in order.
-    ``metadata`` holds the metadata of the group's arrays by path, so that reading them needs no request.
+    ``sources`` are the segments compacted into a block, and the number of models from each, in order.
+    ``metadata`` holds the metadata of the group's arrays by path, so that reading it needs no request.
     """
 
     segment_id: str
@@ -115,7 +115,7 @@ class Segment:
 
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""
-        taken: dict[str, Json] = (
+        sources: dict[str, Json] = (
             {"sources": [list(source) for source in self.sources]} if self.sources else {}
         )
         return sealed(
@@ -130,7 +130,7 @@ class Segment:
                 "memdb_version": self.memdb_version,
                 "objects": objects_document(self.objects),
                 "metadata": self.metadata,
-                **taken,
+                **sources,
             }
         )
 

@@ -1,4 +1,4 @@
-"""What is said about segments afterwards, as frozen values: snapshots, retractions, pins of a base.
+"""Documents written after segments, as frozen values: snapshots, retractions, updates of a base.
 
 Parsed once, at the border, like the manifest: a value that exists is valid.
 """
@@ -6,28 +6,28 @@ Parsed once, at the border, like the manifest: a value that exists is valid.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from memdb.format import layout
-from memdb.format.documents import MAX_DOCUMENT, MAX_INTEGER, Json, Reader, sealed
+from memdb.format.documents import MAX_DOCUMENT, MAX_INTEGER, Json, Reader, now, own_version, sealed
 from memdb.format.manifest import HEX64, MAX_SNAPSHOTS, Base, ObjectInfo, require_format
 from memdb.format.published import Derived
 from memdb.format.segment import MAX_MODELS_PER_SEGMENT, RESTORE, is_hex32, is_hex64
 
-MODEL_BYTES = 200  # of a document that a model takes at least
+MODEL_BYTES = 200  # that a model takes in a document, at least
 MAX_BLOCK_DOCUMENTS = 256 << 20  # bytes of a snapshot's blocks: those of 300,000 models
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retraction:
-    """Models withdrawn, or damaged segments set aside: for ever, with the reason."""
+    """Models retracted, or damaged segments set aside: permanently, with the reason."""
 
     retraction_id: str
     store_id: str
     because: str
-    retracted_at: str
-    memdb_version: str
+    retracted_at: str = field(default_factory=now)
+    memdb_version: str = field(default_factory=own_version)
     models: tuple[str, ...] = ()
     segments: tuple[str, ...] = ()
 
@@ -78,23 +78,23 @@ class BlockInfo:
     document: ObjectInfo
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotRecord:
-    """The blocks in force and the segments they took in; numbered from 1, immutable."""
+    """The current blocks and the segments compacted into them; numbered from 1, immutable."""
 
     number: int
     store_id: str
-    created_at: str
-    memdb_version: str
-    n_models: int  # that count: neither withdrawn nor repeats
+    created_at: str = field(default_factory=now)
+    memdb_version: str = field(default_factory=own_version)
+    n_models: int  # that count: neither retracted nor repeats
     models_sha256: str
-    n_repeats: int  # copies that were left out when segments were taken in
+    n_repeats: int = 0  # that compaction dropped
     blocks: tuple[BlockInfo, ...]
-    segments: tuple[str, ...]  # taken in, and perhaps not removed yet
-    retracted: tuple[str, ...]  # models of the blocks that do not count
-    set_aside: tuple[str, ...]  # damaged segments and blocks, which are not read and stay
+    segments: tuple[str, ...] = ()  # compacted, and perhaps not removed yet
+    retracted: tuple[str, ...] = ()  # models of the blocks that do not count
+    set_aside: tuple[str, ...] = ()  # damaged segments and blocks, which are kept but not read
     derived: Derived | None = None  # of a published copy
-    base: Base | None = None  # what was taken in of the store that this one extends
+    base: Base | None = None  # the base snapshot of the store that this one extends
 
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""
@@ -163,7 +163,7 @@ class SnapshotRecord:
         return record
 
     def _claims_too_much(self, place: str) -> Iterator[str]:
-        """Yield what its lists cannot hold: readers take memory by these numbers."""
+        """Yield the counts that its lists contradict: readers allocate memory by these numbers."""
         for block in self.blocks:
             if not block.n_models * MODEL_BYTES <= block.document.size <= MAX_DOCUMENT:
                 size = block.document.size
@@ -176,14 +176,14 @@ class SnapshotRecord:
             yield f"{place} has blocks whose documents are larger than {MAX_BLOCK_DOCUMENTS:,} bytes together"
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """A later word on which snapshot of its base a store takes in, and where that is; numbered from 1."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseUpdate:
+    """A later base snapshot of a store that extends another, and where that is; numbered from 1."""
 
     number: int
     store_id: str
-    pinned_at: str
-    memdb_version: str
+    pinned_at: str = field(default_factory=now)
+    memdb_version: str = field(default_factory=own_version)
     base: Base
 
     def to_document(self) -> dict[str, Json]:
@@ -201,7 +201,7 @@ class Pin:
         )
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], place: str) -> Pin:
+    def from_document(cls, document: Mapping[str, Any], place: str) -> BaseUpdate:
         """Parse and check the document.
 
         Raises:
@@ -209,7 +209,7 @@ class Pin:
         """
         require_format(document, place)
         read = Reader(document, place)
-        pin = cls(
+        update = cls(
             number=read.take("number", int, 1, lambda v: 0 < v < MAX_SNAPSHOTS),
             store_id=read.take("store_id", str, "", is_hex32),
             pinned_at=read.take("pinned_at", str, ""),
@@ -217,7 +217,7 @@ class Pin:
             base=Base.from_reader(read.inside("base")),
         )
         read.finish(RESTORE)
-        return pin
+        return update
 
 
 def _object(read: Reader, key: str) -> ObjectInfo:
@@ -225,7 +225,7 @@ def _object(read: Reader, key: str) -> ObjectInfo:
         case [int(size), str(sha256)] if 0 <= size <= MAX_INTEGER and HEX64.fullmatch(sha256):
             return ObjectInfo(size, sha256)
         case _:
-            read.problems.append(f"{read.place}.{key} is no size and sha256")
+            read.problems.append(f"{read.place}.{key} is not a size and sha256")
             return ObjectInfo(0, "")
 
 

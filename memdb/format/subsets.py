@@ -22,7 +22,7 @@ def subset_size(n_train: int, fraction: float) -> int:
     """Return how many training examples a subset holds.
 
     Raises:
-        InvalidInputError: a fraction outside (0, 1), or one that leaves no example in, or none out.
+        InvalidInputError: a fraction outside (0, 1), or one whose subsets have no examples or all of them.
     """
     if not 0 < fraction < 1:
         raise InvalidInputError(

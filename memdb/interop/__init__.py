@@ -1,1 +1,1 @@
-"""Other people's files: runs and scores read into a store, and a store's contents written for their code."""
+"""Import other people's runs and scores, and export a store's contents for other people's code."""

@@ -34,7 +34,7 @@ SAVE_AGAIN = "save it again from NumPy with `numpy.save` or `numpy.savez`"
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """An array in a file: its shape and type are known, its numbers are read when asked for."""
+    """An array in a file, with known shape and type; its values are read on demand."""
 
     place: str
     shape: tuple[int, ...]
@@ -254,7 +254,7 @@ class _Stream:
 
 @contextmanager
 def _readable(place: str) -> Iterator[None]:
-    """Say of whatever NumPy or the archive complains about which file it is, and what may help."""
+    """Turn errors of NumPy and zipfile into one that names the file and says what may help."""
     try:
         yield
     except MemdbError:
@@ -277,10 +277,10 @@ def _readable(place: str) -> Iterator[None]:
 
 
 def bools(values: NDArray[Any], place: str) -> NDArray[np.bool_]:
-    """Return bits that may be kept as 0 and 1.
+    """Return bits that may be stored as numbers 0 and 1.
 
     Raises:
-        InvalidInputError: another number among them.
+        InvalidInputError: there is another number among them.
     """
     if values.dtype.kind == BOOLEAN:
         return values

@@ -1,4 +1,4 @@
-"""A store's contents in the files that other people's code reads."""
+"""Export a store's contents to files that other people's code reads."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Exported:
 
 
 def require_destination(path: Path, what: str) -> str:
-    """Refuse what cannot be written so, or would take something else's place; return the suffix.
+    """Refuse a destination that does not suit ``what`` or holds something else; return its suffix.
 
     Raises:
-        InvalidInputError: an unknown thing to export, a file of another kind than it fits, a place inside a
+        InvalidInputError: an unknown thing to export, a suffix that does not suit it, or a path inside a
             store.
         AlreadyExistsError: a folder with other things in it.
     """

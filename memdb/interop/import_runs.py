@@ -1,13 +1,10 @@
-"""Taking runs into a store: everything is looked at first, then committed, and nothing twice."""
+"""Import runs into a store: all are checked before any is committed, and none is committed twice."""
 
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -16,6 +13,7 @@ from numpy.typing import NDArray
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInputError, MismatchError
 from memdb.format import layout
+from memdb.format.documents import now, own_version
 from memdb.format.manifest import Manifest, Outcome, RecipeInfo
 from memdb.format.segment import ModelInfo
 from memdb.interop.run_formats import Names, Outcomes, Runs
@@ -30,7 +28,7 @@ Observe = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class About:
-    """What the user says of runs or scores, beyond what their file does; None: nothing.
+    """What the user says about runs or scores beyond what their file says; None if nothing.
 
     ``name`` and ``recipe`` tell data sets and recipes apart that memdb cannot load: equal names are the
     user's word that they are the same.
@@ -40,12 +38,12 @@ class About:
     name: str | None = None
     recipe: str | None = None
     subset_fraction: float | None = None
-    outcomes: Sequence[str] | None = None  # names of those to keep; all where not given
+    outcomes: Sequence[str] | None = None  # names of those to keep; None for all
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import came to."""
+    """The result of an import of runs."""
 
     store: Store
     kind: str
@@ -65,9 +63,9 @@ def import_runs(
     """Add runs to a store of imported models, or to a new one.
 
     Raises:
-        InvalidInputError: runs that cannot be kept, or do not belong together.
-        MismatchError: they are not of the store's data, recipe or subset fraction.
-        StorageError: a batch could not be committed; running it again adds what lacks.
+        InvalidInputError: the runs are invalid, or do not belong together.
+        MismatchError: they have other data, another recipe or subset fraction than the store.
+        StorageError: a batch could not be committed; another import adds what is missing.
     """
     kept = _kept(runs, about)
     total = 2 * runs.n_models
@@ -123,7 +121,7 @@ def _notes(runs: Runs, kept: tuple[Outcome, ...]) -> tuple[str, ...]:
 
 
 def _models(ids: Sequence[str], masks: NDArray[np.bool_], outcomes: Outcomes) -> list[ModelInfo]:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    trained_at = now()
     train = outcomes[f"{layout.TRAIN}/correct"]
     test = outcomes.get(f"{layout.TEST}/correct")
     return [
@@ -132,14 +130,14 @@ def _models(ids: Sequence[str], masks: NDArray[np.bool_], outcomes: Outcomes) ->
             seed=0,  # they were drawn elsewhere
             subset_size=int(mask.sum()),
             seconds=0.0,
-            trained_at=now,
+            trained_at=trained_at,
             train_accuracy=float(train[row][mask].mean()),
             out_accuracy=float(train[row][~mask].mean()),
             test_accuracy=None if test is None else float(test[row].mean()),
             diverged=False,
             device=SCHEME,
             host="",
-            versions={"memdb": version("memdb"), "numpy": np.__version__},
+            versions={"memdb": own_version(), "numpy": np.__version__},
         )
         for row, (identifier, mask) in enumerate(zip(ids, masks, strict=True))
     ]
@@ -150,16 +148,12 @@ def new_manifest(
 ) -> Manifest:
     """Return the manifest of a store for imported models."""
     return Manifest(
-        store_id=secrets.token_hex(16),
-        seed=secrets.randbits(63),
         dataset=about.name or SCHEME,
         sets=tuple(table.info(name) for name, table in tables.items()),
         outcomes=tuple(replace(o, sets=tuple(n for n in o.sets if n in tables)) for o in outcomes),
         recipe=_recipe(about),
         subset_scheme=SCHEME,
         subset_fraction=float(fraction),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
     )
 
 
@@ -175,7 +169,7 @@ def example_tables(
     Content that is not at hand is hashed by the data set's name and the example's number.
 
     Raises:
-        InvalidInputError: labels or keys that cannot be.
+        InvalidInputError: labels or keys are invalid.
         MismatchError: the data set has other sizes or labels.
     """
     if about.data is not None:
@@ -295,7 +289,7 @@ def _require_fitting(
                 "other outcomes",
                 hint="scores and intervals count runs of different subsets, once each: leave it out",
             )
-    return {model.model_id for part in snapshot.parts for model in part.models}
+    return {model.model_id for part in snapshot.segments for model in part.models}
 
 
 def names_with(names: Names, labels: Mapping[str, NDArray[Any]]) -> Names:

@@ -1,22 +1,21 @@
-"""Taking published scores into a store, as a score table beside its models."""
+"""Import published scores into a store, as a score table beside its models."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from memdb.errors import InvalidInputError
 from memdb.format import layout
+from memdb.format.documents import now, own_version
 from memdb.format.manifest import CORRECT
 from memdb.format.score_table import ScoreTable, is_table_name
 from memdb.interop.import_runs import About, example_tables, new_manifest, require_same_examples
-from memdb.interop.score_formats import ScoreFile
+from memdb.interop.score_formats import ScoreFile, require_scores
 from memdb.storage.protocol import Storage
 from memdb.store import Store
 from memdb.store.score_tables import add_scores
@@ -26,7 +25,7 @@ FRACTION = 0.7  # of the published scores
 
 @dataclass(frozen=True)
 class ImportedScores:
-    """What an import of scores came to."""
+    """The result of an import of scores."""
 
     store: Store
     table: ScoreTable
@@ -44,10 +43,10 @@ def import_scores(
 ) -> ImportedScores:
     """Add published scores to a store of the same examples, or to a new one.
 
-    ``given_sizes`` says how many examples there are where neither the file, a data set nor the store does.
+    ``given_sizes`` says how many examples there are if neither the file, a data set nor the store does.
 
     Raises:
-        InvalidInputError: a name that cannot be, ids beyond the examples, or sizes that nobody knows.
+        InvalidInputError: an invalid name or invalid scores, ids beyond the examples, or unknown sizes.
         MismatchError: the store is of other examples.
         AlreadyExistsError: other scores of that name are there.
     """
@@ -57,6 +56,7 @@ def import_scores(
         raise InvalidInputError(
             f"scores cannot be named {table_name!r}", hint="use --scores-name with letters, digits, . _ and -"
         )
+    require_scores(published)
     sizes = _sizes(existing, published, about, given_sizes)
     _require_ids(published, sizes)
     created = existing is None
@@ -80,12 +80,14 @@ def import_scores(
         coverage=published.coverage,
         n_memorization=int((~np.isnan(memorization)).sum()),
         n_influence=len(published.scores.influence),
-        imported_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
+        imported_at=now(),
+        memdb_version=own_version(),
         objects={},
     )
-    scores = replace(published.scores, memorization=memorization)
-    table, added = add_scores(store.storage, store.manifest, scores, described)
+    influence = published.scores.influence
+    influence = influence.astype(np.result_type(influence, np.float32), copy=False)  # float32 at least
+    scores = replace(published.scores, memorization=memorization, influence=influence)
+    table, added = add_scores(store, scores, described)
     return ImportedScores(store, table, created, added)
 
 
@@ -116,13 +118,16 @@ def _sizes(
 
 def _require_ids(published: ScoreFile, sizes: Mapping[str, int]) -> None:
     scores = published.scores
-    highest = {
-        layout.TRAIN: (
-            len(scores.memorization) - 1 if published.memorized is None else int(published.memorized.max())
-        ),
-        layout.TEST: int(scores.test_id.max()) if len(scores.test_id) else 0,
-    }
-    for name, top in highest.items():
+    n_scores, n_train = len(scores.memorization), sizes[layout.TRAIN]
+    if published.memorized is None and n_scores != n_train:
+        raise InvalidInputError(
+            f"{published.place} has memorization of {n_scores:,} training examples; there are {n_train:,}",
+            hint="say which examples they are, or give NaN for the others",
+        )
+    memorized = np.empty(0, dtype=np.int32) if published.memorized is None else published.memorized
+    train_ids = np.concatenate([scores.train_id, memorized])
+    for name, ids in ((layout.TRAIN, train_ids), (layout.TEST, scores.test_id)):
+        top = int(ids.max(initial=-1))
         if name in sizes and top >= sizes[name]:
             raise InvalidInputError(
                 f"{published.place} names {name} example {top:,}, and there are {sizes[name]:,}",

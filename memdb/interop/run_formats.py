@@ -1,6 +1,6 @@
 """Runs of models in other people's formats: subset masks and outcomes, whatever they are called there.
 
-Every format becomes `Runs`; what takes runs into a store knows nothing else.
+Every format becomes `Runs`; the import knows nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PLAIN_KEYS = (
 
 @dataclass(frozen=True)
 class Names:
-    """What a file says about the examples themselves, by set; None where it says nothing."""
+    """What a file says about the examples themselves, by set; a set that it does not describe is absent."""
 
     labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -64,24 +64,7 @@ class Runs:
 
 
 RunFormat: TypeAlias = Callable[[Path, Mapping[str, ArrayFile]], Runs | None]
-"""What reads a format: from a path and its arrays by name to `Runs`, or None where it is something else."""
-
-
-def find_runs(path: Path, arrays: Mapping[str, ArrayFile], formats: Sequence[RunFormat] = ()) -> Runs | None:
-    """Return the runs that a file or folder holds; None where it holds something else.
-
-    ``formats`` of one's own are tried before those of memdb.
-    """
-    found = (read(path, arrays) for read in (*formats, *FORMATS))
-    return next((runs for runs in found if runs is not None), None)
-
-
-def unknown(path: Path, arrays: Mapping[str, ArrayFile]) -> InvalidInputError:
-    """Return the error that says what a file holds, and what memdb reads."""
-    return InvalidInputError(
-        f"{path} has {names_of(arrays)}: none of the formats that memdb imports",
-        hint=f"give a plain file with {PLAIN_KEYS}; docs/importing.md has the other formats",
-    )
+"""A format of runs: from a path and its arrays by name to `Runs`, or None for a file in another format."""
 
 
 def plain(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
@@ -340,7 +323,7 @@ def _of_sets(outcomes: Sequence[Outcome], sets: Sequence[str] | Mapping[str, int
 
 
 def finite(values: NDArray[Any], place: str, first_row: int = 0, *, infinite: bool = False) -> NDArray[Any]:
-    """Refuse numbers that are none, and infinite ones unless told otherwise.
+    """Refuse NaN, and infinite numbers unless ``infinite``.
 
     Raises:
         InvalidInputError: names the row of the first.

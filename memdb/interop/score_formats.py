@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
 from memdb.format import layout
+from memdb.format.score_table import COVERAGES
 from memdb.interop.arrays import ArrayFile, names_of
 from memdb.interop.run_formats import Names, finite
 from memdb.store.score_tables import Scores
@@ -25,36 +26,34 @@ SLACK = 1e-6  # scores are differences of rates in float32
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """Scores of one file; ``sizes`` of the sets where it says them.
+    """The scores of one file.
 
-    ``memorized`` says which training examples memorization is of; None: all, in their order. Ids alone say
-    nothing of how many there are, and one could be 2,000,000,000.
+    Attributes:
+        place: its path, for messages.
+        coverage: ``same_class`` for all pairs within the classes, ``listed`` for a choice of pairs.
+        scores: the values, checked by `require_scores` before they are stored.
+        sizes: how many examples each set has, if the file says so.
+        names: labels, keys and class names, if the file has them.
+        memorized: ids of the training examples that memorization is of; None for all, in order. Ids alone
+            do not say how many examples there are, and one could be 2,000,000,000.
     """
 
     place: str
     coverage: str
     scores: Scores
-    sizes: Mapping[str, int]
-    names: Names
-    memorized: NDArray[np.int32] | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    names: Names = field(default_factory=Names)
+    memorized: NDArray[np.integer] | None = None
 
 
-def find_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
-    """Return the scores that a file holds; None where it holds something else.
-
-    Raises:
-        InvalidInputError: scores that cannot be, or arrays that do not fit each other.
-    """
-    if set(PAIR_KEYS[:3]) <= set(arrays):
-        return _listed(path, arrays)
-    if any(_MATRIX.fullmatch(name) for name in arrays):
-        return _classwise(path, arrays)
-    if "tr_mem" in arrays:
-        return _memorization(path, arrays)
-    return None
+ScoreFormat: TypeAlias = Callable[[Path, Mapping[str, ArrayFile]], ScoreFile | None]
+"""A format of scores: from a path and its arrays by name to a `ScoreFile`, or None as for `RunFormat`."""
 
 
-def _listed(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
+def listed_pairs(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
+    """Read ``tr_idx``, ``tt_idx``, ``infl`` and ``mem``: the pairs that Feldman and Zhang published."""
+    if not set(PAIR_KEYS[:3]) <= set(arrays):
+        return None
     if "mem" not in arrays:
         raise InvalidInputError(
             f"{path} has {names_of(arrays)}; mem is missing", hint=f"expected {', '.join(PAIR_KEYS)}"
@@ -64,7 +63,6 @@ def _listed(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
     influence, mem = (_scores(arrays[name], (n_pairs,)) for name in PAIR_KEYS[2:])
     if n_pairs == 0:
         raise InvalidInputError(f"{path} holds no pairs")
-    _require_once(train, test, str(path))
     memorized, first, place = np.unique(train, return_index=True, return_inverse=True)
     memorization = mem[first].astype(np.float64)
     differs = np.flatnonzero(memorization[place] != mem)
@@ -76,10 +74,13 @@ def _listed(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
             hint="it must have one: get the file again",
         )
     scores = Scores(memorization, train, test, influence)
-    return ScoreFile(str(path), "listed", scores, {}, Names(), memorized)
+    return ScoreFile(str(path), "listed", scores, memorized=memorized)
 
 
-def _classwise(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
+def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
+    """Read ``tr_mem``, and an ``infl_matrix_classK`` for each class K: all pairs within the classes."""
+    if not any(_MATRIX.fullmatch(name) for name in arrays):
+        return None
     missing = [name for name in CLASS_KEYS if name not in arrays]
     if missing:
         raise InvalidInputError(
@@ -99,7 +100,6 @@ def _classwise(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
         if found:
             parts.append(_one_class(path, arrays, int(found[1]), found[1], labels))
     train, test, influence = (np.concatenate(values) for values in zip(*parts, strict=True))
-    _require_once(train, test, str(path))
     scores = Scores(memorization, train, test, influence)
     return ScoreFile(str(path), "same_class", scores, sizes, Names(labels))
 
@@ -124,8 +124,10 @@ def _one_class(
     return np.repeat(sides[0], len(sides[1])), np.tile(sides[1], len(sides[0])), matrix.ravel()
 
 
-def _memorization(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile:
-    """Read a file of memorization scores alone."""
+def memorization_alone(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
+    """Read ``tr_mem`` without any pairs."""
+    if "tr_mem" not in arrays:
+        return None
     memorization = _scores(arrays["tr_mem"], (None,)).astype(np.float64)
     if len(memorization) == 0:
         raise InvalidInputError(f"{path} holds no scores")
@@ -149,17 +151,50 @@ def _ids(file: ArrayFile, shape: tuple[int | None, ...], n_examples: int = 2**31
 
 def _scores(file: ArrayFile, shape: tuple[int | None, ...]) -> NDArray[np.floating]:
     values = finite(file.whole(shape, "f"), file.place)
-    wrong = np.abs(values) > 1 + SLACK
-    if wrong.any():
-        raise InvalidInputError(
-            f"{file.place} holds {values[wrong][0]:g}, which is no difference of two rates",
-            hint="scores go from -1 to 1",
-        )
+    _require_differences(values, file.place)
     return values if values.dtype == np.float32 else values.astype(np.float64)
 
 
-def _require_once(train: NDArray[np.int32], test: NDArray[np.int32], place: str) -> None:
-    pairs = train.astype(np.int64) << 32 | test
+def _require_differences(values: NDArray[np.floating], place: str) -> None:
+    wrong = np.abs(values) > 1 + SLACK
+    if wrong.any():
+        raise InvalidInputError(
+            f"{place} holds {values[wrong][0]:g}, which no difference of two rates can be",
+            hint="scores go from -1 to 1",
+        )
+
+
+def require_scores(file: ScoreFile) -> None:
+    """Refuse scores that cannot be stored, whichever format read them.
+
+    Raises:
+        InvalidInputError: arrays of other types or lengths, values beyond -1 and 1, a pair given twice.
+    """
+    scores, place = file.scores, file.place
+    if file.coverage not in COVERAGES:
+        raise InvalidInputError(
+            f"{place} has the coverage {file.coverage!r}", hint=f"use one of {', '.join(COVERAGES)}"
+        )
+    influence = scores.influence
+    memorized = np.arange(len(scores.memorization)) if file.memorized is None else file.memorized
+    for name, values, like, kinds in (
+        ("memorization", scores.memorization, memorized, "f"),
+        ("ids of memorization", memorized, scores.memorization, "iu"),
+        ("influence", influence, scores.train_id, "f"),
+        ("train_id", scores.train_id, influence, "iu"),
+        ("test_id", scores.test_id, influence, "iu"),
+    ):
+        if values.ndim != 1 or values.shape != like.shape or values.dtype.kind not in kinds:
+            raise InvalidInputError(
+                f"the {name} of {place} is {values.dtype} {values.shape}",
+                hint="give one float for each id, and ids as integers",
+            )
+        if kinds == "iu" and values.size and not 0 <= values.min() <= values.max() < 2**31:
+            raise InvalidInputError(f"the {name} of {place} goes from {values.min()} to {values.max()}")
+    finite(influence, f"the influence of {place}")
+    _require_differences(influence, f"the influence of {place}")
+    _require_differences(scores.memorization, f"the memorization of {place}")
+    pairs = scores.train_id.astype(np.int64) << 32 | scores.test_id
     pairs.sort()
     twice = pairs[1:][pairs[1:] == pairs[:-1]]
     if len(twice):
@@ -167,3 +202,6 @@ def _require_once(train: NDArray[np.int32], test: NDArray[np.int32], place: str)
             f"{place} has the pair of training example {twice[0] >> 32} and test example "
             f"{twice[0] & 0xFFFFFFFF} twice"
         )
+
+
+FORMATS: tuple[ScoreFormat, ...] = (listed_pairs, pairs_by_class, memorization_alone)

@@ -1,4 +1,4 @@
-"""What must be known of runs before any of them is kept: who they are, and that they belong together."""
+"""Read runs once before any is kept: identify the models, and check that they belong together."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
-from memdb.format import bits
-from memdb.interop.run_formats import Outcomes, Runs
+from memdb.format import bits, layout
+from memdb.interop.run_formats import SETS, Outcomes, Runs, finite
 from memdb.store import Snapshot
 
 DOMAIN = b"memdb-import-1"
 BATCH_BYTES = 256 << 20
 MOST_MODELS = 1024  # of a batch, which becomes a segment
-UNLIKELY = 6.0  # standard deviations that subset sizes drawn at one fraction do not reach
+UNLIKELY = 6.0  # standard deviations from the mean that sizes drawn with one fraction never reach
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Every model of some runs, in their order: its id, the hash of its mask, the size of its subset."""
+    """For every model, in order: its id, the hash of its mask, and the size of its subset."""
 
     model_ids: Sequence[str]
     masks: Sequence[bytes]
@@ -35,8 +35,29 @@ def batches(runs: Runs) -> Iterator[tuple[int, NDArray[np.bool_], Outcomes]]:
     """Yield the first row, the masks and the outcomes of as many models as memory takes at once."""
     step = max(1, min(MOST_MODELS, BATCH_BYTES // max(1, runs.model_bytes)))
     for start in range(0, runs.n_models, step):
-        masks, outcomes = runs.read(start, min(runs.n_models, start + step))
+        stop = min(runs.n_models, start + step)
+        masks, outcomes = runs.read(start, stop)
+        _require_arrays(runs, stop - start, masks, outcomes)
         yield start, masks, outcomes
+
+
+def _require_arrays(runs: Runs, n_models: int, masks: NDArray[np.bool_], outcomes: Outcomes) -> None:
+    """Refuse arrays that are not what `Runs` says of them: a format may be a user's own."""
+    expected = {layout.MASK: (masks, "b", runs.sizes[layout.TRAIN])} | {
+        f"{name}/{item.name}": (outcomes.get(f"{name}/{item.name}"), "b" if item.kind == "bit" else "fiu", n)
+        for item in runs.outcomes
+        for name, n in runs.sizes.items()
+        if name in item.sets
+    }
+    for path, (values, kinds, n_examples) in expected.items():
+        if values is None:
+            raise InvalidInputError(f"{runs.place} has no {path}", hint="return every outcome that is named")
+        if values.shape != (n_models, n_examples) or values.dtype.kind not in kinds:
+            wanted = f"{'bools' if kinds == 'b' else 'numbers'}, ({n_models}, {n_examples}): models first"
+            raise InvalidInputError(
+                f"{path} of {runs.place} is {values.dtype} {values.shape}", hint=f"return {wanted}"
+            )
+        finite(values, f"{path} of {runs.place}")
 
 
 def survey(runs: Runs, progress: Callable[[int, int], None]) -> Survey:
@@ -52,6 +73,11 @@ def survey(runs: Runs, progress: Callable[[int, int], None]) -> Survey:
     first: dict[bytes, int] = {}
     if runs.n_models == 0:
         raise InvalidInputError(f"{runs.place} holds no models", hint="give at least one run")
+    if layout.TRAIN not in runs.sizes or not set(runs.sizes) <= set(SETS):
+        raise InvalidInputError(
+            f"{runs.place} is of the sets {', '.join(runs.sizes)}",
+            hint="give train, and test if there is one",
+        )
     for name, n_examples in runs.sizes.items():
         if n_examples == 0:
             raise InvalidInputError(
@@ -85,7 +111,7 @@ def survey(runs: Runs, progress: Callable[[int, int], None]) -> Survey:
 def model_id(packed_mask: bytes, outcomes: Mapping[str, NDArray[Any]], row: int) -> str:
     """Return an imported model's id: a hash of its mask and of its outcomes of kind bit, by their names.
 
-    Confidences are left out: the same runs are the same models whether or not they come with them.
+    Confidences do not count: the same runs are the same models with and without them.
     """
     digest = hashlib.sha256(DOMAIN + packed_mask)
     for path in sorted(outcomes):

@@ -1,4 +1,4 @@
-"""What answers questions about scores: models, or scores that were imported without any."""
+"""The questions that models and imported scores both answer."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 class Answers(Protocol):
-    """The questions that models and imported scores both answer, as Arrow tables."""
+    """Answers questions about scores as Arrow tables: from models, or from scores imported without models."""
 
     @property
     def relations(self) -> Relations:
-        """The relations that SQL and comparisons see."""
+        """The relations that SQL statements and comparisons read."""
 
     def top_memorized(self, class_name: str | None, query: RankedQuery) -> pa.Table:
-        """Return the first training examples by memorization, NULLs last."""
+        """Return the training examples that rank first by memorization, NULLs last."""
 
     def top_influence(self, fixed: ExampleRef, query: RankedQuery, *, same_class: bool = False) -> pa.Table:
-        """Return the first influences with one side fixed, NULLs last."""
+        """Return the influences that rank first with one side fixed, NULLs last."""
 
     def score(self, train_id: int, target: ExampleRef | None, interval: IntervalSpec) -> pa.Table:
         """Return one memorization score, or the influence on one target."""
@@ -40,29 +40,29 @@ class Answers(Protocol):
         *,
         same_class: bool = False,
     ) -> pa.Table:
-        """Return the rows of a relation that have these ids, by ascending ids; ``None`` leaves one open."""
+        """Return the rows of a relation with these ids, by ascending ids; ``None`` matches any id."""
 
     def pairs(self, options: PairOptions) -> pa.Table:
-        """Return the pairs that are strong enough: by test id, then from the strongest."""
+        """Return the pairs that the options select: by test id, then from the strongest."""
 
 
 def relation_of(target: ExampleRef | None) -> str:
-    """Return the relation that has the scores on this target."""
+    """Return the name of the relation that holds the scores on this target."""
     if target is None:
         return "memorization"
     return "influence" if target.column == "test_id" else "train_influence"
 
 
 def ids_of(train_id: int, target: ExampleRef | None) -> dict[str, int | None]:
-    """Return the id columns of a pair, or of a training example alone."""
+    """Return the ids, by column, of a training example and its target, if any."""
     return {"train_id": train_id, **({target.column: target.row} if target else {})}
 
 
 def rows_of(relations: Relations, relation: str, ids: Mapping[str, int | None]) -> dict[str, int]:
-    """Return the ids that are given, each checked.
+    """Return the ids that are not None, each checked.
 
     Raises:
-        InvalidInputError: an id out of range, or none of a relation of pairs.
+        InvalidInputError: an id out of range, or no id at all for a relation of pairs.
     """
     given = {
         name: relations.row_of(set_of(name), row, None, name) for name, row in ids.items() if row is not None
@@ -76,7 +76,7 @@ def rows_of(relations: Relations, relation: str, ids: Mapping[str, int | None]) 
 
 
 def rows_with(relation: str, given: Mapping[str, int], ids: Mapping[str, object], *, same_class: bool) -> str:
-    """Return the SQL for the rows that have the ids given, by ascending ids."""
+    """Return the SQL for the rows with the given ids, by ascending ids."""
     filters = [f"{name} = ${name}" for name in given] + ["same_class"] * same_class
     where = f" WHERE {' AND '.join(filters)}" if filters else ""
     return f"FROM {relation}{where} ORDER BY {', '.join(ids)}"

@@ -1,7 +1,7 @@
 """Arrow columns of NumPy arrays and of text.
 
-Made of buffers: Arrow's own conversions import pandas, where it is installed, only to ask whether what they
-got is a pandas object. That takes 0.3 seconds, a third of a query.
+Built from buffers: where pandas is installed, Arrow's own conversions import it just to check whether their
+argument is a pandas object. That takes 0.3 seconds, a third of a query.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from memdb.store import Examples, Snapshot
 
-FEW = 256
+FEW = 256  # rows for which slicing is cheaper than importing Arrow's compute functions
 
 
 def table(columns: Mapping[str, NDArray[Any] | pa.Array]) -> pa.Table:
@@ -27,33 +27,33 @@ def table(columns: Mapping[str, NDArray[Any] | pa.Array]) -> pa.Table:
 
 
 def column(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> pa.Array:
-    """Return numbers or booleans as a column; where they are not valid it is NULL."""
-    known = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    """Return numbers or booleans as a column, NULL where not valid."""
+    validity = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
     if values.dtype == np.bool_:
         packed = pa.py_buffer(np.packbits(values, bitorder="little"))
-        return pa.Array.from_buffers(pa.bool_(), len(values), [known, packed])
+        return pa.Array.from_buffers(pa.bool_(), len(values), [validity, packed])
     kind = pa.from_numpy_dtype(values.dtype)
-    return pa.Array.from_buffers(kind, len(values), [known, pa.py_buffer(np.ascontiguousarray(values))])
+    return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def text(values: Sequence[str | None]) -> pa.Array:
     """Return text as a column, None as NULL."""
     encoded = [b"" if value is None else value.encode() for value in values]
     offsets = np.fromiter(itertools.accumulate(map(len, encoded), initial=0), np.int64, len(encoded) + 1)
-    known = pa.py_buffer(
+    validity = pa.py_buffer(
         np.packbits(np.array([value is not None for value in values], dtype=np.bool_), bitorder="little")
     )
-    buffers = [known, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
     return pa.Array.from_buffers(pa.large_string(), len(encoded), buffers)
 
 
 def values_of(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
-    """Return the numbers or booleans of a column as an array; what is NULL there is anything here."""
+    """Return the numbers or booleans of a column as an array; values at NULLs are undefined."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    parts = [_buffer_of(chunk) for chunk in chunks]
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts or [np.empty(0, dtype=column.type.to_pandas_dtype())])
+    arrays = [_buffer_of(chunk) for chunk in chunks]
+    if len(arrays) == 1:
+        return arrays[0]
+    return np.concatenate(arrays or [np.empty(0, dtype=column.type.to_pandas_dtype())])
 
 
 def _buffer_of(chunk: pa.Array) -> NDArray[Any]:
@@ -80,33 +80,33 @@ def of_examples(examples: Examples) -> dict[str, NDArray[Any] | pa.Array]:
 
 
 def _names_of(labels: NDArray[np.int32], class_names: Sequence[str]) -> pa.Array:
-    """Return the name of each label's class, NULL where it has none."""
+    """Return the class name of each label, NULL for labels without one."""
     encoded = [*(name.encode() for name in class_names), b""]
     which = np.minimum(labels, len(class_names))
     offsets = np.zeros(len(labels) + 1, dtype=np.int64)
     np.cumsum(np.array([len(name) for name in encoded])[which], out=offsets[1:])
     data = b"".join(map(encoded.__getitem__, which.tolist()))
-    known = np.packbits(labels < len(class_names), bitorder="little")
-    buffers = [pa.py_buffer(known), pa.py_buffer(offsets), pa.py_buffer(data)]
+    validity = np.packbits(labels < len(class_names), bitorder="little")
+    buffers = [pa.py_buffer(validity), pa.py_buffer(offsets), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.large_string(), len(labels), buffers)
 
 
-def rows_of(found: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
-    """Return some rows of a table in the order given."""
+def rows_of(values: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+    """Return the given rows of a table, in the given order."""
     if 0 < len(rows) <= FEW:
-        return pa.concat_tables([found.slice(row, 1) for row in rows.tolist()])
-    return found.take(column(rows))  # imports all of Arrow's compute functions
+        return pa.concat_tables([values.slice(row, 1) for row in rows.tolist()])
+    return values.take(column(rows))
 
 
 def of_models(snapshot: Snapshot) -> pa.Table:
-    """Return one row a model, in the order of commit."""
+    """Return one row per model, in order of commit."""
     models = snapshot.models_by_commit
     infos = [model for _, model in models]
 
     def numbers(name: str, kind: type) -> pa.Array:
-        found = [getattr(info, name) for info in infos]
-        valid = np.array([value is not None for value in found], dtype=np.bool_)
-        return column(np.array([0 if value is None else value for value in found], dtype=kind), valid)
+        values = [getattr(info, name) for info in infos]
+        valid = np.array([value is not None for value in values], dtype=np.bool_)
+        return column(np.array([0 if value is None else value for value in values], dtype=kind), valid)
 
     def words(name: str) -> pa.Array:
         return text([getattr(info, name) for info in infos])

@@ -1,8 +1,8 @@
 """The outcome ``confidence``: the probability p that a model gives to the label, and sums of it.
 
-p comes from the stored logit confidence and is rounded to a multiple of 2**-36. Sums of such numbers are
-exact in float64 for any number of models up to 2**17, so they do not depend on the order of the models or on
-how a store is split: counts of models and sums of confidences add alike. The error is below 1e-11.
+p is computed from the stored logit confidence and rounded to a multiple of 2**-36. Sums of such numbers are
+exact in float64 for up to 2**17 models, so they do not depend on the order of the models or on how they are
+split into segments and blocks: they add like counts. The rounding error is below 1e-11.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.store import Snapshot
 
 UNIT = 2.0**36
-KEPT_BYTES = 512 << 20  # of bands in memory, for each set
+KEPT_BYTES = 512 << 20  # of cached bands per set
 ROWS_AT_ONCE = 512
 N_WEIGHTS = 4
 Numbers = NDArray[np.float64]
@@ -29,9 +29,9 @@ Numbers = NDArray[np.float64]
 
 @cache
 def _tables() -> tuple[Numbers, Numbers]:
-    """Return p and its square for each of the 65,536 float16 numbers; what is none counts as 0."""
+    """Return p and its square for each of the 65,536 float16 bit patterns; 0 for NaN."""
     logits = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):  # half of them are NaN or far outside
+    with np.errstate(over="ignore", invalid="ignore"):  # many patterns are NaN or overflow
         p = np.nan_to_num(1 / (1 + np.exp(-logits)), nan=0.0)
     return np.rint(p * UNIT) / UNIT, np.rint(p * p * UNIT) / UNIT
 
@@ -45,16 +45,16 @@ def probabilities(logits: NDArray[np.float16]) -> tuple[Numbers, Numbers]:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A number and its square for every model, to be summed over the models in a row of packed bits.
+    """A number and its square per model, to be summed over the models in rows of packed bits.
 
-    Eight models share a byte of the row, and there are only 256 bytes: their sums are looked up.
+    Eight models share a byte, and a byte has 256 values, so their sums are looked up in a table.
     """
 
-    table: NDArray[np.complex128]  # [bytes of a row, 256]: sums of p, and of its square as imaginary part
+    table: NDArray[np.complex128]  # [bytes of a row, 256]: sums of p, and of its square as the imaginary part
 
     @classmethod
     def of(cls, p: Numbers, squares: Numbers, n_words: int) -> Weights:
-        """Prepare the table for numbers [models] and rows of so many words."""
+        """Build the table from numbers [models], for rows of ``n_words`` words."""
         both = np.zeros(n_words * 64, dtype=np.complex128)
         both[: len(p)] = p + 1j * squares
         patterns = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
@@ -64,15 +64,15 @@ class Weights:
         """Return the sums over the models of each row: p, and its square."""
         flat, n_bytes = self.table.ravel(), len(self.table)
         starts = np.arange(n_bytes, dtype=np.intp) * 256
-        found = np.empty(len(rows), dtype=np.complex128)
+        sums = np.empty(len(rows), dtype=np.complex128)
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = np.ascontiguousarray(rows[start : start + ROWS_AT_ONCE]).view(np.uint8)
-            found[start : start + len(part)] = flat.take(part + starts).sum(axis=1)
-        return found.real, found.imag
+            packed = np.ascontiguousarray(rows[start : start + ROWS_AT_ONCE]).view(np.uint8)
+            sums[start : start + len(packed)] = flat.take(packed + starts).sum(axis=1)
+        return sums.real, sums.imag
 
 
 class Confidences:
-    """p of every model on the examples of one set: read in bands, the latest of which stay in memory."""
+    """p of every model on the examples of one set, read in bands; recently used bands stay in memory."""
 
     def __init__(self, snapshot: Snapshot, set_name: str) -> None:
         self._snapshot = snapshot
@@ -85,12 +85,12 @@ class Confidences:
             )
         self._height = snapshot.band_height(self._path)
         self._n_words = -(-snapshot.n_models // 64)
-        self._bands: OrderedDict[int, NDArray[np.float16]] = OrderedDict()  # by their first rows
+        self._bands: OrderedDict[int, NDArray[np.float16]] = OrderedDict()  # by first row
         self._weights: OrderedDict[int, Weights] = OrderedDict()
         self._lock = threading.Lock()  # DuckDB calls from several threads
 
     def weights(self, row: int) -> Weights:
-        """Return the table of one example; the last few are kept."""
+        """Return the table of one example; the most recent ones are cached."""
         with self._lock:
             if row not in self._weights:
                 self._weights[row] = Weights.of(*probabilities(self._one(row)), self._n_words)
@@ -110,21 +110,21 @@ class Confidences:
         return probabilities(logits)
 
     def totals(self, mask: NDArray[np.uint64] | None = None) -> dict[str, Numbers]:
-        """Sum p and its square over all models: ``s_all`` and ``q_all`` [examples].
+        """Sum p and its square over all models: ``s_all`` and ``q_all``, [examples].
 
-        With masks also over the models that had the example itself: ``s_in`` and ``q_in``.
+        With masks, also over the models trained on the example itself: ``s_in`` and ``q_in``.
         """
         names = ("s_all", "q_all") if mask is None else ("s_all", "q_all", "s_in", "q_in")
-        found = {name: np.empty(self.n_examples) for name in names}
+        sums = {name: np.empty(self.n_examples) for name in names}
         for first in range(0, self.n_examples, ROWS_AT_ONCE):
-            part = slice(first, min(first + ROWS_AT_ONCE, self.n_examples))
-            p, squares = self.rows(np.arange(part.start, part.stop, dtype=np.int32))
-            found["s_all"][part], found["q_all"][part] = p.sum(axis=1), squares.sum(axis=1)
+            rows = slice(first, min(first + ROWS_AT_ONCE, self.n_examples))
+            p, squares = self.rows(np.arange(rows.start, rows.stop, dtype=np.int32))
+            sums["s_all"][rows], sums["q_all"][rows] = p.sum(axis=1), squares.sum(axis=1)
             if mask is not None:
-                inside = bits.unpack(mask[part].view(np.uint8), p.shape[1]).T
-                found["s_in"][part] = (p * inside).sum(axis=1)
-                found["q_in"][part] = (squares * inside).sum(axis=1)
-        return found
+                inside = bits.unpack(mask[rows].view(np.uint8), p.shape[1]).T
+                sums["s_in"][rows] = (p * inside).sum(axis=1)
+                sums["q_in"][rows] = (squares * inside).sum(axis=1)
+        return sums
 
     def _one(self, row: int) -> NDArray[np.float16]:
         """Return the row of one example, from memory or by itself."""

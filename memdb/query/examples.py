@@ -1,4 +1,4 @@
-"""Which examples a question is about: named by id or by key, and found once."""
+"""The examples that a question is about, named by id or by key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
-from memdb.errors import InvalidInputError, NotFoundError
+from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
 from memdb.format import layout
 
 if TYPE_CHECKING:
@@ -16,17 +16,17 @@ TARGETS = ("test_id", "target_id")
 
 
 class Rows(Protocol):
-    """What finds the rows of examples (see `Relations`)."""
+    """Resolves ids and keys of examples to rows (see `Relations`)."""
 
     def row_of(self, set_name: str, identifier: int | None, key: str | None, option: str) -> int:
         """Return an example's row from its id or its key."""
 
 
 class TargetNames(TypedDict, total=False):
-    """How the examples of a question are named besides ``train_id``: each by its id, or by its key.
+    """Keywords that name the examples of a question besides ``train_id``: each by its id or its key.
 
     Attributes:
-        train_key: the training example whose score it is, in place of ``train_id``.
+        train_key: the training example, in place of ``train_id``.
         test_id, test_key: the test example that it influences.
         target_id, target_key: the training example that it influences, in place of a test example.
     """
@@ -39,34 +39,34 @@ class TargetNames(TypedDict, total=False):
 
 
 class ExampleNames(TargetNames, total=False):
-    """The same with ``train_id``."""
+    """Keywords that name the examples of a question, including ``train_id``."""
 
     train_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleRef:
-    """An example by the id column that names it, ``train_id``, ``test_id`` or ``target_id``, and its row."""
+    """An example: the id column that names it (``train_id``, ``test_id`` or ``target_id``) and its row."""
 
     column: str
     row: int
 
     @property
     def example_set(self) -> str:
-        """The set that it is in."""
+        """The example's set."""
         return set_of(self.column)
 
 
 def set_of(column: str) -> str:
-    """Return the set that the examples of an id column are in."""
+    """Return the set of the examples that an id column names."""
     return layout.TEST if column == "test_id" else layout.TRAIN
 
 
 def find_one(relations: Rows, names: ExampleNames, columns: Sequence[str]) -> ExampleRef:
-    """Return the one example that is named in one of these id columns.
+    """Return the one example that is named by exactly one of these columns.
 
     Raises:
-        InvalidInputError: none, more than one, both an id and a key, or an id out of range.
+        InvalidInputError: no example, several, both an id and a key, or an id out of range.
         NotFoundError: no example has that key.
     """
     given = [(column, names.get(column), names.get(column.replace("_id", "_key"))) for column in columns]
@@ -82,10 +82,10 @@ def find_one(relations: Rows, names: ExampleNames, columns: Sequence[str]) -> Ex
 
 
 def find_pair(relations: Rows, names: ExampleNames) -> tuple[int, ExampleRef | None]:
-    """Return the row of the training example that is named, and its target if one is.
+    """Return the row of the named training example, and its target if one is named.
 
     Raises:
-        InvalidInputError: examples not named once each, or out of range.
+        InvalidInputError: no training example, several targets, or an id out of range.
         NotFoundError: no example has that key.
     """
     train = find_one(relations, names, ("train_id",))
@@ -94,10 +94,10 @@ def find_pair(relations: Rows, names: ExampleNames) -> tuple[int, ExampleRef | N
 
 
 def require_examples(snapshot: Snapshot, set_name: str) -> int:
-    """Return how many examples a set has.
+    """Return the number of examples of a set.
 
     Raises:
-        NotFoundError: it has none, as in stores of models that were imported without test examples.
+        NotFoundError: it has none, as in a store of models imported without test examples.
     """
     n_examples = snapshot.manifest.set_named(set_name).n_examples
     if n_examples == 0:
@@ -106,3 +106,15 @@ def require_examples(snapshot: Snapshot, set_name: str) -> int:
             hint="its models were imported without any; ask about training examples, such as --target-id",
         )
     return n_examples
+
+
+def require_models(snapshot: Snapshot) -> None:
+    """Check that a store has models.
+
+    Raises:
+        NotEnoughModelsError: it has none yet.
+    """
+    if snapshot.n_models == 0:
+        raise NotEnoughModelsError(
+            f"{snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
+        )

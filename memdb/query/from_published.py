@@ -1,9 +1,6 @@
-"""Answers from what a published copy keeps: the same rows that its bits would give, without reading any."""
+"""Answers from the influences stored in a published copy: the same rows, without reading its bits."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +9,12 @@ from numpy.typing import NDArray
 from memdb.format import layout
 from memdb.query.arrow import table
 from memdb.query.intervals import IntervalSpec
-from memdb.query.options import Order
+from memdb.query.options import Order, RankedQuery
+from memdb.query.outcomes import OUTCOMES
 from memdb.query.ranked_list import Columns, Standing, presented
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates
-from memdb.query.templates import FORMS, template
+from memdb.query.templates import template
 from memdb.store.published_arrays import PAIR_ROWS, derived_of, read_pairs
 
 INFLUENCES = Columns(
@@ -28,8 +26,8 @@ PAIR = (
 )  # fmt: skip
 
 
-def stored_influence(relations: Relations, test_id: int, k: int, choice: IntervalSpec) -> pa.Table | None:
-    """Return the k strongest influences on a test example by default options; None where not kept."""
+def stored_influence(relations: Relations, test_id: int, k: int, interval: IntervalSpec) -> pa.Table | None:
+    """Return the k strongest influences on a test example in default order; None if they are not stored."""
     derived = derived_of(relations.snapshot)
     n_train = relations.snapshot.manifest.train.n_examples
     if derived is None or relations.outcome != "correct" or min(k, n_train) > derived[1].listed:
@@ -39,13 +37,11 @@ def stored_influence(relations: Relations, test_id: int, k: int, choice: Interva
     candidates = _candidates(derived[1].n_in, int(pairs[PAIR_ROWS.index("n_correct"), 0]), relations)
     shrunk, q_value = scores[:k].T
     standing = Standing(candidates, shrunk, q_value, np.arange(len(shrunk)))
-    return presented(relations, shown, standing, INFLUENCES, Order(), choice.parameters(), {})
+    return presented(relations, shown, standing, INFLUENCES, RankedQuery(k, Order(), interval))
 
 
-def stored_pair(
-    relations: Relations, train_id: int, test_id: int, settings: Mapping[str, Any]
-) -> pa.Table | None:
-    """Return a row of the relation ``influence``; None where the pair is not among those kept."""
+def stored_pair(relations: Relations, train_id: int, test_id: int, interval: IntervalSpec) -> pa.Table | None:
+    """Return one row of the relation ``influence``; None if the pair is not among those stored."""
     derived = derived_of(relations.snapshot)
     if derived is None or relations.outcome != "correct" or not derived[1].listed:
         return None
@@ -54,25 +50,25 @@ def stored_pair(
     if len(at) != 1:
         return None
     n_test = relations.snapshot.manifest.set_named(layout.TEST).n_examples
-    z = relations.interval_z(settings, 1, n_test * sum(times for _, times in derived[1].n_in))
+    z = relations.interval_z(interval.of_list(1, n_test * sum(times for _, times in derived[1].n_in)))
     found = found_pairs(pairs[None, :, at], relations.snapshot.n_models, test_id)
     return scored(relations, found, z).select(list(PAIR))
 
 
 def _candidates(n_in: tuple[tuple[int, int], ...], n_correct: int, relations: Relations) -> Candidates:
-    """Return what chance needs to know of all that the list was chosen from: counts, and no scores."""
+    """Return the candidates that the list was selected from, by their counts alone: scores are NaN."""
     values = np.array(n_in, dtype=np.int64).reshape(-1, 2)
-    every = np.repeat(values[:, 0], values[:, 1])
-    unknown = np.full(len(every), np.nan)
+    n_in_each = np.repeat(values[:, 0], values[:, 1])
+    unknown = np.full(len(n_in_each), np.nan)
     return Candidates(
         score=unknown, effect_se=unknown, ac_z=unknown, null_se=unknown,
-        n_in=every, n_models=relations.snapshot.n_models, strata=np.ones(len(every), dtype=np.bool_),
-        hits=np.zeros_like(every), total=np.full_like(every, n_correct),
+        n_in=n_in_each, n_models=relations.snapshot.n_models, strata=np.ones(len(n_in_each), dtype=np.bool_),
+        hits=np.zeros_like(n_in_each), total=np.full_like(n_in_each, n_correct),
     )  # fmt: skip
 
 
 def found_pairs(pairs: NDArray[np.int32], n_models: int, first: int) -> pa.Table:
-    """Return stored pairs, int32 [test, `PAIR_ROWS`, pairs], as the rows that ``pair_scores.sql`` scores."""
+    """Return stored pairs, int32 [test, `PAIR_ROWS`, pairs], as the table that ``pair_scores.sql`` reads."""
     column = {name: pairs[:, row].ravel() for row, name in enumerate(PAIR_ROWS)}
     n_out = n_models - column["n_in"]
     return table(
@@ -92,7 +88,7 @@ def found_pairs(pairs: NDArray[np.int32], n_models: int, first: int) -> pa.Table
 
 
 def scored(relations: Relations, found: pa.Table, z: float | None) -> pa.Table:
-    """Return stored pairs with their scores, intervals of the multiplier z, and what ranking needs."""
+    """Return stored pairs with their scores, intervals with multiplier z, and the columns for ranking."""
     memorized = "(SELECT *, score(own_k_in, n_in, own_k_out, n_out) AS memorization FROM stored)"
-    sql = f"WITH found AS {memorized} {template('pair_scores.sql', sums=FORMS['correct']['sums'])}"
+    sql = f"WITH found AS {memorized} {template('pair_scores.sql', sums=OUTCOMES['correct'].sql['sums'])}"
     return relations.ask(sql, {"z": z}, tables={"stored": found}, alone=True)

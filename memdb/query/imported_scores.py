@@ -1,7 +1,7 @@
-"""A score table as relations: the same names and columns as of models, counts and intervals NULL.
+"""A score table as relations: the same names and columns as for models, with counts and intervals NULL.
 
-Lists go by the scores as they were given: without counts nothing says how much of one is luck. An interval
-is there only under an assumption of how many models stand behind every score.
+Lists are ordered by the scores as imported: without counts there is no shrinkage. Scores have intervals only
+under an assumption of how many models they were computed from.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from memdb.format import layout
 from memdb.query import arrow
 from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
 from memdb.query.examples import ExampleRef
-from memdb.query.intervals import NAMED_INTERVALS, IntervalSpec
+from memdb.query.intervals import IntervalSpec
 from memdb.query.options import Order, PairOptions, RankedQuery, require_k
 from memdb.query.relations import Relations, create_table
 from memdb.query.templates import template
 from memdb.store import Snapshot, Store, StoredScores
 
-PUBLISHED = "published"  # the outcome, as far as anybody says
+PUBLISHED = "published"  # the outcome behind imported scores, which their files do not tell
 MAX_PAIRS = 10_000_000
 WITHOUT_COUNTS = "imported scores come without counts, and so without intervals"
 ASSUME = "say how many models to assume behind them: --assume-models 4000 --assume-fraction 0.7"
@@ -33,7 +33,7 @@ ASSUME = "say how many models to assume behind them: --assume-models 4000 --assu
 
 @dataclass(frozen=True, slots=True)
 class Assumed:
-    """How many models a user assumes behind every score, and the fraction of their subsets."""
+    """The number of models assumed behind every score, and the fraction of the data in their subsets."""
 
     n_models: int
     subset_fraction: float
@@ -47,12 +47,12 @@ class Assumed:
 
     @property
     def arms(self) -> tuple[float, float]:
-        """The models in and out that each score is expected to have."""
+        """The expected number of models in and out, n_in and n_out, of each score."""
         return self.n_models * self.subset_fraction, self.n_models * (1 - self.subset_fraction)
 
 
 class TableRelations(Relations):
-    """A score table as DuckDB relations; all pairs are read, or those on one test example."""
+    """A score table as DuckDB relations, of all pairs or only those on one test example."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class TableRelations(Relations):
         return TableRelations(self.snapshot, self.scores, self.assumed, test_id)
 
     def _build(self) -> None:
-        """Make the relations, which reads the scores."""
+        """Create the relations, which reads the scores."""
         connection = self.connection
         for name, table in self._given().items():
             create_table(connection, name, table)
@@ -93,29 +93,25 @@ class TableRelations(Relations):
             "given_influence": arrow.table(pairs),
         }
 
-    def _set_z(self, connection: duckdb.DuckDBPyConnection, settings: Mapping[str, Any]) -> None:
-        """Set the multipliers of the intervals under the assumption; NULL without one.
-
-        ``n_shown`` and ``n_ranked`` of the settings are those of a list; else a score was named.
-        """
+    def _set_z(self, connection: duckdb.DuckDBPyConnection, interval: IntervalSpec) -> None:
+        """Set the multipliers of the intervals under the assumption; NULL without one."""
         n_scores = {
             "memorization": self.scores.table.n_memorization,
             "influence": self.scores.n_train * self.scores.n_test,
         }
-        parts = {name: settings[name] for name in ("interval", "alpha", "fixed_z")}
         for relation, n in n_scores.items():
-            shown, ranked = settings.get("n_shown", 1), settings.get("n_ranked", max(1, n))
+            one = interval if interval.n_ranked else interval.of_list(1, max(1, n))
             n_models = self.assumed.n_models if self.assumed else None
             connection.execute(
                 f"SET VARIABLE z_{relation} = CASE WHEN $n_models IS NOT NULL THEN "
                 "interval_z($interval, $alpha, $fixed_z, $n_models::BIGINT, $n_shown, $n_ranked) END",
-                {**parts, "n_models": n_models, "n_shown": shown, "n_ranked": ranked},
+                {**one.parameters(), "n_models": n_models},
             )
 
     def arms(self, test_id: int | None) -> pa.Table:
-        """Return the scores of all training examples, or on a test example, as comparisons take them.
+        """Return the scores of all training examples, or on a test example, as `compare` takes them.
 
-        ``given`` is the score; sums and counts are those of the assumption, or NULL.
+        ``given`` is the imported score; sums and counts follow from the assumption, or are NULL.
         """
         relations = self if test_id is None else self.on(test_id)
         score, label = ("memorization", "label") if test_id is None else ("influence", "train_label")
@@ -127,11 +123,11 @@ class TableRelations(Relations):
 def chosen(
     store: Store, snapshot: Snapshot, name: str | None, assumed: Assumed | None
 ) -> TableRelations | None:
-    """Return the score table to ask: the one named or, of a store without models, its only one.
+    """Return the score table that answers: the named one or, in a store without models, the only one.
 
     Raises:
-        NotFoundError: no table of that name, or no models and several tables.
-        InvalidInputError: models are assumed behind scores, and models are asked.
+        NotFoundError: no table of that name, or several tables and no models.
+        InvalidInputError: an assumption is given, but the store's own models answer.
     """
     if name is None and snapshot.n_models > 0:
         if assumed is not None:
@@ -160,7 +156,7 @@ class ScoreAnswers:
     relations: TableRelations
 
     def top_memorized(self, class_name: str | None, query: RankedQuery) -> pa.Table:
-        """Return the first training examples by the memorization that was given, NULLs last."""
+        """Return the training examples that rank first by imported memorization, NULLs last."""
         label = None if class_name is None else self.relations.label_of(class_name)
         n_ranked = self.relations.scores.table.n_memorization
         where = "$label::INTEGER IS NULL OR label = $label"
@@ -168,7 +164,7 @@ class ScoreAnswers:
         return _listed(self.relations, listed, query)
 
     def top_influence(self, fixed: ExampleRef, query: RankedQuery, *, same_class: bool = False) -> pa.Table:
-        """Return the first influences that were given, with one side fixed."""
+        """Return the imported influences that rank first with one side fixed."""
         relations, on_test = self.relations, fixed.column == "test_id"
         if fixed.column == "target_id":
             raise InvalidInputError(
@@ -185,7 +181,7 @@ class ScoreAnswers:
         """Return one memorization score, or the influence on one target.
 
         Raises:
-            NotFoundError: none was given.
+            NotFoundError: the influence was not imported.
         """
         found = self.scores(relation_of(target), ids_of(train_id, target), interval)
         if found.num_rows == 0 and target is not None:
@@ -204,26 +200,25 @@ class ScoreAnswers:
         *,
         same_class: bool = False,
     ) -> pa.Table:
-        """Return the scores of these ids that were given, by ascending ids; ``None`` leaves one open."""
-        settings = interval.parameters(NAMED_INTERVALS)
+        """Return the imported scores with these ids, by ascending ids; ``None`` matches any id."""
+        interval = interval.for_named()
         given = rows_of(self.relations, relation, ids)
         narrowed = self.relations.on(given["test_id"]) if "test_id" in given else self.relations
         sql = rows_with(relation, given, ids, same_class=same_class)
-        return narrowed.ask(sql, given, settings=settings)
+        return narrowed.ask(sql, given, interval=interval)
 
     def pairs(self, options: PairOptions) -> pa.Table:
-        """Return the given pairs that are strong enough: by test id, then from the strongest."""
+        """Return the imported pairs that the options select: by test id, then from the strongest."""
         least, top = options.get("min_influence"), options.get("top")
         if least is None and top is None:
             raise InvalidInputError(
                 "neither --min-influence nor --top is given", hint="use e.g. --min-influence 0.15"
             )
-        choice = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
+        interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
         direction = options.get("direction", "helps")
         Order("influence", direction).require("influence")
         strength = {"helps": "influence", "hurts": "-influence", "both": "abs(influence)"}[direction]
-        n_ranked = self.relations.scores.n_train * self.relations.scores.n_test
-        settings = {**choice.parameters(), "n_shown": 1, "n_ranked": max(1, n_ranked)}
+        n_ranked = max(1, self.relations.scores.n_train * self.relations.scores.n_test)
         sql = template("given_pairs.sql", strength=strength)
         given = {
             "least": least,
@@ -232,12 +227,12 @@ class ScoreAnswers:
             "top": None if top is None else require_k(top),
         }
         n_shown = self.relations.ask(f"SELECT count(*) AS n FROM ({sql})", given).column("n")[0].as_py()  # noqa: S608
-        return self.relations.ask(sql, given, settings={**settings, "n_shown": max(1, n_shown)})
+        return self.relations.ask(sql, given, interval=interval.of_list(max(1, n_shown), n_ranked))
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Which given scores to list: of which relation, those that a condition holds for, of how many."""
+    """The imported scores to list: the relation, its listed id, a condition, and the number ranked."""
 
     score: str
     listed: str
@@ -248,7 +243,7 @@ class Listed:
 
 def _listed(relations: TableRelations, what: Listed, query: RankedQuery) -> pa.Table:
     order, score, k = query.order, what.score, query.k
-    settings = query.require(score)
+    query.require(score)
     if order.ranks or order.by == "q_value" or order.fdr != "once":
         raise InvalidInputError(f"no q-values and no ranks: {WITHOUT_COUNTS}", hint=f"use --order {score}")
     if order.by == "lo" and relations.assumed is None:
@@ -256,9 +251,9 @@ def _listed(relations: TableRelations, what: Listed, query: RankedQuery) -> pa.T
     key = {"helps": f"{score} DESC", "hurts": f"{score} ASC", "both": f"abs({score}) DESC"}[order.direction]
     if order.by == "lo":
         key = {"helps": "lo DESC", "hurts": "hi ASC", "both": "greatest(lo, -hi) DESC"}[order.direction]
-    n_shown = min(k, max(1, what.n_ranked))
+    n_ranked = max(1, what.n_ranked)
     return relations.ask(
         f"FROM {score} WHERE {what.where} ORDER BY {key} NULLS LAST, {what.listed} LIMIT $k",
         {**what.given, "k": k},
-        settings={**settings, "n_shown": n_shown, "n_ranked": max(1, what.n_ranked)},
+        interval=query.interval.of_list(min(k, n_ranked), n_ranked),
     )

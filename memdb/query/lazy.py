@@ -1,4 +1,4 @@
-"""Values that are made when they are first asked for."""
+"""A mapping whose values are computed on first access."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Lazy(Mapping[str, Any]):
-    """A mapping that makes each value when it is first asked for, whoever of several threads asks."""
+    """A mapping that computes each value once, on first access; thread-safe."""
 
     def __init__(self, make: Callable[[str], Any]) -> None:
         self._make = make

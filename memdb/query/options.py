@@ -1,10 +1,10 @@
-"""How a question is asked: how many rows, in which order, which pairs, within which limits."""
+"""The options of questions: rows and order of a list, selection of pairs, limits of statements."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from memdb.errors import InvalidInputError
 from memdb.query.intervals import IntervalSpec
@@ -12,13 +12,13 @@ from memdb.query.intervals import IntervalSpec
 DIRECTIONS = ("helps", "hurts", "both")
 FDRS = ("once", "anytime")
 MAX_ROWS = 2**31 - 1
-MAX_PAIRS = 100_000_000  # that one statement may look at
+MAX_PAIRS = 100_000_000  # counted by one statement
 TIMEOUT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """How a list is ranked, and what is said of each row's rank.
+    """How a list is ranked, and what it says about the rank of each row.
 
     ``by`` is ``shrunk``, the score's own name, ``q_value`` or ``lo``; ``direction`` is ``helps``, ``hurts``
     or ``both`` (by absolute value); ``fdr`` is ``once`` or ``anytime``; ``ranks`` asks for rank intervals.
@@ -30,10 +30,10 @@ class Order:
     ranks: bool = False
 
     def require(self, score: str) -> None:
-        """Refuse what does not exist.
+        """Check all of it for lists of this score.
 
         Raises:
-            InvalidInputError: names what does.
+            InvalidInputError: an unknown value; lists those that exist.
         """
         for word, given, allowed in (
             ("order", self.by, ("shrunk", score, "q_value", "lo")),
@@ -52,22 +52,21 @@ class RankedQuery:
     order: Order
     interval: IntervalSpec
 
-    def require(self, score: str) -> dict[str, Any]:
-        """Return what the SQL of the interval needs, after checking all.
+    def require(self, score: str) -> None:
+        """Check the order and the number of rows.
 
         Raises:
-            InvalidInputError: a number, order, level or interval that does not exist or does not suit.
+            InvalidInputError: an unknown order, or a number of rows out of range.
         """
         self.order.require(score)
         require_k(self.k)
-        return self.interval.parameters()
 
 
 def require_k(k: int) -> int:
-    """Refuse lists without rows.
+    """Check the number of rows of a list.
 
     Raises:
-        InvalidInputError: less than one row, or more than ids can number.
+        InvalidInputError: less than one row, or more than there can be ids.
     """
     if not 1 <= k <= MAX_ROWS:
         raise InvalidInputError(f"-k {k} is not a number from 1 to {MAX_ROWS:,}", hint="use e.g. -k 20")
@@ -75,13 +74,19 @@ def require_k(k: int) -> int:
 
 
 class PairOptions(TypedDict, total=False):
-    """What `memdb.Database.pairs` can be told: which pairs to keep, and how to go about it.
+    """The options of `memdb.Database.pairs`.
 
     Attributes:
-        level, interval: of the intervals; ``selected`` where not given, for the pairs found of all ranked.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
-        progress: hears how many pairs of how many were looked at.
-        stop_requested: asked all the time; true ends the search.
+        top: keep this many of the strongest pairs of each test example.
+        min_influence: keep pairs at or above this strength, in [-1, 1].
+        min_memorization: rank only training examples with at least this memorization, in [-1, 1].
+        same_class: rank only pairs with equal labels.
+        direction: ``helps``, ``hurts`` or ``both`` (by absolute value).
+        level: coverage of the intervals, in [0.5, 1).
+        interval: the kind of interval, by default ``selected``: valid for pairs selected from all ranked.
+        device: where to search: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        progress: called with the number of pairs searched so far and in all.
+        stop_requested: polled during the search; return True to stop it.
     """
 
     top: int | None

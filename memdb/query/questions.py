@@ -1,4 +1,4 @@
-"""Questions to a snapshot: each one a file of SQL, its parameters checked, its rows as an Arrow table."""
+"""The questions that are answered from models: a file of SQL each, with checked parameters."""
 
 from __future__ import annotations
 
@@ -10,35 +10,37 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.addresses import shown
-from memdb.errors import InvalidInputError, NotEnoughModelsError
+from memdb.errors import InvalidInputError
 from memdb.format import bits, layout
 from memdb.format.documents import canonical_json
+from memdb.format.manifest import Manifest
 from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
 from memdb.query.arrow import values_of
-from memdb.query.examples import ExampleRef, set_of
+from memdb.query.examples import ExampleRef, require_models, set_of
 from memdb.query.from_published import stored_influence, stored_pair
-from memdb.query.intervals import NAMED_INTERVALS, IntervalSpec
+from memdb.query.intervals import IntervalSpec
 from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Order, PairOptions, RankedQuery, require_k
+from memdb.query.outcomes import OUTCOMES
 from memdb.query.ranked_list import Columns, ranked
 from memdb.query.relations import Relations
 from memdb.query.statements import Kind, out_of_python
-from memdb.query.templates import FORMS, template
+from memdb.query.templates import template
 from memdb.store import Snapshot
 from memdb.store.published_arrays import derived_of
 
-SHORTEST_SECONDS, LONGEST_SECONDS = 0.001, 4_000_000.0  # what the timers of every system can count
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.001, 4_000_000.0  # the range that timers support on every system
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One way to ask for influence: which relation, which of its id columns is listed, what is influenced."""
+    """One way to ask for influence: the relation, the id column that is listed, and what is influenced."""
 
     relation: str
     listed: str
     target: str
 
 
-SIDES: Mapping[str, Side] = {  # by the id column that is given
+SIDES: Mapping[str, Side] = {  # by the id column that is fixed
     "test_id": Side("influence", "train_id", "test"),
     "train_id": Side("influence", "test_id", "test"),
     "target_id": Side("train_influence", "train_id", "target"),
@@ -47,21 +49,21 @@ SIDES: Mapping[str, Side] = {  # by the id column that is given
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswers:
-    """Answers counted from models (see `Answers`)."""
+    """Answers computed from models (see `Answers`)."""
 
     relations: Relations
 
     def top_memorized(self, class_name: str | None, query: RankedQuery) -> pa.Table:
-        """Return the first training examples by memorization, NULLs last."""
+        """Return the training examples that rank first by memorization, NULLs last."""
         self._require(query, "memorization")
         relations = self.relations
         label = None if class_name is None else relations.label_of(class_name)
-        sql = template("top_memorized.sql", arms=FORMS[relations.outcome]["arms"])
+        sql = template("top_memorized.sql", arms=OUTCOMES[relations.outcome].sql["arms"])
         found = relations.ask(sql, {"label": label})
         return ranked(relations, found, Columns(("train_id", "label"), "memorization"), query)
 
     def top_influence(self, fixed: ExampleRef, query: RankedQuery, *, same_class: bool = False) -> pa.Table:
-        """Return the first influences with one side fixed, NULLs last."""
+        """Return the influences that rank first with one side fixed, NULLs last."""
         self._require(query, "influence")
         relations, side = self.relations, SIDES[fixed.column]
         if fixed.column == "test_id" and query.order == Order() and not same_class:
@@ -69,7 +71,7 @@ class ModelAnswers:
             if stored is not None:
                 return stored
         names = {"relation": side.relation, "fixed": fixed.column, "listed": side.listed}
-        sql = template("top_influence.sql", **names, arms=FORMS[relations.outcome]["arms"])
+        sql = template("top_influence.sql", **names, arms=OUTCOMES[relations.outcome].sql["arms"])
         other_only = fixed.column == "target_id"
         relations.prefetch(layout.TEST if side.target == layout.TEST else layout.TRAIN)
         found = relations.ask(sql, {"id": fixed.row, "same_class": same_class, "other_only": other_only})
@@ -90,33 +92,33 @@ class ModelAnswers:
         *,
         same_class: bool = False,
     ) -> pa.Table:
-        """Return the rows of a relation that have these ids, by ascending ids; ``None`` leaves one open."""
-        relations, settings = self.relations, interval.parameters(NAMED_INTERVALS)
-        _require_models(relations)
+        """Return the rows with these ids (see `Answers.scores`), from what a copy stores if it can."""
+        relations, interval = self.relations, interval.for_named()
+        require_models(relations.snapshot)
         given = rows_of(relations, relation, ids)
         if set(given) == {"train_id", "test_id"}:
-            stored = stored_pair(relations, given["train_id"], given["test_id"], settings)
+            stored = stored_pair(relations, given["train_id"], given["test_id"], interval)
             if stored is not None:
                 is_kept = not same_class or stored.column("same_class")[0].as_py()
                 return stored if is_kept else stored.slice(0, 0)
         if relation != "memorization":
             relations.prefetch(layout.TEST if relation == "influence" else layout.TRAIN)
         sql = rows_with(relation, given, ids, same_class=same_class)
-        return relations.ask(sql, given, settings=settings)
+        return relations.ask(sql, given, interval=interval)
 
     def pairs(self, options: PairOptions) -> pa.Table:
-        """Return the pairs that are strong enough: by test id, then from the strongest."""
-        from memdb.query.pairs.scores import pairs  # noqa: PLC0415 - other questions do without its packages
+        """Return the pairs that the options select: by test id, then from the strongest."""
+        from memdb.query.pairs.scores import pairs  # noqa: PLC0415 - other questions do not need its packages
 
         return pairs(self.relations, options)
 
     def _require(self, query: RankedQuery, score: str) -> None:
         query.require(score)
-        _require_models(self.relations)
+        require_models(self.relations.snapshot)
 
 
 def counts(relations: Relations, target: Mapping[str, int | None]) -> dict[str, NDArray[np.int32]]:
-    """Return the counts of every training example on one target, or on itself: int32 arrays [train]."""
+    """Return the counts of every training example on one target, or on itself: int32 [train] each."""
     named = {name: row for name, row in target.items() if row is not None}
     if len(named) > 1:
         raise InvalidInputError(f"{' and '.join(named)} are both given", hint="name one target, or none")
@@ -136,41 +138,41 @@ def counts(relations: Relations, target: Mapping[str, int | None]) -> dict[str, 
 def sql(
     relations: Relations,
     statement: str,
-    choice: IntervalSpec,
+    interval: IntervalSpec,
     *,
     k: int | None = None,
     max_pairs: int = MAX_PAIRS,
     timeout: float = TIMEOUT_SECONDS,
 ) -> pa.Table:
-    """Run a user's statement over the relations, read-only and without access to files or the network."""
+    """Run a user's statement over the relations, read-only, without access to files or the network."""
     _require_sql(statement, k, max_pairs)
     timeout = require_timeout(timeout)
-    settings = choice.parameters(NAMED_INTERVALS)
-    table = relations.ask(statement, settings=settings, models=True, max_pairs=max_pairs, timeout=timeout)
+    table = relations.ask(
+        statement, interval=interval.for_named(), models=True, max_pairs=max_pairs, timeout=timeout
+    )
     return table if k is None else table.slice(0, k)
 
 
 def sql_batches(  # noqa: PLR0913 - the statement, its limits and its intervals
     relations: Relations,
     statement: str,
-    choice: IntervalSpec,
+    interval: IntervalSpec,
     *,
     k: int | None = None,
     as_text: Kind = out_of_python,
     max_pairs: int = MAX_PAIRS,
     timeout: float = TIMEOUT_SECONDS,
 ) -> pa.RecordBatchReader:
-    """Run a user's statement as `sql` does; its rows are read while they are computed."""
+    """Run a user's statement like `sql`, and stream its rows."""
     _require_sql(statement, k, max_pairs)
     timeout = require_timeout(timeout)
-    settings = choice.parameters(NAMED_INTERVALS)
-    batches = relations.stream(statement, settings, as_text, max_pairs=max_pairs, timeout=timeout)
+    batches = relations.stream(statement, interval.for_named(), as_text, max_pairs=max_pairs, timeout=timeout)
     schema = next(batches)
     return pa.RecordBatchReader.from_batches(schema, batches if k is None else _first(k, batches))
 
 
 def require_timeout(seconds: float) -> float:
-    """Return how long a statement may run, within what timers can count.
+    """Return the seconds that a statement may run, clipped to what timers support.
 
     Raises:
         InvalidInputError: not above 0.
@@ -202,16 +204,8 @@ def _first(k: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch
             return
 
 
-def _require_models(relations: Relations) -> None:
-    if relations.snapshot.n_models == 0:
-        raise NotEnoughModelsError(
-            f"{relations.snapshot.url} has no models yet",
-            hint="train some with `memdb train --add 100`",
-        )
-
-
 def _base_of(snapshot: Snapshot) -> dict[str, object]:
-    """Return what is taken in of the store that this one extends, NULL where it extends none."""
+    """Return the base snapshot of a store that extends another, NULL in other stores."""
     base = snapshot.base
     return {
         "base": shown(base.url) if base else None,
@@ -222,38 +216,25 @@ def _base_of(snapshot: Snapshot) -> dict[str, object]:
     }
 
 
-def info(relations: Relations, choice: IntervalSpec) -> pa.Table:
+def info(relations: Relations, interval: IntervalSpec) -> pa.Table:
     """Return one row about the store."""
     snapshot = relations.snapshot
     manifest = snapshot.manifest
-    settings = choice.parameters(NAMED_INTERVALS)
     derived = derived_of(snapshot)
     of_models = (
         {"n_models": snapshot.n_models, **derived[1].models.to_document()}
         if derived
         else relations.ask(template("info_models.sql"), models=True).to_pylist()[0]
     )
-    counted = {**of_models, **relations.ask(template("info.sql"), settings=settings).to_pylist()[0]}
+    counted = {
+        **of_models,
+        **relations.ask(template("info.sql"), interval=interval.for_named()).to_pylist()[0],
+    }
     diverged = (
         (model.model_id for _, model in snapshot.models if model.diverged) if counted["n_diverged"] else ()
     )
     row = {
-        "store_id": manifest.store_id,
-        "format": layout.FORMAT,
-        "dataset": manifest.dataset,
-        "dataset_import_path": manifest.imports.get("dataset"),
-        "n_train": manifest.train.n_examples,
-        "n_test": manifest.set_named(layout.TEST).n_examples,
-        "n_classes": relations.n_classes,
-        "recipe": manifest.recipe.name,
-        "recipe_import_path": manifest.imports.get("recipe"),
-        "recipe_version": manifest.recipe.version,
-        "recipe_options": canonical_json(manifest.recipe.options).decode(),
-        "recipe_fingerprint": manifest.recipe.fingerprint,
-        "subset_scheme": manifest.subset_scheme,
-        "subset_fraction": manifest.subset_fraction,
-        "outcomes": ",".join(outcome.name for outcome in manifest.outcomes),
-        "created_at": manifest.created_at,
+        **_facts_of(manifest, relations.n_classes),
         "n_repeats": snapshot.n_repeats,
         "n_retracted": snapshot.n_retracted,
         "n_set_aside": len(snapshot.set_aside),
@@ -265,7 +246,28 @@ def info(relations: Relations, choice: IntervalSpec) -> pa.Table:
         **counted,
         "diverged": sorted(diverged),
     }
-    kind = pa.list_(pa.string())  # also where it is empty
     table = pa.Table.from_pylist([row])
-    at = table.column_names.index("diverged")
-    return table.set_column(at, "diverged", pa.array([row["diverged"]], kind))
+    column = pa.array([row["diverged"]], pa.list_(pa.string()))  # an empty list does not tell its type
+    return table.set_column(table.column_names.index("diverged"), "diverged", column)
+
+
+def _facts_of(manifest: Manifest, n_classes: int) -> dict[str, object]:
+    """Return the columns about data, recipe and subsets."""
+    return {
+        "store_id": manifest.store_id,
+        "format": layout.FORMAT,
+        "dataset": manifest.dataset,
+        "dataset_import_path": manifest.imports.get("dataset"),
+        "n_train": manifest.train.n_examples,
+        "n_test": manifest.set_named(layout.TEST).n_examples,
+        "n_classes": n_classes,
+        "recipe": manifest.recipe.name,
+        "recipe_import_path": manifest.imports.get("recipe"),
+        "recipe_version": manifest.recipe.version,
+        "recipe_options": canonical_json(manifest.recipe.options).decode(),
+        "recipe_fingerprint": manifest.recipe.fingerprint,
+        "subset_scheme": manifest.subset_scheme,
+        "subset_fraction": manifest.subset_fraction,
+        "outcomes": ",".join(outcome.name for outcome in manifest.outcomes),
+        "created_at": manifest.created_at,
+    }

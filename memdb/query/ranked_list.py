@@ -1,8 +1,8 @@
-"""Ranked lists: the candidates of SQL, ordered by what `ranking` makes of all of them, the first k shown."""
+"""Ranked lists: candidates from SQL, ordered by the statistics of all of them, and the first k shown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,51 +12,53 @@ from numpy.typing import NDArray
 
 from memdb.query import statistics
 from memdb.query.arrow import column, rows_of, values_of
-from memdb.query.options import Order, RankedQuery
+from memdb.query.intervals import IntervalSpec
+from memdb.query.options import RankedQuery
+from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates, Numbers
-from memdb.query.templates import FORMS, SHOWN_SUMS, template
+from memdb.query.templates import template
 
-SETTLED = 0.05  # share of the rows shown that chance may still give
+SETTLED = 0.05  # fraction of the rows shown that chance alone may still produce
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a list besides those that every list has: which come first, the score, the last ones."""
+    """The columns of a list besides those that all lists have: the first, the score and the last."""
 
     first: Sequence[str]
     score: str
     last: Sequence[str] = ()
-    listed: str = "train_id"  # ids that ties go by
+    listed: str = "train_id"  # the id that breaks ties
 
 
 def ranked(relations: Relations, found: pa.Table, columns: Columns, query: RankedQuery) -> pa.Table:
-    """Return the first k of all candidates found, NULLs last, ties by ascending id.
+    """Return the first k of the candidate rows ``found``, NULLs last, ties by ascending id.
 
-    Besides the columns of the relation: ``shrunk``, ``q_value``, ``rank_lo`` and ``rank_hi`` on request, and
-    in every row ``n_ranked``, how many scores the list was chosen from; ``n_null``, how many of those would
-    be as strong as the list's weakest if none had any effect; and ``n_models_needed`` for that to be few.
+    Besides the columns of the relation: ``shrunk`` (posterior mean), ``q_value``, on request ``rank_lo`` and
+    ``rank_hi``, and in every row ``n_ranked``, the number of scores that the list was selected from;
+    ``n_null``, the number of them expected to be as strong as the weakest row shown if none had any effect;
+    and ``n_models_needed``, the number of models that would make ``n_null`` small.
     """
-    settings, order = query.interval.parameters(), query.order
     standing = _standing(relations, found, columns, query)
     shown = rows_of(found, standing.rows)
-    ranks = _ranks(relations, found, standing, order, settings) if order.ranks else {}
-    return presented(relations, shown, standing, columns, order, settings, ranks)
+    ranks = _ranks(relations, found, standing, query) if query.order.ranks else {}
+    return presented(relations, shown, standing, columns, query, ranks)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What a list says of the rows it shows because of all that they were chosen from."""
+    """The statistics of the rows shown that depend on all candidates."""
 
-    candidates: Candidates  # all of them
-    shrunk: Numbers  # of the rows shown; NaN where there is no score
+    candidates: Candidates  # all those with a score
+    shrunk: Numbers  # of the rows shown; NaN for rows without a score
     q_value: Numbers
-    rows: NDArray[np.int64]  # that are shown, as places among everything found
+    rows: NDArray[np.int64]  # of the rows shown, their positions among all found
 
-    def parts(self) -> tuple[int, int]:
-        """Return how many of how many the interval kind ``selected`` has to reckon with."""
+    def interval_of(self, query: RankedQuery) -> IntervalSpec:
+        """Return the interval of the rows shown, which may depend on how many were ranked."""
         n_ranked = max(1, len(self.candidates))
-        return min(max(1, len(self.rows)), n_ranked), n_ranked
+        return query.interval.of_list(min(max(1, len(self.rows)), n_ranked), n_ranked)
 
 
 def _standing(
@@ -65,7 +67,7 @@ def _standing(
     columns: Columns,
     query: RankedQuery,
 ) -> Standing:
-    k, order, settings = query.k, query.order, query.interval.parameters()
+    k, order = query.k, query.order
     at = np.flatnonzero(_has_score(found))
     candidates = _candidates(relations, found, columns.score, at)
     shrunk, q_value, score = (np.full(found.num_rows, np.nan) for _ in range(3))
@@ -78,9 +80,10 @@ def _standing(
     score[at] = candidates.score
     strength = _strength(score, order.direction)
     if order.by == "lo":
-        lo, hi = _bounds(relations, found, settings, (min(k, max(1, len(at))), max(1, len(at))))
+        n_ranked = max(1, len(at))
+        lo, hi = _bounds(relations, found, query.interval.of_list(min(k, n_ranked), n_ranked))
         key = {"helps": lo, "hurts": -hi, "both": np.maximum(lo, -hi)}[order.direction]
-    elif order.by == "q_value":  # those that go the asked way come first
+    elif order.by == "q_value":  # rows of the requested direction come first
         key = np.where(strength > 0, -q_value, -1 - q_value)
     else:
         key = strength if order.by == columns.score else _strength(shrunk, order.direction)
@@ -88,23 +91,23 @@ def _standing(
     return Standing(candidates, shrunk[rows], q_value[rows], rows)
 
 
-def presented(  # noqa: PLR0913, PLR0917 - the rows, what is known of them, and how they are wanted
+def presented(
     relations: Relations,
     shown: pa.Table,
     standing: Standing,
     columns: Columns,
-    order: Order,
-    settings: Mapping[str, Any],
-    ranks: Mapping[str, pa.Array],
+    query: RankedQuery,
+    ranks: dict[str, pa.Array] | None = None,
 ) -> pa.Table:
-    """Return a list's rows with their intervals and what chance alone would give; see `ranked`."""
-    lo, hi = _bounds(relations, shown, settings, standing.parts())
+    """Return the rows of a list with their intervals and what chance alone would give; see `ranked`."""
+    ranks = ranks or {}
+    lo, hi = _bounds(relations, shown, standing.interval_of(query))
     added = {"shrunk": standing.shrunk, "q_value": standing.q_value, "lo": lo, "hi": hi}
-    result = {name: column(values, _has_score(shown)) for name, values in added.items()} | dict(ranks)
-    result |= _chance(standing.candidates, shown, columns.score, order.direction)
+    result = {name: column(values, _has_score(shown)) for name, values in added.items()} | ranks
+    result |= _chance(standing.candidates, shown, columns.score, query.order.direction)
     names = [
         *columns.first, columns.score, "shrunk", "lo", "hi", "q_value", *ranks,
-        "n_in", "n_out", *SHOWN_SUMS[relations.outcome],
+        "n_in", "n_out", *OUTCOMES[relations.outcome].shown,
         "p_in", "p_out", *columns.last, "n_ranked", "n_null", "n_models_needed",
     ]  # fmt: skip
     return pa.Table.from_arrays(
@@ -142,7 +145,7 @@ def _strength(score: Numbers, direction: str) -> Numbers:
 
 
 def first(key: Numbers, strength: Numbers, ids: NDArray[np.integer[Any]], k: int) -> NDArray[np.int64]:
-    """Return the rows of the k largest keys, NaN last; ties by strength, then by ascending id."""
+    """Return the positions of the k largest keys, NaN last; ties by strength, then by ascending id."""
     known = np.nan_to_num(key, nan=-np.inf)
     rows = np.arange(len(known))
     if k < len(rows):
@@ -152,12 +155,10 @@ def first(key: Numbers, strength: Numbers, ids: NDArray[np.integer[Any]], k: int
     return rows[order[:k]]
 
 
-def _bounds(
-    relations: Relations, rows: pa.Table, settings: Mapping[str, Any], parts: tuple[int, int]
-) -> tuple[Numbers, Numbers]:
+def _bounds(relations: Relations, rows: pa.Table, interval: IntervalSpec) -> tuple[Numbers, Numbers]:
     positions = column(np.arange(rows.num_rows, dtype=np.int32))
-    z = relations.interval_z(settings, *parts)
-    sql = template("bounds.sql", **FORMS[relations.outcome])
+    z = relations.interval_z(interval)
+    sql = template("bounds.sql", **OUTCOMES[relations.outcome].sql)
     found = relations.ask(
         sql, {"z": z}, tables={"ranked": rows.append_column("position", positions)}, alone=True
     )
@@ -168,21 +169,21 @@ def _ranks(
     relations: Relations,
     found: pa.Table,
     standing: Standing,
-    order: Order,
-    settings: Mapping[str, Any],
+    query: RankedQuery,
 ) -> dict[str, pa.Array]:
     at, rows = np.flatnonzero(_has_score(found)), standing.rows
     bounds = np.zeros((2, len(rows)), dtype=np.int32)
     valid = np.isin(rows, at)
     if valid.any():
-        lo, hi = _bounds(relations, found, {**settings, "interval": "simultaneous"}, (1, len(at)))
+        simultaneous = IntervalSpec("simultaneous", query.interval.level).of_list(1, len(at))
+        lo, hi = _bounds(relations, found, simultaneous)
         positions = np.searchsorted(at, rows[valid])
-        bounds[:, valid] = statistics.rank_bounds(lo[at], hi[at], positions, order.direction)
+        bounds[:, valid] = statistics.rank_bounds(lo[at], hi[at], positions, query.order.direction)
     return {name: column(values, valid) for name, values in zip(("rank_lo", "rank_hi"), bounds, strict=True)}
 
 
 def _chance(candidates: Candidates, shown: pa.Table, score: str, direction: str) -> dict[str, pa.Array]:
-    """Return what chance alone would give at the weakest row shown, the same in every row."""
+    """Return columns, equal in every row, of what chance alone would give at the weakest row shown."""
     n_rows, n_ranked, none = shown.num_rows, len(candidates), np.zeros(shown.num_rows, dtype=np.bool_)
     valid = _has_score(shown)
     counted = {"n_ranked": column(np.full(n_rows, n_ranked, dtype=np.int32))}
@@ -195,9 +196,9 @@ def _chance(candidates: Candidates, shown: pa.Table, score: str, direction: str)
     weakest = int(np.argmin(strengths))
     value = float(strengths[weakest])
     n_null = statistics.expected_by_chance(candidates, value, direction)
-    share = SETTLED * int(valid.sum()) / n_ranked / (2 if direction == "both" else 1)
+    fraction = SETTLED * int(valid.sum()) / n_ranked / (2 if direction == "both" else 1)
     error = float(np.nan_to_num(values_of(shown.column("null_se")))[valid][weakest])
-    needed = statistics.models_to_settle(value, error, candidates.n_models, share)
+    needed = statistics.models_to_settle(value, error, candidates.n_models, fraction)
     return counted | {
         "n_null": column(np.full(n_rows, n_null)),
         "n_models_needed": column(

@@ -1,4 +1,4 @@
-"""Rows that are computed already, as DuckDB relations."""
+"""Computed rows as DuckDB relations."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 
 class Results:
-    """Gives tables as relations, in a database of their own: an answer outlives the store it came from.
+    """Presents tables as relations of a separate in-memory database, so that answers outlive their store.
 
-    Making a database takes longer than most answers, so all of a reader's answers share one.
+    Opening a database takes longer than most answers, so all answers of a `Database` share one.
     """
 
     def __init__(self) -> None:
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     def present(self, table: pa.Table) -> duckdb.DuckDBPyRelation:
-        """Return a relation over an Arrow table; the database goes with the last relation and this."""
+        """Return a relation over an Arrow table; it keeps the in-memory database alive."""
         return self._cursor().from_arrow(table)
 
     def in_file(self, path: Path) -> duckdb.DuckDBPyRelation:
-        """Return a relation over a Parquet file of ours, which is read when the relation is."""
+        """Return a relation over a Parquet file, which is read lazily."""
         return self._cursor().read_parquet(str(path))
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:

@@ -1,4 +1,4 @@
-"""A user's SQL: which statements are questions, how results are carried, and what DuckDB's errors say."""
+"""A user's SQL: which statements may run, how results cross to Arrow, and DuckDB's errors as one sentence."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Kind = Callable[[DuckDBPyType], bool]
 
 
 def require_question(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """Refuse what is not one statement that only reads: DuckDB's parser decides, not a pattern.
+    """Check that the SQL is one statement that only reads, by DuckDB's parser rather than a pattern.
 
     Raises:
-        InvalidInputError: names what was found.
+        InvalidInputError: it is not; names the statements found.
         duckdb.Error: it does not parse.
     """
     try:
@@ -52,12 +52,12 @@ def require_question(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
 def _kinds(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
     try:
         return [statement.type.name for statement in connection.extract_statements(sql)]
-    except ValueError:  # a kind that DuckDB's Python module has no name for, such as UPDATE EXTENSIONS
+    except ValueError:  # a type that DuckDB's Python module lacks, such as UPDATE EXTENSIONS
         return ["a statement of another kind"]
 
 
 def _explains_a_select(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
-    """Tell whether what follows EXPLAIN is a SELECT by itself: ANALYZE and a SELECT is not."""
+    """Whether EXPLAIN is followed by a SELECT alone, rather than by ANALYZE and a SELECT."""
     words = [start for start, kind in duckdb.tokenize(sql) if kind != duckdb.token_type.comment]
     explained = sql.encode()[words[1] :].decode()
     try:
@@ -67,25 +67,25 @@ def _explains_a_select(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
 
 
 def out_of_python(kind: DuckDBPyType) -> bool:
-    """Tell whether a type has values that Python's own types lack: dates of any year, 24:00, months."""
+    """Whether a type has values that Python's types lack: dates of any year, 24:00, months."""
     return kind.id.startswith(("date", "time", "interval")) or out_of_arrow(kind)
 
 
 def out_of_parquet(kind: DuckDBPyType) -> bool:
-    """Tell whether PyArrow cannot write a type to Parquet."""
+    """Whether PyArrow cannot write a type to Parquet."""
     empty = kind.id == "struct" and not kind.children
     return empty or kind.id in {"interval", "union"} or out_of_arrow(kind)
 
 
 def out_of_arrow(kind: DuckDBPyType) -> bool:
-    """Tell whether Arrow carries a type as other values than it has: wrapped around, or as bytes."""
+    """Whether Arrow changes the values of a type: they wrap around, or become bytes."""
     return kind.id in {"uhugeint", "bignum", "bit", "geometry", "variant"}
 
 
 def carried(relation: duckdb.DuckDBPyRelation, as_text: Kind = out_of_arrow) -> duckdb.DuckDBPyRelation:
-    """Return a relation with values of some types, wherever they are nested, as DuckDB writes them.
+    """Return a relation with the values of some types formatted by DuckDB, at any depth of nesting.
 
-    Columns of one name get numbers: rows are also objects, whose names differ.
+    Repeated column names are numbered, because a row is also written as a JSON object.
     """
     names = _distinct(relation.columns)
     types = [_type(kind, as_text) for kind in relation.types]
@@ -118,7 +118,7 @@ def _type(kind: DuckDBPyType, as_text: Kind) -> str:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Return column names, those that stand twice with a number, as DuckDB gives them in tables."""
+    """Return unique column names, numbering repeated ones as DuckDB does in tables."""
     found: dict[str, str] = {}
     for name in names:
         distinct, n = name, 0
@@ -137,44 +137,44 @@ def _quoted(name: str) -> str:
 def running(
     connection: duckdb.DuckDBPyConnection, timeout: float | None
 ) -> Iterator[Callable[[Callable[[], Any]], Any]]:
-    """Yield what runs the parts of one statement, in a read-only transaction and within a time in all.
+    """Yield a function that runs the steps of one statement, in a read-only transaction with one timeout.
 
-    They run in a thread: DuckDB looks for Ctrl-C between its tasks only, which may be long. For the same
-    reason a statement may run on after its time: only the end of its process is sure to end it.
+    Steps run in a thread, because DuckDB checks for Ctrl-C only between its tasks, which may be long. For the
+    same reason a statement may outlast its timeout: only ending the process is certain to end it.
 
     Raises:
-        TimeoutError: the time is over.
+        TimeoutError: the statement ran out of time.
     """
     end = None if timeout is None else time.monotonic() + timeout
 
-    def run(part: Callable[[], Any]) -> Any:
-        part_running = pool.submit(part)
+    def run(step: Callable[[], Any]) -> Any:
+        running_step = pool.submit(step)
         try:
-            return part_running.result(None if end is None else end - time.monotonic())
+            return running_step.result(None if end is None else end - time.monotonic())
         except OSError as error:
             if isinstance(error, TimeoutError):
                 raise
-            raise duckdb.Error(str(error)) from error  # so Arrow hands on what DuckDB raised
+            raise duckdb.Error(str(error)) from error  # Arrow wraps what DuckDB raised
         finally:
-            if not part_running.done():
+            if not running_step.done():
                 connection.interrupt()
-                wait([part_running])
+                wait([running_step])
 
     with ThreadPoolExecutor(1) as pool:
         connection.execute("BEGIN TRANSACTION READ ONLY")
         try:
             yield run
         finally:
-            with contextlib.suppress(duckdb.Error):  # what went wrong before is what there is to say
+            with contextlib.suppress(duckdb.Error):  # the first error is the one to report
                 connection.execute("ROLLBACK")
 
 
 def translated(error: Exception, memory: int) -> InvalidInputError:
-    """Return an error of DuckDB, or of Arrow on its behalf, as one sentence."""
+    """Return an error of DuckDB, or of Arrow on its behalf, as an InvalidInputError of one sentence."""
     if wants_memory(error):
         return out_of_memory(memory)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("LINE", "^"))]  # not where it points to
+    kept = [line for line in lines if not line.startswith(("LINE", "^"))]  # drop the excerpt of the statement
     return InvalidInputError(
         "; ".join(kept[: 1 if isinstance(error, duckdb.InternalException) else 3]).rstrip("."),
         hint='`memdb sql "SHOW TABLES"` and `"DESCRIBE influence"` list what is there',
@@ -182,12 +182,12 @@ def translated(error: Exception, memory: int) -> InvalidInputError:
 
 
 def wants_memory(error: Exception) -> bool:
-    """Tell whether an error is about memory, or a thread, that the system refused."""
+    """Whether an error means that the system refused memory or a thread."""
     return isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def out_of_memory(memory: int) -> InvalidInputError:
-    """Return what is said of a statement that was refused memory."""
+    """Return the error of a statement that ran out of memory."""
     return InvalidInputError(
         f"the statement needs more than {memory / 10**9:.3g} GB of memory",
         hint="ask for less at once, write its rows to a file with --output, or raise --memory",

@@ -1,6 +1,6 @@
-"""What a ranked list needs to know about all that was ranked: shrunk estimates, q-values, ranks, chance.
+"""Statistics over all candidates of a ranked list: posterior means, p- and q-values, rank intervals, chance.
 
-Algorithms over whole columns, which SQL cannot say; the estimates and intervals themselves are SQL macros.
+These are algorithms over whole columns, which SQL cannot express; scores and intervals are SQL macros.
 """
 
 from __future__ import annotations
@@ -20,31 +20,33 @@ Counts = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 BIN = 0.05  # width of the bins of |z|
-Z_MOST = 40.0  # what is larger counts as this
+Z_MOST = 40.0  # larger values are clipped
 SPREADS = np.array([0.0] + [0.25 * 2 ** (k / 2) for k in range(14)])  # of true effects, in standard errors
-PRIOR_NULLS = 10.0  # pairs without effect that the fit starts with
-MAX_ROUNDS = 100  # it takes some ten
-CLOSE = 1e-6
-LEAST = 1e-9  # weight that counts as none
+PRIOR_NULLS = 10.0  # pseudo-observations without effect, which regularize the fit
+MAX_ROUNDS = 100  # about ten are enough
+CLOSE = 1e-6  # relative tolerance of the fit
+LEAST = 1e-9  # weights up to this are 0
 EXACT_FROM = 3.0  # z above which p-values come from the exact test
-FDR = 0.1  # that the e-values of a list looked at again and again are tuned to; valid for any
-NEGLIGIBLE = 1e-16
-TERMS = 16  # of a tail, added at once
+FDR = 0.1  # the rate that the e-values are tuned for; they are valid at any
+NEGLIGIBLE = 1e-16  # relative size of the terms at which a tail is cut off
+TERMS = 16  # of a tail, summed at once
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Everything that a list is chosen from, [candidates] each; no score is NULL here.
+    """All scores that a list is selected from, [candidates] each, without NULLs.
 
-    ``hits`` are the models of the first arm that are right, ``total`` those of both: integers, or None for
-    an outcome that has none. ``strata`` tells same-class pairs from others. ``times`` is how often each
-    stands for one that is equal in all of this; None where each stands for itself.
+    Attributes:
+        hits: the number of correct models among those in, k_in; None for outcomes that are not 0 or 1.
+        total: the number of correct models among all; None likewise.
+        strata: True for same-class pairs.
+        times: the multiplicity of each candidate; None if each counts once.
     """
 
     score: Numbers
-    effect_se: Numbers  # standard error with each arm's own variance; 0 where no arm varies
-    ac_z: Numbers  # the score in standard errors after adding one right and one wrong model to each arm
-    null_se: Numbers  # standard deviation of the score over all ways to deal out the same outcomes
+    effect_se: Numbers  # standard error from the variances of both arms; 0 where neither varies
+    ac_z: Numbers  # the score in standard errors after adding one correct and one wrong model to each arm
+    null_se: Numbers  # standard deviation of the score under random reassignment of models to arms
     n_in: Counts
     n_models: int
     strata: Flags
@@ -56,30 +58,30 @@ class Candidates:
         return len(self.score)
 
     def part(self, rows: slice) -> Candidates:
-        """Return some of them."""
+        """Return the candidates of these rows."""
         every = {field.name: getattr(self, field.name) for field in fields(self)}
-        some: dict[str, Any] = {
+        values: dict[str, Any] = {
             name: v[rows] if isinstance(v, np.ndarray) else v for name, v in every.items()
         }
-        return Candidates(**some)
+        return Candidates(**values)
 
     @property
     def null_z(self) -> Numbers:
-        """The score in standard deviations of chance; 0 where every model did the same."""
+        """The score in standard deviations of its null distribution; 0 where all outcomes are equal."""
         return _ratio(self.score, self.null_se)
 
 
 def shrunk(candidates: Candidates, mixtures: Mapping[bool, Numbers] | None = None) -> Numbers:
-    """Return posterior means of the scores, [candidates], by empirical Bayes.
+    """Return posterior means of the scores by empirical Bayes, [candidates].
 
-    True effects, in standard errors, are modelled as a scale mixture of normals around 0 (Stephens 2017,
-    "False discovery rates: a new deal"), fitted to all candidates, same-class pairs and others apart, or
-    given as ``mixtures`` of these two.
+    The prior of true effects, in standard errors, is a scale mixture of normals around 0 (Stephens 2017,
+    "False discovery rates: a new deal"), fitted separately to same-class pairs and to all others unless given
+    as ``mixtures``.
     """
     z = np.abs(_ratio(candidates.score, candidates.effect_se))
     varies = candidates.effect_se > 0
     agreeing = np.maximum(candidates.ac_z * np.sign(candidates.score), 0.0)
-    # a small arm without variance makes z huge: the other z, which is calmer there, has a say
+    # a small arm without variance makes z huge, so it is bounded by the z of AC(2)
     evidence = np.where(varies, np.minimum(z, agreeing), agreeing)
     factors = np.empty(len(candidates))
     for stratum in (True, False):
@@ -95,16 +97,16 @@ def shrunk(candidates: Candidates, mixtures: Mapping[bool, Numbers] | None = Non
 
 
 def binned(abs_z: Numbers, times: Counts | None = None) -> Counts | Numbers:
-    """Return how many fall into each bin of |z|."""
+    """Return a histogram of |z|, weighted by ``times``."""
     bins = np.minimum(abs_z / BIN, Z_MOST / BIN - 1).astype(np.int64)
     return np.bincount(bins, times, minlength=int(Z_MOST / BIN))
 
 
 def fitted_mixture(histogram: Counts | Numbers) -> Numbers:
-    """Return the weight of each of `SPREADS`: the most likely ones given a histogram of |z|.
+    """Return the maximum-likelihood weights of `SPREADS` given a histogram of |z|.
 
-    Newton steps that keep all weights at next to 0 or above: at 0 itself nothing would explain the z far out.
-    Expectation maximization, which finds the same, is still a tenth of a factor off after 200 rounds of it.
+    Newton steps under a positive lower bound on the weights: with weights of 0, large z would have likelihood
+    0. Expectation maximization converges to the same weights, but is still off by a tenth after 200 rounds.
     """
     fit = _Fit(histogram)
     for _ in range(MAX_ROUNDS):
@@ -118,7 +120,7 @@ def fitted_mixture(histogram: Counts | Numbers) -> Numbers:
 
 
 class _Fit:
-    """Weights of `SPREADS` on the way to the most likely ones."""
+    """The state of the fit of the weights of `SPREADS`."""
 
     def __init__(self, histogram: Counts | Numbers) -> None:
         used = np.flatnonzero(histogram)
@@ -132,7 +134,7 @@ class _Fit:
         self._likelihood = self._likelihood_of(weights, self._mixed)
 
     def _likelihood_of(self, weights: Numbers, mixed: Numbers) -> float:
-        # the multiplier of the constraint that weights sum to 1 is known to be the total
+        # the Lagrange multiplier of the constraint that weights sum to 1 equals the total
         fit = self._counts @ np.log(mixed) + PRIOR_NULLS * math.log(weights[0])
         return float(fit - self._total * weights.sum())
 
@@ -144,12 +146,12 @@ class _Fit:
         return gradient
 
     def is_done(self, gradient: Numbers) -> bool:
-        """Tell whether no weight is to change by more than a trifle."""
+        """Whether the first-order conditions hold within the tolerance."""
         close, inner = CLOSE * self._total, self.weights > LEAST
         return bool(gradient.max() < close and np.abs(gradient[inner]).max(initial=0.0) < close)
 
     def curvature(self) -> Numbers:
-        """Return minus the second derivatives, with a little more on the diagonal."""
+        """Return the negated Hessian with a ridge on its diagonal."""
         scaled = self._density * (self._roots / self._mixed)[:, None]
         curvature: Numbers = scaled.T @ scaled
         diagonal = curvature.reshape(-1)[:: len(SPREADS) + 1]  # a view
@@ -158,21 +160,21 @@ class _Fit:
         return curvature
 
     def move(self, step: Numbers) -> None:
-        """Go the largest share of a step, halved again and again, that makes the weights no less likely."""
-        share = 1.0
-        while share > CLOSE:
-            tried = self.weights + share * step
+        """Take a step, halved until it does not decrease the likelihood."""
+        length = 1.0
+        while length > CLOSE:
+            tried = self.weights + length * step
             if (
                 tried[0] > self.weights[0] / 10
                 and self._likelihood_of(tried, self._density @ tried) >= self._likelihood
             ):
                 break
-            share /= 2
-        self._place(np.maximum(self.weights + share * step, LEAST))
+            length /= 2
+        self._place(np.maximum(self.weights + length * step, LEAST))
 
 
 def _bounded_step(weights: Numbers, gradient: Numbers, curvature: Numbers) -> Numbers:
-    """Return the step to the top of a quadratic along which no weight falls below 0 (an active set)."""
+    """Return the step to the maximum of a quadratic subject to weights >= 0, by an active-set method."""
     step = np.zeros(len(weights))
     free = (weights > 0) | (gradient > 0)
     for _ in range(2 * len(weights)):
@@ -181,7 +183,7 @@ def _bounded_step(weights: Numbers, gradient: Numbers, curvature: Numbers) -> Nu
         move = np.zeros(len(weights))
         move[inside] = np.linalg.solve(curvature.take(inside, 0).take(inside, 1), slope)
         at = weights + step
-        (falling,) = (at + move < 0).nonzero()  # where not free, this is 0
+        (falling,) = (at + move < 0).nonzero()  # weights that are not free do not move
         if len(falling) == 0:
             return step + move
         room = at[falling] / -move[falling]
@@ -194,10 +196,10 @@ def _bounded_step(weights: Numbers, gradient: Numbers, curvature: Numbers) -> Nu
 
 
 def shrinkage(abs_z: Numbers, weights: Numbers) -> Numbers:
-    """Return by what to multiply a score that is so many standard errors from 0."""
+    """Return the factors that shrink scores to posterior means, given |score| in standard errors."""
     joint = _densities() * weights
     most = SPREADS**2 / (1 + SPREADS**2)
-    evidence = joint.sum(axis=1)  # 0 so far out that no spread with any weight reaches there
+    evidence = joint.sum(axis=1)  # underflows to 0 where no spread with any weight reaches
     table = np.divide(joint @ most, evidence, out=np.full(len(evidence), most[-1]), where=evidence > 0)
     return np.asarray(np.interp(abs_z, _centers(), table), dtype=np.float64)
 
@@ -208,18 +210,18 @@ def _centers() -> Numbers:
 
 @lru_cache(maxsize=1)
 def _densities() -> Numbers:
-    """Return the density of |z| at the centres of the bins under each spread, [bins, spreads]."""
+    """Return the density of |z| at the centres of the bins for each spread, [bins, spreads]."""
     deviations = np.sqrt(1 + SPREADS**2)
     density: Numbers = np.exp(-((_centers()[:, None] / deviations) ** 2) / 2) / deviations
     return density
 
 
 def p_values(candidates: Candidates) -> Numbers:
-    """Return two-sided p-values of no effect, [candidates].
+    """Return two-sided p-values under the null hypothesis of no effect, [candidates].
 
-    Under no effect the masks are independent of the outcomes: how many of the models that were right had the
-    example is hypergeometric, which is exact for 0/1 outcomes. It decides where the normal approximation of
-    the same randomization test finds anything at all.
+    Under it, masks are independent of outcomes, so for 0/1 outcomes the number of correct models that are in
+    is hypergeometric (Fisher's exact test). The normal approximation of this randomization test serves all
+    other outcomes, and candidates below `EXACT_FROM`.
     """
     z = np.abs(candidates.null_z)
     p = 2 * normal_tail(z)
@@ -228,7 +230,7 @@ def p_values(candidates: Candidates) -> Numbers:
         hits, total, n_in = candidates.hits[at], candidates.total[at], candidates.n_in[at]
         above = hits * candidates.n_models >= total * n_in
         n_out = candidates.n_models - n_in
-        # too few right models in one arm are too many in the other
+        # too few correct models in one arm are too many in the other
         arm, right = np.where(above, n_in, n_out), np.where(above, hits, total - hits)
         p[at] = 2 * hypergeometric_tail(right, total, arm, candidates.n_models)
     result: Numbers = np.minimum(p, 1.0)
@@ -243,15 +245,15 @@ def normal_tail(z: Numbers) -> Numbers:
 
 
 def hypergeometric_tail(right: Counts, total: Counts, arm: Counts, n_models: int) -> Numbers:
-    """Return the chance that at least ``right`` of ``total`` right models fall into an arm of ``arm`` models.
+    """Return the probability that ``arm`` models include at least ``right`` of ``total`` correct ones.
 
-    Exact, by summing terms from ``right`` away from the mean, where they fall; below the mean the other tail
-    is taken from 1.
+    Exact: terms are summed from ``right`` away from the mean, where they decrease; below the mean, the other
+    tail is subtracted from 1.
     """
     below = right * n_models < total * arm
     tail = np.empty(len(right))
     tail[~below] = _falling_sum(right[~below], total[~below], arm[~below], n_models)
-    # at least r on one side of all is the opposite of at least total - r + 1 on the other
+    # at least r in one arm is the complement of at least total - r + 1 in the other
     other = _falling_sum(total[below] - right[below] + 1, total[below], n_models - arm[below], n_models)
     tail[below] = 1 - other
     return tail
@@ -269,7 +271,7 @@ def _falling_sum(right: Counts, total: Counts, arm: Counts, n_models: int) -> Nu
 
     log_term = log_choose(arm, x) + log_choose(rest, total - x) - log_choose(np.full_like(x, n_models), total)
     term = np.where(possible, np.exp(log_term), 0.0)
-    # where even the first term is impossible because right is too small, everything is at least that
+    # where the first term is impossible because right is too small, the tail is everything
     result = np.where(total - right > rest, 1.0, term)
     active = np.flatnonzero(term > 0)
     while len(active):
@@ -281,9 +283,9 @@ def _falling_sum(right: Counts, total: Counts, arm: Counts, n_models: int) -> Nu
         sums = terms.copy()
         sums[:, 0] += result[active]
         np.cumsum(sums, axis=1, out=sums)
-        goes_on = terms > NEGLIGIBLE * sums
-        is_unfinished, rows = goes_on.all(axis=1), np.arange(len(active))
-        last = np.where(is_unfinished, TERMS - 1, goes_on.argmin(axis=1))
+        matters = terms > NEGLIGIBLE * sums
+        is_unfinished, rows = matters.all(axis=1), np.arange(len(active))
+        last = np.where(is_unfinished, TERMS - 1, matters.argmin(axis=1))
         term[active], result[active] = terms[rows, last], sums[rows, last]
         x[active] += TERMS
         active = active[is_unfinished]
@@ -297,21 +299,21 @@ def _log_factorials(n: int) -> Numbers:
 
 
 def q_values(p: Numbers, times: Counts | None = None) -> Numbers:
-    """Return the smallest false discovery rate at which each is found (Benjamini and Hochberg 1995).
+    """Return q-values: the smallest false discovery rate to find each at (Benjamini and Hochberg 1995).
 
-    ``times`` is how many have each of the p-values: what is found with one is found with all of them.
+    ``times`` is the multiplicity of each p-value.
     """
     order = np.argsort(p)
     n_up_to = np.arange(1, len(p) + 1) if times is None else np.cumsum(times[order])
     n_all = len(p) if times is None else int(times.sum())
     stepped = p[order] * n_all / n_up_to
-    found = np.empty(len(p))
-    found[order] = np.minimum(np.minimum.accumulate(stepped[::-1])[::-1], 1.0)
-    return found
+    q = np.empty(len(p))
+    q[order] = np.minimum(np.minimum.accumulate(stepped[::-1])[::-1], 1.0)
+    return q
 
 
 def anytime_q_values(null_z: Numbers, n_models: int) -> Numbers:
-    """Return the same where one looks after every added model: e-BH (Wang and Ramdas 2022).
+    """Return q-values that are valid at every number of models at once: e-BH (Wang and Ramdas 2022).
 
     The e-value is that of a normal mixture, (1 + tau) ** -1/2 * exp(z**2 tau / (2 (1 + tau))).
     """
@@ -322,7 +324,7 @@ def anytime_q_values(null_z: Numbers, n_models: int) -> Numbers:
 
 
 def rank_bounds(lo: Numbers, hi: Numbers, rows: Counts, direction: str) -> tuple[Counts, Counts]:
-    """Return the first and last rank that each of some rows may truly have, from simultaneous intervals."""
+    """Return the lowest and highest possible true rank of some rows, from simultaneous intervals."""
     if direction == "hurts":
         lo, hi = -hi, -lo
     elif direction == "both":
@@ -333,7 +335,7 @@ def rank_bounds(lo: Numbers, hi: Numbers, rows: Counts, direction: str) -> tuple
 
 
 def expected_by_chance(candidates: Candidates, value: float, direction: str) -> float:
-    """Return how many candidates would reach a value if none had any effect: the sum of their tails."""
+    """Return the expected number of candidates at or above a value if none had any effect."""
     if value <= 0:
         return float(len(candidates))
     if candidates.total is None:
@@ -350,17 +352,17 @@ def expected_by_chance(candidates: Candidates, value: float, direction: str) -> 
     ways = {"helps": [(n_in, n_out)], "hurts": [(n_out, n_in)], "both": [(n_in, n_out), (n_out, n_in)]}
     expected = 0.0
     for arm, other in ways[direction]:
-        # the least x with x / arm - (total - x) / other >= value, less what rounding may add
+        # the least x with x / arm - (total - x) / other >= value, robust to rounding
         least = np.ceil((value + total / other) / (1 / arm + 1 / other) - 1e-9).astype(np.int64)
         expected += float((hypergeometric_tail(least, total, arm, candidates.n_models) * times).sum())
     return expected
 
 
-def models_to_settle(value: float, null_se: float, n_models: int, share: float) -> int | None:
-    """Return how many models make chance reach a value for a share of the candidates only; None if never."""
+def models_to_settle(value: float, null_se: float, n_models: int, fraction: float) -> int | None:
+    """Return the models with which chance reaches a value in this fraction of candidates; None if never."""
     if value <= 0 or null_se <= 0:
         return None
-    z = NormalDist().inv_cdf(1 - min(0.5, share))
+    z = NormalDist().inv_cdf(1 - min(0.5, fraction))
     return max(n_models, math.ceil(n_models * (z * null_se / value) ** 2))
 
 

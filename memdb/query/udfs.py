@@ -1,6 +1,6 @@
-"""What the views' functions do: count pairs of examples over all models, a batch of pairs at a time.
+"""The functions behind the views of pairs: they count pairs over all models, a vector of pairs at a time.
 
-These functions must not know the `Relations` that they serve, or nothing would ever be freed.
+They must not reference the `Relations` that they serve: the cycle through DuckDB would never be freed.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from memdb.query.arrow import column, values_of
 from memdb.query.confidences import Confidences
 from memdb.query.options import MAX_PAIRS
 
-PAIRS_AT_ONCE = 256  # of confidences that share no example: a row of numbers each
+PAIRS_AT_ONCE = 256  # pairs of confidences without a common target, each of which needs a row of numbers
 Words = NDArray[np.uint64]  # [examples, ceil(models / 64)]
 Ids = NDArray[np.int32]
 
 
 @dataclass
 class Budget:
-    """How many pairs a statement may count, and how many are left of them."""
+    """The number of pairs that a statement may count, and how many of them are left."""
 
     allowed: int = MAX_PAIRS
     left: int = MAX_PAIRS
 
     def spend(self, n_pairs: int) -> None:
-        """Take pairs from what is left.
+        """Deduct pairs.
 
         Raises:
-            InvalidInputError: there are not as many.
+            InvalidInputError: fewer are left.
         """
         self.left -= n_pairs
         if self.left < 0:
@@ -45,7 +45,7 @@ class Budget:
 def counter(
     mask_of: Callable[[], Words], targets_of: Callable[[], Words], budget: Budget
 ) -> Callable[[Any, Any], pa.Array]:
-    """Return the Arrow function of how many models with the first example are right on the other."""
+    """Return an Arrow function that counts the models trained on one example and correct on the other."""
 
     def count_pairs(train_ids: Any, target_ids: Any) -> pa.Array:
         mask, correct = mask_of(), targets_of()
@@ -63,7 +63,7 @@ def counter(
 def summer(
     mask_of: Callable[[], Words], confidences: Confidences, n_models: int, budget: Budget
 ) -> Callable[[Any, Any], pa.Array]:
-    """Return the Arrow function of the sums of p and of its square over the models with the first example."""
+    """Return an Arrow function that sums p and its square over the models trained on the first example."""
 
     def sum_pairs(train_ids: Any, target_ids: Any) -> pa.Array:
         mask = mask_of()
@@ -91,6 +91,6 @@ def _ids(given: Any, n_examples: int) -> Ids:
 
 
 def _rows(ids: Ids) -> slice | Ids:
-    """Return a slice where the ids are a range: rows that need no gathering."""
+    """Return contiguous ids as a slice, which needs no gathering."""
     contiguous = (np.diff(ids) == 1).all()
     return slice(int(ids[0]), int(ids[0]) + len(ids)) if contiguous else ids

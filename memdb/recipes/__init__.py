@@ -1,11 +1,11 @@
-"""Recipes: how a name and options on the command line become something that trains models."""
+"""Recipes: resolve a name and options to a program that trains models."""
 
 from __future__ import annotations
 
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from memdb import plugins
@@ -26,6 +26,8 @@ from memdb.recipes.identity import (
     unfolded,
 )
 from memdb.recipes.mlp import MLP
+from memdb.recipes.mlp import PRESET_OF_DATASET as MLP_PRESET_OF_DATASET
+from memdb.recipes.mlp import PRESETS as MLP_PRESETS
 from memdb.recipes.out_of_memory import Fitting, Train
 from memdb.recipes.protocol import Recipe, Run
 from memdb.recipes.resnet9 import ResNet9
@@ -52,18 +54,55 @@ __all__ = [
 ]
 
 PARAMETERS = ("data", "masks", "seeds", "run")  # of every recipe, in this order
-BUILT_IN: Mapping[str, type[MLP | CNN | ResNet9]] = {"mlp": MLP, "cnn": CNN, "resnet9": ResNet9}
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A recipe that comes with memdb.
+
+    Attributes:
+        kind: a dataclass that fits `Recipe`; its fields are the options.
+        presets: options by the name of a preset; the first is the default.
+        preset_of_dataset: the preset for the data sets that another than the default suits.
+    """
+
+    kind: type[Any]
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
+    preset_of_dataset: Mapping[str, str] = field(default_factory=dict)
+
+    def make(self, name: str, options: Mapping[str, Json], dataset: str | None) -> Any:
+        """Return the recipe with a preset's options, overridden by those given.
+
+        Raises:
+            InvalidInputError: an unknown preset or option, or an invalid value.
+        """
+        chosen = dict(options)
+        preset = chosen.pop("preset", None) if len(self.presets) > 1 else None
+        preset = preset or self.preset_of_dataset.get(dataset or "", next(iter(self.presets)))
+        if not isinstance(preset, str) or preset not in self.presets:
+            raise InvalidInputError(
+                f"unknown preset {preset!r}", hint=f"use one of {', '.join(self.presets)}"
+            )
+        _require_options(name, chosen, self.kind, ["preset"] if len(self.presets) > 1 else [])
+        return self.kind(**{**self.presets[preset], **chosen})
+
+
+BUILT_IN: Mapping[str, BuiltIn] = {
+    "mlp": BuiltIn(MLP, MLP_PRESETS, MLP_PRESET_OF_DATASET),
+    "cnn": BuiltIn(CNN),
+    "resnet9": BuiltIn(ResNet9),
+}
 
 
 @dataclass(frozen=True)
 class BoundRecipe:
-    """A recipe ready to run, with its identity."""
+    """A recipe with its options, ready to run, and its identity."""
 
     info: RecipeInfo
     train: Train
 
     def models_per_batch(self, data: Dataset, device: str) -> int:
-        """Return how many models the recipe wants to train at once, 1 where it does not say."""
+        """Return the number of models that the recipe prefers to train at once, by default 1."""
         wanted = attribute(self.train, "models_per_batch")
         try:
             with plugins.blaming(
@@ -86,26 +125,26 @@ class BoundRecipe:
         return n_models
 
     def require_outcomes(self, names: Sequence[str]) -> None:
-        """Refuse to keep what the recipe says that it does not give.
+        """Check that the recipe provides these outcomes.
 
         Raises:
-            InvalidInputError: names the outcome.
+            InvalidInputError: the recipe declares its outcomes, and one is missing.
         """
         given = attribute(self.train, "outcomes")
         odd = next((name for name in names if given is not None and name not in given), None)
-        if odd is not None and odd != LOGIT_CONFIDENCE.name:  # kept by default, given by some
+        if odd is not None and odd != LOGIT_CONFIDENCE.name:  # stored by default, provided by some recipes
             raise InvalidInputError(
                 f"recipe {self.info.name} gives no {odd}", hint=f"it gives {', '.join(sorted(given or ()))}"
             )
 
     @functools.cached_property
     def source(self) -> str | None:
-        """The beginning of a hash of the user's source; None of what memdb or a library brings."""
+        """A truncated hash of the source of a user's recipe; None for a recipe of memdb or of a library."""
         kind = type(self.train)
         return None if kind.__module__.startswith("memdb.recipes.") else source_sha256(self.train)
 
     def change_since(self, sources: Iterable[str | None]) -> str:
-        """Return a remark where models were trained with another source under the same version, or none."""
+        """Return a warning if models were trained from other source of this version, else an empty string."""
         before = {source for source in sources if source is not None}
         if self.source is None or not before or self.source in before:
             return ""
@@ -117,10 +156,10 @@ class BoundRecipe:
 
 
 def parse_options(texts: list[str]) -> dict[str, Json]:
-    """Turn ``name=value`` into options: JSON where it is JSON, lists at commas, else text.
+    """Parse ``name=value`` options: values are JSON, comma-separated lists, or else text.
 
     Raises:
-        InvalidInputError: no equals sign, or a name given twice.
+        InvalidInputError: a missing equals sign, or a name given twice.
     """
     options: dict[str, Json] = {}
     for text in texts:
@@ -149,16 +188,15 @@ def resolve(
 ) -> BoundRecipe:
     """Return the recipe of a built-in name or an import path, with these options.
 
-    For a built-in one, ``dataset`` picks the preset that fills in what the options leave out, unless an
-    option ``preset`` names another.
+    Options of a built-in recipe default to those of its option ``preset``, or of the preset for ``dataset``.
 
     Raises:
-        InvalidInputError: unknown names, options that the recipe does not take, a version that is not its
-            own.
+        InvalidInputError: an unknown name, options that the recipe does not take, or a version other than
+            its own.
     """
-    found = _by_prefix(name, options)
-    if found is not None:
-        return bind(found, version=version)
+    prefixed = _by_prefix(name, options)
+    if prefixed is not None:
+        return bind(prefixed, version=version)
     if plugins.is_import_path(name):
         return bind(plugins.load(name, "recipe"), options=options, version=version, import_path=name)
     if name not in BUILT_IN:
@@ -168,52 +206,50 @@ def resolve(
             f"{SKLEARN}sklearn.neighbors.KNeighborsClassifier, or package.module:attribute of your own"
             + (f", such as {name}:train" if name.isidentifier() else ""),
         )
-    kind: Any = BUILT_IN[name]
-    chosen = dict(options)
-    presets = getattr(kind, "presets", {"": {}})
-    preset = chosen.pop("preset", None) if len(presets) > 1 else None
-    preset = preset or getattr(kind, "preset_of_dataset", {}).get(dataset or "", next(iter(presets)))
-    if not isinstance(preset, str) or preset not in presets:
-        raise InvalidInputError(f"unknown preset {preset!r}", hint=f"use one of {', '.join(presets)}")
-    known = [field.name for field in fields(kind)]
-    unknown = sorted(set(chosen) - set(known))
+    return bind(BUILT_IN[name].make(name, options, dataset), version=version)
+
+
+def _require_options(
+    name: str, options: Mapping[str, Json], kind: type[Any], others: Sequence[str] = (), first: int = 0
+) -> None:
+    """Check that options are fields of a recipe's class, from the ``first``, or one of the others.
+
+    Raises:
+        InvalidInputError: an unknown option; lists the known ones.
+    """
+    known = [item.name for item in fields(kind)][first:]
+    unknown = sorted(set(options) - set(known))
     if unknown:
-        listed = ", ".join([*known, *(["preset"] if len(presets) > 1 else [])])
         raise InvalidInputError(
-            f"recipe {name} has no option {unknown[0]!r}", hint=f"its options are {listed}"
+            f"recipe {name} has no option {unknown[0]!r}",
+            hint=f"its options are {', '.join([*known, *others])}",
         )
-    return bind(kind(**{**presets[preset], **chosen}), version=version)
 
 
 def _by_prefix(name: str, options: Mapping[str, Json], *, complete: bool = False) -> Any:
-    """Return the recipe of a classifier in torchvision or with scikit-learn's face, or None for another name.
+    """Return the recipe of a torchvision or scikit-learn classifier, or None for any other name.
 
-    ``complete`` says that the options are a store's, with nothing to fill in.
+    ``complete``: the options are all those of a store's recipe, so no defaults are filled in.
     """
     if name.startswith(SKLEARN):
         return Classifier(name.removeprefix(SKLEARN), options, complete=complete)
     if not name.startswith(TORCHVISION):
         return None
-    known = [field.name for field in fields(Architecture)][1:]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise InvalidInputError(
-            f"recipe {name} has no option {unknown[0]!r}", hint=f"its options are {', '.join(known)}"
-        )
+    _require_options(name, options, Architecture, first=1)
     chosen: dict[str, Any] = dict(options)
     return Architecture(name.removeprefix(TORCHVISION), **chosen)
 
 
 def rebind(info: RecipeInfo) -> BoundRecipe:
-    """Return the recipe that a store names, as it is now; the store says whether it is still the same.
+    """Return the recipe that a store names, as it is now; its fingerprint may differ from the store's.
 
     Raises:
-        InvalidInputError: it cannot be found, or a class does not take the stored options any more.
+        InvalidInputError: it cannot be imported, or its class no longer takes the stored options.
     """
     path = info.import_path or info.name
-    found = _by_prefix(path, info.options, complete=True)
-    if found is not None:
-        return bind(found)
+    prefixed = _by_prefix(path, info.options, complete=True)
+    if prefixed is not None:
+        return bind(prefixed)
     if "<" in path or path.startswith("__main__:"):
         raise InvalidInputError(
             f"recipe {path} of this store has no import path: it was made in a script, a notebook or a "
@@ -239,15 +275,15 @@ def bind(
     import_path: str | None = None,
     wanted: str | None = None,
 ) -> BoundRecipe:
-    """Return a ready recipe of an object that fits the Protocol, a plain function, or a class of recipes.
+    """Bind an object that fits `Recipe`, a plain function, or a class of recipes.
 
-    A class is called with the options; anything else takes none, and what a `functools.partial` fixes counts
-    as options. What has no name of its own needs an import path or a version that the user vouches for;
-    where it is not the recipe of the ``wanted`` fingerprint, whoever wants that refuses it.
+    A class is called with the options; anything else takes none, and the arguments of a `functools.partial`
+    count as options. A recipe that its name does not identify needs an import path or a version that the
+    user vouches for; not so if its fingerprint differs from ``wanted``, since the caller then refuses it.
 
     Raises:
-        InvalidInputError: not callable, options that it does not take or that are no JSON, two versions, or
-            nothing that tells it from another recipe.
+        InvalidInputError: not callable, options that it does not take or that are not JSON, conflicting
+            versions, or nothing that identifies the recipe.
     """
     own, fixed = unfolded(recipe)
     given = {**fixed, **(options or {})}
@@ -261,22 +297,25 @@ def bind(
             "functools.partial(train, lr=0.1) is a recipe too",
         )
     _require_a_recipe(recipe, shown)
-    own_version = attribute(recipe, "version")
-    if version is not None and own_version is not None and version != str(own_version):
-        raise InvalidInputError(
-            f"recipe {shown} has version {own_version}, not {version}", hint="leave --recipe-version out"
-        )
+    own_version = _require_version(attribute(recipe, "version"), version, shown)
     name = attribute(recipe, "name") or (path_of(own) if own is not recipe and leads_back(own) else shown)
-    info = RecipeInfo(
-        str(name), str(own_version or version or "0"), _own_options(recipe, own, given, shown), import_path
-    )
+    info = RecipeInfo(str(name), own_version, _own_options(recipe, own, given, shown), import_path)
     if import_path is None and version is None and wanted in {None, info.fingerprint}:
         require_identity(own, shown, has_options=bool(given) or hasattr(own, "options"))
     return BoundRecipe(info, recipe)
 
 
+def _require_version(own: Any, given: str | None, shown: str) -> str:
+    """Return the version of a recipe: its own, the one given, or "0"."""
+    if given is not None and own is not None and given != str(own):
+        raise InvalidInputError(
+            f"recipe {shown} has version {own}, not {given}", hint="leave --recipe-version out"
+        )
+    return str(own or given or "0")
+
+
 def _made(kind: type, options: Mapping[str, Json], shown: str) -> Any:
-    """Return the recipe that a class makes of options."""
+    """Instantiate a class of recipes with these options."""
     _require_a_recipe(kind, shown)
     with plugins.blaming(
         f"recipe {shown} does not take the options {dict(options)}:",
@@ -286,7 +325,7 @@ def _made(kind: type, options: Mapping[str, Json], shown: str) -> Any:
 
 
 def _own_options(recipe: Any, own: Any, given: Mapping[str, Json], shown: str) -> dict[str, Json]:
-    """Return the options of a recipe: its own, or those that it was made with, and what a partial fixes."""
+    """Return the options of a recipe: its own, or those it was made with, and arguments of a partial."""
     try:
         stated = dict(getattr(own, "options", given))
         options = stated if own is recipe else {**stated, **given}
@@ -300,17 +339,17 @@ def _own_options(recipe: Any, own: Any, given: Mapping[str, Json], shown: str) -
 
 
 def is_built_in(name: str) -> bool:
-    """Tell the name of a recipe that memdb brings along, whatever a store says of where it is found."""
+    """Whether a name is that of a built-in recipe, whatever import path a store gives for it."""
     return name in BUILT_IN or name.startswith((TORCHVISION, SKLEARN))
 
 
 def require_name_of_its_own(bound: BoundRecipe) -> None:
-    """Refuse a recipe of the user's own under the name of a built-in one: its name would lead to that one.
+    """Refuse a user's recipe with the name of a built-in one, since the name would resolve to the latter.
 
     Raises:
-        InvalidInputError: says the name.
+        InvalidInputError: it has such a name.
     """
-    built_in = (*BUILT_IN.values(), Architecture, Classifier)
+    built_in = (*(entry.kind for entry in BUILT_IN.values()), Architecture, Classifier)
     if is_built_in(bound.info.name) and (bound.info.import_path or not isinstance(bound.train, built_in)):
         shown = bound.info.import_path or path_of(bound.train)
         raise InvalidInputError(
@@ -319,19 +358,19 @@ def require_name_of_its_own(bound: BoundRecipe) -> None:
         )
 
 
-def _require_a_recipe(found: Any, shown: str) -> None:
-    """Refuse what cannot be called as recipes are, before anything of it is: a class, by what it makes.
+def _require_a_recipe(recipe: Any, shown: str) -> None:
+    """Check that an object, or the instances of a class, can be called as recipes are, without calling it.
 
     Raises:
-        InvalidInputError: says how it is called.
+        InvalidInputError: it cannot; the hint shows the call.
     """
-    if not isinstance(found, type):
-        plugins.require_call(found, PARAMETERS, "recipe", shown)
+    if not isinstance(recipe, type):
+        plugins.require_call(recipe, PARAMETERS, "recipe", shown)
         return
-    plugins.require_foreign(found, "recipe", shown)
-    if not any("__call__" in vars(kind) for kind in found.__mro__):
+    plugins.require_foreign(recipe, "recipe", shown)
+    if not any("__call__" in vars(kind) for kind in recipe.__mro__):
         raise InvalidInputError(
             f"recipe {shown} is a class whose objects cannot be called, and was not called itself",
             hint=f"name a function, or a class of objects, that takes ({', '.join(PARAMETERS)})",
         )
-    plugins.require_call(found.__call__, ("self", *PARAMETERS), "recipe", shown)
+    plugins.require_call(recipe.__call__, ("self", *PARAMETERS), "recipe", shown)

@@ -1,4 +1,4 @@
-"""Whole batches of images changed on the device, each example by its own draws."""
+"""Augment whole batches of images on the device, each example by its own random draws."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-N_DRAWS = 5  # a mirror image, a shift down and to the right, a square's centre
+N_DRAWS = 5  # per example: mirroring, vertical and horizontal shift, centre of the cutout (y, x)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Mirror images, shifts by up to so many pixels (edges are mirrored), and a square that is blanked.
+    """Random mirroring, shifts by up to ``shift`` pixels with reflected edges, and a blanked square.
 
-    All zero is none at all: examples are taken as they are.
+    The defaults leave images unchanged.
     """
 
     flip: bool = False
@@ -23,16 +23,16 @@ class Augmentation:
 
     @property
     def wanted(self) -> bool:
-        """Whether anything is changed."""
+        """Whether images are changed at all."""
         return self.flip or self.shift > 0 or self.cutout > 0
 
     def draws(self, n_examples: int, generators: list[torch.Generator], device: torch.device) -> Tensor:
-        """Return what chance says for an epoch, uniform [model, example, draw], each model by its own."""
+        """Return the draws of an epoch, uniform [model, example, draw], by each model's own generator."""
         drawn = [torch.rand(n_examples, N_DRAWS, generator=generator) for generator in generators]
         return torch.stack(drawn).to(device)
 
     def take(self, images: Tensor, rows: Tensor, draws: Tensor | None) -> Tensor:
-        """Return these rows of images [example, height, width, channel], changed: [model, row, h, w, c]."""
+        """Return rows of images [example, height, width, channel], augmented: [model, row, h, w, channel]."""
         if draws is None:
             return images[rows]
         height, width = images.shape[1:3]
@@ -52,14 +52,14 @@ class Augmentation:
 
 
 def _moved(draw: Tensor, shift: int, size: int) -> Tensor:
-    """Return the pixels that stand at 0 to size - 1 after a shift; those from beyond an edge mirror it."""
+    """Return the source pixel of each pixel after a shift, reflected at the edges."""
     by = (draw * (2 * shift + 1)).floor().long() - shift
-    places = (torch.arange(size, device=draw.device) + by[..., None]).abs()
-    return size - 1 - (size - 1 - places).abs()
+    pixels = (torch.arange(size, device=draw.device) + by[..., None]).abs()
+    return size - 1 - (size - 1 - pixels).abs()
 
 
 def _near(draw: Tensor, side: int, size: int) -> Tensor:
-    """Return which of the pixels 0 to size - 1 a blank of this side hides."""
+    """Return which of the pixels 0 to size - 1 a cutout of this side hides."""
     first = (draw * size).floor()[..., None] - side // 2
-    places = torch.arange(size, device=draw.device)
-    return (places >= first) & (places < first + side)
+    pixels = torch.arange(size, device=draw.device)
+    return (pixels >= first) & (pixels < first + side)

@@ -1,4 +1,4 @@
-"""What the programs of many models share: data on the device, and which rows each model sees when."""
+"""Shared by the programs that train many models at once: data on the device, and schedules of batches."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from memdb.recipes.augmentation import Augmentation
 from memdb.recipes.logits import log_odds_of_tensor
 
 EVALUATION_ROWS = 512
-MOST_MODELS = 1024  # of a batch: a commit should not take hours to come
+MOST_MODELS = 1024  # per batch, so that commits are not hours apart
 
 
 @dataclass(frozen=True)
 class Step:
-    """The examples of one step: rows of the training set [model, row], and what chance does to each."""
+    """The examples of one step: rows of the training set [model, row], and their draws for augmentation."""
 
     epoch: int
     rows: Tensor
@@ -32,9 +32,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How often the subsets are gone through, in steps of so many examples.
+    """The number of epochs over the subsets, and the size of their batches.
 
-    ``even`` makes the steps of an epoch alike in size; else the last one has what is left over.
+    With ``even``, batches of an epoch differ by at most one example; otherwise the last one has the
+    remainder.
     """
 
     epochs: int
@@ -43,11 +44,11 @@ class Schedule:
     even: bool = True
 
     def n_steps(self, subset_size: int) -> int:
-        """Return how many steps all epochs take."""
+        """Return the number of steps of all epochs."""
         return self.epochs * math.ceil(subset_size / self.batch_size)
 
     def steps(self, subsets: Tensor, generators: list[torch.Generator]) -> Iterator[Step]:
-        """Yield every step: each epoch a new order and new draws, each model by its own generator."""
+        """Yield all steps; each epoch has a new order and new draws, by each model's own generator."""
         size, device = subsets.shape[1], subsets.device
         starts = self._starts(size)
         for epoch in range(self.epochs):
@@ -79,12 +80,12 @@ def subsets_of(masks: NDArray[np.bool_], recipe: str, device: torch.device) -> T
 
 
 def generators_of(seeds: NDArray[np.uint64]) -> list[torch.Generator]:
-    """Return one source of chance a model, on the CPU, so that every device draws the same."""
+    """Return one generator per model, on the CPU, so that all devices draw the same numbers."""
     return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
 
 def images_of(examples: ExampleSet, device: torch.device) -> Tensor:
-    """Return images as float32 [example, height, width, channel]; integers are taken as 0 to 255."""
+    """Return images as float32 [example, height, width, channel]; integers are scaled from 0..255 to 0..1."""
     values = examples.numbers
     if values.ndim == 3:
         values = values[..., None]
@@ -94,7 +95,7 @@ def images_of(examples: ExampleSet, device: torch.device) -> Tensor:
 
 
 def as_float(values: NDArray[np.generic], device: torch.device) -> Tensor:
-    """Return an array as float32 on the device; integers are taken as 0 to 255 and divided by 255."""
+    """Return an array as float32 on the device; integers are divided by 255."""
     floats = torch.from_numpy(np.ascontiguousarray(values.astype(np.float32))).to(device)
     return floats.div_(255) if values.dtype.kind in "iu" else floats
 
@@ -105,9 +106,9 @@ def labels_of(examples: ExampleSet, device: torch.device) -> Tensor:
 
 
 def logit_confidences(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logit_y - logsumexp(the other logits), and whether the prediction is y.
+    """Return logit_y - logsumexp(the other logits), and whether the prediction is y, [model, row] each.
 
-    Logits are [model, row, class], labels [row]; both answers are [model, row].
+    Logits are [model, row, class], labels [row].
     """
     confidences = log_odds_of_tensor(logits, labels)
     return confidences, (logits.argmax(-1) == labels) & ~logits.isnan().any(-1)
@@ -121,6 +122,6 @@ def free_memory(device: str) -> int:
 
 
 def models_that_fit(bytes_a_model: int, device: str, on_cpu: int) -> int:
-    """Return how many models of this size fit into half of the free memory, on a CPU no more than told."""
+    """Return how many models fit into half of the free memory, and on a CPU at most ``on_cpu``."""
     fit = free_memory(device) // 2 // bytes_a_model
     return max(1, min(fit, on_cpu if device == "cpu" else MOST_MODELS))

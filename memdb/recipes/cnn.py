@@ -20,20 +20,20 @@ from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
 class CNN:
     """Small convolutional networks without batch norm, for images such as 28 x 28 or 32 x 32.
 
-    Trained by SGD with Nesterov's momentum; the learning rate falls to 0 in a straight line.
+    Trained by SGD with Nesterov momentum; the learning rate falls linearly to 0.
 
     Args:
         channels: of each convolution; after each the image is halved.
         lr: learning rate at the start.
         momentum: of SGD.
         weight_decay: L2, on weights alone.
-        label_smoothing: 0 is none; smoothing underfits the memorized.
-        batch_size: examples a step.
+        label_smoothing: 0 for none; smoothing underfits memorized examples.
+        batch_size: examples per step.
         epochs: passes over the subset.
         flip: mirror images at random.
-        shift: move images by up to so many pixels.
-        cutout: blank a square of this side.
-        precision: of the products, ``float32`` or ``bfloat16``.
+        shift: shift images by up to this many pixels.
+        cutout: blank a square with sides of this many pixels.
+        precision: of matrix products, ``float32`` or ``bfloat16``.
     """
 
     name: ClassVar[str] = "cnn"
@@ -62,7 +62,7 @@ class CNN:
         return {**asdict(self), "channels": list(self.channels)}
 
     def rate(self, done: float) -> float:
-        """Return the learning rate once this share of the steps is done."""
+        """Return the learning rate after this fraction of the steps."""
         return self.lr * (1 - done)
 
     def models_per_batch(self, data: Dataset, device: str) -> int:
@@ -83,7 +83,7 @@ class CNN:
     def __call__(
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> Mapping[str, NDArray[Any]]:
-        """Train one network a mask (see `Recipe`)."""
+        """Train one network per mask (see `Recipe`)."""
         program = torch_program("cnn_torch")
         make = partial(program.Network, self, self._image(data), data.n_classes)
         trained: Mapping[str, NDArray[Any]] = program.train(self, make, data, masks, seeds, run)

@@ -1,4 +1,4 @@
-"""Small convolutional networks, all models of a batch as one."""
+"""Small convolutional networks; all models of a batch are trained as one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Network", "train"]
 
 
 class Network:
-    """Convolutions of 3 x 3 with ReLU, each followed by a maximum over 2 x 2, then one linear layer."""
+    """3 x 3 convolutions with ReLU and 2 x 2 max pooling, then one linear layer."""
 
     def __init__(self, recipe: CNN, image: tuple[int, int, int], n_classes: int, draw: Draw) -> None:
         height, width, n_channels = image

@@ -1,4 +1,4 @@
-"""Where to train."""
+"""The devices to train on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def resolve_device(name: str) -> str:
-    """Return a device that is there: ``auto`` is the first GPU, else the CPU.
+    """Return a device that is available: for ``auto`` the first GPU, or else the CPU.
 
     Raises:
-        InvalidInputError: a device that this machine or its PyTorch does not have.
+        InvalidInputError: this machine or its PyTorch lacks the device.
     """
     if name == "cpu" or (name == "auto" and importlib.util.find_spec("torch") is None):
         return "cpu"
@@ -39,10 +39,10 @@ def resolve_device(name: str) -> str:
 
 
 def worker_devices(name: str, n_workers: int) -> list[str]:
-    """Return the device of each worker: ``auto`` and ``cuda`` take all GPUs in turn; else it is the same.
+    """Return the device of each worker: ``auto`` and ``cuda`` cycle through all GPUs.
 
     Raises:
-        InvalidInputError: a device that this machine or its PyTorch does not have.
+        InvalidInputError: this machine or its PyTorch lacks the device.
     """
     device = resolve_device(name)
     if not device.startswith("cuda") or name not in {"auto", "cuda"}:
@@ -54,25 +54,25 @@ def worker_devices(name: str, n_workers: int) -> list[str]:
 
 
 def name_of(device: str) -> str:
-    """Return a device as a model's record names it, a GPU with its make."""
+    """Return a device as it is recorded with a model: a GPU with its product name."""
     torch = sys.modules.get("torch")
     if torch is None or not device.startswith("cuda"):
         return device
     try:
         make = torch.cuda.get_device_name(torch.device(device))
-    except (RuntimeError, AssertionError):  # a name is not worth a training
+    except (RuntimeError, AssertionError):  # not worth failing a training
         return device
     return with_make(device, make)
 
 
 def with_make(device: str, make: str) -> str:
-    """Return ``cuda:0 (NVIDIA H100 80GB HBM3)`` of the two; a driver may know no name."""
+    """Return ``cuda:0 (NVIDIA H100 80GB HBM3)``, or the device alone if the driver gives no name."""
     named = " ".join(make.split())
     return f"{device} ({named})" if named else device
 
 
 def use_threads(n_threads: int) -> None:
-    """Give this process so many threads: libraries read variables when they are loaded, PyTorch is told."""
+    """Limit the threads of this process, by environment variables and, if loaded, in PyTorch."""
     os.environ.update(dict.fromkeys(THREADS, str(n_threads)))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(n_threads)

@@ -1,7 +1,7 @@
-"""Many convolutional networks trained as one: the models stand side by side in the channels.
+"""Train many convolutional networks as one, by laying out the models along the channels.
 
-Images are [row, model x channel, height, width], channels last in memory, and every convolution is a
-grouped one with a group a model. Each model has its own rows, so nothing passes between groups.
+Images are [row, model x channel, height, width], channels last in memory, and every convolution is grouped
+with one group per model. Each model has its own rows, so nothing passes between groups.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from memdb.recipes.batches import (
 from memdb.recipes.protocol import Run
 from memdb.recipes.signals import signals_of
 
-MEAN, SPREAD = 0.5, 0.25  # fixed, so that no model sees the pixels of examples held out
+MEAN, SPREAD = 0.5, 0.25  # constants, so that no model depends on the pixels of held-out examples
 
 
 class Options(Protocol):
-    """What the recipes of convolutional networks have in common."""
+    """The options shared by the recipes of convolutional networks."""
 
     name: ClassVar[str]
 
@@ -58,13 +58,13 @@ class Options(Protocol):
     @property
     def precision(self) -> str: ...
     def rate(self, done: float) -> float:
-        """Return the learning rate once this share of the steps is done."""
+        """Return the learning rate after this fraction of the steps."""
 
 
 class Network(Protocol):
-    """Several networks as one."""
+    """Several networks as one module."""
 
-    decaying: Sequence[Tensor]  # parameters, those with weight decay and those without
+    decaying: Sequence[Tensor]  # parameters with weight decay, and those without
     others: Sequence[Tensor]
 
     def __call__(self, x: Tensor, *, training: bool) -> Tensor:
@@ -73,24 +73,24 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Draw:
-    """Draws parameters: one model after the other by its own generator, so that its draws are its own."""
+    """Initializes parameters, one model after the other by its own generator."""
 
     generators: list[torch.Generator]
     device: torch.device
 
     def weights(self, *shape: int) -> Tensor:
-        """Return He et al.'s (2015) initial weights [model, out, in, ...], to be trained."""
+        """Return trainable weights [model, out, in, ...], initialized as by He et al. (2015)."""
         spread = math.sqrt(2 / math.prod(shape[1:]))
         drawn = [torch.randn(*shape, generator=g).mul_(spread) for g in self.generators]
         return torch.stack(drawn).to(self.device).requires_grad_()
 
     def constant(self, value: float, size: int) -> Tensor:
-        """Return [model, size] of one value, to be trained."""
+        """Return trainable parameters [model, size] of one value."""
         return torch.full((len(self.generators), size), value, device=self.device).requires_grad_()
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolve each model's channels with its own weights [model, out, in, k, k]; sizes stay."""
+    """Convolve each model's channels with its own weights [model, out, in, k, k], keeping sizes."""
     return functional.conv2d(
         x,
         weight.flatten(0, 1),
@@ -115,7 +115,7 @@ def train(
     seeds: NDArray[np.uint64],
     run: Run,
 ) -> Mapping[str, NDArray[np.generic]]:
-    """Train one network a mask, all at once, by SGD with Nesterov's momentum; return what they predict."""
+    """Train one network per mask, all at once, by SGD with Nesterov momentum; return outcomes by path."""
     device = torch.device(run.device)
     generators = generators_of(seeds)
     subsets = subsets_of(masks, recipe.name, device)
@@ -123,16 +123,7 @@ def train(
         recipe.epochs, recipe.batch_size, Augmentation(recipe.flip, recipe.shift, recipe.cutout)
     )
     network = make(Draw(generators, device))
-    optimizer = torch.optim.SGD(
-        [
-            {"params": list(network.decaying), "weight_decay": recipe.weight_decay},
-            {"params": list(network.others), "weight_decay": 0.0},
-        ],
-        lr=recipe.rate(0.0),
-        momentum=recipe.momentum,
-        nesterov=recipe.momentum > 0,
-        fused=True,
-    )
+    optimizer = _optimizer(recipe, network)
     x, y = _standardized(images_of(data.train, device)), labels_of(data.train, device)
     signals = signals_of(run, subsets, len(y))
     precision = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
@@ -163,6 +154,19 @@ def train(
     return {**outcomes, **(signals.outcomes() if signals else {})}
 
 
+def _optimizer(recipe: Options, network: Network) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        [
+            {"params": list(network.decaying), "weight_decay": recipe.weight_decay},
+            {"params": list(network.others), "weight_decay": 0.0},
+        ],
+        lr=recipe.rate(0.0),
+        momentum=recipe.momentum,
+        nesterov=recipe.momentum > 0,
+        fused=True,
+    )
+
+
 def side_by_side(images: Tensor) -> Tensor:
     """Turn images [model, row, h, w, channel] into [row, model x channel, h, w], channels last in memory."""
     n_models, n_rows, height, width, channels = images.shape
@@ -175,7 +179,7 @@ def _standardized(images: Tensor) -> Tensor:
 
 
 def _loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Return the sum over models of each one's mean cross entropy: no gradient mixes two models."""
+    """Return the sum over models of their mean cross entropies, whose gradients do not mix."""
     total = functional.cross_entropy(
         logits.flatten(0, 1), labels.flatten(), reduction="sum", label_smoothing=label_smoothing
     )
@@ -184,10 +188,10 @@ def _loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
 
 def _predictions(network: Network, images: Tensor, labels: Tensor, n_models: int) -> tuple[Tensor, Tensor]:
     """Return every model's logit confidence and correctness on the same images, [model, example]."""
-    found = []
+    evaluated = []
     for start in range(0, len(images), EVALUATION_ROWS):
         rows = images[start : start + EVALUATION_ROWS]
         logits = network(side_by_side(rows.expand(n_models, *rows.shape)), training=False).float()
-        found.append(logit_confidences(logits, labels[start : start + EVALUATION_ROWS]))
-    confidences, corrects = zip(*found, strict=True)
+        evaluated.append(logit_confidences(logits, labels[start : start + EVALUATION_ROWS]))
+    confidences, corrects = zip(*evaluated, strict=True)
     return torch.cat(confidences, 1), torch.cat(corrects, 1)

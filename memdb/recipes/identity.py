@@ -1,7 +1,7 @@
-"""What a recipe of the user's own is known by: a name that leads back to it, its options, its source.
+"""The identity of a user's recipe: a name that resolves to it, its options, its source.
 
-Two recipes that train differently must not have one fingerprint. So a name counts only if it is that of one
-object, as pickle sees it, and what a `functools.partial` fixes counts as options.
+Two recipes that train differently must not share a fingerprint. So a name identifies a recipe only if it
+resolves to that object, as in pickle, and arguments bound by a `functools.partial` count as options.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from memdb.errors import InvalidInputError
 from memdb.format.documents import Json, canonical_json
 
 PROTOCOL = ("data", "masks", "seeds", "run")
-DIGITS = 16  # of a hash that has to differ from its neighbours, not to withstand attacks
+DIGITS = 16  # of a hash that detects changes but need not withstand attacks
 
 
 def path_of(recipe: Any) -> str:
-    """Return ``module:name`` of a function or class, or of an object's class."""
+    """Return ``module:name`` of a function or class, or of the class of an object."""
     owner = _owner(recipe)
     return f"{owner.__module__}:{owner.__qualname__}"
 
@@ -34,18 +34,18 @@ def _owner(recipe: Any) -> Any:
 
 
 def attribute(recipe: Any, name: str) -> Any:
-    """Return an attribute of a recipe or of what a partial calls, or None."""
-    found = getattr(recipe, name, None)
-    if found is None and isinstance(recipe, functools.partial):
+    """Return an attribute of a recipe, or of the function of a partial; None without it."""
+    value = getattr(recipe, name, None)
+    if value is None and isinstance(recipe, functools.partial):
         return attribute(recipe.func, name)
-    return found
+    return value
 
 
 def unfolded(recipe: Any) -> tuple[Any, dict[str, Json]]:
-    """Return what a partial calls in the end and the arguments that it fixes, by their names.
+    """Return the function of nested partials and the arguments that they bind, by name.
 
     Raises:
-        InvalidInputError: arguments that do not fit, or whose values JSON does not have.
+        InvalidInputError: arguments that do not fit, or with values that JSON cannot represent.
     """
     args: tuple[Any, ...] = ()
     keywords: dict[str, Any] = {}
@@ -77,7 +77,7 @@ def unfolded(recipe: Any) -> tuple[Any, dict[str, Json]]:
 
 
 def refolded(recipe: Any, options: Mapping[str, Json]) -> Any:
-    """Return the partial that `unfolded` these options: what precedes the data was given by position."""
+    """Return a partial that `unfolded` maps to these options; those before the data are positional."""
     try:
         parameters = inspect.signature(recipe).parameters
     except (TypeError, ValueError):
@@ -93,24 +93,24 @@ def refolded(recipe: Any, options: Mapping[str, Json]) -> Any:
 
 def _as_json(value: Any, what: str) -> Json:
     try:
-        found: Json = json.loads(canonical_json(value))
+        converted: Json = json.loads(canonical_json(value))
     except (TypeError, ValueError) as error:
         raise InvalidInputError(
             f"the argument {what} is {_shown(value)}, which JSON does not have: no identity can hold it",
             hint="fix numbers, text and lists alone, such as 3 for numpy.int64(3); write the rest into a "
             "function of its own",
         ) from error
-    return found
+    return converted
 
 
 def require_identity(recipe: Any, shown: str, *, has_options: bool) -> None:
-    """Refuse a recipe that another one could be taken for.
+    """Check that a recipe cannot be confused with another one.
 
     Raises:
         InvalidInputError: says what it lacks.
     """
     if inspect.isfunction(recipe) and "version" in vars(recipe) and not hasattr(recipe, "__wrapped__"):
-        return  # the user vouches for it there
+        return  # the user vouches for it with a version
     if _owner(recipe) is not recipe and not has_options:
         lacks = "has no `options`, so that nobody sees what it was made with"
         way = "give it an attribute `options`, a dict of what it was made with ({} for nothing)"
@@ -127,10 +127,10 @@ def require_identity(recipe: Any, shown: str, *, has_options: bool) -> None:
 
 
 def leads_back(recipe: Any) -> bool:
-    """Tell whether module and name lead to this very function or class, or to an object's class.
+    """Whether module and name resolve to this very function or class, or to the class of an object.
 
-    A name that leads nowhere, such as that of a script which is no module, is taken for its own, unless
-    it is that of a lambda or of something made within a function.
+    A name that does not resolve, such as one in a script that is not a module, is accepted unless it belongs
+    to a lambda or to something defined inside a function.
     """
     owner = _owner(recipe)
     if "<" in owner.__qualname__ or (inspect.ismethod(owner) and not inspect.isclass(owner.__self__)):
@@ -142,9 +142,9 @@ def leads_back(recipe: Any) -> bool:
 
 
 def source_sha256(recipe: Any) -> str | None:
-    """Return the beginning of a hash of a recipe's own source and of the values that it was defined with.
+    """Return a truncated hash of a recipe's source and of the values that it was defined with.
 
-    None where there is no source to be read. Functions of other places that it calls are not looked into.
+    None if there is no source. Functions that it calls are not included.
     """
     while isinstance(recipe, functools.partial):
         recipe = recipe.func
@@ -155,9 +155,9 @@ def source_sha256(recipe: Any) -> str | None:
 
 
 def _values(recipe: Any) -> Iterator[str]:
-    """Yield what a function was defined with besides its source: defaults and what its closure holds.
+    """Yield what determines a function besides its source: its defaults and its closure.
 
-    Only values that stay the same while it runs: a list may gather something.
+    Only immutable values, since a list may change while it runs.
     """
     held = [
         *(getattr(recipe, "__defaults__", None) or ()),

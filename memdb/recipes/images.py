@@ -1,4 +1,4 @@
-"""Images read one by one, by processes of their own where they are many, cropped and resized on the way."""
+"""Read, crop and resize images one at a time, in separate processes if there are many."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional
 from memdb.datasets import ExampleSet
 from memdb.errors import MemdbError
 
-FEW = 2048  # images, that need no processes of their own
+FEW = 2048  # images that are read without extra processes
 MOST_PROCESSES = 16
 TRIES = 10  # of a random crop to lie inside the image
 RATIOS = (3 / 4, 4 / 3)  # width to height of random crops
@@ -26,13 +26,13 @@ RATIOS = (3 / 4, 4 / 3)  # width to height of random crops
 
 @dataclass(frozen=True)
 class Crop:
-    """How images become squares of ``size``: at random by seed and epoch, or the middle of the whole.
+    """How images become squares: by a random crop that depends on seed and epoch, or by a center crop.
 
     Args:
         size: pixels of a side.
-        least: smallest share of an image's area that a random crop takes; 1 takes the middle.
+        least: the smallest fraction of the area for a random crop; 1 for a center crop.
         flip: mirror at random.
-        seed, epoch: with the example's row they are all that chance depends on.
+        seed, epoch: together with the row of the example, they determine all randomness.
     """
 
     size: int
@@ -56,7 +56,7 @@ class Crop:
         return part
 
     def _box(self, height: int, width: int, chance: np.random.Generator) -> tuple[int, int, int, int] | None:
-        """Return top, left, height and width of a random crop, or None for the middle."""
+        """Return top, left, height and width of a random crop, or None for a center crop."""
         if self.least >= 1:
             return None
         for _ in range(TRIES):
@@ -69,7 +69,7 @@ class Crop:
 
 
 class _Pictures(Dataset[Any]):
-    """Squares of the examples, or the error that reading one raised: it is told apart by the caller."""
+    """The cropped examples, or the error that reading one raised, for the caller to raise."""
 
     def __init__(self, x: Any, crop: Crop) -> None:
         self._x = x
@@ -78,17 +78,17 @@ class _Pictures(Dataset[Any]):
     def __getitem__(self, row: int) -> tuple[int, Tensor | MemdbError]:
         try:
             return row, self._crop(_as_colours(np.asarray(self._x[row])), row)
-        except MemdbError as error:  # raised in another process it would come out as its traceback's text
+        except MemdbError as error:  # raised in another process, it would arrive as the text of its traceback
             return row, error
 
 
 def read(
     examples: ExampleSet, batches: Sequence[list[int]], crop: Crop, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield rows and their images, uint8 [row, 3, size, size], batch by batch, in this order.
+    """Yield batches of rows and their images, uint8 [row, 3, size, size], in order.
 
     Raises:
-        InvalidInputError: an image that cannot be decoded.
+        InvalidInputError: an image cannot be decoded.
     """
     n_images = sum(map(len, batches))
     loader = DataLoader(
@@ -115,7 +115,7 @@ def _joined(items: list[tuple[int, Tensor | MemdbError]]) -> tuple[Tensor, Tenso
 
 
 def _as_colours(values: NDArray[Any]) -> Tensor:
-    """Return an image as uint8 [3, height, width]; grey levels are repeated, floats are taken as 0 to 1."""
+    """Return an image as uint8 [3, height, width]; gray is repeated, floats are in [0, 1]."""
     if values.dtype.kind == "f":
         values = np.rint(np.clip(values, 0, 1) * 255)
     image = torch.from_numpy(np.ascontiguousarray(values.astype(np.uint8)))

@@ -18,14 +18,14 @@ def log_odds(logits: Any, labels: Any) -> Any:
 
     Args:
         logits: [..., classes], NumPy or PyTorch; of two classes with one logit z, stack (0, z).
-        labels: integers from 0, [...]; leading axes may be missing, as of [models, examples, classes] and
-            [examples].
+        labels: integers from 0, [...]; leading axes may be missing, such as logits [models, examples,
+            classes] with labels [examples].
 
     Returns:
         [...], an array or tensor as the logits are; NaN where a logit is NaN.
 
     Raises:
-        InvalidInputError: shapes that do not fit, or labels that are none of the classes.
+        InvalidInputError: shapes that do not fit, or labels that are not classes.
     """
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(logits, torch.Tensor):
@@ -47,7 +47,7 @@ def log_odds(logits: Any, labels: Any) -> Any:
 
 
 def log_odds_of_tensor(logits: Any, labels: Any) -> Any:
-    """Return the same for tensors, unchecked: on a GPU a look at the labels waits for all work before."""
+    """Return the same for tensors, without checks, which would synchronize with a GPU."""
     index = labels.expand(logits.shape[:-1])[..., None]
     own = logits.gather(-1, index)[..., 0]
     return own - logits.scatter(-1, index, -math.inf).logsumexp(-1)

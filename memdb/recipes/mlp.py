@@ -37,7 +37,7 @@ ADDED_LATER: Mapping[str, Json] = {"flip": False, "shift": 0, "cutout": 0, "prec
 
 @dataclass(frozen=True)
 class MLP:
-    """Fully connected networks with ReLU, all models of a batch trained as one program.
+    """Fully connected networks with ReLU; all models of a batch are trained as one program.
 
     The defaults suit scikit-learn's digits. Integer inputs are divided by 255.
 
@@ -48,20 +48,18 @@ class MLP:
         schedule: ``constant``, ``linear`` or ``cosine`` (both down to 0).
         momentum: of SGD; AdamW ignores it.
         weight_decay: decoupled for AdamW, L2 for SGD.
-        label_smoothing: 0 is none; smoothing underfits the memorized.
-        batch_size: examples a step.
+        label_smoothing: 0 for none; smoothing underfits memorized examples.
+        batch_size: examples per step.
         epochs: passes over the subset.
         flip: mirror images at random.
-        shift: move images by up to so many pixels.
-        cutout: blank a square of this side.
-        precision: of the products, ``float32`` or ``bfloat16``.
+        shift: shift images by up to this many pixels.
+        cutout: blank a square with sides of this many pixels.
+        precision: of matrix products, ``float32`` or ``bfloat16``.
     """
 
     name: ClassVar[str] = "mlp"
     version: ClassVar[str] = "1"
     outcomes: ClassVar[frozenset[str]] = BUILT_IN_OUTCOMES
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
-    preset_of_dataset: ClassVar[Mapping[str, str]] = PRESET_OF_DATASET
 
     hidden: tuple[int, ...] = (128,)
     optimizer: str = "adamw"
@@ -91,15 +89,15 @@ class MLP:
 
     @property
     def options(self) -> Mapping[str, Json]:
-        """All options, defaults filled in, but for those of `ADDED_LATER` that change nothing.
+        """All options, including defaults, except options `ADDED_LATER` at their defaults.
 
-        A store made before an option was there is then one of the same recipe still.
+        So the fingerprint of a recipe in older stores is unchanged.
         """
         found = {**asdict(self), "hidden": list(self.hidden)}
         return {name: value for name, value in found.items() if ADDED_LATER.get(name, ...) != value}
 
     def models_per_batch(self, data: Dataset, device: str) -> int:
-        """Return how many models fit into half of the free memory; on a CPU, as many as its caches like."""
+        """Return how many models fit into half of the free memory, and on a CPU roughly into its caches."""
         from memdb.recipes import batches  # noqa: PLC0415 - torch takes seconds to import
 
         sizes = self.layer_sizes(data)
@@ -107,7 +105,7 @@ class MLP:
         n_state = 4 if self.optimizer == "adamw" else 3  # weights, gradients, moments
         n_rows = max(self.batch_size, batches.EVALUATION_ROWS)
         bytes_a_model = 4 * (n_state * n_weights + 3 * n_rows * sum(sizes)) + 16 * len(data.train)
-        # On a CPU, past these the products gain nothing more, and a commit should not take hours to come.
+        # On a CPU, larger batches are no faster, and commits should not be hours apart.
         on_cpu = min(128, max(8, (64 << 20) // (4 * n_state * n_weights)))
         return batches.models_that_fit(bytes_a_model, device, on_cpu)
 
@@ -118,7 +116,7 @@ class MLP:
     def __call__(
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> Mapping[str, NDArray[Any]]:
-        """Train one network a mask (see `Recipe`)."""
+        """Train one network per mask (see `Recipe`)."""
         if self.flip or self.shift or self.cutout:
             image_shape(data.train.array.shape[1:], "augmentation", least=self.shift + 1)
         trained: Mapping[str, NDArray[Any]] = torch_program("mlp_torch").train(self, data, masks, seeds, run)

@@ -1,6 +1,6 @@
-"""Many multi-layer perceptrons trained as one: every product has a leading axis of models.
+"""Train many multi-layer perceptrons as one: every product has a leading axis of models.
 
-The gradients are written out, so that each step runs in buffers that are allocated once.
+Gradients are computed explicitly, so that each step reuses the same buffers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def train(
     recipe: MLP, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
 ) -> Mapping[str, NDArray[np.generic]]:
-    """Train one network a mask, all at once, and return what they predict."""
+    """Train one network per mask, all at once, and return outcomes by path."""
     device = torch.device(run.device)
     generators = generators_of(seeds)
     subsets = subsets_of(masks, recipe.name, device)
@@ -78,7 +78,7 @@ class Network:
         self, sizes: list[int], generators: list[torch.Generator], device: torch.device, dtype: torch.dtype
     ) -> None:
         shapes = list(itertools.pairwise(sizes))
-        drawn = [  # He et al. (2015); one model after the other, so that a model's draws are its own
+        drawn = [  # He et al. (2015); one model after the other, each by its own generator
             [torch.randn(n_in, n_out, generator=g) * math.sqrt(2 / n_in) for n_in, n_out in shapes]
             for g in generators
         ]
@@ -90,15 +90,15 @@ class Network:
             parameter.grad = torch.zeros_like(parameter)
 
     def activations(self, x: Tensor) -> list[Tensor]:
-        """Return the input and every layer's output, the last one the logits: [model, row, unit]."""
-        found = [x.to(self._dtype)]
+        """Return the input and the output of every layer, the last being logits: [model, row, unit]."""
+        outputs = [x.to(self._dtype)]
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            out = torch.baddbmm(bias.to(self._dtype), found[-1], weight.to(self._dtype))
-            found.append(out.relu_() if layer + 1 < len(self.weights) else out.float())
-        return found
+            out = torch.baddbmm(bias.to(self._dtype), outputs[-1], weight.to(self._dtype))
+            outputs.append(out.relu_() if layer + 1 < len(self.weights) else out.float())
+        return outputs
 
     def gradients(self, x: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
-        """Set every parameter's gradient of the mean cross entropy of its own model; return the logits."""
+        """Set the gradients of each model's mean cross entropy, and return the logits."""
         n_rows = x.shape[1]
         *inputs, logits = self.activations(x)
         delta = logits.softmax(-1)
@@ -120,12 +120,12 @@ class Network:
     def logit_confidence(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return logit_y - logsumexp(the other logits), and whether the prediction is y: [model, example]."""
         n_models = self.weights[0].shape[0]
-        found = []
+        evaluated = []
         for start in range(0, len(x), EVALUATION_ROWS):
             rows = x[start : start + EVALUATION_ROWS]
             logits = self.activations(rows.expand(n_models, *rows.shape))[-1]
-            found.append(logit_confidences(logits, y[start : start + EVALUATION_ROWS]))
-        confidences, corrects = zip(*found, strict=True)
+            evaluated.append(logit_confidences(logits, y[start : start + EVALUATION_ROWS]))
+        confidences, corrects = zip(*evaluated, strict=True)
         return torch.cat(confidences, 1), torch.cat(corrects, 1)
 
 
@@ -142,5 +142,5 @@ def _decay(schedule: str, done: float) -> float:
 
 
 def _inputs(examples: ExampleSet, augmentation: Augmentation, device: torch.device) -> Tensor:
-    """Return the examples as float32: as images where they are to be augmented, else as they are."""
+    """Return the examples as float32, in the layout of images if they are to be augmented."""
     return images_of(examples, device) if augmentation.wanted else as_float(examples.numbers, device)

@@ -1,4 +1,4 @@
-"""Options that built-in recipes share, and how they are checked."""
+"""Validation of the options of built-in recipes."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ SEE_DOCS = "see `memdb init --help` and the recipe's page in the docs"
 
 
 def natural(value: object) -> bool:
-    """Tell an integer from 1."""
+    """Whether a value is a positive integer."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def count(value: object) -> bool:
-    """Tell an integer from 0."""
+    """Whether a value is a non-negative integer."""
     return natural(value) or (value == 0 and type(value) is int)
 
 
 def real(value: object) -> bool:
-    """Tell a finite float."""
+    """Whether a value is a finite float."""
     return isinstance(value, float) and math.isfinite(value)
 
 
 def naturals(value: object) -> bool:
-    """Tell a tuple of integers from 1."""
+    """Whether a value is a tuple of positive integers."""
     return isinstance(value, tuple) and all(natural(item) for item in value)
 
 
 def normalize(recipe: Any) -> None:
-    """Give a recipe's fields their types: the command line writes 1 for 1.0, and 128 or [128] for (128,)."""
+    """Convert fields to their types: the command line gives 1 for 1.0, and 128 or [128] for (128,)."""
     for field in fields(recipe):
         value = getattr(recipe, field.name)
         if field.type == "float" and type(value) is int:
-            with contextlib.suppress(OverflowError):  # it stays an integer, which is refused
+            with contextlib.suppress(OverflowError):  # it stays an integer, which `require` refuses
                 object.__setattr__(recipe, field.name, float(value))
         elif field.type == "tuple[int, ...]" and isinstance(value, int | list):
             object.__setattr__(recipe, field.name, (value,) if isinstance(value, int) else tuple(value))
 
 
 def require(recipe: Any, checks: Mapping[str, bool]) -> None:
-    """Refuse the first option whose own check failed, or one of those that recipes share.
+    """Check the options that recipes share, and those in ``checks``.
 
     Raises:
-        InvalidInputError: names the option and its value.
+        InvalidInputError: names the first invalid option and its value.
     """
     for name, right in {**_shared(recipe), **checks}.items():
         if not right:
@@ -67,7 +67,7 @@ def _shared(recipe: Any) -> dict[str, bool]:
         "weight_decay": lambda v: real(v) and v >= 0,
         "label_smoothing": lambda v: real(v) and 0 <= v < 1,
         "batch_size": natural,
-        "epochs": lambda v: natural(v) and v < 2**16 - 1,  # `first_learned` is kept in 16 bits
+        "epochs": lambda v: natural(v) and v < 2**16 - 1,  # `first_learned` has 16 bits
         "flip": lambda v: isinstance(v, bool),
         "shift": count,
         "cutout": count,
@@ -80,7 +80,7 @@ def image_shape(shape: Sequence[int], recipe: str, least: int = 1) -> tuple[int,
     """Return height, width and channels of examples of this shape.
 
     Raises:
-        InvalidInputError: they are no images, or less than ``least`` pixels high or wide.
+        InvalidInputError: they are not images, or less than ``least`` pixels high or wide.
     """
     match tuple(shape):
         case (int(height), int(width)):
@@ -103,5 +103,5 @@ def image_shape(shape: Sequence[int], recipe: str, least: int = 1) -> tuple[int,
 
 
 def torch_program(name: str) -> Any:
-    """Import a recipe's PyTorch program when it is called: PyTorch alone takes seconds to import."""
+    """Import a recipe's PyTorch program on demand, since PyTorch takes seconds to import."""
     return importlib.import_module(f"memdb.recipes.{name}")

@@ -1,4 +1,4 @@
-"""A way back when a batch of models does not fit into the memory: halves of it, one after the other."""
+"""Recover from running out of memory by splitting a batch of models into halves."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ SIGNS = (
     "can't allocate memory",
     "cannot allocate memory",
     "not enough memory",
-    "could not create a primitive",  # oneDNN, which gives no reason
+    "could not create a primitive",  # oneDNN, without a reason
 )
 
 
 class Fitting:
-    """Trains batches as a recipe does, in parts where one was too large; it remembers what fitted."""
+    """Wraps a recipe to split batches that do not fit into memory; it remembers the size that fits."""
 
     def __init__(self, train: Train, name: str) -> None:
         self._train = train
         self._name = name
-        self._most: int | None = None  # models at once, once a batch was too large
+        self._most: int | None = None  # models at once, after a batch was too large
 
     def __call__(self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run) -> Any:
-        """Train one model a mask; what one predicts does not depend on the parts.
+        """Train one model per mask; predictions do not depend on how the batch is split.
 
         Raises:
             TrainingError: not even one model fits.
@@ -43,7 +43,7 @@ class Fitting:
             most = self._most or len(seeds)
             try:
                 return self._in_parts(data, masks, seeds, run, -(-len(seeds) // most))
-            except Exception as error:  # whatever a framework raises when memory is short
+            except Exception as error:  # frameworks raise different errors
                 if not is_out_of_memory(error):
                     raise
                 most = min(most, len(seeds))
@@ -53,7 +53,7 @@ class Fitting:
                         f"{str(error).splitlines()[0] if str(error) else type(error).__name__}",
                         hint="free memory, take a smaller batch_size in another store, or another --device",
                     ) from error
-            self._most = most // 2  # outside of `except`: the error holds on to every tensor of the frames
+            self._most = most // 2  # outside of `except`: the error keeps all tensors of its frames alive
             _release()
 
     def _in_parts(
@@ -72,7 +72,7 @@ def in_turns(
     run: Run,
     n_parts: int | None = None,
 ) -> Any:
-    """Train a batch in parts one after the other, each model alone unless told, and join what they return."""
+    """Train a batch in ``n_parts``, by default one per model, one after the other, and join the outcomes."""
     n_parts = n_parts or len(seeds)
     found = []
     for part, rows in enumerate(np.array_split(np.arange(len(seeds)), n_parts)):
@@ -84,20 +84,20 @@ def in_turns(
         inner = replace(run, progress=progress, checkpoint_dir=folder)
         returned = train(data, masks[rows], seeds[rows], inner)
         if not isinstance(returned, Mapping):
-            return returned  # the caller says what is wrong with it
+            return returned  # the caller reports the error
         found.append({path: np.asarray(values) for path, values in returned.items()})
     return {path: np.concatenate([part[path] for part in found]) for path in found[0]}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out, on a device or in the machine."""
+    """Whether an error means that a device or the machine ran out of memory."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in SIGNS)
     )
 
 
 def _release() -> None:
-    """Give back what the failed attempt held: PyTorch keeps freed blocks of a GPU for itself."""
+    """Free the memory of the failed attempt; PyTorch caches freed GPU memory."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What a recipe is: anything that fits this Protocol, in any framework. No base class, no registry."""
+"""The Protocol of recipes: any object that fits it is a recipe, in any framework."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from memdb.format.manifest import CORRECT, CUMULATIVE_LOSS, FIRST_LEARNED, LOGIT
 
 @dataclass(frozen=True)
 class Run:
-    """What a recipe may ask of the run it is part of.
+    """What a recipe is told about the run.
 
     Attributes:
         device: where to train, such as ``cpu`` or ``cuda:0``.
         progress: call it with steps done and in all, as often as you like.
-        stop_requested: true once the user asked to stop; a recipe may then raise KeyboardInterrupt.
-        checkpoint_dir: a folder that is the same again when the same seeds are retried; create it on use.
-            It is removed once the models are committed.
-        outcomes: names of what the store keeps; a recipe may leave the work for others out.
+        stop_requested: returns True once the user asked to stop; a recipe may then raise KeyboardInterrupt.
+        checkpoint_dir: a folder for checkpoints, the same when the same seeds are trained again; create it on
+            use. It is removed once the models are committed.
+        outcomes: names of the outcomes that the store keeps; a recipe need not compute others.
     """
 
     device: str
@@ -37,19 +37,19 @@ class Run:
 
 BUILT_IN_OUTCOMES = frozenset(
     {CORRECT.name, LOGIT_CONFIDENCE.name, CUMULATIVE_LOSS.name, FIRST_LEARNED.name}
-)  # of recipes that look on while they train
+)  # of recipes that record learning signals
 
 
 @runtime_checkable
 class Recipe(Protocol):
-    """How models are trained. ``name``, ``version`` and ``options`` together are its fingerprint.
+    """How models are trained. ``name``, ``version`` and ``options`` determine its fingerprint.
 
-    It may also have ``models_per_batch(data, device) -> int``, the number of models that it trains best
-    at once; without it, it is called for one model at a time. A plain function fits too: its name is
-    its import path, its version its ``version`` attribute, else "0". With an attribute ``outcomes``, the
-    names of those it gives, a store that would keep others is refused when it is made.
+    A recipe may have ``models_per_batch(data, device) -> int``, the number of models that it prefers to train
+    at once; without it, it is called for one model at a time. It may have ``outcomes``, the names of those it
+    provides, so that no store is made that would keep others. A plain function is a recipe, too: its name is
+    its import path, its version its ``version`` attribute, or else "0".
 
-    What one model predicts must not depend on which others share its batch.
+    The predictions of a model must not depend on which other models share its batch.
     """
 
     name: str
@@ -59,19 +59,19 @@ class Recipe(Protocol):
     def __call__(
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> Mapping[str, ArrayLike]:
-        """Train one model a mask and return their predictions.
+        """Train one model per mask and return their outcomes.
 
         Args:
             data: the data set, examples in the store's order.
-            masks: bool [models, train], the subset each model may see.
-            seeds: uint64 [models], to drive initialisation, order and augmentation.
+            masks: bool [models, train], the subset of each model.
+            seeds: uint64 [models], for initialization, order and augmentation.
             run: device, progress, checkpoints.
 
         Returns:
             ``train/correct`` and ``test/correct``, bool [models, examples], and optionally
             ``train/logit_confidence`` and ``test/logit_confidence``, real [models, examples]: of the final
-            models, in evaluation mode, computed alike for examples in and out of the subset. Where
-            ``run.outcomes`` names them, also ``train/cumulative_loss``, real, and ``train/first_learned``,
+            models, in evaluation mode, computed alike for examples in and out of the subset. If
+            ``run.outcomes`` contains them, also ``train/cumulative_loss``, real, and ``train/first_learned``,
             unsigned integers: see `memdb.format.manifest` for their definitions.
         """
         ...

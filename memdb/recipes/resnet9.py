@@ -21,22 +21,22 @@ from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
 class ResNet9:
     """Residual networks of nine layers for small colour images, on a short schedule.
 
-    Trained by SGD with Nesterov's momentum; the learning rate rises to its peak in a straight line and
-    falls to 0 in another.
+    Trained by SGD with Nesterov momentum; the learning rate rises linearly to its peak and falls linearly to
+    0.
 
     Args:
         width: channels of the first layer; the last has eight times as many.
         lr: learning rate at the peak.
-        warmup: share of the steps until the peak.
+        warmup: the fraction of the steps before the peak.
         momentum: of SGD.
         weight_decay: L2, on weights alone.
-        label_smoothing: 0 is none; smoothing underfits the memorized.
-        batch_size: examples a step.
+        label_smoothing: 0 for none; smoothing underfits memorized examples.
+        batch_size: examples per step.
         epochs: passes over the subset.
         flip: mirror images at random.
-        shift: move images by up to so many pixels.
-        cutout: blank a square of this side.
-        precision: of the products, ``bfloat16`` or ``float32``.
+        shift: shift images by up to this many pixels.
+        cutout: blank a square with sides of this many pixels.
+        precision: of matrix products, ``bfloat16`` or ``float32``.
     """
 
     name: ClassVar[str] = "resnet9"
@@ -66,15 +66,15 @@ class ResNet9:
         return asdict(self)
 
     def rate(self, done: float) -> float:
-        """Return the learning rate once this share of the steps is done."""
+        """Return the learning rate after this fraction of the steps."""
         return self.lr * min(done / self.warmup, (1 - done) / (1 - self.warmup))
 
     def models_per_batch(self, data: Dataset, device: str) -> int:
-        """Return how many models fit into half of the free memory; on a CPU one: it is busy with that."""
+        """Return how many models fit into half of the free memory; 1 on a CPU, which one model keeps busy."""
         from memdb.recipes import batches  # noqa: PLC0415 - torch takes seconds to import
 
         height, width, n_channels = self._image(data)
-        # Convolved, normed and rectified values of each layer are kept for the way back, and their gradients.
+        # The backward pass keeps convolved, normalized and rectified values of each layer, with gradients.
         stages = ((1, 0, 1), (2, 0, 1), (2, 1, 3), (4, 1, 1), (4, 2, 1), (8, 2, 1), (8, 3, 3))
         per_pixel = sum(4 * n * factor * self.width / 4**level for factor, level, n in stages)
         n_activations = height * width * (n_channels + per_pixel)
@@ -87,10 +87,7 @@ class ResNet9:
     def __call__(
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> Mapping[str, NDArray[Any]]:
-        """Train one network a mask (see `Recipe`): together on a GPU, in turns on a CPU.
-
-        One alone keeps a CPU busy, and side by side gains nothing there.
-        """
+        """Train one network per mask (see `Recipe`): at once on a GPU, one by one on a CPU."""
         program = torch_program("resnet9_torch")
         make = partial(program.Network, self, self._image(data)[2], data.n_classes)
         train: Callable[..., Mapping[str, NDArray[Any]]] = partial(program.train, self, make)

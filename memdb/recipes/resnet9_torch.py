@@ -1,4 +1,4 @@
-"""Residual networks of nine layers, all models of a batch as one."""
+"""Residual networks of nine layers; all models of a batch are trained as one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["Network", "train"]
 
 LOGIT_SCALE = 0.125  # keeps the first softmax soft (Page, "How to train your ResNet", 2018)
-STATISTICS_MOMENTUM = 0.2  # a short schedule must forget its first steps
+STATISTICS_MOMENTUM = 0.2  # on a short schedule, statistics must forget the first steps
 
 
 class Network:
-    """One layer, then three stages that halve the image, the first and the last with a residual block."""
+    """One layer, then three stages that halve the image; the first and last have a residual block."""
 
     def __init__(self, recipe: ResNet9, n_channels: int, n_classes: int, draw: Draw) -> None:
         width = recipe.width
@@ -53,7 +53,7 @@ class Network:
 
 
 class Layer:
-    """A convolution of 3 x 3, a maximum over 2 x 2 where the image is halved, batch norm and ReLU."""
+    """A 3 x 3 convolution, optional 2 x 2 max pooling, batch norm and ReLU."""
 
     def __init__(self, n_in: int, n_out: int, draw: Draw) -> None:
         self.weight = draw.weights(n_out, n_in, 3, 3)

@@ -1,4 +1,4 @@
-"""What training shows of every example on the way, for the price of looking."""
+"""Learning signals of each example, recorded during training at little cost."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from memdb.recipes.protocol import Run
 
 
 class Signals:
-    """The loss of each example summed over the epochs, and the epoch from which it stays correct.
+    """The loss of each example summed over epochs, and the epoch from which it stays correct.
 
-    Both come from the forward passes of training itself, so only the examples of a model's subset have
-    them, as training saw them: before the step, augmented.
+    Both come from the forward passes of training, so only examples in the subset of a model have them, as
+    augmented and before the step.
     """
 
     def __init__(self, subsets: Tensor, n_train: int) -> None:
@@ -25,7 +25,7 @@ class Signals:
         self._learned = torch.zeros(shape, dtype=torch.int32, device=subsets.device).scatter_(1, subsets, 1)
 
     def record(self, rows: Tensor, epoch: int, logits: Tensor, labels: Tensor) -> None:
-        """Take in a step: rows and labels [model, row], logits [model, row, class], epochs from 0."""
+        """Record a step: rows and labels [model, row], logits [model, row, class], epochs from 0."""
         own = logits.gather(-1, labels[..., None])[..., 0]
         self._loss.scatter_add_(1, rows, logits.logsumexp(-1) - own)
         wrong = (logits.argmax(-1) != labels) | own.isnan()
@@ -41,6 +41,6 @@ class Signals:
 
 
 def signals_of(run: Run, subsets: Tensor, n_train: int) -> Signals | None:
-    """Return what records the learning signals, where the store keeps any."""
+    """Return a recorder of learning signals, or None if the store keeps none."""
     wanted = run.outcomes & {CUMULATIVE_LOSS.name, FIRST_LEARNED.name}
     return Signals(subsets, n_train) if wanted else None

@@ -1,7 +1,6 @@
-"""Scikit-learn's classifiers as recipes by import path: ``sklearn:sklearn.neighbors.KNeighborsClassifier``.
+"""Scikit-learn classifiers as recipes by import path: ``sklearn:sklearn.neighbors.KNeighborsClassifier``.
 
-Retraining-based scores are not only for deep networks. Whatever has scikit-learn's ``fit`` and ``predict``
-works, from other packages too.
+Any class with the ``fit`` and ``predict`` of scikit-learn's API works, also from other packages.
 """
 
 from __future__ import annotations
@@ -28,15 +27,14 @@ NO_IDENTITY = frozenset({"n_jobs", "verbose", "cache_size", "random_state"})  # 
 
 
 class Classifier:
-    """A class with scikit-learn's face, fitted once a mask on examples as rows of numbers.
+    """A class with scikit-learn's API, fitted once per mask on examples as rows of numbers.
 
-    Integers are taken as 0 to 255 and divided by 255. A model's seed is its ``random_state``, where it takes
-    one.
+    Integers are divided by 255. The seed of a model is its ``random_state``, if the class has one.
 
     Args:
-        path: where the class is, as ``package.module.Class``.
-        options: of its constructor.
-        complete: the options are a store's, all that there were; else defaults are filled in.
+        path: the import path of the class, ``package.module.Class``.
+        options: keyword arguments of its constructor.
+        complete: the options are all those of a store's recipe, so no defaults are filled in.
 
     Raises:
         InvalidInputError: no such class, or options that it does not take.
@@ -63,13 +61,13 @@ class Classifier:
             )
 
     def models_per_batch(self, _data: Dataset, _device: str) -> int:
-        """Return how many models are committed at once."""
+        """Return the number of models to commit at once."""
         return MODELS_PER_BATCH
 
     def __call__(
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> Mapping[str, NDArray[Any]]:
-        """Fit one classifier a mask (see `Recipe`)."""
+        """Fit one classifier per mask (see `Recipe`)."""
         inputs = {name: _rows(examples) for name, examples in data.sets.items()}
         found: dict[str, list[NDArray[Any]]] = {}
         for done, (mask, seed) in enumerate(zip(masks, seeds, strict=True)):
@@ -113,7 +111,7 @@ def _parameters(kind: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def _defaults(kind: Any) -> dict[str, Json]:
-    """Return the options that a class fills in itself, as far as JSON can hold them."""
+    """Return the default options of a class that JSON can represent."""
     found: dict[str, Json] = {}
     for name, parameter in _parameters(kind).items():
         if name in NO_IDENTITY or parameter.default is inspect.Parameter.empty:
@@ -135,9 +133,9 @@ def _rows(examples: ExampleSet) -> NDArray[np.float32]:
 def _logit_confidence(
     model: Any, x: NDArray[np.float32], labels: NDArray[np.int32]
 ) -> NDArray[np.float64] | None:
-    """Return log(p / (1 - p)) of the label, or None where the classifier says nothing of the kind.
+    """Return log(p / (1 - p)) of the label, or None if the classifier has neither probabilities nor logits.
 
-    Without probabilities, its decision values are taken for logits. A label that the subset lacks has p = 0.
+    Decision values serve as logits. A label that is missing from the subset has p = 0.
     """
     if hasattr(model, "predict_proba"):
         p = np.asarray(model.predict_proba(x), dtype=np.float64)
@@ -147,7 +145,7 @@ def _logit_confidence(
     if not hasattr(model, "decision_function"):
         return None
     logits = np.asarray(model.decision_function(x), dtype=np.float64)
-    if logits.ndim == 1:  # of two classes, how far towards the second
+    if logits.ndim == 1:  # with two classes, the decision value of the second
         logits = np.stack([-logits / 2, logits / 2], axis=1)
     matches = np.asarray(model.classes_) == labels[:, None]  # [example, class]
     return np.where(matches.any(axis=1), log_odds(logits, matches.argmax(axis=1)), -np.inf)

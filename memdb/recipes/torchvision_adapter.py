@@ -23,24 +23,24 @@ from memdb.recipes.protocol import Run
 
 @dataclass(frozen=True)
 class Architecture:
-    """One of torchvision's classifiers, trained from scratch, one model after the other.
+    """A torchvision classifier, trained from scratch, one model after the other.
 
-    Images are read when they are needed, by several processes. SGD with Nesterov's momentum; the learning
-    rate rises to its peak in a straight line and falls to 0 as a cosine.
+    Images are read on demand, by several processes. Trained by SGD with Nesterov momentum; the learning rate
+    rises linearly to its peak and falls to 0 as a cosine.
 
     Args:
         architecture: its name in torchvision, such as ``resnet50``.
-        image_size: pixels of a side of what the network sees.
-        crop: smallest share of an image's area that a random crop takes; 1 takes the middle of the whole.
+        image_size: the side of the network's input in pixels.
+        crop: the smallest fraction of the area for a random crop; 1 for a center crop.
         flip: mirror images at random.
         lr: learning rate at the peak.
-        warmup: share of the steps until the peak.
+        warmup: the fraction of the steps before the peak.
         momentum: of SGD.
         weight_decay: L2.
-        label_smoothing: 0 is none; smoothing underfits the memorized.
-        batch_size: examples a step.
+        label_smoothing: 0 for none; smoothing underfits memorized examples.
+        batch_size: examples per step.
         epochs: passes over the subset.
-        precision: of the products, ``bfloat16`` or ``float32``.
+        precision: of matrix products, ``bfloat16`` or ``float32``.
     """
 
     architecture: str
@@ -84,7 +84,7 @@ class Architecture:
 
     @property
     def name(self) -> str:
-        """The name on the command line."""
+        """The name of the recipe."""
         return f"{TORCHVISION}{self.architecture}"
 
     @property
@@ -95,12 +95,12 @@ class Architecture:
         return found
 
     def rate(self, done: float) -> float:
-        """Return the learning rate once this share of the steps is done."""
+        """Return the learning rate after this fraction of the steps."""
         fallen = (1 + math.cos(math.pi * max(0.0, done - self.warmup) / (1 - self.warmup))) / 2
         return self.lr * (done / self.warmup if done < self.warmup else fallen)
 
     def extras(self) -> dict[str, Any]:
-        """Return what some architectures want to be told: no second heads, the size of their input."""
+        """Return extra arguments of some architectures: no auxiliary heads, the size of their input."""
         if self.architecture in {"googlenet", "inception_v3"}:
             return {"aux_logits": False, "init_weights": True}
         return {"image_size": self.image_size} if self.architecture.startswith("vit_") else {}
@@ -108,7 +108,7 @@ class Architecture:
     def __call__(
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> Mapping[str, NDArray[Any]]:
-        """Train one network a mask (see `Recipe`), going on from checkpoints that are there."""
+        """Train one network per mask (see `Recipe`), resuming from checkpoints."""
         program = torch_program("torchvision_torch")
 
         def alone(

@@ -1,7 +1,7 @@
-"""A torchvision classifier trained on images that need not fit into memory, from checkpoint to checkpoint.
+"""Train a torchvision classifier on images that need not fit into memory, with checkpoints.
 
 Order and augmentation are functions of the seed, the epoch and the example, never of a reading process, so
-that a run which was cut off goes on where it was, to the same end.
+that a resumed run ends in the same network as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from memdb.recipes.torchvision_adapter import Architecture
 
 CHECKPOINT_SECONDS = 300.0
-MEAN, SPREAD = 127.5, 63.75  # fixed, so that no model sees the pixels of examples held out
+MEAN, SPREAD = 127.5, 63.75  # constants, so that no model depends on the pixels of held-out examples
 
 
 def names() -> list[str]:
@@ -45,10 +45,10 @@ def names() -> list[str]:
 def train(
     recipe: Architecture, data: Dataset, mask: NDArray[np.bool_], seed: int, run: Run
 ) -> dict[str, NDArray[Any]]:
-    """Train one network on a subset and return what it predicts, [example]."""
+    """Train one network on a subset and return its outcomes by path, [example] each."""
     device = torch.device(run.device)
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):  # torchvision draws weights and dropout from there
+    with torch.random.fork_rng(devices=devices):  # the source of torchvision's weights and dropout
         torch.manual_seed(seed)
         training = Training.start(recipe, data, mask, seed, run)
         training.finish(data.train, run)
@@ -57,7 +57,7 @@ def train(
 
 @dataclass
 class Training:
-    """A network on its way, and how many of its steps are done."""
+    """A network in training, and the number of its steps done."""
 
     recipe: Architecture
     network: nn.Module
@@ -72,7 +72,7 @@ class Training:
     def start(
         cls, recipe: Architecture, data: Dataset, mask: NDArray[np.bool_], seed: int, run: Run
     ) -> Training:
-        """Start anew, or from the checkpoint that an earlier run of this very model left."""
+        """Start training, or resume from a checkpoint of the same model."""
         network = get_model(recipe.architecture, weights=None, num_classes=data.n_classes, **recipe.extras())
         network = network.to(run.device, memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(
@@ -92,7 +92,7 @@ class Training:
         return training
 
     def finish(self, examples: ExampleSet, run: Run) -> None:
-        """Take the steps that are left."""
+        """Take the remaining steps."""
         recipe, device = self.recipe, torch.device(run.device)
         labels = torch.from_numpy(examples.labels).long().to(device)
         precision = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
@@ -120,14 +120,14 @@ class Training:
 
     @property
     def steps_an_epoch(self) -> int:
-        """How many steps go through the subset once."""
+        """The number of steps per epoch."""
         return math.ceil(len(self.rows) / self.recipe.batch_size)
 
     def batches(self, examples: ExampleSet, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield rows and images of the steps that are left: each epoch a new order, in even parts."""
+        """Yield rows and images of the remaining steps; each epoch has a new order and even batches."""
         first, begun = divmod(self.done, self.steps_an_epoch)
         for epoch in range(first, self.recipe.epochs):
-            key = np.array([self.seed, 2**63 + epoch], dtype=np.uint64)  # no example's
+            key = np.array([self.seed, 2**63 + epoch], dtype=np.uint64)  # differs from the keys of examples
             chance = np.random.Generator(np.random.Philox(key=key))
             parts = np.array_split(chance.permutation(self.rows), self.steps_an_epoch)
             left = [part.tolist() for part in parts[begun if epoch == first else 0 :]]
@@ -135,7 +135,7 @@ class Training:
             yield from read(examples, left, crop, device)
 
     def save(self) -> None:
-        """Write the checkpoint: under a temporary name first, so that there is always a whole one."""
+        """Write the checkpoint atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "identity": self.identity,
@@ -153,10 +153,10 @@ class Training:
         temporary.replace(self.path)
 
     def resume(self) -> None:
-        """Take up the checkpoint, if there is one of this model that can be read."""
+        """Load the checkpoint, if there is a readable one of this model."""
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception:  # noqa: BLE001 - absent, cut short or altered: whatever it is, training starts anew
+        except Exception:  # noqa: BLE001 - missing or damaged in any way: training starts anew
             return
         if state.get("identity") != self.identity:
             return

@@ -18,9 +18,10 @@ from memdb.store.grace import Stopwatch
 from memdb.store.maintenance.compact import cut, write_block
 from memdb.store.read_arrays import read_object
 from memdb.store.read_documents import read_block
-from memdb.store.resumable import Completing, copy_object
+from memdb.store.resumable import ResumableStorage, copy_object
 from memdb.store.selection import Selection
 from memdb.store.snapshot import Snapshot
+from memdb.store.store import Store
 
 AT_ONCE = 8  # objects of up to 16 MiB in memory
 
@@ -47,7 +48,7 @@ class Piece:
         return sum(
             info.size * share.n_models // max(1, len(share.keep))
             for share in self.selections
-            for info in share.part.objects.values()
+            for info in share.segment.objects.values()
         )
 
 
@@ -68,8 +69,8 @@ def pieces(snapshot: Snapshot, leave_out: Callable[[str], bool]) -> list[Piece]:
         )
     found: list[Piece] = []
     waiting: list[Selection] = []
-    last = len(snapshot.parts) - 1
-    for place, (part, keep) in enumerate(zip(snapshot.parts, snapshot.kept, strict=True)):
+    last = len(snapshot.segments) - 1
+    for place, (part, keep) in enumerate(zip(snapshot.segments, snapshot.kept, strict=True)):
         slim = _without(part, leave_out)
         is_whole = all(keep) and (len(keep) == BLOCK_MODELS or (place == last and not waiting))
         if part.sources and is_whole:
@@ -91,7 +92,7 @@ def pieces(snapshot: Snapshot, leave_out: Callable[[str], bool]) -> list[Piece]:
 def _gathered(selections: Sequence[Selection]) -> list[Piece]:
     made = []
     for some in cut(selections):
-        newest = max(share.part.segment_id for share in some)[:19]
+        newest = max(share.segment.segment_id for share in some)[:19]
         made.append(Piece(_named(newest, some), tuple(some)))
     return made
 
@@ -100,9 +101,9 @@ def _named(time: str, selections: Sequence[Selection]) -> str:
     """Return an id that the same models with the same arrays get again: a copy that was cut off goes on."""
     content = hashlib.sha256()
     for share in selections:
-        for model, keep in zip(share.part.models, share.keep, strict=True):
+        for model, keep in zip(share.segment.models, share.keep, strict=True):
             content.update(f"{model.model_id}\n".encode() if keep else b"")
-    content.update(" ".join(sorted(selections[0].part.metadata)).encode())
+    content.update(" ".join(sorted(selections[0].segment.metadata)).encode())
     return f"{time}-{content.hexdigest()[:12]}"
 
 
@@ -123,28 +124,30 @@ def _without(part: Segment, leave_out: Callable[[str], bool]) -> Segment:
 
 def copy_piece(
     snapshot: Snapshot,
-    target: Completing,
+    target: ResumableStorage,
     piece: Piece,
     published: BlockInfo | None,
     advance: Callable[[int], None],
 ) -> BlockInfo:
     """Write a block, or what is missing of it; return what a snapshot says of it.
 
-    ``published`` is what a snapshot says of it that is there already; ``advance`` hears of bytes done.
+    ``published`` is what a snapshot there already says of it; ``advance`` is called with bytes done.
 
     Raises:
         DamagedError: an object of the source is missing or altered.
         StorageError: the target refused.
     """
-    manifest, source = snapshot.manifest, snapshot.storage
+    source = snapshot.storage
     if published is not None and _is_complete(target, snapshot.manifest, published):
         advance(piece.size)
         return published
-    if len(piece.selections) > 1 or not piece.selections[0].part.sources or not all(piece.selections[0].keep):
-        block, info, _ = write_block(target, manifest, piece.selections, Stopwatch(), piece.block_id)
+    first = piece.selections[0]
+    if len(piece.selections) > 1 or not first.segment.sources or not all(first.keep):
+        written = Store(target, snapshot.manifest)
+        block, info, _ = write_block(written, piece.selections, Stopwatch(), piece.block_id)
         advance(piece.size)
         return BlockInfo(block.segment_id, len(block.models), info)
-    part = piece.selections[0].part
+    part = first.segment
     folder = layout.block(piece.block_id)
 
     def copy(item: tuple[str, ObjectInfo]) -> None:
@@ -161,11 +164,11 @@ def copy_piece(
     return BlockInfo(piece.block_id, piece.n_models, ObjectInfo(len(data), hashlib.sha256(data).hexdigest()))
 
 
-def _is_complete(target: Completing, manifest: Manifest, published: BlockInfo) -> bool:
+def _is_complete(target: ResumableStorage, manifest: Manifest, published: BlockInfo) -> bool:
     """Tell by sizes whether a block that a snapshot names is all there: it was checked before it was."""
     folder = layout.block(published.block_id)
     try:
-        objects = read_block(target, manifest, published).objects
+        objects = read_block(Store(target, manifest), published).objects
     except DamagedError:
         return False
     return all(target.has(f"{folder}/{name}", info, checked=True) for name, info in objects.items())

@@ -26,7 +26,7 @@ from memdb.query.templates import template
 from memdb.sharing.tables import LISTED, counts_of, pairs_table
 from memdb.store.encoding import ChunkEncoder, array_metadata, describe
 from memdb.store.published_arrays import COUNTED, PAIR_ROWS, PAIRS, SCORE_COLUMNS, SCORES
-from memdb.store.resumable import Completing
+from memdb.store.resumable import ResumableStorage
 from memdb.store.stated import MAX_CHUNK
 
 ROWS_FOR = 6.0  # a chunk of n rows and a list of n_test / n names cost a reader least near sqrt(n_test / 6)
@@ -40,10 +40,12 @@ def rows_of_a_chunk(n_test: int) -> int:
     return max(1, math.ceil(math.sqrt(n_test / ROWS_FOR)))
 
 
-def derive(relations: Relations, target: Completing, number: int, advance: Callable[[int], None]) -> Derived:
-    """Write all that is derived of a snapshot, or what is missing of it; return what its document says of it.
+def derive(
+    relations: Relations, target: ResumableStorage, number: int, advance: Callable[[int], None]
+) -> Derived:
+    """Write what is derived from a snapshot, if missing; return what the snapshot's document says of it.
 
-    ``advance`` hears of test examples done.
+    ``advance`` is called with numbers of test examples done.
     """
     counts = {name: counts_of(relations, name) for name in COUNTED}
     stats = _stats(target, number, counts)
@@ -79,7 +81,7 @@ def _model_facts(relations: Relations) -> ModelFacts:
     return ModelFacts(**{name: row[name] for name in ModelFacts.__dataclass_fields__})
 
 
-def _stats(target: Completing, number: int, counts: dict[str, NDArray[np.int32]]) -> DerivedGroup:
+def _stats(target: ResumableStorage, number: int, counts: dict[str, NDArray[np.int32]]) -> DerivedGroup:
     folder = f"{layout.STATS}/{number}"
     objects = {layout.GROUP_METADATA: group_metadata()}
     for name, values in counts.items():
@@ -92,7 +94,7 @@ def _stats(target: Completing, number: int, counts: dict[str, NDArray[np.int32]]
     return DerivedGroup(describe(objects), array_metadata(objects))
 
 
-def _memorization_table(relations: Relations, target: Completing, number: int) -> ObjectInfo:
+def _memorization_table(relations: Relations, target: ResumableStorage, number: int) -> ObjectInfo:
     found = ModelAnswers(relations).scores(
         "memorization", {"train_id": None}, IntervalSpec("anytime", TABLE_LEVEL)
     )
@@ -141,7 +143,7 @@ class _Lists:
     def __init__(
         self,
         relations: Relations,
-        target: Completing,
+        target: ResumableStorage,
         number: int,
         counts: Mapping[str, NDArray[np.int32]],
         listed: int,

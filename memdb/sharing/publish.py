@@ -1,7 +1,7 @@
-"""Publishing: a frozen copy that holds exactly the models that count, and answers small questions quickly.
+"""Publish a frozen copy that holds exactly the models that count, and answers small questions quickly.
 
-Nothing in a published copy changes but its root document, ``published.json``, which is written last, and the
-README, which nothing reads. Whatever cuts a publication off, readers see what was published before.
+Nothing in a published copy changes except its root document, ``published.json``, which is written last, and
+the README, which no program reads. If a publication is interrupted, readers see what was published before.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
+from typing import Any, TypedDict
 
 from memdb.errors import (
     AlreadyExistsError,
@@ -21,8 +21,8 @@ from memdb.errors import (
     NotFoundError,
 )
 from memdb.format import layout
-from memdb.format.documents import group_metadata, plain_document
-from memdb.format.published import INCLUDED, Credits, Published, PublishedSnapshot
+from memdb.format.documents import group_metadata, own_version, plain_document
+from memdb.format.published import INCLUDED, Credits, Derived, Published, PublishedSnapshot
 from memdb.format.score_table import ScoreTable
 from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
 from memdb.query.relations import Relations
@@ -35,7 +35,7 @@ from memdb.storage.protocol import Storage, create_once
 from memdb.store.encoding import describe
 from memdb.store.open_published import find_published, is_of_a_copy, published_snapshot
 from memdb.store.read_documents import parse_record, read_manifest, require_outside, snapshot_numbers
-from memdb.store.resumable import Completing, copy_object
+from memdb.store.resumable import ResumableStorage, copy_object
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
 from memdb.store.thumbnails import Pictures, read_info, write_thumbnails
@@ -50,7 +50,7 @@ A_PAIR, A_ROW = 12.0, 46.0  # bytes of a pair in a list, and of a table's row: w
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a published copy, and its size in bytes; ``is_guess`` where it is encoded on the way."""
+    """A part of a published copy and its size in bytes, a guess if it is yet to be encoded."""
 
     name: str
     size: int
@@ -59,31 +59,41 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What a publication did. Sizes are bytes."""
+    """The result of a publication. Sizes are in bytes."""
 
     snapshot: PublishedSnapshot
     n_written: int
     n_bytes_written: int
-    is_new: bool  # whether there was a snapshot of these models already
+    is_new: bool  # false if there was a snapshot of these models already
+
+
+class PublicationOptions(TypedDict, total=False):
+    """The options of `memdb.Database.publish`; `memdb.Database.plan_publication` says what each means."""
+
+    include: Sequence[str]
+    credit: Credits | None
+    dataset: str | None
+    data_root: str | None
+    storage_options: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be published, and where to.
+class PublicationPlan:
+    """What a publication will write, and where.
 
     Attributes:
         snapshot: the models.
-        scores: imported scores beside them, and the documents of these as they are in the store.
-        target: where to.
+        scores: the score tables published beside them, and their documents as the store has them.
+        target: the destination.
         pieces: the blocks that the copy will have.
-        credit: whose work it is.
-        before: what is there already.
-        pictures: of the examples, by set, where they are to be made.
+        credit: title, authors, licence and citation.
+        before: what is published there already.
+        pictures: thumbnails to make, by set; empty if there are none to make.
     """
 
     snapshot: Snapshot
     scores: tuple[tuple[ScoreTable, ...], tuple[bytes, ...]]
-    target: Completing
+    target: ResumableStorage
     pieces: tuple[Piece, ...]
     credit: Credits
     before: Published | None
@@ -91,7 +101,7 @@ class Plan:
 
     @property
     def parts(self) -> list[Part]:
-        """How large the copy will be."""
+        """What the copy will consist of, with sizes."""
         manifest = self.snapshot.manifest
         n_train, n_test = (manifest.set_named(name).n_examples for name in (layout.TRAIN, layout.TEST))
         guess = any(piece.document is None for piece in self.pieces)
@@ -112,20 +122,20 @@ class Plan:
         ]
 
 
-def plan(
+def plan_publication(
     store: Store,
     snapshot: Snapshot,
     storage: Storage,
     include: Sequence[str] = INCLUDED,
     credit: Credits | None = None,
     pictures: Callable[[], Mapping[str, Pictures]] = dict,
-) -> Plan:
-    """Look at what is to be published and where to; nothing is written.
+) -> PublicationPlan:
+    """Plan a publication without writing anything.
 
-    ``pictures`` is asked for the examples' pictures where these are included and not there already.
+    ``pictures`` is called only if thumbnails are included and the destination lacks them.
 
     Raises:
-        InvalidInputError: something to include that there is not, or a place that cannot be written.
+        InvalidInputError: an unknown thing to include, or a read-only destination.
         AlreadyExistsError: the destination holds something else.
         NotEnoughModelsError: there is nothing to publish.
     """
@@ -139,7 +149,7 @@ def plan(
         raise InvalidInputError(
             f"{storage.url} is read-only: its protocol has no writes", hint="publish to a folder or a bucket"
         )
-    target = Completing(storage)
+    target = ResumableStorage(storage)
     before = require_destination(store, target)
     documents = score_tables.documents_of(store.storage, tables)
     score_tables.require_same_scores(documents, before, storage.url)
@@ -147,7 +157,9 @@ def plan(
     credit = credit or (before.credits if before else Credits())
     wanted = "thumbnails" in include and not (before and _has_pictures(target, store, before))
     made = pictures() if wanted else {}
-    return Plan(snapshot, (tuple(tables), tuple(documents)), target, tuple(found), credit, before, made)
+    return PublicationPlan(
+        snapshot, (tuple(tables), tuple(documents)), target, tuple(found), credit, before, made
+    )
 
 
 def _require_included(include: Sequence[str]) -> None:
@@ -160,10 +172,10 @@ def _require_included(include: Sequence[str]) -> None:
         )
 
 
-def require_destination(source: Store, target: Completing) -> Published | None:
+def require_destination(source: Store, target: ResumableStorage) -> Published | None:
     """Refuse a destination that holds something else; return what was published there before.
 
-    What an interrupted publication of the same store left is taken up.
+    What an interrupted publication of the same store left there is resumed.
 
     Raises:
         AlreadyExistsError: names what is there.
@@ -196,7 +208,7 @@ def require_destination(source: Store, target: Completing) -> Published | None:
     return there.published
 
 
-def _is_interrupted(there: Store, target: Completing) -> bool:
+def _is_interrupted(there: Store, target: ResumableStorage) -> bool:
     """Tell a publication that was cut off before its last write from a store that grows."""
     numbers = snapshot_numbers(target.names(layout.SNAPSHOTS))
     loose = [name for name in target.names(layout.SEGMENTS) if layout.is_segment_id(name)]
@@ -214,53 +226,55 @@ def _read(storage: Storage, path: str) -> bytes | None:
         return None
 
 
-def carry_out(
-    wanted: Plan, relations: Relations, progress: Callable[[int, int], None] = lambda _done, _total: None
+def publish(
+    plan: PublicationPlan, progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> Publication:
     """Write what is missing, then what names it, then the root document.
 
-    Imported scores and pictures that were published before stay, whether the store has them still or not.
+    Imported scores and pictures that were published before stay, even if the store no longer has them.
 
-    ``progress`` hears how much of how much is done.
+    ``progress`` is called with the work done and its total.
 
     Raises:
+        AlreadyExistsError: somebody published there after this plan was made.
         DamagedError: an object of the store is missing or altered.
         StorageError: the destination refused; readers see what was published before.
     """
-    snapshot, target = wanted.snapshot, wanted.target
+    snapshot, target = plan.snapshot, plan.target
+    if find_published(target) != plan.before:
+        raise AlreadyExistsError(
+            f"{target.url} was published to after this was planned", hint="plan it again"
+        )
     manifest = snapshot.manifest
     n_test = manifest.set_named(layout.TEST).n_examples if snapshot.n_models else 0
-    steps = _Progress(progress, sum(piece.size for piece in wanted.pieces), n_test, wanted.pictures)
+    steps = _Progress(progress, sum(piece.size for piece in plan.pieces), n_test, plan.pictures)
     _copy_dataset(snapshot, target)
-    score_tables.copy_tables(snapshot.storage, wanted.scores[0], target)
-    copied = score_tables.name_tables(*wanted.scores, target)
-    newest = _newest_record(wanted, target)
-    known = _known_blocks(wanted, target)
+    score_tables.copy_tables(snapshot.storage, plan.scores[0], target)
+    copied = score_tables.name_tables(*plan.scores, target)
+    newest = _newest_record(plan, target)
+    known = _known_blocks(plan, target)
     blocks = tuple(
-        copy_piece(snapshot, target, piece, known.get(piece.block_id), steps.copied)
-        for piece in wanted.pieces
+        copy_piece(snapshot, target, piece, known.get(piece.block_id), steps.copied) for piece in plan.pieces
     )
-    shown = wanted.before.thumbnails if wanted.before else None
-    if wanted.pictures:
-        shown = write_thumbnails(target, manifest, wanted.pictures, steps.pictured)
+    shown = plan.before.thumbnails if plan.before else None
+    if plan.pictures:
+        shown = write_thumbnails(Store(target, manifest), plan.pictures, steps.pictured)
     is_new = newest is None or not _is_same(newest, snapshot, blocks) or not _has_derived(target, newest)
     record = newest
     if record is None or is_new:
-        record = _new_record(wanted, relations, blocks, steps.derived)
+        record = _new_record(plan, blocks, steps.derived)
     item = _item(record)
-    older = tuple(s for s in (wanted.before.snapshots if wanted.before else ()) if s.number != item.number)
-    kept = wanted.before.scores[len(copied) :] if wanted.before else ()
-    published = Published(
-        manifest.store_id, item, older, wanted.credit, version("memdb"), copied + kept, shown
-    )
-    target.write_all({layout.README: readme(snapshot, record, published, wanted.scores[0]).encode()})
+    older = tuple(s for s in (plan.before.snapshots if plan.before else ()) if s.number != item.number)
+    kept = plan.before.scores[len(copied) :] if plan.before else ()
+    published = Published(manifest.store_id, item, older, plan.credit, own_version(), copied + kept, shown)
+    target.write_all({layout.README: readme(snapshot, record, published, plan.scores[0]).encode()})
     target.write_all({layout.MANIFEST: snapshot.storage.read(layout.MANIFEST)})
     target.write_all({layout.PUBLISHED: plain_document(published.to_document())})
     return Publication(item, target.n_written, target.n_bytes_written, is_new)
 
 
 class _Progress:
-    """Adds up bytes copied and lists made: of the time, copying takes about what its share of bytes is."""
+    """Adds up the work: copying all blocks counts as much as deriving the lists of all test examples."""
 
     def __init__(
         self,
@@ -295,7 +309,7 @@ class _Progress:
         self._observe(done, 2 * self._n_tests + self._n_pictures)
 
 
-def _copy_dataset(snapshot: Snapshot, target: Completing) -> None:
+def _copy_dataset(snapshot: Snapshot, target: ResumableStorage) -> None:
     """Copy the names and labels of the examples; the claim that says which they are goes first."""
     manifest, source = snapshot.manifest, snapshot.storage
     names = sorted(manifest.objects, key=lambda name: name != layout.GROUP_METADATA)
@@ -305,30 +319,31 @@ def _copy_dataset(snapshot: Snapshot, target: Completing) -> None:
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in COPY_GROUPS})
 
 
-def _has_pictures(target: Completing, store: Store, before: Published) -> bool:
+def _has_pictures(target: ResumableStorage, store: Store, before: Published) -> bool:
     """Tell by sizes whether all pictures are there."""
     if before.thumbnails is None:
         return False
     try:
-        info = read_info(target, store.manifest, before.thumbnails)
+        info = read_info(Store(target, store.manifest), before.thumbnails)
     except DamagedError:
         return False
     return all(target.has(path, item, checked=True) for path, item in pictures_of(info))
 
 
-def _newest_record(wanted: Plan, target: Completing) -> SnapshotRecord | None:
-    if wanted.before is None:
+def _newest_record(plan: PublicationPlan, target: ResumableStorage) -> SnapshotRecord | None:
+    if plan.before is None:
         return None
-    return published_snapshot(target, wanted.snapshot.manifest, wanted.before).record
+    return published_snapshot(Store(target, plan.snapshot.manifest), plan.before).record
 
 
-def _known_blocks(wanted: Plan, target: Completing) -> dict[str, BlockInfo]:
-    """Return what published snapshots say of blocks, by id."""
+def _known_blocks(plan: PublicationPlan, target: ResumableStorage) -> dict[str, BlockInfo]:
+    """Return the blocks of all published snapshots, by id."""
     found: dict[str, BlockInfo] = {}
-    if wanted.before is None:
+    if plan.before is None:
         return found
-    for item in wanted.before.snapshots:
-        record = published_snapshot(target, wanted.snapshot.manifest, wanted.before, item.number).record
+    copy = Store(target, plan.snapshot.manifest)
+    for item in plan.before.snapshots:
+        record = published_snapshot(copy, plan.before, item.number).record
         found |= {info.block_id: info for info in record.blocks} if record else {}
     return found
 
@@ -337,8 +352,8 @@ def _is_same(record: SnapshotRecord, snapshot: Snapshot, blocks: tuple[BlockInfo
     return (record.models_sha256, record.blocks) == (snapshot.models_sha256, blocks)
 
 
-def _has_derived(target: Completing, record: SnapshotRecord) -> bool:
-    """Tell by sizes whether all that a snapshot names is there; nothing is derived of no models."""
+def _has_derived(target: ResumableStorage, record: SnapshotRecord) -> bool:
+    """Tell by sizes whether all that a snapshot names is there; without models, nothing is derived."""
     if record.derived is None:
         return record.n_models == 0
     return all(
@@ -349,15 +364,15 @@ def _has_derived(target: Completing, record: SnapshotRecord) -> bool:
 
 
 def _new_record(
-    wanted: Plan, relations: Relations, blocks: tuple[BlockInfo, ...], advance: Callable[[int], None]
+    plan: PublicationPlan, blocks: tuple[BlockInfo, ...], advance: Callable[[int], None]
 ) -> SnapshotRecord:
     """Derive what a snapshot holds besides blocks, and create its document.
 
-    A document that an interrupted publication left is taken where it says just that.
+    A document that an interrupted publication left is reused if it says the same.
     """
-    snapshot, target = wanted.snapshot, wanted.target
+    snapshot, target = plan.snapshot, plan.target
     numbers = snapshot_numbers(target.names(layout.SNAPSHOTS))
-    if numbers and (wanted.before is None or numbers[-1] > wanted.before.snapshot.number):
+    if numbers and (plan.before is None or numbers[-1] > plan.before.snapshot.number):
         path = layout.snapshot(numbers[-1])
         left = parse_record(snapshot.manifest, numbers[-1], target.read(path), f"{target.url}/{path}")
         if _is_same(left, snapshot, blocks) and _has_derived(target, left):
@@ -366,19 +381,18 @@ def _new_record(
     record = SnapshotRecord(
         number=number,
         store_id=snapshot.manifest.store_id,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
         n_models=snapshot.n_models,
         models_sha256=snapshot.models_sha256,
-        n_repeats=0,
         blocks=blocks,
-        segments=(),
-        retracted=(),
-        set_aside=(),
-        derived=derive(relations, target, number, advance) if snapshot.n_models else None,
+        derived=_derived(plan, number, advance) if snapshot.n_models else None,
     )
     create_once(target.storage, layout.snapshot(number), plain_document(record.to_document()))
     return record
+
+
+def _derived(plan: PublicationPlan, number: int, advance: Callable[[int], None]) -> Derived:
+    with closing(Relations(plan.snapshot)) as relations:
+        return derive(relations, plan.target, number, advance)
 
 
 def _item(record: SnapshotRecord) -> PublishedSnapshot:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 
 from memdb.errors import AlreadyExistsError, InvalidInputError, NotEnoughModelsError
 from memdb.format import layout
@@ -20,7 +18,7 @@ from memdb.sharing.readme import readme
 from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.open_published import is_of_a_copy, published_snapshot
 from memdb.store.read_documents import parse_record, read_block, snapshot_numbers
-from memdb.store.resumable import Completing, copy_object
+from memdb.store.resumable import ResumableStorage, copy_object
 from memdb.store.store import Store, keeps_put_if_absent
 from memdb.store.thumbnails import DOCUMENT, read_info
 from memdb.store.thumbnails import objects_of as pictures_of
@@ -47,11 +45,12 @@ def pull(
 ) -> Pulled:
     """Copy a published store, or with ``only="bits"`` the models of a snapshot of any store without the rest.
 
-    What is there already with its size and sha256 is left alone; ``progress`` hears how many bytes are done.
+    Objects there already with the right size and sha256 are left alone; ``progress`` is called with the bytes
+    done and their total.
 
     Raises:
-        InvalidInputError: a store that was not published, something else than ``bits``, a read-only
-            destination.
+        InvalidInputError: the store was not published, ``only`` is not ``bits``, or the destination is
+            read-only.
         AlreadyExistsError: the destination holds something else.
         DamagedError: an object is missing or altered at the source.
     """
@@ -72,7 +71,7 @@ def pull(
         raise InvalidInputError(
             f"{storage.url} is read-only: its protocol has no writes", hint="pull to a folder or a bucket"
         )
-    target = Completing(storage)
+    target = ResumableStorage(storage)
     before = require_destination(source, target)
     if only and (before is not None or _is_of_a_copy(source, target)):
         raise AlreadyExistsError(
@@ -83,7 +82,7 @@ def pull(
     return Pulled(copied, target.n_written, target.n_bytes_written)
 
 
-def _is_of_a_copy(source: Store, target: Completing) -> bool:
+def _is_of_a_copy(source: Store, target: ResumableStorage) -> bool:
     """Tell whether a publication left a snapshot here, and nothing else of that name may be written."""
     for number in snapshot_numbers(target.names(layout.SNAPSHOTS)):
         path = layout.snapshot(number)
@@ -92,19 +91,19 @@ def _is_of_a_copy(source: Store, target: Completing) -> bool:
     return False
 
 
-def _everything(source: Store, target: Completing, progress: Callable[[int, int], None]) -> int:
+def _everything(source: Store, target: ResumableStorage, progress: Callable[[int, int], None]) -> int:
     published = source.published
     if published is None:
         raise InvalidInputError(f"{source.url} is not a published copy")
     objects = dict(_dataset(source))
     documents = {item.path: item.document for item in published.snapshots}
     for item in published.snapshots:
-        record = published_snapshot(source.storage, source.manifest, published, item.number).record
+        record = published_snapshot(source, published, item.number).record
         objects |= _of_snapshot(source, record) if record else {}
     tables = source.score_tables()
     objects |= dict(score_tables.objects_of(tables))
     if published.thumbnails is not None:
-        shown = read_info(source.storage, source.manifest, published.thumbnails)
+        shown = read_info(source, published.thumbnails)
         objects |= dict(pictures_of(shown))
         documents[DOCUMENT] = published.thumbnails
     _copy(source.storage, target, objects, progress)
@@ -112,7 +111,7 @@ def _everything(source: Store, target: Completing, progress: Callable[[int, int]
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in COPY_GROUPS})
     for path, info in documents.items():
         copy_object(source.storage, path, target, path, info)
-    newest = published_snapshot(source.storage, source.manifest, published)
+    newest = published_snapshot(source, published)
     if newest.record:  # made anew: nothing is copied that no hash vouches for
         target.write_all({layout.README: readme(newest, newest.record, published, tables).encode()})
     target.write_all({layout.MANIFEST: group_metadata(source.manifest.to_document())})
@@ -130,7 +129,7 @@ def _dataset(source: Store) -> Iterator[tuple[str, ObjectInfo]]:
 def _of_snapshot(source: Store, record: SnapshotRecord) -> dict[str, ObjectInfo]:
     """Return every object that a snapshot needs."""
     found: dict[str, ObjectInfo] = {}
-    blocks = concurrently(lambda info: read_block(source.storage, source.manifest, info), record.blocks)
+    blocks = concurrently(lambda info: read_block(source, info), record.blocks)
     for info, block in zip(record.blocks, blocks, strict=True):
         found |= {f"{block.group}/{name}": item for name, item in block.objects.items()}
         found[f"{block.group}/{layout.GROUP_METADATA}"] = info.document
@@ -141,7 +140,7 @@ def _of_snapshot(source: Store, record: SnapshotRecord) -> dict[str, ObjectInfo]
 
 def _copy(
     source: Storage,
-    target: Completing,
+    target: ResumableStorage,
     objects: dict[str, ObjectInfo],
     progress: Callable[[int, int], None],
 ) -> None:
@@ -161,7 +160,9 @@ def _copy(
     concurrently(copy, [item for item in objects.items() if item[0] != claim], AT_ONCE)
 
 
-def _bits(source: Store, target: Completing, as_of: int | None, progress: Callable[[int, int], None]) -> int:
+def _bits(
+    source: Store, target: ResumableStorage, as_of: int | None, progress: Callable[[int, int], None]
+) -> int:
     snapshot = source.snapshot(as_of)
     if snapshot.n_models == 0:
         raise NotEnoughModelsError(f"{source.url} has no models to pull", hint="ask its owner for some")
@@ -179,15 +180,9 @@ def _bits(source: Store, target: Completing, as_of: int | None, progress: Callab
     record = SnapshotRecord(
         number=1,
         store_id=source.manifest.store_id,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
         n_models=snapshot.n_models,
         models_sha256=snapshot.models_sha256,
-        n_repeats=0,
         blocks=blocks,
-        segments=(),
-        retracted=(),
-        set_aside=(),
     )
     target.put_all({layout.snapshot(1): plain_document(record.to_document())})
     manifest = replace(source.manifest, put_if_absent=keeps_put_if_absent(target.storage))

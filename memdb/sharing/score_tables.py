@@ -13,7 +13,7 @@ from memdb.format.score_table import ScoreTable
 from memdb.sharing.copy_blocks import AT_ONCE
 from memdb.storage.protocol import Storage, concurrently
 from memdb.store.encoding import describe
-from memdb.store.resumable import Completing, copy_object
+from memdb.store.resumable import ResumableStorage, copy_object
 
 
 def size_of(tables: Iterable[ScoreTable]) -> int:
@@ -41,7 +41,7 @@ def require_same_scores(documents: Sequence[bytes], before: Published | None, ur
             )
 
 
-def copy_tables(source: Storage, tables: Sequence[ScoreTable], target: Completing) -> None:
+def copy_tables(source: Storage, tables: Sequence[ScoreTable], target: ResumableStorage) -> None:
     """Copy the arrays of tables.
 
     Raises:
@@ -51,7 +51,7 @@ def copy_tables(source: Storage, tables: Sequence[ScoreTable], target: Completin
 
 
 def name_tables(
-    tables: Sequence[ScoreTable], documents: Sequence[bytes], target: Completing
+    tables: Sequence[ScoreTable], documents: Sequence[bytes], target: ResumableStorage
 ) -> tuple[ObjectInfo, ...]:
     """Write the documents of tables whose arrays are there; return what the root document says of them."""
     if not tables:

@@ -34,13 +34,13 @@ def pairs_table(
 ) -> pa.Table:
     """Return stored pairs as people use them: by test id, then from the strongest.
 
-    Those that are no more than noise, by their q-value, are left out but for the first of each test example.
+    Pairs that may be noise, by their q-value, are dropped, except the first of each test example.
     """
     n_models = relations.snapshot.n_models
     n_in = pairs[:, PAIR_ROWS.index("n_in")]
     n_ranked = int(relations.ask(N_RANKED).column(0)[0].as_py())
-    settings = IntervalSpec("selected", 0.95).parameters()
-    z = relations.interval_z(settings, min(pairs.shape[2], max(1, n_ranked)), max(1, n_ranked))
+    interval = IntervalSpec("selected", 0.95)
+    z = relations.interval_z(interval.of_list(min(pairs.shape[2], max(1, n_ranked)), max(1, n_ranked)))
     rows = scored(relations, found_pairs(pairs, n_models, first), z)
     valid = ((n_in > 0) & (n_in < n_models)).ravel()
     for position, name in enumerate(SCORE_COLUMNS):

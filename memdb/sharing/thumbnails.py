@@ -65,7 +65,7 @@ def thumbnails_of(data: Dataset) -> Mapping[str, Thumbnails]:
     largest of the training set, so that both sets look alike.
 
     Raises:
-        InvalidInputError: names an example that is no picture.
+        InvalidInputError: an example is not a picture; names it.
     """
     black, white = _range_of(data.sets[layout.TRAIN])
     return {name: _of_set(examples, black, white) for name, examples in data.sets.items()}

@@ -13,12 +13,13 @@ from memdb.format import layout
 from memdb.query import statistics
 from memdb.query.arrow import table, values_of
 from memdb.query.lazy import Lazy
+from memdb.query.outcomes import OUTCOMES
 from memdb.query.pairs.kernel import COLUMNS, ROWS
 from memdb.query.pairs.popcount import Products, packed
 from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates, Numbers
-from memdb.query.templates import FORMS, template
+from memdb.query.templates import template
 from memdb.store.published_arrays import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 
 Codes = NDArray[np.integer[Any]]
@@ -108,7 +109,7 @@ class Lists:
         n_in, total = self._n_in[arms // 2], np.repeat(self._counts[layout.TEST][1, list(tests)], sizes)
         columns = {"n_in": n_in, "n_out": self._n_models - n_in, "k_in": hits, "k_all": total}
         sums = table({name: values.astype(np.int32) for name, values in columns.items()})
-        sql = template("equal_pairs.sql", arms=FORMS[self._relations.outcome]["arms"])
+        sql = template("equal_pairs.sql", arms=OUTCOMES[self._relations.outcome].sql["arms"])
         scored = self._relations.ask(sql, tables={"found": sums}, alone=True)
         times = np.concatenate([times for _, times in found])
         every = Candidates(

@@ -1,7 +1,7 @@
-"""Immutable objects of remote stores, kept on a local disk by what they are rather than where they were.
+"""Immutable objects of remote stores on a local disk, by their content rather than by their address.
 
-Any number of processes may use one folder: files appear whole, are checked when they are read, and one
-that is gone or damaged is only fetched again. Nothing that fails here fails a query.
+Any number of processes may use one folder: files appear whole and are checked when read, and a missing or
+damaged one is fetched again. A failure of the cache never fails a query.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ import contextlib
 import hashlib
 import os
 import re
-import secrets
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from memdb.errors import InvalidInputError
+from memdb.files import replacing
 
 DIRECTORY, SIZE = "MEMDB_CACHE_DIR", "MEMDB_CACHE_SIZE"
 NOWHERE = "none"
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 DEFAULT_LIMIT = 10 * 2**30
-DIGEST = 32  # bytes of the sha256 that stands before the content
+DIGEST = 32  # bytes of the sha256 in front of the content
 SUFFIX = ".obj"
 KEPT = re.compile(rf"[0-9a-f]{{64}}{re.escape(SUFFIX)}")
-HALF_WRITTEN = re.compile(r"\.[0-9a-f]{16}\.memdb-tmp")
+HALF_WRITTEN = re.compile(rf"\.{KEPT.pattern}\.[0-9a-f-]+\.tmp")  # by a process that was killed
 
 
 def default_folder() -> Path:
-    """Return the folder that is used where neither an option nor the environment names one.
+    """Return the folder that is used if neither an option nor the environment names one.
 
-    Beside it lies what a user trusts, which stays there when objects are kept elsewhere.
+    Beside it lies what the user trusts, even if objects are cached elsewhere.
     """
     try:
         home = Path.home()
@@ -40,7 +40,7 @@ def default_folder() -> Path:
 
 
 def n_bytes(option: str, text: str) -> int:
-    """Return the number of bytes that an option or a variable names, such as 500MB.
+    """Parse a size such as 500MB, given as an option or variable.
 
     Raises:
         InvalidInputError: not a size.
@@ -51,7 +51,7 @@ def n_bytes(option: str, text: str) -> int:
     try:
         size = int(float(number) * UNITS[unit])
     except (ValueError, OverflowError) as error:
-        raise InvalidInputError(f"{option} {text!r} is no size", hint="use e.g. 500MB or 10GB") from error
+        raise InvalidInputError(f"{option} {text!r} is not a size", hint="use e.g. 500MB or 10GB") from error
     if size < 0:
         raise InvalidInputError(f"{option} {text!r} is below 0", hint="use e.g. 500MB or 10GB")
     return size
@@ -69,7 +69,7 @@ class Usage:
 
 @dataclass
 class Cache:
-    """A folder of objects, of at most ``limit`` bytes; those not read for longest go first."""
+    """A folder of at most ``limit`` bytes of objects; the least recently read are removed first."""
 
     folder: Path
     limit: int = DEFAULT_LIMIT
@@ -77,7 +77,7 @@ class Cache:
 
     @classmethod
     def of_user(cls, default: Path) -> Cache | None:
-        """Return the cache that the environment asks for, as the command line does; None for nowhere.
+        """Return the cache that the environment names, as the command line uses it; None for ``none``.
 
         Raises:
             InvalidInputError: a limit that is not a size.
@@ -89,7 +89,7 @@ class Cache:
         return cls(Path(folder).expanduser() if folder else default, limit)
 
     def find(self, key: str) -> bytes | None:
-        """Return what was kept under a key; None where it is not there, or not intact."""
+        """Return what was kept under a key; None if it is missing or not intact."""
         path = self._path(key)
         try:
             data = path.read_bytes()
@@ -104,18 +104,15 @@ class Cache:
         return data[DIGEST:]
 
     def keep(self, key: str, data: bytes) -> None:
-        """Keep an object, if it fits and the disk lets us."""
+        """Keep an object, if it fits and the disk allows it."""
         if len(data) > self.limit // 2:
             return
         path = self._path(key)
-        temporary = path.with_name(f".{secrets.token_hex(8)}.memdb-tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(hashlib.sha256(data).digest() + data)
-            temporary.replace(path)
+            with replacing(path, durable=False) as temporary:
+                temporary.write_bytes(hashlib.sha256(data).digest() + data)
         except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             return
         self._unchecked += len(data) + DIGEST
         if self._unchecked > self.limit // 20:
@@ -128,7 +125,7 @@ class Cache:
         return Usage(self.folder, len(files), sum(size for _, size, _ in files), self.limit)
 
     def shrink(self, limit: int) -> int:
-        """Remove what was not read for longest until at most so many bytes are left; return how many went."""
+        """Remove the least recently read until at most ``limit`` bytes are left; return the bytes removed."""
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
         before = total

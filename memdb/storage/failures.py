@@ -1,4 +1,4 @@
-"""What a disk or a driver raised, in words: what happened, and what to do about it."""
+"""Exceptions of a disk or driver, explained: what happened, and what to do about it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from memdb.storage.retry import chain, is_timeout, status_of, told_to_wait
 TRY_AGAIN = "check the address and your access, then try again; what was committed is safe"
 NETWORK = "check the address and your network, then try again; what was committed is safe"
 WORDS = {  # by name, so that no driver is imported here
-    "TooManyRedirects": "the server redirects without end",
-    "RedirectClientError": "the server redirects to what is no web address",
+    "TooManyRedirects": "the server redirects endlessly",
+    "RedirectClientError": "the server redirects to something that is not a web address",
     "ClientConnectorCertificateError": "its certificate is not valid for that host",
     "ClientSSLError": "no secure connection could be made",
     "SSLError": "no secure connection could be made, or its certificate is not valid",
@@ -24,7 +24,7 @@ WORDS = {  # by name, so that no driver is imported here
 
 
 class DriverFailed(Exception):  # noqa: N818 - the situation, as in memdb.errors
-    """What a driver raised, in place of an error that would show a password or a token in a traceback."""
+    """Stands in for a driver's exception whose traceback would show a password or a token."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(f"{type(error).__name__}: {without_secrets(str(error))}")
@@ -32,9 +32,9 @@ class DriverFailed(Exception):  # noqa: N818 - the situation, as in memdb.errors
 
 
 def showable(error: Exception) -> Exception:
-    """Return an error that a traceback may show as the cause: the same, unless it tells a secret."""
-    told = [str(part) for part in chain(error)]
-    return error if told == list(map(without_secrets, told)) else DriverFailed(error)
+    """Return an exception that a traceback may show as the cause: the same, unless it shows a secret."""
+    texts = [str(part) for part in chain(error)]
+    return error if texts == list(map(without_secrets, texts)) else DriverFailed(error)
 
 
 def said(error: Exception) -> str:
@@ -66,9 +66,7 @@ def advice(error: Exception) -> str:
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return "free some space and run the command again; what was committed is safe"
         case _ if "credentials" in str(error).lower():
-            return (
-                "set the credentials that this storage's own tools use, or say --anonymous for a public store"
-            )
+            return "set the credentials of this storage's own tools, or pass --anonymous for a public store"
         case _ if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return "get access to it, or check the address: some servers say so of what is not there"
         case _ if status is None and (is_timeout(error) or isinstance(error, ConnectionError)):
@@ -86,4 +84,4 @@ def _status(status: int) -> str:
 
 def _wait_wanted(error: Exception) -> str:
     seconds = told_to_wait(error)
-    return f" and asks to be left alone for {seconds:.0f} s" if seconds else ""
+    return f" and asks to wait {seconds:.0f} s" if seconds else ""

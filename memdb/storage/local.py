@@ -25,7 +25,7 @@ FSYNCS_AT_ONCE = 8  # a journal commits them together; more threads cost more th
 
 
 class LocalStorage:
-    """A folder. Objects appear under their names at once and whole, and are fsynced before that."""
+    """A folder. Objects are fsynced, then appear under their names whole and at once."""
 
     can_list = True
     can_write = True
@@ -34,7 +34,7 @@ class LocalStorage:
     def __init__(self, root: Path, url: str) -> None:
         self.url = url
         self._root = root
-        self._entered: set[Path] = set()  # folders whose names this process has fsynced
+        self._entered: set[Path] = set()  # folders whose entries this process has fsynced
 
     def direct(self) -> LocalStorage:
         return self
@@ -45,7 +45,7 @@ class LocalStorage:
         with self._reported("read", path), open(self._root / path, "rb", opener=_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise WrongFormatError(
-                    f"{self.url}/{path} is no file", hint="remove it, or restore it from a copy"
+                    f"{self.url}/{path} is not a file", hint="remove it, or restore it from a copy"
                 )
             file.seek(first := start or 0)
             data = file.read(most + 1 if stop is None else max(0, min(most + 1, stop - first)))
@@ -151,7 +151,7 @@ class LocalStorage:
                     break
                 pending.add(below.parent)
         if os.name == "nt":
-            return  # there a folder cannot be opened, and NTFS journals names by itself
+            return  # Windows cannot open a folder, and NTFS journals names itself
         concurrently(self._sync_folder, pending, FSYNCS_AT_ONCE)
         self._entered |= {folder for folder in pending if folder.parent in pending}
 
@@ -177,5 +177,5 @@ class LocalStorage:
 
 
 def _at_once(path: str, flags: int) -> int:
-    """Open a file without waiting: a pipe that somebody put there would be waited for without end."""
+    """Open a file without blocking: a named pipe in its place would block forever."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

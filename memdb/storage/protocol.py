@@ -1,4 +1,4 @@
-"""What memdb needs of a place for bytes: durable writes, exclusive creation, listings with times."""
+"""What memdb requires of a storage: durable writes, exclusive creation, listings with times."""
 
 from __future__ import annotations
 
@@ -34,28 +34,32 @@ class Storage(Protocol):
     url: str
     can_list: bool
     can_write: bool
-    cache: Cache | None  # where immutable objects are kept nearer by
+    cache: Cache | None  # a nearer copy of immutable objects
 
     def direct(self) -> Storage:
-        """Return the same place without a cache, and past those of the network: what is there now."""
+        """Return the same storage without its cache and past those of the network: what is there now."""
         ...
 
     def read(
         self, path: str, start: int | None = None, stop: int | None = None, *, most: int = MAX_DOCUMENT
     ) -> bytes:
-        """Return an object's bytes, or those of a range. NotFoundError where it is absent.
+        """Return an object's bytes, or those of a range.
 
-        Few more than ``most`` are taken in, whatever answers: where there are more, it is Damaged. A range
-        may be answered with all of the object.
+        Hardly more than ``most`` bytes are read, whatever the server sends. A range may be answered with the
+        whole object.
+
+        Raises:
+            NotFoundError: it does not exist.
+            DamagedError: it has more than ``most`` bytes.
         """
         ...
 
     def above(self) -> Iterator[Storage]:
-        """Yield the folders that it lies in, nearest first."""
+        """Yield the folders above it, nearest first."""
         ...
 
     def names(self, folder: str) -> list[str]:
-        """Return the sorted names in a folder, empty where it does not exist."""
+        """Return the sorted names in a folder; none if it does not exist."""
         ...
 
     def find(self, folder: str) -> list[Found]:
@@ -63,20 +67,20 @@ class Storage(Protocol):
         ...
 
     def write_all(self, objects: Mapping[str, bytes]) -> None:
-        """Write objects concurrently; when it returns they survive a power cut."""
+        """Write objects concurrently; once this returns they survive a power cut."""
         ...
 
     def create(self, path: str, data: bytes) -> None:
-        """Write an object that must not exist; AlreadyExistsError if it does, whatever its bytes."""
+        """Create an object; AlreadyExistsError if it exists, even with the same bytes."""
         ...
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove objects concurrently; those that are gone already do not matter."""
+        """Remove objects concurrently, ignoring those that do not exist."""
         ...
 
 
 def concurrently(function: Callable[[T], R], items: Iterable[T], n_workers: int = CONCURRENCY) -> list[R]:
-    """Apply a function that waits for storage to every item, in threads; results in order."""
+    """Apply a function that waits for storage to every item, in threads; return the results in order."""
     jobs = list(items)
     if len(jobs) < 2:
         return [function(item) for item in jobs]
@@ -85,18 +89,18 @@ def concurrently(function: Callable[[T], R], items: Iterable[T], n_workers: int 
         try:
             return [job.result() for job in running]
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # what has not begun need not
+            pool.shutdown(wait=False, cancel_futures=True)  # what has not started is not needed
             raise
 
 
 def create_once(storage: Storage, path: str, data: bytes) -> None:
-    """Create an object; that it is there already with these very bytes is success.
+    """Create an object if absent. Finding identical bytes counts as success.
 
-    A client whose acknowledgement was lost asks again and hears "already exists" of its own write. It is
+    A client that retries after a lost acknowledgement gets "already exists" for its own write. The object is
     read back in any case: an acknowledgement may come from something in between.
 
     Raises:
-        AlreadyExistsError: it is there with other bytes.
+        AlreadyExistsError: it exists with other bytes.
     """
     with contextlib.suppress(AlreadyExistsError):
         storage.create(path, data)
@@ -110,22 +114,22 @@ def create_once(storage: Storage, path: str, data: bytes) -> None:
 
 
 def require_bounded(data: bytes, most: int, url: str, path: str) -> bytes:
-    """Return what was read of an object, unless there was more than its reader expects.
+    """Return what was read of an object, if it is no more than its reader expects.
 
     Raises:
-        DamagedError: there was.
+        DamagedError: it is more.
     """
     if len(data) > most:
         raise DamagedError(
             f"{url}/{path} has more than the {most:,} bytes that it may have",
-            hint="restore it from a copy of the store, or ask whoever keeps it",
+            hint="restore it from a copy of the store, or ask its owner",
         )
     return data
 
 
 @contextlib.contextmanager
 def reported(url: str, verb: str, path: str) -> Iterator[None]:
-    """Turn what a disk or a driver raises into errors that say what could not be done, and where."""
+    """Turn the exceptions of a disk or driver into errors that say what failed, and where."""
     place = f"{url}/{path}" if path else url
     try:
         yield

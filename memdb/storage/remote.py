@@ -1,4 +1,4 @@
-"""Objects behind an fsspec driver, asked for again where a request fails in a way that may pass."""
+"""Objects behind an fsspec driver; requests with transient failures are retried."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ from memdb.storage.retry import LONGEST_REQUEST, Patience, persistently, status_
 
 READ_ONLY_PROTOCOLS = ("http", "https", "hf")
 WITHOUT_LISTING = ("http", "https")
-TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")  # every driver has its own word
+TIMES = (
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "updated",
+    "created",
+)  # each driver has its own name for it
 PRECONDITION_FAILED = 412
 NOT_SATISFIABLE = 416
 PATIENCE = Patience()
@@ -32,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Contact:
-    """Whether a server has answered yet, and when it was last said that it is waited for."""
+    """Whether a server has answered yet, and when waiting for it was last logged."""
 
     is_made: bool = False
     noticed: float = -BETWEEN_NOTICES
@@ -41,7 +47,7 @@ class Contact:
 class RemoteStorage:
     """A prefix in object storage, or a folder of a web server.
 
-    A request that takes long is logged, as information: "Waiting for" and the address.
+    A slow request is logged at level INFO: "Waiting for" and the address.
     """
 
     _creation = threading.Lock()  # drivers without a precondition check first: one at a time in a process
@@ -80,7 +86,7 @@ class RemoteStorage:
         self, path: str, start: int | None = None, stop: int | None = None, *, most: int = MAX_DOCUMENT
     ) -> bytes:
         options: dict[str, Any] = {"start": start, "end": stop, "most": most}
-        if self.can_list:  # object storage gives the range that it is asked for; web servers what they like
+        if self.can_list:  # object storage returns the range requested; web servers may not
             first = start or 0
             options = {
                 "start": first,
@@ -95,7 +101,7 @@ class RemoteStorage:
             except Exception as error:
                 if start or status_of(error) != NOT_SATISFIABLE:
                     raise
-                data = b""  # of which there is no range
+                data = b""  # an empty object has no ranges
         if not isinstance(data, bytes):
             raise StorageError(f"{self.url}/{path} gave {type(data).__name__}, not bytes", hint="try again")
         return require_bounded(data, most, self.url, path)
@@ -164,9 +170,9 @@ class RemoteStorage:
         concurrently(remove, paths)
 
     def _asked(self, path: str, limit: float, method: str, *arguments: Any, **options: Any) -> Any:
-        """Call a method of the driver, and again where that may help, for a limited time.
+        """Call a method of the driver, with retries, for a limited time.
 
-        What is asked for first has a short limit: there may be nobody who answers.
+        The very first request has a short limit: there may be no server.
         """
         is_first = not self._contact.is_made
         begun = time.monotonic()
@@ -188,7 +194,7 @@ class RemoteStorage:
         return persistently(request, self._patience, limit, LONGEST_REQUEST)
 
     def _within(self, seconds: float, path: str, method: str, *arguments: Any, **options: Any) -> Any:
-        """Call a method of the driver, which has some seconds; drivers without a loop limit themselves."""
+        """Call a method of the driver with a time limit; drivers without an event loop have their own."""
         if not getattr(self._filesystem, "async_impl", False):
             return getattr(self._filesystem, method)(*arguments, **options)
 
@@ -205,11 +211,11 @@ class RemoteStorage:
         try:
             return running.result()
         except BaseException:
-            running.cancel()  # after Ctrl-C nobody waits for it
+            running.cancel()  # after Ctrl-C its result is not needed
             raise
 
     def _notice(self, path: str) -> None:
-        """Say what is waited for, unless something was said just now."""
+        """Log what is waited for, unless that was done recently."""
         now = time.monotonic()
         if now - self._contact.noticed >= BETWEEN_NOTICES:
             self._contact.noticed = now

@@ -1,4 +1,4 @@
-"""Asking again: which failures of a request may pass by themselves, and how long to wait for that."""
+"""Retries: which failures are transient, and how long to wait before the next attempt."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ TRANSIENT_TYPES = {  # by name, so that no driver is imported here
 TIMEOUT_TYPES = {"TimeoutError", "FSTimeoutError", "ConnectTimeoutError", "ReadTimeoutError"}
 FOR_GOOD = {"ClientSSLError", "ClientConnectorCertificateError", "ServerFingerprintMismatch"}
 LONGEST_REQUEST = 60.0  # seconds that a server may tell us to wait
-MOST_SILENCES = 2  # a server that says nothing when it is asked again is not asked a third time
+MOST_SILENCES = 2  # a server that stays silent on a retry is not asked a third time
 LARGEST = 16 << 20  # bytes of an object whose size is not known
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How often an object is asked for, and how long it may take. Times are seconds.
+    """How often a request is made, and how long it may take. Times are in seconds.
 
     Attributes:
-        attempts: at most.
-        first: the first wait between two of them.
+        attempts: how many at most.
+        first: the first wait between two attempts.
         longest: the longest wait.
         connect: until there is a connection.
-        silence: without an answer, or without what ``floor`` brings in that time.
-        answer: for the first object, however often it is asked for, and for small ones ever after.
-        floor: bytes a second that the slowest line in use brings to one of many objects.
+        silence: without an answer, or with less than ``floor`` brings in that time.
+        answer: for the first object, all attempts together, and for small ones ever after.
+        floor: bytes per second that each of many objects gets on the slowest supported line.
         listing: for a listing, which may have many pages.
-        notice: until it is said what is waited for.
+        notice: until waiting is logged.
     """
 
     attempts: int = 7
@@ -62,20 +62,20 @@ class Patience:
         return random.uniform(0, min(self.longest, self.first * 2**attempt))  # noqa: S311 - no secret
 
     def limit(self, n_bytes: int | None) -> float:
-        """Return the seconds that an object of a size may take."""
+        """Return the seconds that an object of this size may take."""
         return self.answer + (LARGEST if n_bytes is None else n_bytes) / self.floor
 
 
 def persistently(
     request: Callable[[float], T], patience: Patience, limit: float, may_ask_to_wait: float = 0.0
 ) -> T:
-    """Make a request again while it fails in a way that may pass; the last failure is raised.
+    """Make a request, and retry it after transient failures; the last failure is raised.
 
     Args:
-        request: hears how many seconds it may take.
+        request: called with the seconds that it may take.
         patience: how often, and how long between.
         limit: seconds for all of it.
-        may_ask_to_wait: seconds beyond that, where it is the server that asks to be left alone so long.
+        may_ask_to_wait: seconds beyond that, if the server asks clients to wait.
 
     Raises:
         Exception: whatever the request raised last.
@@ -98,12 +98,12 @@ def persistently(
 
 
 def is_timeout(error: BaseException) -> bool:
-    """Tell whether nothing came in time."""
+    """Tell whether a request timed out."""
     return any(kind.__name__ in TIMEOUT_TYPES for part in chain(error) for kind in type(part).__mro__)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Tell whether a failure may pass: 429, 5xx, timeouts, connections that broke or were refused."""
+    """Tell whether a failure is transient: 429, 5xx, timeouts, connections broken or refused."""
     kinds = {kind.__name__ for part in chain(error) for kind in type(part).__mro__}
     for_good = kinds & FOR_GOOD or is_unknown_host(error)
     if for_good or kinds & TRANSIENT_TYPES:
@@ -139,7 +139,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def told_to_wait(error: BaseException) -> float:
-    """Return the seconds for which a server asks to be left alone, 0 where it does not."""
+    """Return the seconds that a server asks to wait (``Retry-After``), 0 if it does not."""
     for part in chain(error):
         response = getattr(part, "response", None)
         headers: Any = getattr(part, "headers", None)
@@ -154,12 +154,12 @@ def told_to_wait(error: BaseException) -> float:
 
 
 def is_unknown_host(error: BaseException) -> bool:
-    """Tell whether a host has no address: not where it could not be found out."""
+    """Tell whether a host does not exist; a failed look-up does not count."""
     return any(isinstance(part, socket.gaierror) and part.errno != socket.EAI_AGAIN for part in chain(error))
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it came of, but not another request's failure that it came after."""
+    """Yield an error and its causes, but not the failure of an earlier request."""
     seen: set[int] = set()
     part: BaseException | None = error
     while part is not None and id(part) not in seen and not isinstance(part, MemdbError):

@@ -42,7 +42,7 @@ def protocol_of(url: str) -> str:
     """Return the protocol of an address; a path is a file.
 
     Raises:
-        InvalidInputError: no storage has such an address.
+        InvalidInputError: the address is malformed or not supported.
     """
     problem = _problem(url)
     if problem is not None:
@@ -51,20 +51,20 @@ def protocol_of(url: str) -> str:
 
 
 def is_object_storage(url: str) -> bool:
-    """Tell whether a URL is in one, which takes an endpoint and credentials."""
+    """Tell whether a URL is in object storage, which takes an endpoint and credentials."""
     return protocol_of(url) in EXTRAS
 
 
 def whereabouts(url: str) -> str:
-    """Return one name for a place, however it is written: the real path of a folder, or the URL."""
+    """Return a canonical address: the real path of a folder, or the URL."""
     return str(local_path(url).resolve()) if protocol_of(url) in LOCAL else url.rstrip("/")
 
 
 def local_path(address: str) -> Path:
-    """Return the whole path behind a path or a file:// URL.
+    """Return the absolute path of a path or a file:// URL.
 
     Raises:
-        InvalidInputError: another address, or one that begins with a user who has no home.
+        InvalidInputError: another address, or the home of an unknown user.
     """
     if protocol_of(address) not in LOCAL:
         raise InvalidInputError(f"{_named(address)} is not on a local disk", hint="name a path")
@@ -86,7 +86,7 @@ def open_storage(
     """Return the storage behind a path or URL; nothing is read or written yet.
 
     Raises:
-        InvalidInputError: an address that no storage has, or one whose driver is not installed.
+        InvalidInputError: the address is malformed or not supported, or its driver is not installed.
     """
     if not url.strip():
         raise InvalidInputError("the address of a store is empty", hint="give a path or a URL")
@@ -98,7 +98,7 @@ def open_storage(
     if extra in {"gcs", "azure"}:
         patience = replace(
             patience, attempts=1
-        )  # their clients ask again themselves, and cannot be told not to
+        )  # their clients retry by themselves, and cannot be told not to
     try:
         given = {"use_listings_cache": False, **_limited(protocol, options or {}, patience)}
         filesystem, root = _driver(protocol, url, given)
@@ -128,10 +128,10 @@ def open_storage(
 
 
 def driver_options(url: str, *, endpoint_url: str | None = None, anonymous: bool = False) -> dict[str, Any]:
-    """Return what the driver of a URL calls its endpoint and access without credentials.
+    """Return the options of a URL's driver for an endpoint and for access without credentials.
 
     Raises:
-        InvalidInputError: this protocol has no such thing.
+        InvalidInputError: the protocol has no such options.
     """
     protocol = protocol_of(url)
     extra = EXTRAS.get(protocol)
@@ -142,7 +142,9 @@ def driver_options(url: str, *, endpoint_url: str | None = None, anonymous: bool
         )
     options: dict[str, Any] = {}
     if endpoint_url and "://" in endpoint_url and protocol_of(endpoint_url) not in WEB:
-        raise InvalidInputError(f"{endpoint_url} is no web address", hint="write e.g. https://s3.example.org")
+        raise InvalidInputError(
+            f"{endpoint_url} is not a web address", hint="write e.g. https://s3.example.org"
+        )
     if endpoint_url:
         options |= (
             {"account_host": _host_of(endpoint_url)} if extra == "azure" else {"endpoint_url": endpoint_url}
@@ -153,7 +155,7 @@ def driver_options(url: str, *, endpoint_url: str | None = None, anonymous: bool
 
 
 def _host_of(endpoint_url: str) -> str:
-    """Return an endpoint as Azure's driver wants it, which puts ``https://`` before it."""
+    """Return an endpoint as Azure's driver expects it, without ``https://``."""
     if endpoint_url.startswith("http://"):
         raise InvalidInputError(
             f"az:// is not reached over {endpoint_url}: its driver takes https:// alone",
@@ -167,7 +169,7 @@ def _is_url(address: str) -> bool:
 
 
 def _named(address: str) -> str:
-    """Return a malformed address as it may be shown: characters that print nothing as what they are."""
+    """Return a malformed address for an error message, with unprintable characters escaped."""
     text = shown(address)
     return text if text.isprintable() and text.strip() == text != "" else repr(text)
 
@@ -178,16 +180,16 @@ def _problem(address: str) -> tuple[str, str] | None:
     host = re.split(r"[/?#]", address.partition("://")[2], maxsplit=1)[0]
     odd = [c for c in address if ord(c) < 32 or ord(c) == 127] + [c for c in host if c.isspace()]
     if not address.strip():
-        return "is no address: it is empty", "name a path or a URL"
+        return "is not an address: it is empty", "name a path or a URL"
     if "\0" in address:
-        return "is no address: it holds a NUL", "name a path or a URL"
+        return "is not an address: it contains a NUL", "name a path or a URL"
     if not _is_url(address):
         typo = scheme and scheme[1].lower() in PROTOCOLS - LOCAL
-        return ("is no path and no URL", f"write {scheme[1].lower()}://") if scheme and typo else None
+        return ("is neither a path nor a URL", f"write {scheme[1].lower()}://") if scheme and typo else None
     if odd:
-        return "is no URL: it holds white space or control characters", "write them as %20 and so on"
+        return "is not a URL: it contains white space or control characters", "write them as %20 and so on"
     if scheme is None or scheme[2] != "://" or scheme[1] not in PROTOCOLS:
-        return "is no address that memdb reads", USE
+        return "is not an address that memdb can read", USE
     return _problem_of_host(address, scheme[1])
 
 
@@ -197,7 +199,7 @@ def _problem_of_host(address: str, protocol: str) -> tuple[str, str] | None:
         host, _ = parts.hostname, parts.port  # which looks at it
     except ValueError as error:
         return (
-            f"is no URL: {_plain(error)}",
+            f"is not a URL: {_plain(error)}",
             "check the address, and write special characters as %23 and so on",
         )
     has_password = parts.password is not None and protocol in {*EXTRAS, "hf"}
@@ -215,12 +217,12 @@ def _problem_of_host(address: str, protocol: str) -> tuple[str, str] | None:
 
 
 def _plain(error: ValueError) -> str:
-    """Return what Python says of a malformed host, without repeating what may be a password."""
-    return "its port is no number up to 65535" if "ort" in str(error) else "its host is malformed"
+    """Return what is wrong with a malformed host, without repeating what may be a password."""
+    return "its port is not a number up to 65535" if "ort" in str(error) else "its host is malformed"
 
 
 def _driver(protocol: str, url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
-    """Return an fsspec file system, and what it calls the place behind the URL."""
+    """Return an fsspec file system, and its path for the URL."""
     if protocol in WEB:
         from memdb.storage.web import WebFileSystem  # noqa: PLC0415 - others need not wait for its imports
 
@@ -238,7 +240,7 @@ def _driver(protocol: str, url: str, options: Mapping[str, Any]) -> tuple[Any, s
 
 
 def _limited(protocol: str, options: Mapping[str, Any], patience: Patience) -> dict[str, Any]:
-    """Add limits of time, and keep S3's client from asking again as well: two policies wait for minutes."""
+    """Add time limits, and turn off the retries of S3's client: two policies together wait for minutes."""
     match EXTRAS.get(protocol, protocol):
         case "s3":
             config = {

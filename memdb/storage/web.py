@@ -1,4 +1,4 @@
-"""Web servers: fsspec's driver, with limits for a server that is silent, slow, or sends without end."""
+"""Web servers: fsspec's driver, with limits for servers that are silent, slow, or never stop sending."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ AS_IT_IS = {"Accept-Encoding": "identity"}
 
 
 def timeouts(patience: Patience) -> aiohttp.ClientTimeout:
-    """Return the limits of a connection. There is none for all of a body, which may be large: see below."""
+    """Return the limits of a connection. A whole body has none, since it may be large: see `_steadily`."""
     return aiohttp.ClientTimeout(total=None, sock_connect=patience.connect, sock_read=patience.silence)
 
 
 class WebFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """Files of a web server, which must come at some speed, as they are, and end where they should."""
+    """Files of a web server, which must arrive at a minimum speed, unencoded, and bounded in size."""
 
     def __init__(
         self, *, patience: Patience, client_kwargs: dict[str, Any] | None = None, **options: Any
@@ -37,11 +37,11 @@ class WebFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no type
         most: int | None = None,
         **options: Any,
     ) -> bytes:
-        """Return a file's bytes, or those of a range; few more than ``most``, if more come.
+        """Return a file's bytes, or those of a range, stopping soon after ``most``.
 
         Raises:
-            TimeoutError: some stretch of time brought less than the slowest line would.
-            StorageError: it came packed: a few kilobytes may become gigabytes.
+            TimeoutError: the body arrives more slowly than on the slowest supported line.
+            StorageError: it is compressed: a few kilobytes may become gigabytes.
         """
         given = {**self.kwargs, **options, "auto_decompress": False}
         given["headers"] = {**given.get("headers", {}), **AS_IT_IS}
@@ -57,13 +57,13 @@ class WebFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no type
             if encoding.lower() not in {"", "identity"}:
                 raise StorageError(
                     f"{url} came encoded as {encoding[:40]}, which was not asked for",
-                    hint="ask whoever keeps that server to send files as they are",
+                    hint="ask its administrator to send files unencoded",
                 )
             return await _steadily(answer.content, self._patience, most)
 
 
 async def _steadily(content: aiohttp.StreamReader, patience: Patience, most: int | None) -> bytes:
-    """Read a body to its end, or past ``most``, as long as each stretch of time brings enough of it."""
+    """Read a body to its end, or just past ``most``, as long as it arrives fast enough."""
     body, bound = bytearray(), math.inf if most is None else most
     while len(body) <= bound and not content.at_eof():
         wanted = min(bound, len(body) + patience.silence * patience.floor)

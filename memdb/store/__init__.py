@@ -1,15 +1,15 @@
 """One store: its documents, arrays and models. The only part of memdb that knows Zarr."""
 
-from memdb.store.base import Following
+from memdb.store.base import BaseAccess
 from memdb.store.examples import Examples, ExampleTable
 from memdb.store.score_tables import Scores, StoredScores
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store, require_free
 
 __all__ = [
+    "BaseAccess",
     "ExampleTable",
     "Examples",
-    "Following",
     "Scores",
     "Snapshot",
     "Store",

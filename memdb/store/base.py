@@ -1,8 +1,8 @@
 """The store that another one extends: whether its address may be followed, and its models.
 
-A manifest names its base by a URL that whoever made the store chose. It is followed only where the user
-trusts it, never from a remote store to this machine's disk, and what is found there must be what was
-pinned: the same store, data, recipe and subsets, and at the numbered snapshot the same models.
+A manifest names its base by a URL that the creator of the store chose. It is followed only if the user
+trusts it, never from a remote store to this machine's disk, and must lead to the same store, data, recipe
+and subsets as before, and at the numbered snapshot to the same models.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from memdb.addresses import shown
 from memdb.errors import DamagedError, InvalidInputError, MismatchError, NotFoundError
@@ -22,16 +22,16 @@ from memdb.storage.cache import Cache
 from memdb.storage.protocol import Storage
 from memdb.storage.urls import LOCAL, local_path, open_storage, protocol_of
 from memdb.store.load_snapshot import load_snapshot
-from memdb.store.read_documents import base_in_force, read_manifest
+from memdb.store.read_documents import StoreLike, base_in_force, read_manifest
 from memdb.store.snapshot import Snapshot
 
-MOST_BASES = 8  # one below the other
+MOST_BASES = 8  # in a chain
 MOVED = "`memdb update --base URL` says where it is now"
 
 
 @dataclass(frozen=True)
 class TrustedBases:
-    """A folder that remembers which stores' bases the user said to follow."""
+    """A folder that remembers which bases the user has trusted."""
 
     folder: Path
 
@@ -40,7 +40,7 @@ class TrustedBases:
         return self._path(store_id, url).is_file()
 
     def remember(self, store_id: str, url: str) -> None:
-        """Trust it from now on; where that cannot be written down it is asked for again."""
+        """Trust it from now on; if that cannot be saved, the user is asked again."""
         path = self._path(store_id, url)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +51,8 @@ class TrustedBases:
 
 
 @dataclass(frozen=True)
-class Following:
-    """How bases are reached: which ones are trusted, by store id and URL, and what their drivers are told."""
+class BaseAccess:
+    """How bases are opened: which are trusted, by store id and URL, and the options of their drivers."""
 
     trusted: Callable[[str, str], bool]
     options_for: Callable[[str], Mapping[str, Any]] = lambda _url: {}
@@ -67,10 +67,10 @@ class Following:
         trusted: bool = False,
         options: Mapping[str, Any] | Callable[[str], Mapping[str, Any]] | None = None,
         cache: Cache | None = None,
-    ) -> Following:
-        """Return how this user follows bases: those that were trusted before, or all, which then are.
+    ) -> BaseAccess:
+        """Return access to the bases that this user trusts; with ``trusted``, to all, which are remembered.
 
-        What is remembered lies beside the folder of cached objects.
+        Trusted bases are remembered beside the folder of cached objects.
         """
         known = TrustedBases(objects.parent / "bases")
 
@@ -79,11 +79,11 @@ class Following:
                 known.remember(store_id, url)
             return trusted or known(store_id, url)
 
-        told = options if callable(options) else lambda _url: options or {}
-        return cls(trust, told, cache, known.remember)
+        options_for = options if callable(options) else lambda _url: options or {}
+        return cls(trust, options_for, cache, known.remember)
 
-    def naming(self, named: str) -> Following:
-        """Return the same for an address that the user gave just now."""
+    def naming(self, named: str) -> BaseAccess:
+        """Return access that also trusts an address which the user has just given."""
         return replace(self, trusted=lambda store_id, url: url == named or self.trusted(store_id, url))
 
     def open(self, url: str) -> Storage:
@@ -91,12 +91,24 @@ class Following:
         return open_storage(url, self.options_for(url), self.cache)
 
 
+class BaseStore(NamedTuple):
+    """The store that another one extends; it is only read."""
+
+    storage: Storage
+    manifest: Manifest
+
+    @property
+    def url(self) -> str:
+        """Where it is, as it was given."""
+        return self.storage.url
+
+
 def followable(url: str, from_url: str) -> str:
-    """Return the address of a base as a manifest may have it: that of a local folder whole.
+    """Return the address of a base as a manifest may state it; that of a local folder becomes absolute.
 
     Raises:
-        InvalidInputError: a protocol that is not followed, a password, a folder of this machine in a remote
-            store.
+        InvalidInputError: a protocol that is not supported, a password, or a local folder as the base of a
+            remote store.
     """
     try:
         protocol = protocol_of(url)
@@ -114,97 +126,94 @@ def followable(url: str, from_url: str) -> str:
         return str(local_path(url))
     if shown(url) != url:
         raise InvalidInputError(
-            f"the address of the base, {shown(url)}, holds a user name, a password or a signature, which "
-            "would be written into the store",
-            hint="leave it out, and give it to the storage's own tools",
+            f"the address of the base, {shown(url)}, contains a user name, a password or a signature, "
+            "which would be written into the store",
+            hint="omit it, and give it to the storage's own tools",
         )
     return url
 
 
-def with_base(own: Snapshot, following: Following | None, as_of: int | None = None) -> Snapshot:
-    """Return a store's models with those of the store that it extends, if it does.
+def with_base(own: Snapshot, base_access: BaseAccess | None, as_of: int | None = None) -> Snapshot:
+    """Return a store's models together with those of its base, if it extends one.
 
     Raises:
-        InvalidInputError: the base is not trusted, may not be followed, or the chain of bases has no end.
-        NotFoundError: it is not there any more, or its snapshot is not.
+        InvalidInputError: the base is not trusted, may not be followed, or the chain of bases is a cycle.
+        NotFoundError: the base, or its snapshot, no longer exists.
         MismatchError: another store is there.
         DamagedError: the snapshot has other models than it had.
     """
-    return _with_base(own, following, as_of, (own.manifest.store_id,))
+    return _with_base(own, base_access, as_of, (own.manifest.store_id,))
 
 
 def _with_base(
-    own: Snapshot, following: Following | None, as_of: int | None, above: tuple[str, ...]
+    own: Snapshot, base_access: BaseAccess | None, as_of: int | None, above: tuple[str, ...]
 ) -> Snapshot:
-    base = base_in_force(own.storage, own.manifest)
+    base = base_in_force(own)
     if base is None:
         return own
     if as_of is not None and own.record is not None and own.record.base is not None:
         base = replace(own.record.base, url=base.url)
-    storage, manifest = open_base(own.storage, own.manifest, base, following)
-    if manifest.store_id in above:
+    store = open_base(own, base, base_access)
+    if store.manifest.store_id in above:
         raise InvalidInputError(
             f"{own.url} extends itself: its base {base.url} leads back to it",
             hint="restore the base from a copy",
         )
     if len(above) > MOST_BASES:
         raise InvalidInputError(
-            f"{own.url} stands on more than {MOST_BASES} stores, each of which extends the next",
-            hint="bring them together with `memdb merge`",
+            f"{own.url} has a chain of more than {MOST_BASES} bases",
+            hint="combine them with `memdb merge`",
         )
-    found = snapshot_of(storage, manifest, base.snapshot, following, (*above, manifest.store_id))
-    if found.models_sha256 != base.models_sha256:
+    below = snapshot_of(store, base.snapshot, base_access, (*above, store.manifest.store_id))
+    if below.models_sha256 != base.models_sha256:
         raise DamagedError(
-            f"snapshot {base.snapshot} of {base.url} has other models than {own.url} was told",
-            hint="ask whoever keeps it, or move on with `memdb update`",
+            f"snapshot {base.snapshot} of {base.url} has other models than when {own.url} was set to use it",
+            hint="ask its owner, or move on with `memdb update`",
         )
-    return own.extending(found)
+    return own.extending(below)
 
 
 def snapshot_of(
-    storage: Storage,
-    manifest: Manifest,
+    store: StoreLike,
     number: int,
-    following: Following | None,
+    base_access: BaseAccess | None,
     above: tuple[str, ...] = (),
 ) -> Snapshot:
-    """Return the models of a base at a numbered snapshot, those of its own base among them."""
+    """Return the models of a base at a numbered snapshot, including those of its own base."""
     try:
-        own = load_snapshot(storage, manifest, number)
+        own = load_snapshot(store, number)
     except NotFoundError as error:
         raise NotFoundError(
-            f"{storage.url}, a base, has no snapshot {number} any more",
+            f"{store.url}, a base, has no snapshot {number} any more",
             hint=f"restore it from a copy; {MOVED}",
         ) from error
-    return _with_base(own, following, number, above or (manifest.store_id,))
+    return _with_base(own, base_access, number, above or (store.manifest.store_id,))
 
 
-def open_base(
-    storage: Storage, manifest: Manifest, base: Base, following: Following | None
-) -> tuple[Storage, Manifest]:
-    """Follow the address of a base that is trusted, and see that it is still the same store.
+def open_base(store: StoreLike, base: Base, base_access: BaseAccess | None) -> BaseStore:
+    """Open a trusted base and check that it is still the same store.
 
     Raises:
         InvalidInputError: it is not trusted, or may not be followed.
         NotFoundError: nothing is there.
         MismatchError: another store is there.
     """
-    url = followable(base.url, storage.url)
-    if following is None or not following.trusted(manifest.store_id, base.url):
+    url = followable(base.url, store.url)
+    if base_access is None or not base_access.trusted(store.manifest.store_id, base.url):
         raise InvalidInputError(
-            f"{storage.url} extends {base.url}, whose models are part of every answer",
-            hint="if you know that address, say --trust-base; it will be remembered",
+            f"{store.url} extends {base.url}, whose models are part of every answer",
+            hint="if you trust that address, pass --trust-base; it will be remembered",
         )
-    place = following.open(url)
+    storage = base_access.open(url)
     try:
-        found = read_manifest(place)
+        manifest = read_manifest(storage)
     except NotFoundError as error:
         raise NotFoundError(
-            f"the base of {storage.url} is not at {base.url} any more", hint=f"restore it; {MOVED}"
+            f"the base of {store.url} is not at {base.url} any more", hint=f"restore it; {MOVED}"
         ) from error
-    if found.store_id != base.store_id:
+    if manifest.store_id != base.store_id:
         raise MismatchError(
-            f"{base.url} holds the store {found.store_id}; {storage.url} extends {base.store_id}", hint=MOVED
+            f"{base.url} holds the store {manifest.store_id}; {store.url} extends {base.store_id}", hint=MOVED
         )
-    manifest.require_joinable(found, storage.url, base.url)
-    return place, found
+    store.manifest.require_joinable(manifest, store.url, base.url)
+    return BaseStore(storage, manifest)

@@ -1,4 +1,4 @@
-"""What the bits of a block add up to for each example, stored beside them so that totals need no bits."""
+"""Counts of each example over a block's models, stored beside its bits so that totals need not read them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ NAMES_OF_TRAIN = ("n_correct", "n_in", "k_in")
 
 
 def names_of(set_name: str) -> tuple[str, ...]:
-    """Return what is counted of the examples of a set, in the order of the stored rows.
+    """Return the names of the counts of a set's examples, in the order of the stored rows.
 
-    ``n_correct``: how many models are right on each; of training examples also how many had it in their
-    subset (``n_in``), and how many both (``k_in``).
+    ``n_correct``: how many models are right on the example; for training examples also how many had it in
+    their subset (``n_in``), and how many of those are right (``k_in``).
     """
     return NAMES_OF_TRAIN if set_name == layout.TRAIN else NAMES
 
 
-def has_counts(manifest: Manifest, part: Segment) -> bool:
-    """Tell whether a part has them: segments have none."""
-    return all(layout.counts(set_name) in part.metadata for set_name in _sets(manifest))
+def has_counts(manifest: Manifest, segment: Segment) -> bool:
+    """Tell whether a block stores counts; loose segments do not."""
+    return all(layout.counts(set_name) in segment.metadata for set_name in _sets(manifest))
 
 
 def _sets(manifest: Manifest) -> list[str]:
@@ -39,13 +39,13 @@ def _sets(manifest: Manifest) -> list[str]:
 
 
 def are_possible(n_in: Integers, n_correct: Integers, k_in: Integers, n_models: int) -> bool:
-    """Tell whether so many models can be right of those that had an example in their subset, and others."""
+    """Tell whether the counts are consistent: no more models right, inside or outside, than there are."""
     k_out, n_out = n_correct - k_in, n_models - n_in
     return bool(((k_in >= 0) & (k_in <= n_in) & (k_out >= 0) & (k_out <= n_out) & (n_in >= 0)).all())
 
 
-class Tally:
-    """Adds up a block's bits while they pass by: first all masks, then each outcome, some rows at a time."""
+class BlockCounter:
+    """Counts a block's bits as they are written: all masks first, then each outcome, a few rows at a time."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._counts: dict[str, Counts] = {
@@ -54,8 +54,8 @@ class Tally:
         }
         self._mask = np.zeros((manifest.train.n_examples, 0), dtype=np.uint64)
 
-    def take(self, path: str, start: int, packed: bits.Packed) -> None:
-        """Count some rows of the masks, or of ``<set>/correct``; other outcomes are passed over."""
+    def add(self, path: str, start: int, packed: bits.Packed) -> None:
+        """Count some rows of the masks or of ``<set>/correct``; other outcomes are ignored."""
         rows = slice(start, start + len(packed))
         words = bits.words(packed)
         set_name, _, outcome = path.partition("/")

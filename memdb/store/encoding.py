@@ -1,4 +1,4 @@
-"""Zarr arrays as bytes: a segment's in memory at once, a block's band by band."""
+"""Encode Zarr arrays as bytes: a segment's all at once, a block's band by band."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from memdb.format.documents import Json, canonical_json
@@ -30,14 +30,14 @@ BLOCK_MODELS = 1024  # of a full block
 
 @dataclass(frozen=True, slots=True)
 class ArrayData:
-    """Values to store under a path, with their attributes; real numbers are compressed, bits are not."""
+    """Values to store under a path, with their attributes. Real numbers are compressed, bits are not."""
 
     values: NDArray[Any]
     attributes: Mapping[str, Any] | None = None
 
 
 def encode_group(arrays: Mapping[str, ArrayData]) -> dict[str, bytes]:
-    """Return every object of a Zarr v3 group that holds these arrays, but for the group's own metadata.
+    """Return every object of a Zarr v3 group with these arrays, except for the group's own metadata.
 
     Groups between it and the arrays are included. Checksums are crc32c in every chunk: zstd and raw bytes
     do not notice a flipped bit. Chunks of zeros are written like any other: an absent chunk reads as zeros.
@@ -51,10 +51,10 @@ def encode_group(arrays: Mapping[str, ArrayData]) -> dict[str, bytes]:
 
 
 class _WholeArray:
-    """Encodes arrays of one shape and type: what Zarr says about them is the same each time."""
+    """Encodes arrays of one shape and type, whose metadata is the same each time."""
 
     def __init__(self, path: str, shape: tuple[int, ...], dtype: str, attributes: bytes) -> None:
-        self._memory = MemoryStore()
+        self._memory: dict[str, Buffer] = {}
         self._lock = threading.Lock()
         kind = np.dtype(dtype)
         rows = _rows_of(CHUNK_BYTES, shape, kind)
@@ -87,14 +87,14 @@ def describe(objects: Mapping[str, bytes]) -> dict[str, ObjectInfo]:
 
 
 class BandEncoder:
-    """Encodes an array of a block a few rows at a time, so that it need never be in memory whole.
+    """Encodes an array of a block a few rows at a time, so that it is never in memory whole.
 
     An array that is read whole, the mask, has plain chunks; others are sharded, so that a few rows are a
     few ranges.
     """
 
     def __init__(self, path: str, shape: tuple[int, int], dtype: str, *, sharded: bool) -> None:
-        self._memory = MemoryStore()
+        self._memory: dict[str, Buffer] = {}
         kind = np.dtype(dtype)
         chunk = _rows_of(INNER_CHUNK_BYTES if sharded else MASK_CHUNK_BYTES, shape, kind)
         chunk_bytes = max(1, chunk * shape[1] * kind.itemsize)
@@ -105,7 +105,7 @@ class BandEncoder:
         self.metadata = _taken(self._memory)
 
     def bands(self, max_bytes: int) -> Iterator[tuple[int, int]]:
-        """Yield row ranges that hold whole objects and at most so many bytes, or one object."""
+        """Yield row ranges of whole objects and at most ``max_bytes``, or of one larger object."""
         n_rows, n_columns = self._array.shape
         row_bytes = n_columns * self._array.dtype.itemsize
         step = max(1, max_bytes // max(1, row_bytes * self._rows)) * self._rows
@@ -121,10 +121,10 @@ class BandEncoder:
 
 
 class ChunkEncoder:
-    """Encodes an array of counts or scores chunk by chunk, each so many rows and an object of its own.
+    """Encodes an array of counts, scores or pixels chunk by chunk, each ``chunk_rows`` rows and one object.
 
-    Counts are integers, which compress better where their bytes or bits are shuffled: which of these, tells
-    a measurement. Bytes are pixels here, and compressed as real numbers are.
+    Counts are integers, which compress better shuffled; whether by bytes or by bits was measured for each
+    array. Pixels are compressed like real numbers.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class ChunkEncoder:
         attributes: Mapping[str, Any] | None = None,
         shuffle: Literal["shuffle", "bitshuffle"] = "bitshuffle",
     ) -> None:
-        self._memory = MemoryStore()
+        self._memory: dict[str, Buffer] = {}
         self._path, self._chunk_rows = path, chunk_rows
         kind = np.dtype(dtype)
         counts = [BloscCodec(cname="zstd", clevel=9, shuffle=shuffle), Crc32cCodec()]
@@ -151,32 +151,31 @@ class ChunkEncoder:
         return f"{self._path}/c.{start // self._chunk_rows}{'.0' * (self._array.ndim - 1)}"
 
     def encode(self, start: int, values: NDArray[Any]) -> bytes:
-        """Return the object of the rows from ``start`` on: as many as a chunk has, or the last ones."""
+        """Return the object of the rows from ``start`` on: a whole chunk of them, or the last ones."""
         self._array[start : start + len(values)] = values
         return _taken(self._memory)[self.name(start)]
 
     def decode(self, start: int, data: bytes) -> NDArray[Any] | None:
-        """Return the values in an object that was written before; None where it is not one."""
-        kept = self._memory._store_dict  # noqa: SLF001 - no public way to the bytes
-        kept[self.name(start)] = default_buffer_prototype().buffer.from_bytes(data)
+        """Return the values in an object that was written before; None if it cannot be decoded."""
+        self._memory[self.name(start)] = default_buffer_prototype().buffer.from_bytes(data)
         stop = min(start + self._chunk_rows, self._array.shape[0])
         try:
             return np.asarray(self._array[start:stop])
         except (ValueError, RuntimeError):
             return None
         finally:
-            kept.clear()
+            self._memory.clear()
 
 
 def _rows_of(n_bytes: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Return how many rows a chunk of at most so many bytes has, all chunks alike: the last one is padded."""
+    """Return the rows of a chunk of at most ``n_bytes``, all chunks alike: the last one is padded."""
     row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
     most = max(1, min(shape[0], n_bytes // max(1, row_bytes)))
     return -(-shape[0] // -(-shape[0] // most))
 
 
 def _create(  # noqa: PLR0913, PLR0917 - all that Zarr asks
-    memory: MemoryStore,
+    memory: dict[str, Buffer],
     path: str,
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
@@ -186,7 +185,7 @@ def _create(  # noqa: PLR0913, PLR0917 - all that Zarr asks
     compressors: list[Any] | None = None,
 ) -> zarr.Array[Any]:
     return zarr.create_array(
-        memory,
+        MemoryStore(memory),
         name=path,
         shape=shape,
         chunks=(chunk_rows, *shape[1:]),
@@ -203,11 +202,10 @@ def _create(  # noqa: PLR0913, PLR0917 - all that Zarr asks
     )
 
 
-def _taken(memory: MemoryStore) -> dict[str, bytes]:
-    """Take the objects out of a store; metadata as canonical JSON, which its values give again."""
-    kept = memory._store_dict  # noqa: SLF001 - no public way to the bytes
-    objects = {name: buffer.to_bytes() for name, buffer in sorted(kept.items()) if name != GROUP_METADATA}
-    kept.clear()
+def _taken(memory: dict[str, Buffer]) -> dict[str, bytes]:
+    """Take the objects out of memory; metadata as canonical JSON, which can be rebuilt from its values."""
+    objects = {name: buffer.to_bytes() for name, buffer in sorted(memory.items()) if name != GROUP_METADATA}
+    memory.clear()
     return {
         name: canonical_json(json.loads(data)) if name.endswith(GROUP_METADATA) else data
         for name, data in objects.items()

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from memdb.errors import DamagedError, InvalidInputError
 from memdb.format import layout
-from memdb.format.manifest import CONTENT, Manifest, SetInfo
-from memdb.storage.protocol import Storage
+from memdb.format.manifest import CONTENT, SetInfo
 from memdb.store.encoding import ArrayData
 from memdb.store.read_arrays import GroupReader
+from memdb.store.read_documents import StoreLike
 
 KEY, OFFSET, LABEL = "key", "key_offset", "label"
 
@@ -42,7 +42,7 @@ class Examples:
         try:
             data.tobytes().decode()
         except UnicodeDecodeError as error:
-            raise InvalidInputError("keys that are no UTF-8") from error
+            raise InvalidInputError("keys that are not UTF-8") from error
         inner = offsets[offsets < len(data)]
         if ((data[inner] & 0xC0) == 0x80).any():
             raise InvalidInputError("key offsets that cut a character")
@@ -74,7 +74,7 @@ class Examples:
             encoded = [key.encode() for key in keys]
         except (UnicodeEncodeError, AttributeError) as error:
             raise InvalidInputError(
-                f"a key that is no text: {error}", hint="name examples in UTF-8"
+                f"a key that is not text: {error}", hint="name examples in UTF-8"
             ) from error
         offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
         np.cumsum([len(key) for key in encoded], out=offsets[1:])
@@ -121,17 +121,17 @@ class ExampleTable:
         }
 
 
-def read_examples(storage: Storage, manifest: Manifest, name: str) -> Examples:
+def read_examples(store: StoreLike, name: str) -> Examples:
     """Read the names and labels of a set's examples.
 
     Raises:
         DamagedError: an array is missing, altered or does not hold names and labels.
     """
-    n_examples = manifest.set_named(name).n_examples
-    if n_examples == 0:  # a set that this store does not have
+    n_examples = store.manifest.set_named(name).n_examples
+    if n_examples == 0:  # the store has no such set
         nothing = np.empty(0, dtype=np.uint8)
         return Examples(nothing, np.zeros(1, dtype=np.int64), nothing.astype(np.int32))
-    reader = GroupReader(storage, layout.DATASET, manifest.objects)
+    reader = GroupReader(store.storage, layout.DATASET, store.manifest.objects)
     keys = reader.read(
         f"{name}/{KEY}", (None,), "uint8"
     )  # first: they hardly compress, and tell of the others
@@ -143,24 +143,22 @@ def read_examples(storage: Storage, manifest: Manifest, name: str) -> Examples:
         return Examples(keys, offsets, labels, _texts(names))
     except InvalidInputError as error:
         raise DamagedError(
-            f"{storage.url}/{layout.DATASET}/{name}: {error}", hint="restore it from a copy of the store"
+            f"{store.url}/{layout.DATASET}/{name}: {error}", hint="restore it from a copy of the store"
         ) from error
 
 
 def _texts(found: object) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-        raise InvalidInputError("class names that are no texts")
+        raise InvalidInputError("class names that are not texts")
     return tuple(found)
 
 
-def read_example_table(storage: Storage, manifest: Manifest, name: str) -> ExampleTable:
-    """Read a set's examples with their content hashes: all that its fingerprint is made of.
+def read_example_table(store: StoreLike, name: str) -> ExampleTable:
+    """Read a set's examples with their content hashes: all that its fingerprint covers.
 
     Raises:
-        DamagedError: an array is missing, altered or does not hold what it should.
+        DamagedError: an array is missing, altered or malformed.
     """
-    reader = GroupReader(storage, layout.DATASET, manifest.objects)
-    shape = (manifest.set_named(name).n_examples, 16)
-    return ExampleTable(
-        read_examples(storage, manifest, name), reader.read(f"{name}/{CONTENT}", shape, "uint8")
-    )
+    reader = GroupReader(store.storage, layout.DATASET, store.manifest.objects)
+    shape = (store.manifest.set_named(name).n_examples, 16)
+    return ExampleTable(read_examples(store, name), reader.read(f"{name}/{CONTENT}", shape, "uint8"))

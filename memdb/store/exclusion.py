@@ -1,4 +1,4 @@
-"""Answers without some models: left out of one question, not withdrawn from the store."""
+"""Exclude models from one question, without retracting them from the store."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ DIVERGED = "diverged"
 
 
 def without(snapshot: Snapshot, names: Sequence[str]) -> Snapshot:
-    """Return a snapshot without the models named by their ids, or ``diverged`` for those that did.
+    """Return a snapshot that excludes models named by id or prefix; ``diverged`` names those that diverged.
 
     Raises:
-        InvalidInputError: a name of none of its models, or of several.
+        InvalidInputError: a name that matches none of its models, or several.
     """
     if not names:
         return snapshot

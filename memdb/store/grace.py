@@ -1,4 +1,4 @@
-"""How long a writer may take, so that cleaning up is safe; clocks of two machines are never compared."""
+"""How long a writer may take, so that garbage collection is safe. No two machines' clocks are compared."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from memdb.format import layout
 from memdb.storage.protocol import Storage
 
 GRACE = timedelta(hours=24)  # what is younger than this may be a writer's or a reader's
-STALLED = GRACE / 2  # a writer that took longer than this gives up what it wrote, and writes it again
+STALLED = GRACE / 2  # a writer that took longer than this discards what it wrote, and starts again
 
 
 class Stopwatch:
-    """Measures how long a write has taken, the time that the machine slept included."""
+    """Measures how long a write has taken, including time that the machine was suspended."""
 
     def __init__(self) -> None:
         self._started = _now()
 
     def stalled(self) -> bool:
-        """Whether what was written since the start may be old enough to be cleaned up."""
+        """Tell whether what was written since the start may be old enough to be garbage-collected."""
         return _now() - self._started > STALLED.total_seconds()
 
 
 def _now() -> float:
-    clock = getattr(time, "CLOCK_BOOTTIME", None)  # a monotonic clock stands still while a laptop sleeps
+    clock = getattr(time, "CLOCK_BOOTTIME", None)  # a monotonic clock stops while a laptop sleeps
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 def storage_time(storage: Storage) -> datetime:
-    """Return what time it is by the clock that dates the storage's objects.
+    """Return the time by the clock that dates the storage's objects.
 
     Raises:
-        StorageError: it cannot be written to.
+        StorageError: the storage is not writable.
     """
     path = f"{layout.PROBES}/{secrets.token_hex(8)}"
     storage.write_all({path: b"time"})

@@ -1,4 +1,4 @@
-"""Models named by their ids, or by beginnings of them that only one has."""
+"""Resolve a model from its id or an unambiguous prefix of it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ SHORTEST_PREFIX = 6
 
 
 def named(known: Sequence[str], name: str) -> str:
-    """Return the one of these ids that begins with a name.
+    """Return the one of the known ids that begins with ``name``.
 
     Raises:
-        InvalidInputError: the name is too short, or none or several begin with it.
+        InvalidInputError: the name is too short, or matches no id or several.
     """
     if len(name) < SHORTEST_PREFIX:
         raise InvalidInputError(

@@ -15,12 +15,12 @@ from memdb.format.segment import Segment
 from memdb.format.snapshot_record import SnapshotRecord
 from memdb.storage.protocol import Storage, concurrently
 from memdb.store.read_arrays import read_listed
-from memdb.store.read_documents import means_absent, parse_record, read_block, read_document
+from memdb.store.read_documents import StoreLike, means_absent, parse_record, read_block, read_document
 from memdb.store.snapshot import Snapshot
 
 
 def read_published(storage: Storage) -> Published | None:
-    """Read the root document of a published copy; None where there is none, as in a store that grows.
+    """Read the root document of a published copy; None if there is none, as in a store that grows.
 
     Raises:
         DamagedError: it was altered, or is missing from what is a published copy.
@@ -61,16 +61,14 @@ def _is_copy(storage: Storage) -> bool:
 
 
 def is_of_a_copy(record: SnapshotRecord) -> bool:
-    """Tell the snapshots of published copies from those of stores that grow, none of which has no models."""
+    """Tell the snapshots of published copies from those of stores that grow, which are never empty."""
     return record.derived is not None or record.n_models == 0
 
 
-def published_snapshot(
-    storage: Storage, manifest: Manifest, published: Published, number: int | None = None
-) -> Snapshot:
-    """Return a snapshot of a published copy, the newest where no number is given.
+def published_snapshot(store: StoreLike, published: Published, number: int | None = None) -> Snapshot:
+    """Return a snapshot of a published copy, by default the newest.
 
-    Its blocks are all there for ever; their documents, which are long, are read when something needs them.
+    Its blocks are never removed. Their documents, which are long, are read when they are needed.
 
     Raises:
         NotFoundError: no snapshot has that number.
@@ -80,14 +78,15 @@ def published_snapshot(
     item = published.snapshot if number is None else known.get(number)
     if item is None:
         numbers = ", ".join(map(str, sorted(known)))
-        raise NotFoundError(f"{storage.url} has no snapshot {number}", hint=f"it has {numbers}")
-    place = f"{storage.url}/{item.path}"
-    record = parse_record(manifest, item.number, read_listed(storage, item.path, item.document), place)
+        raise NotFoundError(f"{store.url} has no snapshot {number}", hint=f"it has {numbers}")
+    place = f"{store.url}/{item.path}"
+    data = read_listed(store.storage, item.path, item.document)
+    record = parse_record(store.manifest, item.number, data, place)
     if (record.n_models, record.models_sha256) != (item.n_models, item.models_sha256):
         raise DamagedError(f"{place} has other models than {layout.PUBLISHED} says", hint=ASK_AGAIN)
-    _require_possible(record, manifest, place)
-    blocks = _Unread(lambda: concurrently(lambda info: read_block(storage, manifest, info), record.blocks))
-    return Snapshot(storage, manifest, blocks, record, is_published=True)
+    _require_possible(record, store.manifest, place)
+    blocks = _Unread(lambda: concurrently(lambda info: read_block(store, info), record.blocks))
+    return Snapshot(store.storage, store.manifest, blocks, record, is_published=True)
 
 
 def _require_possible(record: SnapshotRecord, manifest: Manifest, place: str) -> None:
@@ -103,7 +102,7 @@ def _require_possible(record: SnapshotRecord, manifest: Manifest, place: str) ->
 
 
 class _Unread(Sequence[Segment]):
-    """Blocks whose documents are read when one of them is asked for."""
+    """Blocks whose documents are read when the first of them is needed."""
 
     def __init__(self, read: Callable[[], Sequence[Segment]]) -> None:
         self._read = read

@@ -1,4 +1,4 @@
-"""Reading what a published copy keeps besides models: counts of every example, the strongest pairs of one."""
+"""Read what a published copy keeps besides models: counts of every example, and its strongest pairs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCORE_COLUMNS = ("shrunk", "q_value")
 
 
 def derived_of(snapshot: Snapshot) -> tuple[int, Derived] | None:
-    """Return the number and what is derived of a published snapshot; None of any other."""
+    """Return a published snapshot's number and derived arrays; None for any other snapshot."""
     record = snapshot.record
     if record is None or record.derived is None or not snapshot.is_published:
         return None
@@ -36,10 +36,10 @@ def derived_of(snapshot: Snapshot) -> tuple[int, Derived] | None:
 
 
 def read_stats(snapshot: Snapshot, set_name: str) -> NDArray[np.int32] | None:
-    """Read the counts of every example of a set, int32 [`COUNTED`, examples]; None where there are none.
+    """Read the counts of every example of a set, int32 [`COUNTED`, examples]; None if there are none.
 
     Raises:
-        DamagedError: an object is missing or altered, or not what it should be.
+        DamagedError: an object is missing, altered or inconsistent.
     """
     found = derived_of(snapshot)
     if found is None or set_name not in COUNTED:
@@ -68,7 +68,7 @@ def read_pairs(snapshot: Snapshot, test_id: int) -> tuple[NDArray[np.int32], NDA
 
     Raises:
         InvalidInputError: the snapshot keeps none.
-        DamagedError: an object is missing or altered, or not what it should be.
+        DamagedError: an object is missing, altered or inconsistent.
     """
     found = derived_of(snapshot)
     if found is None:
@@ -84,14 +84,14 @@ def read_pairs(snapshot: Snapshot, test_id: int) -> tuple[NDArray[np.int32], NDA
     scores = _reader(snapshot, folder, group).read(SCORES, shape, "float64", rows)
     if not _are_pairs(dict(zip(PAIR_ROWS, pairs[0], strict=True)), derived, snapshot):
         raise DamagedError(
-            f"{snapshot.url}/{folder}/{PAIRS} has pairs of test example {test_id} that cannot be",
+            f"{snapshot.url}/{folder}/{PAIRS} has impossible pairs of test example {test_id}",
             hint=ASK_AGAIN,
         )
     return pairs[0], scores[0]
 
 
 def _are_pairs(of: Mapping[str, NDArray[np.int32]], derived: Derived, snapshot: Snapshot) -> bool:
-    """Tell whether these can be pairs of a test example, by their counts."""
+    """Tell whether these can be pairs of a test example, judging by their counts."""
     n_in, n_models = of["n_in"], snapshot.n_models
     ids = np.concatenate([of[name] for name in IDS])
     n_scored = ((n_in > 0) & (n_in < n_models)).sum()
@@ -115,7 +115,7 @@ def is_numbered(snapshot: Snapshot, set_name: str) -> bool:
 
 
 def light_examples(snapshot: Snapshot, set_name: str, counts: NDArray[np.int32]) -> Examples:
-    """Return a set's examples with the labels of its counts; nameless where names are no row numbers."""
+    """Return a set's examples with the labels of its counts; without names unless names are row numbers."""
     found = derived_of(snapshot)
     n_examples = counts.shape[1]
     names = [str(n) for n in range(n_examples)] if is_numbered(snapshot, set_name) else [""] * n_examples

@@ -1,4 +1,4 @@
-"""Reading through the list of what must be there: absent, short or altered bytes raise, never zeros."""
+"""Read arrays against the list of their objects: absent, short or altered bytes raise an error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Readable(Protocol):
 
     @property
     def cache(self) -> Cache | None:
-        """Where immutable objects are kept nearer by."""
+        """A nearer copy of immutable objects."""
         ...
 
     def direct(self) -> Readable:
@@ -69,9 +69,9 @@ def read_listed(storage: Readable, path: str, info: ObjectInfo) -> bytes:
 def read_object(
     storage: Readable, path: str, info: ObjectInfo, start: int = 0, stop: int | None = None
 ) -> bytes:
-    """Read an immutable object, or a range of it, from the cache or from where it is.
+    """Read an immutable object, or a range of it, from the cache or the storage.
 
-    What does not fit is fetched once more before it counts as damaged: transfers are cut, too.
+    One that does not match is fetched once more before it counts as damaged: the transfer may have been cut.
 
     Raises:
         DamagedError: it is missing, or has another size or sha256. (Ranges have crc32c inside.)
@@ -94,7 +94,7 @@ def read_object(
 
 
 def check_object(storage: Readable, path: str, info: ObjectInfo) -> bytes:
-    """Read an immutable object from where it is, whatever the cache holds, and return it if it is intact.
+    """Read an immutable object from the storage, never from the cache, and return it if it is intact.
 
     Raises:
         DamagedError: it is missing, or has another size or sha256.
@@ -125,7 +125,7 @@ def _fetched(storage: Readable, path: str, info: ObjectInfo, start: int, stop: i
     whole = (start, stop) == (0, info.size)
     if info.size > MAX_OBJECT:
         raise DamagedError(
-            f"{storage.url}/{path} is said to have {info.size:,} bytes, more than objects have", hint=RESTORE
+            f"{storage.url}/{path} is listed with {info.size:,} bytes, more than any object has", hint=RESTORE
         )
     part = () if whole else (start, stop)
     try:
@@ -148,8 +148,8 @@ def _problem(data: bytes, info: ObjectInfo, start: int, stop: int) -> str | None
 class GroupReader:
     """Reads the arrays of one group through the list of its objects.
 
-    ``metadata`` holds what the arrays' ``zarr.json`` say, where it is known already; ``vouched`` is how many
-    bytes were read before that tell how large arrays should be, which is else told by their own objects.
+    ``metadata`` holds the arrays' ``zarr.json``, as far as known. ``vouched`` is the number of bytes of other
+    objects, already read, that bear out the size of the arrays, beside the arrays' own objects.
     """
 
     storage: Readable
@@ -166,9 +166,9 @@ class GroupReader:
         rows: tuple[int, int] | None = None,
         out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
-        """Read an array, or the rows of a range, by whole objects; into ``out``, where that is given.
+        """Read an array, or a range of its rows, by whole objects; into ``out``, if given.
 
-        A length of the shape may be None: any.
+        A length of the shape may be None, for any.
 
         Raises:
             DamagedError: an object is missing, of another length or altered, or the array is not as expected.
@@ -216,7 +216,7 @@ class GroupReader:
             raise DamagedError(f"{found.place} asks for more memory than there is", hint=RESTORE) from error
 
     def _stated(self, path: str) -> Stated:
-        """Return what is stated of an array: what is known of it already, if that is what the list says."""
+        """Return an array's parsed ``zarr.json``: the known one if its hash is listed, else the stored."""
         place, name = f"{self.storage.url}/{self.group}/{path}", f"{path}/{GROUP_METADATA}"
         info = self.objects.get(name)
         if info is None:
@@ -232,10 +232,9 @@ class GroupReader:
 class CheckedStore(Store):
     """A read-only Zarr store over one group whose objects, sizes and hashes are known beforehand.
 
-    Zarr reads an absent chunk as zeros without a word. Here an object on the list that is absent, has
-    another length or another sha256 raises; one that is not on the list does not exist. ``known`` are
-    objects that need no request. A shard whose index is asked for is fetched whole, once: the ranges that
-    follow are cut from it.
+    Zarr silently reads an absent chunk as zeros. Here an object on the list that is absent, or has another
+    length or sha256, raises; one that is not on the list does not exist. ``known`` are objects that need no
+    request. A shard whose index is requested is fetched whole, once, and serves the ranges that follow.
     """
 
     supports_writes: ClassVar[bool] = False
@@ -275,7 +274,7 @@ class CheckedStore(Store):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Return an object, or a range of it; None where the list does not have it."""
+        """Return an object, or a range of it; None if the list does not have it."""
         if not self._is_open:
             await self._open()
         info = self._objects.get(key)
@@ -305,11 +304,11 @@ class CheckedStore(Store):
         return list(await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges)))
 
     async def exists(self, key: str) -> bool:
-        """Tell whether the list has it."""
+        """Tell whether an object is on the list."""
         return key in self._objects
 
     async def getsize(self, key: str) -> int:
-        """Return an object's size, as the list has it."""
+        """Return an object's size as listed."""
         if key not in self._objects:
             raise FileNotFoundError(key)
         return self._objects[key].size
@@ -328,7 +327,7 @@ class CheckedStore(Store):
             yield key
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Yield the objects whose names start so."""
+        """Yield the objects whose names start with the prefix."""
         for key in self._objects:
             if key.startswith(prefix):
                 yield key

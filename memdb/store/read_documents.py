@@ -1,4 +1,4 @@
-"""Reading the documents that say what a store holds: snapshots, blocks, segments, retractions."""
+"""Read the documents that describe what a store holds: snapshots, blocks, segments, retractions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from memdb.errors import (
     DamagedError,
@@ -21,7 +21,7 @@ from memdb.format import layout
 from memdb.format.documents import group_metadata, parse_group_metadata, parse_json, parse_plain_document
 from memdb.format.manifest import MAX_SNAPSHOTS, Base, Manifest, ObjectInfo
 from memdb.format.segment import Segment
-from memdb.format.snapshot_record import BlockInfo, Pin, Retraction, SnapshotRecord
+from memdb.format.snapshot_record import BaseUpdate, BlockInfo, Retraction, SnapshotRecord
 from memdb.storage.protocol import Storage, concurrently
 from memdb.storage.retry import status_of
 from memdb.store.read_arrays import read_listed
@@ -31,13 +31,32 @@ FORBIDDEN = 403
 T = TypeVar("T")
 
 
+class StoreLike(Protocol):
+    """A storage and the manifest of the store in it: a `Store`, or one of its snapshots."""
+
+    @property
+    def url(self) -> str:
+        """Where the store is, as it was given."""
+        ...
+
+    @property
+    def storage(self) -> Storage:
+        """What holds its objects."""
+        ...
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the store is."""
+        ...
+
+
 def snapshot_numbers(names: Iterable[str]) -> list[int]:
     """Return the numbers of the snapshots among the names of files, sorted."""
     return sorted(number for name in names if (number := layout.snapshot_number(name)) is not None)
 
 
 def require_listing(storage: Storage, folder: str, names: Iterable[str]) -> None:
-    """Refuse a listing that lacks what creation put there: it is not what the storage holds.
+    """Refuse a listing that lacks what creation put there: it is incomplete.
 
     Raises:
         StorageError: something in between answered, or files were removed.
@@ -63,13 +82,13 @@ def require_group(storage: Storage, name: str) -> bool:
 
 
 def read_document(storage: Storage, path: str, parse: Callable[[bytes, str], T]) -> tuple[T, bytes]:
-    """Read a document that checks itself; return it, and its bytes.
+    """Read a self-checking document; return it, and its bytes.
 
-    One that is not intact is fetched once more, past all caches: transfers are cut, too.
+    One that is not intact is fetched once more, past all caches: the transfer may have been cut.
 
     Raises:
-        NotFoundError: it is absent.
-        WrongFormatError: something else is there.
+        NotFoundError: it does not exist.
+        WrongFormatError: it is not such a document.
         DamagedError: it was altered.
     """
     place = f"{storage.url}/{path}"
@@ -83,9 +102,9 @@ def read_document(storage: Storage, path: str, parse: Callable[[bytes, str], T])
 
 
 def means_absent(storage: Storage, error: MemdbError) -> bool:
-    """Tell whether a failure is what a storage has to say of an object that is not there.
+    """Tell whether a failure is how this storage answers for an object that does not exist.
 
-    That may be "forbidden", to those who may not list a bucket, or some servers' page for everything.
+    That may be "forbidden" for those who may not list a bucket, or a web page for every address.
     """
     if isinstance(error, NotFoundError):
         return True
@@ -104,14 +123,14 @@ def _is_forbidden(error: MemdbError) -> bool:
 
 
 def newest_by_asking(storage: Storage, path_of: Callable[[int], str] = layout.snapshot) -> int | None:
-    """Find the newest of documents that are numbered without gaps, snapshots, by whether they are there.
+    """Find the newest of documents numbered without gaps, such as snapshots, by asking for them.
 
     Raises:
         DamagedError: there is a gap.
     """
 
     def is_there(number: int) -> bool:
-        for _ in range(2):  # said once it may be a server's bad moment
+        for _ in range(2):  # a single "not found" may be a server's bad moment
             try:
                 read_document(storage, path_of(number), parse_plain_document)
             except DamagedError:
@@ -137,11 +156,11 @@ def newest_by_asking(storage: Storage, path_of: Callable[[int], str] = layout.sn
 
 
 def read_manifest(storage: Storage) -> Manifest:
-    """Read what a store is.
+    """Read a store's manifest.
 
     Raises:
-        NotFoundError: nothing is there.
-        WrongFormatError: something else is there, or a store of a newer memdb.
+        NotFoundError: there is no store.
+        WrongFormatError: it is not a store, or one of a newer memdb.
         DamagedError: the manifest was altered.
     """
 
@@ -158,7 +177,7 @@ def read_manifest(storage: Storage) -> Manifest:
 
 
 def require_outside(storage: Storage) -> None:
-    """Refuse a place inside a store: one that is removed, moved or cleaned would take the other with it.
+    """Refuse a place inside a store: a store that is removed, moved or cleaned would take the other with it.
 
     Raises:
         InvalidInputError: names the store.
@@ -175,44 +194,44 @@ def require_outside(storage: Storage) -> None:
                 )
 
 
-def base_in_force(storage: Storage, manifest: Manifest) -> Base | None:
-    """Return what a store takes in of the one that it extends, None where it extends none.
+def base_in_force(store: StoreLike) -> Base | None:
+    """Return the base snapshot that a store uses now, None if it extends no other store.
 
     Raises:
-        DamagedError: the word on it was altered, or belongs to another store.
+        DamagedError: the record of it was altered, or belongs to another store.
     """
-    number = newest_pin(storage, manifest)
-    return read_pin(storage, manifest, number).base if number else manifest.base
+    number = newest_base_update(store)
+    return read_base_update(store, number).base if number else store.manifest.base
 
 
-def newest_pin(storage: Storage, manifest: Manifest) -> int:
-    """Return the number of the last word on a store's base; 0 where only the manifest has one."""
-    if manifest.base is None:
+def newest_base_update(store: StoreLike) -> int:
+    """Return the number of the last update of a store's base; 0 if there was none since creation."""
+    if store.manifest.base is None:
         return 0
-    if not storage.can_list:
-        return newest_by_asking(storage, layout.base) or 0
-    names = storage.names(layout.BASES)
-    require_listing(storage, layout.BASES, names)
+    if not store.storage.can_list:
+        return newest_by_asking(store.storage, layout.base) or 0
+    names = store.storage.names(layout.BASES)
+    require_listing(store.storage, layout.BASES, names)
     return max(snapshot_numbers(names), default=0)
 
 
-def read_pin(storage: Storage, manifest: Manifest, number: int) -> Pin:
-    """Read one word on a store's base.
+def read_base_update(store: StoreLike, number: int) -> BaseUpdate:
+    """Read one update of a store's base.
 
     Raises:
         DamagedError: it was altered, or belongs to another store.
     """
 
-    def parse(data: bytes, place: str) -> Pin:
-        found = Pin.from_document(parse_plain_document(data, place), place)
-        expected = (number, manifest.store_id, manifest.base and manifest.base.store_id)
+    def parse(data: bytes, place: str) -> BaseUpdate:
+        found = BaseUpdate.from_document(parse_plain_document(data, place), place)
+        expected = (number, store.manifest.store_id, store.manifest.base and store.manifest.base.store_id)
         _require_ours(place, (found.number, found.store_id, found.base.store_id), expected)
         return found
 
-    return _document(storage, manifest, layout.base(number), parse)
+    return _document(store, layout.base(number), parse)
 
 
-def read_record(storage: Storage, manifest: Manifest, number: int) -> SnapshotRecord:
+def read_record(store: StoreLike, number: int) -> SnapshotRecord:
     """Read a snapshot's document.
 
     Raises:
@@ -220,10 +239,11 @@ def read_record(storage: Storage, manifest: Manifest, number: int) -> SnapshotRe
         DamagedError: it was altered, or belongs to another store.
     """
     try:
-        return read_document(storage, layout.snapshot(number), partial(parse_record, manifest, number))[0]
+        parse = partial(parse_record, store.manifest, number)
+        return read_document(store.storage, layout.snapshot(number), parse)[0]
     except NotFoundError as error:
         hint = "`memdb info` names the newest"
-        raise NotFoundError(f"{storage.url} has no snapshot {number}", hint=hint) from error
+        raise NotFoundError(f"{store.url} has no snapshot {number}", hint=hint) from error
 
 
 def parse_record(manifest: Manifest, number: int, data: bytes, place: str) -> SnapshotRecord:
@@ -237,14 +257,14 @@ def parse_record(manifest: Manifest, number: int, data: bytes, place: str) -> Sn
     return record
 
 
-def read_retractions(storage: Storage, manifest: Manifest, names: list[str]) -> list[Retraction]:
-    """Read what was withdrawn, for the file names in its folder."""
+def read_retractions(store: StoreLike, names: list[str]) -> list[Retraction]:
+    """Read the retractions with these file names."""
     identifiers = [name.removesuffix(".json") for name in names if name.endswith(".json")]
     wanted = [identifier for identifier in identifiers if layout.is_segment_id(identifier)]
-    return concurrently(lambda identifier: read_retraction(storage, manifest, identifier), wanted)
+    return concurrently(lambda identifier: read_retraction(store, identifier), wanted)
 
 
-def read_retraction(storage: Storage, manifest: Manifest, identifier: str) -> Retraction:
+def read_retraction(store: StoreLike, identifier: str) -> Retraction:
     """Read one retraction.
 
     Raises:
@@ -253,14 +273,14 @@ def read_retraction(storage: Storage, manifest: Manifest, identifier: str) -> Re
 
     def parse(data: bytes, place: str) -> Retraction:
         found = Retraction.from_document(parse_plain_document(data, place), place)
-        _require_ours(place, (found.retraction_id, found.store_id), (identifier, manifest.store_id))
+        _require_ours(place, (found.retraction_id, found.store_id), (identifier, store.manifest.store_id))
         return found
 
-    return _document(storage, manifest, layout.retraction(identifier), parse)
+    return _document(store, layout.retraction(identifier), parse)
 
 
-def read_segment(storage: Storage, manifest: Manifest, name: str) -> Segment | None:
-    """Read a segment's document; None where it is not committed: its last write is missing.
+def read_segment(store: StoreLike, name: str) -> Segment | None:
+    """Read a segment's document; None if it is not committed: its last write is missing.
 
     Raises:
         DamagedError: it was altered, or belongs to another store or recipe.
@@ -268,43 +288,45 @@ def read_segment(storage: Storage, manifest: Manifest, name: str) -> Segment | N
     path = f"{layout.segment(name)}/{layout.GROUP_METADATA}"
 
     def read() -> Segment:
-        return _document(storage, manifest, path, lambda data, place: _parsed(manifest, data, place, name))
+        return _document(store, path, lambda data, place: _parsed(store.manifest, data, place, name))
 
     try:
         return read()
     except NotFoundError:
-        return read() if is_listed(storage, path) else None
+        return read() if is_listed(store.storage, path) else None
 
 
 def is_listed(storage: Storage, path: str) -> bool:
-    """Tell whether an object is there by a listing: "not found" alone may be a server's bad moment."""
+    """Tell by a listing whether an object exists: a single "not found" may be a server's bad moment."""
     folder, _, name = path.rpartition("/")
     return name in storage.names(folder)
 
 
-def read_block(storage: Storage, manifest: Manifest, info: BlockInfo) -> Segment:
+def read_block(store: StoreLike, info: BlockInfo) -> Segment:
     """Read the document of a block that a snapshot names.
 
     Raises:
         DamagedError: it is missing, was altered, or belongs to another store or recipe.
     """
     path = f"{layout.block(info.block_id)}/{layout.GROUP_METADATA}"
-    place = f"{storage.url}/{path}"
-    data = read_listed(storage, path, info.document)
-    block = _parsed(manifest, data, place, info.block_id, checked=True)
+    place = f"{store.url}/{path}"
+    data = read_listed(store.storage, path, info.document)
+    block = _parsed(store.manifest, data, place, info.block_id, checked=True)
     _require_ours(place, (len(block.models), bool(block.sources)), (info.n_models, True))
     return block
 
 
-def find_block(storage: Storage, manifest: Manifest, name: str) -> tuple[BlockInfo, Segment]:
-    """Read the document of a block that need not be named by any snapshot.
+def find_block(store: StoreLike, name: str) -> tuple[BlockInfo, Segment]:
+    """Read the document of a block whether or not a snapshot names it.
 
     Raises:
         NotFoundError: it was never finished.
         DamagedError: it was altered, or belongs to another store or recipe.
     """
     path = f"{layout.block(name)}/{layout.GROUP_METADATA}"
-    block, data = read_document(storage, path, lambda found, place: _parsed(manifest, found, place, name))
+    block, data = read_document(
+        store.storage, path, lambda found, place: _parsed(store.manifest, found, place, name)
+    )
     info = ObjectInfo(len(data), hashlib.sha256(data).hexdigest())
     return BlockInfo(name, len(block.models), info), block
 
@@ -325,13 +347,13 @@ def _require_ours(place: str, found: tuple[object, ...], expected: tuple[object,
         )
 
 
-def _document(storage: Storage, manifest: Manifest, path: str, parse: Callable[[bytes, str], T]) -> T:
-    """Read a document that checks itself and never changes, from the cache where it was read before."""
-    key, place = f"{manifest.store_id}/{path}", f"{storage.url}/{path}"
-    cached = storage.cache.find(key) if storage.cache else None
+def _document(store: StoreLike, path: str, parse: Callable[[bytes, str], T]) -> T:
+    """Read a self-checking immutable document, from the cache if it was read before."""
+    key, place = f"{store.manifest.store_id}/{path}", f"{store.url}/{path}"
+    cached = store.storage.cache.find(key) if store.storage.cache else None
     if cached is not None:
         return parse(cached, place)
-    parsed, data = read_document(storage, path, parse)
-    if storage.cache:
-        storage.cache.keep(key, data)
+    parsed, data = read_document(store.storage, path, parse)
+    if store.storage.cache:
+        store.storage.cache.keep(key, data)
     return parsed

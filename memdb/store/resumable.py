@@ -1,4 +1,4 @@
-"""Writing into a place where some of it may be already: what is there with the same bytes is left alone."""
+"""Write to a place where an interrupted writer may have written some of it: identical objects are kept."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from memdb.storage.protocol import Found, Storage, concurrently
 from memdb.store.read_arrays import check_object
 
 
-class Completing:
-    """A storage to which only what is missing, or different, is written; it counts what it wrote."""
+class ResumableStorage:
+    """A storage to which only missing or different objects are written; it counts what it wrote."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage.direct()
@@ -35,12 +35,12 @@ class Completing:
             return []
 
     def has(self, path: str, info: ObjectInfo, *, checked: bool = False) -> bool:
-        """Tell whether an object is there; read it unless it was ``checked`` before it was named."""
+        """Tell whether an object is there; its bytes are read unless they were ``checked`` before."""
         if self._sizes.get(path) != info.size:
             return False
         return checked or hashlib.sha256(self.storage.read(path, most=info.size)).hexdigest() == info.sha256
 
-    def direct(self) -> Completing:
+    def direct(self) -> ResumableStorage:
         return self
 
     def read(
@@ -69,7 +69,7 @@ class Completing:
         self.put_all(missing)
 
     def put_all(self, objects: Mapping[str, bytes]) -> None:
-        """Write objects without looking whether they are there."""
+        """Write objects whether or not they are there."""
         if objects:
             self.storage.write_all(objects)
         self._note(objects)
@@ -91,9 +91,15 @@ class Completing:
 
 
 def copy_object(
-    source: Storage, path: str, target: Completing, name: str, info: ObjectInfo, *, checked: bool = False
+    source: Storage,
+    path: str,
+    target: ResumableStorage,
+    name: str,
+    info: ObjectInfo,
+    *,
+    checked: bool = False,
 ) -> None:
-    """Copy an immutable object, unless it is there; see `Completing.has`.
+    """Copy an immutable object, unless it is there; see `ResumableStorage.has`.
 
     Raises:
         DamagedError: it is missing or altered in the source.

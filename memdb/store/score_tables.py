@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from memdb.errors import AlreadyExistsError, DamagedError, InvalidInputError, MemdbError, StorageError
 from memdb.format import layout
 from memdb.format.documents import group_metadata, parse_plain_document, plain_document
-from memdb.format.manifest import Manifest, ObjectInfo
+from memdb.format.manifest import ObjectInfo
 from memdb.format.score_table import INFLUENCE, MAX_TABLES, MEMORIZATION, OFFSET, TRAIN_ID, ScoreTable
 from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.grace import Stopwatch
 from memdb.store.read_arrays import GroupReader, check_object, read_listed
-from memdb.store.read_documents import means_absent, read_document
+from memdb.store.read_documents import StoreLike, means_absent, read_document
 
 AT_ONCE = 8  # objects of a few MB in memory
 RESTORE = "restore the store from a copy, or import the table into another store"
@@ -51,29 +51,25 @@ class Scores:
         return arrays
 
 
-def add_scores(
-    storage: Storage, manifest: Manifest, scores: Scores, described: ScoreTable
-) -> tuple[ScoreTable, bool]:
-    """Add a score table; return it, and whether it is new: the same scores are kept once.
+def add_scores(store: StoreLike, scores: Scores, described: ScoreTable) -> tuple[ScoreTable, bool]:
+    """Add a score table; return it, and whether it is new: equal scores are stored once.
 
-    ``described`` has the name, source and counts; number, id and objects are filled in here.
+    ``described`` holds the name, source and counts; number, id and objects are filled in here.
 
     Raises:
         AlreadyExistsError: another table has its name.
-        StorageError: the storage refused; nothing that a reader sees was written.
+        StorageError: the storage failed; nothing that a reader sees was written.
     """
-    objects = encode_group(scores.to_arrays(manifest.set_named(layout.TEST).n_examples))
+    objects = encode_group(scores.to_arrays(store.manifest.set_named(layout.TEST).n_examples))
     table = replace(described, objects=describe(objects), metadata=array_metadata(objects))
 
     def write(group: str) -> None:
-        storage.write_all({f"{group}/{name}": data for name, data in objects.items()})
+        store.storage.write_all({f"{group}/{name}": data for name, data in objects.items()})
 
-    return add_table(storage, manifest, table, write)
+    return add_table(store, table, write)
 
 
-def copy_scores(
-    source: Storage, table: ScoreTable, storage: Storage, manifest: Manifest
-) -> tuple[ScoreTable, bool]:
+def copy_scores(source: Storage, table: ScoreTable, store: StoreLike) -> tuple[ScoreTable, bool]:
     """Add a score table of another store of the same examples; see `add_scores`.
 
     Raises:
@@ -83,90 +79,84 @@ def copy_scores(
     def write(group: str) -> None:
         def copy(item: tuple[str, ObjectInfo]) -> None:
             data = check_object(source, f"{table.group}/{item[0]}", item[1])
-            storage.write_all({f"{group}/{item[0]}": data})
+            store.storage.write_all({f"{group}/{item[0]}": data})
 
         concurrently(copy, table.objects.items(), AT_ONCE)
 
-    return add_table(storage, manifest, replace(table, store_id=manifest.store_id), write)
+    return add_table(store, replace(table, store_id=store.manifest.store_id), write)
 
 
-def add_table(
-    storage: Storage, manifest: Manifest, table: ScoreTable, write: Callable[[str], None]
-) -> tuple[ScoreTable, bool]:
-    """Add a table whose arrays ``write`` writes into the group it is given; see `add_scores`."""
+def add_table(store: StoreLike, table: ScoreTable, write: Callable[[str], None]) -> tuple[ScoreTable, bool]:
+    """Add a table; ``write`` writes its arrays into the group that it is called with; see `add_scores`."""
     table = replace(table, table_id=layout.segment_id(datetime.now(UTC), secrets.token_bytes(6)))
     written, watch = False, Stopwatch()
     while True:
-        tables = list_score_tables(storage, manifest)
+        tables = list_score_tables(store)
         same = next((item for item in tables if item.content == table.content), None)
         if same is not None:
             return same, False
         if any(item.name == table.name for item in tables):
             raise AlreadyExistsError(
-                f"{storage.url} has other scores named {table.name}", hint="give these another --name"
+                f"{store.url} has other scores named {table.name}", hint="give these another --name"
             )
         if not written:
-            create_once(storage, f"{layout.SCORES}/{layout.GROUP_METADATA}", group_metadata())
+            create_once(store.storage, f"{layout.SCORES}/{layout.GROUP_METADATA}", group_metadata())
             write(table.group)
-            storage.write_all({f"{table.group}/{layout.GROUP_METADATA}": group_metadata()})
+            store.storage.write_all({f"{table.group}/{layout.GROUP_METADATA}": group_metadata()})
             written = True
             if watch.stalled():
                 raise StorageError(
-                    f"{storage.url} took so long to write that cleaning up may have begun", hint="try again"
+                    f"{store.url} took so long to write that cleaning up may have begun", hint="try again"
                 )
         table = replace(table, number=len(tables) + 1)
         with contextlib.suppress(AlreadyExistsError):  # another import was quicker: take the next number
-            create_once(storage, layout.score_table(table.number), plain_document(table.to_document()))
+            create_once(store.storage, layout.score_table(table.number), plain_document(table.to_document()))
             return table, True
 
 
-def list_score_tables(storage: Storage, manifest: Manifest) -> list[ScoreTable]:
+def list_score_tables(store: StoreLike) -> list[ScoreTable]:
     """Return the score tables of a store by their numbers, which have no gaps.
 
     Raises:
         DamagedError: a document was altered, is missing or belongs to another store.
     """
-    if storage.can_list:
-        found = [layout.snapshot_number(name) for name in storage.names(layout.SCORES)]
+    if store.storage.can_list:
+        found = [layout.snapshot_number(name) for name in store.storage.names(layout.SCORES)]
         numbers = sorted(number for number in found if number is not None)
         if numbers != list(range(1, len(numbers) + 1)):
-            raise DamagedError(f"{storage.url}/{layout.SCORES} lacks a table: it has {numbers}", hint=RESTORE)
-        return concurrently(lambda number: _read_table(storage, manifest, number), numbers)
+            raise DamagedError(f"{store.url}/{layout.SCORES} lacks a table: it has {numbers}", hint=RESTORE)
+        return concurrently(lambda number: _read_table(store, number), numbers)
     tables: list[ScoreTable] = []
     try:
         while len(tables) < MAX_TABLES:
-            tables.append(_read_table(storage, manifest, len(tables) + 1))
+            tables.append(_read_table(store, len(tables) + 1))
     except MemdbError as error:
-        if not means_absent(storage, error):
+        if not means_absent(store.storage, error):
             raise
     return tables
 
 
-def read_score_tables(
-    storage: Storage, manifest: Manifest, documents: Sequence[ObjectInfo]
-) -> list[ScoreTable]:
+def read_score_tables(store: StoreLike, documents: Sequence[ObjectInfo]) -> list[ScoreTable]:
     """Return the score tables that a published copy names.
 
     Raises:
         DamagedError: a document is missing, was altered or belongs to another store.
     """
     numbered = enumerate(documents, 1)
-    return concurrently(lambda item: _read_table(storage, manifest, *item), numbered)
+    return concurrently(lambda item: _read_table(store, *item), numbered)
 
 
-def _read_table(
-    storage: Storage, manifest: Manifest, number: int, document: ObjectInfo | None = None
-) -> ScoreTable:
+def _read_table(store: StoreLike, number: int, document: ObjectInfo | None = None) -> ScoreTable:
     def parse(data: bytes, place: str) -> ScoreTable:
         table = ScoreTable.from_document(parse_plain_document(data, place), place)
-        if (table.number, table.store_id) != (number, manifest.store_id):
+        if (table.number, table.store_id) != (number, store.manifest.store_id):
             raise DamagedError(f"{place} belongs to another store", hint="remove what was copied in by hand")
         return table
 
     path = layout.score_table(number)
     if document is None:
-        return read_document(storage, path, parse)[0]
-    return parse(read_listed(storage, path, document), f"{storage.url}/{path}")
+        return read_document(store.storage, path, parse)[0]
+    return parse(read_listed(store.storage, path, document), f"{store.url}/{path}")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Reading what a segment or block holds, or what some of its models have of it."""
+"""Read the arrays of a segment or block, or those of some of its models."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from memdb.store.read_arrays import GroupReader
 
 @dataclass(frozen=True)
 class Selection:
-    """Some models of a part, in order, and the storage that has it."""
+    """Some models of a segment or block, in order, and the storage that holds it."""
 
     storage: Storage
-    part: Segment
+    segment: Segment
     keep: tuple[bool, ...]
 
     @property
     def n_models(self) -> int:
-        """How many they are."""
+        """How many models are selected."""
         return sum(self.keep)
 
     def read_bits(
         self, path: str, n_examples: int, rows: tuple[int, int] | None = None
     ) -> tuple[bits.Packed, int]:
-        """Read their bits, packed [rows, ceil(models / 8)]; return them and the number of models."""
-        return read_bits(self.storage, self.part, path, n_examples, self.keep, rows)
+        """Read the models' bits, packed [rows, ceil(models / 8)]; return them and the number of models."""
+        return read_bits(self.storage, self.segment, path, n_examples, self.keep, rows)
 
     def read_values(
         self, path: str, n_examples: int, dtype: str, rows: tuple[int, int] | None = None
     ) -> NDArray[Any]:
-        """Read an outcome of theirs that is no bits, [rows, models]."""
-        found = read_part(self.storage, self.part, path, (n_examples, len(self.keep)), dtype, rows)
-        return found[:, list(self.keep)]
+        """Read an outcome of another kind than ``bit``, [rows, models]."""
+        values = read_array(self.storage, self.segment, path, (n_examples, len(self.keep)), dtype, rows)
+        return values[:, list(self.keep)]
 
 
 def cut_into(selections: Iterable[Selection], most: int) -> Iterator[list[Selection]]:
-    """Yield shares of at most so many models together, in order; those that have more are cut."""
+    """Yield batches of at most ``most`` models together, in order; larger selections are cut."""
     batch: list[Selection] = []
     room = most
-    for share in selections:
-        flags = np.asarray(share.keep)
+    for selection in selections:
+        flags = np.asarray(selection.keep)
         positions = np.flatnonzero(flags)
         while len(positions):
             taken, positions = positions[:room], positions[room:]
             chosen = np.zeros_like(flags)
             chosen[taken] = True
-            batch.append(replace(share, keep=tuple(chosen.tolist())))
+            batch.append(replace(selection, keep=tuple(chosen.tolist())))
             room -= len(taken)
             if room == 0:
                 yield batch
@@ -62,9 +62,9 @@ def cut_into(selections: Iterable[Selection], most: int) -> Iterator[list[Select
         yield batch
 
 
-def read_part(  # noqa: PLR0913, PLR0917 - of what, which, how much of it, and where to
+def read_array(  # noqa: PLR0913, PLR0917 - of what, which, how much of it, and where to
     storage: Storage,
-    part: Segment,
+    segment: Segment,
     path: str,
     shape: tuple[int, ...],
     dtype: str,
@@ -72,20 +72,22 @@ def read_part(  # noqa: PLR0913, PLR0917 - of what, which, how much of it, and w
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Read an array of a segment or block, or some of its rows, as it is stored; into ``out``, if given."""
-    return GroupReader(storage, part.group, part.objects, part.metadata).read(path, shape, dtype, rows, out)
+    return GroupReader(storage, segment.group, segment.objects, segment.metadata).read(
+        path, shape, dtype, rows, out
+    )
 
 
 def read_bits(
     storage: Storage,
-    part: Segment,
+    segment: Segment,
     path: str,
     n_examples: int,
     keep: tuple[bool, ...],
     rows: tuple[int, int] | None = None,
 ) -> tuple[bits.Packed, int]:
-    """Read the bits of some models of a part, packed [rows, ceil(kept / 8)]; return them and their number."""
+    """Read the bits of some models, packed [rows, ceil(kept / 8)]; return them and the number of models."""
     shape = (n_examples, bits.n_bytes(len(keep)))
-    packed = read_part(storage, part, path, shape, "uint8", rows)
+    packed = read_array(storage, segment, path, shape, "uint8", rows)
     if not all(keep):
         packed = bits.pack(bits.unpack(packed, len(keep))[list(keep)])
     else:

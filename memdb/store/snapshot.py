@@ -1,4 +1,4 @@
-"""The models of a store at one moment, as a value, and how it is found."""
+"""The models of a store at one moment, as a value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from memdb.storage.protocol import Storage, concurrently
 from memdb.store.block_counts import COUNTED, are_possible, has_counts, names_of
 from memdb.store.encoding import BLOCK_MODELS, SHARD_BYTES
 from memdb.store.examples import Examples, read_examples
-from memdb.store.selection import Selection, read_part
+from memdb.store.selection import Selection, read_array
 from memdb.store.stated import RESTORE
 
 
@@ -27,28 +27,28 @@ from memdb.store.stated import RESTORE
 class Snapshot:
     """The models of a store at one moment; later commits, compactions and retractions do not change it.
 
-    The parts are blocks, in the order of the snapshot's record, then segments in order of their ids, which
-    is the order of commit; compaction keeps that order. A model that stands in several counts once, in the
-    first; one that was withdrawn does not count.
+    ``segments`` are blocks, in the order of the snapshot's record, then loose segments by id, which is the
+    order of commit; compaction keeps that order. A model that is in several counts once, in the first; a
+    retracted model does not count.
 
-    Where the store extends another, that one's models come first, from where they are (``base``); parts,
-    blocks and segments are the store's own. Who withdraws a model withdraws it from both.
+    If the store extends another, the models of that ``base`` come first; they stay where they are, and
+    ``segments`` are the store's own. A retraction in the store also holds for models of its base.
     """
 
     storage: Storage
     manifest: Manifest
-    parts: Sequence[Segment]
+    segments: Sequence[Segment]
     record: SnapshotRecord | None = None
     retracted: frozenset[str] = field(default_factory=frozenset)
     set_aside: frozenset[str] = field(default_factory=frozenset)
-    withdrawals: tuple[Retraction, ...] = ()  # with their reasons
-    lingering: tuple[str, ...] = ()  # segments that blocks took in and that are still there
-    excluded: frozenset[str] = field(default_factory=frozenset)  # left out of this question, by who asks it
-    n_slots: int | None = None  # only the first so many models: an older snapshot, read from newer blocks
-    newest: int | None = None  # the number of the newest snapshot, where it was looked for
+    retractions: tuple[Retraction, ...] = ()  # with their reasons
+    compacted: tuple[str, ...] = ()  # segments that blocks replace and that are not removed yet
+    excluded: frozenset[str] = field(default_factory=frozenset)  # from this question only
+    n_slots: int | None = None  # only this many models: an older snapshot, read from newer blocks
+    newest: int | None = None  # the number of the newest snapshot, if known
     base: Snapshot | None = None
-    withdrawn_above: frozenset[str] = field(default_factory=frozenset)  # by stores that extend this one
-    is_published: bool = False  # every model of its blocks counts, as its record says: they need no reading
+    retracted_above: frozenset[str] = field(default_factory=frozenset)  # by stores that extend this one
+    is_published: bool = False  # every model of its blocks counts: their documents need not be read
 
     def __repr__(self) -> str:
         models = f"n_models={self.n_models}, models_sha256={self.models_sha256[:12]!r}"
@@ -61,82 +61,84 @@ class Snapshot:
 
     @property
     def blocks(self) -> tuple[Segment, ...]:
-        """The parts that compaction wrote."""
-        return tuple(part for part in self.parts if part.sources)
+        """The blocks, which compaction wrote."""
+        return tuple(segment for segment in self.segments if segment.sources)
 
     @property
     def loose(self) -> tuple[Segment, ...]:
-        """The segments that no block has taken in."""
-        return tuple(part for part in self.parts if not part.sources)
+        """The segments that are not in any block."""
+        return tuple(segment for segment in self.segments if not segment.sources)
 
     @cached_property
     def first(self) -> tuple[tuple[bool, ...], ...]:
-        """For each part, whether each of its models is no repeat of an earlier one."""
+        """For each segment, which of its models are not repeats of an earlier one."""
         seen: set[str] = set()
         flags = []
-        for part in self.parts:
+        for segment in self.segments:
             fresh = []
-            for model in part.models:
+            for model in segment.models:
                 fresh.append(model.model_id not in seen)
-                seen.add(model.model_id)  # at once: a part may hold a model twice, too
+                seen.add(model.model_id)  # at once: a segment may hold a model twice, too
             flags.append(tuple(fresh))
         return tuple(flags)
 
     def extending(self, base: Snapshot) -> Snapshot:
         """Return this snapshot with the models of the store that it extends."""
-        return replace(self, base=base.withdrawing(self.retracted))
+        return replace(self, base=base.retracting(self.retracted))
 
-    def withdrawing(self, models: frozenset[str]) -> Snapshot:
-        """Return this snapshot without some models more."""
-        inner = self.base.withdrawing(models) if self.base else None
-        return replace(self, base=inner, withdrawn_above=self.withdrawn_above | models)
+    def retracting(self, models: frozenset[str]) -> Snapshot:
+        """Return this snapshot with more models retracted."""
+        inner = self.base.retracting(models) if self.base else None
+        return replace(self, base=inner, retracted_above=self.retracted_above | models)
 
     def excluding(self, models: frozenset[str]) -> Snapshot:
-        """Return this snapshot for one question that leaves some models out."""
+        """Return this snapshot with some models excluded, for one question."""
         base = self.base.excluding(models) if self.base else None
         is_published = self.is_published and not models
         return replace(self, base=base, excluded=models, is_published=is_published)
 
     @cached_property
-    def withdrawn(self) -> frozenset[str]:
-        """The models that do not count, whoever said so."""
-        below = self.base.withdrawn if self.base else frozenset()
-        return self.retracted | self.withdrawn_above | below
+    def all_retracted(self) -> frozenset[str]:
+        """The models retracted in this store, in its base, or in a store that extends it."""
+        below = self.base.all_retracted if self.base else frozenset()
+        return self.retracted | self.retracted_above | below
 
     @cached_property
     def kept(self) -> tuple[tuple[bool, ...], ...]:
-        """For each part, which of its models count: no repeat, not withdrawn, not left out, not too new."""
+        """For each segment, which of its models count: not repeated, retracted, excluded or too new."""
         position, kept = 0, []
         known = {model.model_id for _, model in self.base.models} if self.base else set()
-        known |= self.withdrawn | self.excluded
-        for part, flags in zip(self.parts, self.first, strict=True):
+        known |= self.all_retracted | self.excluded
+        for segment, flags in zip(self.segments, self.first, strict=True):
             slots = range(position, position + len(flags))
             position += len(flags)
             kept.append(
                 tuple(
                     is_first and model.model_id not in known and (self.n_slots is None or slot < self.n_slots)
-                    for slot, model, is_first in zip(slots, part.models, flags, strict=True)
+                    for slot, model, is_first in zip(slots, segment.models, flags, strict=True)
                 )
             )
         return tuple(kept)
 
     @cached_property
     def selections(self) -> tuple[Selection, ...]:
-        """Every part that has models which count, with its place: the order of all bits, the base's first."""
+        """The models that count, by segment, those of the base first: the order of bits."""
         own = (
-            Selection(self.storage, part, flags)
-            for part, flags in zip(self.parts, self.kept, strict=True)
+            Selection(self.storage, segment, flags)
+            for segment, flags in zip(self.segments, self.kept, strict=True)
             if any(flags)
         )
         return (*(self.base.selections if self.base else ()), *own)
 
     @cached_property
     def models(self) -> tuple[tuple[str, ModelInfo], ...]:
-        """Every model that counts, with the id of the segment it was committed in; the order of all bits."""
+        """Every model that counts, with the id of the segment it was committed in; the order of bits."""
         return tuple(
             (origin, model)
-            for share in self.selections
-            for origin, model, keep in zip(share.part.origins, share.part.models, share.keep, strict=True)
+            for selection in self.selections
+            for origin, model, keep in zip(
+                selection.segment.origins, selection.segment.models, selection.keep, strict=True
+            )
             if keep
         )
 
@@ -152,25 +154,25 @@ class Snapshot:
 
     @property
     def n_repeats(self) -> int:
-        """How many models were committed here again by a retried worker, and do not count."""
+        """How many models were committed again by a retried worker, and do not count."""
         if self.is_published:
             return 0
         commits = {
             (origin, model.model_id)
-            for part in self.parts
-            for origin, model in zip(part.origins, part.models, strict=True)
+            for segment in self.segments
+            for origin, model in zip(segment.origins, segment.models, strict=True)
         }
-        left_out = self.record.n_repeats if self.record else 0
-        return left_out + len(commits) - len({identifier for _, identifier in commits})
+        compacted = self.record.n_repeats if self.record else 0
+        return compacted + len(commits) - len({identifier for _, identifier in commits})
 
     @property
     def n_retracted(self) -> int:
-        """How many models were withdrawn."""
+        """How many models are retracted."""
         if self.is_published:
             return 0
-        ids = {model.model_id for part in self.parts for model in part.models}
+        ids = {model.model_id for segment in self.segments for model in segment.models}
         below = self.base.n_retracted if self.base else 0
-        return len(ids & (self.retracted | self.withdrawn_above)) + below
+        return len(ids & (self.retracted | self.retracted_above)) + below
 
     @cached_property
     def models_sha256(self) -> str:
@@ -181,14 +183,14 @@ class Snapshot:
 
     @property
     def number(self) -> int | None:
-        """The number of the snapshot whose models these are exactly; None where there are others."""
-        if self.record is None or self.withdrawn_above:
+        """The number of the snapshot with exactly these models; None if there is none."""
+        if self.record is None or self.retracted_above:
             return None
         if self.base is None:
             return self.record.number if self.record.models_sha256 == self.models_sha256 else None
-        pinned = self.record.base
+        base = self.record.base
         own = replace(self, base=None)
-        same = pinned is not None and pinned.models_sha256 == self.base.models_sha256
+        same = base is not None and base.models_sha256 == self.base.models_sha256
         return own.number if same else None
 
     def mask(self) -> bits.Packed:
@@ -208,22 +210,24 @@ class Snapshot:
     ) -> NDArray[np.uint64]:
         """Read the masks (`layout.MASK`) or an outcome of kind ``bit`` as `bits.words`.
 
-        ``rows`` is a range of examples, ``of`` chooses among the `selections`; not given, all.
+        ``rows`` is a range of examples, and ``of`` chooses among the `selections`; by default, all.
         """
         n_examples = self.manifest.train.n_examples if path == layout.MASK else self._bit_outcome(path)
         first, last = rows or (0, n_examples)
         selections = self._chosen(of) if n_examples else []  # of a set that the store does not have
-        starts = np.cumsum([0, *(share.n_models for share in selections)]).tolist()
-        if any(start % 8 for start in starts[:-1]) or not all(all(share.keep) for share in selections):
-            return bits.joined_words(self._parts_of(path, n_examples, rows, of), last - first)
+        starts = np.cumsum([0, *(selection.n_models for selection in selections)]).tolist()
+        if any(start % 8 for start in starts[:-1]) or not all(
+            all(selection.keep) for selection in selections
+        ):
+            return bits.joined_words(self._bits_of(path, n_examples, rows, of), last - first)
         found = np.zeros((last - first, -(-starts[-1] // 64)), dtype=np.uint64)
 
         def read(job: tuple[int, Selection]) -> None:
-            start, share = job
-            n_models = len(share.keep)
+            start, selection = job
+            n_models = len(selection.keep)
             width = bits.n_bytes(n_models)
             out = found.view(np.uint8)[:, start // 8 : start // 8 + width]
-            read_part(share.storage, share.part, path, (n_examples, width), "uint8", rows, out)
+            read_array(selection.storage, selection.segment, path, (n_examples, width), "uint8", rows, out)
             if n_models % 8:
                 out &= bits.selection([True] * n_models)  # padding bits would become other models'
 
@@ -233,23 +237,26 @@ class Snapshot:
         return found
 
     @cached_property
-    def tallied(self) -> tuple[bool, ...]:
-        """For each of the `selections`, whether counts are stored with it that hold for all of its models."""
-        return tuple(all(share.keep) and has_counts(self.manifest, share.part) for share in self.selections)
+    def counted(self) -> tuple[bool, ...]:
+        """For each of the `selections`, whether it is a whole block with stored counts."""
+        return tuple(
+            all(selection.keep) and has_counts(self.manifest, selection.segment)
+            for selection in self.selections
+        )
 
     def stored_counts(self, set_name: str) -> dict[str, NDArray[np.int32]]:
-        """Return the sums of the counts stored with `tallied` shares by name, int32 [examples]."""
+        """Return the sums of the stored counts of all `counted` selections, by name, int32 [examples]."""
         names = names_of(set_name)
         shape = (len(names), self.manifest.set_named(set_name).n_examples)
         path = layout.counts(set_name)
 
-        def read(share: Selection) -> NDArray[Any]:
-            return read_part(share.storage, share.part, path, shape, COUNTED.str)
+        def read(selection: Selection) -> NDArray[Any]:
+            return read_array(selection.storage, selection.segment, path, shape, COUNTED.str)
 
-        selections = self._chosen(self.tallied) if shape[1] else []
+        selections = self._chosen(self.counted) if shape[1] else []
         found = concurrently(read, selections)
         counts = dict(zip(names, sum(found, np.zeros(shape, dtype=np.int32)), strict=True))
-        none, n_models = np.zeros(1, dtype=np.int32), sum(share.n_models for share in selections)
+        none, n_models = np.zeros(1, dtype=np.int32), sum(selection.n_models for selection in selections)
         if not are_possible(
             counts.get("n_in", none), counts["n_correct"], counts.get("k_in", none), n_models
         ):
@@ -261,10 +268,10 @@ class Snapshot:
     def band_parts(
         self, path: str, of: Sequence[bool] | None = None
     ) -> Iterator[tuple[int, int, list[tuple[bits.Packed, int]]]]:
-        """Yield an outcome of kind ``bit`` band by band: its first row, the row after its last, its parts.
+        """Yield an outcome of kind ``bit`` band by band: its first row, the row after its last, and its bits.
 
-        The parts, packed and each with its number of models, follow one another along the model axis; ``of``
-        chooses among them. Bands are as high as what blocks are stored in, so that each object is fetched
+        The bits are a list in the order of the `selections`, each packed and with its number of models;
+        ``of`` chooses among them. Bands are as high as the shards of blocks, so that each object is fetched
         once.
 
         Raises:
@@ -274,7 +281,7 @@ class Snapshot:
         step = self.band_height(path)
         for start in range(0, n_examples, step):
             stop = min(n_examples, start + step)
-            yield start, stop, self._parts_of(path, n_examples, (start, stop), of)
+            yield start, stop, self._bits_of(path, n_examples, (start, stop), of)
 
     def band_height(self, path: str) -> int:
         """Return how many examples a band of an outcome has."""
@@ -291,27 +298,27 @@ class Snapshot:
         outcome, n_examples = self._outcome(path)
         if outcome.kind == "bit":
             raise InvalidInputError(f"{path} is of kind bit: read it with outcome_bits")
-        lacking = [share for share in self.selections if path not in share.part.metadata]
+        lacking = [selection for selection in self.selections if path not in selection.segment.metadata]
         if lacking:
             raise NotFoundError(
-                f"the models of {lacking[0].part.segment_id} of {lacking[0].storage.url} have no {path}",
+                f"the models of {lacking[0].segment.segment_id} of {lacking[0].storage.url} have no {path}",
                 hint="their recipe did not give it, this copy was made without it, or a repair left it out",
             )
         first, last = (0, n_examples) if rows is None else rows
         values = np.empty((last - first, self.n_models), dtype=outcome.dtype)
-        starts = np.cumsum([0, *(share.n_models for share in self.selections)])
+        starts = np.cumsum([0, *(selection.n_models for selection in self.selections)])
 
         def read(job: tuple[int, Selection]) -> None:
-            position, share = job
-            found = share.read_values(path, n_examples, outcome.dtype, (first, last))
+            position, selection = job
+            found = selection.read_values(path, n_examples, outcome.dtype, (first, last))
             values[:, starts[position] : starts[position + 1]] = found
 
         concurrently(read, enumerate(self.selections))
         return values
 
     def is_complete(self, path: str) -> bool:
-        """Tell whether every model that counts has an outcome that recipes and copies may leave out."""
-        return all(path in share.part.metadata for share in self.selections)
+        """Tell whether every model that counts has an outcome, which recipes and copies may lack."""
+        return all(path in selection.segment.metadata for selection in self.selections)
 
     def examples(self, name: str) -> Examples:
         """Read the names and labels of a set's examples.
@@ -319,7 +326,7 @@ class Snapshot:
         Raises:
             DamagedError: an array is missing, altered or does not hold names and labels.
         """
-        return read_examples(self.storage, self.manifest, name)
+        return read_examples(self, name)
 
     def _outcome(self, path: str) -> tuple[Outcome, int]:
         arrays = self.manifest.arrays()
@@ -340,9 +347,9 @@ class Snapshot:
         return n_examples
 
     def _bits(self, path: str, n_examples: int) -> bits.Packed:
-        return bits.concatenate(self._parts_of(path, n_examples), n_examples)
+        return bits.concatenate(self._bits_of(path, n_examples), n_examples)
 
-    def _parts_of(
+    def _bits_of(
         self,
         path: str,
         n_examples: int,
@@ -350,10 +357,10 @@ class Snapshot:
         of: Sequence[bool] | None = None,
     ) -> list[tuple[bits.Packed, int]]:
         selections = self._chosen(of) if n_examples else []  # of a set that the store does not have
-        return concurrently(lambda share: share.read_bits(path, n_examples, rows), selections)
+        return concurrently(lambda selection: selection.read_bits(path, n_examples, rows), selections)
 
     def _chosen(self, of: Sequence[bool] | None) -> list[Selection]:
-        """Return the shares to read: all, or those chosen."""
+        """Return the selections to read: all, or those chosen."""
         if of is None:
             return list(self.selections)
-        return [share for share, wanted in zip(self.selections, of, strict=True) if wanted]
+        return [selection for selection, wanted in zip(self.selections, of, strict=True) if wanted]

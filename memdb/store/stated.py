@@ -1,8 +1,8 @@
 """What an array's own ``zarr.json`` states, and codecs that decode into no more than a chunk.
 
-Whoever made a store chose both the statement and the bytes. So nothing but what memdb writes is taken from
-it, its sizes are held against those of the objects before memory is taken, and a compressed chunk is decoded
-into memory of its known size: zstd and blosc would else take as much as the chunk itself asks for.
+The creator of a store chose both the statement and the bytes. So only what memdb writes is accepted, the
+stated sizes are compared with those of the objects before memory is allocated, and a compressed chunk is
+decoded into memory of its known size: zstd and blosc would allocate as much as the chunk itself asks for.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BLOSC_HEADER = struct.Struct("<4xI8x")  # of which the size in memory
 
 @dataclass(frozen=True)
 class Stated:
-    """An array as its ``zarr.json`` has it: what memdb writes, and nothing else.
+    """An array as its ``zarr.json`` states it, restricted to what memdb writes.
 
     ``inner`` is the shape of the chunks inside a shard, where the array has shards.
     """
@@ -59,13 +59,13 @@ class Stated:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def require_held(self, path: str, objects: Objects, vouched: int, rows: tuple[int, int] | None) -> None:
-        """Refuse what the listed objects cannot hold.
+        """Refuse an array that its listed objects are too small to hold.
 
         Args:
             path: of the array in its group.
             objects: of the group.
-            vouched: bytes of other objects, already read, that tell how large this array should be.
-            rows: those that are to be read; all of them where None.
+            vouched: bytes of other objects, already read, that bear out the size of this array.
+            rows: the range of rows to read; None for all.
 
         Raises:
             DamagedError: says what does not fit.
@@ -163,7 +163,7 @@ def _metadata(
     inner: tuple[int, ...] | None,
     chain: tuple[str, ...],
 ) -> ArrayV3Metadata:
-    """Return Zarr's own form of it, which decodes by the codecs below."""
+    """Return the metadata as Zarr's own class, with the bounded codecs below."""
     kinds = {"bytes": BytesCodec, "zstd": Zstd, "blosc": Blosc, "crc32c": Crc32cCodec}
     codecs: list[Any] = [kinds[name]() for name in chain]
     if inner is not None:
@@ -183,7 +183,7 @@ def _metadata(
 
 
 class Zstd(ZstdCodec):
-    """Decodes a chunk into memory of its size: what a frame says that it becomes may be anything."""
+    """Decodes a chunk into memory of its known size: the size that a frame states may be anything."""
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
         data = chunk_bytes.as_numpy_array()
@@ -194,7 +194,7 @@ class Zstd(ZstdCodec):
 
 
 class Blosc(BloscCodec):
-    """Decodes a chunk into memory of its size, which its header must state."""
+    """Decodes a chunk into memory of its known size, which its header must state."""
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
         data = chunk_bytes.as_numpy_array()
@@ -212,12 +212,12 @@ def _decoded(data: NDArray[Any], size: int | None, spec: ArraySpec, decompress: 
         says = "does not say what it becomes" if size is None else f"becomes {size:,} bytes"
         raise ValueError(f"a chunk of {expected:,} bytes {says}")
     values = np.empty(expected, dtype=np.uint8)
-    decompress(data, values)  # raises where more comes
+    decompress(data, values)  # raises if there is more
     return spec.prototype.buffer.from_array_like(values)
 
 
 def _size_in_frame(beginning: bytes) -> int | None:
-    """Return how many bytes a zstd frame says that it becomes (RFC 8878, 3.1.1.1)."""
+    """Return the decompressed size that a zstd frame states (RFC 8878, 3.1.1.1)."""
     if len(beginning) < 6 or beginning[:4] != ZSTD_MAGIC:
         return None
     descriptor = beginning[4]

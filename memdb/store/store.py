@@ -20,7 +20,7 @@ from memdb.format.published import ASK_AGAIN, Published
 from memdb.format.score_table import ScoreTable
 from memdb.format.segment import ModelInfo, Segment
 from memdb.storage.protocol import Storage, create_once
-from memdb.store.base import Following, with_base
+from memdb.store.base import BaseAccess, with_base
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.examples import Examples, ExampleTable, read_examples
 from memdb.store.grace import Stopwatch
@@ -39,8 +39,8 @@ class Store:
 
     storage: Storage
     manifest: Manifest
-    following: Following | None = None  # how the store that this one extends is reached
-    published: Published | None = None  # of a copy that is frozen
+    base_access: BaseAccess | None = None  # to the store that this one extends
+    published: Published | None = None  # of a published copy
 
     def __repr__(self) -> str:
         return f"Store({self.url!r}, dataset={self.manifest.dataset!r}, recipe={self.manifest.recipe.name!r})"
@@ -52,8 +52,12 @@ class Store:
 
     @property
     def base(self) -> Base | None:
-        """What it takes in of the store that it extends, if it does."""
-        return base_in_force(self.storage, self.manifest)
+        """The base snapshot of the store that it extends, if it does."""
+        return base_in_force(self)
+
+    def direct(self) -> Store:
+        """Return the same store, read past all caches."""
+        return replace(self, storage=self.storage.direct())
 
     @classmethod
     def create(
@@ -61,16 +65,16 @@ class Store:
         storage: Storage,
         manifest: Manifest,
         tables: Mapping[str, ExampleTable],
-        following: Following | None = None,
+        base_access: BaseAccess | None = None,
     ) -> Store:
         """Create a store exclusively; its manifest is the last thing written.
 
-        The data set's group is written first, only if it is absent, and names its fingerprints: of two
-        that start with different data one stops there, and an interrupted one can be run again.
+        The data set's group is created first and names its fingerprints: of two processes that start with
+        different data one stops there, and an interrupted one can be run again.
 
         Raises:
-            AlreadyExistsError: a store, or the beginning of one with other data, is at this place.
-            StorageError: the storage refused.
+            AlreadyExistsError: a store, or an unfinished one of other data, is at this place.
+            StorageError: the storage failed.
         """
         url = storage.url
         require_free(storage)
@@ -86,7 +90,7 @@ class Store:
             create_once(storage, claim_path, objects[layout.GROUP_METADATA])
         except AlreadyExistsError as error:
             raise AlreadyExistsError(
-                f"{url} holds the beginning of a store of other data",
+                f"{url} holds an unfinished store of other data",
                 hint="remove that folder, or choose another place with --store",
             ) from error
         arrays = {f"{layout.DATASET}/{name}": data for name, data in objects.items()}
@@ -101,17 +105,17 @@ class Store:
                 f"{url} was created by another process just now",
                 hint="extend it with `memdb train`, or choose another place with --store",
             ) from error
-        return cls(storage, complete, following)
+        return cls(storage, complete, base_access)
 
     @classmethod
-    def open(cls, storage: Storage, following: Following | None = None) -> Store:
+    def open(cls, storage: Storage, base_access: BaseAccess | None = None) -> Store:
         """Open the store at a place.
 
         Raises:
-            NotFoundError: nothing is there.
-            WrongFormatError: something else is there, or a store of a newer memdb.
+            NotFoundError: there is no store.
+            WrongFormatError: it is not a store, or one of a newer memdb.
             DamagedError: the manifest was altered.
-            StorageError: the storage did not answer.
+            StorageError: the storage failed.
         """
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(read_published, storage)
@@ -123,13 +127,13 @@ class Store:
                 f"{published.store_id}; expected {manifest.store_id}",
                 hint=ASK_AGAIN,
             )
-        return cls(storage, manifest, following, published)
+        return cls(storage, manifest, base_access, published)
 
     def require_growing(self, verb: str) -> None:
-        """Refuse to write into a published copy: its readers would not see it, or would see it altered.
+        """Refuse to write into a published copy, whose readers would not see it, or would see it altered.
 
         Raises:
-            InvalidInputError: it is one; ``verb`` says what was wanted.
+            InvalidInputError: this is a published copy; ``verb`` says what was attempted.
         """
         if self.published is not None:
             raise InvalidInputError(
@@ -147,14 +151,14 @@ class Store:
         """Append a batch of models: all of it, or nothing that a reader could see.
 
         Args:
-            models: one description a model.
+            models: one description per model.
             masks: bool [models, train].
-            outcomes: arrays of ``manifest.arrays()``, [models, examples]: bool for bits, which are
-                required; others may be left out, as by a recipe that gives no confidence.
+            outcomes: arrays of ``manifest.arrays()``, [models, examples]: bool for kind ``bit``, which are
+                required; others are optional, since a recipe need not give confidences.
 
         Raises:
             InvalidInputError: arrays that do not fit the manifest.
-            StorageError: the storage refused; nothing was committed.
+            StorageError: the storage failed; nothing was committed.
         """
         self._require_arrays(len(models), masks, outcomes)
         arrays = {layout.MASK: ArrayData(bits.pack(masks))}
@@ -165,11 +169,11 @@ class Store:
         return self.commit_stored(models, arrays)
 
     def commit_stored(self, models: Sequence[ModelInfo], arrays: Mapping[str, ArrayData]) -> Segment:
-        """Append models whose arrays are as a segment has them: what another store's parts give.
+        """Append models whose arrays are in the form that segments store, as read from another store.
 
         Raises:
             InvalidInputError: the store is a published copy.
-            StorageError: the storage refused; nothing was committed.
+            StorageError: the storage failed; nothing was committed.
         """
         self.require_growing("commit to")
         objects = encode_group(arrays)
@@ -186,8 +190,8 @@ class Store:
             if write_group(self.storage, segment, objects):
                 return segment
         raise StorageError(
-            f"{self.url}: a batch was written {COMMIT_ATTEMPTS} times and was not all there in the end",
-            hint="check what answers for the storage, or try one that takes less than hours",
+            f"{self.url}: a batch was written {COMMIT_ATTEMPTS} times and was incomplete in the end",
+            hint="check the storage, or try one that takes less than hours",
         )
 
     def _require_arrays(
@@ -218,22 +222,22 @@ class Store:
             NotFoundError: no snapshot has that number.
         """
         if self.published is not None:
-            return published_snapshot(self.storage, self.manifest, self.published, as_of)
-        return with_base(self.own_snapshot(as_of), self.following, as_of)
+            return published_snapshot(self, self.published, as_of)
+        return with_base(self.own_snapshot(as_of), self.base_access, as_of)
 
     def own_snapshot(self, as_of: int | None = None) -> Snapshot:
-        """Return the same without the models of a store that this one extends."""
-        return load_snapshot(self.storage, self.manifest, as_of)
+        """Return the same without the models of the base."""
+        return load_snapshot(self, as_of)
 
     def score_tables(self) -> list[ScoreTable]:
-        """Return what is said of the imported scores beside the models, in the order of import.
+        """Return the descriptions of the imported scores, in the order of import.
 
         Raises:
             DamagedError: a document was altered, is missing or belongs to another store.
         """
         if self.published is not None:
-            return read_score_tables(self.storage, self.manifest, self.published.scores)
-        return list_score_tables(self.storage, self.manifest)
+            return read_score_tables(self, self.published.scores)
+        return list_score_tables(self)
 
     def examples(self, name: str) -> Examples:
         """Read the names and labels of a set's examples.
@@ -241,14 +245,14 @@ class Store:
         Raises:
             DamagedError: an array is missing, altered or does not hold names and labels.
         """
-        return read_examples(self.storage, self.manifest, name)
+        return read_examples(self, name)
 
 
 def write_group(storage: Storage, group: Segment, objects: Mapping[str, bytes]) -> bool:
     """Write a group's objects, then the document that makes it exist; tell whether it does.
 
-    It does not where writing took so long that cleaning up may have begun, or did begin: what was written
-    is a leftover then, and whoever called starts again under another id.
+    It does not if writing took so long that garbage collection may have removed some of it: the caller then
+    starts again under another id.
     """
     watch = Stopwatch()
     try:
@@ -261,7 +265,7 @@ def write_group(storage: Storage, group: Segment, objects: Mapping[str, bytes]) 
 
 
 def commit_group(storage: Storage, group: Segment, watch: Stopwatch) -> bool:
-    """Write the document of a group whose objects are all there; tell whether it exists now."""
+    """Write the document of a group whose objects are all there; tell whether the group exists now."""
     document = f"{group.group}/{layout.GROUP_METADATA}"
     if watch.stalled() or not _all_there(storage, group):
         return False
@@ -281,7 +285,7 @@ def _all_there(storage: Storage, group: Segment) -> bool:
 
 
 def keeps_put_if_absent(storage: Storage) -> bool:
-    """Try whether the storage refuses to create what is there: some servers ignore the condition."""
+    """Test whether the storage refuses to create an existing object: some servers ignore the condition."""
     path = f"{layout.PROBES}/{secrets.token_hex(8)}"
     create_once(storage, path, b"first")
     try:
@@ -295,17 +299,17 @@ def keeps_put_if_absent(storage: Storage) -> bool:
 
 
 def require_free(storage: Storage) -> None:
-    """Refuse to create a store where something is, unless it is the beginning of one.
+    """Refuse to create a store where anything but an unfinished store exists.
 
     Raises:
-        AlreadyExistsError: a store, or anything else.
-        InvalidInputError: it is inside another store.
+        AlreadyExistsError: there is a store, or anything else.
+        InvalidInputError: the place is inside another store.
     """
     require_outside(storage)
     found = storage.names("")
     if layout.MANIFEST in found:
         raise AlreadyExistsError(
-            f"{storage.url} is a store, or another Zarr group, already",
+            f"{storage.url} is already a store, or another Zarr group",
             hint="extend a store with `memdb train`, or choose another place with --store",
         )
     leftovers = {name for name in found if name.startswith(".") and name.endswith(".tmp")}

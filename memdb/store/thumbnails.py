@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from memdb.errors import DamagedError, NotFoundError
 from memdb.format import layout
 from memdb.format.documents import Json, group_metadata, parse_group_metadata
-from memdb.format.manifest import Manifest, ObjectInfo
+from memdb.format.manifest import ObjectInfo
 from memdb.format.published import ASK_AGAIN, DerivedGroup, ThumbnailsInfo
-from memdb.storage.protocol import Storage, concurrently
+from memdb.storage.protocol import concurrently
 from memdb.store.encoding import ChunkEncoder, array_metadata, describe
 from memdb.store.read_arrays import GroupReader, read_listed
-from memdb.store.resumable import Completing
+from memdb.store.read_documents import StoreLike
+from memdb.store.store import Store
 
 CHUNK_BYTES = 256 << 10  # of pixels: what one picture costs to read, before it is compressed
 MAX_SIDE = 256  # of a stranger's picture
@@ -38,42 +39,46 @@ class Pictures(Protocol):
 
 
 def write_thumbnails(
-    target: Completing, manifest: Manifest, pictures: Mapping[str, Pictures], advance: Callable[[int], None]
+    store: StoreLike, pictures: Mapping[str, Pictures], advance: Callable[[int], None]
 ) -> ObjectInfo:
-    """Write pictures, or those that are missing, then their document; return what names it.
+    """Write pictures, then the document that describes them; return its size and sha256.
 
-    ``advance`` hears of pictures done.
+    ``advance`` is called with the number of pictures just written.
     """
     found: dict[str, ObjectInfo] = {}
     metadata: dict[str, Json] = {}
     for name, those in pictures.items():
         rows = max(1, CHUNK_BYTES // math.prod(those.shape[1:]))
         encoder = ChunkEncoder(name, those.shape, "uint8", min(rows, those.shape[0]))
-        target.write_all({f"{layout.THUMBNAILS}/{path}": data for path, data in encoder.metadata.items()})
+        _write(store, encoder.metadata)
         found |= describe(encoder.metadata)
         metadata |= array_metadata(encoder.metadata)
         for start in range(0, those.shape[0], rows):
             values = those.rows(start, min(start + rows, those.shape[0]))
             chunk = {encoder.name(start): encoder.encode(start, values)}
-            target.write_all({f"{layout.THUMBNAILS}/{path}": data for path, data in chunk.items()})
+            _write(store, chunk)
             found |= describe(chunk)
             advance(len(values))
-    info = ThumbnailsInfo(manifest.store_id, DerivedGroup(found, metadata))
+    info = ThumbnailsInfo(store.manifest.store_id, DerivedGroup(found, metadata))
     data = group_metadata(info.to_document())
-    target.write_all({DOCUMENT: data})
+    store.storage.write_all({DOCUMENT: data})
     return describe({"": data})[""]
 
 
-def read_info(storage: Storage, manifest: Manifest, document: ObjectInfo) -> ThumbnailsInfo:
-    """Read the document about a copy's pictures.
+def _write(store: StoreLike, objects: Mapping[str, bytes]) -> None:
+    store.storage.write_all({f"{layout.THUMBNAILS}/{path}": data for path, data in objects.items()})
+
+
+def read_info(store: StoreLike, document: ObjectInfo) -> ThumbnailsInfo:
+    """Read the document that describes a copy's pictures.
 
     Raises:
         DamagedError: it is missing, was altered, or belongs to another store.
     """
-    place = f"{storage.url}/{DOCUMENT}"
-    data = read_listed(storage, DOCUMENT, document)
+    place = f"{store.url}/{DOCUMENT}"
+    data = read_listed(store.storage, DOCUMENT, document)
     info = ThumbnailsInfo.from_document(parse_group_metadata(data, place), place)
-    if info.store_id != manifest.store_id:
+    if info.store_id != store.manifest.store_id:
         raise DamagedError(f"{place} belongs to another store", hint=ASK_AGAIN)
     return info
 
@@ -84,29 +89,28 @@ def objects_of(info: ThumbnailsInfo) -> Iterator[tuple[str, ObjectInfo]]:
         yield f"{layout.THUMBNAILS}/{name}", item
 
 
-def read_thumbnails(
-    storage: Storage, manifest: Manifest, document: ObjectInfo | None, set_name: str, rows: Sequence[int]
-) -> NDArray[np.uint8]:
+def read_thumbnails(store: Store, set_name: str, rows: Sequence[int]) -> NDArray[np.uint8]:
     """Return the pictures of some examples, uint8 [rows, height, width, channels]; 1 channel, or RGB.
 
     Raises:
-        NotFoundError: there are no pictures, or there is no such set or example.
-        DamagedError: an object is missing or altered, or not what it should be.
+        NotFoundError: there are no pictures, or no such set or example.
+        DamagedError: an object is missing, altered or not a picture.
     """
+    document = store.published.thumbnails if store.published else None
     if document is None:
         raise NotFoundError(
-            f"{storage.url} has no pictures of its examples",
+            f"{store.url} has no pictures of its examples",
             hint="its owner can add them: memdb publish DEST --include bits --include thumbnails",
         )
-    n_examples = manifest.set_named(set_name).n_examples
+    n_examples = store.manifest.set_named(set_name).n_examples
     for row in rows:
         if not 0 <= row < n_examples:
             raise NotFoundError(
                 f"there is no {set_name} example {row}", hint=f"there are {n_examples:,}, from 0"
             )
-    info = read_info(storage, manifest, document)
-    shape = _shape_of(info, set_name, n_examples, storage.url)
-    reader = GroupReader(storage, layout.THUMBNAILS, info.group.objects, info.group.metadata)
+    info = read_info(store, document)
+    shape = _shape_of(info, set_name, n_examples, store.url)
+    reader = GroupReader(store.storage, layout.THUMBNAILS, info.group.objects, info.group.metadata)
     if not rows:
         return np.empty((0, *shape[1:]), dtype=np.uint8)
     return np.concatenate(
@@ -130,5 +134,5 @@ def _shape_of(info: ThumbnailsInfo, set_name: str, n_examples: int, url: str) ->
             return n, height, width, channels
         case _:
             raise DamagedError(
-                f"{url}/{layout.THUMBNAILS}/{set_name} is not what pictures are", hint=ASK_AGAIN
+                f"{url}/{layout.THUMBNAILS}/{set_name} is not an array of pictures", hint=ASK_AGAIN
             )

@@ -1,1 +1,1 @@
-"""Training models for a store: seeds, the loop, when a run ends, and where it runs (engines/)."""
+"""Training models for a store: seeds, the loop, limits of a run, and where it runs (engines/)."""

@@ -1,4 +1,4 @@
-"""How tight the memorization intervals are while models are added: counts alone, no relations."""
+"""The mean half-width of the memorization intervals while models are added, from counts alone."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 
 from memdb.format import layout
 from memdb.query import arrow
-from memdb.query.intervals import NAMED_INTERVALS, IntervalSpec
+from memdb.query.intervals import IntervalSpec
 from memdb.query.relations import Relations
 from memdb.query.templates import template
 
 
 class RunningPrecision:
-    """Counts a training example that grow batch by batch, int64 [train]: counts add."""
+    """Running counts per training example, int64 [train], to which batches of models are added."""
 
-    def __init__(self, relations: Relations, choice: IntervalSpec) -> None:
+    def __init__(self, relations: Relations, interval: IntervalSpec) -> None:
         self._counts = {
             name: values.astype(np.int64) for name, values in relations.totals(layout.TRAIN).items()
         }
-        self._parameters = choice.parameters(NAMED_INTERVALS)
+        self._parameters = interval.for_named().parameters()
         self._connection = duckdb.connect()
         weakref.finalize(self, self._connection.close)
         self._connection.execute(template("statistics.sql"))
@@ -35,9 +35,8 @@ class RunningPrecision:
         self._counts["k_in"] += (masks & correct).sum(axis=0)
 
     def mean_half_width(self) -> float | None:
-        """Return the mean half-width over the examples that have an interval; None where none has."""
+        """Return the mean half-width over the examples that have an interval; None if there are none."""
         self._connection.register("train_examples", arrow.table(self._counts))
-        (value,) = self._connection.sql(template("mean_half_width.sql"), params=self._parameters).fetchall()[
-            0
-        ]
+        sql = template("mean_half_width.sql")
+        ((value,),) = self._connection.sql(sql, params=self._parameters).fetchall()
         return None if value is None else float(value)

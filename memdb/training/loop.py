@@ -1,11 +1,10 @@
-"""The training loop: masks from seeds, a batch of models by the recipe, one commit a batch.
+"""The training loop: derive masks from seeds, train a batch of models with the recipe, commit it, repeat.
 
-It yields what was committed; whoever calls it shows progress and decides when to stop.
+The loop yields each committed batch; its caller shows progress and decides when to stop.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
 import platform
@@ -15,8 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from memdb import plugins
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInputError, TrainingError
 from memdb.format import bits, layout, subsets
+from memdb.format.documents import now, own_version
 from memdb.format.segment import ModelInfo
 from memdb.recipes import BoundRecipe, Fitting, Run, name_of
 from memdb.store import Store
@@ -34,14 +32,14 @@ from memdb.training.seeds import Seeds
 from memdb.training.validate import checked, doubts
 
 ROUNDING = 1e-9
-SOURCE = "recipe"  # among the versions of a model, the hash of the source of a recipe of the user's own
+SOURCE = "recipe"  # the key of the hash of a user's recipe among the versions of a model
 
 
 @dataclass(frozen=True)
 class Committed:
-    """A batch that is in the store: its models, their masks and what they got right on the training set.
+    """A committed batch: its models, their masks and their correctness on the training set.
 
-    ``doubt`` is what looks wrong in what the recipe gave, and does not stop the run.
+    ``doubt`` is a warning about outcomes that look wrong but do not stop the run, or an empty string.
     """
 
     models: tuple[ModelInfo, ...]
@@ -52,13 +50,13 @@ class Committed:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a run tells its caller, and asks it.
+    """The callbacks of a run.
 
     Attributes:
-        in_flight: hears what the batches in flight amount to, in models.
-        remark: hears of what went wrong and does not stop the run.
-        may_begin: asked before every batch; false ends the run once those in flight are in.
-        stop_requested: asked all the time; true ends the run without the batches in flight.
+        in_flight: called with the progress of the batches in flight, in models.
+        remark: called with a message about a failure that does not stop the run.
+        may_begin: called before every batch; return False to end the run after the batches in flight.
+        stop_requested: polled; return True to end the run and drop the batches in flight.
     """
 
     in_flight: Callable[[float], None] = lambda _models: None
@@ -67,10 +65,10 @@ class Hooks:
     stop_requested: Callable[[], bool] = lambda: False
 
 
-Engine = Callable[[Seeds, Hooks], Generator[Committed]]  # the loop, wherever it runs
+Engine = Callable[[Seeds, Hooks], Generator[Committed]]  # runs the loop: here, in workers or on a cluster
 
 
-def train(  # noqa: PLR0913 - what to train, on what, how; four of them have defaults
+def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
     store: Store,
     dataset: Dataset,
     recipe: BoundRecipe,
@@ -81,13 +79,13 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four of them have def
     checkpoints: Path | None = None,
     hooks: Hooks = Hooks(),
 ) -> Generator[Committed]:
-    """Train one model a seed and yield every batch once it is committed.
+    """Train one model per seed and yield every batch once it is committed.
 
-    Stopping between two yields loses at most the batch in flight. Data and recipe are the store's: see
-    `require_same`.
+    Closing the generator loses at most the batch in flight. The data set and the recipe must be the store's:
+    see `require_same`.
 
     Raises:
-        TrainingError: the recipe raised, or returned something else than predictions.
+        TrainingError: the recipe raised, or returned invalid outcomes.
         StorageError: a batch could not be committed.
     """
     manifest = store.manifest
@@ -100,20 +98,19 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four of them have def
         if not hooks.may_begin():
             return
         masks = subsets.subset_masks(manifest.seed, batch, manifest.train.n_examples, size)
-        part = np.asarray(batch, dtype=np.uint64)
-        folder = checkpoints or checkpoint_root()
-        kept = folder / manifest.store_id / hashlib.sha256(part.tobytes()).hexdigest()[:32]
+        batch_seeds = np.asarray(batch, dtype=np.uint64)
+        folder = _checkpoint_dir(checkpoints, manifest.store_id, batch_seeds)
 
         def progress(done: int, total: int, n_models: int = len(batch)) -> None:
             hooks.in_flight(n_models * done / max(1, total))
 
         started = time.perf_counter()
-        run = Run(device, progress, hooks.stop_requested, kept, outcomes_kept)
+        run = Run(device, progress, hooks.stop_requested, folder, outcomes_kept)
         try:
-            returned = _call(recipe.info.name, fitting, dataset, masks, part, run)
+            returned = _call(recipe.info.name, fitting, dataset, masks, batch_seeds, run)
         except KeyboardInterrupt:
             if hooks.stop_requested():
-                return  # the recipe left off because it was asked to
+                return  # the recipe obeyed
             raise
         seconds = time.perf_counter() - started
         outcomes, finite = checked(returned, manifest.arrays(), recipe.info.name, masks)
@@ -123,7 +120,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four of them have def
                 seed=seed,
                 subset_size=size,
                 seconds=seconds / len(batch),
-                trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                trained_at=now(),
                 device=trained_on,
                 host=platform.node(),
                 versions=_versions(recipe),
@@ -132,22 +129,27 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four of them have def
             for row, seed in enumerate(batch)
         )
         store.commit(models, masks, outcomes)
-        shutil.rmtree(kept, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         correct = bits.pack(outcomes[f"{layout.TRAIN}/correct"])
         yield Committed(models, bits.pack(masks), correct, doubts(outcomes, finite, recipe.info.name))
 
 
 def require_same(store: Store, dataset: Dataset, recipe: BoundRecipe) -> None:
-    """Refuse to add models of other data or another recipe.
+    """Check that the data set and the recipe are the store's.
 
     Raises:
-        MismatchError: names both fingerprints.
+        MismatchError: a fingerprint differs.
     """
     store.manifest.require_same(dataset.infos, recipe.info, store.url)
 
 
+def _checkpoint_dir(root: Path | None, store_id: str, seeds: NDArray[np.uint64]) -> Path:
+    """Return the folder for checkpoints of a batch, the same whenever the batch is trained again."""
+    return (root or checkpoint_root()) / store_id / hashlib.sha256(seeds.tobytes()).hexdigest()[:32]
+
+
 def checkpoint_root() -> Path:
-    """Return the folder below which recipes may keep half-trained models."""
+    """Return the default folder for checkpoints of recipes."""
     try:
         return Path.home() / ".cache" / "memdb" / "checkpoints"
     except RuntimeError:  # a user without a home, as in some containers
@@ -175,9 +177,9 @@ def _call(
 def _accuracies(
     row: int, mask: NDArray[np.bool_], outcomes: Mapping[str, NDArray[Any]], dataset: Dataset, *, finite: bool
 ) -> dict[str, Any]:
-    """Return how well one model did, and whether it diverged.
+    """Return the accuracies of one model, and whether it diverged.
 
-    It did if it gave numbers that are not finite, or has learned nothing of its own subset.
+    A model diverged if it gave numbers that are not finite, or learned nothing of its own subset.
     """
     correct = outcomes[f"{layout.TRAIN}/correct"][row]
     test = outcomes.get(f"{layout.TEST}/correct")
@@ -191,21 +193,21 @@ def _accuracies(
 
 
 def _learned_nothing(correct: NDArray[np.bool_], labels: NDArray[np.int32]) -> bool:
-    """Tell whether a model does no better on its subset than guessing can, however common each class is.
+    """Whether a model is no better on its subset than guessing, whatever the frequencies of the classes.
 
-    Who guesses, be it always the same class, names each with some probability whatever the label is: over the
-    classes, the shares that are right add up to 1. More than that, by two standard errors, was learned. The
-    probabilities are fitted to the shares, rare classes giving way; of two classes this is the usual test of
-    two proportions.
+    A guess, even a constant one, names each class with a probability that does not depend on the label, so
+    the accuracies on the classes add up to 1. A model that exceeds 1 by two standard errors has learned
+    something. The probabilities are fitted to the accuracies, weighted by the sizes of the classes; with two
+    classes this is the usual test of two proportions.
     """
     counts = np.bincount(labels)
     there = counts > 0
     if there.sum() == 1 or correct.all():
         return False
-    shares = np.bincount(labels, weights=correct)[there] / counts[there]
+    rates = np.bincount(labels, weights=correct)[there] / counts[there]
     variances = 1 / counts[there]
-    excess = float(shares.sum()) - 1
-    guessed = np.clip(shares - excess * variances / variances.sum(), 0, 1)
+    excess = float(rates.sum()) - 1
+    guessed = np.clip(rates - excess * variances / variances.sum(), 0, 1)
     return excess <= 2 * math.sqrt(float((guessed * (1 - guessed) * variances).sum())) + ROUNDING
 
 
@@ -216,17 +218,12 @@ def _versions(recipe: BoundRecipe) -> dict[str, str]:
         if name in sys.modules
     }
     return {
-        "memdb": _own_version(),
+        "memdb": own_version(),
         "numpy": np.__version__,
         "python": platform.python_version(),
         **({} if recipe.source is None else {SOURCE: recipe.source}),
         **loaded,
     }
-
-
-@functools.cache
-def _own_version() -> str:
-    return version("memdb")  # which parses a file: once a model was a fifth of a small batch
 
 
 def require_positive(value: int, option: str) -> int:

@@ -1,4 +1,4 @@
-"""A whole training run: the loop of `memdb.training.loop`, watched."""
+"""A training run: the loop of `memdb.training.loop` with progress, limits and compaction."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ MANY_SEGMENTS = 64
 
 @dataclass(frozen=True, slots=True)
 class TrainingStatus:
-    """How far a run has come: models of this run, accuracies and widths of the whole store."""
+    """The status of a run: models of this run, accuracy and half-width of the whole store."""
 
-    n_asked: int | None  # None where the run ends at a half-width or a time
+    n_asked: int | None  # None if the run ends at a half-width or a time
     n_committed: int
-    n_in_flight: float  # models of the batches in flight, times the share of their steps that is done
+    n_in_flight: float  # models of the batches in flight, times the fraction of their steps that is done
     test_accuracy: float | None
     mean_half_width: float | None  # of the 95 % anytime intervals of memorization
-    remark: str = ""  # something that did not go as it should and does not stop the run
-    is_doubt: bool = False  # of a remark: the models may not be what they seem to be
+    remark: str = ""  # a failure that does not stop the run
+    is_doubt: bool = False  # whether the remark casts doubt on the models
 
 
 NOTHING_YET = TrainingStatus(None, 0, 0.0, None, None)
@@ -43,14 +43,14 @@ NOTHING_YET = TrainingStatus(None, 0, 0.0, None, None)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a run ends although it might go on.
+    """The limits at which a run ends.
 
     Attributes:
-        half_width: as soon as the mean half-width of the 95 % anytime intervals of memorization, over the
-            training examples that have one, is this or less: the one that `info` shows. Intervals of this
-            kind hold however often one looks, so that stopping by them is sound.
-        seconds: after so long. No batch begins that would last beyond it, if it took as long as those
-            before; one that does all the same is dropped.
+        half_width: end once the mean half-width of the 95 % anytime intervals of memorization, over the
+            training examples that have one, is at most this. It is the one that `info` shows. Anytime
+            intervals are valid however often one looks, so stopping by them is sound.
+        seconds: end after this time. No batch begins that would exceed it if it took as long as the longest
+            before; a batch that exceeds it anyway is dropped.
     """
 
     half_width: float | None = None
@@ -69,7 +69,7 @@ class Limits:
 
 
 class _Clock:
-    """Knows how long a run has taken, how long its batches take, and when it has to end."""
+    """Tracks the time that is left, and the longest batch."""
 
     def __init__(self, seconds: float | None) -> None:
         self._started = time.monotonic()
@@ -92,17 +92,17 @@ class _Clock:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to train, by which engine, and when to end."""
+    """What to train, with which engine and limits."""
 
     engine: Engine
     seeds: Seeds
     limits: Limits = Limits()
     compact: bool = True
-    doubt: str = ""  # something to say before it begins
+    doubt: str = ""  # a warning to show at the start
 
 
 def warn_of_doubts(status: TrainingStatus) -> None:
-    """Issue a Python warning where models may not be what they seem; so does a run that nobody observes."""
+    """Issue a Python warning for remarks that cast doubt on the models: the default progress callback."""
     if status.is_doubt:
         warnings.warn(status.remark, stacklevel=4)  # where `Database.train` was called
 
@@ -114,7 +114,7 @@ def carry_out(
     progress: Callable[[TrainingStatus], None],
     stop_requested: Callable[[], bool],
 ) -> int:
-    """Train, commit and report every batch; return how many models were committed."""
+    """Train, commit and report batches until done; return the number of models committed."""
     running = RunningPrecision(before, IntervalSpec("anytime"))
     accuracies = [m.test_accuracy for _, m in before.snapshot.models if m.test_accuracy is not None]
     n_asked = plan.seeds.n_missing
@@ -135,7 +135,7 @@ def carry_out(
         stop_requested=lambda: stop_requested() or clock.is_over(),
     )
     tidying = _Tidying(store, len(before.snapshot.loose), wanted=plan.compact)
-    said = {""}
+    shown = {""}
     with closing(plan.engine(plan.seeds, hooks)) as batches:
         for batch in batches:
             n_models = len(batch.models)
@@ -144,31 +144,31 @@ def carry_out(
             accuracies += [m.test_accuracy for m in batch.models if m.test_accuracy is not None]
             n_committed = status.n_committed + n_models
             status = TrainingStatus(n_asked, n_committed, 0.0, _mean(accuracies), running.mean_half_width())
-            doubt = "" if batch.doubt in said else batch.doubt
+            doubt = "" if batch.doubt in shown else batch.doubt
             progress(replace(status, remark=doubt, is_doubt=bool(doubt)))
-            said.add(doubt)
+            shown.add(doubt)
             if remark := tidying.after_commit():
                 progress(replace(status, remark=remark))
     return status.n_committed
 
 
 class _Tidying:
-    """Compacts the store whenever it has some dozens of segments more than blocks; never stops a training."""
+    """Compacts the store whenever a few dozen segments are loose; a failure never stops the training."""
 
     def __init__(self, store: Store, n_loose: int, *, wanted: bool) -> None:
         self._store = store
         self._n_loose = n_loose
         self._wanted = wanted and store.manifest.put_if_absent
-        self._limit = MANY_SEGMENTS + secrets.randbelow(MANY_SEGMENTS)  # workers should not all begin at once
+        self._limit = MANY_SEGMENTS + secrets.randbelow(MANY_SEGMENTS)  # workers should not all start at once
 
     def after_commit(self) -> str:
-        """Count one more segment, compact if it is time, and return what went wrong, if anything did."""
+        """Count a segment and compact if it is time; return a remark if that failed, or an empty string."""
         self._n_loose += 1
         if not self._wanted or self._n_loose < self._limit:
             return ""
         self._n_loose = 0
         try:
-            compact(self._store.storage, self._store.manifest, thorough=False)
+            compact(self._store, thorough=False)
         except MemdbError as error:
             self._wanted = False
             return f"the store was not compacted: {error}"

@@ -1,4 +1,4 @@
-"""Which models a run trains: their seeds, decided before anything is trained, and dealt out in batches."""
+"""The seeds of the models that a run trains, fixed before training starts, and their batches."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DOMAIN = b"memdb-task-1"
 
 
 def random_seeds() -> Iterator[int]:
-    """Yield seeds of 63 random bits without end."""
+    """Yield seeds of 63 random bits indefinitely."""
     while True:
         yield from subsets.random_seeds(64)
 
 
 def task_seeds(task_id: str) -> Iterator[int]:
-    """Yield the seeds of 63 bits that a task of this name has, the same ones whenever it is run."""
+    """Yield the seeds of 63 bits that derive from the name of a task, indefinitely."""
     name = hashlib.sha256(DOMAIN + task_id.encode()).digest()
     for number in itertools.count():
         digest = hashlib.sha256(name + number.to_bytes(8, "little")).digest()
@@ -32,10 +32,10 @@ def task_seeds(task_id: str) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Seeds:
-    """The first ``n_models`` of a source of seeds, or all of it where None; one model a seed.
+    """The seeds to train, one per model: the first ``n_models`` of ``source``, or all if None.
 
-    Models that are ``known`` are passed over. They are left out after batches are made, so that a list that
-    was interrupted falls into the same batches again, whose half-trained models are then found.
+    ``known`` models are skipped. They are removed after batches are formed, so that an interrupted run forms
+    the same batches again and finds their checkpoints.
     """
 
     source: Iterable[int]
@@ -49,36 +49,36 @@ class Seeds:
 
     @property
     def n_missing(self) -> int | None:
-        """How many models there are to train; None where there is no end."""
+        """The number of models to train; None if unlimited."""
         return None if self.n_models is None else len(self._missing(self.source))
 
     def batches(self, size: int, n_workers: int = 1) -> Iterator[list[int]]:
-        """Yield batches of at most so many seeds, of like size, as many for one worker as for the other."""
-        for batch in self._parts(size, n_workers):
+        """Yield batches of at most ``size`` seeds, of similar sizes, equally many for each worker."""
+        for batch in self._all_batches(size, n_workers):
             missing = self._missing(batch)
             if missing:
                 yield missing
 
-    def _parts(self, size: int, n_workers: int) -> Iterator[Iterable[int]]:
+    def _all_batches(self, size: int, n_workers: int) -> Iterator[Iterable[int]]:
         if self.n_models is None:
             endless = iter(self.source)
-            while part := list(itertools.islice(endless, size)):
-                yield part
+            while batch := list(itertools.islice(endless, size)):
+                yield batch
             return
         seeds = np.asarray(self.source, dtype=np.uint64)
-        n_parts = min(len(seeds), math.ceil(len(seeds) / (size * n_workers)) * n_workers)
-        if n_parts:
-            yield from (part.tolist() for part in np.array_split(seeds, n_parts))
+        n_batches = min(len(seeds), math.ceil(len(seeds) / (size * n_workers)) * n_workers)
+        if n_batches:
+            yield from (batch.tolist() for batch in np.array_split(seeds, n_batches))
 
     def _missing(self, seeds: Iterable[int]) -> list[int]:
         return [seed for seed in seeds if subsets.model_id(self.store_seed, seed) not in self.known]
 
 
 def require_seeds(seeds: Sequence[int]) -> None:
-    """Refuse seeds that are out of range or given twice.
+    """Check that seeds are in range and distinct.
 
     Raises:
-        InvalidInputError: shows the first of them.
+        InvalidInputError: they are not; shows the first of them.
     """
     odd = next((seed for seed in seeds if not 0 <= seed < 2**64), None)
     if odd is not None or len(set(seeds)) != len(seeds):

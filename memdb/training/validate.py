@@ -1,4 +1,4 @@
-"""What a recipe returned, checked and made ready to be stored."""
+"""Validate what a recipe returned, and convert it for storage."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ TYPES = {"b": "bool", "f": "float", "u": "unsigned integers"}
 def checked(
     returned: Any, arrays: Mapping[str, tuple[Outcome, int]], recipe: str, masks: NDArray[np.bool_]
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
-    """Return the outcomes to store, and which models [models] gave finite numbers only.
+    """Return the outcomes to store by path, and which models gave only finite numbers, bool [models].
 
     Raises:
-        TrainingError: something is missing, or of another shape or type.
+        TrainingError: an outcome is missing, or has the wrong shape or type.
     """
     if not isinstance(returned, Mapping):
         raise TrainingError(
@@ -62,10 +62,10 @@ def checked(
 
 
 def doubts(outcomes: Mapping[str, NDArray[Any]], finite: NDArray[np.bool_], recipe: str) -> str:
-    """Return what makes one doubt that logit confidences are such, or nothing.
+    """Return a warning if logit confidences look like something else, or an empty string.
 
-    A model that is wrong gives the label less than one half, a negative one. A few exceptions are a matter of
-    rounding, or of probabilities that were calibrated later.
+    A wrong model gives the label a probability below one half, and so a negative logit confidence. A few
+    exceptions may come from rounding, or from probabilities that were calibrated afterwards.
     """
     kept = [path for path in outcomes if path.endswith(f"/{LOGIT_CONFIDENCE.name}")]
     wrong = [outcomes[path][~outcomes[path.replace(LOGIT_CONFIDENCE.name, CORRECT.name)]] for path in kept]
@@ -90,7 +90,7 @@ def doubts(outcomes: Mapping[str, NDArray[Any]], finite: NDArray[np.bool_], reci
 def _array(
     returned: Mapping[str, Any], path: str, kind: str, shape: tuple[int, int], recipe: str
 ) -> NDArray[Any]:
-    """Return one outcome as an array of this kind and shape, which the recipe must have given."""
+    """Return one outcome as an array, checking that it is there with this kind and shape."""
     if path not in returned:
         near = difflib.get_close_matches(path, map(str, returned), n=1, cutoff=0.9)
         raise TrainingError(
@@ -119,7 +119,7 @@ def _must_return(path: str) -> str:
 
 
 def _way_of_shape(part: str, shape: tuple[int, ...], wanted: tuple[int, int]) -> str:
-    """Return what to write instead of an array of this shape."""
+    """Return a hint on how to fix an array of this shape."""
     if shape == wanted[::-1]:
         return "its axes are [models, examples]: write values.T"
     if shape == wanted[1:]:
@@ -130,7 +130,7 @@ def _way_of_shape(part: str, shape: tuple[int, ...], wanted: tuple[int, int]) ->
 
 
 def _way_of_type(part: str, values: NDArray[Any], kind: str) -> str:
-    """Return what to write instead of an array of this type."""
+    """Return a hint on how to fix an array of this type."""
     if kind != "b" or values.dtype.kind not in "iuf":
         return PROTOCOL
     if np.isin(values, (0, 1)).all():

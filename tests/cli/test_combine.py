@@ -54,8 +54,8 @@ def test_extending_from_creation_to_update(here):
         (["init", "--extend", "nowhere.zarr"], "no memdb store at"),
         (["init", "--extend", "a.zarr", "--subset-fraction", "0.5"], "--subset-fraction is fixed by the store"),
         (["init", "--extend", "a.zarr", "-p", "epochs=3"], "--recipe-option is fixed by the store"),
-        (["init", "--extend", "ftp://host/a.zarr"], "is no address that memdb reads"),
-        (["init", "--extend", "https://me:secret@host/a"], "https://***@host/a, holds a user name, a password"),
+        (["init", "--extend", "ftp://host/a.zarr"], "is not an address that memdb can read"),
+        (["init", "--extend", "https://me:secret@host/a"], "https://***@host/a, contains a user name, a password"),
         (["update", "-s", "a.zarr"], "a.zarr extends no other store"),
         (["merge", "a.zarr", "a.zarr", "-s", "a.zarr"], "a.zarr is both a source and the destination"),
         (["merge", "a.zarr", "nowhere.zarr"], "no memdb store at"),
@@ -67,7 +67,8 @@ def test_what_cannot_be_is_said_in_one_line(here, arguments, says):
     done = run(*arguments, cwd=here)
     assert (done.returncode, done.stdout, says in done.stderr) == (1, "", True), done.stderr
     assert (
-        "secret" not in done.stderr.replace("me:secret@host/a", "") or "holds a user name" not in done.stderr
+        "secret" not in done.stderr.replace("me:secret@host/a", "")
+        or "contains a user name" not in done.stderr
     )
     assert not (here / "memdb.zarr").exists()
 

@@ -120,7 +120,7 @@ REFUSED = [
     (["top-memorized", "-s", "nowhere"], "no memdb store at nowhere"),
     (["top-memorized", "-s", "conftest.py"], "no memdb store at conftest.py"),
     (["info", "-s", "http://127.0.0.1:9/store"], "cannot read http://127.0.0.1:9/store/zarr.json"),
-    (["info", "-s", "ftpx://a/b"], "ftpx://a/b is no address that memdb reads"),
+    (["info", "-s", "ftpx://a/b"], "ftpx://a/b is not an address that memdb can read"),
     (["top-influence", "--test-id", "11"], "--test-id 11 is out of range. This store has 0 to 10."),
     (["top-influence", "--test-id", "-1"], "--test-id -1 is out of range"),
     (["top-influence"], "name exactly one example"),
@@ -150,7 +150,7 @@ REFUSED = [
     (["init", "-s", "new", "--subset-fraction", "0.0001"], "puts 0 of them in every subset"),
     (["init", "-s", "new", "--outcomes", "loss"], "cannot keep the outcomes loss"),
     (["init", "-s", "new", "--seed", "-1"], "the seed -1 is out of range"),
-    (["init"], "is a store, or another Zarr group, already"),
+    (["init"], "is already a store, or another Zarr group"),
 ]
 
 

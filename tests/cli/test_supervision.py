@@ -356,7 +356,7 @@ def test_any_time_above_zero_is_a_limit(seconds):
         (["--timeout", "0"], "--timeout 0 is not above 0"),
         (["--timeout", "-1"], "--timeout -1 is not above 0"),
         (["--memory", "5MB"], "--memory 5MB is less than the 500 MB"),
-        (["--memory", "much"], "--memory 'much' is no size"),
+        (["--memory", "much"], "--memory 'much' is not a size"),
     ],
 )
 def test_limits_that_are_none_are_refused(folder, options, says):

@@ -102,6 +102,9 @@ class Table(Pair):
         (pd.DataFrame({"age": range(6), "job": TEXTS}), r"columns that are no numbers: job \(", "get_dummies"),
         (pd.DataFrame({"text": TEXTS}), r"columns that are no numbers: text \(", "frame['text']"),
         (pd.DataFrame({"a": range(6), "b": [True] * 6}), r"b \(bool\)", "get_dummies"),
+        (np.ma.masked_equal(np.arange(6), 1), "the train set is partly masked", "x.filled(0)"),
+        (np.arange(6, dtype=np.longdouble), "the train set is of dtype", "x.astype(float)"),
+        (np.zeros(6, dtype=[("a", "u1"), ("b", "f8")]), "the train set is of dtype", "structured_to_unstructured"),
         (pd.DataFrame({"a": range(6), "b": pd.date_range("2020", periods=6)}), r"b \(datetime64", "get_dummies"),
     ],
 )  # fmt: skip
@@ -110,6 +113,13 @@ def test_examples_without_bytes_of_their_own_are_refused_with_what_to_write(x, s
         dataset(x)
     assert way in caught.value.hint
     assert "\n" not in f"{caught.value}{caught.value.hint}"
+
+
+def test_a_sparse_matrix_is_refused_with_what_to_write():
+    sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(InvalidInputError, match="the train set is a sparse csr_array") as caught:
+        dataset(sparse.csr_array(np.eye(6)))
+    assert "x.toarray()" in caught.value.hint
 
 
 @pytest.mark.parametrize(

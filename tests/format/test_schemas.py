@@ -18,7 +18,7 @@ from memdb.format.manifest import Manifest
 from memdb.format.published import Published, ThumbnailsInfo
 from memdb.format.score_table import ScoreTable
 from memdb.format.segment import Segment
-from memdb.format.snapshot_record import Pin, Retraction, SnapshotRecord
+from memdb.format.snapshot_record import BaseUpdate, Retraction, SnapshotRecord
 from memdb.store.thumbnails import read_info
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -33,7 +33,7 @@ def schema(name):
 KINDS = {
     "manifest": Manifest, "segment": Segment, "block": Segment, "snapshot": SnapshotRecord,
     "retraction": Retraction, "published": Published, "published_snapshot": SnapshotRecord,
-    "extension": Manifest, "extended": SnapshotRecord, "base": Pin, "score-table": ScoreTable,
+    "extension": Manifest, "extended": SnapshotRecord, "base": BaseUpdate, "score-table": ScoreTable,
     "thumbnails": ThumbnailsInfo,
 }  # fmt: skip
 SCHEMA_OF = {name: name for name in KINDS} | {
@@ -61,7 +61,7 @@ def documents(written):
 def documents_of(database, tmp_path):
     database.export(tmp_path / "pairs.npz", "fz-pairs", top=2)
     table = memdb.import_file(tmp_path / "pairs.npz", database.url).table
-    segment = database.snapshot.parts[0].to_document()
+    segment = database.snapshot.segments[0].to_document()
     segment["models"][0]["store_seed"] = "3"
     segment = sealed(segment)
     retraction = database.retract([database.snapshot.models[0][1].model_id], "a reason")
@@ -71,7 +71,7 @@ def documents_of(database, tmp_path):
     found = {
         "manifest": database.store.manifest.to_document(),
         "segment": segment,
-        "block": database.snapshot.parts[0].to_document(),
+        "block": database.snapshot.segments[0].to_document(),
         "snapshot": compaction.record.to_document(),
         "retraction": retraction.to_document(),
         "score-table": table.to_document(),
@@ -91,7 +91,7 @@ def pictured(folder):
         database.train(seeds=[1])
         database.publish(str(folder / "pictured"), include=("bits", "thumbnails"))
     store = memdb.open(str(folder / "pictured")).store
-    return read_info(store.storage, store.manifest, store.published.thumbnails)
+    return read_info(store, store.published.thumbnails)
 
 
 def extended(database, url):

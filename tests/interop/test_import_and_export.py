@@ -80,7 +80,7 @@ def test_a_run_that_stands_twice_in_a_file_counts_once(tmp_path):
     done = memdb.import_file(tmp_path / "runs.npz", str(tmp_path / "s.zarr"))
     with memdb.open(str(tmp_path / "s.zarr")) as db:
         assert (done.n_models, done.n_added, db.n_models) == (N_MODELS + 2, N_MODELS, N_MODELS)
-        assert {len(part.models) for part in db.snapshot.parts} == {N_MODELS}
+        assert {len(part.models) for part in db.snapshot.segments} == {N_MODELS}
         assert (bits_of(db.snapshot)[0] == runs()["mask"]).all()
 
 

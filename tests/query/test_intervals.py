@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support import DATA, oracle
 
 from memdb.errors import InvalidInputError
-from memdb.query.intervals import fixed_z, require_level
+from memdb.query.intervals import KINDS, fixed_z, require_level
 from memdb.query.templates import template
 
 GOLDEN = json.loads((DATA / "golden-statistics.json").read_text())
@@ -167,3 +167,8 @@ def test_simulated_fixed_intervals_hold_the_truth_as_often_as_they_say(con, p_in
         params={"p_in": p_in, "p_out": p_out},
     ).fetchall()
     assert rows[0][0] >= 0.925
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_interval_has_its_multiplier_in_sql(con, kind):
+    assert value(con, f"interval_z('{kind}', 0.05, {fixed_z(0.95)}, 400, 3, 40)") >= fixed_z(0.95)

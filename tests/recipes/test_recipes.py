@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
+import typer
 
 import memdb
 from memdb import datasets, recipes
+from memdb.cli.app import app
 from memdb.errors import InvalidInputError
 from memdb.format import subsets
 from memdb.recipes import devices
@@ -261,3 +265,11 @@ def test_a_recipe_of_a_newer_version_has_another_fingerprint_not_another_error(m
     info = recipes.resolve("test_recipes:numbered", {}).info
     monkeypatch.setattr(numbered, "version", 2)
     assert recipes.rebind(info).info.fingerprint != info.fingerprint
+
+
+def test_the_help_of_init_names_every_built_in_recipe_and_data_set():
+    importlib.import_module("memdb.cli.train")
+    command = typer.main.get_command(app).commands["init"]
+    help_of = {option.name: option.help for option in command.params}
+    assert [name for name in recipes.BUILT_IN if name not in help_of["recipe"]] == []
+    assert [name for name in datasets.BUILT_IN if name not in help_of["dataset"]] == []

@@ -60,6 +60,27 @@ def test_an_older_snapshot_does_not_become_the_newest(database, tmp_path):
     assert files_of(tmp_path / "copy") == before
 
 
+def test_a_plan_is_published_as_it_was_made_and_not_over_anothers(database, tmp_path):
+    with memdb.open(database.url, as_of=1) as older:
+        plan = older.plan_publication(str(tmp_path / "copy"))
+        assert {part.name for part in plan.parts} == {"dataset", "blocks", "stats", "top_influence", "tables"}
+        assert not (tmp_path / "copy").exists()
+        older.publish(str(tmp_path / "first"))
+        other = memdb.open(str(tmp_path / "first"))
+        with pytest.raises(InvalidInputError, match=r"s\.zarr was planned to be published, not .*first"):
+            other.publish(plan)
+        with pytest.raises(InvalidInputError, match="a plan has its include and credit already"):
+            older.publish(plan, include=("bits",), credit=None)
+        stale = database.plan_publication(str(tmp_path / "copy"))
+        assert older.publish(plan).snapshot.n_models == 9
+        before = files_of(tmp_path / "copy")
+        for late in (stale, plan):
+            with pytest.raises(AlreadyExistsError, match="published to after this was planned"):
+                database.publish(late)
+    assert files_of(tmp_path / "copy") == before
+    assert database.publish(database.plan_publication(str(tmp_path / "copy"))).snapshot.number == 2
+
+
 def test_models_are_not_left_out_of_a_copy_silently(database, tmp_path):
     one = database.snapshot.models[0][1].model_id
     with (

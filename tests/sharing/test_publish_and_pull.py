@@ -171,7 +171,7 @@ def test_a_copy_holds_exactly_the_models_that_count(database, tmp_path):
     database.publish(str(tmp_path / "copy"))
     with memdb.open(str(tmp_path / "copy")) as copy:
         assert copy.models_sha256 == database.models_sha256
-        assert gone not in {model.model_id for part in copy.snapshot.parts for model in part.models}
+        assert gone not in {model.model_id for part in copy.snapshot.segments for model in part.models}
         assert len(copy.snapshot.blocks) == 1
         order = np.argsort([model.model_id for _, model in copy.snapshot.models])
         ours = np.argsort([model.model_id for _, model in database.snapshot.models])
@@ -324,7 +324,7 @@ def test_nothing_is_merged_or_imported_into_a_published_copy(trained, copy, tmp_
         for write in (
             lambda: memdb.merge(str(copy), [db], recipe=coin_recipe),
             lambda: memdb.import_file(tmp_path / "scores.npz", str(copy)),
-            lambda: memdb.open(str(copy)).store.commit_stored(db.snapshot.parts[0].models, {}),
+            lambda: memdb.open(str(copy)).store.commit_stored(db.snapshot.segments[0].models, {}),
         ):
             with pytest.raises(InvalidInputError, match="published copy, which never changes"):
                 write()

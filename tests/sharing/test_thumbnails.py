@@ -136,12 +136,9 @@ def test_pictures_are_read_by_their_rows(copy, data):
     assert "thumbnails" in (copy / layout.README).read_text()
 
 
-def test_pictures_are_told_before_made_once_and_kept(database, copy, tmp_path, monkeypatch):
-    told = []
-    database.publish(
-        str(tmp_path / "other"), include=("bits", "thumbnails"), announce=lambda plan: told.append(plan.parts)
-    )
-    assert next(part.size for part in told[0] if part.name == "thumbnails") == 34 * 9 * 7 * 3
+def test_pictures_are_planned_made_once_and_kept(database, copy, tmp_path, monkeypatch):
+    plan = database.plan_publication(str(tmp_path / "other"), include=("bits", "thumbnails"))
+    assert next(part.size for part in plan.parts if part.name == "thumbnails") == 34 * 9 * 7 * 3
     assert not (tmp_path / "other").exists()
     before = files_of(copy)
     monkeypatch.setattr(thumbnails.Thumbnails, "rows", lambda *_: pytest.fail("made again"))
@@ -217,5 +214,8 @@ def test_pictures_that_cannot_be_are_refused_before_memory_is_taken(copy, change
     root = json.loads((copy / layout.PUBLISHED).read_text())
     root["thumbnails"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (copy / layout.PUBLISHED).write_bytes(resealed(root))
-    with memdb.open(str(copy), cache=None) as db, pytest.raises(DamagedError, match="not what pictures are"):
+    with (
+        memdb.open(str(copy), cache=None) as db,
+        pytest.raises(DamagedError, match="not an array of pictures"),
+    ):
         db.thumbnails("train", [0])

@@ -17,6 +17,7 @@ from support.stores import coin_recipe, small_dataset
 
 import memdb
 from memdb.errors import InvalidInputError
+from memdb.files import half_written
 from memdb.storage import Cache
 
 
@@ -60,6 +61,16 @@ def test_a_cache_stays_below_its_limit_and_takes_nothing_that_fills_it(tmp_path)
     assert cache.usage().size <= 22_000
     cache.keep("large", bytes(15_000))
     assert cache.find("large") is None
+
+
+def test_what_a_killed_process_left_half_written_is_counted_and_goes(tmp_path):
+    cache = Cache(tmp_path)
+    cache.keep("a", b"content")
+    (kept,) = tmp_path.glob("*/*.obj")
+    half_written(kept).write_bytes(bytes(500))
+    assert cache.usage().n_objects == 2
+    assert cache.shrink(0) == 500 + 32 + len(b"content")
+    assert list(tmp_path.glob("*/*")) == []
 
 
 def test_a_cache_that_cannot_be_written_fails_nothing(tmp_path):
@@ -144,7 +155,7 @@ def test_the_environment_names_a_users_cache(tmp_path, monkeypatch, variables, f
 
 def test_a_limit_of_the_environment_that_is_no_size_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("MEMDB_CACHE_SIZE", "much")
-    with pytest.raises(InvalidInputError, match=r"\$MEMDB_CACHE_SIZE 'much' is no size"):
+    with pytest.raises(InvalidInputError, match=r"\$MEMDB_CACHE_SIZE 'much' is not a size"):
         Cache.of_user(tmp_path)
 
 

@@ -24,7 +24,7 @@ from memdb.store.maintenance import compact as compaction
 from memdb.store.maintenance import gc as cleaning
 from memdb.store.maintenance import retract
 from memdb.store.read_arrays import read_object
-from memdb.store.snapshot import read_part
+from memdb.store.snapshot import read_array
 
 SURVIVED = ("429", "500", "503", "reset", "short_body", "slow")  # one of them is not even noticed
 ANYWHERE = [fault for fault in FAULTS if not fault.startswith("ignored")]  # few requests have such a header
@@ -45,14 +45,14 @@ def commit(storage):
 
 
 def compact(storage):
-    compaction.compact(storage, Store.open(storage).manifest)
+    compaction.compact(Store.open(storage))
     return "done"
 
 
 def gc(storage):
-    manifest = Store.open(storage).manifest
-    doomed = cleaning.garbage(storage, manifest, timedelta(0), alone=True)
-    list(cleaning.remove(storage, manifest, doomed))
+    store = Store.open(storage)
+    doomed = cleaning.garbage(store, timedelta(0), alone=True)
+    list(cleaning.remove(store, doomed))
     return "done"
 
 
@@ -74,11 +74,11 @@ class Template:
         parts = [batch(store, seeds) for seeds in ((1, 2), (3, 4), (5, 6))]
         first = store.commit(*parts[0])
         store.commit(*parts[1])
-        compaction.compact(store.storage, store.manifest)
+        compaction.compact(store)
         store.storage.remove([item.path for item in store.storage.find(first.group)])
         self.loose = store.commit(*parts[2]).segment_id
         withdrawn = parts[0][0][1].model_id
-        retract.retract(store.storage, store.manifest, [withdrawn], "a reason")
+        retract.retract(store, [withdrawn], "a reason")
         self.objects = {item.path: store.storage.read(item.path) for item in store.storage.find("")}
         self.models = {k: v for part in parts for k, v in contents_of(part).items() if k != withdrawn}
         self.more_models = self.models | contents_of(batch(store, NEW_SEEDS))
@@ -282,7 +282,7 @@ def test_a_segment_that_is_denied_once_is_not_taken_for_one_that_was_never_commi
 def test_a_compaction_whose_acknowledgement_is_lost_knows_its_own_snapshot(bucket):
     storage = bucket.storage()
     bucket.proxy.inject("lost_ack", method="PUT", path="snapshots/2.json", times=1)
-    done = compaction.compact(storage, Store.open(storage).manifest)
+    done = compaction.compact(Store.open(storage))
     assert done.record.number == 2
     assert Store.open(storage).snapshot().number == 2
     assert bucket.answer(storage) == bucket.template.answer
@@ -298,9 +298,9 @@ def test_where_servers_ignore_preconditions_compaction_is_for_one_who_is_alone(b
     parts = [batch(store, seeds) for seeds in ((1, 2), (3, 4))]
     for part in parts:
         store.commit(*part)
-    with pytest.raises(InvalidInputError, match="overwrites objects that it was told only to create"):
-        compaction.compact(store.storage, store.manifest)
-    assert compaction.compact(store.storage, store.manifest, alone=True).n_models == 4
+    with pytest.raises(InvalidInputError, match="overwrites objects that it should only create"):
+        compaction.compact(store)
+    assert compaction.compact(store, alone=True).n_models == 4
     assert contents(store.snapshot()) == contents_of(parts[0]) | contents_of(parts[1])
 
 
@@ -308,9 +308,9 @@ def rows_and_ranges(storage):
     """Some rows of every part and a range of every object of it."""
     snapshot = Store.open(storage).snapshot()
     found = []
-    for part in snapshot.parts:
+    for part in snapshot.segments:
         shape = (23, 1)
-        found.append(read_part(storage, part, "train/correct", shape, "uint8", (3, 9)).tolist())
+        found.append(read_array(storage, part, "train/correct", shape, "uint8", (3, 9)).tolist())
         for name, info in part.objects.items():
             found.append(read_object(storage, f"{part.group}/{name}", info, 5, info.size - 1))
     return found

@@ -246,11 +246,11 @@ def test_the_command_says_so_beside_its_answer(published, monkeypatch, tmp_path)
             StorageError,
             "json: the server answered 503 Service Unavail",
         ),
-        (lambda handler: send(handler, b"", 302, Location="/again"), StorageError, "redirects without end"),
+        (lambda handler: send(handler, b"", 302, Location="/again"), StorageError, "redirects endlessly"),
         (
             lambda handler: send(handler, b"", 302, Location="file:///etc/passwd"),
             StorageError,
-            "is no web addr",
+            "not a web addr",
         ),
     ],
 )

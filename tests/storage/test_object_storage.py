@@ -45,7 +45,7 @@ def test_a_lost_object_is_an_error_that_names_it(place):
     with memdb.init(dataset=small_dataset(), recipe=coin_recipe, **place) as db:
         db.train(seeds=range(3))
         storage = db.store.storage
-        segment = db.snapshot.parts[0].segment_id
+        segment = db.snapshot.segments[0].segment_id
         storage._filesystem.rm_file(storage._full(f"segments/{segment}/mask/c.0.0"))
     with memdb.open(**place) as db, pytest.raises(DamagedError, match="mask/c.0.0 is missing"):
         db.top_memorized(1)

@@ -111,7 +111,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("nope://bucket/x", "nope://bucket/x is no address that memdb reads"),
+        ("nope://bucket/x", "nope://bucket/x is not an address that memdb can read"),
         ("s3://", "s3:// names no bucket"),
         ("gs://bucket/x", "driver for gs:// of gs://bucket/x is not installed"),
     ],

@@ -27,7 +27,7 @@ def template(tmp_path_factory):
     store = small_database(url, outcomes=["correct"]).store
     for position, seeds in enumerate(MODELS):
         if position == 2:
-            compact.compact(store.storage, store.manifest)
+            compact.compact(store)
         store.commit(*batch(store, seeds))
     broken = replace(store, storage=FailingStorage(store.storage, 4))
     with pytest.raises(StorageError):
@@ -42,15 +42,14 @@ def check(url, template, operation, status):
     found = contents(store.snapshot())
     new = contents_of(batch(store, [70, 71])) if operation == "commit" else {}
     assert found in ([before | new] if status == 0 else [before, before | new])
-    assert verify.verify(store.storage, store.manifest).damages == []
+    assert verify.verify(store).damages == []
     assert sorted(before) == sorted(contents_of(batch(store, range(1, 8))))
     store.commit(*batch(store, [70, 71]))
-    compact.compact(store.storage, store.manifest)
+    compact.compact(store)
     list(
         gc.remove(
-            store.storage,
-            store.manifest,
-            gc.garbage(store.storage, store.manifest, timedelta(0), alone=True),
+            store,
+            gc.garbage(store, timedelta(0), alone=True),
         )
     )
     assert contents(store.snapshot()) == before | contents_of(batch(store, [70, 71]))
@@ -126,10 +125,10 @@ def refuse(template, tmp_path, operation, lasting, positions):
             if operation == "commit":
                 store.commit(*batch(store, [70, 71]))
             elif operation == "compact":
-                compact.compact(storage, store.manifest)
+                compact.compact(store)
             elif operation == "gc":
-                doomed = gc.garbage(storage, store.manifest, timedelta(0), alone=True)
-                list(gc.remove(storage, store.manifest, doomed))
+                doomed = gc.garbage(store, timedelta(0), alone=True)
+                list(gc.remove(store, doomed))
             else:
                 intact = Store.open(open_storage(str(template))).snapshot()
                 assert contents(store.snapshot()) == contents(intact)

@@ -109,7 +109,7 @@ def test_what_its_base_gets_or_withdraws_counts_after_an_update(base, extension,
         assert answers(old) == before
     extension.compact()
     assert extension.snapshot.number == 2
-    assert verify.verify(extension.store.storage, extension.store.manifest).damages == []
+    assert verify.verify(extension.store).damages == []
 
 
 def test_keeping_touches_only_what_is_its_own(base, extension):
@@ -175,7 +175,7 @@ def rewritten(place, /, **changes):
     document = json.loads(path.read_text())["attributes"]["memdb"]
     document["base"] |= changes
     path.write_bytes(group_metadata(sealed(document)))
-    return Store.open(open_storage(place), bases.Following(lambda *_: True))
+    return Store.open(open_storage(place), bases.BaseAccess(lambda *_: True))
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,9 @@ def rewritten(place, /, **changes):
         ({"url": "/nowhere/base.zarr"}, NotFoundError, "the base of .* is not at /nowhere/base.zarr any more"),
         ({"url": "github://o:r@main/base.zarr"}, InvalidInputError, "such addresses are not followed"),
         ({"url": "simplecache::file:///etc"}, InvalidInputError, "such addresses are not followed"),
-        ({"url": "https://me:secret@host/base.zarr"}, InvalidInputError, r"^the address of the base, https://\*\*\*@host/base.zarr, holds"),
+        ({"url": "https://me:secret@host/base.zarr"}, InvalidInputError, r"^the address of the base, https://\*\*\*@host/base.zarr, contains"),
         ({"store_id": "0" * 32}, MismatchError, "holds the store .*; .* extends 0000"),
-        ({"models_sha256": "0" * 64}, DamagedError, "snapshot 1 of .* has other models than .* was told"),
+        ({"models_sha256": "0" * 64}, DamagedError, "snapshot 1 of .* has other models than when .* was set to use it"),
         ({"snapshot": 9}, NotFoundError, "a base, has no snapshot 9 any more"),
     ],
 )  # fmt: skip
@@ -241,7 +241,7 @@ def test_a_chain_that_is_too_long_is_refused(base, tmp_path, monkeypatch):
         with memdb.extend(str(tmp_path / f"{number}.zarr"), below, **TRAINED) as made:
             made.compact()
         below = made.url
-    with pytest.raises(InvalidInputError, match="stands on more than 2 stores"):
+    with pytest.raises(InvalidInputError, match="has a chain of more than 2 bases"):
         memdb.extend(str(tmp_path / "last.zarr"), below, **TRAINED).snapshot  # noqa: B018
 
 
@@ -280,7 +280,7 @@ def test_an_update_that_cannot_be_changes_nothing(base, extension, tmp_path):
     for url, says in [
         (str(old), "is an older copy"),
         (other.url, "holds the store"),
-        ("ftp://x/y", "no address that memdb reads"),
+        ("ftp://x/y", "not an address that memdb can read"),
     ]:
         with pytest.raises(MemdbError, match=says):
             extension.update(url)

@@ -363,7 +363,7 @@ def test_class_names_are_texts(database):
     document = json.loads((root / "zarr.json").read_bytes())["attributes"]["memdb"]
     document["objects"]["train/label/zarr.json"] = [len(data), hashlib.sha256(data).hexdigest()]
     (root / "zarr.json").write_bytes(group_metadata(sealed(document)))
-    with pytest.raises(DamagedError, match="class names that are no texts"):
+    with pytest.raises(DamagedError, match="class names that are not texts"):
         memdb.open(database.url).top_memorized(class_name="ant").fetchall()
 
 
@@ -372,7 +372,7 @@ def test_class_names_are_texts(database):
 def test_a_pipe_in_place_of_a_document_is_not_waited_for(copy, name):
     (copy / name).unlink()
     os.mkfifo(copy / name)
-    with pytest.raises(WrongFormatError, match=f"{name} is no file"):
+    with pytest.raises(WrongFormatError, match=f"{name} is not a file"):
         memdb.open(str(copy))
 
 

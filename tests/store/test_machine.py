@@ -79,13 +79,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(thorough=st.booleans())
     def compact(self, thorough):
-        done = compact.compact(self.store.storage, self.store.manifest, thorough=thorough)
+        done = compact.compact(self.store, thorough=thorough)
         self.note(done)
 
     @rule(allowed=st.integers(0, 25))
     def crash_in_compact(self, allowed):
         try:
-            done = compact.compact(self.failing(allowed).storage, self.store.manifest)
+            done = compact.compact(self.failing(allowed))
         except StorageError:
             return
         self.note(done)
@@ -97,24 +97,24 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def clean(self):
-        list(self.cleaned(self.store.storage))
+        list(self.cleaned(self.store))
 
     @rule(allowed=st.integers(0, 20))
     def crash_in_clean(self, allowed):
         try:
-            list(self.cleaned(self.failing(allowed).storage))
+            list(self.cleaned(self.failing(allowed)))
         except StorageError:
             return
 
-    def cleaned(self, storage):
-        doomed = cleaning_up.garbage(storage, self.store.manifest, NOW, alone=True)
-        return cleaning_up.remove(storage, self.store.manifest, doomed)
+    def cleaned(self, store):
+        doomed = cleaning_up.garbage(store, NOW, alone=True)
+        return cleaning_up.remove(store, doomed)
 
     @precondition(lambda self: len(self.counted) > 1)
     @rule(data=st.data())
     def retract(self, data):
         identifier = data.draw(st.sampled_from(sorted(self.counted)))
-        retract.retract(self.store.storage, self.store.manifest, [identifier], "a reason")
+        retract.retract(self.store, [identifier], "a reason")
         self.withdrawn.add(identifier)
 
     @rule()
@@ -123,7 +123,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def verify(self):
-        report = verify.verify(self.store.storage, self.store.manifest)
+        report = verify.verify(self.store)
         assert report.damages == []
         assert report.models == set(self.models)
 

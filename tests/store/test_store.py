@@ -147,7 +147,7 @@ def test_a_beginning_of_other_data_is_not_mixed_with(tmp_path, monkeypatch):
         patched.setattr("memdb.create.open_storage", lambda *_: FailingStorage(opened, 5))
         with pytest.raises(StorageError):
             small_database(url)
-    with pytest.raises(AlreadyExistsError, match="beginning of a store of other data"):
+    with pytest.raises(AlreadyExistsError, match="unfinished store of other data"):
         memdb.init(url, small_dataset(shift=1), coin_recipe)
 
 

@@ -32,12 +32,12 @@ def commit(store):
 
 
 def compact(store):
-    compaction.compact(store.storage, store.manifest)
+    compaction.compact(store)
 
 
 def gc(store):
-    doomed = cleaning.garbage(store.storage, store.manifest, timedelta(0), alone=True)
-    list(cleaning.remove(store.storage, store.manifest, doomed))
+    doomed = cleaning.garbage(store, timedelta(0), alone=True)
+    list(cleaning.remove(store, doomed))
 
 
 class Fate:

@@ -57,7 +57,7 @@ def threads_recipe(data, masks, seeds, run):
 
 def stored(db):
     """The ids of all models in the store, each as often as it was committed."""
-    return sorted(model.model_id for part in db.store.snapshot().parts for model in part.models)
+    return sorted(model.model_id for part in db.store.snapshot().segments for model in part.models)
 
 
 def ids(seeds):

@@ -1,7 +1,7 @@
-"""A tile of training examples against some test examples: counted, and all but the strongest left out.
+"""Score a tile of training examples against a block of test examples and keep only the strongest pairs.
 
-What a sieve lets through is a superset: it works in float32 where that counts exactly, with a margin for
-its two roundings. Whoever asks decides in float64 on the few that are left.
+The pairs kept are a superset of the answer: kernels work in float32 where its counts are exact, with a margin
+for its two roundings. The caller then decides in float64 among the few survivors.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from memdb.query.pairs.popcount import Products, Words, packed
 
-MARGIN = 2.0**-20  # more than what a score in float32 is off by, |score| <= 1
+MARGIN = 2.0**-20  # bounds the error of a float32 score, |score| <= 1
 EXACT_MODELS = 4096  # products of counts up to here are whole numbers below 2**24
 Z_STEP = 0.05
 Z_BINS = 2001  # centred on multiples of Z_STEP from -50 to 50; the outermost hold all beyond
 SIGNS = {"helps": 1, "hurts": -1, "both": 1}
-ROWS, COLUMNS = 64, 2048  # a tile of counts, 512 KiB, and what is made of it stay in the caches
+ROWS, COLUMNS = 64, 2048  # a tile of counts, 512 KiB, and its temporaries stay in the caches
 
 Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Trains:
-    """Training examples that have been in and out of subsets, ordered by label, then id."""
+class TrainTile:
+    """Training examples with models both in and out, ordered by label, then by id."""
 
     ids: NDArray[np.int32]
     masks: Words  # [train, words]
@@ -37,17 +37,19 @@ class Trains:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def part(self, rows: slice | NDArray[np.integer[Any]]) -> Trains:
-        """Return some of them."""
-        return Trains(self.ids[rows], self.masks[rows], self.n_in[rows], self.labels[rows])
+    def __getitem__(self, rows: slice) -> TrainTile:
+        return TrainTile(self.ids[rows], self.masks[rows], self.n_in[rows], self.labels[rows])
 
 
 @dataclass(frozen=True, slots=True)
-class Tests:
-    """Test examples, and what the models did with them.
+class TestBlock:
+    """Test examples and the outcomes of all models on them.
 
-    ``outcomes`` are bits, [test, words], of which models are right, or p and its square, float64
-    [test, models, 2]; ``totals`` the sum of right models or of p over all models.
+    Attributes:
+        outcomes: bits of which models are correct, uint64 [test, words]; for confidences, p and p squared,
+            float64 [test, models, 2].
+        totals: over all models, the number that are correct or the sum of p, [test].
+        labels: [test].
     """
 
     outcomes: NDArray[Any]
@@ -57,45 +59,46 @@ class Tests:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def part(self, rows: slice | NDArray[np.integer[Any]]) -> Tests:
-        """Return some of them."""
-        return Tests(self.outcomes[rows], self.totals[rows], self.labels[rows])
+    def __getitem__(self, rows: NDArray[np.integer[Any]]) -> TestBlock:
+        return TestBlock(self.outcomes[rows], self.totals[rows], self.labels[rows])
 
 
-class Sifted(NamedTuple):
-    """Pairs that may be among the strongest: places within the tests and the tile, ordered by them.
+class Survivors(NamedTuple):
+    """Pairs that may be among the strongest: positions in the block and in the tile, in that order.
 
-    ``sums`` are over the models that had the training example: k_in, int32 [pairs], or the sums of p and of
+    ``sums`` are over the models trained on the training example: k_in, int32 [pairs], or the sums of p and of
     its square, float64 [pairs, 2].
     """
 
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
     sums: NDArray[Any]
-    strength: NDArray[np.float32]  # the score in the direction asked for, within MARGIN / 4
+    strength: NDArray[np.float32]  # the score in the requested direction, within MARGIN / 4
 
 
-class Sieve(Protocol):
-    """Sifts tiles of at most ``columns`` training examples; one of these for each thread."""
+class PairKernel(Protocol):
+    """Filters tiles of at most ``columns`` training examples; not thread-safe, so each thread has its own."""
 
     columns: int
 
-    def hold(self, trains: Trains) -> Any:
-        """Prepare a tile."""
+    def prepare(self, trains: TrainTile) -> Any:
+        """Convert a tile to the form that `filter` takes."""
 
-    def sift(self, tile: Any, tests: Tests, floors: NDArray[np.float32], k: int | None) -> Iterator[Sifted]:
-        """Yield the pairs whose strength is not clearly below their test example's floor.
+    def filter(
+        self, tile: Any, tests: TestBlock, floors: NDArray[np.float32], k: int | None
+    ) -> Iterator[Survivors]:
+        """Yield the pairs whose strength is not clearly below the floor of their test example.
 
         Floors of minus infinity are raised, in place, to the k-th strongest of the tile.
         """
 
     def tally(self, into: NDArray[np.int64]) -> None:
-        """From now on count z statistics of all pairs: int64 [other class, same class][Z_BINS]."""
+        """Start adding z statistics of all pairs to a histogram, int64 [other class, same class][Z_BINS]."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Tile:
-    trains: Trains
+class _Prepared:
+    trains: TrainTile
     packed: Any
     n_in: Floats
     n_out: Floats
@@ -104,8 +107,8 @@ class _Tile:
     spread_out: Floats  # n_in^2 / n_out
 
 
-class CpuSieve:
-    """Products of packed bits, then NumPy in the caches."""
+class CpuKernel:
+    """Popcount products of packed bits, then NumPy on tiles that fit in the caches."""
 
     columns = COLUMNS
 
@@ -118,17 +121,19 @@ class CpuSieve:
         self._histogram: NDArray[np.int64] | None = None
 
     def tally(self, into: NDArray[np.int64]) -> None:
-        """From now on count z statistics of all pairs into an array."""
+        """Start adding the z statistics of all pairs to a histogram."""
         self._histogram = into
 
-    def hold(self, trains: Trains) -> _Tile:
-        """Prepare a tile."""
+    def prepare(self, trains: TrainTile) -> _Prepared:
+        """Pack the masks and compute the constants of a tile."""
         n_in, n_out = trains.n_in.astype(np.float64), (self._n_models - trains.n_in).astype(np.float64)
         constants = (n_in, n_out, SIGNS[self._direction] / (n_in * n_out), n_out**2 / n_in, n_in**2 / n_out)
-        return _Tile(trains, packed(trains.masks), *(values.astype(self._real) for values in constants))
+        return _Prepared(trains, packed(trains.masks), *(values.astype(self._real) for values in constants))
 
-    def sift(self, tile: _Tile, tests: Tests, floors: NDArray[np.float32], k: int | None) -> Iterator[Sifted]:
-        """Yield the pairs whose strength is not clearly below their test example's floor."""
+    def filter(
+        self, tile: _Prepared, tests: TestBlock, floors: NDArray[np.float32], k: int | None
+    ) -> Iterator[Survivors]:
+        """Yield the pairs whose strength is not clearly below the floor of their test example."""
         for start in range(0, len(tests), ROWS):
             rows = slice(start, start + ROWS)
             counts = self._products.counts(tests.outcomes[rows], tile.packed)
@@ -145,16 +150,15 @@ class CpuSieve:
                 np.abs(strength, out=strength)
             raise_floors(strength, floors[rows], k)
             hits = strength >= (floors[rows] - np.float32(MARGIN))[:, None]
-            places = np.flatnonzero(hits)
-            if len(places):
-                found = divmod(places, counts.shape[1])
-                yield Sifted(found[0] + start, found[1], counts[found], strength[found].astype(np.float32))
+            at = divmod(np.flatnonzero(hits), counts.shape[1])
+            if len(at[0]):
+                yield Survivors(at[0] + start, at[1], counts[at], strength[at].astype(np.float32))
 
     def _shaped(self, shape: tuple[int, ...]) -> list[Floats]:
         return [buffer[: shape[0] * shape[1]].reshape(shape) for buffer in self._buffers]
 
-    def _count_z(self, tile: _Tile, labels: NDArray[np.int32], n_correct: Floats) -> None:
-        """Count z = difference / unpooled standard error, where that is not 0."""
+    def _count_z(self, tile: _Prepared, labels: NDArray[np.int32], n_correct: Floats) -> None:
+        """Count z = difference / unpooled standard error where the error is not 0."""
         shape = (len(labels), len(tile.trains))
         k_in, difference, wrong, variance = self._shaped(shape)
         np.subtract(tile.n_in, k_in, out=wrong)
@@ -176,9 +180,9 @@ def add_z(
     difference: Floats,
     spread: Floats,
 ) -> None:
-    """Count difference / spread, [test, train], where the spread is not 0; works in place of the spread.
+    """Count difference / spread, [test, train], where the spread is not 0; overwrites the spread.
 
-    Training examples are ordered by label.
+    Training examples must be ordered by label.
     """
     assert histogram is not None  # noqa: S101 - for the type checker
     half = Z_BINS // 2
@@ -186,9 +190,9 @@ def add_z(
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.divide(difference, spread, out=spread)
     np.multiply(z, 1 / Z_STEP, out=z)
-    np.add(z, half + 0.5, out=z)  # rounds to the nearest when cut off
+    np.add(z, half + 0.5, out=z)  # truncation then rounds to the nearest
     np.clip(z, 0.5, Z_BINS - 0.5, out=z)
-    z[certain] = Z_BINS + 0.5  # a bin of its own, left out below
+    z[certain] = Z_BINS + 0.5  # a bin of its own, dropped below
     bins = z.astype(np.int64)
 
     def add(some: NDArray[np.int64], same_class: int, sign: int) -> None:
@@ -209,7 +213,7 @@ def add_z(
 
 
 def raise_floors(strength: Floats, floors: NDArray[np.float32], k: int | None) -> None:
-    """Raise floors that are not set to the k-th strongest of each row, where there are so many."""
+    """Raise unset floors to the k-th strongest of each row that has at least k pairs."""
     n_columns = strength.shape[1]
     if k is not None and n_columns >= k and np.isneginf(floors).any():
         kth = np.partition(strength, n_columns - k, axis=1)[:, n_columns - k]

@@ -1,4 +1,4 @@
-"""Tiles of pairs summed in float64: for the outcome ``confidence``, whose sums are exact there."""
+"""The pair kernel of the outcome ``confidence``: sums in float64, where they are exact."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format import bits
-from memdb.query.pairs.kernel import MARGIN, SIGNS, Sifted, Tests, Trains, add_z, raise_floors
+from memdb.query.pairs.kernel import MARGIN, SIGNS, Survivors, TestBlock, TrainTile, add_z, raise_floors
 
-ROWS, COLUMNS = 128, 1024  # a tile's masks, 8 bytes for each model, stay in memory while tests go by
+ROWS, COLUMNS = 128, 1024  # the masks of a tile take 8 bytes a model, kept for a whole block of tests
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class _Tile:
-    trains: Trains
+class _Prepared:
+    trains: TrainTile
     masks: Numbers  # [models, train]
     n_in: Numbers
     n_out: Numbers
 
 
-class SumSieve:
-    """Matrix products of p, and of its square, with masks as numbers: whatever their order, exact."""
+class ConfidenceKernel:
+    """Matrix products of p, and of its square, with masks as numbers: exact in any order of summation."""
 
     columns = COLUMNS
 
@@ -34,17 +34,19 @@ class SumSieve:
         self._histogram: NDArray[np.int64] | None = None
 
     def tally(self, into: NDArray[np.int64]) -> None:
-        """From now on count z statistics of all pairs into an array."""
+        """Start adding the z statistics of all pairs to a histogram."""
         self._histogram = into
 
-    def hold(self, trains: Trains) -> _Tile:
-        """Prepare a tile."""
+    def prepare(self, trains: TrainTile) -> _Prepared:
+        """Unpack the masks of a tile."""
         n_in = trains.n_in.astype(np.float64)
         masks = bits.unpack(trains.masks.view(np.uint8), self._n_models).astype(np.float64)
-        return _Tile(trains, masks, n_in, self._n_models - n_in)
+        return _Prepared(trains, masks, n_in, self._n_models - n_in)
 
-    def sift(self, tile: _Tile, tests: Tests, floors: NDArray[np.float32], k: int | None) -> Iterator[Sifted]:
-        """Yield the pairs whose strength is not clearly below their test example's floor."""
+    def filter(
+        self, tile: _Prepared, tests: TestBlock, floors: NDArray[np.float32], k: int | None
+    ) -> Iterator[Survivors]:
+        """Yield the pairs that reach the floors (see `PairKernel.filter`)."""
         for start in range(0, len(tests), ROWS):
             rows = slice(start, start + ROWS)
             p, squares = tests.outcomes[rows, :, 0], tests.outcomes[rows, :, 1]
@@ -58,7 +60,7 @@ class SumSieve:
                 add_z(self._histogram, tile.trains.labels, tests.labels[rows], score, np.sqrt(variance))
             strength = np.abs(score) if self._direction == "both" else SIGNS[self._direction] * score
             raise_floors(strength, floors[rows], k)
-            found = np.nonzero(strength >= (floors[rows] - np.float32(MARGIN))[:, None])
-            if len(found[0]):
-                sums = np.stack([s_in[found], q_in[found]], axis=-1)
-                yield Sifted(found[0] + start, found[1], sums, strength[found].astype(np.float32))
+            at = np.nonzero(strength >= (floors[rows] - np.float32(MARGIN))[:, None])
+            if len(at[0]):
+                sums = np.stack([s_in[at], q_in[at]], axis=-1)
+                yield Survivors(at[0] + start, at[1], sums, strength[at].astype(np.float32))

@@ -1,4 +1,4 @@
-"""The sieve on a GPU: products of bits as bfloat16 with float32 sums, exact below 2**24 models."""
+"""The pair kernel on a GPU: products of bits as bfloat16 with float32 sums, exact below 2**24 models."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memdb.query.pairs.kernel import EXACT_MODELS, MARGIN, SIGNS, Z_BINS, Z_STEP, Sifted, Tests, Trains
+from memdb.query.pairs.kernel import (
+    EXACT_MODELS,
+    MARGIN,
+    SIGNS,
+    Z_BINS,
+    Z_STEP,
+    Survivors,
+    TestBlock,
+    TrainTile,
+)
 from memdb.query.pairs.popcount import Words
 
-SUMS_IN_FLOAT32 = (2, 8)  # the first PyTorch that can give float32 products of bfloat16
+SUMS_IN_FLOAT32 = (2, 8)  # the first PyTorch with float32 products of bfloat16
 
 
 @dataclass(frozen=True, slots=True)
-class _Tile:
+class _Prepared:
     masks: Tensor  # [train, models], 0 or 1
     labels: Tensor
     n_in: Tensor
@@ -27,8 +36,8 @@ class _Tile:
     sign: int
 
 
-class TorchSieve:
-    """A tile's products, scores and comparison on a device; what is left comes back."""
+class TorchKernel:
+    """Computes products, scores and the comparison on a device; only survivors are copied back."""
 
     columns = 16_384
 
@@ -41,18 +50,20 @@ class TorchSieve:
         self._histogram: NDArray[np.int64] | None = None
 
     def tally(self, into: NDArray[np.int64]) -> None:
-        """From now on count z statistics of all pairs into an array."""
+        """Start adding the z statistics of all pairs to a histogram."""
         self._histogram = into
 
-    def hold(self, trains: Trains) -> _Tile:
-        """Prepare a tile."""
+    def prepare(self, trains: TrainTile) -> _Prepared:
+        """Unpack a tile on the device."""
         n_in = self._moved(trains.n_in, self._real)
         labels = self._moved(trains.labels, torch.int32)
         sign = SIGNS[self._direction]
-        return _Tile(self._unpacked(trains.masks), labels, n_in, self._n_models - n_in, sign)
+        return _Prepared(self._unpacked(trains.masks), labels, n_in, self._n_models - n_in, sign)
 
-    def sift(self, tile: _Tile, tests: Tests, floors: NDArray[np.float32], k: int | None) -> Iterator[Sifted]:
-        """Yield the pairs whose strength is not clearly below their test example's floor."""
+    def filter(
+        self, tile: _Prepared, tests: TestBlock, floors: NDArray[np.float32], k: int | None
+    ) -> Iterator[Survivors]:
+        """Yield the pairs that reach the floors (see `PairKernel.filter`)."""
         k_in = self._product(self._unpacked(tests.outcomes), tile.masks).to(self._real)
         n_correct = self._moved(tests.totals, self._real)[:, None]
         difference = self._n_models * k_in - n_correct * tile.n_in
@@ -67,7 +78,7 @@ class TorchSieve:
         least = torch.from_numpy(floors - np.float32(MARGIN)).to(self._device)
         rows, columns = torch.nonzero(strength >= least[:, None], as_tuple=True)
         if len(rows):
-            yield Sifted(
+            yield Survivors(
                 rows.cpu().numpy(),
                 columns.cpu().numpy(),
                 k_in[rows, columns].to(torch.int32).cpu().numpy(),
@@ -75,12 +86,12 @@ class TorchSieve:
             )
 
     def _product(self, left: Tensor, right: Tensor) -> Tensor:
-        """Count the models that have a one in both: float32 sums, never rounded to the type of the bits."""
+        """Count the common ones of each pair of rows: float32 sums, never rounded to the type of the bits."""
         if self._bits == torch.bfloat16:
             return torch.mm(left, right.T, out_dtype=torch.float32)
         return left @ right.T
 
-    def _count_z(self, tile: _Tile, tests: Tests, k_in: Tensor, difference: Tensor) -> None:
+    def _count_z(self, tile: _Prepared, tests: TestBlock, k_in: Tensor, difference: Tensor) -> None:
         n_in, n_out = tile.n_in, tile.n_out
         k_out = self._moved(tests.totals, self._real)[:, None] - k_in
         variance = k_in * (n_in - k_in) * (n_out**2 / n_in) + k_out * (n_out - k_out) * (n_in**2 / n_out)
@@ -89,8 +100,8 @@ class TorchSieve:
         same = self._moved(tests.labels, torch.int32)[:, None] == tile.labels
         assert self._histogram is not None  # noqa: S101 - for the type checker
         for same_class in (False, True):
-            chosen = bins[(same == same_class) & (variance > 0)].to(torch.int64)
-            self._histogram[int(same_class)] += torch.bincount(chosen, minlength=Z_BINS).cpu().numpy()
+            counted = bins[(same == same_class) & (variance > 0)].to(torch.int64)
+            self._histogram[int(same_class)] += torch.bincount(counted, minlength=Z_BINS).cpu().numpy()
 
     def _unpacked(self, words: Words) -> Tensor:
         packed = torch.from_numpy(np.ascontiguousarray(words).view(np.uint8)).to(self._device)
@@ -106,16 +117,16 @@ def _version() -> tuple[int, ...]:
     return tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
-def sieve_on(device: str) -> Callable[[int, str], TorchSieve]:
-    """Return what makes sieves on a device.
+def kernel_on(device: str) -> Callable[[int, str], TorchKernel]:
+    """Return a factory of kernels on a device.
 
     Raises:
-        RuntimeError: PyTorch cannot use it.
+        RuntimeError: PyTorch cannot use the device.
     """
     torch.empty(0, device=device)
-    return partial(TorchSieve, device=device)
+    return partial(TorchKernel, device=device)
 
 
 def gpu_is_there() -> bool:
-    """Tell whether PyTorch finds a GPU."""
+    """Whether PyTorch finds a GPU."""
     return torch.cuda.is_available()

@@ -1,8 +1,7 @@
-"""All pairs of a snapshot as a Parquet file: what was found stays beside it until the file is whole.
+"""Write all pairs of a snapshot to a Parquet file, by a search that can be resumed.
 
-A search may take long. The pairs of each block of test examples are kept in a folder beside the file as
-soon as they are found, under a document that says what was searched for and through which models: the same
-search goes on there, another one starts anew.
+The pairs of each block of test examples are saved to a folder beside the file as soon as they are found, with
+a document that identifies the search and its models: the same search resumes there, any other starts anew.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,31 +29,28 @@ from memdb.query.pairs.search import BLOCK, PairSearch
 from memdb.query.pairs.types import PairBlock
 from memdb.query.relations import Relations
 
-if TYPE_CHECKING:
-    pass
-
 SUFFIX = ".parquet"
-VERSION = 2  # of what parts hold
+VERSION = 2  # of the contents of the saved blocks
 IDENTITY = "search.json"
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenPairs:
-    """What writing a file came to."""
+    """The result of writing a file."""
 
     totals: PairTotals
-    n_resumed: int  # blocks that were there already
+    n_resumed: int  # blocks saved by an earlier run
     n_done: int
     n_blocks: int
 
     @property
     def complete(self) -> bool:
-        """Tell whether the file was written; if not, the same call goes on where this one was stopped."""
+        """Whether the file was written; if not, the same call resumes where this one stopped."""
         return self.n_done == self.n_blocks
 
 
 def written_pairs(relations: Relations, path: Path, options: PairOptions) -> WrittenPairs:
-    """Write the pairs to a file, as `write_pairs` does, and tell what it came to."""
+    """Write the pairs of a question to a file (see `write_pairs`)."""
     require_parquet(path)
     search, interval = scores.search(relations, options)
     return write_pairs(path, search, interval, relations.snapshot.models_sha256, **scores.watching(options))
@@ -63,28 +59,27 @@ def written_pairs(relations: Relations, path: Path, options: PairOptions) -> Wri
 def write_pairs(
     path: Path,
     search: PairSearch,
-    choice: IntervalSpec,
+    interval: IntervalSpec,
     models_sha256: str,
     *,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> WrittenPairs:
-    """Search, and write the pairs to a file that appears when it is whole; one row group a block.
+    """Search, and write the pairs to a file that appears once complete, with one row group per block.
 
     Args:
         path: a .parquet file.
-        search: where and what for.
-        choice: the intervals.
-        models_sha256: which models are searched.
-        progress: hears how many pairs of how many were looked at.
-        stop_requested: ends the search; what was found stays for the next time.
+        search: the search to run or resume.
+        interval: the intervals of the scores.
+        models_sha256: identifies the models that are searched.
+        progress: called with the number of pairs searched so far and in all.
+        stop_requested: polled during the search; return True to stop. Blocks found so far are kept.
 
     Raises:
-        InvalidInputError: another suffix, or an interval or level that cannot be.
-        StorageError: the folder is missing, full or not writable; what was found before stays.
+        InvalidInputError: another suffix, or an invalid interval or level.
+        StorageError: the folder is missing, full or read-only; blocks found before are kept.
     """
     require_parquet(path)
-    choice.parameters()
     identity = {"models_sha256": models_sha256, **_identity(search)}
     parts = _Parts(path, identity)
     with parts.failing():
@@ -98,26 +93,39 @@ def write_pairs(
         totals = PairTotals.of(search, map(parts.block, numbers))
         written = WrittenPairs(totals, len(kept), len(numbers), search.n_blocks)
         if written.complete:
-            facts = {
-                "interval": choice.kind,
-                "level": choice.level,
-                "outcome": search.bits.outcome,
-                "n_models": search.bits.n_models,
-            }
-            scorer = Scorer(search.bits, totals, choice)
-            _assemble(
-                path, parts, lambda blocks: _with_facts(scorer.scored(blocks), facts, written, identity)
-            )
+            _assemble(path, parts, _scored(search, interval, totals, identity))
     return written
 
 
+def _scored(
+    search: PairSearch, interval: IntervalSpec, totals: PairTotals, identity: Mapping[str, Any]
+) -> Callable[[list[PairBlock]], pa.Table]:
+    """Return a function that scores blocks, with the columns that make a row readable on its own."""
+    scorer = Scorer(search.bits, totals, interval)
+    facts = {
+        "interval": interval.kind,
+        "level": interval.level,
+        "outcome": search.bits.outcome,
+        "n_models": search.bits.n_models,
+    }
+    about = {"n_ranked": totals.n_ranked, "n_found": totals.n_found, **identity}
+
+    def scored(blocks: list[PairBlock]) -> pa.Table:
+        table = scorer.scored(blocks)
+        for name, value in facts.items():
+            table = table.append_column(name, pa.repeat(pa.scalar(value), table.num_rows))
+        return table.replace_schema_metadata({"memdb": json.dumps(about, sort_keys=True)})
+
+    return scored
+
+
 def n_kept(path: Path) -> int:
-    """Return how many blocks of test examples an unfinished search for this file has kept."""
+    """Return the number of blocks that an unfinished search for this file has saved."""
     return len(list(_folder(path).glob("*.npz")))
 
 
 def require_parquet(path: Path) -> None:
-    """Refuse another suffix.
+    """Check the suffix of a file.
 
     Raises:
         InvalidInputError: it is not .parquet.
@@ -142,7 +150,7 @@ def _folder(path: Path) -> Path:
 
 
 class _Parts:
-    """The blocks found so far, one file each, in a folder beside the file to come."""
+    """The blocks found so far, one file each, in a folder beside the file to write."""
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self._path = path
@@ -151,7 +159,7 @@ class _Parts:
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Say what is wrong, and what is kept, where the disk refuses."""
+        """Turn an error of the disk into a StorageError that says which blocks are kept."""
         try:
             yield
         except MemdbError:
@@ -168,7 +176,7 @@ class _Parts:
             raise StorageError(f"cannot write {self._path}: {reason(error)}", hint=hint) from error
 
     def prepare(self) -> None:
-        """Make the folder; parts of another search, or of other models, are removed."""
+        """Create the folder, removing blocks of another search or of other models."""
         document = json.dumps(self._identity, sort_keys=True)
         identity = self.folder / IDENTITY
         if self.folder.exists() and (not identity.exists() or identity.read_text() != document):
@@ -178,7 +186,7 @@ class _Parts:
             _write_whole(identity, lambda file: file.write(document.encode()))
 
     def keep(self, block: PairBlock) -> None:
-        """Keep a block: whole, or not at all."""
+        """Save a block atomically."""
         values: dict[str, Any] = {
             "train_id": block.train_id,
             "test_id": block.test_id,
@@ -189,19 +197,19 @@ class _Parts:
         _write_whole(self.folder / f"{block.number:08d}.npz", lambda file: np.savez(file, **values))
 
     def numbers(self) -> frozenset[int]:
-        """Return which blocks were kept; what cannot be read was not."""
-        found = set()
-        for part in self.folder.glob("*.npz"):
+        """Return the numbers of the saved blocks; unreadable files are removed."""
+        numbers = set()
+        for path in self.folder.glob("*.npz"):
             try:
-                found.add(self.block(int(part.stem)).number)
+                numbers.add(self.block(int(path.stem)).number)
             except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-                part.unlink()
-        return frozenset(found)
+                path.unlink()
+        return frozenset(numbers)
 
     def block(self, number: int) -> PairBlock:
-        """Read a block."""
-        with (self.folder / f"{number:08d}.npz").open("rb") as file, np.load(file) as part:
-            values = dict(part)
+        """Read a saved block."""
+        with (self.folder / f"{number:08d}.npz").open("rb") as file, np.load(file) as arrays:
+            values = dict(arrays)
         histogram = values.pop("z_histogram", None)
         return PairBlock(number, **values, z_histogram=histogram)
 
@@ -217,16 +225,6 @@ def _assemble(path: Path, parts: _Parts, scored: Callable[[list[PairBlock]], pa.
             if len(block):
                 file.write_table(scored([block]))
     parts.remove()
-
-
-def _with_facts(
-    table: pa.Table, facts: Mapping[str, Any], written: WrittenPairs, identity: Mapping[str, Any]
-) -> pa.Table:
-    """Add what a row needs to be read alone, and to the file what it is the answer to."""
-    for name, value in facts.items():
-        table = table.append_column(name, pa.repeat(pa.scalar(value), table.num_rows))
-    about = {"n_ranked": written.totals.n_ranked, "n_found": written.totals.n_found, **identity}
-    return table.replace_schema_metadata({"memdb": json.dumps(about, sort_keys=True)})
 
 
 def _write_whole(path: Path, write: Callable[[Any], object]) -> None:

@@ -1,7 +1,7 @@
 """Exact counts of all pairs of rows at once: popcount(a AND b) as a matrix product over packed bits.
 
-numkong does the product: it picks AVX2, AVX-512 or NEON by itself, needs no compiler, and lets other threads
-run meanwhile. ``scripts/bench_pairs.py`` compares it with what else there is.
+numkong computes the product: it selects AVX2, AVX-512 or NEON at run time, needs no compiler and releases the
+GIL. ``scripts/bench_pairs.py`` compares it with the alternatives.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ Words = NDArray[np.uint64]  # [examples, ceil(models / 64)], as `bits.words` giv
 
 
 def packed(words: Words) -> numkong.PackedMatrix:
-    """Lay rows out as the right side of products."""
+    """Pack rows as the right operand of `Products.counts`."""
     return numkong.dots_pack(words.view(np.uint8), dtype="uint1")
 
 
 class Products:
-    """Counts tiles of pairs, each into the same memory: one of these for each thread."""
+    """Counts tiles of pairs into one reused buffer; not thread-safe, so each thread has its own."""
 
     def __init__(self) -> None:
         self._out = numkong.zeros((1, 1), dtype="uint32")
 
     def counts(self, left: Words, right: numkong.PackedMatrix) -> NDArray[np.int32]:
-        """Count the models that have a one in both, int32 [left, right]; valid until the next call."""
+        """Count the common ones of each pair of rows, int32 [left, right]; valid until the next call."""
         shape = (len(left), right.width)
         if self._out.shape != shape:
             self._out = numkong.zeros(shape, dtype="uint32")

@@ -1,4 +1,4 @@
-"""All pairs of a snapshot that are strong enough, with their scores and intervals as an Arrow table."""
+"""The strongest pairs of a snapshot with their scores and intervals, as an Arrow table."""
 
 from __future__ import annotations
 
@@ -14,40 +14,41 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInputError, NotEnoughModelsError
+from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.query import arrow
-from memdb.query.examples import require_examples
+from memdb.query.examples import require_examples, require_models
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import PairOptions
-from memdb.query.pairs.kernel import Z_BINS, CpuSieve, Sieve
-from memdb.query.pairs.kernel_confidence import SumSieve
+from memdb.query.outcomes import OUTCOMES
+from memdb.query.pairs.kernel import Z_BINS, CpuKernel, PairKernel
+from memdb.query.pairs.kernel_confidence import ConfidenceKernel
 from memdb.query.pairs.search import PairSearch
 from memdb.query.pairs.types import PairBits, PairBlock, PairChoice, PairConfidence
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates, Numbers, binned, fitted_mixture, p_values, shrunk
-from memdb.query.templates import FORMS, SHOWN_SUMS, template
+from memdb.query.templates import template
 
 PAIR_COLUMNS = [
     "train_id", "test_id", "train_label", "test_label", "same_class", "influence", "shrunk", "lo", "hi",
     "q_value", "n_in", "n_out", SUMS := "sums", "p_in", "p_out", "memorization",
 ]  # fmt: skip
 P_STEP = 0.02  # width of a bin, in natural logarithms of p-values
-P_BINS = 37_500  # to the least number there is
-MAX_ROWS = 20_000_000  # of an answer in memory: some 2 GB
-GPU_THREADS = 2  # one prepares while the other waits
-SUMMING_THREADS = 2  # the products use all cores by themselves, what is between them one
+P_BINS = 37_500  # down to the smallest float64
+MAX_ROWS = 20_000_000  # of an answer in memory: about 2 GB
+GPU_THREADS = 2  # one prepares a tile while the other waits for the device
+SUMMING_THREADS = 2  # matrix products use all cores, the code between them one
 
 
 @dataclass(frozen=True, slots=True)
 class PairTotals:
-    """What is said of pairs chosen by their rank depends on: all that was ranked, and all that was found.
+    """Totals over a whole search, on which intervals, shrinkage and q-values of each pair found depend.
 
     Attributes:
-        n_found: pairs found.
-        n_ranked: pairs that they were chosen from.
-        z_histogram: z statistics of the latter, int64 [other class, same class][Z_BINS].
-        p_histogram: p-values of the former, int64 [P_BINS] by their logarithm.
+        n_found: the number of pairs found.
+        n_ranked: the number of pairs that they were selected from.
+        z_histogram: z statistics of all ranked pairs, int64 [other class, same class][Z_BINS].
+        p_histogram: p-values of the pairs found, int64 [P_BINS] by their logarithm.
     """
 
     n_found: int
@@ -57,7 +58,7 @@ class PairTotals:
 
     @classmethod
     def of(cls, search: PairSearch, blocks: Iterable[PairBlock]) -> PairTotals:
-        """Add up all the blocks of a search that tallies."""
+        """Add up all blocks of a search with ``tally``."""
         n_found = 0
         z_histogram = np.zeros((2, Z_BINS), dtype=np.int64)
         p_histogram = np.zeros(P_BINS, dtype=np.int64)
@@ -71,20 +72,20 @@ class PairTotals:
         return cls(n_found, search.n_ranked, z_histogram, p_histogram)
 
     def mixtures(self) -> dict[bool, Numbers]:
-        """Return the mixtures of true effects among all pairs of one class, and among the others."""
+        """Return the mixture of true effects of same-class pairs (True) and of all others (False)."""
         return {bool(stratum): fitted_mixture(_folded(self.z_histogram[stratum])) for stratum in (0, 1)}
 
     def q_values(self, p: Numbers) -> Numbers:
-        """Return q-values over all pairs ranked, at most 2 % too large.
+        """Return q-values over all ranked pairs, conservative by at most 2 %.
 
-        Pairs that were not found count as ranked, and as less significant than any that were: where that is
-        not so, because pairs are found by their influence, q-values are too large, never too small.
+        Ranked pairs that were not found count as less significant than any that were. Since pairs are found
+        by their influence, that may be false of some; q-values are then too large, never too small.
         """
-        largest = np.exp(-P_STEP * np.arange(P_BINS))  # p-values in each bin are at most that
-        n_up_to = np.cumsum(self.p_histogram[::-1])[::-1]  # of found pairs with p in this bin or below
+        largest = np.exp(-P_STEP * np.arange(P_BINS))  # upper bound of the p-values in each bin
+        n_up_to = np.cumsum(self.p_histogram[::-1])[::-1]  # pairs found with p in this bin or below
         stepped = np.divide(largest * self.n_ranked, n_up_to, out=np.ones(P_BINS), where=n_up_to > 0)
-        found: Numbers = np.minimum(np.minimum.accumulate(stepped), 1.0)[_p_bins(p)]
-        return found
+        q: Numbers = np.minimum(np.minimum.accumulate(stepped), 1.0)[_p_bins(p)]
+        return q
 
 
 def _p_bins(p: Numbers) -> NDArray[np.int64]:
@@ -93,7 +94,7 @@ def _p_bins(p: Numbers) -> NDArray[np.int64]:
 
 
 def _folded(histogram: NDArray[np.int64]) -> Numbers:
-    """Return a histogram of |z| as `ranking` has it: bins between multiples of its width, not around them."""
+    """Rebin a histogram of z to |z| as in `statistics`: bins between multiples of the width."""
     half = Z_BINS // 2
     sides = (histogram[half:] + histogram[half::-1]).astype(np.float64)
     sides[0] /= 2
@@ -106,14 +107,14 @@ def _folded(histogram: NDArray[np.int64]) -> Numbers:
 
 
 class Watching(TypedDict):
-    """Who watches a search."""
+    """The callbacks of a search."""
 
     progress: Callable[[int, int], None]
     stop_requested: Callable[[], bool]
 
 
 def watching(options: PairOptions) -> Watching:
-    """Return who watches: nobody, where nobody was named."""
+    """Return the callbacks among the options, or ones that do nothing."""
     return {
         "progress": options.get("progress", lambda _done, _total: None),
         "stop_requested": options.get("stop_requested", lambda: False),
@@ -121,19 +122,18 @@ def watching(options: PairOptions) -> Watching:
 
 
 def search(relations: Relations, options: PairOptions) -> tuple[PairSearch, IntervalSpec]:
-    """Return a search through all pairs of a snapshot, and the intervals to give.
+    """Return the search and the intervals that the options ask for.
 
     Raises:
         NotEnoughModelsError: the store has no models yet.
-        InvalidInputError: options that cannot be, or a device that is not there.
+        InvalidInputError: invalid options, or a device that this machine lacks.
     """
     interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
-    interval.parameters()
     given = {field.name: options[field.name] for field in fields(PairChoice) if field.name in options}  # type: ignore[literal-required]
     choice = PairChoice(**given)
     device = options.get("device", "auto")
-    sieve, threads = _sieve_on(device) if relations.outcome == "correct" else _summing_on(device)
-    search = PairSearch(pair_bits(relations), choice, tally=True, sieve=sieve, threads=threads)
+    kernel, threads = _kernel_on(device) if relations.outcome == "correct" else _confidence_kernel_on(device)
+    search = PairSearch(pair_bits(relations), choice, tally=True, kernel=kernel, threads=threads)
     return search, interval
 
 
@@ -142,12 +142,12 @@ def pairs(relations: Relations, options: PairOptions) -> pa.Table:
 
     Raises:
         NotEnoughModelsError: the store has no models yet.
-        InvalidInputError: options that cannot be, or more pairs than fit in memory.
+        InvalidInputError: invalid options, or more pairs than fit in memory.
     """
-    found, interval = search(relations, options)
+    pair_search, interval = search(relations, options)
     blocks: list[PairBlock] = []
     n_found = 0
-    for block in found.blocks(**watching(options)):
+    for block in pair_search.blocks(**watching(options)):
         blocks.append(block)
         n_found += len(block)
         if n_found > MAX_ROWS:
@@ -155,21 +155,21 @@ def pairs(relations: Relations, options: PairOptions) -> pa.Table:
                 f"more than {MAX_ROWS:,} pairs pass",
                 hint="write them to a .parquet file, which takes any number, or raise --min-influence",
             )
-    return Scorer(found.bits, PairTotals.of(found, blocks), interval).scored(blocks)
+    return Scorer(pair_search.bits, PairTotals.of(pair_search, blocks), interval).scored(blocks)
 
 
 class Evidence:
-    """Gives pairs that were found by their sums the columns of the relation `influence`, and more."""
+    """Computes the columns of the relation `influence`, and what ranking needs, from the sums of pairs."""
 
     def __init__(self, bits: PairBits) -> None:
         self._bits = bits
         self._connection = duckdb.connect()
         weakref.finalize(self, self._connection.close)
         self._connection.execute(template("statistics.sql"))
-        self._sql = template("pair_scores.sql", sums=FORMS[bits.outcome]["sums"])
+        self._sql = template("pair_scores.sql", sums=OUTCOMES[bits.outcome].sql["sums"])
 
     def table(self, blocks: Sequence[PairBlock], parameters: Mapping[str, Any]) -> pa.Table:
-        """Return the pairs of some blocks, in their order."""
+        """Return the pairs of some blocks with their columns, in order."""
         bits = self._bits
         empty = np.zeros(0, dtype=np.int32)
         train, test = (
@@ -193,7 +193,7 @@ class Evidence:
         return self._connection.sql(self._sql, params=dict(parameters)).to_arrow_table()
 
     def candidates(self, table: pa.Table) -> Candidates:
-        """Return what ranking needs of each pair."""
+        """Return the pairs of `table` as ranking takes them."""
         of = {name: arrow.values_of(table.column(name)) for name in table.column_names}
         hits = of["k_in"].astype(np.int64) if "k_in" in of else None
         return Candidates(
@@ -208,27 +208,27 @@ class Evidence:
             total=None if hits is None else hits + of["k_out"],
         )
 
-    def interval_z(self, parameters: Mapping[str, Any]) -> float:
-        """Return the multiplier of the intervals."""
+    def interval_z(self, interval: IntervalSpec) -> float:
+        """Return the multiplier z of the intervals of a list."""
         sql = "SELECT interval_z($interval, $alpha, $fixed_z, $n_models, $n_shown, $n_ranked)"
-        found = self._connection.execute(sql, {**parameters, "n_models": self._bits.n_models}).fetchall()
-        return float(found[0][0])
+        given = {**interval.parameters(), "n_models": self._bits.n_models}
+        ((z,),) = self._connection.execute(sql, given).fetchall()
+        return float(z)
 
 
 class Scorer:
-    """Scores pairs that were found, with intervals, shrunk scores and q-values that know of all ranked."""
+    """Scores the pairs found; intervals, posterior means and q-values account for all ranked pairs."""
 
-    def __init__(self, bits: PairBits, totals: PairTotals, choice: IntervalSpec) -> None:
+    def __init__(self, bits: PairBits, totals: PairTotals, interval: IntervalSpec) -> None:
         self._evidence = Evidence(bits)
         at = PAIR_COLUMNS.index(SUMS)
-        self._columns = [*PAIR_COLUMNS[:at], *SHOWN_SUMS[bits.outcome], *PAIR_COLUMNS[at + 1 :]]
+        self._columns = [*PAIR_COLUMNS[:at], *OUTCOMES[bits.outcome].shown, *PAIR_COLUMNS[at + 1 :]]
         self._totals = totals
         self._mixtures = totals.mixtures()
-        shown = {"n_shown": max(1, totals.n_found), "n_ranked": max(1, totals.n_ranked)}
-        self._z = self._evidence.interval_z({**choice.parameters(), **shown})
+        self._z = self._evidence.interval_z(interval.of_list(max(1, totals.n_found), max(1, totals.n_ranked)))
 
     def scored(self, blocks: Sequence[PairBlock]) -> pa.Table:
-        """Return a table of the pairs of some blocks, in their order."""
+        """Return the scored pairs of some blocks, in order."""
         table = self._evidence.table(blocks, {"z": self._z})
         candidates = self._evidence.candidates(table)
         added = {
@@ -241,19 +241,16 @@ class Scorer:
 
 
 def pair_bits(relations: Relations) -> PairBits:
-    """Return what pairs are counted from.
+    """Read the inputs of a search from a snapshot.
 
     Raises:
         NotEnoughModelsError: the store has no models yet.
     """
-    if relations.snapshot.n_models == 0:
-        raise NotEnoughModelsError(
-            f"{relations.snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
-        )
+    require_models(relations.snapshot)
     require_examples(relations.snapshot, layout.TEST)
     train = relations.ask("SELECT n_in, memorization FROM memorization ORDER BY train_id")
     test = relations.ask("FROM test_examples ORDER BY id")
-    form = FORMS[relations.outcome]
+    form = OUTCOMES[relations.outcome].sql
     s_all, q_all = (test.column(form[name]).to_numpy() for name in ("s_all", "q_all"))
     if relations.outcome == "correct":
         correct, confidence = relations.correct(layout.TEST), None
@@ -273,34 +270,34 @@ def pair_bits(relations: Relations) -> PairBits:
     )
 
 
-def _summing_on(device: str) -> tuple[Callable[[int, str], Sieve], int | None]:
-    """Return what makes sieves for confidences; their products keep all cores busy from one thread."""
+def _confidence_kernel_on(device: str) -> tuple[Callable[[int, str], PairKernel], int | None]:
+    """Return the factory of kernels for confidences, and the number of threads that it keeps busy."""
     if device not in {"auto", "cpu"}:
         raise InvalidInputError(
             f"confidences are summed on the CPU, not on {device!r}", hint="leave out --device, or use cpu"
         )
-    return SumSieve, SUMMING_THREADS
+    return ConfidenceKernel, SUMMING_THREADS
 
 
-def _sieve_on(device: str) -> tuple[Callable[[int, str], Sieve], int | None]:
-    """Return what makes sieves, and how many threads have use for one.
+def _kernel_on(device: str) -> tuple[Callable[[int, str], PairKernel], int | None]:
+    """Return the factory of kernels on a device, and the number of threads to use (None: one per core).
 
-    PyTorch, which takes seconds to import, is looked at only where there is an NVIDIA driver.
+    PyTorch takes seconds to import, so ``auto`` only tries it where there is an NVIDIA driver.
     """
     if device == "auto":
         if shutil.which("nvidia-smi") is None or importlib.util.find_spec("torch") is None:
-            return CpuSieve, None
+            return CpuKernel, None
         from memdb.query.pairs.kernel_torch import gpu_is_there  # noqa: PLC0415 - imports torch
 
         device = "cuda" if gpu_is_there() else "cpu"
     if device == "cpu":
-        return CpuSieve, None
+        return CpuKernel, None
     if device.split(":")[0] != "cuda":
         raise InvalidInputError(f"unknown device {device!r}", hint="use auto, cpu, cuda or cuda:1")
     try:
-        from memdb.query.pairs.kernel_torch import sieve_on  # noqa: PLC0415 - imports torch
+        from memdb.query.pairs.kernel_torch import kernel_on  # noqa: PLC0415 - imports torch
 
-        return sieve_on(device), GPU_THREADS
+        return kernel_on(device), GPU_THREADS
     except ImportError as error:
         raise InvalidInputError(
             f"device {device} needs PyTorch, which is not installed", hint="run: pip install 'memdb[train]'"

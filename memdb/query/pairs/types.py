@@ -1,4 +1,4 @@
-"""What a search through all pairs works on: what pairs are counted from, which are wanted, what is found."""
+"""Inputs and results of a search through all pairs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
 from memdb.query.confidences import Confidences
-from memdb.query.pairs.kernel import SIGNS, Tests
+from memdb.query.pairs.kernel import SIGNS, TestBlock
 from memdb.query.pairs.popcount import Words
 
 MAX_TOP = 16_384
@@ -18,42 +18,42 @@ MAX_TOP = 16_384
 
 @dataclass(frozen=True)
 class PairBits:
-    """Everything that pairs are counted from, or, with ``confidence``, summed from."""
+    """The bits that pairs are counted from or, with ``confidence``, the probabilities to sum."""
 
     n_models: int
     masks: Words  # [train, words]
     train_labels: NDArray[np.int32]
     memorization: NDArray[np.float64]  # [train]; NaN where there is none
-    correct: Words  # [test, words]; of no use for confidences
+    correct: Words  # [test, words]; unused for confidences
     test_labels: NDArray[np.int32]
     n_in: NDArray[np.int32]  # [train]
-    n_correct: NDArray[np.int32]  # [test]; of no use for confidences
+    n_correct: NDArray[np.int32]  # [test]; unused for confidences
     confidence: PairConfidence | None = None
 
-    def tests(self, rows: slice) -> Tests:
-        """Return a range of test examples with what the models did with them."""
+    def tests(self, rows: slice) -> TestBlock:
+        """Return a range of test examples with their outcomes."""
         labels = self.test_labels[rows]
         if self.confidence is None:
-            return Tests(self.correct[rows], self.n_correct[rows].astype(np.int64), labels)
+            return TestBlock(self.correct[rows], self.n_correct[rows].astype(np.int64), labels)
         ids = np.arange(*rows.indices(len(self.test_labels)), dtype=np.int32)
         outcomes = np.stack(self.confidence.of.rows(ids), axis=-1)
-        return Tests(outcomes, self.confidence.s_all[rows], labels)
+        return TestBlock(outcomes, self.confidence.s_all[rows], labels)
 
     @property
     def outcome(self) -> str:
-        """What is counted or summed."""
+        """The outcome that is counted or summed."""
         return "correct" if self.confidence is None else "confidence"
 
     def sums_of(self, inside: NDArray[Any], test_ids: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
-        """Return the sums of pairs and of their test examples as columns; a 0/1 outcome is its own square."""
+        """Return sums as columns: ``inside`` over the models in, and those of the test examples over all."""
         if self.confidence is None:
-            k_all = self.n_correct[test_ids]
+            k_all = self.n_correct[test_ids]  # a 0/1 outcome is its own square
             return {"s_in": inside, "q_in": inside, "s_all": k_all, "q_all": k_all}
         of_all = {"s_all": self.confidence.s_all[test_ids], "q_all": self.confidence.q_all[test_ids]}
         return {"s_in": inside[:, 0], "q_in": inside[:, 1], **of_all}
 
     def no_sums(self, n_pairs: int = 0) -> NDArray[Any]:
-        """Return sums of 0 for so many pairs."""
+        """Return zero sums, of the type that this outcome has."""
         if self.confidence is None:
             return np.zeros(n_pairs, dtype=np.int32)
         return np.zeros((n_pairs, 2))
@@ -70,14 +70,14 @@ class PairConfidence:
 
 @dataclass(frozen=True, slots=True)
 class PairChoice:
-    """Which pairs to find: the strongest ``top`` of every test example, those at or above a score, or both.
+    """Which pairs to find: the ``top`` strongest of every test example, those at or above a score, or both.
 
-    Strength is the influence for ``helps``, minus it for ``hurts``, its absolute value for ``both``;
-    ``min_influence`` is a bound on the strength. ``min_memorization`` and ``same_class`` say which pairs are
-    ranked at all; pairs without a score never are.
+    The strength of a pair is its influence for ``helps``, the negated influence for ``hurts`` and the
+    absolute value for ``both``; ``min_influence`` bounds the strength. ``min_memorization`` and
+    ``same_class`` restrict the pairs that are ranked at all; pairs without a score never are.
 
     Raises:
-        InvalidInputError: neither ``top`` nor ``min_influence``, or a value that cannot be.
+        InvalidInputError: neither ``top`` nor ``min_influence`` is given, or a value is out of range.
     """
 
     top: int | None = None
@@ -110,9 +110,9 @@ class PairChoice:
 
 @dataclass(frozen=True, slots=True)
 class PairBlock:
-    """The pairs found of some test examples: by test id, then from the strongest, equal ones by train id.
+    """The pairs found for a block of test examples: by test id, then from the strongest, ties by train id.
 
-    ``sums`` are over the models that had the training example: k_in, int32 [pairs], or the sums of p and of
+    ``sums`` are over the models trained on the training example: k_in, int32 [pairs], or the sums of p and of
     its square, float64 [pairs, 2].
     """
 

@@ -1,10 +1,9 @@
 """Merging: the models of several stores into one, as segments that are committed like any other.
 
-Before anything is written, all that could be wrong is looked for (`require_mergeable`, `require_distinct`):
-data, recipe and subsets that differ, equal masks of different models, one model with different outcomes.
-What was withdrawn anywhere is withdrawn in the destination first. Then models are committed some hundreds at
-a time; a merge that was interrupted goes on when it is run again, since models that are there already are
-passed over.
+Before anything is written, the sources are checked (`require_mergeable`, `require_distinct`): for data,
+recipe and subsets that differ, equal masks of different models, and one model with different outcomes.
+Models retracted in any source are first retracted in the destination. Then models are committed, some
+hundreds at a time. An interrupted merge can be run again: it skips the models that are already there.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from memdb.format.manifest import Manifest, Outcome
 from memdb.format.segment import ModelInfo
 from memdb.storage.protocol import concurrently
 from memdb.store.encoding import BLOCK_MODELS, ArrayData
-from memdb.store.maintenance.retract import withdraw
+from memdb.store.maintenance.retract import write_retraction
 from memdb.store.selection import Selection, cut_into
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
@@ -42,12 +41,12 @@ class Merged:
     """What a merge did, by source in the order given."""
 
     added: tuple[int, ...]  # models
-    present: tuple[int, ...]  # models that the destination, or a source before, had already
-    n_withdrawn: int  # models that sources had withdrawn, and the destination had not
+    present: tuple[int, ...]  # models that the destination, or an earlier source, already had
+    n_withdrawn: int  # models retracted in a source but not in the destination
 
 
 def common_outcomes(sources: Sequence[Snapshot]) -> tuple[tuple[Outcome, ...], tuple[str, ...]]:
-    """Return the outcomes that all models of all sources have, and the names of those that only some have.
+    """Return the outcomes that all models of all sources have, and the names of the others.
 
     Raises:
         MismatchError: one name means two things.
@@ -75,11 +74,11 @@ def _outcome(manifest: Manifest, name: str) -> Outcome | None:
 
 def _lacks(source: Snapshot, outcome: Outcome) -> bool:
     paths = {path for path in source.manifest.arrays() if path.split("/")[1] == outcome.name}
-    return any(not paths <= share.part.metadata.keys() for share in source.selections)
+    return any(not paths <= selection.segment.metadata.keys() for selection in source.selections)
 
 
 def require_mergeable(manifest: Manifest, url: str, sources: Sequence[Snapshot]) -> None:
-    """Refuse sources whose models do not belong with those of a store, naming what differs.
+    """Refuse sources whose models cannot be counted with those of a store, naming what differs.
 
     Raises:
         MismatchError: other data, recipe or subsets, or an outcome of the store that a source lacks.
@@ -99,48 +98,49 @@ def merge(
     sources: Sequence[Snapshot],
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Merged:
-    """Bring the models of other stores into a store; ``progress`` hears how many of how many are there.
+    """Commit the models of other stores to a store.
 
-    Who calls has looked at all of them with `require_mergeable` and `require_distinct`.
+    The caller has checked all of them with `require_mergeable` and `require_distinct`. ``progress`` is called
+    with the number of models committed and the total.
 
     Raises:
         DamagedError: an object of a source is missing or altered.
-        StorageError: a storage refused; models that were committed stay.
+        StorageError: a storage failed; models that were committed stay.
     """
     own = store.snapshot()
-    withdrawn = _withdrawn(own, sources)
-    gone = own.withdrawn.union(*withdrawn.values())
+    retracted = _newly_retracted(own, sources)
+    gone = own.all_retracted.union(*retracted.values())
     have = {model.model_id for _, model in own.models} - gone
     plans, present = [], []
     for source in sources:
         fresh = list(_fresh(source, have | gone))
-        plans.append((source, fresh, sum(share.n_models for share in fresh)))
+        plans.append((source, fresh, sum(selection.n_models for selection in fresh)))
         ids = {model.model_id for _, model in source.models} - gone
         present.append(len(ids & have))
         have |= ids
-    for reason, models in withdrawn.items():
-        withdraw(store.storage, store.manifest, reason, models=tuple(sorted(models)))
+    for reason, models in retracted.items():
+        write_retraction(store, reason, models=tuple(sorted(models)))
     total = sum(n_fresh for _, _, n_fresh in plans)
     done = 0
     progress(done, total)
     for source, fresh, _ in plans:
         for batch in cut_into(fresh, _models_at_once(store.manifest)):
             _commit(store, source, batch)
-            done += sum(share.n_models for share in batch)
+            done += sum(selection.n_models for selection in batch)
             progress(done, total)
     return Merged(
-        tuple(n_fresh for _, _, n_fresh in plans), tuple(present), sum(map(len, withdrawn.values()))
+        tuple(n_fresh for _, _, n_fresh in plans), tuple(present), sum(map(len, retracted.values()))
     )
 
 
-def _withdrawn(own: Snapshot, sources: Sequence[Snapshot]) -> dict[str, set[str]]:
-    """Return what the sources have withdrawn and the destination has not, by reason."""
+def _newly_retracted(own: Snapshot, sources: Sequence[Snapshot]) -> dict[str, set[str]]:
+    """Return the models retracted in a source but not in the destination, by reason."""
     found: dict[str, set[str]] = {}
-    known = set(own.withdrawn)
+    known = set(own.all_retracted)
     for source in sources:
         at: Snapshot | None = source
         while at is not None:
-            reasons = {name: item.because for item in at.withdrawals for name in item.models}
+            reasons = {name: item.because for item in at.retractions for name in item.models}
             for name in sorted(at.retracted - known):
                 reason = FORMER.format(store=at.manifest.store_id[:8], reason=reasons.get(name, UNTOLD))
                 found.setdefault(reason, set()).add(name)
@@ -150,12 +150,12 @@ def _withdrawn(own: Snapshot, sources: Sequence[Snapshot]) -> dict[str, set[str]
 
 
 def _fresh(source: Snapshot, known: AbstractSet[str]) -> Iterator[Selection]:
-    """Yield the parts of a source with those of their models that are not known."""
-    for share in source.selections:
-        pairs = zip(share.keep, share.part.models, strict=True)
+    """Yield selections of the models of a source that are not known."""
+    for selection in source.selections:
+        pairs = zip(selection.keep, selection.segment.models, strict=True)
         keep = tuple(kept and model.model_id not in known for kept, model in pairs)
         if any(keep):
-            yield replace(share, keep=keep)
+            yield replace(selection, keep=keep)
 
 
 def _models_at_once(manifest: Manifest) -> int:
@@ -173,13 +173,13 @@ def _commit(store: Store, source: Snapshot, batch: Sequence[Selection]) -> None:
         if outcome.kind == "bit":
             stored[path] = ArrayData(_bits(batch, path, n_examples))
         else:
-            values = [share.read_values(path, n_examples, outcome.dtype) for share in batch]
+            values = [selection.read_values(path, n_examples, outcome.dtype) for selection in batch]
             stored[path] = ArrayData(np.concatenate(values, axis=1))
     seeds = _seeds(source)
     models = [
-        _moved(model, seeds[share.part.store_id], manifest.seed)
-        for share in batch
-        for model, keep in zip(share.part.models, share.keep, strict=True)
+        _moved(model, seeds[selection.segment.store_id], manifest.seed)
+        for selection in batch
+        for model, keep in zip(selection.segment.models, selection.keep, strict=True)
         if keep
     ]
     store.commit_stored(models, stored)
@@ -197,12 +197,12 @@ def _moved(model: ModelInfo, from_seed: int, to_seed: int) -> ModelInfo:
 
 
 def _bits(selections: Sequence[Selection], path: str, n_examples: int) -> bits.Packed:
-    """Read bits of several parts together, a band of rows at a time: some parts are unpacked for it."""
-    widest = max(len(share.keep) for share in selections)
+    """Read the bits of several selections together, a band of rows at a time: some are unpacked for it."""
+    widest = max(len(selection.keep) for selection in selections)
 
     def read(rows: tuple[int, int]) -> bits.Packed:
-        parts = concurrently(lambda share: share.read_bits(path, n_examples, rows), selections)
-        return bits.concatenate(parts, rows[1] - rows[0])
+        packed = concurrently(lambda selection: selection.read_bits(path, n_examples, rows), selections)
+        return bits.concatenate(packed, rows[1] - rows[0])
 
     bands = [read(rows) for rows in _bands(n_examples, widest * len(selections))]
     return bands[0] if len(bands) == 1 else np.concatenate(bands)
@@ -211,7 +211,7 @@ def _bits(selections: Sequence[Selection], path: str, n_examples: int) -> bits.P
 def require_distinct(stores: Sequence[Snapshot]) -> None:
     """Refuse equal masks under different ids, and different outcomes under one id, of different stores.
 
-    Parts that several of the stores share, such as a base's, are one and the same and read once.
+    Segments that several of the stores share, such as those of a common base, are read once.
 
     Raises:
         InvalidInputError: models of two stores have equal masks under different ids.
@@ -224,10 +224,8 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
     read: set[tuple[str, str]] = set()
     for position, snapshot in enumerate(stores):
         elsewhere: set[str] = set().union(*(found for n, found in enumerate(ids) if n != position))
-        selections = [
-            share for share in snapshot.selections if (share.part.store_id, share.part.segment_id) not in read
-        ]
-        read |= {(share.part.store_id, share.part.segment_id) for share in selections}
+        selections = [item for item in snapshot.selections if _identity(item) not in read]
+        read |= set(map(_identity, selections))
         fresh: dict[bytes, tuple[str, str]] = {}
         for model_id, digest in _digests(snapshot, selections, [layout.MASK]):
             other = masks.get(digest)
@@ -235,50 +233,55 @@ def require_distinct(stores: Sequence[Snapshot]) -> None:
                 raise InvalidInputError(
                     f"model {model_id} of {snapshot.url} has the mask of model {other[0]} of {other[1]}: "
                     "they are not independent, and intervals that count both would be too narrow",
-                    hint="merge one of these stores, or withdraw the models in one with `memdb retract`",
+                    hint="merge one of these stores, or retract the models in one with `memdb retract`",
                 )
             fresh[digest] = (model_id, snapshot.url)
         masks |= fresh
-        for model_id, digest in _digests(snapshot, [_only(share, elsewhere) for share in selections], paths):
+        repeated = [_only(item, elsewhere) for item in selections]
+        for model_id, digest in _digests(snapshot, repeated, paths):
             known = contents.setdefault(model_id, (digest, snapshot.url))
             if known[0] != digest:
                 raise MismatchError(
                     f"model {model_id} of {snapshot.url} has another mask or other outcomes than in "
                     f"{known[1]}",
-                    hint="merge one of these stores, or withdraw it in one with `memdb retract`: it will "
+                    hint="merge one of these stores, or retract it in one with `memdb retract`: it will "
                     "count in neither",
                 )
 
 
+def _identity(selection: Selection) -> tuple[str, str]:
+    return selection.segment.store_id, selection.segment.segment_id
+
+
 def _paths_of_all(stores: Sequence[Snapshot]) -> list[str]:
     """Return the arrays that all models of all stores have."""
-    parts = [share.part.metadata.keys() for snapshot in stores for share in snapshot.selections]
+    metadata = [selection.segment.metadata.keys() for snapshot in stores for selection in snapshot.selections]
     arrays = stores[0].manifest.arrays()
-    return [layout.MASK, *(path for path in arrays if all(path in part for part in parts))]
+    return [layout.MASK, *(path for path in arrays if all(path in item for item in metadata))]
 
 
-def _only(share: Selection, models: AbstractSet[str]) -> Selection:
-    pairs = zip(share.keep, share.part.models, strict=True)
-    return replace(share, keep=tuple(kept and model.model_id in models for kept, model in pairs))
+def _only(selection: Selection, models: AbstractSet[str]) -> Selection:
+    pairs = zip(selection.keep, selection.segment.models, strict=True)
+    return replace(selection, keep=tuple(kept and model.model_id in models for kept, model in pairs))
 
 
 def _digests(
     snapshot: Snapshot, selections: Sequence[Selection], paths: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the id of every model of some shares, and the sha256 of what it has in these arrays."""
+    """Yield the id of every selected model, and the sha256 of its values in these arrays."""
     sizes = {path: n_examples for path, (_, n_examples) in snapshot.manifest.arrays().items()}
     sizes[layout.MASK] = snapshot.manifest.train.n_examples
 
-    def digest(share: Selection) -> list[tuple[str, bytes]]:
-        found = [hashlib.sha256() for keep in share.keep if keep]
+    def digest(selection: Selection) -> list[tuple[str, bytes]]:
+        hashes = [hashlib.sha256() for keep in selection.keep if keep]
         for path in paths:
-            for rows in _bands(sizes[path], len(share.keep)):
-                for one, row in zip(found, _by_model(snapshot.manifest, share, path, rows), strict=True):
+            for rows in _bands(sizes[path], len(selection.keep)):
+                for one, row in zip(hashes, _by_model(snapshot.manifest, selection, path, rows), strict=True):
                     one.update(row.tobytes())
-        models = [model for model, keep in zip(share.part.models, share.keep, strict=True) if keep]
-        return [(model.model_id, one.digest()) for model, one in zip(models, found, strict=True)]
+        models = [model for model, keep in zip(selection.segment.models, selection.keep, strict=True) if keep]
+        return [(model.model_id, one.digest()) for model, one in zip(models, hashes, strict=True)]
 
-    wanted = [share for share in selections if share.n_models]
+    wanted = [selection for selection in selections if selection.n_models]
     return itertools.chain.from_iterable(concurrently(digest, wanted, READERS))
 
 
@@ -288,10 +291,10 @@ def _bands(n_examples: int, n_models: int) -> Iterator[tuple[int, int]]:
         yield start, min(n_examples, start + step)
 
 
-def _by_model(manifest: Manifest, share: Selection, path: str, rows: tuple[int, int]) -> NDArray[Any]:
-    """Read some rows of an array and turn them into one row a model: bits packed along the examples."""
+def _by_model(manifest: Manifest, selection: Selection, path: str, rows: tuple[int, int]) -> NDArray[Any]:
+    """Read some rows of an array, transposed to one row per model: bits are packed along the examples."""
     outcome, n_examples = manifest.arrays().get(path, (None, manifest.train.n_examples))
     if outcome is not None and outcome.kind != "bit":
-        return share.read_values(path, n_examples, outcome.dtype, rows).T
-    packed, n_models = share.read_bits(path, n_examples, rows)
+        return selection.read_values(path, n_examples, outcome.dtype, rows).T
+    packed, n_models = selection.read_bits(path, n_examples, rows)
     return np.packbits(np.unpackbits(packed, axis=1, count=n_models, bitorder="little").T, axis=1)

@@ -1,26 +1,22 @@
-"""Repair: damaged parts are set aside, never deleted, so that the rest of a store can be used."""
+"""Repair: set damaged segments and blocks aside, never delete them, so that the rest can be used."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 
 from memdb.errors import AlreadyExistsError, DamagedError, NotFoundError, StorageError, WrongFormatError
 from memdb.format import layout
 from memdb.format.documents import group_metadata, plain_document
-from memdb.format.manifest import Manifest
 from memdb.format.segment import Segment, sha256_of_models
 from memdb.format.snapshot_record import BlockInfo, Retraction, SnapshotRecord
-from memdb.storage.protocol import Storage, concurrently, create_once
+from memdb.storage.protocol import concurrently, create_once
 from memdb.store.maintenance.compact import ATTEMPTS, rewrite
-from memdb.store.maintenance.retract import withdraw
+from memdb.store.maintenance.retract import write_retraction
 from memdb.store.maintenance.verify_report import Damage, Report
 from memdb.store.read_arrays import check_group
 from memdb.store.read_documents import (
-    base_in_force,
     find_block,
     read_block,
     read_record,
@@ -28,91 +24,94 @@ from memdb.store.read_documents import (
     read_segment,
     snapshot_numbers,
 )
+from memdb.store.store import Store
 
 REASON = "damaged; set aside by memdb verify --repair: {problem}"
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What was set aside, by path, and the damages that only a copy of the store can mend."""
+    """What was set aside, by path, and the damage that only a copy of the store can mend."""
 
     set_aside: tuple[str, ...]
     snapshot: int | None  # the number of the snapshot written in place of a damaged one
     left: tuple[Damage, ...]
 
 
-def repair(storage: Storage, manifest: Manifest, report: Report) -> Repair:
+def repair(store: Store, report: Report) -> Repair:
     """Set aside what a verification found damaged.
 
-    Damaged segments and blocks get a record that they are not to be read; they stay. The documents of groups
-    are written again. Where a block is damaged, or the newest snapshot is damaged or lost, the next snapshot
-    names the blocks that are intact; what damaged ones took in is read from its segments again, or, where
-    these are not all usable, from a copy of the block without damaged arrays that it can do without.
+    A record says that damaged segments and blocks must not be read; they stay where they are. Documents of
+    groups are rewritten. If a block, or the newest snapshot, is damaged or lost, a new snapshot names the
+    intact blocks. The models of damaged blocks are read from their segments again or, if not all of these are
+    usable, from a copy of the block without its damaged arrays, as long as those are optional.
 
     Raises:
-        StorageError: the storage refused, or others compacted again and again; what was set aside stays so.
+        StorageError: the storage failed, or other compactors won every race; what was set aside stays so.
     """
-    place = storage.direct()
+    store = store.direct()
     groups = [damage.identifier for damage in report.damages if damage.kind == "group"]
-    place.write_all({f"{name}/{layout.GROUP_METADATA}": group_metadata() for name in groups})
-    parts = {damage.identifier: damage for damage in report.damages if damage.kind in {"segment", "block"}}
-    for identifier, damage in parts.items():
-        withdraw(place, manifest, REASON.format(problem=damage.problem), segments=(identifier,))
-    numbers = snapshot_numbers(place.names(layout.SNAPSHOTS))
+    store.storage.write_all({f"{name}/{layout.GROUP_METADATA}": group_metadata() for name in groups})
+    set_aside = {
+        damage.identifier: damage for damage in report.damages if damage.kind in {"segment", "block"}
+    }
+    for identifier, damage in set_aside.items():
+        write_retraction(store, REASON.format(problem=damage.problem), segments=(identifier,))
+    numbers = snapshot_numbers(store.storage.names(layout.SNAPSHOTS))
     last = numbers[-1] if numbers else 0
     snapshots = [
         damage for damage in report.damages if damage.kind == "snapshot" and int(damage.identifier) >= last
     ]
     number = None
     if snapshots or any(damage.kind == "block" for damage in report.damages):
-        number = _write_next(place, manifest, report)
+        number = _write_next(store, report)
     mended = {("group", name) for name in groups}
-    mended |= {(damage.kind, identifier) for identifier, damage in parts.items()}
+    mended |= {(damage.kind, identifier) for identifier, damage in set_aside.items()}
     mended |= {(damage.kind, damage.identifier) for damage in snapshots}
     return Repair(
-        tuple(f"{damage.kind}s/{identifier}" for identifier, damage in parts.items()),
+        tuple(f"{damage.kind}s/{identifier}" for identifier, damage in set_aside.items()),
         number,
         tuple(damage for damage in report.damages if (damage.kind, damage.identifier) not in mended),
     )
 
 
-def _write_next(storage: Storage, manifest: Manifest, report: Report) -> int:
+def _write_next(store: Store, report: Report) -> int:
     for _ in range(ATTEMPTS):
-        numbers = snapshot_numbers(storage.names(layout.SNAPSHOTS))
-        record = _rebuilt(storage, manifest, numbers[-1] if numbers else 0, report)
+        numbers = snapshot_numbers(store.storage.names(layout.SNAPSHOTS))
+        record = _rebuilt(store, numbers[-1] if numbers else 0, report)
         with contextlib.suppress(
             AlreadyExistsError
         ):  # a compaction was faster: begin again from its snapshot
-            create_once(storage, layout.snapshot(record.number), plain_document(record.to_document()))
+            create_once(store.storage, layout.snapshot(record.number), plain_document(record.to_document()))
             return record.number
     raise StorageError(
-        f"{storage.url}: others compacted it {ATTEMPTS} times in the meantime", hint="run it again later"
+        f"{store.url}: others compacted it {ATTEMPTS} times in the meantime", hint="run it again later"
     )
 
 
-def _rebuilt(storage: Storage, manifest: Manifest, last: int, report: Report) -> SnapshotRecord:
-    """Return the record of the next snapshot, of blocks that are intact only."""
+def _rebuilt(store: Store, last: int, report: Report) -> SnapshotRecord:
+    """Return the record of the next snapshot, which names only intact blocks."""
     try:
-        before = read_record(storage, manifest, last) if last else None
+        before = read_record(store, last) if last else None
         broken = False
     except (DamagedError, WrongFormatError):
         before, broken = None, True
-    usable = _usable_segments(storage, manifest, report)
+    usable = _usable_segments(store, report)
     found: list[tuple[BlockInfo, Segment]] = []
-    for info in _candidates(storage, manifest, before, report, everything=broken or before is None):
-        kept = _mended(storage, manifest, info, report, usable)
+    for info in _candidates(store, before, report, everything=broken or before is None):
+        kept = _mended(store, info, report, usable)
         found += [kept] if kept else []
     found = found if before else _fewest(found)
     ids = {model.model_id for _, block in found for model in block.models}
-    withdrawn = _readable_retractions(storage, manifest)
-    said = {name for item in withdrawn for name in item.models} | set(before.retracted if before else ())
-    retracted = ids & said
-    aside = {name for item in withdrawn for name in item.segments} | set(before.set_aside if before else ())
+    retractions = _readable_retractions(store)
+    retracted = {name for item in retractions for name in item.models} | set(
+        before.retracted if before else ()
+    )
+    retracted &= ids
+    aside = {name for item in retractions for name in item.segments} | set(before.set_aside if before else ())
     return SnapshotRecord(
         number=last + 1,
-        store_id=manifest.store_id,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
+        store_id=store.manifest.store_id,
         n_models=len(ids - retracted),
         models_sha256=sha256_of_models(ids - retracted),
         n_repeats=before.n_repeats if before else 0,
@@ -120,21 +119,23 @@ def _rebuilt(storage: Storage, manifest: Manifest, last: int, report: Report) ->
         segments=tuple(sorted(name for name, models in usable.items() if models <= ids)),
         retracted=tuple(sorted(retracted)),
         set_aside=tuple(sorted(aside)),
-        base=base_in_force(storage, manifest),
+        base=store.base,
     )
 
 
-def _usable_segments(storage: Storage, manifest: Manifest, report: Report) -> dict[str, set[str]]:
+def _usable_segments(store: Store, report: Report) -> dict[str, set[str]]:
     """Return the segments that can be read, with the ids of their models."""
     damaged = {damage.identifier for damage in report.damages if damage.kind == "segment"}
-    aside = {name for item in _readable_retractions(storage, manifest) for name in item.segments}
+    aside = {name for item in _readable_retractions(store) for name in item.segments}
     names = [
-        n for n in storage.names(layout.SEGMENTS) if layout.is_segment_id(n) and n not in damaged | aside
+        n
+        for n in store.storage.names(layout.SEGMENTS)
+        if layout.is_segment_id(n) and n not in damaged | aside
     ]
 
     def models(name: str) -> set[str] | None:
         try:
-            segment = read_segment(storage, manifest, name)
+            segment = read_segment(store, name)
         except (DamagedError, WrongFormatError):
             return None
         return {model.model_id for model in segment.models} if segment else None
@@ -143,49 +144,49 @@ def _usable_segments(storage: Storage, manifest: Manifest, report: Report) -> di
     return {name: ids for name, ids in read if ids is not None}
 
 
-def _readable_retractions(storage: Storage, manifest: Manifest) -> list[Retraction]:
+def _readable_retractions(store: Store) -> list[Retraction]:
     found = []
-    for name in storage.names(layout.RETRACTIONS):
+    for name in store.storage.names(layout.RETRACTIONS):
         with contextlib.suppress(DamagedError, WrongFormatError):  # only a copy can mend it
-            found += read_retractions(storage, manifest, [name])
+            found += read_retractions(store, [name])
     return found
 
 
 def _candidates(
-    storage: Storage, manifest: Manifest, before: SnapshotRecord | None, report: Report, *, everything: bool
+    store: Store, before: SnapshotRecord | None, report: Report, *, everything: bool
 ) -> list[BlockInfo]:
-    """Return the blocks that the next snapshot may name: those of the last one, and what a lost one had."""
+    """Return the blocks that the next snapshot may name: all of them if the last one was lost."""
     named = list(before.blocks) if before else []
     lost = any(damage.kind == "snapshot" and damage.models for damage in report.damages)
     if not everything and not lost:
         return named
-    others = set(storage.names(layout.BLOCKS)) - {info.block_id for info in named}
+    others = set(store.storage.names(layout.BLOCKS)) - {info.block_id for info in named}
     aside = set(before.set_aside) if before else set()
     found = []
     for name in sorted(filter(layout.is_segment_id, others - aside)):
         with contextlib.suppress(DamagedError, WrongFormatError, NotFoundError):
-            found.append(find_block(storage, manifest, name)[0])
+            found.append(find_block(store, name)[0])
     return named + found
 
 
 def _mended(
-    storage: Storage, manifest: Manifest, info: BlockInfo, report: Report, usable: Mapping[str, set[str]]
+    store: Store, info: BlockInfo, report: Report, usable: Mapping[str, set[str]]
 ) -> tuple[BlockInfo, Segment] | None:
-    """Return a block if it is intact, else a copy of what is left of it; None where that is not needed."""
+    """Return a block if it is intact, else a copy of what is left of it; None if its segments replace it."""
     problems = [
         damage for damage in report.damages if (damage.kind, damage.identifier) == ("block", info.block_id)
     ]
     try:
-        block = read_block(storage, manifest, info)
+        block = read_block(store, info)
         if not problems:
-            check_group(storage, block)
+            check_group(store.storage, block)
             return info, block
     except (DamagedError, WrongFormatError):
         return None
     elsewhere: set[str] = set().union(*(usable.get(source, set()) for source, _ in block.sources))
     if {model.model_id for model in block.models} <= elsewhere:
         return None
-    place = f"{storage.url}/{block.group}/"
+    place = f"{store.url}/{block.group}/"
     names = [damage.place.removeprefix(place) for damage in problems]
     if any(name not in block.objects for name in names):
         return None  # not an object but what the bits say is wrong
@@ -195,15 +196,15 @@ def _mended(
         for name in names
         if name.startswith(f"{path}/") and name != f"{path}/{layout.GROUP_METADATA}"
     }
-    bits = {path for path, (outcome, _) in manifest.arrays().items() if outcome.kind == "bit"}
+    bits = {path for path, (outcome, _) in store.manifest.arrays().items() if outcome.kind == "bit"}
     if broken & (bits | {layout.MASK}):
         return None
     left = {path: value for path, value in block.metadata.items() if path not in broken}
-    return rewrite(storage, manifest, replace(block, metadata=left))
+    return rewrite(store, replace(block, metadata=left))
 
 
 def _fewest(found: Sequence[tuple[BlockInfo, Segment]]) -> list[tuple[BlockInfo, Segment]]:
-    """Return blocks that have all models of these, the fullest taken first, in order of commit."""
+    """Return the fewest blocks that hold all models of these, chosen greedily, in order of commit."""
     chosen: list[tuple[BlockInfo, Segment]] = []
     seen: set[str] = set()
     for info, block in sorted(found, key=lambda item: -item[0].n_models):

@@ -10,72 +10,65 @@ from functools import partial
 
 from memdb.errors import DamagedError
 from memdb.format import layout
-from memdb.format.manifest import Manifest
 from memdb.format.published import Published
 from memdb.format.segment import Segment
 from memdb.format.snapshot_record import BlockInfo
-from memdb.storage.protocol import Storage
-from memdb.store.maintenance.verify_part import check_dataset, check_models, check_part, check_scores
+from memdb.store.maintenance.verify_part import check_dataset, check_models, check_scores, check_segment
 from memdb.store.maintenance.verify_report import Damage, Report
 from memdb.store.open_published import published_snapshot
 from memdb.store.published_arrays import COUNTED, read_stats
 from memdb.store.read_documents import read_block
-from memdb.store.score_tables import read_score_tables
 from memdb.store.snapshot import Snapshot
+from memdb.store.store import Store
 from memdb.store.thumbnails import DOCUMENT, read_info
 
 
-def verify_copy(
-    storage: Storage, manifest: Manifest, published: Published, progress: Callable[[int, int], None]
-) -> Report:
+def verify_copy(store: Store, published: Published, progress: Callable[[int, int], None]) -> Report:
     """Read all of a published copy, older snapshots included, and compare it with what was written.
 
-    ``progress`` hears how many parts are done.
+    ``progress`` is called with the number of steps done and the total.
 
     Raises:
-        StorageError: the storage did not answer.
+        StorageError: the storage failed.
     """
-    report, place = Report(), storage.direct()
-    snapshots = list(_snapshots(place, manifest, published, report))
+    report, store = Report(), store.direct()
+    snapshots = list(_snapshots(store, published, report))
     infos = {info.block_id: info for snapshot in snapshots for info in _blocks_of(snapshot)}
-    total = len(manifest.sets) + len(infos) + len(snapshots) + 1
+    total = len(store.manifest.sets) + len(infos) + len(snapshots) + 1
     steps = iter(range(total))
-    for item in manifest.sets:
+    for item in store.manifest.sets:
         progress(next(steps), total)
-        check_dataset(place, manifest, item.name, report)
+        check_dataset(store, item.name, report)
     progress(next(steps), total)
-    where = f"{place.url}/{layout.SCORES}"
-    read = partial(read_score_tables, place, manifest, published.scores)
-    check_scores(place, report.tried("scores", "", where, read) or [], report)
-    _check_thumbnails(place, manifest, published, report)
+    where = f"{store.url}/{layout.SCORES}"
+    check_scores(store, report.tried("scores", "", where, store.score_tables) or [], report)
+    _check_thumbnails(store, published, report)
     intact: dict[str, Segment] = {}
     for info in infos.values():
         progress(next(steps), total)
-        block = _block(place, manifest, info, report)
+        block = _block(store, info, report)
         intact |= {info.block_id: block} if block else {}
     for snapshot in snapshots:
         progress(next(steps), total)
         is_whole = all(info.block_id in intact for info in _blocks_of(snapshot))
-        _check_snapshot(place, snapshot, report, is_whole=is_whole)
+        _check_snapshot(snapshot, report, is_whole=is_whole)
     progress(total, total)
     return report
 
 
-def _check_thumbnails(storage: Storage, manifest: Manifest, published: Published, report: Report) -> None:
+def _check_thumbnails(store: Store, published: Published, report: Report) -> None:
     if published.thumbnails is None:
         return
-    read = partial(read_info, storage, manifest, published.thumbnails)
-    info = report.tried("thumbnails", "", f"{storage.url}/{DOCUMENT}", read)
-    _, problems = report.objects(storage, layout.THUMBNAILS, info.group.objects if info else {})
+    read = partial(read_info, store, published.thumbnails)
+    info = report.tried("thumbnails", "", f"{store.url}/{DOCUMENT}", read)
+    _, problems = report.objects(store.storage, layout.THUMBNAILS, info.group.objects if info else {})
     report.damages += [Damage("thumbnails", "", where, said) for where, said in problems.items()]
 
 
-def _snapshots(
-    storage: Storage, manifest: Manifest, published: Published, report: Report
-) -> Iterator[Snapshot]:
+def _snapshots(store: Store, published: Published, report: Report) -> Iterator[Snapshot]:
     for item in published.snapshots:
-        read = partial(published_snapshot, storage, manifest, published, item.number)
-        found = report.tried("snapshot", str(item.number), f"{storage.url}/{item.path}", read)
+        read = partial(published_snapshot, store, published, item.number)
+        found = report.tried("snapshot", str(item.number), f"{store.url}/{item.path}", read)
         if found:
             yield found
 
@@ -84,38 +77,38 @@ def _blocks_of(snapshot: Snapshot) -> tuple[BlockInfo, ...]:
     return snapshot.record.blocks if snapshot.record else ()
 
 
-def _block(storage: Storage, manifest: Manifest, info: BlockInfo, report: Report) -> Segment | None:
+def _block(store: Store, info: BlockInfo, report: Report) -> Segment | None:
     """Return a block that is intact."""
-    where = f"{storage.url}/{layout.block(info.block_id)}"
-    block = report.tried("block", info.block_id, where, partial(read_block, storage, manifest, info))
+    where = f"{store.url}/{layout.block(info.block_id)}"
+    block = report.tried("block", info.block_id, where, partial(read_block, store, info))
     n_before = len(report.damages)
     if block:
-        check_part(storage, manifest, block, "block", report)
+        check_segment(store, block, "block", report)
     return block if len(report.damages) == n_before else None
 
 
-def _check_snapshot(storage: Storage, snapshot: Snapshot, report: Report, *, is_whole: bool) -> None:
-    """Check what a snapshot names besides blocks and, if these are intact, that they give its numbers."""
+def _check_snapshot(snapshot: Snapshot, report: Report, *, is_whole: bool) -> None:
+    """Check what a snapshot names besides blocks and, if the blocks are intact, its counts against them."""
     record = snapshot.record
     if record is None:
         return
     problems: dict[str, str] = {}
     for folder, objects in record.derived.groups(record.number).items() if record.derived else ():
-        _, found = report.objects(storage, folder, objects)
+        _, found = report.objects(snapshot.storage, folder, objects)
         problems |= found
     if is_whole:
-        model_ids = [model.model_id for block in snapshot.parts for model in block.models]
-        check_models(storage.url, record, model_ids, report)
+        model_ids = [model.model_id for block in snapshot.segments for model in block.models]
+        check_models(snapshot.url, record, model_ids, report)
         if not problems:
             problems = dict(_untrue_stats(snapshot))
     for place, problem in problems.items():
-        kind = place.removeprefix(f"{storage.url}/").partition("/")[0]
+        kind = place.removeprefix(f"{snapshot.url}/").partition("/")[0]
         report.damages.append(Damage(kind, str(record.number), place, problem))
 
 
 def _untrue_stats(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
-    """Yield the counts of examples that the blocks do not add up to, and the labels that are others."""
-    if not all(snapshot.tallied):
+    """Yield the counts of examples that differ from the blocks' totals, and the labels that differ."""
+    if not all(snapshot.counted):
         return
     for name, rows in COUNTED.items():
         if not snapshot.manifest.set_named(name).n_examples:

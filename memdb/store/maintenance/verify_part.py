@@ -1,4 +1,4 @@
-"""Verification of a segment or block, and of the data set: objects, and numbers against what they count."""
+"""Verify a segment or block, and the data set: objects, and numbers against what they count."""
 
 from __future__ import annotations
 
@@ -13,62 +13,63 @@ from memdb.format.manifest import Manifest
 from memdb.format.score_table import ScoreTable
 from memdb.format.segment import Segment, sha256_of_models
 from memdb.format.snapshot_record import SnapshotRecord
-from memdb.storage.protocol import Storage
-from memdb.store.block_counts import Tally, has_counts
+from memdb.store.block_counts import BlockCounter, has_counts
 from memdb.store.examples import read_example_table
 from memdb.store.maintenance.verify_report import Damage, Report
 from memdb.store.read_arrays import GroupReader
+from memdb.store.store import Store
 
 COUNTED = ("subset_size", "train_accuracy", "out_accuracy", "test_accuracy")
 TOLERANCE = 1e-9  # accuracies are quotients of counts: equal but for the last digits
 
 
-def check_dataset(storage: Storage, manifest: Manifest, name: str, report: Report) -> None:
+def check_dataset(store: Store, name: str, report: Report) -> None:
     """Check a set's objects, and its names, labels and hashes against its fingerprint in the manifest."""
     objects = {
         path: info
-        for path, info in manifest.objects.items()
+        for path, info in store.manifest.objects.items()
         if path.split("/")[0] in {name, layout.GROUP_METADATA}
     }
-    place = f"{storage.url}/{layout.DATASET}/{name}"
-    _, problems = report.objects(storage, layout.DATASET, objects)
+    place = f"{store.url}/{layout.DATASET}/{name}"
+    _, problems = report.objects(store.storage, layout.DATASET, objects)
     if not problems:
         try:
-            table = read_example_table(storage, manifest, name)
-            if table.info(name) != manifest.set_named(name):
+            table = read_example_table(store, name)
+            if table.info(name) != store.manifest.set_named(name):
                 problems = {place: "its names, labels and hashes do not have the fingerprint in the manifest"}
         except (DamagedError, InvalidInputError) as error:
             problems = {place: str(error)}
     report.damages += [Damage("dataset", name, where, problem) for where, problem in problems.items()]
 
 
-def check_part(storage: Storage, manifest: Manifest, part: Segment, kind: str, report: Report) -> None:
+def check_segment(store: Store, segment: Segment, kind: str, report: Report) -> None:
     """Check a segment's or block's objects and, if they are intact, its numbers."""
     bit_arrays = [
         layout.MASK,
-        *(path for path, (outcome, _) in manifest.arrays().items() if outcome.kind == "bit"),
+        *(path for path, (outcome, _) in store.manifest.arrays().items() if outcome.kind == "bit"),
     ]
     kept = tuple(f"{path}/" for path in (*bit_arrays, layout.COUNTS))
-    held, problems = report.objects(storage, part.group, part.objects, kept)
+    held, problems = report.objects(store.storage, segment.group, segment.objects, kept)
     if not problems:
-        place = f"{storage.url}/{part.group}"
-        reader = GroupReader(_Held(storage.url, held), part.group, part.objects, part.metadata)
-        problems = {f"{place}": problem for problem in _miscounts(reader, manifest, part)}
-    ids = tuple(model.model_id for model in part.models)
-    report.damages += [Damage(kind, part.segment_id, where, said, ids) for where, said in problems.items()]
+        place = f"{store.url}/{segment.group}"
+        reader = GroupReader(_Held(store.url, held), segment.group, segment.objects, segment.metadata)
+        miscount = next(_miscounts(reader, store.manifest, segment), None)
+        problems = {} if miscount is None else {place: miscount}
+    ids = tuple(model.model_id for model in segment.models)
+    report.damages += [Damage(kind, segment.segment_id, where, said, ids) for where, said in problems.items()]
     report.models |= set() if problems else set(ids)
 
 
 @dataclass(frozen=True)
 class _Held:
-    """Objects that were read and checked a moment ago."""
+    """Objects that have just been read and checked."""
 
     url: str
     objects: Mapping[str, bytes]
     cache: None = None
 
     def direct(self) -> _Held:
-        """Return the same: nothing is in between."""
+        """Return the same: there is no cache."""
         return self
 
     def read(self, path: str, start: int | None = None, stop: int | None = None, **_bound: int) -> bytes:
@@ -76,9 +77,9 @@ class _Held:
         return self.objects[path][start:stop]
 
 
-def _miscounts(reader: GroupReader, manifest: Manifest, part: Segment) -> Iterator[str]:
-    """Yield the first number of a part's document that its bits do not give, if there is one."""
-    n_models = len(part.models)
+def _miscounts(reader: GroupReader, manifest: Manifest, segment: Segment) -> Iterator[str]:
+    """Yield the first number of a segment's document that its bits contradict, if any."""
+    n_models = len(segment.models)
     try:
         packed = {
             path: reader.read(path, (n_examples, bits.n_bytes(n_models)), "uint8")
@@ -95,11 +96,11 @@ def _miscounts(reader: GroupReader, manifest: Manifest, part: Segment) -> Iterat
         if (values & padding).any():
             yield f"{path} has bits beyond its {n_models} models"
             return
-    for path in _untrue_counts(reader, manifest, part, packed):
+    for path in _untrue_counts(reader, manifest, segment, packed):
         yield f"{path} is not what its bits add up to"
         return
     for start in range(0, n_models, 8):
-        some = part.models[start : start + 8]
+        some = segment.models[start : start + 8]
         unpacked = {
             path: bits.unpack(values[:, start // 8 : start // 8 + 1], len(some))
             for path, values in packed.items()
@@ -119,28 +120,28 @@ def _miscounts(reader: GroupReader, manifest: Manifest, part: Segment) -> Iterat
 
 
 def _untrue_counts(
-    reader: GroupReader, manifest: Manifest, part: Segment, packed: Mapping[str, bits.Packed]
+    reader: GroupReader, manifest: Manifest, segment: Segment, packed: Mapping[str, bits.Packed]
 ) -> Iterator[str]:
-    """Yield the stored counts that the bits do not give."""
-    if not has_counts(manifest, part):
+    """Yield the paths of stored counts that the bits contradict."""
+    if not has_counts(manifest, segment):
         return
-    tally = Tally(manifest)
+    counter = BlockCounter(manifest)
     for path, values in packed.items():
-        tally.take(path, 0, values)
-    for path, counts in tally.arrays().items():
+        counter.add(path, 0, values)
+    for path, counts in counter.arrays().items():
         if (reader.read(path, counts.shape, counts.dtype.str) != counts).any():
             yield path
 
 
-def check_scores(storage: Storage, tables: Iterable[ScoreTable], report: Report) -> None:
-    """Check the imported scores that stand beside the models."""
+def check_scores(store: Store, tables: Iterable[ScoreTable], report: Report) -> None:
+    """Check the imported scores."""
     for table in tables:
-        _, problems = report.objects(storage, table.group, table.objects)
+        _, problems = report.objects(store.storage, table.group, table.objects)
         report.damages += [Damage("scores", table.name, at, said) for at, said in problems.items()]
 
 
 def check_models(url: str, record: SnapshotRecord, model_ids: list[str], report: Report) -> None:
-    """Check that a snapshot has the models that its blocks have, by their ids."""
+    """Check that a snapshot's blocks hold exactly its models, by their ids."""
     counted = set(model_ids) - set(record.retracted)
     if (len(counted), sha256_of_models(counted)) != (record.n_models, record.models_sha256):
         place = f"{url}/{layout.snapshot(record.number)}"

@@ -1,4 +1,4 @@
-"""What a verification looked at and found."""
+"""The report of a verification: what was checked and what is damaged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something that is not as it was written, and the models that cannot be used because of it."""
+    """Something that is not as it was written, and the models that are unusable because of it."""
 
     kind: str  # group, dataset, snapshot, base, block, segment, retraction, scores, or a folder of a copy
     identifier: str  # the name of the group or set, the id or number of the others
@@ -27,7 +27,7 @@ class Damage:
 
 @dataclass
 class Report:
-    """What a verification looked at and found; sizes are bytes."""
+    """What was checked and what is damaged; sizes are bytes."""
 
     n_objects: int = 0
     n_bytes: int = 0
@@ -36,11 +36,11 @@ class Report:
 
     @property
     def n_models(self) -> int:
-        """How many models can be read in full, wherever they stand."""
+        """How many models can be read in full."""
         return len(self.models)
 
     def tried(self, kind: str, identifier: str, place: str, read: Callable[[], T]) -> T | None:
-        """Read a document that checks itself; None, and one more damage, where it was altered or is gone."""
+        """Read a self-checking document; if it is altered or missing, report the damage and return None."""
         try:
             found = read()
         except (DamagedError, WrongFormatError, NotFoundError) as error:
@@ -56,7 +56,7 @@ class Report:
         objects: Mapping[str, ObjectInfo],
         keep: tuple[str, ...] = (),
     ) -> tuple[dict[str, bytes], dict[str, str]]:
-        """Return the objects whose names begin so, by path, and what is wrong with any by place."""
+        """Check all objects; return those whose names start with ``keep``, by path, and problems by place."""
 
         def check(item: tuple[str, ObjectInfo]) -> bytes | DamagedError:
             try:

@@ -17,15 +17,15 @@ __all__ = ["Work", "choose"]
 
 
 def choose(work: Work, n_workers: int | None, request: Request | None) -> Engine:
-    """Return the engine that does this work: this process where neither workers nor Ray are asked for.
+    """Return the engine for this work: this process unless workers or Ray are requested.
 
     Raises:
-        InvalidInputError: a number of workers that cannot be, or Ray is not installed.
+        InvalidInputError: a number of workers below 1, or Ray is not installed.
     """
     if request is None:
         return partial(train_here, work) if n_workers is None else LocalEngine(work, n_workers)
     try:
-        from memdb.training.engines.ray import RayEngine  # noqa: PLC0415 - need not be installed, takes a second
+        from memdb.training.engines.ray import RayEngine  # noqa: PLC0415 - optional, takes a second
     except ImportError as error:
         raise InvalidInputError(
             f"--ray {request.address} needs Ray, which is not installed", hint="run: pip install 'memdb[ray]'"

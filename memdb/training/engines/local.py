@@ -1,4 +1,4 @@
-"""Several worker processes on one machine: one a GPU, or several on a CPU with its cores divided.
+"""Worker processes on one machine: one per GPU, or several that share the cores of the CPU.
 
 A worker that dies is replaced, and its batch is trained again unless it was committed.
 """
@@ -25,8 +25,8 @@ from memdb.training.engines.worker_process import Done, InFlight, LeftOff, Ready
 from memdb.training.loop import Committed, Hooks
 from memdb.training.seeds import Seeds
 
-MAX_DEATHS = 5  # of one batch, or of workers that never began
-PATIENCE_SECONDS = 10.0  # for a worker that was asked to stop: to leave off, or to finish its commit
+MAX_DEATHS = 5  # of workers at one batch, or before they were ready
+PATIENCE_SECONDS = 10.0  # for a worker to stop, or to finish its commit
 TICK_SECONDS = 0.25
 
 
@@ -38,7 +38,7 @@ class _Batch:
 
 
 class _Worker:
-    """A process, the pipe to it, and the batch it is at."""
+    """A worker process, the pipe to it, and its current batch."""
 
     def __init__(self, number: int, work: Work, n_threads: int) -> None:
         self.number = number
@@ -46,18 +46,18 @@ class _Worker:
         self.is_ready = False
         self.batch: _Batch | None = None
         self.in_flight = 0.0
-        context = multiprocessing.get_context("spawn")  # a fork of a process with threads or CUDA may hang
+        context = multiprocessing.get_context("spawn")  # a forked process with threads or CUDA may hang
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), name=f"memdb worker {number}")
         with _environment(dict.fromkeys(recipes.THREADS, str(n_threads))):
             self.process.start()
-        theirs.close()  # so that its end is noticed here
+        theirs.close()  # so that the death of the worker closes the pipe
         self.connection.send(work)
 
     def deal(self, batch: _Batch) -> None:
         batch.dealt_at = datetime.now(UTC)
         self.batch = batch
-        with contextlib.suppress(OSError):  # it died: that is heard where its messages are
+        with contextlib.suppress(OSError):  # it died, which shows when its messages are received
             self.connection.send(batch.seeds)
 
     def ask_to_stop(self) -> None:
@@ -71,7 +71,7 @@ class _Worker:
 
 
 class LocalEngine:
-    """Deals batches to worker processes."""
+    """Distributes batches over worker processes."""
 
     def __init__(self, work: Work, n_workers: int) -> None:
         if n_workers < 1:
@@ -92,8 +92,8 @@ class LocalEngine:
         """Train these models and yield every batch once it is committed.
 
         Raises:
-            MemdbError: what a worker refused or failed with; what was committed stays.
-            TrainingError: a batch, or the start, killed its worker again and again.
+            MemdbError: the error of a worker; batches committed before are kept.
+            TrainingError: workers died repeatedly, at one batch or before they were ready.
         """
         devices = recipes.worker_devices(self._work.device, self._n_workers)
         run = _Run(self._work, devices, seeds, hooks)
@@ -104,7 +104,7 @@ class LocalEngine:
 
 
 class _Run:
-    """One run: its workers, and the batches that are not in the store yet."""
+    """One run: its workers, and the batches that are not committed yet."""
 
     def __init__(self, work: Work, devices: list[str], seeds: Seeds, hooks: Hooks) -> None:
         self._work = work
@@ -124,7 +124,7 @@ class _Run:
             while any(worker.batch or not worker.is_ready for worker in self._workers):
                 if self._hooks.stop_requested():
                     break
-                yield from self._heard(TICK_SECONDS)
+                yield from self._receive(TICK_SECONDS)
         except KeyboardInterrupt:
             yield from self._last_words()
             raise
@@ -140,8 +140,8 @@ class _Run:
         work = replace(self._work, device=device, share=share)
         self._workers.append(_Worker(number, work, n_threads))
 
-    def _heard(self, seconds: float) -> Generator[Committed]:
-        """Take in what workers said within this time."""
+    def _receive(self, seconds: float) -> Generator[Committed]:
+        """Handle the messages that workers send within this time."""
         for worker in _talking(self._workers, seconds):
             try:
                 message = worker.connection.recv()
@@ -168,7 +168,7 @@ class _Run:
                     self._deal(worker)
 
     def _deal(self, worker: _Worker) -> None:
-        """Give a worker its next batch, if there is one and it may begin."""
+        """Send a worker its next batch, if there is one and it may begin."""
         if self._is_over or not self._hooks.may_begin():
             self._is_over = True
             return
@@ -178,27 +178,27 @@ class _Run:
             worker.deal(_Batch(seeds))
 
     def _died(self, worker: _Worker) -> Generator[Committed]:
-        """Take in what it had committed, put the rest of its batch back, and replace it."""
+        """Yield what a dead worker committed, requeue the rest of its batch, and replace it."""
         worker.end()
         self._workers.remove(worker)
         how = _cause(worker.process.exitcode)
         batch = worker.batch
         n_deaths = self._n_early_deaths = self._n_early_deaths + (batch is None)
         if batch is not None:
-            found = committed_since(self._work.store, batch.dealt_at, batch.seeds)
-            yield from found
-            batch.seeds = missing(self._work.store, found, batch.seeds)
+            committed = committed_since(self._work.store, batch.dealt_at, batch.seeds)
+            yield from committed
+            batch.seeds = missing(self._work.store, committed, batch.seeds)
             batch.n_deaths = n_deaths = batch.n_deaths + 1
             if batch.seeds:
                 self._again.append(batch)
-        raised = batch is None and worker.process.exitcode == 1  # others would do the same
+        raised = batch is None and worker.process.exitcode == 1  # any other worker would raise, too
         if n_deaths >= MAX_DEATHS or raised:
             raise _gave_up(how, batch, n_deaths)
         self._hooks.remark(f"worker {worker.number} {how}; another one trains its batch")
         self._start(worker.number, worker.device)
 
     def _last_words(self) -> Generator[Committed]:
-        """Ask all workers at a batch to stop, and take in what they still commit."""
+        """Ask all busy workers to stop, and yield what they still commit."""
         self._is_over = True
         busy = [worker for worker in self._workers if worker.batch]
         for worker in busy:
@@ -217,10 +217,10 @@ class _Run:
 
 
 def _talking(workers: Sequence[_Worker], seconds: float) -> list[_Worker]:
-    """Return the workers that say something, or die, within this time."""
+    """Return the workers that send a message, or die, within this time."""
     by_connection: dict[object, _Worker] = {worker.connection: worker for worker in workers}
-    found = wait([worker.connection for worker in workers], seconds)
-    return [by_connection[connection] for connection in found]
+    ready = wait([worker.connection for worker in workers], seconds)
+    return [by_connection[connection] for connection in ready]
 
 
 def n_cores() -> int:
@@ -243,7 +243,7 @@ def _gave_up(how: str, batch: _Batch | None, n_deaths: int) -> TrainingError:
 
 
 def _require_sendable(work: Work) -> None:
-    """Refuse recipes and data that other processes cannot be given, before any is started."""
+    """Check that recipe and data can be pickled, before any process is started."""
     try:
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
             pickle.Pickler(nowhere).dump((work.recipe, work.dataset))
@@ -256,7 +256,7 @@ def _require_sendable(work: Work) -> None:
 
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables that a process started meanwhile inherits: libraries read these when they are loaded."""
+    """Set environment variables for processes that start inside: libraries read them when they are loaded."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

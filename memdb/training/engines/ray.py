@@ -1,6 +1,6 @@
-"""Batches of models as Ray tasks: Ray places them, and starts them again where a worker or a node dies.
+"""Batches of models as Ray tasks, which Ray places, and restarts if a worker or a node dies.
 
-Nothing of a result passes through Ray but what a driver shows: each task commits straight to the store.
+Each task commits directly to the store; only what the driver shows passes through Ray.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from memdb.training.loop import Committed, Hooks
 from memdb.training.seeds import Seeds
 
 AUTO = "auto"
-ATTEMPTS_AGAIN = 20  # of a batch whose worker or node died
+MAX_RETRIES = 20  # of a batch whose worker or node died
 TICK_SECONDS = 0.5
 PROBE_SECONDS = 5.0
 LONGEST_HELLO = 4096  # bytes
@@ -39,7 +39,7 @@ CLUSTER = "start one with `ray start --head`, give the address that it names, or
 
 
 class RayEngine:
-    """Gives batches to a Ray cluster."""
+    """Submits batches to a Ray cluster."""
 
     def __init__(self, work: Work, request: Request) -> None:
         if work.store.url.startswith("memory:"):
@@ -55,15 +55,15 @@ class RayEngine:
 
         Raises:
             NotFoundError: nothing answers at the address.
-            MemdbError: what a worker refused or failed with; what was committed stays.
-            TrainingError: Ray gave a batch up, or the cluster was lost.
+            MemdbError: the error of a worker; batches committed before are kept.
+            TrainingError: Ray gave up on a batch, or the cluster was lost.
         """
         with _cluster(self._request), _lost(self._request.address):
             yield from _Run(self._work, self._request, seeds, hooks).batches()
 
 
 class _Run:
-    """One run: the tasks that Ray has been given and has not finished."""
+    """One run: the tasks that were submitted to Ray and have not finished."""
 
     def __init__(self, work: Work, request: Request, seeds: Seeds, hooks: Hooks) -> None:
         device, gpus = _device(work.device, request, _resources())
@@ -71,7 +71,7 @@ class _Run:
         self._gpus = gpus
         share = max(1, int(1 / gpus)) if gpus else self._n_slots()
         told = replace(work, device=device, share=share, n_threads=request.task_cpus)
-        # Pickled: at a `ray://` address the head node would read it, too, and need the recipe's code for it.
+        # Pickled, because at a `ray://` address the head node unpickles arguments, and may lack the recipe.
         self._work = ray.put(cloudpickle.dumps(told))
         self._store = work.store
         self._seeds = seeds
@@ -79,7 +79,7 @@ class _Run:
         self._begun_at = datetime.now(UTC)
         self._pending: dict[Any, list[int]] = {}
         resources = {"num_cpus": request.task_cpus, "num_gpus": gpus}
-        self._options = {**resources, "max_retries": ATTEMPTS_AGAIN, "retry_exceptions": False}
+        self._options = {**resources, "max_retries": MAX_RETRIES, "retry_exceptions": False}
 
     def batches(self) -> Generator[Committed]:
         dealing: Iterator[list[int]] = iter(())
@@ -90,11 +90,11 @@ class _Run:
                     break
                 done, _ = ray.wait(list(self._pending), timeout=TICK_SECONDS)
                 for task in done:
-                    found = _result(task, self._pending.pop(task))
+                    result = _result(task, self._pending.pop(task))
                     if task == measured:
-                        dealing = self._seeds.batches(found, self._n_slots())
+                        dealing = self._seeds.batches(result, self._n_slots())
                     else:
-                        yield from found
+                        yield from result
                 self._deal(dealing)
         except KeyboardInterrupt:
             yield from self._last_words()
@@ -102,7 +102,7 @@ class _Run:
         yield from self._last_words()
 
     def _deal(self, dealing: Iterator[list[int]]) -> None:
-        """Keep Ray supplied: with some tasks more than fit, so that it sees what more nodes would do."""
+        """Submit slightly more tasks than fit, so that an autoscaler sees demand for more nodes."""
         n_slots = self._n_slots()
         n_most = self._request.n_tasks or n_slots + 1 + n_slots // 4
         while len(self._pending) < n_most and self._hooks.may_begin():
@@ -117,14 +117,14 @@ class _Run:
         return task
 
     def _n_slots(self) -> int:
-        """How many tasks fit into the cluster as it is now."""
+        """Return the number of tasks that the cluster can run at once now."""
         total = _resources()
         wanted = {"CPU": self._request.task_cpus, "GPU": self._gpus}
         fit = min(int(total.get(name, 0) / number) for name, number in wanted.items() if number)
         return max(1, min(fit, self._request.n_tasks or fit))
 
     def _last_words(self) -> Generator[Committed]:
-        """Give up what is not finished, but for what was committed."""
+        """Cancel unfinished tasks, and yield what they committed."""
         for task in self._pending:
             ray.cancel(task, force=True)
         seeds = [seed for batch in self._pending.values() for seed in batch]
@@ -132,10 +132,10 @@ class _Run:
             yield from committed_since(self._store, self._begun_at, seeds)
 
 
-# Not a new process for each GPU task, as is usual with Ray: it would load PyTorch and the data again.
+# By default Ray starts a new process for each GPU task, which would load PyTorch and the data again.
 @ray.remote(max_calls=0)
 def _measure(boxed: list[Any], _batch: list[int], _since: datetime) -> int | Failed:
-    """Return how many models a worker trains at once."""
+    """Return the number of models that a worker trains at once."""
     try:
         return _bench(boxed[0]).n_models
     except MemdbError as error:
@@ -144,19 +144,19 @@ def _measure(boxed: list[Any], _batch: list[int], _since: datetime) -> int | Fai
 
 @ray.remote(max_calls=0)
 def _train(boxed: list[Any], batch: list[int], since: datetime) -> list[Committed] | Failed:
-    """Train a batch, but for those models that an earlier attempt at it has committed."""
+    """Train a batch, except the models that an earlier attempt committed."""
     try:
         bench = _bench(boxed[0])
-        found = committed_since(bench.work.store, since, batch)
-        left = missing(bench.work.store, found, batch)
-        return [*found, *(bench.train_batch(left, Hooks()) if left else ())]
+        committed = committed_since(bench.work.store, since, batch)
+        left = missing(bench.work.store, committed, batch)
+        return [*committed, *(bench.train_batch(left, Hooks()) if left else ())]
     except MemdbError as error:
         return _from_here(error)
 
 
 @lru_cache(maxsize=1)
 def _bench(work: Any) -> Bench:
-    """Return the bench of this process, which serves all tasks of a run."""
+    """Return the worker of this process, which is reused by all tasks of a run."""
     return set_up(cloudpickle.loads(ray.get(work)))
 
 
@@ -168,9 +168,9 @@ def _from_here(error: MemdbError) -> Failed:
 
 
 def _result(task: Any, batch: list[int]) -> Any:
-    """Return what a task returned."""
+    """Return the result of a task, or raise its error."""
     try:
-        found = ray.get(task)
+        result = ray.get(task)
     except RayTaskError as error:
         text = str(error)
         if "ModuleNotFoundError" in text or "ImportError" in text:
@@ -188,13 +188,13 @@ def _result(task: Any, batch: list[int]) -> Any:
             f"Ray gave up on {what}: {type(error).__name__}: {_first_line(str(error))}",
             hint="use a smaller --batch-models, or look at the cluster's logs; what was committed stays",
         ) from error
-    if isinstance(found, Failed):
-        found.reraise()
-    return found
+    if isinstance(result, Failed):
+        result.reraise()
+    return result
 
 
 def _device(name: str, request: Request, resources: Mapping[str, float]) -> tuple[str, float]:
-    """Return the device of tasks, and how many GPUs each one asks for."""
+    """Return the device of tasks, and the number of GPUs that each requests."""
     n_gpus = resources.get("GPU", 0.0)
     wants_gpu = name.startswith("cuda") or bool(request.task_gpus) or (name == "auto" and n_gpus > 0)
     if not wants_gpu:
@@ -214,7 +214,7 @@ def _resources() -> Mapping[str, float]:
 
 @contextlib.contextmanager
 def _cluster(request: Request) -> Iterator[None]:
-    """Connect to a cluster, or start one on this machine; what was there before is left as it was."""
+    """Connect to a cluster, or start one on this machine, unless Ray is initialized already."""
     if ray.is_initialized():
         yield
         return
@@ -238,7 +238,7 @@ def _cluster(request: Request) -> Iterator[None]:
         ) from error
     try:
         with contextlib.suppress(ValueError):  # not in the main thread
-            signal.signal(signal.SIGTERM, on_term)  # Ray sets one that exits at once
+            signal.signal(signal.SIGTERM, on_term)  # Ray installs a handler that exits at once
         yield
     finally:
         ray.shutdown()
@@ -246,7 +246,7 @@ def _cluster(request: Request) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lost(address: str) -> Iterator[None]:
-    """Tell a cluster that goes away while models are trained from a bug."""
+    """Turn the loss of the cluster during training into a TrainingError."""
     try:
         yield
     except (ConnectionError, RaySystemError) as error:
@@ -268,11 +268,11 @@ def _hint(address: str, error: Exception) -> str:
 
 
 def _require_answer(address: str) -> None:
-    """Look whether a server answers that may be Ray's: its own client waits for minutes.
+    """Check that a Ray server answers at an address: Ray's own client would wait for minutes.
 
     Raises:
-        NotFoundError: nobody does, or somebody else.
-        InvalidInputError: no address.
+        NotFoundError: nothing answers, or something other than Ray.
+        InvalidInputError: not a valid address.
     """
     if address == AUTO:
         address = _last_known() or AUTO  # which may have ended since
@@ -287,7 +287,7 @@ def _require_answer(address: str) -> None:
     try:
         with socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS) as connection:
             connection.sendall(PREFACE + PING)
-            answer = _heard(connection)
+            answer = _answer(connection)
     except OSError as error:
         raise NotFoundError(
             f"no Ray cluster answers at {address}: {error.strerror or error}", hint=CLUSTER
@@ -301,8 +301,8 @@ def _require_answer(address: str) -> None:
         )
 
 
-def _heard(connection: socket.socket) -> bytes:
-    """Return what a server says until it answers the ping, hangs up, or goes on about something else."""
+def _answer(connection: socket.socket) -> bytes:
+    """Return what a server sends until it answers the ping, hangs up, or speaks another protocol."""
     answer = b""
     while PONG not in answer and len(answer) < LONGEST_HELLO and (part := connection.recv(1024)):
         answer += part
@@ -312,7 +312,7 @@ def _heard(connection: socket.socket) -> bytes:
 
 
 def _last_known() -> str | None:
-    """Return where Ray itself looks for the cluster of this machine; None where it does not tell."""
+    """Return the address at which Ray would look for the cluster of this machine; None if unknown."""
     try:
         from ray._private.services import canonicalize_bootstrap_address  # noqa: PLC0415 - may move
     except ImportError:
@@ -328,10 +328,10 @@ def _first_line(text: str) -> str:
 
 
 def _reason(text: str) -> str:
-    """Return one sentence of an error's text: Ray's own begin with it, or end with it after a colon."""
+    """Return the first sentence of an error of Ray, or the last line if the first one ends with a colon."""
     first = _first_line(text)
-    found = _last_line(text) if first.endswith(":") else first
-    return found.split(". ")[0].rstrip(".:")
+    line = _last_line(text) if first.endswith(":") else first
+    return line.split(". ")[0].rstrip(".:")
 
 
 def _last_line(text: str) -> str:

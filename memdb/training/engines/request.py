@@ -1,4 +1,4 @@
-"""What is asked of Ray."""
+"""The options of training on Ray."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_GPUS = 64  # of one machine
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of Ray: where, how many tasks at once (None: as many as fit), what each one gets."""
+    """The Ray cluster, the number of tasks at once (None: as many as fit), and the resources of each."""
 
     address: str
     n_tasks: int | None = None

@@ -1,4 +1,4 @@
-"""Whether worker processes would run the user's script again, as new processes of Python do."""
+"""Detect a script that worker processes would run again, as spawned Python processes do."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from pathlib import Path
 from memdb.errors import InvalidInputError
 from memdb.plugins import place_of
 
-TOLD_APART = {"__name__", "parent_process", "current_process"}  # what a script asks to know whether it is one
+GUARDS = {
+    "__name__",
+    "parent_process",
+    "current_process",
+}  # names that a script tells itself from a worker by
 
 
 def require_guarded() -> None:
-    """Refuse to start workers from a line of a script that each of them would run, too.
+    """Refuse to start workers from a line of a script that each worker would run again.
 
     Raises:
-        InvalidInputError: names file and line.
+        InvalidInputError: names the file and line.
     """
-    found = _line_of_script()
-    if found is None or is_guarded(*found):
+    running = _line_of_script()
+    if running is None or is_guarded(*running):
         return
-    path, line = found
+    path, line = running
     raise InvalidInputError(
         f'{place_of(path, line)}: workers are started outside of `if __name__ == "__main__":`, and each '
         f"would run {Path(path).name} from its first line",
@@ -31,7 +35,7 @@ def require_guarded() -> None:
 
 
 def _line_of_script() -> tuple[str, int] | None:
-    """Return where the script that Python was started with is now; None without one, and in threads."""
+    """Return the path and current line of the main script; None without one, and in threads."""
     path: str | None = getattr(sys.modules["__main__"], "__file__", None)
     frame = inspect.currentframe()
     while frame is not None:
@@ -42,11 +46,11 @@ def _line_of_script() -> tuple[str, int] | None:
 
 
 def is_guarded(path: str, line: int) -> bool:
-    """Tell whether a line is, or comes after, an `if` that tells the script from a worker."""
+    """Whether a line is inside, or after an exit inside, an `if` that tells the script from a worker."""
     try:
         statements = ast.parse(Path(path).read_bytes()).body
     except (OSError, SyntaxError, ValueError):
-        return True  # nothing is known: workers will say what they meet
+        return True  # unknown; workers report their own errors
     tests = [item for item in statements if isinstance(item, ast.If) and _tells_apart(item.test)]
     inside = any(item.lineno <= line <= (item.end_lineno or 0) for item in tests)
     return inside or any(item.lineno <= line and _ends(item.body[-1]) for item in tests)
@@ -54,7 +58,7 @@ def is_guarded(path: str, line: int) -> bool:
 
 def _tells_apart(test: ast.expr) -> bool:
     names = {getattr(node, "id", getattr(node, "attr", "")) for node in ast.walk(test)}
-    return not names.isdisjoint(TOLD_APART)
+    return not names.isdisjoint(GUARDS)
 
 
 def _ends(statement: ast.stmt) -> bool:

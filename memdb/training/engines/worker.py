@@ -1,4 +1,4 @@
-"""What one worker of an engine does, wherever it runs: batches of models, committed straight to the store."""
+"""One worker of an engine, wherever it runs: it trains batches and commits them directly to the store."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ from memdb.store.selection import read_bits
 from memdb.training.loop import Committed, Hooks, require_same, train
 from memdb.training.seeds import Seeds
 
-CLOCKS = timedelta(seconds=30)  # what the clocks of two machines may differ by
+CLOCK_SKEW = timedelta(seconds=30)  # between two machines
 FEW_MODELS = 8
 
 
 @dataclass(frozen=True)
 class Work:
-    """What every worker of a run is told: the data, or the name to load it by, and the recipe.
+    """What every worker of a run needs: the store, the recipe, and the data or the name to load it by.
 
-    No worker follows what a store names: whoever starts it has decided. Workers only add to the store: how a
-    base is reached, which no other process could be told, is left out.
-    ``share`` is how many workers a device, or the cores of a CPU, are divided among. ``n_threads`` is told to
-    processes that have trained before and may have been given another number then.
+    Workers never import code that a store names: whoever starts them has decided on the recipe and the data.
+    Since they only add to the store, ``following``, which cannot be pickled, is dropped.
+
+    Attributes:
+        share: the number of workers that share a device, or the cores of the CPU.
+        n_threads: threads per worker, for processes that are reused and may have had another number.
     """
 
     store: Store
@@ -47,12 +49,12 @@ class Work:
     n_threads: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "store", replace(self.store, following=None))
+        object.__setattr__(self, "store", replace(self.store, base_access=None))
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A worker that has its data and its recipe, and knows how many models it trains at once."""
+    """A worker with its data and recipe loaded, and the number of models that it trains at once."""
 
     work: Work
     dataset: Dataset
@@ -74,17 +76,17 @@ class Bench:
         )
 
     def train_batch(self, batch: Sequence[int], hooks: Hooks) -> Generator[Committed]:
-        """Train one batch of them, dealt by somebody else."""
+        """Train one batch and yield it once it is committed."""
         return self.train(Seeds(batch, len(batch), self.work.store.manifest.seed), hooks)
 
 
 def set_up(work: Work) -> Bench:
-    """Load the data and the recipe, and look whether they are the store's.
+    """Load the data, and check that data and recipe are the store's.
 
     Raises:
         MismatchError: they are not.
         NotFoundError: the data is not on this machine.
-        InvalidInputError: the device or the recipe is not.
+        InvalidInputError: the device is not available, or the recipe lacks a package.
     """
     given, recipe = work.dataset, work.recipe
     dataset = datasets.load(given, work.data_root) if isinstance(given, str) else given
@@ -100,31 +102,33 @@ def set_up(work: Work) -> Bench:
 
 @dataclass(frozen=True)
 class Failed:
-    """An error on its way to whoever started the worker, and what it was raised from."""
+    """An error of a worker and its cause, to be raised in the driver."""
 
     error: MemdbError
     cause: BaseException | None
 
     @classmethod
     def of(cls, error: MemdbError) -> Failed:
-        """Pack an error: pickling leaves its cause out, and the cause's traceback."""
+        """Pack an error: pickling would drop its cause, and the traceback of the cause."""
         cause = error.__cause__
         if cause is None:
             return cls(error, None)
-        if type(cause).__module__ != "builtins" or not _survives(cause):  # others need not be known there
+        if type(cause).__module__ != "builtins" or not _survives(
+            cause
+        ):  # the driver may be unable to import others
             cause = RuntimeError(f"{type(cause).__name__}: {cause}").with_traceback(cause.__traceback__)
         cause.add_note("In the worker:\n" + "".join(traceback.format_tb(cause.__traceback__)))
         return cls(error, cause)
 
     def reraise(self) -> NoReturn:
-        """Raise the error as it was raised there."""
+        """Raise the error with its cause."""
         raise self.error from self.cause
 
 
 def _survives(error: BaseException) -> bool:
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled just now
-    except Exception:  # noqa: BLE001 - whatever it holds
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - pickled just now
+    except Exception:  # noqa: BLE001 - whatever its attributes raise
         return False
     return True
 
@@ -135,15 +139,15 @@ def train_here(work: Work, seeds: Seeds, hooks: Hooks) -> Generator[Committed]:
 
 
 def committed_since(store: Store, since: datetime, seeds: Sequence[int]) -> list[Committed]:
-    """Return what another attempt at these models has committed since it was begun.
+    """Return what another attempt at these models has committed since it began.
 
-    A worker may die after its commit and before anybody hears of it: training again would double it.
+    A worker may die after a commit but before reporting it; training again would duplicate the models.
     """
     wanted = {subsets.model_id(store.manifest.seed, seed) for seed in seeds}
-    earliest = layout.segment_id(since - CLOCKS, bytes(6))
+    earliest = layout.segment_id(since - CLOCK_SKEW, bytes(6))
     names = [name for name in store.storage.names(layout.SEGMENTS) if name >= earliest]
     names = [name for name in names if layout.is_segment_id(name)]
-    read = concurrently(lambda name: read_segment(store.storage, store.manifest, name), names)
+    read = concurrently(lambda name: read_segment(store, name), names)
     found = []
     n_train = store.manifest.train.n_examples
     for segment in read:
@@ -160,7 +164,7 @@ def committed_since(store: Store, since: datetime, seeds: Sequence[int]) -> list
     return found
 
 
-def missing(store: Store, found: Sequence[Committed], seeds: Sequence[int]) -> list[int]:
-    """Return the seeds whose models are not among those that were found."""
-    known = {model.model_id for batch in found for model in batch.models}
+def missing(store: Store, committed: Sequence[Committed], seeds: Sequence[int]) -> list[int]:
+    """Return the seeds whose models were not committed."""
+    known = {model.model_id for batch in committed for model in batch.models}
     return [seed for seed in seeds if subsets.model_id(store.manifest.seed, seed) not in known]

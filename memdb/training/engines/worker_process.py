@@ -1,4 +1,4 @@
-"""What a worker process of the local engine does: it is told its work, then batch after batch."""
+"""A worker process of the local engine: it receives its work, then one batch after another."""
 
 from __future__ import annotations
 
@@ -19,43 +19,45 @@ ELSEWHERE = "put them into a module that every process can import, and name it a
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A worker is ready, and trains so many models at once."""
+    """The worker is ready, and trains ``n_models`` at once."""
 
     n_models: int
 
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """What its batch in flight amounts to, in models."""
+    """The progress of the worker's batch, in models."""
 
     n_models: float
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Its batch is trained and committed."""
+    """The worker's batch is committed."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOff:
-    """It was told to stop, and its batch may not be done."""
+    """The worker stopped on request; its batch may be incomplete."""
 
 
 class _Pipe:
-    """The worker's end: it says how far it is, and hears that it is to stop, or that nobody is there."""
+    """The worker's end of the pipe: it reports progress, and receives batches and the request to stop."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stopped = False
         self._said_at = 0.0
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the driver decides
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # Ctrl-C reaches the whole process group; the driver decides
         signal.signal(signal.SIGTERM, self._stop)
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopped = True
 
     def stop_requested(self) -> bool:
-        """Tell whether the driver said something: in the middle of a batch that is to stop, or its end."""
+        """Whether the driver sent a message or died; during a batch, any message is a request to stop."""
         self._stopped = self._stopped or self._connection.poll()
         return self._stopped
 
@@ -84,8 +86,8 @@ class _Pipe:
 
 
 def serve(connection: Connection) -> None:
-    """Work until there is nothing left, somebody says stop, or the driver is gone."""
+    """Work until there is nothing left, a stop is requested, or the driver is gone."""
     try:
         _Pipe(connection).serve()
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # nobody listens any more
+        return  # the driver is gone

@@ -16,7 +16,7 @@ from memdb.errors import InvalidInputError
 from memdb.format import bits
 from memdb.query.pairs import kernel, popcount
 from memdb.query.pairs import search as pairs
-from memdb.query.pairs.kernel import Z_BINS, Z_STEP, CpuSieve
+from memdb.query.pairs.kernel import Z_BINS, Z_STEP, CpuKernel
 from memdb.query.pairs.search import PairSearch
 from memdb.query.pairs.types import PairChoice
 
@@ -88,7 +88,7 @@ def test_pairs_are_the_same_however_they_are_cut(monkeypatch, direction, same_cl
     ):
         monkeypatch.setattr(pairs, "BLOCK", block)
         monkeypatch.setattr(kernel, "ROWS", rows)
-        monkeypatch.setattr(CpuSieve, "columns", columns)
+        monkeypatch.setattr(CpuKernel, "columns", columns)
         for threads in (1, 3):
             search = PairSearch(as_bits(*made), choice, threads=threads)
             assert search.n_blocks == -(-23 // block)
@@ -97,7 +97,7 @@ def test_pairs_are_the_same_however_they_are_cut(monkeypatch, direction, same_cl
 
 def test_pairs_without_number_are_looked_through_before_they_fill_the_memory(monkeypatch):
     monkeypatch.setattr(pairs, "MAX_WAITING", 50)
-    monkeypatch.setattr(CpuSieve, "columns", 8)
+    monkeypatch.setattr(CpuKernel, "columns", 8)
     made = random_bits(6, 9, 60, 10)  # nine models: hardly any score that others do not share
     choice = PairChoice(top=4)
     assert found_by(PairSearch(as_bits(*made), choice)) == expected(made, choice)[0]
@@ -219,10 +219,10 @@ def test_a_gpu_finds_the_same_pairs(n_models, cuda):
 
 
 def torch_finds_the_same(device, choice, n_models=45):
-    from memdb.query.pairs.kernel_torch import sieve_on
+    from memdb.query.pairs.kernel_torch import kernel_on
 
     cpu = PairSearch(as_bits(*random_bits(9, n_models, 70, 40)), choice, tally=True)
-    other = replace(cpu, sieve=sieve_on(device))
+    other = replace(cpu, kernel=kernel_on(device))
     assert found_by(other) == found_by(cpu)
     totals = [sum(block.z_histogram for block in search.blocks()) for search in (cpu, other)]
     assert totals[0].sum(axis=1).tolist() == totals[1].sum(axis=1).tolist()

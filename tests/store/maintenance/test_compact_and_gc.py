@@ -23,7 +23,7 @@ from memdb.format import bits
 from memdb.storage import open_storage
 from memdb.store import Store
 from memdb.store import grace as timing
-from memdb.store.block_counts import Tally
+from memdb.store.block_counts import BlockCounter
 from memdb.store.maintenance import compact as compaction
 from memdb.store.maintenance import gc, retract, verify
 from memdb.training import run
@@ -37,15 +37,15 @@ def store(tmp_path):
 
 
 def compact(store, **options):
-    return compaction.compact(store.storage, store.manifest, **options)
+    return compaction.compact(store, **options)
 
 
 def garbage(store, grace=NOW):
-    return gc.garbage(store.storage, store.manifest, grace, alone=True)
+    return gc.garbage(store, grace, alone=True)
 
 
 def clean(store, grace=NOW):
-    return list(gc.remove(store.storage, store.manifest, garbage(store, grace)))
+    return list(gc.remove(store, garbage(store, grace)))
 
 
 def test_the_arrays_of_an_import_of_scores_that_was_cut_off_go_and_those_of_others_stay(tmp_path):
@@ -57,7 +57,7 @@ def test_the_arrays_of_an_import_of_scores_that_was_cut_off_go_and_those_of_othe
     Path(url, "scores", "2.json").unlink()  # as if the import had been killed before its last write
     store = Store.open(open_storage(url))
     assert [item.reason for item in garbage(store)] == [gc.UNTABLED]
-    assert gc.garbage(store.storage, store.manifest) == []  # it may be an import that is going on
+    assert gc.garbage(store) == []  # it may be an import that is going on
     (gone,) = clean(store)
     assert not Path(url, gone.path).exists()
     with memdb.open(url, scores="kept") as db:
@@ -73,7 +73,7 @@ def test_scores_that_were_named_since_they_were_found_stay(tmp_path):
     document.unlink()
     doomed = garbage(store)
     document.write_bytes(said)
-    assert (len(doomed), list(gc.remove(store.storage, store.manifest, doomed))) == (1, [])
+    assert (len(doomed), list(gc.remove(store, doomed))) == (1, [])
 
 
 class Interrupted:
@@ -117,7 +117,7 @@ def test_a_writer_that_stalls_past_the_grace_period_writes_its_batch_again(store
         storage.write_all = lambda objects: documents_last(storage, objects)
     replace(store, storage=storage).commit(*part)
     assert contents(store.snapshot()) == contents_of(part)
-    assert verify.verify(store.storage, store.manifest).damages == []
+    assert verify.verify(store).damages == []
 
 
 def documents_last(storage, objects):
@@ -133,7 +133,7 @@ def test_a_writer_that_always_stalls_says_so_and_leaves_nothing_to_see(store, cl
         clock[0] += 13 * 3600
 
     slow = replace(store, storage=Interrupted(store.storage, "mask/c.0.0", sleep, times=99))
-    with pytest.raises(StorageError, match="was written 3 times and was not all there"):
+    with pytest.raises(StorageError, match="was written 3 times and was incomplete"):
         slow.commit(*batch(store, [1]))
     assert store.snapshot().n_models == 0
     assert {item.reason for item in clean(store)} == {gc.LEFTOVER}
@@ -153,8 +153,8 @@ def test_a_compactor_that_stalls_changes_nothing(store, clock):
     def sleep():
         clock[0] += 13 * 3600
 
-    with pytest.raises(StorageError, match="was not all there"):
-        compaction.compact(Interrupted(store.storage, "mask/c.0.0", sleep, times=9), store.manifest)
+    with pytest.raises(StorageError, match="was incomplete"):
+        compaction.compact(Store(Interrupted(store.storage, "mask/c.0.0", sleep, times=9), store.manifest))
     assert store.snapshot().number is None
     assert store.snapshot().n_models == 2
 
@@ -164,12 +164,12 @@ def test_of_two_compactors_the_slower_begins_again_from_the_faster(store):
     slow = Interrupted(
         store.storage, "mask/c.0.0", lambda: (store.commit(*batch(store, [3])), compact(store))
     )
-    done = compaction.compact(slow, store.manifest)
+    done = compaction.compact(Store(slow, store.manifest))
     assert done is None
     assert store.snapshot().number == 1
     assert contents(store.snapshot()) == contents_of(batch(store, [1, 2, 3]))
     doomed = {item.reason for item in garbage(store)}
-    assert doomed == {gc.UNNAMED, gc.TAKEN_IN}
+    assert doomed == {gc.UNNAMED, gc.COMPACTED}
     clean(store)
     assert contents(store.snapshot()) == contents_of(batch(store, [1, 2, 3]))
 
@@ -199,7 +199,7 @@ def test_a_compaction_during_the_listing_of_gc_alarms_nobody(store):
             return found
 
     slow = Slow(store.storage, None, lambda: compact(store))
-    assert gc.garbage(slow, store.manifest) == []
+    assert gc.garbage(Store(slow, store.manifest)) == []
     assert store.snapshot().number == 1
 
 
@@ -208,7 +208,7 @@ def test_young_leftovers_stay(store):
     compact(store)
     assert garbage(store, timing.GRACE) == []
     with pytest.raises(InvalidInputError, match="shorter than the 1 day"):
-        gc.garbage(store.storage, store.manifest, timedelta(hours=1))
+        gc.garbage(store, timedelta(hours=1))
 
 
 def test_the_storages_clock_decides_not_the_writers(store, monkeypatch):
@@ -294,7 +294,7 @@ def test_confidences_of_some_models_only_end_a_block(tmp_path):
     with pytest.raises(NotFoundError, match="have no test/logit_confidence"):
         snapshot.outcome_values("test/logit_confidence")
     some = [info.model_id for _, info in snapshot.models if info.seed in {0, 3}]
-    retract.retract(store.storage, store.manifest, some, "no confidences")
+    retract.retract(store, some, "no confidences")
     assert store.snapshot().outcome_values("test/logit_confidence").tolist() == [[1, 2]] * 11
 
 
@@ -321,14 +321,14 @@ def test_repair_keeps_what_a_damaged_block_still_has(tmp_path, name, n_models, n
         assert repaired.snapshot == 2
         assert contents(db.snapshot) == (expected if n_models else {})
         if n_models:
-            assert ("train/logit_confidence" in db.snapshot.parts[0].metadata) == bool(n_confidences)
+            assert ("train/logit_confidence" in db.snapshot.segments[0].metadata) == bool(n_confidences)
         assert db.verify()[0].damages == []
 
 
 def test_a_snapshot_is_had_again_after_its_blocks_are_gone(store):
     store.commit(*batch(store, [1, 2]))
     compact(store)
-    retract.retract(store.storage, store.manifest, [store.snapshot().models[0][1].model_id], "a reason")
+    retract.retract(store, [store.snapshot().models[0][1].model_id], "a reason")
     store.commit(*batch(store, [3, 1]))
     compact(store)
     clean(store)
@@ -348,16 +348,16 @@ def test_a_snapshot_is_had_again_after_its_blocks_are_gone(store):
         (["{0}"], " ", "needs a reason"),
         (["abc"], "x", "'abc' is too short"),
         (["f" * 32], "x", "no models have ids"),
-        (["{0}", "{1}"], "x", "was withdrawn already"),
+        (["{0}", "{1}"], "x", "is already retracted"),
     ],
 )
 def test_a_retraction_that_cannot_be_names_what_is_wrong(store, ids, because, says):
     store.commit(*batch(store, [1, 2]))
     known = [info.model_id for _, info in store.snapshot().models]
     if len(ids) == 2:
-        retract.retract(store.storage, store.manifest, [known[1]], "first")
+        retract.retract(store, [known[1]], "first")
     with pytest.raises(InvalidInputError, match=says):
-        retract.retract(store.storage, store.manifest, [name.format(*known) for name in ids], because)
+        retract.retract(store, [name.format(*known) for name in ids], because)
 
 
 def test_training_compacts_by_itself_past_some_dozens_of_segments(tmp_path, monkeypatch):
@@ -473,7 +473,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_acknowledged(small_disk):
         compact(store)
     again = Store.open(open_storage(store.url))
     assert contents(again.snapshot()) == contents_of(batch(store, committed))
-    assert verify.verify(again.storage, again.manifest).damages == []
+    assert verify.verify(again).damages == []
     subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
     compact(again)
     clean(again)
@@ -500,22 +500,22 @@ def test_totals_come_from_the_counts_of_blocks_and_the_bits_of_what_has_none(sto
         return [tuple(map(int, row)) for row in zip(*columns, strict=True)]
 
     rows, snapshot = counted()
-    assert snapshot.tallied == (True, False)
+    assert snapshot.counted == (True, False)
     assert rows == from_bits(snapshot)
-    withdrawn = snapshot.parts[0].models[3].model_id
-    retract.retract(store.storage, store.manifest, [withdrawn], "its node had bad memory")
+    withdrawn = snapshot.segments[0].models[3].model_id
+    retract.retract(store, [withdrawn], "its node had bad memory")
     rows, snapshot = counted()
-    assert snapshot.tallied == (False, False)
+    assert snapshot.counted == (False, False)
     assert rows == from_bits(snapshot)
 
 
 def test_counts_that_the_bits_do_not_give_are_found_by_verify(store, monkeypatch):
     store.commit(*batch(store, range(9)))
-    right = Tally.arrays
-    monkeypatch.setattr(Tally, "arrays", lambda self: {path: n + 1 for path, n in right(self).items()})
+    right = BlockCounter.arrays
+    monkeypatch.setattr(BlockCounter, "arrays", lambda self: {path: n + 1 for path, n in right(self).items()})
     compact(store)
     monkeypatch.undo()
-    (damage,) = verify.verify(store.storage, store.manifest).damages
+    (damage,) = verify.verify(store).damages
     assert damage.kind == "block"
     assert "counts/train is not what its bits add up to" in damage.problem
 
@@ -529,7 +529,7 @@ def test_bits_in_blocks_take_little_more_than_their_packed_size(tmp_path):
     store.commit(*batch(store, range(n_models)))
     done = compact(store)
     packed = n_models * (n_train / 8 + (n_train + n_test) / 8)
-    (block,) = store.snapshot().parts
+    (block,) = store.snapshot().segments
     counts = sum(info.size for name, info in block.objects.items() if name.startswith("counts/"))
     assert done.n_bytes - counts <= 1.05 * packed
     assert counts <= 2 * (3 * n_train + n_test)  # bytes: as many for 1,024 models

@@ -41,12 +41,12 @@ class Tiny:
         store = memdb.init(str(url), data, coin_recipe, seed=7).store
         self.url, self.store, self.committed = Path(url), store, {}
         gone, taken = self.commit(1, 2), self.commit(3)
-        compact.compact(store.storage, store.manifest)
+        compact.compact(store)
         if cleaned:
             shutil.rmtree(self.url / gone.group)
         self.withdrawn = gone.models[0].model_id
-        retracted = retract.retract(store.storage, store.manifest, [self.withdrawn], "a reason")
-        compact.compact(store.storage, store.manifest)
+        retracted = retract.retract(store, [self.withdrawn], "a reason")
+        compact.compact(store)
         loose = self.commit(4)
         self.groups = {"gone": gone, "taken": taken, "loose": loose}
         (block,) = store.snapshot().blocks
@@ -76,7 +76,8 @@ class Altered:
     """A copy of a store, to do damage to."""
 
     def __init__(self, folder, manifest):
-        self.folder, self.manifest, self.storage = folder, manifest, open_storage(str(folder))
+        self.folder, self.storage = folder, open_storage(str(folder))
+        self.store = Store(self.storage, manifest)  # whose manifest was read before any damage
 
     def files(self):
         return {
@@ -106,7 +107,7 @@ class Altered:
             return None
 
     def verified(self):
-        return verify(self.storage, self.manifest)
+        return verify(self.store)
 
     def found_damaged(self):
         """The places that a verification names, relative to the store, a group's own for its document."""
@@ -251,14 +252,14 @@ def test_a_repair_sets_aside_what_is_damaged_and_loses_nothing_else(
     report, before = altered.verified(), altered.files()
     (found,) = report.damages
     assert (found.kind, set(found.models)) == (kind, tiny.models(*named))
-    done = repair(altered.storage, altered.manifest, report)
+    done = repair(altered.store, report)
     assert done.left == ()
     assert before.items() <= altered.files().items()  # nothing is removed or changed
     left = {tiny.path(damaged)} if kind == "snapshot" else set()  # the next one took its place
     assert altered.found_damaged() == left
     kept = {name: model for name, model in models.items() if name not in tiny.models(*lost)}
     assert altered.answer() == (kept, examples)
-    compact.compact(altered.storage, altered.manifest)
+    compact.compact(altered.store)
     assert altered.answer() == (kept, examples)
 
 
@@ -268,7 +269,7 @@ def test_a_block_without_confidence_keeps_its_models(tiny, altered):
     path.unlink()
     report = altered.verified()
     assert {name for damage in report.damages for name in damage.models} == tiny.models("gone", "taken")
-    assert repair(altered.storage, altered.manifest, report).left == ()
+    assert repair(altered.store, report).left == ()
     snapshot = Store.open(altered.storage).snapshot()
     assert contents(snapshot) == right
     with pytest.raises(NotFoundError, match="have no test/logit_confidence"):
@@ -284,7 +285,7 @@ def test_a_damaged_block_comes_back_from_its_segments(tmp_path, damaged):
     path = altered.folder / whole.path(damaged)
     path.write_bytes(flipped(path.read_bytes(), 5))
     assert altered.asked() is None
-    repair(altered.storage, altered.manifest, altered.verified())
+    repair(altered.store, altered.verified())
     assert altered.answer() == right
     assert altered.found_damaged() == set()
 
@@ -293,10 +294,10 @@ def test_a_damaged_block_comes_back_from_its_segments(tmp_path, damaged):
 def test_cleaning_up_leaves_what_a_repair_set_aside(tiny, altered, damaged):
     path = altered.folder / tiny.path(damaged)
     path.write_bytes(flipped(path.read_bytes(), 5))
-    done = repair(altered.storage, altered.manifest, altered.verified())
-    doomed = gc.garbage(altered.storage, altered.manifest, timedelta(0), alone=True)
+    done = repair(altered.store, altered.verified())
+    doomed = gc.garbage(altered.store, timedelta(0), alone=True)
     assert {item.path for item in doomed}.isdisjoint(done.set_aside)
-    list(gc.remove(altered.storage, altered.manifest, doomed))
+    list(gc.remove(altered.store, doomed))
     assert path.exists()
 
 
@@ -312,7 +313,7 @@ def test_what_only_a_copy_can_mend_is_left_and_named(tiny, altered, damaged, ans
     path = altered.folder / tiny.path(damaged)
     path.write_bytes(flipped(path.read_bytes(), 5))
     report, before = altered.verified(), altered.files()
-    done = repair(altered.storage, altered.manifest, report)
+    done = repair(altered.store, report)
     assert (done.set_aside, done.snapshot, done.left) == ((), None, tuple(report.damages))
     assert [damage.place for damage in done.left] == [str(path)]
     assert altered.files() == before

@@ -19,6 +19,7 @@ from memdb.store.load_snapshot import load_snapshot
 from memdb.store.maintenance import compact as compaction
 from memdb.store.maintenance import gc, repair, retract, verify
 from memdb.store.selection import Selection
+from memdb.store.store import Store
 
 NOW = timedelta(0)
 
@@ -34,23 +35,23 @@ def small_blocks(monkeypatch):
 
 
 def compact(store):
-    return compaction.compact(store.storage, store.manifest)
+    return compaction.compact(store)
 
 
 def garbage(store):
-    return gc.garbage(store.storage, store.manifest, NOW, alone=True)
+    return gc.garbage(store, NOW, alone=True)
 
 
 def clean(store, doomed=None):
     doomed = garbage(store) if doomed is None else doomed
-    return list(gc.remove(store.storage, store.manifest, doomed))
+    return list(gc.remove(store, doomed))
 
 
 def mend(store):
     """Verify and repair; return the kinds of damage that were found. Old snapshots stay damaged."""
-    report = verify.verify(store.storage, store.manifest)
-    repair.repair(store.storage, store.manifest, report)
-    left = verify.verify(store.storage, store.manifest).damages
+    report = verify.verify(store)
+    repair.repair(store, report)
+    left = verify.verify(store).damages
     assert all(damage.kind == "snapshot" for damage in left)
     newest = store.snapshot().record
     assert all(int(damage.identifier) < newest.number for damage in left)
@@ -141,7 +142,7 @@ def test_a_leftover_block_and_a_broken_snapshot_hide_no_segment(store, small_blo
     selections = [
         Selection(store.storage, part, (True,) * 2 + (False,) * (len(part.models) - 2)) for part in kept.loose
     ]
-    compaction.write_block(store.storage, store.manifest, selections, Stopwatch())  # its compactor died
+    compaction.write_block(store, selections, Stopwatch())  # its compactor died
     alter(store, "snapshots/1.json")
     mend(store)
     assert contents(store.snapshot()) == held
@@ -167,7 +168,7 @@ def test_cleaning_up_believes_no_cache(store, tmp_path):
     storage = store.storage
     storage.cache = Cache(tmp_path / "cache")
     storage.direct = lambda: open_storage(store.url)
-    assert contents(load_snapshot(storage, store.manifest)) == held
+    assert contents(load_snapshot(Store(storage, store.manifest))) == held
     lose(store, "blocks/*/zarr.json")
     with pytest.raises(DamagedError, match="is missing"):
         garbage(store)
@@ -193,14 +194,14 @@ def test_a_cut_transfer_is_no_damage(store):
             self.cut.add(path)
             return data[:-1]
 
-    assert verify.verify(Cutting(), store.manifest).damages == []
+    assert verify.verify(Store(Cutting(), store.manifest)).damages == []
     assert contents(store.snapshot()) == held
 
 
 def test_a_withdrawal_outlives_its_file_and_a_repair(store, small_blocks):
     committed(store, [1, 2, 3, 4], [5, 6])
     gone = store.snapshot().models[0][1].model_id
-    retract.retract(store.storage, store.manifest, [gone], "a reason")
+    retract.retract(store, [gone], "a reason")
     compact(store)
     clean(store)
     lose(store, "retractions/*Z-*.json")
@@ -226,12 +227,12 @@ def test_as_of_is_answered_from_the_newest_blocks_whatever_the_cache_holds(store
     compact(store)
     storage = replace(store).storage
     storage.cache = Cache(tmp_path / "cache")
-    assert contents(load_snapshot(storage, store.manifest, 1)) == held
+    assert contents(load_snapshot(Store(storage, store.manifest), 1)) == held
     committed(store, [3])
     compact(store)
     old = store.snapshot(1)
     clean(store)
-    assert contents(load_snapshot(storage, store.manifest, 1)) == held
+    assert contents(load_snapshot(Store(storage, store.manifest), 1)) == held
     assert contents(old) == held  # it reads what nobody removes under it
 
 
@@ -265,11 +266,11 @@ def test_a_web_server_may_say_in_its_own_way_that_a_snapshot_is_not_there(store,
     handler = type("Handler", (Webserver,), {"folder": str(Path(store.url).parent), "absent": absent})
     with serve(handler) as url:
         place = open_storage(f"{url}/s.zarr")
-        assert contents(load_snapshot(place, store.manifest)) == held
-        assert load_snapshot(place, store.manifest).number == 5
-        assert load_snapshot(place, store.manifest, 2).n_models == 2
-        with pytest.raises(InvalidInputError, match="cannot be listed, and so not be compacted"):
-            compaction.compact(place, store.manifest)
+        assert contents(load_snapshot(Store(place, store.manifest))) == held
+        assert load_snapshot(Store(place, store.manifest)).number == 5
+        assert load_snapshot(Store(place, store.manifest), 2).n_models == 2
+        with pytest.raises(InvalidInputError, match="cannot be compacted: it has no listings"):
+            compaction.compact(Store(place, store.manifest))
 
 
 def test_a_lost_or_damaged_old_snapshot_stops_nobody(store):
@@ -297,13 +298,13 @@ def test_a_leftover_block_of_another_copy_of_a_model_is_no_lost_snapshot(store):
     document = Path(store.url, segments[0].group, "zarr.json")
     document.rename(document.with_suffix(".later"))
     (share,) = [Selection(store.storage, part, (True,)) for part in store.snapshot().loose]
-    compaction.write_block(store.storage, store.manifest, [share], Stopwatch())  # its compactor died
+    compaction.write_block(store, [share], Stopwatch())  # its compactor died
     document.with_suffix(".later").rename(document)
     held = contents(store.snapshot())
     compact(store)
     clean(store, [item for item in garbage(store) if item.path == segments[1].group])
-    assert verify.verify(store.storage, store.manifest).damages == []
-    assert [item.reason for item in clean(store)] == [gc.UNNAMED, gc.TAKEN_IN]
+    assert verify.verify(store).damages == []
+    assert [item.reason for item in clean(store)] == [gc.UNNAMED, gc.COMPACTED]
     assert contents(store.snapshot()) == held
 
 
@@ -342,12 +343,12 @@ class Walking:
 def test_a_block_that_is_made_while_a_store_is_listed_is_no_lost_snapshot(store, small_blocks):
     committed(store, [1, 2, 3, 4])
     compact(store)
-    walking = Walking(store, "segments", "blocks")
-    found = gc.garbage(walking, store.manifest, NOW, alone=True)
+    walking = Store(Walking(store, "segments", "blocks"), store.manifest)
+    found = gc.garbage(walking, NOW, alone=True)
     kept = contents(store.snapshot())
-    list(gc.remove(walking, store.manifest, found))
+    list(gc.remove(walking, found))
     assert contents(store.snapshot()) == kept
-    assert verify.verify(walking, store.manifest).damages == []
+    assert verify.verify(walking).damages == []
 
 
 def test_a_lost_snapshot_is_noticed_where_the_segments_that_it_took_in_were_set_aside(store):

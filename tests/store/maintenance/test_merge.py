@@ -71,7 +71,7 @@ def test_a_model_keeps_its_id_and_the_seed_that_its_mask_comes_from(pair, tmp_pa
         assert info.model_id == subsets.model_id(seed, info.seed)
         assert masks[info.model_id] == subsets.subset_mask(seed, info.seed, 23, 16).tolist()
     assert {info.store_seed for _, info in db.snapshot.models} == {1, 2, None}
-    assert verify.verify(db.store.storage, db.store.manifest).damages == []
+    assert verify.verify(db.store).damages == []
 
 
 def masks_of(db):
@@ -110,7 +110,7 @@ def test_what_was_withdrawn_anywhere_is_withdrawn_whatever_comes_later(pair, tmp
     a.retract([gone], "a broken node")
     merged = memdb.merge(ab.url, [copy, a], **CODE)
     assert (merged.added, merged.n_withdrawn, merged.database.n_models) == ((0, 0), 1, 14)
-    (told,) = [item.because for item in merged.database.snapshot.withdrawals]
+    (told,) = [item.because for item in merged.database.snapshot.retractions]
     assert told == f"withdrawn in store {a.store.manifest.store_id[:8]}: a broken node"
     assert memdb.merge(str(tmp_path / "new.zarr"), [a, copy], **CODE).database.n_models == 14
     late = memdb.merge(str(tmp_path / "late.zarr"), [a], **CODE).database
@@ -271,7 +271,7 @@ def test_large_parts_are_cut_and_small_ones_joined(tmp_path, monkeypatch):
     db = memdb.merge(
         str(tmp_path / "b.zarr"), [a], **CODE, progress=lambda *progress: seen.append(progress)
     ).database
-    assert [len(part.models) for part in db.snapshot.parts] == [7, 5]
+    assert [len(part.models) for part in db.snapshot.segments] == [7, 5]
     assert seen == [(0, 12), (7, 12), (12, 12)]
     assert contents(db.snapshot) == contents_of(batch(a.store, [*range(10), 20, 21]))
     assert np.all([info.store_seed == 1 for _, info in db.snapshot.models])

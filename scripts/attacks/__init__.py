@@ -1,0 +1,1 @@
+"""Cases of `scripts/attack.py`, by heading."""
