@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from memdb.format import bits, layout
 from memdb.query import statistics
 from memdb.query.arrow import table, values_of
+from memdb.query.outcomes import OUTCOMES
 from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates
-from memdb.query.templates import FORMS, template
+from memdb.query.templates import template
 from memdb.sharing.tables import counts_of
 from memdb.sharing.top_influence import Lists
 from memdb.store.published_arrays import COUNTED, PAIR_ROWS, SCORE_COLUMNS
@@ -107,7 +108,7 @@ def _candidates(
     all_in = np.broadcast_to(n_in[:, None], shape).ravel()
     total = np.broadcast_to(n_correct, shape).ravel()
     sums = table({"n_in": all_in, "n_out": n_models - all_in, "k_in": k_in.ravel(), "k_all": total})
-    sql = template("equal_pairs.sql", arms=FORMS[relations.outcome]["arms"])
+    sql = template("equal_pairs.sql", arms=OUTCOMES[relations.outcome].sql["arms"])
     scored = relations.ask(sql, tables={"found": sums}, alone=True)
     return Candidates(
         score=values_of(scored.column("influence")),
