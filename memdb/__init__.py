@@ -70,7 +70,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``memdb --help`` starts at once."""
     if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("memdb")
+        return importlib.import_module("memdb.format.documents").own_version()
     if name not in _HOMES:
         raise AttributeError(f"module 'memdb' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

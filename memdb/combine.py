@@ -122,7 +122,7 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
         StorageError: a storage refused; models that were committed stay.
     """
     if not sources:
-        raise InvalidInputError("no store to merge was named", hint="name some: memdb merge A B --store C")
+        raise InvalidInputError("no store to merge was named", hint="name some: `memdb merge A B --store C`")
     snapshots = [source.snapshot for source in sources]
     names = Names(dataset, recipe)
     storage = open_storage(url, storage_options)
@@ -138,7 +138,7 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
         store.require_growing("merge into")
         if any(source.url == storage.url for source in snapshots):
             raise InvalidInputError(
-                f"{url} is both a source and the destination", hint="name another with --store"
+                f"{url} is both a source and the destination", hint="name another url", parameter="url"
             )
         merging.require_mergeable(store.manifest, url, snapshots)
         _require_one_meaning([*((store, table) for table in store.score_tables()), *tables])
@@ -166,7 +166,8 @@ def _require_one_meaning(tables: Sequence[tuple[Store, ScoreTable]]) -> None:
         if other is not store:
             raise AlreadyExistsError(
                 f"the scores named {table.name} of {store.url} are others than those of {other.url}",
-                hint="import one of them under another --scores-name",
+                hint="import one of them under another scores_name",
+                parameter="scores_name",
             )
 
 

@@ -204,14 +204,16 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     about = About(data, called, recipe, subset_fraction, outcomes)
     held = "models" if isinstance(content, Runs) else "scores"
     said: tuple[tuple[str, str, object], ...] = (
-        ("models", "--scores-name", scores_name), ("models", "--n-train", n_train),
-        ("models", "--n-test", n_test),
-        ("scores", "--labels", labels), ("scores", "--outcomes", outcomes),
+        ("models", "scores_name", scores_name), ("models", "n_train", n_train),
+        ("models", "n_test", n_test),
+        ("scores", "labels", labels), ("scores", "outcomes", outcomes),
     )  # fmt: skip
-    ignored = [option for kind, option, value in said if kind == held and value is not None]
+    ignored = [parameter for kind, parameter, value in said if kind == held and value is not None]
     if ignored:
         raise InvalidInputError(
-            f"{path} holds {held}, of which {ignored[0]} says nothing", hint="leave it out"
+            f"{path} holds {held}, of which {ignored[0]} says nothing",
+            hint="leave it out",
+            parameter=ignored[0],
         )
     done: Imported | ImportedScores
     if isinstance(content, Runs):

@@ -625,7 +625,7 @@ class Database:
 
         relations, others = self.answers(outcome).relations, other.answers(outcome).relations
         if test_id is not None:
-            relations.row_of(layout.TEST, test_id, None, "--test-id")
+            relations.row_of(layout.TEST, test_id, None, "test_id")
         return self._present(compare(relations, others, test_id, k, threshold, IntervalSpec(interval, level)))
 
     def membership(
@@ -755,7 +755,7 @@ class Database:
         self._require_now("train")
         limits = Limits(until_half_width, max_seconds)
         if batch_models is not None:
-            require_positive(batch_models, "--batch-models")
+            require_positive(batch_models, "batch_models")
         wanted = self._wanted(add, seeds, task_id, endless=limits != Limits())
         request = None if ray is None else Request(ray, workers, task_cpus, task_gpus)
         recipe = self._recipe if recipe is None else recipe
@@ -1002,7 +1002,8 @@ class Database:
         if self._as_of is not None and there is not None and there.n_models > self.n_models:
             raise InvalidInputError(
                 f"{url} has {there.n_models:,} models already, snapshot {self._as_of} only {self.n_models:,}",
-                hint="publish it to a new place, or leave --snapshot out",
+                hint="publish it to a new place, or leave as_of out",
+                parameter="as_of",
             )
         return plan
 
@@ -1164,7 +1165,7 @@ class Database:
         from memdb.training.seeds import Seeds, random_seeds, require_seeds, task_seeds
 
         store_seed = self.store.manifest.seed
-        n_models = None if add is None else require_positive(add, "--add")
+        n_models = None if add is None else require_positive(add, "add")
         if seeds is None and task_id is None:
             source = random_seeds() if n_models is None else subsets.random_seeds(n_models)
             return Seeds(source, n_models, store_seed)

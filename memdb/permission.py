@@ -146,7 +146,7 @@ def _is_remembered(store: Store, kind: str, path: str) -> bool:
 
 
 def _remember(store: Store, kind: str, path: str) -> None:
-    """Write it down; where that cannot be done it is asked for again."""
+    """Write it down; if that fails, it is asked for again."""
     entry = _entry(store, kind, path)
     if entry is not None:
         with contextlib.suppress(OSError):

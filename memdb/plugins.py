@@ -112,7 +112,12 @@ def _listed(arguments: Sequence[str]) -> str:
 
 @contextmanager
 def blaming(
-    sentence: str, hint: str, kind: type[MemdbError] = InvalidInputError, after: str = ""
+    sentence: str,
+    hint: str,
+    kind: type[MemdbError] = InvalidInputError,
+    after: str = "",
+    *,
+    parameter: str | tuple[str, ...] = (),
 ) -> Iterator[None]:
     """Turn whatever the user's code raises, sys.exit included, into one error with its file and line.
 
@@ -121,6 +126,7 @@ def blaming(
         hint: what to do.
         kind: of the error.
         after: what else the message says, before file and line.
+        parameter: what the hint speaks of, as in `MemdbError`.
     """
     try:
         yield
@@ -131,7 +137,8 @@ def blaming(
         verb = "called" if isinstance(error, SystemExit) else "raised"
         said = what if sentence.endswith(":") else f"{verb} {what}"
         place = _place(error)
-        raise kind(f"{sentence} {said}{after}{place and f', in {place}'}", hint=hint) from error
+        message = f"{sentence} {said}{after}{place and f', in {place}'}"
+        raise kind(message, hint=hint, parameter=parameter) from error
 
 
 def _said(error: BaseException) -> str:

@@ -31,7 +31,9 @@ def classes(relations: Relations, threshold: float) -> pa.Table:
     """
     if not -1 < threshold < 1:
         raise InvalidInputError(
-            f"--threshold {threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
+            f"threshold {threshold:g} is not between -1 and 1",
+            hint="use e.g. threshold=0.25",
+            parameter="threshold",
         )
     _require_models(relations, 1)
     sql = template("classes.sql", s_all=OUTCOMES[relations.outcome].sql["s_all"])

@@ -88,7 +88,9 @@ def _require_threshold(threshold: float | None, test_id: int | None) -> float:
         return THRESHOLDS["memorization" if test_id is None else "influence"]
     if not -1 < threshold < 1:
         raise InvalidInputError(
-            f"--threshold {threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
+            f"threshold {threshold:g} is not between -1 and 1",
+            hint="use e.g. threshold=0.25",
+            parameter="threshold",
         )
     return threshold
 

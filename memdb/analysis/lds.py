@@ -63,11 +63,14 @@ class Bootstrap:
     def __post_init__(self) -> None:
         if not 1 <= self.n_resamples <= MAX_RESAMPLES:
             raise InvalidInputError(
-                f"--resamples {self.n_resamples} is not a number from 1 to {MAX_RESAMPLES:,}",
-                hint="use e.g. --resamples 200",
+                f"resamples {self.n_resamples} is not a number from 1 to {MAX_RESAMPLES:,}",
+                hint="use e.g. resamples=200",
+                parameter="resamples",
             )
         if not 0 <= self.seed < 2**64:
-            raise InvalidInputError(f"--seed {self.seed} is out of range", hint="use one from 0 to 2**64 - 1")
+            raise InvalidInputError(
+                f"seed {self.seed} is out of range", hint="use one from 0 to 2**64 - 1", parameter="seed"
+            )
 
     def counts(self, n_models: int) -> NDArray[np.int64]:
         """Return the multiplicity of each model in each resample, [resamples, models]."""

@@ -107,7 +107,8 @@ def _require_confidences(snapshot: Snapshot, path: str) -> None:
     if path not in snapshot.manifest.arrays():
         raise NotFoundError(
             f"{snapshot.url} keeps no logit confidences, which the attack needs",
-            hint="make a store without `--outcomes correct`, or import logit_confidence",
+            hint='make a store without outcomes=["correct"], or import logit_confidence',
+            parameter="outcomes",
         )
     if snapshot.n_models < FEWEST:
         raise NotEnoughModelsError(

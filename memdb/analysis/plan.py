@@ -61,25 +61,29 @@ class Goal:
         """
         if self.kind not in KINDS:
             raise InvalidInputError(f"unknown kind {self.kind!r}", hint=f"use one of {', '.join(KINDS)}")
-        for option, value in (("--half-width", self.half_width), ("--settle", self.settle)):
+        for name, value in (("half_width", self.half_width), ("settle", self.settle)):
             if not 0 < value < 1:
                 raise InvalidInputError(
-                    f"{option} {value:g} is not between 0 and 1", hint=f"use e.g. {option} 0.1"
+                    f"{name} {value:g} is not between 0 and 1", hint=f"use e.g. {name}=0.1", parameter=name
                 )
         if not -1 < self.threshold < 1:
             raise InvalidInputError(
-                f"--threshold {self.threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
+                f"threshold {self.threshold:g} is not between -1 and 1",
+                hint="use e.g. threshold=0.25",
+                parameter="threshold",
             )
         n_ranked = self.n_shown if self.n_ranked is None else self.n_ranked
         if n_ranked > MOST_RANKED:
             raise InvalidInputError(
-                f"--n-ranked {n_ranked:,} is more than any data set has scores",
+                f"n_ranked {n_ranked:,} is more than any data set has scores",
                 hint=f"use at most {MOST_RANKED:,}",
+                parameter="n_ranked",
             )
         if not 1 <= self.n_shown <= n_ranked:
             raise InvalidInputError(
-                f"-k {self.n_shown} out of {n_ranked:,} ranked scores cannot be",
+                f"k {self.n_shown} out of {n_ranked:,} ranked scores cannot be",
                 hint="show at least one row, and no more than are ranked",
+                parameter="k",
             )
 
 
@@ -170,7 +174,8 @@ def worst_case(goal: Goal, fraction: float, interval: IntervalSpec) -> pa.Table:
     if interval.kind in {"selected", "simultaneous"} and goal.n_ranked is None:
         raise InvalidInputError(
             f"a {interval.kind} interval depends on how many scores are ranked",
-            hint="say so with --n-ranked, e.g. the number of training examples",
+            hint="say so with n_ranked, e.g. the number of training examples",
+            parameter="n_ranked",
         )
     of_list = interval.of_list(goal.n_shown, goal.n_ranked or 1)
     return _table([_worst(Solver(of_list, fraction), goal)], 0, None)

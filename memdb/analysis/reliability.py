@@ -47,20 +47,26 @@ class Splitting:
         """
         if not 1 <= self.n_splits <= MAX_SPLITS:
             raise InvalidInputError(
-                f"--splits {self.n_splits} is not a number from 1 to {MAX_SPLITS:,}",
-                hint="use e.g. --splits 20",
+                f"splits {self.n_splits} is not a number from 1 to {MAX_SPLITS:,}",
+                hint="use e.g. splits=20",
+                parameter="splits",
             )
         if not 0 <= self.seed < 2**64:
-            raise InvalidInputError(f"--seed {self.seed} is out of range", hint="use one from 0 to 2**64 - 1")
+            raise InvalidInputError(
+                f"seed {self.seed} is out of range", hint="use one from 0 to 2**64 - 1", parameter="seed"
+            )
         if self.threshold is not None and not -1 < self.threshold < 1:
             raise InvalidInputError(
-                f"--threshold {self.threshold:g} is not between -1 and 1", hint="use e.g. --threshold 0.25"
+                f"threshold {self.threshold:g} is not between -1 and 1",
+                hint="use e.g. threshold=0.25",
+                parameter="threshold",
             )
         odd = [k for k in self.lists if k < 1 or (given and k > n_train)]
         if odd:
             raise InvalidInputError(
-                f"-k {odd[0]} is not a number from 1 to {n_train:,}",
+                f"k {odd[0]} is not a number from 1 to {n_train:,}",
                 hint="a list cannot be longer than the training set",
+                parameter="k",
             )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memdb.cli import output as showing
 from memdb.cli.app import app, say
 from memdb.cli.options import (
     FormatOption,
@@ -16,14 +16,9 @@ from memdb.cli.options import (
     OutcomeOption,
     OutputOption,
     RankedIntervalOption,
-    TargetIdOption,
-    TargetKeyOption,
     TestIdOption,
-    TestKeyOption,
-    TrainIdOption,
-    TrainKeyOption,
 )
-from memdb.cli.output import Way, answer_of, emit
+from memdb.cli.output import Way, answer_of, emit, facts_line
 from memdb.cli.store_options import ASKING, ASSUMING, MAKING, Place, at_place
 from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format import layout
@@ -45,7 +40,7 @@ NO_INTERVAL = ("level", "interval")
 
 ThresholdOption = Annotated[float, typer.Option("--threshold", metavar="X", help="What counts as memorized.")]
 EitherThresholdOption = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option(
         "--threshold",
         metavar="X",
@@ -56,9 +51,10 @@ EitherThresholdOption = Annotated[
 
 
 @app.command()
-@at_place(ASKING)
+@at_place(ASKING, examples=("train", "test", "target"))
 def plan(
     place: Place,
+    *,
     half_width: Annotated[
         float,
         typer.Option("--half-width", metavar="H", help="Half the width of intervals."),
@@ -66,25 +62,20 @@ def plan(
     kind: Annotated[
         str, typer.Option("--kind", metavar="NAME", help="Scores to plan for: memorization or influence.")
     ] = "memorization",
-    train_id: TrainIdOption = None,
-    train_key: TrainKeyOption = None,
-    test_id: TestIdOption = None,
-    test_key: TestKeyOption = None,
-    target_id: TargetIdOption = None,
-    target_key: TargetKeyOption = None,
+    examples: Mapping[str, Any],
     settle: Annotated[
         float, typer.Option("--settle", metavar="P", help="Share of the memorized examples to be settled.")
     ] = 0.9,
     threshold: ThresholdOption = 0.25,
     subset_fraction: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(
             "--subset-fraction", metavar="P", help="Plan a store that is not there yet; none is read."
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Rows shown, for selected intervals.")] = 20,
     n_ranked: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--n-ranked",
             metavar="N",
@@ -112,11 +103,7 @@ def plan(
     memdb plan --train-id 7 --test-id 42
     """  # noqa: D301
     way = Way(format, output, level, interval, outcome)
-    ids: dict[str, Any] = {
-        "train_id": train_id, "train_key": train_key, "test_id": test_id, "test_key": test_key,
-        "target_id": target_id, "target_key": target_key,
-    }  # fmt: skip
-    named = any(value is not None for value in ids.values())
+    named = any(value is not None for value in examples.values())
     limits: dict[str, Any] = {"k": k, "n_ranked": n_ranked, "level": level, "interval": interval}
     db = None if subset_fraction is not None else _store_if_any(place, named=named)
     if db is None:
@@ -132,10 +119,10 @@ def plan(
     else:
         fraction = db.store.manifest.subset_fraction
         limits |= {"kind": kind, "settle": settle, "threshold": threshold, "outcome": outcome}
-        answer = answer_of(db, db.plan(half_width, **ids, **limits), way)
+        answer = answer_of(db, db.plan(half_width, **examples, **limits), way)
     kept = f"subsets of {fraction:g} \u00b7 outcome {outcome}"
     title = f"Models for {level * 100:g} % {interval} intervals \u00b7 {kept}"
-    emit(answer, way, lambda shown: analysis.plan(shown, title, _score_named(ids)))
+    emit(answer, way, lambda shown: analysis.plan(shown, title, _score_named(examples)))
     if db is not None and answer.table.num_rows < 2:
         say("From 50 models on, a store's own rates say what most scores take.")
 
@@ -158,11 +145,11 @@ def _no_store(way: Way) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _score_named(ids: dict[str, Any]) -> str:
+def _score_named(examples: Mapping[str, Any]) -> str:
     """Return the score that options name, in words."""
 
     def example(kind: str) -> str | None:
-        found = next((v for v in (ids[f"{kind}_id"], ids[f"{kind}_key"]) if v is not None), None)
+        found = next((v for v in (examples[f"{kind}_id"], examples[f"{kind}_key"]) if v is not None), None)
         return None if found is None else clean(found, 20)
 
     words = {"train": "train", "test": "on test", "target": "on train"}
@@ -170,17 +157,12 @@ def _score_named(ids: dict[str, Any]) -> str:
 
 
 @app.command()
-@at_place(ASKING)
+@at_place(ASKING, examples=("train", "test", "target"))
 def convergence(
     place: Place,
-    train_id: TrainIdOption = None,
-    train_key: TrainKeyOption = None,
-    test_id: TestIdOption = None,
-    test_key: TestKeyOption = None,
-    target_id: TargetIdOption = None,
-    target_key: TargetKeyOption = None,
+    examples: Mapping[str, Any],
     plot: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--plot", metavar="FILE", help="Draw the curve to a .svg or .png file, too."),
     ] = None,
     outcome: OutcomeOption = "correct",
@@ -201,20 +183,16 @@ def convergence(
     if plot is not None:
         curves.require_plot(plot)
     db = place.open()
-    ids: dict[str, Any] = {
-        "train_id": train_id, "train_key": train_key, "test_id": test_id, "test_key": test_key,
-        "target_id": target_id, "target_key": target_key,
-    }  # fmt: skip
-    answer = answer_of(db, db.convergence(**ids, outcome=outcome, level=level), way)
+    answer = answer_of(db, db.convergence(**examples, outcome=outcome, level=level), way)
     score = answer.table.column_names[1]
-    title = f"{score.capitalize()} of {_score_named(ids)} \u00b7 {showing.facts_line(db, way)}"
+    title = f"{score.capitalize()} of {_score_named(examples)} \u00b7 {facts_line(db, way)}"
 
     def curve_rows(n_looks: int) -> list[dict[str, Any]]:
         from memdb.analysis.convergence import dense_looks
 
         looks = dense_looks(db.n_models, n_looks)
         return list(
-            answer_of(db, db.convergence(**ids, looks=looks, outcome=outcome, level=level), way).rows()
+            answer_of(db, db.convergence(**examples, looks=looks, outcome=outcome, level=level), way).rows()
         )
 
     def table(shown: Answer) -> Table:
@@ -234,7 +212,7 @@ def reliability(
     place: Place,
     test_id: TestIdOption = None,
     k: Annotated[
-        Optional[list[int]],  # noqa: UP045
+        list[int] | None,
         typer.Option("-k", metavar="N", help="Length of a list to compare; repeat for more. [10, 100, 1000]"),
     ] = None,
     splits: Annotated[
@@ -262,7 +240,7 @@ def reliability(
     )
     score = "memorization" if test_id is None else "influence"
     of = "memorization" if test_id is None else f"influence on test example {test_id}"
-    title = f"Split-half reliability of {of} \u00b7 {splits} splits \u00b7 {showing.facts_line(db, way)}"
+    title = f"Split-half reliability of {of} \u00b7 {splits} splits \u00b7 {facts_line(db, way)}"
     answer = _without_interval(db, rows, way)
     emit(answer, way, lambda shown: analysis.reliability(shown, title, score))
 
@@ -289,7 +267,7 @@ def classes(
     way = Way(format, output, 0.95, "none", outcome)
     db = place.open()
     answer = _without_interval(db, db.classes(threshold=threshold, outcome=outcome), way)
-    title = f"Classes, the hardest first \u00b7 {showing.facts_line(db, way)}"
+    title = f"Classes, the hardest first \u00b7 {facts_line(db, way)}"
     names = db.relations(outcome).examples[layout.TRAIN].class_names
     emit(answer, way, lambda shown: analysis.classes(shown, title, threshold, names))
 
@@ -310,7 +288,7 @@ def class_influence(
     way = Way(format, output, 0.95, "none", outcome)
     db = place.open()
     answer = _without_interval(db, db.class_influence(outcome=outcome), way)
-    title = f"Mean influence \u00b7 {showing.facts_line(db, way)}"
+    title = f"Mean influence \u00b7 {facts_line(db, way)}"
     names = db.relations(outcome).examples[layout.TRAIN].class_names
     emit(answer, way, lambda shown: analysis.class_influence(shown, title, names))
 
@@ -328,11 +306,11 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", help="Another one of the same data set.")],
     test_id: TestIdOption = None,
     scores_a: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--scores-a", metavar="NAME", help="Imported scores of A instead of its models."),
     ] = None,
     scores_b: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--scores-b", metavar="NAME", help="The same of B."),
     ] = None,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Rows to show, and first ranks to compare.")] = 20,

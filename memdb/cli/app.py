@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 from memdb.addresses import without_secrets
 from memdb.cli.streams import silence
-from memdb.cli.usage import CarefulCommand, WrongUsageError
+from memdb.cli.usage import CarefulCommand, WrongUsageError, in_options
 from memdb.errors import MemdbError, UnnamedCodeError
 from memdb.files import FULL, reason
 from memdb.render.tables import clean, console
@@ -49,9 +50,9 @@ app = _App(
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback
     if wanted:
-        from importlib.metadata import version
+        from memdb.format.documents import own_version
 
-        typer.echo(f"memdb {version('memdb')}")
+        typer.echo(f"memdb {own_version()}")
         raise typer.Exit
 
 
@@ -72,6 +73,16 @@ def say(*lines: str) -> None:
             console(stderr=True).print(clean(without_secrets(line)), soft_wrap=True)
     except OSError:
         silence(sys.stderr)
+
+
+@contextlib.contextmanager
+def interruptible(left: str | Callable[[], str]) -> Iterator[None]:
+    """On Ctrl-C say what it left behind, and end as shells expect."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"Interrupted. {left if isinstance(left, str) else left()}")
+        sys.exit(INTERRUPTED)
 
 
 class Remarks(logging.Handler):
@@ -102,9 +113,8 @@ def run() -> NoReturn:
     except MemdbError as error:
         if os.environ.get("MEMDB_TRACEBACK"):
             raise
-        _say_error(
-            str(error), _command_that_names(error) if isinstance(error, UnnamedCodeError) else error.hint
-        )
+        hint = _command_that_names(error) if isinstance(error, UnnamedCodeError) else error.hint
+        _say_error(*(in_options(text, error.parameters) for text in (str(error), hint)))
         code = 2 if isinstance(error, WrongUsageError) else 1
     except MemoryError:
         _say_error("that takes more memory than there is", "ask for less at once, or on a larger machine")

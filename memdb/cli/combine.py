@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memdb.cli.app import INTERRUPTED, app, say
+from memdb.cli.app import app, interruptible, say
 from memdb.cli.store_options import Place, at_place
 from memdb.render.progress import Counting
 from memdb.render.tables import console, count
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
 def update(
     place: Place,
     base: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--base", metavar="URL", help="Where the store that this one extends is now."),
     ] = None,
 ) -> None:
-    """Take in the newest snapshot of the store that this one extends.
+    """Move to the newest snapshot of the store that this one extends.
 
-    Until then answers are of the snapshot that was taken in before, whatever its owner added or withdrew.
+    Until then answers use the same base snapshot as before, whatever its owner added or retracted.
     `memdb info` says when there is a newer one.
     """
     db = place.open(to_write=True)
@@ -51,11 +50,11 @@ def merge(
         list[str], typer.Argument(metavar="STORE...", help="Paths or URLs of the stores to merge.")
     ],
     dataset: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--dataset", metavar="NAME", help="The data set, where the first store's is code."),
     ] = None,
     recipe: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--recipe", metavar="NAME", help="The recipe, likewise."),
     ] = None,
     compact: Annotated[
@@ -65,7 +64,7 @@ def merge(
     """Bring the models of several stores together in --store, which is created if it is absent.
 
     Refused where data set, recipe or subset fraction differ: pooled, they would show influence where there is
-    none. A model that stands in several is kept once, one that was withdrawn in any is withdrawn. Imported
+    none. A model in several stores is kept once; one retracted in any of them is retracted. Imported
     scores come along. Sources are only read; interrupted, it goes on when it is run again. A new store keeps
     the outcomes that all have.
 
@@ -77,20 +76,19 @@ def merge(
     place.require_use_of_options(others=sources)
     opened = [_opened(place, url) for url in sources]
     place.require_use_of_trust(*(db.store.manifest for db in opened))
-    with Counting(console(stderr=True), "models") as counting:
-        try:
-            done = combine.merge(
-                place.url,
-                opened,
-                dataset=dataset,
-                recipe=recipe,
-                storage_options=place.options_here(),
-                following=place.base_access(trusted=True),
-                progress=counting,
-            )
-        except KeyboardInterrupt:
-            say("Interrupted. What was committed stays: the same command goes on there.")
-            sys.exit(INTERRUPTED)
+    with (
+        Counting(console(stderr=True), "models") as counting,
+        interruptible("What was committed stays: the same command goes on there."),
+    ):
+        done = combine.merge(
+            place.url,
+            opened,
+            dataset=dataset,
+            recipe=recipe,
+            storage_options=place.options_here(),
+            following=place.base_access(trusted=True),
+            progress=counting,
+        )
     db = done.database
     for url, added, present in zip(sources, done.added, done.present, strict=True):
         say(f"{url}: {added:,} models added" + (f", {present:,} were there already." if present else "."))
@@ -111,11 +109,11 @@ def _compact(db: Database) -> None:
     if not db.store.manifest.put_if_absent:
         return
     try:
-        with Counting(console(stderr=True), "models in blocks") as counting:
+        with (
+            Counting(console(stderr=True), "models in blocks") as counting,
+            interruptible("All models are there; `memdb compact` gathers them another time."),
+        ):
             db.compact(progress=counting)
-    except KeyboardInterrupt:
-        say("Interrupted while compacting. All models are there; `memdb compact` gathers them another time.")
-        sys.exit(INTERRUPTED)
     except MemdbError as error:
         say(f"Note: it was not compacted: {error}.")
 

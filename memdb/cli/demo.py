@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memdb.cli import output
+from memdb.cli.output import Way, answer_of, print_influences, print_memorized
 from memdb.render import images as pictures
 from memdb.render.tables import console, number
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 def show_demo(db: Database, command: Callable[[str], str]) -> None:
     """Show what a store of a few hundred models tells, with pictures."""
-    way = output.Way("table", None, 0.95, "selected")
+    way = Way("table", None, 0.95, "selected")
     data = db.load_dataset()
     most = db.top_memorized(10)
-    output.memorized(db, most, way, None)
-    top = list(output.answer_of(db, most, way).rows())[:4]
+    print_memorized(db, most, way, None)
+    top = list(answer_of(db, most, way).rows())[:4]
     captions = [f"train {row['train_id']}: {number(row['memorization'])}" for row in top]
     _pictures([data.train[row["train_id"]][0] for row in top], captions)
     telling = db.sql(
@@ -28,8 +28,8 @@ def show_demo(db: Database, command: Callable[[str], str]) -> None:
     ).fetchall()
     test_id = int(telling[0][0])
     strongest = db.top_influence(test_id=test_id, k=5)
-    output.influences(db, strongest, way, "test_id")
-    found = list(output.answer_of(db, strongest, way).rows())[:3]
+    print_influences(db, strongest, way, "test_id")
+    found = list(answer_of(db, strongest, way).rows())[:3]
     captions = [f"test {test_id}"] + [
         f"train {row['train_id']}: {number(row['influence'], '+')}" for row in found
     ]

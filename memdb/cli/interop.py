@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memdb.cli import output as showing
 from memdb.cli.app import app, say
 from memdb.cli.options import (
     DataRootOption,
@@ -22,7 +21,7 @@ from memdb.cli.options import (
     ShownOption,
     TopOption,
 )
-from memdb.cli.output import Way, answer_of, emit
+from memdb.cli.output import Way, answer_of, emit, facts_line
 from memdb.cli.store_options import ASKING, SCORING, WRITING, Place, at_place
 from memdb.errors import InvalidInputError
 from memdb.format import layout
@@ -47,7 +46,7 @@ def import_(
     place: Place,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="An .npz file, or a folder of .npy files.")],
     dataset: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--dataset",
             "-d",
@@ -57,15 +56,15 @@ def import_(
     ] = None,
     data_root: DataRootOption = None,
     name: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--name", metavar="TEXT", help="Else what to call it; equal names mean equal data."),
     ] = None,
     recipe: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--recipe", "-r", metavar="TEXT", help="What to call how the models were trained."),
     ] = None,
     subset_fraction: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(
             "--subset-fraction",
             metavar="P",
@@ -74,15 +73,15 @@ def import_(
         ),
     ] = None,
     outcomes: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--outcomes", metavar="NAMES", help="What to keep, such as correct; all if not given."),
     ] = None,
     labels: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--labels", metavar="FILE", help="A .npy file of the training examples' labels."),
     ] = None,
     scores_name: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--scores-name",
             metavar="TEXT",
@@ -91,11 +90,11 @@ def import_(
         ),
     ] = None,
     n_train: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--n-train", metavar="N", help="Training examples, for scores that do not say."),
     ] = None,
     n_test: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--n-test", metavar="N", help="Test examples, likewise."),
     ] = None,
 ) -> None:
@@ -255,13 +254,13 @@ def membership(
     from memdb.training.loop import require_positive
 
     if k is not None:
-        require_positive(k, "-k")
+        require_positive(k, "k")
     way = Way(format, output, 0.95, "none", "logit_confidence")
     db = place.open()
     with Counting(console(stderr=True), "examples") as counting:
         rows = db.membership(variant=variant, variance=variance, progress=counting)
     names = db.relations().examples[layout.TRAIN].class_names
-    title = f"Membership, {variant} attack \u00b7 {showing.facts_line(db, way)}"
+    title = f"Membership, {variant} attack \u00b7 {facts_line(db, way)}"
     if k is not None or output is None:
         rows = rows.limit(k or SHOWN)
     answer, common = _with_common(db, rows, way, ("attack_", "tpr_", "n_targets"))
@@ -278,7 +277,7 @@ def lds(
     ],
     k: ShownOption = None,
     outcome: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--outcome",
             metavar="NAME",
@@ -287,7 +286,7 @@ def lds(
         ),
     ] = None,
     models: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--models",
             metavar="FILE",
@@ -316,7 +315,7 @@ def lds(
     from memdb.training.loop import require_positive
 
     if k is not None:
-        require_positive(k, "-k")
+        require_positive(k, "k")
     file = open_array(scores)
     if file.dtype.kind not in "fiu":
         raise InvalidInputError(f"{scores} is {file.dtype}", hint="give real numbers")

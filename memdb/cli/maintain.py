@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memdb.cli.app import INTERRUPTED, app, say
+from memdb.cli.app import app, interruptible, say
 from memdb.cli.store_options import CacheDirOption, CacheSizeOption, Place, at_place
 from memdb.errors import InvalidInputError
 from memdb.render.progress import Counting
@@ -34,14 +32,12 @@ def compact(place: Place, alone: AloneOption = False) -> None:
     """Gather segments into blocks of up to 1,024 models, and number the result.
 
     Answers stay the same, bit for bit; training and queries may go on meanwhile. `memdb train` does it
-    by itself past some dozens of segments. What the blocks took in is removed later, by `memdb gc`.
+    by itself past some dozens of segments. The segments are removed later, by `memdb gc`.
     """
     db = place.open()
     with (
         Counting(console(stderr=True), "models") as counting,
-        _interrupted(
-            "Interrupted. Nothing is lost; `memdb info` tells whether the snapshot was numbered already."
-        ),
+        interruptible("Nothing is lost; `memdb info` tells whether the snapshot was numbered already."),
     ):
         done = db.compact(alone=alone, progress=counting)
     if done is None:
@@ -70,7 +66,7 @@ def gc(
 ) -> None:
     """Remove what no reader and no writer can need any more.
 
-    That is: what killed writers left behind, segments that blocks took in, and blocks that fuller ones
+    That is: what killed writers left behind, segments whose models are in blocks, and blocks that fuller ones
     replaced, each after a grace period by the storage's own clock. Models are never removed: blocks are
     read and checked before the segments in them go.
 
@@ -81,7 +77,7 @@ def gc(
     db = place.open()
     with (
         Counting(console(stderr=True), "removed") as counting,
-        _interrupted("Interrupted. What was removed is gone, no model among it; run it again for the rest."),
+        interruptible("What was removed is gone, no model among it; run it again for the rest."),
     ):
         found = db.gc(grace=_hours(grace), alone=alone, dry_run=dry_run, progress=counting)
     if not found:
@@ -115,9 +111,7 @@ def verify(
     db = place.open()
     with (
         Counting(console(stderr=True), "parts") as counting,
-        _interrupted(
-            "Interrupted. Nothing was removed" + ("; what was set aside stays so." if repair else ".")
-        ),
+        interruptible("Nothing was removed" + ("; what was set aside stays so." if repair else ".")),
     ):
         report, repaired = db.verify(repair=repair, progress=counting)
     seen = f"{count(report.n_objects, 'object')}, {size(report.n_bytes)}, {count(report.n_models, 'model')}"
@@ -165,9 +159,9 @@ def retract(
         str, typer.Option("--because", metavar="TEXT", help="Why; it is kept with the store.")
     ],
 ) -> None:
-    """Withdraw models, for ever: they stay in the store and count nowhere.
+    """Retract models, for good: they stay in the store and count nowhere.
 
-    Withdraw models for what was wrong with their training (the wrong data, a broken machine), never for
+    Retract models for what was wrong with their training (the wrong data, a broken machine), never for
     what they predict: choosing models by their outcome biases every score and voids its interval.
 
     \b
@@ -206,16 +200,6 @@ def cache(
         say(f"Removed {size(gone)}.")
 
 
-@contextlib.contextmanager
-def _interrupted(text: str) -> Iterator[None]:
-    """Say what Ctrl-C left behind, and end as shells expect."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(text)
-        sys.exit(INTERRUPTED)
-
-
 def _own_models(db: Database) -> int:
     """Count the models of the store itself; those of one that it extends are kept by others."""
     return db.store.own_snapshot().n_models
@@ -228,7 +212,7 @@ def _hours(hours: float) -> timedelta:
 
 
 def _short(problem: str, place: str, url: str) -> str:
-    """Return a problem without what its row says already, and without hashes that nobody reads."""
+    """Return a problem without what its row says already, and without hashes."""
     return problem.replace(f"{place} ", "").replace(f"{url}/", "").split(": its sha256 is not")[0]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -27,7 +27,7 @@ FormatOption = Annotated[
     ),
 ]
 OutputOption = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(
         "--output", "-o", metavar="FILE", help="Write to a .json, .ndjson, .csv or .parquet file instead."
     ),
@@ -63,19 +63,19 @@ RanksOption = Annotated[
 ]
 KOption = Annotated[int, typer.Option("-k", metavar="N", help="Rows to show.")]
 ShownOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "-k", metavar="N", help="Rows to show. [default: 20; all of them in a file]", show_default=False
     ),
 ]
 DataRootOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--data-root", envvar="MEMDB_DATA_ROOT", metavar="DIR", help="The folder that holds the data set."
     ),
 ]
 OwnDatasetOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--dataset",
         "-d",
@@ -85,18 +85,18 @@ OwnDatasetOption = Annotated[
     ),
 ]
 OwnRecipeOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--recipe", "-r", metavar="NAME", help="The store's recipe, likewise."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
 BatchOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "--batch-models", metavar="N", help="Models trained at once; the recipe decides if not given."
     ),
 ]
 WorkersOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "--workers",
         metavar="N",
@@ -105,7 +105,7 @@ WorkersOption = Annotated[
     ),
 ]
 RayOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--ray",
         metavar="ADDRESS",
@@ -116,13 +116,13 @@ TaskCpusOption = Annotated[
     int, typer.Option("--task-cpus", metavar="N", help="Cores of each Ray task, and threads of its models.")
 ]
 TaskGpusOption = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option(
         "--task-gpus", metavar="N", help="GPUs of each Ray task, such as 0.5; 1 where the cluster has any."
     ),
 ]
 TaskIdOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--task-id",
         metavar="TEXT",
@@ -131,7 +131,7 @@ TaskIdOption = Annotated[
     ),
 ]
 UntilOption = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option(
         "--until-half-width",
         metavar="H",
@@ -139,11 +139,11 @@ UntilOption = Annotated[
     ),
 ]
 MaxTimeOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--max-time", metavar="TIME", help="End after so long, such as 90s, 30m, 1h30m or 2h."),
+    str | None,
+    typer.Option("--max-time", metavar="TIME", help="End after this time, such as 90s, 30m, 1h30m or 2h."),
 ]
 CheckpointsOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--checkpoint-dir",
         envvar="MEMDB_CHECKPOINT_DIR",
@@ -152,40 +152,47 @@ CheckpointsOption = Annotated[
         show_default=False,
     ),
 ]
-TrainIdOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--train-id", metavar="N", help="A training example, by its row."),
-]
-TrainKeyOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--train-key", metavar="NAME", help="The same, by its name."),
-]
 TestIdOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option("--test-id", metavar="N", help="A test example, by its row."),
 ]
-TestKeyOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--test-key", metavar="NAME", help="The same, by its name."),
-]
-TargetIdOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--target-id", metavar="N", help="A training example that others influence, by its row."),
-]
-TargetKeyOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--target-key", metavar="NAME", help="The same, by its name."),
-]
+EXAMPLES = {  # how a command is told examples, by the names of `ExampleNames`
+    "train_id": Annotated[
+        int | None,
+        typer.Option("--train-id", metavar="N", help="A training example, by its row."),
+    ],
+    "train_key": Annotated[
+        str | None,
+        typer.Option("--train-key", metavar="NAME", help="The same, by its name."),
+    ],
+    "test_id": TestIdOption,
+    "test_key": Annotated[
+        str | None,
+        typer.Option("--test-key", metavar="NAME", help="The same, by its name."),
+    ],
+    "target_id": Annotated[
+        int | None,
+        typer.Option(
+            "--target-id", metavar="N", help="A training example that others influence, by its row."
+        ),
+    ],
+    "target_key": Annotated[
+        str | None,
+        typer.Option("--target-key", metavar="NAME", help="The same, by its name."),
+    ],
+}
 MinInfluenceOption = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option("--min-influence", metavar="X", help="Only pairs at or above this influence."),
 ]
 MinMemorizationOption = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option("--min-memorization", metavar="X", help="Only training examples memorized so much."),
+    float | None,
+    typer.Option(
+        "--min-memorization", metavar="X", help="Only training examples at or above this memorization."
+    ),
 ]
 TopOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option("--top", metavar="K", help="Only the strongest K pairs of every test example."),
 ]
 SameClassOption = Annotated[bool, typer.Option("--same-class", help="Only pairs that share their label.")]

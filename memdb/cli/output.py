@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memdb.cli.app import say
+from memdb.cli.usage import in_options
 from memdb.format import layout
 from memdb.render import tables
 from memdb.render.answer import LIST_FACTS, Answer, require_format, require_suffix
@@ -30,7 +31,7 @@ CHARACTERS_AT_ONCE = 2**20  # that are encoded at once: an answer may be long
 
 @dataclass(frozen=True)
 class Way:
-    """How an answer is wanted; what cannot be is refused before the store is opened."""
+    """How an answer is wanted; impossible combinations are refused before the store is opened."""
 
     format: str
     output: Path | None
@@ -74,7 +75,7 @@ def _facts(db: Database, way: Way) -> dict[str, Any]:
 
 
 def left_out(db: Database) -> dict[str, Any]:
-    """Return what an answer has to say where models were left out of it: how many, and which."""
+    """Return how many models are excluded from an answer, and which; nothing where none is."""
     excluded = sorted(db.snapshot.excluded)
     return {"n_excluded": len(excluded), "excluded": excluded} if excluded else {}
 
@@ -96,7 +97,8 @@ def _imported_facts(imported: TableRelations) -> dict[str, Any]:
 
     facts: dict[str, Any] = {"scores": imported.scores.table.name, "outcome": None, "n_models": None}
     if imported.assumed is None:
-        return facts | {"interval": None, "level": None, "why_no_interval": WITHOUT_COUNTS, "hint": ASSUME}
+        hint = in_options(ASSUME, ["assume"])
+        return facts | {"interval": None, "level": None, "why_no_interval": WITHOUT_COUNTS, "hint": hint}
     assumed = imported.assumed
     return facts | {"assumed_models": assumed.n_models, "assumed_fraction": assumed.subset_fraction}
 
@@ -157,7 +159,7 @@ def show(text: str | int, way: Way) -> None:
         sys.stdout.write(text[start : start + CHARACTERS_AT_ONCE])
 
 
-def memorized(db: Database, rows: DuckDBPyRelation, way: Way, class_name: str | None) -> None:
+def print_memorized(db: Database, rows: DuckDBPyRelation, way: Way, class_name: str | None) -> None:
     """Print the most memorized examples."""
     names = db.relations().class_names
     of = f" of class {clean(class_name)}" if class_name else ""
@@ -169,7 +171,7 @@ def memorized(db: Database, rows: DuckDBPyRelation, way: Way, class_name: str | 
     remark_on_scores(answer)
 
 
-def influences(db: Database, rows: DuckDBPyRelation, way: Way, fixed: str) -> None:
+def print_influences(db: Database, rows: DuckDBPyRelation, way: Way, fixed: str) -> None:
     """Print the strongest influences with one side fixed."""
     answer = list_of(db, rows, way)
     names = db.relations().class_names
@@ -188,7 +190,7 @@ def influences(db: Database, rows: DuckDBPyRelation, way: Way, fixed: str) -> No
     remark_on_scores(answer)
 
 
-def score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
+def print_score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
     """Print one score with everything behind it."""
     answer = asked_of(db, rows, way)
 
@@ -221,7 +223,7 @@ def score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         say("No score: the example was in every subset or in none so far. Add models with `memdb train`.")
 
 
-def info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
+def print_info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
     """Print what is in a store."""
 
     def table(answer: Answer) -> Table:
@@ -309,7 +311,7 @@ def _snapshot_line(db: Database, row: Mapping[str, Any]) -> str:
     return f"{row['newest_snapshot']}" + ("" if exact else ", and models that came or went since")
 
 
-def rows(db: Database, found: pa.RecordBatchReader, way: Way) -> tuple[Answer, str | int]:
+def rows_of_statement(db: Database, found: pa.RecordBatchReader, way: Way) -> tuple[Answer, str | int]:
     """Return what a user's statement found, and its text (see `made`)."""
     answer = _of_scores(db, Answer(found, _facts(db, way)))
     return answer, made(answer, way, tables.plain)

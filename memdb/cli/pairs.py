@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memdb.cli import output as showing
-from memdb.cli.app import INTERRUPTED, app, say
+from memdb.cli.app import app, interruptible, say
 from memdb.cli.options import (
     FormatOption,
     LevelOption,
@@ -23,7 +19,7 @@ from memdb.cli.options import (
     SameClassOption,
     TopOption,
 )
-from memdb.cli.output import Way
+from memdb.cli.output import Way, asked_of, countless, emit, facts_line, remark_on_scores
 from memdb.cli.store_options import SCORING, Place, at_place
 from memdb.render import tables
 from memdb.render.answer import Answer
@@ -91,16 +87,20 @@ def pairs(
         with Counting(console(stderr=True), "pairs") as counting:
             options["progress"] = counting
             rows = db.pairs(outcome=outcome, **options)
-        answer = showing.asked_of(db, rows, way)
-        showing.emit(answer, way, lambda a: _table(showing.countless(a), db, way))
-        showing.remark_on_scores(answer)
+        answer = asked_of(db, rows, way)
+        emit(answer, way, lambda a: _table(countless(a), db, way))
+        remark_on_scores(answer)
 
 
 def _write(db: Database, output: Path, outcome: str, options: PairOptions) -> None:
     """Write a file that an interrupted run goes on with."""
     from memdb.query.pairs import parquet
 
-    with Counting(console(stderr=True), "pairs") as counting, _keeping(output):
+    def kept() -> str:
+        blocks = count(parquet.n_kept(output), "block")
+        return f"{blocks} of test examples kept beside {output}: the same command goes on there."
+
+    with Counting(console(stderr=True), "pairs") as counting, interruptible(kept):
         options["progress"] = counting
         done = parquet.written_pairs(db.relations(outcome), output, options)
     resumed = f" Went on from {done.n_resumed} of {count(done.n_blocks, 'block')}." if done.n_resumed else ""
@@ -109,26 +109,13 @@ def _write(db: Database, output: Path, outcome: str, options: PairOptions) -> No
     )
 
 
-@contextmanager
-def _keeping(output: Path) -> Iterator[None]:
-    """On Ctrl-C say what is kept."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        from memdb.query.pairs.parquet import n_kept
-
-        kept = count(n_kept(output), "block")
-        say(f"Interrupted. {kept} of test examples kept beside {output}: the same command goes on there.")
-        sys.exit(INTERRUPTED)
-
-
 def _table(answer: Answer, db: Database, way: Way) -> Table:
     """Return the strongest pairs; the others are for files."""
     n_rows = answer.table.num_rows
     strength = [(-abs(value), place) for place, value in enumerate(answer.table["influence"].to_pylist())]
     first = [place for _, place in sorted(strength)[:SHOWN]]
     shown = Answer(answer.table.take(first) if first else answer.table, answer.facts)
-    title = f"{count(n_rows, 'pair')} of {clean(db.url)} \u00b7 {showing.facts_line(db, way)}"
+    title = f"{count(n_rows, 'pair')} of {clean(db.url)} \u00b7 {facts_line(db, way)}"
     table = tables.ranked(shown, title, {"train_id": "train", "test_id": "test"}, ())
     if n_rows > SHOWN:
         table.caption = f"{n_rows - SHOWN:,} more pairs; --output FILE writes them all"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
-from memdb.cli import output as showing
 from memdb.cli.app import app
 from memdb.cli.options import (
     FdrOption,
@@ -19,14 +19,17 @@ from memdb.cli.options import (
     RankedIntervalOption,
     RanksOption,
     SameClassOption,
-    TargetIdOption,
-    TargetKeyOption,
-    TestIdOption,
-    TestKeyOption,
-    TrainIdOption,
-    TrainKeyOption,
 )
-from memdb.cli.output import Way
+from memdb.cli.output import (
+    Way,
+    print_influences,
+    print_info,
+    print_memorized,
+    print_score,
+    remark_on_scores,
+    rows_of_statement,
+    show,
+)
 from memdb.cli.store_options import ASKING, SCORING, Place, at_place, memory_limit
 from memdb.cli.supervision import limited
 from memdb.files import half_written
@@ -45,7 +48,7 @@ def info(
     """Say what is in a store, how well its models do and how tight its intervals are."""
     way = Way(format, output, level, interval, outcome)
     db = place.open()
-    showing.info(db, db.info(outcome=outcome, level=level, interval=interval), way)
+    print_info(db, db.info(outcome=outcome, level=level, interval=interval), way)
 
 
 @app.command()
@@ -54,7 +57,7 @@ def top_memorized(
     place: Place,
     k: KOption = 20,
     class_name: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--class", metavar="NAME", help="Only this class, by name or number."),
     ] = None,
     order: Annotated[
@@ -88,19 +91,14 @@ def top_memorized(
         level=level,
         interval=interval,
     )
-    showing.memorized(db, rows, way, class_name)
+    print_memorized(db, rows, way, class_name)
 
 
 @app.command()
-@at_place(SCORING)
+@at_place(SCORING, examples=("test", "train", "target"))
 def top_influence(
     place: Place,
-    test_id: TestIdOption = None,
-    test_key: TestKeyOption = None,
-    train_id: TrainIdOption = None,
-    train_key: TrainKeyOption = None,
-    target_id: TargetIdOption = None,
-    target_key: TargetKeyOption = None,
+    examples: Mapping[str, Any],
     k: KOption = 20,
     direction: Annotated[
         str, typer.Option("--direction", metavar="WAY", help="helps, hurts, or both by absolute value.")
@@ -135,12 +133,7 @@ def top_influence(
     way = Way(format, output, level, interval, outcome)
     db = place.open()
     rows = db.top_influence(
-        test_id=test_id,
-        test_key=test_key,
-        train_id=train_id,
-        train_key=train_key,
-        target_id=target_id,
-        target_key=target_key,
+        **examples,
         k=k,
         direction=direction,
         same_class=same_class,
@@ -151,21 +144,15 @@ def top_influence(
         level=level,
         interval=interval,
     )
-    of_train = train_id is not None or train_key is not None
-    of_target = target_id is not None or target_key is not None
-    showing.influences(db, rows, way, "train_id" if of_train else "target_id" if of_target else "test_id")
+    fixed = next(name for name, value in examples.items() if value is not None)
+    print_influences(db, rows, way, fixed.replace("_key", "_id"))
 
 
 @app.command()
-@at_place(SCORING)
+@at_place(SCORING, examples=("train", "test", "target"))
 def score(
     place: Place,
-    train_id: TrainIdOption = None,
-    train_key: TrainKeyOption = None,
-    test_id: TestIdOption = None,
-    test_key: TestKeyOption = None,
-    target_id: TargetIdOption = None,
-    target_key: TargetKeyOption = None,
+    examples: Mapping[str, Any],
     outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
     interval: NamedIntervalOption = "anytime",
@@ -181,17 +168,12 @@ def score(
     way = Way(format, output, level, interval, outcome)
     db = place.open()
     rows = db.score(
-        train_id,
-        train_key=train_key,
-        test_id=test_id,
-        test_key=test_key,
-        target_id=target_id,
-        target_key=target_key,
+        **examples,
         outcome=outcome,
         level=level,
         interval=interval,
     )
-    showing.score(db, rows, way)
+    print_score(db, rows, way)
 
 
 @app.command()
@@ -249,6 +231,6 @@ def sql(
             max_pairs=max_pairs,
             timeout=seconds,
         )
-        answer, text = showing.rows(db, found, way)
-    showing.show(text, way)
-    showing.remark_on_scores(answer)
+        answer, text = rows_of_statement(db, found, way)
+    show(text, way)
+    remark_on_scores(answer)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memdb.cli.app import INTERRUPTED, app, say
+from memdb.cli.app import app, interruptible, say
 from memdb.cli.options import DataRootOption, OwnDatasetOption
 from memdb.cli.store_options import ASKING, COPYING, Place, at_place
 from memdb.errors import InvalidInputError
-from memdb.render.progress import Counting, Share
+from memdb.render.progress import Counting
 from memdb.render.tables import clean, console, count, findings, size
 
 if TYPE_CHECKING:
     from memdb.sharing.publish import PublicationPlan
 
 DestEndpointOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--dest-endpoint-url", metavar="URL", help="Another server for the destination."),
 ]
 DestDriverOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--dest-storage-option", metavar="NAME=VALUE", help="For the destination's driver; repeat for more."
     ),
@@ -38,7 +35,7 @@ def publish(
     place: Place,
     dest: Annotated[str, typer.Argument(metavar="DEST", help="A folder, s3://, gs:// or az://.")],
     include: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             "--include",
             metavar="WHAT",
@@ -47,7 +44,7 @@ def publish(
     ] = None,
     title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="What it is called.")] = None,
     author: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--author", metavar="NAME", help="Who made it; repeat for more."),
     ] = None,
     licence: Annotated[
@@ -79,7 +76,7 @@ def publish(
     credit = Credits(title or "", tuple(author or ()), licence or "", citation or "") if given else None
     included = {} if include is None else {"include": tuple(include)}
 
-    with _interrupted("Interrupted. Readers see what was published before; run it again to go on."):
+    with interruptible("Readers see what was published before; run it again to go on."):
         plan = db.plan_publication(
             dest,
             credit=credit,
@@ -91,8 +88,8 @@ def publish(
         _show_sizes(plan)
         if dry_run:
             return
-        with Share(console(stderr=True)) as share:
-            done = db.publish(plan, progress=share)
+        with Counting(console(stderr=True), None) as counting:
+            done = db.publish(plan, progress=counting)
     what = "Published" if done.is_new else "Was published already:"
     held = count(done.snapshot.n_models, "model") if done.snapshot.n_models else "imported scores alone"
     say(
@@ -132,7 +129,7 @@ def pull(
     source = replace(place, store=url)
     with (
         Counting(console(stderr=True), "bytes") as counting,
-        _interrupted("Interrupted. Run it again to go on."),
+        interruptible("Run it again to go on."),
     ):
         done = create.pull(
             url,
@@ -161,13 +158,3 @@ def _destination(url: str, endpoint_url: str | None, options: list[str] | None) 
     except InvalidInputError as error:
         hint = "name a URL as destination, or leave out --dest-endpoint-url and --dest-storage-option"
         raise InvalidInputError(str(error), hint=hint) from error
-
-
-@contextlib.contextmanager
-def _interrupted(text: str) -> Iterator[None]:
-    """Say what Ctrl-C left behind, and end as shells expect."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(text)
-        sys.exit(INTERRUPTED)

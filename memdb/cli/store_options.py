@@ -8,12 +8,13 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memdb.addresses import without_secrets
 from memdb.cli.app import say
+from memdb.cli.options import EXAMPLES
 from memdb.cli.usage import WrongUsageError, typed
 from memdb.errors import InvalidInputError, NotFoundError
 
@@ -29,7 +30,7 @@ MOST_MEMORY = 2**60  # what every system's limits can count
 NO_CACHE = "none"
 
 StoreOption = Annotated[
-    Optional[str],  # noqa: UP045 - Typer reads it at run time, on Python 3.11 too
+    str | None,
     typer.Option(
         "--store",
         "-s",
@@ -40,7 +41,7 @@ StoreOption = Annotated[
     ),
 ]
 EndpointOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--endpoint-url",
         metavar="URL",
@@ -51,7 +52,7 @@ AnonymousOption = Annotated[
     bool, typer.Option("--anonymous", help="Read a public store without credentials.")
 ]
 DriverOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--storage-option",
         metavar="NAME=VALUE",
@@ -59,7 +60,7 @@ DriverOption = Annotated[
     ),
 ]
 CacheDirOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--cache-dir",
         envvar="MEMDB_CACHE_DIR",
@@ -79,34 +80,34 @@ TrustOption = Annotated[
     ),
 ]
 AsOfOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "--snapshot",
         "--as-of",
         metavar="N",
-        help="Answer from the models of snapshot N, whatever was added or withdrawn since.",
+        help="Answer from the models of snapshot N, whatever was added or retracted since.",
     ),
 ]
 ExcludeOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--exclude",
         metavar="MODEL_ID",
-        help="Leave a model out of the answer, by its id, or `diverged` for all marked so; repeat for more.",
+        help="Exclude a model from the answer, by its id, or `diverged` for all marked so; repeat for more.",
     ),
 ]
 ScoresOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--scores", metavar="NAME", help="Answer from imported scores instead of models; see `memdb import`."
     ),
 ]
 AssumeModelsOption = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "--assume-models",
         metavar="N",
-        help="With imported scores: intervals as if each came from so many models; 4000 for published ones.",
+        help="With imported scores: intervals as if each came from N models; 4000 for published ones.",
     ),
 ]
 AssumeFractionOption = Annotated[
@@ -295,31 +296,42 @@ SCORING = {**ASKING, "scores": (ScoresOption, None), **ASSUMING}
 
 
 def at_place(
-    options: dict[str, tuple[Any, Any]] = MAKING,
+    options: dict[str, tuple[Any, Any]] = MAKING, *, examples: Sequence[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of a place, which it takes as one parameter ``place``."""
+    """Give a command the options of a place, which it takes as one parameter ``place``.
+
+    With ``examples``, in the order of its help, it has the options that name examples of these kinds as well,
+    and takes them as one parameter ``examples``: what was given, by the names of `ExampleNames`.
+    """
+    naming = {name: EXAMPLES[name] for kind in examples for name in (f"{kind}_id", f"{kind}_key")}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
-        own = [parameter for name, parameter in signature.parameters.items() if name != "place"]
-        shared = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-            for name, (annotation, default) in options.items()
-        ]
-        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        parameters: list[inspect.Parameter] = []
+        for name, parameter in signature.parameters.items():
+            if name == "examples":
+                parameters += [_option(each, annotation, None) for each, annotation in naming.items()]
+            elif name != "place":
+                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        parameters += [_option(name, *declared) for name, declared in options.items()]
+        parameters.append(_option("context", typer.Context, inspect.Parameter.empty))
 
         @functools.wraps(command)
         def with_place(*, context: typer.Context, **given: Any) -> None:
             place = Place(**{name: given.pop(name) for name in options}, typed=typed(context))
+            if naming:
+                given["examples"] = {name: given.pop(name) for name in naming}
             command(place=place, **given)
 
-        context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-        parameters = [*own, *shared, context]
         with_place.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         with_place.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return with_place
 
     return decorate
+
+
+def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _parsed(options: list[str]) -> dict[str, Any]:

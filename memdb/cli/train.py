@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,15 +38,15 @@ KEPT = ("correct", "logit_confidence")
 def init(
     place: Place,
     extend: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--extend",
             metavar="URL",
-            help="Take in the models of this store, which is only read: data, recipe and the rest are its.",
+            help="Extend this store, which is only read: its data, recipe and other settings apply.",
         ),
     ] = None,
     dataset: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--dataset",
             "-d",
@@ -61,7 +61,7 @@ def init(
         bool, typer.Option("--download", help="Let torchvision download the data set.")
     ] = False,
     recipe: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--recipe",
             "-r",
@@ -72,7 +72,7 @@ def init(
         ),
     ] = None,
     recipe_option: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             "--recipe-option",
             "-p",
@@ -81,11 +81,11 @@ def init(
         ),
     ] = None,
     recipe_version: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--recipe-version", metavar="TEXT", help="For a recipe that names no version itself."),
     ] = None,
     subset_fraction: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(
             "--subset-fraction",
             metavar="P",
@@ -94,7 +94,7 @@ def init(
         ),
     ] = None,
     outcomes: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--outcomes",
             metavar="NAMES",
@@ -104,7 +104,7 @@ def init(
         ),
     ] = None,
     seed: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--seed", metavar="N", help="Of all subset masks; random if not given."),
     ] = None,
 ) -> None:
@@ -201,7 +201,7 @@ def _say_what_next(made: Database, place: Place, data_root: str | None) -> None:
 def train(
     place: Place,
     add: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--add",
             "-n",
@@ -249,7 +249,7 @@ def train(
     if add is None and until_half_width is None and max_time is None:
         add = 100
     if add is not None:
-        require_positive(add, "--add")
+        require_positive(add, "add")
     limited = Limited(add, until_half_width, max_time, task_id)
     db = _store_or_digits(place)
     if "data_root" in place.typed and db.store.manifest.dataset == "digits":
@@ -294,7 +294,7 @@ def demo(
     from memdb.errors import InvalidInputError
     from memdb.training.loop import require_positive
 
-    require_positive(models, "--models")
+    require_positive(models, "models")
     db = _store_or_digits(place, even_if_named=True)
     manifest = db.store.manifest
     if (manifest.dataset, manifest.recipe.name, manifest.imports) != ("digits", "mlp", {}):

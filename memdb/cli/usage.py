@@ -1,4 +1,4 @@
-"""Wrong usage: what is said of an option's value that is no number, empty, given twice or without effect.
+"""Wrong usage: options whose value is not a number, empty, given twice or without effect.
 
 Every command is a `CarefulCommand`, so that one place reads what was typed, whatever the option.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import typer
@@ -19,8 +21,41 @@ from memdb.render.answer import FORMATS, SUFFIXES
 
 TYPED = "COMMANDLINE"  # Typer's name for the source of a value that is neither a default nor from a variable
 MOST = 2**64  # no count and no seed is larger, and databases take none that is
+VALUE = r"""\([^)]*\)|\[[^]]*\]|"[^"]*"(?:,? or "[^"]*")*|[^\s,;]*"""  # of an argument in a text
 LONGEST = 60  # characters of a value that an error shows
+OPTIONS = {  # of the parameters of Python that are not called as their options are
+    "as_of": "--snapshot",
+    "assume": "--assume-models {} --assume-fraction {}",
+    "class_name": "--class",
+    "k": "-k",
+    "max_seconds": "--max-time",
+    "recipe_options": "--recipe-option",
+    "url": "--store",
+}
 NUMBERS = {"integer": ("a whole number", "20"), "number": ("a number", "0.5"), "float": ("a number", "0.5")}
+
+
+def in_options(text: str, parameters: Sequence[str]) -> str:
+    """Return a text of the library with options in place of the parameters that it names.
+
+    Those are every `level=0.95` or, without one, the first `level` that no article makes a plain word.
+    """
+    for name in parameters:
+        option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
+        text, n_given = re.subn(rf"(?<![\w./-]){name}=({VALUE})", partial(_typed_as, option), text)
+        if not n_given:
+            text = re.sub(
+                rf"(?<![\w./-])(?<!\bthe )(?<!\ba )(?<!\bno ){name}(?![\w=/-])", option, text, count=1
+            )
+    return text
+
+
+def _typed_as(option: str, given: re.Match[str]) -> str:
+    """Return an argument of a call as an option: its value without the brackets and quotes of Python."""
+    value = re.sub(r'"(\S*?)"', r"\1", given[1])
+    if value.startswith("("):
+        return option.format(*value.strip("()").split(", "))
+    return option if value == "True" else f"{option} {value.strip('[]')}"
 
 
 class WrongUsageError(InvalidInputError):

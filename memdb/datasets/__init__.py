@@ -240,7 +240,8 @@ def _torchvision(class_name: str) -> Callable[[str | None, bool], Dataset]:
             reason = (str(error) or "a damaged file").splitlines()[0].split(". ")[0]
             raise NotFoundError(
                 f"{class_name} is not complete in {root}: {reason}",
-                hint="give the folder that holds it with --data-root, or add --download",
+                hint="give the folder that holds it with data_root, or add download=True",
+                parameter=("data_root", "download"),
             ) from error
         return Dataset(
             np.asarray(train.data), np.asarray(train.targets), np.asarray(test.data),
@@ -287,7 +288,8 @@ def imagefolder(root: str | None, _download: bool = False) -> Dataset:  # noqa: 
         except OSError as error:
             raise NotFoundError(
                 f"{top / name} is not a tree of class folders with images: {error}",
-                hint="give a folder with train/CLASS/ and test/CLASS/ as --data-root",
+                hint="give a folder with train/CLASS/ and test/CLASS/ as data_root",
+                parameter="data_root",
             ) from error
     train, test = parts[layout.TRAIN], parts[layout.TEST]
     if train.classes != test.classes:
@@ -348,7 +350,8 @@ def _call(import_path: str, root: str | None) -> Dataset:
     plugins.require_call(make, ("root",), "data set", repr(import_path))
     with plugins.blaming(
         f"data set {import_path!r} failed:",
-        "it is called with --data-root, or None; set MEMDB_TRACEBACK=1 to see where it failed",
+        "it is called with data_root, or None; set MEMDB_TRACEBACK=1 to see where it failed",
+        parameter="data_root",
     ):
         dataset = make(root)
     if not isinstance(dataset, Dataset):
@@ -361,6 +364,8 @@ def _call(import_path: str, root: str | None) -> Dataset:
 def _required(root: str | None) -> str:
     if root is None:
         raise InvalidInputError(
-            "this data set lies in a folder that was not named", hint="name it with --data-root DIR"
+            "this data set lies in a folder that was not named",
+            hint="name it with data_root=DIR",
+            parameter="data_root",
         )
     return root

@@ -177,7 +177,8 @@ def _given_matrix(
     if np.isnan(found).any():
         raise NotFoundError(
             f"{relations.scores.table.name} lacks {int(np.isnan(found).sum()):,} pairs of one class",
-            hint="export those that it has: --what fz-pairs",
+            hint='export those that it has: what="fz-pairs"',
+            parameter="what",
         )
     return found
 
@@ -250,7 +251,8 @@ def _lira(relations: Relations) -> Described:
     if path not in snapshot.manifest.arrays() or not snapshot.is_complete(path):
         raise NotFoundError(
             f"{snapshot.url} keeps no logit confidences of all models",
-            hint="export models without them: --what models",
+            hint='export models without them: what="models"',
+            parameter="what",
         )
     return {
         "keep": _bit_array(snapshot, relations.mask, n_train),

@@ -116,7 +116,7 @@ def _notes(runs: Runs, kept: tuple[Outcome, ...]) -> tuple[str, ...]:
         if item.name == "correct" != usual != item.definition
     ]
     if layout.TEST not in runs.sizes:
-        notes.append("There are no test examples: ask about training examples, such as --target-id.")
+        notes.append("There are no test examples: all questions are about training examples.")
     return tuple(notes)
 
 
@@ -243,7 +243,8 @@ def require_same_examples(
     if about.name is not None and about.name != store.manifest.dataset:
         raise MismatchError(
             f"{store.url} is of the data set {store.manifest.dataset}, not {about.name}",
-            hint="leave --name out, or import into another store",
+            hint="leave name out, or import into another store",
+            parameter="name",
         )
     for name in sorted({info.name for info in store.manifest.sets} | set(sizes)):
         examples = store.examples(name)

@@ -54,7 +54,9 @@ def import_scores(
     table_name = name if name is not None else _stem(Path(place))
     if not is_table_name(table_name):
         raise InvalidInputError(
-            f"scores cannot be named {table_name!r}", hint="use --scores-name with letters, digits, . _ and -"
+            f"scores cannot be named {table_name!r}",
+            hint="use scores_name with letters, digits, . _ and -",
+            parameter="scores_name",
         )
     require_scores(published)
     sizes = _sizes(existing, published, about, given_sizes)
@@ -111,7 +113,8 @@ def _sizes(
     if missing:
         raise InvalidInputError(
             f"{published.place} does not say how many {' and '.join(missing)} examples there are",
-            hint="say so: --n-train 50000 --n-test 10000, or --dataset NAME --data-root DIR",
+            hint="say so: n_train=50000 n_test=10000, or dataset=NAME data_root=DIR",
+            parameter=("n_train", "n_test", "dataset", "data_root"),
         )
     return sizes
 
@@ -131,5 +134,6 @@ def _require_ids(published: ScoreFile, sizes: Mapping[str, int]) -> None:
         if name in sizes and top >= sizes[name]:
             raise InvalidInputError(
                 f"{published.place} names {name} example {top:,}, and there are {sizes[name]:,}",
-                hint="check --n-train and --n-test, or the data set",
+                hint="check n_train and n_test, or the data set",
+                parameter=("n_train", "n_test"),
             )

@@ -267,7 +267,8 @@ def _attacked(
     if labels is None:
         raise InvalidInputError(
             f"{place} are logits, and the labels are not known",
-            hint="put y_train.npy beside the folders, train_labels into the file, or say --labels FILE",
+            hint="put y_train.npy beside the folders, train_labels into the file, or say labels=FILE",
+            parameter="labels",
         )
     if len(labels) != n_examples:
         raise InvalidInputError(

@@ -80,8 +80,9 @@ class Confidences:
         self.n_examples = snapshot.manifest.set_named(set_name).n_examples
         if self._path not in snapshot.manifest.arrays() and self.n_examples:
             raise NotFoundError(
-                f"{snapshot.url} keeps no confidences: it was made with `--outcomes correct`",
-                hint="ask with --outcome correct",
+                f"{snapshot.url} keeps no confidences: it was made with `memdb init --outcomes correct`",
+                hint='ask with outcome="correct"',
+                parameter="outcome",
             )
         self._height = snapshot.band_height(self._path)
         self._n_words = -(-snapshot.n_models // 64)

@@ -18,7 +18,7 @@ TARGETS = ("test_id", "target_id")
 class Rows(Protocol):
     """Resolves ids and keys of examples to rows (see `Relations`)."""
 
-    def row_of(self, set_name: str, identifier: int | None, key: str | None, option: str) -> int:
+    def row_of(self, set_name: str, identifier: int | None, key: str | None, parameter: str) -> int:
         """Return an example's row from its id or its key."""
 
 
@@ -72,13 +72,14 @@ def find_one(relations: Rows, names: ExampleNames, columns: Sequence[str]) -> Ex
     given = [(column, names.get(column), names.get(column.replace("_id", "_key"))) for column in columns]
     named = [(column, row, key) for column, row, key in given if row is not None or key is not None]
     if len(named) != 1 or None not in named[0][1:]:
-        wanted = " or ".join(f"--{column.replace('_', '-')}" for column in columns)
         found = "none" if not named else "more than one"
         raise InvalidInputError(
-            f"name exactly one example, {found} was given", hint=f"use one of {wanted}, or its key"
+            f"name exactly one example, {found} was given",
+            hint=f"use one of {' or '.join(columns)}, or its key",
+            parameter=tuple(columns),
         )
     ((column, row, key),) = named
-    return ExampleRef(column, relations.row_of(set_of(column), row, key, f"--{column.replace('_', '-')}"))  # type: ignore[arg-type]
+    return ExampleRef(column, relations.row_of(set_of(column), row, key, column))  # type: ignore[arg-type]
 
 
 def find_pair(relations: Rows, names: ExampleNames) -> tuple[int, ExampleRef | None]:
@@ -103,7 +104,8 @@ def require_examples(snapshot: Snapshot, set_name: str) -> int:
     if n_examples == 0:
         raise NotFoundError(
             f"{snapshot.url} has no {set_name} examples",
-            hint="its models were imported without any; ask about training examples, such as --target-id",
+            hint="its models were imported without any; ask about training examples, such as target_id",
+            parameter="target_id",
         )
     return n_examples
 

@@ -28,7 +28,7 @@ from memdb.store import Snapshot, Store, StoredScores
 PUBLISHED = "published"  # the outcome behind imported scores, which their files do not tell
 MAX_PAIRS = 10_000_000
 WITHOUT_COUNTS = "imported scores come without counts, and so without intervals"
-ASSUME = "say how many models to assume behind them: --assume-models 4000 --assume-fraction 0.7"
+ASSUME = "say how many models to assume behind them: assume=(4000, 0.7)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,9 @@ class Assumed:
     def __post_init__(self) -> None:
         if self.n_models < 2 or not 0 < self.subset_fraction < 1:
             raise InvalidInputError(
-                f"--assume-models {self.n_models} with --assume-fraction {self.subset_fraction:g} cannot be",
-                hint="use e.g. --assume-models 4000 --assume-fraction 0.7",
+                f"assume=({self.n_models}, {self.subset_fraction:g}) cannot be",
+                hint="use e.g. assume=(4000, 0.7)",
+                parameter="assume",
             )
 
     @property
@@ -68,7 +69,7 @@ class TableRelations(Relations):
 
     def on(self, test_id: int) -> TableRelations:
         """Return the same with the pairs on one test example alone, which are read fast."""
-        self.row_of(layout.TEST, test_id, None, "--test-id")
+        self.row_of(layout.TEST, test_id, None, "test_id")
         return TableRelations(self.snapshot, self.scores, self.assumed, test_id)
 
     def _build(self) -> None:
@@ -132,7 +133,9 @@ def chosen(
     if name is None and snapshot.n_models > 0:
         if assumed is not None:
             raise InvalidInputError(
-                f"{snapshot.url} has models, and nothing is assumed of them", hint="name scores with --scores"
+                f"{snapshot.url} has models, and nothing is assumed of them",
+                hint="name imported ones with scores=NAME",
+                parameter="scores",
             )
         return None
     tables = store.score_tables()
@@ -143,7 +146,8 @@ def chosen(
         problem = "no models and several score tables" if name is None else f"no scores named {name!r}"
         raise NotFoundError(
             f"{snapshot.url} has {problem}",
-            hint=f"name one with --scores: {', '.join(table.name for table in tables) or 'it has none'}",
+            hint=f"name one with scores: {', '.join(table.name for table in tables) or 'it has none'}",
+            parameter="scores",
         )
     sizes = (snapshot.manifest.set_named(part).n_examples for part in (layout.TRAIN, layout.TEST))
     return TableRelations(snapshot, StoredScores(snapshot.storage, found[0], *sizes), assumed)
@@ -169,7 +173,8 @@ class ScoreAnswers:
         if fixed.column == "target_id":
             raise InvalidInputError(
                 f"{relations.scores.table.name} has no influences on training examples",
-                hint="use --test-id or --train-id",
+                hint="use test_id or train_id",
+                parameter=("test_id", "train_id"),
             )
         where = f"{fixed.column} = $row" + " AND same_class" * same_class
         n_ranked = relations.scores.n_train if on_test else relations.scores.n_test
@@ -212,7 +217,9 @@ class ScoreAnswers:
         least, top = options.get("min_influence"), options.get("top")
         if least is None and top is None:
             raise InvalidInputError(
-                "neither --min-influence nor --top is given", hint="use e.g. --min-influence 0.15"
+                "neither min_influence nor top is given",
+                hint="use e.g. min_influence=0.15",
+                parameter=("min_influence", "top"),
             )
         interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
         direction = options.get("direction", "helps")
@@ -245,9 +252,11 @@ def _listed(relations: TableRelations, what: Listed, query: RankedQuery) -> pa.T
     order, score, k = query.order, what.score, query.k
     query.require(score)
     if order.ranks or order.by == "q_value" or order.fdr != "once":
-        raise InvalidInputError(f"no q-values and no ranks: {WITHOUT_COUNTS}", hint=f"use --order {score}")
+        raise InvalidInputError(
+            f"no q-values and no ranks: {WITHOUT_COUNTS}", hint=f'use order="{score}"', parameter="order"
+        )
     if order.by == "lo" and relations.assumed is None:
-        raise InvalidInputError(f"no order by lo: {WITHOUT_COUNTS}", hint=ASSUME)
+        raise InvalidInputError(f"no order by lo: {WITHOUT_COUNTS}", hint=ASSUME, parameter="assume")
     key = {"helps": f"{score} DESC", "hurts": f"{score} ASC", "both": f"abs({score}) DESC"}[order.direction]
     if order.by == "lo":
         key = {"helps": "lo DESC", "hurts": "hi ASC", "both": "greatest(lo, -hi) DESC"}[order.direction]

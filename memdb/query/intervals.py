@@ -94,7 +94,11 @@ def require_level(level: float) -> float:
             anytime multiplier is not defined.
     """
     if not 0 < level < 1 or 1 - (1 - level) / 2 >= 1:
-        raise InvalidInputError(f"the level {level:g} is not between 0 and 1", hint="use e.g. --level 0.95")
+        raise InvalidInputError(
+            f"the level {level:g} is not between 0 and 1", hint="use e.g. level=0.95", parameter="level"
+        )
     if level < 0.5:
-        raise InvalidInputError(f"the level {level:g} is below 0.5", hint="use e.g. --level 0.95")
+        raise InvalidInputError(
+            f"the level {level:g} is below 0.5", hint="use e.g. level=0.95", parameter="level"
+        )
     return level

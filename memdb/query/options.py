@@ -69,7 +69,9 @@ def require_k(k: int) -> int:
         InvalidInputError: less than one row, or more than there can be ids.
     """
     if not 1 <= k <= MAX_ROWS:
-        raise InvalidInputError(f"-k {k} is not a number from 1 to {MAX_ROWS:,}", hint="use e.g. -k 20")
+        raise InvalidInputError(
+            f"k {k} is not a number from 1 to {MAX_ROWS:,}", hint="use e.g. k=20", parameter="k"
+        )
     return k
 
 

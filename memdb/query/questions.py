@@ -179,7 +179,9 @@ def require_timeout(seconds: float) -> float:
     """
     if not seconds > 0:
         raise InvalidInputError(
-            f"--timeout {seconds:g} is not above 0", hint="give seconds, such as --timeout 60"
+            f"timeout {seconds:g} is not above 0",
+            hint="give seconds, such as timeout=60",
+            parameter="timeout",
         )
     return min(max(seconds, SHORTEST_SECONDS), LONGEST_SECONDS)
 
@@ -190,7 +192,9 @@ def _require_sql(statement: str, k: int | None, max_pairs: int) -> None:
             "an empty statement", hint='write e.g. memdb sql "SELECT * FROM memorization"'
         )
     if max_pairs < 1:
-        raise InvalidInputError(f"--max-pairs {max_pairs} is not above 0", hint="raise it")
+        raise InvalidInputError(
+            f"max_pairs {max_pairs} is not above 0", hint="raise it", parameter="max_pairs"
+        )
     if k is not None:
         require_k(k)
 

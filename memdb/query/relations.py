@@ -128,7 +128,7 @@ class Relations:
         with contextlib.suppress(MemdbError):  # the question that needs the bits reads them again, and raises
             self.bits[path]
 
-    def row_of(self, set_name: str, identifier: int | None, key: str | None, option: str) -> int:
+    def row_of(self, set_name: str, identifier: int | None, key: str | None, parameter: str) -> int:
         """Return an example's row from its id or its key.
 
         Raises:
@@ -147,7 +147,9 @@ class Relations:
                 ) from error
         if identifier is None or not 0 <= identifier < n_examples:
             raise InvalidInputError(
-                f"{option} {identifier} is out of range", hint=f"this store has 0 to {n_examples - 1:,}"
+                f"{parameter} {identifier} is out of range",
+                hint=f"this store has 0 to {n_examples - 1:,}",
+                parameter=parameter,
             )
         return identifier
 
@@ -388,14 +390,17 @@ class Relations:
             yield
         except TimeoutError as error:
             raise InvalidInputError(
-                f"the statement ran longer than {timeout:g} seconds", hint="filter it, or raise --timeout"
+                f"the statement ran longer than {timeout:g} seconds",
+                hint="filter it, or raise timeout",
+                parameter="timeout",
             ) from error
         except (duckdb.Error, pa.ArrowException, MemoryError) as error:
             if self._budget.left < 0:
                 raise InvalidInputError(
                     f"the statement looks at more than {self._budget.allowed:,} pairs",
                     hint="filter by a constant, such as test_id = 42, use influence_of([1, 2, 3]), or raise "
-                    "--max-pairs",
+                    "max_pairs",
+                    parameter="max_pairs",
                 ) from error
             raise translated(error, self.memory) from error
 

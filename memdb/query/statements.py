@@ -190,5 +190,6 @@ def out_of_memory(memory: int) -> InvalidInputError:
     """Return the error of a statement that ran out of memory."""
     return InvalidInputError(
         f"the statement needs more than {memory / 10**9:.3g} GB of memory",
-        hint="ask for less at once, write its rows to a file with --output, or raise --memory",
+        hint="ask for less at once, write its rows to a file (`memdb sql --output FILE`), or allow more "
+        "(`memdb sql --memory SIZE`)",
     )

@@ -107,8 +107,9 @@ class BoundRecipe:
         try:
             with plugins.blaming(
                 f"models_per_batch of recipe {self.info.name}",
-                "give --batch-models, or set MEMDB_TRACEBACK=1 to see where it was raised",
+                "give batch_models, or set MEMDB_TRACEBACK=1 to see where it was raised",
                 TrainingError,
+                parameter="batch_models",
             ):
                 n_models = 1 if wanted is None else wanted(data, device)
         except TrainingError as failed:
@@ -150,8 +151,8 @@ class BoundRecipe:
             return ""
         return (
             f"the source of recipe {self.info.name} has changed since models of this store were trained, but "
-            f"not its version, {self.info.version}: if its results change too, `memdb init` another store "
-            "with another --recipe-version"
+            f"not its version, {self.info.version}: if its results change too, make another store with "
+            "another version (`memdb init --recipe-version`)"
         )
 
 
@@ -255,7 +256,7 @@ def rebind(info: RecipeInfo) -> BoundRecipe:
             f"recipe {path} of this store has no import path: it was made in a script, a notebook or a "
             "function",
             hint="train from Python, where it is: memdb.open(url).train(add=100, recipe=...); for the shell, "
-            "put it in a module and `memdb init` a store with --recipe module:attribute",
+            "put it in a module and make a store with `memdb init --recipe module:attribute`",
         )
     if not plugins.is_import_path(path):
         return resolve(path, info.options)
@@ -293,8 +294,9 @@ def bind(
     elif options:
         raise InvalidInputError(
             f"recipe {shown} takes no options: it is a {type(own).__name__}, not a class",
-            hint="leave --recipe-option out, or name a class whose arguments are the options; in Python, "
+            hint="leave recipe_options out, or name a class whose arguments are the options; in Python, "
             "functools.partial(train, lr=0.1) is a recipe too",
+            parameter="recipe_options",
         )
     _require_a_recipe(recipe, shown)
     own_version = _require_version(attribute(recipe, "version"), version, shown)
@@ -309,7 +311,9 @@ def _require_version(own: Any, given: str | None, shown: str) -> str:
     """Return the version of a recipe: its own, the one given, or "0"."""
     if given is not None and own is not None and given != str(own):
         raise InvalidInputError(
-            f"recipe {shown} has version {own}, not {given}", hint="leave --recipe-version out"
+            f"recipe {shown} has version {own}, not {given}",
+            hint="leave recipe_version out",
+            parameter="recipe_version",
         )
     return str(own or given or "0")
 
@@ -319,7 +323,8 @@ def _made(kind: type, options: Mapping[str, Json], shown: str) -> Any:
     _require_a_recipe(kind, shown)
     with plugins.blaming(
         f"recipe {shown} does not take the options {dict(options)}:",
-        "correct them with --recipe-option name=value",
+        "correct them with recipe_options",
+        parameter="recipe_options",
     ):
         return kind(**options)
 

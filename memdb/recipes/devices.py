@@ -33,7 +33,9 @@ def resolve_device(name: str) -> str:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InvalidInputError(
-            f"device {name!r} cannot be used: {reason}", hint="use --device auto or cpu"
+            f"device {name!r} cannot be used: {reason}",
+            hint='use device="auto" or "cpu"',
+            parameter="device",
         ) from error
     return str(device)
 

@@ -121,8 +121,9 @@ def require_identity(recipe: Any, shown: str, *, has_options: bool) -> None:
         return
     raise InvalidInputError(
         f"recipe {shown} {lacks}",
-        hint=f'{way}; or vouch for it with recipe_version="1" (--recipe-version 1), and another version '
-        "whenever its results change",
+        hint=f'{way}; or vouch for it with recipe_version="1", and another version whenever '
+        "its results change",
+        parameter="recipe_version",
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional
 
 from memdb.datasets import ExampleSet
+from memdb.environment import n_cores
 from memdb.errors import MemdbError
 
 FEW = 2048  # images that are read without extra processes
@@ -94,7 +94,7 @@ def read(
     loader = DataLoader(
         _Pictures(examples.x, crop),
         batch_sampler=batches,
-        num_workers=0 if n_images <= FEW else min(MOST_PROCESSES, _n_cores()),
+        num_workers=0 if n_images <= FEW else min(MOST_PROCESSES, n_cores()),
         collate_fn=_joined,
         pin_memory=device.type == "cuda",
     )
@@ -124,7 +124,3 @@ def _as_colours(values: NDArray[Any]) -> Tensor:
     if image.shape[-1] in {1, 3, 4}:
         image = image.permute(2, 0, 1)
     return image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
-
-
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

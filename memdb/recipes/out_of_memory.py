@@ -51,7 +51,8 @@ class Fitting:
                     raise TrainingError(
                         f"one model of recipe {self._name} does not fit into the memory of {run.device}: "
                         f"{str(error).splitlines()[0] if str(error) else type(error).__name__}",
-                        hint="free memory, take a smaller batch_size in another store, or another --device",
+                        hint="free memory, take a smaller batch_size in another store, or another device",
+                        parameter="device",
                     ) from error
             self._most = most // 2  # outside of `except`: the error keeps all tensors of its frames alive
             _release()

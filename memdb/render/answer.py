@@ -147,7 +147,9 @@ def require_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InvalidInputError(
-            f"--output {path} has a suffix that is no format", hint=f"use one of {', '.join(SUFFIXES)}"
+            f"output {path} has a suffix that is no format",
+            hint=f"use one of {', '.join(SUFFIXES)}",
+            parameter="output",
         )
     return suffix
 

@@ -86,18 +86,21 @@ def require_plot(path: Path) -> Path:
     """Refuse files that no plot can be written to, before anything is asked.
 
     Raises:
-        InvalidInputError: a suffix that is no format of plots, or Matplotlib is not installed.
+        InvalidInputError: not the suffix of a format for plots, or Matplotlib is not installed.
     """
     if path.suffix.lower() not in PLOTS:
         raise InvalidInputError(
-            f"--plot {path} has a suffix that is no format", hint=f"use one of {', '.join(PLOTS)}"
+            f"plot {path} has a suffix that is no format",
+            hint=f"use one of {', '.join(PLOTS)}",
+            parameter="plot",
         )
     try:
         import matplotlib as mpl  # noqa: F401, PLC0415 - only plots need it, and it takes a while
     except ImportError as error:
         raise InvalidInputError(
-            f"--plot {path} needs Matplotlib, which is not installed",
+            f"plot {path} needs Matplotlib, which is not installed",
             hint="install it with `pip install 'memdb[plots]'`",
+            parameter="plot",
         ) from error
     return path
 

@@ -1,4 +1,4 @@
-"""Progress of a training: a bar in a terminal, a line a commit elsewhere."""
+"""Progress: a bar in a terminal; elsewhere a line for each commit of a training, and nothing for the rest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from memdb.render.tables import number
 
@@ -27,25 +34,12 @@ class Status(Protocol):
     def mean_half_width(self) -> float | None: ...  # noqa: D102
 
 
-class TrainingProgress:
-    """Shows models, rate, time left, test accuracy and the mean half-width of memorization intervals."""
+class _Bar:
+    """A bar across the terminal, with columns before it; nothing is drawn where there is no terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *columns: ProgressColumn, transient: bool = True) -> None:
         self._console = console
-        self._started = time.monotonic()
-        self._n_shown = 0
-        self._progress = Progress(
-            TextColumn("{task.fields[models]}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("test {task.fields[accuracy]} \u00b1{task.fields[width]}"),
-            console=console,
-            expand=True,
-        )
-        self._task = self._progress.add_task(
-            "", total=None, models="", rate="", accuracy="\u2013", width="\u2013"
-        )
+        self._progress = Progress(*columns, console=console, expand=True, transient=transient)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -57,6 +51,40 @@ class TrainingProgress:
     ) -> None:
         if self._console.is_terminal:
             self._progress.stop()
+
+
+class Counting(_Bar):
+    """Shows how many of how many ``what`` are done, or a percentage where ``what`` is None."""
+
+    def __init__(self, console: Console, what: str | None) -> None:
+        percentage = (TextColumn("{task.percentage:>3.0f} %"),)
+        columns = percentage if what is None else (MofNCompleteColumn(), TextColumn(what))
+        super().__init__(console, *columns, BarColumn(bar_width=None), TimeRemainingColumn())
+        self._task = self._progress.add_task("", total=None, visible=False)
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show a count; the first one makes the bar appear."""
+        self._progress.update(self._task, completed=done, total=total, visible=True)
+
+
+class TrainingProgress(_Bar):
+    """Shows models, rate, time left, test accuracy and the mean half-width of memorization intervals."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(
+            console,
+            TextColumn("{task.fields[models]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("test {task.fields[accuracy]} \u00b1{task.fields[width]}"),
+            transient=False,
+        )
+        self._started = time.monotonic()
+        self._n_shown = 0
+        self._task = self._progress.add_task(
+            "", total=None, models="", rate="", accuracy="\u2013", width="\u2013"
+        )
 
     def __call__(self, status: Status) -> None:
         """Show a status."""
@@ -77,53 +105,3 @@ class TrainingProgress:
                 f"{models}, {speed}, test accuracy {accuracy}, mean half-width of memorization {width}",
                 soft_wrap=True,
             )
-
-
-class Counting:
-    """Shows how many of how many are done; only in a terminal, and only once something is."""
-
-    def __init__(self, console: Console, what: str) -> None:
-        columns = MofNCompleteColumn(), TextColumn(what), BarColumn(bar_width=None), TimeRemainingColumn()
-        self._progress = Progress(*columns, console=console, expand=True, transient=True)
-        self._task = self._progress.add_task("", total=None, visible=False)
-        self._shown = console.is_terminal
-
-    def __enter__(self) -> Self:
-        if self._shown:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._shown:
-            self._progress.stop()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show a count."""
-        self._progress.update(self._task, completed=done, total=total, visible=True)
-
-
-class Share:
-    """Shows which share is done; only in a terminal, and only once something is."""
-
-    def __init__(self, console: Console) -> None:
-        columns = TextColumn("{task.percentage:>3.0f} %"), BarColumn(bar_width=None), TimeRemainingColumn()
-        self._progress = Progress(*columns, console=console, expand=True, transient=True)
-        self._task = self._progress.add_task("", total=None, visible=False)
-        self._shown = console.is_terminal
-
-    def __enter__(self) -> Self:
-        if self._shown:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._shown:
-            self._progress.stop()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show how much of how much is done."""
-        self._progress.update(self._task, completed=done, total=total, visible=True)

@@ -168,7 +168,8 @@ def _require_included(include: Sequence[str]) -> None:
         raise InvalidInputError(
             f"cannot publish {', '.join(include) or 'nothing'}: "
             + (f"there is no {unknown[0]!r}" if unknown else "all answers are counted from bits"),
-            hint="use --include bits, and --include confidence or thumbnails if these are to be shared too",
+            hint='use include=["bits"], and add confidence or thumbnails to it if these are to be shared too',
+            parameter="include",
         )
 
 

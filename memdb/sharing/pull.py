@@ -56,16 +56,21 @@ def pull(
     """
     if only is not None and only not in ONLY:
         raise InvalidInputError(
-            f"--only {only} is not possible", hint="use --only bits, or leave it out for all"
+            f"only {only} is not possible",
+            hint='use only="bits", or leave it out for all',
+            parameter="only",
         )
     if only is None and source.published is None:
         raise InvalidInputError(
             f"{source.url} is not a published copy",
-            hint="ask its owner to run `memdb publish`, or take the models alone with --only bits",
+            hint='ask its owner to run `memdb publish`, or take the models alone with only="bits"',
+            parameter="only",
         )
     if only is None and as_of is not None:
         raise InvalidInputError(
-            f"a whole copy holds every snapshot, not {as_of} alone", hint="add --only bits, or leave it out"
+            f"a whole copy holds every snapshot, not {as_of} alone",
+            hint='add only="bits", or leave it out',
+            parameter="only",
         )
     if not storage.can_write:
         raise InvalidInputError(

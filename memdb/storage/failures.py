@@ -66,7 +66,7 @@ def advice(error: Exception) -> str:
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return "free some space and run the command again; what was committed is safe"
         case _ if "credentials" in str(error).lower():
-            return "set the credentials of this storage's own tools, or pass --anonymous for a public store"
+            return "set the credentials of this storage's own tools, or pass anonymous for a public store"
         case _ if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return "get access to it, or check the address: some servers say so of what is not there"
         case _ if status is None and (is_timeout(error) or isinstance(error, ConnectionError)):

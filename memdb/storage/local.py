@@ -64,7 +64,7 @@ class LocalStorage:
         except StorageError as error:
             if isinstance(error.__cause__, NotADirectoryError):
                 raise AlreadyExistsError(
-                    f"{self.url} is a file, not a folder", hint="name a folder with --store"
+                    f"{self.url} is a file, not a folder", hint="name a folder"
                 ) from error
             raise
 

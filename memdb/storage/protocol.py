@@ -138,8 +138,12 @@ def reported(url: str, verb: str, path: str) -> Iterator[None]:
     except FileNotFoundError as error:
         if verb in {"read", "list"}:
             raise NotFoundError(f"{place} does not exist", hint="check the address") from showable(error)
-        raise StorageError(f"cannot {verb} {place}: {said(error)}", hint=advice(error)) from showable(error)
+        raise StorageError(
+            f"cannot {verb} {place}: {said(error)}", hint=advice(error), parameter="anonymous"
+        ) from showable(error)
     except FileExistsError as error:
         raise AlreadyExistsError(f"{place} already exists", hint="use another place") from showable(error)
     except Exception as error:  # noqa: BLE001 - every driver raises a tree of its own: this is where they end
-        raise StorageError(f"cannot {verb} {place}: {said(error)}", hint=advice(error)) from showable(error)
+        raise StorageError(
+            f"cannot {verb} {place}: {said(error)}", hint=advice(error), parameter="anonymous"
+        ) from showable(error)

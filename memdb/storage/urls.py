@@ -138,7 +138,8 @@ def driver_options(url: str, *, endpoint_url: str | None = None, anonymous: bool
     if extra is None and (endpoint_url or anonymous):
         raise InvalidInputError(
             f"{url} takes no endpoint and no credentials",
-            hint="leave --endpoint-url and --anonymous to s3://, gs:// and az://",
+            hint="leave endpoint_url and anonymous to s3://, gs:// and az://",
+            parameter=("endpoint_url", "anonymous"),
         )
     options: dict[str, Any] = {}
     if endpoint_url and "://" in endpoint_url and protocol_of(endpoint_url) not in WEB:

@@ -202,7 +202,8 @@ def open_base(store: StoreLike, base: Base, base_access: BaseAccess | None) -> B
     if base_access is None or not base_access.trusted(store.manifest.store_id, base.url):
         raise InvalidInputError(
             f"{store.url} extends {base.url}, whose models are part of every answer",
-            hint="if you trust that address, pass --trust-base; it will be remembered",
+            hint="if you trust that address, pass trust_base=True; it will be remembered",
+            parameter="trust_base",
         )
     storage = base_access.open(url)
     try:

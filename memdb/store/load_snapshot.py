@@ -102,6 +102,7 @@ def _snapshot_of(store: StoreLike, number: int, newest: int | None) -> Snapshot:
             raise
         raise DamagedError(
             f"the models of snapshot {number} of {store.url} are not all there any more",
-            hint="a repair moved them; see `memdb verify`, or ask without --as-of",
+            hint="a repair moved them; see `memdb verify`, or ask without as_of",
+            parameter="as_of",
         ) from error
     return Snapshot(store.storage, store.manifest, blocks, record, retracted, set_aside, newest=newest)

@@ -172,7 +172,8 @@ def read_manifest(storage: Storage) -> Manifest:
     except NotFoundError as error:
         raise NotFoundError(
             f"no memdb store at {storage.url}",
-            hint="create one with `memdb init`, or name another with --store",
+            hint="create one with `memdb init`, or name another url",
+            parameter="url",
         ) from error
 
 

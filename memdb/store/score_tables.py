@@ -97,7 +97,9 @@ def add_table(store: StoreLike, table: ScoreTable, write: Callable[[str], None])
             return same, False
         if any(item.name == table.name for item in tables):
             raise AlreadyExistsError(
-                f"{store.url} has other scores named {table.name}", hint="give these another --name"
+                f"{store.url} has other scores named {table.name}",
+                hint="give these another scores_name",
+                parameter="scores_name",
             )
         if not written:
             create_once(store.storage, f"{layout.SCORES}/{layout.GROUP_METADATA}", group_metadata())

@@ -91,7 +91,7 @@ class Store:
         except AlreadyExistsError as error:
             raise AlreadyExistsError(
                 f"{url} holds an unfinished store of other data",
-                hint="remove that folder, or choose another place with --store",
+                hint="remove that folder, or choose another place",
             ) from error
         arrays = {f"{layout.DATASET}/{name}": data for name, data in objects.items()}
         del arrays[claim_path]
@@ -103,7 +103,7 @@ class Store:
         except AlreadyExistsError as error:
             raise AlreadyExistsError(
                 f"{url} was created by another process just now",
-                hint="extend it with `memdb train`, or choose another place with --store",
+                hint="extend it with `memdb train`, or choose another place",
             ) from error
         return cls(storage, complete, base_access)
 
@@ -310,7 +310,7 @@ def require_free(storage: Storage) -> None:
     if layout.MANIFEST in found:
         raise AlreadyExistsError(
             f"{storage.url} is already a store, or another Zarr group",
-            hint="extend a store with `memdb train`, or choose another place with --store",
+            hint="extend a store with `memdb train`, or choose another place",
         )
     leftovers = {name for name in found if name.startswith(".") and name.endswith(".tmp")}
     begun = {layout.DATASET, layout.PROBES, layout.BASES, *layout.GROUPS}
@@ -318,5 +318,5 @@ def require_free(storage: Storage) -> None:
     if others:
         raise AlreadyExistsError(
             f"{storage.url} is a folder with other things in it, such as {others[0]}",
-            hint="choose a new folder with --store",
+            hint="choose a new folder",
         )

@@ -100,7 +100,7 @@ def read_thumbnails(store: Store, set_name: str, rows: Sequence[int]) -> NDArray
     if document is None:
         raise NotFoundError(
             f"{store.url} has no pictures of its examples",
-            hint="its owner can add them: memdb publish DEST --include bits --include thumbnails",
+            hint="its owner can add them: `memdb publish DEST --include bits --include thumbnails`",
         )
     n_examples = store.manifest.set_named(set_name).n_examples
     for row in rows:

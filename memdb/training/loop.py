@@ -226,12 +226,16 @@ def _versions(recipe: BoundRecipe) -> dict[str, str]:
     }
 
 
-def require_positive(value: int, option: str) -> int:
-    """Refuse counts below 1, naming the option.
+def require_positive(value: int, parameter: str) -> int:
+    """Refuse counts below 1, naming the parameter.
 
     Raises:
         InvalidInputError: zero or less.
     """
     if value < 1:
-        raise InvalidInputError(f"{option} {value} is not a number from 1", hint=f"use e.g. {option} 100")
+        raise InvalidInputError(
+            f"{parameter} {value} is not a number from 1",
+            hint=f"use e.g. {parameter}=100",
+            parameter=parameter,
+        )
     return value

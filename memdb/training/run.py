@@ -59,12 +59,15 @@ class Limits:
     def __post_init__(self) -> None:
         if self.half_width is not None and not 0 < self.half_width < 1:
             raise InvalidInputError(
-                f"--until-half-width {self.half_width:g} is not between 0 and 1",
-                hint="use e.g. --until-half-width 0.05",
+                f"until_half_width {self.half_width:g} is not between 0 and 1",
+                hint="use e.g. until_half_width=0.05",
+                parameter="until_half_width",
             )
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise InvalidInputError(
-                f"--max-time {self.seconds:g} s is no time", hint="use e.g. --max-time 2h"
+                f"max_seconds {self.seconds:g} is not a length of time",
+                hint="use e.g. max_seconds=7200",
+                parameter="max_seconds",
             )
 
 

@@ -96,6 +96,7 @@ def _array(
         raise TrainingError(
             f"recipe {recipe} returned no {path!r} but {sorted(map(str, returned))}",
             hint=f"rename {near[0]!r} to {path!r}" if near else _must_return(path),
+            parameter="outcomes",
         )
     try:
         values = np.asarray(returned[path])
@@ -115,7 +116,7 @@ def _array(
 
 def _must_return(path: str) -> str:
     outcome = path.split("/")[1]
-    return RETURN if outcome == CORRECT.name else f"return {path!r} too, or leave {outcome} out of --outcomes"
+    return RETURN if outcome == CORRECT.name else f"return {path!r} too, or leave {outcome} out of outcomes"
 
 
 def _way_of_shape(part: str, shape: tuple[int, ...], wanted: tuple[int, int]) -> str:

@@ -110,5 +110,5 @@ def test_classes_need_models_and_a_threshold_that_can_be(db, empty):
     for ask in (empty.classes, empty.class_influence):
         with pytest.raises(NotEnoughModelsError, match="has 0 models"):
             ask()
-    with pytest.raises(InvalidInputError, match="--threshold 7"):
+    with pytest.raises(InvalidInputError, match="^threshold 7"):
         db.classes(threshold=7)

@@ -101,9 +101,9 @@ def test_comparisons_that_cannot_be_are_refused(db, empty, tmp_path):
         with pytest.raises(NotEnoughModelsError, match=r"empty\.zarr has no models yet"):
             pair[0].compare(pair[1])
     for options, message in (
-        ({"k": 0}, "-k 0"),
-        ({"test_id": 11}, "--test-id 11"),
-        ({"threshold": 4}, "--threshold 4"),
+        ({"k": 0}, "k 0"),
+        ({"test_id": 11}, "test_id 11"),
+        ({"threshold": 4}, "threshold 4"),
         ({"interval": "wald"}, "unknown interval"),
         ({"level": 7}, "the level 7"),
     ):

@@ -195,7 +195,7 @@ def test_a_resample_is_spearman_of_the_drawn_models(stats):
         (np.zeros((N_TEST, N_TRAIN)), {"outcome": "margin"}, InvalidInputError, "keeps no outcome 'margin'"),
         (np.zeros((N_TEST, N_TRAIN)), {"model_ids": ["x"]}, InvalidInputError, "no model 'x'"),
         (np.zeros((N_TEST, N_TRAIN)), {"model_ids": []}, NotEnoughModelsError, "0 models are too few"),
-        (np.zeros((N_TEST, N_TRAIN)), {"resamples": 0}, InvalidInputError, "--resamples 0"),
+        (np.zeros((N_TEST, N_TRAIN)), {"resamples": 0}, InvalidInputError, "resamples 0"),
     ],
 )
 def test_scores_that_cannot_be_graded_are_refused(confident, scores, options, error, message):

@@ -94,9 +94,9 @@ def test_an_odd_model_goes_to_the_second_half(asked):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": [0]}, "-k 0 is not a number from 1 to 23"), ({"k": [5, 24]}, "-k 24"), ({"splits": 0}, "--splits 0"),
-        ({"splits": 100_000}, "--splits 100000"), ({"seed": -1}, "--seed -1"), ({"threshold": 1.5}, "--threshold 1.5"),
-        ({"test_id": 11}, "--test-id 11 is out of range"), ({"outcome": "loss"}, "unknown outcome"),
+        ({"k": [0]}, "k 0 is not a number from 1 to 23"), ({"k": [5, 24]}, "k 24"), ({"splits": 0}, "splits 0"),
+        ({"splits": 100_000}, "splits 100000"), ({"seed": -1}, "seed -1"), ({"threshold": 1.5}, "threshold 1.5"),
+        ({"test_id": 11}, "test_id 11 is out of range"), ({"outcome": "loss"}, "unknown outcome"),
     ],
 )  # fmt: skip
 def test_reliabilities_that_cannot_be_are_refused(db, options, message):

@@ -150,7 +150,7 @@ def test_mnist_is_read_from_its_files_and_never_downloaded_unasked(tmp_path):
     pytest.importorskip("torchvision")
     with pytest.raises(NotFoundError, match=f"MNIST is not complete in {tmp_path}") as caught:
         datasets.load("mnist", str(tmp_path))
-    assert "--download" in caught.value.hint
+    assert "download=True" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
     write_mnist(tmp_path)
     data = datasets.load("mnist", str(tmp_path))

@@ -286,7 +286,7 @@ def test_lists_of_examples_without_a_score_say_nothing_of_them(tmp_path):
     [
         ("order", "size", "unknown order 'size'"), ("order", "memorization", "unknown order"),
         ("direction", "up", "unknown direction 'up'"), ("fdr", "never", "unknown fdr 'never'"),
-        ("outcome", "margin", "unknown outcome 'margin'"), ("k", 0, "-k 0"),
+        ("outcome", "margin", "unknown outcome 'margin'"), ("k", 0, "k 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_what_can(asked, option, value, said):

@@ -206,7 +206,7 @@ def test_an_address_is_followed_only_where_it_is_trusted(extension, monkeypatch,
     untrusted = memdb.open(extension.url)
     with pytest.raises(InvalidInputError, match="extends .*base.zarr, whose models are part") as caught:
         untrusted.top_memorized()
-    assert "--trust-base" in caught.value.hint
+    assert "trust_base=True" in caught.value.hint
     assert memdb.open(extension.url, trust_base=True).n_models == 12
     assert memdb.open(extension.url).n_models == 12
 

@@ -21,9 +21,9 @@ from support.stores import coin_recipe, small_database, small_dataset
 
 import memdb
 from memdb import recipes
+from memdb.environment import n_cores
 from memdb.errors import InvalidInputError, MismatchError, NotFoundError, TrainingError
 from memdb.format import subsets
-from memdb.training.engines.local import n_cores
 from memdb.training.engines.worker import Work, committed_since, missing, set_up
 from memdb.training.seeds import Seeds, task_seeds
 
@@ -111,13 +111,13 @@ def test_workers_divide_the_cores(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"add": 1, "workers": 0}, "--workers 0"),
+        ({"add": 1, "workers": 0}, "workers 0"),
         ({"add": 1, "workers": 1, "recipe": lambda *_: None}, "cannot be sent to worker processes"),
-        ({"add": 1, "ray": "local", "workers": 0}, "--workers 0"),
-        ({"add": 1, "ray": "local", "task_cpus": 0}, "--task-cpus 0"),
-        ({"add": 1, "ray": "local", "task_gpus": -1.0}, "--task-gpus -1"),
-        ({"until_half_width": 0.0}, "--until-half-width 0"),
-        ({"max_seconds": -1.0}, "--max-time -1"),
+        ({"add": 1, "ray": "local", "workers": 0}, "workers 0"),
+        ({"add": 1, "ray": "local", "task_cpus": 0}, "task_cpus 0"),
+        ({"add": 1, "ray": "local", "task_gpus": -1.0}, "task_gpus -1"),
+        ({"until_half_width": 0.0}, "until_half_width 0"),
+        ({"max_seconds": -1.0}, "max_seconds -1"),
         ({"seeds": [1], "task_id": "a"}, "either a number of models or their seeds"),
         ({"task_id": "a"}, "either a number"),
     ],

@@ -192,9 +192,9 @@ def test_seeds_that_are_there_are_not_trained_again(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"add": 0}, "--add 0"), ({"add": -3}, "--add -3"), ({}, "either a number of models or their seeds"),
+        ({"add": 0}, "add 0"), ({"add": -3}, "add -3"), ({}, "either a number of models or their seeds"),
         ({"add": 1, "seeds": [1]}, "either"), ({"seeds": [1, 1]}, "cannot be used"), ({"seeds": [-1]}, "cannot be used"),
-        ({"seeds": [2**64]}, "cannot be used"), ({"add": 1, "batch_models": 0}, "--batch-models 0"),
+        ({"seeds": [2**64]}, "cannot be used"), ({"add": 1, "batch_models": 0}, "batch_models 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_named(tmp_path, arguments, says):

@@ -153,7 +153,8 @@ def pairs(relations: Relations, options: PairOptions) -> pa.Table:
         if n_found > MAX_ROWS:
             raise InvalidInputError(
                 f"more than {MAX_ROWS:,} pairs pass",
-                hint="write them to a .parquet file, which takes any number, or raise --min-influence",
+                hint="write them to a .parquet file, which takes any number, or raise min_influence",
+                parameter="min_influence",
             )
     return Scorer(pair_search.bits, PairTotals.of(pair_search, blocks), interval).scored(blocks)
 
@@ -274,7 +275,9 @@ def _confidence_kernel_on(device: str) -> tuple[Callable[[int, str], PairKernel]
     """Return the factory of kernels for confidences, and the number of threads that it keeps busy."""
     if device not in {"auto", "cpu"}:
         raise InvalidInputError(
-            f"confidences are summed on the CPU, not on {device!r}", hint="leave out --device, or use cpu"
+            f"confidences are summed on the CPU, not on {device!r}",
+            hint="leave out device, or use cpu",
+            parameter="device",
         )
     return ConfidenceKernel, SUMMING_THREADS
 
@@ -305,5 +308,7 @@ def _kernel_on(device: str) -> tuple[Callable[[int, str], PairKernel], int | Non
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InvalidInputError(
-            f"device {device!r} cannot be used: {reason}", hint="use --device auto or cpu"
+            f"device {device!r} cannot be used: {reason}",
+            hint='use device="auto" or "cpu"',
+            parameter="device",
         ) from error

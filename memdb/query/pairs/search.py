@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memdb.environment import n_cores
 from memdb.errors import InvalidInputError
 from memdb.query.pairs.kernel import MARGIN, Z_BINS, CpuKernel, PairKernel, Survivors, TestBlock, TrainTile
 from memdb.query.pairs.types import PairBits, PairBlock, PairChoice
@@ -86,7 +86,7 @@ class PairSearch:
             InvalidInputError: the pairs of one block do not fit in memory.
         """
         numbers = [number for number in range(self.n_blocks) if number not in done]
-        n_threads = min(self.threads or _n_cores(), max(1, len(numbers)))
+        n_threads = min(self.threads or n_cores(), max(1, len(numbers)))
         searched = _Progress(self.n_ranked)
         searched.add(sum(self._n_ranked_of(self._labels_of(number)) for number in done))
         find = self._finder(searched)
@@ -310,10 +310,6 @@ def _require_fit(n_pairs: int) -> None:
     if n_pairs > MAX_KEPT:
         raise InvalidInputError(
             f"more than {MAX_KEPT:,} pairs of {BLOCK} test examples pass",
-            hint="raise --min-influence or --min-memorization, or add --top",
+            hint="raise min_influence or min_memorization, or add top",
+            parameter=("min_influence", "min_memorization", "top"),
         )
-
-
-def _n_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

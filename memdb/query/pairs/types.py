@@ -90,18 +90,23 @@ class PairChoice:
         if self.top is None and self.min_influence is None:
             raise InvalidInputError(
                 "neither a smallest influence nor a number of pairs was given, and all pairs are too many",
-                hint="use e.g. --min-influence 0.15, or --top 256 for each test example",
+                hint="use e.g. min_influence=0.15, or top=256 for each test example",
+                parameter=("min_influence", "top"),
             )
         if self.top is not None and not 1 <= self.top <= MAX_TOP:
             raise InvalidInputError(
-                f"--top {self.top} is not a number from 1 to {MAX_TOP:,}", hint="use e.g. --top 256"
+                f"top {self.top} is not a number from 1 to {MAX_TOP:,}",
+                hint="use e.g. top=256",
+                parameter="top",
             )
-        for option, value in (
-            ("--min-influence", self.min_influence),
-            ("--min-memorization", self.min_memorization),
+        for name, value in (
+            ("min_influence", self.min_influence),
+            ("min_memorization", self.min_memorization),
         ):
             if value is not None and not -1 <= value <= 1:
-                raise InvalidInputError(f"{option} {value:g} is not between -1 and 1", hint="use e.g. 0.15")
+                raise InvalidInputError(
+                    f"{name} {value:g} is not between -1 and 1", hint="use e.g. 0.15", parameter=name
+                )
         if self.direction not in SIGNS:
             raise InvalidInputError(
                 f"unknown direction {self.direction!r}", hint=f"use one of {', '.join(SIGNS)}"

@@ -82,7 +82,8 @@ def compact(
             raise InvalidInputError(
                 f"{store.url} overwrites objects that it should only create, so two compactions at once "
                 "could hide models",
-                hint="make sure that nothing else compacts this store, and pass --alone",
+                hint="make sure that nothing else compacts this store, and pass alone=True",
+                parameter="alone",
             )
         batches = list(cut(selections))
         total = sum(selection.n_models for batch in batches for selection in batch)

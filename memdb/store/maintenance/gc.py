@@ -49,7 +49,8 @@ def garbage(store: Store, grace: timedelta = GRACE, *, alone: bool = False) -> l
     if grace < GRACE and not alone:
         raise InvalidInputError(
             f"a grace period of {grace} is shorter than the {GRACE} that writers and readers may take",
-            hint="omit --grace, or make sure that nothing else uses this store and pass --alone",
+            hint="omit grace, or make sure that nothing else uses this store and pass alone=True",
+            parameter=("grace", "alone"),
         )
     store = store.direct()
     history = read_history(store)  # first: what it names is there by the time all is listed

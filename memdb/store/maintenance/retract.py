@@ -23,7 +23,9 @@ def retract(store: Store, model_ids: Sequence[str], because: str) -> Retraction:
     """
     if not because.strip():
         raise InvalidInputError(
-            "a retraction needs a reason", hint='say why: --because "wrong labels in this run"'
+            "a retraction needs a reason",
+            hint='say why: because="wrong labels in this run"',
+            parameter="because",
         )
     try:
         because.encode()

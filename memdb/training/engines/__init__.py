@@ -28,6 +28,8 @@ def choose(work: Work, n_workers: int | None, request: Request | None) -> Engine
         from memdb.training.engines.ray import RayEngine  # noqa: PLC0415 - optional, takes a second
     except ImportError as error:
         raise InvalidInputError(
-            f"--ray {request.address} needs Ray, which is not installed", hint="run: pip install 'memdb[ray]'"
+            f"ray {request.address} needs Ray, which is not installed",
+            hint="run: pip install 'memdb[ray]'",
+            parameter="ray",
         ) from error
     return RayEngine(work, request)

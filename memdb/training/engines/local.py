@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import wait
 
 from memdb import recipes
+from memdb.environment import n_cores
 from memdb.errors import InvalidInputError, TrainingError
 from memdb.training.engines.script import require_guarded
 from memdb.training.engines.worker import Failed, Work, committed_since, missing
@@ -76,12 +77,13 @@ class LocalEngine:
     def __init__(self, work: Work, n_workers: int) -> None:
         if n_workers < 1:
             raise InvalidInputError(
-                f"--workers {n_workers} is not a number from 1", hint="use e.g. --workers 2"
+                f"workers {n_workers} is not a number from 1", hint="use e.g. workers=2", parameter="workers"
             )
         if work.store.url.startswith("memory:"):
             raise InvalidInputError(
                 f"{work.store.url} is in the memory of this process, where no worker sees it",
-                hint="use a path or a URL, or leave --workers out",
+                hint="use a path or a URL, or leave workers out",
+                parameter="workers",
             )
         require_guarded()
         _require_sendable(work)
@@ -223,13 +225,6 @@ def _talking(workers: Sequence[_Worker], seconds: float) -> list[_Worker]:
     return [by_connection[connection] for connection in ready]
 
 
-def n_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _gave_up(how: str, batch: _Batch | None, n_deaths: int) -> TrainingError:
     if batch is None:
         return TrainingError(
@@ -238,7 +233,8 @@ def _gave_up(how: str, batch: _Batch | None, n_deaths: int) -> TrainingError:
         )
     return TrainingError(
         f"a worker {how} while it trained {len(batch.seeds)} models, {n_deaths} times in a row",
-        hint="use a smaller --batch-models or fewer --workers; what was committed stays",
+        hint="use a smaller batch_models or fewer workers; what was committed stays",
+        parameter=("batch_models", "workers"),
     )
 
 

@@ -35,7 +35,7 @@ PROBE_SECONDS = 5.0
 LONGEST_HELLO = 4096  # bytes
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # how a gRPC client says hello, and
 PING, PONG = b"\0\0\x08\6\0\0\0\0\0" + b"anybody?", b"\0\0\x08\6\1\0\0\0\0" + b"anybody?"  # sees who lives
-CLUSTER = "start one with `ray start --head`, give the address that it names, or use --ray local"
+CLUSTER = 'start one with `ray start --head`, give the address that it names, or use ray="local"'
 
 
 class RayEngine:
@@ -45,7 +45,8 @@ class RayEngine:
         if work.store.url.startswith("memory:"):
             raise InvalidInputError(
                 f"{work.store.url} is in the memory of this process, where no worker sees it",
-                hint="use a URL that the whole cluster reaches, or leave --ray out",
+                hint="use a URL that the whole cluster reaches, or leave ray out",
+                parameter="ray",
             )
         self._work = work
         self._request = request
@@ -162,7 +163,7 @@ def _bench(work: Any) -> Bench:
 
 def _from_here(error: MemdbError) -> Failed:
     """Return an error that names this machine."""
-    named = type(error)(f"{error} (on {platform.node()})", hint=error.hint)
+    named = type(error)(f"{error} (on {platform.node()})", hint=error.hint, parameter=error.parameters)
     named.__cause__ = error.__cause__
     return Failed.of(named)
 
@@ -186,7 +187,8 @@ def _result(task: Any, batch: list[int]) -> Any:
         what = f"a batch of {len(batch)} models" if batch else "the first worker"
         raise TrainingError(
             f"Ray gave up on {what}: {type(error).__name__}: {_first_line(str(error))}",
-            hint="use a smaller --batch-models, or look at the cluster's logs; what was committed stays",
+            hint="use a smaller batch_models, or look at the cluster's logs; what was committed stays",
+            parameter="batch_models",
         ) from error
     if isinstance(result, Failed):
         result.reraise()
@@ -202,7 +204,8 @@ def _device(name: str, request: Request, resources: Mapping[str, float]) -> tupl
     if name.startswith("cuda") and n_gpus == 0 and request.task_gpus is None:
         raise InvalidInputError(
             f"device {name!r} cannot be used: the Ray cluster at {request.address} has no GPU",
-            hint="use --device auto or cpu; --task-gpus 1 waits for a GPU that the cluster is to start",
+            hint='use device="auto" or "cpu"; task_gpus=1 waits for a GPU that the cluster is to start',
+            parameter=("device", "task_gpus"),
         )
     return "cuda:0", request.task_gpus or 1.0  # Ray shows each task its own GPU as the first
 
@@ -235,6 +238,7 @@ def _cluster(request: Request) -> Iterator[None]:
         raise NotFoundError(
             f"the Ray cluster at {request.address} cannot be used: {_reason(str(error))}",
             hint=_hint(request.address, error),
+            parameter="ray",
         ) from error
     try:
         with contextlib.suppress(ValueError):  # not in the main thread
@@ -262,9 +266,9 @@ def _hint(address: str, error: Exception) -> str:
     if address != AUTO and "RAY_AUTH_MODE" not in os.environ:
         return (
             "look at `ray status` on its head node; set RAY_AUTH_MODE=token if it wants a token, as those of "
-            "recent versions do; or use --ray local"
+            'recent versions do; or use ray="local"'
         )
-    return "look at `ray status` on its head node, or use --ray local"
+    return 'look at `ray status` on its head node, or use ray="local"'
 
 
 def _require_answer(address: str) -> None:
@@ -281,8 +285,9 @@ def _require_answer(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal() or "/" in host or int(port) > 65535:
         raise InvalidInputError(
-            f"--ray {address!r} is no address of a cluster",
+            f"ray {address!r} is no address of a cluster",
             hint="use local, auto, HOST:6379, or ray://HOST:10001",
+            parameter="ray",
         )
     try:
         with socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS) as connection:
@@ -290,7 +295,7 @@ def _require_answer(address: str) -> None:
             answer = _answer(connection)
     except OSError as error:
         raise NotFoundError(
-            f"no Ray cluster answers at {address}: {error.strerror or error}", hint=CLUSTER
+            f"no Ray cluster answers at {address}: {error.strerror or error}", hint=CLUSTER, parameter="ray"
         ) from error
     if PONG not in answer and os.environ.get("RAY_USE_TLS", "0") == "0":
         said = answer[:8].decode("ascii", "backslashreplace").strip()

@@ -22,13 +22,19 @@ class Request:
     def __post_init__(self) -> None:
         if self.n_tasks is not None and self.n_tasks < 1:
             raise InvalidInputError(
-                f"--workers {self.n_tasks} is not a number from 1", hint="use e.g. --workers 2"
+                f"workers {self.n_tasks} is not a number from 1",
+                hint="use e.g. workers=2",
+                parameter="workers",
             )
         if self.task_cpus < 1:
             raise InvalidInputError(
-                f"--task-cpus {self.task_cpus} is not a number from 1", hint="use e.g. --task-cpus 2"
+                f"task_cpus {self.task_cpus} is not a number from 1",
+                hint="use e.g. task_cpus=2",
+                parameter="task_cpus",
             )
         if self.task_gpus is not None and not 0 <= self.task_gpus <= MOST_GPUS:
             raise InvalidInputError(
-                f"--task-gpus {self.task_gpus:g} is no number of GPUs", hint="use e.g. --task-gpus 0.5"
+                f"task_gpus {self.task_gpus:g} is no number of GPUs",
+                hint="use e.g. task_gpus=0.5",
+                parameter="task_gpus",
             )

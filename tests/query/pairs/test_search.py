@@ -181,11 +181,11 @@ def test_a_search_stops_where_it_is_told(monkeypatch):
     ("values", "said"),
     [
         ({}, "neither a smallest influence"),
-        ({"top": 0}, "--top 0"),
+        ({"top": 0}, "top 0"),
         ({"top": 10**6}, "from 1 to"),
-        ({"min_influence": 1.5}, "--min-influence 1.5"),
-        ({"min_influence": float("nan")}, "--min-influence nan"),
-        ({"top": 3, "min_memorization": -2}, "--min-memorization -2"),
+        ({"min_influence": 1.5}, "min_influence 1.5"),
+        ({"min_influence": float("nan")}, "min_influence nan"),
+        ({"top": 3, "min_memorization": -2}, "min_memorization -2"),
         ({"top": 3, "direction": "up"}, "unknown direction 'up'"),
     ],
 )
