@@ -7,11 +7,12 @@ publishes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from memdb.errors import InvalidInputError
+from memdb.errors import InvalidInputError, MemdbError
 from memdb.format import layout
 from memdb.format.published import INCLUDED
 from memdb.permission import Names
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from memdb.format.score_table import ScoreTable
     from memdb.format.snapshot_record import BaseUpdate, Retraction
     from memdb.interop.export import Exported
+    from memdb.look.report import WrittenReport
+    from memdb.look.sheets import PicturesOf
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
     from memdb.query.options import PairOptions
@@ -1040,6 +1043,60 @@ class Database:
         if url.snapshot.url != self.url:
             raise InvalidInputError(f"{url.snapshot.url} was planned to be published, not {self.url}")
         return publish(url, progress)
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        level: float = 0.95,
+        pictures: bool = True,
+        dataset: str | None = None,
+        data_root: str | None = None,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> WrittenReport:
+        """Write one HTML file that shows the store in any browser, without a network.
+
+        Pictures are a published copy's thumbnails, or made from the data set, which is loaded as by
+        `load_dataset`. Without them the report is written all the same, and says why it has none; where
+        ``dataset`` or ``data_root`` is given, they are required.
+
+        Raises:
+            InvalidInputError: scores that were imported, which have no counts to show, a path that does not
+                end in .html, or a level that is not one.
+            StorageError: the file could not be written.
+        """
+        from memdb.look.report import write_report
+
+        if self.imported_scores is not None:
+            raise InvalidInputError(
+                "a report shows counts of models, and imported scores have none",
+                hint="write their list: memdb top-memorized -o scores.csv",
+            )
+        found: Mapping[str, PicturesOf] = {}
+        reason = ""
+        if pictures:
+            try:
+                found = self._pictures_of_report(data_root, dataset)
+            except MemdbError as error:
+                if dataset is not None or data_root is not None:
+                    raise
+                reason = str(error)
+        report = write_report(Path(path), self.relations(), level, found, progress)
+        return replace(report, without_pictures=reason)
+
+    def _pictures_of_report(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:
+        from memdb.look.sheets import PicturesOf, require_pillow
+
+        require_pillow()
+        names = [item.name for item in self.store.manifest.sets if item.n_examples]
+        if self.store.published is not None and self.store.published.thumbnails is not None:
+            shapes = {name: self.thumbnails(name, [0]).shape for name in names}
+            return {
+                name: PicturesOf((shape[1], shape[2], shape[3]), partial(self.thumbnails, name))
+                for name, shape in shapes.items()
+            }
+        made = self._pictures(data_root, dataset)
+        return {name: PicturesOf(made[name].shape[1:], made[name].chosen) for name in names}
 
     def load_dataset(self, data_root: str | None = None, dataset: str | None = None) -> Dataset:
         """Load the data set of the store, whose examples the store itself does not keep.

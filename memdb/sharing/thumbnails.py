@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,10 @@ class Thumbnails:
             top, left = (self.shape[1] - height) // 2, (self.shape[2] - width) // 2
             found[row - start, top : top + height, left : left + width] = small
         return found
+
+    def chosen(self, rows: Sequence[int]) -> NDArray[np.uint8]:
+        """Return the pictures of examples in any order, likewise."""
+        return np.concatenate([self.rows(row, row + 1) for row in rows])
 
     def _in_grey_levels(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         if pixels.dtype == np.uint8 and (self.black, self.white) == (0, WHITE):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,18 +70,18 @@ class Lists:
         starts = range(0, len(self._trains), COLUMNS)
         return [packed(words[self._trains[start : start + COLUMNS]]) for start in starts]
 
-    def of(self, tests: range) -> Iterator[Listing]:
+    def of(self, tests: Sequence[int]) -> Iterator[Listing]:
         """Yield the strongest pairs of each of some test examples."""
         at_once = max(1, PAIRS_AT_ONCE // max(1, len(self._trains)))
-        for start in range(tests.start, tests.stop, at_once):
-            some = range(start, min(start + at_once, tests.stop))
+        for start in range(0, len(tests), at_once):
+            some = tests[start : start + at_once]
             k_in = self._counted(some)
             for row, kinds in zip(k_in, self._kinds(some, k_in), strict=True):
                 yield self._listing(kinds, row)
 
-    def _counted(self, tests: range) -> NDArray[np.int32]:
+    def _counted(self, tests: Sequence[int]) -> NDArray[np.int32]:
         """Count the models that had each training example and are right on each test example."""
-        products, right = Products(), self._relations.correct(layout.TEST)[tests.start : tests.stop]
+        products, right = Products(), self._relations.correct(layout.TEST)[list(tests)]
         k_in = np.empty((len(tests), len(self._trains)), dtype=np.int32)
         for number, tile in enumerate(self._tiles[layout.MASK]):
             columns = slice(number * COLUMNS, (number + 1) * COLUMNS)
@@ -98,7 +98,7 @@ class Lists:
     def _codes(self, arms: Codes, k_in: NDArray[np.int32]) -> Codes:
         return arms * (self._n_models + 1) + k_in
 
-    def _kinds(self, tests: range, k_in: NDArray[np.int32]) -> list[_Kinds]:
+    def _kinds(self, tests: Sequence[int], k_in: NDArray[np.int32]) -> list[_Kinds]:
         """Return the kinds of pairs of some test examples, scored together."""
         found = [
             np.unique(self._codes(self._arms_with(test_id), row), return_counts=True)
@@ -106,7 +106,7 @@ class Lists:
         ]
         sizes = [len(codes) for codes, _ in found]
         arms, hits = np.divmod(np.concatenate([codes for codes, _ in found]), self._n_models + 1)
-        n_in, total = self._n_in[arms // 2], np.repeat(self._counts[layout.TEST][1, tests], sizes)
+        n_in, total = self._n_in[arms // 2], np.repeat(self._counts[layout.TEST][1, list(tests)], sizes)
         columns = {"n_in": n_in, "n_out": self._n_models - n_in, "k_in": hits, "k_all": total}
         sums = table({name: values.astype(np.int32) for name, values in columns.items()})
         sql = template("equal_pairs.sql", arms=OUTCOMES[self._relations.outcome].sql["arms"])

@@ -1,0 +1,398 @@
+"""The report: what is in the file, and what a real browser makes of it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+from support.stores import coin_recipe, dicts
+
+import memdb
+from memdb import cli
+from memdb.errors import InvalidInputError, MemdbError, StorageError
+from memdb.look.sheets import PicturesOf, sheets, tile_size
+
+NASTY = [
+    "<script>document.title = 'run'</script>", "</script><img src=x onerror=document.title='run'>", "<!--",
+    "a\nb\r\nc", "\"quoted\" & 'so'", "\u202egnp.1\u202c", "x" * 10_000, "&lt;b&gt;", "--><svg/onload=alert(1)>",
+    "${1}`", "\u2028", "javascript:alert(1)",
+]  # fmt: skip
+
+
+def inert(text):
+    """The elements of a report that hold data, by their ids."""
+    return dict(re.findall(r'<script type="text/plain" id="([^"]*)">([^<]*)</script>', text))
+
+
+def array(elements, name):
+    kind, data = elements[name].split(" ")
+    return np.frombuffer(base64.b64decode(data), kind)
+
+
+@pytest.fixture(scope="module")
+def written(asked, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    return asked.report(path), path.read_text("utf-8")
+
+
+def test_a_report_has_the_counts_of_every_example(asked, written):
+    elements = inert(written[1])
+    rows = dicts(asked.memorization())
+    for name, column in (("train/n_in", "n_in"), ("train/k_in", "k_in"), ("train/label", "label")):
+        assert array(elements, name).tolist() == [row[column] for row in rows]
+    ranked = {row["train_id"]: row for row in dicts(asked.top_memorized(k=len(rows)))}
+    for column in ("shrunk", "q_value"):
+        expected = [np.nan if ranked[i][column] is None else ranked[i][column] for i in range(len(rows))]
+        np.testing.assert_array_equal(array(elements, f"train/{column}"), expected)
+    facts = json.loads(elements["facts"])
+    assert facts["models_sha256"] == asked.models_sha256
+    assert facts["train_keys"][3] == "train/3.png"
+
+
+@pytest.mark.parametrize(("of", "other"), [("train", "test"), ("test", "train")])
+def test_a_reports_lists_are_those_of_top_influence(asked, written, of, other):
+    elements = inert(written[1])
+    shown = json.loads(elements["facts"])["shown"]
+    ids, k_in = (array(elements, f"{of}/list/{name}").reshape(-1, 2, shown) for name in ("ids", "k_in"))
+    q_values = array(elements, f"{of}/list/q_value").reshape(-1, shown)
+    owners = array(elements, f"{of}/list/owners").tolist()
+    assert len(set(owners)) == len(owners) == asked.store.manifest.set_named(of).n_examples
+    labels = array(elements, f"{other}/label")
+    for owner, listed, right, q in zip(owners, ids.astype(int) - 1, k_in, q_values, strict=True):
+        rows = dicts(asked.top_influence(**{f"{of}_id": owner}, k=shown))
+        assert listed[0, : len(rows)].tolist() == [row[f"{other}_id"] for row in rows]
+        assert right[0, : len(rows)].tolist() == [row["k_in"] for row in rows]
+        np.testing.assert_allclose(q[: len(rows)], [row["q_value"] for row in rows], rtol=1e-6)
+        control = [(row, k) for row, k in zip(listed[1], right[1], strict=True) if row >= 0]
+        assert not {row for row, _ in control} & set(listed[0].tolist())
+        for row, k in control:
+            assert labels[row] == array(elements, f"{of}/label")[owner]
+            score = dicts(asked.score(**{f"{of}_id": owner, f"{other}_id": int(row)}))[0]
+            assert k == score["k_in"]
+
+
+def test_arrays_in_memory_are_shown_without_pictures(written):
+    assert "arrays in memory" in written[0].without_pictures
+    assert written[0].n_pictures == 0
+    assert "sheet" not in " ".join(inert(written[1]))
+
+
+def test_pictures_lie_on_sheets_in_order_of_rank(digits_store, tmp_path):
+    with memdb.open(str(digits_store)) as db:
+        done = db.report(tmp_path / "report.html")
+        pictures = db._pictures(None, None)["train"]
+    elements = inert((tmp_path / "report.html").read_text("utf-8"))
+    order = array(elements, "train/order")
+    from PIL import Image
+
+    assert done.n_pictures == len(order) + len(array(elements, "test/order"))
+    for rank in (0, 63, 64, len(order) - 1):
+        sheet = Image.open(io.BytesIO(base64.b64decode(elements[f"train/sheet/{rank // 64}"])))
+        y, x = divmod(rank % 64, 8)
+        tile = np.asarray(sheet)[y * 8 : y * 8 + 8, x * 8 : x * 8 + 8]
+        np.testing.assert_array_equal(tile, pictures.chosen([int(order[rank])])[0, :, :, 0])
+
+
+def test_tiles_of_colour_do_not_bleed():
+    from PIL import Image
+
+    colours = np.random.default_rng(0).integers(0, 256, (70, 1, 1, 3), dtype=np.uint8)
+    pictures = PicturesOf((10, 20, 3), lambda rows: np.broadcast_to(colours[rows], (len(rows), 10, 20, 3)))
+    assert tile_size(pictures.shape) == (16, 32)
+    found = [np.asarray(Image.open(io.BytesIO(sheet))) for sheet in sheets(pictures, range(70))]
+    assert [sheet.shape for sheet in found] == [(128, 256, 3)] * 2
+    for row in range(70):
+        y, x = divmod(row % 64, 8)
+        tile = found[row // 64][y * 16 : y * 16 + 10, x * 32 : x * 32 + 20].astype(int)
+        assert np.abs(tile - colours[row]).max() <= 6
+
+
+@pytest.mark.parametrize("given", ["report.txt", "report", "missing/report.html"])
+def test_a_report_that_cannot_be_written_is_refused(asked, tmp_path, given):
+    with pytest.raises((InvalidInputError, StorageError)) as refused:
+        asked.report(tmp_path / given)
+    assert refused.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_root_that_was_given_has_to_have_the_data(asked, tmp_path):
+    with pytest.raises(MemdbError):
+        asked.report(tmp_path / "report.html", data_root=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_a_report(trained, tmp_path, capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.application()(["report", "-s", str(trained), "-o", str(tmp_path / "r.html"), "--no-pictures"])
+    assert not done.value.code
+    assert "Wrote" in capsys.readouterr().err
+    assert (tmp_path / "r.html").stat().st_size > 10_000
+
+
+def test_names_never_end_an_element(tmp_path):
+    with nasty_store(tmp_path) as db:
+        db.report(tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text("utf-8")
+    facts = json.loads(inert(text)["facts"])
+    assert [name if len(name) < 200 else "x" * 10_000 for name in facts["train_keys"]] == NASTY
+    assert "<img" not in text
+    assert text.count("<script>") == 1  # the page's own
+
+
+def nasty_store(tmp_path):
+    x, labels = np.zeros((len(NASTY), 2)), np.arange(len(NASTY)) % 3
+    data = memdb.Dataset(x, labels, x, labels, NASTY[:3], train_keys=NASTY, test_keys=NASTY)
+    made = memdb.init(str(tmp_path / "store.zarr"), data, coin_recipe, seed=1)
+    made.train(seeds=range(10))
+    return made
+
+
+# What follows is looked at in Chromium.
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Headless Chromium; without a network, for reports need none."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (program and driver):
+        pytest.skip("no chromium and chromedriver: apt install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    arguments = ["headless=new", "disable-gpu", "disable-dev-shm-usage", "window-size=1440,950"]
+    arguments += [
+        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+        "host-resolver-rules=MAP * ~NOTFOUND",
+    ]
+    for argument in arguments + ["no-sandbox"] * (os.geteuid() == 0):  # root has no sandbox
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield opened
+    opened.quit()
+
+
+@pytest.fixture
+def page(browser):
+    """A browser in which nothing may fail."""
+    yield browser
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@pytest.fixture(scope="session")
+def digits_report(digits_store, tmp_path_factory):
+    path = tmp_path_factory.mktemp("digits_report") / "report.html"
+    with memdb.open(str(digits_store)) as db:
+        db.report(path)
+        yield db, path
+
+
+def shows(page, path, hash_=""):
+    page.get("about:blank")
+    page.get(f"{path.as_uri()}{hash_}")
+    return page
+
+
+def keys(page, *pressed):
+    from selenium.webdriver import ActionChains
+
+    actions = ActionChains(page)
+    for key in pressed:
+        actions.send_keys(key)
+    actions.perform()
+
+
+def column(page, name):
+    """The cells of a column that are in the document, by their rows' ids."""
+    script = """return [...document.querySelectorAll(".rows .row")].map((row) =>
+        [Number(row.dataset.row), row.querySelector(`.cell.${arguments[0]}`).textContent])"""
+    return dict(page.execute_script(script, name))
+
+
+def as_shown(value, sign=""):
+    from memdb.render.tables import brief
+
+    return brief(value, sign).replace("-", "\u2212")
+
+
+@pytest.mark.browser
+def test_cells_are_those_of_the_command(page, digits_report):
+    db, path = digits_report
+    rows = dicts(db.top_memorized(k=db.store.manifest.train.n_examples))
+    shows(page, path)
+    checked = 0
+    for place in np.random.default_rng(3).choice(len(rows), 40, replace=False).tolist():
+        page.execute_script("grid.activate(arguments[0], 0)", place)
+        row = rows[place]
+        expected = {
+            "memorization": as_shown(row["memorization"]),
+            "interval": f"[{as_shown(row['lo'])}, {as_shown(row['hi'])}]",
+            "shrunk": as_shown(row["shrunk"]),
+            "in": f"{row['k_in']}/{row['n_in']}",
+            "out": f"{row['k_out']}/{row['n_out']}",
+        }
+        for name, text in expected.items():
+            assert column(page, name)[row["train_id"]] == text
+            checked += 1
+    assert checked == 200
+
+
+@pytest.mark.browser
+def test_an_examples_numbers_are_those_of_the_command(page, digits_report):
+    db, path = digits_report
+    for train_id in (0, 258, 1436):
+        shows(page, path, f"#train={train_id}")
+        (score,) = dicts(db.score(train_id))
+        interval = f"[{as_shown(score['lo'])}, {as_shown(score['hi'])}]"
+        assert (
+            f"memorization {as_shown(score['memorization'])} {interval}"
+            in page.find_element("class name", "score").text
+        )
+        cards = page.execute_script(
+            "return [...document.querySelectorAll('#content section:first-of-type .card')].map((c) => c.innerText)"
+        )
+        for card, row in zip(cards, dicts(db.top_influence(train_id=train_id, k=10)), strict=True):
+            shown = [
+                as_shown(row["influence"], "+"),
+                f"[{as_shown(row['lo'], '+')}, {as_shown(row['hi'], '+')}]",
+            ]
+            assert card.split("\n")[:2] == shown
+            assert f"test {row['test_id']} " in card
+
+
+@pytest.mark.browser
+def test_halves_of_thousandths_are_rounded_as_in_python(page, digits_report):
+    shows(page, digits_report[1])
+    values = [n / 64 for n in range(-64, 65)] + [0.0005, 0.9995, -0.0004]
+    assert page.execute_script("return arguments[0].map((x) => brief(x))", values) == [
+        as_shown(v) for v in values
+    ]
+
+
+@pytest.mark.browser
+def test_the_whole_walk_by_keyboard(page, digits_report):
+    """Sort, filter, open, follow a partner, come back."""
+    from selenium.webdriver.common.keys import Keys
+
+    _, path = digits_report
+    shows(page, path)
+
+    def focused():
+        return page.switch_to.active_element.get_attribute("id")
+
+    for _ in range(20):  # one tab stop for the whole list
+        if focused() == "grid":
+            break
+        keys(page, Keys.TAB)
+    assert focused() == "grid"
+    keys(page, Keys.ARROW_UP, Keys.ARROW_RIGHT, Keys.ENTER)
+    assert page.find_element("css selector", ".head .id").get_attribute("aria-sort") == "ascending"
+    keys(page, Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+    first = page.find_element("css selector", "[aria-selected]").get_attribute("data-row")
+    assert first == "1"
+    for _ in range(9):
+        if focused() == "found":
+            break
+        page.switch_to.active_element.send_keys(Keys.SHIFT, Keys.TAB)
+    assert focused() == "found"
+    keys(page, Keys.SPACE)
+    left = page.find_element("id", "left").text
+    assert int(left.split(" of ")[0].replace(",", "")) == page.execute_script(
+        "return train.q.filter((q) => q <= 0.1).length"
+    )
+    keys(page, Keys.SPACE)
+    page.execute_script("document.getElementById('grid').focus()")
+    keys(page, Keys.ENTER)
+    assert page.execute_script("return location.hash") == "#train=0"
+    keys(page, Keys.ARROW_RIGHT)
+    assert page.execute_script("return location.hash") == "#train=1"
+    keys(page, Keys.TAB)
+    assert "test=" in page.switch_to.active_element.get_attribute("href")
+    keys(page, Keys.ENTER)
+    assert page.execute_script("return location.hash").startswith("#test=")
+    keys(page, Keys.ESCAPE)
+    assert not page.find_element("id", "example").is_displayed()
+    assert focused() == "grid"
+
+
+@pytest.mark.browser
+def test_an_address_brings_the_same_list_back(page, digits_report):
+    _, path = digits_report
+    shows(page, path, "#class=3&memorization=0,1&sort=-memorization")
+    shown = column(page, "memorization")
+    assert set(page.execute_script("return left.map((row) => train.label[row])")) == {3}
+    page.execute_script("change({find: '1'})")
+    address = page.execute_script("return location.hash")
+    left = page.find_element("id", "left").text
+    shows(page, path, address)
+    assert page.find_element("id", "left").text == left
+    assert shown
+
+
+@pytest.mark.browser
+def test_few_rows_and_few_sheets_are_made(page, digits_report):
+    shows(page, digits_report[1])
+    assert page.execute_script("return document.querySelectorAll('.rows .row').length") <= 60
+    assert page.execute_script("return sheetUrls.size") <= 2
+
+
+@pytest.mark.browser
+def test_a_brush_and_the_histogram_choose(page, digits_report):
+    shows(page, digits_report[1])
+    page.execute_script("change({brush: [0, 0.5, 0.5, 1]})")
+    assert page.execute_script("return left.length") == page.execute_script(
+        "return [...train.pOut.keys()].filter((i) => train.pOut[i] <= .5 && train.pIn[i] >= .5).length"
+    )
+    page.execute_script("change({brush: null, range: [0.2, 1]})")
+    assert page.execute_script("return left.length") == page.execute_script(
+        "return train.memorization.filter((m) => m >= .2).length"
+    )
+
+
+@pytest.mark.browser
+def test_a_page_never_runs_what_a_store_says(page, tmp_path):
+    with nasty_store(tmp_path) as db:
+        db.report(tmp_path / "report.html")
+    for hash_ in (
+        "",
+        *(f"#train={row}" for row in range(len(NASTY))),
+        "#set=test",
+        "#test=0",
+        "#train=<img src=x>",
+    ):
+        shows(page, tmp_path / "report.html", hash_)
+        assert page.title == "memdb: in-memory"
+        assert page.execute_script("return document.querySelectorAll('img, svg, iframe').length") == 0
+        assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.browser
+def test_a_store_without_models_says_so(page, empty, tmp_path):
+    empty.report(tmp_path / "report.html")
+    for hash_ in ("", "#train=3", "#test=1"):
+        shows(page, tmp_path / "report.html", hash_)
+        assert "no models yet" in page.find_element("tag name", "main").text.lower()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("is_dark", [False, True])
+def test_a_narrow_page_has_all_in_its_width(page, digits_report, is_dark):
+    narrow = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    scheme = [{"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+    try:
+        for hash_ in ("", "#train=258", "#test=42"):
+            shows(page, digits_report[1], hash_)
+            assert page.execute_script("return document.documentElement.scrollWidth") <= 360
+            ground = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+            assert (ground != "rgb(255, 255, 255)") == is_dark
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
