@@ -937,7 +937,7 @@ class Database:
             self.refresh()
 
     def update(self, base: str | None = None) -> BaseUpdate | None:
-        """Take in the newest snapshot of the store that this one extends; None where it was taken in already.
+        """Make the newest snapshot of the extended store the base snapshot; None if it is already.
 
         Args:
             base: the new address of that store, if it moved.

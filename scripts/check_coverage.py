@@ -37,7 +37,7 @@ SUBSET_FRACTION = 0.7
 PROBABILITIES = [(1.0, 0.0), (1.0, 0.95), (0.98, 0.02), (0.9, 0.5), (0.5, 0.5)]  # (p_in, p_out)
 FIXED_TARGET = 0.94
 ANYTIME_TARGET = 0.05
-NEGLIGIBLE = 1e-12  # binomial probabilities below this are left out; the weight they leave is checked
+NEGLIGIBLE = 1e-12  # binomial probabilities below this are dropped; their total weight is checked
 BATCH_STREAMS = 2000
 
 FIXED = """
@@ -123,7 +123,7 @@ def fixed_coverage(
         connection.register(f"arm_{name}", {f"n_{name}": n, f"k_{name}": k, "weight": weight})
     coverage, n_tables, total = one_row(connection, FIXED, settings(p_in, p_out) | {"t": t})
     both_arms = 1 - SUBSET_FRACTION**t - (1 - SUBSET_FRACTION) ** t
-    assert abs(total - both_arms) < 1e-6, f"the tables left out weigh {both_arms - total:.1e}"
+    assert abs(total - both_arms) < 1e-6, f"the dropped tables weigh {both_arms - total:.1e}"
     return coverage, n_tables
 
 

@@ -63,7 +63,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", choices=("rate", "kills"))
-    parser.add_argument("--engine", choices=tuple(WAYS), help="both where not given")
+    parser.add_argument("--engine", choices=tuple(WAYS), help="both by default")
     parser.add_argument("--models", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16, help="models of a batch")
     parser.add_argument("--epochs", type=int, default=30)

@@ -83,7 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, help="where; a temporary folder where not given")
+    parser.add_argument("--folder", type=Path, help="where; by default a temporary folder")
     parser.add_argument("--only", choices=["append", "compact", "query"])
     parser.add_argument("--models", type=int, help="1,000 for append, 4,000 for the others")
     parser.add_argument(

@@ -145,11 +145,11 @@ class Place:
 
     @property
     def has_options(self) -> bool:
-        """Whether a storage's driver is to be told anything."""
+        """Whether the storage's fsspec driver gets any options."""
         return bool(self.endpoint_url is not None or self.anonymous or self.storage_option)
 
     def storage_options(self) -> dict[str, Any]:
-        """Return what the storage's driver is to be told."""
+        """Return the options of the storage's fsspec driver."""
         if not self.has_options:
             return {}
         if "://" not in self.url:

@@ -26,7 +26,7 @@ LOOK_SECONDS = 0.05
 IS_LINUX = sys.platform == "linux"  # which heeds limits on data, and where a fork needs no exec
 ENDED_BY_USERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else ()
 
-_channel: int | None = None  # a child's; None in a process that nobody waits for
+_channel: int | None = None  # a child's; None in a process without a supervisor
 
 
 def supervised() -> None:
@@ -55,7 +55,7 @@ def supervised() -> None:
 def limited(seconds: float, n_bytes: int, half_written: Path | None) -> Iterator[None]:
     """Have this process ended if what is done inside takes longer, or the process more memory in all.
 
-    ``half_written`` is a file to remove then. Limits nothing in a process that nobody waits for.
+    ``half_written`` is a file to remove then. Does nothing in a process without a supervisor.
 
     Raises:
         InvalidInputError: memory was asked for that the kernel refused.

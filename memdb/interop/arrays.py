@@ -95,7 +95,7 @@ def open_arrays(path: Path) -> dict[str, ArrayFile]:
 
     Raises:
         NotFoundError: nothing is there.
-        InvalidInputError: something else, or an array that cannot be read without running somebody's code.
+        InvalidInputError: something else, or an array that only unpickling could read, which may run code.
     """
     if path.is_dir():
         return {file.stem: open_array(file) for file in sorted(path.glob("*.npy"))}

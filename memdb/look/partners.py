@@ -25,7 +25,7 @@ SHOWN = 10  # partners of an example, and as many random ones
 PAIRS = 100_000_000  # that may be counted for the lists of test examples: seconds
 TRAIN_LISTS = 2000  # training examples that have a list
 PAIRS_AT_ONCE = 1 << 18  # whose counts are in memory
-NOBODY = -1  # stands in a list where there are fewer partners
+NOBODY = -1  # pads a list that has fewer partners
 
 Progress = Callable[[int, int], None]
 

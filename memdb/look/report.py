@@ -60,7 +60,7 @@ def write_report(
     """Write a report of the models of ``relations``, with the pictures of some sets.
 
     Raises:
-        InvalidInputError: a level that is no probability, or a path that names no .html file.
+        InvalidInputError: the level is not a probability, or the path does not end in .html.
         StorageError: the file could not be written.
     """
     if path.suffix.lower() not in {".html", ".htm"}:

@@ -34,7 +34,7 @@ def _owner(recipe: Any) -> Any:
 
 
 def attribute(recipe: Any, name: str) -> Any:
-    """Return an attribute of a recipe, or of the function of a partial; None without it."""
+    """Return an attribute of a recipe, or of the function of a partial; None if absent."""
     value = getattr(recipe, name, None)
     if value is None and isinstance(recipe, functools.partial):
         return attribute(recipe.func, name)

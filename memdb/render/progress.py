@@ -35,7 +35,7 @@ class Status(Protocol):
 
 
 class _Bar:
-    """A bar across the terminal, with columns before it; nothing is drawn where there is no terminal."""
+    """A bar across the terminal, with columns before it; nothing is drawn without a terminal."""
 
     def __init__(self, console: Console, *columns: ProgressColumn, transient: bool = True) -> None:
         self._console = console

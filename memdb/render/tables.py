@@ -13,7 +13,7 @@ from rich.text import Text
 from memdb.render.answer import Answer, rows_of
 
 NAME_WIDTH = 16
-WIDTH = 80  # of a terminal that nobody made wider
+WIDTH = 80  # of a terminal by default
 MAX_ROWS_OF_SQL, MAX_COLUMNS_OF_SQL = 1000, 100
 MAX_CELL = 1000  # characters
 MAX_FINDINGS = 50

@@ -83,12 +83,12 @@ def shorter_than_said(to: Answer) -> None:
 
 
 def negative(to: Answer) -> None:
-    """A length that is none."""
+    """Answer with a negative length."""
     _answer(to, b"{}", Content_Length="-5")
 
 
 def packed(to: Answer) -> None:
-    """Compressed, though nobody asked."""
+    """Compressed, though the client did not ask for it."""
     _answer(to, gzip.compress(b"{}"), Content_Encoding="gzip")
 
 

@@ -1,4 +1,4 @@
-"""What answers for a store: slowly, never, with something else, or with less than there is; and who is told what."""
+"""Servers that are slow, dead, wrong or truncated; and which host is sent which credentials."""
 
 from __future__ import annotations
 
