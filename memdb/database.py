@@ -1025,8 +1025,8 @@ class Database:
             options: those of `plan_publication`; a plan has them already.
 
         Raises:
-            AlreadyExistsError: the destination holds something else, or somebody published there after the
-                plan was made.
+            AlreadyExistsError: the destination holds something else, or was published to after the plan
+                was made.
             InvalidInputError: whatever `plan_publication` refuses, a plan of another store, or options beside
                 a plan.
             NotEnoughModelsError: the store has neither models nor imported scores.

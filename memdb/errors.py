@@ -47,7 +47,7 @@ class NotFoundError(MemdbError, FileNotFoundError):
 
 
 class AlreadyExistsError(MemdbError, FileExistsError):
-    """Something stands where memdb would create something new."""
+    """Something already exists where memdb would create something new."""
 
 
 class InvalidInputError(MemdbError, ValueError):

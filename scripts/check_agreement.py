@@ -9,7 +9,7 @@ with fixed and anytime intervals.
     python scripts/check_agreement.py STORE
     python scripts/check_agreement.py STORE --test-ids 3 42
 
-Counts must be equal, scores agree to 1e-12, intervals to 1e-9, and NULL must stand exactly where an example
+Counts must be equal, scores agree to 1e-12, intervals to 1e-9, and NULL must be exactly where an example
 was in every subset or in none.
 """
 

@@ -173,7 +173,7 @@ def show_kills(engine: str, folder: Path, options: argparse.Namespace) -> bool:
             news.set()
 
     def kill() -> None:
-        chance = random.Random(0)  # noqa: S311 - whom it hits matters to nobody
+        chance = random.Random(0)  # noqa: S311 - any victim will do
         while not over.wait(options.every):
             victims = workers()
             if victims and news.is_set():

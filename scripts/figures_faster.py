@@ -205,7 +205,7 @@ def judge(runs: Runs, n_models: int) -> dict[str, tuple[float, float]]:
 
 
 def report(name: str, runs: Runs) -> bool:
-    """Print the table of one data set, and tell whether `shrunk` is never worse than 0."""
+    """Print the table of one data set, and return whether `shrunk` is never worse than 0."""
     met = True
     for n_models in JUDGED:
         judged = judge(runs, n_models)

@@ -67,7 +67,7 @@ class InTurns:
     recipe: Any
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the recipe says of itself."""
+        """Return the recipe's description of itself."""
         return getattr(self.recipe, name)
 
     def __call__(

@@ -131,7 +131,7 @@ class Place:
     scores: str | None = None
     assume_models: int | None = None
     assume_fraction: float = 0.7
-    typed: frozenset[str] = frozenset()  # those of them that stand on the command line
+    typed: frozenset[str] = frozenset()  # those given on the command line
 
     @property
     def url(self) -> str:

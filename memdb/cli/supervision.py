@@ -1,10 +1,10 @@
 """A command in a process of its own, which the kernel ends when it takes too long or too much memory.
 
 The process that the user started forks before it has imported anything, and waits. Its child is the command.
-Nothing inside a process is sure to end a statement that neither allocates nor returns, but an alarm that
-nobody catches ends it on every system; a limit on data refuses it memory on Linux, and elsewhere a thread
-looks at what it has taken. A process that was ended cannot say why: the one that waited does, in a sentence,
-and removes the file that was left half written.
+Nothing inside a process is sure to end a statement that neither allocates nor returns, but an uncaught alarm
+ends it on every system; a limit on data refuses it memory on Linux, and elsewhere a thread watches its use.
+A process that was ended cannot say why: the one that waited does, in a sentence, and removes the file that
+was left half written.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ class CarefulCommand(TyperCommand):
 
 
 def typed(ctx: typer.Context) -> frozenset[str]:
-    """Return the names of the parameters that stand on the command line."""
+    """Return the names of the parameters given on the command line."""
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     return frozenset(name for name, source in sources.items() if source is not None and source.name == TYPED)
 

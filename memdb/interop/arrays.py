@@ -134,7 +134,7 @@ class _Header:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def mapped(self, path: Path, place: str, at: int) -> ArrayFile:
-        """Return an array whose bytes stand as they are, from a place in a file on."""
+        """Return an array stored uncompressed in a file, from an offset on."""
         order: Any = "F" if self.fortran else "C"
 
         def read(start: int, stop: int) -> NDArray[Any]:

@@ -220,7 +220,7 @@ def write_models(path: Path, relations: Relations, what: str, progress: Observe)
     return Exported(path, shapes)
 
 
-Bands = Iterator[tuple[int, int, NDArray[Any]]]  # the first row and column, and what stands from there on
+Bands = Iterator[tuple[int, int, NDArray[Any]]]  # the first row and column, and the values from there on
 Described = dict[str, tuple[tuple[int, ...], Any, Bands]]
 
 

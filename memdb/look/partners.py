@@ -37,7 +37,7 @@ class Partners:
     Attributes:
         owners: the examples that have a list, [lists].
         ids: their partners from the strongest, then as many random ones of the owner's class,
-            [lists, 2 * `SHOWN`]; `NOBODY` where there are none.
+            [lists, 2 * `SHOWN`]; `NOBODY` pads the rest.
         k_in: how many models that had the pair's training example are right on its test example, likewise.
         q_values: of the strongest, [lists, `SHOWN`].
     """

@@ -104,7 +104,7 @@ def _as_json(value: Any, what: str) -> Json:
 
 
 def require_identity(recipe: Any, shown: str, *, has_options: bool) -> None:
-    """Check that a recipe cannot be confused with another one.
+    """Check that a recipe is identified well enough to be told from any other.
 
     Raises:
         InvalidInputError: says what it lacks.

@@ -20,7 +20,7 @@ from memdb.render.tables import number
 
 
 class Status(Protocol):
-    """What a training tells (see `memdb.TrainingStatus`)."""
+    """The progress of a training run (see `memdb.TrainingStatus`)."""
 
     @property
     def n_asked(self) -> int | None: ...  # noqa: D102

@@ -14,7 +14,7 @@ LIMIT = 30.0  # seconds, for the first object of a question
 
 
 def silent(_: Answer) -> None:
-    """Take the request and say nothing."""
+    """Accept the request and never answer."""
     time.sleep(3600)
 
 

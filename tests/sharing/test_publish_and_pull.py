@@ -72,7 +72,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 class Forbidding(Quiet):
-    """It forbids the root document, and says 404, or 403 as well, of what is not there."""
+    """A server that forbids the root document, and answers 404, or also 403, for missing objects."""
 
     absent = 404
 
@@ -449,7 +449,7 @@ SNAPSHOT_TRICKS = {
     "a chunk of the world": lambda d: train_of(d)["chunk_grid"]["configuration"].update(
         chunk_shape=[4, 10**12]
     ),
-    "a codec of theirs": lambda d: train_of(d)["codecs"].append(
+    "an unknown codec": lambda d: train_of(d)["codecs"].append(
         {"name": "gzip", "configuration": {"level": 1}}
     ),
     "more examples than there are": lambda d: d.update(n_in=[[5, 10**12]]),

@@ -119,7 +119,7 @@ def copy(published, tmp_path):
 
 @pytest.fixture
 def silent():
-    """The address of a server that accepts connections and says nothing."""
+    """The address of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 

@@ -31,7 +31,7 @@ EMPTY_GROUPS = {f"{group}/zarr.json" for group in ("blocks", "retractions", "seg
 class Tiny:
     """A folder with a block of two segments, a loose segment, a retraction and two snapshots.
 
-    The first of the block's segments is cleaned up, unless told otherwise; the second still lies there.
+    The first of the block's segments is cleaned up by default; the second still lies there.
     """
 
     def __init__(self, url, *, cleaned=True):
