@@ -129,9 +129,9 @@ class Database:
     @cached_property
     def snapshot(self) -> Snapshot:
         """The models that answers describe."""
-        from memdb.store.exclusion import without
+        from memdb.store.model_ids import exclude_models
 
-        return without(self.store.snapshot(self._as_of), self._exclude)
+        return exclude_models(self.store.snapshot(self._as_of), self._exclude)
 
     def relations(self, outcome: str = "correct") -> Relations:
         """Return the snapshot as DuckDB relations for an outcome.

@@ -11,7 +11,7 @@ from memdb.format import layout
 from memdb.format.documents import plain_document
 from memdb.format.snapshot_record import Retraction
 from memdb.storage.protocol import create_once
-from memdb.store.model_ids import named
+from memdb.store.model_ids import resolve_model_id
 from memdb.store.store import Store
 
 
@@ -37,7 +37,7 @@ def retract(store: Store, model_ids: Sequence[str], because: str) -> Retraction:
         )
     snapshot = store.own_snapshot()
     known = sorted({model.model_id for segment in snapshot.segments for model in segment.models})
-    models = dict.fromkeys(named(known, name) for name in model_ids)
+    models = dict.fromkeys(resolve_model_id(known, name) for name in model_ids)
     again = [identifier for identifier in models if identifier in snapshot.retracted]
     if again:
         raise InvalidInputError(f"model {again[0]} is already retracted", hint="omit it")
