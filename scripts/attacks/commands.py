@@ -51,7 +51,7 @@ STREAMS = {
     "no locale": "LC_ALL=C LANG= {}",
     "a terminal of 1 column": "COLUMNS=1 {}",
     "a terminal of no columns": "COLUMNS=0 {}",
-    "columns that are not a number": "COLUMNS=x {}",
+    "columns that are no number": "COLUMNS=x {}",
     "a pipe that closes": "{} | head -c 1",
     "HOME unset": "env -u HOME {}",
     "HOME that is a file": "HOME=/dev/null {}",

@@ -449,7 +449,7 @@ SNAPSHOT_TRICKS = {
     "a chunk of the world": lambda d: train_of(d)["chunk_grid"]["configuration"].update(
         chunk_shape=[4, 10**12]
     ),
-    "an unknown codec": lambda d: train_of(d)["codecs"].append(
+    "a codec of theirs": lambda d: train_of(d)["codecs"].append(
         {"name": "gzip", "configuration": {"level": 1}}
     ),
     "more examples than there are": lambda d: d.update(n_in=[[5, 10**12]]),
