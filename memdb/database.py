@@ -937,7 +937,7 @@ class Database:
             self.refresh()
 
     def update(self, base: str | None = None) -> BaseUpdate | None:
-        """Make the newest snapshot of the extended store the base snapshot; None if it is already.
+        """Make the newest snapshot of this store's base the base snapshot; None if it already is.
 
         Args:
             base: the new address of that store, if it moved.

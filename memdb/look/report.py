@@ -117,7 +117,7 @@ def _arrays(relations: Relations, partners: Mapping[str, Partners]) -> dict[str,
             found[f"{name}/{column}"] = _packed(values)
         lists = partners[name]
         found[f"{name}/list/owners"] = _packed(lists.owners)
-        found[f"{name}/list/ids"] = _packed(lists.ids - NOBODY)  # 0 pads
+        found[f"{name}/list/ids"] = _packed(lists.ids - NOBODY)  # 0 is padding
         found[f"{name}/list/k_in"] = _packed(lists.k_in)
         found[f"{name}/list/q_value"] = lists.q_values
     return found
