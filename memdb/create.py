@@ -153,7 +153,7 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     storage_options: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Imported | ImportedScores:
-    """Add somebody's runs or published scores to a store, which is created if absent.
+    """Import existing runs or published scores into a store, which is created if absent.
 
     Formats are recognized by array names: a plain .npz (``mask``, ``train_correct``, ``test_correct``),
     datamodels (``train_masks``, ``train_margins``, ``test_margins``), folders of the likelihood-ratio attack
@@ -177,7 +177,7 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
         progress: called with the number of models done and their total, both passes counted.
 
     Raises:
-        InvalidInputError: a file that cannot be read, or does not hold what it should; nothing was written.
+        InvalidInputError: a file is unreadable or has unexpected contents; nothing was written.
         MismatchError: the store is of other data, another recipe or subset fraction.
         AlreadyExistsError: something else is at this URL, or other scores have this name.
     """

@@ -937,7 +937,7 @@ class Database:
             self.refresh()
 
     def update(self, base: str | None = None) -> BaseUpdate | None:
-        """Take in the newest snapshot of the store that this one extends; None where it was taken in already.
+        """Make the newest snapshot of this store's base the base snapshot; None if it already is.
 
         Args:
             base: the new address of that store, if it moved.
@@ -1025,8 +1025,8 @@ class Database:
             options: those of `plan_publication`; a plan has them already.
 
         Raises:
-            AlreadyExistsError: the destination holds something else, or somebody published there after the
-                plan was made.
+            AlreadyExistsError: the destination holds something else, or was published to after the plan
+                was made.
             InvalidInputError: whatever `plan_publication` refuses, a plan of another store, or options beside
                 a plan.
             NotEnoughModelsError: the store has neither models nor imported scores.

@@ -10,11 +10,11 @@
     │   └── UnnamedCodeError   a store names code: name it, too, if you know it
     ├── WrongFormatError       not a memdb document, or one of a newer memdb
     ├── NotEnoughModelsError   train more
-    ├── TrainingError          the recipe raised or returned something else than predictions
+    ├── TrainingError          the recipe raised or returned something other than predictions
     └── StorageError           the storage refused or did not answer: try again, free space, get access
         └── DamagedError       bytes are missing or altered: restore them from a copy
 
-Each is also the builtin error that stands for the same, so that ``except ValueError`` or ``except OSError``
+Each is also the closest builtin error, so that ``except ValueError`` or ``except OSError``
 works.
 """
 
@@ -47,7 +47,7 @@ class NotFoundError(MemdbError, FileNotFoundError):
 
 
 class AlreadyExistsError(MemdbError, FileExistsError):
-    """Something stands where memdb would create something new."""
+    """Something already exists where memdb would create something new."""
 
 
 class InvalidInputError(MemdbError, ValueError):
@@ -82,7 +82,7 @@ class NotEnoughModelsError(MemdbError, ValueError):
 
 
 class TrainingError(MemdbError, RuntimeError):
-    """A recipe that raised, or returned something else than what the Protocol asks for."""
+    """A recipe raised, or returned something other than what the Protocol requires."""
 
 
 class StorageError(MemdbError, OSError):

@@ -1,9 +1,9 @@
-"""Which code that a store names may run: what its user named, or made the store with.
+"""Decide which code named by a store may run: what its user named, or created the store with.
 
-A manifest names a recipe and a data set. `package.module:attribute` among them is code that whoever made the
-store chose, so it is imported only where this user made the store here, or names that very code. What was
-named is remembered below the user's home and never in a store: by the place of the store, its id, the import
-path and, of a recipe, its options. A copy, or another store at the same place, starts with nothing.
+A manifest names a recipe and a data set. A `package.module:attribute` among them is code that the store's
+creator chose, so it is imported only if this user created the store here, or names that very code. What was
+named is remembered below the user's home and never in a store: by the store's address and id, the import path
+and, for a recipe, its options. A copy, or another store at the same address, is not trusted.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Names:
 
 
 def forget(url: str) -> None:
-    """Forget all that was named for what was at a place: something else is written there."""
+    """Forget all code that was named for the store at a place: another store is written there."""
     folder = _folder(url)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -169,8 +169,8 @@ def _folder(url: str) -> Path | None:
     """Return where it is remembered what was named for the store at a place; None for who has no home."""
     try:
         home = Path.home()
-    except RuntimeError:  # a temporary folder would be everybody's
+    except RuntimeError:  # a temporary folder would be shared with other users
         return None
-    if not home.is_absolute():  # one of the working folder's: somebody else may have filled it
+    if not home.is_absolute():  # relative to the working folder, which another user may have filled
         return None
     return home / ".cache" / "memdb" / "code" / hashlib.sha256(whereabouts(url).encode()).hexdigest()[:32]

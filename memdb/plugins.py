@@ -18,7 +18,7 @@ from typing import Any
 from memdb.errors import InvalidInputError, MemdbError
 
 TORCHVISION = "torchvision:"  # what follows is looked up among torchvision's classifiers, never imported
-LONGEST = 200  # characters of what somebody's code says
+LONGEST = 200  # characters shown of a message from foreign code
 INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -62,7 +62,7 @@ def _see_working_folder(module_name: str) -> None:
 
 
 def require_call(found: Any, arguments: Sequence[str], what: str, shown: str) -> None:
-    """Refuse, without calling it, what cannot be called with these arguments in this order.
+    """Refuse, without calling it, what does not accept these arguments in this order.
 
     Raises:
         InvalidInputError: says how it is called, or that it belongs to Python itself.

@@ -208,7 +208,7 @@ def machine_limit() -> tuple[float, str]:
 
 
 def top_figures(options: argparse.Namespace) -> bool:
-    """Print memdb's time for a slice against that of the product alone; tell whether the target is met."""
+    """Print memdb's time for a slice against that of the product alone; return whether the target is met."""
     every = made(options)
     part = sliced(every, options.slice)
     n_pairs = len(part.masks) * options.slice
@@ -261,7 +261,7 @@ def sliced(every: PairBits, n_test: int) -> PairBits:
 
 
 def whole_figures() -> bool:
-    """Print seconds and memory for all test examples; tell whether memory is within bounds."""
+    """Print seconds and memory for all test examples; return whether memory is within bounds."""
     print("\nall test examples                    seconds     pairs found     pairs ranked   peak memory")
     met = True
     for name in CHOICES:

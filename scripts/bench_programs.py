@@ -5,7 +5,7 @@ signals  a batch by memdb's ``mlp`` and ``cnn`` on digits, with and without ``cu
 vmap     the plain model of one network (``torch.nn``), its gradient by ``torch.func.grad``, mapped over the
          models by ``torch.func.vmap``; optimiser, data and evaluation as in our programs
 compile  our programs with their forward pass (``cnn``) or their gradients (``mlp``) through
-         ``torch.compile``; the warm-up, which compiles, is left out
+         ``torch.compile``; the warm-up, which compiles, is excluded
 """
 
 from __future__ import annotations

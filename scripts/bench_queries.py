@@ -82,7 +82,7 @@ def figures(
     cold_target: float = float("inf"),
     memory_target: float = float("inf"),
 ) -> bool:
-    """Print the figures of one store; tell whether the targets are met."""
+    """Print the figures of one store; return whether the targets are met."""
     print(f"\n{store}, outcome {outcome}", flush=True)
     command = [MEMDB, "top-influence", "--test-id", "42", "--store", store, "--outcome", outcome]
     taken = [(seconds(command), seconds(IMPORTS)) for _ in range(rounds + 1)][1:]

@@ -1,14 +1,15 @@
 """Do memdb's answers agree with ten lines of NumPy on the store's raw bits?
 
 Nothing here imports memdb. The store is opened with plain Zarr; every block of the newest snapshot and every
-segment that it does not cover is unpacked into booleans, without models that were withdrawn; scores and intervals are recomputed from those. Then the installed ``memdb sql`` answers the same
-questions in a process of its own, and the two are compared: every memorization, and the influence of every
-training example on some test examples, with fixed and anytime intervals.
+segment that it does not cover is unpacked into booleans, excluding retracted models; scores and intervals are
+recomputed from those. Then the installed ``memdb sql`` answers the same questions in a process of its own, and
+the two are compared: every memorization, and the influence of every training example on some test examples,
+with fixed and anytime intervals.
 
     python scripts/check_agreement.py STORE
     python scripts/check_agreement.py STORE --test-ids 3 42
 
-Counts must be equal, scores agree to 1e-12, intervals to 1e-9, and NULL must stand exactly where an example
+Counts must be equal, scores agree to 1e-12, intervals to 1e-9, and NULL must be exactly where an example
 was in every subset or in none.
 """
 
@@ -72,7 +73,7 @@ def read_bits(store: Path) -> list[NDArray[np.bool_]]:
     newest = json.loads(snapshots[-1].read_text()) if snapshots else {"blocks": [], "segments": []}
     groups = [store / "blocks" / block["block_id"] for block in newest["blocks"]]
     passed_over = set(newest["segments"])
-    seen: set[str] = set()  # withdrawn models, and those read already
+    seen: set[str] = set()  # retracted models, and those read already
     for record in (store / "retractions").glob("*Z-*.json"):
         retraction = json.loads(record.read_text())
         seen.update(retraction["models"])

@@ -7,7 +7,7 @@ fixed    One look after t models. Every table (n_in, k_in, n_out, k_out) of any 
          probability, so the shares have no sampling error. Target: at least 94 % of the nominal 95 %
          intervals, among tables with both arms non-empty, hold p_in - p_out.
 anytime  Streams of models, looked at after every model from the 30th to the 1,000th. Target: the interval
-         ever misses p_in - p_out in at most 5 % of the streams. The standard error stands beside it.
+         ever misses p_in - p_out in at most 5 % of the streams. The standard error is printed beside it.
 
     python scripts/check_coverage.py
     python scripts/check_coverage.py --models 30 100 300 1000 --streams 20000
@@ -37,7 +37,7 @@ SUBSET_FRACTION = 0.7
 PROBABILITIES = [(1.0, 0.0), (1.0, 0.95), (0.98, 0.02), (0.9, 0.5), (0.5, 0.5)]  # (p_in, p_out)
 FIXED_TARGET = 0.94
 ANYTIME_TARGET = 0.05
-NEGLIGIBLE = 1e-12  # binomial probabilities below this are left out; the weight they leave is checked
+NEGLIGIBLE = 1e-12  # binomial probabilities below this are dropped; their total weight is checked
 BATCH_STREAMS = 2000
 
 FIXED = """

@@ -9,8 +9,8 @@ Where a batch of another size rounds otherwise, batch norm at high learning rate
 step: that is the first column. What neighbours do is the third: it should be nothing.
 
 ``--precision float64`` tells rounding from a leak: rounding is half a billion times smaller there, and what grew
-from it all but goes away; what one model let through to another stays as it is. The programs have no such precision,
-so that here PyTorch's defaults are bent (``mlp`` is left out: it says float32 itself).
+from it all but goes away; what one model let through to another stays as it is. The programs do not offer this
+precision, so PyTorch's defaults are changed here (``mlp`` is excluded: it asks for float32 itself).
 
     python scripts/check_independence.py
     python scripts/check_independence.py --only "resnet9 grouped" --epochs 30 --models 8
@@ -53,7 +53,7 @@ def main() -> int:
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float64"))
-    parser.add_argument("--epochs", type=int, help="of all of them; their own where not given")
+    parser.add_argument("--epochs", type=int, help="of every program; by default each program's own")
     parser.add_argument("--only", help="one of mlp, cnn, resnet9, resnet9 grouped")
     parser.add_argument("--examples", type=int, default=300, help="training examples")
     parser.add_argument("--models", type=int, default=64, help="models of a batch, 4 or more")

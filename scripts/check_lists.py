@@ -101,7 +101,7 @@ def swap_contrast(effects: Numbers) -> Numbers:
 
 
 def draw_truth(random: np.random.Generator, n_train: int, n_test: int) -> Truth:
-    """Draw the truth of one store; the last quarter of the test examples is influenced by nobody, in pairs."""
+    """Draw the truth of one store; no training example influences the last quarter of the test examples, in pairs."""
     train_labels, test_labels = np.arange(n_train) % N_CLASSES, np.arange(n_test) % N_CLASSES
     n_pairs = n_test // 8
     strength = random.uniform(0.35, 0.5, n_test)

@@ -63,7 +63,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", choices=("rate", "kills"))
-    parser.add_argument("--engine", choices=tuple(WAYS), help="both where not given")
+    parser.add_argument("--engine", choices=tuple(WAYS), help="both by default")
     parser.add_argument("--models", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16, help="models of a batch")
     parser.add_argument("--epochs", type=int, default=30)
@@ -173,7 +173,7 @@ def show_kills(engine: str, folder: Path, options: argparse.Namespace) -> bool:
             news.set()
 
     def kill() -> None:
-        chance = random.Random(0)  # noqa: S311 - whom it hits matters to nobody
+        chance = random.Random(0)  # noqa: S311 - any victim will do
         while not over.wait(options.every):
             victims = workers()
             if victims and news.is_set():

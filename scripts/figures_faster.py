@@ -176,7 +176,7 @@ def of_all_pairs(found: Candidates) -> Numbers:
 
 
 def in_lists(found: Candidates, n_lists: int) -> Numbers:
-    """Return `shrunk` fitted to each test example's pairs by themselves."""
+    """Return `shrunk` fitted to the pairs of each test example separately."""
     n = len(found) // n_lists
     return np.concatenate(
         [statistics.shrunk(found.part(slice(at, at + n))) for at in range(0, len(found), n)]
@@ -205,7 +205,7 @@ def judge(runs: Runs, n_models: int) -> dict[str, tuple[float, float]]:
 
 
 def report(name: str, runs: Runs) -> bool:
-    """Print the table of one data set, and tell whether `shrunk` is never worse than 0."""
+    """Print the table of one data set, and return whether `shrunk` is never worse than 0."""
     met = True
     for n_models in JUDGED:
         judged = judge(runs, n_models)

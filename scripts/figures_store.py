@@ -83,7 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, help="where; a temporary folder where not given")
+    parser.add_argument("--folder", type=Path, help="where; by default a temporary folder")
     parser.add_argument("--only", choices=["append", "compact", "query"])
     parser.add_argument("--models", type=int, help="1,000 for append, 4,000 for the others")
     parser.add_argument(
@@ -127,7 +127,7 @@ def print_surroundings(folder: Path) -> None:
 
 
 def append_figures(folder: Path, sizes: list[Size]) -> bool:
-    """Print how fast processes append; tell whether nothing was lost."""
+    """Print how fast processes append; return whether nothing was lost."""
     print(f"\nappend by {PROCESSES} processes")
     print(" models  a segment    train     test   seconds  models/s   lost")
     whole = True
@@ -145,7 +145,7 @@ def append_figures(folder: Path, sizes: list[Size]) -> bool:
 
 
 def compaction_figures(url: str | Path, size: Size, *, queries: bool) -> bool:
-    """Print what compaction takes and gives, and a query before and after; tell whether its size is met."""
+    """Print what compaction takes and gives, and a query before and after; return whether the size target is met."""
     filled(str(url), size)
     if queries:
         print(f"\nquery of {size}, median of {LOOKS}\n                    snapshot      mask  test/correct")

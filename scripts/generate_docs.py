@@ -63,7 +63,7 @@ def cli_page() -> str:
 
 
 def help_of(*command: str) -> str:
-    """Return what a command says of itself on 80 columns; in this process, for thirty would take ten times as long."""
+    """Return a command's help at 80 columns; in this process, for thirty would take ten times as long."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MEMDB_")}
     environment |= {"COLUMNS": "80", "TERMINAL_WIDTH": "80"}
     said = io.StringIO()

@@ -222,7 +222,7 @@ def convolutions(call: Call, _seconds: float) -> None:
             with attempt(name):
                 torch.backends.cudnn.benchmark = benchmark
                 took = _convolved(layer, rows, groups, last=last)
-                totals[name] += took * (2 if n_in == n_out else 1)  # such layers stand in pairs
+                totals[name] += took * (2 if n_in == n_out else 1)  # such layers come in pairs
                 line += f"{name} {took * 1e3:7.3f} ({flops / took / 1e12:5.1f} TFLOP/s)  "
         print(line, flush=True)
         fresh()

@@ -41,7 +41,7 @@ failed: list[str] = []  # attempts of this step
 
 @dataclass(frozen=True)
 class Call:
-    """What one run was told: where things are, how large they may be, and the recipe of the store."""
+    """The arguments of one run: where things are, how large they may be, and the recipe of the store."""
 
     home: Path
     out: Path
@@ -67,7 +67,7 @@ class InTurns:
     recipe: Any
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the recipe says of itself."""
+        """Return the recipe's description of itself."""
         return getattr(self.recipe, name)
 
     def __call__(
@@ -136,7 +136,7 @@ def run_on(
     outcomes: frozenset[str] = frozenset(),
     watch: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Run:
-    """Return what a recipe is told of a run."""
+    """Return the `Run` that a recipe gets."""
     return Run(device, watch, lambda: False, call.home / "checkpoints", outcomes)
 
 

@@ -28,7 +28,7 @@ SPARE = 5.0  # for the output to come back
 
 
 def drive(arguments: argparse.Namespace) -> bool:
-    """Run the steps of a call one after the other; tell whether all went well."""
+    """Run the steps of a call one after the other; return whether all succeeded."""
     until = time.monotonic() + arguments.seconds
     well = True
     for name, most in CALLS[arguments.what].items():

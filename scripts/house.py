@@ -23,7 +23,7 @@ from pathlib import Path
 
 LONG = 40  # lines of a function's body
 WIDE = 6  # parameters
-BLOCK = 6  # lines that stand twice
+BLOCK = 6  # duplicated lines
 COMMANDS = (
     ["--help"],
     ["info"],

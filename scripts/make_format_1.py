@@ -25,7 +25,7 @@ import memdb
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from support import format_1
 
-PLACE = Path(tempfile.gettempdir()) / "memdb-format-1"  # stands in the manifest of the extension
+PLACE = Path(tempfile.gettempdir()) / "memdb-format-1"  # is named in the extension's manifest
 OUTCOMES = ("correct", "logit_confidence", "cumulative_loss", "first_learned")
 
 
@@ -125,7 +125,7 @@ def datamodels() -> dict[str, Any]:
 
 
 def pack(place: Path) -> None:
-    """Pack the stores: one small file, of nobody's and of no time."""
+    """Pack the stores into one small file, without owners or times."""
 
     def plain(item: tarfile.TarInfo) -> tarfile.TarInfo:
         item.mtime = item.uid = item.gid = 0

@@ -53,7 +53,7 @@ LARGEST_BATCH = 6
 SEEDS_PER_LIFE = 2**32  # each life of a worker has seeds of its own
 PAUSE = 0.1  # seconds between two actions of a worker, on average
 KILL_DELAY = 0.08  # seconds at most from the beginning of an action to the kill
-KILLING_TIME = 0.8  # of the seconds; in the rest nobody is killed
+KILLING_TIME = 0.8  # of the seconds; in the rest no worker is killed
 PATIENCE = 3.0  # seconds to wait for a victim that does what is wanted
 READ_EVERY = 1.0
 LAST_ACTION = 120.0  # seconds that a worker may take to finish
@@ -127,8 +127,8 @@ def main() -> int:
     parser.add_argument("--models", type=int, default=400)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--seed", type=int, help="of the choices; random where not given")
-    parser.add_argument("--store", help="path or URL; a temporary folder where not given")
+    parser.add_argument("--seed", type=int, help="of the choices; random by default")
+    parser.add_argument("--store", help="path or URL; by default a temporary folder")
     options = parser.parse_args()
     seed = int.from_bytes(os.urandom(4)) if options.seed is None else options.seed
     print(f"seed              {seed}", flush=True)

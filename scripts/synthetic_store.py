@@ -1,8 +1,9 @@
 """A synthetic store of any size, written through the real store code: what a large store is tried on.
 
 Its structure is that of real ones. Most training examples are easy; memorization is distributed as Feldman
-and Zhang found it on CIFAR-100. Accuracies on test examples spread widely with most near 1. Some test examples
-owe part of theirs to one or two memorized training examples of their class: true influences, of .05 to .6.
+and Zhang found it on CIFAR-100. Accuracies on test examples spread widely with most near 1. For some
+test examples, part of the accuracy is due to one or two memorized training examples of their class: true
+influences, of .05 to .6.
 Masks are the ones that the models' seeds give. The same options give the same bits and the same scores.
 
     python scripts/synthetic_store.py STORE
@@ -117,7 +118,7 @@ def main() -> int:
         started = time.perf_counter()
         compact(store)
         print(f"compacted in {time.perf_counter() - started:.1f} seconds", flush=True)
-        for segment in store.snapshot().compacted:  # nobody reads them: this store is new
+        for segment in store.snapshot().compacted:  # they have no readers: this store is new
             store.storage.remove([item.path for item in store.storage.find(f"segments/{segment}")])
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

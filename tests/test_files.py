@@ -36,7 +36,7 @@ PLOTS = [["convergence", "--train-id", "3", "--plot", f"x.{kind}"] for kind in (
 
 @contextlib.contextmanager
 def disk_of(n_bytes):
-    """A disk on which no file grows longer: to whoever writes, it is full."""
+    """A disk on which no file can grow beyond n_bytes, so that it looks full to a writer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
     try:

@@ -162,7 +162,7 @@ def test_the_documented_formats_read_runs_and_scores_of_any_file(documented, tmp
 
 
 def runs_of(sizes=None, masks=None, right=None):
-    """A format whose runs are not what they say, but for what is not given."""
+    """A format that misreports the given parts of its runs."""
     seen, correct = drawn_runs()
     masks, right = seen if masks is None else masks, correct if right is None else right
     given = {} if right is ... else {"train/correct": right}

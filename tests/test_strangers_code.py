@@ -90,7 +90,7 @@ def untrained(tmp_path_factory):
 
 @pytest.fixture
 def theirs(here, untrained):
-    """Make a store that a stranger sent: its manifest names what it is told."""
+    """Make a stranger's store, whose manifest names the given code."""
 
     def make(folder="theirs", *, dataset="in-memory", like=untrained, **recipe):
         shutil.copytree(like, here / folder)
@@ -101,7 +101,7 @@ def theirs(here, untrained):
 
 
 def rewritten(store, *, dataset=None, **recipe):
-    """Change what a store names, as whoever may write to it can."""
+    """Change the code that a store names, as anyone with write access can."""
     path = Path(store) / "zarr.json"
     manifest = json.loads(path.read_bytes())["attributes"]["memdb"]
     manifest["dataset"] = dataset or manifest["dataset"]

@@ -162,7 +162,7 @@ def require_orientation(scores: Attribution, n_test: int, n_train: int) -> None:
     """Check that scores have the shape [test, train].
 
     Raises:
-        InvalidInputError: they do not; the hint tells if they are transposed.
+        InvalidInputError: they do not; the hint says so if they are transposed.
     """
     if scores.shape == (n_test, n_train):
         return

@@ -176,7 +176,7 @@ def statistics_of(
 ) -> Numbers:
     """Return the statistic of every model as the target, [examples, models]; NaN with too few shadow models.
 
-    ``values`` are logit confidences, and ``inside`` tells which models are trained on the example. The
+    ``values`` are logit confidences, and ``inside`` marks the models trained on the example. The
     target's own value is excluded from the mean and the variance of its arm.
     """
     parts = []

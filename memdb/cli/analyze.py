@@ -93,9 +93,9 @@ def plan(
 
     In the worst case, a score of examples that models get right half the time; and, from 50 models on, at the
     rates that this store has: for half and for 95 % of its scores, and until most examples at or above
-    --threshold are settled, their intervals wholly above it. Name a score to plan for it, too, and until it
-    is told from 0, if its rates stay what they are. Time is models times the seconds that the store's models
-    took, one after the other.
+    --threshold are settled, their intervals wholly above it. Name a score to plan for it, too, and until its
+    interval excludes 0, if its rates stay what they are. Time is models times the seconds that the store's
+    models took, one after the other.
 
     \b
     memdb plan --half-width 0.05
@@ -128,7 +128,7 @@ def plan(
 
 
 def _store_if_any(place: Place, *, named: bool) -> Database | None:
-    """Return the store; None where there is none and nobody named one."""
+    """Return the store; None if it does not exist and the user did not name one."""
     try:
         return place.open()
     except NotFoundError:

@@ -23,7 +23,7 @@ from memdb.render.tables import clean, console
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 REFUSING = (*FULL, errno.EIO, errno.EBADF, errno.EAGAIN)  # what a stream that takes nothing answers
-LONG_WORD = re.compile(r"\S{399,}[^\s.:,;]")  # a value that nobody reads to its end
+LONG_WORD = re.compile(r"\S{399,}[^\s.:,;]")  # a value too long to be read
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 

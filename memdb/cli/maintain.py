@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 DEFAULT_HOURS = 24.0
 MOST_HOURS = 24.0 * 366
 AloneOption = Annotated[
-    bool, typer.Option("--alone", help="I know that nobody else does this, or uses this store, now.")
+    bool,
+    typer.Option("--alone", help="Assert that no other process does this, or uses this store, now."),
 ]
 
 
@@ -31,8 +32,8 @@ AloneOption = Annotated[
 def compact(place: Place, alone: AloneOption = False) -> None:
     """Gather segments into blocks of up to 1,024 models, and number the result.
 
-    Answers stay the same, bit for bit; training and queries may go on meanwhile. `memdb train` does it
-    by itself past some dozens of segments. The segments are removed later, by `memdb gc`.
+    Answers stay the same, bit for bit; training and queries may go on meanwhile. `memdb train` compacts
+    automatically past some dozens of segments. The segments are removed later, by `memdb gc`.
     """
     db = place.open()
     with (

@@ -156,7 +156,7 @@ TestIdOption = Annotated[
     int | None,
     typer.Option("--test-id", metavar="N", help="A test example, by its row."),
 ]
-EXAMPLES = {  # how a command is told examples, by the names of `ExampleNames`
+EXAMPLES = {  # the options that name examples, by the fields of `ExampleNames`
     "train_id": Annotated[
         int | None,
         typer.Option("--train-id", metavar="N", help="A training example, by its row."),

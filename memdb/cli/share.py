@@ -152,7 +152,7 @@ def _at(url: str, endpoint_url: str | None, options: list[str] | None) -> Place:
 
 
 def _destination(url: str, endpoint_url: str | None, options: list[str] | None) -> dict[str, Any]:
-    """Return what the destination's driver is to be told."""
+    """Return the options of the destination's fsspec driver."""
     try:
         return _at(url, endpoint_url, options).storage_options()
     except InvalidInputError as error:

@@ -131,7 +131,7 @@ class Place:
     scores: str | None = None
     assume_models: int | None = None
     assume_fraction: float = 0.7
-    typed: frozenset[str] = frozenset()  # those of them that stand on the command line
+    typed: frozenset[str] = frozenset()  # those given on the command line
 
     @property
     def url(self) -> str:
@@ -145,11 +145,11 @@ class Place:
 
     @property
     def has_options(self) -> bool:
-        """Whether a storage's driver is to be told anything."""
+        """Whether the storage's fsspec driver gets any options."""
         return bool(self.endpoint_url is not None or self.anonymous or self.storage_option)
 
     def storage_options(self) -> dict[str, Any]:
-        """Return what the storage's driver is to be told."""
+        """Return the options of the storage's fsspec driver."""
         if not self.has_options:
             return {}
         if "://" not in self.url:

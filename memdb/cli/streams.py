@@ -39,7 +39,7 @@ def prepare() -> None:
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return ASCII that looks like characters that cannot be encoded, or their escapes."""
+    """Return ASCII look-alikes of characters that the stream cannot encode, or their escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lost = error.object[error.start : error.end]

@@ -1,10 +1,10 @@
 """A command in a process of its own, which the kernel ends when it takes too long or too much memory.
 
 The process that the user started forks before it has imported anything, and waits. Its child is the command.
-Nothing inside a process is sure to end a statement that neither allocates nor returns, but an alarm that
-nobody catches ends it on every system; a limit on data refuses it memory on Linux, and elsewhere a thread
-looks at what it has taken. A process that was ended cannot say why: the one that waited does, in a sentence,
-and removes the file that was left half written.
+Nothing inside a process is sure to end a statement that neither allocates nor returns, but an uncaught alarm
+ends it on every system; a limit on data refuses it memory on Linux, and elsewhere a thread watches its use.
+A process that was ended cannot say why: the one that waited does, in a sentence, and removes the file that
+was left half written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOOK_SECONDS = 0.05
 IS_LINUX = sys.platform == "linux"  # which heeds limits on data, and where a fork needs no exec
 ENDED_BY_USERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else ()
 
-_channel: int | None = None  # a child's; None in a process that nobody waits for
+_channel: int | None = None  # a child's; None in a process without a supervisor
 
 
 def supervised() -> None:
@@ -55,7 +55,7 @@ def supervised() -> None:
 def limited(seconds: float, n_bytes: int, half_written: Path | None) -> Iterator[None]:
     """Have this process ended if what is done inside takes longer, or the process more memory in all.
 
-    ``half_written`` is a file to remove then. Limits nothing in a process that nobody waits for.
+    ``half_written`` is a file to remove then. Does nothing in a process without a supervisor.
 
     Raises:
         InvalidInputError: memory was asked for that the kernel refused.

@@ -47,7 +47,7 @@ class Limited:
         }
 
     def options(self, done: TrainingStatus) -> str:
-        """Return the options that go on where a run was stopped; a task finds out by itself."""
+        """Return the options that resume an interrupted run; a task works out what remains from the store."""
         add = self.add if self.add is None or self.task_id is not None else self.add - done.n_committed
         return _options({**vars(self), "add": add})
 
@@ -98,7 +98,7 @@ class _Signals:
     """Ctrl-C and SIGTERM while models are trained.
 
     They interrupt a recipe wherever it is. Workers are asked ``gently`` first, so that what they are about
-    to commit is counted; a second signal waits for nobody.
+    to commit is counted; a second signal interrupts at once.
     """
 
     def __init__(self, *, gently: bool) -> None:

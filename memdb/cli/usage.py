@@ -59,7 +59,7 @@ def _typed_as(option: str, given: re.Match[str]) -> str:
 
 
 class WrongUsageError(InvalidInputError):
-    """A command line that cannot be what its author meant: exit code 2."""
+    """The command line is malformed or contradicts itself: exit code 2."""
 
 
 Parameters = Mapping[str, Any]
@@ -165,7 +165,7 @@ class CarefulCommand(TyperCommand):
 
 
 def typed(ctx: typer.Context) -> frozenset[str]:
-    """Return the names of the parameters that stand on the command line."""
+    """Return the names of the parameters given on the command line."""
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     return frozenset(name for name, source in sources.items() if source is not None and source.name == TYPED)
 
@@ -214,7 +214,7 @@ def _require_text(order: Sequence[Any], values: Mapping[str, Any]) -> None:
 
 
 def _wrong_number(parameter: Any, values: Mapping[str, Any]) -> str | None:
-    """Return what was typed where a number belongs: the first that is none."""
+    """Return the first value given for a numeric option that is not a number."""
     texts = [str(value) for value in _each(values.get(parameter.name))]
     return next((text for text in texts if not text.strip("-").isdecimal()), texts[0] if texts else None)
 

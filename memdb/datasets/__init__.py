@@ -105,7 +105,7 @@ class ExampleSet:
         """Return what a store keeps of these examples.
 
         Raises:
-            InvalidInputError: an example that cannot be hashed, or that changes between reads.
+            InvalidInputError: an example has no content hash, or changes between reads.
         """
         content = getattr(self.x, "content", None)
         if content is None and not isinstance(self.x, np.ndarray | list | tuple):

@@ -185,7 +185,7 @@ class Manifest:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The groups that creation made: a listing of the store that lacks one of their documents is none."""
+        """The groups made at creation: a listing that lacks one of their documents is not to be trusted."""
         return layout.GROUPS if self.base is None else (*layout.GROUPS, layout.BASES)
 
     @property

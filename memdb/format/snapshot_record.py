@@ -15,7 +15,7 @@ from memdb.format.manifest import HEX64, MAX_SNAPSHOTS, Base, ObjectInfo, requir
 from memdb.format.published import Derived
 from memdb.format.segment import MAX_MODELS_PER_SEGMENT, RESTORE, is_hex32, is_hex64
 
-MODEL_BYTES = 200  # that a model takes in a document, at least
+MODEL_BYTES = 200  # the least that one model adds to a document
 MAX_BLOCK_DOCUMENTS = 256 << 20  # bytes of a snapshot's blocks: those of 300,000 models
 
 

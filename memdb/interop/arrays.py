@@ -95,7 +95,7 @@ def open_arrays(path: Path) -> dict[str, ArrayFile]:
 
     Raises:
         NotFoundError: nothing is there.
-        InvalidInputError: something else, or an array that cannot be read without running somebody's code.
+        InvalidInputError: something else, or an array that only unpickling could read, which may run code.
     """
     if path.is_dir():
         return {file.stem: open_array(file) for file in sorted(path.glob("*.npy"))}
@@ -134,7 +134,7 @@ class _Header:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def mapped(self, path: Path, place: str, at: int) -> ArrayFile:
-        """Return an array whose bytes stand as they are, from a place in a file on."""
+        """Return an array stored uncompressed in a file, from an offset on."""
         order: Any = "F" if self.fortran else "C"
 
         def read(start: int, stop: int) -> NDArray[Any]:

@@ -117,10 +117,10 @@ def write_fz_pairs(path: Path, table: pa.Table) -> Exported:
 
 
 def write_fz_classes(path: Path, relations: Relations, progress: Observe) -> Exported:
-    """Write memorization, and the influences within each class, as Feldman and Zhang published theirs.
+    """Write memorization, and the influences within each class, in the format of Feldman and Zhang's release.
 
     Raises:
-        NotEnoughModelsError: no models, or an example that was in every subset or in none: they had no NULL.
+        NotEnoughModelsError: no models, or an example in every subset or in none: the format has no NULL.
         NotFoundError: there are no test examples.
     """
     snapshot = relations.snapshot
@@ -220,7 +220,7 @@ def write_models(path: Path, relations: Relations, what: str, progress: Observe)
     return Exported(path, shapes)
 
 
-Bands = Iterator[tuple[int, int, NDArray[Any]]]  # the first row and column, and what stands from there on
+Bands = Iterator[tuple[int, int, NDArray[Any]]]  # the first row and column, and the values from there on
 Described = dict[str, tuple[tuple[int, ...], Any, Bands]]
 
 

@@ -22,7 +22,7 @@ from memdb.storage.protocol import Storage
 from memdb.store import Examples, ExampleTable, Store
 
 SCHEME = "imported"
-UNKNOWN = "unknown"  # the class of examples whose labels nobody said
+UNKNOWN = "unknown"  # the class of examples whose labels are unknown
 Observe = Callable[[int, int], None]
 
 

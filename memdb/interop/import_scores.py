@@ -101,7 +101,7 @@ def _stem(path: Path) -> str:
 def _sizes(
     existing: Store | None, published: ScoreFile, about: About, given: Mapping[str, int]
 ) -> dict[str, int]:
-    """Return how many examples each set has, by whoever knows."""
+    """Return each set's number of examples, from the store or the data set, the options and the file."""
     known: dict[str, int] = {}
     if existing is not None:
         known = {item.name: item.n_examples for item in existing.manifest.sets}

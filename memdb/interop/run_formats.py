@@ -68,7 +68,7 @@ RunFormat: TypeAlias = Callable[[Path, Mapping[str, ArrayFile]], Runs | None]
 
 
 def plain(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
-    """Read ``mask``, ``train_correct`` and ``test_correct``: everybody's own runs."""
+    """Read ``mask``, ``train_correct`` and ``test_correct``, the plain format for one's own runs."""
     if "mask" not in arrays:
         return None
     if "train_correct" not in arrays:

@@ -165,7 +165,7 @@ def _require_differences(values: NDArray[np.floating], place: str) -> None:
 
 
 def require_scores(file: ScoreFile) -> None:
-    """Refuse scores that cannot be stored, whichever format read them.
+    """Refuse scores that a store cannot hold, whatever format they were read from.
 
     Raises:
         InvalidInputError: arrays of other types or lengths, values beyond -1 and 1, a pair given twice.

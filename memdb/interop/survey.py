@@ -61,11 +61,11 @@ def _require_arrays(runs: Runs, n_models: int, masks: NDArray[np.bool_], outcome
 
 
 def survey(runs: Runs, progress: Callable[[int, int], None]) -> Survey:
-    """Read all of the runs once, and refuse what cannot be kept.
+    """Read all of the runs once, and refuse those that a store cannot hold.
 
     Raises:
         InvalidInputError: no model, a set without examples, a subset of all or of no examples, two outcomes
-            of one subset, or numbers that are none.
+            of one subset, or values that are not numbers.
     """
     ids: list[str] = []
     masks: list[bytes] = []
@@ -111,7 +111,7 @@ def survey(runs: Runs, progress: Callable[[int, int], None]) -> Survey:
 def model_id(packed_mask: bytes, outcomes: Mapping[str, NDArray[Any]], row: int) -> str:
     """Return an imported model's id: a hash of its mask and of its outcomes of kind bit, by their names.
 
-    Confidences do not count: the same runs are the same models with and without them.
+    Confidences do not count: a run has the same id whether or not they are given.
     """
     digest = hashlib.sha256(DOMAIN + packed_mask)
     for path in sorted(outcomes):

@@ -25,7 +25,7 @@ SHOWN = 10  # partners of an example, and as many random ones
 PAIRS = 100_000_000  # that may be counted for the lists of test examples: seconds
 TRAIN_LISTS = 2000  # training examples that have a list
 PAIRS_AT_ONCE = 1 << 18  # whose counts are in memory
-NOBODY = -1  # stands in a list where there are fewer partners
+NOBODY = -1  # pads a list that has fewer partners
 
 Progress = Callable[[int, int], None]
 
@@ -37,7 +37,7 @@ class Partners:
     Attributes:
         owners: the examples that have a list, [lists].
         ids: their partners from the strongest, then as many random ones of the owner's class,
-            [lists, 2 * `SHOWN`]; `NOBODY` where there are none.
+            [lists, 2 * `SHOWN`]; `NOBODY` pads the rest.
         k_in: how many models that had the pair's training example are right on its test example, likewise.
         q_values: of the strongest, [lists, `SHOWN`].
     """

@@ -60,7 +60,7 @@ def write_report(
     """Write a report of the models of ``relations``, with the pictures of some sets.
 
     Raises:
-        InvalidInputError: a level that is no probability, or a path that names no .html file.
+        InvalidInputError: the level is not a probability, or the path does not end in .html.
         StorageError: the file could not be written.
     """
     if path.suffix.lower() not in {".html", ".htm"}:
@@ -117,7 +117,7 @@ def _arrays(relations: Relations, partners: Mapping[str, Partners]) -> dict[str,
             found[f"{name}/{column}"] = _packed(values)
         lists = partners[name]
         found[f"{name}/list/owners"] = _packed(lists.owners)
-        found[f"{name}/list/ids"] = _packed(lists.ids - NOBODY)  # 0 is nobody
+        found[f"{name}/list/ids"] = _packed(lists.ids - NOBODY)  # 0 is padding
         found[f"{name}/list/k_in"] = _packed(lists.k_in)
         found[f"{name}/list/q_value"] = lists.q_values
     return found

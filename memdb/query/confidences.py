@@ -128,7 +128,7 @@ class Confidences:
         return sums
 
     def _one(self, row: int) -> NDArray[np.float16]:
-        """Return the row of one example, from memory or by itself."""
+        """Return the row of one example: from its band if that is in memory, otherwise read alone."""
         if row // self._height * self._height in self._bands:
             held: NDArray[np.float16] = self._band(row)[row % self._height]
             return held

@@ -25,7 +25,7 @@ from memdb.query.relations import Relations, create_table
 from memdb.query.templates import template
 from memdb.store import Snapshot, Store, StoredScores
 
-PUBLISHED = "published"  # the outcome behind imported scores, which their files do not tell
+PUBLISHED = "published"  # the outcome behind imported scores, which their files do not name
 MAX_PAIRS = 10_000_000
 WITHOUT_COUNTS = "imported scores come without counts, and so without intervals"
 ASSUME = "say how many models to assume behind them: assume=(4000, 0.7)"

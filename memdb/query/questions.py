@@ -251,7 +251,7 @@ def info(relations: Relations, interval: IntervalSpec) -> pa.Table:
         "diverged": sorted(diverged),
     }
     table = pa.Table.from_pylist([row])
-    column = pa.array([row["diverged"]], pa.list_(pa.string()))  # an empty list does not tell its type
+    column = pa.array([row["diverged"]], pa.list_(pa.string()))  # an empty list has no type of its own
     return table.set_column(table.column_names.index("diverged"), "diverged", column)
 
 

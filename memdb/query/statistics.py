@@ -109,7 +109,7 @@ def shrunk(candidates: Candidates, effects: Mapping[bool, Effects] | None = None
     True effects, in standard errors, are modelled as a scale mixture of normals around 0 (Stephens 2017,
     "False discovery rates: a new deal"), fitted to all candidates, same-class pairs and others apart, or
     given as ``effects`` of these two. The fit is to z statistics whose variance is 1 if there is no effect,
-    however few models there are; with each arm's own variance it would take what small arms do for effects.
+    however few models there are; with each arm's own variance, noise in small arms would pass for effects.
     """
     z = np.zeros(0) if effects else _chance_z(candidates)
     evidence, factors = _evidence(candidates), np.empty(len(candidates))

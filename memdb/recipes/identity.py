@@ -34,7 +34,7 @@ def _owner(recipe: Any) -> Any:
 
 
 def attribute(recipe: Any, name: str) -> Any:
-    """Return an attribute of a recipe, or of the function of a partial; None without it."""
+    """Return an attribute of a recipe, or of the function of a partial; None if absent."""
     value = getattr(recipe, name, None)
     if value is None and isinstance(recipe, functools.partial):
         return attribute(recipe.func, name)
@@ -104,7 +104,7 @@ def _as_json(value: Any, what: str) -> Json:
 
 
 def require_identity(recipe: Any, shown: str, *, has_options: bool) -> None:
-    """Check that a recipe cannot be confused with another one.
+    """Check that a recipe is identified well enough to be told from any other.
 
     Raises:
         InvalidInputError: says what it lacks.

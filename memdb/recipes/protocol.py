@@ -17,7 +17,7 @@ from memdb.format.manifest import CORRECT, CUMULATIVE_LOSS, FIRST_LEARNED, LOGIT
 
 @dataclass(frozen=True)
 class Run:
-    """What a recipe is told about the run.
+    """The run that a recipe trains in.
 
     Attributes:
         device: where to train, such as ``cpu`` or ``cuda:0``.
@@ -45,7 +45,7 @@ class Recipe(Protocol):
     """How models are trained. ``name``, ``version`` and ``options`` determine its fingerprint.
 
     A recipe may have ``models_per_batch(data, device) -> int``, the number of models that it prefers to train
-    at once; without it, it is called for one model at a time. It may have ``outcomes``, the names of those it
+    at once; otherwise it is called for one model at a time. It may have ``outcomes``, the names of those it
     provides, so that no store is made that would keep others. A plain function is a recipe, too: its name is
     its import path, its version its ``version`` attribute, or else "0".
 

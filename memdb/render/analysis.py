@@ -33,7 +33,7 @@ def grid(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], n_l
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time as people say it."""
+    """Return a time for human readers."""
     if seconds is None:
         return DASH
     value = seconds

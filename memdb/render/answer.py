@@ -24,7 +24,7 @@ FORMATS = ("table", "json", "ndjson", "csv", "spreadsheet")
 SUFFIXES = (".json", ".ndjson", ".csv", ".parquet")
 LIST_FACTS = ("n_ranked", "n_null", "n_models_needed")  # the same in every row of a ranked list
 ROW_FACTS = ("interval", "level", "outcome", "n_models", *LIST_FACTS)  # what a row needs to be read alone
-LEFT_OUT = "n_excluded"  # likewise, where models were left out
+LEFT_OUT = "n_excluded"  # likewise, if models were excluded
 CONTROLS = re.compile(  # what moves a cursor, ends a line or turns the reading direction
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
 )
@@ -69,9 +69,9 @@ class Answer:
     def text(self, kind: str) -> str:
         """Return the answer as ``json``, ``ndjson``, ``csv`` or ``spreadsheet``.
 
-        Names come from strangers. JSON is ASCII: what is not stands escaped, and is the same once it is read.
-        CSV has no escapes: control characters are left out, a line break or tab is a space. ``spreadsheet``
-        is CSV whose text no spreadsheet takes for a formula: an apostrophe stands before it.
+        Names are untrusted. JSON is ASCII: other characters are escaped, and come back when it is parsed.
+        CSV has no escapes: control characters are dropped, and a line break or tab becomes a space.
+        ``spreadsheet`` is CSV with an apostrophe before text that a spreadsheet would take for a formula.
         """
         whole = io.StringIO(newline="")
         self.write_text(whole, kind)

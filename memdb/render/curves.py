@@ -126,7 +126,7 @@ def draw(path: Path, rows: Sequence[Row], score: str, title: str, level: float) 
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set(xscale="log", xlabel="models", ylabel=score)
     axes.xaxis.set_major_formatter(lambda value, _position: f"{value:,.0f}")
-    axes.set_title(title, parse_math=False, wrap=True, fontsize=10)  # names are no formulas
+    axes.set_title(title, parse_math=False, wrap=True, fontsize=10)  # a "$" in a name is not math
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     kind = path.suffix.lower()[1:]

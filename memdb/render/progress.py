@@ -20,7 +20,7 @@ from memdb.render.tables import number
 
 
 class Status(Protocol):
-    """What a training tells (see `memdb.TrainingStatus`)."""
+    """The progress of a training run (see `memdb.TrainingStatus`)."""
 
     @property
     def n_asked(self) -> int | None: ...  # noqa: D102
@@ -35,7 +35,7 @@ class Status(Protocol):
 
 
 class _Bar:
-    """A bar across the terminal, with columns before it; nothing is drawn where there is no terminal."""
+    """A bar across the terminal, with columns before it; nothing is drawn without a terminal."""
 
     def __init__(self, console: Console, *columns: ProgressColumn, transient: bool = True) -> None:
         self._console = console

@@ -13,7 +13,7 @@ from rich.text import Text
 from memdb.render.answer import Answer, rows_of
 
 NAME_WIDTH = 16
-WIDTH = 80  # of a terminal that nobody made wider
+WIDTH = 80  # of a terminal by default
 MAX_ROWS_OF_SQL, MAX_COLUMNS_OF_SQL = 1000, 100
 MAX_CELL = 1000  # characters
 MAX_FINDINGS = 50
@@ -114,7 +114,7 @@ def class_label(label: int, class_names: Sequence[str]) -> str:
 
 
 def interval(row: Mapping[str, Any]) -> str:
-    """Return an interval in brackets, or a dash where there is none."""
+    """Return an interval in brackets, or a dash if there is none."""
     return "\u2013" if row["lo"] is None else f"[{row['lo']:+.3f}, {row['hi']:+.3f}]"
 
 
@@ -146,7 +146,7 @@ def count(n: int, noun: str) -> str:
 
 
 def size(n_bytes: int) -> str:
-    """Return a number of bytes as people say it."""
+    """Return a number of bytes for human readers."""
     value, unit = float(n_bytes), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if value < 1000:

@@ -237,7 +237,7 @@ def publish(
     ``progress`` is called with the work done and its total.
 
     Raises:
-        AlreadyExistsError: somebody published there after this plan was made.
+        AlreadyExistsError: the destination was published to after this plan was made.
         DamagedError: an object of the store is missing or altered.
         StorageError: the destination refused; readers see what was published before.
     """

@@ -1,4 +1,4 @@
-"""Small pictures of examples, for those who have somebody's scores and not the data they are of."""
+"""Small pictures of examples, for readers who have the scores but not the data."""
 
 from __future__ import annotations
 

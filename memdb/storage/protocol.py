@@ -114,7 +114,7 @@ def create_once(storage: Storage, path: str, data: bytes) -> None:
 
 
 def require_bounded(data: bytes, most: int, url: str, path: str) -> bytes:
-    """Return what was read of an object, if it is no more than its reader expects.
+    """Return what was read of an object, after checking that it is not longer than its reader expects.
 
     Raises:
         DamagedError: it is more.

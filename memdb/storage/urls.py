@@ -98,7 +98,7 @@ def open_storage(
     if extra in {"gcs", "azure"}:
         patience = replace(
             patience, attempts=1
-        )  # their clients retry by themselves, and cannot be told not to
+        )  # their clients retry on their own, with no way to turn it off
     try:
         given = {"use_listings_cache": False, **_limited(protocol, options or {}, patience)}
         filesystem, root = _driver(protocol, url, given)

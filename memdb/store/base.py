@@ -40,7 +40,7 @@ class TrustedBases:
         return self._path(store_id, url).is_file()
 
     def remember(self, store_id: str, url: str) -> None:
-        """Trust it from now on; if that cannot be saved, the user is asked again."""
+        """Trust this base from now on; if saving that fails, the user is asked again."""
         path = self._path(store_id, url)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)

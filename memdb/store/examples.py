@@ -134,7 +134,7 @@ def read_examples(store: StoreLike, name: str) -> Examples:
     reader = GroupReader(store.storage, layout.DATASET, store.manifest.objects)
     keys = reader.read(
         f"{name}/{KEY}", (None,), "uint8"
-    )  # first: they hardly compress, and tell of the others
+    )  # first: they hardly compress, so their size bears out the others'
     reader = replace(reader, vouched=len(keys))
     offsets = reader.read(f"{name}/{OFFSET}", (n_examples + 1,), "int64")
     labels = reader.read(f"{name}/{LABEL}", (n_examples,), "int32")

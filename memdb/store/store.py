@@ -249,7 +249,7 @@ class Store:
 
 
 def write_group(storage: Storage, group: Segment, objects: Mapping[str, bytes]) -> bool:
-    """Write a group's objects, then the document that makes it exist; tell whether it does.
+    """Write a group's objects, then the document that makes it exist; return whether it does.
 
     It does not if writing took so long that garbage collection may have removed some of it: the caller then
     starts again under another id.
@@ -265,7 +265,7 @@ def write_group(storage: Storage, group: Segment, objects: Mapping[str, bytes]) 
 
 
 def commit_group(storage: Storage, group: Segment, watch: Stopwatch) -> bool:
-    """Write the document of a group whose objects are all there; tell whether the group exists now."""
+    """Write the document of a group whose objects are all there; return whether the group exists now."""
     document = f"{group.group}/{layout.GROUP_METADATA}"
     if watch.stalled() or not _all_there(storage, group):
         return False

@@ -193,7 +193,7 @@ def _accuracies(
 
 
 def _learned_nothing(correct: NDArray[np.bool_], labels: NDArray[np.int32]) -> bool:
-    """Whether a model is no better on its subset than guessing, whatever the frequencies of the classes.
+    """Return whether a model does no better on its subset than guessing, whatever the class frequencies.
 
     A guess, even a constant one, names each class with a probability that does not depend on the label, so
     the accuracies on the classes add up to 1. A model that exceeds 1 by two standard errors has learned

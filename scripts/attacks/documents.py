@@ -1,4 +1,4 @@
-"""JSON that is none, numbers that cannot be meant, stores inside stores, and files to import."""
+"""Malformed JSON, impossible numbers, stores inside stores, and files to import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from attacks.harness import BYTES, CRC, N_TRAIN, Place, case, info
 
-# ---------------------------------------------------------------- documents: JSON that is none
+# ---------------------------------------------------------------- documents: malformed JSON
 
 
 def altered(place: Place, name: str, old: bytes, new: bytes) -> list[str]:
@@ -43,7 +43,7 @@ for _name, _value in JSON.items():
             return altered(place, document, b'"format":1', b'"format":' + value)
 
 
-# ---------------------------------------------------------------- shapes and counts that cannot be
+# ---------------------------------------------------------------- impossible shapes and counts
 
 SHAPES: dict[str, dict[str, Any]] = {
     "a chunk of 0": {"chunk": [0, N_TRAIN]},

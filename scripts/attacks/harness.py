@@ -143,7 +143,7 @@ class Answer(http.server.SimpleHTTPRequestHandler):
             super().do_GET() if own is None else own(self)
 
     def endless(self, beginning: bytes, piece: bytes, **headers: str) -> None:
-        """Send without end, or until nobody listens."""
+        """Send without end, or until the client is gone."""
         self.send_response(200)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -154,7 +154,7 @@ class Answer(http.server.SimpleHTTPRequestHandler):
 
 
 class Copy:
-    """A store whose documents are altered and sealed again, as whoever made it can."""
+    """A store whose documents are altered and sealed again, as its creator can."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -237,7 +237,7 @@ def checked(data: bytes) -> bytes:
 
 
 def frame(n_bytes: int, *, states: int | None = -1) -> bytes:
-    """Return a frame of zstd that becomes so many zeros; it states that, something else, or (None) nothing."""
+    """Return a zstd frame of n_bytes zeros that states this size, another one, or (None) none."""
     step = 128 << 10
     states = n_bytes if states == -1 else states
     head = b"\x28\xb5\x2f\xfd" + (b"\x00\x38" if states is None else b"\xe0" + struct.pack("<Q", states))

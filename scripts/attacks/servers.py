@@ -14,7 +14,7 @@ LIMIT = 30.0  # seconds, for the first object of a question
 
 
 def silent(_: Answer) -> None:
-    """Take the request and say nothing."""
+    """Accept the request and never answer."""
     time.sleep(3600)
 
 
@@ -83,12 +83,12 @@ def shorter_than_said(to: Answer) -> None:
 
 
 def negative(to: Answer) -> None:
-    """A length that is none."""
+    """Answer with a negative length."""
     _answer(to, b"{}", Content_Length="-5")
 
 
 def packed(to: Answer) -> None:
-    """Compressed, though nobody asked."""
+    """Compressed, though the client did not ask for it."""
     _answer(to, gzip.compress(b"{}"), Content_Encoding="gzip")
 
 

@@ -1,4 +1,4 @@
-"""Statements that somebody sent: what they may take, what they may reach, and what a question of one's own costs."""
+"""Untrusted SQL: the resources it may use, what it may reach, and what a query of one's own costs."""
 
 from __future__ import annotations
 

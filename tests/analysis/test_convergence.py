@@ -14,7 +14,7 @@ from memdb.format import layout
 
 @pytest.fixture
 def disordered(database, monkeypatch):
-    """Blocks, loose segments, and a segment that was committed before what the blocks took in."""
+    """Blocks, loose segments, and a segment committed before those that the blocks cover."""
     seeds = [model.seed for _, model in database.snapshot.models]
     database.compact()
     now_id = layout.segment_id

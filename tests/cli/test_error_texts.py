@@ -22,7 +22,7 @@ COMMAND = re.compile(
 )  # which stores keep
 OF_THE_COMMAND_LINE = {"cli", "render/tables.py", "render/analysis.py", "sharing/readme.py"}  # what it prints
 
-CALLS = [  # what Python is told, and what the command line prints of the same error
+CALLS = [  # the hint in Python, and what the command line prints of the same error
     (lambda db: db.train(add=0), "add 0 is not a number from 1", "use e.g. add=100",
      "--add 0 is not a number from 1", "use e.g. --add 100"),
     (lambda db: db.train(add=1, max_seconds=-1), "max_seconds -1 is not a length of time",

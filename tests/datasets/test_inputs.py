@@ -222,4 +222,4 @@ def test_a_recipe_for_numbers_says_that_text_is_none(tmp_path):
     ):
         db.train(add=1)
     assert "data.train.x" in caught.value.hint
-    assert dataset(TEXTS).train.array.tolist() == TEXTS[:4]  # for a recipe of one's own
+    assert dataset(TEXTS).train.array.tolist() == TEXTS[:4]  # for a custom recipe

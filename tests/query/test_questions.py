@@ -157,7 +157,7 @@ def test_top_influence_ranks_the_side_that_is_not_named(asked, question, listed,
     scores = {}
     for other in range(11 if listed == "test_id" else 23):
         i, z = (row, other) if fixed == "train_id" else (other, row)
-        if not (fixed == "target_id" and i == z):  # its own memorization is no influence of others
+        if not (fixed == "target_id" and i == z):  # memorization is not an influence of another example
             scores[other] = oracle.score(*oracle.counts(masks, target, i, z))
     strength = {"helps": lambda s: -s, "hurts": lambda s: s, "both": lambda s: -abs(s)}[direction]
     assert [r[listed] for r in found] == sorted(scores, key=lambda o: (strength(scores[o]), o))[:6]

@@ -37,7 +37,7 @@ def digits():
 
 @pytest.fixture
 def photos(tmp_path):
-    """A tree of image files of several sizes, two classes that a colour tells apart."""
+    """A tree of image files of several sizes, two classes that differ in colour."""
     image = pytest.importorskip("PIL.Image")
     rng = np.random.default_rng(0)
     for (part, n), (number, name) in itertools.product(

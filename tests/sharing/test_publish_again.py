@@ -1,4 +1,4 @@
-"""Copies that meet other copies, or are of odd stores: older snapshots, models left out, no test examples."""
+"""Copies that meet other copies, or are of odd stores: older snapshots, excluded models, no test examples."""
 
 from __future__ import annotations
 

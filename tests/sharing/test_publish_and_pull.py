@@ -72,7 +72,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 class Forbidding(Quiet):
-    """It forbids the root document, and says 404, or 403 as well, of what is not there."""
+    """A server that forbids the root document, and answers 404, or also 403, for missing objects."""
 
     absent = 404
 

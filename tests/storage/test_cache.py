@@ -181,7 +181,7 @@ def test_python_keeps_objects_where_the_command_does(served, tmp_path, monkeypat
     n_objects = len(list(kept.rglob("*.obj")))
     assert n_objects > 0
     with memdb.open(served, cache=None) as db, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Cache, "keep", None)  # nobody asks
+        patch.setattr(Cache, "keep", None)  # never called
         db.counts(test_id=4)
     monkeypatch.setenv("MEMDB_CACHE_DIR", "none")
     with memdb.open(served) as db:

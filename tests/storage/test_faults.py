@@ -77,10 +77,10 @@ class Template:
         compaction.compact(store)
         store.storage.remove([item.path for item in store.storage.find(first.group)])
         self.loose = store.commit(*parts[2]).segment_id
-        withdrawn = parts[0][0][1].model_id
-        retract.retract(store, [withdrawn], "a reason")
+        retracted = parts[0][0][1].model_id
+        retract.retract(store, [retracted], "a reason")
         self.objects = {item.path: store.storage.read(item.path) for item in store.storage.find("")}
-        self.models = {k: v for part in parts for k, v in contents_of(part).items() if k != withdrawn}
+        self.models = {k: v for part in parts for k, v in contents_of(part).items() if k != retracted}
         self.more_models = self.models | contents_of(batch(store, NEW_SEEDS))
         self.examples = [
             ([f"train/{row}.png" for row in range(23)], [row % 3 for row in range(23)]),

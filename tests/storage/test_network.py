@@ -1,4 +1,4 @@
-"""What answers for a store: slowly, never, with something else, or with less than there is; and who is told what."""
+"""Servers that are slow, dead, wrong or truncated; and which host is sent which credentials."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def copy(published, tmp_path):
 
 @pytest.fixture
 def silent():
-    """The address of a server that accepts connections and says nothing."""
+    """The address of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 

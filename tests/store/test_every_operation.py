@@ -22,7 +22,7 @@ MODELS = [[1, 2], [3], [4, 5, 6], [2, 7]]
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A store with a block, segments that it took in, loose segments and a leftover of a killed writer."""
+    """A store with a block, the segments compacted into it, loose segments and a killed writer's leftover."""
     url = tmp_path_factory.mktemp("template") / "s.zarr"
     store = small_database(url, outcomes=["correct"]).store
     for position, seeds in enumerate(MODELS):

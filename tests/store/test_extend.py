@@ -170,7 +170,7 @@ def test_over_http_it_is_read_as_from_disk(base, tmp_path, served):
 
 
 def rewritten(place, /, **changes):
-    """Change what a store's manifest says of its base, as whoever made it could."""
+    """Change what a store's manifest says of its base, as its creator could."""
     path = Path(place) / "zarr.json"
     document = json.loads(path.read_text())["attributes"]["memdb"]
     document["base"] |= changes

@@ -58,7 +58,7 @@ def checked(data):
 
 
 def frame(n_bytes, *, states=-1):
-    """A frame of zstd that becomes so many zeros, and states that, another number, or nothing."""
+    """A zstd frame of n_bytes zeros that states this size, another one, or none."""
     step = 128 << 10
     states = n_bytes if states == -1 else states
     head = b"\x28\xb5\x2f\xfd" + (b"\x00\x38" if states is None else b"\xe0" + struct.pack("<Q", states))

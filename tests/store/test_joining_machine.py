@@ -19,7 +19,7 @@ SIDES = st.sampled_from(["base", "own"])
 
 
 class ExtensionMachine(RuleBasedStateMachine):
-    """Commits, compactions, cleanings and withdrawals on both sides, updates, and merges of the whole."""
+    """Commits, compactions, cleanings and retractions on both sides, updates, and merges of the whole."""
 
     @initialize()
     def create(self):
@@ -31,7 +31,7 @@ class ExtensionMachine(RuleBasedStateMachine):
         own = memdb.extend(f"{place}/own.zarr", base.url, **CODE, seed=2)
         self.place, self.stores = place, {"base": base, "own": own}
         self.models = {"base": contents_of(first), "own": {}}
-        self.withdrawn = {"base": set(), "own": set()}
+        self.retracted = {"base": set(), "own": set()}
         self.numbered = self.taken = (contents_of(first), set())
         self.number, self.past = 1, {}
 
@@ -52,7 +52,7 @@ class ExtensionMachine(RuleBasedStateMachine):
         done = self.stores[side].compact()
         if side == "base":
             if done:
-                self.numbered = (dict(self.models["base"]), set(self.withdrawn["base"]))
+                self.numbered = (dict(self.models["base"]), set(self.retracted["base"]))
         elif done:
             self.past[done.record.number] = dict(self.counted())
 
@@ -63,11 +63,11 @@ class ExtensionMachine(RuleBasedStateMachine):
     @rule(side=SIDES, data=st.data())
     @precondition(lambda self: any(self.models.values()))
     def retract(self, side, data):
-        left = sorted(self.models[side].keys() - self.withdrawn[side])
+        left = sorted(self.models[side].keys() - self.retracted[side])
         if left:
             model = data.draw(st.sampled_from(left))
             self.stores[side].retract([model], "a reason")
-            self.withdrawn[side].add(model)
+            self.retracted[side].add(model)
 
     @rule()
     def update(self):
@@ -89,7 +89,7 @@ class ExtensionMachine(RuleBasedStateMachine):
 
     def counted(self):
         models, gone = self.taken
-        gone = gone | self.withdrawn["own"]
+        gone = gone | self.retracted["own"]
         return {name: content for name, content in (self.models["own"] | models).items() if name not in gone}
 
     @invariant()

@@ -43,7 +43,7 @@ class StoreMachine(RuleBasedStateMachine):
             url, small_dataset(), coin_recipe, seed=7, outcomes=["correct"], storage_options=options
         )
         self.store, self.url, self.options = made.store, url, options
-        self.models, self.withdrawn, self.snapshots = {}, set(), {}
+        self.models, self.retracted, self.snapshots = {}, set(), {}
         self.n_committed = 0
 
     def teardown(self):
@@ -57,7 +57,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @property
     def counted(self):
-        return {name: content for name, content in self.models.items() if name not in self.withdrawn}
+        return {name: content for name, content in self.models.items() if name not in self.retracted}
 
     def failing(self, allowed):
         return replace(self.store, storage=FailingStorage(self.store.storage, allowed, lasting=True))
@@ -115,7 +115,7 @@ class StoreMachine(RuleBasedStateMachine):
     def retract(self, data):
         identifier = data.draw(st.sampled_from(sorted(self.counted)))
         retract.retract(self.store, [identifier], "a reason")
-        self.withdrawn.add(identifier)
+        self.retracted.add(identifier)
 
     @rule()
     def reopen(self):

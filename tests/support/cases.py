@@ -1,4 +1,4 @@
-"""How many cases a test takes in the quick run, and with --all."""
+"""How many cases a test runs by default, and with --all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import settings
 
 
 def examples_of(n):
-    """How many examples a test that is slow takes in this profile: n of the 100 that others take with --all."""
+    """Scale a slow test's n Hypothesis examples to this profile; with --all, others run 100."""
     return max(1, n * settings().max_examples // 100)
 
 

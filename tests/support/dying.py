@@ -72,7 +72,7 @@ def live(folder, operation, left, how):
         globals()[operation](store)
     except MemdbError:
         return 3
-    except BaseException:  # noqa: BLE001 - whatever it is, the parent is told
+    except BaseException:  # noqa: BLE001 - the parent reports whatever it is
         traceback.print_exc()
         return 4
     return 0 if fate.left < 0 else 9

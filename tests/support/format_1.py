@@ -261,7 +261,7 @@ def _as_code(name, options, method, arguments):
 
 
 def unpack(folder):
-    """Unpack the stores; the extension is told where its base lies now, which is all that is written."""
+    """Unpack the stores, and point the extension to its base's new place, which is all that is written."""
     with tarfile.open(ARCHIVE) as tar:
         tar.extractall(folder, filter="data")
     with _at_home(folder), memdb.open(str(folder / "extension.zarr"), trust_base=True) as extension:

@@ -59,7 +59,7 @@ def z_of(kind, n_models, level, n_shown=1, n_ranked=1):
 
 
 def fitted_by_expectation_maximization(abs_z, spreads, n_prior, rounds):
-    """Return the weight of each spread of effects, given |z| and so many more pairs that have none."""
+    """Return the weight of each spread of effects, given |z| and n_prior more pairs without an effect."""
     values, times = np.unique(abs_z, return_counts=True)
     deviations = np.sqrt(1 + spreads**2)
     density = np.exp(-((values[:, None] / deviations) ** 2) / 2) / deviations

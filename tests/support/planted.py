@@ -49,7 +49,7 @@ class NearestNeighbour:
 
 
 def truth(copies, *, own):
-    """Return the exact influence of a training point on a cluster of so many copies: its own, or another."""
+    """Return the exact influence of a training point on a cluster of this size: its own, or another."""
     outside = math.comb(N_TRAIN - copies, N_IN_SUBSET) / math.comb(N_TRAIN - 1, N_IN_SUBSET)
     if own:
         return outside

@@ -113,5 +113,5 @@ class FailingStorage:
 
 
 def resealed(document):
-    """Return the bytes of a document that was changed by somebody who knows how to seal one."""
+    """Return the bytes of a document that was changed and sealed again."""
     return plain_document(sealed(document))

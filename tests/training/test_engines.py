@@ -1,4 +1,4 @@
-"""Workers, limits and tasks: exactly the models that were asked for, none twice, whoever dies."""
+"""Workers, limits and tasks: exactly the models that were asked for, none twice, whichever process dies."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_stopping_workers_keeps_what_was_committed_and_says_how_to_go_on(tmp_pat
 
 
 def answering(words):
-    """A server on loopback that says these words to whoever comes; return its port."""
+    """A server on loopback that sends these words to every client; return its port."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve():

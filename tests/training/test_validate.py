@@ -190,10 +190,10 @@ def wrong_on(labels, **shares):
     ("labels", "shares", "nothing"),
     [
         (RARE, {"common": 0.995, "rare": 0.5}, False),
-        (RARE, {"common": 1.0, "rare": 0.05}, False),  # one found, and nobody suspected
-        (RARE, {"common": 0.998, "rare": 0.05}, False),  # and one suspected: as accurate as a constant
+        (RARE, {"common": 1.0, "rare": 0.05}, False),  # one found, and no false alarm
+        (RARE, {"common": 0.998, "rare": 0.05}, False),  # and one false alarm: as accurate as a constant
         (RARE, {"common": 0.96, "rare": 0.05}, True),
-        (RARE, {"common": 1.0, "rare": 0.1}, False),  # two frauds found, and nobody suspected
+        (RARE, {"common": 1.0, "rare": 0.1}, False),  # two frauds found, and no false alarm
         (RARE, {"common": 0.8, "rare": 0.85}, False),  # classes weighed: less accurate than a constant
         (RARE, {"common": 1.0, "rare": 1.0}, False),
         (RARE, {"common": 1.0, "rare": 0.0}, True),  # always the commonest class

@@ -78,7 +78,7 @@ def _lacks(source: Snapshot, outcome: Outcome) -> bool:
 
 
 def require_mergeable(manifest: Manifest, url: str, sources: Sequence[Snapshot]) -> None:
-    """Refuse sources whose models cannot be counted with those of a store, naming what differs.
+    """Refuse sources whose models may not be pooled with those of a store, naming what differs.
 
     Raises:
         MismatchError: other data, recipe or subsets, or an outcome of the store that a source lacks.

@@ -30,7 +30,7 @@ FEW_MODELS = 8
 class Work:
     """What every worker of a run needs: the store, the recipe, and the data or the name to load it by.
 
-    Workers never import code that a store names: whoever starts them has decided on the recipe and the data.
+    Workers never import code that a store names: the process that starts them chose the recipe and data.
     Since they only add to the store, ``following``, which cannot be pickled, is dropped.
 
     Attributes:

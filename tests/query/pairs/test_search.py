@@ -129,7 +129,7 @@ def test_more_models_than_float32_counts_exactly_are_no_different(monkeypatch):
 
 
 def z_histogram(made, choice):
-    """The statistics counted in the same bins, by loops; the second result leaves out bin edges by a hair."""
+    """The statistics counted in the same bins, by loops; the second result excludes those at a bin's edge."""
     masks, right, _, train_labels, test_labels = (part.tolist() for part in made)
     found = np.zeros((2, Z_BINS), dtype=int)
     for train in range(len(train_labels)):

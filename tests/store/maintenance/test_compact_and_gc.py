@@ -1,4 +1,4 @@
-"""Compaction, cleaning and withdrawal under what real places do to them: stalls, clocks, refusals, full disks."""
+"""Compaction, cleaning and retraction in the real world: stalls, clocks, refusals, full disks."""
 
 from __future__ import annotations
 
@@ -502,8 +502,8 @@ def test_totals_come_from_the_counts_of_blocks_and_the_bits_of_what_has_none(sto
     rows, snapshot = counted()
     assert snapshot.counted == (True, False)
     assert rows == from_bits(snapshot)
-    withdrawn = snapshot.segments[0].models[3].model_id
-    retract.retract(store, [withdrawn], "its node had bad memory")
+    retracted = snapshot.segments[0].models[3].model_id
+    retract.retract(store, [retracted], "its node had bad memory")
     rows, snapshot = counted()
     assert snapshot.counted == (False, False)
     assert rows == from_bits(snapshot)

@@ -31,7 +31,7 @@ EMPTY_GROUPS = {f"{group}/zarr.json" for group in ("blocks", "retractions", "seg
 class Tiny:
     """A folder with a block of two segments, a loose segment, a retraction and two snapshots.
 
-    The first of the block's segments is cleaned up, unless told otherwise; the second still lies there.
+    The first of the block's segments is cleaned up by default; the second still lies there.
     """
 
     def __init__(self, url, *, cleaned=True):
@@ -44,8 +44,8 @@ class Tiny:
         compact.compact(store)
         if cleaned:
             shutil.rmtree(self.url / gone.group)
-        self.withdrawn = gone.models[0].model_id
-        retracted = retract.retract(store, [self.withdrawn], "a reason")
+        self.retracted = gone.models[0].model_id
+        retracted = retract.retract(store, [self.retracted], "a reason")
         compact.compact(store)
         loose = self.commit(4)
         self.groups = {"gone": gone, "taken": taken, "loose": loose}
@@ -140,7 +140,7 @@ def altered(tiny, tmp_path):
 def test_the_unaltered_answer_is_what_was_committed(tiny, altered):
     models, _ = altered.answer()
     assert {name: bits for name, (_, bits, _) in models.items()} == {
-        name: bits for name, bits in tiny.committed.items() if name != tiny.withdrawn
+        name: bits for name, bits in tiny.committed.items() if name != tiny.retracted
     }
     assert altered.verified().damages == []
 
@@ -148,7 +148,7 @@ def test_the_unaltered_answer_is_what_was_committed(tiny, altered):
 UNNOTICED = {
     "segments/{loose}/zarr.json": "without its last write a segment was never committed",
     "segments/{taken}/zarr.json": "the same, and its models are in the block",
-    "retractions/{retraction}.json": "its models are withdrawn by the snapshot after it, too",
+    "retractions/{retraction}.json": "its models are retracted by the snapshot after it, too",
     "snapshots/2.json": "the one before it names the same block",
 }
 

@@ -233,11 +233,11 @@ def test_as_of_is_answered_from_the_newest_blocks_whatever_the_cache_holds(store
     old = store.snapshot(1)
     clean(store)
     assert contents(load_snapshot(Store(storage, store.manifest), 1)) == held
-    assert contents(old) == held  # it reads what nobody removes under it
+    assert contents(old) == held  # what it reads is not removed meanwhile
 
 
 class Webserver(SimpleHTTPRequestHandler):
-    """A server that says something else than 404 of what is not there."""
+    """A server that answers something other than 404 for a missing object."""
 
     folder, absent = "", 403
 
