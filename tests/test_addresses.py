@@ -20,7 +20,7 @@ MALFORMED = [
     "https://exa mple.org/x", "https://example.org/x\ny", " https://example.org/x", "http:/example.org/x",
     "ftp://127.0.0.1:9/x", "nosuch://x", "simplecache::https://example.org/x", "://x", "s3://", "s3:bucket/x",
     "gs:///x", "file://host/x", "~nouser/x", "https://me:se/cret@example.org/x", "https://me:se#cret@host/x",
-    "s3://key:secret@bucket/x",
+    "s3://key:secret@bucket/x", "a\x01b", "a\nb",
 ]  # fmt: skip
 NO_PATHS = [*MALFORMED, "s3://bucket/x", "memory://x"]
 WITH_STORE = [

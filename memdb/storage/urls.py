@@ -180,10 +180,11 @@ def _problem(address: str) -> tuple[str, str] | None:
     scheme = SCHEME.match(address)
     host = re.split(r"[/?#]", address.partition("://")[2], maxsplit=1)[0]
     odd = [c for c in address if ord(c) < 32 or ord(c) == 127] + [c for c in host if c.isspace()]
-    if not address.strip():
-        return "is not an address: it is empty", "name a path or a URL"
-    if "\0" in address:
-        return "is not an address: it contains a NUL", "name a path or a URL"
+    if not address.strip() or "\0" in address:
+        what = "it contains a NUL" if address.strip() else "it is empty"
+        return f"is not an address: {what}", "name a path or a URL"
+    if odd and not _is_url(address):
+        return "is not a path: it contains control characters", "name a path without them"
     if not _is_url(address):
         typo = scheme and scheme[1].lower() in PROTOCOLS - LOCAL
         return ("is neither a path nor a URL", f"write {scheme[1].lower()}://") if scheme and typo else None
