@@ -15,11 +15,11 @@
 #SBATCH --signal=TERM@60
 
 set -euo pipefail
+export MEMDB_DATA_ROOT="$DATA"
 
 # srun: Slurm sends SIGTERM to job steps, and memdb ends cleanly; --max-time: it ends before Slurm ends it
 exec $(command -v srun) memdb train \
     --store "$STORE" \
-    --data-root "$DATA" \
     --device "${DEVICE:-cuda}" \
     --add "${MODELS:-50}" \
     --task-id "$SLURM_ARRAY_TASK_ID" \
