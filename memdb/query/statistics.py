@@ -121,7 +121,7 @@ def shrunk(candidates: Candidates, effects: Mapping[bool, Effects] | None = None
             at, times = inside & (candidates.null_se > 0), candidates.times
             found = Effects.fitted(binned(z[at], None if times is None else times[at]))
         factors[inside] = found.factors(evidence[inside])
-    result: Numbers = candidates.score * factors
+    result: Numbers = candidates.score * factors + 0.0  # which makes -0.0 a plain 0
     return result
 
 
