@@ -1070,7 +1070,7 @@ class Database:
         if self.imported_scores is not None:
             raise InvalidInputError(
                 "a report shows counts of models, and imported scores have none",
-                hint="write their list: memdb top-memorized -o scores.csv",
+                hint="write their list: `memdb top-memorized -o scores.csv`",
             )
         found: Mapping[str, PicturesOf] = {}
         reason = ""

@@ -342,7 +342,7 @@ def test_workers_are_told_what_was_named(here, theirs):
 
 def test_the_working_folder_is_seen_by_publish_and_import_as_by_init_and_train(here):
     assert run("init", "-d", "spells:pictures", "-r", "spells:train", cwd=here).returncode == 0
-    assert run("train", "--add", 2, "--device", "cpu", cwd=here).returncode == 0
+    assert run("train", "--add", 1, "--device", "cpu", cwd=here).returncode == 0
     sys.modules.pop("spells")
     done = run("publish", "out", *THUMBNAILS, cwd=here)
     assert done.returncode == 0, done.stderr

@@ -64,7 +64,7 @@ def write_report(
         StorageError: the file could not be written.
     """
     if path.suffix.lower() not in {".html", ".htm"}:
-        raise InvalidInputError(f"{path} does not end in .html", hint="name one, such as -o report.html")
+        raise InvalidInputError(f"{path} does not end in .html", hint="name one, such as report.html")
     alpha = IntervalSpec("anytime", level).parameters()["alpha"]
     ranks, estimates = _ranked(relations, level)
     partners = partners_of(relations, ranks, progress)
