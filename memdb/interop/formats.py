@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import TypeAlias
 
 from memdb.errors import InvalidInputError
-from memdb.interop import run_formats, score_formats
+from memdb.interop import attack_formats, run_formats, score_formats
 from memdb.interop.arrays import ArrayFile, names_of, open_array, open_arrays
 from memdb.interop.run_formats import PLAIN_KEYS, RunFormat, Runs
 from memdb.interop.score_formats import ScoreFile, ScoreFormat
 
 Format: TypeAlias = RunFormat | ScoreFormat
-FORMATS: tuple[Format, ...] = (*run_formats.FORMATS, *score_formats.FORMATS)
+FORMATS: tuple[Format, ...] = (
+    run_formats.datamodels,
+    run_formats.plain,
+    attack_formats.keep_and_scores,
+    attack_formats.lira_folders,
+    *score_formats.FORMATS,
+)
 
 
 def read_file(path: Path, labels: Path | None = None, formats: Sequence[Format] = ()) -> Runs | ScoreFile:
