@@ -16,7 +16,7 @@ from memdb.errors import InvalidInputError, MemdbError
 from memdb.format import layout
 from memdb.format.published import INCLUDED
 from memdb.permission import Names
-from memdb.query.examples import ExampleNames, TargetNames, find_one, find_pair
+from memdb.query.examples import ExampleNames, TargetNames, find_one, find_pair, require_labels
 from memdb.query.intervals import IntervalSpec, require_level
 from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Order, RankedQuery
 from memdb.store.grace import GRACE
@@ -181,6 +181,13 @@ class Database:
             return ScoreAnswers(self.imported_scores)
         return ModelAnswers(self.relations(outcome))
 
+    def _answers_on(self, outcome: str, *, same_class: bool) -> Answers:
+        """Return the source of answers, if it knows the classes that are asked for."""
+        found = self.answers(outcome)
+        if same_class:
+            require_labels(self.snapshot, are_labelled=found.relations.are_labelled)
+        return found
+
     @property
     def n_models(self) -> int:
         """The number of models that answers describe."""
@@ -282,9 +289,13 @@ class Database:
             InvalidInputError: not exactly one example is named, or an argument is invalid.
             NotFoundError: no example has the key.
         """
-        fixed = find_one(self.relations(), example, FIXED)
+        fixed = find_one(self.answers().relations, example, FIXED)
         query = RankedQuery(k, Order(order, direction, fdr, ranks), IntervalSpec(interval, level))
-        return self._present(self.answers(outcome).top_influence(fixed, query, same_class=same_class))
+        return self._present(
+            self._answers_on(outcome, same_class=same_class).top_influence(
+                fixed, query, same_class=same_class
+            )
+        )
 
     def score(
         self,
@@ -306,7 +317,7 @@ class Database:
             InvalidInputError: no training example or several targets are named, or an argument is invalid.
             NotFoundError: no example has the key.
         """
-        train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
+        train, target = find_pair(self.answers().relations, {"train_id": train_id, **examples})
         return self._present(self.answers(outcome).score(train, target, IntervalSpec(interval, level)))
 
     def memorization(
@@ -376,7 +387,8 @@ class Database:
         *,
         same_class: bool = False,
     ) -> DuckDBPyRelation:
-        return self._present(self.answers(outcome).scores(relation, ids, spec, same_class=same_class))
+        answers = self._answers_on(outcome, same_class=same_class)
+        return self._present(answers.scores(relation, ids, spec, same_class=same_class))
 
     def counts(
         self, *, test_id: int | None = None, target_id: int | None = None
@@ -416,8 +428,9 @@ class Database:
             InvalidInputError: neither ``top`` nor ``min_influence`` is given, or an option is invalid.
             StorageError: the file cannot be written; the pairs found so far are kept beside it.
         """
+        answers = self._answers_on(outcome, same_class=options.get("same_class", False))
         if output is None:
-            return self._present(self.answers(outcome).pairs(options))
+            return self._present(answers.pairs(options))
         if self.imported_scores is not None:
             raise InvalidInputError("imported pairs are few", hint="write the relation: .to_parquet(path)")
         from memdb.query.pairs.parquet import written_pairs
@@ -498,7 +511,7 @@ class Database:
         goal.require()
         named = None
         if any(value is not None for value in examples.values()):
-            named = find_pair(self.relations(), examples)
+            named = find_pair(self.answers().relations, examples)
         return self._present(plan(self.relations(outcome), goal, IntervalSpec(interval, level), named))
 
     def convergence(
@@ -524,7 +537,7 @@ class Database:
         """
         from memdb.analysis.convergence import convergence
 
-        train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
+        train, target = find_pair(self.answers().relations, {"train_id": train_id, **examples})
         return self._present(convergence(self.relations(outcome), train, target, level, looks))
 
     def reliability(

@@ -71,10 +71,11 @@ def class_influence(relations: Relations) -> pa.Table:
     rows, cols = (axis.ravel() for axis in np.indices(influence.shape))
     of = {"train": (labels[rows], sizes[rows]), "test": (test_labels[cols], test_sizes[cols])}
     names = train.class_names
+    known = None if train.are_labelled else np.zeros(len(rows), dtype=np.bool_)
     return arrow.table(
         {f"{side}_label": found.astype(np.int32) for side, (found, _) in of.items()}
         | {f"{side}_class": _names(names, found) for side, (found, _) in of.items()}
-        | {"same_class": of["train"][0] == of["test"][0]}
+        | {"same_class": arrow.column(of["train"][0] == of["test"][0], known)}
         | {"influence": influence.ravel(), "null_se": null_se.ravel(), "q_value": q}
         | {f"n_{side}": counted.astype(np.int64) for side, (_, counted) in of.items()}
     )

@@ -44,7 +44,12 @@ SHOWN = 20  # rows of a table
 @at_place(WRITING)
 def import_(
     place: Place,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="An .npz file, or a folder of .npy files.")],
+    path: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="A file (.npz, .npy, .csv, .parquet), a folder, or files of one thing."
+        ),
+    ],
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -101,25 +106,29 @@ def import_(
     """Add somebody's runs, or scores that they published, to a store; without one, create it.
 
     \b
-    a plain .npz     mask [models, train], train_correct [models, train], test_correct [models, test]
-    datamodels       train_masks, train_margins, test_margins: right is a margin above 0
-    LiRA folders     keep and scores or logits, one folder a model or all in one; no test examples
-    Feldman-Zhang    tr_idx, tt_idx, infl, mem; or tr_mem and infl_matrix_class0, ...: scores without models
+    your own runs    mask [models, train], train_correct [models, train], test_correct [models, test]
+    Feldman-Zhang    trainset_mask, trainset_correctness, testset_correctness; aux_arrays.npz, one a run
+    datamodels       masks and margins: right is a margin above 0
+    LiRA             keep and scores or logits, one folder a model or all in one; no test examples
+    privacy_meter    memberships and signals
+    scores           memorization, influence, infl_matrix_class0, ..., pairs in CSV or Parquet, C-scores
 
-    Files are looked at whole before anything is written, never unpickled, and may be bigger than memory.
+    What `memdb export` writes comes back. Runs may be spread over many files. What is needed is looked at
+    whole before anything is written, never unpickled, and may be bigger than memory.
     Models are told by their subsets and outcomes: the same file again adds nothing.
 
     \b
     memdb import runs.npz --store mine.zarr
     memdb import ~/lira/exp/cifar10 --dataset cifar10 --data-root ~/data --store lira.zarr
     memdb import cifar100_infl_matrix.npz --store published.zarr
+    memdb import imagenet_infl_matrix.npz imagenet_index.npz --store imagenet.zarr
     """  # noqa: D301 - \b keeps the lines apart in --help
     from memdb import create
     from memdb.interop.import_runs import Imported
 
     with Counting(console(stderr=True), "models") as counting:
         done = create.import_file(
-            path,
+            path[0] if len(path) == 1 else path,
             place.url,
             dataset=dataset,
             data_root=data_root,
@@ -152,7 +161,7 @@ def _say_runs(place: Place, done: Imported) -> None:
     there = f"; {known:,} of them were there already" if known else ""
     say(
         f"Added {count(done.n_added, 'model')} of {done.n_models:,} ({done.kind}) to {place.url}{there}.",
-        *done.notes,
+        *(clean(note) for note in done.notes),
     )
     say(f"Next: {place.command('top-memorized')}")
 
@@ -165,6 +174,7 @@ def _say_scores(place: Place, done: ImportedScores) -> None:
         return
     say(
         f"Added the scores {table.name} to {place.url}: {what}.",
+        *(clean(note) for note in done.notes),
         "Without counts there are no intervals; --assume-models and --assume-fraction give rough ones.",
         f"Next: {place.command('top-memorized')} --scores {table.name}",
     )

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE, Outcome
-from memdb.interop.arrays import ArrayFile, bools, open_array
-from memdb.interop.run_formats import FLAGS, Names, Outcomes, Runs, clipped, finite, names_in, of_sets
+from memdb.interop.arrays import ArrayFile, bools, listed, open_array
+from memdb.interop.run_formats import FLAGS, Names, Outcomes, Runs, logits_of, names_in, numbers, of_sets
 
 RIGHT_BY_SCORE = replace(
     CORRECT,
@@ -41,7 +41,7 @@ def keep_and_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
     _require_numbers(source)
 
     def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
-        values = finite(source.rows(start, stop), source.place, start, infinite=True)
+        values = numbers(source.rows(start, stop), source.place, start)
         return bools(keep.rows(start, stop), keep.place), convert(values)
 
     model_bytes = 4 * source.n_bytes // max(1, n_models)
@@ -51,7 +51,7 @@ def keep_and_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
 
 def lira_folders(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
     """Read one folder a model, each with ``keep.npy`` and the last epoch of ``scores`` or ``logits``."""
-    folders = sorted(file.parent for file in path.glob("*/keep.npy")) if path.is_dir() else []
+    folders = [file.parent for file in listed(path, "*/keep.npy")] if path.is_dir() else []
     if not folders:
         return None
     keeps = [open_array(folder / "keep.npy") for folder in folders]
@@ -76,7 +76,7 @@ def lira_folders(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
 
     def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
         masks = [bools(keep.rows(0, n_examples), keep.place) for keep in keeps[start:stop]]
-        values = [finite(file.rows(0, n_examples), file.place, infinite=True) for file in files[start:stop]]
+        values = [numbers(file.rows(0, n_examples), file.place) for file in files[start:stop]]
         return np.stack(masks), convert(np.stack(values))
 
     names = Names({} if labels is None else {layout.TRAIN: labels})
@@ -87,7 +87,7 @@ def lira_folders(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
 def _last_epoch(folder: Path) -> tuple[str, ArrayFile]:
     """Return ``logits`` or ``scores``, and which a model's folder has of them of the last epoch saved."""
     for kind in ("logits", "scores"):
-        saved = sorted((folder / kind).glob("*.npy")) or sorted(folder.glob(f"{kind}.npy"))
+        saved = listed(folder / kind, "*.npy") or listed(folder, f"{kind}.npy")
         if saved:
             return kind, open_array(saved[-1])
     raise InvalidInputError(
@@ -112,7 +112,7 @@ def _attacked(
 
         def from_scores(values: NDArray[Any]) -> Outcomes:
             first = _first_query(values, 2)
-            return {right: first > 0, soft: clipped(first)}
+            return {right: first > 0, soft: first}
 
         return of_sets(outcomes, [layout.TRAIN]), from_scores
     if labels is None:
@@ -139,7 +139,7 @@ def _attacked(
                 f"{place} has logits whose softmax is no number: one class alone, or none that is finite",
                 hint="leave out, or mend, what did not finish",
             )
-        return {right: logits.argmax(axis=2) == labels, soft: clipped(confidence)}
+        return {right: logits.argmax(axis=2) == labels, soft: confidence}
 
     return of_sets(outcomes, [layout.TRAIN]), from_logits
 
@@ -168,3 +168,49 @@ def _confidence(logits: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np
     top = others.max(axis=2, keepdims=True)
     result: NDArray[np.float64] = own - top[:, :, 0] - np.log(np.exp(others - top).sum(axis=2))
     return result
+
+
+def privacy_meter(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
+    """Read ``memberships`` and ``signals`` of privacy_meter: signals are [examples, models], p of the label.
+
+    In its log folder they are ``models/memberships.npy`` [models, examples] and
+    ``signals/rmia_signals.npy``; memberships may also have the axes of signals. Right is p above one half.
+    """
+    below = {**_below(path, "memberships.npy"), **_below(path, "*signals.npy")}
+    members = [name for name in ("memberships", "all_memberships") if name in arrays or name in below]
+    named = sorted({name for name in (*arrays, *below) if name.endswith("signals")})
+    if not members or not named:
+        return None
+    if len(named) > 1:
+        raise InvalidInputError(
+            f"{path} has several signals: {', '.join(named)}", hint="leave those of one attack"
+        )
+    member, signals = (arrays[name] if name in arrays else below[name] for name in (members[0], named[0]))
+    signals.require((None, None), "f")
+    member.require((None, None), FLAGS)
+    n_examples, n_models = signals.shape
+    if sorted(member.shape) != sorted(signals.shape):
+        member.require((n_models, n_examples), FLAGS)
+    turned = member.shape != (n_models, n_examples)
+    notes = [f"Axis 1 of {named[0]} is models: {n_models:,} models of {n_examples:,} examples."]
+    if n_models == n_examples:
+        notes.append("memberships are as square: axis 0 is taken for models, as privacy_meter saves them.")
+
+    def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
+        p = signals.rows(0, n_examples)[:, start:stop].T
+        mask = member.rows(0, n_examples)[:, start:stop].T if turned else member.rows(start, stop)
+        logits = logits_of(numbers(p, signals.place), signals.place)
+        outcomes = {f"{layout.TRAIN}/{CORRECT.name}": logits > 0}
+        return bools(mask, member.place), {**outcomes, f"{layout.TRAIN}/{LOGIT_CONFIDENCE.name}": logits}
+
+    sizes = {layout.TRAIN: n_examples}
+    names = names_in(arrays, sizes)
+    kept = of_sets((RIGHT_BY_SCORE, LOGIT_CONFIDENCE), sizes)
+    return Runs(str(path), "privacy_meter", n_models, sizes, kept, read, names, 24 * n_examples, tuple(notes))
+
+
+def _below(path: Path, pattern: str) -> dict[str, ArrayFile]:
+    """Return arrays in the folders of a folder, by their names."""
+    if not path.is_dir():
+        return {}
+    return {file.stem: open_array(file) for file in listed(path, f"*/{pattern}")}

@@ -110,6 +110,20 @@ def require_examples(snapshot: Snapshot, set_name: str) -> int:
     return n_examples
 
 
+def require_labels(snapshot: Snapshot, *, are_labelled: bool) -> None:
+    """Refuse a question about classes if they are not known.
+
+    Raises:
+        NotFoundError: the store was made without labels, and no scores brought any.
+    """
+    if not are_labelled:
+        raise NotFoundError(
+            f"{snapshot.url} was imported without labels: no class is known",
+            hint="import into a new store with labels, or with a dataset",
+            parameter=("same_class", "dataset"),
+        )
+
+
 def require_models(snapshot: Snapshot) -> None:
     """Check that a store has models.
 

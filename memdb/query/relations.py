@@ -27,10 +27,11 @@ from memdb.query.intervals import IntervalSpec
 from memdb.query.lazy import Lazy
 from memdb.query.options import MAX_PAIRS
 from memdb.query.outcomes import OUTCOMES, require_outcome
-from memdb.query.statements import Kind, carried, require_question, running, translated
+from memdb.query.statements import Kind, carried, create_table, require_question, running, translated
 from memdb.query.templates import template
 from memdb.query.udfs import Budget, Words, counter, summer
 from memdb.store import Examples, Snapshot
+from memdb.store.examples import UNKNOWN
 from memdb.store.published_arrays import COUNTED, derived_of, is_numbered, light_examples, read_stats
 
 MEMORY = 4 * 10**9  # bytes of DuckDB's buffers, which excludes what functions allocate themselves
@@ -152,6 +153,11 @@ class Relations:
                 parameter=parameter,
             )
         return identifier
+
+    @property
+    def are_labelled(self) -> bool:
+        """Whether the classes of examples are known."""
+        return self.class_names != (UNKNOWN,)
 
     @property
     def n_classes(self) -> int:
@@ -408,10 +414,3 @@ class Relations:
         """Close the connection, if one was opened."""
         if "connection" in self.__dict__:
             self.connection.close()
-
-
-def create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
-    """Create a DuckDB table from an Arrow table."""
-    connection.register("incoming", table)
-    connection.execute(f"CREATE TABLE {name} AS FROM incoming")
-    connection.unregister("incoming")

@@ -183,8 +183,8 @@ class Evidence:
             {
                 "train_id": train,
                 "test_id": test,
-                "train_label": bits.train_labels[train],
-                "test_label": bits.test_labels[test],
+                "train_label": arrow.of_labels(bits.train_labels[train], known=bits.are_labelled),
+                "test_label": arrow.of_labels(bits.test_labels[test], known=bits.are_labelled),
                 "n_in": n_in,
                 "n_out": (bits.n_models - n_in).astype(np.int32),
                 "memorization": bits.memorization[train],
@@ -269,6 +269,7 @@ def pair_bits(relations: Relations) -> PairBits:
         n_in=train.column("n_in").to_numpy(),
         n_correct=s_all,
         confidence=confidence,
+        are_labelled=relations.are_labelled,
     )
 
 
