@@ -12,11 +12,18 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from memdb.errors import InvalidInputError, MemdbError
+from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 from memdb.format import layout
 from memdb.format.published import INCLUDED
 from memdb.permission import Names
-from memdb.query.examples import ExampleNames, TargetNames, find_one, find_pair, require_labels
+from memdb.query.examples import (
+    ExampleNames,
+    TargetNames,
+    find_one,
+    find_pair,
+    require_examples,
+    require_labels,
+)
 from memdb.query.intervals import IntervalSpec, require_level
 from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Order, RankedQuery
 from memdb.store.grace import GRACE
@@ -181,6 +188,29 @@ class Database:
             return ScoreAnswers(self.imported_scores)
         return ModelAnswers(self.relations(outcome))
 
+    def relations_in(
+        self, statement: str, outcome: str = "correct", *, memory: int | None = None
+    ) -> Relations:
+        """Return the relations of `answers` and, beside them, of the score tables that a statement names.
+
+        Raises:
+            NotFoundError: the store has no models and several score tables, of which none is named.
+        """
+        from memdb.query.imported_scores import columns_of, named_in, with_table
+
+        tables = self.store.score_tables() if "." in statement else []
+        named = named_in(statement, tables)
+        try:
+            relations = self.answers(outcome).relations
+        except NotFoundError:
+            if not named:
+                raise
+            relations = self.relations(outcome)
+        relations.memory = memory or relations.memory
+        for table in named:
+            relations.attach(table.name, columns_of(with_table(self.snapshot, tables, table)))
+        return relations
+
     def _answers_on(self, outcome: str, *, same_class: bool) -> Answers:
         """Return the source of answers, if it knows the classes that are asked for."""
         found = self.answers(outcome)
@@ -290,6 +320,8 @@ class Database:
             NotFoundError: no example has the key.
         """
         fixed = find_one(self.answers().relations, example, FIXED)
+        if fixed.column == "train_id":
+            require_examples(self.answers().relations.snapshot, layout.TEST)
         query = RankedQuery(k, Order(order, direction, fdr, ranks), IntervalSpec(interval, level))
         return self._present(
             self._answers_on(outcome, same_class=same_class).top_influence(
@@ -451,6 +483,8 @@ class Database:
     ) -> DuckDBPyRelation:
         """Run one SQL statement over the relations, without access to files, network or settings.
 
+        Each score table has the relations ``NAME.memorization`` and ``NAME.influence`` besides.
+
         DuckDB enforces the limits: 4 GB bound its buffers but not the memory of lists and strings, and a
         timeout takes effect between two of its tasks. For SQL that you do not trust, use `memdb sql`, which
         runs it in a separate process.
@@ -466,7 +500,7 @@ class Database:
         """
         from memdb.query.questions import sql
 
-        relations, spec = self.answers(outcome).relations, IntervalSpec(interval, level)
+        relations, spec = self.relations_in(statement, outcome), IntervalSpec(interval, level)
         return self._present(sql(relations, statement, spec, k=k, max_pairs=max_pairs, timeout=timeout))
 
     def plan(

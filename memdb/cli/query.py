@@ -205,6 +205,7 @@ def sql(
 
     Relations: models, train_examples, test_examples, memorization, influence, train_influence, and
     influence_of([ids]) for several test examples. Pairs are counted when a filter on ids asks for them.
+    Imported scores are beside them as NAME.memorization and NAME.influence.
 
     \b
     memdb sql "SELECT train_id, influence, lo, hi FROM influence WHERE test_id = 42
@@ -220,8 +221,7 @@ def sql(
     n_bytes, seconds = memory_limit(memory), questions.require_timeout(timeout)
     db = place.open()
     with limited(seconds, n_bytes, None if output is None else half_written(output)):
-        relations = db.answers(outcome).relations
-        relations.memory = n_bytes
+        relations = db.relations_in(statement, outcome, memory=n_bytes)
         found = questions.sql_batches(
             relations,
             statement,

@@ -98,13 +98,13 @@ def require_examples(snapshot: Snapshot, set_name: str) -> int:
     """Return the number of examples of a set.
 
     Raises:
-        NotFoundError: it has none, as in a store of models imported without test examples.
+        NotFoundError: it has none: a data set may come without test examples.
     """
     n_examples = snapshot.manifest.set_named(set_name).n_examples
     if n_examples == 0:
         raise NotFoundError(
             f"{snapshot.url} has no {set_name} examples",
-            hint="its models were imported without any; ask about training examples, such as target_id",
+            hint="its data came without any; ask about training examples, such as target_id",
             parameter="target_id",
         )
     return n_examples

@@ -6,6 +6,7 @@ under an assumption of how many models they were computed from.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +34,7 @@ from memdb.store.score_tables import examples_with, sizes_with
 
 PUBLISHED = "published"  # the outcome behind imported scores, which their files do not name
 MAX_PAIRS = 10_000_000
+SCHEMAS = {"main", "temp", "system", "pg_catalog", "information_schema"}  # of DuckDB itself
 WITHOUT_COUNTS = "imported scores come without counts, and so without intervals"
 ASSUME = "say how many models to assume behind them: assume=(4000, 0.7)"
 
@@ -176,6 +178,19 @@ def with_table(
         return examples_with(snapshot, tables, name, own)
 
     return TableRelations(whole, scores, assumed, examples=Lazy(examples))
+
+
+def named_in(statement: str, tables: Sequence[ScoreTable]) -> list[ScoreTable]:
+    """Return the score tables whose relations a statement names, as in ``FROM cifar100.memorization``."""
+    found = re.findall(r'(?:"([^"]+)"|(\w+))\s*\.\s*"?(?:memorization|influence)\b', statement, re.IGNORECASE)
+    names = {(quoted or plain).lower() for quoted, plain in found}
+    return [table for table in tables if table.name.lower() in names - SCHEMAS]
+
+
+def columns_of(relations: TableRelations) -> dict[str, pa.Table]:
+    """Return the relations of a score table without the counts that it does not have."""
+    counts = "EXCLUDE (n_in, n_out, k_in, k_out, p_in, p_out)"
+    return {name: relations.ask(f"SELECT * {counts} FROM {name}") for name in ("memorization", "influence")}  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)

@@ -446,3 +446,26 @@ def test_classes_are_exported_with_one_look_at_storage(at, monkeypatch):
     assert sum(path == "influence" for path in reads) == 1
     with np.load("back.npz") as back:
         assert all((back[name] == values).all() for name, values in matrix_arrays().items())
+
+
+def test_one_statement_compares_score_tables_and_models(at):
+    np.savez("mem.npz", tr_mem=MEM)
+    np.savez("half.npz", tr_mem=MEM / 2)
+    np.savez("runs.npz", **PLAIN)
+    at("mem.npz")
+    _, db = at("half.npz", scores_name="half-1.0")
+    sql = 'SELECT a.memorization, b.memorization FROM mem.memorization a JOIN "half-1.0".memorization b USING (train_id)'
+    rows = db.sql(sql).fetchall()
+    assert len(rows) == N_TRAIN
+    assert [a / 2 for a, _ in rows] == [b for _, b in rows]
+    with pytest.raises(NotFoundError, match="no models and several score tables"):
+        db.sql("FROM memorization")
+    _, db = at("runs.npz", "both.zarr")
+    at("mem.npz", "both.zarr")
+    rows = db.sql(
+        "SELECT m.memorization - s.memorization FROM memorization m JOIN mem.memorization s USING (train_id)"
+    ).fetchall()
+    ours = dict(db.sql("SELECT train_id, memorization FROM memorization").fetchall())
+    assert sorted(r[0] for r in rows) == pytest.approx(sorted(ours[i] - MEM[i] for i in range(N_TRAIN)))
+    with pytest.raises(InvalidInputError, match="nobody"):
+        db.sql("FROM nobody.memorization")
