@@ -196,7 +196,7 @@ class Database:
         Raises:
             NotFoundError: the store has no models and several score tables, of which none is named.
         """
-        from memdb.query.imported_scores import columns_of, named_in, with_table
+        from memdb.query.imported_scores import attach, named_in, with_table
 
         tables = self.store.score_tables() if "." in statement else []
         named = named_in(statement, tables)
@@ -208,7 +208,7 @@ class Database:
             relations = self.relations(outcome)
         relations.memory = memory or relations.memory
         for table in named:
-            relations.attach(table.name, columns_of(with_table(self.snapshot, tables, table)))
+            attach(relations, with_table(self.snapshot, tables, table))
         return relations
 
     def _answers_on(self, outcome: str, *, same_class: bool) -> Answers:

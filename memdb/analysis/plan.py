@@ -15,22 +15,19 @@ import pyarrow as pa
 from duckdb import DuckDBPyRelation
 from numpy.typing import NDArray
 
+from memdb.analysis.drawn import PILOT, Drawn
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout, subsets
 from memdb.query import arrow
-from memdb.query.example_counts import times_in
 from memdb.query.examples import ExampleRef, require_examples
 from memdb.query.intervals import IntervalSpec
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
 from memdb.query.results import Results
 from memdb.query.templates import template
-from memdb.store import Snapshot
 
 MOST_RANKED = 10**15  # pairs of a million training and a thousand million test examples
 KINDS = ("memorization", "influence")
-UNLIKELY = 6.0  # standard deviations beyond which examples were not all drawn with one fraction
-PILOT = 50  # models from which rates are known well enough to plan with
 MOST = 2**30  # models; goals that take more are out of reach
 SHARES = {"median": 0.5, "percentile_95": 0.95}
 SAMPLE = 1 << 16  # sampled examples or pairs
@@ -107,8 +104,8 @@ class Rates:
     def of_table(cls, sums: pa.Table, fractions: Numbers) -> Rates:
         """Return the rates of sums in which no arm is empty, with the fraction of each."""
         found = {name: arrow.values_of(sums.column(name)) for name in sums.column_names if name[1:2] == "_"}
-        ratios = (found[f"{sum_}_{arm}"] / found[f"n_{arm}"] for arm in ("in", "out") for sum_ in ("s", "q"))
-        return cls(*ratios, fractions)
+        parts = [found[f"{sum_}_{arm}"] / found[f"n_{arm}"] for arm in ("in", "out") for sum_ in ("s", "q")]
+        return cls(*parts, fractions)
 
     def __len__(self) -> int:
         return len(self.p_in)
@@ -130,7 +127,7 @@ class Rates:
 
 def worst_rates(fraction: float) -> Rates:
     """Return the rates whose intervals are widest."""
-    return Rates(*(np.array([0.5]) for _ in range(4)), np.array([fraction]))
+    return Rates(*(np.array([value]) for value in (0.5, 0.5, 0.5, 0.5, fraction)))
 
 
 class Solver:
@@ -230,42 +227,6 @@ def plan(
         rows += _of_one(solver, goal, _named(relations, *named), drawn)
     seconds = [model.seconds for _, model in snapshot.models]
     return _table(rows, snapshot.n_models, fmean(seconds) if seconds else None)
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """With which fraction examples are in subsets: the store's, unless some were drawn with another.
-
-    Where examples are in every subset, or classes are drawn with fractions of their own, that of a store is a
-    mean which no example has; then each has the share of the models that it was in.
-    """
-
-    usual: float
-    alike: bool = True
-
-    @classmethod
-    def of(cls, snapshot: Snapshot) -> Drawn:
-        """Return the fractions of a store's models."""
-        fraction, n_models = snapshot.manifest.subset_fraction, snapshot.n_models
-        if n_models < PILOT:
-            return cls(fraction)
-        n_in = times_in(snapshot)
-        z = (n_in - fraction * n_models) / math.sqrt(n_models * fraction * (1 - fraction))
-        n = len(z)
-        # Wilson and Hilferty, as for the sizes of subsets: see memdb.interop.survey
-        overall = (np.cbrt(float((z**2).sum()) / n) - (1 - 2 / (9 * n))) / math.sqrt(2 / (9 * n))
-        varying = n_in[(n_in > 0) & (n_in < n_models)]
-        if overall <= UNLIKELY or not len(varying):
-            return cls(fraction)
-        return cls(float(np.median(varying)) / n_models, alike=False)
-
-    def fractions(self, sums: pa.Table) -> Numbers:
-        """Return the fraction of each case."""
-        n_in, n_out = (arrow.values_of(sums.column(name)) for name in ("n_in", "n_out"))
-        if self.alike:
-            return np.full(len(n_in), self.usual)
-        shares: Numbers = n_in / (n_in + n_out)
-        return shares
 
 
 def _narrow(goal: Goal) -> Reached:

@@ -13,7 +13,7 @@ import struct
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -407,7 +407,7 @@ def as_rows(file: ArrayFile) -> ArrayFile:
     return replace(file, _shape=(1, n), read=lambda start, stop: file.read(0, n)[None][start:stop])
 
 
-def names_of(arrays: Mapping[str, ArrayFile]) -> str:
+def names_of(arrays: Iterable[str]) -> str:
     """Return the names of arrays, as an error says them."""
     shown = [f"{name[:80]}" for name in sorted(arrays)]
     return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "") or "nothing"

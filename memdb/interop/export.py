@@ -32,8 +32,12 @@ from memdb.store.read_documents import require_outside
 
 MODELS_AT_ONCE = 256
 PAIRS_AT_ONCE = 4 << 20  # of imported scores
-WHAT = ("memorization", "pairs", "fz-pairs", "fz-classes", "models", "lira")
-TABLES = (".parquet", ".csv")
+TABLES = (".parquet", ".csv", ".npz")
+RUNS = (".npz", "")  # or a folder of .npy files
+WRITTEN = {  # the suffixes of what can be exported
+    "memorization": TABLES, "pairs": TABLES, "fz-pairs": (".npz",), "fz-classes": (".npz",), "models": RUNS,
+    "lira": RUNS,
+}  # fmt: skip
 Observe = Callable[[int, int], None]
 
 
@@ -53,15 +57,11 @@ def require_destination(path: Path, what: str) -> str:
             store.
         AlreadyExistsError: a folder with other things in it.
     """
-    if what not in WHAT:
-        raise InvalidInputError(f"cannot export {what!r}", hint=f"use one of {', '.join(WHAT)}")
+    if what not in WRITTEN:
+        raise InvalidInputError(f"cannot export {what!r}", hint=f"use one of {', '.join(WRITTEN)}")
     suffix = path.suffix.lower()
-    allowed = {
-        "memorization": (*TABLES, ".npz"), "pairs": (*TABLES, ".npz"), "fz-pairs": (".npz",),
-        "fz-classes": (".npz",), "models": (".npz", ""), "lira": (".npz", ""),
-    }[what]  # fmt: skip
-    if suffix not in allowed:
-        names = ", ".join(item or "a folder" for item in allowed)
+    if suffix not in WRITTEN[what]:
+        names = ", ".join(item or "a folder" for item in WRITTEN[what])
         raise InvalidInputError(f"{what} cannot be written to {path}", hint=f"name a file or folder: {names}")
     if suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise AlreadyExistsError(f"{path} is there, and is no empty folder", hint="name a new folder")

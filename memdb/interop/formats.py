@@ -130,10 +130,10 @@ def _same(one: ArrayFile, other: ArrayFile) -> bool:
     try:
         if one.shape != other.shape:
             return False
-        both = [file.rows(0, file.shape[0] if file.shape else 1) for file in (one, other)]
+        a, b = (file.rows(0, file.shape[0] if file.shape else 1) for file in (one, other))
     except MemdbError:
         return one.problem is not None and other.problem is not None  # neither can be read
-    return bool(np.array_equal(*both, equal_nan=both[0].dtype.kind == "f"))
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == b.dtype.kind == "f")
 
 
 def _unknown(path: Path, arrays: Mapping[str, ArrayFile]) -> InvalidInputError:
@@ -154,6 +154,6 @@ def _recognized(path: Path, arrays: Arrays, formats: Sequence[Format]) -> Runs |
             )
         if content is not None:
             unread = looked_at.unused
-            shown = names_of(dict.fromkeys(unread, None))
+            shown = names_of(unread)
             return replace(content, notes=(*content.notes, f"Not read: {shown}.")) if unread else content
     return None

@@ -109,8 +109,8 @@ def together(path: Path, parts: Sequence[Runs]) -> Runs:
                     hint="put files that belong together into a folder of their own",
                 )
         for name in SETS:
-            ours, theirs = first.names.labels.get(name), part.names.labels.get(name)
-            if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
+            labels, others = first.names.labels.get(name), part.names.labels.get(name)
+            if labels is not None and others is not None and not np.array_equal(labels, others):
                 raise MismatchError(f"{part.place} has other {name} labels than {first.place}")
     ends = np.cumsum([part.n_models for part in parts])
 

@@ -294,7 +294,8 @@ def within(values: NDArray[Any], low: float, high: float, place: str, what: str,
     wrong = (values < low - slack) | (values > high + slack)
     if wrong.any():
         raise InvalidInputError(f"{place} holds {values[wrong][0]:g}, {what}", hint=hint)
-    return np.clip(values, low, high)
+    limited: NDArray[Any] = np.clip(values, low, high)
+    return limited
 
 
 def logits_of(p: NDArray[Any], place: str) -> NDArray[np.float64]:
@@ -306,4 +307,5 @@ def logits_of(p: NDArray[Any], place: str) -> NDArray[np.float64]:
     exact = within(p, 0, 1, place, "which is no probability", "call logits ..._logit_confidence")
     exact = exact.astype(np.float64)
     with np.errstate(divide="ignore"):
-        return np.log(exact) - np.log1p(-exact)
+        logits: NDArray[np.float64] = np.log(exact) - np.log1p(-exact)
+    return logits

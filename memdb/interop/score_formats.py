@@ -156,20 +156,21 @@ def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | N
                     f"{path} lists {name} example {odd[0]} in class {ending}, and its label is {label}",
                     hint="the lists of a class hold examples of that class alone",
                 )
-    parts = []
+    pairs = []
     for ending in classes:
         rows, columns = lists[layout.TRAIN][ending], lists[layout.TEST][ending]
         matrix = _scores(arrays[f"infl_matrix_class{ending}"], (len(rows), len(columns)))
-        parts.append((np.repeat(rows, len(columns)), np.tile(columns, len(rows)), matrix.ravel()))
-    train, test, influence = (np.concatenate(values) for values in zip(*parts, strict=True))
-    memorization, memorized = NO_SCORES, NOBODY
+        pairs.append((np.repeat(rows, len(columns)), np.tile(columns, len(rows)), matrix.ravel()))
+    train, test, influence = (np.concatenate(values) for values in zip(*pairs, strict=True))
+    memorization = NO_SCORES
     if "tr_mem" in arrays:
-        memorization, memorized = _scores(arrays["tr_mem"], (sizes[layout.TRAIN],)).astype(np.float64), None
+        memorization = _scores(arrays["tr_mem"], (sizes[layout.TRAIN],)).astype(np.float64)
     known = ~np.isnan(influence)
     return ScoreFile(
         str(path), "same_class" if known.all() else "listed",
         Scores(memorization, train[known], test[known], influence[known]),
-        sizes, Names(labels, _keys(arrays, sizes)), memorized, _missing(influence),
+        sizes, Names(labels, _keys(arrays, sizes)), None if len(memorization) else NOBODY,
+        _missing(influence),
     )  # fmt: skip
 
 
@@ -256,7 +257,8 @@ def _whole(
         notes = (*notes, *_missing(memorization))
         if memorized is None:
             sizes[layout.TRAIN] = len(memorization)
-    train, test, influence = NOBODY, NOBODY, NO_SCORES
+    train, test = NOBODY, NOBODY
+    influence: NDArray[np.floating] = NO_SCORES
     if strength is not None:
         matrix, note = _test_by_train(strength, labels, sizes)
         notes = (*notes, *note, *_missing(matrix))

@@ -83,7 +83,8 @@ def as_stored(outcome: Outcome, values: NDArray[Any], place: str) -> NDArray[Any
     if outcome.kind == "bit":
         return values
     if outcome.name == LOGIT_CONFIDENCE.name:
-        return np.clip(values, -LIMIT, LIMIT).astype(dtype)
+        values = np.clip(values, -LIMIT, LIMIT)
+        return values.astype(dtype)
     if outcome.kind == "unit":
         return within(values, 0, 1, place, "which is no probability", "give numbers from 0 to 1").astype(
             dtype
@@ -92,7 +93,8 @@ def as_stored(outcome: Outcome, values: NDArray[Any], place: str) -> NDArray[Any
     if outcome.kind == "category":
         what = f"which {dtype} cannot hold"
         return within(values, limits.min, limits.max, place, what, "give numbers of classes").astype(dtype)
-    return np.clip(values, float(limits.min), float(limits.max)).astype(dtype)
+    values = np.clip(values, float(limits.min), float(limits.max))
+    return values.astype(dtype)
 
 
 def _require_known(runs: Runs, masks: NDArray[np.bool_], outcomes: Outcomes) -> None:

@@ -187,10 +187,17 @@ def named_in(statement: str, tables: Sequence[ScoreTable]) -> list[ScoreTable]:
     return [table for table in tables if table.name.lower() in names - SCHEMAS]
 
 
-def columns_of(relations: TableRelations) -> dict[str, pa.Table]:
-    """Return the relations of a score table without the counts that it does not have."""
+def attach(relations: Relations, given: TableRelations) -> None:
+    """Make a score table readable in SQL as NAME.memorization and NAME.influence, without counts."""
+    connection, schema = relations.connection, given.scores.table.name
     counts = "EXCLUDE (n_in, n_out, k_in, k_out, p_in, p_out)"
-    return {name: relations.ask(f"SELECT * {counts} FROM {name}") for name in ("memorization", "influence")}  # noqa: S608
+    known = connection.execute(
+        "SELECT schema_name FROM duckdb_schemas() WHERE schema_name = $name", {"name": schema}
+    )
+    if not known.fetchall():
+        connection.execute(f'CREATE SCHEMA "{schema}"')
+        for name in ("memorization", "influence"):
+            create_table(connection, f'"{schema}".{name}', given.ask(f"SELECT * {counts} FROM {name}"))  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,6 @@ class Relations:
         self._interval: IntervalSpec | None = None  # whose multipliers the views have now
         self._statement = threading.Lock()
         self._has_models = self._is_built = self._is_named = False
-        self._attached: set[str] = set()
 
     @cached_property
     def bits(self) -> Mapping[str, Words]:
@@ -410,15 +409,6 @@ class Relations:
                     parameter="max_pairs",
                 ) from error
             raise translated(error, self.memory) from error
-
-    def attach(self, name: str, tables: Mapping[str, pa.Table]) -> None:
-        """Make tables readable as ``name.table``, in the statements that follow."""
-        with self._statement:
-            if name not in self._attached:
-                self.connection.execute(f'CREATE SCHEMA "{name}"')
-                self._attached.add(name)
-                for table, rows in tables.items():
-                    create_table(self.connection, f'"{name}".{table}', rows)
 
     def close(self) -> None:
         """Close the connection, if one was opened."""
