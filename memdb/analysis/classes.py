@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout
 from memdb.query import arrow, statistics
-from memdb.query.examples import require_examples
+from memdb.query.examples import require_examples, require_own
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
 from memdb.query.templates import template
@@ -36,6 +36,7 @@ def classes(relations: Relations, threshold: float) -> pa.Table:
             parameter="threshold",
         )
     _require_models(relations, 1)
+    require_own(relations.snapshot)
     sql = template("classes.sql", s_all=OUTCOMES[relations.outcome].sql["s_all"])
     return relations.ask(sql, {"threshold": threshold, "n_models": relations.snapshot.n_models})
 

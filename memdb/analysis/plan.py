@@ -19,7 +19,7 @@ from memdb.analysis.drawn import PILOT, Drawn
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout, subsets
 from memdb.query import arrow
-from memdb.query.examples import ExampleRef, require_examples
+from memdb.query.examples import ExampleRef, require_examples, require_own
 from memdb.query.intervals import IntervalSpec
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
@@ -105,7 +105,7 @@ class Rates:
         """Return the rates of sums in which no arm is empty, with the fraction of each."""
         found = {name: arrow.values_of(sums.column(name)) for name in sums.column_names if name[1:2] == "_"}
         parts = [found[f"{sum_}_{arm}"] / found[f"n_{arm}"] for arm in ("in", "out") for sum_ in ("s", "q")]
-        return cls(*parts, fractions)
+        return cls(*(*parts, fractions))
 
     def __len__(self) -> int:
         return len(self.p_in)
@@ -221,6 +221,8 @@ def plan(
     solver, drawn = Solver(of_list), Drawn.of(snapshot)
     rows = [_worst(solver, goal, drawn.usual)]
     if snapshot.n_models >= PILOT:
+        if goal.kind == "memorization":
+            require_own(snapshot)
         sums = _memorization(relations) if goal.kind == "memorization" else _pairs(relations)
         rows += _of_all(solver, goal, sums, drawn)
     if named is not None:
@@ -371,6 +373,8 @@ def _named(relations: Relations, train_id: int, target: ExampleRef | None) -> pa
         NotEnoughModelsError: too few models to know its rates.
     """
     on = target or ExampleRef("target_id", train_id)
+    if on.example_set == layout.TRAIN:
+        require_own(relations.snapshot)
     n_models = relations.snapshot.n_models
     if n_models < PILOT:
         raise NotEnoughModelsError(

@@ -22,7 +22,7 @@ from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.interop.run_formats import DEFINED
 from memdb.query.arrow import values_of
-from memdb.query.examples import require_labels
+from memdb.query.examples import require_labels, require_own
 from memdb.query.imported_scores import TableRelations
 from memdb.query.relations import Relations
 from memdb.query.udfs import Words
@@ -129,6 +129,7 @@ def write_fz_classes(path: Path, relations: Relations, progress: Observe) -> Exp
     snapshot = relations.snapshot
     if snapshot.manifest.set_named(layout.TEST).n_examples == 0:
         raise NotFoundError(f"{snapshot.url} has no test examples", hint="export memorization, or models")
+    require_own(snapshot)
     require_labels(snapshot, are_labelled=relations.are_labelled)
     if isinstance(relations, TableRelations):
         scores = relations.scores.memorization

@@ -127,6 +127,8 @@ def _notes(runs: Runs, kept: tuple[Outcome, ...], store: Store) -> tuple[str, ..
             f"These are {runs.n_models:,} models of {n_train:,} training examples. If it is the other way "
             "round, turn the arrays: axis 0 is models."
         )
+    if not any(layout.TRAIN in outcome.sets for outcome in kept):
+        notes.append("There are no outcomes on training examples: all questions are about test examples.")
     if layout.TEST not in runs.sizes:
         notes.append("There are no test examples: all questions are about training examples.")
     return tuple(notes)
@@ -134,7 +136,7 @@ def _notes(runs: Runs, kept: tuple[Outcome, ...], store: Store) -> tuple[str, ..
 
 def _models(ids: Sequence[str], masks: NDArray[np.bool_], outcomes: Outcomes) -> list[ModelInfo]:
     trained_at = now()
-    train = outcomes[f"{layout.TRAIN}/correct"]
+    train = outcomes.get(f"{layout.TRAIN}/correct")
     test = outcomes.get(f"{layout.TEST}/correct")
     return [
         ModelInfo(
@@ -143,8 +145,8 @@ def _models(ids: Sequence[str], masks: NDArray[np.bool_], outcomes: Outcomes) ->
             subset_size=int(mask.sum()),
             seconds=0.0,
             trained_at=trained_at,
-            train_accuracy=float(train[row][mask].mean()),
-            out_accuracy=float(train[row][~mask].mean()),
+            train_accuracy=None if train is None else float(train[row][mask].mean()),
+            out_accuracy=None if train is None else float(train[row][~mask].mean()),
             test_accuracy=None if test is None else float(test[row].mean()),
             diverged=False,
             device=SCHEME,

@@ -22,6 +22,7 @@ from memdb.format import layout
 from memdb.look.partners import NOBODY, SHOWN, Partners, partners_of
 from memdb.look.sheets import COLUMNS, TILES, PicturesOf, mime, sheets, tile_size
 from memdb.query.arrow import values_of
+from memdb.query.examples import require_own
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import Order, RankedQuery
 from memdb.query.questions import ModelAnswers, info
@@ -66,6 +67,7 @@ def write_report(
     if path.suffix.lower() not in {".html", ".htm"}:
         raise InvalidInputError(f"{path} does not end in .html", hint="name one, such as report.html")
     alpha = IntervalSpec("anytime", level).parameters()["alpha"]
+    require_own(relations.snapshot)
     ranks, estimates = _ranked(relations, level)
     partners = partners_of(relations, ranks, progress)
     facts = _facts(relations, level) | {"alpha": alpha, "shown": SHOWN}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
 from memdb.format import layout
+from memdb.format.manifest import CORRECT
 
 if TYPE_CHECKING:
     from memdb.store import Snapshot
@@ -108,6 +109,25 @@ def require_examples(snapshot: Snapshot, set_name: str) -> int:
             parameter="target_id",
         )
     return n_examples
+
+
+def keeps_own(snapshot: Snapshot) -> bool:
+    """Tell whether outcomes on training examples are kept: models may come without."""
+    return f"{layout.TRAIN}/{CORRECT.name}" in snapshot.manifest.arrays()
+
+
+def require_own(snapshot: Snapshot) -> None:
+    """Check that outcomes on training examples are kept, which memorization is about.
+
+    Raises:
+        NotFoundError: they are not.
+    """
+    if not keeps_own(snapshot):
+        raise NotFoundError(
+            f"{snapshot.url} keeps no outcomes on training examples, and so nothing of memorization",
+            hint="ask about influence on test examples",
+            parameter="test_id",
+        )
 
 
 def require_labels(snapshot: Snapshot, *, are_labelled: bool) -> None:

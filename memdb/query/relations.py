@@ -22,7 +22,7 @@ from memdb.format import bits, layout
 from memdb.query import arrow
 from memdb.query.confidences import Confidences
 from memdb.query.example_counts import times_in, totals
-from memdb.query.examples import require_examples
+from memdb.query.examples import keeps_own, require_examples
 from memdb.query.intervals import IntervalSpec
 from memdb.query.lazy import Lazy
 from memdb.query.options import MAX_PAIRS
@@ -277,12 +277,17 @@ class Relations:
             ]
         return {"train_examples": tables[0], "test_examples": tables[1]}
 
-    def totals(self, set_name: str) -> dict[str, NDArray[Any]]:
+    def totals(self, set_name: str) -> dict[str, NDArray[Any] | pa.Array]:
         """Return the columns of a table of examples besides keys and labels: counts, or sums of p."""
         snapshot, is_train = self.snapshot, set_name == layout.TRAIN
+        if is_train and self.outcome == "correct" and not keeps_own(snapshot):
+            n_in = times_in(snapshot)
+            unknown = arrow.column(np.zeros_like(n_in), np.zeros(len(n_in), dtype=np.bool_))
+            n_out = (snapshot.n_models - n_in).astype(np.int32)
+            return {"n_in": n_in, "n_out": n_out, "n_correct": unknown, "k_in": unknown}
         if self.outcome == "correct":
             stats = self.stats[set_name]
-            columns: dict[str, NDArray[Any]] = (
+            columns: dict[str, Any] = (
                 dict(totals(snapshot, set_name, self.bits.__getitem__))
                 if stats is None
                 else dict(zip(COUNTED[set_name][1:], stats[1:], strict=True))

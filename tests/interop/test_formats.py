@@ -11,6 +11,7 @@ from support.stores import N_TEST, N_TRAIN, bits_of
 
 import memdb
 from memdb.errors import InvalidInputError, MismatchError, NotFoundError
+from memdb.interop.arrays import open_array
 from memdb.interop.export import WRITTEN
 
 N = 12  # models
@@ -460,3 +461,52 @@ def test_one_statement_compares_score_tables_and_models(at):
     assert sorted(r[0] for r in rows) == pytest.approx(sorted(ours[i] - MEM[i] for i in range(N_TRAIN)))
     with pytest.raises(InvalidInputError, match="nobody"):
         db.sql("FROM nobody.memorization")
+
+
+def test_outcomes_on_test_examples_alone_answer_what_is_about_those(at, tmp_path):
+    (tmp_path / "dm").mkdir()
+    rng = np.random.default_rng(6)
+    values = rng.normal(1, 1, (60, N_TEST)).astype("f2")
+    np.save(tmp_path / "dm" / "masks.npy", rng.random((60, N_TRAIN)) < 0.5)
+    np.save(tmp_path / "dm" / "margins.npy", values)
+    np.save(tmp_path / "scores.npy", rng.random((N_TEST, N_TRAIN)))
+    done, db = at(tmp_path / "dm")
+    assert (done.kind, db.n_models) == ("datamodels", 60)
+    np.savez(
+        "runs.npz",
+        mask=np.load(tmp_path / "dm" / "masks.npy"),
+        train_correct=rng.random((60, N_TRAIN)) < 0.5,
+        test_correct=values > 0,
+    )
+    _, both = at("runs.npz", "both.zarr")
+    for compacted in (False, True):
+        assert compacted or db.compact()
+        assert db.verify()[0].damages == []
+        ours, theirs = (d.top_influence(test_id=3, k=5).fetchall() for d in (db, both))
+        assert [row[:7] for row in ours] == [row[:7] for row in theirs]
+        assert db.pairs(top=2).fetchall()[0][5] == both.pairs(top=2).fetchall()[0][5]
+        assert (db.counts(test_id=1)["k_in"] == both.counts(test_id=1)["k_in"]).all()
+        assert len(db.class_influence().fetchall()) == 1
+        assert len(db.lds(open_array(tmp_path / "scores.npy")).fetchall()) == N_TEST
+        assert db.sql("SELECT count(memorization) FROM memorization").fetchall() == [(0,)]
+        assert len(db.plan(kind="influence").fetchall()) > 1
+        assert db.convergence(1, test_id=2).fetchall()
+        assert db.reliability(test_id=2).fetchall()
+        assert db.compare(both, test_id=1).fetchall()
+        db.info()
+        for ask in (
+            db.top_memorized, lambda: db.top_influence(target_id=1), lambda: db.score(1), db.memorization,
+            lambda: db.train_influence(train_id=1), db.plan, db.classes, lambda: db.convergence(1), db.reliability,
+            lambda: db.compare(both), db.counts, lambda: db.report("r.html"),
+            lambda: db.publish(str(tmp_path / "copy")), lambda: db.export("m.npz", "fz-classes"), lambda: db.export("m.csv"),
+            db.membership,
+        ):  # fmt: skip
+            with pytest.raises(
+                NotFoundError, match="keeps no outcomes on training|keeps no outcome|no logit conf"
+            ):
+                ask()
+    db.export("again", "models")
+    _, again = at("again", "again.zarr")
+    assert again.models_sha256 == db.models_sha256
+    with pytest.raises(MismatchError, match="correct of s.zarr is"):
+        at("runs.npz", "s.zarr")
