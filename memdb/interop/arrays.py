@@ -399,6 +399,12 @@ def bools(values: NDArray[Any], place: str) -> NDArray[np.bool_]:
     return values.astype(np.bool_)
 
 
+def is_of(arrays: Mapping[str, ArrayFile], name: str, kinds: str) -> bool:
+    """Tell whether an array is there, readable and of one of these kinds, without looking at its values."""
+    files = arrays.files if isinstance(arrays, Arrays) else arrays
+    return name in files and files[name].problem is None and files[name].dtype.kind in kinds
+
+
 def as_rows(file: ArrayFile) -> ArrayFile:
     """Return the array of one model, which has one axis, as an array of models."""
     if len(file.shape) != 1:

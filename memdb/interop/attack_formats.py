@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE, Outcome
-from memdb.interop.arrays import ArrayFile, bools, listed, open_array
+from memdb.interop.arrays import ArrayFile, bools, is_of, listed, open_array
 from memdb.interop.run_formats import FLAGS, Names, Outcomes, Runs, logits_of, names_in, numbers, of_sets
 
 RIGHT_BY_SCORE = replace(
@@ -68,10 +68,11 @@ def lira_folders(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
         _require_numbers(file)
         if keep.shape[0] < n_examples:
             keep.require((n_examples,), FLAGS)
-    given = arrays.get(f"{layout.TRAIN}_labels")
-    labels = None if given is None else given.whole((None,), "iu")
-    if labels is None and "y_train" in arrays:
-        labels = arrays["y_train"].whole((None,), "iu")[:n_examples]
+    labels = None
+    for name in (f"{layout.TRAIN}_labels", "y_train"):
+        if labels is None and (is_of(arrays, name, "iu") or (kind == "logits" and name in arrays)):
+            labels = arrays[name].whole((None,), "iu")
+            labels = labels if name != "y_train" else labels[:n_examples]
     outcomes, convert = _attacked(files[0].place, kind, labels, n_examples)
 
     def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:

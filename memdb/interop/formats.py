@@ -83,24 +83,21 @@ def _parts(
 ) -> Runs | ScoreFile:
     """Return what several files hold: runs in each, or arrays that belong together."""
     opened = [Arrays({**given, **_opened(file)}) for file in files]
-    found = []
+    found: list[Runs | ScoreFile | None] = []
+    problems: list[MemdbError] = []
     for file, arrays in zip(files, opened, strict=True):
         try:
             found.append(_recognized(file, arrays, (*formats, *FORMATS)))
-        except (InvalidInputError, NotFoundError):
-            if len(files) == 1:
-                raise
+        except (InvalidInputError, NotFoundError) as error:  # may be half of something
             found.append(None)
+            problems.append(error)
     runs = [part for part in found if isinstance(part, Runs)]
-    if runs and len(runs) == len(files):
-        return heldout_formats.together(path, runs)
+    if runs and problems:
+        raise problems[0]
     if runs:
-        odd = next(file for file, part in zip(files, found, strict=True) if not isinstance(part, Runs))
-        content = _recognized(odd, Arrays(_opened(odd)), (*formats, *FORMATS))  # raises what is wrong
-        raise InvalidInputError(
-            f"{odd} holds {'scores' if content else 'something else'}, and other files of {path} hold runs",
-            hint="put files that belong together into a folder of their own",
-        )
+        others = [f.name for f, part in zip(files, found, strict=True) if not isinstance(part, Runs)]
+        whole = heldout_formats.together(path, runs)
+        return replace(whole, notes=(*whole.notes, f"Not read: {names_of(others)}.")) if others else whole
     merged = Arrays(_merged(files, opened))
     content = _recognized(path / files[0].name, merged, (*formats, *FORMATS))
     if content is None:

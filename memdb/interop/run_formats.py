@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT, DTYPES, KINDS, LOGIT_CONFIDENCE, Outcome
-from memdb.interop.arrays import ArrayFile, as_rows, bools, names_of
+from memdb.interop.arrays import ArrayFile, as_rows, bools, is_of, names_of
 from memdb.store.examples import UNKNOWN
 
 SETS = (layout.TRAIN, layout.TEST)
@@ -169,14 +169,16 @@ def _confidences(
 
 
 def names_in(arrays: Mapping[str, ArrayFile], sizes: Mapping[str, int]) -> Names:
-    """Return the labels, keys and class names among the arrays."""
+    """Return the labels, keys and class names among the arrays; what is not of their kind is not read."""
 
-    def held(what: str) -> dict[str, ArrayFile]:
-        return {part: arrays[f"{part}_{what}"] for part in sizes if f"{part}_{what}" in arrays}
+    def held(what: str, kinds: str) -> dict[str, ArrayFile]:
+        there = [part for part in sizes if f"{part}_{what}" in arrays]
+        fit = all(is_of(arrays, f"{part}_{what}", kinds) for part in there)
+        return {part: arrays[f"{part}_{what}"] for part in there} if fit else {}
 
-    labels = {part: file.whole((sizes[part],), "iu") for part, file in held("labels").items()}
-    keys = {part: file.texts(sizes[part]) for part, file in held("keys").items()}
-    classes = arrays["class_names"].texts() if "class_names" in arrays else []
+    labels = {part: file.whole((sizes[part],), "iu") for part, file in held("labels", "iu").items()}
+    keys = {part: file.texts(sizes[part]) for part, file in held("keys", "US").items()}
+    classes = arrays["class_names"].texts() if labels and is_of(arrays, "class_names", "US") else []
     if classes == [UNKNOWN]:  # older exports have it where no label was known
         labels, classes = {}, []
     return Names(labels, keys, tuple(classes))

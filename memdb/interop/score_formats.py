@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.score_table import COVERAGES
-from memdb.interop.arrays import ArrayFile
+from memdb.interop.arrays import ArrayFile, is_of
 from memdb.interop.run_formats import SETS, Names, numbers, within
 from memdb.store.score_tables import Scores
 
@@ -82,11 +82,7 @@ def named(arrays: Mapping[str, ArrayFile], names: Sequence[str], kinds: str = ""
     found = next((spelled[name] for name in names if name in spelled), None)
     if found is None:
         return None
-    if kinds:
-        file = getattr(arrays, "files", arrays)[found]
-        if file.problem is not None or file.dtype.kind not in kinds:
-            return None
-    return arrays[found]
+    return None if kinds and not is_of(arrays, found, kinds) else arrays[found]
 
 
 def listed_pairs(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:

@@ -283,8 +283,7 @@ class Relations:
         if is_train and self.outcome == "correct" and not keeps_own(snapshot):
             n_in = times_in(snapshot)
             unknown = arrow.column(np.zeros_like(n_in), np.zeros(len(n_in), dtype=np.bool_))
-            n_out = (snapshot.n_models - n_in).astype(np.int32)
-            return {"n_in": n_in, "n_out": n_out, "n_correct": unknown, "k_in": unknown}
+            return {"n_in": n_in, "n_out": snapshot.n_models - n_in, "n_correct": unknown, "k_in": unknown}
         if self.outcome == "correct":
             stats = self.stats[set_name]
             columns: dict[str, Any] = (

@@ -84,6 +84,23 @@ def test_objects_that_are_needed_are_refused_and_never_unpickled(at, name):
         at("runs.npz")
 
 
+@pytest.mark.parametrize("name", ["train_labels", "train_keys", "class_names"])
+def test_what_is_said_of_examples_is_not_needed_either(at, name):
+    np.savez("runs.npz", **{**PLAIN, name: np.array([{}] * N_TRAIN, dtype=object)})
+    assert f"Not read: {name}." in at("runs.npz")[0].notes
+
+
+def test_estimates_beside_shards_are_not_read(at, tmp_path):
+    (tmp_path / "runs").mkdir()
+    shards(tmp_path / "runs")
+    np.savez(tmp_path / "runs" / "infl_mem.npz", memorization=MEM, influence=INFL)
+    done, _ = at(tmp_path / "runs")
+    assert (done.n_added, done.notes[-1]) == (N, "Not read: infl_mem.npz.")
+    (tmp_path / "runs" / "shard_2.npz").write_bytes(b"cut off")
+    with pytest.raises(InvalidInputError, match=r"shard_2\.npz cannot be read"):
+        at(tmp_path / "runs")
+
+
 # Definitions
 
 
