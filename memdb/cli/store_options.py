@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.format.manifest import Manifest
     from memdb.storage import Cache
-    from memdb.store import BaseAccess
+    from memdb.store import Access
 
 DEFAULT_STORE = "memdb.zarr"
 LEAST_MEMORY = 500 * 10**6  # bytes of a process that asks, most of them stacks of threads
@@ -191,17 +191,12 @@ class Place:
             return False
         return True
 
-    def base_access(self, *, trusted: bool = False) -> BaseAccess:
-        """Return how the store that this one extends is reached."""
-        from memdb.storage import default_folder
-        from memdb.store import BaseAccess
+    def access(self, *, trusted: bool = False) -> Access:
+        """Return how the store, and one that it extends, is reached."""
+        from memdb.store import Access
 
-        return BaseAccess.of(
-            default_folder(),
-            trusted=trusted or self.trust_base,
-            options=self.options_of_base,
-            cache=self.cache(),
-        )
+        trusted = trusted or self.trust_base
+        return Access(self.options_here(), self.options_of_base, self.cache(), trust_base=trusted)
 
     def options_here(self) -> dict[str, Any]:
         """Return the storage options for the store itself; those given for a path can only be its base's."""
@@ -233,19 +228,11 @@ class Place:
 
     def open(self, *, to_write: bool = False) -> Database:
         """Open the store; who names one to write into it trusts what it extends."""
-        from memdb import create
+        from memdb.create import open_with
+        from memdb.database import View
 
-        opened = create.open(
-            self.url,
-            as_of=self.as_of,
-            exclude=self.exclude or (),
-            scores=self.scores,
-            assume=self.assumed,
-            storage_options=self.options_here(),
-            cache=self.cache(),
-            trust_base=self.trust_base or to_write,
-            base_options=self.options_of_base,
-        )
+        view = View(self.as_of, tuple(self.exclude or ()), self.scores, self.assumed)
+        opened = open_with(self.url, self.access(trusted=to_write), view)
         self.require_use_of_options(opened.store.manifest)
         return self._warned(opened)
 

@@ -129,7 +129,7 @@ def init(
             "--download": download or None, "--recipe-option": recipe_option, "--outcomes": outcomes,
             "--recipe-version": recipe_version, "--subset-fraction": subset_fraction,
         }  # fmt: skip
-        _extend(place, extend, {"dataset": dataset, "recipe": recipe, "seed": seed}, fixed, data_root)
+        _extend(place, extend, {"dataset": dataset, "recipe": recipe}, fixed, data_root, seed)
         return
     made = create.init(
         place.url,
@@ -149,11 +149,17 @@ def init(
 
 
 def _extend(
-    place: Place, base: str, said: dict[str, Any], fixed: dict[str, Any], data_root: str | None
+    place: Place,
+    base: str,
+    named: dict[str, Any],
+    fixed: dict[str, Any],
+    data_root: str | None,
+    seed: int | None,
 ) -> None:
     """Create a store that extends another."""
-    from memdb import combine
+    from memdb.combine import extend_with
     from memdb.errors import InvalidInputError
+    from memdb.permission import Names
     from memdb.store.extend import n_beyond
 
     given = [option for option, value in fixed.items() if value is not None]
@@ -162,15 +168,7 @@ def _extend(
             f"{given[0]} is fixed by the store that is extended", hint=f"leave it out, or --extend {base}"
         )
     place.require_use_of_options(others=[base])
-    made = combine.extend(
-        place.url,
-        base,
-        **said,
-        storage_options=place.options_here(),
-        base_options=place.options_of_base,
-        trust_base=place.trust_base,
-        cache=place.cache(),
-    )
+    made = extend_with(place.url, base, Names(**named), place.access(), seed)
     taken = made.snapshot.base
     if taken is None or taken.record is None:
         return
