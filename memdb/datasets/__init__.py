@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from memdb import plugins
 from memdb.datasets.inputs import FirstOfPairs, Inputs, content_of, inputs_of, require_steady
+from memdb.environment import install
 from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 from memdb.format import layout
 from memdb.format.manifest import SetInfo
@@ -369,7 +370,7 @@ def load(name: str, root: str | None = None, *, download: bool = False) -> Datas
     except ImportError as error:
         raise InvalidInputError(
             f"the data set {name} needs {error.name}, which is not installed",
-            hint="run: pip install 'memdb[train]'",
+            hint=f"run: {install('train')}",
         ) from error
 
 

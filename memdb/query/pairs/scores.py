@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from memdb.environment import install
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.query import arrow
@@ -305,7 +306,7 @@ def _kernel_on(device: str) -> tuple[Callable[[int, str], PairKernel], int | Non
         return kernel_on(device), GPU_THREADS
     except ImportError as error:
         raise InvalidInputError(
-            f"device {device} needs PyTorch, which is not installed", hint="run: pip install 'memdb[train]'"
+            f"device {device} needs PyTorch, which is not installed", hint=f"run: {install('train')}"
         ) from error
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
