@@ -60,7 +60,9 @@ class Projection:
     @classmethod
     def from_reader(cls, read: Reader) -> Projection:
         """Parse the object."""
-        text = read.take("seed", str, "0", lambda v: v.isascii() and v.isdigit() and len(v) <= 20 and int(v) < 2**64)
+        text = read.take(
+            "seed", str, "0", lambda v: v.isascii() and v.isdigit() and len(v) <= 20 and int(v) < 2**64
+        )
         size = read.take("size", int, 1, lambda v: 1 <= v <= MAX_SIZE)
         return cls(size, int(text), read.take("version", int, VERSION, lambda v: v >= 1))
 

@@ -261,9 +261,7 @@ def _sketches(
         for start in range(0, len(images), SKETCHED_ROWS):
             rows = images[start : start + SKETCHED_ROWS]
             logits = network(side_by_side(rows.expand(n_models, *rows.shape)), training=False)
-            total = sketch.gather(
-                log_odds_of_tensor(logits[:n_first], labels[start : start + SKETCHED_ROWS])
-            )
+            total = sketch.gather(log_odds_of_tensor(logits[:n_first], labels[start : start + SKETCHED_ROWS]))
             found[:, start : start + SKETCHED_ROWS] = total.view(n_first, len(rows), -1).cpu().numpy()
     finally:
         _sketching.reset(making)

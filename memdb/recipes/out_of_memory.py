@@ -89,7 +89,9 @@ def in_turns(
         if not isinstance(returned, Mapping):
             return returned  # the caller reports the error
         found.append({path: np.asarray(values) for path, values in returned.items()})
-    sketches = {path for path in found[0] if path.endswith(f"/{SKETCH}")}  # of the first models: later parts have none
+    sketches = {
+        path for path in found[0] if path.endswith(f"/{SKETCH}")
+    }  # of the first models: later parts have none
     return {
         path: np.concatenate([part[path] for part in found if path in part or path not in sketches])
         for path in found[0]

@@ -231,7 +231,9 @@ def hooked(model: nn.Module, sketch: Sketch) -> Iterator[None]:
             handle.remove()
 
 
-def _noted(sketch: Sketch, number: int, layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def _noted(
+    sketch: Sketch, number: int, layer: nn.Module, given: tuple[Tensor, ...], output: Tensor
+) -> Tensor:
     columns, deltas = (vectors, vectors) if isinstance(layer, nn.Linear) else _of_convolution(layer)
     return sketch.note(
         number, given[0], output, columns=columns, deltas=deltas, has_bias=layer.bias is not None
