@@ -18,6 +18,7 @@ from memdb import plugins
 from memdb.errors import MismatchError, WrongFormatError
 from memdb.format import layout
 from memdb.format.documents import MAX_INTEGER, Json, Reader, fingerprint, now, own_version, sealed
+from memdb.format.sketches import SketchPlan
 
 KINDS = ("bit", "unit", "real", "category")
 SCHEMES = ("exact", "bernoulli", "imported")
@@ -175,6 +176,7 @@ class Manifest:
     put_if_absent: bool = True  # whether the storage kept two writers from creating one object
     objects: Objects = field(default_factory=dict)
     base: Base | None = None  # the store that this one extends, as it was at creation
+    sketches: SketchPlan | None = None  # what training sketches without being asked
 
     @property
     def imports(self) -> dict[str, str]:
@@ -265,6 +267,7 @@ class Manifest:
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""
         extended: dict[str, Json] = {} if self.base is None else {"base": self.base.to_document()}
+        sketched: dict[str, Json] = {} if self.sketches is None else {"sketches": self.sketches.to_document()}
         return sealed(
             {
                 "format": layout.FORMAT,
@@ -299,6 +302,7 @@ class Manifest:
                 "put_if_absent": self.put_if_absent,
                 "objects": objects_document(self.objects),
                 **extended,
+                **sketched,
             }
         )
 
@@ -338,6 +342,7 @@ class Manifest:
             put_if_absent=read.take("put_if_absent", bool, default=True),
             objects=objects_from(read.inside("objects")),
             base=Base.from_reader(read.inside("base")) if "base" in document else None,
+            sketches=SketchPlan.from_reader(read.inside("sketches")) if "sketches" in document else None,
         )
         if (BASE_FEATURE in document.get("required_features", [])) != (manifest.base is not None):
             read.problems.append(f"{place} names a base or requires it to be known, and not both")
