@@ -15,7 +15,7 @@ from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query.confidences import probabilities
 from memdb.query.informed.calibration import Fold, Sample
 from memdb.query.informed.posterior import smoothed
-from memdb.query.informed.prior import FOLDS, MOST_LOGIT, Errors, Prior
+from memdb.query.informed.prior import FOLDS, MOST_LOGIT, Errors, Prior, scores
 from memdb.query.udfs import Words
 from memdb.store import Snapshot
 
@@ -111,10 +111,10 @@ def sampled(outcomes: Outcomes, prior: Prior, errors: Errors | None) -> Sample:
     near = None if errors is None else errors.sway(slice(None), every)
     (trains, train_weight), (tests, test_weight) = drawn(n_train, n_rows, hard), drawn(n_test, n_columns, near)
     folds = [
-        Fold(scores, *outcomes.of_fold(fold, trains, tests)) for fold, scores in prior.of_folds(trains, tests)
+        Fold(given, *outcomes.of_fold(fold, trains, tests)) for fold, given in prior.of_folds(trains, tests)
     ]
     accuracy = outcomes.accuracy(tests)
-    whole = prior.scores(trains, tests)
+    whole = scores(prior, trains, tests)
     return Sample(folds, whole, accuracy * (1 - accuracy), train_weight, test_weight)
 
 

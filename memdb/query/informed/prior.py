@@ -11,14 +11,14 @@ Models are spread over folds, and every part is a sum over folds: a prior that a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.query.informed.products import Packed, packed, product
+from memdb.query.informed.products import CPU, Products
 
 FOLDS = 5
 RIDGE = 0.05  # of the mean variance of a sketch's entries, added before whitening
@@ -32,6 +32,7 @@ Numbers = NDArray[np.float64]
 Ids = NDArray[np.integer] | slice
 Folds = Collection[int]
 EVERY: Folds = frozenset(range(FOLDS))
+Scores = Callable[[Ids], Floats]
 
 
 class Prior(Protocol):
@@ -39,11 +40,16 @@ class Prior(Protocol):
 
     n_sketched: int
 
-    def scores(self, trains: Ids, tests: Ids, folds: Folds = EVERY) -> Floats:
-        """Return the prior of all pairs of some examples, [train, test]."""
+    def tile(self, trains: Ids, folds: Folds = EVERY, products: Products = CPU) -> Scores:
+        """Return a function from test examples to their priors with some training examples, [test, train]."""
 
     def of_folds(self, trains: Ids, tests: Ids) -> Iterable[tuple[int, Floats]]:
         """Yield each fold that can be judged, with the prior from the other folds, [train, test]."""
+
+
+def scores(prior: Prior, trains: Ids, tests: Ids, folds: Folds = EVERY) -> Floats:
+    """Return the prior of all pairs of some examples, [train, test]."""
+    return prior.tile(trains, folds)(tests).T
 
 
 def dealt(n_models: int, sketched: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int8]:
@@ -132,14 +138,9 @@ class Kernel:
             numbers[start : start + ROWS] = np.rint(found / scale[start : start + ROWS, None])
         return cls(numbers, scale)
 
-    def pack(self, rows: Ids, columns: slice) -> tuple[Packed, Floats]:
-        """Return rows as the right operand of `times`."""
-        return packed(np.ascontiguousarray(self.numbers[rows, columns])), self.scale[rows]
-
-    def times(self, rows: Ids, columns: slice, right: tuple[Packed, Floats]) -> Floats:
-        """Return products of rows with packed rows, [rows, packed]."""
-        counts = product(np.ascontiguousarray(self.numbers[rows, columns]), right[0])
-        return counts.astype(np.float32) * self.scale[rows][:, None] * right[1]
+    def part(self, rows: Ids, columns: slice) -> Kernel:
+        """Return some examples, and the entries of some models."""
+        return Kernel(np.ascontiguousarray(self.numbers[rows, columns]), self.scale[rows])
 
 
 @dataclass(frozen=True)
@@ -163,35 +164,43 @@ class SketchPrior:
         """The number of sketched models."""
         return sum(self.n_of_fold)
 
-    def scores(self, trains: Ids, tests: Ids, folds: Folds = EVERY) -> Floats:
-        """Return the prior of all pairs of some examples from the models of some folds, [train, test]."""
-        if set(folds) == set(EVERY):
-            whole = slice(0, self.n_sketched * self.width)
-            kernel = self.train.times(trains, whole, self.test.pack(tests, whole))
-        else:
-            kernel = np.sum([self._of_one(trains, tests, fold) for fold in sorted(folds)], axis=0)
-        return self._finished(kernel, trains, tests, folds)
+    def tile(self, trains: Ids, folds: Folds = EVERY, products: Products = CPU) -> Scores:
+        """Return a function from test examples to their priors with some training examples, [test, train]."""
+        parts = [
+            (columns, products.packed(part.numbers), part.scale)
+            for columns in self._columns(folds)
+            for part in (self.train.part(trains, columns),)
+        ]
+        n_models = sum(self.n_of_fold[fold] for fold in folds)
+        error = self.errors.error(trains, folds) / np.float32(max(1, n_models))
+
+        def of_tests(tests: Ids) -> Floats:
+            sway = self.errors.sway(tests, folds)
+            found = np.zeros((len(sway), len(error)), dtype=np.float32)
+            for columns, packed, scale in parts:
+                left = self.test.part(tests, columns)
+                found += products.product(left.numbers, packed) * (left.scale[:, None] * scale)
+            found *= sway[:, None] * error
+            return found
+
+        return of_tests
+
+    def _columns(self, folds: Folds) -> list[slice]:
+        """Return the entries of the models of some folds: in one piece if these are all that there are."""
+        if all(n == 0 for fold, n in enumerate(self.n_of_fold) if fold not in folds):
+            return [slice(0, self.n_sketched * self.width)]
+        stops = np.cumsum(self.n_of_fold) * self.width
+        return [
+            slice(int(stops[fold]) - self.n_of_fold[fold] * self.width, int(stops[fold]))
+            for fold in sorted(folds)
+            if self.n_of_fold[fold]
+        ]
 
     def of_folds(self, trains: Ids, tests: Ids) -> Iterable[tuple[int, Floats]]:
         """Yield each fold that can be judged, with the prior from the other folds, [train, test]."""
-        kernels = [self._of_one(trains, tests, fold) for fold in range(FOLDS)]
-        whole = np.sum(kernels, axis=0)
         for fold in range(FOLDS):
             if self.n_sketched > self.n_of_fold[fold]:
-                yield fold, self._finished(whole - kernels[fold], trains, tests, set(EVERY) - {fold})
-
-    def _of_one(self, trains: Ids, tests: Ids, fold: int) -> Floats:
-        start = sum(self.n_of_fold[:fold]) * self.width
-        columns = slice(start, start + self.n_of_fold[fold] * self.width)
-        if columns.start == columns.stop:
-            return np.zeros((len(self.train.scale[trains]), len(self.test.scale[tests])), dtype=np.float32)
-        return self.train.times(trains, columns, self.test.pack(tests, columns))
-
-    def _finished(self, kernel: Floats, trains: Ids, tests: Ids, folds: Folds) -> Floats:
-        n_models = sum(self.n_of_fold[fold] for fold in folds)
-        error, sway = self.errors.error(trains, folds), self.errors.sway(tests, folds)
-        result: Floats = kernel * (error / max(1, n_models))[:, None] * sway
-        return result
+                yield fold, scores(self, trains, tests, set(EVERY) - {fold})
 
 
 @dataclass(frozen=True)
@@ -201,12 +210,12 @@ class GivenPrior:
     given: NDArray[np.floating]
     n_sketched: int = 0
 
-    def scores(self, trains: Ids, tests: Ids, folds: Folds = EVERY) -> Floats:  # noqa: ARG002
-        """Return the scores of all pairs of some examples, [train, test]."""
-        return np.asarray(self.given[trains][:, tests], dtype=np.float32)
+    def tile(self, trains: Ids, folds: Folds = EVERY, products: Products = CPU) -> Scores:  # noqa: ARG002
+        """Return a function from test examples to their scores with some training examples, [test, train]."""
+        return lambda tests: np.asarray(self.given[:, tests][trains].T, dtype=np.float32)
 
     def of_folds(self, trains: Ids, tests: Ids) -> Iterable[tuple[int, Floats]]:
         """Yield each fold with the same scores, [train, test]."""
-        scores = self.scores(trains, tests)
+        given = scores(self, trains, tests)
         for fold in range(FOLDS):
-            yield fold, scores
+            yield fold, given

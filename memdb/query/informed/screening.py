@@ -25,8 +25,8 @@ from memdb.query.statistics import hypergeometric_tail
 
 LEAST_PRIOR = 10  # models of the prior
 SHARE_OF_PRIOR = 0.05  # of the models, at least
-PRIOR, TEST = frozenset({0}), frozenset({1})  # the folds of `parted`
-TILE = 512
+PRIOR = frozenset({0})  # the fold of `parted`
+ROWS, COLUMNS = 256, 4096  # test and training examples of a tile
 
 Numbers = NDArray[np.float64]
 Positions = NDArray[np.int64]
@@ -57,24 +57,29 @@ def parted(n_models: int, sketched: NDArray[np.integer]) -> NDArray[np.int8]:
 
 def strongest(
     prior: Prior, k: int, trains: Positions, tests: Positions, direction: str
-) -> tuple[Positions, Positions]:
-    """Return the k pairs of some examples that the prior ranks first, found in tiles; ties by position."""
-    sign = {"helps": 1, "hurts": -1, "both": 1}[direction]
+) -> tuple[Positions, Positions, NDArray[np.float32]]:
+    """Return the k pairs of some examples that the prior ranks first, found in tiles, and how it rates them.
+
+    Ties go by train id, then by test id.
+    """
     best = np.empty(0, dtype=np.float32), np.empty(0, np.int64), np.empty(0, np.int64)
-    for start in range(0, len(tests), TILE):
-        columns = tests[start : start + TILE]
-        for first in range(0, len(trains), 4 * TILE):
-            rows = trains[first : first + 4 * TILE]
-            scores = sign * prior.scores(rows, columns, PRIOR)
-            if direction == "both":
-                scores = np.abs(scores)
+    for start in range(0, len(trains), COLUMNS):
+        columns = trains[start : start + COLUMNS]
+        tile = prior.tile(columns, PRIOR)
+        for first in range(0, len(tests), ROWS):
+            rows = tests[first : first + ROWS]
+            strength = _strength(tile(rows), direction)
             least = best[0].min() if len(best[0]) >= k else -np.inf
-            at, column = np.nonzero(scores >= least)
-            found = scores[at, column], rows[at], columns[column]
+            at, column = np.nonzero(strength >= least)
+            found = strength[at, column], columns[column], rows[at]
             merged = [np.concatenate(arrays) for arrays in zip(best, found, strict=True)]
             order = np.lexsort((merged[2], merged[1], -merged[0]))[:k]
             best = merged[0][order], merged[1][order], merged[2][order]
-    return best[1], best[2]
+    return best[1], best[2], best[0]
+
+
+def _strength(scores: NDArray[np.float32], direction: str) -> NDArray[np.float32]:
+    return np.abs(scores) if direction == "both" else scores if direction == "helps" else -scores
 
 
 def tested(outcomes: Outcomes, train: Positions, test: Positions, direction: str) -> Tested:
