@@ -44,7 +44,9 @@ def _of_arrays(path: Path, shape: tuple[int, int]) -> NDArray[np.floating[Any]]:
     arrays = open_arrays(path)
     if len(arrays) != 1:
         raise InvalidInputError(
-            f"{path} has {len(arrays)} arrays", hint="save the scores alone: numpy.save", parameter="screen_by"
+            f"{path} has {len(arrays)} arrays",
+            hint="save the scores alone: numpy.save",
+            parameter="screen_by",
         )
     (array,) = arrays.values()
     return array.whole(shape, "fiu")
@@ -75,7 +77,9 @@ def _of_table(path: Path, shape: tuple[int, int]) -> NDArray[np.floating[Any]]:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InvalidInputError(
-            f"{path} cannot be read: {str(error).splitlines()[0][:200]}", hint=SHAPE_HINT, parameter="screen_by"
+            f"{path} cannot be read: {str(error).splitlines()[0][:200]}",
+            hint=SHAPE_HINT,
+            parameter="screen_by",
         ) from error
     return np.stack(columns, axis=1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -11,10 +11,11 @@ import pyarrow as pa
 from memdb.errors import InvalidInputError
 from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
 from memdb.query.examples import ExampleRef, require_models
-from memdb.query.informed.pairs import informed_pairs
+from memdb.query.informed.pairs import informed_pairs, with_raw_as_informed
 from memdb.query.informed.relations import InformedRelations
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import DIRECTIONS, PairOptions, RankedQuery, require_k
+from memdb.query.questions import ModelAnswers
 
 ORDERS = ("informed", "influence", "lo")
 DEFAULTS = {"shrunk": "informed"}  # what lists are ranked by where they are not told
@@ -47,13 +48,18 @@ class InformedAnswers:
         if fixed.column == "target_id":
             raise _only_test_examples("influences on training examples")
         order = _require_order(query)
+        if self.relations.predictor.why_raw is not None:
+            by = "shrunk" if order == "informed" else order
+            raw = ModelAnswers(self.relations.raw)
+            asked = replace(query, order=replace(query.order, by=by))
+            return with_raw_as_informed(raw.top_influence(fixed, asked, same_class=same_class))
         listed = "test_id" if fixed.column == "train_id" else "train_id"
         key = (BOUNDS if order == "lo" else KEYS)[query.order.direction].format(order)
         return self.relations.ask(
             f"SELECT *, count(informed) OVER () AS n_ranked FROM influence WHERE {fixed.column} = $id "
             f"AND (NOT $same_class OR same_class) ORDER BY {key} NULLS LAST, {listed} LIMIT $k",
             {"id": fixed.row, "same_class": same_class, "k": query.k},
-            interval=self._interval(query.interval),
+            interval=IntervalSpec("fixed", query.interval.level),
         )
 
     def score(self, train_id: int, target: ExampleRef | None, interval: IntervalSpec) -> pa.Table:
@@ -75,15 +81,11 @@ class InformedAnswers:
             raise _only_test_examples(what)
         given = rows_of(self.relations, relation, ids)
         sql = rows_with(relation, given, ids, same_class=same_class)
-        return self.relations.ask(sql, given, interval=self._interval(interval))
+        return self.relations.ask(sql, given, interval=interval.for_named())
 
     def pairs(self, options: PairOptions) -> pa.Table:
         """Return the pairs that the options select by their predictions: by test id, then from the strongest."""
         return informed_pairs(self.relations, options)
-
-    def _interval(self, interval: IntervalSpec) -> IntervalSpec:
-        """Return the interval of raw influences, which are shown where there is no prediction."""
-        return IntervalSpec("anytime" if interval.kind == "selected" else interval.kind, interval.level)
 
 
 def _require_order(query: RankedQuery) -> str:

@@ -31,7 +31,8 @@ def errors_of(snapshot: Snapshot, mask: Words, fold_of: NDArray[np.int8]) -> Err
     inside_fold = (fold_of[:, None] == np.arange(FOLDS)).astype(np.float64)  # [models, folds]
     manifest, n_models = snapshot.manifest, snapshot.n_models
     sums = {
-        name: np.zeros((2, FOLDS, manifest.set_named(name).n_examples)) for name in (layout.TRAIN, layout.TEST)
+        name: np.zeros((2, FOLDS, manifest.set_named(name).n_examples))
+        for name in (layout.TRAIN, layout.TEST)
     }
     for rows, logits in _bands(snapshot, layout.TRAIN):
         out = ~bits.unpack(mask[rows].view(np.uint8), n_models).T  # [examples, models]
@@ -109,7 +110,10 @@ def sampled(outcomes: Outcomes, prior: Prior, errors: Errors | None) -> Sample:
     every = frozenset(range(FOLDS))
     hard = None if errors is None else errors.error(slice(None), every)
     near = None if errors is None else errors.sway(slice(None), every)
-    (trains, train_weight), (tests, test_weight) = drawn(n_train, n_rows, hard), drawn(n_test, n_columns, near)
+    (trains, train_weight), (tests, test_weight) = (
+        drawn(n_train, n_rows, hard),
+        drawn(n_test, n_columns, near),
+    )
     folds = [
         Fold(given, *outcomes.of_fold(fold, trains, tests)) for fold, given in prior.of_folds(trains, tests)
     ]

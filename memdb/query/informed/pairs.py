@@ -40,13 +40,16 @@ def informed_pairs(relations: InformedRelations, options: PairOptions) -> pa.Tab
     """
     predictor = relations.predictor
     if predictor.why_raw is not None:
-        raw = scores.pairs(relations, options)
-        at = raw.column_names.index("influence") + 1
-        return raw.add_column(at, "informed", raw.column("influence")).select(INFORMED_COLUMNS)
+        return with_raw_as_informed(scores.pairs(relations.raw, options))
     search = informed_search(relations, options)
     blocks = scores.collected(search, options)
     level = require_level(options.get("level", 0.95))
     return predicted(search, predictor, blocks, level)
+
+
+def with_raw_as_informed(raw: pa.Table) -> pa.Table:
+    """Return raw influences with a column of predictions that are the same."""
+    return raw.add_column(raw.column_names.index("influence") + 1, "informed", raw.column("influence"))
 
 
 def informed_search(relations: InformedRelations, options: PairOptions) -> PairSearch:
@@ -77,7 +80,10 @@ def predicted(search: PairSearch, predictor: Predictor, blocks: list[PairBlock],
     accuracy = smoothed(k_in + k_out, search.bits.n_models)
     given = predictor.of_pairs(train, test)
     found = posterior(
-        raw, given.prediction.astype(np.float64), given.spread.astype(np.float64), noise(accuracy, n_in, n_out)
+        raw,
+        given.prediction.astype(np.float64),
+        given.spread.astype(np.float64),
+        noise(accuracy, n_in, n_out),
     )
     half_width = fixed_z(level) * found.deviation
     added = {

@@ -31,7 +31,7 @@ class InformedRelations(Relations):
 
     def __init__(self, raw: Relations, predictor: Predictor) -> None:
         super().__init__(raw.snapshot, raw.outcome)
-        self.predictor = predictor
+        self.raw, self.predictor = raw, predictor
         self.__dict__["bits"] = predictor.bits  # read once for both
 
     def _pairs_sql(self, relation: str, **names: str) -> str:
@@ -47,7 +47,11 @@ class InformedRelations(Relations):
         if self.predictor.why_raw is None:
             returned = DuckDBPyType({"prediction": DOUBLE, "spread": DOUBLE})
             connection.create_function(
-                "predicted", predicting(self.predictor), [INTEGER, INTEGER], returned, type=PythonUDFType.ARROW
+                "predicted",
+                predicting(self.predictor),
+                [INTEGER, INTEGER],
+                returned,
+                type=PythonUDFType.ARROW,
             )
 
     def _set_z(self, connection: duckdb.DuckDBPyConnection, interval: IntervalSpec) -> None:

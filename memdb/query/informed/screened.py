@@ -68,7 +68,9 @@ class ScreenedAnswers:
 
     def pairs(self, options: PairOptions) -> pa.Table:
         """Return all pairs that were tested."""
-        chosen = {name for name in ("top", "min_influence", "min_memorization") if options.get(name) is not None}
+        chosen = {
+            name for name in ("top", "min_influence", "min_memorization") if options.get(name) is not None
+        }
         if chosen:
             raise InvalidInputError(
                 f"{min(chosen)} chooses pairs by what the models that test them got right",
