@@ -215,7 +215,7 @@ class Database:
     def _estimated(
         self, kind: str, screen: int | str | None, screen_by: str | Path | None, outcome: str
     ) -> InformedAnswers | ScreenedAnswers | None:
-        """Return the source of answers that arguments ask for; None for raw estimates with tests of all pairs."""
+        """Return the source of answers by an estimator with a prior; None where none was asked for."""
         estimator = Estimator(kind, screen, None if screen_by is None else Path(screen_by))
         return None if estimator.is_plain else self.estimated(estimator, outcome)
 
@@ -233,10 +233,10 @@ class Database:
     ) -> dict[str, Any]:
         """Return what an estimator rests on, as the commands show it beside an answer.
 
-        Of predictions: ``prior``, in words; ``n_sketched`` models; ``prior_gain``, the share of the variance of
-        the true influences that the prior explains in models that it has not seen; ``prior_spread``, the standard
-        deviation of the truth about the prior. Where the answer is the raw estimate, ``estimator`` is ``raw``
-        and ``why_raw`` says why. Of screenings: the models behind the prior and those that test.
+        Of predictions: ``prior``, in words; ``n_sketched`` models; ``prior_gain``, the share of the variance
+        of the true influences that the prior explains in models that it has not seen; ``prior_spread``, the
+        standard deviation of the truth about the prior. Where the answer is the raw estimate, ``estimator``
+        is ``raw`` and ``why_raw`` says why. Of screenings: the models behind the prior and those that test.
         """
         answers = self._estimated(estimator, screen, screen_by, "correct")
         return {"estimator": "raw"} if answers is None else dict(answers.facts)
@@ -352,7 +352,8 @@ class Database:
             same_class: rank only pairs with equal labels.
             order: ``shrunk`` (posterior mean), ``influence``, ``q_value`` or ``lo``.
             fdr, ranks: see `top_memorized`.
-            estimator: ``raw``, the difference in means, or ``informed``: lists go by the calibrated prediction,
+            estimator: ``raw``, the difference in means, or ``informed``: lists go by the calibrated
+            prediction,
                 the column ``informed``, and ``lo`` to ``hi`` is its interval (see `estimator_facts`).
             screen: test only this many pairs, those that a prior ranks first; ``auto`` for one in ten models.
                 Rows go by their q-values, and all of their columns are of the models that the prior does not
@@ -552,7 +553,8 @@ class Database:
         Args:
             statement: a SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.
             k: return only the first k rows.
-            estimator, screen_by: see `top_influence`; `influence` and `influence_of` get the column ``informed``,
+            estimator, screen_by: see `top_influence`; `influence` and `influence_of` get the column
+            ``informed``,
                 and ``lo`` to ``hi`` is its interval.
             max_pairs: how many pairs the statement may count.
             timeout: seconds that it may run.

@@ -55,8 +55,8 @@ EstimatorOption = Annotated[
     typer.Option(
         "--estimator",
         metavar="NAME",
-        help="raw: the difference in means; informed: the calibrated prediction from gradient sketches and raw "
-        "influences, with its own interval.",
+        help="raw: the difference in means; informed: the calibrated prediction from gradient sketches and "
+        "raw influences, with an interval of its own.",
     ),
 ]
 ScreenOption = Annotated[
@@ -64,8 +64,8 @@ ScreenOption = Annotated[
     typer.Option(
         "--screen",
         metavar="K",
-        help="Test only the K pairs that a prior ranks first, by models that it does not come from; auto: one "
-        "a model, for one example one in ten models.",
+        help="Test only the K pairs that a prior ranks first, by models that it does not come from; auto: as "
+        "many as models, or for one example a tenth.",
     ),
 ]
 ScreenByOption = Annotated[
@@ -73,8 +73,8 @@ ScreenByOption = Annotated[
     typer.Option(
         "--screen-by",
         metavar="FILE",
-        help="Scores [train, test] that are the prior, such as TRAK's, in place of gradient sketches: .npy, .npz, "
-        ".csv or .parquet. They must not come from the store's own models.",
+        help="Scores [train, test] that are the prior, such as TRAK's, in place of gradient sketches: .npy, "
+        ".npz, .csv or .parquet. They must not come from the store's own models.",
     ),
 ]
 FdrOption = Annotated[

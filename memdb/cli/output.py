@@ -367,7 +367,8 @@ def _estimator_line(facts: Mapping[str, Any]) -> str:
         case "informed":
             return (
                 f"\nCalibrated prediction from {clean(facts['prior'])} and raw influences \u00b7 the prior "
-                f"explains {facts['prior_gain']:.0%} of the variance of influence, spread {facts['prior_spread']:.4f}"
+                f"explains {facts['prior_gain']:.0%} of the variance of influence, spread "
+                f"{facts['prior_spread']:.4f}"
             )
         case "screened":
             return (

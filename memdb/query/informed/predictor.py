@@ -1,4 +1,4 @@
-"""Predictions for the pairs of one snapshot: the prior and its calibration, read and fitted when first needed."""
+"""Predictions for the pairs of a snapshot: the prior and its calibration, made when first needed."""
 
 from __future__ import annotations
 

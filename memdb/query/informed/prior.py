@@ -2,11 +2,12 @@
 
     prior_iz = mean over sketched models of w_i . w_z  x  (1 - p_i held out)  x  phi(mu_z / sigma_z) / sigma_z
 
-w is a whitened sketch, p_i the mean probability of i's label over the models that held i out, mu_z and sigma_z mean
-and standard deviation of z's logit confidence. The kernel of few models times the error of all is what gains: TRAK's
-form (Park and others 2023) takes both from the sketched models.
+w is a whitened sketch, p_i the mean probability of i's label over the models that held i out, mu_z and
+sigma_z mean and standard deviation of z's logit confidence. The kernel of few models times the error of all
+is what gains: TRAK's form (Park and others 2023) takes both from the sketched models.
 
-Models are spread over folds, and every part is a sum over folds: a prior that a fold is judged by takes the others.
+Models are spread over folds, and every part is a sum over folds: a prior that a fold is judged by takes the
+others.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ def dealt(n_models: int, sketched: Sequence[int] | NDArray[np.integer]) -> NDArr
 def whitening(sketches: NDArray[np.floating], inside: NDArray[np.bool_]) -> Floats:
     """Return the matrix that whitens one model's sketches, [k, k]: g times it is w = g C^(-1/2).
 
-    C is the second moment of the sketches of the training examples in the model's subset. ``sketches`` are of the
-    training set, [train, k], and ``inside`` says which of it the subset has, [train].
+    C is the second moment of the sketches of the training examples in the model's subset. ``sketches`` are of
+    the training set, [train, k], and ``inside`` says which of it the subset has, [train].
     """
     k = sketches.shape[1]
     moment = np.zeros((k, k))
@@ -117,8 +118,8 @@ class Errors:
 class Kernel:
     """Whitened sketches of examples as whole numbers times a scale each, the models of a fold side by side.
 
-    A quarter of float32's bytes, and products that are exact. Rounding adds less than 2 % to the noise that the
-    random projection has already.
+    A quarter of float32's bytes, and products that are exact. Rounding adds less than 2 % to the noise that
+    the random projection has already.
     """
 
     numbers: NDArray[np.int8]  # [examples, models x k]
@@ -205,7 +206,7 @@ class SketchPrior:
 
 @dataclass(frozen=True)
 class GivenPrior:
-    """A user's own scores [train, test], from whatever they know: no fold of the store's models is in them."""
+    """A user's own scores [train, test]: none of the store's models is behind them."""
 
     given: NDArray[np.floating]
     n_sketched: int = 0

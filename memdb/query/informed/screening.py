@@ -1,14 +1,14 @@
 """Exact tests of the pairs that a prior ranks first, in models that the prior has not seen.
 
-The prior comes from one part of the models, and the tests from the others. Given the first part, the pairs to test are
-fixed, and which of the other models had a training example in their subset is a matter of chance, independent of
-what they get right unless there is an influence. So every p-value is valid whatever the prior is worth, and over K
-pairs instead of all of them, the correction for multiplicity is smaller by as much.
+The prior comes from one part of the models, and the tests from the others. Given the first part, the pairs to
+test are fixed, and which of the other models had a training example in their subset is a matter of chance,
+independent of what they get right unless there is an influence. So every p-value is valid whatever the prior
+is worth, and over K pairs instead of all of them, the correction for multiplicity is smaller by as much.
 
-The part of the prior is small: the sketched models, and a few more where those are few. Folds that take turns, each
-tested with the prior of the others, keep all models on both sides, but a pair that is chosen in one turn is chosen by
-the models that test it in another: q-values must then be multiplied by the number of turns (the cross-screening of
-Zhao, Small and Rosenbaum 2018). Measured, that found half as many pairs.
+The part of the prior is small: the sketched models, and a few more where those are few. Folds that take
+turns, each tested with the prior of the others, keep all models on both sides, but a pair that is chosen in
+one turn is chosen by the models that test it in another: q-values must then be multiplied by the number of
+turns (the cross-screening of Zhao, Small and Rosenbaum 2018). Measured, that found half as many pairs.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _strength(scores: NDArray[np.float32], direction: str) -> NDArray[np.float32
 
 
 def tested(outcomes: Outcomes, train: Positions, test: Positions, direction: str) -> Tested:
-    """Test pairs with the models of the fold that tests: how likely as strong an influence is by chance, exactly.
+    """Test pairs with the models that test: how likely as strong an influence is by chance, exactly.
 
     The test is one-sided for `helps` and `hurts`, since the prior says which way, and two-sided for `both`.
     """
