@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from memdb.cli.app import app, interruptible, say
+from memdb.cli.estimators import estimator_of, remark_on_estimator
 from memdb.cli.options import (
     EstimatorOption,
     FormatOption,
@@ -27,9 +28,7 @@ from memdb.cli.output import (
     asked_of,
     countless,
     emit,
-    estimator_of,
     facts_line,
-    remark_on_estimator,
     remark_on_scores,
 )
 from memdb.cli.store_options import SCORING, Place, at_place

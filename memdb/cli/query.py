@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from memdb.cli.app import app
+from memdb.cli.estimators import answers_of, estimator_of, remark_on_estimator
 from memdb.cli.options import (
     EstimatorOption,
     FdrOption,
@@ -25,13 +26,10 @@ from memdb.cli.options import (
 )
 from memdb.cli.output import (
     Way,
-    answers_of,
-    estimator_of,
     print_influences,
     print_info,
     print_memorized,
     print_score,
-    remark_on_estimator,
     remark_on_scores,
     rows_of_statement,
     show,

@@ -220,7 +220,7 @@ def _fitted_spread(sample: Sample, prediction: Floats) -> Spread:
 
 
 def _products(sample: Sample, prediction: Floats) -> tuple[Numbers, Numbers]:
-    """Return sums over ordered pairs of two folds: of products of weights, [train], and of weighted residuals.
+    """Return sums over ordered pairs of two folds: products of weights [train], and of weighted residuals.
 
     Both, the latter [train, test], are sums over single folds, squared, less the sums of their squares.
     """

@@ -30,8 +30,8 @@ def smoothed(n_correct: NDArray[np.integer], n_models: int) -> Numbers:
 def posterior(raw: Numbers, prediction: Numbers, spread: Numbers, variance: Numbers) -> Posterior:
     """Return f + tau^2 / (tau^2 + s^2) (raw - f), and the root of tau^2 s^2 / (tau^2 + s^2).
 
-    Arguments broadcast. ``spread`` is tau^2, the variance of the truth about the prediction f, and ``variance`` is s^2, that of
-    the raw influence.
+    Arguments broadcast. ``spread`` is tau^2, the variance of the truth about the prediction f, and
+    ``variance`` is s^2, that of the raw influence.
     """
     share = spread / (spread + variance)
     return Posterior(prediction + share * (raw - prediction), np.sqrt(share * variance))
