@@ -186,43 +186,45 @@ class Database:
             return ScoreAnswers(self.imported_scores)
         return ModelAnswers(self.relations(outcome))
 
-    def estimated(self, estimator: Estimator, outcome: str = "correct") -> InformedAnswers | ScreenedAnswers:
-        """Return the source of answers by an estimator that takes a prior: predictions, or screened tests.
+    def screened(self, estimator: Estimator, outcome: str = "correct") -> ScreenedAnswers:
+        """Return the source of tests of the pairs alone that a prior ranks first.
 
         Raises:
             InvalidInputError: imported scores answer, or the outcome is another than ``correct``.
             NotFoundError: there is no file of the scores that are the prior.
         """
-        if self.imported_scores is not None or outcome != "correct":
-            what = "imported scores" if outcome == "correct" else f"the outcome {outcome}"
-            raise InvalidInputError(
-                f"priors are of the outcome correct of the store's own models, not of {what}",
-                hint="leave out estimator and screen",
-                parameter=("estimator", "screen"),
-            )
-        if estimator.screen is not None:
-            from memdb.query.informed.screened import ScreenedAnswers
+        from memdb.query.informed.screened import ScreenedAnswers
 
-            return ScreenedAnswers(self.relations(), self._predictor(estimator.screen_by), estimator)
-        if estimator.screen_by not in self._informed:
-            from memdb.query.informed.answers import InformedAnswers
-            from memdb.query.informed.relations import InformedRelations
+        return ScreenedAnswers(self.relations(), self._predictor(estimator.screen_by, outcome), estimator)
 
-            relations = InformedRelations(self.relations(), self._predictor(estimator.screen_by))
-            self._informed[estimator.screen_by] = InformedAnswers(relations)
-        return self._informed[estimator.screen_by]
+    def predictions(self, estimator: Estimator, outcome: str = "correct") -> InformedAnswers:
+        """Return the source of calibrated predictions.
 
-    def _estimated(
+        Raises:
+            InvalidInputError: imported scores answer, or the outcome is another than ``correct``.
+            NotFoundError: there is no file of the scores that are the prior.
+        """
+        from memdb.query.informed.answers import InformedAnswers
+        from memdb.query.informed.relations import InformedRelations
+
+        predictor, file = self._predictor(estimator.screen_by, outcome), estimator.screen_by
+        if file not in self._informed:
+            self._informed[file] = InformedAnswers(InformedRelations(self.relations(), predictor))
+        return self._informed[file]
+
+    def _ranking(
         self, kind: str, screen: int | str | None, screen_by: str | Path | None, outcome: str
-    ) -> InformedAnswers | ScreenedAnswers | None:
-        """Return the source of answers by an estimator with a prior; None where none was asked for."""
+    ) -> Answers | InformedAnswers | ScreenedAnswers:
+        """Return the source of lists that arguments ask for."""
         estimator = Estimator(kind, screen, None if screen_by is None else Path(screen_by))
-        return None if estimator.is_plain else self.estimated(estimator, outcome)
+        if estimator.screen is not None:
+            return self.screened(estimator, outcome)
+        return self.predictions(estimator, outcome) if kind == "informed" else self.answers(outcome)
 
-    def _predicted(self, kind: str, screen_by: str | Path | None, outcome: str) -> InformedAnswers | None:
-        """Return the source of predictions; None for raw estimates."""
-        found: Any = self._estimated(kind, None, screen_by, outcome)
-        return found
+    def _naming(self, kind: str, screen_by: str | Path | None, outcome: str) -> Answers | InformedAnswers:
+        """Return the source of named scores that arguments ask for."""
+        estimator = Estimator(kind, None, None if screen_by is None else Path(screen_by))
+        return self.answers(outcome) if estimator.is_plain else self.predictions(estimator, outcome)
 
     def estimator_facts(
         self,
@@ -238,10 +240,22 @@ class Database:
         standard deviation of the truth about the prior. Where the answer is the raw estimate, ``estimator``
         is ``raw`` and ``why_raw`` says why. Of screenings: the models behind the prior and those that test.
         """
-        answers = self._estimated(estimator, screen, screen_by, "correct")
-        return {"estimator": "raw"} if answers is None else dict(answers.facts)
+        from memdb.query.informed.answers import InformedAnswers
+        from memdb.query.informed.screened import ScreenedAnswers
 
-    def _predictor(self, file: Path | None) -> Predictor:
+        answers = self._ranking(estimator, screen, screen_by, "correct")
+        if isinstance(answers, InformedAnswers | ScreenedAnswers):
+            return dict(answers.facts)
+        return {"estimator": "raw"}
+
+    def _predictor(self, file: Path | None, outcome: str) -> Predictor:
+        if self.imported_scores is not None or outcome != "correct":
+            what = "imported scores" if outcome == "correct" else f"the outcome {outcome}"
+            raise InvalidInputError(
+                f"priors are of the outcome correct of the store's own models, not of {what}",
+                hint="leave out estimator and screen",
+                parameter=("estimator", "screen"),
+            )
         if file not in self._predictors:
             from memdb.query.informed.predictor import Predictor
 
@@ -372,7 +386,7 @@ class Database:
         """
         fixed = find_one(self.relations(), example, FIXED)
         query = RankedQuery(k, Order(order, direction, fdr, ranks), IntervalSpec(interval, level))
-        answers = self._estimated(estimator, screen, screen_by, outcome) or self.answers(outcome)
+        answers = self._ranking(estimator, screen, screen_by, outcome)
         return self._present(answers.top_influence(fixed, query, same_class=same_class))
 
     def score(
@@ -399,7 +413,7 @@ class Database:
             NotFoundError: no example has the key.
         """
         train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
-        answers = self._predicted(estimator, screen_by, outcome) or self.answers(outcome)
+        answers = self._naming(estimator, screen_by, outcome)
         return self._present(answers.score(train, target, IntervalSpec(interval, level)))
 
     def memorization(
@@ -515,15 +529,15 @@ class Database:
             InvalidInputError: neither ``top`` nor ``min_influence`` is given, or an option is invalid.
             StorageError: the file cannot be written; the pairs found so far are kept beside it.
         """
-        priors = self._estimated(estimator, screen, screen_by, outcome)
-        if priors is not None and output is not None:
+        answers = self._ranking(estimator, screen, screen_by, outcome)
+        if output is not None and (estimator != "raw" or screen is not None):
             raise InvalidInputError(
                 f"pairs chosen by a prior are not written to {output} in parts",
                 hint="write the relation: .to_parquet(path)",
                 parameter="output",
             )
         if output is None:
-            return self._present((priors or self.answers(outcome)).pairs(options))
+            return self._present(answers.pairs(options))
         if self.imported_scores is not None:
             raise InvalidInputError("imported pairs are few", hint="write the relation: .to_parquet(path)")
         from memdb.query.pairs.parquet import written_pairs
@@ -564,7 +578,7 @@ class Database:
         """
         from memdb.query.questions import sql
 
-        answers = self._predicted(estimator, screen_by, outcome) or self.answers(outcome)
+        answers = self._naming(estimator, screen_by, outcome)
         relations, spec = answers.relations, IntervalSpec(interval, level)
         return self._present(sql(relations, statement, spec, k=k, max_pairs=max_pairs, timeout=timeout))
 

@@ -21,11 +21,13 @@ import memdb
 from memdb import datasets
 from memdb.format import bits
 from memdb.format.sketches import Projection
-from memdb.query.informed.calibration import calibrated
+from memdb.query.informed.calibration import Calibration, Curve, Spread, calibrated
 from memdb.query.informed.evidence import Outcomes, sampled
+from memdb.query.informed.pairs import informed_search, predicted
 from memdb.query.informed.posterior import noise, posterior, smoothed
 from memdb.query.informed.prior import GivenPrior, dealt, scores
 from memdb.query.informed.screening import parted, strongest, tested
+from memdb.query.options import Estimator
 from memdb.query.statistics import q_values
 from memdb.store.read_sketches import sketch_arrays
 
@@ -48,7 +50,8 @@ def raw_of(runs: Runs, models: Any) -> Numbers:
     masks, right = (values[models].astype(np.float64) for values in (runs.masks, runs.right))
     n_in = masks.sum(axis=0)[:, None]
     k_in = masks.T @ right
-    return k_in / n_in - (right.sum(axis=0) - k_in) / (len(masks) - n_in)
+    raw: Numbers = k_in / n_in - (right.sum(axis=0) - k_in) / (len(masks) - n_in)
+    return raw
 
 
 def informed_of(runs: Runs, n_models: int, prior: Numbers) -> tuple[Numbers, Numbers] | None:
@@ -61,9 +64,9 @@ def informed_of(runs: Runs, n_models: int, prior: Numbers) -> tuple[Numbers, Num
     spread = found.spread(prediction.astype(np.float32)).astype(np.float64)
     n_in = runs.masks[:n_models].sum(axis=0)[:, None]
     accuracy = smoothed(runs.right[:n_models].sum(axis=0), n_models)
-    return posterior(
-        raw_of(runs, slice(n_models)), prediction, spread, noise(accuracy, n_in, n_models - n_in)
-    )
+    raw, variance = raw_of(runs, slice(n_models)), noise(accuracy, n_in, n_models - n_in)
+    after = posterior(raw, prediction, spread, variance)
+    return after.informed.astype(np.float64), after.deviation.astype(np.float64)
 
 
 def priors(random: np.random.Generator, runs: Runs, n_models: int) -> Iterator[tuple[str, Numbers]]:
@@ -186,10 +189,21 @@ def cost(options: argparse.Namespace) -> bool:
     size = synthetic_store.Size(options.models, options.train, options.test, 100, confidences=True)
     url = sketched_store(Path(options.folder), size, 10, 512)
     with memdb.open(url) as db:
+        predictor = db.predictions(Estimator("informed")).relations.predictor
         started = time.process_time()
-        db.top_influence(test_id=0, estimator="informed").fetchall()
-        print(f"{url}: first question {time.process_time() - started:.1f} CPU seconds")
-        print(db.estimator_facts())
+        kept = predictor.prior
+        read = time.process_time() - started
+        print(f"{url}: {kept.n_sketched} sketches read and whitened, errors summed in {read:.1f} CPU seconds")
+        started = time.process_time()
+        found = predictor.calibration
+        print(
+            f"calibrated in {time.process_time() - started:.1f} CPU seconds{'' if found else ': explains nothing'}"
+        )
+        if found is None:  # few of the sampled pairs are planted; a curve of as many points costs as much
+            at = np.linspace(-0.1, 0.1, 24)
+            vars(predictor).update(
+                calibration=Calibration(Curve(1.0, at, at), Spread(1e-5, 0.01, 0.1), 0, 0), why_raw=None
+            )
         ids = iter(range(1, 1000))
         informed = seconds_of(lambda: db.top_influence(test_id=next(ids), estimator="informed"))
         raw = seconds_of(lambda: db.top_influence(test_id=next(ids)))
@@ -206,10 +220,7 @@ def cost(options: argparse.Namespace) -> bool:
 
 def all_pairs(db: memdb.Database, n_blocks: int) -> None:
     """Search some blocks of test examples, and scale to all."""
-    from memdb.query.informed.pairs import informed_search, predicted
-    from memdb.query.options import Estimator
-
-    relations = db.estimated(Estimator("informed")).relations
+    relations = db.predictions(Estimator("informed")).relations
     search = informed_search(relations, {"top": 100, "device": "cpu"})
     wall, cpu = time.perf_counter(), time.process_time()
     blocks = list(search.blocks(frozenset(range(n_blocks, search.n_blocks))))
@@ -242,8 +253,8 @@ class Judge:
         shared = [len(np.intersect1d(*lists)) for lists in zip(top[0].T, top[1].T, strict=True)]
         found = {"error": error, "correlation": float(correlation), "top 10": float(np.mean(shared)) / 10}
         for k in (100, FIRST):
-            lists = (first_of(values.ravel()[:, None], k)[:, 0] for values in (estimate, truth))
-            found[f"p@{k}"] = len(np.intersect1d(*lists)) / k
+            here, there = (first_of(values.ravel()[:, None], k)[:, 0] for values in (estimate, truth))
+            found[f"p@{k}"] = len(np.intersect1d(here, there)) / k
         return found
 
 
@@ -272,7 +283,9 @@ def digits(options: argparse.Namespace) -> bool:
             db.export(f"{folder}/models.npz", "models")
         with np.load(f"{folder}/models.npz") as models:
             runs = Runs(
-                models["mask"].astype(np.bool_), models["test_correct"].astype(np.bool_), np.empty((0, 0))
+                models["mask"].astype(np.bool_),
+                models["test_correct"].astype(np.bool_),
+                np.empty((0, 0), dtype=np.bool_),
             )
     return judged_digits(runs, found, options.models)
 

@@ -36,7 +36,7 @@ def answers_of(db: Database, chosen: Mapping[str, Any], outcome: str) -> Any:
     if not chosen:
         return db.answers(outcome)
     kind, screen, screen_by = (chosen[name] for name in ("estimator", "screen", "screen_by"))
-    return db.estimated(Estimator(kind, screen, screen_by), outcome)
+    return db.predictions(Estimator(kind, screen, screen_by), outcome)
 
 
 def estimator_line(facts: Mapping[str, Any]) -> str:

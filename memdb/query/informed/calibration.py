@@ -14,8 +14,10 @@ of the
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +65,7 @@ class Sample:
 
     folds: Sequence[Fold]
     prior: Floats
-    variance: Numbers
+    variance: NDArray[np.floating[Any]]
     trains: Numbers
     tests: Numbers
 
@@ -87,7 +89,8 @@ class Curve:
         found = np.interp(line, self.at, self.values)
         steep = float(np.clip(self.values[-1] / max(self.at[-1], LEAST), 0, STEEPEST))
         found += np.maximum(line - self.at[-1], 0) * steep
-        return found.astype(np.float32)
+        result: Floats = found.astype(np.float32)
+        return result
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ class Spread:
     def __call__(self, prediction: Floats) -> Floats:
         """Return tau^2 for predictions of any shape."""
         size = np.abs(prediction)
-        return np.float32(self.c0) + size * (np.float32(self.c1) + np.float32(self.c2) * size)
+        found: Floats = np.float32(self.c0) + size * (np.float32(self.c1) + np.float32(self.c2) * size)
+        return found
 
 
 @dataclass(frozen=True)
@@ -139,8 +143,8 @@ def explains(sample: Sample) -> float:
     n_folds, total = len(slopes), sum(powers)
     if n_folds not in SURE or not total > 0:
         return 0.0
-    of_folds = float(np.std(slopes, ddof=1)) / n_folds**0.5 * SURE[n_folds]
-    of_pairs = total**-0.5 * SURE_OF_PAIRS
+    of_folds = float(np.std(slopes, ddof=1)) / math.sqrt(n_folds) * SURE[n_folds]
+    of_pairs = SURE_OF_PAIRS / math.sqrt(total)
     return float(np.average(slopes, weights=powers)) / max(of_folds, of_pairs)
 
 

@@ -73,7 +73,7 @@ class Outcomes:
         """The number of models."""
         return len(self.fold_of)
 
-    def accuracy(self, tests: Any) -> Numbers:
+    def accuracy(self, tests: Any) -> NDArray[np.floating[Any]]:
         """Return the smoothed accuracy on test examples, over all models."""
         return smoothed(bits.count(self.correct[tests]), self.n_models)
 

@@ -39,10 +39,15 @@ Scores = Callable[[Ids], Floats]
 class Prior(Protocol):
     """Scores of pairs that rank influences, in any unit; ``folds`` are those whose models it may use."""
 
-    n_sketched: int
+    @property
+    def n_sketched(self) -> int:
+        """The number of sketched models behind it."""
 
     def tile(self, trains: Ids, folds: Folds = EVERY, products: Products = CPU) -> Scores:
         """Return a function from test examples to their priors with some training examples, [test, train]."""
+
+    def of_test(self, test: int) -> Floats:
+        """Return the prior of all training examples with one test example, [train]."""
 
     def of_folds(self, trains: Ids, tests: Ids) -> Iterable[tuple[int, Floats]]:
         """Yield each fold that can be judged, with the prior from the other folds, [train, test]."""
@@ -103,7 +108,8 @@ class Errors:
     def error(self, trains: Ids, folds: Folds) -> Floats:
         """Return 1 - p_i: how wrong the models that held an example out are about it, [train]."""
         p, n = (sums[sorted(folds)][:, trains].sum(axis=0) for sums in self.held_out)
-        return (1 - (p + 0.5) / (n + 1)).astype(np.float32)
+        found: Floats = (1 - (p + 0.5) / (n + 1)).astype(np.float32)
+        return found
 
     def sway(self, tests: Ids, folds: Folds) -> Floats:
         """Return phi(mu / sigma) / sigma: the chance that a small push turns a test example, [test]."""
@@ -111,7 +117,8 @@ class Errors:
         n = int(self.sizes[sorted(folds)].sum())
         mean = s / n
         sigma = np.sqrt(np.maximum(q / n - mean**2, LEAST_VARIANCE))
-        return (np.exp(-((mean / sigma) ** 2) / 2) / np.sqrt(2 * np.pi) / sigma).astype(np.float32)
+        found: Floats = (np.exp(-((mean / sigma) ** 2) / 2) / np.sqrt(2 * np.pi) / sigma).astype(np.float32)
+        return found
 
 
 @dataclass(frozen=True)
@@ -180,11 +187,22 @@ class SketchPrior:
             found = np.zeros((len(sway), len(error)), dtype=np.float32)
             for columns, packed, scale in parts:
                 left = self.test.part(tests, columns)
-                found += products.product(left.numbers, packed) * (left.scale[:, None] * scale)
+                counts = products.product(left.numbers, packed).astype(np.float32, copy=False)
+                found += counts * (left.scale[:, None] * scale)
             found *= sway[:, None] * error
             return found
 
         return of_tests
+
+    def of_test(self, test: int) -> Floats:
+        """Return the prior of all training examples with one test example, [train]; only one row is packed."""
+        one, every = np.array([test]), slice(None)
+        right = self.test.part(one, every)
+        counts = CPU.product(self.train.numbers, CPU.packed(right.numbers))[:, 0]
+        error, sway = self.errors.error(every, EVERY), self.errors.sway(one, EVERY)
+        factors = self.train.scale * error * (right.scale * sway / np.float32(self.n_sketched))
+        found: Floats = (counts * factors).astype(np.float32)
+        return found
 
     def _columns(self, folds: Folds) -> list[slice]:
         """Return the entries of the models of some folds: in one piece if these are all that there are."""
@@ -214,6 +232,10 @@ class GivenPrior:
     def tile(self, trains: Ids, folds: Folds = EVERY, products: Products = CPU) -> Scores:  # noqa: ARG002
         """Return a function from test examples to their scores with some training examples, [test, train]."""
         return lambda tests: np.asarray(self.given[:, tests][trains].T, dtype=np.float32)
+
+    def of_test(self, test: int) -> Floats:
+        """Return the scores of all training examples with one test example, [train]."""
+        return np.asarray(self.given[:, test], dtype=np.float32)
 
     def of_folds(self, trains: Ids, tests: Ids) -> Iterable[tuple[int, Floats]]:
         """Yield each fold with the same scores, [train, test]."""

@@ -14,6 +14,7 @@ turns (the cross-screening of Zhao, Small and Rosenbaum 2018). Measured, that fo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def strongest(
 
     Ties go by train id, then by test id.
     """
-    best = np.empty(0, dtype=np.float32), np.empty(0, np.int64), np.empty(0, np.int64)
+    best: tuple[NDArray[Any], ...] = np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64)
     for start in range(0, len(trains), COLUMNS):
         columns = trains[start : start + COLUMNS]
         tile = prior.tile(columns, PRIOR)
@@ -72,10 +73,15 @@ def strongest(
             least = best[0].min() if len(best[0]) >= k else -np.inf
             at, column = np.nonzero(strength >= least)
             found = strength[at, column], columns[column], rows[at]
-            merged = [np.concatenate(arrays) for arrays in zip(best, found, strict=True)]
-            order = np.lexsort((merged[2], merged[1], -merged[0]))[:k]
-            best = merged[0][order], merged[1][order], merged[2][order]
+            best = _first(k, *(np.concatenate((best[at], found[at])) for at in range(3)))
     return best[1], best[2], best[0]
+
+
+def _first(
+    k: int, strength: NDArray[np.float32], train: Positions, test: Positions
+) -> tuple[NDArray[np.float32], Positions, Positions]:
+    order = np.lexsort((test, train, -strength))[:k]
+    return strength[order], train[order], test[order]
 
 
 def _strength(scores: NDArray[np.float32], direction: str) -> NDArray[np.float32]:
