@@ -63,7 +63,7 @@ class Sketches:
         models: int64 [G], ascending: the positions of the sketched models in the snapshot's order of models,
             which is that of ``snapshot.models`` and of bits.
         values: float16 [G, row, size].
-        projection: of all of them; None without any.
+        projection: of all of them; None if nothing was ever sketched.
     """
 
     models: NDArray[np.int64]
@@ -120,7 +120,7 @@ def read_sketches(snapshot: Snapshot, which: str, rows: tuple[int, int] | None =
     found = find_sketches(snapshot)
     n_examples = snapshot.manifest.set_named(which).n_examples
     first, last = (0, n_examples) if rows is None else rows
-    projection = found[0].projection if found else None
+    projection = projection_in_use(snapshot)
     values = np.empty((len(found), last - first, projection.size if projection else 0), dtype=SKETCH_DTYPE)
     for place, one in enumerate(found):
         values[place] = one.read(snapshot.manifest, which, (first, last))
