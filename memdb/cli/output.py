@@ -286,9 +286,9 @@ def _recipe_line(recipe: RecipeInfo) -> str:
 
 def _sketch_lines(db: Database, row: Mapping[str, Any]) -> dict[str, object]:
     """Say how many models have gradient sketches, and how many are to have them."""
-    plan = db.store.manifest.sketches
-    if not row["n_sketched"] and plan is None:
+    if "n_sketched" not in row:
         return {}
+    plan = db.store.manifest.sketches
     of = f" of {plan.models:,}" if plan and plan.models > row["n_sketched"] else ""
     size = row["sketch_size"] or (plan.projection.size if plan else 0)
     taken = f", {tables.size(row['sketch_bytes'])}" if row["n_sketched"] else ""

@@ -11,7 +11,7 @@ import re
 import reprlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from memdb import plugins
@@ -274,10 +274,7 @@ class Manifest:
                 "store_id": self.store_id,
                 "seed": str(self.seed),
                 "dataset": self.dataset,
-                "sets": [
-                    {"name": s.name, "n_examples": s.n_examples, "fingerprint": s.fingerprint}
-                    for s in self.sets
-                ],
+                "sets": [asdict(item) for item in self.sets],
                 "outcomes": [
                     {
                         "name": o.name,

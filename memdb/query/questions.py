@@ -210,8 +210,13 @@ def _first(k: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch
 
 
 def _sketches_of(snapshot: Snapshot) -> dict[str, object]:
-    """Return how many models have comparable gradient sketches, and what these take."""
-    found = find_sketches(snapshot)
+    """Return how many models have gradient sketches, and what these take; no columns in stores without.
+
+    Published copies do not tell: their blocks, whose documents would, are left unread.
+    """
+    found = [] if snapshot.is_published else find_sketches(snapshot)
+    if snapshot.is_published or not (found or snapshot.manifest.sketches):
+        return {}
     return {
         "n_sketched": len(found),
         "sketch_size": found[0].projection.size if found else None,
