@@ -739,7 +739,8 @@ class Database:
             task_cpus: cores per Ray task.
             task_gpus: GPUs per Ray task, which may be a fraction; by default 1 if the cluster has any.
             checkpoint_dir: a folder for checkpoints of recipes; by default below the home directory.
-            sketch: keep gradient sketches of so many more models, beside what the store was made to sketch.
+            sketch: keep gradient sketches of so many more models, or of as many as the store was made to
+                sketch, if these are more.
             sketch_size: numbers per example, if the store has no sketches yet; by default 512.
             compact: compact small segments into blocks once there are a few dozen.
             progress: called often with the status of the run; by default, doubts become Python warnings.

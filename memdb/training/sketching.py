@@ -150,7 +150,7 @@ def checked_sketches(
         for slot, one in enumerate(values):
             if not one.any():
                 raise TrainingError(
-                    f"recipe {recipe} returned {path!r} with nothing but zeros, for model {slot} of the batch",
+                    f"recipe {recipe} returned {path!r} full of zeros, for model {slot} of the batch",
                     hint="return what memdb.gradient_sketch gives",
                 )
             if np.isfinite(one).all() and np.abs(one).max(initial=0) <= LARGEST:
