@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memdb.cli.app import say
+from memdb.cli.options import EstimatorOption, ScreenByOption, ScreenOption
+from memdb.query.options import Estimator
 from memdb.render.answer import Answer
 from memdb.render.tables import clean, count
 
@@ -14,29 +16,55 @@ if TYPE_CHECKING:
     from memdb.database import Database
 
 
-def estimator_of(kind: str, screen: str | None, screen_by: Path | None) -> dict[str, Any]:
-    """Return the arguments that choose an estimator, none for raw estimates with tests of all pairs.
+@dataclass(frozen=True)
+class Choice:
+    """How influences are estimated and tested; contradictions are refused before the store is opened."""
 
-    Raises:
-        InvalidInputError: options that contradict each other.
-    """
-    from memdb.query.options import AUTO, Estimator
+    estimator: EstimatorOption = "raw"
 
-    n_screened: int | str | None = screen
-    if screen is not None and screen != AUTO and screen.isascii() and screen.isdecimal():
-        n_screened = int(screen)
-    chosen = Estimator(kind, n_screened, screen_by)
-    return {} if chosen.is_plain else {"estimator": kind, "screen": n_screened, "screen_by": screen_by}
+    def __post_init__(self) -> None:
+        _ = self.chosen
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The arguments that choose an estimator, none for raw estimates with tests of all pairs."""
+        estimator = self._estimator
+        if estimator.is_plain:
+            return {}
+        return {"estimator": estimator.kind, "screen": estimator.screen, "screen_by": estimator.screen_by}
+
+    @property
+    def _estimator(self) -> Estimator:
+        given = {name: value for name, value in vars(self).items() if name != "estimator"}
+        screen = given.get("screen")
+        if screen is not None and screen.isascii() and screen.isdecimal():
+            given["screen"] = int(screen)
+        return Estimator(self.estimator, **given)
 
 
-def answers_of(db: Database, chosen: Mapping[str, Any], outcome: str) -> Any:
-    """Return the source of answers by the estimator that was chosen."""
-    from memdb.query.options import Estimator
+@dataclass(frozen=True)
+class RankedChoice(Choice):
+    """The same of a ranked list."""
 
-    if not chosen:
-        return db.answers(outcome)
-    kind, screen, screen_by = (chosen[name] for name in ("estimator", "screen", "screen_by"))
-    return db.predictions(Estimator(kind, screen, screen_by), outcome)
+    screen: ScreenOption = None
+    screen_by: ScreenByOption = None
+
+
+@dataclass(frozen=True)
+class NamedChoice(Choice):
+    """The same of named scores, which nothing screens."""
+
+    screen_by: ScreenByOption = None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The arguments of methods that screen nothing."""
+        return {name: value for name, value in self.chosen.items() if name != "screen"}
+
+    def answers(self, db: Database, outcome: str) -> Any:
+        """Return the source of answers."""
+        estimator = self._estimator
+        return db.answers(outcome) if estimator.is_plain else db.predictions(estimator, outcome)
 
 
 def estimator_line(facts: Mapping[str, Any]) -> str:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from memdb.cli.app import say
-from memdb.cli.estimators import estimator_line, remark_on_estimator
+from memdb.cli.estimators import Choice, estimator_line, remark_on_estimator
+from memdb.cli.options import (
+    FormatOption,
+    LevelOption,
+    NamedIntervalOption,
+    OutcomeOption,
+    OutputOption,
+    RankedIntervalOption,
+)
 from memdb.cli.usage import in_options
 from memdb.format import layout
 from memdb.render import tables
@@ -32,23 +39,31 @@ CHARACTERS_AT_ONCE = 2**20  # that are encoded at once: an answer may be long
 
 @dataclass(frozen=True)
 class Way:
-    """How an answer is wanted; impossible combinations are refused before the store is opened."""
+    """How an answer is wanted; impossible combinations are refused before the store is opened.
 
-    format: str
-    output: Path | None
-    level: float
-    interval: str
-    outcome: str = "correct"
-    estimator: Mapping[str, Any] = field(default_factory=dict)  # what an answer says of it
+    A command that takes one has the options that its fields declare: see `store_options.at_place`.
+    """
+
+    outcome: OutcomeOption = "correct"
+    level: LevelOption = 0.95
+    interval: NamedIntervalOption = "anytime"
+    format: FormatOption = "table"
+    output: OutputOption = None
+    rests_on: Mapping[str, Any] = field(default_factory=dict)  # what an answer says of its estimator
 
     def __post_init__(self) -> None:
         require_format(self.format)
         if self.output is not None:
             require_suffix(self.output)
 
-    def about(self, db: Database, chosen: Mapping[str, Any]) -> Way:
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The outcome and the interval, as the methods of `Database` take them."""
+        return {"outcome": self.outcome, "level": self.level, "interval": self.interval}
+
+    def by(self, db: Database, choice: Choice) -> Self:
         """Return the same for an answer of the estimator that was chosen."""
-        return replace(self, estimator=db.estimator_facts(**chosen)) if chosen else self
+        return replace(self, rests_on=db.estimator_facts(**choice.chosen)) if choice.chosen else self
 
     @property
     def rows_stand_alone(self) -> bool:
@@ -60,6 +75,21 @@ class Way:
     def is_parquet(self) -> bool:
         """Whether the answer becomes a file of Arrow's values."""
         return self.output is not None and require_suffix(self.output) == ".parquet"
+
+
+@dataclass(frozen=True)
+class RankedWay(Way):
+    """The same of a ranked list."""
+
+    interval: RankedIntervalOption = "selected"
+
+
+@dataclass(frozen=True)
+class PlainWay(Way):
+    """The same of an answer without intervals."""
+
+    level: float = 0.95
+    interval: str = "none"
 
 
 def answer_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
@@ -77,7 +107,7 @@ def _facts(db: Database, way: Way) -> dict[str, Any]:
         "interval": way.interval,
         "outcome": way.outcome,
     }
-    return {**facts, **way.estimator, **left_out(db)}
+    return {**facts, **way.rests_on, **left_out(db)}
 
 
 def left_out(db: Database) -> dict[str, Any]:
@@ -246,6 +276,7 @@ def print_info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
             "recipe": _recipe_line(db.store.manifest.recipe),
             "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
             "outcomes": row["outcomes"],
+            **_sketch_lines(db, row),
             "models": f"{row['n_models']:,}{of_base} in {tables.count(row['n_blocks'], 'block')} and "
             f"{tables.count(row['n_loose_segments'], 'segment')}",
             **_base_lines(row),
@@ -294,6 +325,17 @@ def _recipe_line(recipe: RecipeInfo) -> str:
     return str(recipe) if path in {None, recipe.name} else f"{recipe}, imported from {path}"
 
 
+def _sketch_lines(db: Database, row: Mapping[str, Any]) -> dict[str, object]:
+    """Say how many models have gradient sketches, and how many are to have them."""
+    if "n_sketched" not in row:
+        return {}
+    plan = db.store.manifest.sketches
+    of = f" of {plan.models:,}" if plan and plan.models > row["n_sketched"] else ""
+    size = row["sketch_size"] or (plan.projection.size if plan else 0)
+    taken = f", {tables.size(row['sketch_bytes'])}" if row["n_sketched"] else ""
+    return {"sketches": f"{row['n_sketched']:,}{of} models, {size} numbers an example{taken}"}
+
+
 def _some(model_ids: Sequence[str]) -> str:
     """Name the first of some models."""
     more = ", ..." if len(model_ids) > SOME else ""
@@ -334,7 +376,7 @@ def facts_line(db: Database, way: Way) -> str:
         return f"imported scores {clean(db.imported_scores.scores.table.name)}"
     n_excluded = len(db.snapshot.excluded)
     without = f" \u00b7 {n_excluded:,} left out" if n_excluded else ""
-    return f"{db.n_models:,} models{without} \u00b7 outcome {way.outcome}{estimator_line(way.estimator)}"
+    return f"{db.n_models:,} models{without} \u00b7 outcome {way.outcome}{estimator_line(way.rests_on)}"
 
 
 def remark_on_chance(answer: Answer, score: str) -> None:

@@ -11,7 +11,7 @@ import re
 import reprlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from memdb import plugins
@@ -266,19 +266,15 @@ class Manifest:
 
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""
-        extended: dict[str, Json] = {} if self.base is None else {"base": self.base.to_document()}
-        sketched: dict[str, Json] = {} if self.sketches is None else {"sketches": self.sketches.to_document()}
+        optional = {"base": self.base, "sketches": self.sketches}
         return sealed(
             {
                 "format": layout.FORMAT,
-                "required_features": [BASE_FEATURE] if extended else [],
+                "required_features": [BASE_FEATURE] if self.base else [],
                 "store_id": self.store_id,
                 "seed": str(self.seed),
                 "dataset": self.dataset,
-                "sets": [
-                    {"name": s.name, "n_examples": s.n_examples, "fingerprint": s.fingerprint}
-                    for s in self.sets
-                ],
+                "sets": [asdict(item) for item in self.sets],
                 "outcomes": [
                     {
                         "name": o.name,
@@ -301,8 +297,7 @@ class Manifest:
                 "memdb_version": self.memdb_version,
                 "put_if_absent": self.put_if_absent,
                 "objects": objects_document(self.objects),
-                **extended,
-                **sketched,
+                **{name: value.to_document() for name, value in optional.items() if value},
             }
         )
 

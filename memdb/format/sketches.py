@@ -1,8 +1,8 @@
 """Gradient sketches: how a store says which models have one, of what size, and by which projection.
 
-A sketched model has an array ``<set>/gradient_sketch/<slot>`` in its segment for every set of the store, float16
-[examples, size], where the slot is the model's position in the segment. So models with and without a sketch share
-segments and blocks, and one model's sketch is read without those of others.
+A sketched model has an array ``<set>/gradient_sketch/<slot>`` in its segment for every set of the store,
+float16 [examples, size], where the slot is the model's position in the segment. So models with and without a
+sketch share segments and blocks, and one model's sketches are read without those of others.
 """
 
 from __future__ import annotations

@@ -106,7 +106,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     )
 
     def one_by_one(values: Tensor, n_first: int) -> Tensor:
-        return values.unflatten(1, (n_models, -1))[:, :n_first].transpose(0, 1).flatten(0, 1)
+        n_rows, n_channels, height, width = values.shape
+        by_model = values.reshape(n_rows, n_models, n_channels // n_models, height, width)
+        return by_model[:, :n_first].transpose(0, 1).flatten(0, 1)
 
     return _noted(
         x,
@@ -135,7 +137,7 @@ def classify(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 _sketching: ContextVar[tuple[Sketch, int] | None] = ContextVar("sketching", default=None)
 
 
-def _noted(  # noqa: PLR0913 - a layer, what it saw, and two layouts
+def _noted(
     x: Tensor,
     out: Tensor,
     one_by_one: Callable[[Tensor, int], Tensor],
@@ -144,7 +146,7 @@ def _noted(  # noqa: PLR0913 - a layer, what it saw, and two layouts
     deltas: Callable[[Tensor], Tensor],
     has_bias: bool,
 ) -> Tensor:
-    """Let a sketch that is being made note a layer: its rows are those of the first models, one after the other."""
+    """Let a sketch that is being made note a layer; its rows are those of the first models, one by one."""
     if (making := _sketching.get()) is None:
         return out
     sketch, n_models = making

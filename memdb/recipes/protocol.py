@@ -95,8 +95,8 @@ class Recipe(Protocol):
             ``train/logit_confidence`` and ``test/logit_confidence``, real [models, examples]: of the final
             models, in evaluation mode, computed alike for examples in and out of the subset. If
             ``run.outcomes`` contains them, also ``train/cumulative_loss``, real, and ``train/first_learned``,
-            unsigned integers: see `memdb.format.manifest` for their definitions. If ``run.sketch`` is there,
-            also ``train/gradient_sketch`` and ``test/gradient_sketch``, real [n_models, examples, size] of the
-            first ``run.sketch.n_models`` models, as `memdb.gradient_sketch` returns them for one.
+            unsigned integers: see `memdb.format.manifest` for their definitions. If ``run.sketch`` is not
+            None, also ``train/gradient_sketch`` and ``test/gradient_sketch``, real [models, examples, size]
+            of the first ``run.sketch.n_models`` models: `memdb.gradient_sketch` gives those of one.
         """
         ...

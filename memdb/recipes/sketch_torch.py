@@ -1,10 +1,10 @@
 """Gradient sketches: random projections of the gradient of each example's margin, from one backward pass.
 
-The gradient of a layer's weights for one example is the sum, over the positions where the layer was applied, of the
-outer product of its input a and the gradient delta of its output. Projected onto the outer product of two vectors
-of random signs, r and s, it is the sum of (r . a)(s . delta): no gradient of an example is ever formed (Park et
-al., TRAK, 2023, project the same gradients; the factored projection is that of Choe et al., 2024). A bias is the
-weight of an input that is 1. Sketches are in evaluation mode, where an example's margin depends on no other.
+For one example, the gradient of a layer's weights is the sum, over the positions where the layer is applied,
+of the outer product of its input a and the gradient d of its output. Projected onto the outer product of two
+vectors of random signs, r and s, it is the sum of (r . a)(s . d). So one backward pass over many examples is
+enough (Park et al., TRAK, 2023, attribute predictions by projections of the same gradients). A bias is the
+weight of an input that is 1. Models are in evaluation mode, where no example's margin depends on another's.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def signs(seed: int, layer: int, side: str, size: int, width: int) -> Tensor:
 def factored(inputs: Tensor, deltas: Tensor, r: Tensor, s: Tensor) -> Tensor:
     """Return the projected gradients [row, size] of inputs [row, group, p, position] and deltas [.., q, ..].
 
-    Either both are projected at every position, or the gradient is formed first, whichever is less work: for wide
-    layers the former, for narrow ones at many positions the latter.
+    Either both are projected at every position, or the gradient is formed first, whichever is less work: the
+    former for wide layers, the latter for narrow ones at many positions. The result is the same.
     """
     n_rows, n_groups, p, n_positions = inputs.shape
     q, size = deltas.shape[2], len(r)
@@ -77,7 +77,7 @@ class Sketch:
         self._signs: dict[tuple[int, str, int], Tensor] = {}
         self._seen: list[_Seen] = []
 
-    def note(  # noqa: PLR0913 - a layer, what it saw, and two layouts
+    def note(
         self,
         layer: int,
         inputs: Tensor,
@@ -100,10 +100,11 @@ class Sketch:
     def gather(self, margins: Tensor) -> Tensor:
         """Go backward from the margins and return the sketches, [row, size]."""
         probes = [seen.probe for seen in self._seen]
-        found = torch.autograd.grad(margins.sum(), probes, allow_unused=True) if probes else ()
+        is_seen = bool(probes) and margins.requires_grad
+        found = torch.autograd.grad(margins.sum(), probes, allow_unused=True) if is_seen else ()
         parts = [
             self.of_layer(seen.layer, seen.inputs, seen.columns, seen.deltas(delta), has_bias=seen.has_bias)
-            for seen, delta in zip(self._seen, found, strict=True)
+            for seen, delta in zip(self._seen, found, strict=is_seen)
             if delta is not None
         ]
         self._seen.clear()
@@ -123,7 +124,7 @@ class Sketch:
         *,
         has_bias: bool,
     ) -> Tensor:
-        """Return the projected gradients of one layer, [row, size], some rows at a time; not yet over root k."""
+        """Return the projected gradients of one layer, [row, size], before the division by root size."""
 
         def taken(start: int, stop: int) -> Tensor:
             found = columns(inputs[start:stop].float())
@@ -158,7 +159,7 @@ def margin_gradients(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.autograd.grad(log_odds_of_tensor(leaf, labels).sum(), leaf)[0]
 
 
-def gradient_sketch(  # noqa: PLR0913 - a model, examples, a projection, and how many rows at once
+def gradient_sketch(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -169,10 +170,10 @@ def gradient_sketch(  # noqa: PLR0913 - a model, examples, a projection, and how
 ) -> NDArray[np.float32]:
     """Return a sketch of every example: a random projection of the gradient of its margin, [example, size].
 
-    The margin is the label's logit minus the log-sum-exp of the others; the gradient is that of the weights and
-    biases of all `torch.nn.Linear` and `torch.nn.Conv2d` layers, in evaluation mode. Other parameters, such as those
-    of norms and embeddings, are left out. Inner products of sketches estimate those of gradients, which is what
-    Park et al. (TRAK, 2023) attribute predictions by.
+    The margin is the label's logit minus the log-sum-exp of the others; the gradient is that of the weights
+    and biases of all `torch.nn.Linear` and `torch.nn.Conv2d` layers, in evaluation mode. Other parameters,
+    such as those of norms and embeddings, are left out. Inner products of sketches estimate those of
+    gradients, by which Park et al. (TRAK, 2023) attribute predictions.
 
     Args:
         model: gives logits [example, class]; it is left as it was.
@@ -247,6 +248,10 @@ def _of_convolution(layer: Any) -> tuple[Callable[[Tensor], Tensor], Callable[[T
     def columns(images: Tensor) -> Tensor:
         padded = functional.pad(images, layer._reversed_padding_repeated_twice, mode=mode)  # noqa: SLF001
         found = functional.unfold(padded, layer.kernel_size, layer.dilation, stride=layer.stride)
-        return found.unflatten(1, (layer.groups, -1))
+        return found.view(len(found), layer.groups, -1, found.shape[-1])
 
-    return columns, lambda deltas: deltas.flatten(2).unflatten(1, (layer.groups, -1))
+    def deltas(found: Tensor) -> Tensor:
+        n_rows, n_channels, height, width = found.shape
+        return found.reshape(n_rows, layer.groups, n_channels // layer.groups, height * width)
+
+    return columns, deltas

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format.manifest import Manifest
-from memdb.format.segment import Segment
-from memdb.format.sketches import SKETCH_DTYPE, Projection, sketch_path, sketched_slots
+from memdb.format.sketches import SKETCH_DTYPE, Projection, is_sketch, sketch_path, sketched_slots
 from memdb.store.encoding import ArrayData, BandEncoder
 from memdb.store.read_arrays import GroupReader
 from memdb.store.selection import Selection
@@ -32,6 +31,15 @@ class Sketched:
         """How it was sketched."""
         return projection_of(self.selection, self.slot)
 
+    @property
+    def n_bytes(self) -> int:
+        """What its sketches take in the store."""
+        return sum(
+            info.size
+            for name, info in self.selection.segment.objects.items()
+            if is_sketch(path := name.rpartition("/")[0]) and path.rpartition("/")[2] == str(self.slot)
+        )
+
     def read(
         self, manifest: Manifest, which: str, rows: tuple[int, int] | None = None
     ) -> NDArray[np.float16]:
@@ -40,6 +48,11 @@ class Sketched:
         if not shape[0]:
             return np.zeros(shape, dtype=SKETCH_DTYPE)
         return _reader(self.selection).read(sketch_path(which, self.slot), shape, SKETCH_DTYPE, rows)
+
+    def arrays(self, manifest: Manifest) -> dict[str, ArrayData]:
+        """Read its sketches of all sets as the arrays of a segment in which it stands at this position."""
+        values = {info.name: self.read(manifest, info.name)[None] for info in manifest.sets}
+        return sketch_arrays(self.projection, values, [self.model])
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class Sketches:
         models: int64 [G], ascending: the positions of the sketched models in the snapshot's order of models,
             which is that of ``snapshot.models`` and of bits.
         values: float16 [G, row, size].
-        projection: of all of them; None without any.
+        projection: of all of them; None if nothing was ever sketched.
     """
 
     models: NDArray[np.int64]
@@ -70,12 +83,17 @@ def find_sketches(snapshot: Snapshot) -> list[Sketched]:
 
 def all_sketched(snapshot: Snapshot) -> list[Sketched]:
     """Return the models of a snapshot that have sketches, by whatever projection, in its order of models."""
-    found, start = [], 0
-    for selection in snapshot.selections:
+    return sketched_in(snapshot.manifest, snapshot.selections)
+
+
+def sketched_in(manifest: Manifest, selections: Sequence[Selection]) -> list[Sketched]:
+    """Return the sketched models of some selections; their positions count the models of all of these."""
+    names, found, start = [info.name for info in manifest.sets], [], 0
+    for selection in selections:
         places = np.cumsum(selection.keep) - 1
         found += [
             Sketched(start + int(places[slot]), selection, slot)
-            for slot in _slots(snapshot.manifest, selection.segment)
+            for slot in sketched_slots(selection.segment.metadata, names, len(selection.keep))
             if selection.keep[slot]
         ]
         start += selection.n_models
@@ -83,7 +101,7 @@ def all_sketched(snapshot: Snapshot) -> list[Sketched]:
 
 
 def projection_in_use(snapshot: Snapshot) -> Projection | None:
-    """Return the projection of a store: of its manifest, else of its first sketched model; None if nothing says."""
+    """Return the projection of a store: of its manifest, else of its first sketched model, else None."""
     return _in_use(snapshot.manifest, all_sketched(snapshot))
 
 
@@ -102,7 +120,7 @@ def read_sketches(snapshot: Snapshot, which: str, rows: tuple[int, int] | None =
     found = find_sketches(snapshot)
     n_examples = snapshot.manifest.set_named(which).n_examples
     first, last = (0, n_examples) if rows is None else rows
-    projection = found[0].projection if found else None
+    projection = projection_in_use(snapshot)
     values = np.empty((len(found), last - first, projection.size if projection else 0), dtype=SKETCH_DTYPE)
     for place, one in enumerate(found):
         values[place] = one.read(snapshot.manifest, which, (first, last))
@@ -112,7 +130,7 @@ def read_sketches(snapshot: Snapshot, which: str, rows: tuple[int, int] | None =
 def iterate_sketches(
     snapshot: Snapshot, which: str, rows: tuple[int, int] | None = None
 ) -> Iterator[tuple[int, NDArray[np.float16]]]:
-    """Yield each sketched model's position in the snapshot's order of models, and its sketches [row, size]."""
+    """Yield each sketched model's position among the snapshot's models, and its sketches [row, size]."""
     for one in find_sketches(snapshot):
         yield one.model, one.read(snapshot.manifest, which, rows)
 
@@ -130,9 +148,9 @@ def projection_of(selection: Selection, slot: int) -> Projection:
 
 
 def sketch_arrays(
-    projection: Projection, values: dict[str, NDArray[np.float16]], slots: Sequence[int]
+    projection: Projection, values: Mapping[str, Iterable[NDArray[np.float16]]], slots: Sequence[int]
 ) -> dict[str, ArrayData]:
-    """Return the arrays of a segment that hold sketches by set, [model, example, size], of models at these slots."""
+    """Return the arrays of a segment with sketches of the models at these slots, given by set and model."""
     attributes = projection.to_document()
     return {
         sketch_path(name, slot): ArrayData(one, attributes)
@@ -143,15 +161,9 @@ def sketch_arrays(
 
 def copied_sketches(manifest: Manifest, selections: Sequence[Selection]) -> Iterator[dict[str, bytes]]:
     """Yield the objects of a block that hold the sketches of its models, which these selections have."""
-    start = 0
-    for selection in selections:
-        places = np.cumsum(selection.keep) - 1
-        for slot in _slots(manifest, selection.segment):
-            if selection.keep[slot]:
-                one = Sketched(start + int(places[slot]), selection, slot)
-                for info in manifest.sets:
-                    yield from _copied(manifest, one, info.name)
-        start += selection.n_models
+    for one in sketched_in(manifest, selections):
+        for info in manifest.sets:
+            yield from _copied(manifest, one, info.name)
 
 
 def _copied(manifest: Manifest, one: Sketched, which: str) -> Iterator[dict[str, bytes]]:
@@ -170,11 +182,6 @@ def _in_use(manifest: Manifest, everyone: Sequence[Sketched]) -> Projection | No
     if manifest.sketches is not None:
         return manifest.sketches.projection
     return everyone[0].projection if everyone else None
-
-
-def _slots(manifest: Manifest, segment: Segment) -> list[int]:
-    names = tuple(info.name for info in manifest.sets)
-    return sketched_slots(segment.metadata, names, len(segment.models))
 
 
 def _reader(selection: Selection) -> GroupReader:

@@ -1,8 +1,8 @@
 """Which models of a run are sketched: the next ones, until the store has as many as were asked for.
 
-Workers do not talk to each other. Each looks at the store before a batch to see how many sketched models are still
-wanted, and again before it commits one, when it drops what others have committed meanwhile: so no more models are
-sketched in the end than were asked for, except by commits in the same second.
+Workers do not talk to each other. Each looks at the store before a batch to see how many sketched models are
+still wanted, and again before it commits one, when it drops sketches that others made unnecessary meanwhile:
+so no more are kept than were asked for, except by commits in the same second.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def target_of(snapshot: Snapshot, more: int | None, size: int | None) -> SketchT
     require_n_models(more, "sketch")
     if current is not None and size not in {None, current.size}:
         raise InvalidInputError(
-            f"the sketches of {snapshot.url} have {current.size} numbers each, not {size}: they could not be compared",
+            f"{snapshot.url} has sketches of {current.size} numbers, and others of {size} cannot join them",
             hint="leave sketch_size out",
             parameter="sketch_size",
         )
@@ -148,12 +148,17 @@ def checked_sketches(
             )
         found[info.name] = {}
         for slot, one in enumerate(values):
+            if not one.any():
+                raise TrainingError(
+                    f"recipe {recipe} returned {path!r} full of zeros, for model {slot} of the batch",
+                    hint="return what memdb.gradient_sketch gives",
+                )
             if np.isfinite(one).all() and np.abs(one).max(initial=0) <= LARGEST:
                 found[info.name][slot] = one.astype(SKETCH_DTYPE)
             elif finite[slot]:
                 raise TrainingError(
-                    f"recipe {recipe} returned {path!r} with numbers that float16 cannot hold, of model {slot} "
-                    "of the batch",
-                    hint="sketches are real numbers of up to 65,504: scale the gradients",
+                    f"recipe {recipe} returned {path!r} with numbers beyond float16, for model {slot} of the "
+                    "batch",
+                    hint="sketches are finite numbers of up to 65,504: scale the gradients",
                 )
     return found
