@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from support.stores import one
 
 import memdb
-from memdb.errors import InvalidInputError, TrainingError
-from memdb.format.sketches import Projection
+from memdb.errors import DamagedError, InvalidInputError, TrainingError, WrongFormatError
+from memdb.format.sketches import Projection, sketch_path, sketched_slots
 from memdb.store.read_sketches import iterate_sketches, projection_in_use, read_sketches
 
 N_TRAIN, N_TEST, SIZE = 12, 5, 6
@@ -272,3 +274,44 @@ def test_sketches_that_cannot_be_are_refused_before_anything_is_made(tmp_path, s
     ):
         with pytest.raises(InvalidInputError, match=said):
             db.train(add=1, **changed)
+
+
+@pytest.mark.parametrize("segments_are_there", [True, False])
+def test_a_damaged_sketch_costs_the_sketch_at_most(segments_are_there, tmp_path):
+    db = store(tmp_path / "a.zarr")
+    db.train(add=6)
+    db.compact()
+    if not segments_are_there:  # as after `memdb gc`, a day later
+        for segment in (tmp_path / "a.zarr" / "segments").glob("*Z-*"):
+            shutil.rmtree(segment)
+    (chunk,) = (tmp_path / "a.zarr" / "blocks").glob("*/test/gradient_sketch/1/c.*")
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    assert db.top_memorized(3).fetchall()  # which reads no sketches
+    with pytest.raises(DamagedError, match=r"test/gradient_sketch/1"):
+        read_sketches(memdb.open(tmp_path / "a.zarr").snapshot, "test")
+    report, _ = db.verify(repair=True)
+    assert ["test/gradient_sketch/1/c." in damage.place for damage in report.damages] == [True]
+    again = memdb.open(tmp_path / "a.zarr")
+    assert again.n_models == 6
+    require_whole(again, range(5) if segments_are_there else [0, 2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"seed": "x"}, 'seed is "x"'), ({"seed": 3}, "seed is 3"), ({"size": 10**9}, "size is 1000000000"),
+     ({"version": 0}, "version is 0")],
+)  # fmt: skip
+def test_what_a_store_says_of_a_projection_is_checked(change, said):
+    told = Projection(SIZE, 3).to_document()
+    assert Projection.from_attributes(told, "here") == Projection(SIZE, 3)
+    with pytest.raises(WrongFormatError, match=f"here.{said}"):
+        Projection.from_attributes({**told, **change}, "here")
+    with pytest.raises(WrongFormatError, match=r"here.seed is missing"):
+        Projection.from_attributes({}, "here")
+
+
+def test_only_models_of_the_segment_with_sketches_of_all_sets_are_sketched():
+    paths = [sketch_path(name, slot) for name, slot in (("train", 0), ("test", 0), ("train", 1), ("test", 2))]
+    odd = ["train/gradient_sketch/9", "test/gradient_sketch/9", "train/gradient_sketch/01", "train/correct"]
+    assert sketched_slots([*paths, *odd], ("train", "test"), 9) == [0]
+    assert sketched_slots([*paths, *odd], ("train",), 10) == [0, 1, 9]
