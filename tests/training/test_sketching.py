@@ -11,6 +11,7 @@ from support.stores import one
 import memdb
 from memdb.errors import DamagedError, InvalidInputError, TrainingError, WrongFormatError
 from memdb.format.sketches import Projection, sketch_path, sketched_slots
+from memdb.store.maintenance import merge as merging
 from memdb.store.read_sketches import iterate_sketches, projection_in_use, read_sketches
 
 N_TRAIN, N_TEST, SIZE = 12, 5, 6
@@ -165,12 +166,14 @@ def test_copies_have_sketches_only_if_they_are_included(tmp_path):
         db.publish(str(tmp_path / "other"), include=["bits", "sketch"])
 
 
-def test_a_merge_keeps_sketches_of_one_projection(tmp_path):
+def test_a_merge_keeps_sketches_of_one_projection(tmp_path, monkeypatch):
+    monkeypatch.setattr(merging, "SKETCH_BYTES", 2000)  # of two models
     ours, theirs = store(tmp_path / "1.zarr", seed=1), store(tmp_path / "2.zarr", seed=2, sketches=3)
     ours.train(add=6)
     theirs.train(add=4)
     done = memdb.merge(str(tmp_path / "all.zarr"), [ours, theirs])
     assert (done.n_unsketched, done.database.n_models) == (3, 10)
+    assert max(len(segment.models) for segment in done.database.snapshot.segments) < 4
     require_whole(done.database, range(5))
     assert projection_in_use(done.database.snapshot) == projection_in_use(ours.snapshot)
     done.database.train(add=2, dataset=data(), recipe=Guess(), sketch=1)
