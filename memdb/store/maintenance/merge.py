@@ -32,6 +32,7 @@ from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
 
 SEGMENT_BYTES = 64 << 20  # of a segment's arrays in memory
+SKETCH_BYTES = 256 << 20  # of its gradient sketches
 BAND_BYTES = 32 << 20  # of unpacked bits in memory at once, in each reader
 READERS = 4
 FORMER = "withdrawn in store {store}: {reason}"
@@ -128,7 +129,7 @@ def merge(
     done = n_unsketched = 0
     progress(done, total)
     for source, fresh, _ in plans:
-        for batch in cut_into(fresh, _models_at_once(store.manifest)):
+        for batch in _batches(store.manifest, fresh, _models_at_once(store.manifest)):
             n_unsketched += _commit(store, source, batch, projection)
             done += sum(selection.n_models for selection in batch)
             progress(done, total)
@@ -172,11 +173,19 @@ def _fresh(source: Snapshot, known: AbstractSet[str]) -> Iterator[Selection]:
 
 def _models_at_once(manifest: Manifest) -> int:
     model_bits = manifest.train.n_examples
-    if manifest.sketches is not None:
-        model_bits += 16 * manifest.sketches.projection.size * sum(info.n_examples for info in manifest.sets)
     for outcome, n_examples in manifest.arrays().values():
         model_bits += n_examples * (1 if outcome.kind == "bit" else 8 * np.dtype(outcome.dtype).itemsize)
     return max(1, min(BLOCK_MODELS, SEGMENT_BYTES * 8 // model_bits))
+
+
+def _batches(manifest: Manifest, fresh: Sequence[Selection], most: int) -> Iterator[list[Selection]]:
+    """Yield batches of at most so many models, and fewer where their sketches would not fit into memory."""
+    for batch in cut_into(fresh, most):
+        n_models = sum(selection.n_models for selection in batch)
+        if n_models > 1 and sum(one.n_bytes for one in sketched_in(manifest, batch)) > SKETCH_BYTES:
+            yield from _batches(manifest, batch, n_models // 2)
+        else:
+            yield batch
 
 
 def _commit(store: Store, source: Snapshot, batch: Sequence[Selection], projection: Projection | None) -> int:
