@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,14 +43,12 @@ EitherThresholdOption = Annotated[
 ]
 
 
-@dataclass(frozen=True)
 class PlannedWay(Way):
     """How a plan is wanted, for intervals of any kind."""
 
     interval: RankedIntervalOption = "anytime"
 
 
-@dataclass(frozen=True)
 class BothWay(Way):
     """How a curve is wanted, which has intervals of two kinds."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memdb.cli.app import say
@@ -12,6 +11,7 @@ from memdb.cli.options import (
     FormatOption,
     LevelOption,
     NamedIntervalOption,
+    OptionGroup,
     OutcomeOption,
     OutputOption,
     RankedIntervalOption,
@@ -36,12 +36,8 @@ SOME = 5
 CHARACTERS_AT_ONCE = 2**20  # that are encoded at once: an answer may be long
 
 
-@dataclass(frozen=True)
-class Way:
-    """How an answer is wanted; impossible combinations are refused before the store is opened.
-
-    A command that takes one has the options that its fields declare: see `store_options.at_place`.
-    """
+class Way(OptionGroup):
+    """How an answer is wanted; impossible combinations are refused before the store is opened."""
 
     outcome: OutcomeOption = "correct"
     level: LevelOption = 0.95
@@ -49,7 +45,8 @@ class Way:
     format: FormatOption = "table"
     output: OutputOption = None
 
-    def __post_init__(self) -> None:
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
         require_format(self.format)
         if self.output is not None:
             require_suffix(self.output)
@@ -71,14 +68,12 @@ class Way:
         return self.output is not None and require_suffix(self.output) == ".parquet"
 
 
-@dataclass(frozen=True)
 class RankedWay(Way):
     """The same of a ranked list."""
 
     interval: RankedIntervalOption = "selected"
 
 
-@dataclass(frozen=True)
 class PlainWay(Way):
     """The same of an answer without intervals."""
 
