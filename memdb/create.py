@@ -213,7 +213,7 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     ignored = [parameter for kind, parameter, value in said if kind == held and value is not None]
     if ignored:
         raise InvalidInputError(
-            f"{path} holds {held}, of which {ignored[0]} says nothing",
+            f"{path} holds {held}, which {ignored[0]} does not describe",
             hint="leave it out",
             parameter=ignored[0],
         )

@@ -1203,7 +1203,9 @@ class Database:
         if recipe is not None and (version is not None or recipe != theirs.imports):
             return recipes.resolve(recipe, {}, version, self.store.manifest.dataset)
         if version is not None:
-            raise InvalidInputError(f"recipe_version {version!r} is of no recipe", hint="give the recipe too")
+            raise InvalidInputError(
+                f"recipe_version {version!r} was given without a recipe", hint="give the recipe too"
+            )
         return recipes.rebind(theirs)
 
     def _doubt(self, recipe: BoundRecipe) -> str:

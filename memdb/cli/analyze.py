@@ -221,7 +221,7 @@ def reliability(
 ) -> None:
     """Say how far two random halves of the models agree, on memorization or on the influences on an example.
 
-    If halves agree, the whole store can be trusted at least as far. Spearman-Brown foretells the correlation
+    If halves agree, the whole store can be trusted at least as far. Spearman-Brown predicts the correlation
     of two whole stores of this size; its square root, that of this store with the truth.
 
     \b

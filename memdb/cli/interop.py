@@ -102,7 +102,7 @@ def import_(
     Feldman-Zhang    tr_idx, tt_idx, infl, mem; or tr_mem and infl_matrix_class0, ...: scores without models
 
     Files are looked at whole before anything is written, never unpickled, and may be bigger than memory.
-    Models are told by their subsets and outcomes: the same file again adds nothing.
+    Models are recognized by their subsets and outcomes: the same file again adds nothing.
 
     \b
     memdb import runs.npz --store mine.zarr

@@ -172,7 +172,7 @@ def retract(
     db = place.open()
     done = db.retract(model_ids, because)
     say(
-        f"Withdrew {count(len(done.models), 'model')} from {db.url}, "
+        f"Retracted {count(len(done.models), 'model')} from {db.url}, "
         f"which has {_own_models(db):,} that count.",
         "If they were chosen by how they did, scores are biased now and their intervals mean nothing.",
     )

@@ -270,7 +270,7 @@ def print_info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         if row["n_repeats"]:
             lines["models"] = f"{lines['models']}; {row['n_repeats']} committed twice, counted once"
         if row["n_retracted"]:
-            lines["withdrawn"] = f"{tables.count(row['n_retracted'], 'model')}, not counted{_reasons(db)}"
+            lines["retracted"] = f"{tables.count(row['n_retracted'], 'model')}, not counted{_reasons(db)}"
         if row["n_set_aside"]:
             lines["set aside"] = f"{tables.count(row['n_set_aside'], 'damaged part')}, not read"
         if not row["put_if_absent"]:
@@ -282,7 +282,7 @@ def print_info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
             some = _some(row["diverged"])
             lines["diverged"] = f"{tables.count(row['n_diverged'], 'model')}, counted like all others: {some}"
         if db.snapshot.excluded:
-            lines["left out"] = f"{tables.count(len(db.snapshot.excluded), 'model')}, by --exclude"
+            lines["excluded"] = f"{tables.count(len(db.snapshot.excluded), 'model')}, by --exclude"
         if row["n_models"]:
             lines["accuracy"] = (
                 f"{number(row['train_accuracy'])} in, {number(row['out_accuracy'])} held out, "
@@ -320,7 +320,7 @@ def _base_lines(row: Mapping[str, Any]) -> dict[str, object]:
         return {}
     lines: dict[str, object] = {"base": f"{clean(row['base'])}, snapshot {row['base_snapshot']}"}
     if row["base_newest_snapshot"] > row["base_snapshot"]:
-        lines["base is newer"] = f"snapshot {row['base_newest_snapshot']}: take it in with `memdb update`"
+        lines["base is newer"] = f"snapshot {row['base_newest_snapshot']}: move on to it with `memdb update`"
     return lines
 
 
@@ -347,7 +347,7 @@ def facts_line(db: Database, way: Way) -> str:
     if db.imported_scores is not None:
         return f"imported scores {clean(db.imported_scores.scores.table.name)}"
     n_excluded = len(db.snapshot.excluded)
-    without = f" \u00b7 {n_excluded:,} left out" if n_excluded else ""
+    without = f" \u00b7 {n_excluded:,} excluded" if n_excluded else ""
     return f"{db.n_models:,} models{without} \u00b7 outcome {way.outcome}"
 
 

@@ -238,7 +238,7 @@ class Place:
         return self._warned(opened)
 
     def _warned(self, db: Database) -> Database:
-        """Say which models answers may lack, and what leaving some out does to them."""
+        """Say which models answers may lack, and what excluding some does to them."""
         if self.scores is None and not (db.store.published or db.store.storage.can_list) and db.snapshot:
             say(
                 f"Note: {db.url} has no published.json and cannot be listed. Its newest snapshot was found "
@@ -246,7 +246,7 @@ class Place:
             )
         if self.exclude:
             say(
-                f"Note: --exclude leaves {len(db.snapshot.excluded):,} models out. Leaving models out "
+                f"Note: --exclude excludes {len(db.snapshot.excluded):,} models. Excluding models "
                 "because of what they predict biases every score."
             )
         return db

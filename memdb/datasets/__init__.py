@@ -51,7 +51,7 @@ class ExampleSet:
         odd = next((key for key in self.keys if not isinstance(key, str)), None)
         if odd is not None:
             raise InvalidInputError(
-                f"the {name} set has the key {odd!r}, which is no text",
+                f"the {name} set has the key {odd!r}, which is not text",
                 hint=f"write {name}_keys=[str(key) for key in keys]",
             )
         if not len(self.x) == len(self.labels) == len(self.keys):

@@ -61,7 +61,7 @@ def require_destination(path: Path, what: str) -> str:
         names = ", ".join(item or "a folder" for item in allowed)
         raise InvalidInputError(f"{what} cannot be written to {path}", hint=f"name a file or folder: {names}")
     if suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise AlreadyExistsError(f"{path} is there, and is no empty folder", hint="name a new folder")
+        raise AlreadyExistsError(f"{path} exists and is not an empty folder", hint="name a new folder")
     if suffix and path.is_dir():
         raise AlreadyExistsError(f"{path} is a folder", hint="name a file")
     require_outside(LocalStorage(path.absolute(), str(path)))

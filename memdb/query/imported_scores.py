@@ -41,7 +41,7 @@ class Assumed:
     def __post_init__(self) -> None:
         if self.n_models < 2 or not 0 < self.subset_fraction < 1:
             raise InvalidInputError(
-                f"assume=({self.n_models}, {self.subset_fraction:g}) cannot be",
+                f"assume=({self.n_models}, {self.subset_fraction:g}) is out of range",
                 hint="use e.g. assume=(4000, 0.7)",
                 parameter="assume",
             )

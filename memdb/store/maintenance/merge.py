@@ -42,7 +42,7 @@ class Merged:
 
     added: tuple[int, ...]  # models
     present: tuple[int, ...]  # models that the destination, or an earlier source, already had
-    n_withdrawn: int  # models retracted in a source but not in the destination
+    n_retracted: int  # models retracted in a source but not in the destination
 
 
 def common_outcomes(sources: Sequence[Snapshot]) -> tuple[tuple[Outcome, ...], tuple[str, ...]]:
