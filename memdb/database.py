@@ -1001,11 +1001,10 @@ class Database:
         plan = plan_publication(
             self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root, dataset)
         )
-        there = plan.before.snapshot if plan.before else None
-        if self.view.as_of is not None and there is not None and there.n_models > self.n_models:
+        n_there = plan.before.snapshot.n_models if plan.before else 0
+        if self.view.as_of is not None and n_there > self.n_models:
             raise InvalidInputError(
-                f"{url} has {there.n_models:,} models already, snapshot {self.view.as_of} only "
-                f"{self.n_models:,}",
+                f"{url} has {n_there:,} models already, snapshot {self.view.as_of} only {self.n_models:,}",
                 hint="publish it to a new place, or leave as_of out",
                 parameter="as_of",
             )
