@@ -1075,16 +1075,16 @@ class Database:
                 "a report shows counts of models, and imported scores have none",
                 hint="write their list: `memdb top-memorized -o scores.csv`",
             )
-        found: Mapping[str, PicturesOf] = {}
+        thumbnails: Mapping[str, PicturesOf] = {}
         reason = ""
         if pictures:
             try:
-                found = self._pictures_of_report(data_root, dataset)
+                thumbnails = self._pictures_of_report(data_root, dataset)
             except MemdbError as error:
                 if dataset is not None or data_root is not None:
                     raise
                 reason = str(error)
-        report = write_report(Path(path), self.relations(), level, found, progress)
+        report = write_report(Path(path), self.relations(), level, thumbnails, progress)
         return replace(report, without_pictures=reason)
 
     def _pictures_of_report(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:

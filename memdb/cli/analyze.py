@@ -149,8 +149,8 @@ def _score_named(examples: Mapping[str, Any]) -> str:
     """Return the score that options name, in words."""
 
     def example(kind: str) -> str | None:
-        found = next((v for v in (examples[f"{kind}_id"], examples[f"{kind}_key"]) if v is not None), None)
-        return None if found is None else clean(found, 20)
+        named = next((v for v in (examples[f"{kind}_id"], examples[f"{kind}_key"]) if v is not None), None)
+        return None if named is None else clean(named, 20)
 
     words = {"train": "train", "test": "on test", "target": "on train"}
     return " ".join(f"{words[kind]} {example(kind)}" for kind in words if example(kind) is not None)

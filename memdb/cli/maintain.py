@@ -80,18 +80,18 @@ def gc(
         Counting(console(stderr=True), "removed") as counting,
         interruptible("What was removed is gone, no model among it; run it again for the rest."),
     ):
-        found = db.gc(grace=_hours(grace), alone=alone, dry_run=dry_run, progress=counting)
-    if not found:
+        garbage = db.gc(grace=_hours(grace), alone=alone, dry_run=dry_run, progress=counting)
+    if not garbage:
         say(f"Nothing to remove from {db.url} that is older than {grace:g} hours.")
         return
-    rows = [(item.path, item.reason, size(item.size)) for item in found]
+    rows = [(item.path, item.reason, size(item.size)) for item in garbage]
     console().print(findings(("what", "why", "size"), rows))
-    total = size(sum(item.size for item in found))
+    total = size(sum(item.size for item in garbage))
     again = "gc" + (f" --grace {grace:g}" if grace != DEFAULT_HOURS else "") + " --alone" * alone
     say(
-        f"{total} in {count(len(found), 'place')} would go: {place.command(again)}"
+        f"{total} in {count(len(garbage), 'place')} would go: {place.command(again)}"
         if dry_run
-        else f"Removed {total} in {count(len(found), 'place')} from {db.url}."
+        else f"Removed {total} in {count(len(garbage), 'place')} from {db.url}."
     )
 
 

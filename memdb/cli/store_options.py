@@ -330,7 +330,7 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _parsed(options: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    parsed: dict[str, Any] = {}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals or not name.isidentifier():
@@ -339,8 +339,8 @@ def _parsed(options: list[str]) -> dict[str, Any]:
                 f"--storage-option {beginning!r} is not NAME=VALUE", hint="write e.g. profile=lab"
             )
         words: dict[str, Any] = {"true": True, "false": False}
-        found[name] = words.get(value.lower(), int(value) if value.isdecimal() else value)
-    return found
+        parsed[name] = words.get(value.lower(), int(value) if value.isdecimal() else value)
+    return parsed
 
 
 def split(names: str) -> list[str]:

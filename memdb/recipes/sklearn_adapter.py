@@ -106,8 +106,8 @@ def _class_at(path: str) -> Any:
 
 def _parameters(kind: Any) -> Mapping[str, inspect.Parameter]:
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    found = inspect.signature(kind).parameters.items()
-    return {name: parameter for name, parameter in found if parameter.kind in named}
+    parameters = inspect.signature(kind).parameters.items()
+    return {name: parameter for name, parameter in parameters if parameter.kind in named}
 
 
 def _defaults(kind: Any) -> dict[str, Json]:

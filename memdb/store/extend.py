@@ -42,8 +42,8 @@ def inspect_base(url: str, from_url: str, access: Access) -> InspectedBase:
         DamagedError: its examples are not what its fingerprints say.
     """
     protocol_of(url)  # what the user wrote is at fault where it is malformed
-    place = followable(url, from_url)
-    storage = access.open_base(place)
+    address = followable(url, from_url)
+    storage = access.open_base(address)
     manifest = read_manifest(storage)
     base = BaseStore(storage, manifest)
     if manifest.subset_scheme != DRAWN_HERE:
@@ -59,7 +59,7 @@ def inspect_base(url: str, from_url: str, access: Access) -> InspectedBase:
                 f"the {info.name} set of {url} is not what its fingerprint says",
                 hint="ask for an intact copy",
             )
-    return InspectedBase(manifest, _base_at(place, manifest, snapshot), tables)
+    return InspectedBase(manifest, _base_at(address, manifest, snapshot), tables)
 
 
 def n_beyond(base: Snapshot) -> int:

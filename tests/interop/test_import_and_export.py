@@ -287,7 +287,7 @@ def test_what_does_not_belong_to_a_store_is_refused(database, tmp_path):
     (tmp_path / "full" / "thesis.tex").touch()
     with pytest.raises(AlreadyExistsError, match="other things in it, such as thesis.tex"):
         memdb.import_file(tmp_path / "runs.npz", str(tmp_path / "full"))
-    with pytest.raises(AlreadyExistsError, match="no empty folder"):
+    with pytest.raises(AlreadyExistsError, match="not an empty folder"):
         database.export(tmp_path / "full", "models")
 
 

@@ -211,8 +211,8 @@ def _device(name: str, request: Request, resources: Mapping[str, float]) -> tupl
 
 
 def _resources() -> Mapping[str, float]:
-    found: Mapping[str, float] = ray.cluster_resources()
-    return found
+    resources: Mapping[str, float] = ray.cluster_resources()
+    return resources
 
 
 @contextlib.contextmanager
