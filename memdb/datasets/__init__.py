@@ -61,6 +61,9 @@ class ExampleSet:
                 hint="give one label and one key an example",
             )
 
+    def __repr__(self) -> str:
+        return f"ExampleSet({self.name!r}, n_examples={len(self)})"
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -153,6 +156,9 @@ class Dataset:
                 f"label {self.n_classes - 1} has no name among the {len(self.class_names)} class names",
                 hint="give one class name a label",
             )
+
+    def __repr__(self) -> str:
+        return f"Dataset(train={len(self.train)}, test={len(self.test)}, n_classes={self.n_classes})"
 
     @classmethod
     def from_pairs(cls, train: Any, test: Any, class_names: Sequence[str] | None = None) -> Self:
