@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ from memdb.render.tables import clean, console, count, facts, findings, size
 
 if TYPE_CHECKING:
     from memdb.database import Database
+    from memdb.store.maintenance.verify_report import Damage
 
 DEFAULT_HOURS = 24.0
 MOST_HOURS = 24.0 * 366
@@ -122,18 +124,10 @@ def verify(
     if not report.damages:
         say(f"{db.url} is intact: {seen}.")
         return
-    rows = [
-        (
-            damage.kind,
-            clean(damage.place.removeprefix(f"{db.url}/")),
-            clean(_short(damage.problem, damage.place, db.url)),
-            _models(damage.models),
-        )
-        for damage in report.damages
-    ]
-    console().print(findings(("kind", "where", "problem", "models"), rows))
+    _print_damages(db, report.damages)
     hit = count(len({model for damage in report.damages for model in damage.models}), "model")
-    say(f"{db.url} is damaged in {count(len(rows), 'place')}, which {hit} would need. Intact: {seen}.")
+    n_places = count(len(report.damages), "place")
+    say(f"{db.url} is damaged in {n_places}, which {hit} would need. Intact: {seen}.")
     if repaired is None:
         if db.store.published:
             say("Pull the copy again, which brings what is missing or altered, or publish it to a new place.")
@@ -210,6 +204,19 @@ def _hours(hours: float) -> timedelta:
     if not 0 <= hours <= MOST_HOURS:
         raise InvalidInputError(f"--grace {hours:g} is not a number of hours", hint="use e.g. --grace 24")
     return timedelta(hours=hours)
+
+
+def _print_damages(db: Database, damages: Sequence[Damage]) -> None:
+    rows = [
+        (
+            damage.kind,
+            clean(damage.place.removeprefix(f"{db.url}/")),
+            clean(_short(damage.problem, damage.place, db.url)),
+            _models(damage.models),
+        )
+        for damage in damages
+    ]
+    console().print(findings(("kind", "where", "problem", "models"), rows))
 
 
 def _short(problem: str, place: str, url: str) -> str:
