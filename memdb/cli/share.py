@@ -83,7 +83,8 @@ def publish(
         typer.Option(
             "--include",
             metavar="WHAT",
-            help="bits, confidence, thumbnails (small pictures); repeat. [default: bits, confidence]",
+            help="bits, confidence, sketches (of gradients), thumbnails (small pictures); repeat. "
+            "[default: bits, confidence]",
         ),
     ] = None,
     credit: CreditOptions,
