@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import shutil
 import signal
@@ -26,6 +28,40 @@ settings.load_profile("quick")
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and all that they start with them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+BUDGET = 190  # CPU seconds of scripts/test: two minutes on two cores
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Show what the run cost, workers and commands included: how long it took depends on what else ran."""
+    spent = sum(os.times()[:4])
+    default = config.getini("addopts")[-1]
+    is_whole = config.args_source == config.ArgsSource.TESTPATHS and not config.option.keyword
+    line = f"{spent:.0f} CPU seconds"
+    if is_whole and config.option.markexpr == default:
+        line += f"; the default run has {BUDGET}, see docs/contributing.md"
+    terminalreporter.write_line(line, yellow=is_whole and spent > BUDGET)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_garbage():
+    """Keep modules and shared fixtures out of collections of garbage, which would look at all of them each time."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_built_once():
+    """Typer builds the commands anew whenever one is called, which takes longer than most commands."""
+    import typer
+
+    built = functools.cache(lambda app, _n_commands: get_command(app))
+    get_command = typer.main.get_command
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", lambda app: built(app, len(app.registered_commands)))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
