@@ -230,7 +230,7 @@ def require_no_problem(name, attempt):
 
 @pytest.mark.parametrize(
     ("operation", "fault"),
-    every(3, [(operation, fault) for fault in ANYWHERE for operation in OPERATIONS]),
+    every(7, [(operation, fault) for fault in ANYWHERE for operation in OPERATIONS]),
 )
 def test_one_fault_is_survived_or_said_and_never_answered_with(bucket, operation, fault):
     place = ANYWHERE.index(fault) * bucket.n_requests[operation] // len(ANYWHERE)
@@ -246,12 +246,15 @@ def test_every_fault_at_each_request(bucket, operation, times):
 
 @pytest.mark.parametrize(
     ("operation", "where", "faults"),
-    [
-        ("query", {"path": "mask/c."}, ["404", "503", "short_body", "cut_body", "altered_body", "html"]),
-        ("commit", {"method": "PUT"}, ["403", "500", "reset", "lost_ack", "html"]),
-        ("compact", {"path": "snapshots/2.json"}, ["403", "lost_ack", "html"]),
-        ("gc", {"method": "DELETE"}, ["403", "429", "lost_ack"]),
-    ],
+    every(
+        3,
+        [
+            ("query", {"path": "mask/c."}, ["404", "503", "short_body", "cut_body", "altered_body", "html"]),
+            ("commit", {"method": "PUT"}, ["403", "500", "reset", "lost_ack", "html"]),
+            ("compact", {"path": "snapshots/2.json"}, ["403", "lost_ack", "html"]),
+            ("gc", {"method": "DELETE"}, ["403", "429", "lost_ack"]),
+        ],
+    ),
 )
 def test_a_lasting_fault_is_an_error_that_says_where_and_changes_no_answer(bucket, operation, where, faults):
     storage = bucket.storage()
@@ -338,7 +341,7 @@ def problems_on_the_web(website, template, fault, position):
     ]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", every(4, FAULTS))
 def test_one_fault_on_the_web_is_survived_or_said_and_never_answered_with(website, template, fault):
     for position in range(list(FAULTS).index(fault) % 7, 24, 7):
         assert problems_on_the_web(website, template, fault, position) in ([], None)

@@ -12,6 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from support.cases import every
 from support.joined import answers, whole
 from support.stores import coin_recipe, small_dataset
 from support.storing import batch, contents
@@ -155,6 +156,7 @@ def test_a_base_that_extends_another_brings_it_along(base, extension, tmp_path):
             assert answers(third) == answers(one)
 
 
+@pytest.mark.slow
 def test_over_http_it_is_read_as_from_disk(base, tmp_path, served):
     with memdb.extend(str(tmp_path / "far.zarr"), f"{served}/base.zarr", **TRAINED) as far:
         far.train(seeds=range(5))
@@ -180,7 +182,7 @@ def rewritten(place, /, **changes):
 
 @pytest.mark.parametrize(
     ("changes", "kind", "says"),
-    [
+    every(2, [
         ({"url": "/nowhere/base.zarr"}, NotFoundError, "the base of .* is not at /nowhere/base.zarr any more"),
         ({"url": "github://o:r@main/base.zarr"}, InvalidInputError, "such addresses are not followed"),
         ({"url": "simplecache::file:///etc"}, InvalidInputError, "such addresses are not followed"),
@@ -188,7 +190,7 @@ def rewritten(place, /, **changes):
         ({"store_id": "0" * 32}, MismatchError, "holds the store .*; .* extends 0000"),
         ({"models_sha256": "0" * 64}, DamagedError, "snapshot 1 of .* has other models than when .* was set to use it"),
         ({"snapshot": 9}, NotFoundError, "a base, has no snapshot 9 any more"),
-    ],
+    ]),
 )  # fmt: skip
 def test_a_base_that_is_not_what_was_pinned_is_named(extension, changes, kind, says):
     store = rewritten(extension.url, **changes)

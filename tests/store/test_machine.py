@@ -157,15 +157,6 @@ TestInMemory = InMemory.TestCase
 TestInMemory.settings = quickly(examples_of(30), 15)
 
 
-def test_on_s3(s3):
-    from hypothesis.stateful import run_state_machine_as_test
-
-    class OnS3(StoreMachine):
-        place = staticmethod(lambda _: (f"s3://bucket/{uuid.uuid4().hex}/s.zarr", s3))
-
-    run_state_machine_as_test(OnS3, settings=quickly(examples_of(8), 8))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["disk", "memory", "s3"])
 def test_for_longer(kind, request):

@@ -238,6 +238,7 @@ def test_other_bad_destinations_and_names(pair, tmp_path):
         memdb.open(str(tmp_path / "nowhere")).snapshot  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_merge_that_dies_anywhere_goes_on_where_it_was(pair, tmp_path, monkeypatch):
     monkeypatch.setattr(merge, "_models_at_once", lambda _: 4)
     a, b = pair
