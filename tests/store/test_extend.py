@@ -38,13 +38,22 @@ from memdb.store.maintenance import verify
 TRAINED = {"dataset": small_dataset(), "recipe": coin_recipe}
 
 
-@pytest.fixture
-def base(tmp_path):
-    """A store of 12 models in a snapshot."""
-    with memdb.init(str(tmp_path / "base.zarr"), small_dataset(), coin_recipe, seed=7) as made:
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory):
+    """The folder of a store of 12 models in a snapshot."""
+    url = tmp_path_factory.mktemp("twelve") / "base.zarr"
+    with memdb.init(str(url), small_dataset(), coin_recipe, seed=7) as made:
         made.train(seeds=range(12))
         made.compact()
-        yield made
+    return url
+
+
+@pytest.fixture
+def base(twelve, tmp_path):
+    """The same store, to do with as one likes."""
+    url = shutil.copytree(twelve, tmp_path / "base.zarr")
+    with memdb.open(str(url)) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -90,7 +99,7 @@ def test_what_its_base_gets_or_withdraws_counts_after_an_update(base, extension,
     extension.train(seeds=range(4))
     extension.compact()
     before = answers(extension)
-    base.train(seeds=range(12, 20))
+    base.train(seeds=range(12, 20), **TRAINED)
     gone = base.snapshot.models[0][1].model_id
     base.retract([gone], "a broken node")
     extension.refresh()
@@ -162,7 +171,7 @@ def test_over_http_it_is_read_as_from_disk(base, tmp_path, served):
         far.train(seeds=range(5))
         far.compact()
         assert far.n_models == 17
-        base.train(seeds=[40])
+        base.train(seeds=[40], **TRAINED)
         base.compact()
         far.update()
         assert far.n_models == 18
@@ -272,7 +281,7 @@ def test_what_cannot_be_extended_leaves_nothing_behind(base, tmp_path):
 
 
 def test_an_update_that_cannot_be_changes_nothing(base, extension, tmp_path):
-    base.train(seeds=[30])
+    base.train(seeds=[30], **TRAINED)
     old = shutil.copytree(base.url, tmp_path / "old.zarr")
     base.compact()
     extension.update()
