@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from support.stores import N_MODELS, small_database
-from support.storing import batch
+from support.storing import batch, forget
 
 import memdb
 
@@ -48,6 +48,7 @@ def pytest_terminal_summary(terminalreporter, config):
 def little_garbage():
     """Keep modules and shared fixtures out of collections of garbage, which would look at all of them each time."""
     yield
+    forget()
     gc.collect()
     gc.freeze()
 

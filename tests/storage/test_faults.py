@@ -13,7 +13,7 @@ import pytest
 from support.cases import every
 from support.fault_proxy import FAULTS, FaultProxy
 from support.stores import coin_recipe, small_dataset
-from support.storing import batch, contents, contents_of
+from support.storing import batch, contents, contents_of, forget
 
 import memdb
 from memdb.errors import InvalidInputError, MemdbError
@@ -120,7 +120,10 @@ class Bucket:
         copied = open_storage(f"memory://{uuid.uuid4().hex}")
         held = [name for name in list(keys) if name.startswith(prefix)]
         copied.write_all({name.removeprefix(f"{prefix}/"): keys[name].value for name in held})
-        return everything(copied)
+        try:
+            return everything(copied)
+        finally:
+            forget(copied.url)
 
     def _counted(self, operation):
         before = len(self.proxy.log)

@@ -11,7 +11,7 @@ import pytest
 from support import TESTS
 from support.cases import every
 from support.stores import small_database
-from support.storing import FailingStorage, batch, contents, contents_of
+from support.storing import FailingStorage, batch, contents, contents_of, forget
 
 from memdb.errors import MemdbError, StorageError
 from memdb.storage import open_storage
@@ -140,6 +140,7 @@ def refuse(template, tmp_path, operation, lasting, positions):
         else:
             status = 0
         check(url, template, operation, status)
+        forget(url)
         if storage.allowed >= 0:
             break
     assert 10 < allowed < 199

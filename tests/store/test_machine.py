@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.cases import examples_of
 from support.stores import coin_recipe, small_dataset
-from support.storing import FailingStorage, batch, contents, contents_of
+from support.storing import FailingStorage, batch, contents, contents_of, forget
 
 import memdb
 from memdb.errors import StorageError
@@ -49,6 +49,8 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self):
         compact.BLOCK_MODELS = self.usual
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.url.startswith("memory:"):
+            forget(self.url)
 
     def record(self, part):
         for identifier, content in contents_of(part).items():
