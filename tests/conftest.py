@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How far Hypothesis searches: scripts/test, scripts/test --all, and by hand with --hypothesis-profile deep.
 # No deadlines: a busy machine says nothing about the code, and performance lives in benchmarks.
-for profile, n_examples in {"quick": 16, "all": 100, "deep": 2000}.items():
+for profile, n_examples in {"quick": 12, "all": 100, "deep": 2000}.items():
     settings.register_profile(
         profile, max_examples=n_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )

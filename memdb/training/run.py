@@ -123,7 +123,8 @@ def carry_out(
         running = RunningPrecision(before, IntervalSpec("anytime"))
     accuracies = [m.test_accuracy for _, m in before.snapshot.models if m.test_accuracy is not None]
     n_asked = plan.seeds.n_missing
-    status = TrainingStatus(n_asked, 0, 0.0, _mean(accuracies), running and running.mean_half_width())
+    width = running.mean_half_width() if running else None
+    status = TrainingStatus(n_asked, 0, 0.0, _mean(accuracies), width)
     clock = _Clock(plan.limits.seconds)
     progress(replace(status, remark=plan.doubt, is_doubt=bool(plan.doubt)))
     if n_asked == 0:
@@ -149,7 +150,7 @@ def carry_out(
                 running.add(bits.unpack(batch.mask, n_models), bits.unpack(batch.correct, n_models))
             accuracies += [m.test_accuracy for m in batch.models if m.test_accuracy is not None]
             n_committed = status.n_committed + n_models
-            width = running and running.mean_half_width()
+            width = running.mean_half_width() if running else None
             status = TrainingStatus(n_asked, n_committed, 0.0, _mean(accuracies), width)
             doubt = "" if batch.doubt in shown else batch.doubt
             progress(replace(status, remark=doubt, is_doubt=bool(doubt)))
