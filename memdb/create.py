@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from memdb.database import IN_MEMORY, Database, View
 from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format.manifest import OUTCOMES, Manifest, Outcome
+from memdb.format.sketches import DEFAULT_SIZE, SKETCH, Projection, SketchPlan
 from memdb.permission import Names, forget
 from memdb.storage import Cache
 from memdb.storage.protocol import Storage
@@ -37,6 +38,8 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     subset_fraction: float = 0.7,
     outcomes: Sequence[str | Outcome] = ("correct", "logit_confidence"),
     seed: int | None = None,
+    sketches: int | None = None,
+    sketch_size: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Database:
     """Create a store of a data set and a recipe, without models.
@@ -53,6 +56,8 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         outcomes: what to keep: ``correct`` always, and any of ``logit_confidence``, ``cumulative_loss``
             and ``first_learned``, or an `Outcome` of your own that the recipe returns.
         seed: of all subset masks; random by default.
+        sketches: keep gradient sketches of the first so many models.
+        sketch_size: numbers per example of a sketch; by default 512.
         storage_options: for the fsspec driver.
 
     Raises:
@@ -74,7 +79,8 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         if isinstance(recipe, str)
         else recipes.bind(recipe, options=recipe_options, version=recipe_version)
     )
-    bound.require_outcomes([outcome.name for outcome in kept])
+    plan = _sketch_plan(seed, sketches, sketch_size)
+    bound.require_outcomes([outcome.name for outcome in kept] + ([SKETCH] if plan else []))
     recipes.require_name_of_its_own(bound)
     storage = Access(storage_options).open(url)
     require_free(storage)  # before waiting for the data
@@ -89,6 +95,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         recipe=bound.info,
         subset_scheme="exact",
         subset_fraction=float(subset_fraction),
+        sketches=plan,
     )
     store = Store.create(storage, manifest, tables)
     Names(dataset, recipe).remember_for(store)
@@ -208,28 +215,26 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     data = datasets.load(dataset, data_root) if isinstance(dataset, str) else dataset
     called = dataset if isinstance(dataset, str) else name or (None if data is None else IN_MEMORY)
     about = About(data, called, recipe, subset_fraction, outcomes)
-    held = "models" if isinstance(content, Runs) else "scores"
-    said: tuple[tuple[str, str, object], ...] = (
-        ("models", "scores_name", scores_name), ("models", "n_train", n_train),
-        ("models", "n_test", n_test),
-        ("scores", "labels", labels), ("scores", "outcomes", outcomes),
-    )  # fmt: skip
-    ignored = [parameter for kind, parameter, value in said if kind == held and value is not None]
-    if ignored:
-        raise InvalidInputError(
-            f"{path} holds {held}, of which {ignored[0]} says nothing",
-            hint="leave it out",
-            parameter=ignored[0],
-        )
     done: Imported | ImportedScores
     if isinstance(content, Runs):
+        _require_none(f"{path} holds models", scores_name=scores_name, n_train=n_train, n_test=n_test)
         done = import_runs(storage, existing, content, about, progress)
     else:
+        _require_none(f"{path} holds scores", labels=labels, outcomes=outcomes)
         sizes = {part: n for part, n in (("train", n_train), ("test", n_test)) if n is not None}
         done = import_scores(storage, existing, content, about, scores_name, sizes)
     if existing is None:
         Names(dataset).remember_for(done.store)
     return done
+
+
+def _require_none(content: str, **others: object) -> None:
+    """Refuse parameters that describe other content than a file's."""
+    ignored = [name for name, value in others.items() if value is not None]
+    if ignored:
+        raise InvalidInputError(
+            f"{content}, which {ignored[0]} does not describe", hint="leave it out", parameter=ignored[0]
+        )
 
 
 def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
@@ -274,9 +279,21 @@ def _outcomes_of(given: Sequence[str | Outcome]) -> tuple[Outcome, ...]:
     known = [OUTCOMES.get(item) if isinstance(item, str) else item for item in given]
     found = tuple(outcome for outcome in known if outcome is not None)
     names = [outcome.name for outcome in found]
-    if len(found) < len(given) or "correct" not in names or len(set(names)) != len(names):
+    if len(found) < len(given) or "correct" not in names or len({*names, SKETCH}) != len(names) + 1:
         raise InvalidInputError(
             f"cannot keep the outcomes {', '.join(map(str, given))}",
             hint=f"name correct, and any of {', '.join(OUTCOMES)}, or give an `Outcome` of your own",
         )
     return found
+
+
+def _sketch_plan(seed: int, n_models: int | None, size: int | None) -> SketchPlan | None:
+    if n_models is None and size is not None:
+        raise InvalidInputError(
+            f"sketch_size {size} does nothing without a number of models to sketch",
+            hint="say how many, such as sketches=10",
+            parameter="sketch_size",
+        )
+    if n_models is None:
+        return None
+    return SketchPlan(n_models, Projection.of_store(seed, DEFAULT_SIZE if size is None else size))

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, dataclass_transform
 
 import typer
 
 from memdb.query.intervals import kinds_for
 from memdb.query.outcomes import OUTCOMES
+
+
+@dataclass_transform(kw_only_default=True)
+class OptionGroup:
+    """Options that belong together, as one value: the class declares each, as a dataclass does its fields.
+
+    A command that takes a group has its options: see `store_options.at_place`. It is not a dataclass, since
+    the code that a dozen of these generate would delay ``memdb --help`` by 6 ms.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        vars(self).update(given)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Those that are neither absent nor switched off."""
+        return {name: value for name, value in vars(self).items() if value is not None and value is not False}
 
 
 def _listed(meanings: Mapping[str, str]) -> str:
@@ -51,6 +67,33 @@ OutcomeOption = Annotated[
         + _listed({name: outcome.meaning for name, outcome in OUTCOMES.items()}),
     ),
 ]
+EstimatorOption = Annotated[
+    str,
+    typer.Option(
+        "--estimator",
+        metavar="NAME",
+        help="raw: the difference in means; informed: the calibrated prediction from gradient sketches and "
+        "raw influences, with an interval of its own.",
+    ),
+]
+ScreenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--screen",
+        metavar="K",
+        help="Test only the K pairs that a prior ranks first, by models that it does not come from; auto: as "
+        "many as models, or for one example a tenth.",
+    ),
+]
+ScreenByOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--screen-by",
+        metavar="FILE",
+        help="Scores [train, test] that are the prior, such as TRAK's, in place of gradient sketches: .npy, "
+        ".npz, .csv or .parquet. They must not come from the store's own models.",
+    ),
+]
 FdrOption = Annotated[
     str,
     typer.Option(
@@ -64,8 +107,7 @@ RanksOption = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class MemorizedRanking:
+class MemorizedRanking(OptionGroup):
     """How a list of memorized examples is ranked, and what is said about its ranks."""
 
     order: Annotated[
@@ -75,12 +117,11 @@ class MemorizedRanking:
     ranks: RanksOption = False
 
 
-@dataclass(frozen=True)
 class InfluenceRanking(MemorizedRanking):
     """The same of a list of influences."""
 
     order: Annotated[
-        str, typer.Option("--order", metavar="NAME", help="shrunk, influence, q_value or lo.")
+        str, typer.Option("--order", metavar="NAME", help="shrunk, informed, influence, q_value or lo.")
     ] = "shrunk"
 
 
@@ -186,6 +227,15 @@ CheckpointsOption = Annotated[
         show_default=False,
     ),
 ]
+SketchSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--sketch-size",
+        metavar="K",
+        help="Numbers per example of a sketch. [default: 512]",
+        show_default=False,
+    ),
+]
 TestIdOption = Annotated[
     int | None,
     typer.Option("--test-id", metavar="N", help="A test example, by its row."),
@@ -218,8 +268,7 @@ EXAMPLES = {  # the options that name examples, by the fields of `ExampleNames`
 SameClassOption = Annotated[bool, typer.Option("--same-class", help="Only pairs that share their label.")]
 
 
-@dataclass(frozen=True)
-class PairBounds:
+class PairBounds(OptionGroup):
     """Which pairs are wanted, out of all there are."""
 
     min_influence: Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +15,11 @@ from memdb.cli.options import (
     CheckpointsOption,
     DataRootOption,
     DeviceOption,
+    OptionGroup,
     OwnDatasetOption,
     OwnRecipeOption,
     RayOption,
+    SketchSizeOption,
     TaskCpusOption,
     TaskGpusOption,
     WorkersOption,
@@ -30,10 +32,18 @@ if TYPE_CHECKING:
     from memdb.database import Database
 
 KEPT = ("correct", "logit_confidence")
+FIXED_BY_BASE = (
+    "download",
+    "recipe_option",
+    "outcomes",
+    "recipe_version",
+    "subset_fraction",
+    "sketches",
+    "sketch_size",
+)
 
 
-@dataclass(frozen=True)
-class NewStore:
+class NewStore(OptionGroup):
     """What a store is to be of, as it was typed."""
 
     dataset: Annotated[
@@ -98,15 +108,15 @@ class NewStore:
         int | None,
         typer.Option("--seed", metavar="N", help="Of all subset masks; random if not given."),
     ] = None
-
-    def fixed_by_a_base(self) -> list[str]:
-        """Return those of the options given that a store takes over from one that it extends."""
-        given = {
-            "--download": self.download or None, "--recipe-option": self.recipe_option,
-            "--outcomes": self.outcomes, "--recipe-version": self.recipe_version,
-            "--subset-fraction": self.subset_fraction,
-        }  # fmt: skip
-        return [option for option, value in given.items() if value is not None]
+    sketches: Annotated[
+        int | None,
+        typer.Option(
+            "--sketches",
+            metavar="N",
+            help="Keep gradient sketches of the first N models, such as 10.",
+        ),
+    ] = None
+    sketch_size: SketchSizeOption = None
 
 
 @app.command()
@@ -135,6 +145,7 @@ def init(
     memdb init --dataset imagefolder --data-root photos -r torchvision:resnet18 -p epochs=20
     memdb init -r sklearn:sklearn.neighbors.KNeighborsClassifier -p n_neighbors=1
     memdb init -r cnn -p epochs=5 --outcomes correct,cumulative_loss,first_learned
+    memdb init -r resnet9 --dataset cifar10 --data-root ~/data --sketches 10
     memdb init --recipe mypackage.recipes:train_forest --store s3://bucket/forest.zarr
     memdb init --extend https://example.org/mnist.zarr
     """  # noqa: D301 - \b keeps the lines apart in --help
@@ -154,6 +165,8 @@ def init(
         subset_fraction=0.7 if new.subset_fraction is None else new.subset_fraction,
         outcomes=KEPT if new.outcomes is None else split(new.outcomes),
         seed=new.seed,
+        sketches=new.sketches,
+        sketch_size=new.sketch_size,
         storage_options=place.storage_options(),
     )
     say(f"Created {made.url}: {_described(made)}.")
@@ -167,10 +180,11 @@ def _extend(place: Place, base: str, new: NewStore) -> None:
     from memdb.permission import Names
     from memdb.store.extend import n_beyond
 
-    fixed = new.fixed_by_a_base()
+    fixed = [name for name in FIXED_BY_BASE if name in new.given]
     if fixed:
         raise InvalidInputError(
-            f"{fixed[0]} is fixed by the store that is extended", hint=f"leave it out, or --extend {base}"
+            f"--{fixed[0].replace('_', '-')} is fixed by the store that is extended",
+            hint=f"leave it out, or --extend {base}",
         )
     place.require_use_of_options(others=[base])
     made = extend_with(place.url, base, Names(new.dataset, new.recipe), place.access(), new.seed)
@@ -199,8 +213,7 @@ def _say_what_next(made: Database, place: Place, data_root: str | None) -> None:
     say(f"Next: {place.command(f'train --add 100{root}')}")
 
 
-@dataclass(frozen=True)
-class RunOptions:
+class RunOptions(OptionGroup):
     """What `Database.train` takes beside the limits of a run."""
 
     dataset: OwnDatasetOption = None
@@ -213,6 +226,11 @@ class RunOptions:
     task_cpus: TaskCpusOption = 1
     task_gpus: TaskGpusOption = None
     checkpoint_dir: CheckpointsOption = None
+    sketch: Annotated[
+        int | None,
+        typer.Option("--sketch", metavar="N", help="Keep gradient sketches of N more models of this store."),
+    ] = None
+    sketch_size: SketchSizeOption = None
     compact: Annotated[
         bool,
         typer.Option("--compact/--no-compact", help="Gather segments into blocks past some dozens."),

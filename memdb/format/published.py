@@ -24,6 +24,7 @@ from memdb.format.manifest import (
 from memdb.format.score_table import MAX_TABLES
 
 INCLUDED = ("bits", "confidence")  # in a published copy by default
+INCLUDABLE = (*INCLUDED, "sketches", "thumbnails")
 MAX_SNAPSHOTS = 100_000  # of one published copy
 ASK_AGAIN = "ask its owner to publish it again, or use another copy"
 
@@ -296,11 +297,11 @@ class ThumbnailsInfo:
         """
         require_format(document, place)
         read = Reader(document, place)
-        found = cls(
+        published = cls(
             read.take("store_id", str, "", lambda v: bool(HEX32.fullmatch(v))), DerivedGroup.from_reader(read)
         )
         read.finish(ASK_AGAIN)
-        return found
+        return published
 
 
 def _document(info: ObjectInfo) -> dict[str, Json]:

@@ -137,7 +137,7 @@ def _attacked(
             confidence = _confidence(logits, labels)
         if np.isnan(confidence).any():
             raise InvalidInputError(
-                f"{place} has logits whose softmax is no number: one class alone, or none that is finite",
+                f"{place} has logits whose softmax is not a number: a single class, or no finite one",
                 hint="leave out, or mend, what did not finish",
             )
         return {right: logits.argmax(axis=2) == labels, soft: confidence}

@@ -304,9 +304,9 @@ def logits_of(p: NDArray[Any], place: str) -> NDArray[np.float64]:
     """Return the logits of probabilities, infinite at 0 and 1.
 
     Raises:
-        InvalidInputError: a number that is no probability, even when rounded.
+        InvalidInputError: a number that is not a probability, even when rounded.
     """
-    exact = within(p, 0, 1, place, "which is no probability", "call logits ..._logit_confidence")
+    exact = within(p, 0, 1, place, "which is not a probability", "call logits ..._logit_confidence")
     exact = exact.astype(np.float64)
     with np.errstate(divide="ignore"):
         logits: NDArray[np.float64] = np.log(exact) - np.log1p(-exact)

@@ -232,7 +232,7 @@ def c_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
     if not beside and "score" not in path.stem.lower():
         return None
     values = scores.whole((None,), "f")
-    within(values, 0, 1, scores.place, "which is no C-score", "C-scores go from 0 to 1")
+    within(values, 0, 1, scores.place, "which is not a C-score", "C-scores go from 0 to 1")
     file = ArrayFile(scores.place, values.shape, values.dtype, lambda start, stop: 1 - values[start:stop])
     note = "C-scores are kept as 1 - score: near memorization where models are right on what they have seen."
     return _whole(path, arrays, file, None, (note,))

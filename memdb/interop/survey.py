@@ -86,7 +86,7 @@ def as_stored(outcome: Outcome, values: NDArray[Any], place: str) -> NDArray[Any
         values = np.clip(values, -LIMIT, LIMIT)
         return values.astype(dtype)
     if outcome.kind == "unit":
-        return within(values, 0, 1, place, "which is no probability", "give numbers from 0 to 1").astype(
+        return within(values, 0, 1, place, "which is not a probability", "give numbers from 0 to 1").astype(
             dtype
         )
     limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)

@@ -27,6 +27,7 @@ from memdb.query.statements import Kind, out_of_python
 from memdb.query.templates import template
 from memdb.store import Snapshot
 from memdb.store.published_arrays import derived_of
+from memdb.store.read_sketches import find_sketches
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.001, 4_000_000.0  # the range that timers support on every system
 
@@ -60,8 +61,8 @@ class ModelAnswers:
         relations = self.relations
         label = None if class_name is None else relations.label_of(class_name)
         sql = template("top_memorized.sql", arms=OUTCOMES[relations.outcome].sql["arms"])
-        found = relations.ask(sql, {"label": label})
-        return ranked(relations, found, Columns(("train_id", "label"), "memorization"), query)
+        rows = relations.ask(sql, {"label": label})
+        return ranked(relations, rows, Columns(("train_id", "label"), "memorization"), query)
 
     def top_influence(self, fixed: ExampleRef, query: RankedQuery, *, same_class: bool = False) -> pa.Table:
         """Return the influences that rank first with one side fixed, NULLs last."""
@@ -77,11 +78,11 @@ class ModelAnswers:
         sql = template("top_influence.sql", **names, arms=OUTCOMES[relations.outcome].sql["arms"])
         other_only = fixed.column == "target_id"
         relations.prefetch(layout.TEST if side.target == layout.TEST else layout.TRAIN)
-        found = relations.ask(sql, {"id": fixed.row, "same_class": same_class, "other_only": other_only})
+        rows = relations.ask(sql, {"id": fixed.row, "same_class": same_class, "other_only": other_only})
         ids = ["train_id", f"{side.target}_id"]
         labels = ["train_label", f"{side.target}_label"]
         columns = Columns((*ids, *labels, "same_class"), "influence", ("memorization",), listed=side.listed)
-        return ranked(relations, found, columns, query)
+        return ranked(relations, rows, columns, query)
 
     def score(self, train_id: int, target: ExampleRef | None, interval: IntervalSpec) -> pa.Table:
         """Return one memorization score, or the influence on one target."""
@@ -216,6 +217,21 @@ def _first(k: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch
             return
 
 
+def _sketches_of(snapshot: Snapshot) -> dict[str, object]:
+    """Return how many models have gradient sketches, and what these take; no columns in stores without.
+
+    Published copies do not tell: their blocks, whose documents would, are left unread.
+    """
+    found = [] if snapshot.is_published else find_sketches(snapshot)
+    if snapshot.is_published or not (found or snapshot.manifest.sketches):
+        return {}
+    return {
+        "n_sketched": len(found),
+        "sketch_size": found[0].projection.size if found else None,
+        "sketch_bytes": sum(one.n_bytes for one in found),
+    }
+
+
 def _base_of(snapshot: Snapshot) -> dict[str, object]:
     """Return the base snapshot of a store that extends another, NULL in other stores."""
     base = snapshot.base
@@ -256,6 +272,7 @@ def info(relations: Relations, interval: IntervalSpec) -> pa.Table:
         **_base_of(snapshot),
         "put_if_absent": manifest.put_if_absent,
         **counted,
+        **_sketches_of(snapshot),
         "diverged": sorted(diverged),
     }
     table = pa.Table.from_pylist([row])

@@ -16,6 +16,7 @@ from memdb.environment import install
 from memdb.errors import InvalidInputError
 from memdb.format.documents import Json
 from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE
+from memdb.format.sketches import SKETCH
 from memdb.plugins import TORCHVISION
 from memdb.recipes.options import natural, normalize, real, require, torch_program
 from memdb.recipes.out_of_memory import in_turns
@@ -58,7 +59,7 @@ class Architecture:
     precision: str = "bfloat16"
 
     version = "1"
-    outcomes = frozenset({CORRECT.name, LOGIT_CONFIDENCE.name})
+    outcomes = frozenset({CORRECT.name, LOGIT_CONFIDENCE.name, SKETCH})
 
     def __post_init__(self) -> None:
         normalize(self)
@@ -91,9 +92,9 @@ class Architecture:
     @property
     def options(self) -> Mapping[str, Json]:
         """All options, defaults filled in."""
-        found = asdict(self)
-        del found["architecture"]
-        return found
+        options = asdict(self)
+        del options["architecture"]
+        return options
 
     def rate(self, done: float) -> float:
         """Return the learning rate after this fraction of the steps."""

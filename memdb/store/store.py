@@ -148,6 +148,7 @@ class Store:
         models: Sequence[ModelInfo],
         masks: NDArray[np.bool_],
         outcomes: Mapping[str, NDArray[Any]],
+        sketches: Mapping[str, ArrayData] | None = None,
     ) -> Segment:
         """Append a batch of models: all of it, or nothing that a reader could see.
 
@@ -156,6 +157,7 @@ class Store:
             masks: bool [models, train].
             outcomes: arrays of ``manifest.arrays()``, [models, examples]: bool for kind ``bit``, which are
                 required; others are optional, since a recipe need not give confidences.
+            sketches: by path in the segment, as `sketch_arrays` makes them.
 
         Raises:
             InvalidInputError: arrays that do not fit the manifest.
@@ -167,7 +169,7 @@ class Store:
             outcome, _ = self.manifest.arrays()[path]
             stored = bits.pack(values) if outcome.kind == "bit" else np.ascontiguousarray(values.T)
             arrays[path] = ArrayData(stored.astype(outcome.dtype, copy=False))
-        return self.commit_stored(models, arrays)
+        return self.commit_stored(models, {**arrays, **(sketches or {})})
 
     def commit_stored(self, models: Sequence[ModelInfo], arrays: Mapping[str, ArrayData]) -> Segment:
         """Append models whose arrays are in the form that segments store, as read from another store.
@@ -281,8 +283,8 @@ def commit_group(storage: Storage, group: Segment, watch: Stopwatch) -> bool:
 
 
 def _all_there(storage: Storage, group: Segment) -> bool:
-    found = {item.path.removeprefix(f"{group.group}/"): item.size for item in storage.find(group.group)}
-    return all(found.get(name) == info.size for name, info in group.objects.items())
+    sizes = {item.path.removeprefix(f"{group.group}/"): item.size for item in storage.find(group.group)}
+    return all(sizes.get(name) == info.size for name, info in group.objects.items())
 
 
 def keeps_put_if_absent(storage: Storage) -> bool:
@@ -307,15 +309,15 @@ def require_free(storage: Storage) -> None:
         InvalidInputError: the place is inside another store.
     """
     require_outside(storage)
-    found = storage.names("")
-    if layout.MANIFEST in found:
+    names = storage.names("")
+    if layout.MANIFEST in names:
         raise AlreadyExistsError(
             f"{storage.url} is already a store, or another Zarr group",
             hint="extend a store with `memdb train`, or choose another place",
         )
-    leftovers = {name for name in found if name.startswith(".") and name.endswith(".tmp")}
+    leftovers = {name for name in names if name.startswith(".") and name.endswith(".tmp")}
     begun = {layout.DATASET, layout.PROBES, layout.BASES, *layout.GROUPS}
-    others = sorted(set(found) - leftovers - begun)
+    others = sorted(set(names) - leftovers - begun)
     if others:
         raise AlreadyExistsError(
             f"{storage.url} is a folder with other things in it, such as {others[0]}",

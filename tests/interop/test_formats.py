@@ -255,7 +255,7 @@ def test_infinite_margins_become_the_largest(at, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(1.01, "1.01, which is no probability"), (-0.5, "-0.5, which"), (np.nan, "nan")]
+    ("value", "said"), [(1.01, "1.01, which is not a probability"), (-0.5, "-0.5, which"), (np.nan, "nan")]
 )
 def test_what_no_rounding_explains_is_refused(at, value, said):
     np.savez("p.npz", **PLAIN, train_confidence=soft(value), test_confidence=np.zeros((N, N_TEST)))
