@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from memdb.format.snapshot_record import BaseUpdate, Retraction
     from memdb.interop.export import Exported
     from memdb.look.report import WrittenReport
-    from memdb.look.sheets import PicturesOf
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
     from memdb.query.options import PairOptions
     from memdb.query.relations import Relations
     from memdb.query.results import Results
     from memdb.recipes import BoundRecipe
+    from memdb.render.sheets import PicturesOf
     from memdb.sharing.publish import Publication, PublicationOptions, PublicationPlan
     from memdb.sharing.thumbnails import Thumbnails
     from memdb.store import Snapshot, Store
@@ -1085,7 +1085,7 @@ class Database:
         return replace(report, without_pictures=reason)
 
     def _pictures_of_report(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:
-        from memdb.look.sheets import PicturesOf, require_pillow
+        from memdb.render.sheets import PicturesOf, require_pillow
 
         require_pillow()
         names = [item.name for item in self.store.manifest.sets if item.n_examples]

@@ -20,12 +20,12 @@ from memdb.errors import InvalidInputError
 from memdb.files import writing
 from memdb.format import layout
 from memdb.look.partners import NOBODY, SHOWN, Partners, partners_of
-from memdb.look.sheets import COLUMNS, TILES, PicturesOf, mime, sheets, tile_size
 from memdb.query.arrow import values_of
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import Order, RankedQuery
 from memdb.query.questions import ModelAnswers, info
 from memdb.query.relations import Relations
+from memdb.render.sheets import COLUMNS, TILES, PicturesOf, mime, sheets, tile_size
 from memdb.sharing.tables import counts_of
 from memdb.store.published_arrays import COUNTED
 

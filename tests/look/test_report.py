@@ -16,7 +16,7 @@ from support.stores import coin_recipe, dicts
 import memdb
 from memdb import cli
 from memdb.errors import InvalidInputError, MemdbError, StorageError
-from memdb.look.sheets import PicturesOf, sheets, tile_size
+from memdb.render.sheets import PicturesOf, sheets, tile_size
 
 NASTY = [
     "<script>document.title = 'run'</script>", "</script><img src=x onerror=document.title='run'>", "<!--",
