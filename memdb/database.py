@@ -1086,10 +1086,14 @@ class Database:
 
     def _pictures_of_report(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:
         from memdb.render.sheets import PicturesOf, require_pillow
+        from memdb.store.published_sheets import PublishedSheets
 
         require_pillow()
         names = [item.name for item in self.store.manifest.sets if item.n_examples]
-        if self.store.published is not None and self.store.published.thumbnails is not None:
+        published = self.store.published
+        if published is not None and published.sheets is not None:
+            return {name: PublishedSheets.of(self.store, name).as_pictures() for name in names}
+        if published is not None and published.thumbnails is not None:
             shapes = {name: self.thumbnails(name, [0]).shape for name in names}
             return {
                 name: PicturesOf((shape[1], shape[2], shape[3]), partial(self.thumbnails, name))
@@ -1139,7 +1143,7 @@ class Database:
         manifest = self.store.manifest
         manifest.require_same(data.infos, manifest.recipe, self.url)
         thumbnails = thumbnails_of(data)
-        return {item.name: thumbnails[item.name] for item in manifest.sets}
+        return {item.name: thumbnails[item.name] for item in manifest.sets if item.n_examples}
 
     def _require_now(self, verb: str) -> None:
         self.store.require_growing(verb)

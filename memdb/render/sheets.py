@@ -22,49 +22,92 @@ Shape = tuple[int, int, int]  # height, width, channels
 
 @dataclass(frozen=True)
 class PicturesOf:
-    """Small pictures of one set: their shape, and what returns those of some rows, uint8 [rows, *shape]."""
+    """Small pictures of one set.
+
+    Attributes:
+        shape: height, width, channels.
+        rows: returns those of some examples, uint8 [rows, *shape].
+        order: the examples, as they lie on sheets that were made before; None if there are none.
+        sheet: returns such a sheet by its number.
+    """
 
     shape: Shape
     rows: Callable[[Sequence[int]], NDArray[np.uint8]]
+    order: NDArray[np.int32] | None = None
+    sheet: Callable[[int], bytes] | None = None
 
 
 def require_pillow() -> None:
-    """Refuse to make sheets without the package that encodes them.
+    """Refuse to make or read sheets without the package that encodes them.
 
     Raises:
         NotFoundError: Pillow is not installed.
     """
-    if importlib.util.find_spec("PIL") is None:
-        raise NotFoundError("pictures need Pillow", hint="pip install pillow, or write it without pictures")
+    if not has_pillow():
+        raise NotFoundError("pictures need Pillow", hint="pip install pillow, or go without pictures")
+
+
+def has_pillow() -> bool:
+    """Whether the package that encodes and decodes sheets is installed."""
+    return importlib.util.find_spec("PIL") is not None
 
 
 def sheets(pictures: PicturesOf, rows: Sequence[int]) -> Iterator[bytes]:
     """Yield sheets of the pictures of some examples in their order."""
+    for start in range(0, len(rows), TILES):
+        yield sheet_of(pictures.rows(rows[start : start + TILES]), TILES)
+
+
+def sheet_of(found: NDArray[np.uint8], n_tiles: int) -> bytes:
+    """Return a sheet of some pictures, with room for others."""
     from PIL import Image  # noqa: PLC0415 - comes with torchvision
 
-    shape = pictures.shape
+    shape: Shape = found.shape[1:]
     height, width = tile_size(shape)
-    is_grey = shape[2] == 1
-    for start in range(0, len(rows), TILES):
-        found = pictures.rows(rows[start : start + TILES])
-        # the edge goes on into the margin, so that JPEG has no step to blur
-        margin = ((0, 0), (0, height - shape[0]), (0, width - shape[1]), (0, 0))
-        tiles = np.zeros((TILES, height, width, shape[2]), dtype=np.uint8)
-        tiles[: len(found)] = np.pad(found, margin, mode="edge")
-        grid = tiles.reshape(COLUMNS, COLUMNS, height, width, shape[2]).swapaxes(1, 2)
-        pixels = grid.reshape(COLUMNS * height, COLUMNS * width, shape[2])
-        image, buffer = Image.fromarray(pixels[:, :, 0] if is_grey else pixels), io.BytesIO()
-        if is_grey:
-            image.save(buffer, "PNG", optimize=True)
-        else:
-            image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)  # colours of neighbours stay apart
-        yield buffer.getvalue()
+    n_rows, is_grey = -(-n_tiles // COLUMNS), shape[2] == 1
+    # the edge goes on into the margin, so that JPEG has no step to blur
+    margin = ((0, 0), (0, height - shape[0]), (0, width - shape[1]), (0, 0))
+    tiles = np.zeros((n_rows * COLUMNS, height, width, shape[2]), dtype=np.uint8)
+    tiles[: len(found)] = np.pad(found, margin, mode="edge")
+    grid = tiles.reshape(n_rows, COLUMNS, height, width, shape[2]).swapaxes(1, 2)
+    pixels = grid.reshape(n_rows * height, COLUMNS * width, shape[2])
+    image, buffer = Image.fromarray(pixels[:, :, 0] if is_grey else pixels), io.BytesIO()
+    if is_grey:
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)  # colours of neighbours stay apart
+    return buffer.getvalue()
+
+
+def tiles_of(sheet: bytes, shape: Shape) -> NDArray[np.uint8]:
+    """Return the pictures on a sheet, uint8 [`TILES`, *shape].
+
+    Raises:
+        ValueError: it is not a sheet of such pictures.
+    """
+    from PIL import Image  # noqa: PLC0415 - comes with torchvision
+
+    height, width = tile_size(shape)
+    try:
+        with Image.open(io.BytesIO(sheet), formats=["PNG" if shape[2] == 1 else "JPEG"]) as image:
+            mode = "L" if shape[2] == 1 else "RGB"
+            if (image.size, image.mode) != ((COLUMNS * width, COLUMNS * height), mode):
+                raise ValueError(f"it is {image.mode} of {image.size[0]} x {image.size[1]} pixels")
+            pixels = np.asarray(image).reshape(COLUMNS, height, COLUMNS, width, shape[2])
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
+    return pixels.swapaxes(1, 2).reshape(TILES, height, width, shape[2])[:, : shape[0], : shape[1]]
 
 
 def tile_size(shape: Shape) -> tuple[int, int]:
     """Return the height and width that a picture takes on a sheet."""
     step = 1 if shape[2] == 1 else JPEG_BLOCK
     return -(-shape[0] // step) * step, -(-shape[1] // step) * step
+
+
+def suffix(shape: Shape) -> str:
+    """Return how the names of files that hold sheets end."""
+    return "png" if shape[2] == 1 else "jpg"
 
 
 def mime(shape: Shape) -> str:

@@ -6,7 +6,6 @@ the README, which no program reads. If a publication is interrupted, readers see
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -15,7 +14,6 @@ from typing import Any, TypedDict
 
 from memdb.errors import (
     AlreadyExistsError,
-    DamagedError,
     InvalidInputError,
     NotEnoughModelsError,
     NotFoundError,
@@ -29,6 +27,7 @@ from memdb.query.relations import Relations
 from memdb.sharing import score_tables
 from memdb.sharing.copy_blocks import Piece, copy_piece, pieces
 from memdb.sharing.derive import derive
+from memdb.sharing.pictures import has_pictures, size_of, write_pictures
 from memdb.sharing.readme import readme
 from memdb.sharing.tables import LISTED, TABLED
 from memdb.storage.protocol import Storage, create_once
@@ -38,13 +37,20 @@ from memdb.store.read_documents import parse_record, read_manifest, require_outs
 from memdb.store.resumable import ResumableStorage, copy_object
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
-from memdb.store.thumbnails import Pictures, read_info, write_thumbnails
-from memdb.store.thumbnails import objects_of as pictures_of
+from memdb.store.thumbnails import Pictures
 
 INCLUDABLE = (*INCLUDED, "thumbnails")
 COPY_GROUPS = (*layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE)  # of every copy, empty or not
-BEGUN = {layout.DATASET, layout.SCORES, layout.THUMBNAILS, layout.TABLES, *COPY_GROUPS}
-MOVING = {layout.README, layout.PUBLISHED, layout.MANIFEST, layout.PROBES}
+BEGUN = {
+    layout.DATASET,
+    layout.SCORES,
+    layout.THUMBNAILS,
+    layout.SHEETS,
+    layout.SITE,
+    layout.TABLES,
+    *COPY_GROUPS,
+}
+MOVING = {layout.README, layout.PAGE, layout.PUBLISHED, layout.MANIFEST, layout.PROBES}
 A_PAIR, A_ROW = 12.0, 46.0  # bytes of a pair in a list, and of a table's row: what they compress to at most
 
 
@@ -109,8 +115,7 @@ class PublicationPlan:
         if self.scores[0]:
             parts.append(Part("scores", score_tables.size_of(self.scores[0])))
         if self.pictures:
-            n_bytes = sum(math.prod(those.shape) for those in self.pictures.values())
-            parts.append(Part("thumbnails", n_bytes, is_guess=True))
+            parts.append(Part("thumbnails", size_of(self.pictures), is_guess=True))
         if self.snapshot.n_models == 0:
             return parts
         return [
@@ -155,7 +160,7 @@ def plan_publication(
     score_tables.require_same_scores(documents, before, storage.url)
     found = pieces(snapshot, lambda path: "confidence" not in include and path.endswith("/logit_confidence"))
     credit = credit or (before.credits if before else Credits())
-    wanted = "thumbnails" in include and not (before and _has_pictures(target, store, before))
+    wanted = "thumbnails" in include and not (before and has_pictures(target, store, before))
     made = pictures() if wanted else {}
     return PublicationPlan(
         snapshot, (tuple(tables), tuple(documents)), target, tuple(found), credit, before, made
@@ -257,9 +262,7 @@ def publish(
     blocks = tuple(
         copy_piece(snapshot, target, piece, known.get(piece.block_id), steps.copied) for piece in plan.pieces
     )
-    shown = plan.before.thumbnails if plan.before else None
-    if plan.pictures:
-        shown = write_thumbnails(Store(target, manifest), plan.pictures, steps.pictured)
+    shown = write_pictures(target, snapshot, plan.before, plan.pictures, steps.pictured)
     is_new = newest is None or not _is_same(newest, snapshot, blocks) or not _has_derived(target, newest)
     record = newest
     if record is None or is_new:
@@ -267,7 +270,7 @@ def publish(
     item = _item(record)
     older = tuple(s for s in (plan.before.snapshots if plan.before else ()) if s.number != item.number)
     kept = plan.before.scores[len(copied) :] if plan.before else ()
-    published = Published(manifest.store_id, item, older, plan.credit, own_version(), copied + kept, shown)
+    published = Published(manifest.store_id, item, older, plan.credit, own_version(), copied + kept, **shown)
     target.write_all({layout.README: readme(snapshot, record, published, plan.scores[0]).encode()})
     target.write_all({layout.MANIFEST: snapshot.storage.read(layout.MANIFEST)})
     target.write_all({layout.PUBLISHED: plain_document(published.to_document())})
@@ -318,17 +321,6 @@ def _copy_dataset(snapshot: Snapshot, target: ResumableStorage) -> None:
         path = f"{layout.DATASET}/{name}"
         copy_object(source, path, target, path, manifest.objects[name])
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in COPY_GROUPS})
-
-
-def _has_pictures(target: ResumableStorage, store: Store, before: Published) -> bool:
-    """Tell by sizes whether all pictures are there."""
-    if before.thumbnails is None:
-        return False
-    try:
-        info = read_info(Store(target, store.manifest), before.thumbnails)
-    except DamagedError:
-        return False
-    return all(target.has(path, item, checked=True) for path, item in pictures_of(info))
 
 
 def _newest_record(plan: PublicationPlan, target: ResumableStorage) -> SnapshotRecord | None:

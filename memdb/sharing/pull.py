@@ -16,12 +16,12 @@ from memdb.sharing.copy_blocks import AT_ONCE, copy_piece, pieces
 from memdb.sharing.publish import COPY_GROUPS, require_destination
 from memdb.sharing.readme import readme
 from memdb.storage.protocol import Storage, concurrently, create_once
+from memdb.store.listed_groups import document_of
+from memdb.store.listed_groups import objects_of as listed_objects
 from memdb.store.open_published import is_of_a_copy, published_snapshot
 from memdb.store.read_documents import parse_record, read_block, snapshot_numbers
 from memdb.store.resumable import ResumableStorage, copy_object
 from memdb.store.store import Store, keeps_put_if_absent
-from memdb.store.thumbnails import DOCUMENT, read_info
-from memdb.store.thumbnails import objects_of as pictures_of
 
 ONLY = ("bits",)
 
@@ -107,10 +107,8 @@ def _everything(source: Store, target: ResumableStorage, progress: Callable[[int
         objects |= _of_snapshot(source, record) if record else {}
     tables = source.score_tables()
     objects |= dict(score_tables.objects_of(tables))
-    if published.thumbnails is not None:
-        shown = read_info(source, published.thumbnails)
-        objects |= dict(pictures_of(shown))
-        documents[DOCUMENT] = published.thumbnails
+    objects |= dict(listed_objects(source, published))
+    documents |= {document_of(folder): info for folder, info in published.groups.items()}
     _copy(source.storage, target, objects, progress)
     score_tables.name_tables(tables, score_tables.documents_of(source.storage, tables), target)
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in COPY_GROUPS})

@@ -15,11 +15,11 @@ import memdb
 from memdb.errors import WrongFormatError
 from memdb.format.documents import sealed
 from memdb.format.manifest import Manifest
-from memdb.format.published import Published, ThumbnailsInfo
+from memdb.format.published import ListedGroup, Published
 from memdb.format.score_table import ScoreTable
 from memdb.format.segment import Segment
 from memdb.format.snapshot_record import BaseUpdate, Retraction, SnapshotRecord
-from memdb.store.thumbnails import read_info
+from memdb.store.listed_groups import read_document
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -34,7 +34,7 @@ KINDS = {
     "manifest": Manifest, "segment": Segment, "block": Segment, "snapshot": SnapshotRecord,
     "retraction": Retraction, "published": Published, "published_snapshot": SnapshotRecord,
     "extension": Manifest, "extended": SnapshotRecord, "base": BaseUpdate, "score-table": ScoreTable,
-    "thumbnails": ThumbnailsInfo,
+    "thumbnails": ListedGroup,
 }  # fmt: skip
 SCHEMA_OF = {name: name for name in KINDS} | {
     "block": "segment",
@@ -91,7 +91,7 @@ def pictured(folder):
         database.train(seeds=[1])
         database.publish(str(folder / "pictured"), include=("bits", "thumbnails"))
     store = memdb.open(str(folder / "pictured")).store
-    return read_info(store, store.published.thumbnails)
+    return read_document(store, "sheets", store.published.sheets)
 
 
 def extended(database, url):
