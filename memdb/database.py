@@ -965,6 +965,7 @@ class Database:
         dataset: str | None = None,
         data_root: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        site: bool | str = False,
     ) -> PublicationPlan:
         """Plan a frozen copy of the models that count, for `publish`; nothing is written.
 
@@ -978,6 +979,8 @@ class Database:
             dataset: for thumbnails, the name of a data set that is code, if you have not named it before.
             data_root: for thumbnails, the folder that holds the data set.
             storage_options: for the fsspec driver of ``url``.
+            site: with a page that shows the copy in a browser; an address of the copy, if the page is to work
+                from elsewhere, too.
 
         Raises:
             AlreadyExistsError: the destination holds something else.
@@ -986,6 +989,7 @@ class Database:
             NotEnoughModelsError: the store has neither models nor imported scores.
             StorageError: the destination could not be read.
         """
+        from memdb.look.site import SitePage
         from memdb.sharing.publish import plan_publication
         from memdb.storage import open_storage
 
@@ -994,10 +998,12 @@ class Database:
                 f"cannot publish {self.url} without some models: nobody would see that they are missing",
                 hint="retract them with `memdb retract`, which is on record, or publish all",
             )
+        page = SitePage(site if isinstance(site, str) else None) if site else None
         target = open_storage(url, storage_options)
         plan = plan_publication(
-            self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root, dataset)
-        )
+            self.store, self.snapshot, target, include, credit,
+            lambda: self._pictures(data_root, dataset), page,
+        )  # fmt: skip
         there = plan.before.snapshot if plan.before else None
         if self._as_of is not None and there is not None and there.n_models > self.n_models:
             raise InvalidInputError(

@@ -49,7 +49,7 @@ def write_pictures(
     pictures: Mapping[str, Pictures],
     advance: Callable[[int], None],
 ) -> dict[str, ObjectInfo | None]:
-    """Write pictures in the order of a snapshot's lists; return the documents of all that the copy then has."""
+    """Write pictures in the order of the lists; return the documents of all that the copy then has."""
     store = Store(target, snapshot.manifest)
     found = {"thumbnails": before.thumbnails if before else None, "sheets": before.sheets if before else None}
     if not pictures:

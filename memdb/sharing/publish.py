@@ -27,6 +27,7 @@ from memdb.query.relations import Relations
 from memdb.sharing import score_tables
 from memdb.sharing.copy_blocks import Piece, copy_piece, pieces
 from memdb.sharing.derive import derive
+from memdb.sharing.page import Page, with_page
 from memdb.sharing.pictures import has_pictures, size_of, write_pictures
 from memdb.sharing.readme import readme
 from memdb.sharing.tables import LISTED, TABLED
@@ -81,6 +82,7 @@ class PublicationOptions(TypedDict, total=False):
     dataset: str | None
     data_root: str | None
     storage_options: Mapping[str, Any] | None
+    site: bool | str
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class PublicationPlan:
         credit: title, authors, licence and citation.
         before: what is published there already.
         pictures: thumbnails to make, by set; empty if there are none to make.
+        page: the page to put beside the copy, if any.
     """
 
     snapshot: Snapshot
@@ -104,6 +107,7 @@ class PublicationPlan:
     credit: Credits
     before: Published | None
     pictures: Mapping[str, Pictures] = field(default_factory=dict)
+    page: Page | None = None
 
     @property
     def parts(self) -> list[Part]:
@@ -127,13 +131,14 @@ class PublicationPlan:
         ]
 
 
-def plan_publication(
+def plan_publication(  # noqa: PLR0913, PLR0917 - what to publish, where, and what goes with it
     store: Store,
     snapshot: Snapshot,
     storage: Storage,
     include: Sequence[str] = INCLUDED,
     credit: Credits | None = None,
     pictures: Callable[[], Mapping[str, Pictures]] = dict,
+    page: Page | None = None,
 ) -> PublicationPlan:
     """Plan a publication without writing anything.
 
@@ -163,7 +168,7 @@ def plan_publication(
     wanted = "thumbnails" in include and not (before and has_pictures(target, store, before))
     made = pictures() if wanted else {}
     return PublicationPlan(
-        snapshot, (tuple(tables), tuple(documents)), target, tuple(found), credit, before, made
+        snapshot, (tuple(tables), tuple(documents)), target, tuple(found), credit, before, made, page
     )
 
 
@@ -253,7 +258,8 @@ def publish(
         )
     manifest = snapshot.manifest
     n_test = manifest.set_named(layout.TEST).n_examples if snapshot.n_models else 0
-    steps = _Progress(progress, sum(piece.size for piece in plan.pieces), n_test, plan.pictures)
+    n_bytes, has_page = sum(piece.size for piece in plan.pieces), plan.page is not None
+    steps = _Progress(progress, n_bytes, n_test, plan.pictures, has_page=has_page)
     _copy_dataset(snapshot, target)
     score_tables.copy_tables(snapshot.storage, plan.scores[0], target)
     copied = score_tables.name_tables(*plan.scores, target)
@@ -270,7 +276,14 @@ def publish(
     item = _item(record)
     older = tuple(s for s in (plan.before.snapshots if plan.before else ()) if s.number != item.number)
     kept = plan.before.scores[len(copied) :] if plan.before else ()
-    published = Published(manifest.store_id, item, older, plan.credit, own_version(), copied + kept, **shown)
+    published = Published(
+        manifest.store_id, item, older, plan.credit, own_version(), copied + kept,
+        site=plan.before.site if plan.before else None, **shown,
+    )  # fmt: skip
+    if plan.page:
+        published = with_page(
+            plan.page, published, Store(target, manifest, published=published), snapshot, record, steps.sited
+        )
     target.write_all({layout.README: readme(snapshot, record, published, plan.scores[0]).encode()})
     target.write_all({layout.MANIFEST: snapshot.storage.read(layout.MANIFEST)})
     target.write_all({layout.PUBLISHED: plain_document(published.to_document())})
@@ -286,8 +299,11 @@ class _Progress:
         n_bytes: int,
         n_tests: int,
         pictures: Mapping[str, Pictures],
+        *,
+        has_page: bool,
     ) -> None:
         self._observe, self._n_bytes, self._n_tests = progress, max(1, n_bytes), n_tests
+        self._n_site, self._sited = n_tests if has_page else 0, 0
         self._n_pictures = sum(those.shape[0] for those in pictures.values())
         self._lock = threading.Lock()
         self._copied = self._derived = self._pictured = 0
@@ -307,10 +323,15 @@ class _Progress:
             self._pictured += n_pictures
             self._tell()
 
+    def sited(self, done: int, total: int) -> None:
+        with self._lock:
+            self._sited = self._n_site * done // max(1, total)
+            self._tell()
+
     def _tell(self) -> None:
         blocks = min(self._n_tests, self._n_tests * self._copied // self._n_bytes)
-        done = blocks + self._derived + self._pictured
-        self._observe(done, 2 * self._n_tests + self._n_pictures)
+        done = blocks + self._derived + self._pictured + self._sited
+        self._observe(done, 2 * self._n_tests + self._n_pictures + self._n_site)
 
 
 def _copy_dataset(snapshot: Snapshot, target: ResumableStorage) -> None:

@@ -13,6 +13,7 @@ from memdb.format.manifest import ObjectInfo
 from memdb.format.snapshot_record import SnapshotRecord
 from memdb.sharing import score_tables
 from memdb.sharing.copy_blocks import AT_ONCE, copy_piece, pieces
+from memdb.sharing.page import Page
 from memdb.sharing.publish import COPY_GROUPS, require_destination
 from memdb.sharing.readme import readme
 from memdb.storage.protocol import Storage, concurrently, create_once
@@ -41,12 +42,13 @@ def pull(
     *,
     only: str | None = None,
     as_of: int | None = None,
+    page: Page | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Pulled:
     """Copy a published store, or with ``only="bits"`` the models of a snapshot of any store without the rest.
 
-    Objects there already with the right size and sha256 are left alone; ``progress`` is called with the bytes
-    done and their total.
+    Objects there already with the right size and sha256 are left alone, and ``page`` makes the page beside
+    the copy anew; ``progress`` is called with the bytes done and their total.
 
     Raises:
         InvalidInputError: the store was not published, ``only`` is not ``bits``, or the destination is
@@ -83,7 +85,7 @@ def pull(
             f"{storage.url} is a published copy, or the beginning of one",
             hint="pull bits to a place of their own",
         )
-    copied = _bits(source, target, as_of, progress) if only else _everything(source, target, progress)
+    copied = _bits(source, target, as_of, progress) if only else _everything(source, target, page, progress)
     return Pulled(copied, target.n_written, target.n_bytes_written)
 
 
@@ -96,7 +98,9 @@ def _is_of_a_copy(source: Store, target: ResumableStorage) -> bool:
     return False
 
 
-def _everything(source: Store, target: ResumableStorage, progress: Callable[[int, int], None]) -> int:
+def _everything(
+    source: Store, target: ResumableStorage, page: Page | None, progress: Callable[[int, int], None]
+) -> int:
     published = source.published
     if published is None:
         raise InvalidInputError(f"{source.url} is not a published copy")
@@ -117,6 +121,8 @@ def _everything(source: Store, target: ResumableStorage, progress: Callable[[int
     newest = published_snapshot(source, published)
     if newest.record:  # made anew: nothing is copied that no hash vouches for
         target.write_all({layout.README: readme(newest, newest.record, published, tables).encode()})
+    if published.site and page:
+        target.write_all({layout.PAGE: page.document(source, *published.site)})
     target.write_all({layout.MANIFEST: group_metadata(source.manifest.to_document())})
     target.write_all({layout.PUBLISHED: plain_document(published.to_document())})
     return published.snapshot.n_models

@@ -5,8 +5,10 @@ Neighbours in a list are neighbours on a sheet, so that a screen of a list takes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +28,7 @@ from memdb.store.read_documents import StoreLike
 from memdb.store.store import Store
 
 MAX_SIDE = 256  # of a stranger's picture
+HELD_BYTES = 256 << 20  # of pixels of one set
 AT_ONCE = 8  # sheets that are written together
 ORDER = "order"
 SHAPE = ("height", "width", "channels")
@@ -118,8 +121,10 @@ class PublishedSheets:
         return cls(store.storage, store.url, order, shape, listed)
 
     def as_pictures(self) -> PicturesOf:
-        """Return them as pages take them."""
-        return PicturesOf(self.shape, self.pictures, self.order, self.sheet)
+        """Return them as pages take them: sheets that were decoded are held for a while."""
+        n_held = max(1, HELD_BYTES // (TILES * math.prod(self.shape)))
+        tiles = lru_cache(maxsize=n_held)(self._tiles)
+        return PicturesOf(self.shape, partial(self.pictures, tiles=tiles), self.order, self.sheet)
 
     def sheet(self, number: int) -> bytes:
         """Return a sheet as it is stored.
@@ -129,8 +134,10 @@ class PublishedSheets:
         """
         return read_object(self.storage, *self.objects[number])
 
-    def pictures(self, rows: Sequence[int]) -> NDArray[np.uint8]:
-        """Return the pictures of some examples, uint8 [rows, *shape].
+    def pictures(
+        self, rows: Sequence[int], tiles: Callable[[int], NDArray[np.uint8]] | None = None
+    ) -> NDArray[np.uint8]:
+        """Return the pictures of some examples, uint8 [rows, *shape]; ``tiles`` returns those on a sheet.
 
         Raises:
             NotFoundError: Pillow is not installed.
@@ -139,11 +146,11 @@ class PublishedSheets:
         require_pillow()
         places = np.empty(len(self.order), dtype=np.int64)
         places[self.order] = np.arange(len(self.order))
-        numbers, tiles = np.divmod(places[list(rows)], TILES)
+        numbers, at = np.divmod(places[list(rows)], TILES)
         wanted = sorted(set(numbers.tolist()))
-        decoded = dict(zip(wanted, concurrently(self._tiles, wanted), strict=True))
+        decoded = dict(zip(wanted, concurrently(tiles or self._tiles, wanted), strict=True))
         found = np.empty((len(rows), *self.shape), dtype=np.uint8)
-        for row, (number, tile) in enumerate(zip(numbers.tolist(), tiles.tolist(), strict=True)):
+        for row, (number, tile) in enumerate(zip(numbers.tolist(), at.tolist(), strict=True)):
             found[row] = decoded[number][tile]
         return found
 

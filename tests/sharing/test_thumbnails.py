@@ -282,7 +282,8 @@ def test_sheets_of_no_size_are_refused(copy, form, height):
         db.thumbnails("train", [0])
 
 
-def test_colours_are_close_to_what_they_are(tmp_path):
+@pytest.mark.parametrize("form", ["sheets"], indirect=True)
+def test_colours_are_close_to_what_they_are(form, tmp_path):
     x = np.broadcast_to(
         np.random.default_rng(1).integers(0, 256, (70, 1, 1, 3), dtype=np.uint8), (70, 9, 7, 3)
     )

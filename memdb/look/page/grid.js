@@ -6,7 +6,7 @@ const TALLEST = 8e6; // pixels that every browser can scroll through
 const SPARE = 8; // rows drawn above and below what is seen
 
 class Grid {
-  /** `root` gets the list; `onOpen(row)` and `onSort(column id)` are called with what somebody chose. */
+  /** `root`, which has an id, gets the list; `onOpen(row)` and `onSort(column id)` are called with what somebody chose. */
   constructor(root, { onOpen, onSort }) {
     Object.assign(this, { root, onOpen, onSort, rows: [], columns: [], active: { place: 0, column: 0 } });
     this.head = make("div", "row head");
@@ -56,7 +56,7 @@ class Grid {
   drawHead() {
     this.head.replaceChildren(...this.columns.map((column, number) => {
       const cell = make("div", `cell ${column.id} ${column.kind ?? ""}`, column.title);
-      cell.id = `head-${number}`;
+      cell.id = `${this.root.id}-head-${number}`;
       cell.title = column.hint ?? "";
       cell.dataset.column = column.id;
       cell.setAttribute("role", "columnheader");
@@ -78,7 +78,7 @@ class Grid {
     this.space.replaceChildren(...drawn);
     const hasFocus = document.activeElement === this.root, { place, column } = this.active;
     for (const cell of this.head.children) cell.classList.remove("active");
-    const id = place < 0 ? `head-${column}` : `cell-${place}-${column}`;
+    const id = place < 0 ? `${this.root.id}-head-${column}` : `${this.root.id}-cell-${place}-${column}`;
     const active = element(id);
     this.root.setAttribute("aria-activedescendant", active ? id : "");
     if (active && hasFocus) active.classList.add("active");
@@ -93,7 +93,7 @@ class Grid {
     if (place === this.active.place) made.setAttribute("aria-selected", "true");
     made.append(...this.columns.map((column, number) => {
       const cell = make("div", `cell ${column.id} ${column.kind ?? ""}`), shown = column.cell(row);
-      cell.id = `cell-${place}-${number}`;
+      cell.id = `${this.root.id}-cell-${place}-${number}`;
       cell.setAttribute("role", "gridcell");
       cell.setAttribute("aria-colindex", number + 1);
       if (shown !== null) cell.append(shown);
