@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from memdb.format.snapshot_record import BaseUpdate, Retraction
     from memdb.interop.export import Exported
     from memdb.look.report import WrittenReport
+    from memdb.look.view import Viewer
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
     from memdb.query.options import PairOptions
@@ -1073,24 +1074,48 @@ class Database:
         """
         from memdb.look.report import write_report
 
-        if self.imported_scores is not None:
-            raise InvalidInputError(
-                "a report shows counts of models, and imported scores have none",
-                hint="write their list: `memdb top-memorized -o scores.csv`",
-            )
-        found: Mapping[str, PicturesOf] = {}
-        reason = ""
-        if pictures:
-            try:
-                found = self._pictures_of_report(data_root, dataset)
-            except MemdbError as error:
-                if dataset is not None or data_root is not None:
-                    raise
-                reason = str(error)
+        self._require_counts("a report")
+        found, reason = self.pictures_of_page(pictures=pictures, dataset=dataset, data_root=data_root)
         report = write_report(Path(path), self.relations(), level, found, progress)
         return replace(report, without_pictures=reason)
 
-    def _pictures_of_report(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:
+    def viewer(self, pictures: Mapping[str, PicturesOf], level: float = 0.95) -> Viewer:
+        """Return what `memdb view` serves: the page, and its numbers, lists and pictures when asked for.
+
+        Raises:
+            InvalidInputError: scores that were imported, which have no counts to show, or a level that is not
+                one.
+        """
+        from memdb.look.view import Viewer
+
+        self._require_counts("a page")
+        return Viewer(self.relations(), level, pictures)
+
+    def pictures_of_page(
+        self, *, pictures: bool = True, dataset: str | None = None, data_root: str | None = None
+    ) -> tuple[Mapping[str, PicturesOf], str]:
+        """Return the pictures of each set that a page can show, or why there are none.
+
+        Raises:
+            MemdbError: there are none, although ``dataset`` or ``data_root`` is given.
+        """
+        if not pictures:
+            return {}, ""
+        try:
+            return self._pictures_of_page(data_root, dataset), ""
+        except MemdbError as error:
+            if dataset is not None or data_root is not None:
+                raise
+            return {}, str(error)
+
+    def _require_counts(self, what: str) -> None:
+        if self.imported_scores is not None:
+            raise InvalidInputError(
+                f"{what} shows counts of models, and imported scores have none",
+                hint="write their list: `memdb top-memorized -o scores.csv`",
+            )
+
+    def _pictures_of_page(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:
         from memdb.render.sheets import PicturesOf, require_pillow
         from memdb.store.published_sheets import PublishedSheets
 

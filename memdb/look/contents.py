@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,13 +48,30 @@ class Contents:
         facts: about the store, for JSON.
         orders: the examples of each set in the order of its list, int32 [examples].
         keys: of the examples of each set, cut to `LONGEST_NAME`; None where they are the row numbers.
-        arrays: numbers of all examples, in the order of the lists; `schemas/layout.md` names them.
+        arrays: numbers of all examples; `schemas/layout.md` says which.
+        later: what returns the arrays that only some views show, for which all bits are read.
     """
 
     facts: Mapping[str, Any]
     orders: Mapping[str, NDArray[np.int32]]
     keys: Mapping[str, list[str] | None]
     arrays: Mapping[str, NDArray[Any]]
+    later: Mapping[str, Callable[[], NDArray[Any]]]
+
+    def every_array(self) -> dict[str, NDArray[Any]]:
+        """Return all of them."""
+        return {**self.arrays, **{name: make() for name, make in self.later.items()}}
+
+    def with_lists(self, lists: Mapping[str, Lists]) -> Contents:
+        """Return them together with what says which examples have lists.
+
+        Training examples have them in their order; of a test example a column says which is its own.
+        """
+        places = np.zeros((1, len(self.orders[layout.TEST])), dtype=np.int64)  # 0 is none
+        places[0, lists[layout.TEST].owners] = 1 + np.arange(len(lists[layout.TEST].owners))
+        columns = packed(np.concatenate([self.arrays["test/columns"], places]))
+        facts = {**self.facts, "n_listed": {name: len(those.owners) for name, those in lists.items()}}
+        return replace(self, facts=facts, arrays={**self.arrays, "test/columns": columns})
 
 
 @dataclass(frozen=True)
@@ -81,13 +99,15 @@ def contents_of(relations: Relations, level: float, pictures: Mapping[str, Pictu
         if those.order is not None and not np.array_equal(those.order, orders[name]):
             facts["pictures"][name]["has_own_order"] = True
             arrays[f"{name}/pictured"] = packed(those.order[:MOST_PICTURES])
-    pairs, n_found = _strongest_pairs(relations)
-    arrays["pairs"], facts["n_pairs"] = pairs, n_found
-    arrays["train/settled"] = settled(relations, orders[layout.TRAIN][:MOST_PICTURES], looks)
-    facts["n_settled"] = len(arrays["train/settled"])
+    first = orders[layout.TRAIN][:MOST_PICTURES]
+    later = {
+        "pairs": partial(strongest_pairs, relations),
+        "train/settled": partial(settled, relations, first, looks),
+    }
+    facts["n_settled"] = len(first)
     keys = {name: _keys(relations, name) for name in COUNTED}
     facts["keys"] = {name: those is not None for name, those in keys.items()}
-    return Contents(facts, orders, keys, arrays)
+    return Contents(facts, orders, keys, arrays, later)
 
 
 def lists_of(
@@ -164,14 +184,15 @@ def _columns(relations: Relations) -> tuple[dict[str, NDArray[np.int32]], dict[s
     return orders, arrays
 
 
-def _strongest_pairs(relations: Relations) -> tuple[NDArray[Any], int]:
-    """Return the strongest pairs above thresholds, uint32 [pairs, 5], and how many there are above them.
+def strongest_pairs(relations: Relations) -> NDArray[Any]:
+    """Return the strongest pairs above thresholds, uint32 [1 + pairs, 5].
 
-    The columns are train id, test id, k_in, and the shrunk influence and q-value as `thousandths`.
+    The first row says how many there are above them. The columns of the others are train id, test id, k_in,
+    and the shrunk influence and q-value as codes.
     """
     snapshot = relations.snapshot
     if not (snapshot.n_models and snapshot.manifest.set_named(layout.TEST).n_examples):
-        return np.zeros((0, 5), dtype="<u4"), 0
+        return np.zeros((1, 5), dtype="<u4")
     options = {"min_influence": MIN_INFLUENCE, "min_memorization": MIN_MEMORIZATION}
     found = ModelAnswers(relations).pairs(options)
     columns = {
@@ -182,7 +203,8 @@ def _strongest_pairs(relations: Relations) -> tuple[NDArray[Any], int]:
     columns = {name: values[rows] for name, values in columns.items()}
     coded = (score_codes(columns["shrunk"]), q_codes(columns["q_value"], FOUND))
     ids = (columns[name] for name in ("train_id", "test_id", "k_in"))
-    return np.stack([*ids, *coded], axis=1).astype("<u4"), found.num_rows
+    head = [[found.num_rows, 0, 0, 0, 0]]
+    return np.concatenate([head, np.stack([*ids, *coded], axis=1)]).astype("<u4")
 
 
 def _most_helped(helped: Lists, n_test: int) -> NDArray[np.int32]:

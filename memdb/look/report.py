@@ -8,7 +8,6 @@ from pathlib import Path
 
 from memdb.errors import InvalidInputError
 from memdb.files import writing
-from memdb.look.codes import packed
 from memdb.look.contents import MOST_PICTURES, Contents, contents_of, lists_of
 from memdb.look.document import base64_of, document_around_data, inert, inert_json
 from memdb.query.intervals import require_level
@@ -45,9 +44,9 @@ def write_report(
         raise InvalidInputError(f"{path} does not end in .html", hint="name one, such as report.html")
     require_level(level)
     contents = contents_of(relations, level, pictures)
-    arrays = dict(contents.arrays)
-    for name, lists in lists_of(relations, contents.orders, progress).items():
-        arrays |= {f"{name}/listed": packed(lists.owners), f"{name}/partners": lists.found}
+    lists = lists_of(relations, contents.orders, progress)
+    contents = contents.with_lists(lists)
+    arrays = {**contents.every_array(), **{f"{name}/partners": those.found for name, those in lists.items()}}
     n_all = sum(contents.facts["pictures"][name]["n"] for name in pictures)
     done = 0
     with writing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:

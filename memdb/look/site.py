@@ -24,7 +24,6 @@ from memdb.format.manifest import ObjectInfo
 from memdb.format.published import ListedGroup
 from memdb.format.segment import Segment
 from memdb.format.snapshot_record import SnapshotRecord
-from memdb.look.codes import packed
 from memdb.look.contents import Contents, Lists, contents_of, lists_of
 from memdb.look.document import base64_of, document_around_data, inert_json
 from memdb.query.relations import Relations
@@ -120,14 +119,17 @@ class SiteWriter:
         """Write all of it, with facts that are ``known``; return the document that lists it."""
         pictures = {name: those.as_pictures() for name, those in published.items()}
         contents = contents_of(relations, 0.95, pictures)
-        for name, values in contents.arrays.items():
+        lists = lists_of(relations, contents.orders, progress)
+        contents = contents.with_lists(lists)
+        arrays = contents.every_array()
+        for name, values in arrays.items():
             self._array(name, values, SETTLED_AT_ONCE if name == "train/settled" else max(1, len(values)))
         self._keys(contents)
-        for name, lists in lists_of(relations, contents.orders, progress).items():
-            self._lists(name, lists, pictures)
+        for name, those in lists.items():
+            self._lists(name, those, pictures)
         facts = {**contents.facts, **known, "pair_sheets": len(pictures) == len(contents.orders)}
         if facts["pair_sheets"]:
-            self._pair_sheets(contents.arrays["pairs"], pictures)
+            self._pair_sheets(arrays["pairs"][1:], pictures)
         described = {
             "facts": facts,
             "arrays": self._arrays,
@@ -195,7 +197,6 @@ class SiteWriter:
             if len(batch) == STRIPS_AT_ONCE or (batch and place == len(records) - 1):
                 self._put(batch)
                 batch = {}
-        self._array(f"{name}/listed", packed(lists.owners), max(1, len(lists.owners)))
         self._array(f"{name}/partners", records, LISTS_AT_ONCE)
 
     def _pair_sheets(self, pairs: NDArray[Any], pictures: Mapping[str, PicturesOf]) -> None:

@@ -45,19 +45,21 @@ function loaded(set) {
 async function loadSet(set) {
   const { name } = set;
   set.picture = facts.pictures[name];
-  const wanted = [`${name}/columns`, `${name}/listed`];
+  const wanted = [`${name}/columns`];
   if (set === train) wanted.push("train/order");
   if (set.picture?.has_own_order) wanted.push(`${name}/pictured`);
   const keys = facts.keys[name] && (source.isWhole || source.hasKeysAtOnce(name)) ? source.keys(name) : null;
-  const [columns, listed, ...orders] = await Promise.all(wanted.map((one) => source.array(one)));
+  const [columns, ...orders] = await Promise.all(wanted.map((one) => source.array(one)));
   set.keys = await keys;
-  set.owners = new Map(Array.from(listed, (row, place) => [row, place]));
   const column = (number) => columns.subarray(number * set.n, (number + 1) * set.n);
   if (set === train) {
     [set.order] = orders;
+    set.owners = new Map(Array.from(set.order.subarray(0, facts.n_listed?.train ?? 0), (row, place) => [row, place]));
     readTrain(column);
   } else {
     [set.label, set.nCorrect] = [column(0), column(1)];
+    set.owners = new Map();
+    column(2).forEach((place, row) => { if (place) set.owners.set(row, place - 1); }); // 0 is none
     set.rate = Float64Array.from(set.nCorrect, (k) => k / facts.n_models);
     set.order = Uint32Array.from(set.label.keys()).sort((a, b) => set.nCorrect[a] - set.nCorrect[b] || a - b);
   }

@@ -80,8 +80,9 @@ function compared(column, a, b) {
 async function loadPairs() {
   await loaded(test);
   const numbers = await source.array("pairs");
-  views.pairRows = Array.from({ length: numbers.length / 5 }, (_, at) => {
-    const [trainRow, testRow, kIn, shrunk, q] = numbers.subarray(5 * at, 5 * at + 5), arms = pairArms(trainRow, test, testRow, kIn);
+  [views.nPairs] = numbers; // the first row says how many there are
+  views.pairRows = Array.from({ length: numbers.length / 5 - 1 }, (_, at) => {
+    const [trainRow, testRow, kIn, shrunk, q] = numbers.subarray(5 * at + 5, 5 * at + 10), arms = pairArms(trainRow, test, testRow, kIn);
     return { at, trainRow, testRow, arms, influence: scoreOf(...arms), shrunk: scoreIn(shrunk), q: qIn(q), isChance: isChance(q) };
   });
 }
@@ -121,7 +122,7 @@ async function showPairs() {
   const rows = views.pairRows, sort = views.sort.pairs;
   const [influence, memorization] = ["least-influence", "least-memorization"].map((id) => Number(element(id).value));
   const ranked = test.n * train.memorization.reduce((n, value) => n + (value >= facts.min_memorization), 0);
-  const z = selectedZ(facts.n_models, facts.alpha, Math.max(1, facts.n_pairs), Math.max(1, ranked));
+  const z = selectedZ(facts.n_models, facts.alpha, Math.max(1, views.nPairs), Math.max(1, ranked));
   const columns = pairColumns(rows, z), column = columns.find(({ id }) => id === sort.column), way = sort.descending ? -1 : 1;
   views.pairs ??= new Grid(element("pair-grid"), {
     onOpen: (row) => open(train, views.pairRows[row].trainRow),
@@ -130,7 +131,7 @@ async function showPairs() {
   const left = rows.filter((one) => one.influence >= influence && train.memorization[one.trainRow] >= memorization).map(({ at }) => at);
   if (sort.column !== "influence" || !sort.descending) left.sort((a, b) => way * compared(column, a, b) || a - b);
   views.pairs.show("pairs", left, columns, sort);
-  const all = facts.n_pairs > rows.length ? `, the strongest of ${facts.n_pairs.toLocaleString("en")}` : "";
+  const all = views.nPairs > rows.length ? `, the strongest of ${views.nPairs.toLocaleString("en")}` : "";
   element("pairs-left").textContent = `${left.length.toLocaleString("en")} of ${counted(rows.length, "pair")} left${all}`;
   const command = `memdb pairs --min-influence ${Math.max(influence, facts.min_influence)} --min-memorization ${Math.max(memorization, facts.min_memorization)}`;
   element("pair-commands").replaceChildren(commands([command]));
