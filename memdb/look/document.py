@@ -43,8 +43,8 @@ def document_around_data(title: str, source: Source, origin: str = "'self'") -> 
 
 
 def inert(name: str, text: str) -> str:
-    """Return an element that browsers keep as text."""
-    return f'<script type="text/plain" id="{name}">{text}</script>\n'
+    """Return an element that browsers keep as text; its id is no other's on the page."""
+    return f'<script type="text/plain" id="data/{name}">{text}</script>\n'
 
 
 def inert_json(name: str, value: object) -> str:

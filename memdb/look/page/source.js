@@ -17,11 +17,11 @@ class FileSource {
   isWhole = true;
 
   async facts() {
-    return JSON.parse(element("facts").textContent);
+    return JSON.parse(element("data/facts").textContent);
   }
 
   async array(name) {
-    const [kind, base64] = element(name).textContent.split(" ");
+    const [kind, base64] = element(`data/${name}`).textContent.split(" ");
     return new KINDS[kind](bytesOf(base64).buffer);
   }
 
@@ -33,7 +33,7 @@ class FileSource {
   }
 
   async keys(set) {
-    return this.given?.[set] ?? (this.given = JSON.parse(element("keys").textContent))[set];
+    return this.given?.[set] ?? (this.given = JSON.parse(element("data/keys").textContent))[set];
   }
 
   hasLists(set, row) {
@@ -46,7 +46,7 @@ class FileSource {
   }
 
   async sheet(set, number) {
-    return bytesOf(element(`${set.name}/sheet/${number}`).textContent);
+    return bytesOf(element(`data/${set.name}/sheet/${number}`).textContent);
   }
 }
 
@@ -255,5 +255,5 @@ function sourceOf() {
     throw new Problem("This browser cannot unpack gzip (DecompressionStream), which browsers can since 2023. "
       + "Use a newer one, or write one file that needs none of it: memdb report --store URL -o report.html");
   }
-  return new SiteSource(JSON.parse(element("site").textContent));
+  return new SiteSource(JSON.parse(element("data/site").textContent));
 }
