@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
-import shutil
 
 import numpy as np
 import pytest
+from support.browser import keys, shows
 from support.stores import coin_recipe, dicts
 
 import memdb
@@ -114,16 +113,13 @@ def test_how_scores_settled_is_what_convergence_says(asked, written):
         assert sums[place].tolist() == expected
 
 
-def test_pairs_are_those_of_the_command(digits_store, tmp_path, monkeypatch):
+def test_pairs_are_those_of_the_command(digits_store, monkeypatch):
     monkeypatch.setattr(contents, "MIN_INFLUENCE", 0.4)
     monkeypatch.setattr(contents, "MIN_MEMORIZATION", 0.3)
     with memdb.open(str(digits_store)) as db:
-        db.report(tmp_path / "report.html", pictures=False)
+        (n_found, *_), *found = contents.strongest_pairs(db.relations()).tolist()
         rows = dicts(db.pairs(min_influence=0.4, min_memorization=0.3))
     rows.sort(key=lambda row: (-row["influence"], row["train_id"], row["test_id"]))
-    (n_found, *_), *found = (
-        array(inert((tmp_path / "report.html").read_text()), "pairs").reshape(-1, 5).tolist()
-    )
     assert (n_found, len(found)) == (len(rows), min(len(rows), contents.MOST_PAIRS))
     assert [pair[:3] for pair in found] == [
         [row["train_id"], row["test_id"], row["k_in"]] for row in rows[: len(found)]
@@ -136,15 +132,13 @@ def test_arrays_in_memory_are_shown_without_pictures(written):
     assert "sheet" not in " ".join(inert(written[1]))
 
 
-def test_pictures_lie_on_sheets_in_order_of_rank(digits_store, tmp_path):
-    with memdb.open(str(digits_store)) as db:
-        done = db.report(tmp_path / "report.html")
-        pictures = db._pictures(None, None)["train"]
-    elements = inert((tmp_path / "report.html").read_text("utf-8"))
+def test_pictures_lie_on_sheets_in_order_of_rank(digits_report):
+    db, path = digits_report
+    pictures = db._pictures(None, None)["train"]
+    elements = inert(path.read_text("utf-8"))
     order = array(elements, "train/order")
     from PIL import Image
 
-    assert done.n_pictures == len(order) + json.loads(elements["facts"])["n_test"]
     for rank in (0, 63, 64, len(order) - 1):
         sheet = Image.open(io.BytesIO(base64.b64decode(elements[f"train/sheet/{rank // 64}"])))
         y, x = divmod(rank % 64, 8)
@@ -209,58 +203,6 @@ def nasty_store(tmp_path):
 # What follows is looked at in Chromium.
 
 
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    """Headless Chromium; without a network, for reports need none."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (program and driver):
-        pytest.skip("no chromium and chromedriver: apt install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    arguments = ["headless=new", "disable-gpu", "disable-dev-shm-usage", "window-size=1440,950"]
-    arguments += [
-        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
-        "host-resolver-rules=MAP * ~NOTFOUND",
-    ]
-    for argument in arguments + ["no-sandbox"] * (os.geteuid() == 0):  # root has no sandbox
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
-
-
-@pytest.fixture
-def page(browser):
-    """A browser in which nothing may fail."""
-    yield browser
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-
-
-@pytest.fixture(scope="session")
-def digits_report(digits_store, tmp_path_factory):
-    path = tmp_path_factory.mktemp("digits_report") / "report.html"
-    with memdb.open(str(digits_store)) as db:
-        db.report(path)
-        yield db, path
-
-
-def shows(page, path, hash_=""):
-    page.get("about:blank")
-    page.get(f"{path.as_uri()}{hash_}")
-    return page
-
-
-def keys(page, *pressed):
-    from selenium.webdriver import ActionChains
-
-    actions = ActionChains(page)
-    for key in pressed:
-        actions.send_keys(key)
-    actions.perform()
-
-
 def column(page, name):
     """The cells of a column that are in the document, by their rows' ids."""
     script = """return [...document.querySelectorAll(".rows .row")].map((row) =>
@@ -297,6 +239,7 @@ def test_cells_are_those_of_the_command(page, digits_report):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_an_examples_numbers_are_those_of_the_command(page, digits_report):
     db, path = digits_report
     for train_id in (0, 258, 1436):
@@ -320,6 +263,7 @@ def test_an_examples_numbers_are_those_of_the_command(page, digits_report):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_halves_of_thousandths_are_rounded_as_in_python(page, digits_report):
     shows(page, digits_report[1])
     values = [n / 64 for n in range(-64, 65)] + [0.0005, 0.9995, -0.0004]
@@ -329,6 +273,7 @@ def test_halves_of_thousandths_are_rounded_as_in_python(page, digits_report):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_the_whole_walk_by_keyboard(page, digits_report):
     """Sort, filter, open, follow a partner, come back."""
     from selenium.webdriver.common.keys import Keys
@@ -375,6 +320,7 @@ def test_the_whole_walk_by_keyboard(page, digits_report):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_an_address_brings_the_same_list_back(page, digits_report):
     _, path = digits_report
     shows(page, path, "#class=3&memorization=0,1&sort=-memorization")
@@ -389,6 +335,7 @@ def test_an_address_brings_the_same_list_back(page, digits_report):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_few_rows_and_few_sheets_are_made(page, digits_report):
     shows(page, digits_report[1])
     assert page.execute_script("return document.querySelectorAll('.rows .row').length") <= 60
@@ -396,6 +343,7 @@ def test_few_rows_and_few_sheets_are_made(page, digits_report):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_a_brush_and_the_histogram_choose(page, digits_report):
     shows(page, digits_report[1])
     page.execute_script("change({brush: [0, 0.5, 0.5, 1]})")
@@ -409,6 +357,7 @@ def test_a_brush_and_the_histogram_choose(page, digits_report):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_a_page_never_runs_what_a_store_says(page, tmp_path):
     with nasty_store(tmp_path) as db:
         db.report(tmp_path / "report.html")
@@ -426,6 +375,7 @@ def test_a_page_never_runs_what_a_store_says(page, tmp_path):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_a_store_without_models_says_so(page, empty, tmp_path):
     empty.report(tmp_path / "report.html")
     for hash_ in ("", "#train=3", "#test=1"):
@@ -434,6 +384,7 @@ def test_a_store_without_models_says_so(page, empty, tmp_path):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 @pytest.mark.parametrize("is_dark", [False, True])
 def test_a_narrow_page_has_all_in_its_width(page, digits_report, is_dark):
     narrow = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}

@@ -2,6 +2,7 @@
 "use strict";
 
 const ROW_HEIGHT = 44; // pixels, as in the style sheet
+const HEAD_HEIGHT = 36;
 const TALLEST = 8e6; // pixels that every browser can scroll through
 const SPARE = 8; // rows drawn above and below what is seen
 
@@ -22,8 +23,8 @@ class Grid {
     root.addEventListener("focus", () => this.draw());
     root.addEventListener("blur", () => this.draw());
     root.addEventListener("click", (event) => this.click(event));
-    this.body.addEventListener("scroll", () => this.draw(), { passive: true });
-    new ResizeObserver(() => this.draw()).observe(this.body);
+    root.addEventListener("scroll", () => this.draw(), { passive: true }); // its head sticks
+    new ResizeObserver(() => this.draw()).observe(root);
   }
 
   /** Show these rows of a set in their order. */
@@ -43,7 +44,7 @@ class Grid {
   /** Go to the first row. */
   toTop() {
     this.active.place = Math.min(0, this.active.place); // a head stays the active one
-    this.body.scrollTop = 0;
+    this.root.scrollTop = 0;
     this.draw();
   }
 
@@ -70,7 +71,7 @@ class Grid {
   }
 
   draw() {
-    const { scrollTop, clientHeight } = this.body;
+    const { scrollTop, clientHeight } = this.root;
     const n = Math.ceil(clientHeight / ROW_HEIGHT) + 2 * SPARE;
     const top = Math.max(0, Math.floor((scrollTop * this.stretch) / ROW_HEIGHT) - SPARE);
     const offset = this.stretch > 1 ? Math.max(0, scrollTop - SPARE * ROW_HEIGHT) : top * ROW_HEIGHT;
@@ -111,7 +112,7 @@ class Grid {
 
   key(event) {
     if (event.altKey || event.metaKey) return;
-    const { place, column } = this.active, page = Math.max(1, Math.floor(this.body.clientHeight / ROW_HEIGHT) - 1);
+    const { place, column } = this.active, page = Math.max(1, Math.floor((this.root.clientHeight - HEAD_HEIGHT) / ROW_HEIGHT) - 1);
     const last = this.rows.length - 1;
     const moves = {
       ArrowDown: [place + 1, column], ArrowUp: [place - 1, column],
@@ -133,9 +134,10 @@ class Grid {
       place: Math.max(-1, Math.min(this.rows.length - 1, place)),
       column: Math.max(0, Math.min(this.columns.length - 1, column)),
     };
-    const top = (this.active.place * ROW_HEIGHT) / this.stretch, { scrollTop, clientHeight } = this.body;
-    if (this.active.place >= 0 && top < scrollTop) this.body.scrollTop = top;
-    else if (top + ROW_HEIGHT > scrollTop + clientHeight) this.body.scrollTop = top + ROW_HEIGHT - clientHeight;
+    const top = (this.active.place * ROW_HEIGHT) / this.stretch, { scrollTop } = this.root;
+    const height = this.root.clientHeight - HEAD_HEIGHT;
+    if (this.active.place >= 0 && top < scrollTop) this.root.scrollTop = top;
+    else if (top + ROW_HEIGHT > scrollTop + height) this.root.scrollTop = top + ROW_HEIGHT - height;
     this.draw();
   }
 }

@@ -8,6 +8,12 @@ const KINDS = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array };
 /** What went wrong with data, in words for people; no number is shown instead. */
 class Problem extends Error {}
 
+class Altered extends Problem {
+  constructor(path, how) {
+    super(`${path} is not what was published: ${how}. Reload the page, or tell its owner.`);
+  }
+}
+
 function bytesOf(base64) {
   return Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
 }
@@ -55,21 +61,24 @@ class Fetching {
   running = new Map(); // path: promise
   nBytes = 0;
 
-  /** The bytes of an object, asked for once; `what` names it to people. */
-  get(path) {
+  /** The bytes of an object as `read` takes them, asked for once. */
+  get(path, read = async (data) => data) {
     if (!this.running.has(path)) {
-      const asked = this.fetched(path);
+      const asked = this.fetched(path, "default").then(read).catch((error) => {
+        if (!(error instanceof Altered)) throw error;
+        return this.fetched(path, "reload").then(read); // the browser may have kept another one
+      });
       asked.catch(() => this.running.delete(path)); // another try may succeed
       this.running.set(path, asked);
     }
     return this.running.get(path);
   }
 
-  async fetched(path) {
-    const slow = setTimeout(() => { element("waiting").textContent = `Loading ${path} …`; }, 100);
+  async fetched(path, cache) {
+    const slow = setTimeout(() => { element("waiting").textContent = `Loading ${path}, after ${Math.round(this.nBytes / 1000)} kB …`; }, 100);
     try {
-      const answer = await fetch(new URL(path, this.root), { credentials: "omit", redirect: "error", cache: "no-cache" });
-      if (!answer.ok) throw new Problem(`${path}: the server answers ${answer.status} ${answer.statusText}`);
+      const answer = await fetch(new URL(path, this.root), { credentials: "omit", redirect: "error", cache });
+      if (!answer.ok) throw new Problem(`${path}: the server answers ${answer.status} ${answer.statusText}. Reload the page, or tell its owner.`);
       const data = new Uint8Array(await answer.arrayBuffer());
       this.nBytes += data.length;
       return data;
@@ -101,25 +110,25 @@ class SiteSource extends Fetching {
   }
 
   /** The bytes of an object, after a look at their sha256 where the browser can tell (https, localhost). */
-  async checked(path, sha256) {
-    const data = await this.get(path);
-    if (crypto.subtle) {
-      const found = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
-      if (found.some((byte, at) => byte !== sha256[at])) {
-        throw new Problem(`${path} was altered on its way or on the server: its sha256 is another. Reload the page, or tell its owner.`);
+  checked(path, sha256, read = async (data) => data) {
+    return this.get(path, async (data) => {
+      if (crypto.subtle) {
+        const found = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
+        if (found.some((byte, at) => byte !== sha256[at])) throw new Altered(path, "its sha256 is another");
       }
-    }
-    return data;
+      return read(data);
+    });
   }
 
-  async unpacked(path, sha256) {
-    const data = await this.checked(path, sha256);
-    try {
-      const stream = new Blob([data]).stream().pipeThrough(new DecompressionStream("gzip")); // checks a crc32, too
-      return new Uint8Array(await new Response(stream).arrayBuffer());
-    } catch {
-      throw new Problem(`${path} is not what was published: it does not unpack. Reload the page, or tell its owner.`);
-    }
+  unpacked(path, sha256) {
+    return this.checked(path, sha256, async (data) => {
+      try {
+        const stream = new Blob([data]).stream().pipeThrough(new DecompressionStream("gzip")); // checks a crc32, too
+        return new Uint8Array(await new Response(stream).arrayBuffer());
+      } catch {
+        throw new Altered(path, "it does not unpack");
+      }
+    });
   }
 
   sha256Of(text, number) {
@@ -131,7 +140,7 @@ class SiteSource extends Fetching {
     const path = `${this.site.folder}/${name}/c.${number}${".0".repeat(shape.length - 1)}`;
     const data = await this.unpacked(path, this.sha256Of(sha256, number));
     const expected = rows * (shape[1] ?? 1) * KINDS[kind].BYTES_PER_ELEMENT;
-    if (data.length !== expected) throw new Problem(`${path} has ${data.length} bytes where ${expected} belong.`);
+    if (data.length !== expected) throw new Altered(path, `it has ${data.length} bytes where ${expected} belong`);
     return new KINDS[kind](data.buffer);
   }
 
