@@ -135,6 +135,8 @@ WRONG = [
     ("published", ["snapshot", "size"], 0), ("published", ["snapshot", "sha256"], ""), ("published", ["credits"], []),
     ("published", ["credits", "authors"], [1]), ("published", ["required_features"], ["x"]),
     ("published", ["scores"], [{"size": 0, "sha256": "0" * 64}]), ("published", ["scores"], 3),
+    ("published", ["sheets"], {"size": 3, "sha256": "x"}), ("published", ["sheets"], 3),
+    ("published", ["site"], {"number": 0, "size": 3, "sha256": "0" * 64}), ("published", ["site"], {"size": 3, "sha256": "0" * 64}),
     ("published", ["thumbnails"], {"size": 3, "sha256": "x"}), ("thumbnails", ["store_id"], "x"),
     ("thumbnails", ["objects", "../x"], [1, "0" * 64]), ("thumbnails", ["metadata"], 3),
     ("published_snapshot", ["derived", "stats", "objects", "../x"], [1, "0" * 64]),
