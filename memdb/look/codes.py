@@ -17,6 +17,16 @@ def packed(values: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(values, dtype=kind)
 
 
+def planes(values: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    """Return numbers from 0 as bytes, uint8 [bytes * rows, columns]: the lowest of all, then the next ones.
+
+    Without its many equal high bytes in between, what is left packs a quarter better.
+    """
+    kind = np.dtype("<u2" if int(values.max(initial=0)) <= 0xFFFF else "<u4")
+    found = np.ascontiguousarray(values, dtype=kind).view(np.uint8).reshape(*values.shape, kind.itemsize)
+    return np.moveaxis(found, 2, 0).reshape(-1, values.shape[1])
+
+
 def thousandths(values: NDArray[np.floating[Any]], flag: NDArray[np.bool_]) -> NDArray[np.uint16]:
     """Return scores of at most 1 as three digits, rounded as commands round them, and a bit for each.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from memdb.addresses import shown
 from memdb.analysis.convergence import order_of_commit, usual_looks
 from memdb.format import bits, layout
-from memdb.look.codes import packed, q_codes, score_codes
+from memdb.look.codes import packed, planes, q_codes, score_codes
 from memdb.look.partners import FOUND, GROUPS, SHOWN, Finder
 from memdb.query.arrow import values_of
 from memdb.query.intervals import IntervalSpec
@@ -69,7 +69,7 @@ class Contents:
         """
         places = np.zeros((1, len(self.orders[layout.TEST])), dtype=np.int64)  # 0 is none
         places[0, lists[layout.TEST].owners] = 1 + np.arange(len(lists[layout.TEST].owners))
-        columns = packed(np.concatenate([self.arrays["test/columns"], places]))
+        columns = planes(np.concatenate([self.arrays["test/columns"], places]))
         facts = {**self.facts, "n_listed": {name: len(those.owners) for name, those in lists.items()}}
         return replace(self, facts=facts, arrays={**self.arrays, "test/columns": columns})
 
@@ -85,6 +85,12 @@ class Lists:
 
     owners: NDArray[np.int32]
     found: NDArray[np.uint32]
+
+
+NO_LISTS = {
+    name: Lists(np.zeros(0, np.int32), np.zeros((0, len(groups), SHOWN, 3), np.uint32))
+    for name, groups in GROUPS.items()
+}
 
 
 def contents_of(relations: Relations, level: float, pictures: Mapping[str, PicturesOf]) -> Contents:
@@ -115,12 +121,8 @@ def lists_of(
 ) -> Mapping[str, Lists]:
     """Return lists of the training examples that rank first, and of the test examples that these help."""
     n_train, n_test = len(orders[layout.TRAIN]), len(orders[layout.TEST])
-    empty = {
-        name: Lists(np.zeros(0, np.int32), np.zeros((0, len(of), SHOWN, 3), np.uint32))
-        for name, of in GROUPS.items()
-    }
     if not (n_train and n_test and relations.snapshot.n_models):
-        return empty
+        return NO_LISTS
     finder, done = Finder(relations), 0
     trains = orders[layout.TRAIN][:TRAIN_LISTS]
     n_tests = min(n_test, max(SHOWN, PAIRS // n_train))
@@ -174,13 +176,15 @@ def _columns(relations: Relations) -> tuple[dict[str, NDArray[np.int32]], dict[s
     if rows is not None:
         for place, name in enumerate(("shrunk", "q_value")):
             scores[place] = rows.column(name).to_numpy()
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, order in orders.items():
-        columns = counts[name][:, order] if name == layout.TRAIN else counts[name]
-        if name == layout.TRAIN:
-            columns = np.concatenate([columns, [score_codes(scores[0]), q_codes(scores[1], FOUND)]])
-            arrays["train/order"] = packed(order)
-        arrays[f"{name}/columns"] = packed(columns)
+    label, n_in, n_correct, k_in = counts[layout.TRAIN][:, orders[layout.TRAIN]]
+    # models that are wrong: of most examples they are few, and pack better
+    wrong = [n_in - k_in, (relations.snapshot.n_models - n_in) - (n_correct - k_in)]
+    codes = [score_codes(scores[0]), q_codes(scores[1], FOUND)]
+    arrays = {
+        "train/order": packed(orders[layout.TRAIN]),
+        "train/columns": planes(np.stack([label, n_in, *wrong, *codes])),
+        "test/columns": counts[layout.TEST],
+    }
     return orders, arrays
 
 

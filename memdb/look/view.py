@@ -7,6 +7,7 @@ import json
 import secrets
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError, MemdbError, NotFoundError
-from memdb.format import layout
-from memdb.look.contents import Contents, contents_of
+from memdb.look.contents import NO_LISTS, contents_of
 from memdb.look.document import document_around_data
 from memdb.look.partners import Finder
 from memdb.look.site import strip_of
@@ -39,13 +39,10 @@ class Viewer:
         """Prepare; the first view is counted at once, all else when it is asked for."""
         require_level(level)
         self._relations, self._pictures = relations, pictures
-        contents = contents_of(relations, level, pictures)
-        n_test = len(contents.orders[layout.TEST])
-        columns = np.concatenate([contents.arrays["test/columns"], np.zeros((1, n_test), "u1")])
-        self._contents = Contents(
-            {**contents.facts, "bits": None, "pair_sheets": False},
-            contents.orders, contents.keys, {**contents.arrays, "test/columns": columns}, contents.later,
-        )  # fmt: skip
+        contents = contents_of(relations, level, pictures).with_lists(
+            NO_LISTS
+        )  # they are made when asked for
+        self._contents = replace(contents, facts={**contents.facts, "bits": None, "pair_sheets": False})
         self._lock = threading.Lock()
         self._found = lru_cache(maxsize=HELD_LISTS)(self._lists_of)
         self._sheet = lru_cache(maxsize=HELD_SHEETS)(self._sheet_of)

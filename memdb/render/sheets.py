@@ -75,7 +75,7 @@ def sheet_of(found: NDArray[np.uint8], n_tiles: int) -> bytes:
     if is_grey:
         image.save(buffer, "PNG", optimize=True)
     else:
-        image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)  # colours of neighbours stay apart
+        image.save(buffer, "JPEG", quality=QUALITY, subsampling="4:2:0", optimize=True)
     return buffer.getvalue()
 
 

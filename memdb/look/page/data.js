@@ -51,7 +51,7 @@ async function loadSet(set) {
   const keys = facts.keys[name] && (source.isWhole || source.hasKeysAtOnce(name)) ? source.keys(name) : null;
   const [columns, ...orders] = await Promise.all(wanted.map((one) => source.array(one)));
   set.keys = await keys;
-  const column = (number) => columns.subarray(number * set.n, (number + 1) * set.n);
+  const column = (number) => columnIn(columns, COLUMNS[name], number, set.n);
   if (set === train) {
     [set.order] = orders;
     set.owners = new Map(Array.from(set.order.subarray(0, facts.n_listed?.train ?? 0), (row, place) => [row, place]));
@@ -70,6 +70,18 @@ async function loadSet(set) {
   }
 }
 
+const COLUMNS = { train: 6, test: 3 };
+
+/** One of some columns whose lowest bytes come first, then all next ones. */
+function columnIn(bytes, nColumns, number, n) {
+  const found = new Uint32Array(n);
+  for (let plane = 0; plane * nColumns * n < bytes.length; plane++) {
+    const from = (plane * nColumns + number) * n;
+    for (let at = 0; at < n; at++) found[at] += bytes[from + at] * 256 ** plane;
+  }
+  return found;
+}
+
 /** At which place of an order each example is; -1 where it is not in it. */
 function placesOf(order, n) {
   const places = new Int32Array(n).fill(-1);
@@ -84,7 +96,9 @@ function readTrain(column) {
     for (let place = 0; place < n; place++) found[order[place]] = values[place];
     return found;
   };
-  const [label, nIn, nCorrect, kIn] = [0, 1, 2, 3].map((number) => byId(column(number)));
+  const [label, nIn, wrongIn, wrongOut] = [0, 1, 2, 3].map((number) => byId(column(number)));
+  const kIn = nIn.map((all, row) => all - wrongIn[row]);
+  const nCorrect = kIn.map((k, row) => k + (facts.n_models - nIn[row] - wrongOut[row]));
   const [shrunk, q] = [column(4), column(5)];
   Object.assign(train, {
     label, nIn, nCorrect, kIn,
