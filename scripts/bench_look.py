@@ -63,15 +63,21 @@ def written(db: memdb.Database, path: Path, given: list[str] | None) -> Path:
     pictures = {}
     for name, file in zip(("train", "test"), given or (), strict=False):
         pixels = np.load(file, mmap_mode="r")
-        pictures[name] = PicturesOf(pixels.shape[1:], lambda rows, pixels=pixels: pixels[list(rows)])
+        pictures[name] = PicturesOf(pixels.shape[1:], functools.partial(chosen, pixels))
     wall, cpu = time.perf_counter(), time.process_time()
     write_report(path, db.relations(), 0.95, pictures, lambda _done, _total: None)
     print(f"written in {time.perf_counter() - wall:.1f} s, {time.process_time() - cpu:.1f} s of CPU")
     return path
 
 
+def chosen(pixels: Any, rows: Any) -> Any:
+    return pixels[list(rows)]
+
+
 def chromium(folder: str) -> Any:
-    from selenium import webdriver
+    from selenium import webdriver as selenium_webdriver
+
+    webdriver: Any = selenium_webdriver
 
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
@@ -115,7 +121,7 @@ def measure(browser: Any, path: Path) -> None:
     print(f"heap: {heap / 1e6:.0f} MB")
 
 
-def compare(browser: Any, db: memdb.Database) -> None:
+def compare(browser: Any, db: Any) -> None:
     """Compare random cells of the list with the rows of `top-memorized`."""
     table = db.top_memorized(k=db.store.manifest.train.n_examples)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.fetchall()]

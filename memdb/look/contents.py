@@ -18,6 +18,7 @@ from memdb.look.codes import packed, planes, q_codes, score_codes
 from memdb.look.partners import FOUND, GROUPS, SHOWN, Finder
 from memdb.query.arrow import values_of
 from memdb.query.intervals import IntervalSpec
+from memdb.query.options import PairOptions
 from memdb.query.questions import ModelAnswers, info
 from memdb.query.relations import Relations
 from memdb.render.sheets import COLUMNS, TILES, PicturesOf, mime, tile_size
@@ -197,7 +198,7 @@ def strongest_pairs(relations: Relations) -> NDArray[Any]:
     snapshot = relations.snapshot
     if not (snapshot.n_models and snapshot.manifest.set_named(layout.TEST).n_examples):
         return np.zeros((1, 5), dtype="<u4")
-    options = {"min_influence": MIN_INFLUENCE, "min_memorization": MIN_MEMORIZATION}
+    options: PairOptions = {"min_influence": MIN_INFLUENCE, "min_memorization": MIN_MEMORIZATION}
     found = ModelAnswers(relations).pairs(options)
     columns = {
         name: values_of(found.column(name))

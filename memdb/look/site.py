@@ -242,7 +242,8 @@ def _listed(sheets: PublishedSheets) -> dict[str, Any]:
 def page_of(title: str, folder: str, listed: ListedGroup, address: str | None = None) -> bytes:
     """Return the page for what lies in a folder, of the copy at an address if not where the page is."""
     sha256 = bytes.fromhex(listed.group.objects[f"{FACTS}/c.0"].sha256)
-    facts = {"sha256": base64_of(sha256), "length": listed.group.metadata[FACTS]["shape"][0]}
+    described: Any = listed.group.metadata[FACTS]
+    facts = {"sha256": base64_of(sha256), "length": described["shape"][0]}
     before, after = document_around_data(title, "site", "'self'" if address is None else _origin(address))
     site = {"root": "" if address is None else f"{address.rstrip('/')}/", "folder": folder, "facts": facts}
     return (before + inert_json("site", site) + after).encode()
@@ -269,7 +270,7 @@ def bits_of(blocks: Sequence[Segment]) -> list[dict[str, Any]]:
     for block in blocks:
         one: dict[str, Any] = {"group": block.group, "n_models": len(block.models)}
         for name, path in BITS.items():
-            metadata = block.metadata[path]
+            metadata: Any = block.metadata[path]
             chunk = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
             codecs = metadata["codecs"]
             inner = (
