@@ -121,6 +121,11 @@ def measure(browser: Any, path: Path) -> None:
     print(f"heap: {heap / 1e6:.0f} MB")
 
 
+def signed(value: float | None) -> str:
+    """Return a score as the page shows it."""
+    return brief(value).replace("-", "\u2212")
+
+
 def compare(browser: Any, db: Any) -> None:
     """Compare random cells of the list with the rows of `top-memorized`."""
     table = db.top_memorized(k=db.store.manifest.train.n_examples)
@@ -131,11 +136,10 @@ def compare(browser: Any, db: Any) -> None:
         browser.execute_script("grid.goTo(arguments[0])", row["train_id"])
         script = f"return Object.fromEntries([...document.querySelector('.rows [data-row=\"{row['train_id']}\"]').children].map((c) => [c.classList[1], c.textContent]))"
         shown = browser.execute_script(script)
-        number = lambda name, row=row: brief(row[name]).replace("-", "\u2212")  # noqa: E731
-        q_value = "<.001" if row["q_value"] is not None and row["q_value"] < 0.001 else number("q_value")
+        q_value = "<.001" if row["q_value"] is not None and row["q_value"] < 0.001 else signed(row["q_value"])
         expected = {
-            "memorization": number("memorization"), "interval": f"[{number('lo')}, {number('hi')}]",
-            "shrunk": number("shrunk"), "q": q_value, "in": f"{row['k_in']}/{row['n_in']}",
+            "memorization": signed(row["memorization"]), "interval": f"[{signed(row["lo"])}, {signed(row["hi"])}]",
+            "shrunk": signed(row["shrunk"]), "q": q_value, "in": f"{row['k_in']}/{row['n_in']}",
             "out": f"{row['k_out']}/{row['n_out']}",
         }  # fmt: skip
         differing = {name for name, text in expected.items() if shown[name] != text and "\u2013" not in text}
@@ -169,7 +173,7 @@ def walk(browser: Any, copy: Path) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     steps = {
         "first view": None, "an example": "location.hash = `#train=${train.order[0]}`",
-        "its first partner": "document.querySelector('.card').click()", "back": "document.getElementById('back').click()",
+        "its first partner": "document.querySelector('.partners .card').click()", "back": "document.getElementById('back').click()",
         "pairs": "location.hash = '#view=pairs'", "classes": "location.hash = '#view=classes'",
         "an example without lists": "location.hash = `#train=${train.order.at(-1)}`",
     }  # fmt: skip

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, dataclass_transform
 
 import typer
 
 from memdb.query.intervals import kinds_for
 from memdb.query.outcomes import OUTCOMES
+
+
+@dataclass_transform(kw_only_default=True)
+class OptionGroup:
+    """Options that belong together, as one value: the class declares each, as a dataclass does its fields.
+
+    A command that takes a group has its options: see `store_options.at_place`. It is not a dataclass, since
+    the code that a dozen of these generate would delay ``memdb --help`` by 6 ms.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        vars(self).update(given)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Those that are neither absent nor switched off."""
+        return {name: value for name, value in vars(self).items() if value is not None and value is not False}
 
 
 def _listed(meanings: Mapping[str, str]) -> str:
@@ -61,6 +78,26 @@ FdrOption = Annotated[
 RanksOption = Annotated[
     bool, typer.Option("--ranks", help="Add the first and the last rank that each row may truly have.")
 ]
+
+
+class MemorizedRanking(OptionGroup):
+    """How a list of memorized examples is ranked, and what is said about its ranks."""
+
+    order: Annotated[
+        str, typer.Option("--order", metavar="NAME", help="shrunk, memorization, q_value or lo.")
+    ] = "shrunk"
+    fdr: FdrOption = "once"
+    ranks: RanksOption = False
+
+
+class InfluenceRanking(MemorizedRanking):
+    """The same of a list of influences."""
+
+    order: Annotated[
+        str, typer.Option("--order", metavar="NAME", help="shrunk, influence, q_value or lo.")
+    ] = "shrunk"
+
+
 KOption = Annotated[int, typer.Option("-k", metavar="N", help="Rows to show.")]
 ShownOption = Annotated[
     int | None,
@@ -119,6 +156,17 @@ TaskGpusOption = Annotated[
     float | None,
     typer.Option(
         "--task-gpus", metavar="N", help="GPUs of each Ray task, such as 0.5; 1 where the cluster has any."
+    ),
+]
+AddOption = Annotated[
+    int | None,
+    typer.Option(
+        "--add",
+        "-n",
+        metavar="N",
+        help="How many models to add; with --task-id, how many the task has in all. "
+        "[default: 100, or as many as the other limits allow]",
+        show_default=False,
     ),
 ]
 TaskIdOption = Annotated[
@@ -181,18 +229,24 @@ EXAMPLES = {  # the options that name examples, by the fields of `ExampleNames`
         typer.Option("--target-key", metavar="NAME", help="The same, by its name."),
     ],
 }
-MinInfluenceOption = Annotated[
-    float | None,
-    typer.Option("--min-influence", metavar="X", help="Only pairs at or above this influence."),
-]
-MinMemorizationOption = Annotated[
-    float | None,
-    typer.Option(
-        "--min-memorization", metavar="X", help="Only training examples at or above this memorization."
-    ),
-]
-TopOption = Annotated[
-    int | None,
-    typer.Option("--top", metavar="K", help="Only the strongest K pairs of every test example."),
-]
 SameClassOption = Annotated[bool, typer.Option("--same-class", help="Only pairs that share their label.")]
+
+
+class PairBounds(OptionGroup):
+    """Which pairs are wanted, out of all there are."""
+
+    min_influence: Annotated[
+        float | None,
+        typer.Option("--min-influence", metavar="X", help="Only pairs at or above this influence."),
+    ] = None
+    min_memorization: Annotated[
+        float | None,
+        typer.Option(
+            "--min-memorization", metavar="X", help="Only training examples at or above this memorization."
+        ),
+    ] = None
+    top: Annotated[
+        int | None,
+        typer.Option("--top", metavar="K", help="Only the strongest K pairs of every test example."),
+    ] = None
+    same_class: SameClassOption = False

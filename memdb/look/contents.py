@@ -27,7 +27,8 @@ from memdb.sharing.tables import counts_of
 from memdb.store.published_arrays import COUNTED
 
 LONGEST_NAME = 200  # characters of a key or class name that the page keeps
-MOST_PICTURES = 20_000  # of each set
+MOST_PICTURES = 20_000  # of each set, in a file
+MOST_SETTLED = 20_000  # training examples whose curve a page has
 TRAIN_LISTS, PEER_LISTS = 2000, 500  # training examples that have lists, and of these, ones among each other
 PAIRS = 50_000_000  # that may be counted for the lists of test examples
 MIN_INFLUENCE, MIN_MEMORIZATION = 0.15, 0.25  # of the pairs that are shown: Feldman and Zhang's bounds
@@ -94,19 +95,23 @@ NO_LISTS = {
 }
 
 
-def contents_of(relations: Relations, level: float, pictures: Mapping[str, PicturesOf]) -> Contents:
-    """Return what a page shows of the models of ``relations``, and of the pictures of some sets."""
+def contents_of(
+    relations: Relations, level: float, pictures: Mapping[str, PicturesOf], most_pictures: int | None = None
+) -> Contents:
+    """Return what a page shows of the models of ``relations``, and of the first pictures of some sets."""
     orders, arrays = _columns(relations)
     looks = usual_looks(relations.snapshot.n_models) if relations.snapshot.n_models else []
     facts = _facts(relations, level)
     facts |= {"looks": looks, "shown": SHOWN, "groups": {name: list(of) for name, of in GROUPS.items()}}
     facts |= {"min_influence": MIN_INFLUENCE, "min_memorization": MIN_MEMORIZATION}
-    facts["pictures"] = {name: _described(those, len(orders[name])) for name, those in pictures.items()}
+    facts["pictures"] = {
+        name: _described(those, len(orders[name][:most_pictures])) for name, those in pictures.items()
+    }
     for name, those in pictures.items():
         if those.order is not None and not np.array_equal(those.order, orders[name]):
             facts["pictures"][name]["has_own_order"] = True
-            arrays[f"{name}/pictured"] = packed(those.order[:MOST_PICTURES])
-    first = orders[layout.TRAIN][:MOST_PICTURES]
+            arrays[f"{name}/pictured"] = packed(those.order[:most_pictures])
+    first = orders[layout.TRAIN][:MOST_SETTLED]
     later = {
         "pairs": partial(strongest_pairs, relations),
         "train/settled": partial(settled, relations, first, looks),
@@ -241,12 +246,12 @@ def _cut(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\u2026"
 
 
-def _described(pictures: PicturesOf, n_examples: int) -> dict[str, Any]:
+def _described(pictures: PicturesOf, n_pictures: int) -> dict[str, Any]:
     """Return what the page has to know of a set's sheets."""
     tile_height, tile_width = tile_size(pictures.shape)
     height, width, _ = pictures.shape
     return {
         "height": height, "width": width, "tile_height": tile_height, "tile_width": tile_width,
-        "columns": COLUMNS, "tiles": TILES, "mime": mime(pictures.shape), "n": min(n_examples, MOST_PICTURES),
+        "columns": COLUMNS, "tiles": TILES, "mime": mime(pictures.shape), "n": n_pictures,
         "has_own_order": False,
     }  # fmt: skip

@@ -43,7 +43,7 @@ def write_report(
     if path.suffix.lower() not in {".html", ".htm"}:
         raise InvalidInputError(f"{path} does not end in .html", hint="name one, such as report.html")
     require_level(level)
-    contents = contents_of(relations, level, pictures)
+    contents = contents_of(relations, level, pictures, MOST_PICTURES)
     lists = lists_of(relations, contents.orders, progress)
     contents = contents.with_lists(lists)
     arrays = {**contents.every_array(), **{f"{name}/partners": those.found for name, those in lists.items()}}

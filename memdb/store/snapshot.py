@@ -154,7 +154,10 @@ class Snapshot:
 
     @property
     def n_repeats(self) -> int:
-        """How many models were committed again by a retried worker, and do not count."""
+        """How many models were committed again by a retried worker, and do not count.
+
+        A model that stands twice in one segment was committed once.
+        """
         if self.is_published:
             return 0
         commits = {
@@ -254,8 +257,8 @@ class Snapshot:
             return read_array(selection.storage, selection.segment, path, shape, COUNTED.str)
 
         selections = self._chosen(self.counted) if shape[1] else []
-        found = concurrently(read, selections)
-        counts = dict(zip(names, sum(found, np.zeros(shape, dtype=np.int32)), strict=True))
+        parts = concurrently(read, selections)
+        counts = dict(zip(names, sum(parts, np.zeros(shape, dtype=np.int32)), strict=True))
         none, n_models = np.zeros(1, dtype=np.int32), sum(selection.n_models for selection in selections)
         if not are_possible(
             counts.get("n_in", none), counts["n_correct"], counts.get("k_in", none), n_models

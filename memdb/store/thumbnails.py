@@ -43,19 +43,19 @@ def write_thumbnails(
 
     ``advance`` is called with the number of pictures just written.
     """
-    found: dict[str, ObjectInfo] = {}
+    objects: dict[str, ObjectInfo] = {}
     metadata: dict[str, Json] = {}
     for name, those in pictures.items():
         rows = max(1, CHUNK_BYTES // math.prod(those.shape[1:]))
         encoder = ChunkEncoder(name, those.shape, "uint8", min(rows, those.shape[0]))
-        found |= write_objects(store, layout.THUMBNAILS, encoder.metadata)
+        objects |= write_objects(store, layout.THUMBNAILS, encoder.metadata)
         metadata |= array_metadata(encoder.metadata)
         for start in range(0, those.shape[0], rows):
             values = those.rows(start, min(start + rows, those.shape[0]))
             chunk = {encoder.name(start): encoder.encode(start, values)}
-            found |= write_objects(store, layout.THUMBNAILS, chunk)
+            objects |= write_objects(store, layout.THUMBNAILS, chunk)
             advance(len(values))
-    return write_document(store, layout.THUMBNAILS, found, metadata)
+    return write_document(store, layout.THUMBNAILS, objects, metadata)
 
 
 def read_thumbnails(store: Store, set_name: str, rows: Sequence[int]) -> NDArray[np.uint8]:

@@ -1,28 +1,15 @@
 from __future__ import annotations
 
-import importlib.util
-import re
-import sys
+import importlib
 
 import pytest
 from support import ROOT
 
-PATH = ROOT / "scripts" / "soak.py"
-
 
 @pytest.fixture
 def soak(monkeypatch):
-    spec = importlib.util.spec_from_file_location("soak", PATH)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "soak", module)
-    spec.loader.exec_module(module)
-    return module.soak
-
-
-def is_a_small_shortfall(problem):
-    """Whether repeats, which are only reported, were undercounted by up to a fifth: an open fault, seen under load."""
-    counted = re.fullmatch(r"(\d+) repeats, expected (\d+) to \d+", problem)
-    return counted is not None and 0.8 * int(counted[2]) <= int(counted[1]) < int(counted[2])
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return importlib.import_module("soak").soak
 
 
 @pytest.mark.slow
@@ -30,6 +17,5 @@ def test_nothing_acknowledged_is_lost_or_wrong_when_writers_compactors_and_clean
     soak, tmp_path
 ):
     result = soak(str(tmp_path / "soak.zarr"), processes=4, models=300, kills=15, seconds=60, seed=20261123)
-    assert [problem for problem in result.problems if not is_a_small_shortfall(problem)] == []
-    assert (result.lost, result.doubled) == (0, 0)
+    assert (result.lost, result.doubled, result.problems) == (0, 0, ())
     assert min(result.kills, result.acknowledged, result.compactions, result.removals, result.reads) > 0

@@ -200,7 +200,7 @@ function showExample(root, set, row) {
   root.replaceChildren(title, main, partners, commandsOf(set, row));
   const isShown = () => opened?.set === set && opened.row === row;
   lists.then((made) => { if (isShown()) partners.replaceChildren(...made); }, complain);
-  if (!own && set.picture && !source.isWhole) showOwn(main, set, row).catch(complain);
+  if (!own && set.picture && !source.isWhole && source.hasLists(set, row)) showOwn(main, set, row).catch(complain);
   if (set === train && train.place[row] < facts.n_settled) {
     source.row("train/settled", train.place[row], 3 * facts.looks.length).then((sums) => {
       const made = curve(sums);
