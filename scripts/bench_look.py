@@ -138,7 +138,7 @@ def compare(browser: Any, db: Any) -> None:
         shown = browser.execute_script(script)
         q_value = "<.001" if row["q_value"] is not None and row["q_value"] < 0.001 else signed(row["q_value"])
         expected = {
-            "memorization": signed(row["memorization"]), "interval": f"[{signed(row["lo"])}, {signed(row["hi"])}]",
+            "memorization": signed(row["memorization"]), "interval": f"[{signed(row['lo'])}, {signed(row['hi'])}]",
             "shrunk": signed(row["shrunk"]), "q": q_value, "in": f"{row['k_in']}/{row['n_in']}",
             "out": f"{row['k_out']}/{row['n_out']}",
         }  # fmt: skip
