@@ -158,6 +158,7 @@ def test_lira_folders_become_a_store_without_test_examples(run, tmp_path, kind):
             for ask in (db.class_influence, lambda: db.pairs(top=3), lambda: db.top_influence(test_id=0)):
                 with pytest.raises(NotFoundError, match="has no test examples"):
                     ask()
+            db.report(tmp_path / f"{compacted}.html")
             assert compacted or db.compact() is not None
         db.export("again", "lira")
         assert (np.load("again/keep.npy") == keep).all()
