@@ -118,7 +118,8 @@ def _merged(files: Sequence[Path], opened: Sequence[Arrays]) -> dict[str, ArrayF
             if earlier is not array and not _same(earlier, array):
                 raise InvalidInputError(
                     f"{file} has another array {name} than {earlier.place}",
-                    hint="import files of scores one by one, each under a --scores-name of its own",
+                    hint="import files of scores one by one, each under another scores_name",
+                    parameter="scores_name",
                 )
     return merged
 
