@@ -93,8 +93,8 @@ def _write_site(
     has_sheets = copy.published is not None and copy.published.sheets is not None and has_pillow()
     sheets = {name: PublishedSheets.of(copy, name) for name in sets} if has_sheets else {}
     facts = {
-        "bits": bits_of(blocks) or None, "store": "", "snapshot": record.number, "written_at": record.created_at[:10],
-        "models_sha256": record.models_sha256,
+        "bits": bits_of(blocks) or None, "store": "", "snapshot": record.number,
+        "written_at": record.created_at[:10], "models_sha256": record.models_sha256,
     }  # fmt: skip
     return writer.write(relations, sheets, facts, progress)
 

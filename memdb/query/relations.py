@@ -287,15 +287,12 @@ class Relations:
             n_in = times_in(snapshot)
             unknown = arrow.column(np.zeros_like(n_in), np.zeros(len(n_in), dtype=np.bool_))
             return {"n_in": n_in, "n_out": snapshot.n_models - n_in, "n_correct": unknown, "k_in": unknown}
-        if self.outcome == "correct":
-            stats = self.stats[set_name]
-            columns: dict[str, Any] = (
-                dict(totals(snapshot, set_name, self.bits.__getitem__))
-                if stats is None
-                else dict(zip(COUNTED[set_name][1:], stats[1:], strict=True))
-            )
+        if self.outcome != "correct":
+            columns: dict[str, Any] = self.confidences[set_name].totals(self.mask if is_train else None)
+        elif (stats := self.stats[set_name]) is None:
+            columns = dict(totals(snapshot, set_name, self.bits.__getitem__))
         else:
-            columns = self.confidences[set_name].totals(self.mask if is_train else None)
+            columns = dict(zip(COUNTED[set_name][1:], stats[1:], strict=True))
         if not is_train:
             return columns
         n_in = columns.pop("n_in") if "n_in" in columns else times_in(snapshot)
