@@ -16,18 +16,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInputError, NotEnoughModelsError
+from memdb.analysis.model_outcomes import outcomes_on_tests, positions_of, require_test_outcome
+from memdb.errors import InvalidInputError
 from memdb.format import bits, layout
-from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query import arrow
 from memdb.query.examples import require_examples
 from memdb.query.relations import Relations
-from memdb.store import Snapshot
 
-FEWEST = 5  # models for a correlation
 TESTS_AT_ONCE = 64
 TRAINS_AT_ONCE = 2048
-PREFERRED = (LOGIT_CONFIDENCE.name, "margin", "correct")
 MAX_RESAMPLES = 10_000
 RESOLUTION = 2.0**-40  # relative to the sum of magnitudes: far above rounding errors, far below what matters
 Numbers = NDArray[np.float64]
@@ -107,8 +104,8 @@ def lds(
     require_examples(relations.snapshot, layout.TEST)
     n_train, n_test = (snapshot.manifest.set_named(name).n_examples for name in (layout.TRAIN, layout.TEST))
     require_orientation(scores, n_test, n_train)
-    name = _require_outcome(snapshot, outcome)
-    chosen = _chosen(snapshot, model_ids)
+    name = require_test_outcome(snapshot, outcome)
+    chosen = positions_of(snapshot, model_ids)
     counts = bootstrap.counts(len(chosen))
     rows: list[Row] = []
     total = np.zeros((2, bootstrap.n_resamples))
@@ -175,36 +172,6 @@ def require_orientation(scores: Attribution, n_test: int, n_train: int) -> None:
     )
 
 
-def _require_outcome(snapshot: Snapshot, outcome: str | None) -> str:
-    held = {item.name for item in snapshot.manifest.outcomes if layout.TEST in item.sets}
-    if outcome is None:  # copies may exclude outcomes of some models
-        kept = [name for name in held if snapshot.is_complete(f"{layout.TEST}/{name}")]
-        return next(name for name in PREFERRED if name in kept or name == "correct")
-    if outcome not in held:
-        raise InvalidInputError(
-            f"{snapshot.url} keeps no outcome {outcome!r} of test examples",
-            hint=f"it keeps {', '.join(sorted(held)) or 'none'}",
-        )
-    return outcome
-
-
-def _chosen(snapshot: Snapshot, model_ids: Sequence[str] | None) -> NDArray[np.int64]:
-    """Return the positions of the models with these ids, or of all."""
-    positions = {model.model_id: position for position, (_, model) in enumerate(snapshot.models)}
-    ids = list(positions) if model_ids is None else list(dict.fromkeys(model_ids))
-    unknown = [identifier for identifier in ids if identifier not in positions]
-    if unknown:
-        raise InvalidInputError(
-            f"{snapshot.url} has no model {unknown[0][:40]!r}",
-            hint='`memdb sql "SELECT model_id FROM models"` lists them',
-        )
-    if len(ids) < FEWEST:
-        raise NotEnoughModelsError(
-            f"{len(ids)} models are too few for a correlation over models", hint=f"give at least {FEWEST}"
-        )
-    return np.array([positions[identifier] for identifier in ids], dtype=np.int64)
-
-
 def _outcomes(
     relations: Relations, scores: Attribution, outcome: str, chosen: NDArray[np.int64]
 ) -> Iterator[tuple[int, Numbers, Numbers]]:
@@ -228,13 +195,7 @@ def _outcomes(
             inside = bits.unpack(relations.mask[part].view(np.uint8), snapshot.n_models)[chosen]
             predicted += given[:, part] @ inside.T.astype(np.float64)
         predicted = _without_rounding(predicted, given)
-        if outcome == "correct":
-            packed = relations.correct(layout.TEST)[start:stop].view(np.uint8)
-            actual = bits.unpack(packed, snapshot.n_models)[chosen].T.astype(np.float64)
-        else:
-            values = snapshot.outcome_values(f"{layout.TEST}/{outcome}", (start, stop))
-            actual = values[:, chosen].astype(np.float64)
-        yield start, predicted, actual
+        yield start, predicted, outcomes_on_tests(relations, outcome, (start, stop))[:, chosen]
 
 
 def _scaled(given: Numbers) -> Numbers:
