@@ -87,6 +87,7 @@ HOMES = {
         "cli.share",
         "cli.look",
         "cli.usage",
+        "cli.attribution",
     },
 }
 LOADED_BY_ONE_TEST = {

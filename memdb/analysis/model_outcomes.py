@@ -15,6 +15,7 @@ from memdb.store import Snapshot
 
 FEWEST = 5  # models for a correlation
 PREFERRED = (LOGIT_CONFIDENCE.name, "margin", "correct")
+Ids = NDArray[np.int64]
 Numbers = NDArray[np.float64]
 
 
@@ -36,7 +37,7 @@ def require_test_outcome(snapshot: Snapshot, outcome: str | None) -> str:
     return outcome
 
 
-def positions_of(snapshot: Snapshot, model_ids: Sequence[str] | None) -> NDArray[np.int64]:
+def positions_of(snapshot: Snapshot, model_ids: Sequence[str] | None) -> Ids:
     """Return the positions of the models with these ids, or of all.
 
     Raises:
@@ -58,10 +59,21 @@ def positions_of(snapshot: Snapshot, model_ids: Sequence[str] | None) -> NDArray
     return np.array([positions[identifier] for identifier in ids], dtype=np.int64)
 
 
-def outcomes_on_tests(relations: Relations, outcome: str, rows: tuple[int, int]) -> Numbers:
-    """Return the outcomes of all models on a range of test examples, [tests, models]."""
+def outcomes_on_tests(relations: Relations, outcome: str, tests: Ids) -> Numbers:
+    """Return the outcomes of all models on some test examples, in ascending order of ids, [tests, models].
+
+    ``confidence`` is the probability that `LOGIT_CONFIDENCE` stands for. NaN in an outcome of a user's
+    own counts as the least value.
+    """
     snapshot = relations.snapshot
     if outcome == "correct":
-        packed = relations.correct(layout.TEST)[slice(*rows)].view(np.uint8)
+        packed = relations.correct(layout.TEST)[tests].view(np.uint8)
         return bits.unpack(packed, snapshot.n_models).T.astype(np.float64)
-    return snapshot.outcome_values(f"{layout.TEST}/{outcome}", rows).astype(np.float64)
+    if outcome == "confidence":
+        return relations.confidences[layout.TEST].rows(tests.astype(np.int32))[0]
+    path = f"{layout.TEST}/{outcome}"
+    height = snapshot.band_height(path)
+    bands = np.split(tests, np.flatnonzero(np.diff(tests // height)) + 1) if len(tests) else []
+    parts = [snapshot.outcome_values(path, (int(ids[0]), int(ids[-1]) + 1))[ids - ids[0]] for ids in bands]
+    values = np.concatenate([np.empty((0, snapshot.n_models)), *parts]).astype(np.float64)
+    return np.nan_to_num(values, nan=values.min(initial=0.0, where=~np.isnan(values)))

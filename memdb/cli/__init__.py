@@ -22,7 +22,8 @@ COMMANDS = {  # by their modules
     "maintain": ("compact", "gc", "verify", "retract", "cache"),
     "train": ("init", "train", "demo"),
     "pairs": ("pairs",),
-    "interop": ("import", "export", "membership", "lds"),
+    "interop": ("import", "export", "membership"),
+    "attribution": ("lds",),
     "share": ("publish", "pull"),
     "look": ("report",),
 }

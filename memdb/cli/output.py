@@ -133,6 +133,20 @@ def list_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
     return Answer(answer.table.drop_columns([n for n in LIST_FACTS if n in answer.table.column_names]), facts)
 
 
+def with_common(
+    db: Database, rows: DuckDBPyRelation, way: Way, beginnings: tuple[str, ...]
+) -> tuple[Answer, dict[str, Any]]:
+    """Return rows, and what all of them say of the whole, which a document says once."""
+    answer = answer_of(db, rows, way)
+    first = next(answer.rows(), {})
+    kept = ("n_in", "n_out")
+    common = {name: v for name, v in first.items() if name.startswith(beginnings) and name not in kept}
+    facts = {**answer.facts, **common}
+    if way.rows_stand_alone:
+        return Answer(answer.table, facts), common
+    return Answer(answer.table.drop_columns(list(common)), facts), common
+
+
 def emit(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> None:
     """Print an answer, or write it to the file that was named."""
     show(made(answer, way, table), way)
