@@ -71,7 +71,7 @@ HOMES = {
         "cli.analyze",
     },
     "matplotlib": {"render.curves"},
-    "rich": {"render.tables", "render.images", "render.progress", "render.curves", "render.analysis"},
+    "rich": {"render.tables", "render.images", "render.progress", "render.curves", "render.analysis", "render.attribution"},
     "typer": {
         "cli.app",
         "cli.options",

@@ -15,6 +15,7 @@ from memdb.cli.options import (
     LevelOption,
     OutcomeOption,
     OutputOption,
+    PlanOutcomeOption,
     RankedIntervalOption,
     TestIdOption,
 )
@@ -22,7 +23,7 @@ from memdb.cli.output import Way, answer_of, emit, facts_line
 from memdb.cli.store_options import ASKING, ASSUMING, MAKING, Place, at_place
 from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format import layout
-from memdb.render import analysis, curves
+from memdb.render import analysis, attribution, curves
 from memdb.render.answer import Answer
 from memdb.render.tables import clean, console, facts
 
@@ -67,6 +68,15 @@ def plan(
         float, typer.Option("--settle", metavar="P", help="Share of the memorized examples to be settled.")
     ] = 0.9,
     threshold: ThresholdOption = 0.25,
+    lds: Annotated[
+        float | None,
+        typer.Option(
+            "--lds",
+            metavar="X",
+            help="Plan for a mean linear datamodeling score of raw influences instead: see `memdb lds`.",
+            show_default=False,
+        ),
+    ] = None,
     subset_fraction: Annotated[
         float | None,
         typer.Option(
@@ -83,7 +93,7 @@ def plan(
             show_default=False,
         ),
     ] = None,
-    outcome: OutcomeOption = "correct",
+    outcome: PlanOutcomeOption = None,
     level: LevelOption = 0.95,
     interval: RankedIntervalOption = "anytime",
     format: FormatOption = "table",
@@ -97,11 +107,19 @@ def plan(
     interval excludes 0, if its rates stay what they are. Time is models times the seconds that the store's
     models took, one after the other.
 
+    With --lds, say instead from how many models on influences predict what other models do this well, and how
+    well any scores could: see `memdb lds`.
+
     \b
     memdb plan --half-width 0.05
     memdb plan --half-width 0.1 --subset-fraction 0.5 --interval fixed
     memdb plan --train-id 7 --test-id 42
+    memdb plan --lds 0.4
     """  # noqa: D301
+    if lds is not None:
+        _plan_lds(place, lds, Way(format, output, level, "bootstrap", outcome or "default"))
+        return
+    outcome = outcome or "correct"
     way = Way(format, output, level, interval, outcome)
     named = any(value is not None for value in examples.values())
     limits: dict[str, Any] = {"k": k, "n_ranked": n_ranked, "level": level, "interval": interval}
@@ -125,6 +143,17 @@ def plan(
     emit(answer, way, lambda shown: analysis.plan(shown, title, _score_named(examples)))
     if db is not None and answer.table.num_rows < 2:
         say("From 50 models on, a store's own rates say what most scores take.")
+
+
+def _plan_lds(place: Place, lds: float, way: Way) -> None:
+    db = place.open()
+    rows = db.plan_lds(lds, outcome=None if way.outcome == "default" else way.outcome, level=way.level)
+    answer = answer_of(db, rows, way)
+    row = next(answer.rows())
+    kept = {name: v for name, v in answer.facts.items() if name != "interval"}
+    answer = Answer(answer.table.drop_columns(["outcome"]), {**kept, "outcome": row["outcome"]})
+    title = f"Models for a linear datamodeling score \u00b7 outcome {row['outcome']}"
+    emit(answer, way, lambda shown: attribution.plan(shown, title))
 
 
 def _store_if_any(place: Place, *, named: bool) -> Database | None:

@@ -1,25 +1,45 @@
-"""Commands about other people's attribution scores: lds."""
+"""Commands that judge scores of pairs by models: lds."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memdb.cli.app import app
-from memdb.cli.options import FormatOption, LevelOption, OutputOption, ShownOption
+from memdb.cli.options import (
+    FormatOption,
+    LdsOutcomeOption,
+    LevelOption,
+    OutputOption,
+    ShownOption,
+    listed,
+)
 from memdb.cli.output import Way, emit, with_common
 from memdb.cli.store_options import ASKING, Place, at_place
 from memdb.errors import InvalidInputError
 from memdb.format import layout
-from memdb.render import analysis
+from memdb.render import attribution
 from memdb.render.answer import Answer
 from memdb.render.progress import Counting
 from memdb.render.tables import clean, console
 
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyRelation
+
+    from memdb.analysis.estimators import Attribution
+    from memdb.database import Database
+
 SHOWN = 20  # rows of a table
+MEANINGS = {  # of the names in `memdb.analysis.estimators.ESTIMATORS`, which takes long to import
+    "raw": "differences of means, as score gives them",
+    "shrunk": "the same without what chance does",
+    "random": "numbers that know nothing",
+}
 
 
 @app.command()
@@ -27,18 +47,38 @@ SHOWN = 20  # rows of a table
 def lds(
     place: Place,
     scores: Annotated[
-        Path, typer.Argument(metavar="SCORES.npy", help="Attribution scores [test, train], any real numbers.")
-    ],
-    k: ShownOption = None,
-    outcome: Annotated[
-        str | None,
-        typer.Option(
-            "--outcome",
-            metavar="NAME",
-            help="logit_confidence, margin or correct. [default: the first of them that the store keeps]",
+        list[Path] | None,
+        typer.Argument(
+            metavar="[SCORES.npy]...",
+            help="Attribution scores [test, train], any real numbers; or an .npz file with them or pairs.",
             show_default=False,
         ),
     ] = None,
+    k: ShownOption = None,
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--estimator",
+            metavar="NAME",
+            help=f"Grade an estimator of the store's own, too; repeat for more. {listed(MEANINGS)} "
+            "[default: all where no file is named]",
+            show_default=False,
+        ),
+    ] = None,
+    pilots: Annotated[
+        int | None,
+        typer.Option(
+            "--pilots",
+            metavar="N",
+            help="Models that estimators compute from. [default: half]",
+            show_default=False,
+        ),
+    ] = None,
+    tests: Annotated[
+        int,
+        typer.Option("--tests", metavar="N", help="Test examples that estimators are graded on, at most."),
+    ] = 500,
+    outcome: LdsOutcomeOption = None,
     models: Annotated[
         Path | None,
         typer.Option(
@@ -55,44 +95,96 @@ def lds(
     format: FormatOption = "table",
     output: OutputOption = None,
 ) -> None:
-    """Grade somebody's attribution scores: the linear datamodeling score over the store's models.
+    """Grade attribution scores by the linear datamodeling score, and say how much better any could be.
 
-    Scores are a matrix with a row a test example and a column a training example. For each test example:
-    Spearman's correlation, over models, of the sum of its scores over a model's subset with what that model
-    says of it. Models must not be those that the scores were computed from. Intervals resample the models.
+    For each test example: Spearman's correlation, over models, of the sum of its scores over a model's subset
+    with what that model says of it. Models must not be those that the scores were computed from. Intervals
+    resample the models.
+
+    \b
+    One file     its score on every test example, over all models
+    otherwise    the mean score of each file and of estimators that half of the models give, on the other half
+
+    Even the true influences do not predict everything: much of what a model does is the noise of training.
+    What follows from subsets as a sum shows in pairs of models: the more examples they share, the more alike
+    are they. That share of the variance, h2, and the ceiling that it sets to all scores are shown, too, and
+    h2 with masks permuted among models, which is 0 unless something is wrong.
 
     \b
     memdb lds trak.npy
     memdb lds trak.npy --outcome correct -o lds.csv
+    memdb lds
+    memdb lds trak.npy --estimator raw --estimator random
     """  # noqa: D301
-    from memdb.interop.arrays import open_array
     from memdb.training.loop import require_positive
 
     if k is not None:
         require_positive(k, "k")
-    file = open_array(scores)
-    if file.dtype.kind not in "fiu":
-        raise InvalidInputError(f"{scores} is {file.dtype}", hint="give real numbers")
     way = Way(format, output, level, "bootstrap", outcome or "default")
     db = place.open()
-    ids = None if models is None else _model_ids(models)
-    with Counting(console(stderr=True), "test examples") as counting:
-        rows = db.lds(
-            file,
-            outcome=outcome,
-            model_ids=ids,
-            resamples=resamples,
-            seed=seed,
-            level=level,
-            progress=counting,
-        )
-    if k is not None:
-        rows = rows.limit(k)
-    answer, common = with_common(db, rows, way, ("mean_", "n_", "outcome"))
+    given = _opened(db, scores or [])
+    options: dict[str, Any] = {
+        "outcome": outcome,
+        "model_ids": None if models is None else _model_ids(models),
+        "resamples": resamples,
+        "seed": seed,
+        "level": level,
+    }
+    with Counting(console(stderr=True), "test examples" if _alone(scores, estimator) else None) as counting:
+        if _alone(scores, estimator):
+            ((name, file),) = given.items()
+            rows = db.lds(file, **options, progress=counting)
+            show = partial(_show_one, db, rows if k is None else rows.limit(k), way, name, k or SHOWN)
+        else:
+            rows = db.compare_lds(
+                scores=given,
+                estimators=estimator or ([] if given else None),
+                pilots=pilots,
+                tests=tests,
+                **options,
+                progress=counting,
+            )
+            show = partial(_show_several, db, rows, way)
+    show()
+
+
+def _alone(scores: Sequence[Path] | None, estimator: Sequence[str] | None) -> bool:
+    """Tell whether one file is graded, by itself and on every test example."""
+    return len(scores or ()) == 1 and not estimator
+
+
+def _show_one(db: Database, rows: DuckDBPyRelation, way: Way, name: str, n_rows: int) -> None:
+    answer, common = with_common(db, rows, way, ("mean_", "n_", "outcome", "h2", "ceiling", "of_ceiling"))
     answer = Answer(answer.table, {**answer.facts, "outcome": common["outcome"]})
     names = db.relations().examples[layout.TEST].class_names
-    title = f"Linear datamodeling score of {clean(scores)} \u00b7 outcome {common['outcome']}"
-    emit(answer, way, lambda shown: analysis.lds(shown, common, title, names, k or SHOWN))
+    title = f"Linear datamodeling score of {clean(name)} \u00b7 outcome {common['outcome']}"
+    emit(answer, way, lambda shown: attribution.lds(shown, common, title, names, n_rows))
+
+
+def _show_several(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
+    shared = ("n_pilots", "n_held_out", "n_tests", "outcome", "h2", "ceiling")
+    answer, common = with_common(db, rows, way, shared)
+    answer = Answer(answer.table, {**answer.facts, "outcome": common["outcome"]})
+    title = f"Linear datamodeling score \u00b7 outcome {common['outcome']}"
+    emit(answer, way, lambda shown: attribution.estimators(shown, common, title))
+
+
+def _opened(db: Database, paths: Sequence[Path]) -> dict[str, Attribution]:
+    """Return the scores of files, by their paths.
+
+    Raises:
+        InvalidInputError: a file that holds no scores, or is named twice.
+    """
+    from memdb.interop.attributions import open_attributions
+
+    manifest = db.store.manifest
+    shape = (manifest.set_named(layout.TEST).n_examples, manifest.train.n_examples)
+    found: dict[str, Attribution] = {}
+    for path in paths:
+        if str(path) in found:
+            raise InvalidInputError(f"{path} is named twice", hint="name it once")
+        found[str(path)] = open_attributions(path, shape)
+    return found
 
 
 def _model_ids(path: Path) -> list[str]:

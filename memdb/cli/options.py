@@ -12,7 +12,7 @@ from memdb.query.intervals import kinds_for
 from memdb.query.outcomes import OUTCOMES
 
 
-def _listed(meanings: Mapping[str, str]) -> str:
+def listed(meanings: Mapping[str, str]) -> str:
     """Return help that names each choice with its meaning."""
     return "; ".join(f"{name}: {meaning}" for name, meaning in meanings.items()) + "."
 
@@ -35,11 +35,11 @@ OutputOption = Annotated[
 LevelOption = Annotated[float, typer.Option("--level", metavar="P", help="Coverage of the intervals.")]
 RankedIntervalOption = Annotated[
     str,
-    typer.Option("--interval", metavar="KIND", help=_listed(kinds_for(ranked=True))),
+    typer.Option("--interval", metavar="KIND", help=listed(kinds_for(ranked=True))),
 ]
 NamedIntervalOption = Annotated[
     str,
-    typer.Option("--interval", metavar="KIND", help=_listed(kinds_for(ranked=False))),
+    typer.Option("--interval", metavar="KIND", help=listed(kinds_for(ranked=False))),
 ]
 OutcomeOption = Annotated[
     str,
@@ -47,7 +47,26 @@ OutcomeOption = Annotated[
         "--outcome",
         metavar="NAME",
         help="What is averaged over models. "
-        + _listed({name: outcome.meaning for name, outcome in OUTCOMES.items()}),
+        + listed({name: outcome.meaning for name, outcome in OUTCOMES.items()}),
+    ),
+]
+PlanOutcomeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--outcome",
+        metavar="NAME",
+        help="What is averaged over models: correct or confidence; with --lds, what is predicted: "
+        "logit_confidence, margin or correct. [default: correct; with --lds, the first of them that is kept]",
+        show_default=False,
+    ),
+]
+LdsOutcomeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--outcome",
+        metavar="NAME",
+        help="logit_confidence, margin or correct. [default: the first of them that the store keeps]",
+        show_default=False,
     ),
 ]
 FdrOption = Annotated[
