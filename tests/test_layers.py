@@ -69,6 +69,7 @@ HOMES = {
         "database",
         "cli.output",
         "cli.analyze",
+        "cli.attribution",
     },
     "matplotlib": {"render.curves"},
     "rich": {"render.tables", "render.images", "render.progress", "render.curves", "render.analysis", "render.attribution"},
@@ -79,6 +80,7 @@ HOMES = {
         "cli.train",
         "cli.query",
         "cli.analyze",
+        "cli.planning",
         "cli.pairs",
         "cli.interop",
         "cli.maintain",
@@ -96,7 +98,8 @@ LOADED_BY_ONE_TEST = {
 }  # fmt: skip
 ONLY_FOR_TYPES = {
     ("duckdb", "database"), ("duckdb", "cli.output"), ("duckdb", "cli.analyze"),
-    ("rich", "cli.output"), ("rich", "cli.analyze"),
+    ("duckdb", "cli.attribution"),
+    ("rich", "cli.output"), ("rich", "cli.analyze"), ("rich", "cli.planning"),
 }  # fmt: skip
 
 

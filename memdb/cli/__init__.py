@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 COMMANDS = {  # by their modules
     "query": ("info", "top-memorized", "top-influence", "score", "sql"),
-    "analyze": ("plan", "convergence", "reliability", "classes", "class-influence", "compare"),
+    "planning": ("plan", "convergence", "reliability"),
+    "analyze": ("classes", "class-influence", "compare"),
     "combine": ("update", "merge"),
     "maintain": ("compact", "gc", "verify", "retract", "cache"),
     "train": ("init", "train", "demo"),

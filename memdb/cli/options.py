@@ -215,3 +215,13 @@ TopOption = Annotated[
     typer.Option("--top", metavar="K", help="Only the strongest K pairs of every test example."),
 ]
 SameClassOption = Annotated[bool, typer.Option("--same-class", help="Only pairs that share their label.")]
+ThresholdOption = Annotated[float, typer.Option("--threshold", metavar="X", help="What counts as memorized.")]
+EitherThresholdOption = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold",
+        metavar="X",
+        help="What counts as high. [default: 0.25 for memorization, 0.15 for influence]",
+        show_default=False,
+    ),
+]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SETTLED = 0.05
 SOME = 5
+NO_INTERVAL = ("level", "interval")
 CHARACTERS_AT_ONCE = 2**20  # that are encoded at once: an answer may be long
 
 
@@ -131,6 +132,12 @@ def list_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
     first = next(answer.rows(), {})
     facts = {**answer.facts, **{name: first.get(name) for name in LIST_FACTS}}
     return Answer(answer.table.drop_columns([n for n in LIST_FACTS if n in answer.table.column_names]), facts)
+
+
+def without_interval(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
+    """Return rows that have no intervals, and so no level and kind of them."""
+    answer = answer_of(db, rows, way)
+    return Answer(answer.table, {name: v for name, v in answer.facts.items() if name not in NO_INTERVAL})
 
 
 def with_common(
