@@ -738,6 +738,52 @@ class Database:
         bootstrap = Bootstrap(resamples, seed, require_level(level))
         return self._present(compare_lds(self.relations(), wanted, bootstrap, progress))
 
+    def frontier(
+        self,
+        *,
+        estimators: Sequence[str] | None = None,
+        scores: Mapping[str, Attribution] | None = None,
+        models: Sequence[int] | None = None,
+        truth: int | None = None,
+        k: Sequence[int] = (100, 500),
+        tests: int | None = None,
+        outcome: str = "correct",
+        level: float = 0.95,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> DuckDBPyRelation:
+        """Return how good estimates of influence from few models are, by a truth that other models give.
+
+        One row per estimator, number of models and measure: ``correlation`` with the true influences over all
+        pairs; ``precision``, how many of the ``at`` strongest pairs are among the first ``at``; ``top_10``,
+        the same of the strongest training examples of a test example, mean over those that any influence;
+        ``strength``, the mean true influence of the first ``at`` pairs; ``error``, root mean square on the
+        strongest pairs; and ``coverage`` of the intervals, of all pairs and of the estimator's own first.
+        ``seconds`` is what training these models took, ``plain_models`` how many models raw scores need for
+        the same value, at least or at most (``plain_bound``). The estimator ``exact`` is what the true
+        influences would score, given that the truth is noisy.
+
+        Args:
+            estimators: of `memdb.analysis.estimators.ESTIMATORS`; by default all that the store allows.
+            scores: somebody's scores, by name, as for `lds`.
+            models: numbers of models to look at; by default 25, 50, 100, ...
+            truth: models set apart for the truth; by default two thirds of all.
+            k: lengths of the lists of strongest pairs.
+            tests: test examples, drawn at random, whose pairs are judged; by default up to 1,000, or as many
+                as make eight million pairs.
+            outcome: ``correct`` or ``confidence``.
+            level: of the intervals, in [0.5, 1).
+            progress: called with the number of steps done so far and in all.
+
+        Raises:
+            InvalidInputError: an argument out of range, an unknown estimator, or scores of another shape,
+                with NaN or infinity, or all equal.
+            NotEnoughModelsError: fewer than 50 models.
+        """
+        from memdb.analysis.frontier import Wanted, frontier
+
+        wanted = Wanted(estimators, scores, models, truth, tuple(k), tests, require_level(level))
+        return self._present(frontier(self.relations(outcome), wanted, progress))
+
     def plan_lds(self, lds: float, *, outcome: str | None = None, level: float = 0.95) -> DuckDBPyRelation:
         """Return the models from which raw influences are expected to have this linear datamodeling score.
 

@@ -71,8 +71,8 @@ HOMES = {
         "cli.analyze",
         "cli.attribution",
     },
-    "matplotlib": {"render.curves"},
-    "rich": {"render.tables", "render.images", "render.progress", "render.curves", "render.analysis", "render.attribution"},
+    "matplotlib": {"render.curves", "render.frontier"},
+    "rich": {"render.tables", "render.images", "render.progress", "render.curves", "render.analysis", "render.attribution", "render.frontier"},
     "typer": {
         "cli.app",
         "cli.options",

@@ -21,6 +21,8 @@ from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates, Effects, binned, shrunk
 
 TRAINS_AT_ONCE = 4096
+WIDEST = 1e3  # half-width of an interval that holds all
+TIE = 1e-6  # of a raw score: enough to order pairs that are shrunk to nothing
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.float64]
@@ -31,11 +33,17 @@ class Estimate:
     """Scores of all training examples on some test examples, [tests, train], and intervals if there are any.
 
     A pair whose score is not known has 0, with an interval that holds all.
+
+    Attributes:
+        ranked: what pairs are ordered by, if it is not ``values``.
+        is_influence: whether scores are differences of means of the outcome, and not of some other scale.
     """
 
     values: NDArray[np.floating[Any]]
     lo: Floats | None = None
     hi: Floats | None = None
+    ranked: NDArray[np.floating[Any]] | None = None
+    is_influence: bool = True
 
 
 class Estimates(Protocol):
@@ -83,7 +91,7 @@ class Given:
         rows = [np.asarray(self.scores.rows(int(run[0]), int(run[-1]) + 1)) for run in runs]
         values = np.concatenate([np.empty((0, self.scores.shape[1])), *rows]).astype(np.float64)
         require_finite(self.scores, values, tests)
-        return Estimate(values)
+        return Estimate(values, is_influence=False)
 
 
 def require_finite(scores: Attribution, values: NDArray[Any], tests: Ids) -> None:
@@ -197,7 +205,7 @@ class Raw:
         for row in range(len(tests)):
             values[row] = arms.influence(row)
             mean_in, of_in, mean_out, of_out = arms.means(row, z * z / 4)
-            half = np.where(arms.has_score, z * np.sqrt(of_in + of_out), np.inf)
+            half = np.where(arms.has_score, z * np.sqrt(of_in + of_out), WIDEST)
             lo[row], hi[row] = mean_in - mean_out - half, mean_in - mean_out + half
         return Estimate(values, np.minimum(lo, values), np.maximum(hi, values))
 
@@ -220,10 +228,11 @@ class Shrunk:
             for stratum in (True, False):
                 histograms[stratum] = histograms[stratum] + binned(z[known & (same[row] == stratum)])
         effects = {stratum: Effects.fitted(histogram) for stratum, histogram in histograms.items()}
-        values = np.empty(arms.s_in.shape, dtype=np.float32)
+        values, ranked = (np.empty(arms.s_in.shape, dtype=np.float32) for _ in range(2))
         for row in range(len(tests)):
             values[row] = self._posterior(arms, row, same[row], effects)
-        return Estimate(values)
+            ranked[row] = values[row] + TIE * arms.influence(row)
+        return Estimate(values, ranked=ranked)
 
     def _posterior(
         self, arms: Arms, row: int, same: NDArray[np.bool_], effects: Mapping[bool, Effects]
@@ -267,7 +276,8 @@ class Random:
             np.random.default_rng([self.seed, test]).standard_normal(self.n_train, dtype=np.float32)
             for test in tests.tolist()
         ]
-        return Estimate(np.stack(rows) if rows else np.empty((0, self.n_train), dtype=np.float32))
+        values = np.stack(rows) if rows else np.empty((0, self.n_train), dtype=np.float32)
+        return Estimate(values, is_influence=False)
 
 
 def _random(relations: Relations, _outcome: str) -> Random:

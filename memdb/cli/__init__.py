@@ -24,7 +24,7 @@ COMMANDS = {  # by their modules
     "train": ("init", "train", "demo"),
     "pairs": ("pairs",),
     "interop": ("import", "export", "membership"),
-    "attribution": ("lds",),
+    "attribution": ("lds", "frontier"),
     "share": ("publish", "pull"),
     "look": ("report",),
 }

@@ -1,4 +1,4 @@
-"""Commands that judge scores of pairs by models: lds."""
+"""Commands that judge scores of pairs by models: lds, frontier."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memdb.cli.app import app
+from memdb.cli.app import app, say
 from memdb.cli.options import (
     FormatOption,
     LdsOutcomeOption,
     LevelOption,
+    OutcomeOption,
     OutputOption,
     ShownOption,
     listed,
 )
-from memdb.cli.output import Way, emit, with_common
+from memdb.cli.output import Way, emit, facts_line, with_common
 from memdb.cli.store_options import ASKING, Place, at_place
 from memdb.errors import InvalidInputError
 from memdb.format import layout
-from memdb.render import attribution
+from memdb.render import attribution, curves
+from memdb.render import frontier as figures
 from memdb.render.answer import Answer
+from memdb.render.frontier import AXES, CURVES, require_choice
 from memdb.render.progress import Counting
 from memdb.render.tables import clean, console
 
@@ -167,6 +170,127 @@ def _show_several(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
     answer = Answer(answer.table, {**answer.facts, "outcome": common["outcome"]})
     title = f"Linear datamodeling score \u00b7 outcome {common['outcome']}"
     emit(answer, way, lambda shown: attribution.estimators(shown, common, title))
+
+
+@app.command()
+@at_place(ASKING)
+def frontier(
+    place: Place,
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--estimator",
+            metavar="NAME",
+            help=f"One of {', '.join(MEANINGS)}; repeat for more. [default: all that the store allows]",
+            show_default=False,
+        ),
+    ] = None,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--scores",
+            metavar="FILE",
+            help="Somebody's scores, too: .npy or .npz, [test, train] or pairs; repeat for more.",
+            show_default=False,
+        ),
+    ] = None,
+    models: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--models",
+            metavar="N",
+            help="Numbers of models to look at; repeat for more. [default: 25, 50, 100, ...]",
+            show_default=False,
+        ),
+    ] = None,
+    truth: Annotated[
+        int | None,
+        typer.Option(
+            "--truth",
+            metavar="N",
+            help="Models set apart for the truth. [default: two thirds of all]",
+            show_default=False,
+        ),
+    ] = None,
+    k: Annotated[
+        list[int] | None,
+        typer.Option(
+            "-k", metavar="N", help="Length of a list of strongest pairs; repeat for more. [100, 500]"
+        ),
+    ] = None,
+    tests: Annotated[
+        int | None,
+        typer.Option(
+            "--tests",
+            metavar="N",
+            help="Test examples, drawn at random, whose pairs are judged. [default: up to 1,000]",
+            show_default=False,
+        ),
+    ] = None,
+    measure: Annotated[
+        str, typer.Option("--measure", metavar="NAME", help=f"What the curve shows: {', '.join(CURVES)}.")
+    ] = "precision",
+    against: Annotated[
+        str, typer.Option("--against", metavar="NAME", help="What curves are over: models or seconds.")
+    ] = "models",
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw the figure to a .svg or .png file, too."),
+    ] = None,
+    outcome: OutcomeOption = "correct",
+    level: LevelOption = 0.95,
+    format: FormatOption = "table",
+    output: OutputOption = None,
+) -> None:
+    """Show what few models are good for: how well estimates from 25, 50, 100, ... of them do.
+
+    Two thirds of the models are set apart: the influences that they give are the truth. Estimates come from
+    the others, the pilots, and from files of somebody's scores. How good are they?
+
+    \b
+    corr         correlation with the true influences, over all pairs
+    p@100        precision: of the 100 strongest pairs, how many are among the first 100
+    top10        of a test example's 10 strongest training examples, how many are among its first 10
+    str          strength: mean true influence of the first 500 pairs
+    err          error: root mean square on the 500 strongest pairs
+    all, 1st     coverage of the intervals of all pairs, and of the first 500 (coverage_of_first)
+
+    A second table says how many models raw scores, differences of means, need to be as good. The truth has
+    noise of its own. It is taken out of correlation, error and coverage, and strength is free of it; what
+    even the true influences would have of precision and top 10 is in the line "exact".
+
+    \b
+    memdb frontier
+    memdb frontier --scores trak.npy --plot frontier.svg
+    memdb frontier -o frontier.csv
+    """  # noqa: D301
+    picture = plot or (output if output is not None and output.suffix.lower() in curves.PLOTS else None)
+    way = Way(format, None if output == picture else output, level, "fixed", outcome)
+    require_choice("measure", measure, CURVES)
+    require_choice("against", against, AXES)
+    if picture is not None:
+        curves.require_plot(picture)
+    db = place.open()
+    with Counting(console(stderr=True), None) as counting:
+        rows = db.frontier(
+            estimators=estimator,
+            scores=_opened(db, scores or []),
+            models=models,
+            truth=truth,
+            k=k or (100, 500),
+            tests=tests,
+            outcome=outcome,
+            level=level,
+            progress=counting,
+        )
+    shared = ("n_pilots", "n_truth", "n_tests", "n_strong_tests", "n_pairs", "truth_")
+    answer, common = with_common(db, rows, way, shared)
+    title = f"Influences of few models, judged by others \u00b7 {facts_line(db, way)}"
+    if picture is not None:
+        figures.draw(picture, list(answer.rows()), title, against)
+        say(f"Drew {picture}.")
+    if output != picture or picture is None:
+        emit(answer, way, lambda shown: figures.frontier(shown, common, title, (measure, against)))
 
 
 def _opened(db: Database, paths: Sequence[Path]) -> dict[str, Attribution]:
