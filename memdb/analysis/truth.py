@@ -148,7 +148,7 @@ class Truth:
         ]
 
     def _drawn(self, centre: Floats, error: Floats, rng: np.random.Generator) -> Floats:
-        """Draw influences from their posteriors, which are fitted to pairs of one class and to others apart."""
+        """Draw influences from their posteriors, fitted to pairs of one class and to others apart."""
         z = np.divide(self.whole - centre, error, out=np.zeros_like(error), where=error > 0)
         varies, drawn = error > 0, centre.copy()
         for stratum in (self.same_class & varies, ~self.same_class & varies):
