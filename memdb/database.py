@@ -824,6 +824,8 @@ class Database:
         task_cpus: int = 1,
         task_gpus: float | None = None,
         checkpoint_dir: str | Path | None = None,
+        sketch: int | None = None,
+        sketch_size: int | None = None,
         compact: bool = True,
         progress: Callable[[TrainingStatus], None] | None = None,
         stop_requested: Callable[[], bool] = lambda: False,
@@ -850,6 +852,8 @@ class Database:
             task_cpus: cores per Ray task.
             task_gpus: GPUs per Ray task, which may be a fraction; by default 1 if the cluster has any.
             checkpoint_dir: a folder for checkpoints of recipes; by default below the home directory.
+            sketch: keep gradient sketches of so many more models, beside what the store was made to sketch.
+            sketch_size: numbers per example, if the store has no sketches yet; by default 512.
             compact: compact small segments into blocks once there are a few dozen.
             progress: called often with the status of the run; by default, doubts become Python warnings.
             stop_requested: polled at every step; return True to stop and drop the batch in flight.
@@ -860,10 +864,12 @@ class Database:
             TrainingError: the recipe failed; batches committed before are kept.
             StorageError: a batch could not be committed.
         """
+        from memdb.format.sketches import SKETCH
         from memdb.training import engines
         from memdb.training.engines.request import Request
         from memdb.training.loop import require_positive
         from memdb.training.run import Limits, Plan, carry_out, warn_of_doubts
+        from memdb.training.sketching import target_of
 
         self._require_now("train")
         limits = Limits(until_half_width, max_seconds)
@@ -875,6 +881,9 @@ class Database:
         names = Names(self._dataset if dataset is None else dataset, recipe)
         names.require_for(self.store, "training")
         bound = self._bound(recipe, recipe_version)  # before waiting for the data
+        target = target_of(self.snapshot, sketch, sketch_size)
+        if target is not None:
+            bound.require_outcomes([SKETCH])
         work = engines.Work(
             self.store,
             self._data_to_train_on(dataset, data_root, here=workers is None and ray is None),
@@ -883,6 +892,7 @@ class Database:
             device,
             batch_models,
             None if checkpoint_dir is None else Path(checkpoint_dir),
+            target,
         )
         before = self.relations()
         plan = Plan(engines.choose(work, workers, request), wanted, limits, compact, self._doubt(bound))

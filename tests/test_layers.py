@@ -45,6 +45,7 @@ HOMES = {
         "recipes.augmentation",
         "recipes.batches",
         "recipes.signals",
+        "recipes.sketch_torch",
         "recipes.devices",
         "query.pairs.kernel_torch",
     },

@@ -171,6 +171,15 @@ CheckpointsOption = Annotated[
         show_default=False,
     ),
 ]
+SketchSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--sketch-size",
+        metavar="K",
+        help="Numbers per example of a sketch. [default: 512]",
+        show_default=False,
+    ),
+]
 TestIdOption = Annotated[
     int | None,
     typer.Option("--test-id", metavar="N", help="A test example, by its row."),

@@ -256,6 +256,7 @@ def print_info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
             "recipe": _recipe_line(db.store.manifest.recipe),
             "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
             "outcomes": row["outcomes"],
+            **_sketch_lines(db, row),
             "models": f"{row['n_models']:,}{of_base} in {tables.count(row['n_blocks'], 'block')} and "
             f"{tables.count(row['n_loose_segments'], 'segment')}",
             **_base_lines(row),
@@ -302,6 +303,17 @@ def _recipe_line(recipe: RecipeInfo) -> str:
     """Say which recipe it is, and what training would import, of which its name need not tell anything."""
     path = recipe.imports
     return str(recipe) if path in {None, recipe.name} else f"{recipe}, imported from {path}"
+
+
+def _sketch_lines(db: Database, row: Mapping[str, Any]) -> dict[str, object]:
+    """Say how many models have gradient sketches, and how many are to have them."""
+    if "n_sketched" not in row:
+        return {}
+    plan = db.store.manifest.sketches
+    of = f" of {plan.models:,}" if plan and plan.models > row["n_sketched"] else ""
+    size = row["sketch_size"] or (plan.projection.size if plan else 0)
+    taken = f", {tables.size(row['sketch_bytes'])}" if row["n_sketched"] else ""
+    return {"sketches": f"{row['n_sketched']:,}{of} models, {size} numbers an example{taken}"}
 
 
 def _some(model_ids: Sequence[str]) -> str:

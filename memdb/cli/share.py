@@ -39,7 +39,8 @@ def publish(
         typer.Option(
             "--include",
             metavar="WHAT",
-            help="bits, confidence, thumbnails (small pictures); repeat. [default: bits, confidence]",
+            help="bits, confidence, sketches (of gradients), thumbnails (small pictures); repeat. "
+            "[default: bits, confidence]",
         ),
     ] = None,
     title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="What it is called.")] = None,

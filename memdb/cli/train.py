@@ -18,6 +18,7 @@ from memdb.cli.options import (
     OwnDatasetOption,
     OwnRecipeOption,
     RayOption,
+    SketchSizeOption,
     TaskCpusOption,
     TaskGpusOption,
     TaskIdOption,
@@ -107,6 +108,16 @@ def init(
         int | None,
         typer.Option("--seed", metavar="N", help="Of all subset masks; random if not given."),
     ] = None,
+    sketches: Annotated[
+        int | None,
+        typer.Option(
+            "--sketches",
+            metavar="N",
+            help="Keep gradient sketches of the first N models, from which influences are ranked by a few "
+            "hundred models instead of thousands; 10 is a good number.",
+        ),
+    ] = None,
+    sketch_size: SketchSizeOption = None,
 ) -> None:
     """Create a store of a data set and a recipe, without models.
 
@@ -119,6 +130,7 @@ def init(
     memdb init --dataset imagefolder --data-root photos -r torchvision:resnet18 -p epochs=20
     memdb init -r sklearn:sklearn.neighbors.KNeighborsClassifier -p n_neighbors=1
     memdb init -r cnn -p epochs=5 --outcomes correct,cumulative_loss,first_learned
+    memdb init -r resnet9 --dataset cifar10 --data-root ~/data --sketches 10
     memdb init --recipe mypackage.recipes:train_forest --store s3://bucket/forest.zarr
     memdb init --extend https://example.org/mnist.zarr
     """  # noqa: D301 - \b keeps the lines apart in --help
@@ -128,6 +140,7 @@ def init(
         fixed = {
             "--download": download or None, "--recipe-option": recipe_option, "--outcomes": outcomes,
             "--recipe-version": recipe_version, "--subset-fraction": subset_fraction,
+            "--sketches": sketches, "--sketch-size": sketch_size,
         }  # fmt: skip
         _extend(place, extend, {"dataset": dataset, "recipe": recipe, "seed": seed}, fixed, data_root)
         return
@@ -142,6 +155,8 @@ def init(
         subset_fraction=0.7 if subset_fraction is None else subset_fraction,
         outcomes=KEPT if outcomes is None else [name.strip() for name in outcomes.split(",") if name.strip()],
         seed=seed,
+        sketches=sketches,
+        sketch_size=sketch_size,
         storage_options=place.storage_options(),
     )
     say(f"Created {made.url}: {_described(made)}.")
@@ -224,6 +239,11 @@ def train(
     task_cpus: TaskCpusOption = 1,
     task_gpus: TaskGpusOption = None,
     checkpoint_dir: CheckpointsOption = None,
+    sketch: Annotated[
+        int | None,
+        typer.Option("--sketch", metavar="N", help="Keep gradient sketches of N more models of this store."),
+    ] = None,
+    sketch_size: SketchSizeOption = None,
     compact: Annotated[
         bool,
         typer.Option("--compact/--no-compact", help="Gather segments into blocks past some dozens."),
@@ -268,6 +288,8 @@ def train(
         "task_cpus": task_cpus,
         "task_gpus": task_gpus,
         "checkpoint_dir": checkpoint_dir,
+        "sketch": sketch,
+        "sketch_size": sketch_size,
         "compact": compact,
     }
     done = train_visibly(db, limited, place, given)

@@ -125,6 +125,8 @@ EFFECTS = (
     Effect(("trust_base", "cache_dir", "cache_size"), "--extend", _is_not("extend", None), "init"),
     Effect(("data_root",), "a --dataset that is kept in files", _has_files, "init"),
     Effect(("download",), f"--dataset {', '.join(DOWNLOADED)}", _is("dataset", *DOWNLOADED), "init"),
+    Effect(("sketch_size",), "--sketches", _is_not("sketches", None), "init"),
+    Effect(("sketch_size",), "--sketch", _is_not("sketch", None), "train"),
     Effect(("data_root",), "--dataset", _is_not("dataset", None), "import"),
     Effect(("name",), "a data set that is not loaded by --dataset", _is("dataset", None), "import"),
     Effect(("level",), "--what memorization or pairs", _is("what", *OF_SCORES[:2]), "export"),

@@ -24,6 +24,7 @@ from memdb.format.manifest import (
 from memdb.format.score_table import MAX_TABLES
 
 INCLUDED = ("bits", "confidence")  # in a published copy by default
+INCLUDABLE = (*INCLUDED, "sketches", "thumbnails")
 MAX_SNAPSHOTS = 100_000  # of one published copy
 ASK_AGAIN = "ask its owner to publish it again, or use another copy"
 

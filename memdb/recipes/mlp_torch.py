@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memdb.datasets import Dataset, ExampleSet
+from memdb.format.sketches import SKETCH
 from memdb.recipes.augmentation import Augmentation
 from memdb.recipes.batches import (
     EVALUATION_ROWS,
@@ -27,8 +28,9 @@ from memdb.recipes.batches import (
     logit_confidences,
     subsets_of,
 )
-from memdb.recipes.protocol import Run
+from memdb.recipes.protocol import Run, SketchRequest
 from memdb.recipes.signals import signals_of
+from memdb.recipes.sketch_torch import Sketch, margin_gradients, vectors
 
 if TYPE_CHECKING:
     from memdb.recipes.mlp import MLP
@@ -68,6 +70,9 @@ def train(
         )
         outcomes[f"{name}/logit_confidence"] = confidence[0].cpu().numpy()
         outcomes[f"{name}/correct"] = confidence[1].cpu().numpy()
+        if run.sketch:
+            inputs = _inputs(examples, augmentation, device).flatten(1)
+            outcomes[f"{name}/{SKETCH}"] = network.sketches(inputs, labels_of(examples, device), run.sketch)
     return {**outcomes, **(signals.outcomes() if signals else {})}
 
 
@@ -127,6 +132,26 @@ class Network:
             evaluated.append(logit_confidences(logits, y[start : start + EVALUATION_ROWS]))
         confidences, corrects = zip(*evaluated, strict=True)
         return torch.cat(confidences, 1), torch.cat(corrects, 1)
+
+    def sketches(self, x: Tensor, y: Tensor, wanted: SketchRequest) -> NDArray[np.float16]:
+        """Return the gradient sketches of the first models, [model, example, size]: see `sketch_torch`."""
+        sketch, n_models = Sketch(wanted.size, wanted.seed), wanted.n_models
+        found = np.empty((n_models, len(x), wanted.size), dtype=np.float16)
+        for start in range(0, len(x), EVALUATION_ROWS):
+            rows = x[start : start + EVALUATION_ROWS]
+            *inputs, logits = self.activations(rows.expand(len(self.weights[0]), *rows.shape))
+            delta = margin_gradients(logits[:n_models], y[start : start + EVALUATION_ROWS])
+            total = torch.zeros(n_models * len(rows), wanted.size, device=x.device)
+            for layer in reversed(range(len(self.weights))):
+                a = inputs[layer][:n_models]
+                total += sketch.of_layer(
+                    layer, a.flatten(0, 1), vectors, vectors(delta.flatten(0, 1)), has_bias=True
+                )
+                if layer:
+                    delta = torch.bmm(delta, self.weights[layer][:n_models].transpose(1, 2)).mul_(a > 0)
+            total /= math.sqrt(wanted.size)
+            found[:, start : start + EVALUATION_ROWS] = total.view(n_models, len(rows), -1).cpu().numpy()
+        return found
 
 
 def _optimizer(recipe: MLP, parameters: list[Tensor]) -> torch.optim.Optimizer:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypedDict
 
 from memdb.errors import (
@@ -22,8 +23,9 @@ from memdb.errors import (
 )
 from memdb.format import layout
 from memdb.format.documents import group_metadata, own_version, plain_document
-from memdb.format.published import INCLUDED, Credits, Derived, Published, PublishedSnapshot
+from memdb.format.published import INCLUDABLE, INCLUDED, Credits, Derived, Published, PublishedSnapshot
 from memdb.format.score_table import ScoreTable
+from memdb.format.sketches import is_sketch
 from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
 from memdb.query.relations import Relations
 from memdb.sharing import score_tables
@@ -41,7 +43,6 @@ from memdb.store.store import Store
 from memdb.store.thumbnails import Pictures, read_info, write_thumbnails
 from memdb.store.thumbnails import objects_of as pictures_of
 
-INCLUDABLE = (*INCLUDED, "thumbnails")
 COPY_GROUPS = (*layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE)  # of every copy, empty or not
 BEGUN = {layout.DATASET, layout.SCORES, layout.THUMBNAILS, layout.TABLES, *COPY_GROUPS}
 MOVING = {layout.README, layout.PUBLISHED, layout.MANIFEST, layout.PROBES}
@@ -153,7 +154,7 @@ def plan_publication(
     before = require_destination(store, target)
     documents = score_tables.documents_of(store.storage, tables)
     score_tables.require_same_scores(documents, before, storage.url)
-    found = pieces(snapshot, lambda path: "confidence" not in include and path.endswith("/logit_confidence"))
+    found = pieces(snapshot, partial(_is_left_out, include))
     credit = credit or (before.credits if before else Credits())
     wanted = "thumbnails" in include and not (before and _has_pictures(target, store, before))
     made = pictures() if wanted else {}
@@ -162,13 +163,21 @@ def plan_publication(
     )
 
 
+def _is_left_out(include: Sequence[str], path: str) -> bool:
+    """Tell whether a copy does without an array of the store's blocks."""
+    if is_sketch(path):
+        return "sketches" not in include
+    return "confidence" not in include and path.endswith("/logit_confidence")
+
+
 def _require_included(include: Sequence[str]) -> None:
     unknown = [name for name in include if name not in INCLUDABLE]
     if unknown or "bits" not in include:
         raise InvalidInputError(
             f"cannot publish {', '.join(include) or 'nothing'}: "
             + (f"there is no {unknown[0]!r}" if unknown else "all answers are counted from bits"),
-            hint='use include=["bits"], and add confidence or thumbnails to it if these are to be shared too',
+            hint='use include=["bits"], and add confidence, sketches or thumbnails to it if these are to be '
+            "shared too",
             parameter="include",
         )
 

@@ -10,6 +10,7 @@ from memdb.errors import AlreadyExistsError, InvalidInputError, NotEnoughModelsE
 from memdb.format import layout
 from memdb.format.documents import group_metadata, plain_document
 from memdb.format.manifest import ObjectInfo
+from memdb.format.sketches import is_sketch
 from memdb.format.snapshot_record import SnapshotRecord
 from memdb.sharing import score_tables
 from memdb.sharing.copy_blocks import AT_ONCE, copy_piece, pieces
@@ -173,7 +174,7 @@ def _bits(
         raise NotEnoughModelsError(f"{source.url} has no models to pull", hint="ask its owner for some")
     _copy(source.storage, target, dict(_dataset(source)), lambda _done, _total: None)
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in layout.GROUPS})
-    wanted = pieces(snapshot, lambda path: path.endswith("/logit_confidence"))
+    wanted = pieces(snapshot, lambda path: path.endswith("/logit_confidence") or is_sketch(path))
     total, done = sum(piece.size for piece in wanted), 0
 
     def advance(n_bytes: int) -> None:

@@ -93,7 +93,15 @@ class BandEncoder:
     few ranges.
     """
 
-    def __init__(self, path: str, shape: tuple[int, int], dtype: str, *, sharded: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        shape: tuple[int, int],
+        dtype: str,
+        *,
+        sharded: bool,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
         self._memory: dict[str, Buffer] = {}
         kind = np.dtype(dtype)
         chunk = _rows_of(INNER_CHUNK_BYTES if sharded else MASK_CHUNK_BYTES, shape, kind)
@@ -101,7 +109,9 @@ class BandEncoder:
         self._rows = (
             chunk * max(1, min(SHARD_BYTES // chunk_bytes, -(-shape[0] // chunk))) if sharded else chunk
         )
-        self._array = _create(self._memory, path, shape, kind, chunk, self._rows if sharded else None)
+        self._array = _create(
+            self._memory, path, shape, kind, chunk, self._rows if sharded else None, attributes
+        )
         self.metadata = _taken(self._memory)
 
     def bands(self, max_bytes: int) -> Iterator[tuple[int, int]]:

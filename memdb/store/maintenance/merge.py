@@ -22,9 +22,11 @@ from memdb.errors import InvalidInputError, MismatchError
 from memdb.format import bits, layout
 from memdb.format.manifest import Manifest, Outcome
 from memdb.format.segment import ModelInfo
+from memdb.format.sketches import Projection
 from memdb.storage.protocol import concurrently
 from memdb.store.encoding import BLOCK_MODELS, ArrayData
 from memdb.store.maintenance.retract import write_retraction
+from memdb.store.read_sketches import projection_in_use, sketched_in
 from memdb.store.selection import Selection, cut_into
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
@@ -43,6 +45,7 @@ class Merged:
     added: tuple[int, ...]  # models
     present: tuple[int, ...]  # models that the destination, or an earlier source, already had
     n_withdrawn: int  # models retracted in a source but not in the destination
+    n_unsketched: int  # models added without their gradient sketches, which are by another projection
 
 
 def common_outcomes(sources: Sequence[Snapshot]) -> tuple[tuple[Outcome, ...], tuple[str, ...]]:
@@ -121,16 +124,25 @@ def merge(
     for reason, models in retracted.items():
         write_retraction(store, reason, models=tuple(sorted(models)))
     total = sum(n_fresh for _, _, n_fresh in plans)
-    done = 0
+    projection = common_projection([own, *sources])
+    done = n_unsketched = 0
     progress(done, total)
     for source, fresh, _ in plans:
         for batch in cut_into(fresh, _models_at_once(store.manifest)):
-            _commit(store, source, batch)
+            n_unsketched += _commit(store, source, batch, projection)
             done += sum(selection.n_models for selection in batch)
             progress(done, total)
     return Merged(
-        tuple(n_fresh for _, _, n_fresh in plans), tuple(present), sum(map(len, retracted.values()))
+        tuple(n_fresh for _, _, n_fresh in plans),
+        tuple(present),
+        sum(map(len, retracted.values())),
+        n_unsketched,
     )
+
+
+def common_projection(stores: Sequence[Snapshot]) -> Projection | None:
+    """Return the projection of the sketches that a merge keeps: that of the first store which has one."""
+    return next(filter(None, map(projection_in_use, stores)), None)
 
 
 def _newly_retracted(own: Snapshot, sources: Sequence[Snapshot]) -> dict[str, set[str]]:
@@ -160,13 +172,15 @@ def _fresh(source: Snapshot, known: AbstractSet[str]) -> Iterator[Selection]:
 
 def _models_at_once(manifest: Manifest) -> int:
     model_bits = manifest.train.n_examples
+    if manifest.sketches is not None:
+        model_bits += 16 * manifest.sketches.projection.size * sum(info.n_examples for info in manifest.sets)
     for outcome, n_examples in manifest.arrays().values():
         model_bits += n_examples * (1 if outcome.kind == "bit" else 8 * np.dtype(outcome.dtype).itemsize)
     return max(1, min(BLOCK_MODELS, SEGMENT_BYTES * 8 // model_bits))
 
 
-def _commit(store: Store, source: Snapshot, batch: Sequence[Selection]) -> None:
-    """Commit some models of a source as a segment."""
+def _commit(store: Store, source: Snapshot, batch: Sequence[Selection], projection: Projection | None) -> int:
+    """Commit some models of a source as a segment; return how many lose sketches by another projection."""
     manifest = store.manifest
     stored = {layout.MASK: ArrayData(_bits(batch, layout.MASK, manifest.train.n_examples))}
     for path, (outcome, n_examples) in manifest.arrays().items():
@@ -182,7 +196,12 @@ def _commit(store: Store, source: Snapshot, batch: Sequence[Selection]) -> None:
         for model, keep in zip(selection.segment.models, selection.keep, strict=True)
         if keep
     ]
+    sketched = sketched_in(manifest, batch)
+    kept = [one for one in sketched if one.projection == projection]
+    for one in kept:
+        stored |= one.arrays(manifest)
     store.commit_stored(models, stored)
+    return len(sketched) - len(kept)
 
 
 def _seeds(source: Snapshot) -> dict[str, int]:
