@@ -18,7 +18,7 @@ from memdb.format.published import INCLUDED
 from memdb.permission import Names
 from memdb.query.examples import ExampleNames, TargetNames, find_one, find_pair
 from memdb.query.intervals import IntervalSpec, require_level
-from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Order, RankedQuery
+from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Estimator, Order, RankedQuery
 from memdb.store.grace import GRACE
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from memdb.look.sheets import PicturesOf
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
+    from memdb.query.informed.answers import InformedAnswers
+    from memdb.query.informed.predictor import Predictor
+    from memdb.query.informed.screened import ScreenedAnswers
     from memdb.query.options import PairOptions
     from memdb.query.relations import Relations
     from memdb.query.results import Results
@@ -109,6 +112,8 @@ class Database:
         self._named_scores = scores
         self._assume = assume
         self._relations: dict[str, Relations] = {}
+        self._predictors: dict[Path | None, Predictor] = {}
+        self._informed: dict[Path | None, InformedAnswers] = {}
 
     def __repr__(self) -> str:
         return f"Database({self.url!r})"
@@ -181,6 +186,75 @@ class Database:
             return ScoreAnswers(self.imported_scores)
         return ModelAnswers(self.relations(outcome))
 
+    def estimated(self, estimator: Estimator, outcome: str = "correct") -> InformedAnswers | ScreenedAnswers:
+        """Return the source of answers by an estimator that takes a prior: predictions, or screened tests.
+
+        Raises:
+            InvalidInputError: imported scores answer, or the outcome is another than ``correct``.
+            NotFoundError: there is no file of the scores that are the prior.
+        """
+        if self.imported_scores is not None or outcome != "correct":
+            what = "imported scores" if outcome == "correct" else f"the outcome {outcome}"
+            raise InvalidInputError(
+                f"priors are of the outcome correct of the store's own models, not of {what}",
+                hint="leave out estimator and screen",
+                parameter=("estimator", "screen"),
+            )
+        if estimator.screen is not None:
+            from memdb.query.informed.screened import ScreenedAnswers
+
+            return ScreenedAnswers(self.relations(), self._predictor(estimator.screen_by), estimator)
+        if estimator.screen_by not in self._informed:
+            from memdb.query.informed.answers import InformedAnswers
+            from memdb.query.informed.relations import InformedRelations
+
+            relations = InformedRelations(self.relations(), self._predictor(estimator.screen_by))
+            self._informed[estimator.screen_by] = InformedAnswers(relations)
+        return self._informed[estimator.screen_by]
+
+    def _estimated(
+        self, kind: str, screen: int | str | None, screen_by: str | Path | None, outcome: str
+    ) -> InformedAnswers | ScreenedAnswers | None:
+        """Return the source of answers that arguments ask for; None for raw estimates with tests of all pairs."""
+        estimator = Estimator(kind, screen, None if screen_by is None else Path(screen_by))
+        return None if estimator.is_plain else self.estimated(estimator, outcome)
+
+    def _predicted(self, kind: str, screen_by: str | Path | None, outcome: str) -> InformedAnswers | None:
+        """Return the source of predictions; None for raw estimates."""
+        found: Any = self._estimated(kind, None, screen_by, outcome)
+        return found
+
+    def estimator_facts(
+        self,
+        *,
+        estimator: str = "informed",
+        screen: int | str | None = None,
+        screen_by: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """Return what an estimator rests on, as the commands show it beside an answer.
+
+        Of predictions: ``prior``, in words; ``n_sketched`` models; ``prior_gain``, the share of the variance of
+        the true influences that the prior explains in models that it has not seen; ``prior_spread``, the standard
+        deviation of the truth about the prior. Where the answer is the raw estimate, ``estimator`` is ``raw``
+        and ``why_raw`` says why. Of screenings: the models behind the prior and those that test.
+        """
+        answers = self._estimated(estimator, screen, screen_by, "correct")
+        return {"estimator": "raw"} if answers is None else dict(answers.facts)
+
+    def _predictor(self, file: Path | None) -> Predictor:
+        if file not in self._predictors:
+            from memdb.query.informed.predictor import Predictor
+
+            given = None
+            if file is not None:
+                from memdb.interop.prior_scores import read_scores
+
+                manifest = self.store.manifest
+                shape = manifest.train.n_examples, manifest.set_named(layout.TEST).n_examples
+                given = read_scores(file, shape)
+            self._predictors[file] = Predictor(self.relations(), given, str(file))
+        return self._predictors[file]
+
     @property
     def n_models(self) -> int:
         """The number of models that answers describe."""
@@ -199,7 +273,10 @@ class Database:
         """Close the DuckDB connections. A later question opens new ones on the then newest models."""
         for relations in self._relations.values():
             relations.close()
-        self._relations.clear()
+        for answers in self._informed.values():
+            answers.relations.close()
+        for kept in (self._relations, self._predictors, self._informed):
+            kept.clear()
         if self.__dict__.get("imported_scores") is not None:
             self.__dict__["imported_scores"].close()
         for name in ("snapshot", "imported_scores"):
@@ -259,6 +336,9 @@ class Database:
         outcome: str = "correct",
         level: float = 0.95,
         interval: str = "selected",
+        estimator: str = "raw",
+        screen: int | str | None = None,
+        screen_by: str | Path | None = None,
         **example: Unpack[ExampleNames],
     ) -> DuckDBPyRelation:
         """Return the k strongest influences with one side fixed (Feldman and Zhang 2020, equation 2).
@@ -272,6 +352,13 @@ class Database:
             same_class: rank only pairs with equal labels.
             order: ``shrunk`` (posterior mean), ``influence``, ``q_value`` or ``lo``.
             fdr, ranks: see `top_memorized`.
+            estimator: ``raw``, the difference in means, or ``informed``: lists go by the calibrated prediction,
+                the column ``informed``, and ``lo`` to ``hi`` is its interval (see `estimator_facts`).
+            screen: test only this many pairs, those that a prior ranks first; ``auto`` for one in ten models.
+                Rows go by their q-values, and all of their columns are of the models that the prior does not
+                come from.
+            screen_by: a file of scores [train, test] that is the prior in place of gradient sketches: .npy,
+                .npz, .csv or .parquet. It must not come from the store's own models.
             example: the fixed side, exactly one of ``test_id`` (list the training examples that influence
                 this test example), ``train_id`` (list the test examples that this training example
                 influences) and ``target_id`` (list the training examples that influence this training
@@ -284,7 +371,8 @@ class Database:
         """
         fixed = find_one(self.relations(), example, FIXED)
         query = RankedQuery(k, Order(order, direction, fdr, ranks), IntervalSpec(interval, level))
-        return self._present(self.answers(outcome).top_influence(fixed, query, same_class=same_class))
+        answers = self._estimated(estimator, screen, screen_by, outcome) or self.answers(outcome)
+        return self._present(answers.top_influence(fixed, query, same_class=same_class))
 
     def score(
         self,
@@ -293,12 +381,15 @@ class Database:
         outcome: str = "correct",
         level: float = 0.95,
         interval: str = "anytime",
+        estimator: str = "raw",
+        screen_by: str | Path | None = None,
         **examples: Unpack[TargetNames],
     ) -> DuckDBPyRelation:
         """Return the memorization of a training example, or its influence on a target if one is named.
 
         Args:
             train_id: the training example, unless ``train_key`` names it.
+            estimator, screen_by: see `top_influence`; predictions are of influences on test examples.
             examples: the target, ``test_id`` or ``target_id`` (a training example), or its key.
 
         Raises:
@@ -307,7 +398,8 @@ class Database:
             NotFoundError: no example has the key.
         """
         train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
-        return self._present(self.answers(outcome).score(train, target, IntervalSpec(interval, level)))
+        answers = self._predicted(estimator, screen_by, outcome) or self.answers(outcome)
+        return self._present(answers.score(train, target, IntervalSpec(interval, level)))
 
     def memorization(
         self,
@@ -399,11 +491,17 @@ class Database:
         *,
         outcome: str = "correct",
         output: str | Path | None = None,
+        estimator: str = "raw",
+        screen: int | str | None = None,
+        screen_by: str | Path | None = None,
         **options: Unpack[PairOptions],
     ) -> DuckDBPyRelation:
         """Search all (training, test) pairs for strong influences: by test id, then from the strongest.
 
         Args:
+            estimator, screen_by: see `top_influence`; ``top`` and ``min_influence`` go by the prediction.
+            screen: test only this many pairs, those that a prior ranks first, and return all of them from the
+                smallest q-value; ``auto`` for one a model.
             output: write to this .parquet file. An interrupted search resumes when called again.
             options: ``top`` pairs of each test example, those at or above ``min_influence``, or both; see
                 `memdb.query.options.PairOptions` for all.
@@ -416,8 +514,15 @@ class Database:
             InvalidInputError: neither ``top`` nor ``min_influence`` is given, or an option is invalid.
             StorageError: the file cannot be written; the pairs found so far are kept beside it.
         """
+        priors = self._estimated(estimator, screen, screen_by, outcome)
+        if priors is not None and output is not None:
+            raise InvalidInputError(
+                f"pairs chosen by a prior are not written to {output} in parts",
+                hint="write the relation: .to_parquet(path)",
+                parameter="output",
+            )
         if output is None:
-            return self._present(self.answers(outcome).pairs(options))
+            return self._present((priors or self.answers(outcome)).pairs(options))
         if self.imported_scores is not None:
             raise InvalidInputError("imported pairs are few", hint="write the relation: .to_parquet(path)")
         from memdb.query.pairs.parquet import written_pairs
@@ -433,6 +538,8 @@ class Database:
         outcome: str = "correct",
         level: float = 0.95,
         interval: str = "anytime",
+        estimator: str = "raw",
+        screen_by: str | Path | None = None,
         max_pairs: int = MAX_PAIRS,
         timeout: float = TIMEOUT_SECONDS,
     ) -> DuckDBPyRelation:
@@ -445,6 +552,8 @@ class Database:
         Args:
             statement: a SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.
             k: return only the first k rows.
+            estimator, screen_by: see `top_influence`; `influence` and `influence_of` get the column ``informed``,
+                and ``lo`` to ``hi`` is its interval.
             max_pairs: how many pairs the statement may count.
             timeout: seconds that it may run.
 
@@ -453,7 +562,8 @@ class Database:
         """
         from memdb.query.questions import sql
 
-        relations, spec = self.answers(outcome).relations, IntervalSpec(interval, level)
+        answers = self._predicted(estimator, screen_by, outcome) or self.answers(outcome)
+        relations, spec = answers.relations, IntervalSpec(interval, level)
         return self._present(sql(relations, statement, spec, k=k, max_pairs=max_pairs, timeout=timeout))
 
     def plan(

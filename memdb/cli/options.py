@@ -69,6 +69,33 @@ LdsOutcomeOption = Annotated[
         show_default=False,
     ),
 ]
+EstimatorOption = Annotated[
+    str,
+    typer.Option(
+        "--estimator",
+        metavar="NAME",
+        help="raw: the difference in means; informed: the calibrated prediction from gradient sketches and raw "
+        "influences, with its own interval.",
+    ),
+]
+ScreenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--screen",
+        metavar="K",
+        help="Test only the K pairs that a prior ranks first, by models that it does not come from; auto: one "
+        "a model, for one example one in ten models.",
+    ),
+]
+ScreenByOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--screen-by",
+        metavar="FILE",
+        help="Scores [train, test] that are the prior, such as TRAK's, in place of gradient sketches: .npy, .npz, "
+        ".csv or .parquet. They must not come from the store's own models.",
+    ),
+]
 FdrOption = Annotated[
     str,
     typer.Option(

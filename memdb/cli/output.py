@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from memdb.cli.usage import in_options
 from memdb.format import layout
 from memdb.render import tables
 from memdb.render.answer import LIST_FACTS, Answer, require_format, require_suffix
-from memdb.render.tables import clean, console, number
+from memdb.render.tables import clean, console, count, number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,11 +39,16 @@ class Way:
     level: float
     interval: str
     outcome: str = "correct"
+    estimator: Mapping[str, Any] = field(default_factory=dict)  # what an answer says of it
 
     def __post_init__(self) -> None:
         require_format(self.format)
         if self.output is not None:
             require_suffix(self.output)
+
+    def about(self, db: Database, chosen: Mapping[str, Any]) -> Way:
+        """Return the same for an answer of the estimator that was chosen."""
+        return replace(self, estimator=db.estimator_facts(**chosen)) if chosen else self
 
     @property
     def rows_stand_alone(self) -> bool:
@@ -72,13 +77,38 @@ def _facts(db: Database, way: Way) -> dict[str, Any]:
         "interval": way.interval,
         "outcome": way.outcome,
     }
-    return {**facts, **left_out(db)}
+    return {**facts, **way.estimator, **left_out(db)}
 
 
 def left_out(db: Database) -> dict[str, Any]:
     """Return how many models are excluded from an answer, and which; nothing where none is."""
     excluded = sorted(db.snapshot.excluded)
     return {"n_excluded": len(excluded), "excluded": excluded} if excluded else {}
+
+
+def estimator_of(kind: str, screen: str | None, screen_by: Path | None) -> dict[str, Any]:
+    """Return the arguments that choose an estimator, none for raw estimates with tests of all pairs.
+
+    Raises:
+        InvalidInputError: options that contradict each other.
+    """
+    from memdb.query.options import AUTO, Estimator
+
+    n_screened: int | str | None = screen
+    if screen is not None and screen != AUTO and screen.isascii() and screen.isdecimal():
+        n_screened = int(screen)
+    chosen = Estimator(kind, n_screened, screen_by)
+    return {} if chosen.is_plain else {"estimator": kind, "screen": n_screened, "screen_by": screen_by}
+
+
+def answers_of(db: Database, chosen: Mapping[str, Any], outcome: str) -> Any:
+    """Return the source of answers by the estimator that was chosen."""
+    from memdb.query.options import Estimator
+
+    if not chosen:
+        return db.answers(outcome)
+    kind, screen, screen_by = (chosen[name] for name in ("estimator", "screen", "screen_by"))
+    return db.estimated(Estimator(kind, screen, screen_by), outcome)
 
 
 def asked_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
@@ -209,6 +239,7 @@ def print_influences(db: Database, rows: DuckDBPyRelation, way: Way, fixed: str)
     emit(answer, way, lambda a: tables.ranked(countless(a), title, columns, names))
     remark_on_chance(answer, "influence")
     remark_on_scores(answer)
+    remark_on_estimator(answer)
 
 
 def print_score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
@@ -219,9 +250,12 @@ def print_score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         row = next(shown.rows())
         name = "influence" if "influence" in row else "memorization"
         lines: dict[str, object] = {name: number(row[name], "+")}
-        lines[f"{way.level * 100:g} % {way.interval}"] = tables.interval(row)
+        if shown.facts.get("estimator") == "informed":
+            lines["calibrated prediction"] = number(row["informed"], "+")
+        kind = shown.facts["interval"]
+        lines[f"{way.level * 100:g} % {kind}"] = tables.interval(row)
         for other in ("anytime", "fixed"):
-            if other != way.interval:
+            if other != kind:
                 lines[f"{way.level * 100:g} % {other}"] = tables.interval(_again(db, row, other, way))
         if row["n_in"] is None:
             lines["models"] = "unknown"
@@ -234,12 +268,13 @@ def print_score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         if name == "influence":
             lines["memorization"] = f"{number(row['memorization'])} (of training example {row['train_id']})"
             lines["same class"] = "yes" if row["same_class"] else "no"
-        lines["outcome"] = facts_line(db, way)
+        lines["outcome"] = facts_line(db, way).replace("\n", " \u00b7 ")
         return tables.facts(lines, _named(db, row))
 
     emit(answer, way, table)
     row = next(answer.rows(), None)
     remark_on_scores(answer)
+    remark_on_estimator(answer)
     if row is not None and row["lo"] is None and db.imported_scores is None:
         say("No score: the example was in every subset or in none so far. Add models with `memdb train`.")
 
@@ -356,7 +391,45 @@ def facts_line(db: Database, way: Way) -> str:
         return f"imported scores {clean(db.imported_scores.scores.table.name)}"
     n_excluded = len(db.snapshot.excluded)
     without = f" \u00b7 {n_excluded:,} left out" if n_excluded else ""
-    return f"{db.n_models:,} models{without} \u00b7 outcome {way.outcome}"
+    return f"{db.n_models:,} models{without} \u00b7 outcome {way.outcome}{_estimator_line(way.estimator)}"
+
+
+def _estimator_line(facts: Mapping[str, Any]) -> str:
+    """Return what a title says of an estimator that takes a prior."""
+    match facts.get("estimator"):
+        case "informed":
+            return (
+                f"\nCalibrated prediction from {clean(facts['prior'])} and raw influences \u00b7 the prior "
+                f"explains {facts['prior_gain']:.0%} of the variance of influence, spread {facts['prior_spread']:.4f}"
+            )
+        case "screened":
+            return (
+                f"\nTested by {count(facts['n_testing_models'], 'model')}: the pairs that "
+                f"{clean(facts['prior'])} rank first"
+            )
+        case _:
+            return ""
+
+
+def remark_on_estimator(answer: Answer) -> None:
+    """Say why the answer is the raw estimate, or what a prediction is not."""
+    if "why_raw" in answer.facts:
+        say(f"Raw estimates: {answer.facts['why_raw']}.")
+    if "estimator" in answer.facts and _agree(answer):
+        say("All models agree on what is shown here: no influence can show.")
+    elif answer.facts.get("estimator") == "informed":
+        say("Predictions are calibrated on average over pairs, and no guarantee for one of them.")
+
+
+def _agree(answer: Answer) -> bool:
+    """Tell whether all models do the same on every row, where there are rows that say so."""
+    names = ("k_in", "n_in", "k_out", "n_out")
+    if not hasattr(answer.table, "num_rows") or not set(names) <= set(answer.table.column_names):
+        return False
+    counts = [tuple(row[name] for name in names) for row in answer.rows()]
+    return bool(counts) and all(
+        (k_in, k_out) in {(n_in, n_out), (0, 0)} for k_in, n_in, k_out, n_out in counts
+    )
 
 
 def remark_on_chance(answer: Answer, score: str) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from memdb.cli.app import app, interruptible, say
 from memdb.cli.options import (
+    EstimatorOption,
     FormatOption,
     LevelOption,
     MinInfluenceOption,
@@ -17,9 +18,20 @@ from memdb.cli.options import (
     OutputOption,
     RankedIntervalOption,
     SameClassOption,
+    ScreenByOption,
+    ScreenOption,
     TopOption,
 )
-from memdb.cli.output import Way, asked_of, countless, emit, facts_line, remark_on_scores
+from memdb.cli.output import (
+    Way,
+    asked_of,
+    countless,
+    emit,
+    estimator_of,
+    facts_line,
+    remark_on_estimator,
+    remark_on_scores,
+)
 from memdb.cli.store_options import SCORING, Place, at_place
 from memdb.render import tables
 from memdb.render.answer import Answer
@@ -57,6 +69,9 @@ def pairs(
     outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
     interval: RankedIntervalOption = "selected",
+    estimator: EstimatorOption = "raw",
+    screen: ScreenOption = None,
+    screen_by: ScreenByOption = None,
     format: FormatOption = "table",
     output: OutputOption = None,
 ) -> None:
@@ -68,7 +83,9 @@ def pairs(
     \b
     memdb pairs --min-influence 0.15 --min-memorization 0.25
     memdb pairs --top 256 -o top_influence.parquet
+    memdb pairs --screen auto
     """  # noqa: D301
+    chosen = estimator_of(estimator, screen, screen_by)
     way = Way(format, output, level, interval, outcome)
     db = place.open()
     options: PairOptions = {
@@ -81,15 +98,18 @@ def pairs(
         "level": level,
         "interval": interval,
     }
-    if db.imported_scores is None and output is not None and output.suffix.lower() == ".parquet":
+    plain = db.imported_scores is None and not chosen
+    if plain and output is not None and output.suffix.lower() == ".parquet":
         _write(db, output, outcome, options)
     else:
         with Counting(console(stderr=True), "pairs") as counting:
             options["progress"] = counting
-            rows = db.pairs(outcome=outcome, **options)
+            rows = db.pairs(outcome=outcome, **chosen, **options)
+        way = way.about(db, chosen)
         answer = asked_of(db, rows, way)
         emit(answer, way, lambda a: _table(countless(a), db, way))
         remark_on_scores(answer)
+        remark_on_estimator(answer)
 
 
 def _write(db: Database, output: Path, outcome: str, options: PairOptions) -> None:
@@ -112,7 +132,10 @@ def _write(db: Database, output: Path, outcome: str, options: PairOptions) -> No
 def _table(answer: Answer, db: Database, way: Way) -> Table:
     """Return the strongest pairs; the others are for files."""
     n_rows = answer.table.num_rows
-    strength = [(-abs(value), place) for place, value in enumerate(answer.table["influence"].to_pylist())]
+    by = next(name for name in ("informed", "influence") if name in answer.table.column_names)
+    strength = [(-abs(value), place) for place, value in enumerate(answer.table[by].to_pylist())]
+    if answer.facts.get("estimator") == "screened":
+        strength = [(0.0, place) for _, place in strength]  # they are in the order of their q-values
     first = [place for _, place in sorted(strength)[:SHOWN]]
     shown = Answer(answer.table.take(first) if first else answer.table, answer.facts)
     title = f"{count(n_rows, 'pair')} of {clean(db.url)} \u00b7 {facts_line(db, way)}"

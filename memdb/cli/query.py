@@ -9,6 +9,7 @@ import typer
 
 from memdb.cli.app import app
 from memdb.cli.options import (
+    EstimatorOption,
     FdrOption,
     FormatOption,
     KOption,
@@ -19,13 +20,18 @@ from memdb.cli.options import (
     RankedIntervalOption,
     RanksOption,
     SameClassOption,
+    ScreenByOption,
+    ScreenOption,
 )
 from memdb.cli.output import (
     Way,
+    answers_of,
+    estimator_of,
     print_influences,
     print_info,
     print_memorized,
     print_score,
+    remark_on_estimator,
     remark_on_scores,
     rows_of_statement,
     show,
@@ -105,13 +111,16 @@ def top_influence(
     ] = "helps",
     same_class: SameClassOption = False,
     order: Annotated[
-        str, typer.Option("--order", metavar="NAME", help="shrunk, influence, q_value or lo.")
+        str, typer.Option("--order", metavar="NAME", help="shrunk, informed, influence, q_value or lo.")
     ] = "shrunk",
     fdr: FdrOption = "once",
     ranks: RanksOption = False,
     outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
     interval: RankedIntervalOption = "selected",
+    estimator: EstimatorOption = "raw",
+    screen: ScreenOption = None,
+    screen_by: ScreenByOption = None,
     format: FormatOption = "table",
     output: OutputOption = None,
 ) -> None:
@@ -126,14 +135,17 @@ def top_influence(
     \b
     memdb top-influence --test-id 42
     memdb top-influence --train-id 7 --direction both --format json
+    memdb top-influence --test-id 42 --estimator informed
     \b
     shrunk  what is left of a score once luck is taken out; the list goes by it
     q       share of false findings among the rows up to this one, at most on average
     """  # noqa: D301
+    chosen = estimator_of(estimator, screen, screen_by)
     way = Way(format, output, level, interval, outcome)
     db = place.open()
     rows = db.top_influence(
         **examples,
+        **chosen,
         k=k,
         direction=direction,
         same_class=same_class,
@@ -145,7 +157,7 @@ def top_influence(
         interval=interval,
     )
     fixed = next(name for name, value in examples.items() if value is not None)
-    print_influences(db, rows, way, fixed.replace("_key", "_id"))
+    print_influences(db, rows, way.about(db, chosen), fixed.replace("_key", "_id"))
 
 
 @app.command()
@@ -156,6 +168,8 @@ def score(
     outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
     interval: NamedIntervalOption = "anytime",
+    estimator: EstimatorOption = "raw",
+    screen_by: ScreenByOption = None,
     format: FormatOption = "table",
     output: OutputOption = None,
 ) -> None:
@@ -165,15 +179,18 @@ def score(
     memdb score --train-id 7
     memdb score --train-id 7 --test-id 42
     """  # noqa: D301
+    chosen = estimator_of(estimator, None, screen_by)
     way = Way(format, output, level, interval, outcome)
     db = place.open()
     rows = db.score(
         **examples,
+        estimator=estimator,
+        screen_by=screen_by,
         outcome=outcome,
         level=level,
         interval=interval,
     )
-    print_score(db, rows, way)
+    print_score(db, rows, way.about(db, chosen))
 
 
 @app.command()
@@ -198,6 +215,8 @@ def sql(
     outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
     interval: NamedIntervalOption = "anytime",
+    estimator: EstimatorOption = "raw",
+    screen_by: ScreenByOption = None,
     format: FormatOption = "table",
     output: OutputOption = None,
 ) -> None:
@@ -216,11 +235,13 @@ def sql(
     from memdb.query import questions, statements
     from memdb.query.intervals import IntervalSpec
 
+    chosen = estimator_of(estimator, None, screen_by)
     way = Way(format, output, level, interval, outcome)
     n_bytes, seconds = memory_limit(memory), questions.require_timeout(timeout)
     db = place.open()
     with limited(seconds, n_bytes, None if output is None else half_written(output)):
-        relations = db.answers(outcome).relations
+        way = way.about(db, chosen)
+        relations = answers_of(db, chosen, outcome).relations
         relations.memory = n_bytes
         found = questions.sql_batches(
             relations,
@@ -234,3 +255,4 @@ def sql(
         answer, text = rows_of_statement(db, found, way)
     show(text, way)
     remark_on_scores(answer)
+    remark_on_estimator(answer)

@@ -100,6 +100,13 @@ OF_INTERVALS = ("half_width", "kind", "settle", "threshold", "k", "n_ranked", "i
 EXAMPLES = tuple(f"{kind}_{name}" for kind in ("train", "test", "target") for name in ("id", "key"))
 OF_SCORES = ("memorization", "pairs", "fz-pairs", "fz-classes")
 EFFECTS = (
+    Effect(
+        ("interval",), "--estimator raw: predictions have their own", _is("estimator", "raw"), "top-influence"
+    ),
+    Effect(("interval",), "--estimator raw: predictions have their own", _is("estimator", "raw"), "pairs"),
+    Effect(
+        ("order", "fdr", "ranks"), "tests of all pairs, not --screen", _is("screen", None), "top-influence"
+    ),
     Effect(("assume_fraction",), "--assume-models", _is_not("assume_models", None)),
     Effect(("task_cpus", "task_gpus"), "--ray", _is_not("ray", None)),
     Effect(("cache_size",), "a cache, which --cache-dir none goes without", _is_not("cache_dir", "none")),

@@ -44,6 +44,8 @@ def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: 
         heading: _cell_of(name, class_names) for name, heading in columns.items()
     }
     cells["influence" if sign else "memor."] = lambda row: brief(row[score], sign)
+    if "informed" in names and answer.facts.get("estimator") == "informed":
+        cells["calibrated\nprediction"] = lambda row: brief(row["informed"], sign)
     if "shrunk" in names:
         cells["shrunk"] = lambda row: brief(row["shrunk"], sign)
     if "lo" in names:
@@ -61,7 +63,10 @@ def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: 
     if score == "influence":
         cells["memor."] = lambda row: brief(row["memorization"])
     rows = [[cell(row) for cell in cells.values()] for row in answer.rows()]
-    widths = [max(map(len, texts)) for texts in zip(cells, *rows, strict=True)]
+    widths = [
+        max(len(line) for text in texts for line in text.split("\n"))
+        for texts in zip(cells, *rows, strict=True)
+    ]
     spare = WIDTH - sum(widths) - len(widths) + 1
     table = _list_table(title, gap=0 if spare < len(widths) else 1)
     for heading, width in zip(cells, widths, strict=True):
