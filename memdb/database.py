@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
     from numpy.typing import NDArray
 
-    from memdb.analysis.estimators import Attribution
+    from memdb.analysis.estimates import Attribution
     from memdb.datasets import Dataset
     from memdb.format.published import Credits
     from memdb.format.score_table import ScoreTable

@@ -1,4 +1,4 @@
-"""The ways to score pairs that memdb can compare: from some models of a store, or from somebody's file.
+"""The ways to score pairs that memdb can compare.
 
 An estimator is a function from the models that it may look at, as `Relations` of these alone, and an outcome,
 to `Estimates`. To compare another one, add it to `ESTIMATORS`.
@@ -6,187 +6,31 @@ to `Estimates`. To compare another one, add it to `ESTIMATORS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.analysis.model_outcomes import outcomes_on_tests
+from memdb.analysis.estimates import WIDEST, Arms, Certified, Estimate, Estimator, Ids, Numbers
+from memdb.analysis.sketched import Informed, Screened, Trak
 from memdb.errors import InvalidInputError
-from memdb.format import bits, layout
+from memdb.format import layout
+from memdb.query.informed.predictor import Predictor
 from memdb.query.relations import Relations
-from memdb.query.statistics import Candidates, Effects, binned, shrunk
+from memdb.query.statistics import (
+    FDR,
+    Candidates,
+    Effects,
+    binned,
+    hypergeometric_tail,
+    q_values,
+    shrunk,
+)
 
-TRAINS_AT_ONCE = 4096
-WIDEST = 1e3  # half-width of an interval that holds all
+LIKELY = 2.0  # standard errors of chance, below which no pair of many is certain
 TIE = 1e-6  # of a raw score: enough to order pairs that are shrunk to nothing
-Ids = NDArray[np.int64]
-Floats = NDArray[np.float32]
-Numbers = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """Scores of all training examples on some test examples, [tests, train], and intervals if there are any.
-
-    A pair whose score is not known has 0, with an interval that holds all.
-
-    Attributes:
-        ranked: what pairs are ordered by, if it is not ``values``.
-        is_influence: whether scores are differences of means of the outcome, and not of some other scale.
-    """
-
-    values: NDArray[np.floating[Any]]
-    lo: Floats | None = None
-    hi: Floats | None = None
-    ranked: NDArray[np.floating[Any]] | None = None
-    is_influence: bool = True
-
-
-class Estimates(Protocol):
-    """Scores that can be had for some test examples at a time."""
-
-    def on(self, tests: Ids) -> Estimate:
-        """Return the scores on test examples, whose ids ascend."""
-        ...
-
-
-Estimator = Callable[[Relations, str], Estimates]
-
-
-class Attribution(Protocol):
-    """Attribution scores [test, train] that can be read in ranges of rows."""
-
-    @property
-    def place(self) -> str:
-        """The source of the scores, for messages."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The numbers of test and training examples."""
-        ...
-
-    def rows(self, start: int, stop: int) -> NDArray[Any]:
-        """Return the scores on a range of test examples."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """Somebody's scores: whatever they were computed from, they stay what they are."""
-
-    scores: Attribution
-
-    def on(self, tests: Ids) -> Estimate:
-        """Return the scores on some test examples.
-
-        Raises:
-            InvalidInputError: a score that is NaN or infinite.
-        """
-        runs = np.split(tests, np.flatnonzero(np.diff(tests) != 1) + 1) if len(tests) else []
-        rows = [np.asarray(self.scores.rows(int(run[0]), int(run[-1]) + 1)) for run in runs]
-        values = np.concatenate([np.empty((0, self.scores.shape[1])), *rows]).astype(np.float64)
-        require_finite(self.scores, values, tests)
-        return Estimate(values, is_influence=False)
-
-
-def require_finite(scores: Attribution, values: NDArray[Any], tests: Ids) -> None:
-    """Check scores on some test examples.
-
-    Raises:
-        InvalidInputError: NaN or infinity; it names the first pair.
-    """
-    if np.isfinite(values).all():
-        return
-    row, column = np.argwhere(~np.isfinite(values))[0]
-    raise InvalidInputError(
-        f"{scores.place} holds {values[row, column]} for test example {tests[row]} and training "
-        f"example {column}",
-        hint="give a number for every pair; 0 where there is no attribution",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Arms:
-    """Sums of an outcome over the models whose subset holds a training example, and over all models.
-
-    Attributes:
-        n_models: all of them.
-        n_in: [train].
-        s_in, q_in: of the outcome and of its square, [tests, train]; for 0 and 1 one array is both.
-        s_all, q_all: over all models, [tests, 1].
-    """
-
-    n_models: int
-    n_in: Numbers
-    s_in: Floats
-    q_in: Floats
-    s_all: Numbers
-    q_all: Numbers
-
-    @classmethod
-    def of(cls, relations: Relations, outcome: str, tests: Ids) -> Arms:
-        """Sum an outcome on some test examples as products of matrices, some training examples at a time."""
-        n_models, n_train = relations.snapshot.n_models, len(relations.mask)
-        values = outcomes_on_tests(relations, outcome, tests)
-        squares = np.square(values)
-        narrow = [values.astype(np.float32)] + ([] if outcome == "correct" else [squares.astype(np.float32)])
-        sums = [np.empty((len(tests), n_train), dtype=np.float32) for _ in narrow]
-        for start in range(0, n_train, TRAINS_AT_ONCE):
-            part = slice(start, min(n_train, start + TRAINS_AT_ONCE))
-            inside = bits.unpack(relations.mask[part].view(np.uint8), n_models).astype(np.float32)
-            for summed, given in zip(sums, narrow, strict=True):
-                np.matmul(given, inside, out=summed[:, part])
-        n_in = bits.count(relations.mask).astype(np.float64)
-        totals = (numbers.sum(axis=1, keepdims=True) for numbers in (values, squares))
-        return cls(n_models, n_in, sums[0], sums[-1], *totals)
-
-    @property
-    def n_out(self) -> Numbers:
-        """The models whose subset does not hold a training example, [train]."""
-        return self.n_models - self.n_in
-
-    @property
-    def has_score(self) -> NDArray[np.bool_]:
-        """Whether both arms have models, [train]."""
-        return (self.n_in > 0) & (self.n_out > 0)
-
-    def means(self, row: int, more: float = 0.0) -> tuple[Numbers, Numbers, Numbers, Numbers]:
-        """Return mean and variance of the mean of the arms in and out on one test example, [train] each.
-
-        ``more`` models that are right, and as many that are wrong, are added to each arm.
-        """
-        found: list[Numbers] = []
-        for n, s, q in (
-            (self.n_in, self.s_in[row].astype(np.float64), self.q_in[row].astype(np.float64)),
-            (self.n_out, self.s_all[row] - self.s_in[row], self.q_all[row] - self.q_in[row]),
-        ):
-            some = np.maximum(n + 2 * more, 1)
-            mean = (s + more) / some
-            found += [mean, np.maximum((q + more) / some - mean**2, 0) / some]
-        return found[0], found[1], found[2], found[3]
-
-    def influence(self, row: int) -> Numbers:
-        """Return the difference of the arms' means on one test example, 0 where one is empty, [train]."""
-        mean_in, _, mean_out, _ = self.means(row)
-        return np.where(self.has_score, mean_in - mean_out, 0.0)
-
-    def sampling_variance(self, row: int) -> Numbers:
-        """Return an unbiased estimate of the variance of `influence`, 0 where an arm is empty."""
-        _, of_in, _, of_out = self.means(row)
-        parts = (v * n / np.maximum(n - 1, 1) for v, n in ((of_in, self.n_in), (of_out, self.n_out)))
-        return np.where(self.has_score, sum(parts), 0.0)
-
-    def null_se(self, row: int) -> Numbers:
-        """Return the standard deviation of `influence` if models were assigned to arms at random."""
-        n = self.n_models
-        variance = max(0.0, float(self.q_all[row, 0] / n - (self.s_all[row, 0] / n) ** 2)) * n / max(1, n - 1)
-        safe_in, safe_out = np.maximum(self.n_in, 1), np.maximum(self.n_out, 1)
-        return np.where(self.has_score, np.sqrt(variance * (1 / safe_in + 1 / safe_out)), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +51,25 @@ class Raw:
             mean_in, of_in, mean_out, of_out = arms.means(row, z * z / 4)
             half = np.where(arms.has_score, z * np.sqrt(of_in + of_out), WIDEST)
             lo[row], hi[row] = mean_in - mean_out - half, mean_in - mean_out + half
-        return Estimate(values, np.minimum(lo, values), np.maximum(hi, values))
+        certified = _certified(arms) if self.outcome == "correct" else None
+        return Estimate(values, np.minimum(lo, values), np.maximum(hi, values), certified=certified)
+
+
+def _certified(arms: Arms) -> Certified:
+    """Test all pairs for influences that help, exactly, and return those below the false discovery rate."""
+    found: list[tuple[Ids, Ids, Numbers]] = []
+    for row in range(len(arms.s_in)):
+        error = arms.null_se(row)
+        trains = np.flatnonzero((error > 0) & (arms.influence(row) > LIKELY * error))
+        total = np.full(len(trains), round(float(arms.s_all[row, 0])))
+        right, n_in = arms.s_in[row, trains].astype(np.int64), arms.n_in[trains].astype(np.int64)
+        p = hypergeometric_tail(right, total, n_in, arms.n_models)
+        found.append((np.full(len(trains), row), trains, p))
+    rows, trains, p = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    others = len(arms.s_in) * int(arms.has_score.sum()) - len(p)  # which are too weak to be certain
+    times = np.append(np.ones(len(p), dtype=np.int64), max(1, others))
+    sure = q_values(np.append(p, 1.0), times)[:-1] <= FDR
+    return Certified(rows[sure], trains[sure])
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,8 +142,54 @@ class Random:
         return Estimate(values, is_influence=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """An entry of `ESTIMATORS`.
+
+    Attributes:
+        make: the estimator.
+        needs_sketches: whether it computes from gradient sketches of some of the models.
+        has_scores: whether it scores pairs, and does not only test them.
+        learns: whether it gets better with more models.
+    """
+
+    make: Estimator
+    needs_sketches: bool = False
+    has_scores: bool = True
+    learns: bool = True
+
+
 def _random(relations: Relations, _outcome: str) -> Random:
     return Random(relations.snapshot.manifest.train.n_examples)
 
 
-ESTIMATORS: Mapping[str, Estimator] = {"raw": Raw, "shrunk": Shrunk, "random": _random}
+ESTIMATORS: Mapping[str, Kind] = {
+    "raw": Kind(Raw),
+    "shrunk": Kind(Shrunk),
+    "informed": Kind(Informed, needs_sketches=True),
+    "trak": Kind(Trak, needs_sketches=True),
+    "screened": Kind(Screened, needs_sketches=True, has_scores=False),
+    "random": Kind(_random, learns=False),
+}
+
+
+def usual_estimators(relations: Relations) -> list[str]:
+    """Return the names of the estimators that a store has what it takes for."""
+    has_prior = Predictor(relations).why_no_prior is None
+    return [name for name, kind in ESTIMATORS.items() if has_prior or not kind.needs_sketches]
+
+
+def require_estimators(relations: Relations, names: Sequence[str] | None, *, scoring: bool) -> list[str]:
+    """Return the names of estimators without repeats, by default all that the store has what it takes for.
+
+    Raises:
+        InvalidInputError: an unknown one, or one without scores where ``scoring`` asks for them.
+    """
+    chosen = list(usual_estimators(relations) if names is None else dict.fromkeys(names))
+    known = [name for name, kind in ESTIMATORS.items() if kind.has_scores or not scoring]
+    unknown = [name for name in chosen if name not in known]
+    if unknown and names is not None:
+        raise InvalidInputError(
+            f"unknown estimator {unknown[0]!r}", hint=f"use {', '.join(known)}", parameter="estimator"
+        )
+    return [name for name in chosen if name in known]

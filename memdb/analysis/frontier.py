@@ -11,24 +11,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from memdb.analysis.estimators import ESTIMATORS, Attribution, Given
-from memdb.analysis.grading import require_estimators
+from memdb.analysis.estimates import Attribution, Given
+from memdb.analysis.estimators import ESTIMATORS, require_estimators
 from memdb.analysis.lds import Progress, require_orientation
 from memdb.analysis.pilots import Ids, order_of_models, pilots_of, require_count, some_tests
-from memdb.analysis.truth import COVERAGE, COVERAGE_OF_FIRST, ERROR, Measure, Truth
+from memdb.analysis.truth import CERTIFIED_STRENGTH, COVERAGE, COVERAGE_OF_FIRST, ERROR, Measure, Truth
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import layout
 from memdb.query.examples import require_examples
 from memdb.query.intervals import require_level
 from memdb.query.relations import Relations
 
-RAW, RANDOM, EXACT = "raw", "random", "exact"
+RAW, EXACT = "raw", "exact"
 FIRST_LOOK = 25
 LEAST_TRUTH, LEAST_PILOTS = 40, 10  # models
 MOST_PAIRS = 8_000_000  # judged at once: about a gigabyte
 MOST_TESTS = 1000
 MOST_GROUPS = 4  # of models that the same number is looked at with
-UNCOMPARED = {COVERAGE, COVERAGE_OF_FIRST}  # measures in which more is not better
+UNCOMPARED = {COVERAGE, COVERAGE_OF_FIRST, CERTIFIED_STRENGTH}  # measures in which more is not better
 SCHEMA = pa.schema(
     [
         ("estimator", pa.string()), ("n_models", pa.int64()), ("seconds", pa.float64()),
@@ -76,8 +76,9 @@ def frontier(
     truth_models, pilots = _parts(relations, wanted)
     tests = _tests(relations, wanted)
     looks = _looks(wanted.looks, len(pilots))
-    usual = [name for name in ESTIMATORS if name != RANDOM]  # which is as bad with many models as with few
-    names = require_estimators(usual if wanted.estimators is None else wanted.estimators)
+    names = require_estimators(relations, wanted.estimators, scoring=False)
+    if wanted.estimators is None:
+        names = [name for name in names if ESTIMATORS[name].learns]
     given = _given(relations, wanted.scores or {})
     todo = [(name, n) for name in dict.fromkeys([RAW, *names]) for n in looks]
     n_steps = 1 + len(given) + len(todo)
@@ -172,13 +173,14 @@ def _judged(
     relations: Relations, truth: Truth, name: str, pilots: Ids, n_models: int
 ) -> Iterator[dict[str, Any]]:
     """Yield the measures of an estimator from so many models, means over several groups of them."""
-    n_groups = min(MOST_GROUPS, len(pilots) // n_models)
+    kind = ESTIMATORS[name]
+    n_groups = 1 if kind.needs_sketches else min(MOST_GROUPS, len(pilots) // n_models)
     groups = [np.sort(pilots[at * n_models : (at + 1) * n_models]) for at in range(n_groups)]
     seconds = [model.seconds for _, model in relations.snapshot.models]
     cost = fmean(math.fsum(seconds[position] for position in group) for group in groups)
     found: dict[tuple[str, int | None], list[float | None]] = {}
     for group in groups:
-        estimates = ESTIMATORS[name](pilots_of(relations, group), relations.outcome)
+        estimates = kind.make(pilots_of(relations, group), relations.outcome)
         for measure, at, value in truth.judge(estimates.on(truth.tests)):
             found.setdefault((measure, at), []).append(value)
     for (measure, at), values in found.items():

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from memdb.analysis.estimators import ESTIMATORS, Attribution, Estimates, Given
+from memdb.analysis.estimates import Attribution, Estimates, Given
+from memdb.analysis.estimators import ESTIMATORS, require_estimators
 from memdb.analysis.lds import Bootstrap, Exam, Progress, ceiling_facts, of_ceiling, require_orientation
 from memdb.analysis.linear_share import linear_share
 from memdb.analysis.model_outcomes import FEWEST, positions_of, require_test_outcome
 from memdb.analysis.pilots import Ids, order_of_models, pilots_of, require_count, some_tests
-from memdb.errors import InvalidInputError, NotEnoughModelsError
+from memdb.errors import NotEnoughModelsError
 from memdb.format import layout
 from memdb.query.examples import require_examples
 from memdb.query.relations import Relations
@@ -129,26 +130,9 @@ def _candidates(
     for title, scores in (wanted.scores or {}).items():
         require_orientation(scores, *sizes)
         found[title] = Given(scores), None
-    for title in require_estimators(wanted.estimators):
-        found[title] = ESTIMATORS[title](pilots, outcome), pilots.snapshot.n_models
+    for title in require_estimators(pilots, wanted.estimators, scoring=True):
+        found[title] = ESTIMATORS[title].make(pilots, outcome), pilots.snapshot.n_models
     return found
-
-
-def require_estimators(names: Sequence[str] | None) -> list[str]:
-    """Return the names of estimators without repeats, by default all.
-
-    Raises:
-        InvalidInputError: an unknown one.
-    """
-    chosen = list(ESTIMATORS if names is None else dict.fromkeys(names))
-    unknown = [name for name in chosen if name not in ESTIMATORS]
-    if unknown:
-        raise InvalidInputError(
-            f"unknown estimator {unknown[0]!r}",
-            hint=f"use {', '.join(ESTIMATORS)}",
-            parameter="estimator",
-        )
-    return chosen
 
 
 def _part(progress: Progress, place: int, n_parts: int) -> Progress:

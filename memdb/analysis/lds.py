@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.analysis.estimators import Attribution, Estimates, Given
+from memdb.analysis.estimates import Attribution, Estimate, Estimates, Given
 from memdb.analysis.linear_share import LinearShare, linear_share
 from memdb.analysis.model_outcomes import outcomes_on_tests, positions_of, require_test_outcome
 from memdb.errors import InvalidInputError
@@ -97,7 +97,7 @@ class Exam:
         for start in range(0, len(self.tests), TESTS_AT_ONCE):
             progress(start, len(self.tests))
             tests = self.tests[start : start + TESTS_AT_ONCE]
-            predicted = self._predictions(scores.on(tests).values.astype(np.float64))
+            predicted = self._predictions(scores.on(tests))
             actual = outcomes_on_tests(self.relations, self.outcome, tests)[:, self.chosen]
             for one, other in zip(predicted, actual, strict=True):
                 value = spearman(one, other, np.ones((1, len(self.chosen)), dtype=np.int64))[0]
@@ -108,9 +108,10 @@ class Exam:
         progress(len(self.tests), len(self.tests))
         return Grades(rows, total, self.bootstrap)
 
-    def _predictions(self, given: Numbers) -> Numbers:
+    def _predictions(self, scores: Estimate) -> Numbers:
         """Return the sum of the scores over each model's subset, [tests, models]."""
-        given = _scaled(given)
+        assert scores.values is not None  # noqa: S101 - only estimators with scores are graded
+        given = _scaled(scores.values.astype(np.float64))
         predicted = np.zeros((len(given), len(self.chosen)))
         mask, n_models = self.relations.mask, self.relations.snapshot.n_models
         for first in range(0, len(mask), TRAINS_AT_ONCE):

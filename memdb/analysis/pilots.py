@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 from memdb.query.relations import Relations
 from memdb.store import Snapshot
+from memdb.store.read_sketches import find_sketches
 
 SEED = 0
 Ids = NDArray[np.int64]
@@ -16,11 +17,14 @@ Ids = NDArray[np.int64]
 def order_of_models(snapshot: Snapshot) -> Ids:
     """Return the positions of a snapshot's models in the order in which they become pilots.
 
-    The order is random, but always the same.
+    The sketched ones come first. The order is random, but always the same.
     """
     ids = [model.model_id for _, model in snapshot.models]
     random = np.random.Philox(key=SEED).random_raw(len(ids))
-    return np.argsort(random[np.argsort(np.argsort(ids))], kind="stable")  # whatever the order of segments is
+    drawn = random[np.argsort(np.argsort(ids))]  # which no order of segments changes
+    is_sketched = np.zeros(len(ids), dtype=np.bool_)
+    is_sketched[[sketched.model for sketched in find_sketches(snapshot)]] = True
+    return np.lexsort((drawn, ~is_sketched))
 
 
 def pilots_of(relations: Relations, positions: Ids) -> Relations:

@@ -19,18 +19,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.analysis.estimators import Arms, Estimate, Floats, Ids
+from memdb.analysis.estimates import Arms, Estimate, Floats, Ids
 from memdb.analysis.pilots import pilots_of
 from memdb.format import layout
 from memdb.query.relations import Relations
-from memdb.query.statistics import Effects, binned
+from memdb.query.statistics import LEAST, SPREADS, Effects, binned
 
 TOP = 10  # training examples of a test example
 STRONG = 0.05  # mean influence of those: test examples below have no influences to be found
 FAINT = 0.01  # reliability that says nothing
 CORRELATION, PRECISION, TOP_OF_TEST, STRENGTH = "correlation", "precision", "top_10", "strength"
 ERROR, COVERAGE, COVERAGE_OF_FIRST = "error", "coverage", "coverage_of_first"
+CERTIFIED, CERTIFIED_STRENGTH = "certified", "certified_strength"
 SEED, DRAWS = 0, 3  # of exact influences
+Numbers = NDArray[np.float64]
 Some = NDArray[np.floating]
 
 
@@ -114,6 +116,8 @@ class Truth:
 
     def judge(self, estimate: Estimate) -> list[Measure]:
         """Return how good an estimate for these test examples is; None where there is no telling."""
+        if estimate.values is None:
+            return self._certified(estimate)
         values = estimate.values[:, self.columns]
         ranked = values if estimate.ranked is None else estimate.ranked[:, self.columns]
         measures = [
@@ -127,7 +131,7 @@ class Truth:
             measures += [Measure(ERROR, first, self._error(values, first)) for first in self.firsts]
         if estimate.lo is not None and estimate.hi is not None:
             measures += self._coverage(ranked, estimate.lo[:, self.columns], estimate.hi[:, self.columns])
-        return measures
+        return measures + self._certified(estimate)
 
     def judge_exact(self) -> list[Measure]:
         """Return what the true influences themselves would score against a truth with as much noise.
@@ -155,7 +159,7 @@ class Truth:
             effects = Effects.fitted(binned(np.abs(z[stratum]).astype(np.float64)))
             for row in np.flatnonzero(stratum.any(axis=1)):
                 pairs = stratum[row]
-                steps = effects.draw(z[row, pairs].astype(np.float64), rng)
+                steps = _posterior_draw(effects, z[row, pairs].astype(np.float64), rng)
                 drawn[row, pairs] += (error[row, pairs] * steps).astype(np.float32)
         return drawn
 
@@ -192,6 +196,21 @@ class Truth:
             one = _top_of_rows(ranked[strong])
             other = _top_of_rows((self.whole if truth is None else truth)[strong])
             yield Measure(TOP_OF_TEST, TOP, float((one[:, :, None] == other[:, None, :]).any(axis=2).mean()))
+
+    def _certified(self, estimate: Estimate) -> list[Measure]:
+        """Return how many pairs were certified, and their mean true influence."""
+        if estimate.certified is None:
+            return []
+        rows, trains = estimate.certified
+        place = np.full(int(max(trains.max(initial=0), self.columns.max(initial=0))) + 1, -1)
+        place[self.columns] = np.arange(len(self.columns))
+        judged = place[trains] >= 0
+        true = self.whole[rows[judged], place[trains[judged]]]
+        strength = float(true.mean(dtype=np.float64)) if len(true) else None
+        return [
+            Measure(CERTIFIED, None, float(len(true))),
+            Measure(CERTIFIED_STRENGTH, None, strength),
+        ]
 
     def _correlation(self, ranked: Some) -> float | None:
         if self.reliability <= FAINT:
@@ -253,3 +272,15 @@ def _correlation(one: Some, other: Some) -> float:
     deviations = [values.astype(np.float64) - values.mean(dtype=np.float64) for values in (one, other)]
     scale = math.sqrt(np.vdot(deviations[0], deviations[0]) * np.vdot(deviations[1], deviations[1]))
     return float(np.vdot(*deviations)) / scale if scale > 0 else 0.0
+
+
+def _posterior_draw(effects: Effects, z: Numbers, random: np.random.Generator) -> Numbers:
+    """Draw true effects, in standard errors, from their posteriors given z."""
+    deviations = np.sqrt(1 + SPREADS**2)
+    weights = effects.weights * effects.support + (1 - effects.support) * (SPREADS == 0)
+    logs = np.log(np.maximum(weights, LEAST)) - np.log(deviations) - (z[:, None] / deviations) ** 2 / 2
+    chances = np.exp(logs - logs.max(axis=1, keepdims=True)).cumsum(axis=1)
+    spread = SPREADS[(random.random((len(z), 1)) * chances[:, -1:] > chances).sum(axis=1)]
+    most = spread**2 / (1 + spread**2)
+    drawn: Numbers = most * z + np.sqrt(most) * random.standard_normal(len(z))
+    return drawn

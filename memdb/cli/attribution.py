@@ -34,13 +34,15 @@ from memdb.render.tables import clean, console
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
-    from memdb.analysis.estimators import Attribution
+    from memdb.analysis.estimates import Attribution
     from memdb.database import Database
 
 SHOWN = 20  # rows of a table
 MEANINGS = {  # of the names in `memdb.analysis.estimators.ESTIMATORS`, which takes long to import
     "raw": "differences of means, as score gives them",
     "shrunk": "the same without what chance does",
+    "informed": "calibrated predictions from gradient sketches and raw scores",
+    "trak": "TRAK's scores from the same sketches",
     "random": "numbers that know nothing",
 }
 
@@ -181,7 +183,8 @@ def frontier(
         typer.Option(
             "--estimator",
             metavar="NAME",
-            help=f"One of {', '.join(MEANINGS)}; repeat for more. [default: all that the store allows]",
+            help=f"One of {', '.join([*MEANINGS, 'screened'])}; repeat for more. [default: all that the "
+            "store has what it takes for]",
             show_default=False,
         ),
     ] = None,
@@ -251,13 +254,14 @@ def frontier(
     corr         correlation with the true influences, over all pairs
     p@100        precision: of the 100 strongest pairs, how many are among the first 100
     top10        of a test example's 10 strongest training examples, how many are among its first 10
-    str          strength: mean true influence of the first 500 pairs
     err          error: root mean square on the 500 strongest pairs
+    sure         certified: pairs found at a false discovery rate of .1
     all, 1st     coverage of the intervals of all pairs, and of the first 500 (coverage_of_first)
 
     A second table says how many models raw scores, differences of means, need to be as good. The truth has
-    noise of its own. It is taken out of correlation, error and coverage, and strength is free of it; what
-    even the true influences would have of precision and top 10 is in the line "exact".
+    noise of its own. It is taken out of correlation, error and coverage; what even the true influences would
+    have of precision and top 10 is in the line "exact". Files have strength, too, the mean true influence of
+    the first pairs, and certified_strength, that of the certified ones: no noise biases these.
 
     \b
     memdb frontier

@@ -102,17 +102,6 @@ class Effects:
         """Return by what to multiply scores this many standard errors from 0."""
         return self.support * shrinkage(abs_z, self.weights)
 
-    def draw(self, z: Numbers, random: np.random.Generator) -> Numbers:
-        """Draw true effects, in standard errors, from their posteriors given z."""
-        deviations = np.sqrt(1 + SPREADS**2)
-        weights = self.weights * self.support + (1 - self.support) * (SPREADS == 0)
-        logs = np.log(np.maximum(weights, LEAST)) - np.log(deviations) - (z[:, None] / deviations) ** 2 / 2
-        chances = np.exp(logs - logs.max(axis=1, keepdims=True)).cumsum(axis=1)
-        spread = SPREADS[(random.random((len(z), 1)) * chances[:, -1:] > chances).sum(axis=1)]
-        most = spread**2 / (1 + spread**2)
-        drawn: Numbers = most * z + np.sqrt(most) * random.standard_normal(len(z))
-        return drawn
-
 
 def shrunk(candidates: Candidates, effects: Mapping[bool, Effects] | None = None) -> Numbers:
     """Return posterior means of the scores, [candidates], by empirical Bayes.

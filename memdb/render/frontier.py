@@ -24,13 +24,16 @@ MEASURES = {  # the words for each, and the heading of its column
     "top_10": ("top 10 of a test example", "top10"),
     "strength": ("mean influence of the first {at:,}", "str"),
     "error": ("error on the strongest {at:,}", "err"),
+    "certified": ("pairs certified at a false discovery rate of .1", "sure"),
+    "certified_strength": ("mean influence of the certified pairs", "of sure"),
     "coverage": ("coverage of intervals", "all"),
     "coverage_of_first": ("coverage on its own first {at:,}", "1st"),
 }
 CURVES = tuple(MEASURES)
 AXES = {"models": "n_models", "seconds": "seconds"}
 PANELS = ("precision", "top_10", "error", "coverage_of_first")
-LONGEST = ("strength", "error", "coverage_of_first")  # of which a table shows the longest list alone
+LONGEST = ("error", "coverage_of_first")  # of which a table shows the longest list alone
+HIDDEN = ("strength", "certified_strength")  # which a table has no room for
 BOUNDS = {"at least": "\u2265", "at most": "\u2264", None: ""}
 MARKERS = "\u25cf\u25c6\u25b2\u25a0\u2605\u25cb\u25c7\u25b3\u25a1"
 DOT, REFERENCE = "\u00b7", "\u2508"
@@ -80,10 +83,10 @@ def _about(columns: Sequence[Key]) -> str:
     """Return what the columns are about that say it in one word."""
     of = {name: at for name, at in columns if name in LONGEST}
     parts = ["Quality"]
-    if "strength" in of:
-        parts.append(f"str, err: of {of['strength']:,} pairs")
+    if "error" in of:
+        parts.append(f"err: of {of['error']:,} pairs")
     if "coverage_of_first" in of:
-        parts.append(f"all, 1st: coverage, of all and of its first {of['coverage_of_first']:,}")
+        parts.append(f"all, 1st: coverage of all, of its first {of['coverage_of_first']:,}")
     return " \u00b7 ".join(parts)
 
 
@@ -91,7 +94,11 @@ def _columns(rows: Sequence[Row]) -> list[Key]:
     """Return the measures that a table has room for, in order."""
     found = dict.fromkeys((row["measure"], row["at"]) for row in rows)
     longest = max((at for name, at in found if name == "precision"), default=None)
-    keys = [key for key in found if key[0] not in LONGEST or key[1] == longest]
+    keys = [
+        key
+        for key in found
+        if key[0] not in (*LONGEST, *HIDDEN) or (key[0] not in HIDDEN and key[1] == longest)
+    ]
     return sorted(keys, key=lambda key: (list(MEASURES).index(key[0]), key[1] or 0))
 
 
@@ -117,7 +124,9 @@ def _line(line: Mapping[Key, Row], columns: Sequence[Key], cell: Any) -> list[st
 def _value(row: Row | None) -> str:
     if row is None:
         return ""
-    return DASH if row["value"] is None else brief(row["value"])
+    if row["value"] is None:
+        return DASH
+    return f"{row['value']:,.0f}" if row["measure"] == "certified" else brief(row["value"])
 
 
 def _plain(row: Row | None) -> str:
