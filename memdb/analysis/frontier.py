@@ -107,7 +107,7 @@ def frontier(
         "n_pairs": truth.n_pairs,
         "truth_reliability": truth.reliability,
     }
-    shown = [row for row in rows if row["estimator"] in {EXACT, *names, *given}]
+    shown = [row for name in (EXACT, *names, *given) for row in rows if row["estimator"] == name]
     return pa.Table.from_pylist([{**row, **_plain(row, rows), **facts} for row in shown], SCHEMA)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,10 +167,12 @@ def _curves(rows: Sequence[Row], measure: str, against: str) -> Text:
         f"{_label(at, high):>{MARGIN - 2}} \u2502{''.join(cells)}".rstrip() for at, cells in enumerate(canvas)
     ]
     lines += axis(first, last, columns, against if against == "models" else "s")
-    legend = [f"{marker} {clean(name, 20)}" for name, marker in markers.items()]
-    legend += [f"{REFERENCE} exact"] if EXACT in series else []
+    legend = [f"{marker}\u00a0{clean(name, 20)}" for name, marker in markers.items()]
+    legend += [f"{REFERENCE}\u00a0exact"] if EXACT in series else []
     title = MEASURES[measure][0].format(at=key[1]).capitalize()
-    return Text("\n".join([title, *lines, f"{'':{MARGIN}}{'   '.join(legend)}"]), no_wrap=True)
+    indent = " " * MARGIN
+    explained = textwrap.wrap("  ".join(legend), WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return Text("\n".join([title, *lines, *explained]).replace("\u00a0", " "), no_wrap=True)
 
 
 def _label(line: int, high: float) -> str:
