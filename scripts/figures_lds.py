@@ -182,13 +182,15 @@ def exact() -> bool:
         truth = check_lists.draw_truth(random, 500, 96)
         masks = random.random((n_models, 500)).argsort(axis=1) < FRACTION * 500
         right = random.random((n_models, 96)) < truth.chances(masks)["test"]
-        known = truth.influence.T
+        known = truth.influence.T[:72]  # the others have no influences
         with imported(masks, test_correct=right) as db:
             models = order_of_models(db.snapshot)
-            judge = Truth.of(db.relations(), models, np.arange(96), [50, 200], 0.95)
+            judge = Truth.of(db.relations(), models, np.arange(72), [50, 100], 0.95)
             said_of = {(m.name, m.at): m.value for m in judge.judge_exact()}
             measured = {(m.name, m.at): m.value for m in judge.judge(Estimate(known.astype(np.float32)))}
         for key, value in said_of.items():
+            if key[0] != "precision":  # ties: no test example has ten influences here
+                continue
             print(
                 f"{n_models:6,} models  {key[0]:9} {key[1]:4}  {value:.3f}  {measured[key]:.3f}", flush=True
             )
