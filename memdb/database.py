@@ -7,7 +7,7 @@ publishes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -62,6 +62,16 @@ IN_MEMORY = "in-memory"
 FIXED = ("test_id", "train_id", "target_id")
 
 
+@dataclass(frozen=True)
+class View:
+    """What answers are of: a store's newest models unless something else is asked for; see `memdb.open`."""
+
+    as_of: int | None = None
+    exclude: tuple[str, ...] = ()
+    scores: str | None = None
+    assume: tuple[int, float] | None = None
+
+
 class Database:
     """An open store: ask it questions, add models to it, maintain and share it.
 
@@ -99,18 +109,12 @@ class Database:
         dataset: Dataset | None = None,
         recipe: BoundRecipe | None = None,
         *,
-        as_of: int | None = None,
-        exclude: Sequence[str] = (),
-        scores: str | None = None,
-        assume: tuple[int, float] | None = None,
+        view: View = View(),
     ) -> None:
         self.store = store
+        self.view = view
         self._dataset = dataset
         self._recipe = recipe
-        self._as_of = as_of
-        self._exclude = tuple(exclude)
-        self._named_scores = scores
-        self._assume = assume
         self._relations: dict[str, Relations] = {}
         self._predictors: dict[Path | None, Predictor] = {}
         self._informed: dict[Path | None, InformedAnswers] = {}
@@ -136,7 +140,7 @@ class Database:
         """The models that answers describe."""
         from memdb.store.model_ids import exclude_models
 
-        return exclude_models(self.store.snapshot(self._as_of), self._exclude)
+        return exclude_models(self.store.snapshot(self.view.as_of), self.view.exclude)
 
     def relations(self, outcome: str = "correct") -> Relations:
         """Return the snapshot as DuckDB relations for an outcome.
@@ -174,8 +178,8 @@ class Database:
         """The score table that answers questions (see `imported_scores.chosen`); None if models do."""
         from memdb.query.imported_scores import Assumed, chosen
 
-        assumed = None if self._assume is None else Assumed(*self._assume)
-        return chosen(self.store, self.snapshot, self._named_scores, assumed)
+        assumed = None if self.view.assume is None else Assumed(*self.view.assume)
+        return chosen(self.store, self.snapshot, self.view.scores, assumed)
 
     def answers(self, outcome: str = "correct") -> Answers:
         """Return the source of answers about scores: the imported scores in use, or else the models."""
@@ -186,43 +190,45 @@ class Database:
             return ScoreAnswers(self.imported_scores)
         return ModelAnswers(self.relations(outcome))
 
-    def estimated(self, estimator: Estimator, outcome: str = "correct") -> InformedAnswers | ScreenedAnswers:
-        """Return the source of answers by an estimator that takes a prior: predictions, or screened tests.
+    def screened(self, estimator: Estimator, outcome: str = "correct") -> ScreenedAnswers:
+        """Return the source of tests of the pairs alone that a prior ranks first.
 
         Raises:
             InvalidInputError: imported scores answer, or the outcome is another than ``correct``.
             NotFoundError: there is no file of the scores that are the prior.
         """
-        if self.imported_scores is not None or outcome != "correct":
-            what = "imported scores" if outcome == "correct" else f"the outcome {outcome}"
-            raise InvalidInputError(
-                f"priors are of the outcome correct of the store's own models, not of {what}",
-                hint="leave out estimator and screen",
-                parameter=("estimator", "screen"),
-            )
-        if estimator.screen is not None:
-            from memdb.query.informed.screened import ScreenedAnswers
+        from memdb.query.informed.screened import ScreenedAnswers
 
-            return ScreenedAnswers(self.relations(), self._predictor(estimator.screen_by), estimator)
-        if estimator.screen_by not in self._informed:
-            from memdb.query.informed.answers import InformedAnswers
-            from memdb.query.informed.relations import InformedRelations
+        return ScreenedAnswers(self.relations(), self._predictor(estimator.screen_by, outcome), estimator)
 
-            relations = InformedRelations(self.relations(), self._predictor(estimator.screen_by))
-            self._informed[estimator.screen_by] = InformedAnswers(relations)
-        return self._informed[estimator.screen_by]
+    def predictions(self, estimator: Estimator, outcome: str = "correct") -> InformedAnswers:
+        """Return the source of calibrated predictions.
 
-    def _estimated(
+        Raises:
+            InvalidInputError: imported scores answer, or the outcome is another than ``correct``.
+            NotFoundError: there is no file of the scores that are the prior.
+        """
+        from memdb.query.informed.answers import InformedAnswers
+        from memdb.query.informed.relations import InformedRelations
+
+        predictor, file = self._predictor(estimator.screen_by, outcome), estimator.screen_by
+        if file not in self._informed:
+            self._informed[file] = InformedAnswers(InformedRelations(self.relations(), predictor))
+        return self._informed[file]
+
+    def _ranking(
         self, kind: str, screen: int | str | None, screen_by: str | Path | None, outcome: str
-    ) -> InformedAnswers | ScreenedAnswers | None:
-        """Return the source of answers that arguments ask for; None for raw estimates with tests of all pairs."""
+    ) -> Answers | InformedAnswers | ScreenedAnswers:
+        """Return the source of lists that arguments ask for."""
         estimator = Estimator(kind, screen, None if screen_by is None else Path(screen_by))
-        return None if estimator.is_plain else self.estimated(estimator, outcome)
+        if estimator.screen is not None:
+            return self.screened(estimator, outcome)
+        return self.predictions(estimator, outcome) if kind == "informed" else self.answers(outcome)
 
-    def _predicted(self, kind: str, screen_by: str | Path | None, outcome: str) -> InformedAnswers | None:
-        """Return the source of predictions; None for raw estimates."""
-        found: Any = self._estimated(kind, None, screen_by, outcome)
-        return found
+    def _naming(self, kind: str, screen_by: str | Path | None, outcome: str) -> Answers | InformedAnswers:
+        """Return the source of named scores that arguments ask for."""
+        estimator = Estimator(kind, None, None if screen_by is None else Path(screen_by))
+        return self.answers(outcome) if estimator.is_plain else self.predictions(estimator, outcome)
 
     def estimator_facts(
         self,
@@ -233,15 +239,27 @@ class Database:
     ) -> dict[str, Any]:
         """Return what an estimator rests on, as the commands show it beside an answer.
 
-        Of predictions: ``prior``, in words; ``n_sketched`` models; ``prior_gain``, the share of the variance of
-        the true influences that the prior explains in models that it has not seen; ``prior_spread``, the standard
-        deviation of the truth about the prior. Where the answer is the raw estimate, ``estimator`` is ``raw``
-        and ``why_raw`` says why. Of screenings: the models behind the prior and those that test.
+        Of predictions: ``prior``, in words; ``n_sketched`` models; ``prior_gain``, the share of the variance
+        of the true influences that the prior explains in models that it has not seen; ``prior_spread``, the
+        standard deviation of the truth about the prior. Where the answer is the raw estimate, ``estimator``
+        is ``raw`` and ``why_raw`` says why. Of screenings: the models behind the prior and those that test.
         """
-        answers = self._estimated(estimator, screen, screen_by, "correct")
-        return {"estimator": "raw"} if answers is None else dict(answers.facts)
+        from memdb.query.informed.answers import InformedAnswers
+        from memdb.query.informed.screened import ScreenedAnswers
 
-    def _predictor(self, file: Path | None) -> Predictor:
+        answers = self._ranking(estimator, screen, screen_by, "correct")
+        if isinstance(answers, InformedAnswers | ScreenedAnswers):
+            return dict(answers.facts)
+        return {"estimator": "raw"}
+
+    def _predictor(self, file: Path | None, outcome: str) -> Predictor:
+        if self.imported_scores is not None or outcome != "correct":
+            what = "imported scores" if outcome == "correct" else f"the outcome {outcome}"
+            raise InvalidInputError(
+                f"priors are of the outcome correct of the store's own models, not of {what}",
+                hint="leave out estimator and screen",
+                parameter=("estimator", "screen"),
+            )
         if file not in self._predictors:
             from memdb.query.informed.predictor import Predictor
 
@@ -352,7 +370,8 @@ class Database:
             same_class: rank only pairs with equal labels.
             order: ``shrunk`` (posterior mean), ``influence``, ``q_value`` or ``lo``.
             fdr, ranks: see `top_memorized`.
-            estimator: ``raw``, the difference in means, or ``informed``: lists go by the calibrated prediction,
+            estimator: ``raw``, the difference in means, or ``informed``: lists go by the calibrated
+            prediction,
                 the column ``informed``, and ``lo`` to ``hi`` is its interval (see `estimator_facts`).
             screen: test only this many pairs, those that a prior ranks first; ``auto`` for one in ten models.
                 Rows go by their q-values, and all of their columns are of the models that the prior does not
@@ -371,7 +390,7 @@ class Database:
         """
         fixed = find_one(self.relations(), example, FIXED)
         query = RankedQuery(k, Order(order, direction, fdr, ranks), IntervalSpec(interval, level))
-        answers = self._estimated(estimator, screen, screen_by, outcome) or self.answers(outcome)
+        answers = self._ranking(estimator, screen, screen_by, outcome)
         return self._present(answers.top_influence(fixed, query, same_class=same_class))
 
     def score(
@@ -398,7 +417,7 @@ class Database:
             NotFoundError: no example has the key.
         """
         train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
-        answers = self._predicted(estimator, screen_by, outcome) or self.answers(outcome)
+        answers = self._naming(estimator, screen_by, outcome)
         return self._present(answers.score(train, target, IntervalSpec(interval, level)))
 
     def memorization(
@@ -514,15 +533,15 @@ class Database:
             InvalidInputError: neither ``top`` nor ``min_influence`` is given, or an option is invalid.
             StorageError: the file cannot be written; the pairs found so far are kept beside it.
         """
-        priors = self._estimated(estimator, screen, screen_by, outcome)
-        if priors is not None and output is not None:
+        answers = self._ranking(estimator, screen, screen_by, outcome)
+        if output is not None and (estimator != "raw" or screen is not None):
             raise InvalidInputError(
                 f"pairs chosen by a prior are not written to {output} in parts",
                 hint="write the relation: .to_parquet(path)",
                 parameter="output",
             )
         if output is None:
-            return self._present((priors or self.answers(outcome)).pairs(options))
+            return self._present(answers.pairs(options))
         if self.imported_scores is not None:
             raise InvalidInputError("imported pairs are few", hint="write the relation: .to_parquet(path)")
         from memdb.query.pairs.parquet import written_pairs
@@ -552,7 +571,8 @@ class Database:
         Args:
             statement: a SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.
             k: return only the first k rows.
-            estimator, screen_by: see `top_influence`; `influence` and `influence_of` get the column ``informed``,
+            estimator, screen_by: see `top_influence`; `influence` and `influence_of` get the column
+            ``informed``,
                 and ``lo`` to ``hi`` is its interval.
             max_pairs: how many pairs the statement may count.
             timeout: seconds that it may run.
@@ -562,7 +582,7 @@ class Database:
         """
         from memdb.query.questions import sql
 
-        answers = self._predicted(estimator, screen_by, outcome) or self.answers(outcome)
+        answers = self._naming(estimator, screen_by, outcome)
         relations, spec = answers.relations, IntervalSpec(interval, level)
         return self._present(sql(relations, statement, spec, k=k, max_pairs=max_pairs, timeout=timeout))
 
@@ -962,7 +982,8 @@ class Database:
             task_cpus: cores per Ray task.
             task_gpus: GPUs per Ray task, which may be a fraction; by default 1 if the cluster has any.
             checkpoint_dir: a folder for checkpoints of recipes; by default below the home directory.
-            sketch: keep gradient sketches of so many more models, beside what the store was made to sketch.
+            sketch: keep gradient sketches of so many more models, or of as many as the store was made to
+                sketch, if these are more.
             sketch_size: numbers per example, if the store has no sketches yet; by default 512.
             compact: compact small segments into blocks once there are a few dozen.
             progress: called often with the status of the run; by default, doubts become Python warnings.
@@ -1180,12 +1201,11 @@ class Database:
             NotFoundError: the base store is not there.
             MismatchError: a different store, or an older copy, is there.
         """
-        from memdb.store import BaseAccess, extend
+        from memdb.store import extend
 
         self._require_now("update")
-        base_access = self.store.base_access or BaseAccess(lambda _store_id, _url: False)
         try:
-            return extend.update(self.store, base_access, base)
+            return extend.update(self.store, base)
         finally:
             self.refresh()
 
@@ -1222,7 +1242,7 @@ class Database:
         from memdb.sharing.publish import plan_publication
         from memdb.storage import open_storage
 
-        if self._exclude:
+        if self.view.exclude:
             raise InvalidInputError(
                 f"cannot publish {self.url} without some models: nobody would see that they are missing",
                 hint="retract them with `memdb retract`, which is on record, or publish all",
@@ -1232,9 +1252,10 @@ class Database:
             self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root, dataset)
         )
         there = plan.before.snapshot if plan.before else None
-        if self._as_of is not None and there is not None and there.n_models > self.n_models:
+        if self.view.as_of is not None and there is not None and there.n_models > self.n_models:
             raise InvalidInputError(
-                f"{url} has {there.n_models:,} models already, snapshot {self._as_of} only {self.n_models:,}",
+                f"{url} has {there.n_models:,} models already, snapshot {self.view.as_of} only "
+                f"{self.n_models:,}",
                 hint="publish it to a new place, or leave as_of out",
                 parameter="as_of",
             )
@@ -1376,11 +1397,11 @@ class Database:
 
     def _require_now(self, verb: str) -> None:
         self.store.require_growing(verb)
-        if self._as_of is not None:
+        if self.view.as_of is not None:
             raise InvalidInputError(
-                f"cannot {verb} snapshot {self._as_of}", hint="open the store without as_of"
+                f"cannot {verb} snapshot {self.view.as_of}", hint="open the store without as_of"
             )
-        if self._exclude:
+        if self.view.exclude:
             raise InvalidInputError(
                 f"cannot {verb} without some models", hint="open the store without exclude"
             )

@@ -48,8 +48,9 @@ HOMES = {
         "recipes.sketch_torch",
         "recipes.devices",
         "query.pairs.kernel_torch",
+        "query.informed.products_torch",
     },
-    "numkong": {"query.pairs.popcount"},
+    "numkong": {"query.pairs.popcount", "query.informed.products"},
     "ray": {"training.engines.ray"},
     "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
@@ -61,6 +62,7 @@ HOMES = {
     "fsspec": {"storage.urls", "storage.web"},
     "duckdb": {
         "query.relations",
+        "query.informed.relations",
         "query.pairs.scores",
         "training.half_width",
         "query.imported_scores",

@@ -34,6 +34,7 @@ ERROR, COVERAGE, COVERAGE_OF_FIRST = "error", "coverage", "coverage_of_first"
 CERTIFIED, CERTIFIED_STRENGTH = "certified", "certified_strength"
 SEED, DRAWS = 0, 3  # of exact influences
 GROUP_QUANTILES = (0.5, 0.8, 0.93, 0.98, 0.995)
+FEWEST = 500  # pairs of a group
 TINY = 1e-9
 Numbers = NDArray[np.float64]
 Some = NDArray[np.floating]
@@ -174,10 +175,11 @@ class Truth:
         of_tests, of_trains = (np.maximum(product.mean(axis=axis), 0) for axis in (1, 0))
         size = of_tests[:, None] * of_trains / np.maximum(error, np.float32(TINY)) ** 2
         groups = np.full(size.shape, -1, dtype=np.int8)
-        for same, stratum in enumerate((~self.same_class & (error > 0), self.same_class & (error > 0))):
+        for stratum in (~self.same_class & (error > 0), self.same_class & (error > 0)):
             if stratum.any():
-                edges = np.quantile(size[stratum], GROUP_QUANTILES)
-                groups[stratum] = same * (len(edges) + 1) + np.searchsorted(edges, size[stratum])
+                enough = [share for share in GROUP_QUANTILES if (1 - share) * stratum.sum() >= FEWEST]
+                edges = np.quantile(size[stratum], enough)
+                groups[stratum] = groups.max() + 1 + np.searchsorted(edges, size[stratum])
         return groups
 
     def _means_of_classes(self) -> Floats:

@@ -8,17 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memdb.cli.app import app, say
-from memdb.cli.options import (
-    EitherThresholdOption,
-    FormatOption,
-    LevelOption,
-    OutcomeOption,
-    OutputOption,
-    RankedIntervalOption,
-    TestIdOption,
-    ThresholdOption,
-)
-from memdb.cli.output import Way, answer_of, emit, facts_line, without_interval
+from memdb.cli.facts import without_interval
+from memdb.cli.options import EitherThresholdOption, TestIdOption, ThresholdOption
+from memdb.cli.output import PlainWay, RankedWay, Way, answer_of, emit, facts_line
 from memdb.cli.store_options import ASKING, ASSUMING, MAKING, Place, at_place
 from memdb.errors import InvalidInputError
 from memdb.format import layout
@@ -32,17 +24,16 @@ if TYPE_CHECKING:
 
     from memdb.database import Database
 
-COMPARING = {name: option for name, option in {**MAKING, **ASSUMING}.items() if name != "store"}
+COMPARING = (*MAKING[1:], *ASSUMING)
 
 
 @app.command()
 @at_place(ASKING)
 def classes(
     place: Place,
+    *,
     threshold: ThresholdOption = 0.25,
-    outcome: OutcomeOption = "correct",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: PlainWay,
 ) -> None:
     """List the classes, the hardest to learn first.
 
@@ -54,11 +45,10 @@ def classes(
 
     The same for each example is in the relation memorization: p_out is its consistency score.
     """  # noqa: D301
-    way = Way(format, output, 0.95, "none", outcome)
     db = place.open()
-    answer = without_interval(db, db.classes(threshold=threshold, outcome=outcome), way)
+    answer = without_interval(db, db.classes(threshold=threshold, outcome=way.outcome), way)
     title = f"Classes, the hardest first \u00b7 {facts_line(db, way)}"
-    names = db.relations(outcome).examples[layout.TRAIN].class_names
+    names = db.relations(way.outcome).examples[layout.TRAIN].class_names
     emit(answer, way, lambda shown: analysis.classes(shown, title, threshold, names))
 
 
@@ -66,20 +56,17 @@ def classes(
 @at_place(ASKING)
 def class_influence(
     place: Place,
-    outcome: OutcomeOption = "correct",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: PlainWay,
 ) -> None:
     """Show the mean influence of each class's training examples on each class's test examples.
 
     The mean over all pairs of one training and one test example, exactly. A star marks pairs of classes
     whose mean chance does not explain: of those marked, at most 5 % are false on average (q below .05).
     """
-    way = Way(format, output, 0.95, "none", outcome)
     db = place.open()
-    answer = without_interval(db, db.class_influence(outcome=outcome), way)
+    answer = without_interval(db, db.class_influence(outcome=way.outcome), way)
     title = f"Mean influence \u00b7 {facts_line(db, way)}"
-    names = db.relations(outcome).examples[layout.TRAIN].class_names
+    names = db.relations(way.outcome).examples[layout.TRAIN].class_names
     emit(answer, way, lambda shown: analysis.class_influence(shown, title, names))
 
 
@@ -87,6 +74,7 @@ def class_influence(
 @at_place(COMPARING)
 def compare(
     place: Place,
+    *,
     a: Annotated[str, typer.Argument(metavar="A", help="A store.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one of the same data set.")],
     test_id: TestIdOption = None,
@@ -100,11 +88,7 @@ def compare(
     ] = None,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Rows to show, and first ranks to compare.")] = 20,
     threshold: EitherThresholdOption = None,
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    interval: RankedIntervalOption = "selected",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: RankedWay,
 ) -> None:
     """Say how far two stores of one data set agree, and list the examples on which they differ most.
 
@@ -116,7 +100,6 @@ def compare(
     memdb compare mlp.zarr cnn.zarr
     memdb compare mlp.zarr s3://bucket/cnn.zarr --test-id 42 -k 10
     """  # noqa: D301
-    way = Way(format, output, level, interval, outcome)
     replace(place, store=a).require_use_of_options(others=[b])
     first, second = _opened(place, a, scores_a), _opened(place, b, scores_b)
     place.require_use_of_trust(first.store.manifest, second.store.manifest)
@@ -124,15 +107,13 @@ def compare(
         raise InvalidInputError(
             "--assume-models is for imported scores, and models answer", hint="leave it out"
         )
-    rows = first.compare(
-        second, test_id=test_id, k=k, threshold=threshold, outcome=outcome, level=level, interval=interval
-    )
+    rows = first.compare(second, test_id=test_id, k=k, threshold=threshold, **way.asked)
     score = "memorization" if test_id is None else "influence"
     answer, common = _compared(first, second, rows, way)
-    names = first.relations(outcome).examples[layout.TRAIN].class_names
+    names = first.relations(way.outcome).examples[layout.TRAIN].class_names
 
     def table(shown: Answer) -> Table:
-        stores = f"A {clean(a)}, B {clean(b)} \u00b7 outcome {outcome}"
+        stores = f"A {clean(a)}, B {clean(b)} \u00b7 outcome {way.outcome}"
         head = facts(analysis.agreement(common, k), stores)
         on = "" if test_id is None else f" on test example {test_id}"
         title = f"Where {score}{on} differs most"

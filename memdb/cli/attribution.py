@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,16 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memdb.cli.app import app, say
-from memdb.cli.options import (
-    FormatOption,
-    LdsOutcomeOption,
-    LevelOption,
-    OutcomeOption,
-    OutputOption,
-    ShownOption,
-    listed,
-)
-from memdb.cli.output import Way, emit, facts_line, with_common
+from memdb.cli.facts import with_common
+from memdb.cli.options import ShownOption, listed
+from memdb.cli.output import Way, emit, facts_line
 from memdb.cli.store_options import ASKING, Place, at_place
 from memdb.errors import InvalidInputError
 from memdb.format import layout
@@ -47,10 +41,36 @@ MEANINGS = {  # of the names in `memdb.analysis.estimators.ESTIMATORS`, which ta
 }
 
 
+@dataclass(frozen=True)
+class BootstrapWay(Way):
+    """How grades are wanted; their outcome is by default the best that the store keeps."""
+
+    outcome: str = "default"
+    interval: str = "bootstrap"
+
+
+@dataclass(frozen=True)
+class FigureWay(Way):
+    """How the frontier is wanted: as rows, or as the figure alone where the file is a picture."""
+
+    interval: str = "fixed"
+
+    def __post_init__(self) -> None:
+        if self.picture is None:
+            super().__post_init__()
+
+    @property
+    def picture(self) -> Path | None:
+        """The file, if it is a picture."""
+        is_picture = self.output is not None and self.output.suffix.lower() in curves.PLOTS
+        return self.output if is_picture else None
+
+
 @app.command()
 @at_place(ASKING)
 def lds(
     place: Place,
+    *,
     scores: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -83,7 +103,15 @@ def lds(
         int,
         typer.Option("--tests", metavar="N", help="Test examples that estimators are graded on, at most."),
     ] = 500,
-    outcome: LdsOutcomeOption = None,
+    outcome: Annotated[
+        str | None,
+        typer.Option(
+            "--outcome",
+            metavar="NAME",
+            help="logit_confidence, margin or correct. [default: the first of them that the store keeps]",
+            show_default=False,
+        ),
+    ] = None,
     models: Annotated[
         Path | None,
         typer.Option(
@@ -96,9 +124,7 @@ def lds(
         int, typer.Option("--resamples", metavar="N", help="Of the models, for intervals.")
     ] = 200,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the resamples.")] = 0,
-    level: LevelOption = 0.95,
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: BootstrapWay,
 ) -> None:
     """Grade attribution scores by the linear datamodeling score, and say how much better any could be.
 
@@ -125,7 +151,7 @@ def lds(
 
     if k is not None:
         require_positive(k, "k")
-    way = Way(format, output, level, "bootstrap", outcome or "default")
+    way = replace(way, outcome=outcome or "default")
     db = place.open()
     given = _opened(db, scores or [])
     options: dict[str, Any] = {
@@ -133,7 +159,7 @@ def lds(
         "model_ids": None if models is None else _model_ids(models),
         "resamples": resamples,
         "seed": seed,
-        "level": level,
+        "level": way.level,
     }
     with Counting(console(stderr=True), "test examples" if _alone(scores, estimator) else None) as counting:
         if _alone(scores, estimator):
@@ -178,6 +204,7 @@ def _show_several(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
 @at_place(ASKING)
 def frontier(
     place: Place,
+    *,
     estimator: Annotated[
         list[str] | None,
         typer.Option(
@@ -240,10 +267,7 @@ def frontier(
         Path | None,
         typer.Option("--plot", metavar="FILE", help="Draw the figure to a .svg or .png file, too."),
     ] = None,
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: FigureWay,
 ) -> None:
     """Show what few models are good for: how well estimates from 25, 50, 100, ... of them do.
 
@@ -268,8 +292,7 @@ def frontier(
     memdb frontier --scores trak.npy --plot frontier.svg
     memdb frontier -o frontier.csv
     """  # noqa: D301
-    picture = plot or (output if output is not None and output.suffix.lower() in curves.PLOTS else None)
-    way = Way(format, None if output == picture else output, level, "fixed", outcome)
+    picture = plot or way.picture
     require_choice("measure", measure, CURVES)
     require_choice("against", against, AXES)
     if picture is not None:
@@ -283,8 +306,8 @@ def frontier(
             truth=truth,
             k=k or (100, 500),
             tests=tests,
-            outcome=outcome,
-            level=level,
+            outcome=way.outcome,
+            level=way.level,
             progress=counting,
         )
     shared = ("n_pilots", "n_truth", "n_tests", "n_strong_tests", "n_pairs", "truth_")
@@ -293,7 +316,7 @@ def frontier(
     if picture is not None:
         figures.draw(picture, list(answer.rows()), title, against)
         say(f"Drew {picture}.")
-    if output != picture or picture is None:
+    if way.picture is None:
         emit(answer, way, lambda shown: figures.frontier(shown, common, title, (measure, against)))
 
 

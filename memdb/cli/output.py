@@ -5,15 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from memdb.cli.app import say
+from memdb.cli.estimators import Choice, estimator_line, remark_on_estimator
+from memdb.cli.options import (
+    FormatOption,
+    LevelOption,
+    NamedIntervalOption,
+    OutcomeOption,
+    OutputOption,
+    RankedIntervalOption,
+)
 from memdb.cli.usage import in_options
 from memdb.format import layout
 from memdb.render import tables
 from memdb.render.answer import LIST_FACTS, Answer, require_format, require_suffix
-from memdb.render.tables import clean, console, count, number
+from memdb.render.tables import clean, console, number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,29 +34,36 @@ if TYPE_CHECKING:
 
 SETTLED = 0.05
 SOME = 5
-NO_INTERVAL = ("level", "interval")
 CHARACTERS_AT_ONCE = 2**20  # that are encoded at once: an answer may be long
 
 
 @dataclass(frozen=True)
 class Way:
-    """How an answer is wanted; impossible combinations are refused before the store is opened."""
+    """How an answer is wanted; impossible combinations are refused before the store is opened.
 
-    format: str
-    output: Path | None
-    level: float
-    interval: str
-    outcome: str = "correct"
-    estimator: Mapping[str, Any] = field(default_factory=dict)  # what an answer says of it
+    A command that takes one has the options that its fields declare: see `store_options.at_place`.
+    """
+
+    outcome: OutcomeOption = "correct"
+    level: LevelOption = 0.95
+    interval: NamedIntervalOption = "anytime"
+    format: FormatOption = "table"
+    output: OutputOption = None
+    rests_on: Mapping[str, Any] = field(default_factory=dict)  # what an answer says of its estimator
 
     def __post_init__(self) -> None:
         require_format(self.format)
         if self.output is not None:
             require_suffix(self.output)
 
-    def about(self, db: Database, chosen: Mapping[str, Any]) -> Way:
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The outcome and the interval, as the methods of `Database` take them."""
+        return {"outcome": self.outcome, "level": self.level, "interval": self.interval}
+
+    def by(self, db: Database, choice: Choice) -> Self:
         """Return the same for an answer of the estimator that was chosen."""
-        return replace(self, estimator=db.estimator_facts(**chosen)) if chosen else self
+        return replace(self, rests_on=db.estimator_facts(**choice.chosen)) if choice.chosen else self
 
     @property
     def rows_stand_alone(self) -> bool:
@@ -60,6 +75,21 @@ class Way:
     def is_parquet(self) -> bool:
         """Whether the answer becomes a file of Arrow's values."""
         return self.output is not None and require_suffix(self.output) == ".parquet"
+
+
+@dataclass(frozen=True)
+class RankedWay(Way):
+    """The same of a ranked list."""
+
+    interval: RankedIntervalOption = "selected"
+
+
+@dataclass(frozen=True)
+class PlainWay(Way):
+    """The same of an answer without intervals."""
+
+    level: float = 0.95
+    interval: str = "none"
 
 
 def answer_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
@@ -77,38 +107,13 @@ def _facts(db: Database, way: Way) -> dict[str, Any]:
         "interval": way.interval,
         "outcome": way.outcome,
     }
-    return {**facts, **way.estimator, **left_out(db)}
+    return {**facts, **way.rests_on, **left_out(db)}
 
 
 def left_out(db: Database) -> dict[str, Any]:
     """Return how many models are excluded from an answer, and which; nothing where none is."""
     excluded = sorted(db.snapshot.excluded)
     return {"n_excluded": len(excluded), "excluded": excluded} if excluded else {}
-
-
-def estimator_of(kind: str, screen: str | None, screen_by: Path | None) -> dict[str, Any]:
-    """Return the arguments that choose an estimator, none for raw estimates with tests of all pairs.
-
-    Raises:
-        InvalidInputError: options that contradict each other.
-    """
-    from memdb.query.options import AUTO, Estimator
-
-    n_screened: int | str | None = screen
-    if screen is not None and screen != AUTO and screen.isascii() and screen.isdecimal():
-        n_screened = int(screen)
-    chosen = Estimator(kind, n_screened, screen_by)
-    return {} if chosen.is_plain else {"estimator": kind, "screen": n_screened, "screen_by": screen_by}
-
-
-def answers_of(db: Database, chosen: Mapping[str, Any], outcome: str) -> Any:
-    """Return the source of answers by the estimator that was chosen."""
-    from memdb.query.options import Estimator
-
-    if not chosen:
-        return db.answers(outcome)
-    kind, screen, screen_by = (chosen[name] for name in ("estimator", "screen", "screen_by"))
-    return db.estimated(Estimator(kind, screen, screen_by), outcome)
 
 
 def asked_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
@@ -162,26 +167,6 @@ def list_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
     first = next(answer.rows(), {})
     facts = {**answer.facts, **{name: first.get(name) for name in LIST_FACTS}}
     return Answer(answer.table.drop_columns([n for n in LIST_FACTS if n in answer.table.column_names]), facts)
-
-
-def without_interval(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
-    """Return rows that have no intervals, and so no level and kind of them."""
-    answer = answer_of(db, rows, way)
-    return Answer(answer.table, {name: v for name, v in answer.facts.items() if name not in NO_INTERVAL})
-
-
-def with_common(
-    db: Database, rows: DuckDBPyRelation, way: Way, beginnings: tuple[str, ...]
-) -> tuple[Answer, dict[str, Any]]:
-    """Return rows, and what all of them say of the whole, which a document says once."""
-    answer = answer_of(db, rows, way)
-    first = next(answer.rows(), {})
-    kept = ("n_in", "n_out")
-    common = {name: v for name, v in first.items() if name.startswith(beginnings) and name not in kept}
-    facts = {**answer.facts, **common}
-    if way.rows_stand_alone:
-        return Answer(answer.table, facts), common
-    return Answer(answer.table.drop_columns(list(common)), facts), common
 
 
 def emit(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> None:
@@ -391,45 +376,7 @@ def facts_line(db: Database, way: Way) -> str:
         return f"imported scores {clean(db.imported_scores.scores.table.name)}"
     n_excluded = len(db.snapshot.excluded)
     without = f" \u00b7 {n_excluded:,} left out" if n_excluded else ""
-    return f"{db.n_models:,} models{without} \u00b7 outcome {way.outcome}{_estimator_line(way.estimator)}"
-
-
-def _estimator_line(facts: Mapping[str, Any]) -> str:
-    """Return what a title says of an estimator that takes a prior."""
-    match facts.get("estimator"):
-        case "informed":
-            return (
-                f"\nCalibrated prediction from {clean(facts['prior'])} and raw influences \u00b7 the prior "
-                f"explains {facts['prior_gain']:.0%} of the variance of influence, spread {facts['prior_spread']:.4f}"
-            )
-        case "screened":
-            return (
-                f"\nTested by {count(facts['n_testing_models'], 'model')}: the pairs that "
-                f"{clean(facts['prior'])} rank first"
-            )
-        case _:
-            return ""
-
-
-def remark_on_estimator(answer: Answer) -> None:
-    """Say why the answer is the raw estimate, or what a prediction is not."""
-    if "why_raw" in answer.facts:
-        say(f"Raw estimates: {answer.facts['why_raw']}.")
-    if "estimator" in answer.facts and _agree(answer):
-        say("All models agree on what is shown here: no influence can show.")
-    elif answer.facts.get("estimator") == "informed":
-        say("Predictions are calibrated on average over pairs, and no guarantee for one of them.")
-
-
-def _agree(answer: Answer) -> bool:
-    """Tell whether all models do the same on every row, where there are rows that say so."""
-    names = ("k_in", "n_in", "k_out", "n_out")
-    if not hasattr(answer.table, "num_rows") or not set(names) <= set(answer.table.column_names):
-        return False
-    counts = [tuple(row[name] for name in names) for row in answer.rows()]
-    return bool(counts) and all(
-        (k_in, k_out) in {(n_in, n_out), (0, 0)} for k_in, n_in, k_out, n_out in counts
-    )
+    return f"{db.n_models:,} models{without} \u00b7 outcome {way.outcome}{estimator_line(way.rests_on)}"
 
 
 def remark_on_chance(answer: Answer, score: str) -> None:

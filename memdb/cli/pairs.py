@@ -8,30 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from memdb.cli.app import app, interruptible, say
-from memdb.cli.options import (
-    EstimatorOption,
-    FormatOption,
-    LevelOption,
-    MinInfluenceOption,
-    MinMemorizationOption,
-    OutcomeOption,
-    OutputOption,
-    RankedIntervalOption,
-    SameClassOption,
-    ScreenByOption,
-    ScreenOption,
-    TopOption,
-)
-from memdb.cli.output import (
-    Way,
-    asked_of,
-    countless,
-    emit,
-    estimator_of,
-    facts_line,
-    remark_on_estimator,
-    remark_on_scores,
-)
+from memdb.cli.estimators import RankedChoice, remark_on_estimator
+from memdb.cli.options import PairBounds
+from memdb.cli.output import RankedWay, Way, asked_of, countless, emit, facts_line, remark_on_scores
 from memdb.cli.store_options import SCORING, Place, at_place
 from memdb.render import tables
 from memdb.render.answer import Answer
@@ -51,10 +30,8 @@ SHOWN = 20  # rows of a table: the strongest
 @at_place(SCORING)
 def pairs(
     place: Place,
-    min_influence: MinInfluenceOption = None,
-    min_memorization: MinMemorizationOption = None,
-    top: TopOption = None,
-    same_class: SameClassOption = False,
+    *,
+    bounds: PairBounds,
     direction: Annotated[
         str,
         typer.Option(
@@ -66,14 +43,8 @@ def pairs(
     device: Annotated[
         str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1: where to count.")
     ] = "auto",
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    interval: RankedIntervalOption = "selected",
-    estimator: EstimatorOption = "raw",
-    screen: ScreenOption = None,
-    screen_by: ScreenByOption = None,
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    choice: RankedChoice,
+    way: RankedWay,
 ) -> None:
     """List the pairs of training and test examples that are strong enough, out of all there are.
 
@@ -85,27 +56,20 @@ def pairs(
     memdb pairs --top 256 -o top_influence.parquet
     memdb pairs --screen auto
     """  # noqa: D301
-    chosen = estimator_of(estimator, screen, screen_by)
-    way = Way(format, output, level, interval, outcome)
     db = place.open()
     options: PairOptions = {
-        "min_influence": min_influence,
-        "min_memorization": min_memorization,
-        "top": top,
-        "same_class": same_class,
-        "direction": direction,
-        "device": device,
-        "level": level,
-        "interval": interval,
-    }
-    plain = db.imported_scores is None and not chosen
-    if plain and output is not None and output.suffix.lower() == ".parquet":
-        _write(db, output, outcome, options)
+        "min_influence": bounds.min_influence, "min_memorization": bounds.min_memorization,
+        "top": bounds.top, "same_class": bounds.same_class, "direction": direction, "device": device,
+        "level": way.level, "interval": way.interval,
+    }  # fmt: skip
+    plain = db.imported_scores is None and not choice.chosen
+    if plain and way.output is not None and way.is_parquet:
+        _write(db, way.output, way.outcome, options)
     else:
         with Counting(console(stderr=True), "pairs") as counting:
             options["progress"] = counting
-            rows = db.pairs(outcome=outcome, **chosen, **options)
-        way = way.about(db, chosen)
+            rows = db.pairs(outcome=way.outcome, **choice.chosen, **options)
+        way = way.by(db, choice)
         answer = asked_of(db, rows, way)
         emit(answer, way, lambda a: _table(countless(a), db, way))
         remark_on_scores(answer)
@@ -132,11 +96,10 @@ def _write(db: Database, output: Path, outcome: str, options: PairOptions) -> No
 def _table(answer: Answer, db: Database, way: Way) -> Table:
     """Return the strongest pairs; the others are for files."""
     n_rows = answer.table.num_rows
-    by = next(name for name in ("informed", "influence") if name in answer.table.column_names)
-    strength = [(-abs(value), place) for place, value in enumerate(answer.table[by].to_pylist())]
-    if answer.facts.get("estimator") == "screened":
-        strength = [(0.0, place) for _, place in strength]  # they are in the order of their q-values
-    first = [place for _, place in sorted(strength)[:SHOWN]]
+    score = next(name for name in ("informed", "influence") if name in answer.table.column_names)
+    strength = [(-abs(value), place) for place, value in enumerate(answer.table[score].to_pylist())]
+    screened = answer.facts.get("estimator") == "screened"  # and in the order of q-values
+    first = list(range(min(n_rows, SHOWN))) if screened else [place for _, place in sorted(strength)[:SHOWN]]
     shown = Answer(answer.table.take(first) if first else answer.table, answer.facts)
     title = f"{count(n_rows, 'pair')} of {clean(db.url)} \u00b7 {facts_line(db, way)}"
     table = tables.ranked(shown, title, {"train_id": "train", "test_id": "test"}, ())

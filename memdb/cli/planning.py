@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memdb.cli.app import app, say
+from memdb.cli.facts import without_interval
 from memdb.cli.options import (
     EitherThresholdOption,
-    FormatOption,
-    LevelOption,
-    OutcomeOption,
-    OutputOption,
     PlanOutcomeOption,
     RankedIntervalOption,
     TestIdOption,
     ThresholdOption,
 )
-from memdb.cli.output import Way, answer_of, emit, facts_line, without_interval
+from memdb.cli.output import PlainWay, Way, answer_of, emit, facts_line
 from memdb.cli.store_options import ASKING, Place, at_place
 from memdb.errors import InvalidInputError, NotFoundError
 from memdb.render import analysis, attribution, curves
@@ -35,6 +33,21 @@ if TYPE_CHECKING:
 PLANNED_FRACTION = 0.7  # where no store says another
 CURVE_WIDTH = 80
 PLOT_LOOKS = 400
+
+
+@dataclass(frozen=True)
+class PlannedWay(Way):
+    """How a plan is wanted, for intervals of any kind."""
+
+    outcome: PlanOutcomeOption = None  # type: ignore[assignment] # which depends on --lds
+    interval: RankedIntervalOption = "anytime"
+
+
+@dataclass(frozen=True)
+class BothWay(Way):
+    """How a curve is wanted, which has intervals of two kinds."""
+
+    interval: str = "fixed,anytime"
 
 
 @app.command()
@@ -79,11 +92,7 @@ def plan(
             show_default=False,
         ),
     ] = None,
-    outcome: PlanOutcomeOption = None,
-    level: LevelOption = 0.95,
-    interval: RankedIntervalOption = "anytime",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: PlannedWay,
 ) -> None:
     """Say how many models a goal takes, how many more than there are, and how long they train.
 
@@ -103,12 +112,11 @@ def plan(
     memdb plan --lds 0.4
     """  # noqa: D301
     if lds is not None:
-        _plan_lds(place, lds, Way(format, output, level, "bootstrap", outcome or "default"))
+        _plan_lds(place, lds, way)
         return
-    outcome = outcome or "correct"
-    way = Way(format, output, level, interval, outcome)
+    way = replace(way, outcome=way.outcome or "correct")
     named = any(value is not None for value in examples.values())
-    limits: dict[str, Any] = {"k": k, "n_ranked": n_ranked, "level": level, "interval": interval}
+    limits: dict[str, Any] = {"k": k, "n_ranked": n_ranked, "level": way.level, "interval": way.interval}
     db = None if subset_fraction is not None else _store_if_any(place, named=named)
     if db is None:
         from memdb.analysis.plan import plan_without_store
@@ -122,10 +130,10 @@ def plan(
         answer = Answer(rows.to_arrow_table(), _no_store(way))
     else:
         fraction = db.store.manifest.subset_fraction
-        limits |= {"kind": kind, "settle": settle, "threshold": threshold, "outcome": outcome}
+        limits |= {"kind": kind, "settle": settle, "threshold": threshold, "outcome": way.outcome}
         answer = answer_of(db, db.plan(half_width, **examples, **limits), way)
-    kept = f"subsets of {fraction:g} \u00b7 outcome {outcome}"
-    title = f"Models for {level * 100:g} % {interval} intervals \u00b7 {kept}"
+    kept = f"subsets of {fraction:g} \u00b7 outcome {way.outcome}"
+    title = f"Models for {way.level * 100:g} % {way.interval} intervals \u00b7 {kept}"
     emit(answer, way, lambda shown: analysis.plan(shown, title, _score_named(examples)))
     if db is not None and answer.table.num_rows < 2:
         say("From 50 models on, a store's own rates say what most scores take.")
@@ -133,11 +141,10 @@ def plan(
 
 def _plan_lds(place: Place, lds: float, way: Way) -> None:
     db = place.open()
-    rows = db.plan_lds(lds, outcome=None if way.outcome == "default" else way.outcome, level=way.level)
-    answer = answer_of(db, rows, way)
+    answer = without_interval(db, db.plan_lds(lds, outcome=way.outcome, level=way.level), way)
     row = next(answer.rows())
-    kept = {name: v for name, v in answer.facts.items() if name != "interval"}
-    answer = Answer(answer.table.drop_columns(["outcome"]), {**kept, "outcome": row["outcome"]})
+    facts = {**answer.facts, "level": way.level, "outcome": row["outcome"]}
+    answer = Answer(answer.table.drop_columns(["outcome"]), facts)
     title = f"Models for a linear datamodeling score \u00b7 outcome {row['outcome']}"
     emit(answer, way, lambda shown: attribution.plan(shown, title))
 
@@ -175,15 +182,13 @@ def _score_named(examples: Mapping[str, Any]) -> str:
 @at_place(ASKING, examples=("train", "test", "target"))
 def convergence(
     place: Place,
+    *,
     examples: Mapping[str, Any],
     plot: Annotated[
         Path | None,
         typer.Option("--plot", metavar="FILE", help="Draw the curve to a .svg or .png file, too."),
     ] = None,
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: BothWay,
 ) -> None:
     """Show how a score settled: its estimate and intervals after 10, 20, 50, 100, ... models.
 
@@ -194,11 +199,10 @@ def convergence(
     memdb convergence --train-id 7
     memdb convergence --train-id 7 --test-id 42 --plot influence.svg
     """  # noqa: D301
-    way = Way(format, output, level, "fixed,anytime", outcome)
     if plot is not None:
         curves.require_plot(plot)
     db = place.open()
-    answer = answer_of(db, db.convergence(**examples, outcome=outcome, level=level), way)
+    answer = answer_of(db, db.convergence(**examples, outcome=way.outcome, level=way.level), way)
     score = answer.table.column_names[1]
     title = f"{score.capitalize()} of {_score_named(examples)} \u00b7 {facts_line(db, way)}"
 
@@ -206,18 +210,17 @@ def convergence(
         from memdb.analysis.convergence import dense_looks
 
         looks = dense_looks(db.n_models, n_looks)
-        return list(
-            answer_of(db, db.convergence(**examples, looks=looks, outcome=outcome, level=level), way).rows()
-        )
+        rows = db.convergence(**examples, looks=looks, outcome=way.outcome, level=way.level)
+        return list(answer_of(db, rows, way).rows())
 
     def table(shown: Answer) -> Table:
         found = analysis.convergence(shown, title, score)
         width = min(CURVE_WIDTH, console().width)
-        return analysis.stacked(found, "", curves.curve(curve_rows(width), score, level, width))
+        return analysis.stacked(found, "", curves.curve(curve_rows(width), score, way.level, width))
 
     emit(answer, way, table)
     if plot is not None:
-        curves.draw(plot, curve_rows(PLOT_LOOKS), score, title, level)
+        curves.draw(plot, curve_rows(PLOT_LOOKS), score, title, way.level)
         say(f"Drew {plot}.")
 
 
@@ -225,6 +228,7 @@ def convergence(
 @at_place(ASKING)
 def reliability(
     place: Place,
+    *,
     test_id: TestIdOption = None,
     k: Annotated[
         list[int] | None,
@@ -235,9 +239,7 @@ def reliability(
     ] = 20,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random halves.")] = 0,
     threshold: EitherThresholdOption = None,
-    outcome: OutcomeOption = "correct",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: PlainWay,
 ) -> None:
     """Say how far two random halves of the models agree, on memorization or on the influences on an example.
 
@@ -248,10 +250,9 @@ def reliability(
     memdb reliability
     memdb reliability --test-id 42 -k 5 -k 50
     """  # noqa: D301
-    way = Way(format, output, 0.95, "none", outcome)
     db = place.open()
     rows = db.reliability(
-        test_id=test_id, k=k, splits=splits, seed=seed, threshold=threshold, outcome=outcome
+        test_id=test_id, k=k, splits=splits, seed=seed, threshold=threshold, outcome=way.outcome
     )
     score = "memorization" if test_id is None else "influence"
     of = "memorization" if test_id is None else f"influence on test example {test_id}"

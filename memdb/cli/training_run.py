@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from memdb.cli.app import INTERRUPTED, say
+from memdb.cli.options import AddOption, MaxTimeOption, TaskIdOption, UntilOption
 from memdb.cli.store_options import Place
 from memdb.errors import InvalidInputError
 from memdb.render.progress import TrainingProgress
@@ -27,10 +28,10 @@ TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)
 class Limited:
     """When a run ends, as it was typed."""
 
-    add: int | None = None
-    until_half_width: float | None = None
-    max_time: str | None = None
-    task_id: str | None = None
+    add: AddOption = None
+    until_half_width: UntilOption = None
+    max_time: MaxTimeOption = None
+    task_id: TaskIdOption = None
 
     def __post_init__(self) -> None:
         if self.max_time is not None:
@@ -80,6 +81,7 @@ def train_visibly(
         if status.remark:
             say(f"Note: {status.remark}.")
 
+    n_sketched = _n_sketched(db, given)
     signals = _Signals(gently=bool(given.get("workers") or given.get("ray")))
     try:
         with signals, bar:
@@ -88,10 +90,20 @@ def train_visibly(
     except KeyboardInterrupt:
         stopped = True
     if stopped:
+        if given.get("sketch"):
+            left = given["sketch"] - (_n_sketched(db, given) - n_sketched)
+            given = {**given, "sketch": left} if left > 0 else {**given, "sketch": None, "sketch_size": None}
         command = again or f"train{limited.options(last)}{_options(given)}"
         say(*_how_to_go_on(db, place, last, command))
         sys.exit(INTERRUPTED)
     return last
+
+
+def _n_sketched(db: Database, given: Mapping[str, Any]) -> int:
+    """Return how many models are sketched, if a run is to add to them."""
+    from memdb.store.read_sketches import all_sketched
+
+    return len(all_sketched(db.snapshot)) if given.get("sketch") else 0
 
 
 class _Signals:

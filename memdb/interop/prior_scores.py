@@ -19,8 +19,9 @@ SHAPE_HINT = "give scores [train, test], one row for each training example of th
 def read_scores(path: Path, shape: tuple[int, int]) -> NDArray[np.floating[Any]]:
     """Read scores of all pairs, [train, test]; those that a list of pairs lacks rank below all others.
 
-    An .npy file, or the only array of an .npz file, is a matrix. A .csv or .parquet file either has the columns
-    ``train_id``, ``test_id`` and one more, or a column for each test example and a row for each training example.
+    An .npy file, or the only array of an .npz file, is a matrix. A .csv or .parquet file either has the
+    columns ``train_id``, ``test_id`` and one more, or a column for each test example and a row for each
+    training example.
 
     Raises:
         NotFoundError: nothing is there.

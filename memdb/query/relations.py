@@ -213,12 +213,11 @@ class Relations:
             ("MACRO influence_of(test_ids) AS TABLE", "influence", layout.TEST, chosen),
         ):
             counted = form["counted"].format(set=layout.TEST if target == layout.TEST else layout.TRAIN)
-            names = {"counted": counted, "target": target, "targets": targets}
-            connection.execute(f"CREATE {head} {self._pairs_sql(relation, **names)}")
+            body = self._pairs_sql(relation, counted=counted, target=target, targets=targets)
+            connection.execute(f"CREATE {head} {body}")
         self._is_built = True
 
     def _pairs_sql(self, relation: str, **names: str) -> str:
-        """Return the body of a relation of pairs."""
         return template("pairs.sql", **{**OUTCOMES[self.outcome].sql, **names, "relation": relation})
 
     def _register_functions(self, connection: duckdb.DuckDBPyConnection) -> None:

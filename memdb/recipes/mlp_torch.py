@@ -95,10 +95,15 @@ class Network:
             parameter.grad = torch.zeros_like(parameter)
 
     def activations(self, x: Tensor) -> list[Tensor]:
-        """Return the input and the output of every layer, the last being logits: [model, row, unit]."""
-        outputs = [x.to(self._dtype)]
+        """Return the input and the output of every layer, the last being logits: [model, row, unit].
+
+        The inputs may be those of the first models alone.
+        """
+        outputs, n_models = [x.to(self._dtype)], len(x)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            out = torch.baddbmm(bias.to(self._dtype), outputs[-1], weight.to(self._dtype))
+            out = torch.baddbmm(
+                bias[:n_models].to(self._dtype), outputs[-1], weight[:n_models].to(self._dtype)
+            )
             outputs.append(out.relu_() if layer + 1 < len(self.weights) else out.float())
         return outputs
 
@@ -139,11 +144,11 @@ class Network:
         found = np.empty((n_models, len(x), wanted.size), dtype=np.float16)
         for start in range(0, len(x), EVALUATION_ROWS):
             rows = x[start : start + EVALUATION_ROWS]
-            *inputs, logits = self.activations(rows.expand(len(self.weights[0]), *rows.shape))
-            delta = margin_gradients(logits[:n_models], y[start : start + EVALUATION_ROWS])
+            *inputs, logits = self.activations(rows.expand(n_models, *rows.shape))
+            delta = margin_gradients(logits, y[start : start + EVALUATION_ROWS])
             total = torch.zeros(n_models * len(rows), wanted.size, device=x.device)
             for layer in reversed(range(len(self.weights))):
-                a = inputs[layer][:n_models]
+                a = inputs[layer]
                 total += sketch.of_layer(
                     layer, a.flatten(0, 1), vectors, vectors(delta.flatten(0, 1)), has_bias=True
                 )

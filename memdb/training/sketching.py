@@ -148,6 +148,11 @@ def checked_sketches(
             )
         found[info.name] = {}
         for slot, one in enumerate(values):
+            if not one.any():
+                raise TrainingError(
+                    f"recipe {recipe} returned {path!r} full of zeros, for model {slot} of the batch",
+                    hint="return what memdb.gradient_sketch gives",
+                )
             if np.isfinite(one).all() and np.abs(one).max(initial=0) <= LARGEST:
                 found[info.name][slot] = one.astype(SKETCH_DTYPE)
             elif finite[slot]:

@@ -213,6 +213,7 @@ BAD = [
     ({"train/gradient_sketch": None}, "returned no 'train/gradient_sketch', which was asked of it"),
     ({"test/gradient_sketch": np.zeros((1, 5, 7))}, r"float64 \(1, 5, 7\); expected float \(1, 5, 6\)"),
     ({"test/gradient_sketch": np.zeros((1, 5, 6), int)}, r"as int64 \(1, 5, 6\)"),
+    ({"train/gradient_sketch": np.zeros((1, 12, 6))}, "full of zeros, for model 0"),
     ({"train/gradient_sketch": np.full((1, 12, 6), np.nan)}, "numbers beyond float16, for model 0"),
     ({"train/gradient_sketch": np.full((1, 12, 6), 7e4)}, "numbers beyond float16, for model 0"),
 ]

@@ -16,6 +16,7 @@ from memdb.query.informed.relations import InformedRelations
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import DIRECTIONS, PairOptions, RankedQuery, require_k
 from memdb.query.questions import ModelAnswers
+from memdb.query.templates import template
 
 ORDERS = ("informed", "influence", "lo")
 DEFAULTS = {"shrunk": "informed"}  # what lists are ranked by where they are not told
@@ -25,7 +26,7 @@ BOUNDS = {"helps": "lo DESC", "hurts": "hi ASC", "both": "greatest(lo, -hi) DESC
 
 @dataclass(frozen=True, slots=True)
 class InformedAnswers:
-    """Calibrated predictions of influences on test examples, or the raw influences where there is no prior."""
+    """Calibrated predictions of influences on test examples; raw ones where the prior explains nothing."""
 
     relations: InformedRelations
 
@@ -56,8 +57,7 @@ class InformedAnswers:
         listed = "test_id" if fixed.column == "train_id" else "train_id"
         key = (BOUNDS if order == "lo" else KEYS)[query.order.direction].format(order)
         return self.relations.ask(
-            f"SELECT *, count(informed) OVER () AS n_ranked FROM influence WHERE {fixed.column} = $id "
-            f"AND (NOT $same_class OR same_class) ORDER BY {key} NULLS LAST, {listed} LIMIT $k",
+            template("top_informed.sql", fixed=fixed.column, listed=listed, key=key),
             {"id": fixed.row, "same_class": same_class, "k": query.k},
             interval=IntervalSpec("fixed", query.interval.level),
         )
@@ -84,7 +84,7 @@ class InformedAnswers:
         return self.relations.ask(sql, given, interval=interval.for_named())
 
     def pairs(self, options: PairOptions) -> pa.Table:
-        """Return the pairs that the options select by their predictions: by test id, then from the strongest."""
+        """Return the pairs with the strongest predictions: by test id, then from the strongest."""
         return informed_pairs(self.relations, options)
 
 

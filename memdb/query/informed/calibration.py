@@ -2,18 +2,22 @@
 
 Pure functions of arrays. Each fold of models is predicted by the prior from the other folds:
 
-1. a line through the origin, then isotonic means in bins (`Curve`), weighted by n_in n_out / n / (a (1 - a)), which
+1. a line through the origin, then isotonic means in bins (`Curve`), weighted by n_in n_out / n / (a (1 - a)),
+which
    is the inverse of a raw influence's variance; a is the accuracy on the test example;
-2. the spread of the truth about the prediction f, tau^2(f) = c0 + c1 |f| + c2 f^2 (`Spread`), from products of the
-   residuals of two different folds. Their noise is independent, so its mean is 0 without a model of the variance. It
-   is fitted to estimate + 1 standard error: an estimate near 0 would make intervals of no width.
+2. the spread of the truth about the prediction f, tau^2(f) = c0 + c1 |f| + c2 f^2 (`Spread`), from products
+of the
+   residuals of two different folds. Their noise is independent, so its mean is 0 without a model of the
+   variance. It is fitted to estimate + 1 standard error: an estimate near 0 would make intervals of no width.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +65,7 @@ class Sample:
 
     folds: Sequence[Fold]
     prior: Floats
-    variance: Numbers
+    variance: NDArray[np.floating[Any]]
     trains: Numbers
     tests: Numbers
 
@@ -73,7 +77,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Curve:
-    """Predicted influence as a function of the prior: non-decreasing, straight between and beyond its points."""
+    """Predicted influence as a function of the prior: non-decreasing, with straight pieces."""
 
     slope: float  # of the line through the origin
     at: Numbers  # on the line, increasing
@@ -85,7 +89,8 @@ class Curve:
         found = np.interp(line, self.at, self.values)
         steep = float(np.clip(self.values[-1] / max(self.at[-1], LEAST), 0, STEEPEST))
         found += np.maximum(line - self.at[-1], 0) * steep
-        return found.astype(np.float32)
+        result: Floats = found.astype(np.float32)
+        return result
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,8 @@ class Spread:
     def __call__(self, prediction: Floats) -> Floats:
         """Return tau^2 for predictions of any shape."""
         size = np.abs(prediction)
-        return np.float32(self.c0) + size * (np.float32(self.c1) + np.float32(self.c2) * size)
+        found: Floats = np.float32(self.c0) + size * (np.float32(self.c1) + np.float32(self.c2) * size)
+        return found
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,8 @@ class Calibration:
     """What turns a prior into a prediction with a spread.
 
     Attributes:
-        gain: share of the variance of the true influences that the prior explains, found in models that it has
+        gain: share of the variance of the true influences that the prior explains, found in models that it
+        has
             not seen: what it explains there, over that plus the mean of tau^2.
         spread_mean: root of the mean of tau^2.
     """
@@ -121,9 +128,11 @@ class Calibration:
 def explains(sample: Sample) -> float:
     """Return by how much the prior's slope exceeds what noise would give: above 1 if it explains anything.
 
-    There is one slope for each fold, of a prior that has not seen it. Their mean must be far from 0 by its standard
-    error from the folds, which are independent, as pairs are not (at a level of 1 %), and by that from the pairs:
-    chance makes a few folds agree now and then. It is negative where large scores go with small influences.
+    There is one slope for each fold, of a prior that has not seen it. Their mean must be far from 0 by its
+    standard error from the folds, which are independent, as pairs are not (at a level of 1 %), and by that
+    from the
+    pairs: chance makes a few folds agree now and then. It is negative where large scores go with small
+    influences.
     """
     slopes, powers = [], []
     for fold in sample.folds:
@@ -134,8 +143,8 @@ def explains(sample: Sample) -> float:
     n_folds, total = len(slopes), sum(powers)
     if n_folds not in SURE or not total > 0:
         return 0.0
-    of_folds = float(np.std(slopes, ddof=1)) / n_folds**0.5 * SURE[n_folds]
-    of_pairs = total**-0.5 * SURE_OF_PAIRS
+    of_folds = float(np.std(slopes, ddof=1)) / math.sqrt(n_folds) * SURE[n_folds]
+    of_pairs = SURE_OF_PAIRS / math.sqrt(total)
     return float(np.average(slopes, weights=powers)) / max(of_folds, of_pairs)
 
 
@@ -187,8 +196,8 @@ def _fitted_curve(sample: Sample) -> Curve:
 def isotonic(values: Numbers, weights: Numbers) -> Numbers:
     """Return the non-decreasing values nearest in weighted squares, by pooling adjacent violators."""
     blocks: list[tuple[float, float, int]] = []  # mean, weight, number of values
-    for mean, weight in zip(values.tolist(), weights.tolist(), strict=True):
-        n = 1
+    for value, of_value in zip(values.tolist(), weights.tolist(), strict=True):
+        mean, weight, n = value, of_value, 1
         while blocks and blocks[-1][0] >= mean:
             above, heavy, more = blocks.pop()
             mean = (mean * weight + above * heavy) / (weight + heavy)
@@ -215,9 +224,9 @@ def _fitted_spread(sample: Sample, prediction: Floats) -> Spread:
 
 
 def _products(sample: Sample, prediction: Floats) -> tuple[Numbers, Numbers]:
-    """Return sums over ordered pairs of two folds, of their weights' products [train] and with residuals [train, test].
+    """Return sums over ordered pairs of two folds: products of weights [train], and of weighted residuals.
 
-    Both are sums over single folds, squared, less the sums of their squares.
+    Both, the latter [train, test], are sums over single folds, squared, less the sums of their squares.
     """
     weights, squares = np.zeros(len(sample.trains)), np.zeros(len(sample.trains))
     sums, of_squares = np.zeros(prediction.shape), np.zeros(prediction.shape)
@@ -231,7 +240,7 @@ def _products(sample: Sample, prediction: Floats) -> tuple[Numbers, Numbers]:
 
 
 def least_squares(terms: Numbers, values: Numbers) -> Numbers:
-    """Return the coefficients >= 0 of a few terms [values, terms] nearest in squares: the best of all supports."""
+    """Return the coefficients >= 0 of a few terms [values, terms] that are nearest in squares."""
     n_terms = terms.shape[1]
     best, error = np.zeros(n_terms), float((values**2).sum())
     for size in range(1, n_terms + 1):

@@ -73,7 +73,7 @@ class Outcomes:
         """The number of models."""
         return len(self.fold_of)
 
-    def accuracy(self, tests: Any) -> Numbers:
+    def accuracy(self, tests: Any) -> NDArray[np.floating[Any]]:
         """Return the smoothed accuracy on test examples, over all models."""
         return smoothed(bits.count(self.correct[tests]), self.n_models)
 
@@ -101,9 +101,9 @@ class Outcomes:
 def sampled(outcomes: Outcomes, prior: Prior, errors: Errors | None) -> Sample:
     """Return the pairs to calibrate on: all, or some training examples times some test examples.
 
-    Pairs that the prior may find strong are drawn more often, and count less: half of the examples with chances
-    that grow with the error on a training example, or the sway of a test example (`Errors`), half with equal ones,
-    which bounds the weights by 2. The same snapshot gives the same sample.
+    Pairs that the prior may find strong are drawn more often, and count less: half of the examples with
+    chances that grow with the error on a training example, or the sway of a test example (`Errors`), half
+    with equal ones, which bounds the weights by 2. The same snapshot gives the same sample.
     """
     n_train, n_test = len(outcomes.mask), len(outcomes.correct)
     n_rows, n_columns = _sides(n_train, n_test)
@@ -131,7 +131,7 @@ def _sides(n_train: int, n_test: int) -> tuple[int, int]:
 
 
 def drawn(n: int, n_drawn: int, favour: NDArray[np.floating] | None) -> tuple[NDArray[np.int64], Numbers]:
-    """Draw rows without replacement, evenly spaced on the scale of their chances; return the inverse chances, too."""
+    """Draw rows without replacement, some more likely than others; return them with their inverse chances."""
     if n_drawn >= n:
         return np.arange(n), np.ones(n)
     chance = np.full(n, n_drawn / n)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.float64]
+Numbers = NDArray[np.floating[Any]]
 
 
 class Posterior(NamedTuple):
@@ -22,16 +22,17 @@ def noise(accuracy: Numbers, n_in: Numbers, n_out: Numbers) -> Numbers:
     return accuracy * (1 - accuracy) * (1 / n_in + 1 / n_out)
 
 
-def smoothed(n_correct: NDArray[np.integer], n_models: int) -> Numbers:
-    """Return accuracies with half a correct and half a wrong model added: none is 0 or 1, nor is its variance."""
-    return (n_correct + 0.5) / (n_models + 1)
+def smoothed(n_correct: NDArray[Any], n_models: int) -> Numbers:
+    """Return accuracies with half a correct and half a wrong model added, so that none is 0 or 1."""
+    accuracy: Numbers = (n_correct + 0.5) / (n_models + 1)
+    return accuracy
 
 
 def posterior(raw: Numbers, prediction: Numbers, spread: Numbers, variance: Numbers) -> Posterior:
-    """Return f + tau^2 / (tau^2 + s^2) (raw - f), and the root of tau^2 s^2 / (tau^2 + s^2); arguments broadcast.
+    """Return f + tau^2 / (tau^2 + s^2) (raw - f), and the root of tau^2 s^2 / (tau^2 + s^2).
 
-    ``spread`` is tau^2, the variance of the truth about the prediction f, and ``variance`` is s^2, that of the raw
-    influence.
+    Arguments broadcast. ``spread`` is tau^2, the variance of the truth about the prediction f, and
+    ``variance`` is s^2, that of the raw influence.
     """
     share = spread / (spread + variance)
     return Posterior(prediction + share * (raw - prediction), np.sqrt(share * variance))

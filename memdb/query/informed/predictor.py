@@ -1,4 +1,4 @@
-"""Predictions for the pairs of one snapshot: the prior and its calibration, read and fitted when first needed."""
+"""Predictions for the pairs of a snapshot: the prior and its calibration, made when first needed."""
 
 from __future__ import annotations
 
@@ -144,10 +144,11 @@ class Predictor:
         key = column, row
         with self._lock:
             if key not in self._recent:
-                every, one = slice(None), np.array([row])
-                of_test = column == "test_id"
-                found = scores(self.prior, every if of_test else one, one if of_test else every)
-                self._recent[key] = self.calibrated(found.ravel())
+                if column == "test_id":
+                    found = self.prior.of_test(row)
+                else:
+                    found = scores(self.prior, np.array([row]), slice(None))[0]
+                self._recent[key] = self.calibrated(found)
                 while len(self._recent) > KEPT:
                     self._recent.popitem(last=False)
             return self._recent[key]

@@ -2,11 +2,12 @@
 
     prior_iz = mean over sketched models of w_i . w_z  x  (1 - p_i held out)  x  phi(mu_z / sigma_z) / sigma_z
 
-w is a whitened sketch, p_i the mean probability of i's label over the models that held i out, mu_z and sigma_z mean
-and standard deviation of z's logit confidence. The kernel of few models times the error of all is what gains: TRAK's
-form (Park and others 2023) takes both from the sketched models.
+w is a whitened sketch, p_i the mean probability of i's label over the models that held i out, mu_z and
+sigma_z mean and standard deviation of z's logit confidence. The kernel of few models times the error of all
+is what gains: TRAK's form (Park and others 2023) takes both from the sketched models.
 
-Models are spread over folds, and every part is a sum over folds: a prior that a fold is judged by takes the others.
+Models are spread over folds, and every part is a sum over folds: a prior that a fold is judged by takes the
+others.
 """
 
 from __future__ import annotations
@@ -38,10 +39,15 @@ Scores = Callable[[Ids], Floats]
 class Prior(Protocol):
     """Scores of pairs that rank influences, in any unit; ``folds`` are those whose models it may use."""
 
-    n_sketched: int
+    @property
+    def n_sketched(self) -> int:
+        """The number of sketched models behind it."""
 
     def tile(self, trains: Ids, folds: Folds = EVERY, products: Products = CPU) -> Scores:
         """Return a function from test examples to their priors with some training examples, [test, train]."""
+
+    def of_test(self, test: int) -> Floats:
+        """Return the prior of all training examples with one test example, [train]."""
 
     def of_folds(self, trains: Ids, tests: Ids) -> Iterable[tuple[int, Floats]]:
         """Yield each fold that can be judged, with the prior from the other folds, [train, test]."""
@@ -66,8 +72,8 @@ def dealt(n_models: int, sketched: Sequence[int] | NDArray[np.integer]) -> NDArr
 def whitening(sketches: NDArray[np.floating], inside: NDArray[np.bool_]) -> Floats:
     """Return the matrix that whitens one model's sketches, [k, k]: g times it is w = g C^(-1/2).
 
-    C is the second moment of the sketches of the training examples in the model's subset. ``sketches`` are of the
-    training set, [train, k], and ``inside`` says which of it the subset has, [train].
+    C is the second moment of the sketches of the training examples in the model's subset. ``sketches`` are of
+    the training set, [train, k], and ``inside`` says which of it the subset has, [train].
     """
     k = sketches.shape[1]
     moment = np.zeros((k, k))
@@ -102,7 +108,8 @@ class Errors:
     def error(self, trains: Ids, folds: Folds) -> Floats:
         """Return 1 - p_i: how wrong the models that held an example out are about it, [train]."""
         p, n = (sums[sorted(folds)][:, trains].sum(axis=0) for sums in self.held_out)
-        return (1 - (p + 0.5) / (n + 1)).astype(np.float32)
+        found: Floats = (1 - (p + 0.5) / (n + 1)).astype(np.float32)
+        return found
 
     def sway(self, tests: Ids, folds: Folds) -> Floats:
         """Return phi(mu / sigma) / sigma: the chance that a small push turns a test example, [test]."""
@@ -110,15 +117,16 @@ class Errors:
         n = int(self.sizes[sorted(folds)].sum())
         mean = s / n
         sigma = np.sqrt(np.maximum(q / n - mean**2, LEAST_VARIANCE))
-        return (np.exp(-((mean / sigma) ** 2) / 2) / np.sqrt(2 * np.pi) / sigma).astype(np.float32)
+        found: Floats = (np.exp(-((mean / sigma) ** 2) / 2) / np.sqrt(2 * np.pi) / sigma).astype(np.float32)
+        return found
 
 
 @dataclass(frozen=True)
 class Kernel:
     """Whitened sketches of examples as whole numbers times a scale each, the models of a fold side by side.
 
-    A quarter of float32's bytes, and products that are exact. Rounding adds less than 2 % to the noise that the
-    random projection has already.
+    A quarter of float32's bytes, and products that are exact. Rounding adds less than 2 % to the noise that
+    the random projection has already.
     """
 
     numbers: NDArray[np.int8]  # [examples, models x k]
@@ -179,11 +187,22 @@ class SketchPrior:
             found = np.zeros((len(sway), len(error)), dtype=np.float32)
             for columns, packed, scale in parts:
                 left = self.test.part(tests, columns)
-                found += products.product(left.numbers, packed) * (left.scale[:, None] * scale)
+                counts = products.product(left.numbers, packed).astype(np.float32, copy=False)
+                found += counts * (left.scale[:, None] * scale)
             found *= sway[:, None] * error
             return found
 
         return of_tests
+
+    def of_test(self, test: int) -> Floats:
+        """Return the prior of all training examples with one test example, [train]; only one row is packed."""
+        one, every = np.array([test]), slice(None)
+        right = self.test.part(one, every)
+        counts = CPU.product(self.train.numbers, CPU.packed(right.numbers))[:, 0]
+        error, sway = self.errors.error(every, EVERY), self.errors.sway(one, EVERY)
+        factors = self.train.scale * error * (right.scale * sway / np.float32(self.n_sketched))
+        found: Floats = (counts * factors).astype(np.float32)
+        return found
 
     def _columns(self, folds: Folds) -> list[slice]:
         """Return the entries of the models of some folds: in one piece if these are all that there are."""
@@ -205,7 +224,7 @@ class SketchPrior:
 
 @dataclass(frozen=True)
 class GivenPrior:
-    """A user's own scores [train, test], from whatever they know: no fold of the store's models is in them."""
+    """A user's own scores [train, test]: none of the store's models is behind them."""
 
     given: NDArray[np.floating]
     n_sketched: int = 0
@@ -213,6 +232,10 @@ class GivenPrior:
     def tile(self, trains: Ids, folds: Folds = EVERY, products: Products = CPU) -> Scores:  # noqa: ARG002
         """Return a function from test examples to their scores with some training examples, [test, train]."""
         return lambda tests: np.asarray(self.given[:, tests][trains].T, dtype=np.float32)
+
+    def of_test(self, test: int) -> Floats:
+        """Return the scores of all training examples with one test example, [train]."""
+        return np.asarray(self.given[:, test], dtype=np.float32)
 
     def of_folds(self, trains: Ids, tests: Ids) -> Iterable[tuple[int, Floats]]:
         """Yield each fold with the same scores, [train, test]."""

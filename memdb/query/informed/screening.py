@@ -1,19 +1,20 @@
 """Exact tests of the pairs that a prior ranks first, in models that the prior has not seen.
 
-The prior comes from one part of the models, and the tests from the others. Given the first part, the pairs to test are
-fixed, and which of the other models had a training example in their subset is a matter of chance, independent of
-what they get right unless there is an influence. So every p-value is valid whatever the prior is worth, and over K
-pairs instead of all of them, the correction for multiplicity is smaller by as much.
+The prior comes from one part of the models, and the tests from the others. Given the first part, the pairs to
+test are fixed, and which of the other models had a training example in their subset is a matter of chance,
+independent of what they get right unless there is an influence. So every p-value is valid whatever the prior
+is worth, and over K pairs instead of all of them, the correction for multiplicity is smaller by as much.
 
-The part of the prior is small: the sketched models, and a few more where those are few. Folds that take turns, each
-tested with the prior of the others, keep all models on both sides, but a pair that is chosen in one turn is chosen by
-the models that test it in another: q-values must then be multiplied by the number of turns (the cross-screening of
-Zhao, Small and Rosenbaum 2018). Measured, that found half as many pairs.
+The part of the prior is small: the sketched models, and a few more where those are few. Folds that take
+turns, each tested with the prior of the others, keep all models on both sides, but a pair that is chosen in
+one turn is chosen by the models that test it in another: q-values must then be multiplied by the number of
+turns (the cross-screening of Zhao, Small and Rosenbaum 2018). Measured, that found half as many pairs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def strongest(
 
     Ties go by train id, then by test id.
     """
-    best = np.empty(0, dtype=np.float32), np.empty(0, np.int64), np.empty(0, np.int64)
+    best: tuple[NDArray[Any], ...] = np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64)
     for start in range(0, len(trains), COLUMNS):
         columns = trains[start : start + COLUMNS]
         tile = prior.tile(columns, PRIOR)
@@ -72,10 +73,15 @@ def strongest(
             least = best[0].min() if len(best[0]) >= k else -np.inf
             at, column = np.nonzero(strength >= least)
             found = strength[at, column], columns[column], rows[at]
-            merged = [np.concatenate(arrays) for arrays in zip(best, found, strict=True)]
-            order = np.lexsort((merged[2], merged[1], -merged[0]))[:k]
-            best = merged[0][order], merged[1][order], merged[2][order]
+            best = _first(k, *(np.concatenate((best[at], found[at])) for at in range(3)))
     return best[1], best[2], best[0]
+
+
+def _first(
+    k: int, strength: NDArray[np.float32], train: Positions, test: Positions
+) -> tuple[NDArray[np.float32], Positions, Positions]:
+    order = np.lexsort((test, train, -strength))[:k]
+    return strength[order], train[order], test[order]
 
 
 def _strength(scores: NDArray[np.float32], direction: str) -> NDArray[np.float32]:
@@ -83,7 +89,7 @@ def _strength(scores: NDArray[np.float32], direction: str) -> NDArray[np.float32
 
 
 def tested(outcomes: Outcomes, train: Positions, test: Positions, direction: str) -> Tested:
-    """Test pairs with the models of the fold that tests: how likely as strong an influence is by chance, exactly.
+    """Test pairs with the models that test: how likely as strong an influence is by chance, exactly.
 
     The test is one-sided for `helps` and `hurts`, since the prior says which way, and two-sided for `both`.
     """
