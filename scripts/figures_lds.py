@@ -43,7 +43,7 @@ N_MODELS = 1500
 
 
 @contextmanager
-def imported(masks: NDArray[np.bool_], **outcomes: NDArray[np.generic]) -> Iterator[memdb.Database]:
+def imported(masks: NDArray[np.bool_], **outcomes: Any) -> Iterator[memdb.Database]:
     """Open a store of models with these masks and outcomes on test examples."""
     with tempfile.TemporaryDirectory() as folder:
         np.savez(f"{folder}/runs.npz", mask=masks, train_correct=masks, **outcomes)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from memdb.analysis.estimates import Attribution, Given
+from memdb.analysis.estimates import Attribution, Estimate, Given
 from memdb.analysis.estimators import ESTIMATORS, require_estimators
 from memdb.analysis.lds import Progress, require_orientation
 from memdb.analysis.pilots import Ids, order_of_models, pilots_of, require_count, some_tests
@@ -92,23 +92,26 @@ def frontier(
     rows = [_row(EXACT, None, None, measure) for measure in truth.judge_exact()]
     for done, (title, scores) in enumerate(given.items(), start=1):
         progress(done, n_steps)
-        estimate = scores.on(tests)
-        _require_ranking(title, estimate.values)
+        estimate = _ranking(title, scores, tests)
         rows += [_row(title, None, None, measure) for measure in truth.judge(estimate)]
     for done, (name, n_models) in enumerate(todo, start=1 + len(given)):
         progress(done, n_steps)
         rows += _judged(relations, truth, name, pilots, n_models)
     progress(n_steps, n_steps)
-    facts = {
-        "n_pilots": len(pilots),
-        "n_truth": len(truth_models),
-        "n_tests": len(tests),
+    facts = _facts(truth, len(truth_models), len(pilots))
+    shown = [row for name in (EXACT, *names, *given) for row in rows if row["estimator"] == name]
+    return pa.Table.from_pylist([{**row, **_plain(row, rows), **facts} for row in shown], SCHEMA)
+
+
+def _facts(truth: Truth, n_truth: int, n_pilots: int) -> dict[str, Any]:
+    return {
+        "n_pilots": n_pilots,
+        "n_truth": n_truth,
+        "n_tests": len(truth.tests),
         "n_strong_tests": int(truth.strong_tests.sum()),
         "n_pairs": truth.n_pairs,
         "truth_reliability": truth.reliability,
     }
-    shown = [row for name in (EXACT, *names, *given) for row in rows if row["estimator"] == name]
-    return pa.Table.from_pylist([{**row, **_plain(row, rows), **facts} for row in shown], SCHEMA)
 
 
 def _parts(relations: Relations, wanted: Wanted) -> tuple[Ids, Ids]:
@@ -156,17 +159,20 @@ def _given(relations: Relations, scores: Mapping[str, Attribution]) -> dict[str,
     return {title: Given(one) for title, one in scores.items()}
 
 
-def _require_ranking(title: str, values: np.ndarray[Any, Any]) -> None:
-    """Refuse scores that are all equal.
+def _ranking(title: str, scores: Given, tests: Ids) -> Estimate:
+    """Return somebody's scores on some test examples.
 
     Raises:
-        InvalidInputError: they are.
+        InvalidInputError: NaN or infinity, or scores that are all equal.
     """
-    if values.size and values.min() == values.max():
+    estimate = scores.on(tests)
+    values = estimate.values
+    if values is not None and values.size and values.min() == values.max():
         raise InvalidInputError(
             f"{title} gives {values.flat[0]:g} to every pair, which ranks none before another",
             hint="give scores that differ",
         )
+    return estimate
 
 
 def _judged(

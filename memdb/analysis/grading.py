@@ -74,26 +74,22 @@ def compare_lds(
     exam = Exam(relations, name, held_out, tests, bootstrap)
     candidates = _candidates(relations, pilots, name, wanted)
     share = linear_share(relations, name, bootstrap.level)
-    common = {"n_pilots": len(positions), "n_held_out": len(held_out), "n_tests": len(tests)}
-    common |= {"outcome": name, **ceiling_facts(share)}
-    rows: list[dict[str, Any]] = []
+    common: dict[str, Any] = {
+        "n_pilots": len(positions), "n_held_out": len(held_out), "n_tests": len(tests), "outcome": name,
+        **ceiling_facts(share),
+    }  # fmt: skip
+    rows = []
     for place, (title, (estimates, n_models)) in enumerate(candidates.items()):
-        grades = exam.grade(estimates, _part(progress, place, len(candidates)))
-        means = grades.means()
-        forecast = share.forecast(len(positions)) if share is not None and title == "raw" else None
-        rows.append(
-            {
-                "estimator": title,
-                "n_models": n_models,
-                "mean_lds": means["mean_lds"],
-                "lo": means["mean_lo"],
-                "hi": means["mean_hi"],
-                "of_ceiling": of_ceiling(means["mean_lds"], share),
-                "forecast": forecast,
-                "n_scored": means["n_scored"],
-                **common,
-            }
-        )
+        means = exam.grade(estimates, _part(progress, place, len(candidates))).means()
+        of_raw = share is not None and title == "raw"
+        row = {
+            "estimator": title,
+            "n_models": n_models,
+            **{name: means[f"mean_{name}"] for name in ("lo", "hi")},
+            "of_ceiling": of_ceiling(means["mean_lds"], share),
+            "forecast": share.forecast(len(positions)) if share is not None and of_raw else None,
+        }
+        rows.append({**common, **means, **row})
     return pa.Table.from_pylist(rows, SCHEMA)
 
 

@@ -153,9 +153,13 @@ def linear_share(
             sums["values"].add(values)
     progress(n_tests, n_tests)
     ranks = sums["ranks"]
-    raw = ranks if outcome == "correct" else sums["values"]
     if ranks.n_tests == 0:
         return None
+    return _concluded(ranks if outcome == "correct" else sums["values"], ranks, n_train, level)
+
+
+def _concluded(raw: _Sums, ranks: _Sums, n_train: int, level: float) -> LinearShare:
+    """Return what sums over all test examples say."""
     (h2, se), (ranked, ranked_se) = raw.slope(), ranks.slope()
     permuted = raw.permuted()
     z = NormalDist().inv_cdf((1 + level) / 2)
@@ -169,7 +173,7 @@ def linear_share(
         ranked_lo=ranked - z * ranked_se,
         ranked_hi=ranked + z * ranked_se,
         variance=ranks.variance(),
-        n_models=len(chosen),
+        n_models=ranks.n_models,
         n_tests=ranks.n_tests,
         n_train=n_train,
     )
@@ -210,7 +214,8 @@ def _mask_similarity(relations: Relations, chosen: NDArray[np.int64]) -> tuple[F
 def _recentred(similarity: Floats) -> Floats:
     """Return what the similarity would be if masks were centred among these models alone."""
     means = similarity.mean(axis=0)
-    return similarity - means - means[:, None] + means.mean()
+    recentred: Floats = similarity - means - means[:, None] + means.mean()
+    return recentred
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +246,7 @@ class _Sums:
 
     def __init__(self, masks: _Pairs, halves: list[_Pairs]) -> None:
         self._masks, self._halves = masks, halves
+        self.n_models = len(masks.values)
         self._products = np.zeros_like(masks.values)
         self._slopes: list[Numbers] = []  # [2, tests]: of either half
         self.n_tests = 0
@@ -309,7 +315,8 @@ def _standardized(values: Numbers) -> Floats:
     """Return rows with mean 0 and variance 1; rows without variance become 0."""
     centred = values - values.mean(axis=1, keepdims=True)
     spread = centred.std(axis=1, ddof=1, keepdims=True)
-    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0).astype(np.float32)
+    scaled = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
+    return np.asarray(scaled, dtype=np.float32)
 
 
 def _ranks(values: Numbers) -> Numbers:

@@ -82,11 +82,13 @@ class _SketchedErrors:
 
     def error(self, trains: Any, folds: Folds) -> Floats:  # noqa: ARG002
         """Return 1 - p of the label, mean over the sketched models, [train]."""
-        return self.errors[trains]
+        chosen: Floats = self.errors[trains]
+        return chosen
 
     def sway(self, tests: Any, folds: Folds) -> Floats:  # noqa: ARG002
         """Return 1 for each test example."""
-        return np.ones(self.n_test, dtype=np.float32)[tests]
+        chosen: Floats = np.ones(self.n_test, dtype=np.float32)[tests]
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,10 @@ class Trak:
         logits = snapshot.outcome_values(f"{layout.TRAIN}/{LOGIT_CONFIDENCE.name}")[:, train.models]
         errors = 1 - probabilities(np.ascontiguousarray(logits))[0].mean(axis=1)
         n_of_fold = [len(train.models)] + [0] * (FOLDS - 1)
-        kernels = (Kernel.of(sketches.values, roots) for sketches in (train, test))
+        of_train, of_test = (Kernel.of(sketches.values, roots) for sketches in (train, test))
         width = train.values.shape[2]
         given: Any = _SketchedErrors(test.values.shape[1], errors.astype(np.float32))
-        return SketchPrior(*kernels, n_of_fold, width, given)
+        return SketchPrior(of_train, of_test, n_of_fold, width, given)
 
 
 @dataclass(frozen=True)

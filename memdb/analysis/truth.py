@@ -86,11 +86,17 @@ class Truth:
             noise.append(_stacked([half.sampling_variance(row)[columns] for row in rows], len(columns)))
         n_pairs = len(tests) * len(columns)
         within = [first for first in firsts if first < n_pairs]
-        labels = [
-            relations.examples[name].labels[rows]
-            for name, rows in ((layout.TEST, tests), (layout.TRAIN, columns))
-        ]
-        return cls(tests, columns, *labels, (values[0], values[1]), (noise[0], noise[1]), within, level)
+        of_tests, of_trains = (relations.examples[name].labels for name in (layout.TEST, layout.TRAIN))
+        return cls(
+            tests,
+            columns,
+            of_tests[tests],
+            of_trains[columns],
+            (values[0], values[1]),
+            (noise[0], noise[1]),
+            within,
+            level,
+        )
 
     @property
     def n_pairs(self) -> int:
@@ -110,7 +116,8 @@ class Truth:
     @cached_property
     def whole(self) -> Floats:
         """The influences in all models of the truth, [tests, columns]."""
-        return (self.values[0] + self.values[1]) / 2
+        mean: Floats = (self.values[0] + self.values[1]) / np.float32(2)
+        return mean
 
     @cached_property
     def reliability(self) -> float:
@@ -201,10 +208,11 @@ class Truth:
     @property
     def same_class(self) -> NDArray[np.bool_]:
         """Whether the examples of a pair share their label, [tests, columns]."""
-        return self.test_labels[:, None] == self.train_labels
+        shared: NDArray[np.bool_] = self.test_labels[:, None] == self.train_labels
+        return shared
 
     def _ranking(
-        self, ranked: Some, strongest: Mapping[int, Ids], truth: Floats | None = None
+        self, ranked: Some, strongest: Mapping[int, Ids], truth: Some | None = None
     ) -> Iterator[Measure]:
         """Yield which shares of the strongest pairs of a truth come first."""
         for first in self.firsts:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -68,7 +69,7 @@ def frontier(answer: Answer, common: Mapping[str, Any], title: str, curve: tuple
     columns = _columns(rows)
     headings = ("", "models", "time", *(_heading(key) for key in columns))
     quality = grid(_about(columns), headings, [_line(line, columns, _value) for line in _lines(rows)])
-    parts = [facts(head, title), "", quality]
+    parts: list[RenderableType] = [facts(head, title), "", quality]
     compared = [line for line in _lines(rows) if any(row["plain_models"] for row in line.values())]
     if compared:
         shown = [
