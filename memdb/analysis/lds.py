@@ -28,6 +28,7 @@ from memdb.query.relations import Relations
 TESTS_AT_ONCE = 64
 TRAINS_AT_ONCE = 2048
 MAX_RESAMPLES = 10_000
+FACT_DIGITS = 9  # of a share; its error is far larger, and the rest is how sums were rounded
 RESOLUTION = 2.0**-40  # relative to the sum of magnitudes: far above rounding errors, far below what matters
 Ids = NDArray[np.int64]
 Numbers = NDArray[np.float64]
@@ -176,19 +177,12 @@ def lds(
 
 def ceiling_facts(share: LinearShare | None) -> dict[str, float | None]:
     """Return the linear share of a store, a check of it, and its ceiling, by name; None if unknown."""
-    facts = {
-        name: getattr(share, attribute, None)
-        for name, attribute in (
-            ("h2", "h2"),
-            ("h2_lo", "lo"),
-            ("h2_hi", "hi"),
-            ("h2_permuted", "permuted"),
-            ("h2_permuted_se", "permuted_se"),
-            ("ceiling", "ceiling"),
-        )
-    }
-    lo, hi = (None, None) if share is None else share.ceiling_interval
-    return {**facts, "ceiling_lo": lo, "ceiling_hi": hi}
+    names = ("h2", "h2_lo", "h2_hi", "h2_permuted", "h2_permuted_se", "ceiling", "ceiling_lo", "ceiling_hi")
+    if share is None:
+        return dict.fromkeys(names)
+    values = [share.h2, share.lo, share.hi, share.permuted, share.permuted_se, share.ceiling]
+    known = [*values, *share.ceiling_interval]
+    return {name: round(value, FACT_DIGITS) for name, value in zip(names, known, strict=True)}
 
 
 def of_ceiling(mean: float | None, share: LinearShare | None) -> float | None:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from memdb.query.relations import Relations
 
 FEWEST = 20  # models
 MOST = 6000  # models: a matrix of them takes 144 MB, and more would hardly sharpen the estimate
+PRECISE = 1000  # models up to which float64 costs nothing, and all machines give the same digits
 PERMUTATIONS = 20
 TRAINS_AT_ONCE = 2048
 TESTS_AT_ONCE = 256
@@ -34,7 +36,7 @@ SEED = 0
 NODES = 2000  # of the integral over test examples
 SPREAD = 0.95  # of the widest variance that a mean allows
 Numbers = NDArray[np.float64]
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Progress = Callable[[int, int], None]
 
 
@@ -198,17 +200,19 @@ def _mask_similarity(relations: Relations, chosen: NDArray[np.int64]) -> tuple[F
     Also return how many training examples some models had and others had not.
     """
     n_models, n_varying = relations.snapshot.n_models, 0
-    similarity = np.zeros((len(chosen), len(chosen)), dtype=np.float32)
+    real = np.float64 if len(chosen) <= PRECISE else np.float32
+    similarity: Floats = np.zeros((len(chosen), len(chosen)), dtype=real)
     for start in range(0, len(relations.mask), TRAINS_AT_ONCE):
         packed = relations.mask[start : start + TRAINS_AT_ONCE].view(np.uint8)
-        inside = bits.unpack(packed, n_models)[chosen].astype(np.float32)
+        inside: Floats = bits.unpack(packed, n_models)[chosen].astype(real)
         inside -= inside.mean(axis=0)
         spread = np.sqrt(np.square(inside).mean(axis=0))
         varies = spread > 0
         inside = inside[:, varies] / spread[varies]
         similarity += inside @ inside.T  # which BLAS knows to be symmetric, and computes by half
         n_varying += int(varies.sum())
-    return similarity / np.float32(max(1, n_varying)), n_varying
+    similarity /= max(1, n_varying)
+    return similarity, n_varying
 
 
 def _recentred(similarity: Floats) -> Floats:
@@ -230,8 +234,8 @@ class _Pairs:
         used = np.abs(similarity) <= ALIKE
         np.fill_diagonal(used, val=False)
         n_used = int(used.sum())
-        mean = similarity.sum(where=used, dtype=np.float64) / max(1, n_used)
-        values = np.where(used, similarity - np.float32(mean), np.float32(0))
+        mean = float(similarity.sum(where=used, dtype=np.float64)) / max(1, n_used)
+        values = np.where(used, similarity - mean, 0)
         return cls(values, float(np.square(values).sum(dtype=np.float64)))
 
     def slopes(self, values: Floats) -> Numbers:
@@ -255,11 +259,20 @@ class _Sums:
         """Add outcomes that vary, [tests, models]."""
         if not len(values):
             return
-        whole = _standardized(values)
+        whole = self._standardized(values)
         self._products += whole.T @ whole
         parts = zip(self._halves, _halves(values.shape[1]), strict=True)
-        self._slopes.append(np.stack([pairs.slopes(_standardized(values[:, part])) for pairs, part in parts]))
+        self._slopes.append(
+            np.stack([pairs.slopes(self._standardized(values[:, part])) for pairs, part in parts])
+        )
         self.n_tests += len(values)
+
+    def _standardized(self, values: Numbers) -> Floats:
+        """Return rows with mean 0 and variance 1; rows without variance become 0."""
+        centred = values - values.mean(axis=1, keepdims=True)
+        spread = centred.std(axis=1, ddof=1, keepdims=True)
+        scaled = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
+        return np.asarray(scaled, dtype=self._products.dtype)
 
     def slope(self) -> tuple[float, float]:
         """Return the mean slope over test examples and its standard error.
@@ -269,12 +282,12 @@ class _Sums:
         """
         similarity, used = self._masks.values, self._masks.values != 0
         products = self._products / self.n_tests
-        slope = float(np.vdot(similarity, products)) / self._masks.scale
-        mean = products.sum(where=used, dtype=np.float64) / used.sum()
+        slope = _dot(similarity, products) / self._masks.scale
+        mean = float(products.sum(where=used, dtype=np.float64) / used.sum())
         by_model, squares = np.empty(len(products)), 0.0
         for start in range(0, len(products), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            residual = products[rows] - np.float32(mean) - np.float32(slope) * similarity[rows]
+            residual = products[rows] - mean - slope * similarity[rows]
             terms = similarity[rows] * residual
             by_model[rows] = terms.sum(axis=1, dtype=np.float64)
             squares += float(np.square(terms, dtype=np.float64).sum()) / 2
@@ -289,7 +302,7 @@ class _Sums:
         for row in range(PERMUTATIONS):
             order = rng.permutation(len(self._products))
             found[row] = sum(
-                float(np.vdot(self._masks.values[order[start : start + ROWS_AT_ONCE]][:, order], part))
+                _dot(self._masks.values[order[start : start + ROWS_AT_ONCE]][:, order], part)
                 for start, part in _bands(self._products)
             )
         found /= self._masks.scale * self.n_tests
@@ -311,12 +324,9 @@ def _bands(matrix: Floats) -> Iterator[tuple[int, Floats]]:
         yield start, matrix[start : start + ROWS_AT_ONCE]
 
 
-def _standardized(values: Numbers) -> Floats:
-    """Return rows with mean 0 and variance 1; rows without variance become 0."""
-    centred = values - values.mean(axis=1, keepdims=True)
-    spread = centred.std(axis=1, ddof=1, keepdims=True)
-    scaled = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
-    return np.asarray(scaled, dtype=np.float32)
+def _dot(one: Floats, other: Floats) -> float:
+    """Return the sum of products of two matrices, added up in float64: many of either sign nearly cancel."""
+    return float(np.einsum("ab,ab->", one, other, dtype=np.float64))
 
 
 def _ranks(values: Numbers) -> Numbers:
