@@ -27,6 +27,7 @@ FIRST_LOOK = 25
 LEAST_TRUTH, LEAST_PILOTS = 40, 10  # models
 MOST_PAIRS = 8_000_000  # judged at once: about a gigabyte
 MOST_TESTS = 1000
+DIGITS = 6  # of a measure; its error is far larger, and the rest is how sums were rounded
 MOST_GROUPS = 4  # of models that the same number is looked at with
 UNCOMPARED = {COVERAGE, COVERAGE_OF_FIRST, CERTIFIED_STRENGTH}  # measures in which more is not better
 SCHEMA = pa.schema(
@@ -201,7 +202,7 @@ def _row(title: str, n_models: int | None, seconds: float | None, measure: Measu
         "seconds": seconds,
         "measure": measure.name,
         "at": measure.at,
-        "value": measure.value,
+        "value": None if measure.value is None else round(measure.value, DIGITS),
     }
 
 
