@@ -16,6 +16,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from memdb import datasets
 from memdb.format import subsets
 from memdb.recipes.cnn import CNN
 from memdb.recipes.mlp import MLP
-from memdb.recipes.protocol import Recipe, Run, SketchRequest
+from memdb.recipes.protocol import Run, SketchRequest
 from memdb.recipes.resnet9 import ResNet9
 
 
@@ -34,7 +35,7 @@ def pictures(*shape: int, n_train: int, n_test: int) -> memdb.Dataset:
     return memdb.Dataset(train, np.arange(n_train) % 10, test, np.arange(n_test) % 10)
 
 
-def cases() -> list[tuple[str, Recipe, memdb.Dataset]]:
+def cases() -> list[tuple[str, Any, memdb.Dataset]]:
     digits = datasets.load("digits")
     return [
         ("mlp, digits", MLP(), digits),
@@ -48,7 +49,7 @@ def cases() -> list[tuple[str, Recipe, memdb.Dataset]]:
     ]  # fmt: skip
 
 
-def seconds(recipe: Recipe, data: memdb.Dataset, n_models: int, sketch: SketchRequest | None) -> float:
+def seconds(recipe: Any, data: memdb.Dataset, n_models: int, sketch: SketchRequest | None) -> float:
     seeds = np.arange(n_models, dtype=np.uint64)
     n_train = len(data.train)
     masks = subsets.subset_masks(1, seeds.tolist(), n_train, subsets.subset_size(n_train, 0.7))

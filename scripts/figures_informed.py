@@ -50,8 +50,10 @@ def raw_of(runs: Runs, models: Any) -> Numbers:
     masks, right = (values[models].astype(np.float64) for values in (runs.masks, runs.right))
     n_in = masks.sum(axis=0)[:, None]
     k_in = masks.T @ right
-    raw: Numbers = k_in / n_in - (right.sum(axis=0) - k_in) / (len(masks) - n_in)
-    return raw
+    n_out = len(masks) - n_in
+    k_out = right.sum(axis=0) - k_in
+    raw: Numbers = k_in / np.maximum(n_in, 1) - k_out / np.maximum(n_out, 1)
+    return np.where((n_in > 0) & (n_out > 0), raw, 0.0)
 
 
 def informed_of(runs: Runs, n_models: int, prior: Numbers) -> tuple[Numbers, Numbers] | None:
@@ -79,7 +81,7 @@ def priors(random: np.random.Generator, runs: Runs, n_models: int) -> Iterator[t
     yield "adversarial: raw, of the models behind it", raw_of(runs, np.flatnonzero(behind))
     size = np.abs(truth)
     yield "adversarial: no effect first", random.random(truth.shape) - 2 * (size > 1e-12)
-    yield "informative", truth + 0.5 * truth.std() * random.normal(size=truth.shape)
+    yield "informative", truth + 2 * truth.std() * random.normal(size=truth.shape)
 
 
 def harm(options: argparse.Namespace) -> bool:
@@ -100,10 +102,12 @@ def harm(options: argparse.Namespace) -> bool:
             for name, prior in priors(random, runs, n_models):
                 rows.setdefault(name, []).append(judged_of(runs, n_models, prior))
         for name, found in rows.items():
-            error, cover, as_raw, false, n_found, false_all, n_all = np.nanmean(np.array(found), axis=0)
+            covers = [row[1] for row in found if not np.isnan(row[1])]
+            cover = f"{np.mean(covers):5.3f}" if covers else "     "
+            error, _, as_raw, false, n_found, false_all, n_all = np.mean(np.array(found), axis=0)
             standard = np.std([row[3] for row in found]) / len(found) ** 0.5
             print(
-                f"{name:44} {n_models:6}  {error:5.3f}  {cover:5.3f}  {as_raw:6.2f}  {false:.3f} ({n_found:5.1f})"
+                f"{name:44} {n_models:6}  {error:5.3f}  {cover}  {as_raw:6.2f}  {false:.3f} ({n_found:5.1f})"
                 f"         {false_all:.3f} ({n_all:5.1f})",
                 flush=True,
             )

@@ -75,7 +75,15 @@ HOMES = {
         "cli.attribution",
     },
     "matplotlib": {"render.curves", "render.frontier"},
-    "rich": {"render.tables", "render.images", "render.progress", "render.curves", "render.analysis", "render.attribution", "render.frontier"},
+    "rich": {
+        "render.tables",
+        "render.images",
+        "render.progress",
+        "render.curves",
+        "render.analysis",
+        "render.attribution",
+        "render.frontier",
+    },
     "typer": {
         "cli.app",
         "cli.options",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +12,7 @@ import typer
 
 from memdb.cli.app import app, say
 from memdb.cli.facts import with_common
-from memdb.cli.options import ShownOption, listed
+from memdb.cli.options import OptionGroup, ShownOption, listed
 from memdb.cli.output import Way, emit, facts_line
 from memdb.cli.store_options import ASKING, Place, at_place
 from memdb.errors import InvalidInputError
@@ -41,7 +40,6 @@ MEANINGS = {  # of the names in `memdb.analysis.estimators.ESTIMATORS`, which ta
 }
 
 
-@dataclass(frozen=True)
 class BootstrapWay(Way):
     """How grades are wanted; their outcome is by default the best that the store keeps."""
 
@@ -49,15 +47,15 @@ class BootstrapWay(Way):
     interval: str = "bootstrap"
 
 
-@dataclass(frozen=True)
 class FigureWay(Way):
     """How the frontier is wanted: as rows, or as the figure alone where the file is a picture."""
 
     interval: str = "fixed"
 
-    def __post_init__(self) -> None:
+    def __init__(self, **given: Any) -> None:
+        OptionGroup.__init__(self, **given)
         if self.picture is None:
-            super().__post_init__()
+            super().__init__(**given)
 
     @property
     def picture(self) -> Path | None:
@@ -151,7 +149,7 @@ def lds(
 
     if k is not None:
         require_positive(k, "k")
-    way = replace(way, outcome=outcome or "default")
+    way.outcome = outcome or way.outcome
     db = place.open()
     given = _opened(db, scores or [])
     options: dict[str, Any] = {

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memdb.cli.app import say
-from memdb.cli.options import EstimatorOption, ScreenByOption, ScreenOption
+from memdb.cli.options import EstimatorOption, OptionGroup, ScreenByOption, ScreenOption
 from memdb.query.options import Estimator
 from memdb.render.answer import Answer
 from memdb.render.tables import clean, count
@@ -16,13 +15,13 @@ if TYPE_CHECKING:
     from memdb.database import Database
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(OptionGroup):
     """How influences are estimated and tested; contradictions are refused before the store is opened."""
 
     estimator: EstimatorOption = "raw"
 
-    def __post_init__(self) -> None:
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
         _ = self.chosen
 
     @property
@@ -42,7 +41,6 @@ class Choice:
         return Estimator(self.estimator, **given)
 
 
-@dataclass(frozen=True)
 class RankedChoice(Choice):
     """The same of a ranked list."""
 
@@ -50,7 +48,6 @@ class RankedChoice(Choice):
     screen_by: ScreenByOption = None
 
 
-@dataclass(frozen=True)
 class NamedChoice(Choice):
     """The same of named scores, which nothing screens."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from memdb.cli.app import app, say
 from memdb.cli.facts import with_common
-from memdb.cli.options import DataRootOption, LevelOption, OutcomeOption, PairBounds, ShownOption
+from memdb.cli.options import DataRootOption, LevelOption, OptionGroup, OutcomeOption, PairBounds, ShownOption
 from memdb.cli.output import PlainWay, emit, facts_line
 from memdb.cli.store_options import ASKING, SCORING, WRITING, Place, at_place, split
 from memdb.errors import InvalidInputError
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 SHOWN = 20  # rows of a table
 
 
-@dataclass(frozen=True)
-class ImportOptions:
+class ImportOptions(OptionGroup):
     """What `memdb.import_file` takes beside the file and the store."""
 
     dataset: Annotated[
@@ -101,7 +99,7 @@ def import_(
     Feldman-Zhang    tr_idx, tt_idx, infl, mem; or tr_mem and infl_matrix_class0, ...: scores without models
 
     Files are looked at whole before anything is written, never unpickled, and may be bigger than memory.
-    Models are told by their subsets and outcomes: the same file again adds nothing.
+    Models are recognized by their subsets and outcomes: the same file again adds nothing.
 
     \b
     memdb import runs.npz --store mine.zarr
@@ -184,7 +182,7 @@ def export(
     memdb export runs.npz --what models
     """  # noqa: D301
     db = place.open()
-    if not what.endswith("pairs") and bounds != PairBounds():
+    if not what.endswith("pairs") and bounds.given:
         raise InvalidInputError(f"{what} has no pairs to choose from", hint="leave out what bounds pairs")
     bounding = {} if what == "memorization" else vars(bounds)
     with Counting(console(stderr=True), "done") as counting:
@@ -194,7 +192,6 @@ def export(
     say(f"Wrote {what} to {path}: {shown}.")
 
 
-@dataclass(frozen=True)
 class MembershipWay(PlainWay):
     """How the results of an attack are wanted, which needs this outcome."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,7 +34,6 @@ CURVE_WIDTH = 80
 PLOT_LOOKS = 400
 
 
-@dataclass(frozen=True)
 class PlannedWay(Way):
     """How a plan is wanted, for intervals of any kind."""
 
@@ -43,7 +41,6 @@ class PlannedWay(Way):
     interval: RankedIntervalOption = "anytime"
 
 
-@dataclass(frozen=True)
 class BothWay(Way):
     """How a curve is wanted, which has intervals of two kinds."""
 
@@ -114,7 +111,7 @@ def plan(
     if lds is not None:
         _plan_lds(place, lds, way)
         return
-    way = replace(way, outcome=way.outcome or "correct")
+    way.outcome = way.outcome or "correct"
     named = any(value is not None for value in examples.values())
     limits: dict[str, Any] = {"k": k, "n_ranked": n_ranked, "level": way.level, "interval": way.interval}
     db = None if subset_fraction is not None else _store_if_any(place, named=named)
@@ -171,8 +168,8 @@ def _score_named(examples: Mapping[str, Any]) -> str:
     """Return the score that options name, in words."""
 
     def example(kind: str) -> str | None:
-        found = next((v for v in (examples[f"{kind}_id"], examples[f"{kind}_key"]) if v is not None), None)
-        return None if found is None else clean(found, 20)
+        named = next((v for v in (examples[f"{kind}_id"], examples[f"{kind}_key"]) if v is not None), None)
+        return None if named is None else clean(named, 20)
 
     words = {"train": "train", "test": "on test", "target": "on train"}
     return " ".join(f"{words[kind]} {example(kind)}" for kind in words if example(kind) is not None)
@@ -243,7 +240,7 @@ def reliability(
 ) -> None:
     """Say how far two random halves of the models agree, on memorization or on the influences on an example.
 
-    If halves agree, the whole store can be trusted at least as far. Spearman-Brown foretells the correlation
+    If halves agree, the whole store can be trusted at least as far. Spearman-Brown predicts the correlation
     of two whole stores of this size; its square root, that of this store with the truth.
 
     \b

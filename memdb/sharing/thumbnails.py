@@ -90,7 +90,7 @@ def _pixels(examples: ExampleSet, row: int) -> NDArray[Any]:
     if values.ndim == 3 and values.size and values.shape[0] in CHANNELS:
         return np.moveaxis(values, 0, 2)
     raise InvalidInputError(
-        f"example {examples.keys[row]} has shape {values.shape}, which is no picture",
+        f"example {examples.keys[row]} has shape {values.shape}, which is not a picture",
         hint="leave thumbnails out, or give a data set of pictures: [height, width], or with 1 or 3 channels",
     )
 

@@ -61,7 +61,8 @@ class Sketches:
 
     Attributes:
         models: int64 [G], ascending: the positions of the sketched models in the snapshot's order of models,
-            which is that of ``snapshot.models`` and of bits.
+            which is that of ``snapshot.models`` and of bits. They tend to be the first: folds that should
+            each have some are taken by position modulo their number, not as ranges.
         values: float16 [G, row, size].
         projection: of all of them; None if nothing was ever sketched.
     """

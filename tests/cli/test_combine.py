@@ -13,14 +13,22 @@ import memdb
 CODE = "support.stores:coin_recipe"
 
 
+@pytest.fixture(scope="module")
+def place(trained, tmp_path_factory):
+    """A folder with a store in a snapshot, and another store of the same data; asking leaves it as it is."""
+    folder = tmp_path_factory.mktemp("combine")
+    shutil.copytree(trained, folder / "a.zarr")
+    with memdb.open(str(folder / "a.zarr")) as a:
+        a.compact()
+        with memdb.merge(str(folder / "b.zarr"), [a], recipe=CODE).database as b:
+            b.retract([b.snapshot.models[0][1].model_id], "a broken node")
+    return folder
+
+
 @pytest.fixture
-def here(trained, tmp_path):
-    """A folder with a store in a snapshot, and another store of the same data."""
-    shutil.copytree(trained, tmp_path / "a.zarr")
-    memdb.open(str(tmp_path / "a.zarr")).compact()
-    merged = memdb.merge(str(tmp_path / "b.zarr"), [memdb.open(str(tmp_path / "a.zarr"))], recipe=CODE)
-    merged.database.retract([merged.database.snapshot.models[0][1].model_id], "a broken node")
-    return tmp_path
+def here(place, tmp_path):
+    """The same, to do with as one likes."""
+    return shutil.copytree(place, tmp_path / "here")
 
 
 def test_extending_from_creation_to_update(here):
@@ -39,8 +47,8 @@ def test_extending_from_creation_to_update(here):
     base = memdb.open(str(here / "a.zarr"))
     base.retract([base.snapshot.models[0][1].model_id], "a broken node")
     base.compact()
-    assert "snapshot 2: take it in with `memdb update`" in run("info", cwd=here).stdout
-    assert "takes in snapshot 2 of" in run("update", cwd=here).stderr
+    assert "snapshot 2: move on to it with `memdb update`" in run("info", cwd=here).stdout
+    assert "now uses snapshot 2 of" in run("update", cwd=here).stderr
     assert "Nothing newer" in run("update", cwd=here).stderr
     assert json.loads(run("info", "--format", "json", cwd=here).stdout)["rows"][0]["n_base_models"] == 36
     checked = run("verify", cwd=here).stderr
@@ -63,14 +71,14 @@ def test_extending_from_creation_to_update(here):
         (["merge", "a.zarr", "--anonymous"], "memdb.zarr is a path, which takes no endpoint"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_said_in_one_line(here, arguments, says):
-    done = run(*arguments, cwd=here)
+def test_what_cannot_be_is_said_in_one_line(place, arguments, says):
+    done = run(*arguments, cwd=place)
     assert (done.returncode, done.stdout, says in done.stderr) == (1, "", True), done.stderr
     assert (
         "secret" not in done.stderr.replace("me:secret@host/a", "")
         or "contains a user name" not in done.stderr
     )
-    assert not (here / "memdb.zarr").exists()
+    assert sorted(path.name for path in place.iterdir()) == ["a.zarr", "b.zarr"]
 
 
 def test_merging_says_what_came_from_where(here):
@@ -78,7 +86,7 @@ def test_merging_says_what_came_from_where(here):
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert "a.zarr: 36 models added." in done.stderr
     assert "b.zarr: 0 models added, 36 were there already." in done.stderr
-    assert "Withdrew 1 model, as the sources had." in done.stderr
+    assert "Retracted 1 model, as the sources had." in done.stderr
     assert "memdb.zarr has 36 models." in done.stderr
     assert "36 in 1 block and 0 segments" in run("info", cwd=here).stdout
     wider = memdb.init(str(here / "c.zarr"), "digits", subset_fraction=0.5)

@@ -41,7 +41,7 @@ def test_an_old_answer_is_had_again_as_of_its_snapshot(here):
     old = ask(here, "top-memorized")
     (model,) = ask(here, "sql", "SELECT model_id FROM models ORDER BY seed LIMIT 1")["rows"]
     done = run("retract", model["model_id"][:10], "--because", "a broken node", cwd=here)
-    assert "Withdrew 1 model from memdb.zarr, which has 36 that count." in done.stderr
+    assert "Retracted 1 model from memdb.zarr, which has 36 that count." in done.stderr
     assert "scores are biased now" in done.stderr
     new = ask(here, "top-memorized")
     assert (new["n_models"], new["snapshot"]) == (36, None)
@@ -139,6 +139,7 @@ def test_options_that_cannot_be_are_one_line_that_says_why(here, arguments, says
     assert says in done.stderr
 
 
+@pytest.mark.slow
 def test_a_bucket_is_reached_by_options_and_named_again_in_what_to_type_next(s3, tmp_path):
     url = f"s3://bucket/{tmp_path.name}/s.zarr"
     at = ["--endpoint-url", s3["endpoint_url"], "--storage-option", "key=k", "--storage-option", "secret=s"]

@@ -57,6 +57,7 @@ def test_init_and_train_with_a_recipe_and_data_of_ones_own_in_this_folder(folder
     assert memdb.open(str(folder / "memdb.zarr")).n_models == 8
 
 
+@pytest.mark.slow
 def test_two_trainings_at_once_on_one_store_both_count(folder):
     run(*INIT, "-p", "seconds=0.05", cwd=folder)
     command = [MEMDB, "train", "--device", "cpu", "--add", "10"]

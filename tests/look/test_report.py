@@ -83,6 +83,7 @@ def test_arrays_in_memory_are_shown_without_pictures(written):
     assert "sheet" not in " ".join(inert(written[1]))
 
 
+@pytest.mark.slow
 def test_pictures_lie_on_sheets_in_order_of_rank(digits_store, tmp_path):
     with memdb.open(str(digits_store)) as db:
         done = db.report(tmp_path / "report.html")
@@ -221,6 +222,7 @@ def as_shown(value, sign=""):
     return brief(value, sign).replace("-", "\u2212")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_cells_are_those_of_the_command(page, digits_report):
     db, path = digits_report
@@ -243,6 +245,7 @@ def test_cells_are_those_of_the_command(page, digits_report):
     assert checked == 200
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_an_examples_numbers_are_those_of_the_command(page, digits_report):
     db, path = digits_report
@@ -266,6 +269,7 @@ def test_an_examples_numbers_are_those_of_the_command(page, digits_report):
             assert f"test {row['test_id']} " in card
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_halves_of_thousandths_are_rounded_as_in_python(page, digits_report):
     shows(page, digits_report[1])
@@ -275,6 +279,7 @@ def test_halves_of_thousandths_are_rounded_as_in_python(page, digits_report):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_whole_walk_by_keyboard(page, digits_report):
     """Sort, filter, open, follow a partner, come back."""
@@ -321,6 +326,7 @@ def test_the_whole_walk_by_keyboard(page, digits_report):
     assert focused() == "grid"
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_an_address_brings_the_same_list_back(page, digits_report):
     _, path = digits_report
@@ -335,6 +341,7 @@ def test_an_address_brings_the_same_list_back(page, digits_report):
     assert shown
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_few_rows_and_few_sheets_are_made(page, digits_report):
     shows(page, digits_report[1])
@@ -342,6 +349,7 @@ def test_few_rows_and_few_sheets_are_made(page, digits_report):
     assert page.execute_script("return sheetUrls.size") <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_brush_and_the_histogram_choose(page, digits_report):
     shows(page, digits_report[1])
@@ -372,6 +380,7 @@ def test_a_page_never_runs_what_a_store_says(page, tmp_path):
         assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_store_without_models_says_so(page, empty, tmp_path):
     empty.report(tmp_path / "report.html")
@@ -380,6 +389,7 @@ def test_a_store_without_models_says_so(page, empty, tmp_path):
         assert "no models yet" in page.find_element("tag name", "main").text.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("is_dark", [False, True])
 def test_a_narrow_page_has_all_in_its_width(page, digits_report, is_dark):

@@ -218,6 +218,26 @@ def test_a_recipe_sketches_what_is_asked_whatever_the_batch(torch, tmp_path):
         )
 
 
+@pytest.mark.slow
+def test_torchvision_s_classifiers_are_sketched_too(torch, tmp_path):
+    pytest.importorskip("torchvision")
+    from memdb.store.read_sketches import read_sketches
+
+    chance = np.random.default_rng(0)
+    train, test = (chance.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8) for n in (12, 5))
+    data = memdb.Dataset(train, np.arange(12) % 3, test, np.arange(5) % 3)
+    options = {"image_size": 32, "epochs": 1, "batch_size": 4, "precision": "float32"}
+    with memdb.init(
+        str(tmp_path / "a.zarr"), data, "torchvision:mobilenet_v3_small", recipe_options=options,
+        sketches=1, sketch_size=SIZE,
+    ) as db:  # fmt: skip
+        db.train(add=2, device="cpu", batch_models=2)
+        found = read_sketches(db.snapshot, "train")
+        assert (found.models.tolist(), found.values.shape) == ([0], (1, 12, SIZE))
+        assert np.isfinite(found.values).all()
+        assert (found.values.std(axis=1) > 0).all()
+
+
 def test_a_model_that_cannot_be_sketched_is_refused_in_a_sentence(torch):
     from torch import nn
 

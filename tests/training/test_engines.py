@@ -85,6 +85,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
     assert {status.n_asked for status in told} == {8}
 
 
+@pytest.mark.slow
 def test_workers_that_die_again_and_again_end_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("memdb.training.engines.local.MAX_DEATHS", 2)
     with (
@@ -101,6 +102,7 @@ def test_what_a_worker_fails_with_is_what_one_is_told(tmp_path):
         assert stored(db) == ids(range(4))
 
 
+@pytest.mark.slow
 def test_workers_divide_the_cores(tmp_path):
     before = dict(os.environ)
     with made(tmp_path, threads_recipe) as db:
@@ -296,16 +298,16 @@ def test_ray_addresses_that_do_not_answer_are_told_apart_at_once(tmp_path):
     closed = free.getsockname()[1]
     free.close()
     cases = [
-        ("nonsense", InvalidInputError, "is no address"),
-        ("http://127.0.0.1:8265", InvalidInputError, "is no address"),
+        ("nonsense", InvalidInputError, "is not the address"),
+        ("http://127.0.0.1:8265", InvalidInputError, "is not the address"),
         (f"127.0.0.1:{closed}", NotFoundError, "no Ray cluster answers.*refused"),
         (
             f"127.0.0.1:{answering(b'HTTP/1.1 400 Bad Request')}",
             NotFoundError,
-            "is no Ray cluster but 'HTTP/1.1",
+            "is not a Ray cluster but 'HTTP/1.1",
         ),
-        (f"127.0.0.1:{answering(b'')}", NotFoundError, "is no Ray cluster but something that hangs up"),
-        (f"ray://127.0.0.1:{answering(bytes(9))}", NotFoundError, "is no Ray cluster but"),
+        (f"127.0.0.1:{answering(b'')}", NotFoundError, "is not a Ray cluster but something that hangs up"),
+        (f"ray://127.0.0.1:{answering(bytes(9))}", NotFoundError, "is not a Ray cluster but"),
     ]
     started = time.monotonic()
     with small_database(tmp_path / "s.zarr") as db:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from support.stores import one
 
 import memdb
-from memdb.errors import InvalidInputError, TrainingError
-from memdb.format.sketches import Projection
+from memdb.errors import DamagedError, InvalidInputError, TrainingError, WrongFormatError
+from memdb.format.sketches import Projection, sketch_path, sketched_slots
+from memdb.store.maintenance import merge as merging
 from memdb.store.read_sketches import iterate_sketches, projection_in_use, read_sketches
 
 N_TRAIN, N_TEST, SIZE = 12, 5, 6
@@ -163,12 +166,14 @@ def test_copies_have_sketches_only_if_they_are_included(tmp_path):
         db.publish(str(tmp_path / "other"), include=["bits", "sketch"])
 
 
-def test_a_merge_keeps_sketches_of_one_projection(tmp_path):
+def test_a_merge_keeps_sketches_of_one_projection(tmp_path, monkeypatch):
+    monkeypatch.setattr(merging, "SKETCH_BYTES", 2000)  # of two models
     ours, theirs = store(tmp_path / "1.zarr", seed=1), store(tmp_path / "2.zarr", seed=2, sketches=3)
     ours.train(add=6)
     theirs.train(add=4)
     done = memdb.merge(str(tmp_path / "all.zarr"), [ours, theirs])
     assert (done.n_unsketched, done.database.n_models) == (3, 10)
+    assert max(len(segment.models) for segment in done.database.snapshot.segments) < 4
     require_whole(done.database, range(5))
     assert projection_in_use(done.database.snapshot) == projection_in_use(ours.snapshot)
     done.database.train(add=2, dataset=data(), recipe=Guess(), sketch=1)
@@ -272,3 +277,44 @@ def test_sketches_that_cannot_be_are_refused_before_anything_is_made(tmp_path, s
     ):
         with pytest.raises(InvalidInputError, match=said):
             db.train(add=1, **changed)
+
+
+@pytest.mark.parametrize("segments_are_there", [True, False])
+def test_a_damaged_sketch_costs_the_sketch_at_most(segments_are_there, tmp_path):
+    db = store(tmp_path / "a.zarr")
+    db.train(add=6)
+    db.compact()
+    if not segments_are_there:  # as after `memdb gc`, a day later
+        for segment in (tmp_path / "a.zarr" / "segments").glob("*Z-*"):
+            shutil.rmtree(segment)
+    (chunk,) = (tmp_path / "a.zarr" / "blocks").glob("*/test/gradient_sketch/1/c.*")
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    assert db.top_memorized(3).fetchall()  # which reads no sketches
+    with pytest.raises(DamagedError, match=r"test/gradient_sketch/1"):
+        read_sketches(memdb.open(tmp_path / "a.zarr").snapshot, "test")
+    report, _ = db.verify(repair=True)
+    assert ["test/gradient_sketch/1/c." in damage.place for damage in report.damages] == [True]
+    again = memdb.open(tmp_path / "a.zarr")
+    assert again.n_models == 6
+    require_whole(again, range(5) if segments_are_there else [0, 2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"seed": "x"}, 'seed is "x"'), ({"seed": 3}, "seed is 3"), ({"size": 10**9}, "size is 1000000000"),
+     ({"version": 0}, "version is 0")],
+)  # fmt: skip
+def test_what_a_store_says_of_a_projection_is_checked(change, said):
+    told = Projection(SIZE, 3).to_document()
+    assert Projection.from_attributes(told, "here") == Projection(SIZE, 3)
+    with pytest.raises(WrongFormatError, match=f"here.{said}"):
+        Projection.from_attributes({**told, **change}, "here")
+    with pytest.raises(WrongFormatError, match=r"here.seed is missing"):
+        Projection.from_attributes({}, "here")
+
+
+def test_only_models_of_the_segment_with_sketches_of_all_sets_are_sketched():
+    paths = [sketch_path(name, slot) for name, slot in (("train", 0), ("test", 0), ("train", 1), ("test", 2))]
+    odd = ["train/gradient_sketch/9", "test/gradient_sketch/9", "train/gradient_sketch/01", "train/correct"]
+    assert sketched_slots([*paths, *odd], ("train", "test"), 9) == [0]
+    assert sketched_slots([*paths, *odd], ("train",), 10) == [0, 1, 9]

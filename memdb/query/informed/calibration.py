@@ -72,7 +72,8 @@ class Sample:
     def weights(self, fold: Fold) -> Floats:
         """Return the weight of every pair in a fit to this fold, [train, test]."""
         rows, columns = fold.weight * self.trains, self.tests / np.maximum(self.variance, 0.01)
-        return (rows[:, None] * columns).astype(np.float32)
+        found: Floats = (rows[:, None] * columns).astype(np.float32)
+        return found
 
 
 @dataclass(frozen=True)

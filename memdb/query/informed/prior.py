@@ -195,7 +195,7 @@ class SketchPrior:
         return of_tests
 
     def of_test(self, test: int) -> Floats:
-        """Return the prior of all training examples with one test example, [train]; only one row is packed."""
+        """Return the prior of all training examples with one test example, [train]; packs one row only."""
         one, every = np.array([test]), slice(None)
         right = self.test.part(one, every)
         counts = CPU.product(self.train.numbers, CPU.packed(right.numbers))[:, 0]

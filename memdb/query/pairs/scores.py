@@ -327,7 +327,7 @@ def device_of(device: str) -> str:
         return "cuda" if gpu_is_there() else "cpu"
     if device == "cpu":
         return device
-    if device.split(":")[0] != "cuda":
+    if device.partition(":")[0] != "cuda":
         raise InvalidInputError(f"unknown device {device!r}", hint="use auto, cpu, cuda or cuda:1")
     try:
         from memdb.query.pairs.kernel_torch import kernel_on  # noqa: PLC0415 - imports torch

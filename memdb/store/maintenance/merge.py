@@ -32,6 +32,7 @@ from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
 
 SEGMENT_BYTES = 64 << 20  # of a segment's arrays in memory
+SKETCH_BYTES = 256 << 20  # of its gradient sketches
 BAND_BYTES = 32 << 20  # of unpacked bits in memory at once, in each reader
 READERS = 4
 FORMER = "withdrawn in store {store}: {reason}"
@@ -44,7 +45,7 @@ class Merged:
 
     added: tuple[int, ...]  # models
     present: tuple[int, ...]  # models that the destination, or an earlier source, already had
-    n_withdrawn: int  # models retracted in a source but not in the destination
+    n_retracted: int  # models retracted in a source but not in the destination
     n_unsketched: int  # models added without their gradient sketches, which are by another projection
 
 
@@ -58,15 +59,15 @@ def common_outcomes(sources: Sequence[Snapshot]) -> tuple[tuple[Outcome, ...], t
     dropped: list[Outcome] = []
     names = dict.fromkeys(outcome.name for source in sources for outcome in source.manifest.outcomes)
     for name in names:
-        found = [_outcome(source.manifest, name) for source in sources]
-        given = [outcome for outcome in found if outcome is not None]
-        odd = next((n for n, outcome in enumerate(found) if outcome not in {None, given[0]}), None)
+        stated = [_outcome(source.manifest, name) for source in sources]
+        given = [outcome for outcome in stated if outcome is not None]
+        odd = next((n for n, outcome in enumerate(stated) if outcome not in {None, given[0]}), None)
         if odd is not None:
             raise MismatchError(
                 f"the outcome {name} of {sources[odd].url} is another than that of the stores before it",
                 hint="merge stores that were made by the same version of memdb",
             )
-        everywhere = None not in found and not any(_lacks(source, given[0]) for source in sources)
+        everywhere = None not in stated and not any(_lacks(source, given[0]) for source in sources)
         (kept if everywhere else dropped).append(given[0])
     return tuple(kept), tuple(outcome.name for outcome in dropped)
 
@@ -128,7 +129,7 @@ def merge(
     done = n_unsketched = 0
     progress(done, total)
     for source, fresh, _ in plans:
-        for batch in cut_into(fresh, _models_at_once(store.manifest)):
+        for batch in _batches(store.manifest, fresh, _models_at_once(store.manifest)):
             n_unsketched += _commit(store, source, batch, projection)
             done += sum(selection.n_models for selection in batch)
             progress(done, total)
@@ -172,11 +173,19 @@ def _fresh(source: Snapshot, known: AbstractSet[str]) -> Iterator[Selection]:
 
 def _models_at_once(manifest: Manifest) -> int:
     model_bits = manifest.train.n_examples
-    if manifest.sketches is not None:
-        model_bits += 16 * manifest.sketches.projection.size * sum(info.n_examples for info in manifest.sets)
     for outcome, n_examples in manifest.arrays().values():
         model_bits += n_examples * (1 if outcome.kind == "bit" else 8 * np.dtype(outcome.dtype).itemsize)
     return max(1, min(BLOCK_MODELS, SEGMENT_BYTES * 8 // model_bits))
+
+
+def _batches(manifest: Manifest, fresh: Sequence[Selection], most: int) -> Iterator[list[Selection]]:
+    """Yield batches of at most so many models, and fewer where their sketches would not fit into memory."""
+    for batch in cut_into(fresh, most):
+        n_models = sum(selection.n_models for selection in batch)
+        if n_models > 1 and sum(one.n_bytes for one in sketched_in(manifest, batch)) > SKETCH_BYTES:
+            yield from _batches(manifest, batch, n_models // 2)
+        else:
+            yield batch
 
 
 def _commit(store: Store, source: Snapshot, batch: Sequence[Selection], projection: Projection | None) -> int:

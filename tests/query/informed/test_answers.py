@@ -98,7 +98,7 @@ def test_pairs_are_the_strongest_predictions_in_each_direction(db):
     for direction, sign in (("helps", 1), ("hurts", -1)):
         found = dicts(db.pairs(top=4, direction=direction, estimator="informed"))
         for z in ids:
-            expected = sorted((-sign * row["informed"] for row in rows if row["test_id"] == z))[:4]
+            expected = sorted(-sign * row["informed"] for row in rows if row["test_id"] == z)[:4]
             shown = [-sign * row["informed"] for row in found if row["test_id"] == z]
             assert shown == pytest.approx(expected, abs=1e-5)
     least = dicts(db.pairs(min_influence=0.05, same_class=True, estimator="informed"))
@@ -117,7 +117,7 @@ def test_a_prior_of_noise_leaves_the_raw_answer(db, noise):
     assert "explains nothing" in db.estimator_facts(screen_by=noise)["why_raw"]
     assert (
         dicts(db.pairs(top=2, estimator="informed", screen_by=noise))[5].items()
-        >= {name: value for name, value in dicts(db.pairs(top=2))[5].items()}.items()
+        >= dicts(db.pairs(top=2))[5].items()
     )
 
 
