@@ -263,12 +263,13 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
         AlreadyExistsError: the destination holds something else.
         StorageError: a storage did not answer, or an object is not intact.
     """
+    from memdb.look.site import SitePage
     from memdb.sharing import pull as pulling
 
     source = Store.open(Access(storage_options).open(url))
     target = Access(destination_options).open(destination)
     forget(destination)  # what is copied was not made here, whatever stood there before
-    return pulling.pull(source, target, only=only, as_of=as_of, progress=progress)
+    return pulling.pull(source, target, only=only, as_of=as_of, page=SitePage(), progress=progress)
 
 
 def _outcomes_of(given: Sequence[str | Outcome]) -> tuple[Outcome, ...]:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from memdb.format.snapshot_record import BaseUpdate, Retraction
     from memdb.interop.export import Exported
     from memdb.look.report import WrittenReport
-    from memdb.look.sheets import PicturesOf
+    from memdb.look.view import Viewer
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
     from memdb.query.informed.answers import InformedAnswers
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from memdb.query.relations import Relations
     from memdb.query.results import Results
     from memdb.recipes import BoundRecipe
+    from memdb.render.sheets import PicturesOf
     from memdb.sharing.publish import Publication, PublicationOptions, PublicationPlan
     from memdb.sharing.thumbnails import Thumbnails
     from memdb.store import Snapshot, Store
@@ -1218,6 +1219,7 @@ class Database:
         dataset: str | None = None,
         data_root: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        site: bool | str = False,
     ) -> PublicationPlan:
         """Plan a frozen copy of the models that count, for `publish`; nothing is written.
 
@@ -1231,6 +1233,8 @@ class Database:
             dataset: for thumbnails, the name of a data set that is code, if you have not named it before.
             data_root: for thumbnails, the folder that holds the data set.
             storage_options: for the fsspec driver of ``url``.
+            site: with a page that shows the copy in a browser; an address of the copy, if the page is to work
+                from elsewhere, too.
 
         Raises:
             AlreadyExistsError: the destination holds something else.
@@ -1239,6 +1243,7 @@ class Database:
             NotEnoughModelsError: the store has neither models nor imported scores.
             StorageError: the destination could not be read.
         """
+        from memdb.look.site import SitePage
         from memdb.sharing.publish import plan_publication
         from memdb.storage import open_storage
 
@@ -1247,10 +1252,12 @@ class Database:
                 f"cannot publish {self.url} without some models: nobody would see that they are missing",
                 hint="retract them with `memdb retract`, which is on record, or publish all",
             )
+        page = SitePage(site if isinstance(site, str) else None) if site else None
         target = open_storage(url, storage_options)
         plan = plan_publication(
-            self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root, dataset)
-        )
+            self.store, self.snapshot, target, include, credit,
+            lambda: self._pictures(data_root, dataset), page,
+        )  # fmt: skip
         n_there = plan.before.snapshot.n_models if plan.before else 0
         if self.view.as_of is not None and n_there > self.n_models:
             raise InvalidInputError(
@@ -1320,29 +1327,57 @@ class Database:
         """
         from memdb.look.report import write_report
 
-        if self.imported_scores is not None:
-            raise InvalidInputError(
-                "a report shows counts of models, and imported scores have none",
-                hint="write their list: `memdb top-memorized -o scores.csv`",
-            )
-        thumbnails: Mapping[str, PicturesOf] = {}
-        reason = ""
-        if pictures:
-            try:
-                thumbnails = self._pictures_of_report(data_root, dataset)
-            except MemdbError as error:
-                if dataset is not None or data_root is not None:
-                    raise
-                reason = str(error)
-        report = write_report(Path(path), self.relations(), level, thumbnails, progress)
+        self._require_counts("a report")
+        found, reason = self.pictures_of_page(pictures=pictures, dataset=dataset, data_root=data_root)
+        report = write_report(Path(path), self.relations(), level, found, progress)
         return replace(report, without_pictures=reason)
 
-    def _pictures_of_report(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:
-        from memdb.look.sheets import PicturesOf, require_pillow
+    def viewer(self, pictures: Mapping[str, PicturesOf], level: float = 0.95) -> Viewer:
+        """Return what `memdb view` serves: the page, and its numbers, lists and pictures when asked for.
+
+        Raises:
+            InvalidInputError: scores that were imported, which have no counts to show, or a level that is not
+                one.
+        """
+        from memdb.look.view import Viewer
+
+        self._require_counts("a page")
+        return Viewer(self.relations(), level, pictures)
+
+    def pictures_of_page(
+        self, *, pictures: bool = True, dataset: str | None = None, data_root: str | None = None
+    ) -> tuple[Mapping[str, PicturesOf], str]:
+        """Return the pictures of each set that a page can show, or why there are none.
+
+        Raises:
+            MemdbError: there are none, although ``dataset`` or ``data_root`` is given.
+        """
+        if not pictures:
+            return {}, ""
+        try:
+            return self._pictures_of_page(data_root, dataset), ""
+        except MemdbError as error:
+            if dataset is not None or data_root is not None:
+                raise
+            return {}, str(error)
+
+    def _require_counts(self, what: str) -> None:
+        if self.imported_scores is not None:
+            raise InvalidInputError(
+                f"{what} shows counts of models, and imported scores have none",
+                hint="write their list: `memdb top-memorized -o scores.csv`",
+            )
+
+    def _pictures_of_page(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:
+        from memdb.render.sheets import PicturesOf, require_pillow
+        from memdb.store.published_sheets import PublishedSheets
 
         require_pillow()
         names = [item.name for item in self.store.manifest.sets if item.n_examples]
-        if self.store.published is not None and self.store.published.thumbnails is not None:
+        published = self.store.published
+        if published is not None and published.sheets is not None:
+            return {name: PublishedSheets.of(self.store, name).as_pictures() for name in names}
+        if published is not None and published.thumbnails is not None:
             shapes = {name: self.thumbnails(name, [0]).shape for name in names}
             return {
                 name: PicturesOf((shape[1], shape[2], shape[3]), partial(self.thumbnails, name))
@@ -1392,7 +1427,7 @@ class Database:
         manifest = self.store.manifest
         manifest.require_same(data.infos, manifest.recipe, self.url)
         thumbnails = thumbnails_of(data)
-        return {item.name: thumbnails[item.name] for item in manifest.sets}
+        return {item.name: thumbnails[item.name] for item in manifest.sets if item.n_examples}
 
     def _require_now(self, verb: str) -> None:
         self.store.require_growing(verb)

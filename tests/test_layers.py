@@ -54,7 +54,7 @@ HOMES = {
     "ray": {"training.engines.ray"},
     "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
-    "PIL": {"datasets", "look.sheets", "sharing.thumbnails"},
+    "PIL": {"datasets", "render.sheets", "sharing.thumbnails"},
     "zarr": {"store.encoding", "store.read_arrays", "store.stated"},
     "numcodecs": {"store.stated"},
     "aiohttp": {"storage.web"},

@@ -26,7 +26,7 @@ COMMANDS = {  # by their modules
     "interop": ("import", "export", "membership"),
     "attribution": ("lds", "frontier"),
     "share": ("publish", "pull"),
-    "look": ("report",),
+    "look": ("report", "view"),
 }
 
 
