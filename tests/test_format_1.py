@@ -32,6 +32,7 @@ ASKED = [
 OPENED = [*{f"{name} {options}": (name, options) for name, options, _, _ in METHODS}.values()]
 DO_OTHER_THINGS = {
     "update", "merge", "compact", "gc", "retract", "cache", "init", "train", "demo", "import", "publish", "pull", "report",
+    "view",
 }  # fmt: skip
 
 

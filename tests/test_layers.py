@@ -72,9 +72,18 @@ HOMES = {
         "database",
         "cli.output",
         "cli.analyze",
+        "cli.attribution",
     },
-    "matplotlib": {"render.curves"},
-    "rich": {"render.tables", "render.images", "render.progress", "render.curves", "render.analysis"},
+    "matplotlib": {"render.curves", "render.frontier"},
+    "rich": {
+        "render.tables",
+        "render.images",
+        "render.progress",
+        "render.curves",
+        "render.analysis",
+        "render.attribution",
+        "render.frontier",
+    },
     "typer": {
         "cli.app",
         "cli.options",
@@ -82,6 +91,7 @@ HOMES = {
         "cli.train",
         "cli.query",
         "cli.analyze",
+        "cli.planning",
         "cli.pairs",
         "cli.interop",
         "cli.maintain",
@@ -90,6 +100,7 @@ HOMES = {
         "cli.share",
         "cli.look",
         "cli.usage",
+        "cli.attribution",
     },
 }
 LOADED_BY_ONE_TEST = {
@@ -98,7 +109,8 @@ LOADED_BY_ONE_TEST = {
 }  # fmt: skip
 ONLY_FOR_TYPES = {
     ("duckdb", "database"), ("duckdb", "cli.output"), ("duckdb", "cli.analyze"),
-    ("rich", "cli.output"), ("rich", "cli.analyze"),
+    ("duckdb", "cli.attribution"),
+    ("rich", "cli.output"), ("rich", "cli.analyze"), ("rich", "cli.planning"),
 }  # fmt: skip
 
 
