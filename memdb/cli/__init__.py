@@ -24,7 +24,7 @@ COMMANDS = {  # by their modules
     "pairs": ("pairs",),
     "interop": ("import", "export", "membership", "lds"),
     "share": ("publish", "pull"),
-    "look": ("report",),
+    "look": ("report", "show", "gallery"),
 }
 
 

@@ -1,17 +1,54 @@
-"""Commands that show a store to people: report."""
+"""Commands that show a store to people: report, show, gallery."""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memdb.cli.app import app, say
-from memdb.cli.options import DataRootOption, LevelOption, OwnDatasetOption
-from memdb.cli.store_options import ASKING, Place, at_place
+from memdb.cli.options import DataRootOption, FormatOption, LevelOption, OutcomeOption, OwnDatasetOption
+from memdb.cli.output import Way, answer_of_table, made
+from memdb.cli.output import show as print_text
+from memdb.cli.store_options import ASKING, SCORING, Place, at_place
+from memdb.errors import InvalidInputError, MemdbError
+from memdb.render import graphics
+from memdb.render.answer import SUFFIXES, require_format
 from memdb.render.progress import Counting
 from memdb.render.tables import clean, console, count, size
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.figure import Figure
+
+    from memdb.database import Database
+    from memdb.look.rows import Contents
+    from memdb.look.terminal import Wall
+
+FIGURES = (".png", ".svg", ".pdf")
+GraphicsOption = Annotated[
+    str,
+    typer.Option(
+        "--graphics",
+        metavar="WAY",
+        help="How the terminal shows pictures: kitty, iterm, blocks, ascii, none, or auto, by what it calls "
+        "itself; a pipe gets none.",
+    ),
+]
+ShownOutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write a figure, .png, .svg or .pdf, or the numbers, .json, .ndjson, .csv or .parquet.",
+    ),
+]
+LookAtFormat = FormatOption
 
 
 @app.command()
@@ -45,3 +82,156 @@ def report(
     if done.without_pictures:
         say(f"Note: no pictures, for {clean(done.without_pictures)}. --data-root names the data's folder.")
     say(f"Wrote {clean(done.path)}: {count(done.n_pictures, 'picture')}, {size(done.size)}.")
+
+
+class Shown:
+    """Where an example or a gallery goes: to the terminal, as a figure to a file, or as numbers."""
+
+    def __init__(self, format: str, output: Path | None, way: str) -> None:
+        self.is_figure = output is not None and output.suffix.lower() in FIGURES
+        self._output = output
+        self._way = graphics.require_graphics(way)
+        require_format(format)
+        if self.is_figure and output is not None:
+            if format != "table":
+                raise InvalidInputError(f"--format {format} is no figure", hint="leave out --format or --output")
+            from memdb.look.figures import require_figure
+
+            require_figure(output)
+        elif output is not None and output.suffix.lower() not in SUFFIXES:
+            raise InvalidInputError(
+                f"output {output} has a suffix that is no format",
+                hint=f"use one of {', '.join((*FIGURES, *SUFFIXES))}",
+            )
+        self.is_numbers = not self.is_figure and (output is not None or format != "table")
+        self._format = format
+
+    def numbers(self, db: Database, rows: pa.Table, facts: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        """Print rows, or write them to the file."""
+        way = Way(self._format, self._output, options["level"], options["interval"], options["outcome"])
+        print_text(made(answer_of_table(db, rows, way, facts), way, _no_table), way)
+
+    def figure(self, draw: Callable[[Contents | None], Figure], contents: Contents | None) -> None:
+        """Draw to the file."""
+        from memdb.look.figures import write_figure
+
+        if self._output is None:
+            raise TypeError
+        write_figure(draw(contents), self._output)
+        say(f"Wrote {clean(self._output)}: {size(self._output.stat().st_size)}.")
+
+    def wall(self, contents: Contents | None) -> Wall:
+        """Return the terminal to hang pictures in."""
+        from memdb.look.terminal import Wall
+
+        out = console()
+        encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+        way = graphics.chosen(self._way, os.environ, is_terminal=sys.stdout.isatty(), encoding=encoding)
+        return Wall(out, contents, way)
+
+
+def _no_table(_answer: Any) -> Any:
+    raise TypeError
+
+
+def _contents(db: Database, data_root: str | None, dataset: str | None) -> Contents | None:
+    """Return what shows examples; say so where nobody knows."""
+    found, reason = db._contents_if_any(data_root, dataset)
+    if found is None:
+        say(f"Note: no pictures, for {clean(reason)}. --data-root names the data's folder.")
+    return found
+
+
+@app.command()
+@at_place(SCORING, examples=("train", "test"))
+def show(
+    place: Place,
+    examples: Mapping[str, Any],
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Partners each way.")] = 4,
+    graphics: GraphicsOption = "auto",
+    outcome: OutcomeOption = "correct",
+    level: LevelOption = 0.95,
+    dataset: OwnDatasetOption = None,
+    data_root: DataRootOption = None,
+    format: FormatOption = "table",
+    output: ShownOutputOption = None,
+) -> None:
+    """Show an example: its picture, its score, and the examples that it helps and hurts most.
+
+    A test example is shown with the training examples that helped and hurt it most. Scores of partners are
+    those of top-influence, the memorization is that of score.
+
+    \b
+    memdb show --train-id 17
+    memdb show --test-id 42 -k 6 --graphics blocks
+    memdb show --train-key train/3.png -o example.svg
+    """  # noqa: D301
+    shown = Shown(format, output, graphics)
+    db = place.open()
+    found = db.portrait(**examples, k=k, outcome=outcome, level=level)
+    if shown.is_numbers:
+        owner = found.owner
+        facts = {"example": {"set": owner.set_name, "id": owner.row, "key": owner.key, "class": owner.class_name,
+                             "score": dict(found.score)}}  # fmt: skip
+        shown.numbers(db, found.rows, facts, {"level": level, "interval": "selected", "outcome": outcome})
+        return
+    contents = _contents(db, data_root, dataset)
+    if shown.is_figure:
+        from memdb.look.figures import draw_portrait
+
+        shown.figure(lambda contents: draw_portrait(found, contents), contents)
+    else:
+        shown.wall(contents).portrait(found)
+
+
+@app.command()
+@at_place(SCORING)
+def gallery(
+    place: Place,
+    by: Annotated[
+        str,
+        typer.Option("--by", metavar="WHAT", help="memorization, or influence."),
+    ] = "memorization",
+    class_name: Annotated[
+        str | None,
+        typer.Option("--class", metavar="NAME", help="Only training examples of this class, by name or number."),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Pictures in a row.")] = 5,
+    rows: Annotated[
+        int, typer.Option("--rows", metavar="N", help="Training examples, with --by influence.")
+    ] = 4,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of what is chosen at random.")] = 0,
+    graphics: GraphicsOption = "auto",
+    outcome: OutcomeOption = "correct",
+    level: LevelOption = 0.95,
+    dataset: OwnDatasetOption = None,
+    data_root: DataRootOption = None,
+    format: FormatOption = "table",
+    output: ShownOutputOption = None,
+) -> None:
+    """Show a gallery of examples, as Feldman and Zhang (2020) do in figures 2 and 3.
+
+    \b
+    --by memorization  training examples whose memorization is near 0, .25, .5, .75 and 1
+    --by influence     memorized examples, the test examples that each helps most, and as a control as many
+                       random test examples of its class
+    \b
+    memdb gallery -o memorization.pdf
+    memdb gallery --by influence -k 4 --rows 3 -o influence.png
+    memdb gallery --class 7
+    """  # noqa: D301
+    shown = Shown(format, output, graphics)
+    db = place.open()
+    found = db.exhibits(by, class_name=class_name, k=k, rows=rows, seed=seed, outcome=outcome, level=level)
+    if shown.is_numbers:
+        interval = "simultaneous" if by == "memorization" else "selected"
+        facts = {"by": by, "class": class_name, "seed": seed}
+        shown.numbers(db, found.rows, facts, {"level": level, "interval": interval, "outcome": outcome})
+        return
+    contents = _contents(db, data_root, dataset)
+    if shown.is_figure:
+        from memdb.look.figures import draw_gallery
+
+        shown.figure(lambda contents: draw_gallery(found, contents), contents)
+    else:
+        shown.wall(contents).gallery(found)

@@ -80,6 +80,11 @@ def left_out(db: Database) -> dict[str, Any]:
     return {"n_excluded": len(excluded), "excluded": excluded} if excluded else {}
 
 
+def answer_of_table(db: Database, rows: pa.Table, way: Way, more: Mapping[str, Any]) -> Answer:
+    """Return rows of scores that were computed already, with what the JSON document says about them."""
+    return _of_scores(db, Answer(rows, {**_facts(db, way), **more}))
+
+
 def asked_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
     """Return rows of models, or of the imported scores that were asked, with what is said about them."""
     return _of_scores(db, answer_of(db, rows, way))

@@ -1,0 +1,332 @@
+"""Portraits and galleries as figures of Matplotlib, which read when they are printed 8 cm wide."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memdb.errors import InvalidInputError
+from memdb.files import writing
+from memdb.format import layout
+from memdb.look.exhibits import Gallery, Line
+from memdb.look.portrait import Portrait, Rate
+from memdb.look.rows import Contents
+from memdb.look.tiles import Source, Tile
+from memdb.render.tables import clean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURES = (".png", ".svg", ".pdf")
+POINT = 1 / 72  # inches
+WIDTH = 3.15  # inches, 8 cm: of a figure whose strips have 5 pictures
+TILE = 0.52
+GAP = 4 / 96  # 4 pixels
+MARGIN = 0.06
+HEAD = 0.34  # beside a row: its level
+LARGE, TEXT, SMALL = 9.0, 8.0, 7.0  # points
+LINE = 1.25  # heights of text from one line to the next
+INK, GREY, FAINT, RULE = "#1a202c", "#4a5568", "#a0aec0", "#cbd5e0"
+IN, OUT = "#2b6cb0", "#c05621"
+TEXT_LINES = 6  # of an example that is text
+DPI = 300
+HAIR = 0.6  # points
+
+
+def require_figure(path: Path) -> Path:
+    """Refuse files that no figure can be written to, before anything is asked.
+
+    Raises:
+        InvalidInputError: not the suffix of a format for figures, or Matplotlib is not installed.
+    """
+    if path.suffix.lower() not in FIGURES:
+        raise InvalidInputError(
+            f"{path} has a suffix that is no format of figures",
+            hint=f"use one of {', '.join(FIGURES)}",
+            parameter="output",
+        )
+    require_matplotlib()
+    return path
+
+
+def require_matplotlib() -> None:
+    """Refuse to draw without Matplotlib.
+
+    Raises:
+        InvalidInputError: it is not installed.
+    """
+    try:
+        import matplotlib as mpl  # noqa: F401, PLC0415 - only figures need it, and it takes a while
+    except ImportError as error:
+        raise InvalidInputError(
+            "figures need Matplotlib, which is not installed", hint="pip install 'memdb[plots]'"
+        ) from error
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all; the same figure gives the same bytes.
+
+    Raises:
+        StorageError: the folder is missing, full or not writable.
+    """
+    import matplotlib as mpl  # noqa: PLC0415
+
+    kind = path.suffix.lower()[1:]
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with writing(path) as temporary, mpl.rc_context({"svg.hashsalt": "memdb"}):
+        figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
+
+
+def draw_gallery(shown: Gallery, contents: Contents | None) -> Figure:
+    """Return the figure of a gallery; ``contents`` is None where nobody knows what examples look like."""
+    is_influence = shown.choice.by == "influence"
+    n_across = max(len(line.tiles) for line in shown.lines)
+    head = TILE + 4 * GAP if is_influence else HEAD
+    sheet = Sheet(contents, head + _strip_width(n_across))
+    for line in shown.lines:
+        if is_influence:
+            _draw_influence(sheet, line)
+        else:
+            sheet.write(f"{line.head:g}", 0, sheet.y + TILE / 2, LARGE, va="center")
+            sheet.strip(line.tiles, head, with_scores=False)
+    return sheet.finished(shown.source)
+
+
+def draw_portrait(shown: Portrait, contents: Contents | None) -> Figure:
+    """Return the figure of an example with its partners, likewise."""
+    n_across = max(4, len(shown.helps), len(shown.hurts))
+    sheet, owner = Sheet(contents, _strip_width(n_across)), shown.owner
+    side, left = 2 * TILE, 2 * TILE + 3 * GAP
+    sheet.picture(owner, 0, side)
+    kind = "training" if owner.set_name == layout.TRAIN else "test"
+    key = "" if owner.key == str(owner.row) else owner.key
+    lines = [(f"{kind} example {owner.row}", LARGE, INK), (f"class {owner.class_name}", TEXT, GREY)]
+    lines += [(key, SMALL, GREY)] if key else []
+    if shown.score:
+        lines.append((f"memorization {owner.score_text} {owner.interval_text}", TEXT, INK))
+    bottom = sheet.lines(lines, left, sheet.y)
+    bottom = max(bottom, sheet.bars(shown.rates, left, bottom + GAP))
+    sheet.y = max(sheet.y + side, bottom) + 2 * GAP
+    for title, tiles in zip(shown.titles, (shown.helps, shown.hurts), strict=True):
+        sheet.y = sheet.lines([(title, TEXT, INK)], 0, sheet.y) + GAP
+        if tiles:
+            sheet.strip(tiles, 0)
+        else:
+            sheet.y = sheet.lines([("none", TEXT, GREY)], 0, sheet.y) + GAP
+    return sheet.finished(shown.source)
+
+
+def _draw_influence(sheet: Sheet, line: Line) -> None:
+    """Draw a training example, a rule, what it helps most, and below them the control."""
+    if not isinstance(line.head, Tile):
+        raise TypeError(line.head)
+    left, top = TILE + 4 * GAP, sheet.y
+    sheet.tile(line.head, 0)
+    sheet.strip(line.tiles, left)
+    if line.control:
+        said = f"control: random {line.head.class_name}"
+        sheet.y = sheet.lines([(said, SMALL, GREY)], left, sheet.y - GAP)
+        sheet.strip(line.control, left)
+    sheet.rule(TILE + 2 * GAP, top, sheet.y - 3 * GAP)
+    sheet.y += 2 * GAP
+
+
+def _strip_width(n_tiles: int) -> float:
+    return n_tiles * TILE + (n_tiles - 1) * GAP
+
+
+class Sheet:
+    """A figure on white that grows downwards: places in inches from its left edge and from its top."""
+
+    def __init__(self, contents: Contents | None, width: float) -> None:
+        self._contents = contents
+        self._width = max(width, WIDTH - 2 * MARGIN)
+        self._drawings: list[Any] = []  # what draws on a figure, once its height is known
+        self.y = MARGIN
+
+    def strip(self, tiles: Sequence[Tile], left: float, *, with_scores: bool = True) -> None:
+        """Hang examples side by side, and go below them."""
+        bottoms = [self.y + TILE]
+        for number, tile in enumerate(tiles):
+            bottoms.append(self.tile(tile, left + number * (TILE + GAP), with_scores=with_scores))
+        if not tiles:
+            self.write("none within .125", left, self.y + TILE / 2, TEXT, GREY, va="center")
+        self.y = max(bottoms) + 2 * GAP
+
+    def tile(self, tile: Tile, left: float, *, with_scores: bool = True) -> float:
+        """Hang an example with its class below, and its score; return where that ends."""
+        self.picture(tile, left, TILE)
+        lines = [(tile.class_name, TEXT, GREY)]
+        if with_scores and tile.score is not None:
+            ink = FAINT if tile.is_explained_by_chance else INK
+            lines += [(tile.score_text, TEXT, ink), (tile.interval_text, SMALL - 1.5, GREY)]
+        return self.lines(lines, left + TILE / 2, self.y + TILE + GAP / 2, width=TILE + GAP, ha="center")
+
+    def picture(self, tile: Tile, left: float, side: float) -> None:
+        """Hang a picture, or the words, of an example in a square."""
+        content = "" if self._contents is None else self._contents(tile.set_name, tile.row)
+        top = self.y
+        if isinstance(content, str):
+            size = SMALL - 1.5 if side == TILE else SMALL
+            words = content or f"no picture\n{tile.name}"
+            self._drawings.append(lambda on: _draw_words(on, words, (left, top, side), size))
+            return
+        pixels = content if content.shape[2] == 3 else content[:, :, 0]
+        self._drawings.append(lambda on: _draw_pixels(on, pixels, (left, top, side)))
+
+    def lines(self, lines: Sequence[tuple[str, float, str]], left: float, top: float, **options: Any) -> float:
+        """Write lines, each a text with its size and colour, below each other; return where they end."""
+        for text, size, ink in lines:
+            self.write(text, left, top, size, ink, **options)
+            top += size * LINE * POINT
+        return top
+
+    def write(self, text: str, left: float, top: float, size: float, ink: str = INK, **options: Any) -> None:
+        """Write a line, cut to a width, by default to what is left of the sheet's."""
+        width = options.pop("width", self._width - left)
+        options = {"va": "top", "ha": "left", "color": ink, **options}
+        self._drawings.append(lambda on: _draw_text(on, text, (left, top, width), size, options))
+
+    def bars(self, rates: Sequence[Rate], left: float, top: float) -> float:
+        """Draw how many models are right on an example; return where that ends."""
+        colours = {"in": IN, "out": OUT, "all": GREY}
+        for rate in rates:
+            self.write(rate.models, left, top, SMALL, colours[rate.models])
+            length = 0.6
+            for share, colour in ((1.0, RULE), (rate.mean or 0.0, colours[rate.models])):
+                box = (left + 0.22, top + 0.02, length * share, 0.075)
+                self._drawings.append(lambda on, box=box, colour=colour: on.box(box, facecolor=colour))
+            self.write(rate.words, left + 0.22 + length + GAP, top, SMALL, GREY)
+            top += SMALL * LINE * POINT * 1.1
+        return top
+
+    def rule(self, left: float, top: float, bottom: float) -> None:
+        """Draw a thin vertical line."""
+        self._drawings.append(
+            lambda on: on.box((left, top, HAIR * POINT, bottom - top), facecolor=RULE)
+        )
+
+    def finished(self, source: Source) -> Figure:
+        """Return the figure, with whose numbers these are at its foot."""
+        self.y = self.lines([(line, SMALL, GREY) for line in source.lines], 0, self.y)
+        canvas = _Canvas(self._width, self.y + MARGIN)
+        for draw in self._drawings:
+            draw(canvas)
+        return canvas.figure
+
+
+class _Canvas:
+    """A figure of Matplotlib with places in inches, down from the top."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.size = (width + 2 * MARGIN, height)
+        self.figure = _new_figure(self.size)
+
+    def place(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """Return left, bottom, width and height as parts of the figure."""
+        left, top, width, height = box
+        across, down = self.size
+        return (left + MARGIN) / across, 1 - (top + height) / down, width / across, height / down
+
+    def axes(self, box: tuple[float, float, float, float]) -> Any:
+        """Return axes without anything in a box."""
+        axes = self.figure.add_axes(self.place(box))
+        axes.set_axis_off()
+        return axes
+
+    def box(self, box: tuple[float, float, float, float], **options: Any) -> None:
+        """Draw a rectangle without an edge."""
+        from matplotlib.patches import Rectangle  # noqa: PLC0415
+
+        left, bottom, width, height = self.place(box)
+        shape = Rectangle((left, bottom), width, height, linewidth=0, transform=self.figure.transFigure, **options)
+        self.figure.add_artist(shape)
+
+
+def _new_figure(size: tuple[float, float]) -> Figure:
+    """Return a figure that any notebook shows, without pyplot: nothing global, no windows."""
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    class Shown(Figure):
+        def _repr_png_(self) -> bytes:
+            data = io.BytesIO()
+            self.savefig(data, format="png", dpi=DPI // 2)
+            return data.getvalue()
+
+        def draw(self, renderer: Any) -> None:
+            with warnings.catch_warnings():  # a name may have characters that the font lacks
+                warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+                super().draw(renderer)
+
+    return Shown(figsize=size, facecolor="white")
+
+
+def _draw_pixels(on: _Canvas, pixels: Any, square: tuple[float, float, float]) -> None:
+    left, top, side = square
+    height, width = (n / max(pixels.shape[:2]) * side for n in pixels.shape[:2])
+    axes = on.axes((left + (side - width) / 2, top + (side - height) / 2, width, height))
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="antialiased", aspect="auto")
+
+
+def _draw_words(on: _Canvas, words: str, square: tuple[float, float, float], size: float) -> None:
+    """Write the first words of an example into its square."""
+    left, top, side = square
+    on.box((left, top, side, side), facecolor="#f7fafc")
+    n_lines = min(TEXT_LINES if side == TILE else 2 * TEXT_LINES, int((side - GAP) / (size * LINE * POINT)))
+    wrapped = [part for line in words.splitlines() for part in _wrapped(clean(line), size, side - GAP)]
+    if len(wrapped) > n_lines:
+        wrapped = [*wrapped[: n_lines - 1], "\u2026"]
+    for number, line in enumerate(wrapped):
+        place = (left + GAP / 2, top + GAP / 2 + number * size * LINE * POINT, side - GAP)
+        _draw_text(on, line, place, size, {"va": "top", "ha": "left", "color": INK})
+
+
+def _draw_text(
+    on: _Canvas, text: str, place: tuple[float, float, float], size: float, options: dict[str, Any]
+) -> None:
+    left, top, width = place
+    cut = _cut(clean(text), size, width)
+    x, y, _, _ = on.place((left, top, 0, 0))
+    on.figure.text(x, y, cut, size=size, parse_math=False, **options)  # a "$" in a name is not math
+
+
+def _cut(text: str, size: float, width: float) -> str:
+    whole = _width_of(text, size)
+    if whole <= width:
+        return text
+    text = text[: int(len(text) * width / whole * 1.5) + 2]
+    while text and _width_of(f"{text}\u2026", size) > width:
+        text = text[:-1]
+    return f"{text}\u2026"
+
+
+def _wrapped(text: str, size: float, width: float) -> list[str]:
+    """Return a text in lines of a width, broken between words where these are not too long."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if _width_of(longer, size) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+        if len(lines) > 4 * TEXT_LINES:
+            break
+    return lines
+
+
+def _width_of(text: str, size: float) -> float:
+    """Return the width of a text in inches, about."""
+    from matplotlib.font_manager import FontProperties  # noqa: PLC0415
+    from matplotlib.textpath import TextPath  # noqa: PLC0415
+
+    if not text.strip():
+        return 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        extent = TextPath((0, 0), text, size=size, prop=FontProperties()).get_extents()
+    return float(extent.width) * POINT if np.isfinite(extent.width) else 0.0
