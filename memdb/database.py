@@ -1152,15 +1152,15 @@ class Database:
 
         require_matplotlib()
         shown = self.portrait(k=k, outcome=outcome, level=level, **example)
-        return draw_portrait(shown, self._contents_if_any(data_root, dataset)[0])
+        return draw_portrait(shown, self.contents_if_any(data_root, dataset)[0])
 
     def exhibits(
         self,
         by: str = "memorization",
         *,
         class_name: str | None = None,
-        k: int = 5,
-        rows: int = 4,
+        k: int = 4,
+        rows: int = 3,
         seed: int = 0,
         outcome: str = "correct",
         level: float = 0.95,
@@ -1205,7 +1205,7 @@ class Database:
 
         require_matplotlib()
         shown = self.exhibits(by, **options)
-        return draw_gallery(shown, self._contents_if_any(data_root, dataset)[0])
+        return draw_gallery(shown, self.contents_if_any(data_root, dataset)[0])
 
     def contents(self, data_root: str | None = None, dataset: str | Dataset | None = None) -> Contents:
         """Return what shows examples: a function from ``train`` or ``test`` and a row to a picture or text.
@@ -1230,10 +1230,10 @@ class Database:
         self._contents = rows.of_dataset(data)
         return self._contents
 
-    def _contents_if_any(
+    def contents_if_any(
         self, data_root: str | None = None, dataset: str | Dataset | None = None
     ) -> tuple[Contents | None, str]:
-        """Return what shows examples, or None and why: where the data is named, it is required."""
+        """Return the same, or None and why: where the data is named, it is required."""
         try:
             return self.contents(data_root, dataset), ""
         except MemdbError as error:
@@ -1363,7 +1363,7 @@ class Database:
             from memdb.look.notebook import table_of
 
             database = here()
-            return table_of(rows, None if database is None else database._contents_if_any()[0])
+            return table_of(rows, None if database is None else database.contents_if_any()[0])
 
         return Results(html)
 

@@ -15,11 +15,12 @@ from memdb.cli.options import DataRootOption, FormatOption, LevelOption, Outcome
 from memdb.cli.output import Way, answer_of_table, made
 from memdb.cli.output import show as print_text
 from memdb.cli.store_options import ASKING, SCORING, Place, at_place
-from memdb.errors import InvalidInputError, MemdbError
+from memdb.cli.usage import WrongUsageError
+from memdb.errors import InvalidInputError
 from memdb.render import graphics
 from memdb.render.answer import SUFFIXES, require_format
 from memdb.render.progress import Counting
-from memdb.render.tables import clean, console, count, size
+from memdb.render.tables import clean, console, count, plain, size
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +49,6 @@ ShownOutputOption = Annotated[
         help="Write a figure, .png, .svg or .pdf, or the numbers, .json, .ndjson, .csv or .parquet.",
     ),
 ]
-LookAtFormat = FormatOption
 
 
 @app.command()
@@ -94,7 +94,9 @@ class Shown:
         require_format(format)
         if self.is_figure and output is not None:
             if format != "table":
-                raise InvalidInputError(f"--format {format} is no figure", hint="leave out --format or --output")
+                raise WrongUsageError(
+                    f"--format {format} contradicts --output {output}", hint="leave one out"
+                )
             from memdb.look.figures import require_figure
 
             require_figure(output)
@@ -106,10 +108,9 @@ class Shown:
         self.is_numbers = not self.is_figure and (output is not None or format != "table")
         self._format = format
 
-    def numbers(self, db: Database, rows: pa.Table, facts: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        """Print rows, or write them to the file."""
-        way = Way(self._format, self._output, options["level"], options["interval"], options["outcome"])
-        print_text(made(answer_of_table(db, rows, way, facts), way, _no_table), way)
+    def way(self, level: float, interval: str, outcome: str) -> Way:
+        """Return how numbers are wanted."""
+        return Way(self._format, self._output, level, interval, outcome)
 
     def figure(self, draw: Callable[[Contents | None], Figure], contents: Contents | None) -> None:
         """Draw to the file."""
@@ -124,19 +125,19 @@ class Shown:
         """Return the terminal to hang pictures in."""
         from memdb.look.terminal import Wall
 
-        out = console()
         encoding = getattr(sys.stdout, "encoding", None) or "ascii"
         way = graphics.chosen(self._way, os.environ, is_terminal=sys.stdout.isatty(), encoding=encoding)
-        return Wall(out, contents, way)
+        return Wall(console(coloured=self._way == "blocks"), contents, way)
 
 
-def _no_table(_answer: Any) -> Any:
-    raise TypeError
+def _numbers(db: Database, rows: pa.Table, way: Way, facts: Mapping[str, Any]) -> None:
+    """Print rows for programs, or write them to the file."""
+    print_text(made(answer_of_table(db, rows, way, facts), way, plain), way)
 
 
 def _contents(db: Database, data_root: str | None, dataset: str | None) -> Contents | None:
     """Return what shows examples; say so where nobody knows."""
-    found, reason = db._contents_if_any(data_root, dataset)
+    found, reason = db.contents_if_any(data_root, dataset)
     if found is None:
         say(f"Note: no pictures, for {clean(reason)}. --data-root names the data's folder.")
     return found
@@ -170,10 +171,7 @@ def show(
     db = place.open()
     found = db.portrait(**examples, k=k, outcome=outcome, level=level)
     if shown.is_numbers:
-        owner = found.owner
-        facts = {"example": {"set": owner.set_name, "id": owner.row, "key": owner.key, "class": owner.class_name,
-                             "score": dict(found.score)}}  # fmt: skip
-        shown.numbers(db, found.rows, facts, {"level": level, "interval": "selected", "outcome": outcome})
+        _numbers(db, found.rows, shown.way(level, "selected", outcome), {"example": found.facts})
         return
     contents = _contents(db, data_root, dataset)
     if shown.is_figure:
@@ -194,12 +192,12 @@ def gallery(
     ] = "memorization",
     class_name: Annotated[
         str | None,
-        typer.Option("--class", metavar="NAME", help="Only training examples of this class, by name or number."),
+        typer.Option("--class", metavar="NAME", help="Only this class, by name or number."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", metavar="N", help="Pictures in a row.")] = 5,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Pictures in a row.")] = 4,
     rows: Annotated[
         int, typer.Option("--rows", metavar="N", help="Training examples, with --by influence.")
-    ] = 4,
+    ] = 3,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of what is chosen at random.")] = 0,
     graphics: GraphicsOption = "auto",
     outcome: OutcomeOption = "correct",
@@ -217,16 +215,15 @@ def gallery(
                        random test examples of its class
     \b
     memdb gallery -o memorization.pdf
-    memdb gallery --by influence -k 4 --rows 3 -o influence.png
+    memdb gallery --by influence -k 5 --rows 2 -o influence.png
     memdb gallery --class 7
     """  # noqa: D301
     shown = Shown(format, output, graphics)
     db = place.open()
     found = db.exhibits(by, class_name=class_name, k=k, rows=rows, seed=seed, outcome=outcome, level=level)
     if shown.is_numbers:
-        interval = "simultaneous" if by == "memorization" else "selected"
-        facts = {"by": by, "class": class_name, "seed": seed}
-        shown.numbers(db, found.rows, facts, {"level": level, "interval": interval, "outcome": outcome})
+        way = shown.way(level, "simultaneous" if by == "memorization" else "selected", outcome)
+        _numbers(db, found.rows, way, {"by": by, "class": class_name, "seed": seed})
         return
     contents = _contents(db, data_root, dataset)
     if shown.is_figure:

@@ -30,6 +30,7 @@ NEAR = 0.05  # of a level: what is chosen from at random
 FAR = 0.125  # half of the way to the next level: beyond, nothing is shown as being near
 CANDIDATES = 64  # most memorized examples, among which those are sought that influence most
 BY = ("memorization", "influence")
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Choice:
 
     by: str = "memorization"
     class_name: str | None = None
-    k: int = 5
-    rows: int = 4
+    k: int = 4
+    rows: int = 3
     seed: int = 0
     level: float = 0.95
 
@@ -52,11 +53,15 @@ class Choice:
         require_k(self.k)
         if not 1 <= self.rows <= CANDIDATES:
             raise InvalidInputError(
-                f"rows {self.rows} is not a number from 1 to {CANDIDATES}", hint="use e.g. rows=4", parameter="rows"
+                f"rows {self.rows} is not a number from 1 to {CANDIDATES}",
+                hint="use e.g. rows=3",
+                parameter="rows",
             )
         if not 0 <= self.seed < 2**64:
             raise InvalidInputError(
-                f"seed {self.seed} is not a number from 0 to 2**64 - 1", hint="use e.g. seed=0", parameter="seed"
+                f"seed {self.seed} is not a number from 0 to 2**64 - 1",
+                hint="use e.g. seed=0",
+                parameter="seed",
             )
 
 
@@ -85,6 +90,11 @@ class Line:
     tiles: tuple[Tile, ...]
     control: tuple[Tile, ...] = ()
 
+    @property
+    def level(self) -> str:
+        """The level without the zero before its point; empty for a line of a training example."""
+        return "" if isinstance(self.head, Tile) else f"{self.head:g}".replace("0.", ".")
+
 
 @dataclass(frozen=True)
 class Gallery:
@@ -97,7 +107,7 @@ class Gallery:
 
     @property
     def tiles(self) -> Sequence[Tile]:
-        """All that is compared with chance: every tile but the controls."""
+        """All that is compared with chance: not the controls, nor what is shown for having no score."""
         return [tile for line in self.lines for tile in line.tiles if line.head != 0]
 
 
@@ -115,7 +125,9 @@ def gallery(answers: Answers, choice: Choice) -> Gallery:
     """
     if not isinstance(answers.relations, TableRelations):
         require_models(answers.relations.snapshot)
-    return _by_memorization(answers, choice) if choice.by == "memorization" else _by_influence(answers, choice)
+    return (
+        _by_memorization(answers, choice) if choice.by == "memorization" else _by_influence(answers, choice)
+    )
 
 
 def _ranked(answers: Answers, choice: Choice, k: int) -> pa.Table:
@@ -156,34 +168,37 @@ def _near(scores: NDArray[np.float64], level: float, k: int, rng: np.random.Gene
 def _by_influence(answers: Answers, choice: Choice) -> Gallery:
     relations, hanging = answers.relations, Hanging(answers.relations)
     require_examples(relations.snapshot, layout.TEST)
-    heads = _ranked(answers, choice, CANDIDATES).to_pylist()
-    query = RankedQuery(choice.k, Order(), IntervalSpec("selected", choice.level))
-    helped = {}
-    for head in heads:
-        rows = answers.top_influence(ExampleRef("train_id", head["train_id"]), query).to_pylist()
-        helped[head["train_id"]] = [row for row in rows if (row["influence"] or 0) > 0]
-    heads = [head for head in heads if helped[head["train_id"]]]
-    if not heads:
-        raise NotFoundError("no memorized example helps any test example", hint="add models")
-    heads.sort(key=lambda head: -helped[head["train_id"]][0].get("shrunk", helped[head["train_id"]][0]["influence"]))
     lines, listed = [], []
-    anytime = IntervalSpec("anytime", choice.level)
-    for head in heads[: choice.rows]:
-        train_id = head["train_id"]
-        (own,) = answers.score(train_id, None, anytime).to_pylist()
-        control = _control(answers, own, helped[train_id], choice)
-        shown = {"helps": helped[train_id], "control": control}
+    for own, helped in _telling(answers, choice):
+        shown = {"helps": helped, "control": _control(answers, own, helped, choice)}
         tiles = {role: tuple(hanging.partner(row, "test_id") for row in rows) for role, rows in shown.items()}
-        lines.append(Line(hanging.memorized({**head, **own}), tiles["helps"], tiles["control"]))
+        lines.append(Line(hanging.memorized(own), tiles["helps"], tiles["control"]))
         listed += [{"role": role, **row} for role, rows in shown.items() for row in rows]
     names = ("role", *(name for name in listed[0] if name != "role"))
-    source = source_of(relations, choice.level, "selected (memorization and control: anytime)")
+    source = source_of(relations, choice.level, "selected (of memorization and controls anytime)")
     return Gallery(choice, tuple(lines), source, _table(listed, names))
 
 
-def _control(
-    answers: Answers, own: dict[str, Any], helped: Sequence[dict[str, Any]], choice: Choice
-) -> list[dict[str, Any]]:
+def _telling(answers: Answers, choice: Choice) -> list[tuple[Row, list[Row]]]:
+    """Return the memorized examples with the strongest influences, each with those that it helps most."""
+    query = RankedQuery(choice.k, Order(), IntervalSpec("selected", choice.level))
+    found = []
+    for head in _ranked(answers, choice, CANDIDATES).to_pylist():
+        rows = answers.top_influence(ExampleRef("train_id", head["train_id"]), query).to_pylist()
+        helped = [row for row in rows if (row["influence"] or 0) > 0]
+        if helped:
+            found.append((head, helped))
+    if not found:
+        raise NotFoundError("no memorized example helps any test example", hint="add models")
+    found.sort(key=lambda pair: -pair[1][0].get("shrunk", pair[1][0]["influence"]))
+    anytime = IntervalSpec("anytime", choice.level)
+    return [
+        ({**head, **answers.score(head["train_id"], None, anytime).to_pylist()[0]}, helped)
+        for head, helped in found[: choice.rows]
+    ]
+
+
+def _control(answers: Answers, own: Row, helped: Sequence[Row], choice: Choice) -> list[Row]:
     """Return influences on as many random test examples of the training example's class."""
     labels = answers.relations.examples[layout.TEST].labels
     others = np.setdiff1d(np.flatnonzero(labels == own["label"]), [row["test_id"] for row in helped])
@@ -192,11 +207,12 @@ def _control(
     ids = {"train_id": own["train_id"], "test_id": None}
     every = answers.scores("influence", ids, IntervalSpec("anytime", choice.level), same_class=True)
     known = {row["test_id"]: row for row in every.to_pylist()}
-    unknown = {name: None for name in every.column_names} | {"train_id": own["train_id"], "test_label": own["label"]}
+    same = {"train_id": own["train_id"], "test_label": own["label"]}
+    unknown = dict.fromkeys(every.column_names) | same  # of pairs that were not imported
     return [known.get(test_id, {**unknown, "test_id": test_id}) for test_id in drawn]
 
 
-def _table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> pa.Table:
+def _table(rows: Sequence[Row], names: Sequence[str]) -> pa.Table:
     import pyarrow as pa  # noqa: PLC0415
 
     found = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
 FIGURES = (".png", ".svg", ".pdf")
 POINT = 1 / 72  # inches
-WIDTH = 3.15  # inches, 8 cm: of a figure whose strips have 5 pictures
-TILE = 0.52
+WIDTH = 3.15  # inches, 8 cm: of a figure whose strips have 4 pictures
+TILE = 0.58
 GAP = 4 / 96  # 4 pixels
 MARGIN = 0.06
 HEAD = 0.34  # beside a row: its level
-LARGE, TEXT, SMALL = 9.0, 8.0, 7.0  # points
+LARGE, TEXT, SMALL, LEAST = 9.0, 8.0, 7.0, 5.9  # points
 LINE = 1.25  # heights of text from one line to the next
-INK, GREY, FAINT, RULE = "#1a202c", "#4a5568", "#a0aec0", "#cbd5e0"
+INK, GREY, FAINT, RULE = "#1a202c", "#4a5568", "#6b7280", "#cbd5e0"
 IN, OUT = "#2b6cb0", "#c05621"
 TEXT_LINES = 6  # of an example that is text
 DPI = 300
@@ -86,15 +87,22 @@ def draw_gallery(shown: Gallery, contents: Contents | None) -> Figure:
     """Return the figure of a gallery; ``contents`` is None where nobody knows what examples look like."""
     is_influence = shown.choice.by == "influence"
     n_across = max(len(line.tiles) for line in shown.lines)
-    head = TILE + 4 * GAP if is_influence else HEAD
-    sheet = Sheet(contents, head + _strip_width(n_across))
+    left = TILE + 4 * GAP if is_influence else HEAD
+    sheet = Sheet(contents, left + _strip_width(n_across))
+    if is_influence:
+        sheet.write("memorization", 0, sheet.y, SMALL, GREY, width=left)
+        sheet.heading("influence on test examples", left)
+    else:
+        sheet.heading("memorization near", 0)
     for line in shown.lines:
-        if is_influence:
-            _draw_influence(sheet, line)
+        if isinstance(line.head, Tile):
+            _draw_influence(sheet, line.head, line)
         else:
-            sheet.write(f"{line.head:g}", 0, sheet.y + TILE / 2, LARGE, va="center")
-            sheet.strip(line.tiles, head, with_scores=False)
-    return sheet.finished(shown.source)
+            sheet.write(line.level, 0, sheet.y + TILE / 2, LARGE, va="center")
+            sheet.strip(line.tiles, left, with_scores=False)
+    if is_influence:
+        return sheet.finished(shown.source, shown.tiles)
+    return sheet.finished(replace(shown.source, intervals=""), ())  # which it shows none of
 
 
 def draw_portrait(shown: Portrait, contents: Contents | None) -> Figure:
@@ -108,32 +116,35 @@ def draw_portrait(shown: Portrait, contents: Contents | None) -> Figure:
     lines = [(f"{kind} example {owner.row}", LARGE, INK), (f"class {owner.class_name}", TEXT, GREY)]
     lines += [(key, SMALL, GREY)] if key else []
     if shown.score:
-        lines.append((f"memorization {owner.score_text} {owner.interval_text}", TEXT, INK))
+        lines.append((f"memorization {_signed(f'{owner.score_text} {owner.interval_text}')}", TEXT, INK))
     bottom = sheet.lines(lines, left, sheet.y)
     bottom = max(bottom, sheet.bars(shown.rates, left, bottom + GAP))
     sheet.y = max(sheet.y + side, bottom) + 2 * GAP
     for title, tiles in zip(shown.titles, (shown.helps, shown.hurts), strict=True):
-        sheet.y = sheet.lines([(title, TEXT, INK)], 0, sheet.y) + GAP
+        sheet.heading(title, 0)
         if tiles:
             sheet.strip(tiles, 0)
         else:
             sheet.y = sheet.lines([("none", TEXT, GREY)], 0, sheet.y) + GAP
-    return sheet.finished(shown.source)
+    return sheet.finished(shown.source, [*shown.helps, *shown.hurts])
 
 
-def _draw_influence(sheet: Sheet, line: Line) -> None:
+def _draw_influence(sheet: Sheet, head: Tile, line: Line) -> None:
     """Draw a training example, a rule, what it helps most, and below them the control."""
-    if not isinstance(line.head, Tile):
-        raise TypeError(line.head)
     left, top = TILE + 4 * GAP, sheet.y
-    sheet.tile(line.head, 0)
+    sheet.tile(head, 0)
     sheet.strip(line.tiles, left)
     if line.control:
-        said = f"control: random {line.head.class_name}"
-        sheet.y = sheet.lines([(said, SMALL, GREY)], left, sheet.y - GAP)
+        sheet.y -= GAP
+        sheet.heading(f"control: random test examples of class {head.class_name}", left)
         sheet.strip(line.control, left)
     sheet.rule(TILE + 2 * GAP, top, sheet.y - 3 * GAP)
     sheet.y += 2 * GAP
+
+
+def _signed(text: str) -> str:
+    """Return numbers with the sign of print."""
+    return text.replace("-", "\u2212")
 
 
 def _strip_width(n_tiles: int) -> float:
@@ -158,13 +169,18 @@ class Sheet:
             self.write("none within .125", left, self.y + TILE / 2, TEXT, GREY, va="center")
         self.y = max(bottoms) + 2 * GAP
 
+    def heading(self, text: str, left: float) -> None:
+        """Write a line above a strip."""
+        self.y = self.lines([(text, SMALL, GREY)], left, self.y) + GAP / 2
+
     def tile(self, tile: Tile, left: float, *, with_scores: bool = True) -> float:
         """Hang an example with its class below, and its score; return where that ends."""
         self.picture(tile, left, TILE)
         lines = [(tile.class_name, TEXT, GREY)]
         if with_scores and tile.score is not None:
-            ink = FAINT if tile.is_explained_by_chance else INK
-            lines += [(tile.score_text, TEXT, ink), (tile.interval_text, SMALL - 1.5, GREY)]
+            ink = FAINT if tile.is_explained_by_chance or tile.q_value is None else INK
+            interval = tile.interval_text.replace("+", "")  # narrower
+            lines += [(_signed(tile.score_text), TEXT, ink), (_signed(interval), LEAST, GREY)]
         return self.lines(lines, left + TILE / 2, self.y + TILE + GAP / 2, width=TILE + GAP, ha="center")
 
     def picture(self, tile: Tile, left: float, side: float) -> None:
@@ -172,14 +188,16 @@ class Sheet:
         content = "" if self._contents is None else self._contents(tile.set_name, tile.row)
         top = self.y
         if isinstance(content, str):
-            size = SMALL - 1.5 if side == TILE else SMALL
+            size = LEAST if side == TILE else SMALL
             words = content or f"no picture\n{tile.name}"
             self._drawings.append(lambda on: _draw_words(on, words, (left, top, side), size))
             return
         pixels = content if content.shape[2] == 3 else content[:, :, 0]
         self._drawings.append(lambda on: _draw_pixels(on, pixels, (left, top, side)))
 
-    def lines(self, lines: Sequence[tuple[str, float, str]], left: float, top: float, **options: Any) -> float:
+    def lines(
+        self, lines: Sequence[tuple[str, float, str]], left: float, top: float, **options: Any
+    ) -> float:
         """Write lines, each a text with its size and colour, below each other; return where they end."""
         for text, size, ink in lines:
             self.write(text, left, top, size, ink, **options)
@@ -207,13 +225,17 @@ class Sheet:
 
     def rule(self, left: float, top: float, bottom: float) -> None:
         """Draw a thin vertical line."""
-        self._drawings.append(
-            lambda on: on.box((left, top, HAIR * POINT, bottom - top), facecolor=RULE)
-        )
+        self._drawings.append(lambda on: on.box((left, top, HAIR * POINT, bottom - top), facecolor=RULE))
 
-    def finished(self, source: Source) -> Figure:
+    def finished(self, source: Source, scored: Sequence[Tile]) -> Figure:
         """Return the figure, with whose numbers these are at its foot."""
-        self.y = self.lines([(line, SMALL, GREY) for line in source.lines], 0, self.y)
+        notes = list(source.lines)
+        if any(tile.is_explained_by_chance for tile in scored):
+            notes.append("grey scores: chance explains them (q > .1)")
+        if self._contents is None:
+            notes.append("without pictures: the data was not there")
+        lines = [part for line in notes for part in _wrapped(line, SMALL, self._width)]
+        self.y = self.lines([(line, SMALL, GREY) for line in lines], 0, self.y)
         canvas = _Canvas(self._width, self.y + MARGIN)
         for draw in self._drawings:
             draw(canvas)
@@ -244,7 +266,9 @@ class _Canvas:
         from matplotlib.patches import Rectangle  # noqa: PLC0415
 
         left, bottom, width, height = self.place(box)
-        shape = Rectangle((left, bottom), width, height, linewidth=0, transform=self.figure.transFigure, **options)
+        shape = Rectangle(
+            (left, bottom), width, height, linewidth=0, transform=self.figure.transFigure, **options
+        )
         self.figure.add_artist(shape)
 
 

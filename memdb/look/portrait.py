@@ -54,9 +54,11 @@ class Portrait:
     score: Mapping[str, Any]
 
     @property
-    def is_scored(self) -> bool:
-        """Whether the example has a score of its own."""
-        return self.owner.set_name == layout.TRAIN
+    def facts(self) -> dict[str, Any]:
+        """What a document says of the example itself."""
+        owner = self.owner
+        named = {"set": owner.set_name, "id": owner.row, "key": owner.key, "class": owner.class_name}
+        return {**named, "score": dict(self.score) or None}
 
 
 TITLES = {
@@ -84,7 +86,9 @@ def portrait(answers: Answers, fixed: ExampleRef, k: int, level: float) -> Portr
         fixed = ExampleRef("target_id", fixed.row)
     found = {direction: _partners(answers, fixed, direction, k, level) for direction in ("helps", "hurts")}
     listed = SIDES[fixed.column].listed
-    helps, hurts = (tuple(hanging.partner(row, listed) for row in rows.to_pylist()) for rows in found.values())
+    helps, hurts = (
+        tuple(hanging.partner(row, listed) for row in rows.to_pylist()) for rows in found.values()
+    )
     label = hanging.label_of(fixed.example_set, fixed.row)
     owner, score = hanging.tile(fixed.example_set, fixed.row, label), {}
     if fixed.example_set == layout.TEST:

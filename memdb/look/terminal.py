@@ -1,4 +1,4 @@
-"""Portraits and galleries in a terminal: pictures with captions below, or a list where there are no pictures."""
+"""Portraits and galleries in a terminal: pictures with captions below, or lists without pictures."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ class Wall:
         for line in shown.lines:
             if isinstance(line.head, Tile):
                 head = line.head
-                score = f"memorization {head.score_text} {head.interval_text}"
-                self._say(f"Training example {head.row} \u00b7 class {head.class_name} \u00b7 {score}", "bold")
+                self._say(f"Training example {head.row} \u00b7 class {head.class_name}", "bold")
                 self._hang_one(head)
+                self._say(f"memorization {head.score_text} {head.interval_text}")
                 self._say("helps these test examples most")
                 self.strip(line.tiles)
                 self._say(f"control: random test examples of class {head.class_name}")
                 self.strip(line.control)
             else:
-                self._say(f"memorization near {line.head:g}", "bold")
+                self._say(f"memorization near {line.level}", "bold")
                 self.strip(line.tiles)
             self._say()
         self._foot(shown.source, shown.tiles)
@@ -84,7 +84,9 @@ class Wall:
         else:
             captions = [_caption(tile) for tile in tiles]
             contents = [self._content(tile) for tile in tiles]
-            n_across, columns = self._divided(contents, max(map(cell_len, sum(captions, []))))
+            n_across, columns = self._divided(
+                contents, max(cell_len(line) for lines in captions for line in lines)
+            )
             for start in range(0, len(tiles), n_across):
                 part = slice(start, start + n_across)
                 self._hang(tiles[part], contents[part], captions[part], columns)
@@ -175,7 +177,7 @@ class Wall:
     def _foot(self, source: Source, tiles: Sequence[Tile]) -> None:
         by_chance = sum(tile.is_explained_by_chance for tile in tiles)
         if by_chance:
-            self._say(f"Chance explains {count(by_chance, 'score')} of {len(tiles)}, those that are dim (q > .1).")
+            self._say(f"Chance explains {by_chance} of {count(len(tiles), 'score')}: the dim ones (q > .1).")
         for line in source.lines:
             self._say(line, "dim")
 

@@ -69,7 +69,7 @@ class Source:
     outcome: str
     date: str  # of the newest of these models
     level: float
-    intervals: str = ""
+    intervals: str
 
     @property
     def lines(self) -> tuple[str, str]:

@@ -30,12 +30,12 @@ class Results:
     Opening a database takes longer than most answers, so all answers of a `Database` share one.
 
     Args:
-        html: shows a relation in a notebook.
+        html: shows a relation in a notebook; by default, DuckDB does.
     """
 
-    def __init__(self, html: Callable[[duckdb.DuckDBPyRelation], str]) -> None:
+    def __init__(self, html: Callable[[duckdb.DuckDBPyRelation], str] | None = None) -> None:
         self._connection: duckdb.DuckDBPyConnection | None = None
-        self._kind = seen_as(html)
+        self._kind = duckdb.DuckDBPyRelation if html is None else seen_as(html)
 
     def present(self, table: pa.Table) -> duckdb.DuckDBPyRelation:
         """Return a relation over an Arrow table; it keeps the in-memory database alive."""

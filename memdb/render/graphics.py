@@ -1,6 +1,6 @@
 """How a terminal shows pictures: by a protocol of its own, in coloured half blocks, or as characters.
 
-Which one is told by the environment alone. A terminal that is asked may answer late, or into the next command.
+The environment alone tells which. A terminal that is asked may answer late, or into the next command.
 """
 
 from __future__ import annotations

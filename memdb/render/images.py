@@ -98,7 +98,8 @@ def _means(values: NDArray[np.float64], n_parts: int, axis: int) -> NDArray[np.f
     shape[axis] = -1
     part = (at - whole).reshape(shape)
     until = sums.take(whole, axis) + values.take(whole, axis) * part
-    return np.diff(until, axis=axis) * (n_parts / n)
+    means: NDArray[np.float64] = np.diff(until, axis=axis) * (n_parts / n)
+    return means
 
 
 def _color(pixel: NDArray[np.uint8]) -> Color:
