@@ -1164,6 +1164,7 @@ class Database:
         seed: int = 0,
         outcome: str = "correct",
         level: float = 0.95,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> Gallery:
         """Return the examples that a gallery shows; `gallery` draws them.
 
@@ -1174,6 +1175,7 @@ class Database:
             k: pictures in a row.
             rows: training examples, by influence.
             seed: of what is chosen at random: the same models and seed give the same gallery.
+            progress: called with the number of pairs searched so far and in all, by influence.
 
         Raises:
             NotEnoughModelsError: the store has no models yet.
@@ -1182,7 +1184,8 @@ class Database:
         """
         from memdb.look.exhibits import Choice, gallery
 
-        return gallery(self.answers(outcome), Choice(by, class_name, k, rows, seed, require_level(level)))
+        choice = Choice(by, class_name, k, rows, seed, require_level(level))
+        return gallery(self.answers(outcome), choice, progress)
 
     def gallery(
         self,

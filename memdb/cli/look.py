@@ -220,7 +220,17 @@ def gallery(
     """  # noqa: D301
     shown = Shown(format, output, graphics)
     db = place.open()
-    found = db.exhibits(by, class_name=class_name, k=k, rows=rows, seed=seed, outcome=outcome, level=level)
+    with Counting(console(stderr=True), "pairs") as counting:
+        found = db.exhibits(
+            by,
+            class_name=class_name,
+            k=k,
+            rows=rows,
+            seed=seed,
+            outcome=outcome,
+            level=level,
+            progress=counting,
+        )
     if shown.is_numbers:
         way = shown.way(level, "simultaneous" if by == "memorization" else "selected", outcome)
         _numbers(db, found.rows, way, {"by": by, "class": class_name, "seed": seed})

@@ -5,7 +5,7 @@ Feldman and Zhang (2020) show both: figure 2 and figure 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -19,7 +19,7 @@ from memdb.query.arrow import rows_of, values_of
 from memdb.query.examples import ExampleRef, require_examples, require_models
 from memdb.query.imported_scores import TableRelations
 from memdb.query.intervals import IntervalSpec
-from memdb.query.options import MAX_ROWS, Order, RankedQuery, require_k
+from memdb.query.options import MAX_ROWS, Order, PairOptions, RankedQuery, require_k
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NEAR = 0.05  # of a level: what is chosen from at random
 FAR = 0.125  # half of the way to the next level: beyond, nothing is shown as being near
-CANDIDATES = 64  # most memorized examples, among which those are sought that influence most
+MEMORIZED = 0.25  # what examples have to be whose influence is shown, where any are
+SOME = 10  # influences on each test example, among which those of one class are sought
+MOST_ROWS = 1000
 BY = ("memorization", "influence")
 Row = dict[str, Any]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,9 @@ class Choice:
         if self.by not in BY:
             raise InvalidInputError(f"unknown gallery {self.by!r}", hint=f"use one of {', '.join(BY)}")
         require_k(self.k)
-        if not 1 <= self.rows <= CANDIDATES:
+        if not 1 <= self.rows <= MOST_ROWS:
             raise InvalidInputError(
-                f"rows {self.rows} is not a number from 1 to {CANDIDATES}",
+                f"rows {self.rows} is not a number from 1 to {MOST_ROWS}",
                 hint="use e.g. rows=3",
                 parameter="rows",
             )
@@ -74,6 +77,7 @@ class GalleryOptions(TypedDict, total=False):
     seed: int
     outcome: str
     level: float
+    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -111,12 +115,12 @@ class Gallery:
         return [tile for line in self.lines for tile in line.tiles if line.head != 0]
 
 
-def gallery(answers: Answers, choice: Choice) -> Gallery:
+def gallery(answers: Answers, choice: Choice, progress: Progress) -> Gallery:
     """Choose the examples of a gallery; the same models and seed give the same ones.
 
     By memorization: of the training examples within .05 of a level, random ones, or the nearest if these are
-    too few. By influence: of the 64 most memorized examples, those with the strongest influences on test
-    examples.
+    too few. By influence: of the examples memorized by .25 or more, those whose influence on a test example
+    is surest; ``progress`` is called with the pairs searched so far and in all.
 
     Raises:
         NotEnoughModelsError: the store has no models yet.
@@ -125,13 +129,13 @@ def gallery(answers: Answers, choice: Choice) -> Gallery:
     """
     if not isinstance(answers.relations, TableRelations):
         require_models(answers.relations.snapshot)
-    return (
-        _by_memorization(answers, choice) if choice.by == "memorization" else _by_influence(answers, choice)
-    )
+    if choice.by == "memorization":
+        return _by_memorization(answers, choice)
+    return _by_influence(answers, choice, progress)
 
 
-def _ranked(answers: Answers, choice: Choice, k: int) -> pa.Table:
-    query = RankedQuery(k, Order(), IntervalSpec("simultaneous", choice.level))
+def _ranked(answers: Answers, choice: Choice) -> pa.Table:
+    query = RankedQuery(MAX_ROWS, Order(), IntervalSpec("simultaneous", choice.level))
     rows = answers.top_memorized(choice.class_name, query)
     known = rows.filter(rows.column("memorization").is_valid())
     if not len(known):
@@ -143,7 +147,7 @@ def _ranked(answers: Answers, choice: Choice, k: int) -> pa.Table:
 
 
 def _by_memorization(answers: Answers, choice: Choice) -> Gallery:
-    rows = _ranked(answers, choice, MAX_ROWS)
+    rows = _ranked(answers, choice)
     scores, hanging = values_of(rows.column("memorization")), Hanging(answers.relations)
     lines, listed = [], []
     for number, level in enumerate(LEVELS):
@@ -165,37 +169,40 @@ def _near(scores: NDArray[np.float64], level: float, k: int, rng: np.random.Gene
     return np.sort(nearest[distance[nearest] <= FAR])
 
 
-def _by_influence(answers: Answers, choice: Choice) -> Gallery:
+def _by_influence(answers: Answers, choice: Choice, progress: Progress) -> Gallery:
     relations, hanging = answers.relations, Hanging(answers.relations)
     require_examples(relations.snapshot, layout.TEST)
+    query = RankedQuery(choice.k, Order(), IntervalSpec("selected", choice.level))
     lines, listed = [], []
-    for own, helped in _telling(answers, choice):
+    for train_id in _telling(answers, choice, progress):
+        own = answers.score(train_id, None, IntervalSpec("anytime", choice.level)).to_pylist()[0]
+        rows = answers.top_influence(ExampleRef("train_id", train_id), query).to_pylist()
+        helped = [row for row in rows if row["influence"] > 0]
         shown = {"helps": helped, "control": _control(answers, own, helped, choice)}
         tiles = {role: tuple(hanging.partner(row, "test_id") for row in rows) for role, rows in shown.items()}
         lines.append(Line(hanging.memorized(own), tiles["helps"], tiles["control"]))
         listed += [{"role": role, **row} for role, rows in shown.items() for row in rows]
     names = ("role", *(name for name in listed[0] if name != "role"))
-    source = source_of(relations, choice.level, "selected (of memorization and controls anytime)")
+    source = source_of(relations, choice.level, "selected, of memorization and controls anytime")
     return Gallery(choice, tuple(lines), source, _table(listed, names))
 
 
-def _telling(answers: Answers, choice: Choice) -> list[tuple[Row, list[Row]]]:
-    """Return the memorized examples with the strongest influences, each with those that it helps most."""
-    query = RankedQuery(choice.k, Order(), IntervalSpec("selected", choice.level))
-    found = []
-    for head in _ranked(answers, choice, CANDIDATES).to_pylist():
-        rows = answers.top_influence(ExampleRef("train_id", head["train_id"]), query).to_pylist()
-        helped = [row for row in rows if (row["influence"] or 0) > 0]
-        if helped:
-            found.append((head, helped))
-    if not found:
-        raise NotFoundError("no memorized example helps any test example", hint="add models")
-    found.sort(key=lambda pair: -pair[1][0].get("shrunk", pair[1][0]["influence"]))
-    anytime = IntervalSpec("anytime", choice.level)
-    return [
-        ({**head, **answers.score(head["train_id"], None, anytime).to_pylist()[0]}, helped)
-        for head, helped in found[: choice.rows]
-    ]
+def _telling(answers: Answers, choice: Choice, progress: Progress) -> list[int]:
+    """Return the training examples with the surest influences on test examples, of different ones."""
+    label = None if choice.class_name is None else answers.relations.label_of(choice.class_name)
+    options: PairOptions = {"top": 1 if label is None else SOME, "level": choice.level, "progress": progress}
+    for least in (MEMORIZED, None):
+        pairs = answers.pairs({**options, "min_memorization": least}).to_pylist()
+        found = [row for row in pairs if label in {None, row["train_label"]} and row["influence"] > 0]
+        if found:
+            break
+    else:
+        of = "" if choice.class_name is None else f" of class {choice.class_name!r}"
+        raise NotFoundError(
+            f"no training example{of} helps any test example", hint="add models, or take another class"
+        )
+    found.sort(key=lambda row: -(row["influence"] if row["lo"] is None else row["lo"]))
+    return list(dict.fromkeys(row["train_id"] for row in found))[: choice.rows]
 
 
 def _control(answers: Answers, own: Row, helped: Sequence[Row], choice: Choice) -> list[Row]:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 FIGURES = (".png", ".svg", ".pdf")
 POINT = 1 / 72  # inches
-WIDTH = 3.15  # inches, 8 cm: of a figure whose strips have 4 pictures
-TILE = 0.58
+WIDTH = 3.15  # inches, 8 cm: of a figure whose strips have few pictures
+LARGEST, SMALLEST = 0.75, 0.5  # of a picture in a strip
 GAP = 4 / 96  # 4 pixels
 MARGIN = 0.06
 HEAD = 0.34  # beside a row: its level
@@ -34,7 +34,9 @@ LARGE, TEXT, SMALL, LEAST = 9.0, 8.0, 7.0, 5.9  # points
 LINE = 1.25  # heights of text from one line to the next
 INK, GREY, FAINT, RULE = "#1a202c", "#4a5568", "#6b7280", "#cbd5e0"
 IN, OUT = "#2b6cb0", "#c05621"
-TEXT_LINES = 6  # of an example that is text
+NEARLY = 1.01  # of a width is no reason to cut
+NARROWEST = 0.75  # of a size, to which a long text shrinks before it is cut
+MOST_LINES = 40  # of an example that is text
 DPI = 300
 HAIR = 0.6  # points
 
@@ -87,19 +89,19 @@ def draw_gallery(shown: Gallery, contents: Contents | None) -> Figure:
     """Return the figure of a gallery; ``contents`` is None where nobody knows what examples look like."""
     is_influence = shown.choice.by == "influence"
     n_across = max(len(line.tiles) for line in shown.lines)
-    left = TILE + 4 * GAP if is_influence else HEAD
-    sheet = Sheet(contents, left + _strip_width(n_across))
     if is_influence:
-        sheet.write("memorization", 0, sheet.y, SMALL, GREY, width=left)
-        sheet.heading("influence on test examples", left)
+        sheet = Sheet(contents, n_across, 4 * GAP, n_heads=1)
+        sheet.write("memorization", 0, sheet.y, SMALL, GREY, width=sheet.left - 2 * GAP)
+        sheet.heading("influence on test examples", sheet.left)
     else:
+        sheet = Sheet(contents, n_across, HEAD)
         sheet.heading("memorization near", 0)
     for line in shown.lines:
         if isinstance(line.head, Tile):
             _draw_influence(sheet, line.head, line)
         else:
-            sheet.write(line.level, 0, sheet.y + TILE / 2, LARGE, va="center")
-            sheet.strip(line.tiles, left, with_scores=False)
+            sheet.write(line.level, 0, sheet.y + sheet.side / 2, LARGE, va="center")
+            sheet.strip(line.tiles, with_scores=False)
     if is_influence:
         return sheet.finished(shown.source, shown.tiles)
     return sheet.finished(replace(shown.source, intervals=""), ())  # which it shows none of
@@ -107,23 +109,24 @@ def draw_gallery(shown: Gallery, contents: Contents | None) -> Figure:
 
 def draw_portrait(shown: Portrait, contents: Contents | None) -> Figure:
     """Return the figure of an example with its partners, likewise."""
-    n_across = max(4, len(shown.helps), len(shown.hurts))
-    sheet, owner = Sheet(contents, _strip_width(n_across)), shown.owner
-    side, left = 2 * TILE, 2 * TILE + 3 * GAP
+    sheet, owner = Sheet(contents, max(len(shown.helps), len(shown.hurts))), shown.owner
+    side = WIDTH / 3
+    left = side + 3 * GAP
     sheet.picture(owner, 0, side)
     kind = "training" if owner.set_name == layout.TRAIN else "test"
     key = "" if owner.key == str(owner.row) else owner.key
     lines = [(f"{kind} example {owner.row}", LARGE, INK), (f"class {owner.class_name}", TEXT, GREY)]
     lines += [(key, SMALL, GREY)] if key else []
     if shown.score:
-        lines.append((f"memorization {_signed(f'{owner.score_text} {owner.interval_text}')}", TEXT, INK))
+        lines.append((f"memorization {_signed(owner.score_text)}", TEXT, INK))
+        lines.append((_signed(owner.interval_text), SMALL, GREY))
     bottom = sheet.lines(lines, left, sheet.y)
     bottom = max(bottom, sheet.bars(shown.rates, left, bottom + GAP))
     sheet.y = max(sheet.y + side, bottom) + 2 * GAP
     for title, tiles in zip(shown.titles, (shown.helps, shown.hurts), strict=True):
         sheet.heading(title, 0)
         if tiles:
-            sheet.strip(tiles, 0)
+            sheet.strip(tiles)
         else:
             sheet.y = sheet.lines([("none", TEXT, GREY)], 0, sheet.y) + GAP
     return sheet.finished(shown.source, [*shown.helps, *shown.hurts])
@@ -131,14 +134,14 @@ def draw_portrait(shown: Portrait, contents: Contents | None) -> Figure:
 
 def _draw_influence(sheet: Sheet, head: Tile, line: Line) -> None:
     """Draw a training example, a rule, what it helps most, and below them the control."""
-    left, top = TILE + 4 * GAP, sheet.y
+    top = sheet.y
     sheet.tile(head, 0)
-    sheet.strip(line.tiles, left)
+    sheet.strip(line.tiles)
     if line.control:
         sheet.y -= GAP
-        sheet.heading(f"control: random test examples of class {head.class_name}", left)
-        sheet.strip(line.control, left)
-    sheet.rule(TILE + 2 * GAP, top, sheet.y - 3 * GAP)
+        sheet.heading(f"control: random test examples of class {head.class_name}", sheet.left)
+        sheet.strip(line.control)
+    sheet.rule(sheet.side + 2 * GAP, top, sheet.y - 3 * GAP)
     sheet.y += 2 * GAP
 
 
@@ -147,26 +150,36 @@ def _signed(text: str) -> str:
     return text.replace("-", "\u2212")
 
 
-def _strip_width(n_tiles: int) -> float:
-    return n_tiles * TILE + (n_tiles - 1) * GAP
-
-
 class Sheet:
-    """A figure on white that grows downwards: places in inches from its left edge and from its top."""
+    """A figure on white that grows downwards: places in inches from its left edge and from its top.
 
-    def __init__(self, contents: Contents | None, width: float) -> None:
+    Args:
+        contents: what examples look like.
+        n_across: pictures of the longest strip.
+        room: to the left of strips, besides ``n_heads`` pictures.
+        n_heads: pictures to the left of strips.
+    """
+
+    def __init__(
+        self, contents: Contents | None, n_across: int, room: float = 0.0, *, n_heads: int = 0
+    ) -> None:
         self._contents = contents
-        self._width = max(width, WIDTH - 2 * MARGIN)
+        inner, between = WIDTH - 2 * MARGIN, (n_across - 1) * GAP
+        fitting = (inner - room - between) / max(1, n_across + n_heads)
+        self.side = min(max(fitting, SMALLEST), LARGEST)
+        self.left = room + n_heads * self.side
+        self._width = max(self.left + n_across * self.side + between, inner)
         self._drawings: list[Any] = []  # what draws on a figure, once its height is known
         self.y = MARGIN
 
-    def strip(self, tiles: Sequence[Tile], left: float, *, with_scores: bool = True) -> None:
+    def strip(self, tiles: Sequence[Tile], *, with_scores: bool = True) -> None:
         """Hang examples side by side, and go below them."""
-        bottoms = [self.y + TILE]
+        bottoms = [self.y + self.side]
         for number, tile in enumerate(tiles):
-            bottoms.append(self.tile(tile, left + number * (TILE + GAP), with_scores=with_scores))
+            left = self.left + number * (self.side + GAP)
+            bottoms.append(self.tile(tile, left, with_scores=with_scores))
         if not tiles:
-            self.write("none within .125", left, self.y + TILE / 2, TEXT, GREY, va="center")
+            self.write("none within .125", self.left, self.y + self.side / 2, TEXT, GREY, va="center")
         self.y = max(bottoms) + 2 * GAP
 
     def heading(self, text: str, left: float) -> None:
@@ -175,20 +188,21 @@ class Sheet:
 
     def tile(self, tile: Tile, left: float, *, with_scores: bool = True) -> float:
         """Hang an example with its class below, and its score; return where that ends."""
-        self.picture(tile, left, TILE)
+        self.picture(tile, left, self.side)
         lines = [(tile.class_name, TEXT, GREY)]
         if with_scores and tile.score is not None:
-            ink = FAINT if tile.is_explained_by_chance or tile.q_value is None else INK
+            ink = FAINT if tile.is_explained_by_chance else INK
             interval = tile.interval_text.replace("+", "")  # narrower
             lines += [(_signed(tile.score_text), TEXT, ink), (_signed(interval), LEAST, GREY)]
-        return self.lines(lines, left + TILE / 2, self.y + TILE + GAP / 2, width=TILE + GAP, ha="center")
+        top = self.y + self.side + GAP / 2
+        return self.lines(lines, left + self.side / 2, top, width=self.side + GAP / 2, ha="center")
 
     def picture(self, tile: Tile, left: float, side: float) -> None:
         """Hang a picture, or the words, of an example in a square."""
         content = "" if self._contents is None else self._contents(tile.set_name, tile.row)
         top = self.y
         if isinstance(content, str):
-            size = LEAST if side == TILE else SMALL
+            size = LEAST if side == self.side else SMALL
             words = content or f"no picture\n{tile.name}"
             self._drawings.append(lambda on: _draw_words(on, words, (left, top, side), size))
             return
@@ -301,7 +315,7 @@ def _draw_words(on: _Canvas, words: str, square: tuple[float, float, float], siz
     """Write the first words of an example into its square."""
     left, top, side = square
     on.box((left, top, side, side), facecolor="#f7fafc")
-    n_lines = min(TEXT_LINES if side == TILE else 2 * TEXT_LINES, int((side - GAP) / (size * LINE * POINT)))
+    n_lines = int((side - GAP / 2) / (size * LINE * POINT))
     wrapped = [part for line in words.splitlines() for part in _wrapped(clean(line), size, side - GAP)]
     if len(wrapped) > n_lines:
         wrapped = [*wrapped[: n_lines - 1], "\u2026"]
@@ -314,6 +328,9 @@ def _draw_text(
     on: _Canvas, text: str, place: tuple[float, float, float], size: float, options: dict[str, Any]
 ) -> None:
     left, top, width = place
+    whole = _width_of(text, size)
+    if whole > width:
+        size *= max(NARROWEST, width / whole)
     cut = _cut(clean(text), size, width)
     x, y, _, _ = on.place((left, top, 0, 0))
     on.figure.text(x, y, cut, size=size, parse_math=False, **options)  # a "$" in a name is not math
@@ -321,7 +338,7 @@ def _draw_text(
 
 def _cut(text: str, size: float, width: float) -> str:
     whole = _width_of(text, size)
-    if whole <= width:
+    if whole <= width * NEARLY:
         return text
     text = text[: int(len(text) * width / whole * 1.5) + 2]
     while text and _width_of(f"{text}\u2026", size) > width:
@@ -338,7 +355,7 @@ def _wrapped(text: str, size: float, width: float) -> list[str]:
             lines[-1] = longer
         else:
             lines.append(word)
-        if len(lines) > 4 * TEXT_LINES:
+        if len(lines) > MOST_LINES:
             break
     return lines
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from memdb import plugins
 from memdb.datasets import Dataset, ExampleSet
 from memdb.datasets.pictures import grey_levels, on_white, pixels_of, range_of, words_of
-from memdb.errors import InvalidInputError
+from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format import layout
 
 SAMPLE = 64  # training examples whose range decides what is black and white, of a set that is read on demand
@@ -32,11 +32,16 @@ def of_dataset(data: Dataset) -> Contents:
 
     Raises:
         InvalidInputError: when called, if ``render`` fails, or returns neither text nor a picture.
+        NotFoundError: when called, if there is no such example.
     """
     bounds: list[tuple[float, float]] = []
 
     def content(set_name: str, row: int) -> Content:
         examples = data.sets[set_name]
+        if not 0 <= row < len(examples):
+            raise NotFoundError(
+                f"there is no {set_name} example {row}", hint=f"there are {len(examples):,}, from 0"
+            )
         with plugins.blaming(f"the {set_name} example {row} cannot be read:", "look at the data set"):
             example = examples.x[row]
         if data.render is not None:

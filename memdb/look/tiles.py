@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FOUND = 0.1  # q-values up to which chance does not explain a score
 NAME = 24  # characters of a name below a picture
+KEY = 60  # characters of an example's own name
 STORE = 32  # characters of a store's address in a line that says whose numbers these are
 
 
@@ -85,10 +86,12 @@ def source_of(relations: Relations, level: float, intervals: str) -> Source:
     made_of = f"{clean(manifest.dataset, NAME)} \u00b7 {clean(manifest.recipe.name, NAME)}"
     address = clean(shown(snapshot.url).rstrip("/"))
     store = address if len(address) <= STORE else f"\u2026{address[-STORE + 1 :]}"
-    named = f"{level * 100:g} % {intervals} intervals"
+    named = f"{level * 100:g} % intervals: {intervals}"
     if isinstance(relations, TableRelations):
         table = relations.scores.table
-        named = "" if relations.assumed is None else f"{named} as if of {relations.assumed.n_models:,} models"
+        named = (
+            "" if relations.assumed is None else f"{named}, as if of {relations.assumed.n_models:,} models"
+        )
         day = clean(table.imported_at[:10])
         return Source(store, made_of, f"imported scores {clean(table.name, NAME)}", "", day, level, named)
     times = [snapshot.record.created_at] if snapshot.record else []
@@ -107,7 +110,7 @@ class Hanging:
 
     def tile(self, set_name: str, row: int, label: int) -> Tile:
         """Return an example without a score."""
-        key = clean(self._relations.key_of(set_name, row), NAME)
+        key = clean(self._relations.key_of(set_name, row), KEY)
         return Tile(set_name, row, key, self.class_name(label))
 
     def class_name(self, label: int) -> str:
