@@ -52,7 +52,7 @@ HOMES = {
     "ray": {"training.engines.ray"},
     "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
-    "PIL": {"datasets", "look.sheets", "sharing.thumbnails"},
+    "PIL": {"datasets", "look.sheets", "look.notebook", "render.graphics", "sharing.thumbnails"},
     "zarr": {"store.encoding", "store.read_arrays", "store.stated"},
     "numcodecs": {"store.stated"},
     "aiohttp": {"storage.web"},
@@ -66,12 +66,20 @@ HOMES = {
         "analysis.plan",
         "query.results",
         "query.statements",
+        "look.notebook",
         "database",
         "cli.output",
         "cli.analyze",
     },
-    "matplotlib": {"render.curves"},
-    "rich": {"render.tables", "render.images", "render.progress", "render.curves", "render.analysis"},
+    "matplotlib": {"render.curves", "look.figures", "database", "cli.look"},
+    "rich": {
+        "render.tables",
+        "render.images",
+        "render.progress",
+        "render.curves",
+        "render.analysis",
+        "look.terminal",
+    },
     "typer": {
         "cli.app",
         "cli.options",
@@ -95,7 +103,8 @@ LOADED_BY_ONE_TEST = {
 }  # fmt: skip
 ONLY_FOR_TYPES = {
     ("duckdb", "database"), ("duckdb", "cli.output"), ("duckdb", "cli.analyze"),
-    ("rich", "cli.output"), ("rich", "cli.analyze"),
+    ("rich", "cli.output"), ("rich", "cli.analyze"), ("duckdb", "look.notebook"), ("matplotlib", "database"),
+    ("matplotlib", "cli.look"),
 }  # fmt: skip
 
 

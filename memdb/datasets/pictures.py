@@ -51,7 +51,8 @@ def grey_levels(pixels: Pixels, black: float, white: float) -> NDArray[np.uint8]
     """Return a picture in bytes, as it is or with black and below as 0, white and above as 255."""
     if pixels.dtype == np.uint8:
         return pixels
-    levels = (np.nan_to_num(pixels.astype(np.float64)) - black) * (WHITE / (white - black))
+    known = np.nan_to_num(pixels.astype(np.float64), nan=0.0, posinf=white, neginf=black)
+    levels = (known - black) * (WHITE / (white - black))
     return np.clip(np.rint(levels), 0, WHITE).astype(np.uint8)
 
 

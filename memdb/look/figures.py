@@ -6,10 +6,9 @@ import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from memdb.errors import InvalidInputError
 from memdb.files import writing
@@ -360,14 +359,17 @@ def _wrapped(text: str, size: float, width: float) -> list[str]:
     return lines
 
 
+@lru_cache(4096)
 def _width_of(text: str, size: float) -> float:
-    """Return the width of a text in inches, about."""
+    """Return the width of a text in inches."""
     from matplotlib.font_manager import FontProperties  # noqa: PLC0415
-    from matplotlib.textpath import TextPath  # noqa: PLC0415
+    from matplotlib.textpath import text_to_path  # noqa: PLC0415
 
     if not text.strip():
         return 0.0
-    with warnings.catch_warnings():
+    with warnings.catch_warnings():  # of characters that the font lacks
         warnings.simplefilter("ignore")
-        extent = TextPath((0, 0), text, size=size, prop=FontProperties()).get_extents()
-    return float(extent.width) * POINT if np.isfinite(extent.width) else 0.0
+        width, _, _ = text_to_path.get_text_width_height_descent(
+            text, FontProperties(size=size), ismath=False
+        )
+    return float(width) * POINT

@@ -59,7 +59,8 @@ def table_of(relation: DuckDBPyRelation, contents: Contents | None) -> str:
             "".join(_cell(text, pictures.of(name, value), side) for text, name, value, side in cells)
         )
     head = "".join(
-        f'<th style="text-align:{side}">{_text(clean(name, CELL))}</th>' for name, side in zip(names, sides, strict=True)
+        f'<th style="text-align:{side}">{_text(clean(name, CELL))}</th>'
+        for name, side in zip(names, sides, strict=True)
     )
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     note = _note(relation, found.num_rows, len(lines), len(all_names) - len(names))

@@ -63,7 +63,11 @@ def lines_of(done):
 def test_a_portrait_has_the_numbers_of_score_and_top_influence(seen):
     found = seen.portrait(train_id=0, k=3)
     (score,) = dicts(seen.score(0))
-    assert (found.owner.score, found.owner.lo, found.owner.hi) == (score["memorization"], score["lo"], score["hi"])
+    assert (found.owner.score, found.owner.lo, found.owner.hi) == (
+        score["memorization"],
+        score["lo"],
+        score["hi"],
+    )
     for direction, tiles in (("helps", found.helps), ("hurts", found.hurts)):
         listed = [row for row in dicts(seen.top_influence(train_id=0, k=3, direction=direction))]
         listed = [row for row in listed if (row["influence"] > 0) == (direction == "helps")]
@@ -72,7 +76,10 @@ def test_a_portrait_has_the_numbers_of_score_and_top_influence(seen):
         ]
     assert found.helps[0].row == 0
     assert found.hurts[0].row == 4
-    assert [rate.words for rate in found.rates] == [f"{score['n_in']} of {score['n_in']} right", f"0 of {score['n_out']} right"]
+    assert [rate.words for rate in found.rates] == [
+        f"{score['n_in']} of {score['n_in']} right",
+        f"0 of {score['n_out']} right",
+    ]
 
 
 def test_a_test_example_is_shown_with_those_that_helped_it(seen):
@@ -125,7 +132,11 @@ def test_nothing_is_wider_than_the_terminal(digits_store, tmp_path, graphics, wi
     from rich.cells import cell_len
     from rich.text import Text
 
-    for command in (["show", "--train-id", "17"], ["show", "--test-id", "3", "-k", "9"], ["gallery", "-k", "5"]):
+    for command in (
+        ["show", "--train-id", "17"],
+        ["show", "--test-id", "3", "-k", "9"],
+        ["gallery", "-k", "5"],
+    ):
         done = run(*command, "-s", digits_store, "--graphics", graphics, cwd=tmp_path, COLUMNS=str(width))
         shown = [Text.from_ansi(line).plain for line in lines_of(done)]
         assert max(map(cell_len, shown)) <= width
@@ -133,7 +144,9 @@ def test_nothing_is_wider_than_the_terminal(digits_store, tmp_path, graphics, wi
 
 
 def test_a_picture_is_shown_in_its_own_pixels(seen, pictures_store):
-    text = terminal_of(seen, pictures_store[1], "blocks", lambda wall, db: wall.portrait(db.portrait(train_id=3)))
+    text = terminal_of(
+        seen, pictures_store[1], "blocks", lambda wall, db: wall.portrait(db.portrait(train_id=3))
+    )
     red, green, blue = pictures_store[1].train.x[3][0, 0]
     below = ";".join(map(str, pictures_store[1].train.x[3][0, 0]))
     assert f"\x1b[38;2;{red};{green};{blue};48;2;{below}m\u2580" in text  # 12 x 10 are shown twice as large
@@ -145,15 +158,21 @@ def test_a_protocol_gets_a_png_and_its_size_in_characters(seen, pictures_store, 
 
     from PIL import Image
 
-    text = terminal_of(seen, pictures_store[1], protocol, lambda wall, db: wall.portrait(db.portrait(test_id=3, k=2)))
+    text = terminal_of(
+        seen, pictures_store[1], protocol, lambda wall, db: wall.portrait(db.portrait(test_id=3, k=2))
+    )
     if protocol == "kitty":
-        first, *_ = re.findall("\x1b_Ga=T,f=100,q=2,c=(\\d+),r=(\\d+),(m=.*?;.*?\x1b\\\\(?:\x1b_Gm=.*?\x1b\\\\)*)", text)
+        first, *_ = re.findall(
+            "\x1b_Ga=T,f=100,q=2,c=(\\d+),r=(\\d+),(m=.*?;.*?\x1b\\\\(?:\x1b_Gm=.*?\x1b\\\\)*)", text
+        )
         parts = re.findall("m=(\\d);(.*?)\x1b\\\\", first[2])
         assert [more for more, _ in parts] == ["1"] * (len(parts) - 1) + ["0"]
         assert max(len(part) for _, part in parts) <= 4096
         columns, lines, data = int(first[0]), int(first[1]), "".join(part for _, part in parts)
     else:
-        first = re.findall("\x1b\\]1337;File=inline=1;width=(\\d+);height=(\\d+);preserveAspectRatio=0:(.*?)\x07", text)
+        first = re.findall(
+            "\x1b\\]1337;File=inline=1;width=(\\d+);height=(\\d+);preserveAspectRatio=0:(.*?)\x07", text
+        )
         columns, lines, data = int(first[0][0]), int(first[0][1]), first[0][2]
     image = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
     assert image.shape == (lines * 20, columns * 10, 4)
@@ -172,14 +191,25 @@ def terminal_of(db, data, way, show, width=80):
 
 
 def test_a_pipe_gets_plain_text(digits_store, tmp_path):
-    done = run("show", "--train-id", "17", "-s", digits_store, cwd=tmp_path, TERM="xterm-kitty", COLORTERM="truecolor")
+    done = run(
+        "show",
+        "--train-id",
+        "17",
+        "-s",
+        digits_store,
+        cwd=tmp_path,
+        TERM="xterm-kitty",
+        COLORTERM="truecolor",
+    )
     lines = lines_of(done)
     assert not ESCAPE.search(done.stdout)
     assert lines[0] == "Training example 17 \u00b7 class 5 \u00b7 digits/1129"
     assert lines[1].startswith("memorization .100 [")
 
 
-@pytest.mark.parametrize("command", ["show --train-id 17", "show --test-id 3", "gallery", "gallery --by influence"])
+@pytest.mark.parametrize(
+    "command", ["show --train-id 17", "show --test-id 3", "gallery", "gallery --by influence"]
+)
 def test_numbers_for_programs(digits_store, tmp_path, command):
     done = run(*command.split(), "-s", digits_store, "--format", "json", cwd=tmp_path)
     document = json.loads(done.stdout)
@@ -264,7 +294,10 @@ def test_without_pillow_no_protocol_is_chosen(without, digits_store, tmp_path):
     done = run("show", "--train-id", "1", "--graphics", "kitty", "-s", digits_store, cwd=tmp_path)
     assert done.returncode == 1
     assert "Pillow" in done.stderr
-    assert run("show", "--train-id", "1", "--graphics", "blocks", "-s", digits_store, cwd=tmp_path).returncode == 0
+    assert (
+        run("show", "--train-id", "1", "--graphics", "blocks", "-s", digits_store, cwd=tmp_path).returncode
+        == 0
+    )
 
 
 def test_without_matplotlib_a_figure_is_refused_before_the_store_is_read(without, tmp_path):
@@ -291,12 +324,11 @@ REFUSED = [
     ("show --train-id 1437", "--train-id 1437 is out of range"),
     ("show --test-key nobody", "no test example has the key"),
     ("show --train-id 1 -k 0", "-k 0"),
-    ("show --train-id 1 --graphics sixel", "unknown graphics 'sixel'"),
+    ("show --train-id 1 --graphics sixel", "unknown --graphics 'sixel'"),
     ("show --train-id 1 -o x.gif", "suffix that is no format"),
     ("show --train-id 1 -o no/such/folder/x.png", "no/such/folder"),
     ("show --train-id 1 --level 2", "level"),
     ("show --train-id 1 --outcome odd", "odd"),
-    ("show --train-id 1 --data-root nowhere --dataset mnist", ""),
     ("gallery --class owl", "no class 'owl'"),
     ("gallery --by influence --class owl", "no class 'owl'"),
     ("gallery --by age", "unknown gallery 'age'"),
@@ -331,9 +363,9 @@ def test_a_store_without_models_says_so(empty, tmp_path):
         assert "no models yet" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["show --train-id 3", "show --test-id 3", "gallery", "gallery --by influence"])
+@pytest.mark.parametrize("command", ["show --test-id 3", "gallery --by influence"])
 def test_without_the_data_numbers_are_shown_and_why_there_are_no_pictures(trained, tmp_path, command):
-    for more in ([], ["--graphics", "blocks"], ["-o", "x.png"]):
+    for more in (["--graphics", "blocks"], ["-o", "x.png"]):
         done = run(*command.split(), "-s", trained, *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "no pictures" in done.stderr
@@ -351,27 +383,27 @@ def nasty(tmp_path_factory):
         yield made
 
 
-@pytest.mark.parametrize("width", [40, 200])
-def test_no_name_moves_a_terminal(nasty, tmp_path, width):
+def test_no_name_moves_a_terminal(nasty, tmp_path):
     from rich.cells import cell_len
 
-    for row in range(len(NASTY)):
+    for width, command in (
+        (40, "show --train-id 6"),
+        (200, "show --test-id 9"),
+        (80, "gallery --by influence"),
+    ):
         for graphics in ("ascii", "none"):
-            done = run(
-                "show", "--train-id", row, "-k", 14, "-s", nasty.url, "--graphics", graphics, cwd=tmp_path,
-                COLUMNS=str(width),
-            )  # fmt: skip
+            given = (*command.split(), "-k", len(NASTY), "-s", nasty.url, "--graphics", graphics)
+            done = run(*given, cwd=tmp_path, COLUMNS=str(width))
             assert not ESCAPE.search(done.stdout)
             assert max(map(cell_len, lines_of(done))) <= width
-    assert not ESCAPE.search(run("gallery", "-s", nasty.url, "--by", "influence", cwd=tmp_path).stdout)
 
 
 def test_names_are_drawn_as_they_are(nasty, tmp_path):
     pytest.importorskip("matplotlib")
-    for row in (0, 5, 8, 9):
-        figure = nasty.show(train_id=row, k=14)
-        figure.savefig(tmp_path / "x.svg")
-        assert not any(ESCAPE.search(text.get_text()) for text in figure.texts)
+    figure = nasty.show(train_id=0, k=len(NASTY))
+    figure.savefig(tmp_path / "x.svg")
+    texts = [text.get_text() for text in figure.texts]
+    assert not any(ESCAPE.search(text) for text in texts)
     assert "<script>" not in (tmp_path / "x.svg").read_text()
 
 
@@ -381,18 +413,20 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", ["uint8", "float32", "bool"])
-def test_pictures_of_every_shape_and_kind(tmp_path, shape, kind):
-    data = of_shape(shape, kind)
-    content = rows.of_dataset(data)("train", 1)
-    assert content.dtype == np.uint8
-    assert content.shape[2] in {1, 3}
+def test_pictures_of_every_shape(tmp_path, shape):
+    for kind in ("float32", "bool", "uint8"):
+        data = of_shape(shape, kind)
+        content = rows.of_dataset(data)("train", 1)
+        assert content.dtype == np.uint8
+        assert content.shape[2] in {1, 3}
     with memdb.init(str(tmp_path / "s.zarr"), data, coin_recipe, seed=1) as db:
-        db.train(seeds=range(8))
-        for way in ("blocks", "ascii", "kitty", "iterm", "none"):
-            text = terminal_of(db, data, way, lambda wall, db: wall.portrait(db.portrait(train_id=1)), width=60)
+        db.train(seeds=range(8), compact=False)
+        for way in ("blocks", "ascii", "kitty", "none"):
+            text = terminal_of(
+                db, data, way, lambda wall, db: wall.portrait(db.portrait(train_id=1)), width=60
+            )
             assert "Training example 1" in text
-        assert db.show(train_id=1)._repr_png_()
+        assert db.show(train_id=1, k=1)._repr_png_()
         assert len(db.top_memorized()._repr_html_().encode()) <= 200_000
 
 
@@ -414,7 +448,13 @@ def test_transparent_pixels_are_white_and_numbers_are_stretched_alike():
 
 def test_images_of_pillow_are_pictures():
     image = pytest.importorskip("PIL.Image")
-    for mode, pixel, expected in (("L", 7, 7), ("P", 0, 0), ("1", 1, 255), ("RGBA", (0, 0, 0, 0), 255), ("LA", (9, 255), 9)):
+    for mode, pixel, expected in (
+        ("L", 7, 7),
+        ("P", 0, 0),
+        ("1", 1, 255),
+        ("RGBA", (0, 0, 0, 0), 255),
+        ("LA", (9, 255), 9),
+    ):
         made = image.new(mode, (3, 2), pixel)
         content = rows.of_dataset(memdb.Dataset([made] * 2, [0, 1], [made] * 2, [0, 1]))("train", 0)
         assert content.shape == (2, 3, 3)
@@ -436,17 +476,19 @@ def test_what_is_no_picture_is_shown_as_text(tmp_path):
         (np.zeros((3, 5, 6, 7)), f"5 x 6 x 7: {'0 ' * 15}\u2026 195 more"),
         (np.array([1.5, 2.5, 3.5]), "1.5"),
     ]
-    for number, (x, expected) in enumerate(cases):
+    for x, expected in cases:
+        assert rows.of_dataset(memdb.Dataset(x, labels, x, labels))("train", 0) == expected
+    for number, (x, expected) in enumerate(cases[:2]):
         data = memdb.Dataset(x, labels, x, labels)
-        assert rows.of_dataset(data)("train", 0) == expected
         with memdb.init(str(tmp_path / f"{number}.zarr"), data, coin_recipe, seed=1) as db:
-            db.train(seeds=range(8))
+            db.train(seeds=range(8), compact=False)
             for way in ("blocks", "kitty", "none"):
                 text = terminal_of(db, data, way, lambda wall, db: wall.portrait(db.portrait(train_id=0)))
                 assert expected.split()[0] in text
                 assert "\x1b[2J" not in text
                 assert "\x1b[31mred" not in text
-            assert db.show(train_id=0)._repr_png_()
+            texts = " ".join(text.get_text() for text in db.show(train_id=0).texts)
+            assert expected.split()[0] in texts
             page = db.top_memorized()._repr_html_()
             assert expected.split()[0] in page
             assert "<b>" not in page
@@ -455,8 +497,14 @@ def test_what_is_no_picture_is_shown_as_text(tmp_path):
 def test_a_data_set_may_say_how_its_rows_look(tmp_path):
     waves = np.random.default_rng(0).normal(size=(4, 100))
     spectrum = np.zeros((5, 7, 3))
-    for shown, expected in (("a wave", "a wave"), (spectrum, (5, 7, 3)), (spectrum[:, :, 0].astype(np.uint8), (5, 7, 1))):
-        data = memdb.Dataset(waves, [0, 1, 0, 1], waves, [0, 1, 0, 1], render=lambda _wave, shown=shown: shown)
+    for shown, expected in (
+        ("a wave", "a wave"),
+        (spectrum, (5, 7, 3)),
+        (spectrum[:, :, 0].astype(np.uint8), (5, 7, 1)),
+    ):
+        data = memdb.Dataset(
+            waves, [0, 1, 0, 1], waves, [0, 1, 0, 1], render=lambda _wave, shown=shown: shown
+        )
         content = rows.of_dataset(data)("test", 1)
         assert (content if isinstance(content, str) else content.shape) == expected
 
@@ -474,7 +522,9 @@ def raises(_example):
         (lambda x: sys.exit(3), "sys.exit(3)"),
     ],
 )  # fmt: skip
-def test_a_render_that_fails_is_said_in_a_sentence_and_costs_notebooks_the_pictures_alone(tmp_path, render, said):
+def test_a_render_that_fails_is_said_in_a_sentence_and_costs_notebooks_the_pictures_alone(
+    tmp_path, render, said
+):
     waves = np.zeros((4, 100))
     data = memdb.Dataset(waves, [0, 1, 0, 1], waves, [0, 1, 0, 1], render=render)
     with pytest.raises(InvalidInputError, match=re.escape(said)) as refused:
@@ -504,5 +554,18 @@ def test_a_published_copy_shows_its_thumbnails(pictures_store, tmp_path):
         assert "<img" in copy.top_memorized()._repr_html_()
 
 
-def test_imported_scores_are_shown_without_counts(tmp_path, capsys):
-    pass
+def test_imported_scores_are_shown_without_counts(tmp_path):
+    rng, labels = np.random.default_rng(5), {"tr_labels": np.arange(9) % 3, "tt_labels": np.arange(6) % 3}
+    classes = {
+        f"{part}_classidx_{label}": np.flatnonzero(labels[f"{part}_labels"] == label)
+        for part in ("tr", "tt")
+        for label in range(3)
+    }
+    matrices = {f"infl_matrix_class{label}": rng.random((3, 2), np.float32) for label in range(3)}
+    np.savez(tmp_path / "fz.npz", tr_mem=np.linspace(0, 1, 9), **labels, **classes, **matrices)
+    memdb.import_file(tmp_path / "fz.npz", str(tmp_path / "s.zarr"))
+    for command in ("show --train-id 8", "show --test-id 3", "gallery", "gallery --by influence -k 2"):
+        for more in ([], ["--graphics", "ascii"], ["-o", "x.png"], ["--format", "json"]):
+            done = run(*command.split(), *more, "-s", tmp_path / "s.zarr", cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+            assert "[" not in done.stdout.replace("[]", "") or more == ["--format", "json"]
