@@ -5,18 +5,19 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import EllipsisType
 from typing import Any
 
 from memdb import datasets, recipes
-from memdb.create import Options
 from memdb.database import Database
 from memdb.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from memdb.format.manifest import Manifest, RecipeInfo
 from memdb.format.score_table import ScoreTable
 from memdb.permission import Names
-from memdb.storage import Cache, default_folder, open_storage
+from memdb.storage import Cache
 from memdb.storage.protocol import Storage
-from memdb.store import BaseAccess, Store, require_free
+from memdb.store import Access, Store, require_free
+from memdb.store.access import Options
 from memdb.store.examples import read_example_table
 from memdb.store.extend import inspect_base
 from memdb.store.maintenance import merge as merging
@@ -34,7 +35,7 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
     storage_options: Mapping[str, Any] | None = None,
     base_options: Options | None = None,
     trust_base: bool = False,
-    cache: Cache | None = None,
+    cache: Cache | EllipsisType | None = ...,
 ) -> Database:
     """Create a store that extends another, its base, which stays where it is and is only read.
 
@@ -50,7 +51,7 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
         storage_options: for the fsspec driver of the new store.
         base_options: for that of the base, or a function from its URL to them.
         trust_base: follow the bases of a base that extends another itself.
-        cache: where objects of remote bases are kept.
+        cache: where objects of remote bases are kept: see `memdb.open`.
 
     Raises:
         AlreadyExistsError: something is at this URL.
@@ -58,21 +59,26 @@ def extend(  # noqa: PLR0913 - two places, what may be imported, how they are re
         InvalidInputError: an address that no manifest may hold, or code that was not named
             (`UnnamedCodeError`).
     """
-    storage = open_storage(url, storage_options)
+    access = Access.of_user(storage_options, base_options, cache, trust_base=trust_base)
+    return extend_with(url, base, Names(dataset, recipe), access, seed)
+
+
+def extend_with(url: str, base: str, names: Names, access: Access, seed: int | None = None) -> Database:
+    """Extend a store as `extend` does, given what is named and how both stores are reached."""
+    storage = access.open(url)
     require_free(storage)
-    base_access = BaseAccess.of(default_folder(), trusted=trust_base, options=base_options, cache=cache)
-    found = inspect_base(base, url, base_access)
-    names = Names(dataset, recipe)
-    names.require_all(found.manifest, base)
-    data, bound = names.bound(found.manifest, base)
-    if seed == found.manifest.seed:
+    inspected = inspect_base(base, url, access)
+    theirs = inspected.manifest
+    names.require_all(theirs, base)
+    data, bound = names.bound(theirs, base)
+    if seed == theirs.seed:
         raise InvalidInputError(
             f"the seed {seed} is that of {base}: the same models would be trained twice", hint="leave it out"
         )
-    manifest = replace(_new(found.manifest, bound), base=found.base, seed=_seed(seed))
-    store = Store.create(storage, manifest, found.tables, base_access)
+    manifest = replace(_new(theirs, bound), base=inspected.base, seed=_seed(seed))
+    store = Store.create(storage, manifest, inspected.tables, access)
     names.remember_for(store)
-    base_access.remember(manifest.store_id, found.base.url)
+    access.remember(manifest.store_id, inspected.base.url)
     return Database(store, data, bound)
 
 
@@ -88,14 +94,13 @@ class Merge:
     dropped: tuple[str, ...]  # outcomes that a new store does not keep, because some models lack them
 
 
-def merge(  # noqa: PLR0913 - the places, what may be imported, how they are reached
+def merge(
     url: str,
     sources: Sequence[Database],
     *,
     dataset: str | datasets.Dataset | None = None,
     recipe: Any = None,
     storage_options: Mapping[str, Any] | None = None,
-    following: BaseAccess | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Merge:
     """Merge the models of several stores into one, which is created if absent.
@@ -110,8 +115,6 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
             `memdb.permission`.
         recipe: likewise.
         storage_options: for the fsspec driver.
-        following: how the store that the destination extends is reached; by default as for a store that
-            this user made.
         progress: called with the number of models committed and their total.
 
     Raises:
@@ -121,15 +124,25 @@ def merge(  # noqa: PLR0913 - the places, what may be imported, how they are rea
         AlreadyExistsError: different scores have one name; nothing was written.
         StorageError: a storage refused; models that were committed stay.
     """
+    return merge_with(url, sources, Names(dataset, recipe), Access(storage_options), progress)
+
+
+def merge_with(
+    url: str,
+    sources: Sequence[Database],
+    names: Names,
+    access: Access,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Merge:
+    """Merge stores as `merge` does, given what is named and how the destination is reached."""
     if not sources:
         raise InvalidInputError("no store to merge was named", hint="name some: `memdb merge A B --store C`")
     snapshots = [source.snapshot for source in sources]
-    names = Names(dataset, recipe)
-    storage = open_storage(url, storage_options)
+    storage = access.open(url)
     tables = [(source.store, table) for source in sources for table in source.store.score_tables()]
     dropped: tuple[str, ...] = ()
     try:
-        store = Store.open(storage, following or BaseAccess.of(default_folder()))
+        store = Store.open(storage, access)
     except NotFoundError:
         require_free(storage)
         _require_one_meaning(tables)

@@ -6,15 +6,16 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from memdb.database import IN_MEMORY, Database
+from memdb.database import IN_MEMORY, Database, View
 from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format.manifest import OUTCOMES, Manifest, Outcome
 from memdb.permission import Names, forget
-from memdb.storage import Cache, default_folder, open_storage
+from memdb.storage import Cache
 from memdb.storage.protocol import Storage
-from memdb.store import BaseAccess, Store, require_free
+from memdb.store import Access, Store, require_free
+from memdb.store.access import Options
 
 if TYPE_CHECKING:
     from memdb.datasets import Dataset
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from memdb.interop.import_runs import Imported
     from memdb.interop.import_scores import ImportedScores
     from memdb.sharing.pull import Pulled
-
-Options: TypeAlias = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
 
 
 def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
@@ -77,7 +76,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     )
     bound.require_outcomes([outcome.name for outcome in kept])
     recipes.require_name_of_its_own(bound)
-    storage = _storage(url, storage_options)
+    storage = Access(storage_options).open(url)
     require_free(storage)  # before waiting for the data
     data = datasets.load(dataset, data_root, download=download) if isinstance(dataset, str) else dataset
     subsets.subset_size(len(data.train), subset_fraction)
@@ -129,10 +128,13 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
         WrongFormatError: something else is there, or a store of a newer memdb.
         StorageError: the storage did not answer.
     """
-    kept = Cache.of_user(default_folder()) if cache is ... else cache
-    base_access = BaseAccess.of(default_folder(), trusted=trust_base, options=base_options, cache=kept)
-    store = Store.open(_storage(url, storage_options, kept), base_access)
-    return Database(store, as_of=as_of, exclude=exclude, scores=scores, assume=assume)
+    access = Access.of_user(storage_options, base_options, cache, trust_base=trust_base)
+    return open_with(url, access, View(as_of, tuple(exclude), scores, assume))
+
+
+def open_with(url: str | Path | Storage, access: Access, view: View) -> Database:
+    """Open a store as `open` does, given how it is reached and what its answers are to be of."""
+    return Database(Store.open(access.open(url), access), view=view)
 
 
 def import_file(  # noqa: PLR0913 - where from, where to, and what a file does not say; all but one have defaults
@@ -188,7 +190,7 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     from memdb.interop.import_scores import import_scores
     from memdb.interop.run_formats import Runs
 
-    storage = open_storage(url, storage_options)
+    storage = Access(storage_options).open(url)
     try:
         existing: Store | None = Store.open(storage)
     except NotFoundError:
@@ -258,19 +260,10 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
     """
     from memdb.sharing import pull as pulling
 
-    source = Store.open(open_storage(url, storage_options))
-    target = open_storage(destination, destination_options)
+    source = Store.open(Access(storage_options).open(url))
+    target = Access(destination_options).open(destination)
     forget(destination)  # what is copied was not made here, whatever stood there before
     return pulling.pull(source, target, only=only, as_of=as_of, progress=progress)
-
-
-def _storage(
-    place: str | Path | Storage, options: Mapping[str, Any] | None = None, cache: Cache | None = None
-) -> Storage:
-    """Return the storage at a path or URL, or the given storage itself."""
-    if isinstance(place, str | Path):
-        return open_storage(str(place), options, cache)
-    return place
 
 
 def _outcomes_of(given: Sequence[str | Outcome]) -> tuple[Outcome, ...]:

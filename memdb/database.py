@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -64,6 +64,16 @@ IN_MEMORY = "in-memory"
 FIXED = ("test_id", "train_id", "target_id")
 
 
+@dataclass(frozen=True)
+class View:
+    """What answers are of: a store's newest models unless something else is asked for; see `memdb.open`."""
+
+    as_of: int | None = None
+    exclude: tuple[str, ...] = ()
+    scores: str | None = None
+    assume: tuple[int, float] | None = None
+
+
 class Database:
     """An open store: ask it questions, add models to it, maintain and share it.
 
@@ -101,18 +111,12 @@ class Database:
         dataset: Dataset | None = None,
         recipe: BoundRecipe | None = None,
         *,
-        as_of: int | None = None,
-        exclude: Sequence[str] = (),
-        scores: str | None = None,
-        assume: tuple[int, float] | None = None,
+        view: View = View(),
     ) -> None:
         self.store = store
+        self.view = view
         self._dataset = dataset
         self._recipe = recipe
-        self._as_of = as_of
-        self._exclude = tuple(exclude)
-        self._named_scores = scores
-        self._assume = assume
         self._relations: dict[str, Relations] = {}
         self._contents: Contents | None = None
 
@@ -137,7 +141,7 @@ class Database:
         """The models that answers describe."""
         from memdb.store.model_ids import exclude_models
 
-        return exclude_models(self.store.snapshot(self._as_of), self._exclude)
+        return exclude_models(self.store.snapshot(self.view.as_of), self.view.exclude)
 
     def relations(self, outcome: str = "correct") -> Relations:
         """Return the snapshot as DuckDB relations for an outcome.
@@ -175,8 +179,8 @@ class Database:
         """The score table that answers questions (see `imported_scores.chosen`); None if models do."""
         from memdb.query.imported_scores import Assumed, chosen
 
-        assumed = None if self._assume is None else Assumed(*self._assume)
-        return chosen(self.store, self.snapshot, self._named_scores, assumed)
+        assumed = None if self.view.assume is None else Assumed(*self.view.assume)
+        return chosen(self.store, self.snapshot, self.view.scores, assumed)
 
     def answers(self, outcome: str = "correct") -> Answers:
         """Return the source of answers about scores: the imported scores in use, or else the models."""
@@ -953,12 +957,11 @@ class Database:
             NotFoundError: the base store is not there.
             MismatchError: a different store, or an older copy, is there.
         """
-        from memdb.store import BaseAccess, extend
+        from memdb.store import extend
 
         self._require_now("update")
-        base_access = self.store.base_access or BaseAccess(lambda _store_id, _url: False)
         try:
-            return extend.update(self.store, base_access, base)
+            return extend.update(self.store, base)
         finally:
             self.refresh()
 
@@ -995,7 +998,7 @@ class Database:
         from memdb.sharing.publish import plan_publication
         from memdb.storage import open_storage
 
-        if self._exclude:
+        if self.view.exclude:
             raise InvalidInputError(
                 f"cannot publish {self.url} without some models: nobody would see that they are missing",
                 hint="retract them with `memdb retract`, which is on record, or publish all",
@@ -1005,9 +1008,10 @@ class Database:
             self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root, dataset)
         )
         there = plan.before.snapshot if plan.before else None
-        if self._as_of is not None and there is not None and there.n_models > self.n_models:
+        if self.view.as_of is not None and there is not None and there.n_models > self.n_models:
             raise InvalidInputError(
-                f"{url} has {there.n_models:,} models already, snapshot {self._as_of} only {self.n_models:,}",
+                f"{url} has {there.n_models:,} models already, snapshot {self.view.as_of} only "
+                f"{self.n_models:,}",
                 hint="publish it to a new place, or leave as_of out",
                 parameter="as_of",
             )
@@ -1289,11 +1293,11 @@ class Database:
 
     def _require_now(self, verb: str) -> None:
         self.store.require_growing(verb)
-        if self._as_of is not None:
+        if self.view.as_of is not None:
             raise InvalidInputError(
-                f"cannot {verb} snapshot {self._as_of}", hint="open the store without as_of"
+                f"cannot {verb} snapshot {self.view.as_of}", hint="open the store without as_of"
             )
-        if self._exclude:
+        if self.view.exclude:
             raise InvalidInputError(
                 f"cannot {verb} without some models", hint="open the store without exclude"
             )

@@ -245,7 +245,8 @@ class Diary:
             if not overtaken:
                 self.problems.append(f"{note.verb} in life {note.life}: {note.text}")
         elif note.verb == COMMIT:
-            (self.tried if note.state == "begun" else self.acknowledged).update(note.seeds)
+            seeds = set(note.seeds)  # a batch may hold a model twice; it is one commit of it
+            (self.tried if note.state == "begun" else self.acknowledged).update(seeds)
             if note.state == "done":
                 self.committed_in.add(note.life)
         else:

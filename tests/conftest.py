@@ -38,7 +38,7 @@ def disk_that_is_not_waited_for():
 
 @pytest.fixture(scope="session", autouse=True)
 def home_of_its_own(tmp_path_factory):
-    """Tests neither see nor change what the user of this machine named: see `memdb.permission`."""
+    """Tests neither see nor change what this machine's user named, trusts and keeps in a cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib"))  # fonts were found once
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
@@ -52,16 +52,6 @@ def impatient(monkeypatch):
     from memdb.storage.retry import Patience
 
     monkeypatch.setattr(remote, "PATIENCE", Patience(first=0.001, longest=0.002))
-
-
-@pytest.fixture(autouse=True)
-def cache_of_its_own(monkeypatch, tmp_path_factory):
-    """Tests leave the user's cache alone."""
-    from memdb import combine, create, storage
-
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    for module in (combine, storage, create):
-        monkeypatch.setattr(module, "default_folder", lambda: folder)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import pytest
 
 import memdb
 from memdb import errors
+from memdb.store import Access
 
 
 def test_tab_offers_what_is_public_and_nothing_else():
@@ -24,6 +25,8 @@ def test_a_database_a_store_and_a_snapshot_say_in_a_line_what_they_are(database)
     assert repr(database.snapshot) == (
         f"Snapshot({database.url!r}, n_models=37, models_sha256={database.models_sha256[:12]!r})"
     )
+    access = Access({"key": "secret"}, {"key": "secret"}, trust_base=True)
+    assert repr(access) == "Access(cache=None, trust_base=True, named_base=None)"
 
 
 @pytest.mark.parametrize(

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memdb.cli.app import app, say
-from memdb.cli.options import (
-    FormatOption,
-    LevelOption,
-    OutcomeOption,
-    OutputOption,
-    RankedIntervalOption,
-    TestIdOption,
-)
-from memdb.cli.output import Way, answer_of, emit, facts_line
+from memdb.cli.options import RankedIntervalOption, TestIdOption
+from memdb.cli.output import PlainWay, RankedWay, Way, answer_of, emit, facts_line
 from memdb.cli.store_options import ASKING, ASSUMING, MAKING, Place, at_place
 from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format import layout
@@ -35,7 +28,7 @@ if TYPE_CHECKING:
 PLANNED_FRACTION = 0.7  # where no store says another
 CURVE_WIDTH = 80
 PLOT_LOOKS = 400
-COMPARING = {name: option for name, option in {**MAKING, **ASSUMING}.items() if name != "store"}
+COMPARING = (*MAKING[1:], *ASSUMING)
 NO_INTERVAL = ("level", "interval")
 
 ThresholdOption = Annotated[float, typer.Option("--threshold", metavar="X", help="What counts as memorized.")]
@@ -48,6 +41,20 @@ EitherThresholdOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+@dataclass(frozen=True)
+class PlannedWay(Way):
+    """How a plan is wanted, for intervals of any kind."""
+
+    interval: RankedIntervalOption = "anytime"
+
+
+@dataclass(frozen=True)
+class BothWay(Way):
+    """How a curve is wanted, which has intervals of two kinds."""
+
+    interval: str = "fixed,anytime"
 
 
 @app.command()
@@ -83,11 +90,7 @@ def plan(
             show_default=False,
         ),
     ] = None,
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    interval: RankedIntervalOption = "anytime",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: PlannedWay,
 ) -> None:
     """Say how many models a goal takes, how many more than there are, and how long they train.
 
@@ -102,9 +105,8 @@ def plan(
     memdb plan --half-width 0.1 --subset-fraction 0.5 --interval fixed
     memdb plan --train-id 7 --test-id 42
     """  # noqa: D301
-    way = Way(format, output, level, interval, outcome)
     named = any(value is not None for value in examples.values())
-    limits: dict[str, Any] = {"k": k, "n_ranked": n_ranked, "level": level, "interval": interval}
+    limits: dict[str, Any] = {"k": k, "n_ranked": n_ranked, "level": way.level, "interval": way.interval}
     db = None if subset_fraction is not None else _store_if_any(place, named=named)
     if db is None:
         from memdb.analysis.plan import plan_without_store
@@ -118,10 +120,10 @@ def plan(
         answer = Answer(rows.to_arrow_table(), _no_store(way))
     else:
         fraction = db.store.manifest.subset_fraction
-        limits |= {"kind": kind, "settle": settle, "threshold": threshold, "outcome": outcome}
+        limits |= {"kind": kind, "settle": settle, "threshold": threshold, "outcome": way.outcome}
         answer = answer_of(db, db.plan(half_width, **examples, **limits), way)
-    kept = f"subsets of {fraction:g} \u00b7 outcome {outcome}"
-    title = f"Models for {level * 100:g} % {interval} intervals \u00b7 {kept}"
+    kept = f"subsets of {fraction:g} \u00b7 outcome {way.outcome}"
+    title = f"Models for {way.level * 100:g} % {way.interval} intervals \u00b7 {kept}"
     emit(answer, way, lambda shown: analysis.plan(shown, title, _score_named(examples)))
     if db is not None and answer.table.num_rows < 2:
         say("From 50 models on, a store's own rates say what most scores take.")
@@ -160,15 +162,13 @@ def _score_named(examples: Mapping[str, Any]) -> str:
 @at_place(ASKING, examples=("train", "test", "target"))
 def convergence(
     place: Place,
+    *,
     examples: Mapping[str, Any],
     plot: Annotated[
         Path | None,
         typer.Option("--plot", metavar="FILE", help="Draw the curve to a .svg or .png file, too."),
     ] = None,
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: BothWay,
 ) -> None:
     """Show how a score settled: its estimate and intervals after 10, 20, 50, 100, ... models.
 
@@ -179,11 +179,10 @@ def convergence(
     memdb convergence --train-id 7
     memdb convergence --train-id 7 --test-id 42 --plot influence.svg
     """  # noqa: D301
-    way = Way(format, output, level, "fixed,anytime", outcome)
     if plot is not None:
         curves.require_plot(plot)
     db = place.open()
-    answer = answer_of(db, db.convergence(**examples, outcome=outcome, level=level), way)
+    answer = answer_of(db, db.convergence(**examples, outcome=way.outcome, level=way.level), way)
     score = answer.table.column_names[1]
     title = f"{score.capitalize()} of {_score_named(examples)} \u00b7 {facts_line(db, way)}"
 
@@ -191,18 +190,17 @@ def convergence(
         from memdb.analysis.convergence import dense_looks
 
         looks = dense_looks(db.n_models, n_looks)
-        return list(
-            answer_of(db, db.convergence(**examples, looks=looks, outcome=outcome, level=level), way).rows()
-        )
+        rows = db.convergence(**examples, looks=looks, outcome=way.outcome, level=way.level)
+        return list(answer_of(db, rows, way).rows())
 
     def table(shown: Answer) -> Table:
         found = analysis.convergence(shown, title, score)
         width = min(CURVE_WIDTH, console().width)
-        return analysis.stacked(found, "", curves.curve(curve_rows(width), score, level, width))
+        return analysis.stacked(found, "", curves.curve(curve_rows(width), score, way.level, width))
 
     emit(answer, way, table)
     if plot is not None:
-        curves.draw(plot, curve_rows(PLOT_LOOKS), score, title, level)
+        curves.draw(plot, curve_rows(PLOT_LOOKS), score, title, way.level)
         say(f"Drew {plot}.")
 
 
@@ -210,6 +208,7 @@ def convergence(
 @at_place(ASKING)
 def reliability(
     place: Place,
+    *,
     test_id: TestIdOption = None,
     k: Annotated[
         list[int] | None,
@@ -220,9 +219,7 @@ def reliability(
     ] = 20,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random halves.")] = 0,
     threshold: EitherThresholdOption = None,
-    outcome: OutcomeOption = "correct",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: PlainWay,
 ) -> None:
     """Say how far two random halves of the models agree, on memorization or on the influences on an example.
 
@@ -233,10 +230,9 @@ def reliability(
     memdb reliability
     memdb reliability --test-id 42 -k 5 -k 50
     """  # noqa: D301
-    way = Way(format, output, 0.95, "none", outcome)
     db = place.open()
     rows = db.reliability(
-        test_id=test_id, k=k, splits=splits, seed=seed, threshold=threshold, outcome=outcome
+        test_id=test_id, k=k, splits=splits, seed=seed, threshold=threshold, outcome=way.outcome
     )
     score = "memorization" if test_id is None else "influence"
     of = "memorization" if test_id is None else f"influence on test example {test_id}"
@@ -249,10 +245,9 @@ def reliability(
 @at_place(ASKING)
 def classes(
     place: Place,
+    *,
     threshold: ThresholdOption = 0.25,
-    outcome: OutcomeOption = "correct",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: PlainWay,
 ) -> None:
     """List the classes, the hardest to learn first.
 
@@ -264,11 +259,10 @@ def classes(
 
     The same for each example is in the relation memorization: p_out is its consistency score.
     """  # noqa: D301
-    way = Way(format, output, 0.95, "none", outcome)
     db = place.open()
-    answer = _without_interval(db, db.classes(threshold=threshold, outcome=outcome), way)
+    answer = _without_interval(db, db.classes(threshold=threshold, outcome=way.outcome), way)
     title = f"Classes, the hardest first \u00b7 {facts_line(db, way)}"
-    names = db.relations(outcome).examples[layout.TRAIN].class_names
+    names = db.relations(way.outcome).examples[layout.TRAIN].class_names
     emit(answer, way, lambda shown: analysis.classes(shown, title, threshold, names))
 
 
@@ -276,20 +270,17 @@ def classes(
 @at_place(ASKING)
 def class_influence(
     place: Place,
-    outcome: OutcomeOption = "correct",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: PlainWay,
 ) -> None:
     """Show the mean influence of each class's training examples on each class's test examples.
 
     The mean over all pairs of one training and one test example, exactly. A star marks pairs of classes
     whose mean chance does not explain: of those marked, at most 5 % are false on average (q below .05).
     """
-    way = Way(format, output, 0.95, "none", outcome)
     db = place.open()
-    answer = _without_interval(db, db.class_influence(outcome=outcome), way)
+    answer = _without_interval(db, db.class_influence(outcome=way.outcome), way)
     title = f"Mean influence \u00b7 {facts_line(db, way)}"
-    names = db.relations(outcome).examples[layout.TRAIN].class_names
+    names = db.relations(way.outcome).examples[layout.TRAIN].class_names
     emit(answer, way, lambda shown: analysis.class_influence(shown, title, names))
 
 
@@ -302,6 +293,7 @@ def _without_interval(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
 @at_place(COMPARING)
 def compare(
     place: Place,
+    *,
     a: Annotated[str, typer.Argument(metavar="A", help="A store.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one of the same data set.")],
     test_id: TestIdOption = None,
@@ -315,11 +307,7 @@ def compare(
     ] = None,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Rows to show, and first ranks to compare.")] = 20,
     threshold: EitherThresholdOption = None,
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    interval: RankedIntervalOption = "selected",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: RankedWay,
 ) -> None:
     """Say how far two stores of one data set agree, and list the examples on which they differ most.
 
@@ -331,7 +319,6 @@ def compare(
     memdb compare mlp.zarr cnn.zarr
     memdb compare mlp.zarr s3://bucket/cnn.zarr --test-id 42 -k 10
     """  # noqa: D301
-    way = Way(format, output, level, interval, outcome)
     replace(place, store=a).require_use_of_options(others=[b])
     first, second = _opened(place, a, scores_a), _opened(place, b, scores_b)
     place.require_use_of_trust(first.store.manifest, second.store.manifest)
@@ -339,15 +326,13 @@ def compare(
         raise InvalidInputError(
             "--assume-models is for imported scores, and models answer", hint="leave it out"
         )
-    rows = first.compare(
-        second, test_id=test_id, k=k, threshold=threshold, outcome=outcome, level=level, interval=interval
-    )
+    rows = first.compare(second, test_id=test_id, k=k, threshold=threshold, **way.asked)
     score = "memorization" if test_id is None else "influence"
     answer, common = _compared(first, second, rows, way)
-    names = first.relations(outcome).examples[layout.TRAIN].class_names
+    names = first.relations(way.outcome).examples[layout.TRAIN].class_names
 
     def table(shown: Answer) -> Table:
-        stores = f"A {clean(a)}, B {clean(b)} \u00b7 outcome {outcome}"
+        stores = f"A {clean(a)}, B {clean(b)} \u00b7 outcome {way.outcome}"
         head = facts(analysis.agreement(common, k), stores)
         on = "" if test_id is None else f" on test example {test_id}"
         title = f"Where {score}{on} differs most"

@@ -71,7 +71,8 @@ def merge(
     \b
     memdb merge alice.zarr s3://bucket/bob.zarr --store all.zarr
     """  # noqa: D301
-    from memdb import combine
+    from memdb.combine import merge_with
+    from memdb.permission import Names
 
     place.require_use_of_options(others=sources)
     opened = [_opened(place, url) for url in sources]
@@ -80,15 +81,8 @@ def merge(
         Counting(console(stderr=True), "models") as counting,
         interruptible("What was committed stays: the same command goes on there."),
     ):
-        done = combine.merge(
-            place.url,
-            opened,
-            dataset=dataset,
-            recipe=recipe,
-            storage_options=place.options_here(),
-            following=place.base_access(trusted=True),
-            progress=counting,
-        )
+        names = Names(dataset, recipe)
+        done = merge_with(place.url, opened, names, place.access(trusted=True), counting)
     db = done.database
     for url, added, present in zip(sources, done.added, done.present, strict=True):
         say(f"{url}: {added:,} models added" + (f", {present:,} were there already." if present else "."))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memdb.cli.output import Way, answer_of, print_influences, print_memorized
+from memdb.cli.output import RankedWay, answer_of, print_influences, print_memorized
 from memdb.render import images as pictures
 from memdb.render.tables import console, number
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def show_demo(db: Database, command: Callable[[str], str]) -> None:
     """Show what a store of a few hundred models tells, with pictures."""
-    way = Way("table", None, 0.95, "selected")
+    way = RankedWay()
     data = db.load_dataset()
     most = db.top_memorized(10)
     print_memorized(db, most, way, None)

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memdb.cli.app import app, say
-from memdb.cli.options import (
-    DataRootOption,
-    FormatOption,
-    LevelOption,
-    MinInfluenceOption,
-    MinMemorizationOption,
-    OutcomeOption,
-    OutputOption,
-    SameClassOption,
-    ShownOption,
-    TopOption,
-)
-from memdb.cli.output import Way, answer_of, emit, facts_line
-from memdb.cli.store_options import ASKING, SCORING, WRITING, Place, at_place
+from memdb.cli.options import DataRootOption, LevelOption, OutcomeOption, PairBounds, ShownOption
+from memdb.cli.output import PlainWay, Way, answer_of, emit, facts_line
+from memdb.cli.store_options import ASKING, SCORING, WRITING, Place, at_place, split
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.render import analysis
@@ -40,11 +30,10 @@ if TYPE_CHECKING:
 SHOWN = 20  # rows of a table
 
 
-@app.command("import")
-@at_place(WRITING)
-def import_(
-    place: Place,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="An .npz file, or a folder of .npy files.")],
+@dataclass(frozen=True)
+class ImportOptions:
+    """What `memdb.import_file` takes beside the file and the store."""
+
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -53,16 +42,16 @@ def import_(
             metavar="NAME",
             help="The data set, where memdb can load it: as for `memdb init`.",
         ),
-    ] = None,
-    data_root: DataRootOption = None,
+    ] = None
+    data_root: DataRootOption = None
     name: Annotated[
         str | None,
         typer.Option("--name", metavar="TEXT", help="Else what to call it; equal names mean equal data."),
-    ] = None,
+    ] = None
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", "-r", metavar="TEXT", help="What to call how the models were trained."),
-    ] = None,
+    ] = None
     subset_fraction: Annotated[
         float | None,
         typer.Option(
@@ -71,15 +60,15 @@ def import_(
             help="That masks were drawn with. [default: what explains their sizes]",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     outcomes: Annotated[
         str | None,
         typer.Option("--outcomes", metavar="NAMES", help="What to keep, such as correct; all if not given."),
-    ] = None,
+    ] = None
     labels: Annotated[
         Path | None,
         typer.Option("--labels", metavar="FILE", help="A .npy file of the training examples' labels."),
-    ] = None,
+    ] = None
     scores_name: Annotated[
         str | None,
         typer.Option(
@@ -88,15 +77,23 @@ def import_(
             help="What to call published scores. [default: the file's name]",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     n_train: Annotated[
         int | None,
         typer.Option("--n-train", metavar="N", help="Training examples, for scores that do not say."),
-    ] = None,
+    ] = None
     n_test: Annotated[
         int | None,
         typer.Option("--n-test", metavar="N", help="Test examples, likewise."),
-    ] = None,
+    ] = None
+
+
+@app.command("import")
+@at_place(WRITING)
+def import_(
+    place: Place,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="An .npz file, or a folder of .npy files.")],
+    about: ImportOptions,
 ) -> None:
     """Add somebody's runs, or scores that they published, to a store; without one, create it.
 
@@ -118,21 +115,9 @@ def import_(
     from memdb.interop.import_runs import Imported
 
     with Counting(console(stderr=True), "models") as counting:
+        given = vars(about) | {"outcomes": None if about.outcomes is None else split(about.outcomes)}
         done = create.import_file(
-            path,
-            place.url,
-            dataset=dataset,
-            data_root=data_root,
-            name=name,
-            recipe=recipe,
-            subset_fraction=subset_fraction,
-            outcomes=None if outcomes is None else [n.strip() for n in outcomes.split(",") if n.strip()],
-            labels=labels,
-            scores_name=scores_name,
-            n_train=n_train,
-            n_test=n_test,
-            storage_options=place.storage_options(),
-            progress=counting,
+            path, place.url, **given, storage_options=place.storage_options(), progress=counting
         )
     if isinstance(done, Imported):
         _say_runs(place, done)
@@ -174,6 +159,7 @@ def _say_scores(place: Place, done: ImportedScores) -> None:
 @at_place(SCORING)
 def export(
     place: Place,
+    *,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A file, or for models a new folder.")],
     what: Annotated[
         str,
@@ -181,10 +167,7 @@ def export(
             "--what", metavar="NAME", help="memorization, pairs, fz-pairs, fz-classes, models or lira."
         ),
     ] = "memorization",
-    min_influence: MinInfluenceOption = None,
-    min_memorization: MinMemorizationOption = None,
-    top: TopOption = None,
-    same_class: SameClassOption = False,
+    bounds: PairBounds,
     outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
 ) -> None:
@@ -204,28 +187,28 @@ def export(
     memdb export runs.npz --what models
     """  # noqa: D301
     db = place.open()
-    bounds: dict[str, Any] = {
-        "min_influence": min_influence,
-        "min_memorization": min_memorization,
-        "top": top,
-    }
-    if not what.endswith("pairs") and (same_class or any(value is not None for value in bounds.values())):
+    if not what.endswith("pairs") and bounds != PairBounds():
         raise InvalidInputError(f"{what} has no pairs to choose from", hint="leave out what bounds pairs")
-    if what == "memorization":
-        bounds = {}
-    else:
-        bounds |= {"same_class": same_class}
+    bounding = {} if what == "memorization" else vars(bounds)
     with Counting(console(stderr=True), "done") as counting:
-        done = db.export(path, what, outcome=outcome, progress=counting, level=level, **bounds)
+        done = db.export(path, what, outcome=outcome, progress=counting, level=level, **bounding)
     shapes = [f"{name} {list(shape)}" for name, shape in done.arrays.items()]
     shown = ", ".join(shapes[:8]) + (f" and {len(shapes) - 8} more" if len(shapes) > 8 else "")
     say(f"Wrote {what} to {path}: {shown}.")
+
+
+@dataclass(frozen=True)
+class MembershipWay(PlainWay):
+    """How the results of an attack are wanted, which needs this outcome."""
+
+    outcome: str = "logit_confidence"
 
 
 @app.command()
 @at_place(ASKING)
 def membership(
     place: Place,
+    *,
     k: ShownOption = None,
     variant: Annotated[
         str, typer.Option("--variant", metavar="NAME", help="online, or offline: without models that had it.")
@@ -238,8 +221,7 @@ def membership(
             help="example: of each its own; pooled: one for all; auto: by models.",
         ),
     ] = "auto",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: MembershipWay,
 ) -> None:
     """Attack the store's own models: does what one says of an example tell that it was trained on it?
 
@@ -255,23 +237,31 @@ def membership(
 
     if k is not None:
         require_positive(k, "k")
-    way = Way(format, output, 0.95, "none", "logit_confidence")
     db = place.open()
     with Counting(console(stderr=True), "examples") as counting:
         rows = db.membership(variant=variant, variance=variance, progress=counting)
     names = db.relations().examples[layout.TRAIN].class_names
     title = f"Membership, {variant} attack \u00b7 {facts_line(db, way)}"
-    if k is not None or output is None:
+    if k is not None or way.output is None:
         rows = rows.limit(k or SHOWN)
     answer, common = _with_common(db, rows, way, ("attack_", "tpr_", "n_targets"))
     answer = Answer(answer.table, {**answer.facts, "variant": variant, "variance": variance})
     emit(answer, way, lambda shown: analysis.membership(shown, common, title, names))
 
 
+@dataclass(frozen=True)
+class BootstrapWay(Way):
+    """How grades are wanted; their outcome is by default the best that the store keeps."""
+
+    outcome: str = "default"
+    interval: str = "bootstrap"
+
+
 @app.command()
 @at_place(ASKING)
 def lds(
     place: Place,
+    *,
     scores: Annotated[
         Path, typer.Argument(metavar="SCORES.npy", help="Attribution scores [test, train], any real numbers.")
     ],
@@ -297,9 +287,7 @@ def lds(
         int, typer.Option("--resamples", metavar="N", help="Of the models, for intervals.")
     ] = 200,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the resamples.")] = 0,
-    level: LevelOption = 0.95,
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: BootstrapWay,
 ) -> None:
     """Grade somebody's attribution scores: the linear datamodeling score over the store's models.
 
@@ -319,19 +307,12 @@ def lds(
     file = open_array(scores)
     if file.dtype.kind not in "fiu":
         raise InvalidInputError(f"{scores} is {file.dtype}", hint="give real numbers")
-    way = Way(format, output, level, "bootstrap", outcome or "default")
+    way = replace(way, outcome=outcome or "default")
     db = place.open()
     ids = None if models is None else _model_ids(models)
     with Counting(console(stderr=True), "test examples") as counting:
-        rows = db.lds(
-            file,
-            outcome=outcome,
-            model_ids=ids,
-            resamples=resamples,
-            seed=seed,
-            level=level,
-            progress=counting,
-        )
+        options: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": way.level}
+        rows = db.lds(file, outcome=outcome, model_ids=ids, progress=counting, **options)
     if k is not None:
         rows = rows.limit(k)
     answer, common = _with_common(db, rows, way, ("mean_", "n_", "outcome"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,28 @@ FdrOption = Annotated[
 RanksOption = Annotated[
     bool, typer.Option("--ranks", help="Add the first and the last rank that each row may truly have.")
 ]
+
+
+@dataclass(frozen=True)
+class MemorizedRanking:
+    """How a list of memorized examples is ranked, and what is said about its ranks."""
+
+    order: Annotated[
+        str, typer.Option("--order", metavar="NAME", help="shrunk, memorization, q_value or lo.")
+    ] = "shrunk"
+    fdr: FdrOption = "once"
+    ranks: RanksOption = False
+
+
+@dataclass(frozen=True)
+class InfluenceRanking(MemorizedRanking):
+    """The same of a list of influences."""
+
+    order: Annotated[
+        str, typer.Option("--order", metavar="NAME", help="shrunk, influence, q_value or lo.")
+    ] = "shrunk"
+
+
 KOption = Annotated[int, typer.Option("-k", metavar="N", help="Rows to show.")]
 ShownOption = Annotated[
     int | None,
@@ -119,6 +142,17 @@ TaskGpusOption = Annotated[
     float | None,
     typer.Option(
         "--task-gpus", metavar="N", help="GPUs of each Ray task, such as 0.5; 1 where the cluster has any."
+    ),
+]
+AddOption = Annotated[
+    int | None,
+    typer.Option(
+        "--add",
+        "-n",
+        metavar="N",
+        help="How many models to add; with --task-id, how many the task has in all. "
+        "[default: 100, or as many as the other limits allow]",
+        show_default=False,
     ),
 ]
 TaskIdOption = Annotated[
@@ -181,18 +215,25 @@ EXAMPLES = {  # the options that name examples, by the fields of `ExampleNames`
         typer.Option("--target-key", metavar="NAME", help="The same, by its name."),
     ],
 }
-MinInfluenceOption = Annotated[
-    float | None,
-    typer.Option("--min-influence", metavar="X", help="Only pairs at or above this influence."),
-]
-MinMemorizationOption = Annotated[
-    float | None,
-    typer.Option(
-        "--min-memorization", metavar="X", help="Only training examples at or above this memorization."
-    ),
-]
-TopOption = Annotated[
-    int | None,
-    typer.Option("--top", metavar="K", help="Only the strongest K pairs of every test example."),
-]
 SameClassOption = Annotated[bool, typer.Option("--same-class", help="Only pairs that share their label.")]
+
+
+@dataclass(frozen=True)
+class PairBounds:
+    """Which pairs are wanted, out of all there are."""
+
+    min_influence: Annotated[
+        float | None,
+        typer.Option("--min-influence", metavar="X", help="Only pairs at or above this influence."),
+    ] = None
+    min_memorization: Annotated[
+        float | None,
+        typer.Option(
+            "--min-memorization", metavar="X", help="Only training examples at or above this memorization."
+        ),
+    ] = None
+    top: Annotated[
+        int | None,
+        typer.Option("--top", metavar="K", help="Only the strongest K pairs of every test example."),
+    ] = None
+    same_class: SameClassOption = False

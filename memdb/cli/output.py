@@ -5,10 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memdb.cli.app import say
+from memdb.cli.options import (
+    FormatOption,
+    LevelOption,
+    NamedIntervalOption,
+    OutcomeOption,
+    OutputOption,
+    RankedIntervalOption,
+)
 from memdb.cli.usage import in_options
 from memdb.format import layout
 from memdb.render import tables
@@ -31,18 +38,26 @@ CHARACTERS_AT_ONCE = 2**20  # that are encoded at once: an answer may be long
 
 @dataclass(frozen=True)
 class Way:
-    """How an answer is wanted; impossible combinations are refused before the store is opened."""
+    """How an answer is wanted; impossible combinations are refused before the store is opened.
 
-    format: str
-    output: Path | None
-    level: float
-    interval: str
-    outcome: str = "correct"
+    A command that takes one has the options that its fields declare: see `store_options.at_place`.
+    """
+
+    outcome: OutcomeOption = "correct"
+    level: LevelOption = 0.95
+    interval: NamedIntervalOption = "anytime"
+    format: FormatOption = "table"
+    output: OutputOption = None
 
     def __post_init__(self) -> None:
         require_format(self.format)
         if self.output is not None:
             require_suffix(self.output)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The outcome and the interval, as the methods of `Database` take them."""
+        return {"outcome": self.outcome, "level": self.level, "interval": self.interval}
 
     @property
     def rows_stand_alone(self) -> bool:
@@ -54,6 +69,21 @@ class Way:
     def is_parquet(self) -> bool:
         """Whether the answer becomes a file of Arrow's values."""
         return self.output is not None and require_suffix(self.output) == ".parquet"
+
+
+@dataclass(frozen=True)
+class RankedWay(Way):
+    """The same of a ranked list."""
+
+    interval: RankedIntervalOption = "selected"
+
+
+@dataclass(frozen=True)
+class PlainWay(Way):
+    """The same of an answer without intervals."""
+
+    level: float = 0.95
+    interval: str = "none"
 
 
 def answer_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:

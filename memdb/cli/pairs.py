@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from memdb.cli.app import app, interruptible, say
-from memdb.cli.options import (
-    FormatOption,
-    LevelOption,
-    MinInfluenceOption,
-    MinMemorizationOption,
-    OutcomeOption,
-    OutputOption,
-    RankedIntervalOption,
-    SameClassOption,
-    TopOption,
-)
-from memdb.cli.output import Way, asked_of, countless, emit, facts_line, remark_on_scores
+from memdb.cli.options import PairBounds
+from memdb.cli.output import RankedWay, Way, asked_of, countless, emit, facts_line, remark_on_scores
 from memdb.cli.store_options import SCORING, Place, at_place
 from memdb.render import tables
 from memdb.render.answer import Answer
@@ -39,10 +29,8 @@ SHOWN = 20  # rows of a table: the strongest
 @at_place(SCORING)
 def pairs(
     place: Place,
-    min_influence: MinInfluenceOption = None,
-    min_memorization: MinMemorizationOption = None,
-    top: TopOption = None,
-    same_class: SameClassOption = False,
+    *,
+    bounds: PairBounds,
     direction: Annotated[
         str,
         typer.Option(
@@ -54,11 +42,7 @@ def pairs(
     device: Annotated[
         str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1: where to count.")
     ] = "auto",
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    interval: RankedIntervalOption = "selected",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: RankedWay,
 ) -> None:
     """List the pairs of training and test examples that are strong enough, out of all there are.
 
@@ -69,24 +53,18 @@ def pairs(
     memdb pairs --min-influence 0.15 --min-memorization 0.25
     memdb pairs --top 256 -o top_influence.parquet
     """  # noqa: D301
-    way = Way(format, output, level, interval, outcome)
     db = place.open()
     options: PairOptions = {
-        "min_influence": min_influence,
-        "min_memorization": min_memorization,
-        "top": top,
-        "same_class": same_class,
-        "direction": direction,
-        "device": device,
-        "level": level,
-        "interval": interval,
-    }
-    if db.imported_scores is None and output is not None and output.suffix.lower() == ".parquet":
-        _write(db, output, outcome, options)
+        "min_influence": bounds.min_influence, "min_memorization": bounds.min_memorization,
+        "top": bounds.top, "same_class": bounds.same_class, "direction": direction, "device": device,
+        "level": way.level, "interval": way.interval,
+    }  # fmt: skip
+    if db.imported_scores is None and way.output is not None and way.is_parquet:
+        _write(db, way.output, way.outcome, options)
     else:
         with Counting(console(stderr=True), "pairs") as counting:
             options["progress"] = counting
-            rows = db.pairs(outcome=outcome, **options)
+            rows = db.pairs(outcome=way.outcome, **options)
         answer = asked_of(db, rows, way)
         emit(answer, way, lambda a: _table(countless(a), db, way))
         remark_on_scores(answer)

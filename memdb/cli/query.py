@@ -9,18 +9,13 @@ import typer
 
 from memdb.cli.app import app
 from memdb.cli.options import (
-    FdrOption,
-    FormatOption,
+    InfluenceRanking,
     KOption,
-    LevelOption,
-    NamedIntervalOption,
-    OutcomeOption,
-    OutputOption,
-    RankedIntervalOption,
-    RanksOption,
+    MemorizedRanking,
     SameClassOption,
 )
 from memdb.cli.output import (
+    RankedWay,
     Way,
     print_influences,
     print_info,
@@ -39,37 +34,25 @@ from memdb.files import half_written
 @at_place(ASKING)
 def info(
     place: Place,
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    interval: NamedIntervalOption = "anytime",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: Way,
 ) -> None:
     """Say what is in a store, how well its models do and how tight its intervals are."""
-    way = Way(format, output, level, interval, outcome)
     db = place.open()
-    print_info(db, db.info(outcome=outcome, level=level, interval=interval), way)
+    print_info(db, db.info(**way.asked), way)
 
 
 @app.command()
 @at_place(SCORING)
 def top_memorized(
     place: Place,
+    *,
     k: KOption = 20,
     class_name: Annotated[
         str | None,
         typer.Option("--class", metavar="NAME", help="Only this class, by name or number."),
     ] = None,
-    order: Annotated[
-        str, typer.Option("--order", metavar="NAME", help="shrunk, memorization, q_value or lo.")
-    ] = "shrunk",
-    fdr: FdrOption = "once",
-    ranks: RanksOption = False,
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    interval: RankedIntervalOption = "selected",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    ranking: MemorizedRanking,
+    way: RankedWay,
 ) -> None:
     """List the training examples that the models get right only if they saw them.
 
@@ -79,18 +62,8 @@ def top_memorized(
     shrunk  what is left of a score once luck is taken out; the list goes by it
     q       share of false findings among the rows up to this one, at most on average
     """  # noqa: D301
-    way = Way(format, output, level, interval, outcome)
     db = place.open()
-    rows = db.top_memorized(
-        k,
-        class_name=class_name,
-        order=order,
-        fdr=fdr,
-        ranks=ranks,
-        outcome=outcome,
-        level=level,
-        interval=interval,
-    )
+    rows = db.top_memorized(k, class_name=class_name, **vars(ranking), **way.asked)
     print_memorized(db, rows, way, class_name)
 
 
@@ -98,22 +71,15 @@ def top_memorized(
 @at_place(SCORING, examples=("test", "train", "target"))
 def top_influence(
     place: Place,
+    *,
     examples: Mapping[str, Any],
     k: KOption = 20,
     direction: Annotated[
         str, typer.Option("--direction", metavar="WAY", help="helps, hurts, or both by absolute value.")
     ] = "helps",
     same_class: SameClassOption = False,
-    order: Annotated[
-        str, typer.Option("--order", metavar="NAME", help="shrunk, influence, q_value or lo.")
-    ] = "shrunk",
-    fdr: FdrOption = "once",
-    ranks: RanksOption = False,
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    interval: RankedIntervalOption = "selected",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    ranking: InfluenceRanking,
+    way: RankedWay,
 ) -> None:
     """List the strongest influences on, or of, one example.
 
@@ -130,19 +96,9 @@ def top_influence(
     shrunk  what is left of a score once luck is taken out; the list goes by it
     q       share of false findings among the rows up to this one, at most on average
     """  # noqa: D301
-    way = Way(format, output, level, interval, outcome)
     db = place.open()
     rows = db.top_influence(
-        **examples,
-        k=k,
-        direction=direction,
-        same_class=same_class,
-        order=order,
-        fdr=fdr,
-        ranks=ranks,
-        outcome=outcome,
-        level=level,
-        interval=interval,
+        **examples, k=k, direction=direction, same_class=same_class, **vars(ranking), **way.asked
     )
     fixed = next(name for name, value in examples.items() if value is not None)
     print_influences(db, rows, way, fixed.replace("_key", "_id"))
@@ -153,11 +109,7 @@ def top_influence(
 def score(
     place: Place,
     examples: Mapping[str, Any],
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    interval: NamedIntervalOption = "anytime",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: Way,
 ) -> None:
     """Show one score with everything behind it: a memorization, or the influence on one example.
 
@@ -165,21 +117,15 @@ def score(
     memdb score --train-id 7
     memdb score --train-id 7 --test-id 42
     """  # noqa: D301
-    way = Way(format, output, level, interval, outcome)
     db = place.open()
-    rows = db.score(
-        **examples,
-        outcome=outcome,
-        level=level,
-        interval=interval,
-    )
-    print_score(db, rows, way)
+    print_score(db, db.score(**examples, **way.asked), way)
 
 
 @app.command()
 @at_place(SCORING)
 def sql(
     place: Place,
+    *,
     statement: Annotated[
         str, typer.Argument(metavar="STATEMENT", help="One SQL statement, as DuckDB takes it.")
     ],
@@ -195,11 +141,7 @@ def sql(
         str,
         typer.Option("--memory", metavar="SIZE", help="The most memory it may take, such as 1GB, all told."),
     ] = "4GB",
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    interval: NamedIntervalOption = "anytime",
-    format: FormatOption = "table",
-    output: OutputOption = None,
+    way: Way,
 ) -> None:
     """Ask in SQL, over the relations of the store; files, network and settings are out of reach.
 
@@ -216,16 +158,15 @@ def sql(
     from memdb.query import questions, statements
     from memdb.query.intervals import IntervalSpec
 
-    way = Way(format, output, level, interval, outcome)
     n_bytes, seconds = memory_limit(memory), questions.require_timeout(timeout)
     db = place.open()
-    with limited(seconds, n_bytes, None if output is None else half_written(output)):
-        relations = db.answers(outcome).relations
+    with limited(seconds, n_bytes, None if way.output is None else half_written(way.output)):
+        relations = db.answers(way.outcome).relations
         relations.memory = n_bytes
         found = questions.sql_batches(
             relations,
             statement,
-            IntervalSpec(interval, level),
+            IntervalSpec(way.interval, way.level),
             k=k,
             as_text=statements.out_of_parquet if way.is_parquet else statements.out_of_python,
             max_pairs=max_pairs,

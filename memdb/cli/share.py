@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,25 +15,71 @@ from memdb.render.progress import Counting
 from memdb.render.tables import clean, console, count, findings, size
 
 if TYPE_CHECKING:
+    from memdb.format.published import Credits
     from memdb.sharing.publish import PublicationPlan
 
-DestEndpointOption = Annotated[
-    str | None,
-    typer.Option("--dest-endpoint-url", metavar="URL", help="Another server for the destination."),
-]
-DestDriverOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--dest-storage-option", metavar="NAME=VALUE", help="For the destination's driver; repeat for more."
-    ),
-]
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a copy is written, and how to get there."""
+
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="A folder, s3://, gs:// or az://.")]
+    dest_endpoint_url: Annotated[
+        str | None,
+        typer.Option("--dest-endpoint-url", metavar="URL", help="Another server for the destination."),
+    ] = None
+    dest_storage_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dest-storage-option",
+            metavar="NAME=VALUE",
+            help="For the destination's driver; repeat for more.",
+        ),
+    ] = None
+
+    @property
+    def place(self) -> Place:
+        """The same as the options that a later command has for it."""
+        options = self.dest_storage_option
+        return Place(self.dest, endpoint_url=self.dest_endpoint_url, storage_option=options)
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of its fsspec driver."""
+        try:
+            return self.place.storage_options()
+        except InvalidInputError as error:
+            hint = "name a URL as destination, or leave out --dest-endpoint-url and --dest-storage-option"
+            raise InvalidInputError(str(error), hint=hint) from error
+
+
+@dataclass(frozen=True)
+class CreditOptions:
+    """Who made what is published, and how it may be used."""
+
+    title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="What it is called.")] = None
+    author: Annotated[
+        list[str] | None,
+        typer.Option("--author", metavar="NAME", help="Who made it; repeat for more."),
+    ] = None
+    licence: Annotated[str | None, typer.Option("--licence", metavar="NAME", help="Such as CC-BY-4.0.")] = (
+        None
+    )
+    citation: Annotated[str | None, typer.Option("--citation", metavar="TEXT", help="How to cite it.")] = None
+
+    def stated(self) -> Credits | None:
+        """Return what was given; None if nothing was."""
+        from memdb.format.published import Credits
+
+        if self == CreditOptions():
+            return None
+        return Credits(self.title or "", tuple(self.author or ()), self.licence or "", self.citation or "")
 
 
 @app.command()
 @at_place(ASKING)
 def publish(
     place: Place,
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="A folder, s3://, gs:// or az://.")],
+    *,
     include: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,22 +88,11 @@ def publish(
             help="bits, confidence, thumbnails (small pictures); repeat. [default: bits, confidence]",
         ),
     ] = None,
-    title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="What it is called.")] = None,
-    author: Annotated[
-        list[str] | None,
-        typer.Option("--author", metavar="NAME", help="Who made it; repeat for more."),
-    ] = None,
-    licence: Annotated[
-        str | None, typer.Option("--licence", metavar="NAME", help="Such as CC-BY-4.0.")
-    ] = None,
+    credit: CreditOptions,
     dataset: OwnDatasetOption = None,
     data_root: DataRootOption = None,
-    citation: Annotated[
-        str | None, typer.Option("--citation", metavar="TEXT", help="How to cite it.")
-    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell the sizes, and write nothing.")] = False,
-    dest_endpoint_url: DestEndpointOption = None,
-    dest_storage_option: DestDriverOption = None,
+    destination: Destination,
 ) -> None:
     """Write a frozen copy of a store that others can ask where it is: a folder, a bucket, any web server.
 
@@ -69,20 +104,16 @@ def publish(
     memdb publish s3://bucket/mnist --licence CC-BY-4.0 --author "A. Author"
     memdb top-influence --test-id 42 --store https://bucket.example.org/mnist
     """  # noqa: D301
-    from memdb.format.published import Credits
-
     db = place.open()
-    given = title is not None or author is not None or licence is not None or citation is not None
-    credit = Credits(title or "", tuple(author or ()), licence or "", citation or "") if given else None
     included = {} if include is None else {"include": tuple(include)}
 
     with interruptible("Readers see what was published before; run it again to go on."):
         plan = db.plan_publication(
-            dest,
-            credit=credit,
+            destination.dest,
+            credit=credit.stated(),
             dataset=dataset,
             data_root=data_root,
-            storage_options=_destination(dest, dest_endpoint_url, dest_storage_option),
+            storage_options=destination.options(),
             **included,
         )
         _show_sizes(plan)
@@ -93,9 +124,9 @@ def publish(
     what = "Published" if done.is_new else "Was published already:"
     held = count(done.snapshot.n_models, "model") if done.snapshot.n_models else "imported scores alone"
     say(
-        f"{what} snapshot {done.snapshot.number} of {clean(dest)}: {held}. "
+        f"{what} snapshot {done.snapshot.number} of {clean(destination.dest)}: {held}. "
         f"Wrote {count(done.n_written, 'object')}, {size(done.n_bytes_written)}.",
-        f"Next: {_at(dest, dest_endpoint_url, dest_storage_option).command('info')}",
+        f"Next: {destination.place.command('info')}",
     )
 
 
@@ -109,14 +140,13 @@ def _show_sizes(plan: PublicationPlan) -> None:
 @at_place(COPYING)
 def pull(
     place: Place,
+    *,
     url: Annotated[str, typer.Argument(metavar="URL", help="A published copy; with --only, any store.")],
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="A folder, s3://, gs:// or az://.")],
     only: Annotated[
         str | None,
         typer.Option("--only", metavar="WHAT", help="bits: a store of the models alone, to go on with."),
     ] = None,
-    dest_endpoint_url: DestEndpointOption = None,
-    dest_storage_option: DestDriverOption = None,
+    destination: Destination,
 ) -> None:
     """Copy a published store; every object is checked by its sha256, and what is there is left alone.
 
@@ -133,28 +163,15 @@ def pull(
     ):
         done = create.pull(
             url,
-            dest,
+            destination.dest,
             only=only,
             as_of=place.as_of,
             storage_options=source.storage_options(),
-            destination_options=_destination(dest, dest_endpoint_url, dest_storage_option),
+            destination_options=destination.options(),
             progress=counting,
         )
     say(
-        f"Pulled {count(done.n_models, 'model')} to {clean(dest)}: wrote {count(done.n_objects, 'object')}, "
-        f"{size(done.n_bytes)}.",
-        f"Next: {_at(dest, dest_endpoint_url, dest_storage_option).command('info')}",
+        f"Pulled {count(done.n_models, 'model')} to {clean(destination.dest)}: "
+        f"wrote {count(done.n_objects, 'object')}, {size(done.n_bytes)}.",
+        f"Next: {destination.place.command('info')}",
     )
-
-
-def _at(url: str, endpoint_url: str | None, options: list[str] | None) -> Place:
-    return Place(store=url, endpoint_url=endpoint_url, storage_option=options)
-
-
-def _destination(url: str, endpoint_url: str | None, options: list[str] | None) -> dict[str, Any]:
-    """Return the options of the destination's fsspec driver."""
-    try:
-        return _at(url, endpoint_url, options).storage_options()
-    except InvalidInputError as error:
-        hint = "name a URL as destination, or leave out --dest-endpoint-url and --dest-storage-option"
-        raise InvalidInputError(str(error), hint=hint) from error

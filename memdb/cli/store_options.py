@@ -7,8 +7,8 @@ import inspect
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_origin, get_type_hints
 
 import typer
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.format.manifest import Manifest
     from memdb.storage import Cache
-    from memdb.store import BaseAccess
+    from memdb.store import Access
 
 DEFAULT_STORE = "memdb.zarr"
 LEAST_MEMORY = 500 * 10**6  # bytes of a process that asks, most of them stacks of threads
 MOST_MEMORY = 2**60  # what every system's limits can count
 NO_CACHE = "none"
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 StoreOption = Annotated[
     str | None,
@@ -119,18 +120,18 @@ AssumeFractionOption = Annotated[
 class Place:
     """The options that say where a store is and how to get at it."""
 
-    store: str | None = None
-    endpoint_url: str | None = None
-    anonymous: bool = False
-    storage_option: list[str] | None = None
-    cache_dir: str | None = None
-    cache_size: str = "10GB"
-    trust_base: bool = False
-    as_of: int | None = None
-    exclude: list[str] | None = None
-    scores: str | None = None
-    assume_models: int | None = None
-    assume_fraction: float = 0.7
+    store: StoreOption = None
+    endpoint_url: EndpointOption = None
+    anonymous: AnonymousOption = False
+    storage_option: DriverOption = None
+    cache_dir: CacheDirOption = None
+    cache_size: CacheSizeOption = "10GB"
+    trust_base: TrustOption = False
+    as_of: AsOfOption = None
+    exclude: ExcludeOption = None
+    scores: ScoresOption = None
+    assume_models: AssumeModelsOption = None
+    assume_fraction: AssumeFractionOption = 0.7
     typed: frozenset[str] = frozenset()  # those given on the command line
 
     @property
@@ -191,17 +192,12 @@ class Place:
             return False
         return True
 
-    def base_access(self, *, trusted: bool = False) -> BaseAccess:
-        """Return how the store that this one extends is reached."""
-        from memdb.storage import default_folder
-        from memdb.store import BaseAccess
+    def access(self, *, trusted: bool = False) -> Access:
+        """Return how the store, and one that it extends, is reached."""
+        from memdb.store import Access
 
-        return BaseAccess.of(
-            default_folder(),
-            trusted=trusted or self.trust_base,
-            options=self.options_of_base,
-            cache=self.cache(),
-        )
+        trusted = trusted or self.trust_base
+        return Access(self.options_here(), self.options_of_base, self.cache(), trust_base=trusted)
 
     def options_here(self) -> dict[str, Any]:
         """Return the storage options for the store itself; those given for a path can only be its base's."""
@@ -233,19 +229,11 @@ class Place:
 
     def open(self, *, to_write: bool = False) -> Database:
         """Open the store; who names one to write into it trusts what it extends."""
-        from memdb import create
+        from memdb.create import open_with
+        from memdb.database import View
 
-        opened = create.open(
-            self.url,
-            as_of=self.as_of,
-            exclude=self.exclude or (),
-            scores=self.scores,
-            assume=self.assumed,
-            storage_options=self.options_here(),
-            cache=self.cache(),
-            trust_base=self.trust_base or to_write,
-            base_options=self.options_of_base,
-        )
+        view = View(self.as_of, tuple(self.exclude or ()), self.scores, self.assumed)
+        opened = open_with(self.url, self.access(trusted=to_write), view)
         self.require_use_of_options(opened.store.manifest)
         return self._warned(opened)
 
@@ -275,54 +263,50 @@ class Place:
         return without_secrets(" ".join(["memdb", verb, *options]))
 
 
-WRITING = {
-    "store": (StoreOption, None),
-    "endpoint_url": (EndpointOption, None),
-    "anonymous": (AnonymousOption, False),
-    "storage_option": (DriverOption, None),
-}
-MAKING = {
-    **WRITING,
-    "cache_dir": (CacheDirOption, None),
-    "cache_size": (CacheSizeOption, "10GB"),
-    "trust_base": (TrustOption, False),
-}
-COPYING = {name: option for name, option in WRITING.items() if name != "store"} | {
-    "as_of": (AsOfOption, None)
-}
-ASKING = {**MAKING, "as_of": (AsOfOption, None), "exclude": (ExcludeOption, None)}
-ASSUMING = {"assume_models": (AssumeModelsOption, None), "assume_fraction": (AssumeFractionOption, 0.7)}
-SCORING = {**ASKING, "scores": (ScoresOption, None), **ASSUMING}
+WRITING = ("store", "endpoint_url", "anonymous", "storage_option")  # options of a `Place`, by use
+MAKING = (*WRITING, "cache_dir", "cache_size", "trust_base")
+COPYING = (*WRITING[1:], "as_of")
+ASKING = (*MAKING, "as_of", "exclude")
+ASSUMING = ("assume_models", "assume_fraction")
+SCORING = (*ASKING, "scores", *ASSUMING)
 
 
 def at_place(
-    options: dict[str, tuple[Any, Any]] = MAKING, *, examples: Sequence[str] = ()
+    names: Sequence[str] = MAKING, *, examples: Sequence[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of a place, which it takes as one parameter ``place``.
+    """Give a command the named options of a place, which it takes as one parameter ``place``.
 
-    With ``examples``, in the order of its help, it has the options that name examples of these kinds as well,
+    Any other parameter whose type is a dataclass stands likewise for the options that its fields declare.
+    With ``examples``, in the order of its help, a command has the options that name examples of these kinds,
     and takes them as one parameter ``examples``: what was given, by the names of `ExampleNames`.
     """
-    naming = {name: EXAMPLES[name] for kind in examples for name in (f"{kind}_id", f"{kind}_key")}
+    example_names = [name for kind in examples for name in (f"{kind}_id", f"{kind}_key")]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
-        parameters: list[inspect.Parameter] = []
+        of_place = _options_of(Place)
+        groups: dict[str, tuple[Callable[..., Any], list[inspect.Parameter]]] = {}
+        own: list[inspect.Parameter] = []
         for name, parameter in signature.parameters.items():
+            if name == "place":
+                continue
             if name == "examples":
-                parameters += [_option(each, annotation, None) for each, annotation in naming.items()]
-            elif name != "place":
-                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-        parameters += [_option(name, *declared) for name, declared in options.items()]
-        parameters.append(_option("context", typer.Context, inspect.Parameter.empty))
+                groups[name] = dict, [_option(each, EXAMPLES[each], None) for each in example_names]
+            elif is_dataclass(parameter.annotation):
+                group = cast("type", parameter.annotation)
+                groups[name] = group, [*_options_of(group).values()]
+            own += groups[name][1] if name in groups else [parameter.replace(kind=KEYWORD)]
+        groups["place"] = Place, [of_place[name] for name in names]
+        context = _option("context", typer.Context, MISSING)
 
         @functools.wraps(command)
         def with_place(*, context: typer.Context, **given: Any) -> None:
-            place = Place(**{name: given.pop(name) for name in options}, typed=typed(context))
-            if naming:
-                given["examples"] = {name: given.pop(name) for name in naming}
-            command(place=place, **given)
+            for name, (kind, options) in groups.items():
+                given[name] = kind(**{option.name: given.pop(option.name) for option in options})
+            given["place"] = replace(given["place"], typed=typed(context))
+            command(**given)
 
+        parameters = [*own, *groups["place"][1], context]
         with_place.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         with_place.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return with_place
@@ -330,8 +314,20 @@ def at_place(
     return decorate
 
 
+@functools.cache
+def _options_of(kind: type) -> dict[str, inspect.Parameter]:
+    """Return the options that the annotated fields of a dataclass declare, by name."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        field.name: _option(field.name, hints[field.name], field.default)
+        for field in fields(kind)
+        if get_origin(hints[field.name]) is Annotated
+    }
+
+
 def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    known = inspect.Parameter.empty if default is MISSING else default
+    return inspect.Parameter(name, KEYWORD, default=known, annotation=annotation)
 
 
 def _parsed(options: list[str]) -> dict[str, Any]:
@@ -346,6 +342,11 @@ def _parsed(options: list[str]) -> dict[str, Any]:
         words: dict[str, Any] = {"true": True, "false": False}
         found[name] = words.get(value.lower(), int(value) if value.isdecimal() else value)
     return found
+
+
+def split(names: str) -> list[str]:
+    """Return the names of an option that takes several, separated by commas."""
+    return [name for name in map(str.strip, names.split(",")) if name]
 
 
 def memory_limit(text: str) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,17 +15,15 @@ from memdb.cli.options import (
     CheckpointsOption,
     DataRootOption,
     DeviceOption,
-    MaxTimeOption,
     OwnDatasetOption,
     OwnRecipeOption,
     RayOption,
     TaskCpusOption,
     TaskGpusOption,
-    TaskIdOption,
-    UntilOption,
     WorkersOption,
 )
-from memdb.cli.store_options import Place, at_place
+from memdb.cli.store_options import Place, at_place, split
+from memdb.cli.training_run import Limited, train_visibly
 from memdb.cli.usage import WrongUsageError
 
 if TYPE_CHECKING:
@@ -33,18 +32,10 @@ if TYPE_CHECKING:
 KEPT = ("correct", "logit_confidence")
 
 
-@app.command()
-@at_place()
-def init(
-    place: Place,
-    extend: Annotated[
-        str | None,
-        typer.Option(
-            "--extend",
-            metavar="URL",
-            help="Extend this store, which is only read: its data, recipe and other settings apply.",
-        ),
-    ] = None,
+@dataclass(frozen=True)
+class NewStore:
+    """What a store is to be of, as it was typed."""
+
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -55,11 +46,11 @@ def init(
             "[default: digits]",
             show_default=False,
         ),
-    ] = None,
-    data_root: DataRootOption = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Let torchvision download the data set.")
-    ] = False,
+    ] = None
+    data_root: DataRootOption = None
+    download: Annotated[bool, typer.Option("--download", help="Let torchvision download the data set.")] = (
+        False
+    )
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -70,7 +61,7 @@ def init(
             "or package.module:attribute. [default: mlp]",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     recipe_option: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,11 +70,11 @@ def init(
             metavar="NAME=VALUE",
             help="An option of the recipe, such as hidden=512,256; repeat for more.",
         ),
-    ] = None,
+    ] = None
     recipe_version: Annotated[
         str | None,
         typer.Option("--recipe-version", metavar="TEXT", help="For a recipe that names no version itself."),
-    ] = None,
+    ] = None
     subset_fraction: Annotated[
         float | None,
         typer.Option(
@@ -92,7 +83,7 @@ def init(
             help="Share of the training set in a subset. [default: 0.7]",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     outcomes: Annotated[
         str | None,
         typer.Option(
@@ -102,11 +93,36 @@ def init(
             "cumulative_loss and first_learned, as much again each. [default: correct,logit_confidence]",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     seed: Annotated[
         int | None,
         typer.Option("--seed", metavar="N", help="Of all subset masks; random if not given."),
+    ] = None
+
+    def fixed_by_a_base(self) -> list[str]:
+        """Return those of the options given that a store takes over from one that it extends."""
+        given = {
+            "--download": self.download or None, "--recipe-option": self.recipe_option,
+            "--outcomes": self.outcomes, "--recipe-version": self.recipe_version,
+            "--subset-fraction": self.subset_fraction,
+        }  # fmt: skip
+        return [option for option, value in given.items() if value is not None]
+
+
+@app.command()
+@at_place()
+def init(
+    place: Place,
+    *,
+    extend: Annotated[
+        str | None,
+        typer.Option(
+            "--extend",
+            metavar="URL",
+            help="Extend this store, which is only read: its data, recipe and other settings apply.",
+        ),
     ] = None,
+    new: NewStore,
 ) -> None:
     """Create a store of a data set and a recipe, without models.
 
@@ -125,65 +141,52 @@ def init(
     from memdb import create, recipes
 
     if extend is not None:
-        fixed = {
-            "--download": download or None, "--recipe-option": recipe_option, "--outcomes": outcomes,
-            "--recipe-version": recipe_version, "--subset-fraction": subset_fraction,
-        }  # fmt: skip
-        _extend(place, extend, {"dataset": dataset, "recipe": recipe, "seed": seed}, fixed, data_root)
+        _extend(place, extend, new)
         return
     made = create.init(
         place.url,
-        dataset or "digits",
-        recipe or "mlp",
-        data_root=data_root,
-        download=download,
-        recipe_options=recipes.parse_options(recipe_option or []),
-        recipe_version=recipe_version,
-        subset_fraction=0.7 if subset_fraction is None else subset_fraction,
-        outcomes=KEPT if outcomes is None else [name.strip() for name in outcomes.split(",") if name.strip()],
-        seed=seed,
+        new.dataset or "digits",
+        new.recipe or "mlp",
+        data_root=new.data_root,
+        download=new.download,
+        recipe_options=recipes.parse_options(new.recipe_option or []),
+        recipe_version=new.recipe_version,
+        subset_fraction=0.7 if new.subset_fraction is None else new.subset_fraction,
+        outcomes=KEPT if new.outcomes is None else split(new.outcomes),
+        seed=new.seed,
         storage_options=place.storage_options(),
     )
     say(f"Created {made.url}: {_described(made)}.")
-    _say_what_next(made, place, data_root)
+    _say_what_next(made, place, new.data_root)
 
 
-def _extend(
-    place: Place, base: str, said: dict[str, Any], fixed: dict[str, Any], data_root: str | None
-) -> None:
+def _extend(place: Place, base: str, new: NewStore) -> None:
     """Create a store that extends another."""
-    from memdb import combine
+    from memdb.combine import extend_with
     from memdb.errors import InvalidInputError
+    from memdb.permission import Names
     from memdb.store.extend import n_beyond
 
-    given = [option for option, value in fixed.items() if value is not None]
-    if given:
+    fixed = new.fixed_by_a_base()
+    if fixed:
         raise InvalidInputError(
-            f"{given[0]} is fixed by the store that is extended", hint=f"leave it out, or --extend {base}"
+            f"{fixed[0]} is fixed by the store that is extended", hint=f"leave it out, or --extend {base}"
         )
     place.require_use_of_options(others=[base])
-    made = combine.extend(
-        place.url,
-        base,
-        **said,
-        storage_options=place.options_here(),
-        base_options=place.options_of_base,
-        trust_base=place.trust_base,
-        cache=place.cache(),
-    )
-    taken = made.snapshot.base
-    if taken is None or taken.record is None:
+    made = extend_with(place.url, base, Names(new.dataset, new.recipe), place.access(), new.seed)
+    of_base = made.snapshot.base
+    if of_base is None or of_base.record is None:
         return
     say(
         f"Created {made.url}: {_described(made)}.",
-        f"It extends {base}: {taken.n_models:,} models, those of its snapshot {taken.record.number}.",
+        f"It extends {base}: {of_base.n_models:,} models, those of its snapshot {of_base.record.number}.",
     )
-    if taken.storage.can_list and (n_models := n_beyond(taken)) > 0:
+    if of_base.storage.can_list and (n_models := n_beyond(of_base)) > 0:
         say(
-            f"{n_models:,} models that came there since are not taken in: they will be after "
+            f"{n_models:,} models that came there since are not included: they will be after "
             f"`memdb compact` there and `memdb update` here."
         )
-    _say_what_next(made, place, data_root)
+    _say_what_next(made, place, new.data_root)
 
 
 def _say_what_next(made: Database, place: Place, data_root: str | None) -> None:
@@ -196,38 +199,32 @@ def _say_what_next(made: Database, place: Place, data_root: str | None) -> None:
     say(f"Next: {place.command(f'train --add 100{root}')}")
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """What `Database.train` takes beside the limits of a run."""
+
+    dataset: OwnDatasetOption = None
+    recipe: OwnRecipeOption = None
+    data_root: DataRootOption = None
+    device: DeviceOption = "auto"
+    batch_models: BatchOption = None
+    workers: WorkersOption = None
+    ray: RayOption = None
+    task_cpus: TaskCpusOption = 1
+    task_gpus: TaskGpusOption = None
+    checkpoint_dir: CheckpointsOption = None
+    compact: Annotated[
+        bool,
+        typer.Option("--compact/--no-compact", help="Gather segments into blocks past some dozens."),
+    ] = True
+
+
 @app.command()
 @at_place()
 def train(
     place: Place,
-    add: Annotated[
-        int | None,
-        typer.Option(
-            "--add",
-            "-n",
-            metavar="N",
-            help="How many models to add; with --task-id, how many the task has in all. "
-            "[default: 100, or as many as the other limits allow]",
-            show_default=False,
-        ),
-    ] = None,
-    until_half_width: UntilOption = None,
-    max_time: MaxTimeOption = None,
-    task_id: TaskIdOption = None,
-    dataset: OwnDatasetOption = None,
-    recipe: OwnRecipeOption = None,
-    data_root: DataRootOption = None,
-    device: DeviceOption = "auto",
-    batch_models: BatchOption = None,
-    workers: WorkersOption = None,
-    ray: RayOption = None,
-    task_cpus: TaskCpusOption = 1,
-    task_gpus: TaskGpusOption = None,
-    checkpoint_dir: CheckpointsOption = None,
-    compact: Annotated[
-        bool,
-        typer.Option("--compact/--no-compact", help="Gather segments into blocks past some dozens."),
-    ] = True,
+    limited: Limited,
+    run: RunOptions,
 ) -> None:
     """Train models on random subsets and add them to the store.
 
@@ -243,34 +240,19 @@ def train(
     memdb train --add 4000 --store s3://bucket/mnist.zarr --data-root /data --ray auto
     memdb train --add 50 --store s3://bucket/mnist.zarr --task-id $SLURM_ARRAY_TASK_ID
     """  # noqa: D301
-    from memdb.cli.training_run import Limited, train_visibly
     from memdb.training.loop import require_positive
 
-    if add is None and until_half_width is None and max_time is None:
-        add = 100
-    if add is not None:
-        require_positive(add, "add")
-    limited = Limited(add, until_half_width, max_time, task_id)
+    if limited.add is None and limited.until_half_width is None and limited.max_time is None:
+        limited = replace(limited, add=100)
+    if limited.add is not None:
+        require_positive(limited.add, "add")
     db = _store_or_digits(place)
     if "data_root" in place.typed and db.store.manifest.dataset == "digits":
         raise WrongUsageError(
             f"{db.url} is of scikit-learn's digits, which need no --data-root", hint="leave it out"
         )
     before = db.n_models
-    given = {
-        "dataset": dataset,
-        "recipe": recipe,
-        "data_root": data_root,
-        "device": device,
-        "batch_models": batch_models,
-        "workers": workers,
-        "ray": ray,
-        "task_cpus": task_cpus,
-        "task_gpus": task_gpus,
-        "checkpoint_dir": checkpoint_dir,
-        "compact": compact,
-    }
-    done = train_visibly(db, limited, place, given)
+    done = train_visibly(db, limited, place, vars(run))
     say(
         f"Added {done.n_committed} models to {db.url}, which now has {db.n_models} ({before} when this run "
         f"began).{limited.why(done)}",
@@ -290,7 +272,6 @@ def demo(
     Running it again reuses the store.
     """
     from memdb.cli.demo import show_demo
-    from memdb.cli.training_run import Limited, train_visibly
     from memdb.errors import InvalidInputError
     from memdb.training.loop import require_positive
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from memdb.cli.app import INTERRUPTED, say
+from memdb.cli.options import AddOption, MaxTimeOption, TaskIdOption, UntilOption
 from memdb.cli.store_options import Place
 from memdb.errors import InvalidInputError
 from memdb.render.progress import TrainingProgress
@@ -27,10 +28,10 @@ TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)
 class Limited:
     """When a run ends, as it was typed."""
 
-    add: int | None = None
-    until_half_width: float | None = None
-    max_time: str | None = None
-    task_id: str | None = None
+    add: AddOption = None
+    until_half_width: UntilOption = None
+    max_time: MaxTimeOption = None
+    task_id: TaskIdOption = None
 
     def __post_init__(self) -> None:
         if self.max_time is not None:

@@ -7,88 +7,21 @@ and subsets as before, and at the numbered snapshot to the same models.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 from memdb.addresses import shown
 from memdb.errors import DamagedError, InvalidInputError, MismatchError, NotFoundError
-from memdb.format.documents import canonical_json
 from memdb.format.manifest import Base, Manifest
-from memdb.storage.cache import Cache
 from memdb.storage.protocol import Storage
-from memdb.storage.urls import LOCAL, local_path, open_storage, protocol_of
+from memdb.storage.urls import LOCAL, local_path, protocol_of
+from memdb.store.access import Access
 from memdb.store.load_snapshot import load_snapshot
 from memdb.store.read_documents import StoreLike, base_in_force, read_manifest
 from memdb.store.snapshot import Snapshot
 
 MOST_BASES = 8  # in a chain
 MOVED = "`memdb update --base URL` says where it is now"
-
-
-@dataclass(frozen=True)
-class TrustedBases:
-    """A folder that remembers which bases the user has trusted."""
-
-    folder: Path
-
-    def __call__(self, store_id: str, url: str) -> bool:
-        """Tell whether this store's base at this address was trusted before."""
-        return self._path(store_id, url).is_file()
-
-    def remember(self, store_id: str, url: str) -> None:
-        """Trust this base from now on; if saving that fails, the user is asked again."""
-        path = self._path(store_id, url)
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(canonical_json({"store_id": store_id, "base": url}))
-
-    def _path(self, store_id: str, url: str) -> Path:
-        return self.folder / f"{hashlib.sha256(f'{store_id} {url}'.encode()).hexdigest()}.json"
-
-
-@dataclass(frozen=True)
-class BaseAccess:
-    """How bases are opened: which are trusted, by store id and URL, and the options of their drivers."""
-
-    trusted: Callable[[str, str], bool]
-    options_for: Callable[[str], Mapping[str, Any]] = lambda _url: {}
-    cache: Cache | None = None
-    remember: Callable[[str, str], None] = lambda _store_id, _url: None
-
-    @classmethod
-    def of(
-        cls,
-        objects: Path,
-        *,
-        trusted: bool = False,
-        options: Mapping[str, Any] | Callable[[str], Mapping[str, Any]] | None = None,
-        cache: Cache | None = None,
-    ) -> BaseAccess:
-        """Return access to the bases that this user trusts; with ``trusted``, to all, which are remembered.
-
-        Trusted bases are remembered beside the folder of cached objects.
-        """
-        known = TrustedBases(objects.parent / "bases")
-
-        def trust(store_id: str, url: str) -> bool:
-            if trusted:
-                known.remember(store_id, url)
-            return trusted or known(store_id, url)
-
-        options_for = options if callable(options) else lambda _url: options or {}
-        return cls(trust, options_for, cache, known.remember)
-
-    def naming(self, named: str) -> BaseAccess:
-        """Return access that also trusts an address which the user has just given."""
-        return replace(self, trusted=lambda store_id, url: url == named or self.trusted(store_id, url))
-
-    def open(self, url: str) -> Storage:
-        """Return the storage behind a URL."""
-        return open_storage(url, self.options_for(url), self.cache)
 
 
 class BaseStore(NamedTuple):
@@ -133,7 +66,7 @@ def followable(url: str, from_url: str) -> str:
     return url
 
 
-def with_base(own: Snapshot, base_access: BaseAccess | None, as_of: int | None = None) -> Snapshot:
+def with_base(own: Snapshot, access: Access, as_of: int | None = None) -> Snapshot:
     """Return a store's models together with those of its base, if it extends one.
 
     Raises:
@@ -142,18 +75,16 @@ def with_base(own: Snapshot, base_access: BaseAccess | None, as_of: int | None =
         MismatchError: another store is there.
         DamagedError: the snapshot has other models than it had.
     """
-    return _with_base(own, base_access, as_of, (own.manifest.store_id,))
+    return _with_base(own, access, as_of, (own.manifest.store_id,))
 
 
-def _with_base(
-    own: Snapshot, base_access: BaseAccess | None, as_of: int | None, above: tuple[str, ...]
-) -> Snapshot:
+def _with_base(own: Snapshot, access: Access, as_of: int | None, above: tuple[str, ...]) -> Snapshot:
     base = base_in_force(own)
     if base is None:
         return own
     if as_of is not None and own.record is not None and own.record.base is not None:
         base = replace(own.record.base, url=base.url)
-    store = open_base(own, base, base_access)
+    store = open_base(own, base, access)
     if store.manifest.store_id in above:
         raise InvalidInputError(
             f"{own.url} extends itself: its base {base.url} leads back to it",
@@ -164,7 +95,7 @@ def _with_base(
             f"{own.url} has a chain of more than {MOST_BASES} bases",
             hint="combine them with `memdb merge`",
         )
-    below = snapshot_of(store, base.snapshot, base_access, (*above, store.manifest.store_id))
+    below = snapshot_of(store, base.snapshot, access, (*above, store.manifest.store_id))
     if below.models_sha256 != base.models_sha256:
         raise DamagedError(
             f"snapshot {base.snapshot} of {base.url} has other models than when {own.url} was set to use it",
@@ -176,7 +107,7 @@ def _with_base(
 def snapshot_of(
     store: StoreLike,
     number: int,
-    base_access: BaseAccess | None,
+    access: Access,
     above: tuple[str, ...] = (),
 ) -> Snapshot:
     """Return the models of a base at a numbered snapshot, including those of its own base."""
@@ -187,10 +118,10 @@ def snapshot_of(
             f"{store.url}, a base, has no snapshot {number} any more",
             hint=f"restore it from a copy; {MOVED}",
         ) from error
-    return _with_base(own, base_access, number, above or (store.manifest.store_id,))
+    return _with_base(own, access, number, above or (store.manifest.store_id,))
 
 
-def open_base(store: StoreLike, base: Base, base_access: BaseAccess | None) -> BaseStore:
+def open_base(store: StoreLike, base: Base, access: Access) -> BaseStore:
     """Open a trusted base and check that it is still the same store.
 
     Raises:
@@ -199,13 +130,13 @@ def open_base(store: StoreLike, base: Base, base_access: BaseAccess | None) -> B
         MismatchError: another store is there.
     """
     url = followable(base.url, store.url)
-    if base_access is None or not base_access.trusted(store.manifest.store_id, base.url):
+    if not access.trusts(store.manifest.store_id, base.url):
         raise InvalidInputError(
             f"{store.url} extends {base.url}, whose models are part of every answer",
             hint="if you trust that address, pass trust_base=True; it will be remembered",
             parameter="trust_base",
         )
-    storage = base_access.open(url)
+    storage = access.open_base(url)
     try:
         manifest = read_manifest(storage)
     except NotFoundError as error:

@@ -12,7 +12,8 @@ from memdb.format.manifest import Base, Manifest
 from memdb.format.snapshot_record import BaseUpdate
 from memdb.storage.protocol import create_once
 from memdb.storage.urls import protocol_of
-from memdb.store.base import BaseAccess, BaseStore, followable, open_base, snapshot_of
+from memdb.store.access import Access
+from memdb.store.base import BaseStore, followable, open_base, snapshot_of
 from memdb.store.examples import ExampleTable, read_example_table
 from memdb.store.load_snapshot import load_snapshot, newest_number
 from memdb.store.open_published import read_published
@@ -32,7 +33,7 @@ class InspectedBase:
     tables: Mapping[str, ExampleTable]
 
 
-def inspect_base(url: str, from_url: str, base_access: BaseAccess) -> InspectedBase:
+def inspect_base(url: str, from_url: str, access: Access) -> InspectedBase:
     """Open a store that is to be extended, with its newest snapshot as the base snapshot.
 
     Raises:
@@ -42,7 +43,7 @@ def inspect_base(url: str, from_url: str, base_access: BaseAccess) -> InspectedB
     """
     protocol_of(url)  # what the user wrote is at fault where it is malformed
     place = followable(url, from_url)
-    storage = base_access.open(place)
+    storage = access.open_base(place)
     manifest = read_manifest(storage)
     base = BaseStore(storage, manifest)
     if manifest.subset_scheme != DRAWN_HERE:
@@ -50,7 +51,7 @@ def inspect_base(url: str, from_url: str, base_access: BaseAccess) -> InspectedB
             f"the subsets of {url} are {manifest.subset_scheme}; those of models trained here would not be",
             hint="extend a store that memdb trained",
         )
-    snapshot = _newest(base, url, base_access)
+    snapshot = _newest(base, url, access)
     tables = {info.name: read_example_table(base, info.name) for info in manifest.sets}
     for info in manifest.sets:
         if tables[info.name].info(info.name) != info:
@@ -67,7 +68,7 @@ def n_beyond(base: Snapshot) -> int:
     return load_snapshot(base).n_models - counted
 
 
-def update(store: Store, base_access: BaseAccess, url: str | None = None) -> BaseUpdate | None:
+def update(store: Store, url: str | None = None) -> BaseUpdate | None:
     """Move on to the newest snapshot of the base, at a new address if given; None if it is current.
 
     Raises:
@@ -83,11 +84,12 @@ def update(store: Store, base_access: BaseAccess, url: str | None = None) -> Bas
             f"{store.url} extends no other store", hint="`memdb init --extend URL` makes one that does"
         )
     sought = Base(url or before.url, before.store_id, before.snapshot, before.n_models, before.models_sha256)
+    access = store.access
     if url is not None:
         protocol_of(url)
-        base_access = base_access.naming(url)
-    base = open_base(store, sought, base_access)
-    newest = _newest(base, sought.url, base_access)
+        access = access.naming(url)
+    base = open_base(store, sought, access)
+    newest = _newest(base, sought.url, access)
     after = _base_at(followable(sought.url, store.url), base.manifest, newest)
     if after.snapshot < before.snapshot:
         raise MismatchError(
@@ -113,11 +115,11 @@ def update(store: Store, base_access: BaseAccess, url: str | None = None) -> Bas
         raise AlreadyExistsError(
             f"{store.url} was updated by another process just now", hint="see `memdb info`"
         ) from error
-    base_access.remember(store.manifest.store_id, after.url)
+    access.remember(store.manifest.store_id, after.url)
     return base_update
 
 
-def _newest(store: BaseStore, url: str, base_access: BaseAccess) -> Snapshot:
+def _newest(store: BaseStore, url: str, access: Access) -> Snapshot:
     published = read_published(store.storage)
     number = published.snapshot.number if published else newest_number(store.storage)
     if number is None:
@@ -125,7 +127,7 @@ def _newest(store: BaseStore, url: str, base_access: BaseAccess) -> Snapshot:
             f"{url} has no snapshot, so its models may change at any time",
             hint=f"number them with `memdb compact --store {url}`, or ask its owner to",
         )
-    return snapshot_of(store, number, base_access)
+    return snapshot_of(store, number, access)
 
 
 def _base_at(url: str, manifest: Manifest, snapshot: Snapshot) -> Base:

@@ -154,7 +154,10 @@ class Snapshot:
 
     @property
     def n_repeats(self) -> int:
-        """How many models were committed again by a retried worker, and do not count."""
+        """How many models were committed again by a retried worker, and do not count.
+
+        A model that stands twice in one segment was committed once.
+        """
         if self.is_published:
             return 0
         commits = {

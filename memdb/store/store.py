@@ -20,7 +20,8 @@ from memdb.format.published import ASK_AGAIN, Published
 from memdb.format.score_table import ScoreTable
 from memdb.format.segment import ModelInfo, Segment
 from memdb.storage.protocol import Storage, create_once
-from memdb.store.base import BaseAccess, with_base
+from memdb.store.access import PLAIN, Access
+from memdb.store.base import with_base
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.examples import Examples, ExampleTable, read_examples
 from memdb.store.grace import Stopwatch
@@ -39,7 +40,7 @@ class Store:
 
     storage: Storage
     manifest: Manifest
-    base_access: BaseAccess | None = None  # to the store that this one extends
+    access: Access = PLAIN  # to the store that this one extends
     published: Published | None = None  # of a published copy
 
     def __repr__(self) -> str:
@@ -65,7 +66,7 @@ class Store:
         storage: Storage,
         manifest: Manifest,
         tables: Mapping[str, ExampleTable],
-        base_access: BaseAccess | None = None,
+        access: Access = PLAIN,
     ) -> Store:
         """Create a store exclusively; its manifest is the last thing written.
 
@@ -105,10 +106,10 @@ class Store:
                 f"{url} was created by another process just now",
                 hint="extend it with `memdb train`, or choose another place",
             ) from error
-        return cls(storage, complete, base_access)
+        return cls(storage, complete, access)
 
     @classmethod
-    def open(cls, storage: Storage, base_access: BaseAccess | None = None) -> Store:
+    def open(cls, storage: Storage, access: Access = PLAIN) -> Store:
         """Open the store at a place.
 
         Raises:
@@ -127,7 +128,7 @@ class Store:
                 f"{published.store_id}; expected {manifest.store_id}",
                 hint=ASK_AGAIN,
             )
-        return cls(storage, manifest, base_access, published)
+        return cls(storage, manifest, access, published)
 
     def require_growing(self, verb: str) -> None:
         """Refuse to write into a published copy, whose readers would not see it, or would see it altered.
@@ -223,7 +224,7 @@ class Store:
         """
         if self.published is not None:
             return published_snapshot(self, self.published, as_of)
-        return with_base(self.own_snapshot(as_of), self.base_access, as_of)
+        return with_base(self.own_snapshot(as_of), self.access, as_of)
 
     def own_snapshot(self, as_of: int | None = None) -> Snapshot:
         """Return the same without the models of the base."""

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
 
 import pytest
@@ -19,17 +18,10 @@ def soak(monkeypatch):
     return module.soak
 
 
-def is_a_small_shortfall(problem):
-    """Whether repeats, which are only reported, were undercounted by up to a fifth: an open fault, seen under load."""
-    counted = re.fullmatch(r"(\d+) repeats, expected (\d+) to \d+", problem)
-    return counted is not None and 0.8 * int(counted[2]) <= int(counted[1]) < int(counted[2])
-
-
 @pytest.mark.slow
 def test_nothing_acknowledged_is_lost_or_wrong_when_writers_compactors_and_cleaners_are_killed(
     soak, tmp_path
 ):
     result = soak(str(tmp_path / "soak.zarr"), processes=4, models=300, kills=15, seconds=60, seed=20261123)
-    assert [problem for problem in result.problems if not is_a_small_shortfall(problem)] == []
-    assert (result.lost, result.doubled) == (0, 0)
+    assert (result.lost, result.doubled, result.problems) == (0, 0, ())
     assert min(result.kills, result.acknowledged, result.compactions, result.removals, result.reads) > 0

@@ -30,7 +30,7 @@ from memdb.format import subsets
 from memdb.format.documents import group_metadata, sealed
 from memdb.format.manifest import Manifest
 from memdb.storage import open_storage
-from memdb.store import Store
+from memdb.store import Access, Store
 from memdb.store import base as bases
 from memdb.store.maintenance import verify
 
@@ -175,7 +175,7 @@ def rewritten(place, /, **changes):
     document = json.loads(path.read_text())["attributes"]["memdb"]
     document["base"] |= changes
     path.write_bytes(group_metadata(sealed(document)))
-    return Store.open(open_storage(place), bases.BaseAccess(lambda *_: True))
+    return Store.open(open_storage(place), Access(trust_base=True))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_base_that_is_not_what_was_pinned_is_named(extension, changes, kind, s
 def test_an_address_is_followed_only_where_it_is_trusted(extension, monkeypatch, tmp_path):
     stranger = memdb.open(extension.url)
     assert stranger.n_models == 12  # who made it trusts it
-    monkeypatch.setattr("memdb.create.default_folder", lambda: tmp_path / "else" / "objects")
+    monkeypatch.setenv("HOME", str(tmp_path / "another_user"))
     untrusted = memdb.open(extension.url)
     with pytest.raises(InvalidInputError, match="extends .*base.zarr, whose models are part") as caught:
         untrusted.top_memorized()

@@ -126,7 +126,7 @@ def test_a_creation_that_fails_at_any_write_can_be_run_again(tmp_path, monkeypat
     for allowed in range(200):
         with monkeypatch.context() as patched:
             patched.setattr(
-                "memdb.create.open_storage",
+                "memdb.store.access.open_storage",
                 lambda *_, budget=allowed: FailingStorage(opened, budget),
             )
             try:
@@ -144,7 +144,7 @@ def test_a_beginning_of_other_data_is_not_mixed_with(tmp_path, monkeypatch):
     url = str(tmp_path / "s.zarr")
     opened = open_storage(url)
     with monkeypatch.context() as patched:
-        patched.setattr("memdb.create.open_storage", lambda *_: FailingStorage(opened, 5))
+        patched.setattr("memdb.store.access.open_storage", lambda *_: FailingStorage(opened, 5))
         with pytest.raises(StorageError):
             small_database(url)
     with pytest.raises(AlreadyExistsError, match="unfinished store of other data"):

@@ -17,6 +17,7 @@ from memdb.format import layout, subsets
 from memdb.recipes import BoundRecipe
 from memdb.storage.protocol import concurrently
 from memdb.store import Store
+from memdb.store.access import PLAIN
 from memdb.store.read_documents import read_segment
 from memdb.store.selection import read_bits
 from memdb.training.loop import Committed, Hooks, require_same, train
@@ -31,7 +32,7 @@ class Work:
     """What every worker of a run needs: the store, the recipe, and the data or the name to load it by.
 
     Workers never import code that a store names: the process that starts them chose the recipe and data.
-    Since they only add to the store, ``following``, which cannot be pickled, is dropped.
+    Since they only add to the store, its access, which may hold secrets and functions, is dropped.
 
     Attributes:
         share: the number of workers that share a device, or the cores of the CPU.
@@ -49,7 +50,7 @@ class Work:
     n_threads: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "store", replace(self.store, base_access=None))
+        object.__setattr__(self, "store", replace(self.store, access=PLAIN))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from support.stores import coin_recipe, small_dataset
 from support.storing import FailingStorage, batch, contents, contents_of
 
 import memdb
-from memdb import combine
 from memdb.errors import (
     AlreadyExistsError,
     InvalidInputError,
@@ -23,6 +22,7 @@ from memdb.errors import (
 )
 from memdb.format import subsets
 from memdb.storage import open_storage
+from memdb.store import access
 from memdb.store.maintenance import merge, verify
 
 CODE = {"dataset": small_dataset(), "recipe": coin_recipe}
@@ -247,12 +247,12 @@ def test_a_merge_that_dies_anywhere_goes_on_where_it_was(pair, tmp_path, monkeyp
     for allowed in range(0, 400, 13):
         url = str(tmp_path / f"{allowed}.zarr")
         storage = FailingStorage(open_storage(url), allowed, lasting=True)
-        monkeypatch.setattr(combine, "open_storage", lambda *_, to=storage: to)
+        monkeypatch.setattr(access, "open_storage", lambda *_, to=storage: to)
         try:
             memdb.merge(url, [a, b], **CODE)
         except StorageError:
             n_died += 1
-        monkeypatch.setattr(combine, "open_storage", open_storage)
+        monkeypatch.setattr(access, "open_storage", open_storage)
         merged = memdb.merge(url, [a, b], **CODE)
         assert contents(merged.database.snapshot) == expected
         assert merged.database.snapshot.n_repeats == 0
