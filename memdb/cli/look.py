@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memdb.cli.app import app, say
-from memdb.cli.options import DataRootOption, FormatOption, LevelOption, OutcomeOption, OwnDatasetOption
+from memdb.cli.options import DataRootOption, LevelOption, OwnDatasetOption
 from memdb.cli.output import Way, answer_of_table, made
 from memdb.cli.output import show as print_text
 from memdb.cli.store_options import ASKING, SCORING, Place, at_place
@@ -31,24 +32,6 @@ if TYPE_CHECKING:
     from memdb.look.terminal import Wall
 
 FIGURES = (".png", ".svg", ".pdf")
-GraphicsOption = Annotated[
-    str,
-    typer.Option(
-        "--graphics",
-        metavar="WAY",
-        help="How the terminal shows pictures: kitty, iterm, blocks, ascii, none, or auto, by what it calls "
-        "itself; a pipe gets none.",
-    ),
-]
-ShownOutputOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE",
-        help="Write a figure, .png, .svg or .pdf, or the numbers, .json, .ndjson, .csv or .parquet.",
-    ),
-]
 
 
 @app.command()
@@ -84,78 +67,102 @@ def report(
     say(f"Wrote {clean(done.path)}: {count(done.n_pictures, 'picture')}, {size(done.size)}.")
 
 
-class Shown:
-    """Where an example or a gallery goes: to the terminal, as a figure to a file, or as numbers."""
+@dataclass(frozen=True)
+class Showing(Way):
+    """How an example or a gallery is shown: in the terminal, as a figure in a file, or as numbers."""
 
-    def __init__(self, format: str, output: Path | None, way: str) -> None:
-        self.is_figure = output is not None and output.suffix.lower() in FIGURES
-        self._output = output
-        self._way = graphics.require_graphics(way)
-        require_format(format)
-        if self.is_figure and output is not None:
-            if format != "table":
+    interval: str = "selected"
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write a figure, .png, .svg or .pdf, or the numbers, .json, .ndjson, .csv or .parquet.",
+        ),
+    ] = None
+    graphics: Annotated[
+        str,
+        typer.Option(
+            "--graphics",
+            metavar="WAY",
+            help="How the terminal shows pictures: kitty, iterm, blocks, ascii, none, or auto, by what it "
+            "calls itself; a pipe gets none.",
+        ),
+    ] = "auto"
+    dataset: OwnDatasetOption = None
+    data_root: DataRootOption = None
+
+    def __post_init__(self) -> None:
+        graphics.require_graphics(self.graphics)
+        require_format(self.format)
+        if self.output is None:
+            return
+        if self.is_figure:
+            if self.format != "table":
                 raise WrongUsageError(
-                    f"--format {format} contradicts --output {output}", hint="leave one out"
+                    f"--format {self.format} contradicts --output {self.output}", hint="leave one out"
                 )
-            from memdb.look.figures import require_figure
+            from memdb.look.figures import require_matplotlib
 
-            require_figure(output)
-        elif output is not None and output.suffix.lower() not in SUFFIXES:
+            require_matplotlib()
+        elif self.output.suffix.lower() not in SUFFIXES:
             raise InvalidInputError(
-                f"output {output} has a suffix that is no format",
+                f"output {self.output} has a suffix that is no format",
                 hint=f"use one of {', '.join((*FIGURES, *SUFFIXES))}",
+                parameter="output",
             )
-        self.is_numbers = not self.is_figure and (output is not None or format != "table")
-        self._format = format
 
-    def way(self, level: float, interval: str, outcome: str) -> Way:
-        """Return how numbers are wanted."""
-        return Way(self._format, self._output, level, interval, outcome)
+    @property
+    def is_figure(self) -> bool:
+        """Whether a file of a figure is named."""
+        return self.output is not None and self.output.suffix.lower() in FIGURES
 
-    def figure(self, draw: Callable[[Contents | None], Figure], contents: Contents | None) -> None:
-        """Draw to the file."""
+    @property
+    def is_numbers(self) -> bool:
+        """Whether rows are wanted for programs."""
+        return not self.is_figure and (self.output is not None or self.format != "table")
+
+    def contents(self, db: Database) -> Contents | None:
+        """Return what shows examples; say so where nobody knows."""
+        found, reason = db.contents_if_any(self.data_root, self.dataset)
+        if found is None:
+            say(f"Note: no pictures, for {clean(reason)}. --data-root names the data's folder.")
+        return found
+
+    def present(
+        self, contents: Contents | None, draw: Callable[[Any], Figure], hang: Callable[[Wall], None]
+    ) -> None:
+        """Draw to the file that was named, or hang pictures in the terminal."""
+        if self.output is None:
+            hang(self._wall(contents))
+            return
         from memdb.look.figures import write_figure
 
-        if self._output is None:
-            raise TypeError
-        write_figure(draw(contents), self._output)
-        say(f"Wrote {clean(self._output)}: {size(self._output.stat().st_size)}.")
+        write_figure(draw(contents), self.output)
+        say(f"Wrote {clean(self.output)}: {size(self.output.stat().st_size)}.")
 
-    def wall(self, contents: Contents | None) -> Wall:
-        """Return the terminal to hang pictures in."""
+    def _wall(self, contents: Contents | None) -> Wall:
         from memdb.look.terminal import Wall
 
         encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-        way = graphics.chosen(self._way, os.environ, is_terminal=sys.stdout.isatty(), encoding=encoding)
-        return Wall(console(coloured=self._way == "blocks"), contents, way)
+        way = graphics.chosen(self.graphics, os.environ, is_terminal=sys.stdout.isatty(), encoding=encoding)
+        return Wall(console(coloured=self.graphics == "blocks"), contents, way)
 
 
-def _numbers(db: Database, rows: pa.Table, way: Way, facts: Mapping[str, Any]) -> None:
+def _print_numbers(db: Database, rows: pa.Table, way: Way, facts: Mapping[str, Any]) -> None:
     """Print rows for programs, or write them to the file."""
     print_text(made(answer_of_table(db, rows, way, facts), way, plain), way)
-
-
-def _contents(db: Database, data_root: str | None, dataset: str | None) -> Contents | None:
-    """Return what shows examples; say so where nobody knows."""
-    found, reason = db.contents_if_any(data_root, dataset)
-    if found is None:
-        say(f"Note: no pictures, for {clean(reason)}. --data-root names the data's folder.")
-    return found
 
 
 @app.command()
 @at_place(SCORING, examples=("train", "test"))
 def show(
     place: Place,
+    *,
     examples: Mapping[str, Any],
     k: Annotated[int, typer.Option("-k", metavar="N", help="Partners each way.")] = 4,
-    graphics: GraphicsOption = "auto",
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    dataset: OwnDatasetOption = None,
-    data_root: DataRootOption = None,
-    format: FormatOption = "table",
-    output: ShownOutputOption = None,
+    way: Showing,
 ) -> None:
     """Show an example: its picture, its score, and the examples that it helps and hurts most.
 
@@ -167,28 +174,27 @@ def show(
     memdb show --test-id 42 -k 6 --graphics blocks
     memdb show --train-key train/3.png -o example.svg
     """  # noqa: D301
-    shown = Shown(format, output, graphics)
     db = place.open()
-    found = db.portrait(**examples, k=k, outcome=outcome, level=level)
-    if shown.is_numbers:
-        _numbers(db, found.rows, shown.way(level, "selected", outcome), {"example": found.facts})
+    found = db.portrait(**examples, k=k, outcome=way.outcome, level=way.level)
+    if way.is_numbers:
+        _print_numbers(db, found.rows, way, {"example": found.facts})
         return
-    contents = _contents(db, data_root, dataset)
-    if shown.is_figure:
+
+    def draw(contents: Contents | None) -> Figure:
         from memdb.look.figures import draw_portrait
 
-        shown.figure(lambda contents: draw_portrait(found, contents), contents)
-    else:
-        shown.wall(contents).portrait(found)
+        return draw_portrait(found, contents)
+
+    way.present(way.contents(db), draw, lambda wall: wall.portrait(found))
 
 
 @app.command()
 @at_place(SCORING)
 def gallery(
     place: Place,
+    *,
     by: Annotated[
-        str,
-        typer.Option("--by", metavar="WHAT", help="memorization, or influence."),
+        str, typer.Option("--by", metavar="WHAT", help="memorization, or influence.")
     ] = "memorization",
     class_name: Annotated[
         str | None,
@@ -199,13 +205,7 @@ def gallery(
         int, typer.Option("--rows", metavar="N", help="Training examples, with --by influence.")
     ] = 3,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of what is chosen at random.")] = 0,
-    graphics: GraphicsOption = "auto",
-    outcome: OutcomeOption = "correct",
-    level: LevelOption = 0.95,
-    dataset: OwnDatasetOption = None,
-    data_root: DataRootOption = None,
-    format: FormatOption = "table",
-    output: ShownOutputOption = None,
+    way: Showing,
 ) -> None:
     """Show a gallery of examples, as Feldman and Zhang (2020) do in figures 2 and 3.
 
@@ -218,7 +218,6 @@ def gallery(
     memdb gallery --by influence -k 5 --rows 2 -o influence.png
     memdb gallery --class 7
     """  # noqa: D301
-    shown = Shown(format, output, graphics)
     db = place.open()
     with Counting(console(stderr=True), "pairs") as counting:
         found = db.exhibits(
@@ -227,18 +226,19 @@ def gallery(
             k=k,
             rows=rows,
             seed=seed,
-            outcome=outcome,
-            level=level,
+            outcome=way.outcome,
+            level=way.level,
             progress=counting,
         )
-    if shown.is_numbers:
-        way = shown.way(level, "simultaneous" if by == "memorization" else "selected", outcome)
-        _numbers(db, found.rows, way, {"by": by, "class": class_name, "seed": seed})
+    if way.is_numbers:
+        kind = "simultaneous" if by == "memorization" else "selected"
+        facts = {"by": by, "class": class_name, "seed": seed}
+        _print_numbers(db, found.rows, replace(way, interval=kind), facts)
         return
-    contents = _contents(db, data_root, dataset)
-    if shown.is_figure:
+
+    def draw(contents: Contents | None) -> Figure:
         from memdb.look.figures import draw_gallery
 
-        shown.figure(lambda contents: draw_gallery(found, contents), contents)
-    else:
-        shown.wall(contents).gallery(found)
+        return draw_gallery(found, contents)
+
+    way.present(way.contents(db), draw, lambda wall: wall.gallery(found))

@@ -22,7 +22,6 @@ from memdb.render.tables import clean
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIGURES = (".png", ".svg", ".pdf")
 POINT = 1 / 72  # inches
 WIDTH = 3.15  # inches, 8 cm: of a figure whose strips have few pictures
 LARGEST, SMALLEST = 0.75, 0.5  # of a picture in a strip
@@ -38,22 +37,6 @@ NARROWEST = 0.75  # of a size, to which a long text shrinks before it is cut
 MOST_LINES = 40  # of an example that is text
 DPI = 300
 HAIR = 0.6  # points
-
-
-def require_figure(path: Path) -> Path:
-    """Refuse files that no figure can be written to, before anything is asked.
-
-    Raises:
-        InvalidInputError: not the suffix of a format for figures, or Matplotlib is not installed.
-    """
-    if path.suffix.lower() not in FIGURES:
-        raise InvalidInputError(
-            f"{path} has a suffix that is no format of figures",
-            hint=f"use one of {', '.join(FIGURES)}",
-            parameter="output",
-        )
-    require_matplotlib()
-    return path
 
 
 def require_matplotlib() -> None:

@@ -69,7 +69,7 @@ def test_a_portrait_has_the_numbers_of_score_and_top_influence(seen):
         score["hi"],
     )
     for direction, tiles in (("helps", found.helps), ("hurts", found.hurts)):
-        listed = [row for row in dicts(seen.top_influence(train_id=0, k=3, direction=direction))]
+        listed = dicts(seen.top_influence(train_id=0, k=3, direction=direction))
         listed = [row for row in listed if (row["influence"] > 0) == (direction == "helps")]
         assert [(tile.row, tile.score, tile.lo) for tile in tiles] == [
             (row["test_id"], row["influence"], row["lo"]) for row in listed
@@ -260,7 +260,7 @@ TERMINALS = [
     ({"TERM": "xterm-256color", "TERM_PROGRAM": "iTerm.app", "COLORTERM": "truecolor"}, "iterm"),
     ({"TERM": "xterm-256color", "TERM_PROGRAM": "WezTerm"}, "iterm"),
     ({"TERM": "xterm-256color", "LC_TERMINAL": "iTerm2"}, "iterm"),  # behind ssh
-    ({"TERM": "tmux-256color", "KITTY_WINDOW_ID": "1", "COLORTERM": "truecolor", "TMUX": "/tmp/x"}, "blocks"),
+    ({"TERM": "tmux-256color", "KITTY_WINDOW_ID": "1", "COLORTERM": "truecolor", "TMUX": "socket"}, "blocks"),
     ({"TERM": "screen.xterm-256color", "LC_TERMINAL": "iTerm2"}, "blocks"),
     ({"TERM": "xterm-256color", "COLORTERM": "truecolor"}, "blocks"),
     ({"TERM": "xterm-256color", "TERM_PROGRAM": "vscode"}, "blocks"),
@@ -543,7 +543,7 @@ def test_other_data_than_the_stores_is_refused(pictures_store, trained):
 
 
 def test_a_published_copy_shows_its_thumbnails(pictures_store, tmp_path):
-    url, data = pictures_store
+    data = pictures_store[1]
     with memdb.init(str(tmp_path / "made.zarr"), data, coin_recipe, seed=7) as made:
         made.train(seeds=range(20))
         made.publish(str(tmp_path / "copy.zarr"), include=("bits", "thumbnails"))
