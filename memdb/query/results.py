@@ -21,6 +21,9 @@ def seen_as(html: Callable[[duckdb.DuckDBPyRelation], str]) -> type[duckdb.DuckD
         def _repr_html_(self) -> str:
             return html(self)
 
+        def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:  # noqa: ARG002
+            return {"text/plain": repr(self), "text/html": html(self)}  # in place of DuckDB's own
+
     return Rows
 
 
