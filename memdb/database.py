@@ -1364,13 +1364,17 @@ class Database:
     def _results(self) -> Results:
         from memdb.query.results import Results
 
-        here = weakref.ref(self)  # an answer keeps no store in memory
+        here, store, dataset = (
+            weakref.ref(self),
+            self.store,
+            self._dataset,
+        )  # an answer keeps no models in memory
 
         def html(rows: DuckDBPyRelation) -> str:
             from memdb.look.notebook import table_of
 
-            database = here()
-            return table_of(rows, None if database is None else database.contents_if_any()[0])
+            database = here() or Database(store, dataset)
+            return table_of(rows, database.contents_if_any()[0])
 
         return Results(html)
 
