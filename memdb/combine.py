@@ -89,7 +89,7 @@ class Merge:
     database: Database
     added: tuple[int, ...]
     present: tuple[int, ...]  # already in the destination, or in an earlier source
-    n_withdrawn: int  # retracted in sources, and not in the destination before
+    n_retracted: int  # retracted in sources, and not in the destination before
     scores: tuple[str, ...]  # names of score tables that the destination did not have
     dropped: tuple[str, ...]  # outcomes that a new store does not keep, because some models lack them
 
@@ -160,7 +160,7 @@ def merge_with(
     done = merging.merge(store, snapshots, progress)
     copied = (copy_scores(at.storage, table, store) for at, table in tables)
     scores = tuple(table.name for table, is_new in copied if is_new)
-    return Merge(database, done.added, done.present, done.n_withdrawn, scores, dropped)
+    return Merge(database, done.added, done.present, done.n_retracted, scores, dropped)
 
 
 def _require_one_meaning(tables: Sequence[tuple[Store, ScoreTable]]) -> None:

@@ -204,28 +204,26 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     data = datasets.load(dataset, data_root) if isinstance(dataset, str) else dataset
     called = dataset if isinstance(dataset, str) else name or (None if data is None else IN_MEMORY)
     about = About(data, called, recipe, subset_fraction, outcomes)
-    held = "models" if isinstance(content, Runs) else "scores"
-    said: tuple[tuple[str, str, object], ...] = (
-        ("models", "scores_name", scores_name), ("models", "n_train", n_train),
-        ("models", "n_test", n_test),
-        ("scores", "labels", labels), ("scores", "outcomes", outcomes),
-    )  # fmt: skip
-    ignored = [parameter for kind, parameter, value in said if kind == held and value is not None]
-    if ignored:
-        raise InvalidInputError(
-            f"{path} holds {held}, of which {ignored[0]} says nothing",
-            hint="leave it out",
-            parameter=ignored[0],
-        )
     done: Imported | ImportedScores
     if isinstance(content, Runs):
+        _require_none(f"{path} holds models", scores_name=scores_name, n_train=n_train, n_test=n_test)
         done = import_runs(storage, existing, content, about, progress)
     else:
+        _require_none(f"{path} holds scores", labels=labels, outcomes=outcomes)
         sizes = {part: n for part, n in (("train", n_train), ("test", n_test)) if n is not None}
         done = import_scores(storage, existing, content, about, scores_name, sizes)
     if existing is None:
         Names(dataset).remember_for(done.store)
     return done
+
+
+def _require_none(content: str, **others: object) -> None:
+    """Refuse parameters that describe other content than a file's."""
+    ignored = [name for name, value in others.items() if value is not None]
+    if ignored:
+        raise InvalidInputError(
+            f"{content}, which {ignored[0]} does not describe", hint="leave it out", parameter=ignored[0]
+        )
 
 
 def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches

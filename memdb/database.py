@@ -1007,11 +1007,10 @@ class Database:
         plan = plan_publication(
             self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root, dataset)
         )
-        there = plan.before.snapshot if plan.before else None
-        if self.view.as_of is not None and there is not None and there.n_models > self.n_models:
+        n_there = plan.before.snapshot.n_models if plan.before else 0
+        if self.view.as_of is not None and n_there > self.n_models:
             raise InvalidInputError(
-                f"{url} has {there.n_models:,} models already, snapshot {self.view.as_of} only "
-                f"{self.n_models:,}",
+                f"{url} has {n_there:,} models already, snapshot {self.view.as_of} only {self.n_models:,}",
                 hint="publish it to a new place, or leave as_of out",
                 parameter="as_of",
             )
@@ -1082,16 +1081,16 @@ class Database:
                 "a report shows counts of models, and imported scores have none",
                 hint="write their list: `memdb top-memorized -o scores.csv`",
             )
-        found: Mapping[str, PicturesOf] = {}
+        thumbnails: Mapping[str, PicturesOf] = {}
         reason = ""
         if pictures:
             try:
-                found = self._pictures_of_report(data_root, dataset)
+                thumbnails = self._pictures_of_report(data_root, dataset)
             except MemdbError as error:
                 if dataset is not None or data_root is not None:
                     raise
                 reason = str(error)
-        report = write_report(Path(path), self.relations(), level, found, progress)
+        report = write_report(Path(path), self.relations(), level, thumbnails, progress)
         return replace(report, without_pictures=reason)
 
     def _pictures_of_report(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:
@@ -1349,7 +1348,9 @@ class Database:
         if recipe is not None and (version is not None or recipe != theirs.imports):
             return recipes.resolve(recipe, {}, version, self.store.manifest.dataset)
         if version is not None:
-            raise InvalidInputError(f"recipe_version {version!r} is of no recipe", hint="give the recipe too")
+            raise InvalidInputError(
+                f"recipe_version {version!r} was given without a recipe", hint="give the recipe too"
+            )
         return recipes.rebind(theirs)
 
     def _doubt(self, recipe: BoundRecipe) -> str:

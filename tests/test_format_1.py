@@ -98,7 +98,7 @@ def test_compaction_and_its_garbage_leave_answers_as_they_were(copies):
     assert same_scores("trained", copies)
 
 
-def test_models_are_added_and_withdrawn(copies):
+def test_models_are_added_and_retracted(copies):
     with memdb.open(str(copies / "trained.zarr")) as db:
         n_models = db.n_models
         assert db.train(seeds=[3, 13, 100, 101], **training()) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from support.stores import small_dataset
 
 import memdb
 from memdb import errors
@@ -25,6 +26,9 @@ def test_a_database_a_store_and_a_snapshot_say_in_a_line_what_they_are(database)
     assert repr(database.snapshot) == (
         f"Snapshot({database.url!r}, n_models=37, models_sha256={database.models_sha256[:12]!r})"
     )
+    data = small_dataset()
+    assert repr(data) == f"Dataset(train=23, test=11, n_classes={data.n_classes})"
+    assert repr(data.train) == "ExampleSet('train', n_examples=23)"
     access = Access({"key": "secret"}, {"key": "secret"}, trust_base=True)
     assert repr(access) == "Access(cache=None, trust_base=True, named_base=None)"
 

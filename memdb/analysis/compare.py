@@ -99,21 +99,21 @@ def _sums(relations: Relations, test_id: int | None) -> pa.Table:
     """Return the sums of both arms of every training example; ``given`` is the score in a score table."""
     if isinstance(relations, TableRelations):
         return relations.arms(test_id)
-    found = _counted(relations, test_id)
-    none = arrow.column(np.zeros(found.num_rows), np.zeros(found.num_rows, dtype=np.bool_))
-    return found.append_column("given", none)
+    counted = _counted(relations, test_id)
+    none = arrow.column(np.zeros(counted.num_rows), np.zeros(counted.num_rows, dtype=np.bool_))
+    return counted.append_column("given", none)
 
 
 def _counted(relations: Relations, test_id: int | None) -> pa.Table:
     form = OUTCOMES[relations.outcome].sql
     if test_id is None:
         return relations.ask(template("arms.sql", **form))
-    found = relations.ask(template("arms_on_test.sql"), {"test_id": test_id})
+    arms = relations.ask(template("arms_on_test.sql"), {"test_id": test_id})
     if relations.outcome == "confidence":
-        return found
+        return arms
     names = dict(zip(OUTCOMES["correct"].shown, ("in", "out"), strict=True))
-    sums = {f"{kind}_{arm}": found.column(name) for name, arm in names.items() for kind in ("s", "q")}
-    kept = {name: found.column(name) for name in ("train_id", "label", "n_in", "n_out")}
+    sums = {f"{kind}_{arm}": arms.column(name) for name, arm in names.items() for kind in ("s", "q")}
+    kept = {name: arms.column(name) for name in ("train_id", "label", "n_in", "n_out")}
     return pa.table(kept | sums)
 
 

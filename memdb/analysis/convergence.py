@@ -68,7 +68,7 @@ def convergence(
     asked = usual_looks(n_models) if looks is None else sorted(set(looks))
     if not asked or not 1 <= asked[0] <= asked[-1] <= n_models:
         raise InvalidInputError(
-            f"looks after {asked[0] if asked else 0} to {asked[-1] if asked else 0} models cannot be",
+            f"looks after {asked[0] if asked else 0} to {asked[-1] if asked else 0} models are out of range",
             hint=f"name numbers from 1 to {n_models:,}",
         )
     score = "memorization" if target is None else "influence"

@@ -81,7 +81,7 @@ class Goal:
             )
         if not 1 <= self.n_shown <= n_ranked:
             raise InvalidInputError(
-                f"k {self.n_shown} out of {n_ranked:,} ranked scores cannot be",
+                f"k {self.n_shown} does not fit {n_ranked:,} ranked scores",
                 hint="show at least one row, and no more than are ranked",
                 parameter="k",
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,14 +43,12 @@ EitherThresholdOption = Annotated[
 ]
 
 
-@dataclass(frozen=True)
 class PlannedWay(Way):
     """How a plan is wanted, for intervals of any kind."""
 
     interval: RankedIntervalOption = "anytime"
 
 
-@dataclass(frozen=True)
 class BothWay(Way):
     """How a curve is wanted, which has intervals of two kinds."""
 
@@ -151,8 +149,8 @@ def _score_named(examples: Mapping[str, Any]) -> str:
     """Return the score that options name, in words."""
 
     def example(kind: str) -> str | None:
-        found = next((v for v in (examples[f"{kind}_id"], examples[f"{kind}_key"]) if v is not None), None)
-        return None if found is None else clean(found, 20)
+        named = next((v for v in (examples[f"{kind}_id"], examples[f"{kind}_key"]) if v is not None), None)
+        return None if named is None else clean(named, 20)
 
     words = {"train": "train", "test": "on test", "target": "on train"}
     return " ".join(f"{words[kind]} {example(kind)}" for kind in words if example(kind) is not None)
@@ -223,7 +221,7 @@ def reliability(
 ) -> None:
     """Say how far two random halves of the models agree, on memorization or on the influences on an example.
 
-    If halves agree, the whole store can be trusted at least as far. Spearman-Brown foretells the correlation
+    If halves agree, the whole store can be trusted at least as far. Spearman-Brown predicts the correlation
     of two whole stores of this size; its square root, that of this store with the truth.
 
     \b

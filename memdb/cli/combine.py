@@ -31,14 +31,14 @@ def update(
     `memdb info` says when there is a newer one.
     """
     db = place.open(to_write=True)
-    pin = db.update(base)
-    taken = db.snapshot.base
-    if pin is None:
-        say(f"Nothing newer: {db.url} has taken in the newest snapshot of its base already.")
+    moved = db.update(base)
+    of_base = db.snapshot.base
+    if moved is None:
+        say(f"Nothing newer: {db.url} already uses the newest snapshot of its base.")
         return
     say(
-        f"{db.url} takes in snapshot {pin.base.snapshot} of {pin.base.url} now: "
-        f"{count(taken.n_models if taken else 0, 'model')}, {db.n_models:,} with those here.",
+        f"{db.url} now uses snapshot {moved.base.snapshot} of {moved.base.url}: "
+        f"{count(of_base.n_models if of_base else 0, 'model')}, {db.n_models:,} with those here.",
     )
 
 
@@ -86,8 +86,8 @@ def merge(
     db = done.database
     for url, added, present in zip(sources, done.added, done.present, strict=True):
         say(f"{url}: {added:,} models added" + (f", {present:,} were there already." if present else "."))
-    if done.n_withdrawn:
-        say(f"Withdrew {count(done.n_withdrawn, 'model')}, as the sources had.")
+    if done.n_retracted:
+        say(f"Retracted {count(done.n_retracted, 'model')}, as the sources had.")
     if done.scores:
         say(f"Imported scores came along: {', '.join(done.scores)}.")
     if done.dropped:

@@ -29,11 +29,11 @@ def show_demo(db: Database, command: Callable[[str], str]) -> None:
     test_id = int(telling[0][0])
     strongest = db.top_influence(test_id=test_id, k=5)
     print_influences(db, strongest, way, "test_id")
-    found = list(answer_of(db, strongest, way).rows())[:3]
+    shown = list(answer_of(db, strongest, way).rows())[:3]
     captions = [f"test {test_id}"] + [
-        f"train {row['train_id']}: {number(row['influence'], '+')}" for row in found
+        f"train {row['train_id']}: {number(row['influence'], '+')}" for row in shown
     ]
-    _pictures([data.test[test_id][0], *(data.train[row["train_id"]][0] for row in found)], captions)
+    _pictures([data.test[test_id][0], *(data.train[row["train_id"]][0] for row in shown)], captions)
     best = int(top[0]["train_id"])
     console().print("Go on with:", style="bold")
     for verb in (

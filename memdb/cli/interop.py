@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memdb.cli.app import app, say
-from memdb.cli.options import DataRootOption, LevelOption, OutcomeOption, PairBounds, ShownOption
+from memdb.cli.options import DataRootOption, LevelOption, OptionGroup, OutcomeOption, PairBounds, ShownOption
 from memdb.cli.output import PlainWay, Way, answer_of, emit, facts_line
 from memdb.cli.store_options import ASKING, SCORING, WRITING, Place, at_place, split
 from memdb.errors import InvalidInputError
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
 SHOWN = 20  # rows of a table
 
 
-@dataclass(frozen=True)
-class ImportOptions:
+class ImportOptions(OptionGroup):
     """What `memdb.import_file` takes beside the file and the store."""
 
     dataset: Annotated[
@@ -104,7 +102,7 @@ def import_(
     Feldman-Zhang    tr_idx, tt_idx, infl, mem; or tr_mem and infl_matrix_class0, ...: scores without models
 
     Files are looked at whole before anything is written, never unpickled, and may be bigger than memory.
-    Models are told by their subsets and outcomes: the same file again adds nothing.
+    Models are recognized by their subsets and outcomes: the same file again adds nothing.
 
     \b
     memdb import runs.npz --store mine.zarr
@@ -187,7 +185,7 @@ def export(
     memdb export runs.npz --what models
     """  # noqa: D301
     db = place.open()
-    if not what.endswith("pairs") and bounds != PairBounds():
+    if not what.endswith("pairs") and bounds.given:
         raise InvalidInputError(f"{what} has no pairs to choose from", hint="leave out what bounds pairs")
     bounding = {} if what == "memorization" else vars(bounds)
     with Counting(console(stderr=True), "done") as counting:
@@ -197,7 +195,6 @@ def export(
     say(f"Wrote {what} to {path}: {shown}.")
 
 
-@dataclass(frozen=True)
 class MembershipWay(PlainWay):
     """How the results of an attack are wanted, which needs this outcome."""
 
@@ -249,7 +246,6 @@ def membership(
     emit(answer, way, lambda shown: analysis.membership(shown, common, title, names))
 
 
-@dataclass(frozen=True)
 class BootstrapWay(Way):
     """How grades are wanted; their outcome is by default the best that the store keeps."""
 
@@ -307,7 +303,7 @@ def lds(
     file = open_array(scores)
     if file.dtype.kind not in "fiu":
         raise InvalidInputError(f"{scores} is {file.dtype}", hint="give real numbers")
-    way = replace(way, outcome=outcome or "default")
+    way.outcome = outcome or way.outcome
     db = place.open()
     ids = None if models is None else _model_ids(models)
     with Counting(console(stderr=True), "test examples") as counting:

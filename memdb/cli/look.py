@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memdb.cli.app import app, say
-from memdb.cli.options import DataRootOption, LevelOption, OwnDatasetOption
+from memdb.cli.options import DataRootOption, LevelOption, OptionGroup, OwnDatasetOption
 from memdb.cli.output import Way, answer_of_table, made
 from memdb.cli.output import show as print_text
 from memdb.cli.store_options import ASKING, SCORING, Place, at_place
@@ -67,7 +66,6 @@ def report(
     say(f"Wrote {clean(done.path)}: {count(done.n_pictures, 'picture')}, {size(done.size)}.")
 
 
-@dataclass(frozen=True)
 class Showing(Way):
     """How an example or a gallery is shown: in the terminal, as a figure in a file, or as numbers."""
 
@@ -93,7 +91,8 @@ class Showing(Way):
     dataset: OwnDatasetOption = None
     data_root: DataRootOption = None
 
-    def __post_init__(self) -> None:
+    def __init__(self, **given: Any) -> None:
+        OptionGroup.__init__(self, **given)
         graphics.require_graphics(self.graphics)
         require_format(self.format)
         if self.output is None:
@@ -232,8 +231,8 @@ def gallery(
         )
     if way.is_numbers:
         kind = "simultaneous" if by == "memorization" else "selected"
-        facts = {"by": by, "class": class_name, "seed": seed}
-        _print_numbers(db, found.rows, replace(way, interval=kind), facts)
+        facts = {"by": by, "class": class_name, "seed": seed, "interval": kind}
+        _print_numbers(db, found.rows, way, facts)
         return
 
     def draw(contents: Contents | None) -> Figure:

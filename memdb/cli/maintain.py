@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ from memdb.render.tables import clean, console, count, facts, findings, size
 
 if TYPE_CHECKING:
     from memdb.database import Database
+    from memdb.store.maintenance.verify_report import Damage
 
 DEFAULT_HOURS = 24.0
 MOST_HOURS = 24.0 * 366
@@ -80,18 +82,18 @@ def gc(
         Counting(console(stderr=True), "removed") as counting,
         interruptible("What was removed is gone, no model among it; run it again for the rest."),
     ):
-        found = db.gc(grace=_hours(grace), alone=alone, dry_run=dry_run, progress=counting)
-    if not found:
+        garbage = db.gc(grace=_hours(grace), alone=alone, dry_run=dry_run, progress=counting)
+    if not garbage:
         say(f"Nothing to remove from {db.url} that is older than {grace:g} hours.")
         return
-    rows = [(item.path, item.reason, size(item.size)) for item in found]
+    rows = [(item.path, item.reason, size(item.size)) for item in garbage]
     console().print(findings(("what", "why", "size"), rows))
-    total = size(sum(item.size for item in found))
+    total = size(sum(item.size for item in garbage))
     again = "gc" + (f" --grace {grace:g}" if grace != DEFAULT_HOURS else "") + " --alone" * alone
     say(
-        f"{total} in {count(len(found), 'place')} would go: {place.command(again)}"
+        f"{total} in {count(len(garbage), 'place')} would go: {place.command(again)}"
         if dry_run
-        else f"Removed {total} in {count(len(found), 'place')} from {db.url}."
+        else f"Removed {total} in {count(len(garbage), 'place')} from {db.url}."
     )
 
 
@@ -122,18 +124,10 @@ def verify(
     if not report.damages:
         say(f"{db.url} is intact: {seen}.")
         return
-    rows = [
-        (
-            damage.kind,
-            clean(damage.place.removeprefix(f"{db.url}/")),
-            clean(_short(damage.problem, damage.place, db.url)),
-            _models(damage.models),
-        )
-        for damage in report.damages
-    ]
-    console().print(findings(("kind", "where", "problem", "models"), rows))
+    _print_damages(db, report.damages)
     hit = count(len({model for damage in report.damages for model in damage.models}), "model")
-    say(f"{db.url} is damaged in {count(len(rows), 'place')}, which {hit} would need. Intact: {seen}.")
+    n_places = count(len(report.damages), "place")
+    say(f"{db.url} is damaged in {n_places}, which {hit} would need. Intact: {seen}.")
     if repaired is None:
         if db.store.published:
             say("Pull the copy again, which brings what is missing or altered, or publish it to a new place.")
@@ -172,7 +166,7 @@ def retract(
     db = place.open()
     done = db.retract(model_ids, because)
     say(
-        f"Withdrew {count(len(done.models), 'model')} from {db.url}, "
+        f"Retracted {count(len(done.models), 'model')} from {db.url}, "
         f"which has {_own_models(db):,} that count.",
         "If they were chosen by how they did, scores are biased now and their intervals mean nothing.",
     )
@@ -210,6 +204,19 @@ def _hours(hours: float) -> timedelta:
     if not 0 <= hours <= MOST_HOURS:
         raise InvalidInputError(f"--grace {hours:g} is not a number of hours", hint="use e.g. --grace 24")
     return timedelta(hours=hours)
+
+
+def _print_damages(db: Database, damages: Sequence[Damage]) -> None:
+    rows = [
+        (
+            damage.kind,
+            clean(damage.place.removeprefix(f"{db.url}/")),
+            clean(_short(damage.problem, damage.place, db.url)),
+            _models(damage.models),
+        )
+        for damage in damages
+    ]
+    console().print(findings(("kind", "where", "problem", "models"), rows))
 
 
 def _short(problem: str, place: str, url: str) -> str:

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, dataclass_transform
 
 import typer
 
 from memdb.query.intervals import kinds_for
 from memdb.query.outcomes import OUTCOMES
+
+
+@dataclass_transform(kw_only_default=True)
+class OptionGroup:
+    """Options that belong together, as one value: the class declares each, as a dataclass does its fields.
+
+    A command that takes a group has its options: see `store_options.at_place`. It is not a dataclass, since
+    the code that a dozen of these generate would delay ``memdb --help`` by 6 ms.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        vars(self).update(given)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Those that are neither absent nor switched off."""
+        return {name: value for name, value in vars(self).items() if value is not None and value is not False}
 
 
 def _listed(meanings: Mapping[str, str]) -> str:
@@ -64,8 +80,7 @@ RanksOption = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class MemorizedRanking:
+class MemorizedRanking(OptionGroup):
     """How a list of memorized examples is ranked, and what is said about its ranks."""
 
     order: Annotated[
@@ -75,7 +90,6 @@ class MemorizedRanking:
     ranks: RanksOption = False
 
 
-@dataclass(frozen=True)
 class InfluenceRanking(MemorizedRanking):
     """The same of a list of influences."""
 
@@ -218,8 +232,7 @@ EXAMPLES = {  # the options that name examples, by the fields of `ExampleNames`
 SameClassOption = Annotated[bool, typer.Option("--same-class", help="Only pairs that share their label.")]
 
 
-@dataclass(frozen=True)
-class PairBounds:
+class PairBounds(OptionGroup):
     """Which pairs are wanted, out of all there are."""
 
     min_influence: Annotated[

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memdb.cli.app import say
@@ -12,6 +11,7 @@ from memdb.cli.options import (
     FormatOption,
     LevelOption,
     NamedIntervalOption,
+    OptionGroup,
     OutcomeOption,
     OutputOption,
     RankedIntervalOption,
@@ -36,12 +36,8 @@ SOME = 5
 CHARACTERS_AT_ONCE = 2**20  # that are encoded at once: an answer may be long
 
 
-@dataclass(frozen=True)
-class Way:
-    """How an answer is wanted; impossible combinations are refused before the store is opened.
-
-    A command that takes one has the options that its fields declare: see `store_options.at_place`.
-    """
+class Way(OptionGroup):
+    """How an answer is wanted; impossible combinations are refused before the store is opened."""
 
     outcome: OutcomeOption = "correct"
     level: LevelOption = 0.95
@@ -49,7 +45,8 @@ class Way:
     format: FormatOption = "table"
     output: OutputOption = None
 
-    def __post_init__(self) -> None:
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
         require_format(self.format)
         if self.output is not None:
             require_suffix(self.output)
@@ -71,14 +68,12 @@ class Way:
         return self.output is not None and require_suffix(self.output) == ".parquet"
 
 
-@dataclass(frozen=True)
 class RankedWay(Way):
     """The same of a ranked list."""
 
     interval: RankedIntervalOption = "selected"
 
 
-@dataclass(frozen=True)
 class PlainWay(Way):
     """The same of an answer without intervals."""
 
@@ -280,7 +275,7 @@ def print_info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         if row["n_repeats"]:
             lines["models"] = f"{lines['models']}; {row['n_repeats']} committed twice, counted once"
         if row["n_retracted"]:
-            lines["withdrawn"] = f"{tables.count(row['n_retracted'], 'model')}, not counted{_reasons(db)}"
+            lines["retracted"] = f"{tables.count(row['n_retracted'], 'model')}, not counted{_reasons(db)}"
         if row["n_set_aside"]:
             lines["set aside"] = f"{tables.count(row['n_set_aside'], 'damaged part')}, not read"
         if not row["put_if_absent"]:
@@ -292,7 +287,7 @@ def print_info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
             some = _some(row["diverged"])
             lines["diverged"] = f"{tables.count(row['n_diverged'], 'model')}, counted like all others: {some}"
         if db.snapshot.excluded:
-            lines["left out"] = f"{tables.count(len(db.snapshot.excluded), 'model')}, by --exclude"
+            lines["excluded"] = f"{tables.count(len(db.snapshot.excluded), 'model')}, by --exclude"
         if row["n_models"]:
             lines["accuracy"] = (
                 f"{number(row['train_accuracy'])} in, {number(row['out_accuracy'])} held out, "
@@ -330,7 +325,7 @@ def _base_lines(row: Mapping[str, Any]) -> dict[str, object]:
         return {}
     lines: dict[str, object] = {"base": f"{clean(row['base'])}, snapshot {row['base_snapshot']}"}
     if row["base_newest_snapshot"] > row["base_snapshot"]:
-        lines["base is newer"] = f"snapshot {row['base_newest_snapshot']}: take it in with `memdb update`"
+        lines["base is newer"] = f"snapshot {row['base_newest_snapshot']}: move on to it with `memdb update`"
     return lines
 
 
@@ -357,7 +352,7 @@ def facts_line(db: Database, way: Way) -> str:
     if db.imported_scores is not None:
         return f"imported scores {clean(db.imported_scores.scores.table.name)}"
     n_excluded = len(db.snapshot.excluded)
-    without = f" \u00b7 {n_excluded:,} left out" if n_excluded else ""
+    without = f" \u00b7 {n_excluded:,} excluded" if n_excluded else ""
     return f"{db.n_models:,} models{without} \u00b7 outcome {way.outcome}"
 
 
@@ -384,8 +379,8 @@ def _rate(k: int, n: int) -> str:
 
 def _again(db: Database, row: Mapping[str, Any], interval: str, way: Way) -> dict[str, Any]:
     ids: dict[str, Any] = {name: row[name] for name in ("test_id", "target_id") if name in row}
-    found = db.score(row["train_id"], **ids, interval=interval, level=way.level, outcome=way.outcome)
-    return next(Answer(found.to_arrow_table(), {}).rows())
+    rows = db.score(row["train_id"], **ids, interval=interval, level=way.level, outcome=way.outcome)
+    return next(Answer(rows.to_arrow_table(), {}).rows())
 
 
 def _named(db: Database, row: Mapping[str, Any]) -> str:

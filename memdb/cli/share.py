@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memdb.cli.app import app, interruptible, say
-from memdb.cli.options import DataRootOption, OwnDatasetOption
+from memdb.cli.options import DataRootOption, OptionGroup, OwnDatasetOption
 from memdb.cli.store_options import ASKING, COPYING, Place, at_place
 from memdb.errors import InvalidInputError
 from memdb.render.progress import Counting
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from memdb.sharing.publish import PublicationPlan
 
 
-@dataclass(frozen=True)
-class Destination:
+class Destination(OptionGroup):
     """Where a copy is written, and how to get there."""
 
     dest: Annotated[str, typer.Argument(metavar="DEST", help="A folder, s3://, gs:// or az://.")]
@@ -52,8 +51,7 @@ class Destination:
             raise InvalidInputError(str(error), hint=hint) from error
 
 
-@dataclass(frozen=True)
-class CreditOptions:
+class CreditOptions(OptionGroup):
     """Who made what is published, and how it may be used."""
 
     title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="What it is called.")] = None
@@ -70,7 +68,7 @@ class CreditOptions:
         """Return what was given; None if nothing was."""
         from memdb.format.published import Credits
 
-        if self == CreditOptions():
+        if not self.given:
             return None
         return Credits(self.title or "", tuple(self.author or ()), self.licence or "", self.citation or "")
 

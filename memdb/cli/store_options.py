@@ -7,8 +7,8 @@ import inspect
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_origin, get_type_hints
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, get_origin, get_type_hints
 
 import typer
 
@@ -238,7 +238,7 @@ class Place:
         return self._warned(opened)
 
     def _warned(self, db: Database) -> Database:
-        """Say which models answers may lack, and what leaving some out does to them."""
+        """Say which models answers may lack, and what excluding some does to them."""
         if self.scores is None and not (db.store.published or db.store.storage.can_list) and db.snapshot:
             say(
                 f"Note: {db.url} has no published.json and cannot be listed. Its newest snapshot was found "
@@ -246,7 +246,7 @@ class Place:
             )
         if self.exclude:
             say(
-                f"Note: --exclude leaves {len(db.snapshot.excluded):,} models out. Leaving models out "
+                f"Note: --exclude excludes {len(db.snapshot.excluded):,} models. Excluding models "
                 "because of what they predict biases every score."
             )
         return db
@@ -276,7 +276,8 @@ def at_place(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the named options of a place, which it takes as one parameter ``place``.
 
-    Any other parameter whose type is a dataclass stands likewise for the options that its fields declare.
+    Any other parameter whose type is a class, as a rule an `OptionGroup`, stands for the options that this
+    declares.
     With ``examples``, in the order of its help, a command has the options that name examples of these kinds,
     and takes them as one parameter ``examples``: what was given, by the names of `ExampleNames`.
     """
@@ -292,12 +293,11 @@ def at_place(
                 continue
             if name == "examples":
                 groups[name] = dict, [_option(each, EXAMPLES[each], None) for each in example_names]
-            elif is_dataclass(parameter.annotation):
-                group = cast("type", parameter.annotation)
-                groups[name] = group, [*_options_of(group).values()]
+            elif isinstance(parameter.annotation, type):
+                groups[name] = parameter.annotation, [*_options_of(parameter.annotation).values()]
             own += groups[name][1] if name in groups else [parameter.replace(kind=KEYWORD)]
         groups["place"] = Place, [of_place[name] for name in names]
-        context = _option("context", typer.Context, MISSING)
+        context = _option("context", typer.Context, inspect.Parameter.empty)
 
         @functools.wraps(command)
         def with_place(*, context: typer.Context, **given: Any) -> None:
@@ -316,22 +316,21 @@ def at_place(
 
 @functools.cache
 def _options_of(kind: type) -> dict[str, inspect.Parameter]:
-    """Return the options that the annotated fields of a dataclass declare, by name."""
+    """Return the options that the attributes of a class declare, by name."""
     hints = get_type_hints(kind, include_extras=True)
     return {
-        field.name: _option(field.name, hints[field.name], field.default)
-        for field in fields(kind)
-        if get_origin(hints[field.name]) is Annotated
+        name: _option(name, hint, getattr(kind, name, inspect.Parameter.empty))
+        for name, hint in hints.items()
+        if get_origin(hint) is Annotated
     }
 
 
 def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    known = inspect.Parameter.empty if default is MISSING else default
-    return inspect.Parameter(name, KEYWORD, default=known, annotation=annotation)
+    return inspect.Parameter(name, KEYWORD, default=default, annotation=annotation)
 
 
 def _parsed(options: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    parsed: dict[str, Any] = {}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals or not name.isidentifier():
@@ -340,8 +339,8 @@ def _parsed(options: list[str]) -> dict[str, Any]:
                 f"--storage-option {beginning!r} is not NAME=VALUE", hint="write e.g. profile=lab"
             )
         words: dict[str, Any] = {"true": True, "false": False}
-        found[name] = words.get(value.lower(), int(value) if value.isdecimal() else value)
-    return found
+        parsed[name] = words.get(value.lower(), int(value) if value.isdecimal() else value)
+    return parsed
 
 
 def split(names: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from memdb.cli.options import (
     CheckpointsOption,
     DataRootOption,
     DeviceOption,
+    OptionGroup,
     OwnDatasetOption,
     OwnRecipeOption,
     RayOption,
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
     from memdb.database import Database
 
 KEPT = ("correct", "logit_confidence")
+FIXED_BY_BASE = ("download", "recipe_option", "outcomes", "recipe_version", "subset_fraction")
 
 
-@dataclass(frozen=True)
-class NewStore:
+class NewStore(OptionGroup):
     """What a store is to be of, as it was typed."""
 
     dataset: Annotated[
@@ -99,15 +100,6 @@ class NewStore:
         typer.Option("--seed", metavar="N", help="Of all subset masks; random if not given."),
     ] = None
 
-    def fixed_by_a_base(self) -> list[str]:
-        """Return those of the options given that a store takes over from one that it extends."""
-        given = {
-            "--download": self.download or None, "--recipe-option": self.recipe_option,
-            "--outcomes": self.outcomes, "--recipe-version": self.recipe_version,
-            "--subset-fraction": self.subset_fraction,
-        }  # fmt: skip
-        return [option for option, value in given.items() if value is not None]
-
 
 @app.command()
 @at_place()
@@ -167,10 +159,11 @@ def _extend(place: Place, base: str, new: NewStore) -> None:
     from memdb.permission import Names
     from memdb.store.extend import n_beyond
 
-    fixed = new.fixed_by_a_base()
+    fixed = [name for name in FIXED_BY_BASE if name in new.given]
     if fixed:
         raise InvalidInputError(
-            f"{fixed[0]} is fixed by the store that is extended", hint=f"leave it out, or --extend {base}"
+            f"--{fixed[0].replace('_', '-')} is fixed by the store that is extended",
+            hint=f"leave it out, or --extend {base}",
         )
     place.require_use_of_options(others=[base])
     made = extend_with(place.url, base, Names(new.dataset, new.recipe), place.access(), new.seed)
@@ -199,8 +192,7 @@ def _say_what_next(made: Database, place: Place, data_root: str | None) -> None:
     say(f"Next: {place.command(f'train --add 100{root}')}")
 
 
-@dataclass(frozen=True)
-class RunOptions:
+class RunOptions(OptionGroup):
     """What `Database.train` takes beside the limits of a run."""
 
     dataset: OwnDatasetOption = None

@@ -141,11 +141,11 @@ def seconds_of(text: str) -> float:
     Raises:
         InvalidInputError: no time.
     """
-    found = TIME.fullmatch(text.strip().lower())
-    parts = [float(part) for part in (found.groups("0") if found else ())]
+    match = TIME.fullmatch(text.strip().lower())
+    parts = [float(part) for part in (match.groups("0") if match else ())]
     seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
     if seconds <= 0:
-        raise InvalidInputError(f"--max-time {text!r} is no time", hint="use e.g. 90s, 30m, 1h30m or 2h")
+        raise InvalidInputError(f"--max-time {text!r} is not a time", hint="use e.g. 90s, 30m, 1h30m or 2h")
     return seconds
 
 

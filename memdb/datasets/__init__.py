@@ -57,7 +57,7 @@ class ExampleSet:
         odd = next((key for key in self.keys if not isinstance(key, str)), None)
         if odd is not None:
             raise InvalidInputError(
-                f"the {name} set has the key {odd!r}, which is no text",
+                f"the {name} set has the key {odd!r}, which is not text",
                 hint=f"write {name}_keys=[str(key) for key in keys]",
             )
         if not len(self.x) == len(self.labels) == len(self.keys):
@@ -66,6 +66,9 @@ class ExampleSet:
                 f"{len(self.keys):,} keys",
                 hint="give one label and one key an example",
             )
+
+    def __repr__(self) -> str:
+        return f"ExampleSet({self.name!r}, n_examples={len(self)})"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -164,6 +167,9 @@ class Dataset:
                 f"label {self.n_classes - 1} has no name among the {len(self.class_names)} class names",
                 hint="give one class name a label",
             )
+
+    def __repr__(self) -> str:
+        return f"Dataset(train={len(self.train)}, test={len(self.test)}, n_classes={self.n_classes})"
 
     @classmethod
     def from_pairs(cls, train: Any, test: Any, class_names: Sequence[str] | None = None) -> Self:

@@ -145,7 +145,7 @@ def _refused(example: Any, what: str, reason: str = "") -> InvalidInputError:
         return InvalidInputError(f"{message}, which cannot be made an array: {reason}", hint=WAYS)
     else:
         hint = WAYS
-    return InvalidInputError(f"{message}, which can only be told by its address in memory", hint=hint)
+    return InvalidInputError(f"{message}, which only its address in memory identifies", hint=hint)
 
 
 WAYS = (

@@ -84,8 +84,8 @@ def base(number: int) -> str:
 
 def snapshot_number(name: str) -> int | None:
     """Return the number of a snapshot's, or a base's, file; None for anything else that may lie beside it."""
-    found = _SNAPSHOT.fullmatch(name)
-    return int(found[1]) if found else None
+    match = _SNAPSHOT.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def retraction(identifier: str) -> str:

@@ -296,11 +296,11 @@ class ThumbnailsInfo:
         """
         require_format(document, place)
         read = Reader(document, place)
-        found = cls(
+        published = cls(
             read.take("store_id", str, "", lambda v: bool(HEX32.fullmatch(v))), DerivedGroup.from_reader(read)
         )
         read.finish(ASK_AGAIN)
-        return found
+        return published
 
 
 def _document(info: ObjectInfo) -> dict[str, Json]:

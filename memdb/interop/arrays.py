@@ -192,7 +192,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, place:
     if swelling and entry.file_size > SWELLING_MATTERS:
         raise InvalidInputError(
             f"{place} would swell from {entry.compress_size:,} to {entry.file_size:,} bytes",
-            hint="if it is no zip bomb, save it without compression: `numpy.savez`",
+            hint="if it is not a zip bomb, save it without compression: `numpy.savez`",
         )
     with archive.open(entry) as file:
         header = _header(file, place)

@@ -61,7 +61,7 @@ def require_destination(path: Path, what: str) -> str:
         names = ", ".join(item or "a folder" for item in allowed)
         raise InvalidInputError(f"{what} cannot be written to {path}", hint=f"name a file or folder: {names}")
     if suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise AlreadyExistsError(f"{path} is there, and is no empty folder", hint="name a new folder")
+        raise AlreadyExistsError(f"{path} exists and is not an empty folder", hint="name a new folder")
     if suffix and path.is_dir():
         raise AlreadyExistsError(f"{path} is a folder", hint="name a file")
     require_outside(LocalStorage(path.absolute(), str(path)))
@@ -157,30 +157,30 @@ def influence_matrix(
     mask, correct = relations.mask[rows], relations.correct(layout.TEST)
     n_in = bits.count(mask).astype(np.float64)
     n_out = relations.snapshot.n_models - n_in
-    found = np.empty((len(rows), len(columns)))
+    matrix = np.empty((len(rows), len(columns)))
     for place, column in enumerate(columns.tolist()):
         k_in = bits.count_and(mask, correct[column])
         k_out = int(bits.count(correct[column])) - k_in
-        found[:, place] = k_in / n_in - k_out / n_out
-    return found
+        matrix[:, place] = k_in / n_in - k_out / n_out
+    return matrix
 
 
 def _given_matrix(
     relations: TableRelations, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return the same of imported scores, which must have all these pairs."""
-    found = np.full((len(rows), len(columns)), np.nan)
+    matrix = np.full((len(rows), len(columns)), np.nan)
     for place, column in enumerate(columns.tolist()):
         train, _, influence = relations.scores.pairs(column)
         listed = np.isin(train, rows)
-        found[np.searchsorted(rows, train[listed]), place] = influence[listed]
-    if np.isnan(found).any():
+        matrix[np.searchsorted(rows, train[listed]), place] = influence[listed]
+    if np.isnan(matrix).any():
         raise NotFoundError(
-            f"{relations.scores.table.name} lacks {int(np.isnan(found).sum()):,} pairs of one class",
+            f"{relations.scores.table.name} lacks {int(np.isnan(matrix).sum()):,} pairs of one class",
             hint='export those that it has: what="fz-pairs"',
             parameter="what",
         )
-    return found
+    return matrix
 
 
 def write_models(path: Path, relations: Relations, what: str, progress: Observe) -> Exported:

@@ -69,25 +69,25 @@ def import_runs(
     """
     kept = _kept(runs, about)
     total = 2 * runs.n_models
-    found = survey(runs, lambda done, _: progress(done, total))
+    surveyed = survey(runs, lambda done, _: progress(done, total))
     n_train = runs.sizes[layout.TRAIN]
     if existing is None:
-        fraction = about.subset_fraction or drawn_fraction(found.sizes, n_train)
-        require_fraction(found.sizes, n_train, fraction, runs.place)
+        fraction = about.subset_fraction or drawn_fraction(surveyed.sizes, n_train)
+        require_fraction(surveyed.sizes, n_train, fraction, runs.place)
         tables = example_tables(runs.sizes, runs.names, about, runs.place)
         store = Store.create(storage, new_manifest(tables, kept, about, fraction), tables)
         known: set[str] = set()
     else:
         store = existing
-        known = _require_fitting(store, runs, kept, found, about)
+        known = _require_fitting(store, runs, kept, surveyed, about)
     added = 0
     wanted = {f"{name}/{outcome.name}" for outcome in kept for name in outcome.sets}
     for start, masks, outcomes in batches(runs):
-        fresh = {found.model_ids[start + row]: row for row in reversed(range(len(masks)))}  # a run once
+        fresh = {surveyed.model_ids[start + row]: row for row in reversed(range(len(masks)))}  # a run once
         new = sorted(row for identifier, row in fresh.items() if identifier not in known)
         if new:
             chosen = {path: values[new] for path, values in outcomes.items() if path in wanted}
-            ids = [found.model_ids[start + row] for row in new]
+            ids = [surveyed.model_ids[start + row] for row in new]
             known.update(ids)
             store.commit(_models(ids, masks[new], chosen), masks[new], chosen)
             added += len(new)

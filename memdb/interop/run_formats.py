@@ -285,7 +285,7 @@ def _attacked(
             confidence = _confidence(logits, labels)
         if np.isnan(confidence).any():
             raise InvalidInputError(
-                f"{place} has logits whose softmax is no number: one class alone, or none that is finite",
+                f"{place} has logits whose softmax is not a number: a single class, or no finite one",
                 hint="leave out, or mend, what did not finish",
             )
         return {right: logits.argmax(axis=2) == labels, soft: clipped(confidence)}
@@ -350,7 +350,8 @@ def _logits(p: NDArray[Any], place: str) -> NDArray[np.float16]:
     wrong = (p < 0) | (p > 1)
     if wrong.any():
         raise InvalidInputError(
-            f"{place} holds {p[wrong][0]:g}, which is no probability", hint="call logits ..._logit_confidence"
+            f"{place} holds {p[wrong][0]:g}, which is not a probability",
+            hint="call logits ..._logit_confidence",
         )
     exact = p.astype(np.float64)
     with np.errstate(divide="ignore"):

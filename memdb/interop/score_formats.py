@@ -96,9 +96,9 @@ def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | N
     memorization = _scores(arrays["tr_mem"], (sizes[layout.TRAIN],)).astype(np.float64)
     parts = []
     for name in arrays:
-        found = _MATRIX.fullmatch(name)
-        if found:
-            parts.append(_one_class(path, arrays, int(found[1]), found[1], labels))
+        match = _MATRIX.fullmatch(name)
+        if match:
+            parts.append(_one_class(path, arrays, int(match[1]), match[1], labels))
     train, test, influence = (np.concatenate(values) for values in zip(*parts, strict=True))
     scores = Scores(memorization, train, test, influence)
     return ScoreFile(str(path), "same_class", scores, sizes, Names(labels))

@@ -41,7 +41,7 @@ class Assumed:
     def __post_init__(self) -> None:
         if self.n_models < 2 or not 0 < self.subset_fraction < 1:
             raise InvalidInputError(
-                f"assume=({self.n_models}, {self.subset_fraction:g}) cannot be",
+                f"assume=({self.n_models}, {self.subset_fraction:g}) is out of range",
                 hint="use e.g. assume=(4000, 0.7)",
                 parameter="assume",
             )
@@ -139,10 +139,10 @@ def chosen(
             )
         return None
     tables = store.score_tables()
-    found = [table for table in tables if name in {None, table.name}]
-    if not found and name is None:
+    named = [table for table in tables if name in {None, table.name}]
+    if not named and name is None:
         return None
-    if len(found) != 1:
+    if len(named) != 1:
         problem = "no models and several score tables" if name is None else f"no scores named {name!r}"
         raise NotFoundError(
             f"{snapshot.url} has {problem}",
@@ -150,7 +150,7 @@ def chosen(
             parameter="scores",
         )
     sizes = (snapshot.manifest.set_named(part).n_examples for part in (layout.TRAIN, layout.TEST))
-    return TableRelations(snapshot, StoredScores(snapshot.storage, found[0], *sizes), assumed)
+    return TableRelations(snapshot, StoredScores(snapshot.storage, named[0], *sizes), assumed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,8 +59,8 @@ class ModelAnswers:
         relations = self.relations
         label = None if class_name is None else relations.label_of(class_name)
         sql = template("top_memorized.sql", arms=OUTCOMES[relations.outcome].sql["arms"])
-        found = relations.ask(sql, {"label": label})
-        return ranked(relations, found, Columns(("train_id", "label"), "memorization"), query)
+        rows = relations.ask(sql, {"label": label})
+        return ranked(relations, rows, Columns(("train_id", "label"), "memorization"), query)
 
     def top_influence(self, fixed: ExampleRef, query: RankedQuery, *, same_class: bool = False) -> pa.Table:
         """Return the influences that rank first with one side fixed, NULLs last."""
@@ -74,11 +74,11 @@ class ModelAnswers:
         sql = template("top_influence.sql", **names, arms=OUTCOMES[relations.outcome].sql["arms"])
         other_only = fixed.column == "target_id"
         relations.prefetch(layout.TEST if side.target == layout.TEST else layout.TRAIN)
-        found = relations.ask(sql, {"id": fixed.row, "same_class": same_class, "other_only": other_only})
+        rows = relations.ask(sql, {"id": fixed.row, "same_class": same_class, "other_only": other_only})
         ids = ["train_id", f"{side.target}_id"]
         labels = ["train_label", f"{side.target}_label"]
         columns = Columns((*ids, *labels, "same_class"), "influence", ("memorization",), listed=side.listed)
-        return ranked(relations, found, columns, query)
+        return ranked(relations, rows, columns, query)
 
     def score(self, train_id: int, target: ExampleRef | None, interval: IntervalSpec) -> pa.Table:
         """Return one memorization score, or the influence on one target."""

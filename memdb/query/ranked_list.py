@@ -116,8 +116,8 @@ def presented(
 
 
 def _has_score(rows: pa.Table) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = (values_of(rows.column("n_in")) > 0) & (values_of(rows.column("n_out")) > 0)
-    return found
+    scored: NDArray[np.bool_] = (values_of(rows.column("n_in")) > 0) & (values_of(rows.column("n_out")) > 0)
+    return scored
 
 
 def _candidates(relations: Relations, found: pa.Table, score: str, at: NDArray[np.int64]) -> Candidates:

@@ -166,7 +166,7 @@ def parse_options(texts: list[str]) -> dict[str, Json]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
-            raise InvalidInputError(f"recipe option {text!r} is no name=value", hint="write e.g. epochs=10")
+            raise InvalidInputError(f"recipe option {text!r} is not name=value", hint="write e.g. epochs=10")
         if name in options:
             raise InvalidInputError(f"recipe option {name} is given twice", hint="give it once")
         parts = [_parse_value(part) for part in value.split(",") if part]

@@ -112,7 +112,7 @@ def require_identity(recipe: Any, shown: str, *, has_options: bool) -> None:
     if inspect.isfunction(recipe) and "version" in vars(recipe) and not hasattr(recipe, "__wrapped__"):
         return  # the user vouches for it with a version
     if _owner(recipe) is not recipe and not has_options:
-        lacks = "has no `options`, so that nobody sees what it was made with"
+        lacks = "has no `options`, which would say what it was made with"
         way = "give it an attribute `options`, a dict of what it was made with ({} for nothing)"
     elif not getattr(recipe, "name", None) and not leads_back(recipe):
         lacks = "has no name that leads to it alone: others can have the same one"

@@ -68,6 +68,6 @@ def _require(shape: tuple[int, ...], wanted: tuple[int, ...], is_integer: bool, 
     if math.prod(wanted) and not 0 <= int(labels.min()) <= int(labels.max()) < shape[-1]:
         wrong = int(labels.min()) if labels.min() < 0 else int(labels.max())
         raise InvalidInputError(
-            f"the label {wrong} is none of the {shape[-1]} classes of the logits",
+            f"the label {wrong} is not one of the {shape[-1]} classes of the logits",
             hint="number the classes from 0, one logit each",
         )

@@ -51,7 +51,7 @@ class Classifier:
         self._takes_seed = "random_state" in _parameters(self._kind)
         if "random_state" in options:
             raise InvalidInputError(
-                "random_state is no option: every model gets its own from its seed", hint="leave it out"
+                "random_state is not an option: every model gets its own from its seed", hint="leave it out"
             )
         unknown = sorted(set(options) - set(_parameters(self._kind)))
         if unknown:
@@ -106,8 +106,8 @@ def _class_at(path: str) -> Any:
 
 def _parameters(kind: Any) -> Mapping[str, inspect.Parameter]:
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    found = inspect.signature(kind).parameters.items()
-    return {name: parameter for name, parameter in found if parameter.kind in named}
+    parameters = inspect.signature(kind).parameters.items()
+    return {name: parameter for name, parameter in parameters if parameter.kind in named}
 
 
 def _defaults(kind: Any) -> dict[str, Json]:

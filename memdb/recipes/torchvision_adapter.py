@@ -90,9 +90,9 @@ class Architecture:
     @property
     def options(self) -> Mapping[str, Json]:
         """All options, defaults filled in."""
-        found = asdict(self)
-        del found["architecture"]
-        return found
+        options = asdict(self)
+        del options["architecture"]
+        return options
 
     def rate(self, done: float) -> float:
         """Return the learning rate after this fraction of the steps."""

@@ -147,7 +147,7 @@ def require_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InvalidInputError(
-            f"output {path} has a suffix that is no format",
+            f"output {path} has a suffix that names no format",
             hint=f"use one of {', '.join(SUFFIXES)}",
             parameter="output",
         )

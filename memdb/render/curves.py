@@ -90,7 +90,7 @@ def require_plot(path: Path) -> Path:
     """
     if path.suffix.lower() not in PLOTS:
         raise InvalidInputError(
-            f"plot {path} has a suffix that is no format",
+            f"plot {path} has a suffix that names no format",
             hint=f"use one of {', '.join(PLOTS)}",
             parameter="plot",
         )

@@ -153,12 +153,12 @@ def plan_publication(
     before = require_destination(store, target)
     documents = score_tables.documents_of(store.storage, tables)
     score_tables.require_same_scores(documents, before, storage.url)
-    found = pieces(snapshot, lambda path: "confidence" not in include and path.endswith("/logit_confidence"))
+    blocks = pieces(snapshot, lambda path: "confidence" not in include and path.endswith("/logit_confidence"))
     credit = credit or (before.credits if before else Credits())
     wanted = "thumbnails" in include and not (before and _has_pictures(target, store, before))
     made = pictures() if wanted else {}
     return PublicationPlan(
-        snapshot, (tuple(tables), tuple(documents)), target, tuple(found), credit, before, made
+        snapshot, (tuple(tables), tuple(documents)), target, tuple(blocks), credit, before, made
     )
 
 

@@ -78,7 +78,7 @@ def _pixels(examples: ExampleSet, row: int) -> NDArray[Any]:
     pixels = pixels_of(examples.x[row])
     if pixels is None:
         raise InvalidInputError(
-            f"example {examples.keys[row]} has shape {np.shape(examples.x[row])}, which is no picture",
+            f"example {examples.keys[row]} has shape {np.shape(examples.x[row])}, which is not a picture",
             hint="leave thumbnails out, or give a data set of pictures: [height, width], or with channels",
         )
     return pixels

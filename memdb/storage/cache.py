@@ -138,15 +138,15 @@ class Cache:
         return before - total
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        found = []
+        files = []
         for path in self.folder.glob("*/*"):
             name = path.name
             ours = KEPT.fullmatch(name) and path.parent.name == name[:2]
             if ours or (HALF_WRITTEN.fullmatch(name) and len(path.parent.name) == 2):
                 with contextlib.suppress(OSError):
                     status = path.stat()
-                    found.append((status.st_mtime, status.st_size, path))
-        return found
+                    files.append((status.st_mtime, status.st_size, path))
+        return files
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()

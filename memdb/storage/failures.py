@@ -68,7 +68,7 @@ def advice(error: Exception) -> str:
         case _ if "credentials" in str(error).lower():
             return "set the credentials of this storage's own tools, or pass anonymous for a public store"
         case _ if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            return "get access to it, or check the address: some servers say so of what is not there"
+            return "get access to it, or check the address: some servers say so of missing objects"
         case _ if status is None and (is_timeout(error) or isinstance(error, ConnectionError)):
             return NETWORK
         case _:

@@ -42,8 +42,8 @@ def inspect_base(url: str, from_url: str, access: Access) -> InspectedBase:
         DamagedError: its examples are not what its fingerprints say.
     """
     protocol_of(url)  # what the user wrote is at fault where it is malformed
-    place = followable(url, from_url)
-    storage = access.open_base(place)
+    address = followable(url, from_url)
+    storage = access.open_base(address)
     manifest = read_manifest(storage)
     base = BaseStore(storage, manifest)
     if manifest.subset_scheme != DRAWN_HERE:
@@ -59,7 +59,7 @@ def inspect_base(url: str, from_url: str, access: Access) -> InspectedBase:
                 f"the {info.name} set of {url} is not what its fingerprint says",
                 hint="ask for an intact copy",
             )
-    return InspectedBase(manifest, _base_at(place, manifest, snapshot), tables)
+    return InspectedBase(manifest, _base_at(address, manifest, snapshot), tables)
 
 
 def n_beyond(base: Snapshot) -> int:
@@ -91,24 +91,10 @@ def update(store: Store, url: str | None = None) -> BaseUpdate | None:
     base = open_base(store, sought, access)
     newest = _newest(base, sought.url, access)
     after = _base_at(followable(sought.url, store.url), base.manifest, newest)
-    if after.snapshot < before.snapshot:
-        raise MismatchError(
-            f"{sought.url} is an older copy: its newest snapshot is {after.snapshot}, and {store.url} "
-            f"already uses {before.snapshot}",
-            hint="name a copy that is up to date",
-        )
-    if after.snapshot == before.snapshot and after.models_sha256 != before.models_sha256:
-        raise MismatchError(
-            f"snapshot {after.snapshot} of {sought.url} has other models than the one that {store.url} uses",
-            hint="two copies of the base went different ways: name the right one, or `memdb merge` them",
-        )
+    _require_successor(after, before, store.url)
     if after == before:
         return None
-    base_update = BaseUpdate(
-        number=number + 1,
-        store_id=store.manifest.store_id,
-        base=after,
-    )
+    base_update = BaseUpdate(number=number + 1, store_id=store.manifest.store_id, base=after)
     try:
         create_once(store.storage, layout.base(base_update.number), plain_document(base_update.to_document()))
     except AlreadyExistsError as error:
@@ -117,6 +103,21 @@ def update(store: Store, url: str | None = None) -> BaseUpdate | None:
         ) from error
     access.remember(store.manifest.store_id, after.url)
     return base_update
+
+
+def _require_successor(after: Base, before: Base, store_url: str) -> None:
+    """Refuse an older copy of a base, or one whose snapshot of the same number has other models."""
+    if after.snapshot < before.snapshot:
+        raise MismatchError(
+            f"{after.url} is an older copy: its newest snapshot is {after.snapshot}, and {store_url} "
+            f"already uses {before.snapshot}",
+            hint="name a copy that is up to date",
+        )
+    if after.snapshot == before.snapshot and after.models_sha256 != before.models_sha256:
+        raise MismatchError(
+            f"snapshot {after.snapshot} of {after.url} has other models than the one that {store_url} uses",
+            hint="two copies of the base went different ways: name the right one, or `memdb merge` them",
+        )
 
 
 def _newest(store: BaseStore, url: str, access: Access) -> Snapshot:

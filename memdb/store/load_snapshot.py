@@ -83,7 +83,7 @@ def _snapshot_of(store: StoreLike, number: int, newest: int | None) -> Snapshot:
     if newest is not None and newest > number:
         infos = read_record(store, newest).blocks
         blocks = tuple(concurrently(lambda info: read_block(store, info), infos))
-        found = Snapshot(
+        snapshot = Snapshot(
             store.storage,
             store.manifest,
             blocks,
@@ -93,8 +93,8 @@ def _snapshot_of(store: StoreLike, number: int, newest: int | None) -> Snapshot:
             n_slots=n_slots,
             newest=newest,
         )
-        if found.models_sha256 == record.models_sha256:
-            return found
+        if snapshot.models_sha256 == record.models_sha256:
+            return snapshot
     try:
         blocks = tuple(concurrently(lambda info: read_block(store, info), record.blocks))
     except DamagedError as error:

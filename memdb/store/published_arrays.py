@@ -110,16 +110,18 @@ def _reader(snapshot: Snapshot, folder: str, group: DerivedGroup) -> GroupReader
 
 def is_numbered(snapshot: Snapshot, set_name: str) -> bool:
     """Tell whether the names of a set's examples are known to be their row numbers."""
-    found = derived_of(snapshot)
-    return found is not None and set_name in found[1].numbered
+    derived = derived_of(snapshot)
+    return derived is not None and set_name in derived[1].numbered
 
 
 def light_examples(snapshot: Snapshot, set_name: str, counts: NDArray[np.int32]) -> Examples:
     """Return a set's examples with the labels of its counts; without names unless names are row numbers."""
-    found = derived_of(snapshot)
+    derived = derived_of(snapshot)
     n_examples = counts.shape[1]
     names = [str(n) for n in range(n_examples)] if is_numbered(snapshot, set_name) else [""] * n_examples
     offsets = np.zeros(n_examples + 1, dtype=np.int64)
     np.cumsum(list(map(len, names)), out=offsets[1:])
     keys = np.frombuffer("".join(names).encode(), dtype=np.uint8)
-    return Examples(keys, offsets, counts[0].copy(), found[1].class_names.get(set_name, ()) if found else ())
+    return Examples(
+        keys, offsets, counts[0].copy(), derived[1].class_names.get(set_name, ()) if derived else ()
+    )

@@ -224,10 +224,10 @@ def read_base_update(store: StoreLike, number: int) -> BaseUpdate:
     """
 
     def parse(data: bytes, place: str) -> BaseUpdate:
-        found = BaseUpdate.from_document(parse_plain_document(data, place), place)
+        base_update = BaseUpdate.from_document(parse_plain_document(data, place), place)
         expected = (number, store.manifest.store_id, store.manifest.base and store.manifest.base.store_id)
-        _require_ours(place, (found.number, found.store_id, found.base.store_id), expected)
-        return found
+        _require_ours(place, (base_update.number, base_update.store_id, base_update.base.store_id), expected)
+        return base_update
 
     return _document(store, layout.base(number), parse)
 
@@ -273,9 +273,11 @@ def read_retraction(store: StoreLike, identifier: str) -> Retraction:
     """
 
     def parse(data: bytes, place: str) -> Retraction:
-        found = Retraction.from_document(parse_plain_document(data, place), place)
-        _require_ours(place, (found.retraction_id, found.store_id), (identifier, store.manifest.store_id))
-        return found
+        retraction = Retraction.from_document(parse_plain_document(data, place), place)
+        _require_ours(
+            place, (retraction.retraction_id, retraction.store_id), (identifier, store.manifest.store_id)
+        )
+        return retraction
 
     return _document(store, layout.retraction(identifier), parse)
 

@@ -257,8 +257,8 @@ class Snapshot:
             return read_array(selection.storage, selection.segment, path, shape, COUNTED.str)
 
         selections = self._chosen(self.counted) if shape[1] else []
-        found = concurrently(read, selections)
-        counts = dict(zip(names, sum(found, np.zeros(shape, dtype=np.int32)), strict=True))
+        parts = concurrently(read, selections)
+        counts = dict(zip(names, sum(parts, np.zeros(shape, dtype=np.int32)), strict=True))
         none, n_models = np.zeros(1, dtype=np.int32), sum(selection.n_models for selection in selections)
         if not are_possible(
             counts.get("n_in", none), counts["n_correct"], counts.get("k_in", none), n_models

@@ -281,8 +281,8 @@ def commit_group(storage: Storage, group: Segment, watch: Stopwatch) -> bool:
 
 
 def _all_there(storage: Storage, group: Segment) -> bool:
-    found = {item.path.removeprefix(f"{group.group}/"): item.size for item in storage.find(group.group)}
-    return all(found.get(name) == info.size for name, info in group.objects.items())
+    sizes = {item.path.removeprefix(f"{group.group}/"): item.size for item in storage.find(group.group)}
+    return all(sizes.get(name) == info.size for name, info in group.objects.items())
 
 
 def keeps_put_if_absent(storage: Storage) -> bool:
@@ -307,15 +307,15 @@ def require_free(storage: Storage) -> None:
         InvalidInputError: the place is inside another store.
     """
     require_outside(storage)
-    found = storage.names("")
-    if layout.MANIFEST in found:
+    names = storage.names("")
+    if layout.MANIFEST in names:
         raise AlreadyExistsError(
             f"{storage.url} is already a store, or another Zarr group",
             hint="extend a store with `memdb train`, or choose another place",
         )
-    leftovers = {name for name in found if name.startswith(".") and name.endswith(".tmp")}
+    leftovers = {name for name in names if name.startswith(".") and name.endswith(".tmp")}
     begun = {layout.DATASET, layout.PROBES, layout.BASES, *layout.GROUPS}
-    others = sorted(set(found) - leftovers - begun)
+    others = sorted(set(names) - leftovers - begun)
     if others:
         raise AlreadyExistsError(
             f"{storage.url} is a folder with other things in it, such as {others[0]}",

@@ -45,21 +45,21 @@ def write_thumbnails(
 
     ``advance`` is called with the number of pictures just written.
     """
-    found: dict[str, ObjectInfo] = {}
+    objects: dict[str, ObjectInfo] = {}
     metadata: dict[str, Json] = {}
     for name, those in pictures.items():
         rows = max(1, CHUNK_BYTES // math.prod(those.shape[1:]))
         encoder = ChunkEncoder(name, those.shape, "uint8", min(rows, those.shape[0]))
         _write(store, encoder.metadata)
-        found |= describe(encoder.metadata)
+        objects |= describe(encoder.metadata)
         metadata |= array_metadata(encoder.metadata)
         for start in range(0, those.shape[0], rows):
             values = those.rows(start, min(start + rows, those.shape[0]))
             chunk = {encoder.name(start): encoder.encode(start, values)}
             _write(store, chunk)
-            found |= describe(chunk)
+            objects |= describe(chunk)
             advance(len(values))
-    info = ThumbnailsInfo(store.manifest.store_id, DerivedGroup(found, metadata))
+    info = ThumbnailsInfo(store.manifest.store_id, DerivedGroup(objects, metadata))
     data = group_metadata(info.to_document())
     store.storage.write_all({DOCUMENT: data})
     return describe({"": data})[""]

@@ -101,7 +101,7 @@ def _array(
     try:
         values = np.asarray(returned[path])
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TrainingError(f"recipe {recipe}: {path!r} is no array: {error}", hint=PROTOCOL) from error
+        raise TrainingError(f"recipe {recipe}: {path!r} is not an array: {error}", hint=PROTOCOL) from error
     if values.shape != shape or values.dtype.kind != kind:
         part = path.split("/", maxsplit=1)[0]
         raise TrainingError(
@@ -126,7 +126,7 @@ def _way_of_shape(part: str, shape: tuple[int, ...], wanted: tuple[int, int]) ->
     if shape == wanted[1:]:
         return "its axes are [models, examples]: write values[None] for one model, or numpy.stack for several"
     if shape[:1] == wanted[:1] and len(shape) == 2:
-        return f"the {part} set has {wanted[1]:,} examples: are the sets swapped, or some left out?"
+        return f"the {part} set has {wanted[1]:,} examples: are the sets swapped, or examples missing?"
     return "its axes are [models, examples], in the order of the masks and of the data set"
 
 

@@ -166,7 +166,7 @@ def test_too_few_models_plan_for_the_worst_case_alone(asked, empty):
         ({"half_width": 0}, "half_width 0 is not"), ({"half_width": 1.0}, "half_width 1 is not"),
         ({"half_width": float("nan")}, "half_width nan"), ({"settle": 1.2}, "settle 1.2"),
         ({"kind": "shapley"}, "unknown kind 'shapley'"), ({"threshold": 2}, "threshold 2"),
-        ({"interval": "wald"}, "unknown interval"), ({"k": 0}, "k 0 out of"), ({"k": 9, "n_ranked": 3}, "k 9 out of 3"),
+        ({"interval": "wald"}, "unknown interval"), ({"k": 0}, "k 0 does not fit"), ({"k": 9, "n_ranked": 3}, "k 9 does not fit 3"),
         ({"train_id": 23}, "train_id 23 is out of range"), ({"test_id": 2}, "name exactly one example"),
         ({"outcome": "loss"}, "unknown outcome"), ({"level": 1.5}, "the level 1.5"),
     ],

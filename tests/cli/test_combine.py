@@ -39,8 +39,8 @@ def test_extending_from_creation_to_update(here):
     base = memdb.open(str(here / "a.zarr"))
     base.retract([base.snapshot.models[0][1].model_id], "a broken node")
     base.compact()
-    assert "snapshot 2: take it in with `memdb update`" in run("info", cwd=here).stdout
-    assert "takes in snapshot 2 of" in run("update", cwd=here).stderr
+    assert "snapshot 2: move on to it with `memdb update`" in run("info", cwd=here).stdout
+    assert "now uses snapshot 2 of" in run("update", cwd=here).stderr
     assert "Nothing newer" in run("update", cwd=here).stderr
     assert json.loads(run("info", "--format", "json", cwd=here).stdout)["rows"][0]["n_base_models"] == 36
     checked = run("verify", cwd=here).stderr
@@ -78,7 +78,7 @@ def test_merging_says_what_came_from_where(here):
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert "a.zarr: 36 models added." in done.stderr
     assert "b.zarr: 0 models added, 36 were there already." in done.stderr
-    assert "Withdrew 1 model, as the sources had." in done.stderr
+    assert "Retracted 1 model, as the sources had." in done.stderr
     assert "memdb.zarr has 36 models." in done.stderr
     assert "36 in 1 block and 0 segments" in run("info", cwd=here).stdout
     wider = memdb.init(str(here / "c.zarr"), "digits", subset_fraction=0.5)

@@ -145,7 +145,7 @@ REFUSED = [
     (["init", "-s", "new", "--dataset", "no.such:thing"], "cannot be imported"),
     (["init", "-s", "new", "--recipe", "transformer"], "unknown recipe 'transformer'"),
     (["init", "-s", "new", "-p", "width=3"], "mlp has no option 'width'"),
-    (["init", "-s", "new", "-p", "epochs"], "'epochs' is no name=value"),
+    (["init", "-s", "new", "-p", "epochs"], "'epochs' is not name=value"),
     (["init", "-s", "new", "--subset-fraction", "1.5"], "the subset fraction 1.5 is not between 0 and 1"),
     (["init", "-s", "new", "--subset-fraction", "0.0001"], "puts 0 of them in every subset"),
     (["init", "-s", "new", "--outcomes", "loss"], "cannot keep the outcomes loss"),

@@ -41,7 +41,7 @@ def test_an_old_answer_is_had_again_as_of_its_snapshot(here):
     old = ask(here, "top-memorized")
     (model,) = ask(here, "sql", "SELECT model_id FROM models ORDER BY seed LIMIT 1")["rows"]
     done = run("retract", model["model_id"][:10], "--because", "a broken node", cwd=here)
-    assert "Withdrew 1 model from memdb.zarr, which has 36 that count." in done.stderr
+    assert "Retracted 1 model from memdb.zarr, which has 36 that count." in done.stderr
     assert "scores are biased now" in done.stderr
     new = ask(here, "top-memorized")
     assert (new["n_models"], new["snapshot"]) == (36, None)

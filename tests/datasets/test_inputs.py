@@ -207,7 +207,7 @@ def test_the_index_of_a_data_frame_does_not_matter():
     )
     assert one.tables["test"].info("test") == other.tables["test"].info("test")
     assert one.test.labels.tolist() == [0, 1, 0]
-    with pytest.raises(InvalidInputError, match="the train set has the key 100, which is no text") as caught:
+    with pytest.raises(InvalidInputError, match="the train set has the key 100, which is not text") as caught:
         memdb.Dataset(late[columns], late.y, late[columns], late.y, train_keys=late.index)
     assert "str(key) for key in keys" in caught.value.hint
 

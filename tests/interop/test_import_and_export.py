@@ -177,7 +177,7 @@ REFUSED = {
     ),
     "no probability": (
         {**runs(), "train_confidence": np.full((N_MODELS, N_TRAIN), 2.0), "test_confidence": np.ones((N_MODELS, N_TEST))},
-        "which is no probability",
+        "which is not a probability",
     ),
     "one set's": ({**runs(), "train_confidence": np.ones((N_MODELS, N_TRAIN))}, "of the train set alone"),
     "pickled": ({**runs(), "test_correct": np.array([object()] * N_MODELS)}, "pickled Python objects"),
@@ -199,11 +199,11 @@ REFUSED = {
     ),
     "one class": (
         {"keep": runs()["mask"], "logits": np.zeros((N_MODELS, N_TRAIN, 1)), "train_labels": np.zeros(N_TRAIN, int)},
-        "whose softmax is no number",
+        "whose softmax is not a number",
     ),
     "infinite logits": (
         {"keep": runs()["mask"], "logits": np.full((N_MODELS, N_TRAIN, 3), np.inf), "train_labels": np.zeros(N_TRAIN, int)},
-        "whose softmax is no number",
+        "whose softmax is not a number",
     ),
     "no scores": ({"tr_mem": np.zeros(0)}, "holds no scores"),
 }  # fmt: skip
@@ -287,7 +287,7 @@ def test_what_does_not_belong_to_a_store_is_refused(database, tmp_path):
     (tmp_path / "full" / "thesis.tex").touch()
     with pytest.raises(AlreadyExistsError, match="other things in it, such as thesis.tex"):
         memdb.import_file(tmp_path / "runs.npz", str(tmp_path / "full"))
-    with pytest.raises(AlreadyExistsError, match="no empty folder"):
+    with pytest.raises(AlreadyExistsError, match="not an empty folder"):
         database.export(tmp_path / "full", "models")
 
 
@@ -297,7 +297,7 @@ def test_options_that_a_file_leaves_nothing_to_do_are_refused(run, tmp_path):
     for path, option, held in (("runs.npz", "--n-test", "models"), ("fz.npz", "--outcomes", "scores")):
         code, _, err = run("import", path, option, 11, "--store", "s.zarr")
         assert (code, err.count("\n")) == (1, 1)
-        assert f"{path} holds {held}, of which {option} says nothing. Leave it out." in err
+        assert f"{path} holds {held}, which {option} does not describe. Leave it out." in err
     assert not (tmp_path / "s.zarr").exists()
 
 

@@ -121,7 +121,7 @@ def test_of_two_classes_the_decision_value_is_the_logit(tmp_path):
         ("sklearn:sklearn.neighbors.Nope", {}, "no attribute 'Nope'"),
         ("sklearn:sklearn.linear_model.LinearRegression", {}, "LinearRegression predicts no classes"),
         ("sklearn:sklearn.preprocessing.Binarizer", {}, "has no fit and predict"),
-        ("sklearn:sklearn.svm.SVC", {"random_state": 3}, "random_state is no option"),
+        ("sklearn:sklearn.svm.SVC", {"random_state": 3}, "random_state is not an option"),
         ("sklearn:sklearn.svm.SVC", {"width": 3}, "no option 'width'"),
         ("torchvision:resnet19", {}, "no classifier 'resnet19'"),
         ("torchvision:resnet18", {"hidden": 3}, "no option 'hidden'"),

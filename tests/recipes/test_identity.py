@@ -225,7 +225,7 @@ def test_a_recipe_without_an_import_path_is_trained_from_python(tmp_path):
     with memdb.open(url) as db:
         with pytest.raises(InvalidInputError, match="has no import path"):
             db.train(seeds=[2], dataset=small_dataset())
-        with pytest.raises(InvalidInputError, match="is of no recipe"):
+        with pytest.raises(InvalidInputError, match="was given without a recipe"):
             db.train(seeds=[2], dataset=small_dataset(), recipe_version="1")
         assert db.train(seeds=[2], dataset=small_dataset(), recipe=recipe, recipe_version="1") == 1
 

@@ -58,7 +58,7 @@ def test_options_are_read_as_what_they_look_like(texts, options):
 
 @pytest.mark.parametrize(
     ("texts", "says"),
-    [(["lr"], "'lr' is no name=value"), (["=3"], "no name=value"), (["a=1", "a=2"], "a is given twice")],
+    [(["lr"], "'lr' is not name=value"), (["=3"], "not name=value"), (["a=1", "a=2"], "a is given twice")],
 )
 def test_options_that_cannot_be_read_are_named(texts, says):
     with pytest.raises(InvalidInputError, match=says):

@@ -1,21 +1,15 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 
 import pytest
 from support import ROOT
 
-PATH = ROOT / "scripts" / "soak.py"
-
 
 @pytest.fixture
 def soak(monkeypatch):
-    spec = importlib.util.spec_from_file_location("soak", PATH)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "soak", module)
-    spec.loader.exec_module(module)
-    return module.soak
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return importlib.import_module("soak").soak
 
 
 @pytest.mark.slow

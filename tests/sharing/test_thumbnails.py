@@ -90,7 +90,7 @@ def test_image_files_of_any_size_are_fitted_into_a_square(tmp_path):
 
 @pytest.mark.parametrize("shape", [(4,), (4, 5, 6), (2, 5, 6, 3), (0, 6)])
 def test_what_is_no_picture_is_named(shape):
-    with pytest.raises(InvalidInputError, match=r"example 0 has shape .*no picture"):
+    with pytest.raises(InvalidInputError, match=r"example 0 has shape .*not a picture"):
         thumbnails_of(pictures(np.zeros((8, *shape))))
 
 

@@ -35,7 +35,7 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize("compacted", [False, True])
-def test_answers_without_models_are_those_of_a_store_that_withdrew_them(database, compacted):
+def test_answers_without_models_are_those_of_a_store_that_retracted_them(database, compacted):
     if compacted:
         database.compact()
         database.train(seeds=range(40, 45), dataset=small_dataset(), recipe=coin_recipe)
@@ -63,8 +63,8 @@ def test_every_format_says_what_was_left_out(database, tmp_path):
     one, two = ids(database)[:2]
     asked = ["top-memorized", "-k", "2", "--store", database.url, "--exclude", one[:8], "--exclude", two]
     shown = run(*asked)
-    assert "35 models \u00b7 2 left out" in " ".join(shown.stdout.split())
-    assert "leaves 2 models out" in shown.stderr
+    assert "35 models \u00b7 2 excluded" in " ".join(shown.stdout.split())
+    assert "excludes 2 models" in shown.stderr
     assert "biases every score" in " ".join(shown.stderr.split())
     document = json.loads(run(*asked, "--format", "json").stdout)
     assert (document["n_models"], document["n_excluded"], document["excluded"]) == (35, 2, sorted([one, two]))
@@ -73,7 +73,7 @@ def test_every_format_says_what_was_left_out(database, tmp_path):
     run(*asked, "--output", str(tmp_path / "o.parquet"))
     assert pq.read_table(tmp_path / "o.parquet").column("n_excluded").to_pylist() == [2, 2]
     for command in (["info"], ["score", "--train-id", "3"]):
-        assert "left out" in run(*command, *asked[3:]).stdout
+        assert "excluded" in run(*command, *asked[3:]).stdout
     plain = json.loads(run(*asked[:5], "--format", "json").stdout)
     assert "n_excluded" not in plain
 

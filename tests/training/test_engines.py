@@ -296,16 +296,16 @@ def test_ray_addresses_that_do_not_answer_are_told_apart_at_once(tmp_path):
     closed = free.getsockname()[1]
     free.close()
     cases = [
-        ("nonsense", InvalidInputError, "is no address"),
-        ("http://127.0.0.1:8265", InvalidInputError, "is no address"),
+        ("nonsense", InvalidInputError, "is not the address"),
+        ("http://127.0.0.1:8265", InvalidInputError, "is not the address"),
         (f"127.0.0.1:{closed}", NotFoundError, "no Ray cluster answers.*refused"),
         (
             f"127.0.0.1:{answering(b'HTTP/1.1 400 Bad Request')}",
             NotFoundError,
-            "is no Ray cluster but 'HTTP/1.1",
+            "is not a Ray cluster but 'HTTP/1.1",
         ),
-        (f"127.0.0.1:{answering(b'')}", NotFoundError, "is no Ray cluster but something that hangs up"),
-        (f"ray://127.0.0.1:{answering(bytes(9))}", NotFoundError, "is no Ray cluster but"),
+        (f"127.0.0.1:{answering(b'')}", NotFoundError, "is not a Ray cluster but something that hangs up"),
+        (f"ray://127.0.0.1:{answering(bytes(9))}", NotFoundError, "is not a Ray cluster but"),
     ]
     started = time.monotonic()
     with small_database(tmp_path / "s.zarr") as db:

@@ -152,7 +152,7 @@ def shaped(path, change):
             r"'test/correct' as float64 \(4, 11\); expected bool",
         ),
         (shaped("test/correct", lambda v: v.astype(int)), "int64"),
-        (shaped("test/correct", lambda v: [[1], [2, 3]]), "'test/correct' is no array"),
+        (shaped("test/correct", lambda v: [[1], [2, 3]]), "'test/correct' is not an array"),
         (lambda d, m, s: 1 / 0, "raised ZeroDivisionError: division by zero"),
     ],
 )

@@ -160,8 +160,8 @@ def test_log_odds_of_infinities_and_of_no_number():
         (np.zeros((3, 2)), [0, 1], "logits .3, 2. and labels .2,. do not fit"),
         (np.zeros(3), [[0]], "do not fit"),
         (np.float64(1), 0, "do not fit"),
-        (np.zeros((2, 2)), [0, 2], "the label 2 is none of the 2 classes"),
-        (np.zeros((2, 2)), [0, -1], "the label -1 is none"),
+        (np.zeros((2, 2)), [0, 2], "the label 2 is not one of the 2 classes"),
+        (np.zeros((2, 2)), [0, -1], "the label -1 is not one"),
         (np.zeros((2, 2)), [0.0, 1.0], "labels are no integers"),
     ],
 )

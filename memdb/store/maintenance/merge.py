@@ -42,7 +42,7 @@ class Merged:
 
     added: tuple[int, ...]  # models
     present: tuple[int, ...]  # models that the destination, or an earlier source, already had
-    n_withdrawn: int  # models retracted in a source but not in the destination
+    n_retracted: int  # models retracted in a source but not in the destination
 
 
 def common_outcomes(sources: Sequence[Snapshot]) -> tuple[tuple[Outcome, ...], tuple[str, ...]]:
@@ -55,15 +55,15 @@ def common_outcomes(sources: Sequence[Snapshot]) -> tuple[tuple[Outcome, ...], t
     dropped: list[Outcome] = []
     names = dict.fromkeys(outcome.name for source in sources for outcome in source.manifest.outcomes)
     for name in names:
-        found = [_outcome(source.manifest, name) for source in sources]
-        given = [outcome for outcome in found if outcome is not None]
-        odd = next((n for n, outcome in enumerate(found) if outcome not in {None, given[0]}), None)
+        stated = [_outcome(source.manifest, name) for source in sources]
+        given = [outcome for outcome in stated if outcome is not None]
+        odd = next((n for n, outcome in enumerate(stated) if outcome not in {None, given[0]}), None)
         if odd is not None:
             raise MismatchError(
                 f"the outcome {name} of {sources[odd].url} is another than that of the stores before it",
                 hint="merge stores that were made by the same version of memdb",
             )
-        everywhere = None not in found and not any(_lacks(source, given[0]) for source in sources)
+        everywhere = None not in stated and not any(_lacks(source, given[0]) for source in sources)
         (kept if everywhere else dropped).append(given[0])
     return tuple(kept), tuple(outcome.name for outcome in dropped)
 

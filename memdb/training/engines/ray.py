@@ -211,8 +211,8 @@ def _device(name: str, request: Request, resources: Mapping[str, float]) -> tupl
 
 
 def _resources() -> Mapping[str, float]:
-    found: Mapping[str, float] = ray.cluster_resources()
-    return found
+    resources: Mapping[str, float] = ray.cluster_resources()
+    return resources
 
 
 @contextlib.contextmanager
@@ -285,7 +285,7 @@ def _require_answer(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal() or "/" in host or int(port) > 65535:
         raise InvalidInputError(
-            f"ray {address!r} is no address of a cluster",
+            f"ray {address!r} is not the address of a cluster",
             hint="use local, auto, HOST:6379, or ray://HOST:10001",
             parameter="ray",
         )
@@ -301,8 +301,8 @@ def _require_answer(address: str) -> None:
         said = answer[:8].decode("ascii", "backslashreplace").strip()
         said = repr(said) if said else "something that hangs up"
         raise NotFoundError(
-            f"what answers at {address} is no Ray cluster but {said}",
-            hint="give the port that `ray start --head` names, 6379 where it was not told another",
+            f"what answers at {address} is not a Ray cluster but {said}",
+            hint="give the port that `ray start --head` names, 6379 unless it was given another",
         )
 
 

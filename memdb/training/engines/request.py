@@ -34,7 +34,7 @@ class Request:
             )
         if self.task_gpus is not None and not 0 <= self.task_gpus <= MOST_GPUS:
             raise InvalidInputError(
-                f"task_gpus {self.task_gpus:g} is no number of GPUs",
+                f"task_gpus {self.task_gpus:g} is not a number of GPUs",
                 hint="use e.g. task_gpus=0.5",
                 parameter="task_gpus",
             )

@@ -387,7 +387,7 @@ def test_a_commit_is_reported_before_the_store_is_compacted(tmp_path, monkeypatc
     assert memdb.open(db.url).n_models == reported[-1] > 0
 
 
-def test_a_withdrawn_model_is_not_trained_again(tmp_path):
+def test_a_retracted_model_is_not_trained_again(tmp_path):
     with small_database(tmp_path / "s.zarr") as db:
         db.train(seeds=[1, 2])
         db.retract([db.snapshot.models[0][1].model_id], "a reason")

@@ -46,7 +46,7 @@ def test_answers_are_those_of_one_store_in_either_order(pair, tmp_path):
     a.compact()
     before = [{p: p.read_bytes() for p in Path(db.url).rglob("*") if p.is_file()} for db in pair]
     merged = memdb.merge(str(tmp_path / "ab.zarr"), [a, b], **CODE)
-    assert (merged.added, merged.present, merged.n_withdrawn, merged.dropped) == ((9, 6), (0, 0), 0, ())
+    assert (merged.added, merged.present, merged.n_retracted, merged.dropped) == ((9, 6), (0, 0), 0, ())
     one = whole(tmp_path / "one.zarr", a.snapshot, b.snapshot)
     assert answers(merged.database, everything=True) == answers(one, everything=True)
     merged.database.compact()
@@ -102,20 +102,20 @@ def test_a_store_that_is_named_twice_is_merged_once(pair, tmp_path):
     assert done.database.models_sha256 == a.models_sha256
 
 
-def test_what_was_withdrawn_anywhere_is_withdrawn_whatever_comes_later(pair, tmp_path):
+def test_what_was_retracted_anywhere_is_retracted_whatever_comes_later(pair, tmp_path):
     a, b = pair
     ab = memdb.merge(str(tmp_path / "ab.zarr"), [a, b], **CODE).database
     gone = a.snapshot.models[2][1].model_id
     copy = ab_copy(ab, tmp_path)
     a.retract([gone], "a broken node")
     merged = memdb.merge(ab.url, [copy, a], **CODE)
-    assert (merged.added, merged.n_withdrawn, merged.database.n_models) == ((0, 0), 1, 14)
+    assert (merged.added, merged.n_retracted, merged.database.n_models) == ((0, 0), 1, 14)
     (told,) = [item.because for item in merged.database.snapshot.retractions]
     assert told == f"withdrawn in store {a.store.manifest.store_id[:8]}: a broken node"
     assert memdb.merge(str(tmp_path / "new.zarr"), [a, copy], **CODE).database.n_models == 14
     late = memdb.merge(str(tmp_path / "late.zarr"), [a], **CODE).database
     assert memdb.merge(late.url, [copy], **CODE).database.n_models == 14
-    assert memdb.merge(late.url, [a], **CODE).n_withdrawn == 0
+    assert memdb.merge(late.url, [a], **CODE).n_retracted == 0
 
 
 def test_an_extension_is_merged_with_its_base_and_merged_into(pair, tmp_path):
@@ -199,7 +199,7 @@ def test_dependent_and_contradictory_models_are_refused_by_name(tmp_path):
     assert a.store.snapshot().n_models == 4
     other_result.retract([subsets.model_id(1, 2)], "not reproducible")
     merged = memdb.merge(a.url, [other_result], **CODE)
-    assert (merged.added, merged.n_withdrawn, merged.database.n_models) == ((1,), 1, 4)
+    assert (merged.added, merged.n_retracted, merged.database.n_models) == ((1,), 1, 4)
 
 
 def flipped(models, masks, outcomes):
