@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from memdb.format.published import Credits
     from memdb.recipes.logits import log_odds
     from memdb.recipes.protocol import Recipe, Run
+    from memdb.recipes.sketch_torch import gradient_sketch
     from memdb.storage.protocol import Storage
     from memdb.training.run import TrainingStatus
 
@@ -39,6 +40,7 @@ __all__ = [
     "Storage",
     "TrainingStatus",
     "extend",
+    "gradient_sketch",
     "import_file",
     "init",
     "log_odds",
@@ -59,6 +61,7 @@ _HOMES = {
     "TrainingStatus": "memdb.training.run",
     "import_file": "memdb.create",
     "extend": "memdb.combine",
+    "gradient_sketch": "memdb.recipes.sketch_torch",
     "init": "memdb.create",
     "log_odds": "memdb.recipes.logits",
     "merge": "memdb.combine",

@@ -13,6 +13,7 @@ from memdb.database import Database
 from memdb.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from memdb.format.manifest import Manifest, RecipeInfo
 from memdb.format.score_table import ScoreTable
+from memdb.format.sketches import MAX_MODELS, SketchPlan
 from memdb.permission import Names
 from memdb.storage import Cache
 from memdb.storage.protocol import Storage
@@ -21,6 +22,7 @@ from memdb.store.access import Options
 from memdb.store.examples import read_example_table
 from memdb.store.extend import inspect_base
 from memdb.store.maintenance import merge as merging
+from memdb.store.read_sketches import all_sketched
 from memdb.store.score_tables import copy_scores
 from memdb.store.snapshot import Snapshot
 
@@ -92,6 +94,7 @@ class Merge:
     n_retracted: int  # retracted in sources, and not in the destination before
     scores: tuple[str, ...]  # names of score tables that the destination did not have
     dropped: tuple[str, ...]  # outcomes that a new store does not keep, because some models lack them
+    n_unsketched: int = 0  # models whose gradient sketches are by another projection, and were left out
 
 
 def merge(
@@ -160,7 +163,7 @@ def merge_with(
     done = merging.merge(store, snapshots, progress)
     copied = (copy_scores(at.storage, table, store) for at, table in tables)
     scores = tuple(table.name for table, is_new in copied if is_new)
-    return Merge(database, done.added, done.present, done.n_retracted, scores, dropped)
+    return Merge(database, done.added, done.present, done.n_retracted, scores, dropped, done.n_unsketched)
 
 
 def _require_one_meaning(tables: Sequence[tuple[Store, ScoreTable]]) -> None:
@@ -190,7 +193,7 @@ def _created(storage: Storage, sources: Sequence[Snapshot], names: Names) -> tup
     names.require_all(first.manifest, first.url)
     outcomes, dropped = merging.common_outcomes(sources)
     _, bound = names.bound(first.manifest, first.url)
-    manifest = replace(_new(first.manifest, bound), outcomes=outcomes)
+    manifest = replace(_new(first.manifest, bound), outcomes=outcomes, sketches=_sketched_alike(sources))
     merging.require_mergeable(manifest, first.url, sources[1:])
     merging.require_distinct(sources)
     tables = {info.name: read_example_table(first, info.name) for info in manifest.sets}
@@ -209,7 +212,20 @@ def _new(theirs: Manifest, bound: recipes.BoundRecipe | None) -> Manifest:
         recipe=recipe,
         subset_scheme=theirs.subset_scheme,
         subset_fraction=theirs.subset_fraction,
+        sketches=theirs.sketches,
     )
+
+
+def _sketched_alike(sources: Sequence[Snapshot]) -> SketchPlan | None:
+    """Return the sketches that a merged store has: those by the projection of the first that has any."""
+    projection = merging.common_projection(sources)
+    found = {
+        source.models[one.model][1].model_id
+        for source in sources
+        for one in all_sketched(source)
+        if one.projection == projection
+    }
+    return SketchPlan(min(len(found), MAX_MODELS), projection) if projection and found else None
 
 
 def _seed(seed: int | None) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from memdb.database import IN_MEMORY, Database, View
 from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format.manifest import OUTCOMES, Manifest, Outcome
+from memdb.format.sketches import DEFAULT_SIZE, SKETCH, Projection, SketchPlan
 from memdb.permission import Names, forget
 from memdb.storage import Cache
 from memdb.storage.protocol import Storage
@@ -37,6 +38,8 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     subset_fraction: float = 0.7,
     outcomes: Sequence[str | Outcome] = ("correct", "logit_confidence"),
     seed: int | None = None,
+    sketches: int | None = None,
+    sketch_size: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Database:
     """Create a store of a data set and a recipe, without models.
@@ -53,6 +56,8 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         outcomes: what to keep: ``correct`` always, and any of ``logit_confidence``, ``cumulative_loss``
             and ``first_learned``, or an `Outcome` of your own that the recipe returns.
         seed: of all subset masks; random by default.
+        sketches: keep gradient sketches of the first so many models.
+        sketch_size: numbers per example of a sketch; by default 512.
         storage_options: for the fsspec driver.
 
     Raises:
@@ -74,7 +79,8 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         if isinstance(recipe, str)
         else recipes.bind(recipe, options=recipe_options, version=recipe_version)
     )
-    bound.require_outcomes([outcome.name for outcome in kept])
+    plan = _sketch_plan(seed, sketches, sketch_size)
+    bound.require_outcomes([outcome.name for outcome in kept] + ([SKETCH] if plan else []))
     recipes.require_name_of_its_own(bound)
     storage = Access(storage_options).open(url)
     require_free(storage)  # before waiting for the data
@@ -89,6 +95,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         recipe=bound.info,
         subset_scheme="exact",
         subset_fraction=float(subset_fraction),
+        sketches=plan,
     )
     store = Store.create(storage, manifest, tables)
     Names(dataset, recipe).remember_for(store)
@@ -256,21 +263,34 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
         AlreadyExistsError: the destination holds something else.
         StorageError: a storage did not answer, or an object is not intact.
     """
+    from memdb.look.site import SitePage
     from memdb.sharing import pull as pulling
 
     source = Store.open(Access(storage_options).open(url))
     target = Access(destination_options).open(destination)
     forget(destination)  # what is copied was not made here, whatever stood there before
-    return pulling.pull(source, target, only=only, as_of=as_of, progress=progress)
+    return pulling.pull(source, target, only=only, as_of=as_of, page=SitePage(), progress=progress)
 
 
 def _outcomes_of(given: Sequence[str | Outcome]) -> tuple[Outcome, ...]:
     known = [OUTCOMES.get(item) if isinstance(item, str) else item for item in given]
     found = tuple(outcome for outcome in known if outcome is not None)
     names = [outcome.name for outcome in found]
-    if len(found) < len(given) or "correct" not in names or len(set(names)) != len(names):
+    if len(found) < len(given) or "correct" not in names or len({*names, SKETCH}) != len(names) + 1:
         raise InvalidInputError(
             f"cannot keep the outcomes {', '.join(map(str, given))}",
             hint=f"name correct, and any of {', '.join(OUTCOMES)}, or give an `Outcome` of your own",
         )
     return found
+
+
+def _sketch_plan(seed: int, n_models: int | None, size: int | None) -> SketchPlan | None:
+    if n_models is None and size is not None:
+        raise InvalidInputError(
+            f"sketch_size {size} does nothing without a number of models to sketch",
+            hint="say how many, such as sketches=10",
+            parameter="sketch_size",
+        )
+    if n_models is None:
+        return None
+    return SketchPlan(n_models, Projection.of_store(seed, DEFAULT_SIZE if size is None else size))

@@ -19,7 +19,7 @@ from memdb.format.published import INCLUDED
 from memdb.permission import Names
 from memdb.query.examples import ExampleNames, TargetNames, find_one, find_pair
 from memdb.query.intervals import IntervalSpec, require_level
-from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Order, RankedQuery
+from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Estimator, Order, RankedQuery
 from memdb.store.grace import GRACE
 
 if TYPE_CHECKING:
@@ -43,13 +43,17 @@ if TYPE_CHECKING:
     from memdb.look.portrait import Portrait
     from memdb.look.report import WrittenReport
     from memdb.look.rows import Contents
-    from memdb.look.sheets import PicturesOf
+    from memdb.look.view import Viewer
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
+    from memdb.query.informed.answers import InformedAnswers
+    from memdb.query.informed.predictor import Predictor
+    from memdb.query.informed.screened import ScreenedAnswers
     from memdb.query.options import PairOptions
     from memdb.query.relations import Relations
     from memdb.query.results import Results
     from memdb.recipes import BoundRecipe
+    from memdb.render.sheets import PicturesOf
     from memdb.sharing.publish import Publication, PublicationOptions, PublicationPlan
     from memdb.sharing.thumbnails import Thumbnails
     from memdb.store import Snapshot, Store
@@ -119,6 +123,8 @@ class Database:
         self._recipe = recipe
         self._relations: dict[str, Relations] = {}
         self._contents: Contents | None = None
+        self._predictors: dict[Path | None, Predictor] = {}
+        self._informed: dict[Path | None, InformedAnswers] = {}
 
     def __repr__(self) -> str:
         return f"Database({self.url!r})"
@@ -191,6 +197,89 @@ class Database:
             return ScoreAnswers(self.imported_scores)
         return ModelAnswers(self.relations(outcome))
 
+    def screened(self, estimator: Estimator, outcome: str = "correct") -> ScreenedAnswers:
+        """Return the source of tests of the pairs alone that a prior ranks first.
+
+        Raises:
+            InvalidInputError: imported scores answer, or the outcome is another than ``correct``.
+            NotFoundError: there is no file of the scores that are the prior.
+        """
+        from memdb.query.informed.screened import ScreenedAnswers
+
+        return ScreenedAnswers(self.relations(), self._predictor(estimator.screen_by, outcome), estimator)
+
+    def predictions(self, estimator: Estimator, outcome: str = "correct") -> InformedAnswers:
+        """Return the source of calibrated predictions.
+
+        Raises:
+            InvalidInputError: imported scores answer, or the outcome is another than ``correct``.
+            NotFoundError: there is no file of the scores that are the prior.
+        """
+        from memdb.query.informed.answers import InformedAnswers
+        from memdb.query.informed.relations import InformedRelations
+
+        predictor, file = self._predictor(estimator.screen_by, outcome), estimator.screen_by
+        if file not in self._informed:
+            self._informed[file] = InformedAnswers(InformedRelations(self.relations(), predictor))
+        return self._informed[file]
+
+    def _ranking(
+        self, kind: str, screen: int | str | None, screen_by: str | Path | None, outcome: str
+    ) -> Answers | InformedAnswers | ScreenedAnswers:
+        """Return the source of lists that arguments ask for."""
+        estimator = Estimator(kind, screen, None if screen_by is None else Path(screen_by))
+        if estimator.screen is not None:
+            return self.screened(estimator, outcome)
+        return self.predictions(estimator, outcome) if kind == "informed" else self.answers(outcome)
+
+    def _naming(self, kind: str, screen_by: str | Path | None, outcome: str) -> Answers | InformedAnswers:
+        """Return the source of named scores that arguments ask for."""
+        estimator = Estimator(kind, None, None if screen_by is None else Path(screen_by))
+        return self.answers(outcome) if estimator.is_plain else self.predictions(estimator, outcome)
+
+    def estimator_facts(
+        self,
+        *,
+        estimator: str = "informed",
+        screen: int | str | None = None,
+        screen_by: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """Return what an estimator rests on, as the commands show it beside an answer.
+
+        Of predictions: ``prior``, in words; ``n_sketched`` models; ``prior_gain``, the share of the variance
+        of the true influences that the prior explains in models that it has not seen; ``prior_spread``, the
+        standard deviation of the truth about the prior. Where the answer is the raw estimate, ``estimator``
+        is ``raw`` and ``why_raw`` says why. Of screenings: the models behind the prior and those that test.
+        """
+        from memdb.query.informed.answers import InformedAnswers
+        from memdb.query.informed.screened import ScreenedAnswers
+
+        answers = self._ranking(estimator, screen, screen_by, "correct")
+        if isinstance(answers, InformedAnswers | ScreenedAnswers):
+            return dict(answers.facts)
+        return {"estimator": "raw"}
+
+    def _predictor(self, file: Path | None, outcome: str) -> Predictor:
+        if self.imported_scores is not None or outcome != "correct":
+            what = "imported scores" if outcome == "correct" else f"the outcome {outcome}"
+            raise InvalidInputError(
+                f"priors are of the outcome correct of the store's own models, not of {what}",
+                hint="leave out estimator and screen",
+                parameter=("estimator", "screen"),
+            )
+        if file not in self._predictors:
+            from memdb.query.informed.predictor import Predictor
+
+            given = None
+            if file is not None:
+                from memdb.interop.prior_scores import read_scores
+
+                manifest = self.store.manifest
+                shape = manifest.train.n_examples, manifest.set_named(layout.TEST).n_examples
+                given = read_scores(file, shape)
+            self._predictors[file] = Predictor(self.relations(), given, str(file))
+        return self._predictors[file]
+
     @property
     def n_models(self) -> int:
         """The number of models that answers describe."""
@@ -209,7 +298,10 @@ class Database:
         """Close the DuckDB connections. A later question opens new ones on the then newest models."""
         for relations in self._relations.values():
             relations.close()
-        self._relations.clear()
+        for answers in self._informed.values():
+            answers.relations.close()
+        for kept in (self._relations, self._predictors, self._informed):
+            kept.clear()
         if self.__dict__.get("imported_scores") is not None:
             self.__dict__["imported_scores"].close()
         for name in ("snapshot", "imported_scores"):
@@ -269,6 +361,9 @@ class Database:
         outcome: str = "correct",
         level: float = 0.95,
         interval: str = "selected",
+        estimator: str = "raw",
+        screen: int | str | None = None,
+        screen_by: str | Path | None = None,
         **example: Unpack[ExampleNames],
     ) -> DuckDBPyRelation:
         """Return the k strongest influences with one side fixed (Feldman and Zhang 2020, equation 2).
@@ -282,6 +377,14 @@ class Database:
             same_class: rank only pairs with equal labels.
             order: ``shrunk`` (posterior mean), ``influence``, ``q_value`` or ``lo``.
             fdr, ranks: see `top_memorized`.
+            estimator: ``raw``, the difference in means, or ``informed``: lists go by the calibrated
+            prediction,
+                the column ``informed``, and ``lo`` to ``hi`` is its interval (see `estimator_facts`).
+            screen: test only this many pairs, those that a prior ranks first; ``auto`` for one in ten models.
+                Rows go by their q-values, and all of their columns are of the models that the prior does not
+                come from.
+            screen_by: a file of scores [train, test] that is the prior in place of gradient sketches: .npy,
+                .npz, .csv or .parquet. It must not come from the store's own models.
             example: the fixed side, exactly one of ``test_id`` (list the training examples that influence
                 this test example), ``train_id`` (list the test examples that this training example
                 influences) and ``target_id`` (list the training examples that influence this training
@@ -294,7 +397,8 @@ class Database:
         """
         fixed = find_one(self.relations(), example, FIXED)
         query = RankedQuery(k, Order(order, direction, fdr, ranks), IntervalSpec(interval, level))
-        return self._present(self.answers(outcome).top_influence(fixed, query, same_class=same_class))
+        answers = self._ranking(estimator, screen, screen_by, outcome)
+        return self._present(answers.top_influence(fixed, query, same_class=same_class))
 
     def score(
         self,
@@ -303,12 +407,15 @@ class Database:
         outcome: str = "correct",
         level: float = 0.95,
         interval: str = "anytime",
+        estimator: str = "raw",
+        screen_by: str | Path | None = None,
         **examples: Unpack[TargetNames],
     ) -> DuckDBPyRelation:
         """Return the memorization of a training example, or its influence on a target if one is named.
 
         Args:
             train_id: the training example, unless ``train_key`` names it.
+            estimator, screen_by: see `top_influence`; predictions are of influences on test examples.
             examples: the target, ``test_id`` or ``target_id`` (a training example), or its key.
 
         Raises:
@@ -317,7 +424,8 @@ class Database:
             NotFoundError: no example has the key.
         """
         train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
-        return self._present(self.answers(outcome).score(train, target, IntervalSpec(interval, level)))
+        answers = self._naming(estimator, screen_by, outcome)
+        return self._present(answers.score(train, target, IntervalSpec(interval, level)))
 
     def memorization(
         self,
@@ -409,11 +517,17 @@ class Database:
         *,
         outcome: str = "correct",
         output: str | Path | None = None,
+        estimator: str = "raw",
+        screen: int | str | None = None,
+        screen_by: str | Path | None = None,
         **options: Unpack[PairOptions],
     ) -> DuckDBPyRelation:
         """Search all (training, test) pairs for strong influences: by test id, then from the strongest.
 
         Args:
+            estimator, screen_by: see `top_influence`; ``top`` and ``min_influence`` go by the prediction.
+            screen: test only this many pairs, those that a prior ranks first, and return all of them from the
+                smallest q-value; ``auto`` for one a model.
             output: write to this .parquet file. An interrupted search resumes when called again.
             options: ``top`` pairs of each test example, those at or above ``min_influence``, or both; see
                 `memdb.query.options.PairOptions` for all.
@@ -426,8 +540,15 @@ class Database:
             InvalidInputError: neither ``top`` nor ``min_influence`` is given, or an option is invalid.
             StorageError: the file cannot be written; the pairs found so far are kept beside it.
         """
+        answers = self._ranking(estimator, screen, screen_by, outcome)
+        if output is not None and (estimator != "raw" or screen is not None):
+            raise InvalidInputError(
+                f"pairs chosen by a prior are not written to {output} in parts",
+                hint="write the relation: .to_parquet(path)",
+                parameter="output",
+            )
         if output is None:
-            return self._present(self.answers(outcome).pairs(options))
+            return self._present(answers.pairs(options))
         if self.imported_scores is not None:
             raise InvalidInputError("imported pairs are few", hint="write the relation: .to_parquet(path)")
         from memdb.query.pairs.parquet import written_pairs
@@ -443,6 +564,8 @@ class Database:
         outcome: str = "correct",
         level: float = 0.95,
         interval: str = "anytime",
+        estimator: str = "raw",
+        screen_by: str | Path | None = None,
         max_pairs: int = MAX_PAIRS,
         timeout: float = TIMEOUT_SECONDS,
     ) -> DuckDBPyRelation:
@@ -455,6 +578,9 @@ class Database:
         Args:
             statement: a SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.
             k: return only the first k rows.
+            estimator, screen_by: see `top_influence`; `influence` and `influence_of` get the column
+            ``informed``,
+                and ``lo`` to ``hi`` is its interval.
             max_pairs: how many pairs the statement may count.
             timeout: seconds that it may run.
 
@@ -463,7 +589,8 @@ class Database:
         """
         from memdb.query.questions import sql
 
-        relations, spec = self.answers(outcome).relations, IntervalSpec(interval, level)
+        answers = self._naming(estimator, screen_by, outcome)
+        relations, spec = answers.relations, IntervalSpec(interval, level)
         return self._present(sql(relations, statement, spec, k=k, max_pairs=max_pairs, timeout=timeout))
 
     def plan(
@@ -721,6 +848,8 @@ class Database:
         task_cpus: int = 1,
         task_gpus: float | None = None,
         checkpoint_dir: str | Path | None = None,
+        sketch: int | None = None,
+        sketch_size: int | None = None,
         compact: bool = True,
         progress: Callable[[TrainingStatus], None] | None = None,
         stop_requested: Callable[[], bool] = lambda: False,
@@ -747,6 +876,9 @@ class Database:
             task_cpus: cores per Ray task.
             task_gpus: GPUs per Ray task, which may be a fraction; by default 1 if the cluster has any.
             checkpoint_dir: a folder for checkpoints of recipes; by default below the home directory.
+            sketch: keep gradient sketches of so many more models, or of as many as the store was made to
+                sketch, if these are more.
+            sketch_size: numbers per example, if the store has no sketches yet; by default 512.
             compact: compact small segments into blocks once there are a few dozen.
             progress: called often with the status of the run; by default, doubts become Python warnings.
             stop_requested: polled at every step; return True to stop and drop the batch in flight.
@@ -757,10 +889,12 @@ class Database:
             TrainingError: the recipe failed; batches committed before are kept.
             StorageError: a batch could not be committed.
         """
+        from memdb.format.sketches import SKETCH
         from memdb.training import engines
         from memdb.training.engines.request import Request
         from memdb.training.loop import require_positive
         from memdb.training.run import Limits, Plan, carry_out, warn_of_doubts
+        from memdb.training.sketching import target_of
 
         self._require_now("train")
         limits = Limits(until_half_width, max_seconds)
@@ -772,6 +906,9 @@ class Database:
         names = Names(self._dataset if dataset is None else dataset, recipe)
         names.require_for(self.store, "training")
         bound = self._bound(recipe, recipe_version)  # before waiting for the data
+        target = target_of(self.snapshot, sketch, sketch_size)
+        if target is not None:
+            bound.require_outcomes([SKETCH])
         work = engines.Work(
             self.store,
             self._data_to_train_on(dataset, data_root, here=workers is None and ray is None),
@@ -780,6 +917,7 @@ class Database:
             device,
             batch_models,
             None if checkpoint_dir is None else Path(checkpoint_dir),
+            target,
         )
         before = self.relations()
         plan = Plan(engines.choose(work, workers, request), wanted, limits, compact, self._doubt(bound))
@@ -974,6 +1112,7 @@ class Database:
         dataset: str | None = None,
         data_root: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        site: bool | str = False,
     ) -> PublicationPlan:
         """Plan a frozen copy of the models that count, for `publish`; nothing is written.
 
@@ -987,6 +1126,8 @@ class Database:
             dataset: for thumbnails, the name of a data set that is code, if you have not named it before.
             data_root: for thumbnails, the folder that holds the data set.
             storage_options: for the fsspec driver of ``url``.
+            site: with a page that shows the copy in a browser; an address of the copy, if the page is to work
+                from elsewhere, too.
 
         Raises:
             AlreadyExistsError: the destination holds something else.
@@ -995,6 +1136,7 @@ class Database:
             NotEnoughModelsError: the store has neither models nor imported scores.
             StorageError: the destination could not be read.
         """
+        from memdb.look.site import SitePage
         from memdb.sharing.publish import plan_publication
         from memdb.storage import open_storage
 
@@ -1003,10 +1145,12 @@ class Database:
                 f"cannot publish {self.url} without some models: nobody would see that they are missing",
                 hint="retract them with `memdb retract`, which is on record, or publish all",
             )
+        page = SitePage(site if isinstance(site, str) else None) if site else None
         target = open_storage(url, storage_options)
         plan = plan_publication(
-            self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root, dataset)
-        )
+            self.store, self.snapshot, target, include, credit,
+            lambda: self._pictures(data_root, dataset), page,
+        )  # fmt: skip
         n_there = plan.before.snapshot.n_models if plan.before else 0
         if self.view.as_of is not None and n_there > self.n_models:
             raise InvalidInputError(
@@ -1076,29 +1220,57 @@ class Database:
         """
         from memdb.look.report import write_report
 
-        if self.imported_scores is not None:
-            raise InvalidInputError(
-                "a report shows counts of models, and imported scores have none",
-                hint="write their list: `memdb top-memorized -o scores.csv`",
-            )
-        thumbnails: Mapping[str, PicturesOf] = {}
-        reason = ""
-        if pictures:
-            try:
-                thumbnails = self._pictures_of_report(data_root, dataset)
-            except MemdbError as error:
-                if dataset is not None or data_root is not None:
-                    raise
-                reason = str(error)
-        report = write_report(Path(path), self.relations(), level, thumbnails, progress)
+        self._require_counts("a report")
+        found, reason = self.pictures_of_page(pictures=pictures, dataset=dataset, data_root=data_root)
+        report = write_report(Path(path), self.relations(), level, found, progress)
         return replace(report, without_pictures=reason)
 
-    def _pictures_of_report(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:
-        from memdb.look.sheets import PicturesOf, require_pillow
+    def viewer(self, pictures: Mapping[str, PicturesOf], level: float = 0.95) -> Viewer:
+        """Return what `memdb view` serves: the page, and its numbers, lists and pictures when asked for.
+
+        Raises:
+            InvalidInputError: scores that were imported, which have no counts to show, or a level that is not
+                one.
+        """
+        from memdb.look.view import Viewer
+
+        self._require_counts("a page")
+        return Viewer(self.relations(), level, pictures)
+
+    def pictures_of_page(
+        self, *, pictures: bool = True, dataset: str | None = None, data_root: str | None = None
+    ) -> tuple[Mapping[str, PicturesOf], str]:
+        """Return the pictures of each set that a page can show, or why there are none.
+
+        Raises:
+            MemdbError: there are none, although ``dataset`` or ``data_root`` is given.
+        """
+        if not pictures:
+            return {}, ""
+        try:
+            return self._pictures_of_page(data_root, dataset), ""
+        except MemdbError as error:
+            if dataset is not None or data_root is not None:
+                raise
+            return {}, str(error)
+
+    def _require_counts(self, what: str) -> None:
+        if self.imported_scores is not None:
+            raise InvalidInputError(
+                f"{what} shows counts of models, and imported scores have none",
+                hint="write their list: `memdb top-memorized -o scores.csv`",
+            )
+
+    def _pictures_of_page(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:
+        from memdb.render.sheets import PicturesOf, require_pillow
+        from memdb.store.published_sheets import PublishedSheets
 
         require_pillow()
         names = [item.name for item in self.store.manifest.sets if item.n_examples]
-        if self.store.published is not None and self.store.published.thumbnails is not None:
+        published = self.store.published
+        if published is not None and published.sheets is not None:
+            return {name: PublishedSheets.of(self.store, name).as_pictures() for name in names}
+        if published is not None and published.thumbnails is not None:
             shapes = {name: self.thumbnails(name, [0]).shape for name in names}
             return {
                 name: PicturesOf((shape[1], shape[2], shape[3]), partial(self.thumbnails, name))
@@ -1288,7 +1460,7 @@ class Database:
         manifest = self.store.manifest
         manifest.require_same(data.infos, manifest.recipe, self.url)
         thumbnails = thumbnails_of(data)
-        return {item.name: thumbnails[item.name] for item in manifest.sets}
+        return {item.name: thumbnails[item.name] for item in manifest.sets if item.n_examples}
 
     def _require_now(self, verb: str) -> None:
         self.store.require_growing(verb)

@@ -23,7 +23,8 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = (
     "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "plan",
     "convergence", "reliability", "classes", "class-influence", "compare", "compact", "gc", "verify", "retract",
-    "update", "merge", "publish", "pull", "report", "show", "gallery", "cache", "import", "export", "membership", "lds",
+    "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "cache", "import", "export", "membership",
+    "lds",
 )  # fmt: skip
 RELATIONS = ("models", "train_examples", "test_examples", "memorization", "influence", "train_influence")
 EXIT_CODES = (

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import shutil
 import signal
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from support.stores import N_MODELS, small_database
-from support.storing import batch
+from support.storing import batch, forget
 
 import memdb
 
@@ -18,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How far Hypothesis searches: scripts/test, scripts/test --all, and by hand with --hypothesis-profile deep.
 # No deadlines: a busy machine says nothing about the code, and performance lives in benchmarks.
-for profile, n_examples in {"quick": 25, "all": 100, "deep": 2000}.items():
+for profile, n_examples in {"quick": 12, "all": 100, "deep": 2000}.items():
     settings.register_profile(
         profile, max_examples=n_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
@@ -26,6 +28,41 @@ settings.load_profile("quick")
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and all that they start with them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+BUDGET = 190  # CPU seconds of scripts/test: two minutes on two cores
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Show what the run cost, workers and commands included: how long it took depends on what else ran."""
+    spent = sum(os.times()[:4])
+    default = config.getini("addopts")[-1]
+    is_whole = config.args_source == config.ArgsSource.TESTPATHS and not config.option.keyword
+    line = f"{spent:.0f} CPU seconds"
+    if is_whole and config.option.markexpr == default:
+        line += f"; the default run has {BUDGET}, see docs/contributing.md"
+    terminalreporter.write_line(line, yellow=is_whole and spent > BUDGET)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_garbage():
+    """Keep modules and shared fixtures out of collections of garbage, which would look at all of them each time."""
+    yield
+    forget()
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_built_once():
+    """Typer builds the commands anew whenever one is called, which takes longer than most commands."""
+    import typer
+
+    built = functools.cache(lambda app, _n_commands: get_command(app))
+    get_command = typer.main.get_command
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", lambda app: built(app, len(app.registered_commands)))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,6 +9,7 @@ import os
 
 import numpy as np
 import pytest
+from support.cases import every
 from support.commands import run
 
 from memdb.errors import StorageError
@@ -45,7 +46,7 @@ def disk_of(n_bytes):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("n_bytes", [0, 300])
+@pytest.mark.parametrize("n_bytes", every(2, [300, 0]))
 @pytest.mark.parametrize("command", [*WRITERS, *PLOTS], ids=" ".join)
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(trained, tmp_path, command, n_bytes):
     if "--plot" in command:

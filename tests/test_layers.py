@@ -45,14 +45,16 @@ HOMES = {
         "recipes.augmentation",
         "recipes.batches",
         "recipes.signals",
+        "recipes.sketch_torch",
         "recipes.devices",
         "query.pairs.kernel_torch",
+        "query.informed.products_torch",
     },
-    "numkong": {"query.pairs.popcount"},
+    "numkong": {"query.pairs.popcount", "query.informed.products"},
     "ray": {"training.engines.ray"},
     "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
-    "PIL": {"datasets", "look.sheets", "look.notebook", "render.graphics", "sharing.thumbnails"},
+    "PIL": {"datasets", "look.notebook", "render.graphics", "render.sheets", "sharing.thumbnails"},
     "zarr": {"store.encoding", "store.read_arrays", "store.stated"},
     "numcodecs": {"store.stated"},
     "aiohttp": {"storage.web"},
@@ -60,6 +62,7 @@ HOMES = {
     "fsspec": {"storage.urls", "storage.web"},
     "duckdb": {
         "query.relations",
+        "query.informed.relations",
         "query.pairs.scores",
         "training.half_width",
         "query.imported_scores",
@@ -71,7 +74,7 @@ HOMES = {
         "cli.output",
         "cli.analyze",
     },
-    "matplotlib": {"render.curves", "look.figures", "database", "cli.look"},
+    "matplotlib": {"render.curves", "look.figures", "database", "cli.show"},
     "rich": {
         "render.tables",
         "render.images",
@@ -94,6 +97,7 @@ HOMES = {
         "cli.output",
         "cli.share",
         "cli.look",
+        "cli.show",
         "cli.usage",
     },
 }
@@ -104,7 +108,7 @@ LOADED_BY_ONE_TEST = {
 ONLY_FOR_TYPES = {
     ("duckdb", "database"), ("duckdb", "cli.output"), ("duckdb", "cli.analyze"),
     ("rich", "cli.output"), ("rich", "cli.analyze"), ("duckdb", "look.notebook"), ("matplotlib", "database"),
-    ("matplotlib", "cli.look"),
+    ("matplotlib", "cli.show"),
 }  # fmt: skip
 
 

@@ -412,6 +412,7 @@ def test_a_recipe_that_fails_is_one_line_with_file_and_line(here, name, says, wo
     )
 
 
+@pytest.mark.slow
 def test_python_gets_the_original_as_the_cause_from_workers_too(here):
     (here / "failing.py").write_text(FAILING)
     for number, workers in enumerate((None, 1)):
@@ -455,6 +456,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_workers_outside_of_a_scripts_main_block_are_refused_by_the_line(here):
     (here / "script.py").write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}

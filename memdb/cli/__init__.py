@@ -24,7 +24,8 @@ COMMANDS = {  # by their modules
     "pairs": ("pairs",),
     "interop": ("import", "export", "membership", "lds"),
     "share": ("publish", "pull"),
-    "look": ("report", "show", "gallery"),
+    "look": ("report", "view"),
+    "show": ("show", "gallery"),
 }
 
 

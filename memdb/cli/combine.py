@@ -92,6 +92,11 @@ def merge(
         say(f"Imported scores came along: {', '.join(done.scores)}.")
     if done.dropped:
         say(f"Not all models have {', '.join(done.dropped)}: {db.url} keeps none.")
+    if done.n_unsketched:
+        say(
+            f"{done.n_unsketched:,} models came without their gradient sketches, which are of another size "
+            "or projection than the others."
+        )
     if compact:
         _compact(db)
     say(f"{db.url} has {db.n_models:,} models.", f"Next: {place.command('top-memorized')}")

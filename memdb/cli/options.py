@@ -67,6 +67,33 @@ OutcomeOption = Annotated[
         + _listed({name: outcome.meaning for name, outcome in OUTCOMES.items()}),
     ),
 ]
+EstimatorOption = Annotated[
+    str,
+    typer.Option(
+        "--estimator",
+        metavar="NAME",
+        help="raw: the difference in means; informed: the calibrated prediction from gradient sketches and "
+        "raw influences, with an interval of its own.",
+    ),
+]
+ScreenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--screen",
+        metavar="K",
+        help="Test only the K pairs that a prior ranks first, by models that it does not come from; auto: as "
+        "many as models, or for one example a tenth.",
+    ),
+]
+ScreenByOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--screen-by",
+        metavar="FILE",
+        help="Scores [train, test] that are the prior, such as TRAK's, in place of gradient sketches: .npy, "
+        ".npz, .csv or .parquet. They must not come from the store's own models.",
+    ),
+]
 FdrOption = Annotated[
     str,
     typer.Option(
@@ -94,7 +121,7 @@ class InfluenceRanking(MemorizedRanking):
     """The same of a list of influences."""
 
     order: Annotated[
-        str, typer.Option("--order", metavar="NAME", help="shrunk, influence, q_value or lo.")
+        str, typer.Option("--order", metavar="NAME", help="shrunk, informed, influence, q_value or lo.")
     ] = "shrunk"
 
 
@@ -197,6 +224,15 @@ CheckpointsOption = Annotated[
         envvar="MEMDB_CHECKPOINT_DIR",
         metavar="DIR",
         help="Where recipes may keep half-trained models. [default: ~/.cache/memdb/checkpoints]",
+        show_default=False,
+    ),
+]
+SketchSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--sketch-size",
+        metavar="K",
+        help="Numbers per example of a sketch. [default: 512]",
         show_default=False,
     ),
 ]

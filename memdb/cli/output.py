@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
 
 from memdb.cli.app import say
+from memdb.cli.estimators import Choice, estimator_line, remark_on_estimator
 from memdb.cli.options import (
     FormatOption,
     LevelOption,
@@ -44,6 +46,7 @@ class Way(OptionGroup):
     interval: NamedIntervalOption = "anytime"
     format: FormatOption = "table"
     output: OutputOption = None
+    rests_on: Mapping[str, Any] = MappingProxyType({})  # what an answer says of its estimator
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
@@ -55,6 +58,12 @@ class Way(OptionGroup):
     def asked(self) -> dict[str, Any]:
         """The outcome and the interval, as the methods of `Database` take them."""
         return {"outcome": self.outcome, "level": self.level, "interval": self.interval}
+
+    def by(self, db: Database, choice: Choice) -> Self:
+        """Return the same for an answer of the estimator that was chosen."""
+        if not choice.chosen:
+            return self
+        return type(self)(**{**vars(self), "rests_on": db.estimator_facts(**choice.chosen)})
 
     @property
     def rows_stand_alone(self) -> bool:
@@ -96,7 +105,7 @@ def _facts(db: Database, way: Way) -> dict[str, Any]:
         "interval": way.interval,
         "outcome": way.outcome,
     }
-    return {**facts, **left_out(db)}
+    return {**facts, **way.rests_on, **left_out(db)}
 
 
 def left_out(db: Database) -> dict[str, Any]:
@@ -218,6 +227,7 @@ def print_influences(db: Database, rows: DuckDBPyRelation, way: Way, fixed: str)
     emit(answer, way, lambda a: tables.ranked(countless(a), title, columns, names))
     remark_on_chance(answer, "influence")
     remark_on_scores(answer)
+    remark_on_estimator(answer)
 
 
 def print_score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
@@ -228,9 +238,12 @@ def print_score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         row = next(shown.rows())
         name = "influence" if "influence" in row else "memorization"
         lines: dict[str, object] = {name: number(row[name], "+")}
-        lines[f"{way.level * 100:g} % {way.interval}"] = tables.interval(row)
+        if shown.facts.get("estimator") == "informed":
+            lines["calibrated prediction"] = number(row["informed"], "+")
+        kind = shown.facts["interval"]
+        lines[f"{way.level * 100:g} % {kind}"] = tables.interval(row)
         for other in ("anytime", "fixed"):
-            if other != way.interval:
+            if other != kind:
                 lines[f"{way.level * 100:g} % {other}"] = tables.interval(_again(db, row, other, way))
         if row["n_in"] is None:
             lines["models"] = "unknown"
@@ -243,12 +256,13 @@ def print_score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         if name == "influence":
             lines["memorization"] = f"{number(row['memorization'])} (of training example {row['train_id']})"
             lines["same class"] = "yes" if row["same_class"] else "no"
-        lines["outcome"] = facts_line(db, way)
+        lines["outcome"] = facts_line(db, way).replace("\n", " \u00b7 ")
         return tables.facts(lines, _named(db, row))
 
     emit(answer, way, table)
     row = next(answer.rows(), None)
     remark_on_scores(answer)
+    remark_on_estimator(answer)
     if row is not None and row["lo"] is None and db.imported_scores is None:
         say("No score: the example was in every subset or in none so far. Add models with `memdb train`.")
 
@@ -265,6 +279,7 @@ def print_info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
             "recipe": _recipe_line(db.store.manifest.recipe),
             "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
             "outcomes": row["outcomes"],
+            **_sketch_lines(db, row),
             "models": f"{row['n_models']:,}{of_base} in {tables.count(row['n_blocks'], 'block')} and "
             f"{tables.count(row['n_loose_segments'], 'segment')}",
             **_base_lines(row),
@@ -313,6 +328,17 @@ def _recipe_line(recipe: RecipeInfo) -> str:
     return str(recipe) if path in {None, recipe.name} else f"{recipe}, imported from {path}"
 
 
+def _sketch_lines(db: Database, row: Mapping[str, Any]) -> dict[str, object]:
+    """Say how many models have gradient sketches, and how many are to have them."""
+    if "n_sketched" not in row:
+        return {}
+    plan = db.store.manifest.sketches
+    of = f" of {plan.models:,}" if plan and plan.models > row["n_sketched"] else ""
+    size = row["sketch_size"] or (plan.projection.size if plan else 0)
+    taken = f", {tables.size(row['sketch_bytes'])}" if row["n_sketched"] else ""
+    return {"sketches": f"{row['n_sketched']:,}{of} models, {size} numbers an example{taken}"}
+
+
 def _some(model_ids: Sequence[str]) -> str:
     """Name the first of some models."""
     more = ", ..." if len(model_ids) > SOME else ""
@@ -353,7 +379,7 @@ def facts_line(db: Database, way: Way) -> str:
         return f"imported scores {clean(db.imported_scores.scores.table.name)}"
     n_excluded = len(db.snapshot.excluded)
     without = f" \u00b7 {n_excluded:,} excluded" if n_excluded else ""
-    return f"{db.n_models:,} models{without} \u00b7 outcome {way.outcome}"
+    return f"{db.n_models:,} models{without} \u00b7 outcome {way.outcome}{estimator_line(way.rests_on)}"
 
 
 def remark_on_chance(answer: Answer, score: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from memdb.cli.app import app, interruptible, say
+from memdb.cli.estimators import RankedChoice, remark_on_estimator
 from memdb.cli.options import PairBounds
 from memdb.cli.output import RankedWay, Way, asked_of, countless, emit, facts_line, remark_on_scores
 from memdb.cli.store_options import SCORING, Place, at_place
@@ -42,6 +43,7 @@ def pairs(
     device: Annotated[
         str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1: where to count.")
     ] = "auto",
+    choice: RankedChoice,
     way: RankedWay,
 ) -> None:
     """List the pairs of training and test examples that are strong enough, out of all there are.
@@ -52,6 +54,7 @@ def pairs(
     \b
     memdb pairs --min-influence 0.15 --min-memorization 0.25
     memdb pairs --top 256 -o top_influence.parquet
+    memdb pairs --screen auto
     """  # noqa: D301
     db = place.open()
     options: PairOptions = {
@@ -59,15 +62,18 @@ def pairs(
         "top": bounds.top, "same_class": bounds.same_class, "direction": direction, "device": device,
         "level": way.level, "interval": way.interval,
     }  # fmt: skip
-    if db.imported_scores is None and way.output is not None and way.is_parquet:
+    plain = db.imported_scores is None and not choice.chosen
+    if plain and way.output is not None and way.is_parquet:
         _write(db, way.output, way.outcome, options)
     else:
         with Counting(console(stderr=True), "pairs") as counting:
             options["progress"] = counting
-            rows = db.pairs(outcome=way.outcome, **options)
+            rows = db.pairs(outcome=way.outcome, **choice.chosen, **options)
+        way = way.by(db, choice)
         answer = asked_of(db, rows, way)
         emit(answer, way, lambda a: _table(countless(a), db, way))
         remark_on_scores(answer)
+        remark_on_estimator(answer)
 
 
 def _write(db: Database, output: Path, outcome: str, options: PairOptions) -> None:
@@ -90,8 +96,10 @@ def _write(db: Database, output: Path, outcome: str, options: PairOptions) -> No
 def _table(answer: Answer, db: Database, way: Way) -> Table:
     """Return the strongest pairs; the others are for files."""
     n_rows = answer.table.num_rows
-    strength = [(-abs(value), place) for place, value in enumerate(answer.table["influence"].to_pylist())]
-    first = [place for _, place in sorted(strength)[:SHOWN]]
+    score = next(name for name in ("informed", "influence") if name in answer.table.column_names)
+    strength = [(-abs(value), place) for place, value in enumerate(answer.table[score].to_pylist())]
+    screened = answer.facts.get("estimator") == "screened"  # and in the order of q-values
+    first = list(range(min(n_rows, SHOWN))) if screened else [place for _, place in sorted(strength)[:SHOWN]]
     shown = Answer(answer.table.take(first) if first else answer.table, answer.facts)
     title = f"{count(n_rows, 'pair')} of {clean(db.url)} \u00b7 {facts_line(db, way)}"
     table = tables.ranked(shown, title, {"train_id": "train", "test_id": "test"}, ())

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from memdb.cli.app import app
+from memdb.cli.estimators import NamedChoice, RankedChoice, remark_on_estimator
 from memdb.cli.options import (
     InfluenceRanking,
     KOption,
@@ -79,6 +80,7 @@ def top_influence(
     ] = "helps",
     same_class: SameClassOption = False,
     ranking: InfluenceRanking,
+    choice: RankedChoice,
     way: RankedWay,
 ) -> None:
     """List the strongest influences on, or of, one example.
@@ -92,16 +94,23 @@ def top_influence(
     \b
     memdb top-influence --test-id 42
     memdb top-influence --train-id 7 --direction both --format json
+    memdb top-influence --test-id 42 --estimator informed
     \b
     shrunk  what is left of a score once luck is taken out; the list goes by it
     q       share of false findings among the rows up to this one, at most on average
     """  # noqa: D301
     db = place.open()
     rows = db.top_influence(
-        **examples, k=k, direction=direction, same_class=same_class, **vars(ranking), **way.asked
+        **examples,
+        k=k,
+        direction=direction,
+        same_class=same_class,
+        **choice.chosen,
+        **vars(ranking),
+        **way.asked,
     )
     fixed = next(name for name, value in examples.items() if value is not None)
-    print_influences(db, rows, way, fixed.replace("_key", "_id"))
+    print_influences(db, rows, way.by(db, choice), fixed.replace("_key", "_id"))
 
 
 @app.command()
@@ -109,6 +118,7 @@ def top_influence(
 def score(
     place: Place,
     examples: Mapping[str, Any],
+    choice: NamedChoice,
     way: Way,
 ) -> None:
     """Show one score with everything behind it: a memorization, or the influence on one example.
@@ -118,7 +128,8 @@ def score(
     memdb score --train-id 7 --test-id 42
     """  # noqa: D301
     db = place.open()
-    print_score(db, db.score(**examples, **way.asked), way)
+    rows = db.score(**examples, **choice.named, **way.asked)
+    print_score(db, rows, way.by(db, choice))
 
 
 @app.command()
@@ -141,6 +152,7 @@ def sql(
         str,
         typer.Option("--memory", metavar="SIZE", help="The most memory it may take, such as 1GB, all told."),
     ] = "4GB",
+    choice: NamedChoice,
     way: Way,
 ) -> None:
     """Ask in SQL, over the relations of the store; files, network and settings are out of reach.
@@ -161,7 +173,8 @@ def sql(
     n_bytes, seconds = memory_limit(memory), questions.require_timeout(timeout)
     db = place.open()
     with limited(seconds, n_bytes, None if way.output is None else half_written(way.output)):
-        relations = db.answers(way.outcome).relations
+        way = way.by(db, choice)
+        relations = choice.answers(db, way.outcome).relations
         relations.memory = n_bytes
         found = questions.sql_batches(
             relations,
@@ -175,3 +188,4 @@ def sql(
         answer, text = rows_of_statement(db, found, way)
     show(text, way)
     remark_on_scores(answer)
+    remark_on_estimator(answer)

@@ -19,6 +19,7 @@ from memdb.cli.options import (
     OwnDatasetOption,
     OwnRecipeOption,
     RayOption,
+    SketchSizeOption,
     TaskCpusOption,
     TaskGpusOption,
     WorkersOption,
@@ -31,7 +32,15 @@ if TYPE_CHECKING:
     from memdb.database import Database
 
 KEPT = ("correct", "logit_confidence")
-FIXED_BY_BASE = ("download", "recipe_option", "outcomes", "recipe_version", "subset_fraction")
+FIXED_BY_BASE = (
+    "download",
+    "recipe_option",
+    "outcomes",
+    "recipe_version",
+    "subset_fraction",
+    "sketches",
+    "sketch_size",
+)
 
 
 class NewStore(OptionGroup):
@@ -99,6 +108,15 @@ class NewStore(OptionGroup):
         int | None,
         typer.Option("--seed", metavar="N", help="Of all subset masks; random if not given."),
     ] = None
+    sketches: Annotated[
+        int | None,
+        typer.Option(
+            "--sketches",
+            metavar="N",
+            help="Keep gradient sketches of the first N models, such as 10.",
+        ),
+    ] = None
+    sketch_size: SketchSizeOption = None
 
 
 @app.command()
@@ -127,6 +145,7 @@ def init(
     memdb init --dataset imagefolder --data-root photos -r torchvision:resnet18 -p epochs=20
     memdb init -r sklearn:sklearn.neighbors.KNeighborsClassifier -p n_neighbors=1
     memdb init -r cnn -p epochs=5 --outcomes correct,cumulative_loss,first_learned
+    memdb init -r resnet9 --dataset cifar10 --data-root ~/data --sketches 10
     memdb init --recipe mypackage.recipes:train_forest --store s3://bucket/forest.zarr
     memdb init --extend https://example.org/mnist.zarr
     """  # noqa: D301 - \b keeps the lines apart in --help
@@ -146,6 +165,8 @@ def init(
         subset_fraction=0.7 if new.subset_fraction is None else new.subset_fraction,
         outcomes=KEPT if new.outcomes is None else split(new.outcomes),
         seed=new.seed,
+        sketches=new.sketches,
+        sketch_size=new.sketch_size,
         storage_options=place.storage_options(),
     )
     say(f"Created {made.url}: {_described(made)}.")
@@ -205,6 +226,11 @@ class RunOptions(OptionGroup):
     task_cpus: TaskCpusOption = 1
     task_gpus: TaskGpusOption = None
     checkpoint_dir: CheckpointsOption = None
+    sketch: Annotated[
+        int | None,
+        typer.Option("--sketch", metavar="N", help="Keep gradient sketches of N more models of this store."),
+    ] = None
+    sketch_size: SketchSizeOption = None
     compact: Annotated[
         bool,
         typer.Option("--compact/--no-compact", help="Gather segments into blocks past some dozens."),

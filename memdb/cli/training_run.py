@@ -81,6 +81,7 @@ def train_visibly(
         if status.remark:
             say(f"Note: {status.remark}.")
 
+    n_sketched = _n_sketched(db, given)
     signals = _Signals(gently=bool(given.get("workers") or given.get("ray")))
     try:
         with signals, bar:
@@ -89,10 +90,20 @@ def train_visibly(
     except KeyboardInterrupt:
         stopped = True
     if stopped:
+        if given.get("sketch"):
+            left = given["sketch"] - (_n_sketched(db, given) - n_sketched)
+            given = {**given, "sketch": left} if left > 0 else {**given, "sketch": None, "sketch_size": None}
         command = again or f"train{limited.options(last)}{_options(given)}"
         say(*_how_to_go_on(db, place, last, command))
         sys.exit(INTERRUPTED)
     return last
+
+
+def _n_sketched(db: Database, given: Mapping[str, Any]) -> int:
+    """Return how many models are sketched, if a run is to add to them."""
+    from memdb.store.read_sketches import all_sketched
+
+    return len(all_sketched(db.snapshot)) if given.get("sketch") else 0
 
 
 class _Signals:

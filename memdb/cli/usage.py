@@ -107,6 +107,13 @@ SETTINGS = (
 )  # of a read
 OF_SCORES = ("memorization", "pairs", "fz-pairs", "fz-classes")
 EFFECTS = (
+    Effect(
+        ("interval",), "--estimator raw: predictions have their own", _is("estimator", "raw"), "top-influence"
+    ),
+    Effect(("interval",), "--estimator raw: predictions have their own", _is("estimator", "raw"), "pairs"),
+    Effect(
+        ("order", "fdr", "ranks"), "tests of all pairs, not --screen", _is("screen", None), "top-influence"
+    ),
     Effect(("assume_fraction",), "--assume-models", _is_not("assume_models", None)),
     Effect(("task_cpus", "task_gpus"), "--ray", _is_not("ray", None)),
     Effect(("cache_size",), "a cache, which --cache-dir none goes without", _is_not("cache_dir", "none")),
@@ -126,6 +133,8 @@ EFFECTS = (
     Effect(("trust_base", "cache_dir", "cache_size"), "--extend", _is_not("extend", None), "init"),
     Effect(("data_root",), "a --dataset that is kept in files", _has_files, "init"),
     Effect(("download",), f"--dataset {', '.join(DOWNLOADED)}", _is("dataset", *DOWNLOADED), "init"),
+    Effect(("sketch_size",), "--sketches", _is_not("sketches", None), "init"),
+    Effect(("sketch_size",), "--sketch", _is_not("sketch", None), "train"),
     Effect(("data_root",), "--dataset", _is_not("dataset", None), "import"),
     Effect(("name",), "a data set that is not loaded by --dataset", _is("dataset", None), "import"),
     Effect(("level",), "--what memorization or pairs", _is("what", *OF_SCORES[:2]), "export"),

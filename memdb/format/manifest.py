@@ -11,13 +11,14 @@ import re
 import reprlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from memdb import plugins
 from memdb.errors import MismatchError, WrongFormatError
 from memdb.format import layout
 from memdb.format.documents import MAX_INTEGER, Json, Reader, fingerprint, now, own_version, sealed
+from memdb.format.sketches import SketchPlan
 
 KINDS = ("bit", "unit", "real", "category")
 SCHEMES = ("exact", "bernoulli", "imported")
@@ -175,6 +176,7 @@ class Manifest:
     put_if_absent: bool = True  # whether the storage kept two writers from creating one object
     objects: Objects = field(default_factory=dict)
     base: Base | None = None  # the store that this one extends, as it was at creation
+    sketches: SketchPlan | None = None  # what training sketches without being asked
 
     @property
     def imports(self) -> dict[str, str]:
@@ -264,18 +266,15 @@ class Manifest:
 
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""
-        extended: dict[str, Json] = {} if self.base is None else {"base": self.base.to_document()}
+        optional = {"base": self.base, "sketches": self.sketches}
         return sealed(
             {
                 "format": layout.FORMAT,
-                "required_features": [BASE_FEATURE] if extended else [],
+                "required_features": [BASE_FEATURE] if self.base else [],
                 "store_id": self.store_id,
                 "seed": str(self.seed),
                 "dataset": self.dataset,
-                "sets": [
-                    {"name": s.name, "n_examples": s.n_examples, "fingerprint": s.fingerprint}
-                    for s in self.sets
-                ],
+                "sets": [asdict(item) for item in self.sets],
                 "outcomes": [
                     {
                         "name": o.name,
@@ -298,7 +297,7 @@ class Manifest:
                 "memdb_version": self.memdb_version,
                 "put_if_absent": self.put_if_absent,
                 "objects": objects_document(self.objects),
-                **extended,
+                **{name: value.to_document() for name, value in optional.items() if value},
             }
         )
 
@@ -338,6 +337,7 @@ class Manifest:
             put_if_absent=read.take("put_if_absent", bool, default=True),
             objects=objects_from(read.inside("objects")),
             base=Base.from_reader(read.inside("base")) if "base" in document else None,
+            sketches=SketchPlan.from_reader(read.inside("sketches")) if "sketches" in document else None,
         )
         if (BASE_FEATURE in document.get("required_features", [])) != (manifest.base is not None):
             read.problems.append(f"{place} names a base or requires it to be known, and not both")

@@ -21,6 +21,7 @@ from memdb.format.manifest import (
     require_format,
     seed_of,
 )
+from memdb.format.sketches import SKETCHES_FEATURE, is_sketch
 
 MAX_MODELS_PER_SEGMENT = 2**20
 RESTORE = "run the query on an undamaged copy of the store; `memdb verify` lists what is damaged"
@@ -121,7 +122,7 @@ class Segment:
         return sealed(
             {
                 "format": layout.FORMAT,
-                "required_features": [],
+                "required_features": [SKETCHES_FEATURE] if any(map(is_sketch, self.metadata)) else [],
                 "segment_id": self.segment_id,
                 "store_id": self.store_id,
                 "recipe_fingerprint": self.recipe_fingerprint,
@@ -141,7 +142,7 @@ class Segment:
         Raises:
             WrongFormatError: a newer format, features this memdb does not know, or a list of what is wrong.
         """
-        require_format(document, place)
+        require_format(document, place, (SKETCHES_FEATURE,))
         read = Reader(document, place)
         segment = cls(
             segment_id=read.take("segment_id", str, "", layout.is_segment_id),

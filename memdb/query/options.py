@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypedDict
 
 from memdb.errors import InvalidInputError
@@ -13,6 +14,7 @@ DIRECTIONS = ("helps", "hurts", "both")
 FDRS = ("once", "anytime")
 MAX_ROWS = 2**31 - 1
 MAX_PAIRS = 100_000_000  # counted by one statement
+MAX_SCREENED = 10_000_000  # pairs
 TIMEOUT_SECONDS = 600.0
 
 
@@ -73,6 +75,65 @@ def require_k(k: int) -> int:
             f"k {k} is not a number from 1 to {MAX_ROWS:,}", hint="use e.g. k=20", parameter="k"
         )
     return k
+
+
+ESTIMATORS = ("raw", "informed")
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimator:
+    """How influences on test examples are estimated and tested.
+
+    Attributes:
+        kind: ``raw``, the difference in means, or ``informed``, the calibrated prediction.
+        screen: test only this many pairs, those that a prior ranks first; ``auto`` for one a model.
+        screen_by: a file of scores [train, test] that is the prior, in place of gradient sketches.
+
+    Raises:
+        InvalidInputError: an unknown kind, or options that contradict each other.
+    """
+
+    kind: str = "raw"
+    screen: int | str | None = None
+    screen_by: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ESTIMATORS:
+            raise InvalidInputError(
+                f"unknown estimator {self.kind!r}",
+                hint=f"use one of {', '.join(ESTIMATORS)}",
+                parameter="estimator",
+            )
+        if self.screen is not None:
+            if self.screen != AUTO and (type(self.screen) is not int or not 1 <= self.screen <= MAX_SCREENED):
+                raise InvalidInputError(
+                    f"screen {self.screen} is neither auto nor a number from 1 to {MAX_SCREENED:,}",
+                    hint="use screen=auto, or e.g. screen=1000",
+                    parameter="screen",
+                )
+            if self.kind == "informed":
+                raise InvalidInputError(
+                    "screening tests raw influences, and informed ones take part of them from the prior",
+                    hint="ask for one at a time: leave out estimator or screen",
+                    parameter=("estimator", "screen"),
+                )
+        elif self.screen_by is not None and self.kind == "raw":
+            raise InvalidInputError(
+                f"screen_by {self.screen_by} does nothing to raw estimates",
+                hint="add screen=auto, or estimator=informed",
+                parameter=("screen_by", "screen", "estimator"),
+            )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the raw estimate with tests of all pairs."""
+        return self.kind == "raw" and self.screen is None
+
+    def n_screened(self, n_models: int) -> int:
+        """Return how many pairs to test."""
+        assert self.screen is not None  # noqa: S101 - it is asked of screenings
+        return n_models if self.screen == AUTO else int(self.screen)
 
 
 class PairOptions(TypedDict, total=False):

@@ -27,6 +27,7 @@ from memdb.query.statements import Kind, out_of_python
 from memdb.query.templates import template
 from memdb.store import Snapshot
 from memdb.store.published_arrays import derived_of
+from memdb.store.read_sketches import find_sketches
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.001, 4_000_000.0  # the range that timers support on every system
 
@@ -208,6 +209,21 @@ def _first(k: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch
             return
 
 
+def _sketches_of(snapshot: Snapshot) -> dict[str, object]:
+    """Return how many models have gradient sketches, and what these take; no columns in stores without.
+
+    Published copies do not tell: their blocks, whose documents would, are left unread.
+    """
+    found = [] if snapshot.is_published else find_sketches(snapshot)
+    if snapshot.is_published or not (found or snapshot.manifest.sketches):
+        return {}
+    return {
+        "n_sketched": len(found),
+        "sketch_size": found[0].projection.size if found else None,
+        "sketch_bytes": sum(one.n_bytes for one in found),
+    }
+
+
 def _base_of(snapshot: Snapshot) -> dict[str, object]:
     """Return the base snapshot of a store that extends another, NULL in other stores."""
     base = snapshot.base
@@ -248,6 +264,7 @@ def info(relations: Relations, interval: IntervalSpec) -> pa.Table:
         **_base_of(snapshot),
         "put_if_absent": manifest.put_if_absent,
         **counted,
+        **_sketches_of(snapshot),
         "diverged": sorted(diverged),
     }
     table = pa.Table.from_pylist([row])

@@ -213,9 +213,12 @@ class Relations:
             ("MACRO influence_of(test_ids) AS TABLE", "influence", layout.TEST, chosen),
         ):
             counted = form["counted"].format(set=layout.TEST if target == layout.TEST else layout.TRAIN)
-            names = {"counted": counted, "target": target, "targets": targets, "relation": relation}
-            connection.execute(f"CREATE {head} {template('pairs.sql', **{**form, **names})}")
+            body = self._pairs_sql(relation, counted=counted, target=target, targets=targets)
+            connection.execute(f"CREATE {head} {body}")
         self._is_built = True
+
+    def _pairs_sql(self, relation: str, **names: str) -> str:
+        return template("pairs.sql", **{**OUTCOMES[self.outcome].sql, **names, "relation": relation})
 
     def _register_functions(self, connection: duckdb.DuckDBPyConnection) -> None:
         mask_of = partial(self.bits.__getitem__, layout.MASK)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from memdb.datasets import Dataset
+from memdb.format.sketches import SKETCH
 from memdb.recipes.augmentation import Augmentation
 from memdb.recipes.batches import (
     EVALUATION_ROWS,
@@ -28,9 +30,12 @@ from memdb.recipes.batches import (
     logit_confidences,
     subsets_of,
 )
-from memdb.recipes.protocol import Run
+from memdb.recipes.logits import log_odds_of_tensor
+from memdb.recipes.protocol import Run, SketchRequest
 from memdb.recipes.signals import signals_of
+from memdb.recipes.sketch_torch import Sketch, vectors
 
+SKETCHED_ROWS = 128  # at once, with what every layer saw
 MEAN, SPREAD = 0.5, 0.25  # constants, so that no model depends on the pixels of held-out examples
 
 
@@ -91,12 +96,27 @@ class Draw:
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Convolve each model's channels with its own weights [model, out, in, k, k], keeping sizes."""
-    return functional.conv2d(
+    n_models, kernel = weight.shape[0], weight.shape[-1]
+    out = functional.conv2d(
         x,
         weight.flatten(0, 1),
         None if bias is None else bias.flatten(),
-        padding=weight.shape[-1] // 2,
-        groups=weight.shape[0],
+        padding=kernel // 2,
+        groups=n_models,
+    )
+
+    def one_by_one(values: Tensor, n_first: int) -> Tensor:
+        n_rows, n_channels, height, width = values.shape
+        by_model = values.reshape(n_rows, n_models, n_channels // n_models, height, width)
+        return by_model[:, :n_first].transpose(0, 1).flatten(0, 1)
+
+    return _noted(
+        x,
+        out,
+        one_by_one,
+        columns=lambda images: functional.unfold(images, kernel, padding=kernel // 2)[:, None],
+        deltas=lambda deltas: deltas.flatten(2)[:, None],
+        has_bias=bias is not None,
     )
 
 
@@ -104,7 +124,40 @@ def classify(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply each model's features [row, model x feature] by its weights [model, class, feature]."""
     features = x.view(x.shape[0], weight.shape[0], -1).transpose(0, 1)
     logits = torch.bmm(features, weight.transpose(1, 2))
-    return logits if bias is None else logits + bias[:, None]
+    return _noted(
+        features,
+        logits if bias is None else logits + bias[:, None],
+        lambda values, n_first: values[:n_first].flatten(0, 1),
+        columns=vectors,
+        deltas=vectors,
+        has_bias=bias is not None,
+    )
+
+
+_sketching: ContextVar[tuple[Sketch, int] | None] = ContextVar("sketching", default=None)
+
+
+def _noted(
+    x: Tensor,
+    out: Tensor,
+    one_by_one: Callable[[Tensor, int], Tensor],
+    *,
+    columns: Callable[[Tensor], Tensor],
+    deltas: Callable[[Tensor], Tensor],
+    has_bias: bool,
+) -> Tensor:
+    """Let a sketch that is being made note a layer; its rows are those of the first models, one by one."""
+    if (making := _sketching.get()) is None:
+        return out
+    sketch, n_models = making
+    return sketch.note(
+        sketch.n_seen,
+        one_by_one(x, n_models),
+        out,
+        columns=columns,
+        deltas=lambda found: deltas(one_by_one(found, n_models)),
+        has_bias=has_bias,
+    )
 
 
 def train(
@@ -151,6 +204,8 @@ def train(
             confidence, correct = _predictions(network, images, labels, len(seeds))
         outcomes[f"{name}/logit_confidence"] = confidence.cpu().numpy()
         outcomes[f"{name}/correct"] = correct.cpu().numpy()
+        if run.sketch:
+            outcomes[f"{name}/{SKETCH}"] = _sketches(network, images, labels, len(seeds), run.sketch)
     return {**outcomes, **(signals.outcomes() if signals else {})}
 
 
@@ -195,3 +250,21 @@ def _predictions(network: Network, images: Tensor, labels: Tensor, n_models: int
         evaluated.append(logit_confidences(logits, labels[start : start + EVALUATION_ROWS]))
     confidences, corrects = zip(*evaluated, strict=True)
     return torch.cat(confidences, 1), torch.cat(corrects, 1)
+
+
+def _sketches(
+    network: Network, images: Tensor, labels: Tensor, n_models: int, wanted: SketchRequest
+) -> NDArray[np.float16]:
+    """Return the gradient sketches of the first models, [model, example, size]: see `sketch_torch`."""
+    sketch, n_first = Sketch(wanted.size, wanted.seed), wanted.n_models
+    found = np.empty((n_first, len(images), wanted.size), dtype=np.float16)
+    making = _sketching.set((sketch, n_first))
+    try:
+        for start in range(0, len(images), SKETCHED_ROWS):
+            rows = images[start : start + SKETCHED_ROWS]
+            logits = network(side_by_side(rows.expand(n_models, *rows.shape)), training=False)
+            total = sketch.gather(log_odds_of_tensor(logits[:n_first], labels[start : start + SKETCHED_ROWS]))
+            found[:, start : start + SKETCHED_ROWS] = total.view(n_first, len(rows), -1).cpu().numpy()
+    finally:
+        _sketching.reset(making)
+    return found

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memdb.datasets import Dataset, ExampleSet
+from memdb.format.sketches import SKETCH
 from memdb.recipes.augmentation import Augmentation
 from memdb.recipes.batches import (
     EVALUATION_ROWS,
@@ -27,8 +28,9 @@ from memdb.recipes.batches import (
     logit_confidences,
     subsets_of,
 )
-from memdb.recipes.protocol import Run
+from memdb.recipes.protocol import Run, SketchRequest
 from memdb.recipes.signals import signals_of
+from memdb.recipes.sketch_torch import Sketch, margin_gradients, vectors
 
 if TYPE_CHECKING:
     from memdb.recipes.mlp import MLP
@@ -68,6 +70,9 @@ def train(
         )
         outcomes[f"{name}/logit_confidence"] = confidence[0].cpu().numpy()
         outcomes[f"{name}/correct"] = confidence[1].cpu().numpy()
+        if run.sketch:
+            inputs = _inputs(examples, augmentation, device).flatten(1)
+            outcomes[f"{name}/{SKETCH}"] = network.sketches(inputs, labels_of(examples, device), run.sketch)
     return {**outcomes, **(signals.outcomes() if signals else {})}
 
 
@@ -90,10 +95,15 @@ class Network:
             parameter.grad = torch.zeros_like(parameter)
 
     def activations(self, x: Tensor) -> list[Tensor]:
-        """Return the input and the output of every layer, the last being logits: [model, row, unit]."""
-        outputs = [x.to(self._dtype)]
+        """Return the input and the output of every layer, the last being logits: [model, row, unit].
+
+        The inputs may be those of the first models alone.
+        """
+        outputs, n_models = [x.to(self._dtype)], len(x)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            out = torch.baddbmm(bias.to(self._dtype), outputs[-1], weight.to(self._dtype))
+            out = torch.baddbmm(
+                bias[:n_models].to(self._dtype), outputs[-1], weight[:n_models].to(self._dtype)
+            )
             outputs.append(out.relu_() if layer + 1 < len(self.weights) else out.float())
         return outputs
 
@@ -127,6 +137,26 @@ class Network:
             evaluated.append(logit_confidences(logits, y[start : start + EVALUATION_ROWS]))
         confidences, corrects = zip(*evaluated, strict=True)
         return torch.cat(confidences, 1), torch.cat(corrects, 1)
+
+    def sketches(self, x: Tensor, y: Tensor, wanted: SketchRequest) -> NDArray[np.float16]:
+        """Return the gradient sketches of the first models, [model, example, size]: see `sketch_torch`."""
+        sketch, n_models = Sketch(wanted.size, wanted.seed), wanted.n_models
+        found = np.empty((n_models, len(x), wanted.size), dtype=np.float16)
+        for start in range(0, len(x), EVALUATION_ROWS):
+            rows = x[start : start + EVALUATION_ROWS]
+            *inputs, logits = self.activations(rows.expand(n_models, *rows.shape))
+            delta = margin_gradients(logits, y[start : start + EVALUATION_ROWS])
+            total = torch.zeros(n_models * len(rows), wanted.size, device=x.device)
+            for layer in reversed(range(len(self.weights))):
+                a = inputs[layer]
+                total += sketch.of_layer(
+                    layer, a.flatten(0, 1), vectors, vectors(delta.flatten(0, 1)), has_bias=True
+                )
+                if layer:
+                    delta = torch.bmm(delta, self.weights[layer][:n_models].transpose(1, 2)).mul_(a > 0)
+            total /= math.sqrt(wanted.size)
+            found[:, start : start + EVALUATION_ROWS] = total.view(n_models, len(rows), -1).cpu().numpy()
+        return found
 
 
 def _optimizer(recipe: MLP, parameters: list[Tensor]) -> torch.optim.Optimizer:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
 from memdb.errors import TrainingError
+from memdb.format.sketches import SKETCH
 from memdb.recipes.protocol import Run
 
 Train = Callable[[Dataset, NDArray[np.bool_], NDArray[np.uint64], Run], Any]
@@ -82,12 +83,19 @@ def in_turns(
             run.progress(part * total + done, n_parts * total)
 
         folder = run.checkpoint_dir / f"{part + 1}-of-{n_parts}"
-        inner = replace(run, progress=progress, checkpoint_dir=folder)
+        sketch = run.sketch.within(int(rows[0]), int(rows[-1]) + 1) if run.sketch else None
+        inner = replace(run, progress=progress, checkpoint_dir=folder, sketch=sketch)
         returned = train(data, masks[rows], seeds[rows], inner)
         if not isinstance(returned, Mapping):
             return returned  # the caller reports the error
         found.append({path: np.asarray(values) for path, values in returned.items()})
-    return {path: np.concatenate([part[path] for part in found]) for path in found[0]}
+    sketches = {
+        path for path in found[0] if path.endswith(f"/{SKETCH}")
+    }  # of the first models: later parts have none
+    return {
+        path: np.concatenate([part[path] for part in found if path in part or path not in sketches])
+        for path in found[0]
+    }
 
 
 def is_out_of_memory(error: BaseException) -> bool:

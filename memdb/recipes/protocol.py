@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,6 +13,27 @@ from numpy.typing import ArrayLike, NDArray
 from memdb.datasets import Dataset
 from memdb.format.documents import Json
 from memdb.format.manifest import CORRECT, CUMULATIVE_LOSS, FIRST_LEARNED, LOGIT_CONFIDENCE
+from memdb.format.sketches import SKETCH
+
+
+@dataclass(frozen=True)
+class SketchRequest:
+    """What a store asks of a recipe beside outcomes: gradient sketches of some models of the batch.
+
+    Attributes:
+        n_models: sketch the first so many models of the batch, from 1.
+        size: numbers per example.
+        seed: of the projection.
+    """
+
+    n_models: int
+    size: int
+    seed: int
+
+    def within(self, start: int, stop: int) -> SketchRequest | None:
+        """Return what is asked of a part of the batch, its models from ``start`` up to ``stop``."""
+        n_models = min(self.n_models, stop) - start
+        return replace(self, n_models=n_models) if n_models > 0 else None
 
 
 @dataclass(frozen=True)
@@ -26,6 +47,7 @@ class Run:
         checkpoint_dir: a folder for checkpoints, the same when the same seeds are trained again; create it on
             use. It is removed once the models are committed.
         outcomes: names of the outcomes that the store keeps; a recipe need not compute others.
+        sketch: which models of this batch to sketch, and how; None for none of them.
     """
 
     device: str
@@ -33,10 +55,11 @@ class Run:
     stop_requested: Callable[[], bool]
     checkpoint_dir: Path
     outcomes: frozenset[str] = frozenset()
+    sketch: SketchRequest | None = None
 
 
 BUILT_IN_OUTCOMES = frozenset(
-    {CORRECT.name, LOGIT_CONFIDENCE.name, CUMULATIVE_LOSS.name, FIRST_LEARNED.name}
+    {CORRECT.name, LOGIT_CONFIDENCE.name, CUMULATIVE_LOSS.name, FIRST_LEARNED.name, SKETCH}
 )  # of recipes that record learning signals
 
 
@@ -72,6 +95,8 @@ class Recipe(Protocol):
             ``train/logit_confidence`` and ``test/logit_confidence``, real [models, examples]: of the final
             models, in evaluation mode, computed alike for examples in and out of the subset. If
             ``run.outcomes`` contains them, also ``train/cumulative_loss``, real, and ``train/first_learned``,
-            unsigned integers: see `memdb.format.manifest` for their definitions.
+            unsigned integers: see `memdb.format.manifest` for their definitions. If ``run.sketch`` is not
+            None, also ``train/gradient_sketch`` and ``test/gradient_sketch``, real [models, examples, size]
+            of the first ``run.sketch.n_models`` models: `memdb.gradient_sketch` gives those of one.
         """
         ...

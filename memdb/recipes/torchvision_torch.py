@@ -24,14 +24,17 @@ from torchvision.models import get_model, list_models
 
 from memdb.datasets import Dataset, ExampleSet
 from memdb.format.documents import canonical_json
+from memdb.format.sketches import SKETCH
 from memdb.recipes.batches import logit_confidences
 from memdb.recipes.images import Crop, read
-from memdb.recipes.protocol import Run
+from memdb.recipes.protocol import Run, SketchRequest
+from memdb.recipes.sketch_torch import gradient_sketch
 
 if TYPE_CHECKING:
     from memdb.recipes.torchvision_adapter import Architecture
 
 CHECKPOINT_SECONDS = 300.0
+SKETCHED_ROWS = 32  # at once, with what every layer saw
 MEAN, SPREAD = 127.5, 63.75  # constants, so that no model depends on the pixels of held-out examples
 
 
@@ -193,4 +196,23 @@ def _predictions(
         confidences, corrects = zip(*found, strict=True)
         outcomes[f"{name}/logit_confidence"] = torch.cat(confidences, 1)[0].cpu().numpy()
         outcomes[f"{name}/correct"] = torch.cat(corrects, 1)[0].cpu().numpy()
+        if run.sketch:
+            outcomes[f"{name}/{SKETCH}"] = _sketches(recipe, network, examples, run, run.sketch)
     return outcomes
+
+
+def _sketches(
+    recipe: Architecture, network: nn.Module, examples: ExampleSet, run: Run, wanted: SketchRequest
+) -> NDArray[np.float16]:
+    """Return a gradient sketch of every example, [example, size]."""
+    labels = torch.from_numpy(examples.labels).long()
+    n_parts = math.ceil(len(examples) / SKETCHED_ROWS)
+    parts = [part.tolist() for part in np.array_split(np.arange(len(examples)), n_parts)]
+    found = np.empty((len(examples), wanted.size), dtype=np.float16)
+    for rows, images in read(examples, parts, Crop(recipe.image_size), torch.device(run.device)):
+        if run.stop_requested():
+            raise KeyboardInterrupt
+        found[rows.cpu().numpy()] = gradient_sketch(
+            network, _standardized(images), labels[rows.cpu()], size=wanted.size, seed=wanted.seed
+        )
+    return found

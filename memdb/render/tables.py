@@ -58,6 +58,8 @@ def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: 
         heading: _cell_of(name, class_names) for name, heading in columns.items()
     }
     cells["influence" if sign else "memor."] = lambda row: brief(row[score], sign)
+    if "informed" in names and answer.facts.get("estimator") == "informed":
+        cells["calibrated\nprediction"] = lambda row: brief(row["informed"], sign)
     if "shrunk" in names:
         cells["shrunk"] = lambda row: brief(row["shrunk"], sign)
     if "lo" in names:
@@ -66,16 +68,14 @@ def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: 
         cells["q"] = lambda row: _brief_q(row["q_value"])
     if "rank_lo" in names:
         cells["ranks"] = _ranks
-    if "k_in" in names:
-        cells["right/in"] = lambda row: f"{row['k_in']}/{row['n_in']}"
-        cells["right/out"] = lambda row: f"{row['k_out']}/{row['n_out']}"
-    elif "p_in" in names:
-        cells["p in"] = lambda row: brief(row["p_in"])
-        cells["p out"] = lambda row: brief(row["p_out"])
+    cells |= _arms(names)
     if score == "influence":
         cells["memor."] = lambda row: brief(row["memorization"])
     rows = [[cell(row) for cell in cells.values()] for row in answer.rows()]
-    widths = [max(map(len, texts)) for texts in zip(cells, *rows, strict=True)]
+    widths = [
+        max(len(line) for text in texts for line in text.split("\n"))
+        for texts in zip(cells, *rows, strict=True)
+    ]
     spare = WIDTH - sum(widths) - len(widths) + 1
     table = _list_table(title, gap=0 if spare < len(widths) else 1)
     for heading, width in zip(cells, widths, strict=True):
@@ -89,6 +89,18 @@ def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: 
     for row in rows:
         table.add_row(*map(Text, row))
     return table
+
+
+def _arms(names: Sequence[str]) -> dict[str, Callable[[Mapping[str, Any]], str]]:
+    """Return the columns of what models do that were trained on an example, and others."""
+    if "k_in" in names:
+        return {
+            "right/in": lambda row: f"{row['k_in']}/{row['n_in']}",
+            "right/out": lambda row: f"{row['k_out']}/{row['n_out']}",
+        }
+    if "p_in" in names:
+        return {"p in": lambda row: brief(row["p_in"]), "p out": lambda row: brief(row["p_out"])}
+    return {}
 
 
 def _cell_of(name: str, class_names: Sequence[str]) -> Callable[[Mapping[str, Any]], str]:

@@ -11,6 +11,7 @@ from memdb.format import layout
 from memdb.format.documents import group_metadata
 from memdb.format.manifest import Manifest, ObjectInfo
 from memdb.format.segment import Segment
+from memdb.format.sketches import is_sketch
 from memdb.format.snapshot_record import BlockInfo
 from memdb.storage.protocol import concurrently
 from memdb.store.encoding import BLOCK_MODELS
@@ -103,7 +104,10 @@ def _named(time: str, selections: Sequence[Selection]) -> str:
     for share in selections:
         for model, keep in zip(share.segment.models, share.keep, strict=True):
             content.update(f"{model.model_id}\n".encode() if keep else b"")
-    content.update(" ".join(sorted(selections[0].segment.metadata)).encode())
+    alike = sorted(path for path in selections[0].segment.metadata if not is_sketch(path))
+    content.update(" ".join(alike).encode())
+    for share in selections:
+        content.update(" ".join(sorted(filter(is_sketch, share.segment.metadata))).encode())
     return f"{time}-{content.hexdigest()[:12]}"
 
 

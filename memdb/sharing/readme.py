@@ -33,6 +33,12 @@ PICTURES_HELD = """\
 - `thumbnails/`: small pictures of the examples, uint8 [examples, height, width, channels]:
   `memdb.open(URL).thumbnails("train", [3, 7])`."""
 
+SHEETS_HELD = """\
+- `sheets/`: small pictures of the examples, 64 to a file, training examples from the most memorized, test
+  examples from the hardest; `memdb.open(URL).thumbnails("train", [3, 7])` has single ones."""
+SITE_HELD = """\
+- `index.html`, `site/{n}/`: a page that shows all this in a browser, from any web server."""
+
 
 def readme(
     snapshot: Snapshot, record: SnapshotRecord, published: Published, scores: Sequence[ScoreTable] = ()
@@ -121,6 +127,10 @@ def _contents(record: SnapshotRecord, published: Published, scores: Sequence[Sco
         parts.append(SCORES_HELD)
     if published.thumbnails:
         parts.append(PICTURES_HELD)
+    if published.sheets:
+        parts.append(SHEETS_HELD)
+    if published.site:
+        parts.append(SITE_HELD.format(n=published.site[0]))
     return "\n".join(parts)
 
 

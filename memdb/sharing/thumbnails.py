@@ -61,7 +61,7 @@ def thumbnails_of(data: Dataset) -> Mapping[str, Thumbnails]:
         InvalidInputError: an example is not a picture; names it.
     """
     black, white = _range_of(data.sets[layout.TRAIN])
-    return {name: _of_set(examples, black, white) for name, examples in data.sets.items()}
+    return {name: _of_set(examples, black, white) for name, examples in data.sets.items() if len(examples)}
 
 
 def _of_set(examples: ExampleSet, black: float, white: float) -> Thumbnails:

@@ -148,6 +148,7 @@ class Store:
         models: Sequence[ModelInfo],
         masks: NDArray[np.bool_],
         outcomes: Mapping[str, NDArray[Any]],
+        sketches: Mapping[str, ArrayData] | None = None,
     ) -> Segment:
         """Append a batch of models: all of it, or nothing that a reader could see.
 
@@ -156,6 +157,7 @@ class Store:
             masks: bool [models, train].
             outcomes: arrays of ``manifest.arrays()``, [models, examples]: bool for kind ``bit``, which are
                 required; others are optional, since a recipe need not give confidences.
+            sketches: by path in the segment, as `sketch_arrays` makes them.
 
         Raises:
             InvalidInputError: arrays that do not fit the manifest.
@@ -167,7 +169,7 @@ class Store:
             outcome, _ = self.manifest.arrays()[path]
             stored = bits.pack(values) if outcome.kind == "bit" else np.ascontiguousarray(values.T)
             arrays[path] = ArrayData(stored.astype(outcome.dtype, copy=False))
-        return self.commit_stored(models, arrays)
+        return self.commit_stored(models, {**arrays, **(sketches or {})})
 
     def commit_stored(self, models: Sequence[ModelInfo], arrays: Mapping[str, ArrayData]) -> Segment:
         """Append models whose arrays are in the form that segments store, as read from another store.

@@ -38,5 +38,5 @@ class RunningPrecision:
         """Return the mean half-width over the examples that have an interval; None if there are none."""
         self._connection.register("train_examples", arrow.table(self._counts))
         sql = template("mean_half_width.sql")
-        ((value,),) = self._connection.sql(sql, params=self._parameters).fetchall()
+        ((value,),) = self._connection.execute(sql, self._parameters).fetchall()
         return None if value is None else float(value)

@@ -29,6 +29,7 @@ from memdb.format.segment import ModelInfo
 from memdb.recipes import BoundRecipe, Fitting, Run, name_of
 from memdb.store import Store
 from memdb.training.seeds import Seeds
+from memdb.training.sketching import Quota, SketchTarget
 from memdb.training.validate import checked, doubts
 
 ROUNDING = 1e-9
@@ -77,6 +78,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
     device: str = "cpu",
     batch_models: int | None = None,
     checkpoints: Path | None = None,
+    sketch: SketchTarget | None = None,
     hooks: Hooks = Hooks(),
 ) -> Generator[Committed]:
     """Train one model per seed and yield every batch once it is committed.
@@ -94,6 +96,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
     fitting = Fitting(recipe.train, recipe.info.name)
     outcomes_kept = frozenset(outcome.name for outcome in manifest.outcomes)
     trained_on = name_of(device)
+    quota = Quota(store, sketch)
     for batch in seeds.batches(wanted):
         if not hooks.may_begin():
             return
@@ -105,7 +108,8 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
             hooks.in_flight(n_models * done / max(1, total))
 
         started = time.perf_counter()
-        run = Run(device, progress, hooks.stop_requested, folder, outcomes_kept)
+        asked = quota.request(len(batch))
+        run = Run(device, progress, hooks.stop_requested, folder, outcomes_kept, asked)
         try:
             returned = _call(recipe.info.name, fitting, dataset, masks, batch_seeds, run)
         except KeyboardInterrupt:
@@ -114,6 +118,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
             raise
         seconds = time.perf_counter() - started
         outcomes, finite = checked(returned, manifest.arrays(), recipe.info.name, masks)
+        sketches = quota.arrays(returned, asked, finite, recipe.info.name)
         models = tuple(
             ModelInfo(
                 model_id=subsets.model_id(manifest.seed, seed),
@@ -128,7 +133,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
             )
             for row, seed in enumerate(batch)
         )
-        store.commit(models, masks, outcomes)
+        store.commit(models, masks, outcomes, sketches)
         shutil.rmtree(folder, ignore_errors=True)
         correct = bits.pack(outcomes[f"{layout.TRAIN}/correct"])
         yield Committed(models, bits.pack(masks), correct, doubts(outcomes, finite, recipe.info.name))

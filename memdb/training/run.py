@@ -118,10 +118,13 @@ def carry_out(
     stop_requested: Callable[[], bool],
 ) -> int:
     """Train, commit and report batches until done; return the number of models committed."""
-    running = RunningPrecision(before, IntervalSpec("anytime"))
+    running = None  # computed only for those who look at it
+    if progress is not warn_of_doubts or plan.limits.half_width is not None:
+        running = RunningPrecision(before, IntervalSpec("anytime"))
     accuracies = [m.test_accuracy for _, m in before.snapshot.models if m.test_accuracy is not None]
     n_asked = plan.seeds.n_missing
-    status = TrainingStatus(n_asked, 0, 0.0, _mean(accuracies), running.mean_half_width())
+    width = running.mean_half_width() if running else None
+    status = TrainingStatus(n_asked, 0, 0.0, _mean(accuracies), width)
     clock = _Clock(plan.limits.seconds)
     progress(replace(status, remark=plan.doubt, is_doubt=bool(plan.doubt)))
     if n_asked == 0:
@@ -143,10 +146,12 @@ def carry_out(
         for batch in batches:
             n_models = len(batch.models)
             clock.committed(batch.models[0].seconds * n_models)
-            running.add(bits.unpack(batch.mask, n_models), bits.unpack(batch.correct, n_models))
+            if running:
+                running.add(bits.unpack(batch.mask, n_models), bits.unpack(batch.correct, n_models))
             accuracies += [m.test_accuracy for m in batch.models if m.test_accuracy is not None]
             n_committed = status.n_committed + n_models
-            status = TrainingStatus(n_asked, n_committed, 0.0, _mean(accuracies), running.mean_half_width())
+            width = running.mean_half_width() if running else None
+            status = TrainingStatus(n_asked, n_committed, 0.0, _mean(accuracies), width)
             doubt = "" if batch.doubt in shown else batch.doubt
             progress(replace(status, remark=doubt, is_doubt=bool(doubt)))
             shown.add(doubt)

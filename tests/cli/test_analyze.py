@@ -8,6 +8,7 @@ import json
 import sys
 
 import pytest
+from support.cases import every
 from support.commands import run
 from support.stores import small_database, small_dataset
 
@@ -40,7 +41,7 @@ def dicts(relation):
 
 @pytest.mark.parametrize(
     ("command", "verb", "arguments"),
-    [
+    every(2, [
         (["plan", "--half-width", "0.1"], "plan", {"half_width": 0.1}),
         (["plan", "--train-id", "3", "--test-key", "4", "--kind", "influence"], "plan", {"train_id": 3, "test_id": 4, "kind": "influence"}),
         (["plan", "--settle", "0.5", "--threshold", "0.4", "--interval", "selected", "-k", "3", "--n-ranked", "9"], "plan", {"settle": 0.5, "threshold": 0.4, "interval": "selected", "k": 3, "n_ranked": 9}),
@@ -50,7 +51,7 @@ def dicts(relation):
         (["reliability", "--test-id", "3", "--threshold", "0.1", "--outcome", "confidence"], "reliability", {"test_id": 3, "threshold": 0.1, "outcome": "confidence"}),
         (["classes", "--threshold", "0.4"], "classes", {"threshold": 0.4}),
         (["class-influence", "--outcome", "confidence"], "class_influence", {"outcome": "confidence"}),
-    ],
+    ]),
 )  # fmt: skip
 def test_a_command_gives_the_rows_of_the_method_of_its_name(place, command, verb, arguments):
     done = run(*command, "-s", "a.zarr", "-f", "json", cwd=place)
@@ -91,12 +92,12 @@ def test_compare_remarks_on_nothing_where_recipe_and_fraction_are_the_same(place
 
 @pytest.mark.parametrize(
     "command",
-    [
+    every(2, [
         ["plan"], ["plan", "--train-id", "22", "--target-key", "train/10.png"], ["convergence", "--train-id", "3"],
         ["convergence", "--train-id", "3", "--test-id", "4", "--outcome", "confidence"], ["reliability"],
         ["reliability", "--test-id", "3", "--outcome", "confidence"], ["classes"], ["class-influence"],
         ["compare", "a.zarr", "b.zarr", "--test-id", "3"],
-    ],
+    ]),
 )  # fmt: skip
 def test_tables_fit_into_80_columns_and_stay_whole(place, command):
     store = [] if command[0] == "compare" else ["-s", "a.zarr"]

@@ -11,6 +11,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler
 
 import pytest
+from support.cases import every
 from support.commands import MEMDB, QuietHandler, run, serve, spawn
 
 import memdb
@@ -42,7 +43,7 @@ def test_an_answer_is_one_json_document_with_its_provenance(small, trained):
 
 @pytest.mark.parametrize(
     ("command", "verb", "arguments"),
-    [
+    every(2, [
         (["top-memorized", "-k", "4", "--class", "cat"], "top_memorized", {"k": 4, "class_name": "cat"}),
         (["top-memorized", "--interval", "fixed", "--level", "0.8"], "top_memorized", {"interval": "fixed", "level": 0.8}),
         (["top-influence", "--train-id", "3", "--direction", "both"], "top_influence", {"train_id": 3, "direction": "both"}),
@@ -53,7 +54,7 @@ def test_an_answer_is_one_json_document_with_its_provenance(small, trained):
         (["sql", "SELECT * FROM influence WHERE test_id = 2 ORDER BY influence DESC, train_id LIMIT 3"], "sql", {"statement": "SELECT * FROM influence WHERE test_id = 2 ORDER BY influence DESC, train_id LIMIT 3"}),
         (["sql", "FROM models ORDER BY seed", "-k", "2"], "sql", {"statement": "FROM models ORDER BY seed", "k": 2}),
         (["info", "--interval", "fixed"], "info", {"interval": "fixed"}),
-    ],
+    ]),
 )  # fmt: skip
 def test_a_command_gives_the_rows_of_the_method_of_its_name(small, trained, command, verb, arguments):
     with memdb.open(str(trained)) as db:
@@ -91,10 +92,10 @@ def test_rows_for_programs_carry_what_they_need_to_be_read_alone(small, tmp_path
 
 @pytest.mark.parametrize(
     "command",
-    [
+    every(2, [
         ["info"], ["top-memorized"], ["top-influence", "--test-id", "4"], ["top-influence", "--train-id", "4"],
         ["top-influence", "--target-id", "4"], ["score", "--train-id", "2"], ["score", "--train-id", "2", "--test-id", "3"],
-    ],
+    ]),
 )  # fmt: skip
 def test_tables_fit_into_80_columns_and_stay_whole(small, command):
     done = run(*command, "-s", "store.zarr", cwd=small)

@@ -139,6 +139,7 @@ def test_options_that_cannot_be_are_one_line_that_says_why(here, arguments, says
     assert says in done.stderr
 
 
+@pytest.mark.slow
 def test_a_bucket_is_reached_by_options_and_named_again_in_what_to_type_next(s3, tmp_path):
     url = f"s3://bucket/{tmp_path.name}/s.zarr"
     at = ["--endpoint-url", s3["endpoint_url"], "--storage-option", "key=k", "--storage-option", "secret=s"]

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.cases import every
 from support.commands import MEMDB, run, spawn, surroundings
 
 from memdb.cli import streams
@@ -27,7 +28,7 @@ def in_shell(command, cwd):
 
 
 @needs_full
-@pytest.mark.parametrize("command", ["memdb info -s store.zarr", "memdb --help"])
+@pytest.mark.parametrize("command", every(2, ["memdb info -s store.zarr", "memdb --help"]))
 def test_a_full_stdout_is_one_sentence(trained, command):
     assert in_shell(f"{command} >/dev/full", trained.parent) == (1, "", FULL)
 
@@ -38,6 +39,7 @@ def test_a_closed_stdout_is_one_sentence(trained):
     assert said.startswith("Error: cannot write to stdout: ")
 
 
+@pytest.mark.slow
 @needs_full
 def test_a_stderr_that_takes_nothing_changes_no_answer_and_no_exit_code(trained):
     expected = run("info", "-s", "store.zarr", cwd=trained.parent).stdout
@@ -45,6 +47,7 @@ def test_a_stderr_that_takes_nothing_changes_no_answer_and_no_exit_code(trained)
     assert in_shell("memdb info -s nowhere 2>/dev/full", trained.parent) == (1, "", "")
 
 
+@pytest.mark.slow
 def test_an_encoding_without_the_characters_of_a_table_gets_others(trained):
     done = spawn(
         "convergence", "--train-id", 3, "-s", "store.zarr", cwd=trained.parent, PYTHONIOENCODING="ascii"

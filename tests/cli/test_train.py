@@ -57,6 +57,7 @@ def test_init_and_train_with_a_recipe_and_data_of_ones_own_in_this_folder(folder
     assert memdb.open(str(folder / "memdb.zarr")).n_models == 8
 
 
+@pytest.mark.slow
 def test_two_trainings_at_once_on_one_store_both_count(folder):
     run(*INIT, "-p", "seconds=0.05", cwd=folder)
     command = [MEMDB, "train", "--device", "cpu", "--add", "10"]
@@ -138,3 +139,30 @@ def test_a_store_that_was_named_is_not_made_by_training(tmp_path, named):
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "no memdb store at no where. Create one with `memdb init --store 'no where'`" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sketches_are_asked_for_in_options_and_counted_by_info(tmp_path, torch):
+    made = run("init", "--sketches", 2, "--sketch-size", 8, "-p", "epochs=1", "-p", "hidden=4", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "sketches  0 of 2 models, 8 numbers an example" in run("info", cwd=tmp_path).stdout
+    for more in (["--add", 3], ["--add", 2, "--sketch", 1]):
+        assert run("train", *more, "--device", "cpu", cwd=tmp_path).returncode == 0
+    assert "sketches         3 models, 8 numbers an example, " in run("info", cwd=tmp_path).stdout
+    refused = [
+        (
+            ["train", "--sketch", 1, "--sketch-size", 9],
+            1,
+            "has sketches of 8 numbers, and others of 9 cannot",
+        ),
+        (
+            ["train", "--sketch-size", 9],
+            2,
+            "--sketch-size does nothing without --sketch. Leave --sketch-size out.",
+        ),
+        (["train", "--sketch", 0], 1, "--sketch 0 is not a number from 1"),
+        (["init", "--sketch-size", 9, "-s", "b"], 2, "--sketch-size does nothing without --sketches."),
+        (["init", "--extend", ".", "--sketches", 9, "-s", "b"], 1, "--sketches is fixed by the store"),
+    ]
+    for arguments, code, said in refused:
+        done = run(*arguments, cwd=tmp_path)
+        assert (done.returncode, said in done.stderr) == (code, True), (arguments, done.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
@@ -15,11 +16,12 @@ import memdb
 from memdb.errors import WrongFormatError
 from memdb.format.documents import sealed
 from memdb.format.manifest import Manifest
-from memdb.format.published import Published, ThumbnailsInfo
+from memdb.format.published import ListedGroup, Published
 from memdb.format.score_table import ScoreTable
 from memdb.format.segment import Segment
+from memdb.format.sketches import Projection, SketchPlan
 from memdb.format.snapshot_record import BaseUpdate, Retraction, SnapshotRecord
-from memdb.store.thumbnails import read_info
+from memdb.store.listed_groups import read_document
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -34,10 +36,12 @@ KINDS = {
     "manifest": Manifest, "segment": Segment, "block": Segment, "snapshot": SnapshotRecord,
     "retraction": Retraction, "published": Published, "published_snapshot": SnapshotRecord,
     "extension": Manifest, "extended": SnapshotRecord, "base": BaseUpdate, "score-table": ScoreTable,
-    "thumbnails": ThumbnailsInfo,
+    "thumbnails": ListedGroup, "sketching": Manifest, "sketched": Segment,
 }  # fmt: skip
 SCHEMA_OF = {name: name for name in KINDS} | {
     "block": "segment",
+    "sketched": "segment",
+    "sketching": "manifest",
     "extension": "manifest",
     "extended": "snapshot",
     "published_snapshot": "snapshot",
@@ -79,6 +83,7 @@ def documents_of(database, tmp_path):
         "published_snapshot": published.snapshot.record.to_document(),
         "thumbnails": pictured(tmp_path).to_document(),
         **extended(database, tmp_path / "own.zarr"),
+        **sketched(database.store.manifest, database.snapshot.segments[0]),
     }
     return json.loads(json.dumps(found))
 
@@ -91,7 +96,17 @@ def pictured(folder):
         database.train(seeds=[1])
         database.publish(str(folder / "pictured"), include=("bits", "thumbnails"))
     store = memdb.open(str(folder / "pictured")).store
-    return read_info(store, store.published.thumbnails)
+    return read_document(store, "sheets", store.published.sheets)
+
+
+def sketched(manifest, segment):
+    """The documents of a store that keeps gradient sketches, but for their objects."""
+    plan = SketchPlan(10, Projection.of_store(manifest.seed, 512))
+    arrays = {f"{name}/gradient_sketch/0": segment.metadata["mask"] for name in ("train", "test")}
+    return {
+        "sketching": replace(manifest, sketches=plan).to_document(),
+        "sketched": replace(segment, metadata={**segment.metadata, **arrays}).to_document(),
+    }
 
 
 def extended(database, url):
@@ -135,6 +150,8 @@ WRONG = [
     ("published", ["snapshot", "size"], 0), ("published", ["snapshot", "sha256"], ""), ("published", ["credits"], []),
     ("published", ["credits", "authors"], [1]), ("published", ["required_features"], ["x"]),
     ("published", ["scores"], [{"size": 0, "sha256": "0" * 64}]), ("published", ["scores"], 3),
+    ("published", ["sheets"], {"size": 3, "sha256": "x"}), ("published", ["sheets"], 3),
+    ("published", ["site"], {"number": 0, "size": 3, "sha256": "0" * 64}), ("published", ["site"], {"size": 3, "sha256": "0" * 64}),
     ("published", ["thumbnails"], {"size": 3, "sha256": "x"}), ("thumbnails", ["store_id"], "x"),
     ("thumbnails", ["objects", "../x"], [1, "0" * 64]), ("thumbnails", ["metadata"], 3),
     ("published_snapshot", ["derived", "stats", "objects", "../x"], [1, "0" * 64]),
@@ -145,6 +162,9 @@ WRONG = [
     ("extension", ["required_features"], []), ("extension", ["base", "url"], ""), ("extension", ["base", "snapshot"], 0),
     ("extension", ["base", "store_id"], "x"), ("extension", ["base", "models_sha256"], ""),
     ("manifest", ["required_features"], ["base"]), ("extended", ["base", "n_models"], -1),
+    ("sketching", ["sketches"], 3), ("sketching", ["sketches", "models"], 0), ("sketching", ["sketches", "size"], 0),
+    ("sketching", ["sketches", "size"], 10**6), ("sketching", ["sketches", "seed"], 7),
+    ("sketching", ["sketches", "version"], 0), ("sketched", ["required_features"], ["folds"]),
     ("base", ["number"], 0), ("base", ["base"], 3), ("base", ["base", "url"], "x" * 5000),
     ("score-table", ["number"], 0), ("score-table", ["name"], "../x"), ("score-table", ["coverage"], "some"),
     ("score-table", ["table_id"], "x"), ("score-table", ["objects", "../a"], [1]), ("score-table", ["n_influence"], -1),

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from support import DATA, planted
+from support.cases import every
 from support.commands import run
 
 from memdb.format import subsets
@@ -21,7 +22,7 @@ def ask(folder, *arguments):
     return json.loads(done.stdout)["rows"]
 
 
-@pytest.fixture(scope="module", params=[0.0, 0.1], ids=["as it is", "a tenth flipped"])
+@pytest.fixture(scope="module", params=every(2, [0.0, 0.1]), ids=["as it is", "a tenth flipped"])
 def store(request, tmp_path_factory):
     """A folder with 400 models of 1-nearest-neighbour, and by what factor flipped outcomes shrink every score."""
     folder = tmp_path_factory.mktemp("planted")

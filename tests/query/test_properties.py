@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support import oracle
 from support.cases import examples_of
 from support.stores import N_TEST, N_TRAIN, bits_of, small_database
-from support.storing import batch
+from support.storing import batch, forget
 
 RELATIONS = {"memorization": "memorization", "influence": "influence", "train_influence": "influence"}
 SEEDS = st.lists(st.integers(0, 10**6), min_size=2, max_size=60, unique=True)
@@ -46,6 +46,8 @@ def stores(*contents):
                 db.store.commit(models, masks, outcomes)
             found.append(db)
         yield found
+    for db in found:
+        forget(db.url)
 
 
 def unchanged(_masks, _outcomes):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import TESTS
+from support.cases import every
 
 import memdb
 from memdb import datasets, recipes
@@ -113,11 +114,14 @@ def test_a_gpu_trains_a_batch_as_it_trains_one_and_as_a_cpu_does(recipe, data, t
 
 @pytest.mark.parametrize(
     "recipe",
-    [
-        MLP(),
-        CNN(epochs=30, channels=(16, 32), batch_size=8, lr=0.03),
-        ResNet9(epochs=20, width=8, lr=0.05, batch_size=8, flip=False, shift=0),
-    ],
+    every(
+        3,
+        [
+            MLP(),
+            CNN(epochs=30, channels=(16, 32), batch_size=8, lr=0.03),
+            ResNet9(epochs=20, width=8, lr=0.05, batch_size=8, flip=False, shift=0),
+        ],
+    ),
     ids=lambda recipe: recipe.name,
 )
 def test_a_network_learns_what_it_saw_and_its_signals_say_when(recipe, data, tmp_path):

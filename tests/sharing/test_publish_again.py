@@ -37,6 +37,7 @@ def test_bits_are_not_pulled_onto_a_published_copy_or_its_beginning(database, tm
         assert files_of(tmp_path / "b") == before
 
 
+@pytest.mark.slow
 def test_a_publication_cut_off_twice_goes_on(database, tmp_path):
     dest = tmp_path / "copy"
     for seeds in (range(21, 23), range(23, 25), range(25, 27)):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.cases import every
 from support.stores import N_TEST, N_TRAIN, coin_recipe, small_dataset
 
 import memdb
@@ -127,7 +128,7 @@ def test_nothing_is_imported_into_a_published_copy(database, tmp_path):
     assert files_of(tmp_path / "copy") == before
 
 
-@pytest.mark.parametrize("how", ["altered", "gone", "another"])
+@pytest.mark.parametrize("how", every(3, ["altered", "gone", "another"]))
 def test_a_score_table_that_is_not_as_it_was_published_is_named(database, tmp_path, how):
     dest = tmp_path / "copy"
     database.publish(str(dest))
@@ -157,6 +158,7 @@ def test_a_root_document_with_scores_that_cannot_be_is_refused(database, tmp_pat
     assert Published.from_document(without, "here").scores == ()
 
 
+@pytest.mark.slow
 def test_merging_brings_scores_along_once(database, tmp_path):
     other = memdb.init(str(tmp_path / "b.zarr"), small_dataset(), coin_recipe, seed=4)
     other.train(seeds=range(5))

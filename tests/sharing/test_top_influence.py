@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.cases import every
 from support.stores import coin_recipe
 from support.storing import model
 
@@ -53,7 +54,9 @@ STORES = {
 }
 
 
-@pytest.mark.parametrize("pairs_at_once", [1, top_influence.PAIRS_AT_ONCE], ids=["one by one", "together"])
+@pytest.mark.parametrize(
+    "pairs_at_once", every(2, [top_influence.PAIRS_AT_ONCE, 1]), ids=["together", "one by one"]
+)
 @pytest.mark.parametrize(("masks", "n_classes"), STORES.values(), ids=STORES)
 def test_lists_are_those_of_the_question_to_the_last_bit(
     masks, n_classes, pairs_at_once, tmp_path, monkeypatch

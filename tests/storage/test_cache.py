@@ -81,6 +81,7 @@ def test_a_cache_that_cannot_be_written_fails_nothing(tmp_path):
     assert cache.usage().n_objects == 0
 
 
+@pytest.mark.slow
 def test_many_readers_may_share_a_cache(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\nfrom memdb.storage import Cache\n"

@@ -9,8 +9,9 @@ from datetime import timedelta
 
 import pytest
 from support import TESTS
+from support.cases import every
 from support.stores import small_database
-from support.storing import FailingStorage, batch, contents, contents_of
+from support.storing import FailingStorage, batch, contents, contents_of, forget
 
 from memdb.errors import MemdbError, StorageError
 from memdb.storage import open_storage
@@ -80,7 +81,9 @@ def try_all(template, tmp_path, operation, how, first, step):
     return int(tried[-1].stem)
 
 
-@pytest.mark.parametrize(("operation", "how"), [("commit", "kill"), ("compact", "fail"), ("gc", "kill")])
+@pytest.mark.parametrize(
+    ("operation", "how"), every(2, [("commit", "kill"), ("gc", "kill"), ("compact", "fail")])
+)
 def test_at_some_operations(template, tmp_path, operation, how):
     n_operations = try_all(template, tmp_path, operation, how, {"kill": 20, "fail": 7}[how], 95)
     assert n_operations > 20
@@ -94,7 +97,7 @@ def test_at_every_operation(template, tmp_path, operation, how):
     print(f"{operation}, {how}: {n_operations} operations, 0 models lost, 0 doubled")
 
 
-REFUSALS = pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
+REFUSALS = pytest.mark.parametrize("lasting", every(2, [False, True]), ids=["once", "from then on"])
 OPERATIONS = pytest.mark.parametrize("operation", ["commit", "compact", "gc", "query"])
 
 
@@ -137,6 +140,7 @@ def refuse(template, tmp_path, operation, lasting, positions):
         else:
             status = 0
         check(url, template, operation, status)
+        forget(url)
         if storage.allowed >= 0:
             break
     assert 10 < allowed < 199

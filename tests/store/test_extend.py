@@ -12,6 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from support.cases import every
 from support.joined import answers, whole
 from support.stores import coin_recipe, small_dataset
 from support.storing import batch, contents
@@ -37,13 +38,22 @@ from memdb.store.maintenance import verify
 TRAINED = {"dataset": small_dataset(), "recipe": coin_recipe}
 
 
-@pytest.fixture
-def base(tmp_path):
-    """A store of 12 models in a snapshot."""
-    with memdb.init(str(tmp_path / "base.zarr"), small_dataset(), coin_recipe, seed=7) as made:
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory):
+    """The folder of a store of 12 models in a snapshot."""
+    url = tmp_path_factory.mktemp("twelve") / "base.zarr"
+    with memdb.init(str(url), small_dataset(), coin_recipe, seed=7) as made:
         made.train(seeds=range(12))
         made.compact()
-        yield made
+    return url
+
+
+@pytest.fixture
+def base(twelve, tmp_path):
+    """The same store, to do with as one likes."""
+    url = shutil.copytree(twelve, tmp_path / "base.zarr")
+    with memdb.open(str(url)) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -89,7 +99,7 @@ def test_what_its_base_gets_or_withdraws_counts_after_an_update(base, extension,
     extension.train(seeds=range(4))
     extension.compact()
     before = answers(extension)
-    base.train(seeds=range(12, 20))
+    base.train(seeds=range(12, 20), **TRAINED)
     gone = base.snapshot.models[0][1].model_id
     base.retract([gone], "a broken node")
     extension.refresh()
@@ -155,12 +165,13 @@ def test_a_base_that_extends_another_brings_it_along(base, extension, tmp_path):
             assert answers(third) == answers(one)
 
 
+@pytest.mark.slow
 def test_over_http_it_is_read_as_from_disk(base, tmp_path, served):
     with memdb.extend(str(tmp_path / "far.zarr"), f"{served}/base.zarr", **TRAINED) as far:
         far.train(seeds=range(5))
         far.compact()
         assert far.n_models == 17
-        base.train(seeds=[40])
+        base.train(seeds=[40], **TRAINED)
         base.compact()
         far.update()
         assert far.n_models == 18
@@ -180,7 +191,7 @@ def rewritten(place, /, **changes):
 
 @pytest.mark.parametrize(
     ("changes", "kind", "says"),
-    [
+    every(2, [
         ({"url": "/nowhere/base.zarr"}, NotFoundError, "the base of .* is not at /nowhere/base.zarr any more"),
         ({"url": "github://o:r@main/base.zarr"}, InvalidInputError, "such addresses are not followed"),
         ({"url": "simplecache::file:///etc"}, InvalidInputError, "such addresses are not followed"),
@@ -188,7 +199,7 @@ def rewritten(place, /, **changes):
         ({"store_id": "0" * 32}, MismatchError, "holds the store .*; .* extends 0000"),
         ({"models_sha256": "0" * 64}, DamagedError, "snapshot 1 of .* has other models than when .* was set to use it"),
         ({"snapshot": 9}, NotFoundError, "a base, has no snapshot 9 any more"),
-    ],
+    ]),
 )  # fmt: skip
 def test_a_base_that_is_not_what_was_pinned_is_named(extension, changes, kind, says):
     store = rewritten(extension.url, **changes)
@@ -270,7 +281,7 @@ def test_what_cannot_be_extended_leaves_nothing_behind(base, tmp_path):
 
 
 def test_an_update_that_cannot_be_changes_nothing(base, extension, tmp_path):
-    base.train(seeds=[30])
+    base.train(seeds=[30], **TRAINED)
     old = shutil.copytree(base.url, tmp_path / "old.zarr")
     base.compact()
     extension.update()

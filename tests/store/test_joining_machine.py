@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.cases import examples_of
 from support.stores import coin_recipe, small_dataset
-from support.storing import batch, contents, contents_of
+from support.storing import batch, contents, contents_of, forget
 
 import memdb
 
@@ -34,6 +34,9 @@ class ExtensionMachine(RuleBasedStateMachine):
         self.retracted = {"base": set(), "own": set()}
         self.numbered = self.taken = (contents_of(first), set())
         self.number, self.past = 1, {}
+
+    def teardown(self):
+        forget(self.place)
 
     @rule(
         side=SIDES,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.cases import examples_of
 from support.stores import coin_recipe, small_dataset
-from support.storing import FailingStorage, batch, contents, contents_of
+from support.storing import FailingStorage, batch, contents, contents_of, forget
 
 import memdb
 from memdb.errors import StorageError
@@ -49,6 +49,8 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self):
         compact.BLOCK_MODELS = self.usual
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.url.startswith("memory:"):
+            forget(self.url)
 
     def record(self, part):
         for identifier, content in contents_of(part).items():
@@ -155,15 +157,6 @@ TestOnDisk = StoreMachine.TestCase
 TestOnDisk.settings = quickly(examples_of(30), 10)
 TestInMemory = InMemory.TestCase
 TestInMemory.settings = quickly(examples_of(30), 15)
-
-
-def test_on_s3(s3):
-    from hypothesis.stateful import run_state_machine_as_test
-
-    class OnS3(StoreMachine):
-        place = staticmethod(lambda _: (f"s3://bucket/{uuid.uuid4().hex}/s.zarr", s3))
-
-    run_state_machine_as_test(OnS3, settings=quickly(examples_of(8), 8))
 
 
 @pytest.mark.slow

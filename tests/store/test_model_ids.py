@@ -8,6 +8,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+from support.cases import every
 from support.stores import coin_recipe, small_dataset
 from typer.testing import CliRunner
 
@@ -34,7 +35,7 @@ def run(*arguments):
     return done
 
 
-@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("compacted", every(2, [True, False]))
 def test_answers_without_models_are_those_of_a_store_that_retracted_them(database, compacted):
     if compacted:
         database.compact()
@@ -59,6 +60,7 @@ def test_models_that_are_not_there_cannot_be_left_out(database, name):
     assert caught.value.hint
 
 
+@pytest.mark.slow
 def test_every_format_says_what_was_left_out(database, tmp_path):
     one, two = ids(database)[:2]
     asked = ["top-memorized", "-k", "2", "--store", database.url, "--exclude", one[:8], "--exclude", two]

@@ -151,6 +151,7 @@ def test_a_beginning_of_other_data_is_not_mixed_with(tmp_path, monkeypatch):
         memdb.init(url, small_dataset(shift=1), coin_recipe)
 
 
+@pytest.mark.slow
 def test_of_two_creations_at_once_one_wins_and_the_store_is_whole(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -270,6 +271,7 @@ def test_other_data_or_another_recipe_is_refused_with_both_fingerprints(database
     assert memdb.open(database.url).n_models == 37
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_fsync_loses_at_most_the_batch_in_flight(tmp_path):
     code = (
         "import sys, os; sys.path.insert(0, sys.argv[1])\n"

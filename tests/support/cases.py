@@ -8,7 +8,7 @@ from hypothesis import settings
 
 def examples_of(n):
     """Scale a slow test's n Hypothesis examples to this profile; with --all, others run 100."""
-    return max(1, n * settings().max_examples // 100)
+    return -(-n * settings().max_examples // 100)
 
 
 def every(n, cases):

@@ -115,3 +115,12 @@ class FailingStorage:
 def resealed(document):
     """Return the bytes of a document that was changed and sealed again."""
     return plain_document(sealed(document))
+
+
+def forget(url="memory://"):
+    """Remove what is in memory below a URL: each listing of a folder there looks at every object of the process."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    start = "/" + url.removeprefix("memory://")
+    for path in [path for path in MemoryFileSystem.store if path.startswith(start)]:
+        del MemoryFileSystem.store[path]

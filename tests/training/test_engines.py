@@ -85,6 +85,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
     assert {status.n_asked for status in told} == {8}
 
 
+@pytest.mark.slow
 def test_workers_that_die_again_and_again_end_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("memdb.training.engines.local.MAX_DEATHS", 2)
     with (
@@ -101,6 +102,7 @@ def test_what_a_worker_fails_with_is_what_one_is_told(tmp_path):
         assert stored(db) == ids(range(4))
 
 
+@pytest.mark.slow
 def test_workers_divide_the_cores(tmp_path):
     before = dict(os.environ)
     with made(tmp_path, threads_recipe) as db:

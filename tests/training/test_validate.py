@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.cases import every
 
 import memdb
 from memdb.errors import InvalidInputError, TrainingError
@@ -97,21 +98,24 @@ def confident(of_right, of_wrong):
 
 @pytest.mark.parametrize(
     ("of_right", "of_wrong", "says"),
-    [
-        (
-            0.9,
-            0.1,
-            "all lie between 0 and 1, and above 0 for wrong predictions: they look like probabilities",
-        ),
-        (1.0, 0.3, "look like probabilities"),
-        (0.1, 2.3, "above 0 for most wrong predictions, .*: they look like losses or margins"),
-        (8.0, 3.0, "look like losses or margins"),
-        (SURE, -SURE, None),
-        (np.inf, -np.inf, None),
-        (0.5, 0.0, None),  # two classes, undecided
-        (0.9, -0.1, None),  # barely learned anything
-        (np.inf, -1.0, None),
-    ],
+    every(
+        2,
+        [
+            (
+                0.9,
+                0.1,
+                "all lie between 0 and 1, and above 0 for wrong predictions: they look like probabilities",
+            ),
+            (1.0, 0.3, "look like probabilities"),
+            (0.1, 2.3, "above 0 for most wrong predictions, .*: they look like losses or margins"),
+            (8.0, 3.0, "look like losses or margins"),
+            (SURE, -SURE, None),
+            (np.inf, -np.inf, None),
+            (0.5, 0.0, None),  # two classes, undecided
+            (0.9, -0.1, None),  # barely learned anything
+            (np.inf, -1.0, None),
+        ],
+    ),
 )
 def test_probabilities_and_losses_given_as_logit_confidences_are_doubted_once(
     tmp_path, of_right, of_wrong, says

@@ -50,17 +50,19 @@ class TestBlock:
             float64 [test, models, 2].
         totals: over all models, the number that are correct or the sum of p, [test].
         labels: [test].
+        ids: [test].
     """
 
     outcomes: NDArray[Any]
     totals: NDArray[Any]
     labels: NDArray[np.int32]
+    ids: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, rows: NDArray[np.integer[Any]]) -> TestBlock:
-        return TestBlock(self.outcomes[rows], self.totals[rows], self.labels[rows])
+        return TestBlock(self.outcomes[rows], self.totals[rows], self.labels[rows], self.ids[rows])
 
 
 class Survivors(NamedTuple):

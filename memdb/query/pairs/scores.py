@@ -130,12 +130,20 @@ def search(relations: Relations, options: PairOptions) -> tuple[PairSearch, Inte
         InvalidInputError: invalid options, or a device that this machine lacks.
     """
     interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
-    given = {field.name: options[field.name] for field in fields(PairChoice) if field.name in options}  # type: ignore[literal-required]
-    choice = PairChoice(**given)
-    device = options.get("device", "auto")
+    choice, device = choice_of(options), options.get("device", "auto")
     kernel, threads = _kernel_on(device) if relations.outcome == "correct" else _confidence_kernel_on(device)
     search = PairSearch(pair_bits(relations), choice, tally=True, kernel=kernel, threads=threads)
     return search, interval
+
+
+def choice_of(options: PairOptions) -> PairChoice:
+    """Return which pairs the options choose.
+
+    Raises:
+        InvalidInputError: invalid options.
+    """
+    given = {field.name: options[field.name] for field in fields(PairChoice) if field.name in options}  # type: ignore[literal-required]
+    return PairChoice(**given)
 
 
 def pairs(relations: Relations, options: PairOptions) -> pa.Table:
@@ -146,6 +154,16 @@ def pairs(relations: Relations, options: PairOptions) -> pa.Table:
         InvalidInputError: invalid options, or more pairs than fit in memory.
     """
     pair_search, interval = search(relations, options)
+    blocks = collected(pair_search, options)
+    return Scorer(pair_search.bits, PairTotals.of(pair_search, blocks), interval).scored(blocks)
+
+
+def collected(pair_search: PairSearch, options: PairOptions) -> list[PairBlock]:
+    """Return all blocks of a search.
+
+    Raises:
+        InvalidInputError: more pairs than fit in memory.
+    """
     blocks: list[PairBlock] = []
     n_found = 0
     for block in pair_search.blocks(**watching(options)):
@@ -157,7 +175,7 @@ def pairs(relations: Relations, options: PairOptions) -> pa.Table:
                 hint="write them to a .parquet file, which takes any number, or raise min_influence",
                 parameter="min_influence",
             )
-    return Scorer(pair_search.bits, PairTotals.of(pair_search, blocks), interval).scored(blocks)
+    return blocks
 
 
 class Evidence:
@@ -284,24 +302,37 @@ def _confidence_kernel_on(device: str) -> tuple[Callable[[int, str], PairKernel]
 
 
 def _kernel_on(device: str) -> tuple[Callable[[int, str], PairKernel], int | None]:
-    """Return the factory of kernels on a device, and the number of threads to use (None: one per core).
+    """Return the factory of kernels on a device, and the number of threads to use (None: one per core)."""
+    device = device_of(device)
+    if device == "cpu":
+        return CpuKernel, None
+    from memdb.query.pairs.kernel_torch import kernel_on  # noqa: PLC0415 - imports torch
+
+    return kernel_on(device), GPU_THREADS
+
+
+def device_of(device: str) -> str:
+    """Return the device to use, ``cpu`` or one that PyTorch can use.
 
     PyTorch takes seconds to import, so ``auto`` only tries it where there is an NVIDIA driver.
+
+    Raises:
+        InvalidInputError: an unknown device, or one that this machine lacks.
     """
     if device == "auto":
         if shutil.which("nvidia-smi") is None or importlib.util.find_spec("torch") is None:
-            return CpuKernel, None
+            return "cpu"
         from memdb.query.pairs.kernel_torch import gpu_is_there  # noqa: PLC0415 - imports torch
 
-        device = "cuda" if gpu_is_there() else "cpu"
+        return "cuda" if gpu_is_there() else "cpu"
     if device == "cpu":
-        return CpuKernel, None
-    if device.split(":")[0] != "cuda":
+        return device
+    if device.partition(":")[0] != "cuda":
         raise InvalidInputError(f"unknown device {device!r}", hint="use auto, cpu, cuda or cuda:1")
     try:
         from memdb.query.pairs.kernel_torch import kernel_on  # noqa: PLC0415 - imports torch
 
-        return kernel_on(device), GPU_THREADS
+        kernel_on(device)
     except ImportError as error:
         raise InvalidInputError(
             f"device {device} needs PyTorch, which is not installed", hint="run: pip install 'memdb[train]'"
@@ -313,3 +344,4 @@ def _kernel_on(device: str) -> tuple[Callable[[int, str], PairKernel], int | Non
             hint='use device="auto" or "cpu"',
             parameter="device",
         ) from error
+    return device

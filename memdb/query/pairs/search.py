@@ -31,6 +31,7 @@ class PairSearch:
         tally: also count the z statistics of all ranked pairs, which doubles the time.
         kernel: called with the number of models and the direction, once per thread.
         threads: the number of threads; by default one per core that this process may use.
+        is_final: the kernel's strengths are final: no formula decides again in float64.
     """
 
     bits: PairBits
@@ -38,6 +39,7 @@ class PairSearch:
     tally: bool = False
     kernel: Callable[[int, str], PairKernel] = CpuKernel
     threads: int | None = None
+    is_final: bool = False
 
     @property
     def n_blocks(self) -> int:
@@ -164,6 +166,7 @@ class _Block:
             self._kernel.tally(self._histogram)
         # where all models agree, every score is 0 and all pairs tie: there is nothing to count
         unanimous = (self._tests.totals == 0) | (self._tests.totals == self._search.bits.n_models)
+        unanimous &= not self._search.is_final  # which says that these are not the strengths
         self._add_unanimous(np.flatnonzero(unanimous))
         for rows, columns in self._groups(np.flatnonzero(~unanimous)):
             if not self._search_group(rows, columns):
@@ -251,9 +254,10 @@ class _Strongest:
         if self.k is not None:
             self._raise_floors(rows, strength, self.k)
         if self._n_waiting > max(MAX_WAITING, 2 * self._best.size):
-            row, train, sums = self.exactly()
+            row, train, sums, best = self._decided()
             _require_fit(len(row))
-            best = np.full(len(row), np.inf, dtype=np.float32)  # decided: no floor removes them
+            if not self._search.is_final:
+                best = np.full(len(row), np.inf, dtype=np.float32)  # decided: no floor removes them
             self._waiting, self._n_waiting = [(row, train, sums, best)], len(row)
 
     def _raise_floors(self, rows: NDArray[np.int64], strength: NDArray[np.float32], k: int) -> None:
@@ -272,12 +276,18 @@ class _Strongest:
 
     def exactly(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]:
         """Return rows, positions in `trains` and sums of the strongest pairs, decided in float64."""
+        row, train, sums, _ = self._decided()
+        return row, train, sums
+
+    def _decided(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any], NDArray[np.float32]]:
+        """Return the same with their strengths."""
         if not self._waiting:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), self._search.bits.no_sums()
+            nothing = np.zeros(0, np.int64)
+            return nothing, nothing, self._search.bits.no_sums(), np.zeros(0, np.float32)
         row, train, sums, rough = (np.concatenate(arrays) for arrays in zip(*self._waiting, strict=True))
         near = rough >= self.floors[row] - np.float32(MARGIN)
-        row, train, sums = row[near], train[near], sums[near]
-        strength = self._strength(row, train, sums)
+        row, train, sums, rough = row[near], train[near], sums[near], rough[near]
+        strength = rough.astype(np.float64) if self._search.is_final else self._strength(row, train, sums)
         least = self._search.choice.min_influence
         if least is not None:
             passes = strength >= least
@@ -287,7 +297,7 @@ class _Strongest:
             counts = np.bincount(row, minlength=len(self.floors))
             rank = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
             order = order[rank < self.k]
-        return row[order], train[order], sums[order]
+        return row[order], train[order], sums[order], strength[order].astype(np.float32)
 
     def _strength(
         self, row: NDArray[np.int64], train: NDArray[np.int64], sums: NDArray[Any]

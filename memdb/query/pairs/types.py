@@ -33,11 +33,11 @@ class PairBits:
     def tests(self, rows: slice) -> TestBlock:
         """Return a range of test examples with their outcomes."""
         labels = self.test_labels[rows]
-        if self.confidence is None:
-            return TestBlock(self.correct[rows], self.n_correct[rows].astype(np.int64), labels)
         ids = np.arange(*rows.indices(len(self.test_labels)), dtype=np.int32)
+        if self.confidence is None:
+            return TestBlock(self.correct[rows], self.n_correct[rows].astype(np.int64), labels, ids)
         outcomes = np.stack(self.confidence.of.rows(ids), axis=-1)
-        return TestBlock(outcomes, self.confidence.s_all[rows], labels)
+        return TestBlock(outcomes, self.confidence.s_all[rows], labels, ids)
 
     @property
     def outcome(self) -> str:

@@ -21,12 +21,14 @@ from memdb.format import bits, layout
 from memdb.format.documents import Json, group_metadata, own_version, plain_document
 from memdb.format.manifest import Base, Manifest, ObjectInfo, Outcome
 from memdb.format.segment import Segment
+from memdb.format.sketches import is_sketch
 from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
 from memdb.storage.protocol import concurrently, create_once
 from memdb.store.block_counts import BlockCounter
 from memdb.store.encoding import BLOCK_MODELS, ArrayData, BandEncoder, array_metadata, describe, encode_group
 from memdb.store.grace import Stopwatch
 from memdb.store.read_documents import StoreLike
+from memdb.store.read_sketches import copied_sketches
 from memdb.store.selection import Selection, cut_into
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store, commit_group, keeps_put_if_absent
@@ -151,8 +153,10 @@ def _retracted_in(snapshot: Snapshot) -> set[str]:
 
 
 def _kept_by(segment: Segment) -> list[str]:
-    """Return a segment's mask and outcome arrays; a block's counts are not among them: they are recounted."""
-    return sorted(path for path in segment.metadata if not path.startswith(f"{layout.COUNTS}/"))
+    """Return a segment's mask and outcome arrays: counts are recounted, and sketches are of single models."""
+    return sorted(
+        path for path in segment.metadata if not path.startswith(f"{layout.COUNTS}/") and not is_sketch(path)
+    )
 
 
 def cut(selections: Sequence[Selection]) -> Iterator[list[Selection]]:
@@ -212,6 +216,8 @@ def write_block(
     for path, outcome, n_examples in _arrays(store.manifest, selections[0].segment):
         for encoded in _encoded(selections, path, outcome, n_examples, counter):
             write(encoded)
+    for encoded in copied_sketches(store.manifest, selections):
+        write(encoded)
     write(encode_group({path: ArrayData(values) for path, values in counter.arrays().items()}))
     block = replace(block, objects=objects, metadata=metadata)
     if not commit_group(store.storage, block, watch):

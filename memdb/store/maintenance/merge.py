@@ -22,14 +22,17 @@ from memdb.errors import InvalidInputError, MismatchError
 from memdb.format import bits, layout
 from memdb.format.manifest import Manifest, Outcome
 from memdb.format.segment import ModelInfo
+from memdb.format.sketches import Projection
 from memdb.storage.protocol import concurrently
 from memdb.store.encoding import BLOCK_MODELS, ArrayData
 from memdb.store.maintenance.retract import write_retraction
+from memdb.store.read_sketches import projection_in_use, sketched_in
 from memdb.store.selection import Selection, cut_into
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
 
 SEGMENT_BYTES = 64 << 20  # of a segment's arrays in memory
+SKETCH_BYTES = 256 << 20  # of its gradient sketches
 BAND_BYTES = 32 << 20  # of unpacked bits in memory at once, in each reader
 READERS = 4
 FORMER = "withdrawn in store {store}: {reason}"
@@ -43,6 +46,7 @@ class Merged:
     added: tuple[int, ...]  # models
     present: tuple[int, ...]  # models that the destination, or an earlier source, already had
     n_retracted: int  # models retracted in a source but not in the destination
+    n_unsketched: int  # models added without their gradient sketches, which are by another projection
 
 
 def common_outcomes(sources: Sequence[Snapshot]) -> tuple[tuple[Outcome, ...], tuple[str, ...]]:
@@ -121,16 +125,25 @@ def merge(
     for reason, models in retracted.items():
         write_retraction(store, reason, models=tuple(sorted(models)))
     total = sum(n_fresh for _, _, n_fresh in plans)
-    done = 0
+    projection = common_projection([own, *sources])
+    done = n_unsketched = 0
     progress(done, total)
     for source, fresh, _ in plans:
-        for batch in cut_into(fresh, _models_at_once(store.manifest)):
-            _commit(store, source, batch)
+        for batch in _batches(store.manifest, fresh, _models_at_once(store.manifest)):
+            n_unsketched += _commit(store, source, batch, projection)
             done += sum(selection.n_models for selection in batch)
             progress(done, total)
     return Merged(
-        tuple(n_fresh for _, _, n_fresh in plans), tuple(present), sum(map(len, retracted.values()))
+        tuple(n_fresh for _, _, n_fresh in plans),
+        tuple(present),
+        sum(map(len, retracted.values())),
+        n_unsketched,
     )
+
+
+def common_projection(stores: Sequence[Snapshot]) -> Projection | None:
+    """Return the projection of the sketches that a merge keeps: that of the first store which has one."""
+    return next(filter(None, map(projection_in_use, stores)), None)
 
 
 def _newly_retracted(own: Snapshot, sources: Sequence[Snapshot]) -> dict[str, set[str]]:
@@ -165,8 +178,18 @@ def _models_at_once(manifest: Manifest) -> int:
     return max(1, min(BLOCK_MODELS, SEGMENT_BYTES * 8 // model_bits))
 
 
-def _commit(store: Store, source: Snapshot, batch: Sequence[Selection]) -> None:
-    """Commit some models of a source as a segment."""
+def _batches(manifest: Manifest, fresh: Sequence[Selection], most: int) -> Iterator[list[Selection]]:
+    """Yield batches of at most so many models, and fewer where their sketches would not fit into memory."""
+    for batch in cut_into(fresh, most):
+        n_models = sum(selection.n_models for selection in batch)
+        if n_models > 1 and sum(one.n_bytes for one in sketched_in(manifest, batch)) > SKETCH_BYTES:
+            yield from _batches(manifest, batch, n_models // 2)
+        else:
+            yield batch
+
+
+def _commit(store: Store, source: Snapshot, batch: Sequence[Selection], projection: Projection | None) -> int:
+    """Commit some models of a source as a segment; return how many lose sketches by another projection."""
     manifest = store.manifest
     stored = {layout.MASK: ArrayData(_bits(batch, layout.MASK, manifest.train.n_examples))}
     for path, (outcome, n_examples) in manifest.arrays().items():
@@ -182,7 +205,12 @@ def _commit(store: Store, source: Snapshot, batch: Sequence[Selection]) -> None:
         for model, keep in zip(selection.segment.models, selection.keep, strict=True)
         if keep
     ]
+    sketched = sketched_in(manifest, batch)
+    kept = [one for one in sketched if one.projection == projection]
+    for one in kept:
+        stored |= one.arrays(manifest)
     store.commit_stored(models, stored)
+    return len(sketched) - len(kept)
 
 
 def _seeds(source: Snapshot) -> dict[str, int]:

@@ -22,6 +22,7 @@ from memdb.store.read_documents import read_segment
 from memdb.store.selection import read_bits
 from memdb.training.loop import Committed, Hooks, require_same, train
 from memdb.training.seeds import Seeds
+from memdb.training.sketching import SketchTarget
 
 CLOCK_SKEW = timedelta(seconds=30)  # between two machines
 FEW_MODELS = 8
@@ -46,6 +47,7 @@ class Work:
     device: str = "auto"
     batch_models: int | None = None
     checkpoints: Path | None = None
+    sketch: SketchTarget | None = None
     share: int = 1
     n_threads: int | None = None
 
@@ -73,6 +75,7 @@ class Bench:
             device=self.device,
             batch_models=self.n_models,
             checkpoints=self.work.checkpoints,
+            sketch=self.work.sketch,
             hooks=hooks,
         )
 

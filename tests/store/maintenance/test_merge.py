@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,10 +36,20 @@ def made(place, seed, seeds=(), **options):
     return db
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A folder with two stores of 9 and 6 models."""
+    folder = tmp_path_factory.mktemp("two")
+    made(folder / "a.zarr", 1, range(9)).close()
+    made(folder / "b.zarr", 2, range(6)).close()
+    return folder
+
+
 @pytest.fixture
-def pair(tmp_path):
-    """Two stores of 9 and 6 models."""
-    return made(tmp_path / "a.zarr", 1, range(9)), made(tmp_path / "b.zarr", 2, range(6))
+def pair(two, tmp_path):
+    """The same, opened, to do with as one likes."""
+    shutil.copytree(two, tmp_path, dirs_exist_ok=True)
+    return tuple(memdb.open(str(tmp_path / name)) for name in ("a.zarr", "b.zarr"))
 
 
 def test_answers_are_those_of_one_store_in_either_order(pair, tmp_path):
@@ -82,7 +93,7 @@ def masks_of(db):
 def test_a_model_of_several_is_kept_once_and_a_second_merge_adds_nothing(pair, tmp_path):
     a, b = pair
     ab = memdb.merge(str(tmp_path / "ab.zarr"), [a, b], **CODE).database
-    b.train(seeds=[77])
+    b.train(seeds=[77], **CODE)
     again = memdb.merge(str(tmp_path / "ab.zarr"), [a, ab_copy(ab, tmp_path), b], **CODE)
     assert (again.added, again.present) == ((0, 0, 1), (9, 15, 6))
     assert again.database.n_models == 16
@@ -238,6 +249,7 @@ def test_other_bad_destinations_and_names(pair, tmp_path):
         memdb.open(str(tmp_path / "nowhere")).snapshot  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_merge_that_dies_anywhere_goes_on_where_it_was(pair, tmp_path, monkeypatch):
     monkeypatch.setattr(merge, "_models_at_once", lambda _: 4)
     a, b = pair

@@ -1,0 +1,1 @@
+"""Calibrated predictions: a prior from gradient sketches, calibrated on the store's own influences."""

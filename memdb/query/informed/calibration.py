@@ -1,0 +1,254 @@
+"""From a prior to predictions: fitted to raw influences of models that the prior has not seen.
+
+Pure functions of arrays. Each fold of models is predicted by the prior from the other folds:
+
+1. a line through the origin, then isotonic means in bins (`Curve`), weighted by n_in n_out / n / (a (1 - a)),
+which
+   is the inverse of a raw influence's variance; a is the accuracy on the test example;
+2. the spread of the truth about the prediction f, tau^2(f) = c0 + c1 |f| + c2 f^2 (`Spread`), from products
+of the
+   residuals of two different folds. Their noise is independent, so its mean is 0 without a model of the
+   variance. It is fitted to estimate + 1 standard error: an estimate near 0 would make intervals of no width.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Numbers = NDArray[np.float64]
+
+QUANTILES = (
+    0.0005, 0.002, 0.01, 0.03, 0.1, 0.25, 0.375, 0.5, 0.625, 0.75, 0.9, 0.95, 0.97, 0.98, 0.99, 0.994, 0.997,
+    0.9985, 0.9993, 0.9997, 0.9999, 0.99995,
+)  # fmt: skip
+SPREAD_QUANTILES = (0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
+PSEUDO_MODELS = 3.0  # that stand for the line in each bin
+STEEPEST = 1.2  # slope beyond the last bin, in those of the line
+SURE = {5: 3.747, 4: 4.541, 3: 6.965, 2: 31.82}  # t quantiles at .99, by the number of folds
+SURE_OF_PAIRS = 4.0  # standard errors, as if pairs were independent
+LEAST = 1e-12
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What one fold of models says of some pairs, and what the others predict.
+
+    Attributes:
+        prior: scores from the models of the other folds, [train, test].
+        raw: difference in means over the models of this fold, [train, test]; 0 where there is none.
+        weight: n_in n_out / n over the models of this fold, [train]; 0 where there is no difference.
+    """
+
+    prior: Floats
+    raw: Floats
+    weight: Numbers
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The pairs that are calibrated on.
+
+    Attributes:
+        folds: those that can be judged.
+        prior: scores from the models of all folds, [train, test].
+        variance: a (1 - a) of each test example, [test].
+        trains, tests: how many examples each of these stands for, [train] and [test].
+    """
+
+    folds: Sequence[Fold]
+    prior: Floats
+    variance: NDArray[np.floating[Any]]
+    trains: Numbers
+    tests: Numbers
+
+    def weights(self, fold: Fold) -> Floats:
+        """Return the weight of every pair in a fit to this fold, [train, test]."""
+        rows, columns = fold.weight * self.trains, self.tests / np.maximum(self.variance, 0.01)
+        found: Floats = (rows[:, None] * columns).astype(np.float32)
+        return found
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Predicted influence as a function of the prior: non-decreasing, with straight pieces."""
+
+    slope: float  # of the line through the origin
+    at: Numbers  # on the line, increasing
+    values: Numbers
+
+    def __call__(self, prior: Floats) -> Floats:
+        """Return the predicted influence for priors of any shape."""
+        line = prior * np.float32(self.slope)
+        found = np.interp(line, self.at, self.values)
+        steep = float(np.clip(self.values[-1] / max(self.at[-1], LEAST), 0, STEEPEST))
+        found += np.maximum(line - self.at[-1], 0) * steep
+        result: Floats = found.astype(np.float32)
+        return result
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The variance of the truth about a prediction f: c0 + c1 |f| + c2 f^2."""
+
+    c0: float
+    c1: float
+    c2: float
+
+    def __call__(self, prediction: Floats) -> Floats:
+        """Return tau^2 for predictions of any shape."""
+        size = np.abs(prediction)
+        found: Floats = np.float32(self.c0) + size * (np.float32(self.c1) + np.float32(self.c2) * size)
+        return found
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns a prior into a prediction with a spread.
+
+    Attributes:
+        gain: share of the variance of the true influences that the prior explains, found in models that it
+        has
+            not seen: what it explains there, over that plus the mean of tau^2.
+        spread_mean: root of the mean of tau^2.
+    """
+
+    curve: Curve
+    spread: Spread
+    gain: float
+    spread_mean: float
+
+
+def explains(sample: Sample) -> float:
+    """Return by how much the prior's slope exceeds what noise would give: above 1 if it explains anything.
+
+    There is one slope for each fold, of a prior that has not seen it. Their mean must be far from 0 by its
+    standard error from the folds, which are independent, as pairs are not (at a level of 1 %), and by that
+    from the
+    pairs: chance makes a few folds agree now and then. It is negative where large scores go with small
+    influences.
+    """
+    slopes, powers = [], []
+    for fold in sample.folds:
+        weighted = sample.weights(fold) * fold.prior
+        power = float(np.vdot(weighted, fold.prior))
+        slopes.append(float(np.vdot(weighted, fold.raw)) / power if power > 0 else 0.0)
+        powers.append(power)
+    n_folds, total = len(slopes), sum(powers)
+    if n_folds not in SURE or not total > 0:
+        return 0.0
+    of_folds = float(np.std(slopes, ddof=1)) / math.sqrt(n_folds) * SURE[n_folds]
+    of_pairs = SURE_OF_PAIRS / math.sqrt(total)
+    return float(np.average(slopes, weights=powers)) / max(of_folds, of_pairs)
+
+
+def calibrated(sample: Sample) -> Calibration | None:
+    """Fit to a sample; None where the prior explains nothing in models that it has not seen.
+
+    Fitted to a prior of noise, the prediction would be a bold 0.
+    """
+    if not explains(sample) > 1:
+        return None
+    curve = _fitted_curve(sample)
+    found = curve(sample.prior)
+    spread = _fitted_spread(sample, found)
+    pairs = sample.trains[:, None] * sample.tests
+    rest = float(np.average(spread(found), weights=pairs))
+    explained = weight = 0.0
+    for fold in sample.folds:
+        weights, predicted = fold.weight[:, None] * pairs, curve(fold.prior)
+        explained += float(np.vdot(weights, predicted * (2 * fold.raw - predicted)))
+        weight += float(weights.sum())
+    explained = max(0.0, explained / weight)
+    return Calibration(curve, spread, explained / max(explained + rest, LEAST), rest**0.5)
+
+
+def _fitted_curve(sample: Sample) -> Curve:
+    power = product = 0.0
+    for fold in sample.folds:
+        weighted = sample.weights(fold) * fold.prior
+        power += float(np.vdot(weighted, fold.prior))
+        product += float(np.vdot(weighted, fold.raw))
+    slope = product / power
+    lines = [fold.prior * np.float32(slope) for fold in sample.folds]
+    edges = np.unique(np.quantile(np.concatenate([line.ravel()[::7] for line in lines]), QUANTILES))
+    n_bins = len(edges) + 1
+    weight, raw, line_sum = (np.zeros(n_bins) for _ in range(3))
+    for fold, line in zip(sample.folds, lines, strict=True):
+        bins = np.searchsorted(edges, line.ravel())
+        weights = (fold.weight * sample.trains)[:, None] * sample.tests
+        weight += np.bincount(bins, weights.ravel(), n_bins)
+        raw += np.bincount(bins, (weights * fold.raw).ravel(), n_bins)
+        line_sum += np.bincount(bins, (weights * line).ravel(), n_bins)
+    used = weight > 0
+    weight, raw, line_sum = weight[used], raw[used], line_sum[used]
+    at = line_sum / weight
+    values = isotonic((raw + PSEUDO_MODELS * at) / (weight + PSEUDO_MODELS), weight)
+    return Curve(slope, at, values)
+
+
+def isotonic(values: Numbers, weights: Numbers) -> Numbers:
+    """Return the non-decreasing values nearest in weighted squares, by pooling adjacent violators."""
+    blocks: list[tuple[float, float, int]] = []  # mean, weight, number of values
+    for value, of_value in zip(values.tolist(), weights.tolist(), strict=True):
+        mean, weight, n = value, of_value, 1
+        while blocks and blocks[-1][0] >= mean:
+            above, heavy, more = blocks.pop()
+            mean = (mean * weight + above * heavy) / (weight + heavy)
+            weight, n = weight + heavy, n + more
+        blocks.append((mean, weight, n))
+    return np.repeat([mean for mean, _, _ in blocks], [n for _, _, n in blocks])
+
+
+def _fitted_spread(sample: Sample, prediction: Floats) -> Spread:
+    """Return the spread of the truth about a prediction, by its size."""
+    counts, products = _products(sample, prediction)
+    pairs = sample.trains[:, None] * sample.tests
+    counted, of_residuals = (counts[:, None] * pairs).ravel(), (products * pairs).ravel()
+    size = np.abs(prediction).ravel()
+    edges = np.unique(np.quantile(size[::5], SPREAD_QUANTILES))
+    bins, n_bins = np.searchsorted(edges, size), len(edges) + 1
+    count = np.bincount(bins, counted, n_bins)
+    used = count > 0
+    estimate = np.bincount(bins, of_residuals, n_bins)[used] / count[used]
+    error = np.sqrt(np.bincount(bins, of_residuals**2, n_bins))[used] / count[used]
+    mean = np.bincount(bins, size * counted, n_bins)[used] / count[used]
+    terms = np.stack([np.ones(len(mean)), mean, mean**2], axis=1) / (error + LEAST)[:, None]
+    return Spread(*least_squares(terms, np.maximum(estimate + error, 0) / (error + LEAST)).tolist())
+
+
+def _products(sample: Sample, prediction: Floats) -> tuple[Numbers, Numbers]:
+    """Return sums over ordered pairs of two folds: products of weights [train], and of weighted residuals.
+
+    Both, the latter [train, test], are sums over single folds, squared, less the sums of their squares.
+    """
+    weights, squares = np.zeros(len(sample.trains)), np.zeros(len(sample.trains))
+    sums, of_squares = np.zeros(prediction.shape), np.zeros(prediction.shape)
+    for fold in sample.folds:
+        weights += fold.weight
+        squares += fold.weight**2
+        residual = (fold.raw - prediction) * fold.weight[:, None]
+        sums += residual
+        of_squares += residual**2
+    return weights**2 - squares, sums**2 - of_squares
+
+
+def least_squares(terms: Numbers, values: Numbers) -> Numbers:
+    """Return the coefficients >= 0 of a few terms [values, terms] that are nearest in squares."""
+    n_terms = terms.shape[1]
+    best, error = np.zeros(n_terms), float((values**2).sum())
+    for size in range(1, n_terms + 1):
+        for support in map(list, itertools.combinations(range(n_terms), size)):
+            tried = np.zeros(n_terms)
+            tried[support] = np.linalg.lstsq(terms[:, support], values, rcond=None)[0]
+            missed = float(((values - terms @ tried) ** 2).sum())
+            if (tried >= 0).all() and missed < error:
+                best, error = tried, missed
+    return best

@@ -1,0 +1,233 @@
+"""Predictions for the pairs of a snapshot: the prior and its calibration, made when first needed."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.format import bits, layout
+from memdb.format.manifest import LOGIT_CONFIDENCE
+from memdb.query.informed.calibration import Calibration, Sample, calibrated, explains
+from memdb.query.informed.evidence import Outcomes, errors_of, sampled
+from memdb.query.informed.prior import (
+    FOLDS,
+    Errors,
+    GivenPrior,
+    Kernel,
+    Prior,
+    SketchPrior,
+    dealt,
+    scores,
+    whitening,
+)
+from memdb.query.informed.screening import parted
+from memdb.query.relations import Relations
+from memdb.store.read_sketches import read_sketches
+
+LEAST_MODELS = 20  # below, folds have fewer than four models each
+KEPT = 8  # recent rows and columns of predictions
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """Predicted influences f, and the variances tau^2 of the truth about them."""
+
+    prediction: Floats
+    spread: Floats
+
+    def of(self, ids: NDArray[np.integer]) -> Predicted:
+        """Return those of some examples."""
+        return Predicted(self.prediction[ids], self.spread[ids])
+
+
+class Predictor:
+    """Predicts influences on test examples, from gradient sketches or from a file of scores.
+
+    What questions share is kept: whitened sketches, 1 byte an entry, the calibration, and recent predictions.
+
+    Args:
+        relations: of the snapshot; its masks and outcomes are shared.
+        given: scores of all pairs by others, [train, test], in place of the sketches.
+        given_name: what they are called.
+    """
+
+    def __init__(
+        self, relations: Relations, given: NDArray[np.floating[Any]] | None = None, given_name: str = ""
+    ) -> None:
+        self._snapshot, self._bits = relations.snapshot, relations.bits
+        self._given = None if given is None else GivenPrior(given)
+        self._given_name = given_name
+        self._recent: OrderedDict[tuple[str, int], Predicted] = OrderedDict()
+        self._lock = threading.Lock()  # DuckDB calls from several threads
+
+    @property
+    def bits(self) -> Mapping[str, Any]:
+        """Masks and outcomes by path (see `Relations.bits`)."""
+        return self._bits
+
+    @property
+    def source(self) -> str:
+        """What the prior is, in words."""
+        if self._given is not None:
+            return f"the scores of {self._given_name}"
+        return f"gradient sketches of {self.n_sketched} model{'' if self.n_sketched == 1 else 's'}"
+
+    @property
+    def n_sketched(self) -> int:
+        """The number of sketched models behind the prior."""
+        return 0 if self._kernels is None else len(self._kernels[0])
+
+    @cached_property
+    def why_no_prior(self) -> str | None:
+        """Why there is no prior at all, in words; None if there is one."""
+        if self._given is not None:
+            return None
+        if any(not self._has_confidences(name) for name in (layout.TRAIN, layout.TEST)):
+            return "the prior from sketches needs confidences, and this store keeps none of all its models"
+        if self._kernels is None:
+            return "the store has no gradient sketches: `memdb train --sketch 10` adds models with them"
+        return None
+
+    @cached_property
+    def why_raw(self) -> str | None:
+        """Why the answer is the raw estimate, in words; None if it is the calibrated prediction."""
+        if self._snapshot.n_models < LEAST_MODELS:
+            return f"a calibration takes {LEAST_MODELS} models, and there are {self._snapshot.n_models}"
+        if self.why_no_prior is not None:
+            return self.why_no_prior
+        if self.calibration is None:
+            against = explains(self._sample) < -1
+            turned = "; large scores go with small influences: negate them" if against else ""
+            return f"the prior from {self.source} explains nothing in models that it has not seen{turned}"
+        return None
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """The outcomes of all models, which are dealt into folds."""
+        sketched = np.empty(0, np.int64) if self._kernels is None else self._kernels[0]
+        return self._outcomes(dealt(self._snapshot.n_models, sketched))
+
+    @cached_property
+    def prior(self) -> Prior:
+        """The prior that predictions are calibrated from."""
+        return self._prior(self.outcomes.fold_of, self._errors)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The calibration; None where the prior explains nothing."""
+        found = calibrated(self._sample)
+        if found is not None:
+            self.__dict__.pop("_sample", None)  # a quarter of a gigabyte, needed no more
+        return found
+
+    @cached_property
+    def screening(self) -> tuple[Outcomes, Prior]:
+        """The outcomes with the models dealt into those behind the prior and those that test it."""
+        n_models = self._snapshot.n_models
+        if self._given is not None:
+            return self._outcomes(np.ones(n_models, dtype=np.int8)), self._given
+        assert self._kernels is not None  # noqa: S101 - `why_no_prior` was asked
+        fold_of = parted(n_models, self._kernels[0])
+        return self._outcomes(fold_of), self._prior(fold_of, errors_of(self._snapshot, self._mask, fold_of))
+
+    def of_one(self, column: str, row: int) -> Predicted:
+        """Return the predictions with one example fixed: ``test_id``, for all of [train], or ``train_id``."""
+        key = column, row
+        with self._lock:
+            if key not in self._recent:
+                if column == "test_id":
+                    found = self.prior.of_test(row)
+                else:
+                    found = scores(self.prior, np.array([row]), slice(None))[0]
+                self._recent[key] = self.calibrated(found)
+                while len(self._recent) > KEPT:
+                    self._recent.popitem(last=False)
+            return self._recent[key]
+
+    def of_pairs(self, train_ids: NDArray[np.integer], test_ids: NDArray[np.integer]) -> Predicted:
+        """Return the predictions of pairs, [pairs]."""
+        if len(test_ids) and (test_ids == test_ids[0]).all():
+            return self.of_one("test_id", int(test_ids[0])).of(train_ids)
+        if len(train_ids) and (train_ids == train_ids[0]).all():
+            return self.of_one("train_id", int(train_ids[0])).of(test_ids)
+        found = np.empty(len(test_ids), dtype=np.float32)
+        order = np.argsort(test_ids, kind="stable")
+        for at in np.split(order, np.flatnonzero(np.diff(test_ids[order])) + 1):
+            if len(at):
+                found[at] = scores(self.prior, train_ids[at], test_ids[at[:1]])[:, 0]
+        return self.calibrated(found)
+
+    def calibrated(self, prior: Floats) -> Predicted:
+        """Turn priors into predictions."""
+        assert self.calibration is not None  # noqa: S101 - `why_raw` was asked
+        prediction = self.calibration.curve(prior)
+        return Predicted(prediction, self.calibration.spread(prediction))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what an answer says of its estimator."""
+        if self.why_raw is not None:
+            return {"estimator": "raw", "why_raw": self.why_raw}
+        assert self.calibration is not None  # noqa: S101 - `why_raw` was asked
+        return {
+            "estimator": "informed",
+            "interval": "calibrated",
+            "prior": self.source,
+            "n_sketched": self.n_sketched,
+            "prior_gain": self.calibration.gain,
+            "prior_spread": self.calibration.spread_mean,
+        }
+
+    @cached_property
+    def _sample(self) -> Sample:
+        return sampled(self.outcomes, self.prior, self._errors)
+
+    @cached_property
+    def _errors(self) -> Errors | None:
+        if any(not self._has_confidences(name) for name in (layout.TRAIN, layout.TEST)):
+            return None
+        return errors_of(self._snapshot, self._mask, self.outcomes.fold_of)
+
+    @cached_property
+    def _kernels(self) -> tuple[NDArray[np.int64], Kernel, Kernel] | None:
+        """The sketched models, ordered by fold, and the whitened sketches of both sets."""
+        if self._given is not None:
+            return None
+        train = read_sketches(self._snapshot, layout.TRAIN)
+        if not len(train.models):
+            return None
+        order = np.argsort(dealt(self._snapshot.n_models, train.models)[train.models], kind="stable")
+        models = train.models[order]
+        inside = bits.unpack(self._mask.view(np.uint8), self._snapshot.n_models)[models]
+        roots = [whitening(train.values[at], mask) for at, mask in zip(order, inside, strict=True)]
+        kernel = Kernel.of(train.values[order], roots)
+        test = read_sketches(self._snapshot, layout.TEST).values
+        return models, kernel, Kernel.of(test[order], roots)
+
+    def _prior(self, fold_of: NDArray[np.int8], errors: Errors | None) -> Prior:
+        if self._given is not None:
+            return self._given
+        assert self._kernels is not None and errors is not None  # noqa: S101, PT018 - `why_no_prior` was asked
+        models, train, test = self._kernels
+        n_of_fold = np.bincount(fold_of[models], minlength=FOLDS).tolist()
+        return SketchPrior(train, test, n_of_fold, train.numbers.shape[1] // len(models), errors)
+
+    def _outcomes(self, fold_of: NDArray[np.int8]) -> Outcomes:
+        return Outcomes(self._mask, self._bits[f"{layout.TEST}/correct"], fold_of)
+
+    @property
+    def _mask(self) -> NDArray[np.uint64]:
+        mask: NDArray[np.uint64] = self._bits[layout.MASK]
+        return mask
+
+    def _has_confidences(self, name: str) -> bool:
+        path = f"{name}/{LOGIT_CONFIDENCE.name}"
+        return path in self._snapshot.manifest.arrays() and self._snapshot.is_complete(path)

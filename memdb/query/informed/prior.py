@@ -1,0 +1,244 @@
+"""The prior: what gradient sketches of a few models and the errors of all models say of every pair.
+
+    prior_iz = mean over sketched models of w_i . w_z  x  (1 - p_i held out)  x  phi(mu_z / sigma_z) / sigma_z
+
+w is a whitened sketch, p_i the mean probability of i's label over the models that held i out, mu_z and
+sigma_z mean and standard deviation of z's logit confidence. The kernel of few models times the error of all
+is what gains: TRAK's form (Park and others 2023) takes both from the sketched models.
+
+Models are spread over folds, and every part is a sum over folds: a prior that a fold is judged by takes the
+others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.query.informed.products import CPU, Products
+
+FOLDS = 5
+RIDGE = 0.05  # of the mean variance of a sketch's entries, added before whitening
+MOST_LOGIT = 8.0  # confidences are clipped here: a few certain models would make sigma large
+LEAST_VARIANCE = 0.1  # of logit confidences
+ROWS = 1024  # of sketches that are float32 at once
+LEVELS = 127  # of a whitened sketch's entries, to either side of 0
+
+Floats = NDArray[np.float32]
+Numbers = NDArray[np.float64]
+Ids = NDArray[np.integer] | slice
+Folds = Collection[int]
+EVERY: Folds = frozenset(range(FOLDS))
+Scores = Callable[[Ids], Floats]
+
+
+class Prior(Protocol):
+    """Scores of pairs that rank influences, in any unit; ``folds`` are those whose models it may use."""
+
+    @property
+    def n_sketched(self) -> int:
+        """The number of sketched models behind it."""
+
+    def tile(self, trains: Ids, folds: Folds = EVERY, products: Products = CPU) -> Scores:
+        """Return a function from test examples to their priors with some training examples, [test, train]."""
+
+    def of_test(self, test: int) -> Floats:
+        """Return the prior of all training examples with one test example, [train]."""
+
+    def of_folds(self, trains: Ids, tests: Ids) -> Iterable[tuple[int, Floats]]:
+        """Yield each fold that can be judged, with the prior from the other folds, [train, test]."""
+
+
+def scores(prior: Prior, trains: Ids, tests: Ids, folds: Folds = EVERY) -> Floats:
+    """Return the prior of all pairs of some examples, [train, test]."""
+    return prior.tile(trains, folds)(tests).T
+
+
+def dealt(n_models: int, sketched: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int8]:
+    """Return the fold of every model, [models], with the sketched ones spread evenly, and then the others."""
+    fold_of = np.full(n_models, -1, dtype=np.int8)
+    fold_of[sketched] = np.arange(len(sketched)) % FOLDS
+    others = np.flatnonzero(fold_of < 0)
+    sizes = np.bincount(fold_of[fold_of >= 0], minlength=FOLDS)
+    room = np.repeat(np.arange(FOLDS), np.maximum(0, -(-n_models // FOLDS) - sizes))
+    fold_of[others] = np.random.default_rng(0).permutation(room)[: len(others)]
+    return fold_of
+
+
+def whitening(sketches: NDArray[np.floating], inside: NDArray[np.bool_]) -> Floats:
+    """Return the matrix that whitens one model's sketches, [k, k]: g times it is w = g C^(-1/2).
+
+    C is the second moment of the sketches of the training examples in the model's subset. ``sketches`` are of
+    the training set, [train, k], and ``inside`` says which of it the subset has, [train].
+    """
+    k = sketches.shape[1]
+    moment = np.zeros((k, k))
+    rows = np.flatnonzero(inside)
+    for start in range(0, len(rows), ROWS):
+        some = sketches[rows[start : start + ROWS]].astype(np.float32)
+        moment += some.T @ some
+    moment /= max(1, len(rows))
+    mean = np.trace(moment) / k
+    if not mean > 0 or not np.isfinite(mean):
+        return np.zeros((k, k), dtype=np.float32)
+    moment[np.diag_indices(k)] += RIDGE * mean
+    root = np.linalg.cholesky(np.linalg.inv(moment))  # any root will do: products see C^(-1) alone
+    return root.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What all models say of single examples, as sums over the models of each fold.
+
+    Attributes:
+        held_out: of the probability of the label over the models that held a training example out,
+            and the number of those models, [folds, train] each.
+        logits: of clipped logit confidences and of their squares, [folds, test] each.
+        sizes: the number of models, [folds].
+    """
+
+    held_out: tuple[Numbers, Numbers]
+    logits: tuple[Numbers, Numbers]
+    sizes: NDArray[np.int64]
+
+    def error(self, trains: Ids, folds: Folds) -> Floats:
+        """Return 1 - p_i: how wrong the models that held an example out are about it, [train]."""
+        p, n = (sums[sorted(folds)][:, trains].sum(axis=0) for sums in self.held_out)
+        found: Floats = (1 - (p + 0.5) / (n + 1)).astype(np.float32)
+        return found
+
+    def sway(self, tests: Ids, folds: Folds) -> Floats:
+        """Return phi(mu / sigma) / sigma: the chance that a small push turns a test example, [test]."""
+        s, q = (sums[sorted(folds)][:, tests].sum(axis=0) for sums in self.logits)
+        n = int(self.sizes[sorted(folds)].sum())
+        mean = s / n
+        sigma = np.sqrt(np.maximum(q / n - mean**2, LEAST_VARIANCE))
+        found: Floats = (np.exp(-((mean / sigma) ** 2) / 2) / np.sqrt(2 * np.pi) / sigma).astype(np.float32)
+        return found
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Whitened sketches of examples as whole numbers times a scale each, the models of a fold side by side.
+
+    A quarter of float32's bytes, and products that are exact. Rounding adds less than 2 % to the noise that
+    the random projection has already.
+    """
+
+    numbers: NDArray[np.int8]  # [examples, models x k]
+    scale: Floats  # [examples]
+
+    @classmethod
+    def of(cls, sketches: NDArray[np.floating], roots: Sequence[Floats]) -> Kernel:
+        """Whiten and round sketches [models, examples, k], each model's by its own matrix."""
+        n_models, n_examples, k = sketches.shape
+        numbers = np.empty((n_examples, n_models * k), dtype=np.int8)
+        scale = np.ones(n_examples, dtype=np.float32)
+        for start in range(0, n_examples, ROWS):
+            some = sketches[:, start : start + ROWS].astype(np.float32)
+            found = np.concatenate([values @ root for values, root in zip(some, roots, strict=True)], axis=1)
+            largest = np.abs(found).max(axis=1, initial=0.0)
+            scale[start : start + ROWS] = np.where(largest > 0, largest / LEVELS, 1)
+            numbers[start : start + ROWS] = np.rint(found / scale[start : start + ROWS, None])
+        return cls(numbers, scale)
+
+    def part(self, rows: Ids, columns: slice) -> Kernel:
+        """Return some examples, and the entries of some models."""
+        return Kernel(np.ascontiguousarray(self.numbers[rows, columns]), self.scale[rows])
+
+
+@dataclass(frozen=True)
+class SketchPrior:
+    """The prior from sketches (see the module).
+
+    Attributes:
+        train, test: whitened sketches; models are ordered by fold.
+        n_of_fold: how many of the sketched models each fold has.
+        width: entries of one sketch.
+    """
+
+    train: Kernel
+    test: Kernel
+    n_of_fold: Sequence[int]
+    width: int
+    errors: Errors
+
+    @property
+    def n_sketched(self) -> int:
+        """The number of sketched models."""
+        return sum(self.n_of_fold)
+
+    def tile(self, trains: Ids, folds: Folds = EVERY, products: Products = CPU) -> Scores:
+        """Return a function from test examples to their priors with some training examples, [test, train]."""
+        parts = [
+            (columns, products.packed(part.numbers), part.scale)
+            for columns in self._columns(folds)
+            for part in (self.train.part(trains, columns),)
+        ]
+        n_models = sum(self.n_of_fold[fold] for fold in folds)
+        error = self.errors.error(trains, folds) / np.float32(max(1, n_models))
+
+        def of_tests(tests: Ids) -> Floats:
+            sway = self.errors.sway(tests, folds)
+            found = np.zeros((len(sway), len(error)), dtype=np.float32)
+            for columns, packed, scale in parts:
+                left = self.test.part(tests, columns)
+                counts = products.product(left.numbers, packed).astype(np.float32, copy=False)
+                found += counts * (left.scale[:, None] * scale)
+            found *= sway[:, None] * error
+            return found
+
+        return of_tests
+
+    def of_test(self, test: int) -> Floats:
+        """Return the prior of all training examples with one test example, [train]; packs one row only."""
+        one, every = np.array([test]), slice(None)
+        right = self.test.part(one, every)
+        counts = CPU.product(self.train.numbers, CPU.packed(right.numbers))[:, 0]
+        error, sway = self.errors.error(every, EVERY), self.errors.sway(one, EVERY)
+        factors = self.train.scale * error * (right.scale * sway / np.float32(self.n_sketched))
+        found: Floats = (counts * factors).astype(np.float32)
+        return found
+
+    def _columns(self, folds: Folds) -> list[slice]:
+        """Return the entries of the models of some folds: in one piece if these are all that there are."""
+        if all(n == 0 for fold, n in enumerate(self.n_of_fold) if fold not in folds):
+            return [slice(0, self.n_sketched * self.width)]
+        stops = np.cumsum(self.n_of_fold) * self.width
+        return [
+            slice(int(stops[fold]) - self.n_of_fold[fold] * self.width, int(stops[fold]))
+            for fold in sorted(folds)
+            if self.n_of_fold[fold]
+        ]
+
+    def of_folds(self, trains: Ids, tests: Ids) -> Iterable[tuple[int, Floats]]:
+        """Yield each fold that can be judged, with the prior from the other folds, [train, test]."""
+        for fold in range(FOLDS):
+            if self.n_sketched > self.n_of_fold[fold]:
+                yield fold, scores(self, trains, tests, set(EVERY) - {fold})
+
+
+@dataclass(frozen=True)
+class GivenPrior:
+    """A user's own scores [train, test]: none of the store's models is behind them."""
+
+    given: NDArray[np.floating]
+    n_sketched: int = 0
+
+    def tile(self, trains: Ids, folds: Folds = EVERY, products: Products = CPU) -> Scores:  # noqa: ARG002
+        """Return a function from test examples to their scores with some training examples, [test, train]."""
+        return lambda tests: np.asarray(self.given[:, tests][trains].T, dtype=np.float32)
+
+    def of_test(self, test: int) -> Floats:
+        """Return the scores of all training examples with one test example, [train]."""
+        return np.asarray(self.given[:, test], dtype=np.float32)
+
+    def of_folds(self, trains: Ids, tests: Ids) -> Iterable[tuple[int, Floats]]:
+        """Yield each fold with the same scores, [train, test]."""
+        given = scores(self, trains, tests)
+        for fold in range(FOLDS):
+            yield fold, given
