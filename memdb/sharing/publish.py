@@ -17,7 +17,6 @@ from memdb.errors import (
     AlreadyExistsError,
     InvalidInputError,
     NotEnoughModelsError,
-    NotFoundError,
 )
 from memdb.format import layout
 from memdb.format.documents import group_metadata, own_version, plain_document
@@ -29,30 +28,20 @@ from memdb.query.relations import Relations
 from memdb.sharing import score_tables
 from memdb.sharing.copy_blocks import Piece, copy_piece, pieces
 from memdb.sharing.derive import derive
+from memdb.sharing.destination import COPY_GROUPS, require_destination
 from memdb.sharing.page import Page, with_page
 from memdb.sharing.pictures import has_pictures, size_of, write_pictures
 from memdb.sharing.readme import readme
 from memdb.sharing.tables import LISTED, TABLED
 from memdb.storage.protocol import Storage, create_once
 from memdb.store.encoding import describe
-from memdb.store.open_published import find_published, is_of_a_copy, published_snapshot
-from memdb.store.read_documents import parse_record, read_manifest, require_outside, snapshot_numbers
+from memdb.store.open_published import find_published, published_snapshot
+from memdb.store.read_documents import parse_record, snapshot_numbers
 from memdb.store.resumable import ResumableStorage, copy_object
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
 from memdb.store.thumbnails import Pictures
 
-COPY_GROUPS = (*layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE)  # of every copy, empty or not
-BEGUN = {
-    layout.DATASET,
-    layout.SCORES,
-    layout.THUMBNAILS,
-    layout.SHEETS,
-    layout.SITE,
-    layout.TABLES,
-    *COPY_GROUPS,
-}
-MOVING = {layout.README, layout.PAGE, layout.PUBLISHED, layout.MANIFEST, layout.PROBES}
 A_PAIR, A_ROW = 12.0, 46.0  # bytes of a pair in a list, and of a table's row: what they compress to at most
 
 
@@ -190,60 +179,6 @@ def _require_included(include: Sequence[str]) -> None:
             "shared too",
             parameter="include",
         )
-
-
-def require_destination(source: Store, target: ResumableStorage) -> Published | None:
-    """Refuse a destination that holds something else; return what was published there before.
-
-    What an interrupted publication of the same store left there is resumed.
-
-    Raises:
-        AlreadyExistsError: names what is there.
-    """
-    require_outside(target)
-    names = {name for name in target.names("") if not (name.startswith(".") and name.endswith(".tmp"))}
-    others = sorted(names - BEGUN - MOVING)
-    hint = "choose a new folder, or one that this store was published to before"
-    if others:
-        raise AlreadyExistsError(f"{target.url} holds other things, such as {others[0]}", hint=hint)
-    claim = f"{layout.DATASET}/{layout.GROUP_METADATA}"
-    theirs = _read(target, claim)
-    if theirs is not None and theirs != source.storage.read(claim):
-        raise AlreadyExistsError(f"{target.url} holds a store of other data", hint=hint)
-    if theirs is None and names:
-        raise AlreadyExistsError(f"{target.url} holds other things, such as {min(names)}", hint=hint)
-    if layout.MANIFEST not in names:
-        return None
-    there = Store(target, read_manifest(target), published=find_published(target))
-    if there.manifest.to_document() != source.manifest.to_document():
-        raise AlreadyExistsError(
-            f"{target.url} holds another store, {there.manifest.store_id}; this one is "
-            f"{source.manifest.store_id}",
-            hint=hint,
-        )
-    if there.published is None and not _is_interrupted(there, target):
-        raise AlreadyExistsError(
-            f"{target.url} is a store that models are committed to, not a published copy", hint=hint
-        )
-    return there.published
-
-
-def _is_interrupted(there: Store, target: ResumableStorage) -> bool:
-    """Tell a publication that was cut off before its last write from a store that grows."""
-    numbers = snapshot_numbers(target.names(layout.SNAPSHOTS))
-    loose = [name for name in target.names(layout.SEGMENTS) if layout.is_segment_id(name)]
-    records = (
-        parse_record(there.manifest, number, target.read(path), path)
-        for number, path in ((number, layout.snapshot(number)) for number in numbers)
-    )
-    return bool(numbers) and not loose and all(map(is_of_a_copy, records))
-
-
-def _read(storage: Storage, path: str) -> bytes | None:
-    try:
-        return storage.read(path)
-    except NotFoundError:
-        return None
 
 
 def publish(

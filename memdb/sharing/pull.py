@@ -14,8 +14,8 @@ from memdb.format.sketches import is_sketch
 from memdb.format.snapshot_record import SnapshotRecord
 from memdb.sharing import score_tables
 from memdb.sharing.copy_blocks import AT_ONCE, copy_piece, pieces
+from memdb.sharing.destination import COPY_GROUPS, require_destination
 from memdb.sharing.page import Page
-from memdb.sharing.publish import COPY_GROUPS, require_destination
 from memdb.sharing.readme import readme
 from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.listed_groups import document_of
