@@ -1398,7 +1398,8 @@ class Database:
         from memdb.look import rows
 
         named = dataset is not None or data_root is not None
-        if self.store.published is not None and self.store.published.thumbnails is not None and not named:
+        published = self.store.published
+        if published is not None and (published.thumbnails or published.sheets) and not named:
             return rows.of_thumbnails(self.thumbnails)
         if not named and self._contents is not None:
             return self._contents

@@ -12,13 +12,13 @@ import typer
 
 from memdb.cli.app import app, say
 from memdb.cli.options import DataRootOption, OptionGroup, OwnDatasetOption
-from memdb.cli.output import Way, answer_of_table, made
+from memdb.cli.output import Way, asked_of, made
 from memdb.cli.output import show as print_text
 from memdb.cli.store_options import SCORING, Place, at_place
 from memdb.cli.usage import WrongUsageError
 from memdb.errors import InvalidInputError
 from memdb.render import graphics
-from memdb.render.answer import SUFFIXES, require_format
+from memdb.render.answer import SUFFIXES, Answer, require_format
 from memdb.render.progress import Counting
 from memdb.render.tables import clean, console, plain, size
 
@@ -118,7 +118,8 @@ class Showing(Way):
 
 def _print_numbers(db: Database, rows: pa.Table, way: Way, facts: Mapping[str, Any]) -> None:
     """Print rows for programs, or write them to the file."""
-    print_text(made(answer_of_table(db, rows, way, facts), way, plain), way)
+    answer = asked_of(db, rows, way)
+    print_text(made(Answer(answer.table, {**answer.facts, **facts}), way, plain), way)
 
 
 @app.command()
@@ -198,8 +199,8 @@ def gallery(
         )
     if way.is_numbers:
         kind = "simultaneous" if by == "memorization" else "selected"
-        facts = {"by": by, "class": class_name, "seed": seed, "interval": kind}
-        _print_numbers(db, found.rows, way, facts)
+        numbers = Showing(**vars(way), interval=kind)
+        _print_numbers(db, found.rows, numbers, {"by": by, "class": class_name, "seed": seed})
         return
 
     def draw(contents: Contents | None) -> Figure:
