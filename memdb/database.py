@@ -6,6 +6,7 @@ publishes.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from duckdb import DuckDBPyRelation
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from memdb.analysis.estimates import Attribution
@@ -44,7 +46,10 @@ if TYPE_CHECKING:
     from memdb.format.score_table import ScoreTable
     from memdb.format.snapshot_record import BaseUpdate, Retraction
     from memdb.interop.export import Exported
+    from memdb.look.exhibits import Gallery, GalleryOptions
+    from memdb.look.portrait import Portrait
     from memdb.look.report import WrittenReport
+    from memdb.look.rows import Contents
     from memdb.look.view import Viewer
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
@@ -124,6 +129,7 @@ class Database:
         self._dataset = dataset
         self._recipe = recipe
         self._relations: dict[str, Relations] = {}
+        self._contents: Contents | None = None
         self._predictors: dict[Path | None, Predictor] = {}
         self._informed: dict[Path | None, InformedAnswers] = {}
 
@@ -1437,6 +1443,147 @@ class Database:
         made = self._pictures(data_root, dataset)
         return {name: PicturesOf(made[name].shape[1:], made[name].chosen) for name in names}
 
+    def portrait(
+        self,
+        *,
+        k: int = 4,
+        outcome: str = "correct",
+        level: float = 0.95,
+        **example: Unpack[ExampleNames],
+    ) -> Portrait:
+        """Return one example with its score and its k strongest partners each way; `show` draws it.
+
+        Args:
+            k: partners that help, and as many that hurt.
+            example: ``train_id`` or ``test_id``, or its key.
+
+        Raises:
+            NotEnoughModelsError: the store has no models yet.
+            InvalidInputError: not exactly one example is named, or an argument is invalid.
+            NotFoundError: no example has the key.
+        """
+        from memdb.look.portrait import portrait
+
+        fixed = find_one(self.relations(), example, FIXED[:2])
+        return portrait(self.answers(outcome), fixed, k, level)
+
+    def show(
+        self,
+        *,
+        k: int = 4,
+        outcome: str = "correct",
+        level: float = 0.95,
+        dataset: str | Dataset | None = None,
+        data_root: str | None = None,
+        **example: Unpack[ExampleNames],
+    ) -> Figure:
+        """Return a Matplotlib figure of one example with its score and its strongest partners.
+
+        Args:
+            k, example: see `portrait`.
+            dataset: the data set, or its name if it is code that you have not named before.
+            data_root: the folder that holds the data. Without the data, the figure has no pictures.
+
+        Raises:
+            InvalidInputError: Matplotlib is not installed, or what `portrait` refuses.
+        """
+        from memdb.look.figures import draw_portrait, require_matplotlib
+
+        require_matplotlib()
+        shown = self.portrait(k=k, outcome=outcome, level=level, **example)
+        return draw_portrait(shown, self.contents_if_any(data_root, dataset)[0])
+
+    def exhibits(
+        self,
+        by: str = "memorization",
+        *,
+        class_name: str | None = None,
+        k: int = 4,
+        rows: int = 3,
+        seed: int = 0,
+        outcome: str = "correct",
+        level: float = 0.95,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> Gallery:
+        """Return the examples that a gallery shows; `gallery` draws them.
+
+        Args:
+            by: ``memorization``: training examples near 0, .25, .5, .75 and 1; ``influence``: memorized
+                examples with the test examples that they help most, and a control.
+            class_name: only training examples of this class, given by name or number.
+            k: pictures in a row.
+            rows: training examples, by influence.
+            seed: of what is chosen at random: the same models and seed give the same gallery.
+            progress: called with the number of pairs searched so far and in all, by influence.
+
+        Raises:
+            NotEnoughModelsError: the store has no models yet.
+            NotFoundError: there is nothing to show.
+            InvalidInputError: an argument is invalid.
+        """
+        from memdb.look.exhibits import Choice, gallery
+
+        choice = Choice(by, class_name, k, rows, seed, require_level(level))
+        return gallery(self.answers(outcome), choice, progress)
+
+    def gallery(
+        self,
+        by: str = "memorization",
+        *,
+        dataset: str | Dataset | None = None,
+        data_root: str | None = None,
+        **options: Unpack[GalleryOptions],
+    ) -> Figure:
+        """Return a Matplotlib figure of examples as Feldman and Zhang (2020) show them in figures 2 and 3.
+
+        Args:
+            by, options: see `exhibits`.
+            dataset, data_root: see `show`.
+
+        Raises:
+            InvalidInputError: Matplotlib is not installed, or what `exhibits` refuses.
+        """
+        from memdb.look.figures import draw_gallery, require_matplotlib
+
+        require_matplotlib()
+        shown = self.exhibits(by, **options)
+        return draw_gallery(shown, self.contents_if_any(data_root, dataset)[0])
+
+    def contents(self, data_root: str | None = None, dataset: str | Dataset | None = None) -> Contents:
+        """Return what shows examples: a function from ``train`` or ``test`` and a row to a picture or text.
+
+        Pictures are uint8 [height, width, 1 or 3]: a published copy's thumbnails or, of other stores and
+        where the data set is named, those of the data set.
+
+        Raises:
+            InvalidInputError, NotFoundError: what `load_dataset` raises.
+            MismatchError: the data set is not the store's.
+        """
+        from memdb.look import rows
+
+        named = dataset is not None or data_root is not None
+        published = self.store.published
+        if published is not None and (published.thumbnails or published.sheets) and not named:
+            return rows.of_thumbnails(self.thumbnails)
+        if not named and self._contents is not None:
+            return self._contents
+        data = self.load_dataset(data_root, dataset) if isinstance(dataset, str | None) else dataset
+        manifest = self.store.manifest
+        manifest.require_same(data.infos, manifest.recipe, self.url)
+        self._contents = rows.of_dataset(data)
+        return self._contents
+
+    def contents_if_any(
+        self, data_root: str | None = None, dataset: str | Dataset | None = None
+    ) -> tuple[Contents | None, str]:
+        """Return the same, or None and why: where the data is named, it is required."""
+        try:
+            return self.contents(data_root, dataset), ""
+        except MemdbError as error:
+            if dataset is not None or data_root is not None:
+                raise
+            return None, str(error)
+
     def load_dataset(self, data_root: str | None = None, dataset: str | None = None) -> Dataset:
         """Load the data set of the store, whose examples the store itself does not keep.
 
@@ -1555,7 +1702,19 @@ class Database:
     def _results(self) -> Results:
         from memdb.query.results import Results
 
-        return Results()
+        here, store, dataset = (
+            weakref.ref(self),
+            self.store,
+            self._dataset,
+        )  # an answer keeps no models in memory
+
+        def html(rows: DuckDBPyRelation) -> str:
+            from memdb.look.notebook import table_of
+
+            database = here() or Database(store, dataset)
+            return table_of(rows, database.contents_if_any()[0])
+
+        return Results(html)
 
     def _present(self, table: pa.Table) -> DuckDBPyRelation:
         return self._results.present(table)

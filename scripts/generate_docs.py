@@ -31,8 +31,8 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = (
     "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "plan",
     "convergence", "reliability", "classes", "class-influence", "compare", "compact", "gc", "verify", "retract",
-    "update", "merge", "publish", "pull", "report", "view", "cache", "import", "export", "membership", "lds",
-    "frontier",
+    "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "cache", "import", "export", "membership",
+    "lds", "frontier",
 )  # fmt: skip
 RELATIONS = ("models", "train_examples", "test_examples", "memorization", "influence", "train_influence")
 EXIT_CODES = (

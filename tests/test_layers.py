@@ -54,7 +54,7 @@ HOMES = {
     "ray": {"training.engines.ray"},
     "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
-    "PIL": {"datasets", "render.sheets", "sharing.thumbnails"},
+    "PIL": {"datasets", "look.notebook", "render.graphics", "render.sheets", "sharing.thumbnails"},
     "zarr": {"store.encoding", "store.read_arrays", "store.stated"},
     "numcodecs": {"store.stated"},
     "aiohttp": {"storage.web"},
@@ -69,12 +69,13 @@ HOMES = {
         "analysis.plan",
         "query.results",
         "query.statements",
+        "look.notebook",
         "database",
         "cli.output",
         "cli.analyze",
         "cli.attribution",
     },
-    "matplotlib": {"render.curves", "render.frontier"},
+    "matplotlib": {"render.curves", "render.frontier", "look.figures", "database", "cli.show"},
     "rich": {
         "render.tables",
         "render.images",
@@ -83,6 +84,7 @@ HOMES = {
         "render.analysis",
         "render.attribution",
         "render.frontier",
+        "look.terminal",
     },
     "typer": {
         "cli.app",
@@ -99,6 +101,7 @@ HOMES = {
         "cli.output",
         "cli.share",
         "cli.look",
+        "cli.show",
         "cli.usage",
         "cli.attribution",
     },
@@ -109,7 +112,7 @@ LOADED_BY_ONE_TEST = {
 }  # fmt: skip
 ONLY_FOR_TYPES = {
     ("duckdb", "database"), ("duckdb", "cli.output"), ("duckdb", "cli.analyze"),
-    ("duckdb", "cli.attribution"),
+    ("duckdb", "cli.attribution"), ("duckdb", "look.notebook"), ("matplotlib", "database"), ("matplotlib", "cli.show"),
     ("rich", "cli.output"), ("rich", "cli.analyze"), ("rich", "cli.planning"),
 }  # fmt: skip
 

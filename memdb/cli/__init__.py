@@ -27,6 +27,7 @@ COMMANDS = {  # by their modules
     "attribution": ("lds", "frontier"),
     "share": ("publish", "pull"),
     "look": ("report", "view"),
+    "show": ("show", "gallery"),
 }
 
 

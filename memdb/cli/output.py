@@ -90,9 +90,9 @@ class PlainWay(Way):
     interval: str = "none"
 
 
-def answer_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
+def answer_of(db: Database, rows: DuckDBPyRelation | pa.Table, way: Way) -> Answer:
     """Return rows with what the JSON document says about them."""
-    return Answer(rows.to_arrow_table(), _facts(db, way))
+    return Answer(rows.to_arrow_table() if hasattr(rows, "to_arrow_table") else rows, _facts(db, way))
 
 
 def _facts(db: Database, way: Way) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def left_out(db: Database) -> dict[str, Any]:
     return {"n_excluded": len(excluded), "excluded": excluded} if excluded else {}
 
 
-def asked_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
+def asked_of(db: Database, rows: DuckDBPyRelation | pa.Table, way: Way) -> Answer:
     """Return rows of models, or of the imported scores that were asked, with what is said about them."""
     return _of_scores(db, answer_of(db, rows, way))
 

@@ -87,6 +87,15 @@ def _has_files(given: Parameters) -> bool:
     return given["extend"] is not None or given["dataset"] not in {None, "digits"}
 
 
+def _is_seen(given: Parameters) -> bool:
+    return given["output"] is None and given["format"] == "table"
+
+
+def _has_pictures(given: Parameters) -> bool:
+    is_file_of_numbers = given["output"] is not None and given["output"].suffix.lower() in SUFFIXES
+    return given["format"] == "table" and not is_file_of_numbers
+
+
 DOWNLOADED = ("mnist", "fashion-mnist", "cifar10", "cifar100")  # by torchvision
 SETTINGS = (
     "endpoint_url",
@@ -143,6 +152,19 @@ EFFECTS = (
         f"--what {', '.join(OF_SCORES)}",
         _is("what", *OF_SCORES),
         "export",
+    ),
+    Effect(("rows",), "--by influence", _is("by", "influence"), "gallery"),
+    *(
+        Effect(options, company, present, command)
+        for command in ("show", "gallery")
+        for options, company, present in (
+            (("graphics",), "a terminal, which --output and --format have no use for", _is_seen),
+            (
+                ("dataset", "data_root"),
+                "pictures, which numbers for programs have none of",
+                _has_pictures,
+            ),
+        )
     ),
     Effect(
         ("pilots", "tests"),

@@ -23,6 +23,8 @@ from memdb.format import layout
 from memdb.format.manifest import SetInfo
 from memdb.store import Examples, ExampleTable
 
+Render = Callable[[Any], Any]  # from an example to text, or to the pixels of a picture
+
 KINDS = {"U": "text", "S": "bytes", "M": "dates", "m": "spans of time"}
 
 
@@ -37,6 +39,9 @@ class ExampleSet:
         keys: names of the examples; by default, their rows.
         name: the name of the set, for messages.
 
+    Attributes:
+        feature_names: the names of the columns, of a table that has them.
+
     Raises:
         InvalidInputError: lengths that differ, labels that are not integers from 0, keys that are not text,
             or examples that could only be hashed by their address in memory.
@@ -47,6 +52,7 @@ class ExampleSet:
     ) -> None:
         self.name = name
         self.x: Any = inputs_of(x, name)
+        self.feature_names = tuple(map(str, getattr(x, "columns", ())))
         self.labels = _labels(labels, name)
         self.keys = [str(row) for row in range(len(self.labels))] if keys is None else list(keys)
         odd = next((key for key in self.keys if not isinstance(key, str)), None)
@@ -141,6 +147,9 @@ class Dataset:
         train_x, train_y, test_x, test_y: see `ExampleSet`.
         class_names: one name per label; optional.
         train_keys, test_keys: names of the examples; by default, their rows.
+        render: shows an example, ``x[i]``, to people: returns text, or a picture as bytes or as numbers from
+            0 to 1, [height, width] or with 1, 3 or 4 channels. By default pictures are shown as they are,
+            and other examples as their words or numbers.
 
     Raises:
         InvalidInputError: what `ExampleSet` refuses, or a label without a class name.
@@ -156,7 +165,9 @@ class Dataset:
         *,
         train_keys: Sequence[str] | None = None,
         test_keys: Sequence[str] | None = None,
+        render: Render | None = None,
     ) -> None:
+        self.render = render
         self.train = ExampleSet(train_x, train_y, train_keys, layout.TRAIN)
         if (test_x is None) != (test_y is None):
             raise InvalidInputError(
