@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from memdb.analysis.lds import Attribution
+    from memdb.analysis.estimates import Attribution
     from memdb.datasets import Dataset
     from memdb.format.published import Credits
     from memdb.format.score_table import ScoreTable
@@ -807,9 +807,14 @@ class Database:
     ) -> DuckDBPyRelation:
         """Return the linear datamodeling score (Park and others 2023) of attributions, per test example.
 
+        Equal in every row: ``mean_lds`` with its interval; ``h2``, the share of the outcome's variance over
+        all models of the store that is linear in the mask, and the same with permuted masks; ``ceiling``, the
+        most that attributions can be expected to score given that; and ``of_ceiling``, the share of it that
+        these reach. The last ones are NULL with fewer than 20 models.
+
         Args:
-            scores: attribution scores [test, train]: a `memdb.interop.arrays.ArrayFile`, or any object with
-                ``shape``, ``rows(start, stop)`` and ``place``.
+            scores: attribution scores [test, train]: what `memdb.interop.attributions.open_attributions`
+                returns, or any object with ``shape``, ``rows(start, stop)`` and ``place``.
             outcome: ``logit_confidence``, ``margin`` or ``correct``; by default the first that the store
                 keeps.
             model_ids: evaluate on these models, by default all. Exclude those that the scores were computed
@@ -828,6 +833,114 @@ class Database:
 
         bootstrap = Bootstrap(resamples, seed, require_level(level))
         return self._present(lds(self.relations(), scores, outcome, model_ids, bootstrap, progress))
+
+    def compare_lds(
+        self,
+        *,
+        estimators: Sequence[str] | None = None,
+        scores: Mapping[str, Attribution] | None = None,
+        pilots: int | None = None,
+        tests: int = 500,
+        outcome: str | None = None,
+        model_ids: Sequence[str] | None = None,
+        resamples: int = 200,
+        seed: int = 0,
+        level: float = 0.95,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> DuckDBPyRelation:
+        """Return the mean linear datamodeling score of several estimators, computed from some of the models.
+
+        One row per estimator: its mean score on the other models, with an interval, the share of the ceiling
+        that it reaches, and for ``raw`` the ``forecast`` of `plan_lds`. Equal in every row, the ceiling, as
+        for `lds`.
+
+        Args:
+            estimators: of `memdb.analysis.estimators.ESTIMATORS`; by default all that the store allows.
+            scores: somebody's scores, by name, as for `lds`.
+            pilots: the number of models that estimators compute from; by default half of them.
+            tests: at most this many test examples, drawn at random.
+            outcome: as for `lds`.
+            model_ids: grade on these models; by default on all that are no pilots.
+            resamples, seed, level: of the intervals, as for `lds`.
+            progress: called with what was done so far and what there is to do.
+
+        Raises:
+            InvalidInputError: as for `lds`, or an unknown estimator.
+            NotEnoughModelsError: too few models to compute from some and grade on the others.
+        """
+        from memdb.analysis.grading import Comparison, compare_lds
+        from memdb.analysis.lds import Bootstrap
+
+        wanted = Comparison(estimators, scores, pilots, model_ids, tests, outcome)
+        bootstrap = Bootstrap(resamples, seed, require_level(level))
+        return self._present(compare_lds(self.relations(), wanted, bootstrap, progress))
+
+    def frontier(
+        self,
+        *,
+        estimators: Sequence[str] | None = None,
+        scores: Mapping[str, Attribution] | None = None,
+        models: Sequence[int] | None = None,
+        truth: int | None = None,
+        k: Sequence[int] = (100, 500),
+        tests: int | None = None,
+        outcome: str = "correct",
+        level: float = 0.95,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> DuckDBPyRelation:
+        """Return how good estimates of influence from few models are, by a truth that other models give.
+
+        One row per estimator, number of models and measure: ``correlation`` with the true influences over all
+        pairs; ``precision``, how many of the ``at`` strongest pairs are among the first ``at``; ``top_10``,
+        the same of the strongest training examples of a test example, mean over those that any influence;
+        ``strength``, the mean true influence of the first ``at`` pairs; ``error``, root mean square on the
+        strongest pairs; and ``coverage`` of the intervals, of all pairs and of the estimator's own first.
+        ``seconds`` is what training these models took, ``plain_models`` how many models raw scores need for
+        the same value, at least or at most (``plain_bound``). The estimator ``exact`` is what the true
+        influences would score, given that the truth is noisy.
+
+        Args:
+            estimators: of `memdb.analysis.estimators.ESTIMATORS`; by default all that the store allows.
+            scores: somebody's scores, by name, as for `lds`.
+            models: numbers of models to look at; by default 25, 50, 100, ...
+            truth: models set apart for the truth; by default two thirds of all.
+            k: lengths of the lists of strongest pairs.
+            tests: test examples, drawn at random, whose pairs are judged; by default up to 1,000, or as many
+                as make eight million pairs.
+            outcome: ``correct`` or ``confidence``.
+            level: of the intervals, in [0.5, 1).
+            progress: called with the number of steps done so far and in all.
+
+        Raises:
+            InvalidInputError: an argument out of range, an unknown estimator, or scores of another shape,
+                with NaN or infinity, or all equal.
+            NotEnoughModelsError: fewer than 50 models.
+        """
+        from memdb.analysis.frontier import Wanted, frontier
+
+        wanted = Wanted(estimators, scores, models, truth, tuple(k), tests, require_level(level))
+        return self._present(frontier(self.relations(outcome), wanted, progress))
+
+    def plan_lds(self, lds: float, *, outcome: str | None = None, level: float = 0.95) -> DuckDBPyRelation:
+        """Return the models from which raw influences are expected to have this linear datamodeling score.
+
+        One row: ``n_models_needed``, NULL where 2**30 models would not suffice; ``n_models_least`` and
+        ``n_models_most``, the same at the ends of the interval of `lds`'s ``h2``; how many are missing and
+        the seconds to train them; ``lds_now``, what is expected of the present models, and ``ceiling``, of
+        any number of them.
+
+        Args:
+            lds: the mean score over test examples to reach, in (0, 1).
+            outcome: as for `lds`.
+            level: of the intervals, in [0.5, 1).
+
+        Raises:
+            InvalidInputError: an argument out of range, or an unknown outcome.
+            NotEnoughModelsError: fewer than 50 models.
+        """
+        from memdb.analysis.plan_lds import plan_lds
+
+        return self._present(plan_lds(self.relations(), lds, outcome, require_level(level)))
 
     def train(
         self,

@@ -24,7 +24,7 @@ COMMANDS = (
     "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "plan",
     "convergence", "reliability", "classes", "class-influence", "compare", "compact", "gc", "verify", "retract",
     "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "cache", "import", "export", "membership",
-    "lds",
+    "lds", "frontier",
 )  # fmt: skip
 RELATIONS = ("models", "train_examples", "test_examples", "memorization", "influence", "train_influence")
 EXIT_CODES = (

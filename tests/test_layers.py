@@ -73,14 +73,17 @@ HOMES = {
         "database",
         "cli.output",
         "cli.analyze",
+        "cli.attribution",
     },
-    "matplotlib": {"render.curves", "look.figures", "database", "cli.show"},
+    "matplotlib": {"render.curves", "render.frontier", "look.figures", "database", "cli.show"},
     "rich": {
         "render.tables",
         "render.images",
         "render.progress",
         "render.curves",
         "render.analysis",
+        "render.attribution",
+        "render.frontier",
         "look.terminal",
     },
     "typer": {
@@ -90,6 +93,7 @@ HOMES = {
         "cli.train",
         "cli.query",
         "cli.analyze",
+        "cli.planning",
         "cli.pairs",
         "cli.interop",
         "cli.maintain",
@@ -99,6 +103,7 @@ HOMES = {
         "cli.look",
         "cli.show",
         "cli.usage",
+        "cli.attribution",
     },
 }
 LOADED_BY_ONE_TEST = {
@@ -107,8 +112,9 @@ LOADED_BY_ONE_TEST = {
 }  # fmt: skip
 ONLY_FOR_TYPES = {
     ("duckdb", "database"), ("duckdb", "cli.output"), ("duckdb", "cli.analyze"),
-    ("rich", "cli.output"), ("rich", "cli.analyze"), ("duckdb", "look.notebook"), ("matplotlib", "database"),
-    ("matplotlib", "cli.show"),
+    ("duckdb", "cli.attribution"),
+    ("rich", "cli.output"), ("rich", "cli.analyze"), ("rich", "cli.planning"),
+    ("duckdb", "look.notebook"), ("matplotlib", "database"), ("matplotlib", "cli.show"),
 }  # fmt: skip
 
 

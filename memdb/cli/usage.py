@@ -105,6 +105,8 @@ SETTINGS = (
     "cache_size",
     "trust_base",
 )  # of a read
+OF_INTERVALS = ("half_width", "kind", "settle", "threshold", "k", "n_ranked", "interval")
+EXAMPLES = tuple(f"{kind}_{name}" for kind in ("train", "test", "target") for name in ("id", "key"))
 OF_SCORES = ("memorization", "pairs", "fz-pairs", "fz-classes")
 EFFECTS = (
     Effect(
@@ -117,6 +119,12 @@ EFFECTS = (
     Effect(("assume_fraction",), "--assume-models", _is_not("assume_models", None)),
     Effect(("task_cpus", "task_gpus"), "--ray", _is_not("ray", None)),
     Effect(("cache_size",), "a cache, which --cache-dir none goes without", _is_not("cache_dir", "none")),
+    Effect(
+        (*OF_INTERVALS, *EXAMPLES, "subset_fraction"),
+        "a plan for intervals, which --lds is not",
+        _is("lds", None),
+        "plan",
+    ),
     Effect(("k",), "--interval selected", _is("interval", "selected"), "plan"),
     Effect(
         ("n_ranked",),
@@ -157,6 +165,18 @@ EFFECTS = (
                 _has_pictures,
             ),
         )
+    ),
+    Effect(
+        ("pilots", "tests"),
+        "an estimator",
+        lambda given: bool(given["estimator"]) or len(given["scores"] or ()) != 1,
+        "lds",
+    ),
+    Effect(
+        ("k",),
+        "one file alone, whose test examples are listed",
+        lambda given: len(given["scores"] or ()) == 1 and not given["estimator"],
+        "lds",
     ),
     Effect(
         ("data_root",),
