@@ -13,11 +13,18 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from memdb.errors import InvalidInputError, MemdbError
+from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 from memdb.format import layout
 from memdb.format.published import INCLUDED
 from memdb.permission import Names
-from memdb.query.examples import ExampleNames, TargetNames, find_one, find_pair
+from memdb.query.examples import (
+    ExampleNames,
+    TargetNames,
+    find_one,
+    find_pair,
+    require_examples,
+    require_labels,
+)
 from memdb.query.intervals import IntervalSpec, require_level
 from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Estimator, Order, RankedQuery
 from memdb.store.grace import GRACE
@@ -196,6 +203,42 @@ class Database:
         if self.imported_scores is not None:
             return ScoreAnswers(self.imported_scores)
         return ModelAnswers(self.relations(outcome))
+
+    def relations_in(
+        self,
+        statement: str,
+        outcome: str = "correct",
+        *,
+        estimator: str = "raw",
+        screen_by: str | Path | None = None,
+        memory: int | None = None,
+    ) -> Relations:
+        """Return the relations that answer and, beside them, those of the score tables a statement names.
+
+        Raises:
+            NotFoundError: the store has no models and several score tables, of which none is named.
+        """
+        from memdb.query.imported_scores import attach, named_in, with_table
+
+        tables = self.store.score_tables() if "." in statement else []
+        named = named_in(statement, tables)
+        try:
+            relations = self._naming(estimator, screen_by, outcome).relations
+        except NotFoundError:
+            if not named or estimator != "raw":
+                raise
+            relations = self.relations(outcome)
+        relations.memory = memory or relations.memory
+        for table in named:
+            attach(relations, with_table(self.snapshot, tables, table))
+        return relations
+
+    def _require_classes(
+        self, answers: Answers | InformedAnswers | ScreenedAnswers, *, same_class: bool
+    ) -> None:
+        """Check that a source of answers knows the classes, if they are asked for."""
+        if same_class:
+            require_labels(self.snapshot, are_labelled=answers.relations.are_labelled)
 
     def screened(self, estimator: Estimator, outcome: str = "correct") -> ScreenedAnswers:
         """Return the source of tests of the pairs alone that a prior ranks first.
@@ -395,9 +438,12 @@ class Database:
             InvalidInputError: not exactly one example is named, or an argument is invalid.
             NotFoundError: no example has the key.
         """
-        fixed = find_one(self.relations(), example, FIXED)
+        fixed = find_one(self.answers().relations, example, FIXED)
+        if fixed.column == "train_id":
+            require_examples(self.answers().relations.snapshot, layout.TEST)
         query = RankedQuery(k, Order(order, direction, fdr, ranks), IntervalSpec(interval, level))
         answers = self._ranking(estimator, screen, screen_by, outcome)
+        self._require_classes(answers, same_class=same_class)
         return self._present(answers.top_influence(fixed, query, same_class=same_class))
 
     def score(
@@ -423,7 +469,7 @@ class Database:
             InvalidInputError: no training example or several targets are named, or an argument is invalid.
             NotFoundError: no example has the key.
         """
-        train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
+        train, target = find_pair(self.answers().relations, {"train_id": train_id, **examples})
         answers = self._naming(estimator, screen_by, outcome)
         return self._present(answers.score(train, target, IntervalSpec(interval, level)))
 
@@ -494,7 +540,9 @@ class Database:
         *,
         same_class: bool = False,
     ) -> DuckDBPyRelation:
-        return self._present(self.answers(outcome).scores(relation, ids, spec, same_class=same_class))
+        answers = self.answers(outcome)
+        self._require_classes(answers, same_class=same_class)
+        return self._present(answers.scores(relation, ids, spec, same_class=same_class))
 
     def counts(
         self, *, test_id: int | None = None, target_id: int | None = None
@@ -541,6 +589,7 @@ class Database:
             StorageError: the file cannot be written; the pairs found so far are kept beside it.
         """
         answers = self._ranking(estimator, screen, screen_by, outcome)
+        self._require_classes(answers, same_class=options.get("same_class", False))
         if output is not None and (estimator != "raw" or screen is not None):
             raise InvalidInputError(
                 f"pairs chosen by a prior are not written to {output} in parts",
@@ -571,6 +620,8 @@ class Database:
     ) -> DuckDBPyRelation:
         """Run one SQL statement over the relations, without access to files, network or settings.
 
+        Each score table has the relations ``NAME.memorization`` and ``NAME.influence`` besides.
+
         DuckDB enforces the limits: 4 GB bound its buffers but not the memory of lists and strings, and a
         timeout takes effect between two of its tasks. For SQL that you do not trust, use `memdb sql`, which
         runs it in a separate process.
@@ -589,8 +640,8 @@ class Database:
         """
         from memdb.query.questions import sql
 
-        answers = self._naming(estimator, screen_by, outcome)
-        relations, spec = answers.relations, IntervalSpec(interval, level)
+        relations = self.relations_in(statement, outcome, estimator=estimator, screen_by=screen_by)
+        spec = IntervalSpec(interval, level)
         return self._present(sql(relations, statement, spec, k=k, max_pairs=max_pairs, timeout=timeout))
 
     def plan(
@@ -635,7 +686,7 @@ class Database:
         goal.require()
         named = None
         if any(value is not None for value in examples.values()):
-            named = find_pair(self.relations(), examples)
+            named = find_pair(self.answers().relations, examples)
         return self._present(plan(self.relations(outcome), goal, IntervalSpec(interval, level), named))
 
     def convergence(
@@ -661,7 +712,7 @@ class Database:
         """
         from memdb.analysis.convergence import convergence
 
-        train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
+        train, target = find_pair(self.answers().relations, {"train_id": train_id, **examples})
         return self._present(convergence(self.relations(outcome), train, target, level, looks))
 
     def reliability(

@@ -112,9 +112,8 @@ LOADED_BY_ONE_TEST = {
 }  # fmt: skip
 ONLY_FOR_TYPES = {
     ("duckdb", "database"), ("duckdb", "cli.output"), ("duckdb", "cli.analyze"),
-    ("duckdb", "cli.attribution"),
+    ("duckdb", "cli.attribution"), ("duckdb", "look.notebook"), ("matplotlib", "database"), ("matplotlib", "cli.show"),
     ("rich", "cli.output"), ("rich", "cli.analyze"), ("rich", "cli.planning"),
-    ("duckdb", "look.notebook"), ("matplotlib", "database"), ("matplotlib", "cli.show"),
 }  # fmt: skip
 
 

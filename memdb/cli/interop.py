@@ -87,24 +87,33 @@ class ImportOptions(OptionGroup):
 @at_place(WRITING)
 def import_(
     place: Place,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="An .npz file, or a folder of .npy files.")],
+    path: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="A file (.npz, .npy, .csv, .parquet), a folder, or files of one thing."
+        ),
+    ],
     about: ImportOptions,
 ) -> None:
     """Add somebody's runs, or scores that they published, to a store; without one, create it.
 
     \b
-    a plain .npz     mask [models, train], train_correct [models, train], test_correct [models, test]
-    datamodels       train_masks, train_margins, test_margins: right is a margin above 0
-    LiRA folders     keep and scores or logits, one folder a model or all in one; no test examples
-    Feldman-Zhang    tr_idx, tt_idx, infl, mem; or tr_mem and infl_matrix_class0, ...: scores without models
+    your own runs    mask [models, train], train_correct [models, train], test_correct [models, test]
+    Feldman-Zhang    trainset_mask, trainset_correctness, testset_correctness; aux_arrays.npz, one a run
+    datamodels       masks and margins: right is a margin above 0
+    LiRA             keep and scores or logits, one folder a model or all in one; no test examples
+    privacy_meter    memberships and signals
+    scores           memorization, influence, infl_matrix_class0, ..., pairs in CSV or Parquet, C-scores
 
-    Files are looked at whole before anything is written, never unpickled, and may be bigger than memory.
+    What `memdb export` writes comes back. Runs may be spread over many files. What is needed is looked at
+    whole before anything is written, never unpickled, and may be bigger than memory.
     Models are recognized by their subsets and outcomes: the same file again adds nothing.
 
     \b
     memdb import runs.npz --store mine.zarr
     memdb import ~/lira/exp/cifar10 --dataset cifar10 --data-root ~/data --store lira.zarr
     memdb import cifar100_infl_matrix.npz --store published.zarr
+    memdb import imagenet_infl_matrix.npz imagenet_index.npz --store imagenet.zarr
     """  # noqa: D301 - \b keeps the lines apart in --help
     from memdb import create
     from memdb.interop.import_runs import Imported
@@ -112,7 +121,11 @@ def import_(
     with Counting(console(stderr=True), "models") as counting:
         given = vars(about) | {"outcomes": None if about.outcomes is None else split(about.outcomes)}
         done = create.import_file(
-            path, place.url, **given, storage_options=place.storage_options(), progress=counting
+            path[0] if len(path) == 1 else path,
+            place.url,
+            **given,
+            storage_options=place.storage_options(),
+            progress=counting,
         )
     if isinstance(done, Imported):
         _say_runs(place, done)
@@ -132,7 +145,7 @@ def _say_runs(place: Place, done: Imported) -> None:
     there = f"; {known:,} of them were there already" if known else ""
     say(
         f"Added {count(done.n_added, 'model')} of {done.n_models:,} ({done.kind}) to {place.url}{there}.",
-        *done.notes,
+        *(clean(note) for note in done.notes),
     )
     say(f"Next: {place.command('top-memorized')}")
 
@@ -145,6 +158,7 @@ def _say_scores(place: Place, done: ImportedScores) -> None:
         return
     say(
         f"Added the scores {table.name} to {place.url}: {what}.",
+        *(clean(note) for note in done.notes),
         "Without counts there are no intervals; --assume-models and --assume-fraction give rough ones.",
         f"Next: {place.command('top-memorized')} --scores {table.name}",
     )

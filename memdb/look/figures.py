@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memdb.environment import install
 from memdb.errors import InvalidInputError
 from memdb.files import writing
 from memdb.format import layout
@@ -49,7 +50,7 @@ def require_matplotlib() -> None:
         import matplotlib as mpl  # noqa: F401, PLC0415 - only figures need it, and it takes a while
     except ImportError as error:
         raise InvalidInputError(
-            "figures need Matplotlib, which is not installed", hint="pip install 'memdb[plots]'"
+            "figures need Matplotlib, which is not installed", hint=f"run: {install('plots')}"
         ) from error
 
 

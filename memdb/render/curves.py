@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
+from memdb.environment import install
 from memdb.errors import InvalidInputError
 from memdb.files import writing
 
@@ -98,7 +99,7 @@ def require_plot(path: Path) -> Path:
     except ImportError as error:
         raise InvalidInputError(
             f"plot {path} needs Matplotlib, which is not installed",
-            hint="install it with `pip install 'memdb[plots]'`",
+            hint=f"run: {install('plots')}",
             parameter="plot",
         ) from error
     return path

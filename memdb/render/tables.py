@@ -134,8 +134,10 @@ def _list_table(title: str | None = None, gap: int = 1) -> Table:
     )  # fmt: skip
 
 
-def class_label(label: int, class_names: Sequence[str]) -> str:
+def class_label(label: int | None, class_names: Sequence[str]) -> str:
     """Return a class's name, or its number where it has none."""
+    if label is None:
+        return "unknown"
     return clean(class_names[label], NAME_WIDTH) if label < len(class_names) else str(label)
 
 
