@@ -109,7 +109,7 @@ def _candidates(
     total = np.broadcast_to(n_correct, shape).ravel()
     sums = table({"n_in": all_in, "n_out": n_models - all_in, "k_in": k_in.ravel(), "k_all": total})
     sql = template("equal_pairs.sql", arms=OUTCOMES[relations.outcome].sql["arms"])
-    scored = relations.ask(sql, tables={"found": sums}, alone=True)
+    scored = relations.compute(sql, {"found": sums})
     return Candidates(
         score=values_of(scored.column("influence")),
         effect_se=values_of(scored.column("effect_se")),

@@ -27,7 +27,7 @@ from memdb.query.intervals import IntervalSpec
 from memdb.query.lazy import Lazy
 from memdb.query.options import MAX_PAIRS
 from memdb.query.outcomes import OUTCOMES, require_outcome
-from memdb.query.statements import Kind, carried, require_question, running, translated
+from memdb.query.statements import LOCKS, Kind, carried, create_table, require_question, running, translated
 from memdb.query.templates import template
 from memdb.query.udfs import Budget, Words, counter, summer
 from memdb.store import Examples, Snapshot
@@ -37,18 +37,6 @@ MEMORY = 4 * 10**9  # bytes of DuckDB's buffers, which excludes what functions a
 ROWS_AT_ONCE = 65_536  # rows of a record batch of a streamed result
 
 USUAL = IntervalSpec("anytime")  # of the views
-
-LOCKS = """
-SET memory_limit = '{memory}B';
-SET temp_directory = '';
-SET max_temp_directory_size = '0B';
-SET secret_directory = '';
-SET python_enable_replacements = false;
-SET autoinstall_known_extensions = false;
-SET autoload_known_extensions = false;
-SET enable_external_access = false;
-SET lock_configuration = true;
-"""
 
 
 class Relations:
@@ -60,6 +48,7 @@ class Relations:
         self.memory = MEMORY
         self._budget = Budget()
         self._known_z: dict[IntervalSpec, float | None] = {}
+        self._known_totals: dict[str, dict[str, NDArray[Any]]] = {}
         self._interval: IntervalSpec | None = None  # whose multipliers the views have now
         self._statement = threading.Lock()
         self._has_models = self._is_built = self._is_named = False
@@ -106,6 +95,12 @@ class Relations:
         if stats is None or (self._is_named and not is_numbered(self.snapshot, set_name)):
             return self.examples[set_name]
         return light_examples(self.snapshot, set_name, stats)
+
+    def labels(self, set_name: str) -> NDArray[np.int32]:
+        """Return the label of each example of a set."""
+        stats = self.stats[set_name]
+        labels: NDArray[np.int32] = self.examples[set_name].labels if stats is None else stats[0]
+        return labels
 
     @cached_property
     def stats(self) -> Mapping[str, NDArray[np.int32] | None]:
@@ -156,9 +151,7 @@ class Relations:
     @property
     def n_classes(self) -> int:
         """The number of classes: those with a name, or else up to the largest label."""
-        stats = self.stats[layout.TRAIN]
-        labels = self.examples[layout.TRAIN].labels if stats is None else stats[0]
-        return len(self.class_names) or int(labels.max()) + 1
+        return len(self.class_names) or int(self.labels(layout.TRAIN).max()) + 1
 
     def key_of(self, set_name: str, row: int) -> str:
         """Return the key of an example."""
@@ -269,13 +262,18 @@ class Relations:
             examples = [pool.submit(self._rows_of, name) for name in sets]
             counted = [pool.submit(self.totals, name) for name in sets]
             tables = [
-                arrow.table(arrow.of_examples(rows.result()) | counts.result())
+                arrow.table({**arrow.of_examples(rows.result()), **counts.result()})
                 for rows, counts in zip(examples, counted, strict=True)
             ]
         return {"train_examples": tables[0], "test_examples": tables[1]}
 
-    def totals(self, set_name: str) -> dict[str, NDArray[Any]]:
+    def totals(self, set_name: str) -> Mapping[str, NDArray[Any]]:
         """Return the columns of a table of examples besides keys and labels: counts, or sums of p."""
+        if set_name not in self._known_totals:
+            self._known_totals[set_name] = self._count(set_name)
+        return self._known_totals[set_name]
+
+    def _count(self, set_name: str) -> dict[str, NDArray[Any]]:
         snapshot, is_train = self.snapshot, set_name == layout.TRAIN
         if self.outcome == "correct":
             stats = self.stats[set_name]
@@ -299,7 +297,6 @@ class Relations:
         interval: IntervalSpec | None = None,
         tables: Mapping[str, pa.Table] | None = None,
         models: bool = False,
-        alone: bool = False,
         max_pairs: int = MAX_PAIRS,
         timeout: float | None = None,
     ) -> pa.Table:
@@ -311,7 +308,6 @@ class Relations:
             interval: of the scores in the views; by default that of the statement before.
             tables: further tables that this statement can read.
             models: create the relation ``models`` and the names of examples, which few statements need.
-            alone: the statement reads no relations of the snapshot, so none are built.
             max_pairs: how many pairs the statement may count.
             timeout: seconds that it may run.
 
@@ -320,7 +316,7 @@ class Relations:
         """
         given = dict(parameters or {})
         with self._statement, self._translating(timeout):
-            self._prepare(sql, interval, models=models, alone=alone, max_pairs=max_pairs)
+            self._prepare(sql, interval, models=models, max_pairs=max_pairs)
             for name, table in (tables or {}).items():
                 self.connection.register(name, table)
             try:
@@ -328,6 +324,17 @@ class Relations:
                     return run(lambda: carried(self.connection.sql(sql, params=given)).to_arrow_table())
             finally:
                 for name in tables or {}:
+                    self.connection.unregister(name)
+
+    def compute(self, sql: str, tables: Mapping[str, pa.Table], **given: Any) -> pa.Table:
+        """Return what one of memdb's own statements makes of these tables, the only ones that it reads."""
+        with self._statement, self._translating(None):
+            for name, table in tables.items():
+                self.connection.register(name, table)
+            try:
+                return self.connection.sql(sql, params=given).to_arrow_table()
+            finally:
+                for name in tables:
                     self.connection.unregister(name)
 
     def stream(
@@ -364,12 +371,11 @@ class Relations:
         interval: IntervalSpec | None,
         *,
         models: bool = False,
-        alone: bool = False,
         max_pairs: int = MAX_PAIRS,
     ) -> None:
         """Check that a statement only reads, and create the relations that it needs."""
         require_question(self.connection, sql)
-        if not alone and not self._is_built:
+        if not self._is_built:
             self._build()
             interval = interval or USUAL
         if models and not self._has_models:
@@ -411,10 +417,3 @@ class Relations:
         """Close the connection, if one was opened."""
         if "connection" in self.__dict__:
             self.connection.close()
-
-
-def create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
-    """Create a DuckDB table from an Arrow table."""
-    connection.register("incoming", table)
-    connection.execute(f"CREATE TABLE {name} AS FROM incoming")
-    connection.unregister("incoming")

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 from duckdb.sqltypes import DuckDBPyType
 
 from memdb.errors import InvalidInputError
@@ -21,6 +22,17 @@ OUT_OF_MEMORY = re.compile(
     "start new thread|resource temporarily unavailable",
     re.IGNORECASE,
 )
+LOCKS = """
+SET memory_limit = '{memory}B';
+SET temp_directory = '';
+SET max_temp_directory_size = '0B';
+SET secret_directory = '';
+SET python_enable_replacements = false;
+SET autoinstall_known_extensions = false;
+SET autoload_known_extensions = false;
+SET enable_external_access = false;
+SET lock_configuration = true;
+"""
 
 Kind = Callable[[DuckDBPyType], bool]
 
@@ -193,3 +205,10 @@ def out_of_memory(memory: int) -> InvalidInputError:
         hint="ask for less at once, write its rows to a file (`memdb sql --output FILE`), or allow more "
         "(`memdb sql --memory SIZE`)",
     )
+
+
+def create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+    """Create a DuckDB table from an Arrow table."""
+    connection.register("incoming", table)
+    connection.execute(f"CREATE TABLE {name} AS FROM incoming")
+    connection.unregister("incoming")
