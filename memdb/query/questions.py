@@ -16,7 +16,7 @@ from memdb.format.documents import canonical_json
 from memdb.format.manifest import Manifest
 from memdb.query import counted
 from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
-from memdb.query.arrow import values_of
+from memdb.query.arrow import of_records, values_of
 from memdb.query.examples import ExampleRef, require_models, set_of
 from memdb.query.from_published import stored_influence, stored_pair
 from memdb.query.intervals import IntervalSpec
@@ -259,7 +259,7 @@ def info(relations: Relations, interval: IntervalSpec) -> pa.Table:
     diverged = (
         (model.model_id for _, model in snapshot.models if model.diverged) if counts_of["n_diverged"] else ()
     )
-    row = {
+    row: dict[str, object] = {
         **_facts_of(manifest, relations.n_classes),
         "n_repeats": snapshot.n_repeats,
         "n_retracted": snapshot.n_retracted,
@@ -273,9 +273,7 @@ def info(relations: Relations, interval: IntervalSpec) -> pa.Table:
         **_sketches_of(snapshot),
         "diverged": sorted(diverged),
     }
-    table = pa.Table.from_pylist([row])
-    column = pa.array([row["diverged"]], pa.list_(pa.string()))  # an empty list has no type of its own
-    return table.set_column(table.column_names.index("diverged"), "diverged", column)
+    return of_records([row])
 
 
 def _facts_of(manifest: Manifest, n_classes: int) -> dict[str, object]:
