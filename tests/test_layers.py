@@ -54,7 +54,7 @@ HOMES = {
     "ray": {"training.engines.ray"},
     "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
-    "PIL": {"datasets", "look.sheets", "sharing.thumbnails"},
+    "PIL": {"datasets", "look.notebook", "render.graphics", "render.sheets", "sharing.thumbnails"},
     "zarr": {"store.encoding", "store.read_arrays", "store.stated"},
     "numcodecs": {"store.stated"},
     "aiohttp": {"storage.web"},
@@ -69,12 +69,23 @@ HOMES = {
         "analysis.plan",
         "query.results",
         "query.statements",
+        "look.notebook",
         "database",
         "cli.output",
         "cli.analyze",
+        "cli.attribution",
     },
-    "matplotlib": {"render.curves"},
-    "rich": {"render.tables", "render.images", "render.progress", "render.curves", "render.analysis"},
+    "matplotlib": {"render.curves", "render.frontier", "look.figures", "database", "cli.show"},
+    "rich": {
+        "render.tables",
+        "render.images",
+        "render.progress",
+        "render.curves",
+        "render.analysis",
+        "render.attribution",
+        "render.frontier",
+        "look.terminal",
+    },
     "typer": {
         "cli.app",
         "cli.options",
@@ -82,6 +93,7 @@ HOMES = {
         "cli.train",
         "cli.query",
         "cli.analyze",
+        "cli.planning",
         "cli.pairs",
         "cli.interop",
         "cli.maintain",
@@ -89,7 +101,9 @@ HOMES = {
         "cli.output",
         "cli.share",
         "cli.look",
+        "cli.show",
         "cli.usage",
+        "cli.attribution",
     },
 }
 LOADED_BY_ONE_TEST = {
@@ -98,7 +112,8 @@ LOADED_BY_ONE_TEST = {
 }  # fmt: skip
 ONLY_FOR_TYPES = {
     ("duckdb", "database"), ("duckdb", "cli.output"), ("duckdb", "cli.analyze"),
-    ("rich", "cli.output"), ("rich", "cli.analyze"),
+    ("duckdb", "cli.attribution"), ("duckdb", "look.notebook"), ("matplotlib", "database"), ("matplotlib", "cli.show"),
+    ("rich", "cli.output"), ("rich", "cli.analyze"), ("rich", "cli.planning"),
 }  # fmt: skip
 
 

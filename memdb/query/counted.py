@@ -8,12 +8,17 @@ from numpy.typing import NDArray
 
 from memdb.format import bits, layout
 from memdb.query.arrow import table
-from memdb.query.examples import ExampleRef
+from memdb.query.examples import ExampleRef, keeps_own
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
 from memdb.query.templates import template
 
 Counts = NDArray[np.int32]
+
+
+def can_count(relations: Relations) -> bool:
+    """Whether lists can be counted here: of 0/1 outcomes, with nothing of what follows unknown."""
+    return relations.outcome == "correct" and keeps_own(relations.snapshot) and relations.are_labelled
 
 
 def memorizations(relations: Relations, label: int | None) -> pa.Table:

@@ -22,20 +22,29 @@ from memdb.format import bits, layout
 from memdb.query import arrow
 from memdb.query.confidences import Confidences
 from memdb.query.example_counts import times_in, totals
-from memdb.query.examples import require_examples
+from memdb.query.examples import keeps_own, require_examples
 from memdb.query.intervals import IntervalSpec
 from memdb.query.lazy import Lazy
 from memdb.query.options import MAX_PAIRS
 from memdb.query.outcomes import OUTCOMES, require_outcome
-from memdb.query.statements import LOCKS, Kind, carried, create_table, require_question, running, translated
+from memdb.query.statements import (
+    LOCKS,
+    Kind,
+    carried,
+    create_table,
+    reading,
+    require_question,
+    running,
+    translated,
+)
 from memdb.query.templates import template
 from memdb.query.udfs import Budget, Words, counter, summer
 from memdb.store import Examples, Snapshot
+from memdb.store.examples import UNKNOWN
 from memdb.store.published_arrays import COUNTED, derived_of, is_numbered, light_examples, read_stats
 
 MEMORY = 4 * 10**9  # bytes of DuckDB's buffers, which excludes what functions allocate themselves
 ROWS_AT_ONCE = 65_536  # rows of a record batch of a streamed result
-
 USUAL = IntervalSpec("anytime")  # of the views
 
 
@@ -48,7 +57,7 @@ class Relations:
         self.memory = MEMORY
         self._budget = Budget()
         self._known_z: dict[IntervalSpec, float | None] = {}
-        self._known_totals: dict[str, dict[str, NDArray[Any]]] = {}
+        self._known_totals: dict[str, dict[str, Any]] = {}
         self._interval: IntervalSpec | None = None  # whose multipliers the views have now
         self._statement = threading.Lock()
         self._has_models = self._is_built = self._is_named = False
@@ -99,8 +108,7 @@ class Relations:
     def labels(self, set_name: str) -> NDArray[np.int32]:
         """Return the label of each example of a set."""
         stats = self.stats[set_name]
-        labels: NDArray[np.int32] = self.examples[set_name].labels if stats is None else stats[0]
-        return labels
+        return self.examples[set_name].labels if stats is None else stats[0]
 
     @cached_property
     def stats(self) -> Mapping[str, NDArray[np.int32] | None]:
@@ -147,6 +155,11 @@ class Relations:
                 parameter=parameter,
             )
         return identifier
+
+    @property
+    def are_labelled(self) -> bool:
+        """Whether the classes of examples are known."""
+        return self.class_names != (UNKNOWN,)
 
     @property
     def n_classes(self) -> int:
@@ -224,13 +237,9 @@ class Relations:
             else:
                 correct_of = partial(self.bits.__getitem__, f"{name}/correct")
                 function, returned = counter(mask_of, correct_of, self._budget), INTEGER
-            connection.create_function(
-                OUTCOMES[self.outcome].sql["counted"].format(set=name),
-                function,
-                [INTEGER, INTEGER],
-                returned,
-                type=PythonUDFType.ARROW,
-            )
+            called = OUTCOMES[self.outcome].sql["counted"].format(set=name)
+            kind = PythonUDFType.ARROW
+            connection.create_function(called, function, [INTEGER, INTEGER], returned, type=kind)
 
     def _set_z(self, connection: duckdb.DuckDBPyConnection, interval: IntervalSpec) -> None:
         """Set the multiplier of the intervals of each relation, which is the same in every row."""
@@ -267,23 +276,24 @@ class Relations:
             ]
         return {"train_examples": tables[0], "test_examples": tables[1]}
 
-    def totals(self, set_name: str) -> Mapping[str, NDArray[Any]]:
+    def totals(self, set_name: str) -> Mapping[str, Any]:
         """Return the columns of a table of examples besides keys and labels: counts, or sums of p."""
         if set_name not in self._known_totals:
             self._known_totals[set_name] = self._count(set_name)
         return self._known_totals[set_name]
 
-    def _count(self, set_name: str) -> dict[str, NDArray[Any]]:
+    def _count(self, set_name: str) -> dict[str, Any]:
         snapshot, is_train = self.snapshot, set_name == layout.TRAIN
-        if self.outcome == "correct":
-            stats = self.stats[set_name]
-            columns: dict[str, NDArray[Any]] = (
-                dict(totals(snapshot, set_name, self.bits.__getitem__))
-                if stats is None
-                else dict(zip(COUNTED[set_name][1:], stats[1:], strict=True))
-            )
+        if is_train and self.outcome == "correct" and not keeps_own(snapshot):
+            n_in = times_in(snapshot)
+            unknown = arrow.column(np.zeros_like(n_in), np.zeros(len(n_in), dtype=np.bool_))
+            return {"n_in": n_in, "n_out": snapshot.n_models - n_in, "n_correct": unknown, "k_in": unknown}
+        if self.outcome != "correct":
+            columns: dict[str, Any] = self.confidences[set_name].totals(self.mask if is_train else None)
+        elif (stats := self.stats[set_name]) is None:
+            columns = dict(totals(snapshot, set_name, self.bits.__getitem__))
         else:
-            columns = self.confidences[set_name].totals(self.mask if is_train else None)
+            columns = dict(zip(COUNTED[set_name][1:], stats[1:], strict=True))
         if not is_train:
             return columns
         n_in = columns.pop("n_in") if "n_in" in columns else times_in(snapshot)
@@ -317,25 +327,13 @@ class Relations:
         given = dict(parameters or {})
         with self._statement, self._translating(timeout):
             self._prepare(sql, interval, models=models, max_pairs=max_pairs)
-            for name, table in (tables or {}).items():
-                self.connection.register(name, table)
-            try:
-                with running(self.connection, timeout) as run:
-                    return run(lambda: carried(self.connection.sql(sql, params=given)).to_arrow_table())
-            finally:
-                for name in tables or {}:
-                    self.connection.unregister(name)
+            with reading(self.connection, tables or {}), running(self.connection, timeout) as run:
+                return run(lambda: carried(self.connection.sql(sql, params=given)).to_arrow_table())
 
     def compute(self, sql: str, tables: Mapping[str, pa.Table], **given: Any) -> pa.Table:
         """Return what one of memdb's own statements makes of these tables, the only ones that it reads."""
-        with self._statement, self._translating(None):
-            for name, table in tables.items():
-                self.connection.register(name, table)
-            try:
-                return self.connection.sql(sql, params=given).to_arrow_table()
-            finally:
-                for name in tables:
-                    self.connection.unregister(name)
+        with self._statement, self._translating(None), reading(self.connection, tables):
+            return self.connection.sql(sql, params=given).to_arrow_table()
 
     def stream(
         self,

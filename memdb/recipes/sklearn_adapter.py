@@ -138,7 +138,8 @@ def _asked_once(model: Any, x: NDArray[np.float32]) -> Iterator[None]:
     if not hasattr(model, "predict_proba"):
         yield
         return
-    compute, known = model.predict_proba, []
+    compute = model.predict_proba
+    known: list[Any] = []
 
     def predict_proba(rows: Any) -> Any:
         if rows is not x:
