@@ -215,7 +215,10 @@ def loaded_at_once(path):
     ("statement", "absent"),
     [
         ("import memdb", {"torch", "zarr", "duckdb", "pyarrow", "typer", "numpy"}),
-        ("import memdb.cli", {"torch", "zarr", "duckdb", "pyarrow", "sklearn"}),
+        (
+            "from memdb.cli import application; application()",
+            {"numpy", "torch", "zarr", "duckdb", "pyarrow", "sklearn"},
+        ),
         ("import memdb; memdb.open", {"torch", "torchvision", "sklearn", "pandas", "typer", "numkong"}),
     ],
 )

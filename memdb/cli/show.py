@@ -17,7 +17,6 @@ from memdb.cli.output import show as print_text
 from memdb.cli.store_options import SCORING, Place, at_place
 from memdb.cli.usage import WrongUsageError
 from memdb.errors import InvalidInputError
-from memdb.render import graphics
 from memdb.render.answer import SUFFIXES, Answer, require_format
 from memdb.render.progress import Counting
 from memdb.render.tables import clean, console, plain, size
@@ -60,7 +59,9 @@ class Showing(Way):
 
     def __init__(self, **given: Any) -> None:
         OptionGroup.__init__(self, **given)
-        graphics.require_graphics(self.graphics)
+        from memdb.render.graphics import require_graphics
+
+        require_graphics(self.graphics)
         require_format(self.format)
         if self.output is None:
             return
@@ -110,9 +111,10 @@ class Showing(Way):
 
     def _wall(self, contents: Contents | None) -> Wall:
         from memdb.look.terminal import Wall
+        from memdb.render.graphics import chosen
 
         encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-        way = graphics.chosen(self.graphics, os.environ, is_terminal=sys.stdout.isatty(), encoding=encoding)
+        way = chosen(self.graphics, os.environ, is_terminal=sys.stdout.isatty(), encoding=encoding)
         return Wall(console(coloured=self.graphics == "blocks"), contents, way)
 
 
