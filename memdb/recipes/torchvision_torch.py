@@ -111,7 +111,7 @@ class Training:
             with precision:
                 logits = self.network(_standardized(images))
             loss = functional.cross_entropy(
-                logits.float(), labels[rows.to(device)], label_smoothing=recipe.label_smoothing
+                logits.float(), labels[rows], label_smoothing=recipe.label_smoothing
             )
             torch.autograd.backward(loss)
             self.optimizer.step()
@@ -128,14 +128,22 @@ class Training:
 
     def batches(self, examples: ExampleSet, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield rows and images of the remaining steps; each epoch has a new order and even batches."""
+        recipe = self.recipe
+        sources = [
+            (examples, Crop(recipe.image_size, recipe.crop, recipe.flip, self.seed, epoch))
+            for epoch in range(recipe.epochs)
+        ]
+        return read(sources, self._left(), recipe.epochs * len(self.rows), device)
+
+    def _left(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield epoch and row of each example of the remaining steps."""
         first, begun = divmod(self.done, self.steps_an_epoch)
         for epoch in range(first, self.recipe.epochs):
             key = np.array([self.seed, 2**63 + epoch], dtype=np.uint64)  # differs from the keys of examples
             chance = np.random.Generator(np.random.Philox(key=key))
             parts = np.array_split(chance.permutation(self.rows), self.steps_an_epoch)
-            left = [part.tolist() for part in parts[begun if epoch == first else 0 :]]
-            crop = Crop(self.recipe.image_size, self.recipe.crop, self.recipe.flip, self.seed, epoch)
-            yield from read(examples, left, crop, device)
+            for part in parts[begun if epoch == first else 0 :]:
+                yield [(epoch, row) for row in part.tolist()]
 
     def save(self) -> None:
         """Write the checkpoint atomically."""
@@ -178,41 +186,42 @@ def _standardized(images: Tensor) -> Tensor:
 def _predictions(
     recipe: Architecture, network: nn.Module, data: Dataset, run: Run
 ) -> dict[str, NDArray[Any]]:
+    """Return the outcomes by path, [example] each; every image is read once."""
     device = torch.device(run.device)
     precision = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
     network.eval()
-    outcomes: dict[str, NDArray[Any]] = {}
-    for name, examples in data.sets.items():
-        labels = torch.from_numpy(examples.labels).long().to(device)
-        n_parts = math.ceil(len(examples) / recipe.batch_size)
-        parts = [part.tolist() for part in np.array_split(np.arange(len(examples)), n_parts)]
-        found = []
-        for rows, images in read(examples, parts, Crop(recipe.image_size), device):
-            if run.stop_requested():
-                raise KeyboardInterrupt
-            with precision, torch.no_grad():
-                logits = network(_standardized(images)).float()
-            found.append(logit_confidences(logits[None], labels[rows.to(device)]))
-        confidences, corrects = zip(*found, strict=True)
-        outcomes[f"{name}/logit_confidence"] = torch.cat(confidences, 1)[0].cpu().numpy()
-        outcomes[f"{name}/correct"] = torch.cat(corrects, 1)[0].cpu().numpy()
-        if run.sketch:
-            outcomes[f"{name}/{SKETCH}"] = _sketches(recipe, network, examples, run, run.sketch)
-    return outcomes
-
-
-def _sketches(
-    recipe: Architecture, network: nn.Module, examples: ExampleSet, run: Run, wanted: SketchRequest
-) -> NDArray[np.float16]:
-    """Return a gradient sketch of every example, [example, size]."""
-    labels = torch.from_numpy(examples.labels).long()
-    n_parts = math.ceil(len(examples) / SKETCHED_ROWS)
-    parts = [part.tolist() for part in np.array_split(np.arange(len(examples)), n_parts)]
-    found = np.empty((len(examples), wanted.size), dtype=np.float16)
-    for rows, images in read(examples, parts, Crop(recipe.image_size), torch.device(run.device)):
+    steps = [
+        (source, part)
+        for source, examples in enumerate(data.sets.values())
+        for part in np.array_split(np.arange(len(examples)), math.ceil(len(examples) / recipe.batch_size))
+    ]
+    found: list[list[dict[str, Any]]] = [[] for _ in data.sets]
+    labels = [torch.from_numpy(examples.labels).long().to(device) for examples in data.sets.values()]
+    sources = [(examples, Crop(recipe.image_size)) for examples in data.sets.values()]
+    batches = ([(source, row) for row in part.tolist()] for source, part in steps)
+    n_images = sum(map(len, data.sets.values()))
+    reading = read(sources, batches, n_images, device)
+    for (source, _), (rows, images) in zip(steps, reading, strict=True):
         if run.stop_requested():
             raise KeyboardInterrupt
-        found[rows.cpu().numpy()] = gradient_sketch(
-            network, _standardized(images), labels[rows.cpu()], size=wanted.size, seed=wanted.seed
-        )
-    return found
+        x, y = _standardized(images), labels[source][rows]
+        with precision, torch.no_grad():
+            confidence, correct = logit_confidences(network(x).float()[None], y)
+        found[source].append({"logit_confidence": confidence[0], "correct": correct[0]})
+        if run.sketch:
+            found[source][-1][SKETCH] = _sketches(network, x, y, run.sketch)
+    return {
+        f"{name}/{outcome}": _whole([part[outcome] for part in parts])
+        for name, parts in zip(data.sets, found, strict=True)
+        for outcome in parts[0]
+    }
+
+
+def _whole(parts: list[Any]) -> NDArray[Any]:
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else torch.cat(parts).cpu().numpy()
+
+
+def _sketches(network: nn.Module, x: Tensor, y: Tensor, wanted: SketchRequest) -> NDArray[np.float16]:
+    """Return a gradient sketch of every example, [example, size]."""
+    found = gradient_sketch(network, x, y, size=wanted.size, seed=wanted.seed, batch_size=SKETCHED_ROWS)
+    return found.astype(np.float16)

@@ -1,0 +1,131 @@
+"""What a GPU would refuse or wait for, on a machine without one: see `support.simulated_device`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from memdb import Dataset, Run
+from memdb.format import subsets
+from memdb.recipes.cnn import CNN
+from memdb.recipes.mlp import MLP
+from memdb.recipes.protocol import SketchRequest
+from memdb.recipes.resnet9 import ResNet9
+
+torch = pytest.importorskip("torch")
+simulation = pytest.importorskip(
+    "support.simulated_device",
+    reason="this PyTorch has no backends written in Python",
+    exc_type=ImportError,
+)
+simulated_device = simulation.simulated_device
+simulation.install()
+SIGNALS = frozenset({"cumulative_loss", "first_learned"})
+SLOW = pytest.mark.slow
+RECIPES = {  # with the most kernels a step
+    "mlp": (MLP(epochs=2, hidden=(8,), batch_size=16), 30),
+    "mlp-sgd-bfloat16": (
+        MLP(epochs=2, hidden=(8, 6), optimizer="sgd", precision="bfloat16", batch_size=16),
+        50,
+    ),
+    "mlp-augmented": (MLP(epochs=2, flip=True, shift=1, cutout=2, label_smoothing=0.1, batch_size=16), 75),
+    "cnn": (CNN(epochs=2, channels=(4, 8), batch_size=16), 50),
+    "cnn-bfloat16": (
+        CNN(epochs=2, channels=(4,), batch_size=16, shift=1, cutout=2, precision="bfloat16"),
+        105,
+    ),
+    "resnet9": (ResNet9(epochs=2, width=2, batch_size=21, shift=1, precision="float32"), 150),
+    "resnet9-bfloat16": (ResNet9(epochs=2, width=2, batch_size=21, shift=1), 170),
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (130, 8, 8, 3)).astype(np.uint8), np.arange(130) % 4
+    return Dataset(x[:90], y[:90], x[90:], y[90:])
+
+
+def trained(recipe, data, device, tmp_path, *, n_models=3, progress=lambda done, total: None, sketch=None):
+    """Train side by side on any device, where the recipe would take turns."""
+    seeds = np.arange(n_models, dtype=np.uint64)
+    masks = subsets.subset_masks(1, seeds.tolist(), 90, 63)
+    run = Run(device, progress, lambda: False, tmp_path, SIGNALS, sketch)
+    train = partial(type(recipe).__call__, recipe)
+    if recipe.name == "resnet9":
+        from memdb.recipes import resnet9_torch as program
+
+        train = partial(program.train, recipe, partial(program.Network, recipe, 3, 4))
+    return train(data, masks, seeds, run)
+
+
+def require_same(found, expected):
+    assert found.keys() == expected.keys()
+    for path, values in expected.items():
+        np.testing.assert_array_equal(found[path], values)
+
+
+@pytest.mark.parametrize(("recipe", "most"), RECIPES.values(), ids=RECIPES.keys())
+def test_another_device_trains_as_the_cpu_does_and_the_host_waits_once_an_epoch(recipe, most, data, tmp_path):
+    expected = trained(recipe, data, "cpu", tmp_path)
+    seen = []
+    with simulated_device() as device:
+
+        def progress(_done, _total):
+            seen.append((sum(device.waits.values()), sum(device.kernels.values())))
+
+        found = trained(recipe, data, "gpu:0", tmp_path, progress=progress)
+    require_same(found, expected)
+    waits, kernels = np.diff(np.array(seen), axis=0).T
+    assert np.median(waits) == 0, "the host waits for the device at every step"
+    assert np.median(kernels) <= most
+    assert device.live == 0
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet9"])
+def test_gradient_sketches_on_another_device_are_those_of_the_cpu(name, data, tmp_path):
+    recipe, sketch = replace(RECIPES[name][0], epochs=1), SketchRequest(2, 32, 7)
+    expected = trained(recipe, data, "cpu", tmp_path, sketch=sketch)
+    with simulated_device() as device:
+        found = trained(recipe, data, "gpu:0", tmp_path, sketch=sketch)
+    assert expected["test/gradient_sketch"].shape == (2, 40, 32)
+    require_same(found, expected)
+    assert device.live == 0
+
+
+@SLOW
+def test_a_torchvision_training_does_not_wait_at_every_step(data, tmp_path):
+    from memdb.recipes.torchvision_adapter import Architecture
+
+    recipe = Architecture("resnet18", image_size=32, epochs=2, batch_size=16)
+    expected = trained(recipe, data, "cpu", tmp_path, n_models=1)
+    seen = []
+    with simulated_device() as device:
+        found = trained(
+            recipe,
+            data,
+            "gpu:0",
+            tmp_path,
+            n_models=1,
+            progress=lambda _done, _total: seen.append(sum(device.waits.values())),
+        )
+    require_same(found, expected)
+    assert np.median(np.diff(seen)) == 0
+    assert device.live == 0
+
+
+def test_the_simulation_refuses_what_a_gpu_refuses():
+    with simulated_device() as device:
+        on_device = torch.zeros(3, device="gpu:0")
+        with pytest.raises(RuntimeError, match="found at least two devices"):
+            _ = on_device + torch.zeros(3)
+        with pytest.raises(RuntimeError, match="for generator"):
+            torch.rand(3, device="gpu:0", generator=torch.Generator())
+        with pytest.raises(TypeError, match="Use Tensor.cpu"):
+            on_device.numpy()
+        before = sum(device.waits.values())
+        assert float(on_device.sum()) == 0
+        assert sum(device.waits.values()) == before + 1
