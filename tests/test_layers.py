@@ -96,6 +96,7 @@ LOADED_BY_ONE_TEST = {
     "torch", "torchvision", "sklearn", "scipy", "statsmodels", "matplotlib",
     "moto", "s3fs", "gcsfs", "adlfs", "ray",
 }  # fmt: skip
+IN_A_PROCESS_OF_THEIR_OWN = {"simulated_device.py", "on_a_simulated_device.py"}
 ONLY_FOR_TYPES = {
     ("duckdb", "database"), ("duckdb", "cli.output"), ("duckdb", "cli.analyze"),
     ("rich", "cli.output"), ("rich", "cli.analyze"),
@@ -176,6 +177,7 @@ def test_tests_load_heavy_packages_when_one_needs_them():
     away = [
         f"{path.name} loads {package}"
         for path in sorted(TESTS.rglob("*.py"))
+        if path.name not in IN_A_PROCESS_OF_THEIR_OWN
         for package in loaded_at_once(path)
         if package in LOADED_BY_ONE_TEST
     ]

@@ -6,6 +6,7 @@ that a resumed run ends in the same network as an uninterrupted one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -26,6 +27,7 @@ from memdb.datasets import Dataset, ExampleSet
 from memdb.format.documents import canonical_json
 from memdb.format.sketches import SKETCH
 from memdb.recipes.batches import logit_confidences
+from memdb.recipes.devices import ACCELERATORS, current
 from memdb.recipes.images import Crop, read
 from memdb.recipes.protocol import Run, SketchRequest
 from memdb.recipes.sketch_torch import gradient_sketch
@@ -50,12 +52,34 @@ def train(
 ) -> dict[str, NDArray[Any]]:
     """Train one network on a subset and return its outcomes by path, [example] each."""
     device = torch.device(run.device)
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):  # the source of torchvision's weights and dropout
-        torch.manual_seed(seed)
+    with current(run.device), _chance_of(device, seed):
         training = Training.start(recipe, data, mask, seed, run)
         training.finish(data.train, run)
         return _predictions(recipe, training.network, data, run)
+
+
+@contextlib.contextmanager
+def _chance_of(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed what torchvision draws weights and dropout from, and put it back: the CPU's and this device's."""
+    source = _source(device)
+    before = None if source is None else source.get_rng_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        if source is not None:
+            source.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if source is not None:
+                source.set_rng_state(before)
+
+
+def _source(device: torch.device) -> Any:
+    """Return the module whose `get_rng_state` is that of the current device; None on the CPU.
+
+    Other devices are not asked, since to ask CUDA anything costs a context.
+    """
+    return getattr(torch, device.type) if device.type in ACCELERATORS else None
 
 
 @dataclass
@@ -69,6 +93,7 @@ class Training:
     seed: int
     path: Path
     identity: str
+    device: torch.device
     done: int = 0
 
     @classmethod
@@ -77,7 +102,8 @@ class Training:
     ) -> Training:
         """Start training, or resume from a checkpoint of the same model."""
         network = get_model(recipe.architecture, weights=None, num_classes=data.n_classes, **recipe.extras())
-        network = network.to(run.device, memory_format=torch.channels_last)
+        device = torch.device(run.device)
+        network = network.to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(
             network.parameters(),
             recipe.lr,
@@ -90,13 +116,13 @@ class Training:
         )
         identity = hashlib.sha256(told).hexdigest()
         path = run.checkpoint_dir / f"{seed}.pt"
-        training = cls(recipe, network, optimizer, np.flatnonzero(mask), seed, path, identity)
+        training = cls(recipe, network, optimizer, np.flatnonzero(mask), seed, path, identity, device)
         training.resume()
         return training
 
     def finish(self, examples: ExampleSet, run: Run) -> None:
         """Take the remaining steps."""
-        recipe, device = self.recipe, torch.device(run.device)
+        recipe, device = self.recipe, self.device
         labels = torch.from_numpy(examples.labels).long().to(device)
         precision = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
         n_steps = recipe.epochs * self.steps_an_epoch
@@ -148,13 +174,14 @@ class Training:
     def save(self) -> None:
         """Write the checkpoint atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        source = _source(self.device)
         state = {
             "identity": self.identity,
             "done": self.done,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "chance": torch.get_rng_state(),
-            "chance_on_gpu": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            "chance_on_gpu": None if source is None else source.get_rng_state(),
         }
         temporary = self.path.with_suffix(".tmp")
         with temporary.open("wb") as file:
@@ -174,8 +201,8 @@ class Training:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["chance"])
-        if state["chance_on_gpu"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["chance_on_gpu"])
+        if state["chance_on_gpu"] is not None and (source := _source(self.device)) is not None:
+            source.set_rng_state(state["chance_on_gpu"])
         self.done = state["done"]
 
 

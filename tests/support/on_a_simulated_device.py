@@ -1,4 +1,7 @@
-"""What a GPU would refuse or wait for, on a machine without one: see `support.simulated_device`."""
+"""What a GPU would refuse or wait for, on a machine without one: see `support.simulated_device`.
+
+`tests/recipes/test_devices.py` runs these tests in a process of their own.
+"""
 
 from __future__ import annotations
 
