@@ -65,14 +65,13 @@ def train(
 
     outcomes: dict[str, NDArray[np.generic]] = {}
     for name, examples in data.sets.items():
-        confidence = network.logit_confidence(
-            _inputs(examples, augmentation, device).flatten(1), labels_of(examples, device)
-        )
+        inputs = (x if examples is data.train else _inputs(examples, augmentation, device)).flatten(1)
+        labels = labels_of(examples, device)
+        confidence = network.logit_confidence(inputs, labels)
         outcomes[f"{name}/logit_confidence"] = confidence[0].cpu().numpy()
         outcomes[f"{name}/correct"] = confidence[1].cpu().numpy()
         if run.sketch:
-            inputs = _inputs(examples, augmentation, device).flatten(1)
-            outcomes[f"{name}/{SKETCH}"] = network.sketches(inputs, labels_of(examples, device), run.sketch)
+            outcomes[f"{name}/{SKETCH}"] = network.sketches(inputs, labels, run.sketch)
     return {**outcomes, **(signals.outcomes() if signals else {})}
 
 

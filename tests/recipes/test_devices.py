@@ -86,6 +86,20 @@ def test_a_gpu_is_current_while_a_recipe_trains_on_it(two_gpus, tmp_path, monkey
     assert two_gpus.current == 0
 
 
+def test_memory_that_pytorch_keeps_for_later_is_free_and_the_hosts_counts_too(torch, monkeypatch):
+    from memdb.recipes import batches
+
+    gigabyte = 1 << 30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * gigabyte, 80 * gigabyte))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70 * gigabyte)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: gigabyte)
+    assert batches.free_memory("cuda:1") == 71 * gigabyte
+    memory = batches.Memory(shared=gigabyte, a_model=gigabyte, on_host=1 << 20)
+    assert batches.models_that_fit(memory, "cuda:1", on_cpu=8) == int(71 * batches.MOST_OF_A_DEVICE) - 1
+    monkeypatch.setattr(batches.psutil, "virtual_memory", lambda: SimpleNamespace(available=20 << 20))
+    assert batches.models_that_fit(memory, "cuda:1", on_cpu=8) == 10
+
+
 def test_what_a_model_draws_on_a_gpu_is_kept_and_put_back_there(two_gpus, torch):
     from memdb.recipes.torchvision_torch import _chance_of
 

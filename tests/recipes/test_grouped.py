@@ -52,12 +52,12 @@ def drawn(n_models, first=0):
 
 def side_by_side(recipe, data, masks, seeds, run):
     """Train the models of a resnet9 batch together on a CPU too, where the recipe would take turns."""
-    from memdb.recipes import resnet9_torch as program
 
-    def make(draw):
-        return program.Network(recipe, 1, data.n_classes, draw)
+    class SideBySide(ResNet9):
+        def side_by_side(self, device):
+            return True
 
-    return program.train(recipe, make, data, masks, seeds, run)
+    return SideBySide(**recipe.options)(data, masks, seeds, run)
 
 
 SMALL = {

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -26,6 +25,15 @@ simulation = pytest.importorskip(
 )
 simulated_device = simulation.simulated_device
 simulation.install()
+
+
+class SideBySide(ResNet9):
+    """Trains models side by side on any device, where the recipe would take turns."""
+
+    def side_by_side(self, device):
+        return True
+
+
 SIGNALS = frozenset({"cumulative_loss", "first_learned"})
 SLOW = pytest.mark.slow
 RECIPES = {  # with the most kernels a step
@@ -40,8 +48,8 @@ RECIPES = {  # with the most kernels a step
         CNN(epochs=2, channels=(4,), batch_size=16, shift=1, cutout=2, precision="bfloat16"),
         105,
     ),
-    "resnet9": (ResNet9(epochs=2, width=2, batch_size=21, shift=1, precision="float32"), 150),
-    "resnet9-bfloat16": (ResNet9(epochs=2, width=2, batch_size=21, shift=1), 170),
+    "resnet9": (SideBySide(epochs=2, width=2, batch_size=21, shift=1, precision="float32"), 150),
+    "resnet9-bfloat16": (SideBySide(epochs=2, width=2, batch_size=21, shift=1), 170),
 }
 
 
@@ -53,16 +61,10 @@ def data():
 
 
 def trained(recipe, data, device, tmp_path, *, n_models=3, progress=lambda done, total: None, sketch=None):
-    """Train side by side on any device, where the recipe would take turns."""
     seeds = np.arange(n_models, dtype=np.uint64)
     masks = subsets.subset_masks(1, seeds.tolist(), 90, 63)
     run = Run(device, progress, lambda: False, tmp_path, SIGNALS, sketch)
-    train = partial(type(recipe).__call__, recipe)
-    if recipe.name == "resnet9":
-        from memdb.recipes import resnet9_torch as program
-
-        train = partial(program.train, recipe, partial(program.Network, recipe, 3, 4))
-    return train(data, masks, seeds, run)
+    return recipe(data, masks, seeds, run)
 
 
 def require_same(found, expected):
@@ -118,6 +120,65 @@ def test_a_torchvision_training_does_not_wait_at_every_step(data, tmp_path):
     require_same(found, expected)
     assert np.median(np.diff(seen)) == 0
     assert device.live == 0
+
+
+def test_networks_of_usual_width_take_turns_on_a_gpu_and_the_data_is_moved_once(data, tmp_path):
+    recipe = CNN(epochs=1, channels=(4, 32), batch_size=32)
+    assert not recipe.side_by_side("gpu:0")
+    with simulated_device() as device:
+        together = trained(recipe, data, "gpu:0", tmp_path)
+        moved = device.waits["upload"]
+        alone = [trained(recipe, data, "gpu:0", tmp_path, n_models=n) for n in (1, 2)]
+    for one in alone:  # to the last bit, whoever else is in the batch
+        for path, values in one.items():
+            np.testing.assert_array_equal(values, together[path][: len(values)])
+    n_weights, n_parts = 6, 3  # of each model: weights, subset, and the order of its epoch
+    assert moved <= 3 * (n_weights + 2) + 2 * n_parts
+
+
+PRESET = MLP(hidden=(512, 256), optimizer="sgd", weight_decay=0.0, batch_size=128)
+MNIST, CIFAR = (60_000, 10_000, (28, 28), 10), (50_000, 10_000, (32, 32, 3), 100)
+
+
+@SLOW
+@pytest.mark.parametrize(
+    ("recipe", "sizes", "n_models"),
+    [
+        pytest.param(PRESET, MNIST, 64, id="mlp-preset"),
+        pytest.param(PRESET, MNIST, 256, id="mlp-preset-256"),
+        pytest.param(replace(PRESET, precision="bfloat16", shift=2), MNIST, 64, id="mlp-bfloat16-augmented"),
+        pytest.param(MLP(), MNIST, 64, id="mlp-adamw"),
+        pytest.param(CNN(), MNIST, 16, id="cnn"),
+        pytest.param(CNN(precision="bfloat16", shift=2), MNIST, 16, id="cnn-bfloat16-augmented"),
+        pytest.param(ResNet9(), CIFAR, 1, id="resnet9"),
+        pytest.param(SideBySide(batch_size=128), CIFAR, 8, id="resnet9-128-side-by-side"),
+        pytest.param(ResNet9(precision="float32"), CIFAR, 1, id="resnet9-float32"),
+    ],
+)
+def test_a_training_takes_almost_the_memory_that_was_estimated(
+    recipe, sizes, n_models, tmp_path, monkeypatch
+):
+    """At real sizes: nothing is computed, of tensors on `meta` only the sizes are known."""
+    from memdb.recipes import batches, cnn
+
+    starts = batches.Schedule._starts
+    monkeypatch.setattr(batches.Schedule, "_starts", lambda self, size: starts(self, size)[:3])
+    n_train, n_test, shape, n_classes = sizes
+    train, test = (np.zeros((n, *shape), np.uint8) for n in (n_train, n_test))
+    data = Dataset(train, np.arange(n_train) % n_classes, test, np.arange(n_test) % n_classes)
+    masks = np.zeros((n_models, n_train), bool)
+    masks[:, : int(0.7 * n_train)] = True
+    run = Run("gpu:0", lambda done, total: None, lambda: False, tmp_path, SIGNALS)
+    memory = recipe.memory(data)
+    at_once = n_models if recipe.name == "mlp" or recipe.side_by_side("gpu:0") else 1
+    if recipe.name == "cnn":
+        monkeypatch.setattr(cnn, "TINY", 99)  # side by side
+        at_once = n_models
+    with simulated_device(values=False) as device:
+        replace(recipe, epochs=1)(data, masks, np.arange(n_models, dtype=np.uint64), run)
+    used = device.peak / (memory.shared + at_once * memory.a_model)
+    print(f"{device.peak / 1e9:.2f} GB, {used:.2f} of the estimate")
+    assert 0.75 < used < 0.95
 
 
 def test_the_simulation_refuses_what_a_gpu_refuses():
