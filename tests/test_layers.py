@@ -47,6 +47,7 @@ HOMES = {
         "recipes.signals",
         "recipes.sketch_torch",
         "recipes.devices",
+        "recipes.precision",
         "query.pairs.kernel_torch",
         "query.informed.products_torch",
     },

@@ -36,7 +36,7 @@ class CNN:
         flip: mirror images at random.
         shift: shift images by up to this many pixels.
         cutout: blank a square with sides of this many pixels.
-        precision: of matrix products, ``float32`` or ``bfloat16``.
+        precision: of products, ``float32``, ``tf32`` (float32 on a CPU) or ``bfloat16``.
     """
 
     name: ClassVar[str] = "cnn"

@@ -34,6 +34,7 @@ from memdb.recipes.batches import (
 )
 from memdb.recipes.logits import log_odds_of_tensor
 from memdb.recipes.out_of_memory import in_turns
+from memdb.recipes.precision import products
 from memdb.recipes.protocol import Run, SketchRequest
 from memdb.recipes.signals import signals_of
 from memdb.recipes.sketch_torch import Sketch, vectors
@@ -179,10 +180,11 @@ def train(
     All at once, or one after the other: see `Options.side_by_side`. The data is moved to the device once.
     """
     at_once = _Program(recipe, make, _Moved(data, torch.device(run.device)))
-    if recipe.side_by_side(run.device) or len(seeds) == 1:
-        return at_once(data, masks, seeds, run)
-    found: Mapping[str, NDArray[np.generic]] = in_turns(at_once, data, masks, seeds, run)
-    return found
+    with products(run.device, recipe.precision):
+        if recipe.side_by_side(run.device) or len(seeds) == 1:
+            return at_once(data, masks, seeds, run)
+        found: Mapping[str, NDArray[np.generic]] = in_turns(at_once, data, masks, seeds, run)
+        return found
 
 
 class _Moved:

@@ -57,7 +57,7 @@ class MLP:
         flip: mirror images at random.
         shift: shift images by up to this many pixels.
         cutout: blank a square with sides of this many pixels.
-        precision: of matrix products, ``float32`` or ``bfloat16``.
+        precision: of matrix products, ``float32``, ``tf32`` (float32 on a CPU) or ``bfloat16``.
     """
 
     name: ClassVar[str] = "mlp"
@@ -121,8 +121,8 @@ class MLP:
 
         sizes, n_weights = self.layer_sizes(data), self._n_weights(data)
         working = 4 * self._n_state * n_weights + 4 * self.batch_size * (sizes[0] + 2 * sum(sizes[1:]))
-        if self.precision == "bfloat16":  # the gradient of the largest layer, in both
-            working += 6 * max(n_in * n_out for n_in, n_out in itertools.pairwise(sizes))
+        if self.precision == "bfloat16":  # as which gradients are added up
+            working += 4 * max(n_in * n_out for n_in, n_out in itertools.pairwise(sizes))
         if self.flip or self.shift or self.cutout:
             working += 8 * self.batch_size * sizes[0]  # images and where their pixels come from
         evaluated = 4 * self._n_state * n_weights + 4 * batches.EVALUATION_ROWS * sum(sizes[1:])

@@ -38,7 +38,7 @@ class ResNet9:
         flip: mirror images at random.
         shift: shift images by up to this many pixels.
         cutout: blank a square with sides of this many pixels.
-        precision: of matrix products, ``bfloat16`` or ``float32``.
+        precision: of products, ``bfloat16``, ``tf32`` (float32 on a CPU) or ``float32``.
     """
 
     name: ClassVar[str] = "resnet9"

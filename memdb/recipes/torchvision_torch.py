@@ -29,6 +29,7 @@ from memdb.format.sketches import SKETCH
 from memdb.recipes.batches import logit_confidences
 from memdb.recipes.devices import ACCELERATORS, current
 from memdb.recipes.images import Crop, read
+from memdb.recipes.precision import products
 from memdb.recipes.protocol import Run, SketchRequest
 from memdb.recipes.sketch_torch import gradient_sketch
 
@@ -52,7 +53,7 @@ def train(
 ) -> dict[str, NDArray[Any]]:
     """Train one network on a subset and return its outcomes by path, [example] each."""
     device = torch.device(run.device)
-    with current(run.device), _chance_of(device, seed):
+    with current(run.device), products(run.device, recipe.precision), _chance_of(device, seed):
         training = Training.start(recipe, data, mask, seed, run)
         training.finish(data.train, run)
         return _predictions(recipe, training.network, data, run)

@@ -14,6 +14,7 @@ from support import TESTS
 import memdb
 from memdb import recipes
 from memdb.recipes import devices
+from memdb.recipes.cnn import CNN
 from memdb.recipes.device_failure import device_failure
 from memdb.recipes.mlp import MLP
 
@@ -98,6 +99,40 @@ def test_memory_that_pytorch_keeps_for_later_is_free_and_the_hosts_counts_too(to
     assert batches.models_that_fit(memory, "cuda:1", on_cpu=8) == int(71 * batches.MOST_OF_A_DEVICE) - 1
     monkeypatch.setattr(batches.psutil, "virtual_memory", lambda: SimpleNamespace(available=20 << 20))
     assert batches.models_that_fit(memory, "cuda:1", on_cpu=8) == 10
+
+
+@pytest.mark.parametrize(("precision", "lowered"), [("float32", False), ("tf32", True), ("bfloat16", False)])
+def test_a_precision_means_one_thing_for_convolutions_and_matrix_products(precision, lowered, torch):
+    from memdb.recipes.precision import products
+
+    def settings():
+        parts = (torch.backends.cuda.matmul, torch.backends.cudnn)
+        return [*(part.allow_tf32 for part in parts), torch.backends.cudnn.benchmark]
+
+    def found():
+        parts = (torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", torch.backends.cudnn))
+        values = [getattr(part, "fp32_precision", None) or part.allow_tf32 for part in parts]
+        return [value in {True, "tf32"} for value in values], torch.backends.cudnn.benchmark
+
+    before = settings()
+    with pytest.raises(KeyboardInterrupt), products("cuda:1", precision):
+        assert found() == ([lowered, lowered], True)
+        raise KeyboardInterrupt
+    assert settings() == before
+    with products("cpu", precision):
+        assert settings() == before
+
+
+@pytest.mark.parametrize("recipe", [MLP, CNN])
+def test_tf32_on_a_cpu_is_float32_and_in_the_fingerprint_where_it_is_named(recipe, torch, tmp_path):
+    rng = np.random.default_rng(0)
+    data = memdb.Dataset(rng.random((12, 8, 8)), [0, 1] * 6, rng.random((4, 8, 8)), [0, 1] * 2)
+    run = memdb.Run("cpu", lambda done, total: None, lambda: False, tmp_path)
+    plain, lowered = (recipe(epochs=1, **options) for options in ({}, {"precision": "tf32"}))
+    arguments = data, np.ones((1, 12), bool), np.zeros(1, np.uint64), run
+    for path, values in plain(*arguments).items():
+        np.testing.assert_array_equal(values, lowered(*arguments)[path])
+    assert recipes.bind(plain).info.fingerprint != recipes.bind(lowered).info.fingerprint
 
 
 def test_what_a_model_draws_on_a_gpu_is_kept_and_put_back_there(two_gpus, torch):
