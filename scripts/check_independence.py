@@ -144,7 +144,8 @@ def grouped(
         def side_by_side(self, device: str) -> bool:  # noqa: ARG002 - on any
             return True
 
-    return SideBySide(**recipe.options)(data, masks, seeds, run)
+    options: dict[str, Any] = dict(recipe.options)
+    return SideBySide(**options)(data, masks, seeds, run)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,18 +57,44 @@ class Schedule:
         """Yield all steps; each epoch has a new order and new draws, by each model's own generator."""
         size, device = subsets.shape[1], subsets.device
         starts = self._starts(size)
-        for epoch in range(self.epochs):
-            orders = torch.stack([torch.randperm(size, generator=g) for g in generators])
-            rows = subsets.gather(1, orders.to(device))
-            draws = self.augmentation.draws(size, generators, device) if self.augmentation.wanted else None
+        for epoch, (orders, drawn) in enumerate(self._drawn(size, generators, device)):
+            rows = subsets.gather(1, moved(orders, device))
+            draws = None if drawn is None else moved(drawn, device)
             for start, stop in starts:
                 yield Step(epoch, rows[:, start:stop], None if draws is None else draws[:, start:stop])
+
+    def _drawn(
+        self, size: int, generators: list[torch.Generator], device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield orders and draws of each epoch; beside a GPU, those of the next one are drawn meanwhile."""
+
+        def draw() -> tuple[Tensor, Tensor | None]:
+            orders = torch.stack([torch.randperm(size, generator=g) for g in generators])
+            return orders, self.augmentation.draws(size, generators) if self.augmentation.wanted else None
+
+        if device.type == "cpu":
+            yield from (draw() for _ in range(self.epochs))
+            return
+        with ThreadPoolExecutor(1, "memdb draws") as pool:
+            coming = pool.submit(draw)
+            for left in reversed(range(self.epochs)):
+                drawn = coming.result()
+                if left:
+                    coming = pool.submit(draw)
+                yield drawn
 
     def _starts(self, size: int) -> list[tuple[int, int]]:
         n_steps = math.ceil(size / self.batch_size)
         if self.even:
             return [(size * k // n_steps, size * (k + 1) // n_steps) for k in range(n_steps)]
         return [(k * self.batch_size, min(size, (k + 1) * self.batch_size)) for k in range(n_steps)]
+
+
+def moved(values: Tensor, device: torch.device) -> Tensor:
+    """Move what was drawn to a device; the host does not wait for CUDA."""
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def subsets_of(masks: NDArray[np.bool_], recipe: str, device: torch.device) -> Tensor:
