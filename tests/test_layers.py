@@ -55,7 +55,7 @@ HOMES = {
     "ray": {"training.engines.ray"},
     "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
-    "PIL": {"datasets", "look.sheets", "sharing.thumbnails"},
+    "PIL": {"datasets", "look.notebook", "render.graphics", "render.sheets", "sharing.thumbnails"},
     "zarr": {"store.encoding", "store.read_arrays", "store.stated"},
     "numcodecs": {"store.stated"},
     "aiohttp": {"storage.web"},
@@ -70,12 +70,23 @@ HOMES = {
         "analysis.plan",
         "query.results",
         "query.statements",
+        "look.notebook",
         "database",
         "cli.output",
         "cli.analyze",
+        "cli.attribution",
     },
-    "matplotlib": {"render.curves"},
-    "rich": {"render.tables", "render.images", "render.progress", "render.curves", "render.analysis"},
+    "matplotlib": {"render.curves", "render.frontier", "look.figures", "database", "cli.show"},
+    "rich": {
+        "render.tables",
+        "render.images",
+        "render.progress",
+        "render.curves",
+        "render.analysis",
+        "render.attribution",
+        "render.frontier",
+        "look.terminal",
+    },
     "typer": {
         "cli.app",
         "cli.options",
@@ -83,6 +94,7 @@ HOMES = {
         "cli.train",
         "cli.query",
         "cli.analyze",
+        "cli.planning",
         "cli.pairs",
         "cli.interop",
         "cli.maintain",
@@ -90,7 +102,9 @@ HOMES = {
         "cli.output",
         "cli.share",
         "cli.look",
+        "cli.show",
         "cli.usage",
+        "cli.attribution",
     },
 }
 LOADED_BY_ONE_TEST = {
@@ -100,7 +114,8 @@ LOADED_BY_ONE_TEST = {
 IN_A_PROCESS_OF_THEIR_OWN = {"simulated_device.py", "on_a_simulated_device.py"}
 ONLY_FOR_TYPES = {
     ("duckdb", "database"), ("duckdb", "cli.output"), ("duckdb", "cli.analyze"),
-    ("rich", "cli.output"), ("rich", "cli.analyze"),
+    ("duckdb", "cli.attribution"), ("duckdb", "look.notebook"), ("matplotlib", "database"), ("matplotlib", "cli.show"),
+    ("rich", "cli.output"), ("rich", "cli.analyze"), ("rich", "cli.planning"),
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from memdb.environment import environment_variables
+from memdb.environment import environment_variables, install
 from memdb.errors import InvalidInputError
 
 MANY = ("cuda", "xpu")  # kinds of which a machine may have several
@@ -29,7 +29,7 @@ def resolve_device(name: str) -> str:
         import torch  # noqa: PLC0415 - seconds to import, and recipes need not use it
     except ImportError as error:
         raise InvalidInputError(
-            f"device {name} needs PyTorch, which is not installed", hint="run: pip install 'memdb[train]'"
+            f"device {name} needs PyTorch, which is not installed", hint=f"run: {install('train')}"
         ) from error
     if name == "auto":
         kind = next((kind for kind in ACCELERATORS if _is_there(kind)), "cpu")
