@@ -104,7 +104,7 @@ def read(
     """
     loader = DataLoader(
         _Pictures(sources),
-        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists will do
+        batch_sampler=batches,
         num_workers=0 if n_images <= FEW else min(MOST_PROCESSES, n_cores()),
         collate_fn=_joined,
         pin_memory=device.type == "cuda",
