@@ -38,7 +38,6 @@ from numpy.typing import NDArray
 from memdb import Dataset, Run, datasets, recipes
 from memdb.format import subsets
 from memdb.recipes import grouped as grouped_program
-from memdb.recipes import resnet9_torch
 from memdb.recipes.batches import images_of
 from memdb.recipes.cnn import CNN
 from memdb.recipes.mlp import MLP
@@ -139,8 +138,14 @@ def compare(
 def grouped(
     recipe: ResNet9, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
 ) -> Any:
-    make = partial(resnet9_torch.Network, recipe, 1, data.n_classes)
-    return resnet9_torch.train(recipe, make, data, masks, seeds, run)
+    """Train side by side, where the recipe would take turns."""
+
+    class SideBySide(ResNet9):
+        def side_by_side(self, device: str) -> bool:  # noqa: ARG002 - on any
+            return True
+
+    options: dict[str, Any] = dict(recipe.options)
+    return SideBySide(**options)(data, masks, seeds, run)
 
 
 if __name__ == "__main__":

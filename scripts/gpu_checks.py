@@ -126,9 +126,9 @@ def _compared(call: Call, recipe: Any, data: Dataset) -> list[str]:
 
     cpu = trained(recipe, "cpu", 1)
     said = []
-    for label, tf32 in (("tf32 convolutions", True), ("float32", False)):
-        torch.backends.cudnn.allow_tf32 = tf32
-        alone, batch = trained(recipe, DEVICE, 1), trained(recipe, DEVICE, len(seeds))
+    for label in ("tf32", "float32"):
+        one = replace(recipe, precision=label)
+        alone, batch = trained(one, DEVICE, 1), trained(one, DEVICE, len(seeds))
         far = [_distance(cpu, one, "test/logit_confidence") for one in (alone, batch)]
         turned = [int((cpu["test/correct"][0] != one["test/correct"][0]).sum()) for one in (alone, batch)]
         said.append(

@@ -17,7 +17,6 @@ import torch
 from gpu_memdb import (
     DEVICE,
     Call,
-    InTurns,
     attempt,
     committed_models,
     datasets,
@@ -25,6 +24,7 @@ from gpu_memdb import (
     peak_memory,
     recipe_of,
     run_on,
+    side_by_side,
     subsets_of,
     wait,
 )
@@ -114,7 +114,7 @@ def unpack(call: Call, _seconds: float) -> None:
 
 
 def cifar(call: Call, seconds: float) -> None:
-    """Time steps of resnet9 in turns and as it comes, then train one whole model; the best way is kept."""
+    """Time steps of resnet9 in turns and side by side, then train one whole model; the best way is kept."""
     until = time.monotonic() + seconds - 15
     started = time.perf_counter()
     data = datasets.load("imagefolder", str(call.data))
@@ -123,20 +123,17 @@ def cifar(call: Call, seconds: float) -> None:
     recipe = recipe_of("resnet9", **call.options)
     print(f"  wanted a batch: {recipe.models_per_batch(data, DEVICE)}; {dict(recipe.options)}")
     n = 2 if call.tiny else 8
-    best = (float("inf"), True, True)
-    for in_turns, benchmark in ((True, False), (True, True), (False, False), (False, True)):
+    best = (float("inf"), True)
+    for in_turns in (True, False):
         if time.monotonic() > until:
             print("  out of time")
             return
-        name = f"{'in turns' if in_turns else f'{n} as they come'}, benchmark {benchmark}"
+        name = "in turns" if in_turns else f"{n} side by side"
         with attempt(name):
-            torch.backends.cudnn.benchmark = benchmark
-            one = InTurns(recipe) if in_turns else recipe
+            one = recipe if in_turns else side_by_side(recipe)
             step = _timed_step(call, data, one, 1 if in_turns else n, name)
-            best = min(best, (step, in_turns, benchmark))
-    _, in_turns, benchmark = best
-    (call.home / "best.json").write_text(json.dumps({"in_turns": in_turns, "benchmark": benchmark}))
-    torch.backends.cudnn.benchmark = benchmark
+            best = min(best, (step, in_turns))
+    (call.home / "best.json").write_text(json.dumps({"in_turns": best[1]}))
     with attempt("a whole model"):
         fresh()
         masks, seeds = subsets_of(1, len(data.train))
@@ -145,7 +142,7 @@ def cifar(call: Call, seconds: float) -> None:
         took = time.perf_counter() - started
         inside, outside = found["train/correct"][masks].mean(), found["train/correct"][~masks].mean()
         accuracy = f"test {found['test/correct'].mean():.4f}, in {inside:.4f}, out {outside:.4f}"
-        print(f"  a whole model in {took:.1f} s, benchmark {benchmark}: {accuracy}", flush=True)
+        print(f"  a whole model in {took:.1f} s: {accuracy}", flush=True)
 
 
 def _timed_step(call: Call, data: Dataset, recipe: Any, n: int, name: str) -> float:
@@ -181,8 +178,7 @@ def train(call: Call, seconds: float) -> None:
     """Train as many models as there is time for, into a store that comes back in parts."""
     started = time.monotonic()
     kept = call.home / "best.json"
-    best = json.loads(kept.read_text()) if kept.exists() else {"in_turns": True, "benchmark": True}
-    torch.backends.cudnn.benchmark = best["benchmark"]
+    best = json.loads(kept.read_text()) if kept.exists() else {"in_turns": True}
     folder = call.home / "cifar100.zarr"
     data = datasets.load("imagefolder", str(call.data))
     most, packing = (4, 5) if call.tiny else (4096, 25)

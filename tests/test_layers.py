@@ -47,6 +47,7 @@ HOMES = {
         "recipes.signals",
         "recipes.sketch_torch",
         "recipes.devices",
+        "recipes.precision",
         "query.pairs.kernel_torch",
         "query.informed.products_torch",
     },
@@ -110,6 +111,7 @@ LOADED_BY_ONE_TEST = {
     "torch", "torchvision", "sklearn", "scipy", "statsmodels", "matplotlib",
     "moto", "s3fs", "gcsfs", "adlfs", "ray",
 }  # fmt: skip
+IN_A_PROCESS_OF_THEIR_OWN = {"simulated_device.py", "on_a_simulated_device.py"}
 ONLY_FOR_TYPES = {
     ("duckdb", "database"), ("duckdb", "cli.output"), ("duckdb", "cli.analyze"),
     ("duckdb", "cli.attribution"), ("duckdb", "look.notebook"), ("matplotlib", "database"), ("matplotlib", "cli.show"),
@@ -191,6 +193,7 @@ def test_tests_load_heavy_packages_when_one_needs_them():
     away = [
         f"{path.name} loads {package}"
         for path in sorted(TESTS.rglob("*.py"))
+        if path.name not in IN_A_PROCESS_OF_THEIR_OWN
         for package in loaded_at_once(path)
         if package in LOADED_BY_ONE_TEST
     ]

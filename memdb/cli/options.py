@@ -162,7 +162,9 @@ OwnRecipeOption = Annotated[
     str | None,
     typer.Option("--recipe", "-r", metavar="NAME", help="The store's recipe, likewise."),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps.")
+]
 BatchOption = Annotated[
     int | None,
     typer.Option(
@@ -192,7 +194,9 @@ TaskCpusOption = Annotated[
 TaskGpusOption = Annotated[
     float | None,
     typer.Option(
-        "--task-gpus", metavar="N", help="GPUs of each Ray task, such as 0.5; 1 where the cluster has any."
+        "--task-gpus",
+        metavar="N",
+        help="GPUs of each Ray task, such as 0.5, or 0 for none; 1 where the cluster has any.",
     ),
 ]
 AddOption = Annotated[

@@ -69,6 +69,7 @@ def train_visibly(
     db: Database, limited: Limited, place: Place, given: Mapping[str, Any], *, again: str | None = None
 ) -> TrainingStatus:
     """Train with a progress bar; on Ctrl-C or SIGTERM say what is kept and how to go on."""
+    from memdb.recipes import without_gpus
     from memdb.training.run import NOTHING_YET
 
     bar = TrainingProgress(console(stderr=True))
@@ -84,7 +85,7 @@ def train_visibly(
     n_sketched = _n_sketched(db, given)
     signals = _Signals(gently=bool(given.get("workers") or given.get("ray")))
     try:
-        with signals, bar:
+        with signals, bar, without_gpus(given.get("device", "auto")):
             db.train(**limited.arguments(), progress=progress, stop_requested=signals.stop_requested, **given)
         stopped = signals.stop_requested()
     except KeyboardInterrupt:

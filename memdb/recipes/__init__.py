@@ -16,7 +16,16 @@ from memdb.format.documents import Json, canonical_json
 from memdb.format.manifest import LOGIT_CONFIDENCE, RecipeInfo
 from memdb.plugins import TORCHVISION
 from memdb.recipes.cnn import CNN
-from memdb.recipes.devices import THREADS, name_of, resolve_device, use_threads, worker_devices
+from memdb.recipes.device_failure import device_failure
+from memdb.recipes.devices import (
+    THREADS,
+    current,
+    name_of,
+    resolve_device,
+    use_threads,
+    without_gpus,
+    worker_devices,
+)
 from memdb.recipes.identity import (
     attribute,
     leads_back,
@@ -43,6 +52,8 @@ __all__ = [
     "Recipe",
     "Run",
     "bind",
+    "current",
+    "device_failure",
     "is_built_in",
     "name_of",
     "parse_options",
@@ -51,6 +62,7 @@ __all__ = [
     "resolve",
     "resolve_device",
     "use_threads",
+    "without_gpus",
     "worker_devices",
 ]
 

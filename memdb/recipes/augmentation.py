@@ -26,10 +26,10 @@ class Augmentation:
         """Whether images are changed at all."""
         return self.flip or self.shift > 0 or self.cutout > 0
 
-    def draws(self, n_examples: int, generators: list[torch.Generator], device: torch.device) -> Tensor:
+    def draws(self, n_examples: int, generators: list[torch.Generator]) -> Tensor:
         """Return the draws of an epoch, uniform [model, example, draw], by each model's own generator."""
         drawn = [torch.rand(n_examples, N_DRAWS, generator=generator) for generator in generators]
-        return torch.stack(drawn).to(device)
+        return torch.stack(drawn)
 
     def take(self, images: Tensor, rows: Tensor, draws: Tensor | None) -> Tensor:
         """Return rows of images [example, height, width, channel], augmented: [model, row, h, w, channel]."""

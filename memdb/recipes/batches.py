@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memdb.datasets import ExampleSet
+from memdb.datasets import Dataset, ExampleSet
 from memdb.errors import InvalidInputError
-from memdb.recipes.augmentation import Augmentation
+from memdb.recipes.augmentation import N_DRAWS, Augmentation
+from memdb.recipes.devices import MANY
 from memdb.recipes.logits import log_odds_of_tensor
 
 EVALUATION_ROWS = 512
+LEAST_EVALUATED = 64  # rows at once, of a network with large activations
+MARGIN = 0.85  # of an estimate is used: what the allocator rounds, and workspaces of products, are not in it
+MOST_OF_A_DEVICE = 0.92
+MODELS_IN_TURN = 16  # a commit, where they are trained one by one on a GPU
 MOST_MODELS = 1024  # per batch, so that commits are not hours apart
 
 
@@ -51,18 +57,44 @@ class Schedule:
         """Yield all steps; each epoch has a new order and new draws, by each model's own generator."""
         size, device = subsets.shape[1], subsets.device
         starts = self._starts(size)
-        for epoch in range(self.epochs):
-            orders = torch.stack([torch.randperm(size, generator=g) for g in generators])
-            rows = subsets.gather(1, orders.to(device))
-            draws = self.augmentation.draws(size, generators, device) if self.augmentation.wanted else None
+        for epoch, (orders, drawn) in enumerate(self._drawn(size, generators, device)):
+            rows = subsets.gather(1, moved(orders, device))
+            draws = None if drawn is None else moved(drawn, device)
             for start, stop in starts:
                 yield Step(epoch, rows[:, start:stop], None if draws is None else draws[:, start:stop])
+
+    def _drawn(
+        self, size: int, generators: list[torch.Generator], device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield orders and draws of each epoch; beside a GPU, those of the next one are drawn meanwhile."""
+
+        def draw() -> tuple[Tensor, Tensor | None]:
+            orders = torch.stack([torch.randperm(size, generator=g) for g in generators])
+            return orders, self.augmentation.draws(size, generators) if self.augmentation.wanted else None
+
+        if device.type == "cpu":
+            yield from (draw() for _ in range(self.epochs))
+            return
+        with ThreadPoolExecutor(1, "memdb draws") as pool:
+            coming = pool.submit(draw)
+            for left in reversed(range(self.epochs)):
+                drawn = coming.result()
+                if left:
+                    coming = pool.submit(draw)
+                yield drawn
 
     def _starts(self, size: int) -> list[tuple[int, int]]:
         n_steps = math.ceil(size / self.batch_size)
         if self.even:
             return [(size * k // n_steps, size * (k + 1) // n_steps) for k in range(n_steps)]
         return [(k * self.batch_size, min(size, (k + 1) * self.batch_size)) for k in range(n_steps)]
+
+
+def moved(values: Tensor, device: torch.device) -> Tensor:
+    """Move what was drawn to a device; the host does not wait for CUDA."""
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def subsets_of(masks: NDArray[np.bool_], recipe: str, device: torch.device) -> Tensor:
@@ -114,14 +146,54 @@ def logit_confidences(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return confidences, (logits.argmax(-1) == labels) & ~logits.isnan().any(-1)
 
 
+@dataclass(frozen=True)
+class Memory:
+    """The bytes that a training takes: on the device in all and a model, and on the host a model."""
+
+    shared: int
+    a_model: int
+    on_host: int
+
+    @classmethod
+    def of(cls, data: Dataset, n_weights: int, working: float, *, n_evaluated: int = 0) -> Memory:
+        """Add what all recipes take to their own.
+
+        Args:
+            data: the data set; its examples lie on the device as float32.
+            n_weights: of one model.
+            working: bytes of one model in a step, weights and the state of the optimizer included.
+            n_evaluated: bytes of one model while it predicts, beside its weights, if that can be more.
+        """
+        n_train, n_all = len(data.train), sum(map(len, data.sets.values()))
+        schedule = (3 * 8 + 4 * N_DRAWS + 8) * n_train  # subset, order, rows; draws; learning signals
+        predictions = 2 * (4 + 1) * n_all
+        a_model = max(working + schedule, n_evaluated + predictions + 16 * n_train)
+        return cls(
+            4 * n_all * math.prod(data.train.array.shape[1:]),
+            int(a_model / MARGIN),
+            8 * n_weights + 2 * (schedule + predictions),
+        )
+
+
 def free_memory(device: str) -> int:
-    """Return the bytes that can still be allocated on a device."""
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    """Return the bytes that can still be allocated on a device, what PyTorch keeps for later included."""
+    kind = device.partition(":")[0]
+    if kind in MANY:
+        module, place = getattr(torch, kind), torch.device(device)
+        kept = module.memory_reserved(place) - module.memory_allocated(place)
+        return int(module.mem_get_info(place)[0]) + int(kept)
+    if kind == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     return int(psutil.virtual_memory().available)
 
 
-def models_that_fit(bytes_a_model: int, device: str, on_cpu: int) -> int:
-    """Return how many models fit into half of the free memory, and on a CPU at most ``on_cpu``."""
-    fit = free_memory(device) // 2 // bytes_a_model
-    return max(1, min(fit, on_cpu if device == "cpu" else MOST_MODELS))
+def models_that_fit(memory: Memory, device: str, on_cpu: int) -> int:
+    """Return how many models fit into the free memory of a device and half of the host's.
+
+    On a CPU it is into half of the host's, and at most ``on_cpu``.
+    """
+    on_host = free_memory("cpu") // 2
+    if device == "cpu":
+        return max(1, min(on_host // memory.a_model, on_cpu))
+    fit = (int(free_memory(device) * MOST_OF_A_DEVICE) - memory.shared) // memory.a_model
+    return max(1, min(fit, on_host // memory.on_host, MOST_MODELS))

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
 from memdb.format.documents import Json
-from memdb.recipes.options import image_shape, naturals, normalize, require, torch_program
+from memdb.recipes.options import TINY, image_shape, naturals, normalize, require, torch_program
 from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
+
+if TYPE_CHECKING:
+    from memdb.recipes.batches import Memory
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class CNN:
         flip: mirror images at random.
         shift: shift images by up to this many pixels.
         cutout: blank a square with sides of this many pixels.
-        precision: of matrix products, ``float32`` or ``bfloat16``.
+        precision: of products, ``float32``, ``tf32`` (float32 on a CPU) or ``bfloat16``.
     """
 
     name: ClassVar[str] = "cnn"
@@ -66,19 +69,33 @@ class CNN:
         return self.lr * (1 - done)
 
     def models_per_batch(self, data: Dataset, device: str) -> int:
-        """Return how many models fit into half of the free memory, and on a CPU into its caches."""
+        """Return how many models fit into the free memory, and on a CPU into its caches."""
+        from memdb.recipes import batches  # noqa: PLC0415 - torch takes seconds to import
+
+        if not self.side_by_side(device):
+            return batches.MODELS_IN_TURN
+        return batches.models_that_fit(self.memory(data), device, on_cpu=8)
+
+    def side_by_side(self, device: str) -> bool:
+        """Whether models are trained at once: not on a GPU, which is slow at grouped convolutions."""
+        return device == "cpu" or max(self.channels) <= TINY
+
+    def memory(self, data: Dataset) -> Memory:
+        """Return what a training takes."""
         from memdb.recipes import batches  # noqa: PLC0415 - torch takes seconds to import
 
         height, width, n_channels = self._image(data)
-        n_activations, n_weights, n_in = height * width * n_channels, 0, n_channels
+        n_convolved, n_weights, n_in = 0, 0, n_channels
         for level, n_out in enumerate(self.channels):
-            n_activations += 3 * n_out * (height >> level) * (width >> level)  # before, after, and gradients
+            n_convolved += n_out * (height >> level) * (width >> level)
             n_weights += 9 * n_in * n_out
             n_in = n_out
         n_weights += data.n_classes * n_in * (height >> level + 1) * (width >> level + 1)
-        rows = max(self.batch_size, batches.EVALUATION_ROWS)
-        bytes_a_model = 4 * (3 * n_weights + rows * n_activations) + 16 * len(data.train)
-        return batches.models_that_fit(bytes_a_model, device, on_cpu=8)
+        size = 2 if self.precision == "bfloat16" else 4
+        # The backward pass keeps each convolution, a quarter after pooling, and where it came from as int64.
+        a_row = n_convolved * (1.6 * size + 2) + height * width * n_channels * 4
+        rows = max(self.batch_size, batches.LEAST_EVALUATED)
+        return batches.Memory.of(data, n_weights, 4 * 3 * n_weights + rows * a_row)
 
     def __call__(
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
+from typing import Any
 
-from memdb.environment import install
+from memdb.environment import environment_variables, install
 from memdb.errors import InvalidInputError
 
+MANY = ("cuda", "xpu")  # kinds of which a machine may have several
+ACCELERATORS = ("cuda", "xpu", "mps")  # in the order of preference; PyTorch calls those of AMD cuda, too
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def resolve_device(name: str) -> str:
-    """Return a device that is available: for ``auto`` the first GPU, or else the CPU.
+    """Return a device that is available: for ``auto`` the first GPU of any make, or else the CPU.
 
     Raises:
         InvalidInputError: this machine or its PyTorch lacks the device.
@@ -27,10 +32,12 @@ def resolve_device(name: str) -> str:
             f"device {name} needs PyTorch, which is not installed", hint=f"run: {install('train')}"
         ) from error
     if name == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
+        kind = next((kind for kind in ACCELERATORS if _is_there(kind)), "cpu")
+        return f"{kind}:0" if kind in MANY else kind
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        with current(name):
+            torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InvalidInputError(
@@ -42,28 +49,65 @@ def resolve_device(name: str) -> str:
 
 
 def worker_devices(name: str, n_workers: int) -> list[str]:
-    """Return the device of each worker: ``auto`` and ``cuda`` cycle through all GPUs.
+    """Return the device of each worker: ``auto`` and a kind such as ``cuda`` cycle through all GPUs.
 
     Raises:
         InvalidInputError: this machine or its PyTorch lacks the device.
     """
     device = resolve_device(name)
-    if not device.startswith("cuda") or name not in {"auto", "cuda"}:
+    kind = device.partition(":")[0]
+    if kind not in MANY or name not in {"auto", kind}:
         return [device] * n_workers
-    import torch  # noqa: PLC0415 - seconds to import, and recipes need not use it
+    n_gpus = _module(kind).device_count()
+    return [f"{kind}:{number % n_gpus}" for number in range(n_workers)]
 
-    n_gpus = torch.cuda.device_count()
-    return [f"cuda:{number % n_gpus}" for number in range(n_workers)]
+
+def current(device: str) -> contextlib.AbstractContextManager[Any]:
+    """Make a GPU the current one of this process for a while; on other devices, do nothing at all.
+
+    Whatever PyTorch, its libraries or a recipe do without naming a device would otherwise be done on the
+    first GPU, at the cost of a context there.
+    """
+    kind, _, number = device.partition(":")
+    if kind not in MANY or not number or "torch" not in sys.modules:
+        return contextlib.nullcontext()
+    return _module(kind).device(device)  # type: ignore[no-any-return]
+
+
+def without_gpus(device: str) -> contextlib.AbstractContextManager[None]:
+    """Hide GPUs from PyTorch, if it is loaded meanwhile, or from processes that start, for a run on the CPU.
+
+    PyTorch's own optimizers ask whichever GPU they find, which costs a context there.
+    """
+    return environment_variables(dict.fromkeys(VISIBLE, "-1") if device == "cpu" else {})
+
+
+def release(device: str) -> None:
+    """Give back the memory that PyTorch keeps for later; on the CPU there is none."""
+    kind = device.partition(":")[0]
+    if kind in ACCELERATORS and "torch" in sys.modules:
+        _module(kind).empty_cache()
+
+
+def _is_there(kind: str) -> bool:
+    return bool((_module("backends").mps if kind == "mps" else _module(kind)).is_available())
+
+
+def _module(kind: str) -> Any:
+    return getattr(sys.modules["torch"], kind)
 
 
 def name_of(device: str) -> str:
-    """Return a device as it is recorded with a model: a GPU with its product name."""
-    torch = sys.modules.get("torch")
-    if torch is None or not device.startswith("cuda"):
+    """Return a device as it is recorded with a model: a GPU of any kind with its product name."""
+    kind = device.partition(":")[0]
+    if kind not in ACCELERATORS or "torch" not in sys.modules:
         return device
     try:
-        make = torch.cuda.get_device_name(torch.device(device))
-    except (RuntimeError, AssertionError):  # not worth failing a training
+        if kind == "mps":
+            make = sys.modules["torch"].backends.mps.get_name()
+        else:
+            make = _module(kind).get_device_name(device)
+    except (RuntimeError, AssertionError, AttributeError):  # not worth failing a training
         return device
     return with_make(device, make)
 

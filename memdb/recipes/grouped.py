@@ -7,9 +7,10 @@ with one group per model. Each model has its own rows, so nothing passes between
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from memdb.datasets import Dataset
+from memdb.datasets import Dataset, ExampleSet
 from memdb.format.sketches import SKETCH
 from memdb.recipes.augmentation import Augmentation
 from memdb.recipes.batches import (
     EVALUATION_ROWS,
+    LEAST_EVALUATED,
     Schedule,
     generators_of,
     images_of,
@@ -31,6 +33,8 @@ from memdb.recipes.batches import (
     subsets_of,
 )
 from memdb.recipes.logits import log_odds_of_tensor
+from memdb.recipes.out_of_memory import in_turns
+from memdb.recipes.precision import products
 from memdb.recipes.protocol import Run, SketchRequest
 from memdb.recipes.signals import signals_of
 from memdb.recipes.sketch_torch import Sketch, vectors
@@ -64,6 +68,9 @@ class Options(Protocol):
     def precision(self) -> str: ...
     def rate(self, done: float) -> float:
         """Return the learning rate after this fraction of the steps."""
+
+    def side_by_side(self, device: str) -> bool:
+        """Whether models are trained at once on a device, or one after the other."""
 
 
 class Network(Protocol):
@@ -168,45 +175,95 @@ def train(
     seeds: NDArray[np.uint64],
     run: Run,
 ) -> Mapping[str, NDArray[np.generic]]:
-    """Train one network per mask, all at once, by SGD with Nesterov momentum; return outcomes by path."""
-    device = torch.device(run.device)
-    generators = generators_of(seeds)
-    subsets = subsets_of(masks, recipe.name, device)
-    schedule = Schedule(
-        recipe.epochs, recipe.batch_size, Augmentation(recipe.flip, recipe.shift, recipe.cutout)
-    )
-    network = make(Draw(generators, device))
-    optimizer = _optimizer(recipe, network)
-    x, y = _standardized(images_of(data.train, device)), labels_of(data.train, device)
-    signals = signals_of(run, subsets, len(y))
-    precision = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
-    n_steps = schedule.n_steps(subsets.shape[1])
-    for number, step in enumerate(schedule.steps(subsets, generators)):
-        if run.stop_requested():
-            raise KeyboardInterrupt
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(number / n_steps)
-        images = side_by_side(schedule.augmentation.take(x, step.rows, step.draws))
-        labels = y[step.rows]
-        optimizer.zero_grad()
-        with precision:
-            logits = network(images, training=True)
-        torch.autograd.backward(_loss(logits.float(), labels, recipe.label_smoothing))
-        optimizer.step()
-        if signals:
-            signals.record(step.rows, step.epoch, logits.detach().float(), labels)
-        run.progress(number + 1, n_steps)
+    """Train one network per mask by SGD with Nesterov momentum; return outcomes by path.
 
-    outcomes: dict[str, NDArray[np.generic]] = {}
-    for name, examples in data.sets.items():
-        images, labels = _standardized(images_of(examples, device)), labels_of(examples, device)
-        with precision, torch.no_grad():
-            confidence, correct = _predictions(network, images, labels, len(seeds))
-        outcomes[f"{name}/logit_confidence"] = confidence.cpu().numpy()
-        outcomes[f"{name}/correct"] = correct.cpu().numpy()
-        if run.sketch:
-            outcomes[f"{name}/{SKETCH}"] = _sketches(network, images, labels, len(seeds), run.sketch)
-    return {**outcomes, **(signals.outcomes() if signals else {})}
+    All at once, or one after the other: see `Options.side_by_side`. The data is moved to the device once.
+    """
+    at_once = _Program(recipe, make, _Moved(data, torch.device(run.device)))
+    with products(run.device, recipe.precision):
+        if recipe.side_by_side(run.device) or len(seeds) == 1:
+            return at_once(data, masks, seeds, run)
+        found: Mapping[str, NDArray[np.generic]] = in_turns(at_once, data, masks, seeds, run)
+        return found
+
+
+class _Moved:
+    """The images and labels of a data set, on a device; those of the training set stay there."""
+
+    def __init__(self, data: Dataset, device: torch.device) -> None:
+        self._data = data
+        self._device = device
+
+    @cached_property
+    def train(self) -> tuple[Tensor, Tensor]:
+        return self._of(self._data.train)
+
+    def sets(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield name, images and labels of each set."""
+        for name, examples in self._data.sets.items():
+            yield (name, *(self.train if examples is self._data.train else self._of(examples)))
+
+    def _of(self, examples: ExampleSet) -> tuple[Tensor, Tensor]:
+        return _standardized(images_of(examples, self._device)), labels_of(examples, self._device)
+
+
+@dataclass(frozen=True)
+class _Program:
+    """Trains several networks as one."""
+
+    recipe: Options
+    make: Callable[[Draw], Network]
+    moved: _Moved
+
+    def __call__(
+        self, _data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
+    ) -> Mapping[str, NDArray[np.generic]]:
+        """Train one network per mask and return outcomes by path."""
+        recipe, device = self.recipe, torch.device(run.device)
+        generators = generators_of(seeds)
+        subsets = subsets_of(masks, recipe.name, device)
+        network = self.make(Draw(generators, device))
+        signals = signals_of(run, subsets, masks.shape[1])
+        precision = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+        schedule = self._schedule()
+        optimizer = _optimizer(recipe, network)
+        x, y = self.moved.train
+        n_steps = schedule.n_steps(subsets.shape[1])
+        for number, step in enumerate(schedule.steps(subsets, generators)):
+            if run.stop_requested():
+                raise KeyboardInterrupt
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate(number / n_steps)
+            images = side_by_side(schedule.augmentation.take(x, step.rows, step.draws))
+            labels = y[step.rows]
+            optimizer.zero_grad()
+            with precision:
+                logits = network(images, training=True)
+            torch.autograd.backward(_loss(logits.float(), labels, recipe.label_smoothing))
+            optimizer.step()
+            if signals:
+                signals.record(step.rows, step.epoch, logits.detach().float(), labels)
+            run.progress(number + 1, n_steps)
+        with precision:
+            outcomes = self._outcomes(network, len(seeds), run)
+        return {**outcomes, **(signals.outcomes() if signals else {})}
+
+    def _schedule(self) -> Schedule:
+        recipe = self.recipe
+        augmentation = Augmentation(recipe.flip, recipe.shift, recipe.cutout)
+        return Schedule(recipe.epochs, recipe.batch_size, augmentation)
+
+    def _outcomes(self, network: Network, n_models: int, run: Run) -> dict[str, NDArray[np.generic]]:
+        found: dict[str, NDArray[np.generic]] = {}
+        for name, images, labels in self.moved.sets():
+            with torch.no_grad():
+                evaluated = _predictions(network, images, labels, n_models, self.recipe.batch_size)
+            for outcome, values in zip(("logit_confidence", "correct"), evaluated, strict=True):
+                found[f"{name}/{outcome}"] = values.cpu().numpy()
+            if run.sketch:
+                with torch.autocast(images.device.type, enabled=False):
+                    found[f"{name}/{SKETCH}"] = _sketches(network, images, labels, n_models, run.sketch)
+        return found
 
 
 def _optimizer(recipe: Options, network: Network) -> torch.optim.Optimizer:
@@ -241,13 +298,19 @@ def _loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
     return total / labels.shape[1]
 
 
-def _predictions(network: Network, images: Tensor, labels: Tensor, n_models: int) -> tuple[Tensor, Tensor]:
-    """Return every model's logit confidence and correctness on the same images, [model, example]."""
+def _predictions(
+    network: Network, images: Tensor, labels: Tensor, n_models: int, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Return every model's logit confidence and correctness on the same images, [model, example].
+
+    A step had room for as many rows, and for what its backward pass needed.
+    """
     evaluated = []
-    for start in range(0, len(images), EVALUATION_ROWS):
-        rows = images[start : start + EVALUATION_ROWS]
+    n_rows = min(EVALUATION_ROWS, max(LEAST_EVALUATED, batch_size))
+    for start in range(0, len(images), n_rows):
+        rows = images[start : start + n_rows]
         logits = network(side_by_side(rows.expand(n_models, *rows.shape)), training=False).float()
-        evaluated.append(logit_confidences(logits, labels[start : start + EVALUATION_ROWS]))
+        evaluated.append(logit_confidences(logits, labels[start : start + n_rows]))
     confidences, corrects = zip(*evaluated, strict=True)
     return torch.cat(confidences, 1), torch.cat(corrects, 1)
 

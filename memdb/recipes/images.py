@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,30 +69,41 @@ class Crop:
 
 
 class _Pictures(Dataset[Any]):
-    """The cropped examples, or the error that reading one raised, for the caller to raise."""
+    """The cropped examples of all sources, or the error that reading one raised, for the caller to raise."""
 
-    def __init__(self, x: Any, crop: Crop) -> None:
-        self._x = x
-        self._crop = crop
+    def __init__(self, sources: Sequence[tuple[ExampleSet, Crop]]) -> None:
+        self._sources = [(examples.x, crop) for examples, crop in sources]
 
-    def __getitem__(self, row: int) -> tuple[int, Tensor | MemdbError]:
+    def __getitem__(self, item: tuple[int, int]) -> tuple[int, Tensor | MemdbError]:
+        source, row = item
+        x, crop = self._sources[source]
         try:
-            return row, self._crop(_as_colours(np.asarray(self._x[row])), row)
+            return row, crop(_as_colours(np.asarray(x[row])), row)
         except MemdbError as error:  # raised in another process, it would arrive as the text of its traceback
             return row, error
 
 
 def read(
-    examples: ExampleSet, batches: Sequence[list[int]], crop: Crop, device: torch.device
+    sources: Sequence[tuple[ExampleSet, Crop]],
+    batches: Iterable[list[tuple[int, int]]],
+    n_images: int,
+    device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of rows and their images, uint8 [row, 3, size, size], in order.
+    """Yield batches of rows and their images, uint8 [row, 3, size, size], in order, on the device.
+
+    The reading processes start once, so several epochs or sets are best read by one call.
+
+    Args:
+        sources: what to read: examples, and how they become squares.
+        batches: of pairs, a source's number and a row of its examples.
+        n_images: roughly how many, which decides whether extra processes pay.
+        device: where to yield them; the host does not wait for the copies.
 
     Raises:
         InvalidInputError: an image cannot be decoded.
     """
-    n_images = sum(map(len, batches))
     loader = DataLoader(
-        _Pictures(examples.x, crop),
+        _Pictures(sources),
         batch_sampler=batches,
         num_workers=0 if n_images <= FEW else min(MOST_PROCESSES, n_cores()),
         collate_fn=_joined,
@@ -101,7 +112,7 @@ def read(
     for rows, images in loader:
         if isinstance(images, MemdbError):
             raise images
-        yield rows, images.to(device, non_blocking=True)
+        yield rows.to(device, non_blocking=True), images.to(device, non_blocking=True)
 
 
 def _joined(items: list[tuple[int, Tensor | MemdbError]]) -> tuple[Tensor, Tensor | MemdbError]:

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from memdb.datasets import Dataset
 from memdb.format.documents import Json
 from memdb.recipes.options import image_shape, naturals, normalize, require, torch_program
 from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
+
+if TYPE_CHECKING:
+    from memdb.recipes.batches import Memory
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "digits": {},
@@ -54,7 +57,7 @@ class MLP:
         flip: mirror images at random.
         shift: shift images by up to this many pixels.
         cutout: blank a square with sides of this many pixels.
-        precision: of matrix products, ``float32`` or ``bfloat16``.
+        precision: of matrix products, ``float32``, ``tf32`` (float32 on a CPU) or ``bfloat16``.
     """
 
     name: ClassVar[str] = "mlp"
@@ -97,17 +100,33 @@ class MLP:
         return {name: value for name, value in found.items() if ADDED_LATER.get(name, ...) != value}
 
     def models_per_batch(self, data: Dataset, device: str) -> int:
-        """Return how many models fit into half of the free memory, and on a CPU roughly into its caches."""
+        """Return how many models fit into the free memory, and on a CPU roughly into its caches."""
         from memdb.recipes import batches  # noqa: PLC0415 - torch takes seconds to import
 
-        sizes = self.layer_sizes(data)
-        n_weights = sum(n_in * n_out + n_out for n_in, n_out in itertools.pairwise(sizes))
-        n_state = 4 if self.optimizer == "adamw" else 3  # weights, gradients, moments
-        n_rows = max(self.batch_size, batches.EVALUATION_ROWS)
-        bytes_a_model = 4 * (n_state * n_weights + 3 * n_rows * sum(sizes)) + 16 * len(data.train)
+        n_weights = self._n_weights(data)
         # On a CPU, larger batches are no faster, and commits should not be hours apart.
-        on_cpu = min(128, max(8, (64 << 20) // (4 * n_state * n_weights)))
-        return batches.models_that_fit(bytes_a_model, device, on_cpu)
+        on_cpu = min(128, max(8, (64 << 20) // (4 * self._n_state * n_weights)))
+        return batches.models_that_fit(self.memory(data), device, on_cpu)
+
+    @property
+    def _n_state(self) -> int:
+        return 4 if self.optimizer == "adamw" else 3  # weights, gradients, moments
+
+    def _n_weights(self, data: Dataset) -> int:
+        return sum(n_in * n_out + n_out for n_in, n_out in itertools.pairwise(self.layer_sizes(data)))
+
+    def memory(self, data: Dataset) -> Memory:
+        """Return what a training takes."""
+        from memdb.recipes import batches  # noqa: PLC0415 - torch takes seconds to import
+
+        sizes, n_weights = self.layer_sizes(data), self._n_weights(data)
+        working = 4 * self._n_state * n_weights + 4 * self.batch_size * (sizes[0] + 2 * sum(sizes[1:]))
+        if self.precision == "bfloat16":  # as which gradients are added up
+            working += 4 * max(n_in * n_out for n_in, n_out in itertools.pairwise(sizes))
+        if self.flip or self.shift or self.cutout:
+            working += 8 * self.batch_size * sizes[0]  # images and where their pixels come from
+        evaluated = 4 * self._n_state * n_weights + 4 * batches.EVALUATION_ROWS * sum(sizes[1:])
+        return batches.Memory.of(data, n_weights, working, n_evaluated=evaluated)
 
     def layer_sizes(self, data: Dataset) -> list[int]:
         """Return the width of every layer, input and output included."""

@@ -28,6 +28,7 @@ from memdb.recipes.batches import (
     logit_confidences,
     subsets_of,
 )
+from memdb.recipes.precision import products
 from memdb.recipes.protocol import Run, SketchRequest
 from memdb.recipes.signals import signals_of
 from memdb.recipes.sketch_torch import Sketch, margin_gradients, vectors
@@ -40,13 +41,21 @@ def train(
     recipe: MLP, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
 ) -> Mapping[str, NDArray[np.generic]]:
     """Train one network per mask, all at once, and return outcomes by path."""
+    with products(run.device, recipe.precision):
+        return _trained(recipe, data, masks, seeds, run)
+
+
+def _trained(
+    recipe: MLP, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
+) -> Mapping[str, NDArray[np.generic]]:
     device = torch.device(run.device)
+    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
     generators = generators_of(seeds)
     subsets = subsets_of(masks, recipe.name, device)
     augmentation = Augmentation(recipe.flip, recipe.shift, recipe.cutout)
     x, y = _inputs(data.train, augmentation, device), labels_of(data.train, device)
 
-    network = Network(recipe.layer_sizes(data), generators, device, getattr(torch, recipe.precision))
+    network = Network(recipe.layer_sizes(data), generators, device, dtype)
     optimizer = _optimizer(recipe, network.parameters)
     schedule = Schedule(recipe.epochs, recipe.batch_size, augmentation, even=False)
     signals = signals_of(run, subsets, len(y))
@@ -65,14 +74,13 @@ def train(
 
     outcomes: dict[str, NDArray[np.generic]] = {}
     for name, examples in data.sets.items():
-        confidence = network.logit_confidence(
-            _inputs(examples, augmentation, device).flatten(1), labels_of(examples, device)
-        )
+        inputs = (x if examples is data.train else _inputs(examples, augmentation, device)).flatten(1)
+        labels = labels_of(examples, device)
+        confidence = network.logit_confidence(inputs, labels)
         outcomes[f"{name}/logit_confidence"] = confidence[0].cpu().numpy()
         outcomes[f"{name}/correct"] = confidence[1].cpu().numpy()
         if run.sketch:
-            inputs = _inputs(examples, augmentation, device).flatten(1)
-            outcomes[f"{name}/{SKETCH}"] = network.sketches(inputs, labels_of(examples, device), run.sketch)
+            outcomes[f"{name}/{SKETCH}"] = network.sketches(inputs, labels, run.sketch)
     return {**outcomes, **(signals.outcomes() if signals else {})}
 
 

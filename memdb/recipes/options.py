@@ -11,7 +11,8 @@ from typing import Any
 
 from memdb.errors import InvalidInputError
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "bfloat16")
+TINY = 16  # channels of the widest layer, up to which a GPU trains models side by side
 SEE_DOCS = "see `memdb init --help` and the recipe's page in the docs"
 
 

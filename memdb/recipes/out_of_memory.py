@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from memdb.datasets import Dataset
 from memdb.errors import TrainingError
 from memdb.format.sketches import SKETCH
+from memdb.recipes.devices import release
 from memdb.recipes.protocol import Run
 
 Train = Callable[[Dataset, NDArray[np.bool_], NDArray[np.uint64], Run], Any]
@@ -23,6 +23,15 @@ SIGNS = (
     "cannot allocate memory",
     "not enough memory",
     "could not create a primitive",  # oneDNN, without a reason
+    "cublas_status_not_initialized",  # its handle and workspace are allocated at the first product
+    "alloc_failed",  # CUBLAS_STATUS_, CUDNN_STATUS_, HIPBLAS_STATUS_
+    "allocation_failed",
+    "unable to find an engine",  # cuDNN, where every algorithm needs a larger workspace
+    "valid cudnn algorithm",
+    "hiperroroutofmemory",
+    "cudaerrormemoryallocation",
+    "out_of_device_memory",  # of Intel's runtime
+    "out_of_host_memory",
 )
 
 
@@ -56,7 +65,8 @@ class Fitting:
                         parameter="device",
                     ) from error
             self._most = most // 2  # outside of `except`: the error keeps all tensors of its frames alive
-            _release()
+            gc.collect()
+            release(run.device)
 
     def _in_parts(
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run, n_parts: int
@@ -103,11 +113,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in SIGNS)
     )
-
-
-def _release() -> None:
-    """Free the memory of the failed attempt; PyTorch caches freed GPU memory."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
 from memdb.format.documents import Json
-from memdb.recipes.options import image_shape, natural, normalize, real, require, torch_program
-from memdb.recipes.out_of_memory import in_turns
+from memdb.recipes.options import TINY, image_shape, natural, normalize, real, require, torch_program
 from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
+
+if TYPE_CHECKING:
+    from memdb.recipes.batches import Memory
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class ResNet9:
         flip: mirror images at random.
         shift: shift images by up to this many pixels.
         cutout: blank a square with sides of this many pixels.
-        precision: of matrix products, ``bfloat16`` or ``float32``.
+        precision: of products, ``bfloat16``, ``tf32`` (float32 on a CPU) or ``float32``.
     """
 
     name: ClassVar[str] = "resnet9"
@@ -70,32 +72,39 @@ class ResNet9:
         return self.lr * min(done / self.warmup, (1 - done) / (1 - self.warmup))
 
     def models_per_batch(self, data: Dataset, device: str) -> int:
-        """Return how many models fit into half of the free memory; 1 on a CPU, which one model keeps busy."""
+        """Return how many models to commit together; 1 on a CPU, which takes long for one."""
+        from memdb.recipes import batches  # noqa: PLC0415 - torch takes seconds to import
+
+        if not self.side_by_side(device):
+            return 1 if device == "cpu" else batches.MODELS_IN_TURN
+        return batches.models_that_fit(self.memory(data), device, on_cpu=1)
+
+    def side_by_side(self, device: str) -> bool:
+        """Whether models are trained at once: one keeps a CPU or GPU busy unless it is tiny."""
+        return device != "cpu" and 8 * self.width <= TINY
+
+    def memory(self, data: Dataset) -> Memory:
+        """Return what a training takes."""
         from memdb.recipes import batches  # noqa: PLC0415 - torch takes seconds to import
 
         height, width, n_channels = self._image(data)
-        # The backward pass keeps convolved, normalized and rectified values of each layer, with gradients.
         stages = ((1, 0, 1), (2, 0, 1), (2, 1, 3), (4, 1, 1), (4, 2, 1), (8, 2, 1), (8, 3, 3))
-        per_pixel = sum(4 * n * factor * self.width / 4**level for factor, level, n in stages)
-        n_activations = height * width * (n_channels + per_pixel)
+        per_pixel = sum(n * factor * self.width / 4**level for factor, level, n in stages)
         n_weights = 9 * self.width**2 * (2 + 2 * 4 + 8 + 32 + 2 * 64) + 8 * self.width * data.n_classes
         size = 2 if self.precision == "bfloat16" else 4
-        rows = max(self.batch_size, batches.EVALUATION_ROWS)
-        bytes_a_model = int(size * rows * n_activations) + 4 * 4 * n_weights + 16 * len(data.train)
-        return batches.models_that_fit(bytes_a_model, device, on_cpu=1)
+        # The backward pass keeps what each layer convolved, pooled and rectified, and positions as int64.
+        a_row = height * width * (n_channels * 12 + per_pixel * (1.6 * size + 1))
+        rows = max(self.batch_size, batches.LEAST_EVALUATED)
+        return batches.Memory.of(data, n_weights, (4 * 3 + 2) * n_weights + rows * a_row)
 
     def __call__(
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> Mapping[str, NDArray[Any]]:
-        """Train one network per mask (see `Recipe`): at once on a GPU, one by one on a CPU."""
+        """Train one network per mask (see `Recipe`), one by one unless they are tiny."""
         program = torch_program("resnet9_torch")
         make = partial(program.Network, self, self._image(data)[2], data.n_classes)
-        train: Callable[..., Mapping[str, NDArray[Any]]] = partial(program.train, self, make)
-        return (
-            in_turns(train, data, masks, seeds, run)
-            if run.device == "cpu"
-            else train(data, masks, seeds, run)
-        )
+        trained: Mapping[str, NDArray[Any]] = program.train(self, make, data, masks, seeds, run)
+        return trained
 
     def _image(self, data: Dataset) -> tuple[int, int, int]:
         return image_shape(data.train.array.shape[1:], self.name, least=max(8, self.shift + 1))

@@ -42,7 +42,7 @@ class Architecture:
         label_smoothing: 0 for none; smoothing underfits memorized examples.
         batch_size: examples per step.
         epochs: passes over the subset.
-        precision: of matrix products, ``bfloat16`` or ``float32``.
+        precision: of products, ``bfloat16``, ``tf32`` (float32 on a CPU) or ``float32``.
     """
 
     architecture: str

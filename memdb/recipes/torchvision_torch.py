@@ -6,6 +6,7 @@ that a resumed run ends in the same network as an uninterrupted one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -26,7 +27,9 @@ from memdb.datasets import Dataset, ExampleSet
 from memdb.format.documents import canonical_json
 from memdb.format.sketches import SKETCH
 from memdb.recipes.batches import logit_confidences
+from memdb.recipes.devices import ACCELERATORS, current
 from memdb.recipes.images import Crop, read
+from memdb.recipes.precision import products
 from memdb.recipes.protocol import Run, SketchRequest
 from memdb.recipes.sketch_torch import gradient_sketch
 
@@ -50,12 +53,34 @@ def train(
 ) -> dict[str, NDArray[Any]]:
     """Train one network on a subset and return its outcomes by path, [example] each."""
     device = torch.device(run.device)
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):  # the source of torchvision's weights and dropout
-        torch.manual_seed(seed)
+    with current(run.device), products(run.device, recipe.precision), _chance_of(device, seed):
         training = Training.start(recipe, data, mask, seed, run)
         training.finish(data.train, run)
         return _predictions(recipe, training.network, data, run)
+
+
+@contextlib.contextmanager
+def _chance_of(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed what torchvision draws weights and dropout from, and put it back: the CPU's and this device's."""
+    source = _source(device)
+    before = None if source is None else source.get_rng_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        if source is not None:
+            source.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if source is not None:
+                source.set_rng_state(before)
+
+
+def _source(device: torch.device) -> Any:
+    """Return the module whose `get_rng_state` is that of the current device; None on the CPU.
+
+    Other devices are not asked, since to ask CUDA anything costs a context.
+    """
+    return getattr(torch, device.type) if device.type in ACCELERATORS else None
 
 
 @dataclass
@@ -69,6 +94,7 @@ class Training:
     seed: int
     path: Path
     identity: str
+    device: torch.device
     done: int = 0
 
     @classmethod
@@ -77,7 +103,8 @@ class Training:
     ) -> Training:
         """Start training, or resume from a checkpoint of the same model."""
         network = get_model(recipe.architecture, weights=None, num_classes=data.n_classes, **recipe.extras())
-        network = network.to(run.device, memory_format=torch.channels_last)
+        device = torch.device(run.device)
+        network = network.to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(
             network.parameters(),
             recipe.lr,
@@ -90,13 +117,13 @@ class Training:
         )
         identity = hashlib.sha256(told).hexdigest()
         path = run.checkpoint_dir / f"{seed}.pt"
-        training = cls(recipe, network, optimizer, np.flatnonzero(mask), seed, path, identity)
+        training = cls(recipe, network, optimizer, np.flatnonzero(mask), seed, path, identity, device)
         training.resume()
         return training
 
     def finish(self, examples: ExampleSet, run: Run) -> None:
         """Take the remaining steps."""
-        recipe, device = self.recipe, torch.device(run.device)
+        recipe, device = self.recipe, self.device
         labels = torch.from_numpy(examples.labels).long().to(device)
         precision = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
         n_steps = recipe.epochs * self.steps_an_epoch
@@ -111,7 +138,7 @@ class Training:
             with precision:
                 logits = self.network(_standardized(images))
             loss = functional.cross_entropy(
-                logits.float(), labels[rows.to(device)], label_smoothing=recipe.label_smoothing
+                logits.float(), labels[rows], label_smoothing=recipe.label_smoothing
             )
             torch.autograd.backward(loss)
             self.optimizer.step()
@@ -128,25 +155,34 @@ class Training:
 
     def batches(self, examples: ExampleSet, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield rows and images of the remaining steps; each epoch has a new order and even batches."""
+        recipe = self.recipe
+        sources = [
+            (examples, Crop(recipe.image_size, recipe.crop, recipe.flip, self.seed, epoch))
+            for epoch in range(recipe.epochs)
+        ]
+        return read(sources, self._left(), recipe.epochs * len(self.rows), device)
+
+    def _left(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield epoch and row of each example of the remaining steps."""
         first, begun = divmod(self.done, self.steps_an_epoch)
         for epoch in range(first, self.recipe.epochs):
             key = np.array([self.seed, 2**63 + epoch], dtype=np.uint64)  # differs from the keys of examples
             chance = np.random.Generator(np.random.Philox(key=key))
             parts = np.array_split(chance.permutation(self.rows), self.steps_an_epoch)
-            left = [part.tolist() for part in parts[begun if epoch == first else 0 :]]
-            crop = Crop(self.recipe.image_size, self.recipe.crop, self.recipe.flip, self.seed, epoch)
-            yield from read(examples, left, crop, device)
+            for part in parts[begun if epoch == first else 0 :]:
+                yield [(epoch, row) for row in part.tolist()]
 
     def save(self) -> None:
         """Write the checkpoint atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        source = _source(self.device)
         state = {
             "identity": self.identity,
             "done": self.done,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "chance": torch.get_rng_state(),
-            "chance_on_gpu": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            "chance_on_gpu": None if source is None else source.get_rng_state(),
         }
         temporary = self.path.with_suffix(".tmp")
         with temporary.open("wb") as file:
@@ -166,8 +202,8 @@ class Training:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["chance"])
-        if state["chance_on_gpu"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["chance_on_gpu"])
+        if state["chance_on_gpu"] is not None and (source := _source(self.device)) is not None:
+            source.set_rng_state(state["chance_on_gpu"])
         self.done = state["done"]
 
 
@@ -178,41 +214,42 @@ def _standardized(images: Tensor) -> Tensor:
 def _predictions(
     recipe: Architecture, network: nn.Module, data: Dataset, run: Run
 ) -> dict[str, NDArray[Any]]:
+    """Return the outcomes by path, [example] each; every image is read once."""
     device = torch.device(run.device)
     precision = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
     network.eval()
-    outcomes: dict[str, NDArray[Any]] = {}
-    for name, examples in data.sets.items():
-        labels = torch.from_numpy(examples.labels).long().to(device)
-        n_parts = math.ceil(len(examples) / recipe.batch_size)
-        parts = [part.tolist() for part in np.array_split(np.arange(len(examples)), n_parts)]
-        found = []
-        for rows, images in read(examples, parts, Crop(recipe.image_size), device):
-            if run.stop_requested():
-                raise KeyboardInterrupt
-            with precision, torch.no_grad():
-                logits = network(_standardized(images)).float()
-            found.append(logit_confidences(logits[None], labels[rows.to(device)]))
-        confidences, corrects = zip(*found, strict=True)
-        outcomes[f"{name}/logit_confidence"] = torch.cat(confidences, 1)[0].cpu().numpy()
-        outcomes[f"{name}/correct"] = torch.cat(corrects, 1)[0].cpu().numpy()
-        if run.sketch:
-            outcomes[f"{name}/{SKETCH}"] = _sketches(recipe, network, examples, run, run.sketch)
-    return outcomes
-
-
-def _sketches(
-    recipe: Architecture, network: nn.Module, examples: ExampleSet, run: Run, wanted: SketchRequest
-) -> NDArray[np.float16]:
-    """Return a gradient sketch of every example, [example, size]."""
-    labels = torch.from_numpy(examples.labels).long()
-    n_parts = math.ceil(len(examples) / SKETCHED_ROWS)
-    parts = [part.tolist() for part in np.array_split(np.arange(len(examples)), n_parts)]
-    found = np.empty((len(examples), wanted.size), dtype=np.float16)
-    for rows, images in read(examples, parts, Crop(recipe.image_size), torch.device(run.device)):
+    steps = [
+        (source, part)
+        for source, examples in enumerate(data.sets.values())
+        for part in np.array_split(np.arange(len(examples)), math.ceil(len(examples) / recipe.batch_size))
+    ]
+    found: list[list[dict[str, Any]]] = [[] for _ in data.sets]
+    labels = [torch.from_numpy(examples.labels).long().to(device) for examples in data.sets.values()]
+    sources = [(examples, Crop(recipe.image_size)) for examples in data.sets.values()]
+    batches = ([(source, row) for row in part.tolist()] for source, part in steps)
+    n_images = sum(map(len, data.sets.values()))
+    reading = read(sources, batches, n_images, device)
+    for (source, _), (rows, images) in zip(steps, reading, strict=True):
         if run.stop_requested():
             raise KeyboardInterrupt
-        found[rows.cpu().numpy()] = gradient_sketch(
-            network, _standardized(images), labels[rows.cpu()], size=wanted.size, seed=wanted.seed
-        )
-    return found
+        x, y = _standardized(images), labels[source][rows]
+        with precision, torch.no_grad():
+            confidence, correct = logit_confidences(network(x).float()[None], y)
+        found[source].append({"logit_confidence": confidence[0], "correct": correct[0]})
+        if run.sketch:
+            found[source][-1][SKETCH] = _sketches(network, x, y, run.sketch)
+    return {
+        f"{name}/{outcome}": _whole([part[outcome] for part in parts])
+        for name, parts in zip(data.sets, found, strict=True)
+        for outcome in parts[0]
+    }
+
+
+def _whole(parts: list[Any]) -> NDArray[Any]:
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else torch.cat(parts).cpu().numpy()
+
+
+def _sketches(network: nn.Module, x: Tensor, y: Tensor, wanted: SketchRequest) -> NDArray[np.float16]:
+    """Return a gradient sketch of every example, [example, size]."""
+    found = gradient_sketch(network, x, y, size=wanted.size, seed=wanted.seed, batch_size=SKETCHED_ROWS)
+    return found.astype(np.float16)

@@ -26,7 +26,7 @@ from memdb.errors import InvalidInputError, TrainingError
 from memdb.format import bits, layout, subsets
 from memdb.format.documents import now, own_version
 from memdb.format.segment import ModelInfo
-from memdb.recipes import BoundRecipe, Fitting, Run, name_of
+from memdb.recipes import BoundRecipe, Fitting, Run, current, name_of
 from memdb.store import Store
 from memdb.training.seeds import Seeds
 from memdb.training.sketching import Quota, SketchTarget
@@ -170,11 +170,14 @@ def _call(
     run: Run,
 ) -> Any:
     shown = ", ".join([*(str(seed) for seed in seeds[:3]), *(["..."] if len(seeds) > 3 else [])])
-    with plugins.blaming(
-        f"recipe {name}",
-        "what was committed before is safe; MEMDB_TRACEBACK=1 shows where it was raised",
-        TrainingError,
-        after=f" (model seeds {shown})",
+    with (
+        plugins.blaming(
+            f"recipe {name}",
+            "what was committed before is safe; MEMDB_TRACEBACK=1 shows where it was raised",
+            TrainingError,
+            after=f" (model seeds {shown})",
+        ),
+        current(run.device),
     ):
         return fitting(dataset, masks, seeds, run)
 

@@ -196,6 +196,17 @@ def test_a_preempted_training_goes_on_where_it_was_to_the_same_end(photos, tmp_p
     assert steps[3] == (1, 6)
 
 
+def test_processes_that_read_images_start_once_to_train_and_once_to_predict(photos, tmp_path, monkeypatch):
+    from memdb.recipes import images
+
+    started, loader = [], images.DataLoader
+    monkeypatch.setattr(images, "DataLoader", lambda *a, **k: started.append(1) or loader(*a, **k))
+    data = datasets.load("imagefolder", str(photos))
+    masks, seeds = drawn(1, 18)
+    recipes.resolve("torchvision:shufflenet_v2_x0_5", TINY).train(data, masks, seeds, run(tmp_path))
+    assert len(started) == 2
+
+
 def test_an_image_that_cannot_be_decoded_is_named_also_by_another_process(photos, tmp_path, monkeypatch):
     from memdb.recipes import images
 

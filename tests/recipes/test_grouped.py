@@ -52,12 +52,12 @@ def drawn(n_models, first=0):
 
 def side_by_side(recipe, data, masks, seeds, run):
     """Train the models of a resnet9 batch together on a CPU too, where the recipe would take turns."""
-    from memdb.recipes import resnet9_torch as program
 
-    def make(draw):
-        return program.Network(recipe, 1, data.n_classes, draw)
+    class SideBySide(ResNet9):
+        def side_by_side(self, device):
+            return True
 
-    return program.train(recipe, make, data, masks, seeds, run)
+    return SideBySide(**recipe.options)(data, masks, seeds, run)
 
 
 SMALL = {
@@ -337,6 +337,13 @@ def test_a_process_short_of_memory_trains_fewer_at_once_and_gives_up_at_one(tmp_
         RuntimeError("could not create a primitive"),  # oneDNN
         OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
         MemoryError("std::bad_alloc"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
+        RuntimeError("HIP error: hipErrorOutOfMemory"),
+        RuntimeError("level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"),
     ],
     ids=repr,
 )

@@ -11,7 +11,6 @@ from memdb import datasets, recipes
 from memdb.cli.app import app
 from memdb.errors import InvalidInputError
 from memdb.format import subsets
-from memdb.recipes import devices
 from memdb.recipes.mlp import MLP
 
 
@@ -237,12 +236,6 @@ def test_devices_that_are_not_there_are_named():
     for name in ("abacus", *([] if torch.cuda.is_available() else ["cuda"])):
         with pytest.raises(InvalidInputError, match=f"device '{name}' cannot be used"):
             recipes.resolve_device(name)
-
-
-def test_a_model_names_the_make_of_its_gpu():
-    assert recipes.name_of("cpu") == "cpu"
-    assert devices.with_make("cuda:1", " NVIDIA  H100 80GB HBM3") == "cuda:1 (NVIDIA H100 80GB HBM3)"
-    assert devices.with_make("cuda:0", "") == "cuda:0"
 
 
 def numbered(data, masks, seeds, run):

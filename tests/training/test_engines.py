@@ -40,6 +40,22 @@ def dying_recipe(data, masks, seeds, run):
     return coin_recipe(data, masks, seeds, run)
 
 
+def assertion_of_a_gpu():
+    torch = pytest.importorskip("torch")
+    kind = getattr(torch, "AcceleratorError", RuntimeError)  # since PyTorch 2.8
+    return kind("CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later")
+
+
+def broken_recipe(data, masks, seeds, run):
+    """As coins fall; the first time that it sees seed 3 the GPU fails, and then fails the whole process."""
+    marker = Path(os.environ["DYING"])
+    if 3 in seeds and not marker.exists():
+        marker.write_text(str(os.getpid()))
+    if marker.exists() and marker.read_text() == str(os.getpid()):
+        raise assertion_of_a_gpu()
+    return coin_recipe(data, masks, seeds, run)
+
+
 def deadly_recipe(data, masks, seeds, run):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -51,6 +67,7 @@ def failing_recipe(data, masks, seeds, run):
 
 
 def threads_recipe(data, masks, seeds, run):
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"  # nothing on the CPU asks a GPU
     assert os.environ["OMP_NUM_THREADS"] == str(max(1, n_cores() // 2))
     return coin_recipe(data, masks, seeds, run)
 
@@ -85,6 +102,26 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
     assert {status.n_asked for status in told} == {8}
 
 
+def test_a_gpu_that_fails_costs_its_worker_and_not_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("DYING", str(tmp_path / "died"))
+    told = []
+    with made(tmp_path, broken_recipe) as db:
+        assert db.train(seeds=range(6), workers=1, batch_models=2, progress=told.append) == 6
+        assert stored(db) == ids(range(6))
+        (remark,) = {status.remark for status in told if status.remark}
+        assert "lost its device" in remark
+        assert "device-side assert triggered" in remark
+
+
+def test_a_gpu_that_fails_in_this_process_ends_the_run_with_a_way_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("DYING", str(tmp_path / "died"))
+    with made(tmp_path, broken_recipe) as db:
+        with pytest.raises(TrainingError, match="device-side assert") as caught:
+            db.train(seeds=range(6), batch_models=2)
+        assert "workers=1" in caught.value.hint
+        assert stored(db) == ids(range(2))
+
+
 @pytest.mark.slow
 def test_workers_that_die_again_and_again_end_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("memdb.training.engines.local.MAX_DEATHS", 2)
@@ -106,7 +143,7 @@ def test_what_a_worker_fails_with_is_what_one_is_told(tmp_path):
 def test_workers_divide_the_cores(tmp_path):
     before = dict(os.environ)
     with made(tmp_path, threads_recipe) as db:
-        assert db.train(add=2, workers=2) == 2
+        assert db.train(add=2, workers=2, device="cpu") == 2
     assert dict(os.environ) == before
 
 

@@ -7,13 +7,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from memdb.query.pairs.kernel_torch import sums_in_float32
+
 
 class TorchProducts:
     """Products on a device; results are copied back."""
 
     def __init__(self, device: str) -> None:
         self._device = torch.device(device)
-        self._dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
+        self._dtype = torch.bfloat16 if sums_in_float32(self._device) else torch.float32
 
     def packed(self, rows: NDArray[np.int8]) -> Tensor:
         """Move rows to the device as the right operand of `product`."""
@@ -24,4 +26,4 @@ class TorchProducts:
         moved = torch.from_numpy(left).to(self._device, self._dtype)
         if self._dtype == torch.bfloat16:
             return torch.mm(moved, right, out_dtype=torch.float32).cpu().numpy()
-        return (moved @ right).numpy()
+        return (moved @ right).cpu().numpy()

@@ -24,7 +24,7 @@ from memdb.query.pairs.kernel import (
 )
 from memdb.query.pairs.popcount import Words
 
-SUMS_IN_FLOAT32 = (2, 8)  # the first PyTorch with float32 products of bfloat16
+ODD = 257  # a sum that bfloat16 would round
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,7 @@ class TorchKernel:
     def __init__(self, n_models: int, direction: str, *, device: str) -> None:
         self._n_models, self._direction = n_models, direction
         self._device = torch.device(device)
-        narrow = self._device.type == "cuda" and _version() >= SUMS_IN_FLOAT32
-        self._bits = torch.bfloat16 if narrow else torch.float32
+        self._bits = torch.bfloat16 if sums_in_float32(self._device) else torch.float32
         self._real = torch.float32 if n_models <= EXACT_MODELS else torch.float64
         self._histogram: NDArray[np.int64] | None = None
 
@@ -111,8 +110,15 @@ class TorchKernel:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device, dtype)
 
 
-def _version() -> tuple[int, ...]:
-    return tuple(int(part) for part in torch.__version__.split(".")[:2])
+def sums_in_float32(device: torch.device) -> bool:
+    """Whether products of bfloat16 can be had in float32: older PyTorch and some devices, ROCm's, cannot."""
+    if device.type != "cuda":
+        return False
+    ones = torch.ones(1, ODD, dtype=torch.bfloat16, device=device)
+    try:
+        return int(torch.mm(ones, ones.T, out_dtype=torch.float32)) == ODD
+    except (TypeError, RuntimeError):  # which NotImplementedError is
+        return False
 
 
 def kernel_on(device: str) -> Callable[[int, str], TorchKernel]:

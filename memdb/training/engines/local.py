@@ -12,17 +12,17 @@ import pickle
 import signal
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
 
 from memdb import recipes
-from memdb.environment import n_cores
+from memdb.environment import environment_variables, n_cores
 from memdb.errors import InvalidInputError, TrainingError
 from memdb.training.engines.script import require_guarded
 from memdb.training.engines.worker import Failed, Work, committed_since, missing
-from memdb.training.engines.worker_process import Done, InFlight, LeftOff, Ready, serve
+from memdb.training.engines.worker_process import Broken, Done, InFlight, LeftOff, Ready, serve
 from memdb.training.loop import Committed, Hooks
 from memdb.training.seeds import Seeds
 
@@ -47,10 +47,12 @@ class _Worker:
         self.is_ready = False
         self.batch: _Batch | None = None
         self.in_flight = 0.0
+        self.reason = ""  # why its device is lost
         context = multiprocessing.get_context("spawn")  # a forked process with threads or CUDA may hang
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), name=f"memdb worker {number}")
-        with _environment(dict.fromkeys(recipes.THREADS, str(n_threads))):
+        threads = dict.fromkeys(recipes.THREADS, str(n_threads))
+        with environment_variables(threads), recipes.without_gpus(work.device):
             self.process.start()
         theirs.close()  # so that the death of the worker closes the pipe
         self.connection.send(work)
@@ -165,6 +167,9 @@ class _Run:
                     yield message
                 case Failed():
                     message.reraise()
+                case Broken(reason):
+                    worker.reason = reason
+                    yield from self._died(worker)
                 case Done():
                     worker.batch, worker.in_flight = None, 0.0
                     self._deal(worker)
@@ -183,7 +188,7 @@ class _Run:
         """Yield what a dead worker committed, requeue the rest of its batch, and replace it."""
         worker.end()
         self._workers.remove(worker)
-        how = _cause(worker.process.exitcode)
+        how = f"lost its device ({worker.reason})" if worker.reason else _cause(worker.process.exitcode)
         batch = worker.batch
         n_deaths = self._n_early_deaths = self._n_early_deaths + (batch is None)
         if batch is not None:
@@ -193,7 +198,7 @@ class _Run:
             batch.n_deaths = n_deaths = batch.n_deaths + 1
             if batch.seeds:
                 self._again.append(batch)
-        raised = batch is None and worker.process.exitcode == 1  # any other worker would raise, too
+        raised = batch is None and not worker.reason and worker.process.exitcode == 1  # others would, too
         if n_deaths >= MAX_DEATHS or raised:
             raise _gave_up(how, batch, n_deaths)
         self._hooks.remark(f"worker {worker.number} {how}; another one trains its batch")
@@ -214,7 +219,7 @@ class _Run:
                     message = LeftOff()
                 if isinstance(message, Committed):
                     yield message
-                elif isinstance(message, LeftOff | Done | Failed):
+                elif isinstance(message, LeftOff | Done | Failed | Broken):
                     busy.remove(worker)
 
 
@@ -248,21 +253,6 @@ def _require_sendable(work: Work) -> None:
             f"the recipe or the data cannot be sent to worker processes: {error}",
             hint="put them into a module, and name them as package.module:attribute",
         ) from error
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for processes that start inside: libraries read them when they are loaded."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _cause(exit_code: int | None) -> str:

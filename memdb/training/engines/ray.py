@@ -11,6 +11,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 import warnings
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
@@ -22,6 +23,7 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import RayError, RaySystemError, RayTaskError
 
+from memdb import recipes
 from memdb.errors import InvalidInputError, MemdbError, NotFoundError, TrainingError
 from memdb.training.engines.request import LOCAL, Request
 from memdb.training.engines.worker import Bench, Failed, Work, committed_since, missing, set_up
@@ -152,6 +154,10 @@ def _train(boxed: list[Any], batch: list[int], since: datetime) -> list[Committe
         left = missing(bench.work.store, committed, batch)
         return [*committed, *(bench.train_batch(left, Hooks()) if left else ())]
     except MemdbError as error:
+        if (reason := recipes.device_failure(error)) is not None:
+            sys.stderr.write(f"This worker lost its device and ends: {reason}\n")
+            sys.stderr.flush()
+            os._exit(1)  # Ray starts another one, which can use the device
         return _from_here(error)
 
 
@@ -199,7 +205,7 @@ def _device(name: str, request: Request, resources: Mapping[str, float]) -> tupl
     """Return the device of tasks, and the number of GPUs that each requests."""
     n_gpus = resources.get("GPU", 0.0)
     wants_gpu = name.startswith("cuda") or bool(request.task_gpus) or (name == "auto" and n_gpus > 0)
-    if not wants_gpu:
+    if not wants_gpu or request.task_gpus == 0:  # then Ray hides all GPUs from the task
         return name if name != "auto" else "cpu", 0.0
     if name.startswith("cuda") and n_gpus == 0 and request.task_gpus is None:
         raise InvalidInputError(
@@ -207,7 +213,10 @@ def _device(name: str, request: Request, resources: Mapping[str, float]) -> tupl
             hint='use device="auto" or "cpu"; task_gpus=1 waits for a GPU that the cluster is to start',
             parameter=("device", "task_gpus"),
         )
-    return "cuda:0", request.task_gpus or 1.0  # Ray shows each task its own GPU as the first
+    return (
+        "cuda:0",
+        1.0 if request.task_gpus is None else request.task_gpus,
+    )  # Ray shows each task its own GPU as the first
 
 
 def _resources() -> Mapping[str, float]:

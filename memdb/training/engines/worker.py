@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from memdb import datasets, recipes
 from memdb.datasets import Dataset
-from memdb.errors import MemdbError
+from memdb.errors import MemdbError, TrainingError
 from memdb.format import layout, subsets
 from memdb.recipes import BoundRecipe
 from memdb.storage.protocol import concurrently
@@ -138,8 +138,22 @@ def _survives(error: BaseException) -> bool:
 
 
 def train_here(work: Work, seeds: Seeds, hooks: Hooks) -> Generator[Committed]:
-    """Train in this process: the engine of one worker."""
-    return set_up(work).train(seeds, hooks)
+    """Train in this process: the engine of one worker.
+
+    Raises:
+        MemdbError: a batch failed; those before are committed.
+    """
+    try:
+        yield from set_up(work).train(seeds, hooks)
+    except TrainingError as error:
+        if recipes.device_failure(error) is None:
+            raise
+        raise TrainingError(
+            str(error),
+            hint="this process can no longer use the device, but another one may: with workers=1 it would be "
+            "replaced, and its batch trained again; what was committed before is safe",
+            parameter="workers",
+        ) from error.__cause__
 
 
 def committed_since(store: Store, since: datetime, seeds: Sequence[int]) -> list[Committed]:

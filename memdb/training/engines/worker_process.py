@@ -10,6 +10,7 @@ from types import FrameType
 
 from memdb.errors import MemdbError, TrainingError
 from memdb.plugins import blaming
+from memdb.recipes import device_failure
 from memdb.training.engines.worker import Bench, Failed, Work, set_up
 from memdb.training.loop import Hooks
 
@@ -34,6 +35,13 @@ class InFlight:
 @dataclass(frozen=True, slots=True)
 class Done:
     """The worker's batch is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The worker's device failed, and works again in a new process at best."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,8 @@ class _Pipe:
             while not self._stopped and (batch := self._connection.recv()) is not None:
                 self._train(bench, batch)
         except MemdbError as error:
-            self._connection.send(Failed.of(error))
+            reason = device_failure(error)
+            self._connection.send(Failed.of(error) if reason is None else Broken(reason))
 
     def _train(self, bench: Bench, batch: list[int]) -> None:
         hooks = Hooks(in_flight=self.in_flight, stop_requested=self.stop_requested)
