@@ -310,7 +310,8 @@ class Database:
         """
         from memdb.query.questions import info
 
-        return self._present(info(self.relations(outcome), IntervalSpec(interval, level)))
+        spec = IntervalSpec(interval, level)
+        return self._present(info(self.relations(outcome), spec), outcome, level, interval)
 
     def top_memorized(
         self,
@@ -340,8 +341,11 @@ class Database:
             NotEnoughModelsError: the store has no models yet.
             InvalidInputError: an unknown class, order, outcome or interval, or k or level out of range.
         """
+        from memdb.query.naming import named
+
         query = RankedQuery(k, Order(order, "helps", fdr, ranks), IntervalSpec(interval, level))
-        return self._present(self.answers(outcome).top_memorized(class_name, query))
+        rows = self.answers(outcome).top_memorized(class_name, query)
+        return self._present_scores(named(self.relations(outcome), rows), outcome, level, interval)
 
     def top_influence(
         self,
@@ -389,10 +393,14 @@ class Database:
             InvalidInputError: not exactly one example is named, or an argument is invalid.
             NotFoundError: no example has the key.
         """
+        from memdb.query.naming import named
+
         fixed = find_one(self.relations(), example, FIXED)
         query = RankedQuery(k, Order(order, direction, fdr, ranks), IntervalSpec(interval, level))
         answers = self._ranking(estimator, screen, screen_by, outcome)
-        return self._present(answers.top_influence(fixed, query, same_class=same_class))
+        rows = answers.top_influence(fixed, query, same_class=same_class)
+        listed = "test_id" if fixed.column == "train_id" else "train_id"
+        return self._present_scores(named(self.relations(outcome), rows, listed), outcome, level, interval)
 
     def score(
         self,
@@ -417,9 +425,12 @@ class Database:
             InvalidInputError: no training example or several targets are named, or an argument is invalid.
             NotFoundError: no example has the key.
         """
+        from memdb.query.naming import named_pair
+
         train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
         answers = self._naming(estimator, screen_by, outcome)
-        return self._present(answers.score(train, target, IntervalSpec(interval, level)))
+        rows = answers.score(train, target, IntervalSpec(interval, level))
+        return self._present_scores(named_pair(self.relations(outcome), rows), outcome, level, interval)
 
     def memorization(
         self,
@@ -488,7 +499,8 @@ class Database:
         *,
         same_class: bool = False,
     ) -> DuckDBPyRelation:
-        return self._present(self.answers(outcome).scores(relation, ids, spec, same_class=same_class))
+        rows = self.answers(outcome).scores(relation, ids, spec, same_class=same_class)
+        return self._present_scores(rows, outcome, spec.level, spec.kind)
 
     def counts(
         self, *, test_id: int | None = None, target_id: int | None = None
@@ -542,7 +554,8 @@ class Database:
                 parameter="output",
             )
         if output is None:
-            return self._present(answers.pairs(options))
+            asked = outcome, options.get("level", 0.95), options.get("interval", "selected")
+            return self._present_scores(answers.pairs(options), *asked)
         if self.imported_scores is not None:
             raise InvalidInputError("imported pairs are few", hint="write the relation: .to_parquet(path)")
         from memdb.query.pairs.parquet import written_pairs
@@ -630,7 +643,8 @@ class Database:
         named = None
         if any(value is not None for value in examples.values()):
             named = find_pair(self.relations(), examples)
-        return self._present(plan(self.relations(outcome), goal, IntervalSpec(interval, level), named))
+        rows = plan(self.relations(outcome), goal, IntervalSpec(interval, level), named)
+        return self._present(rows, outcome, level, interval)
 
     def convergence(
         self,
@@ -656,7 +670,8 @@ class Database:
         from memdb.analysis.convergence import convergence
 
         train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
-        return self._present(convergence(self.relations(outcome), train, target, level, looks))
+        rows = convergence(self.relations(outcome), train, target, level, looks)
+        return self._present(rows, outcome, level, "fixed,anytime")
 
     def reliability(
         self,
@@ -691,7 +706,8 @@ class Database:
 
         target = None if test_id is None else find_one(self.relations(), {"test_id": test_id}, ("test_id",))
         splitting = Splitting(splits, seed, tuple(k or LISTS), threshold)
-        return self._present(reliability(self.relations(outcome), target, splitting, given=k is not None))
+        rows = reliability(self.relations(outcome), target, splitting, given=k is not None)
+        return self._present(rows, outcome)
 
     def classes(self, *, threshold: float = 0.25, outcome: str = "correct") -> DuckDBPyRelation:
         """Return one row per class, the hardest to learn first.
@@ -707,7 +723,7 @@ class Database:
         """
         from memdb.analysis.classes import classes
 
-        return self._present(classes(self.relations(outcome), threshold))
+        return self._present(classes(self.relations(outcome), threshold), outcome)
 
     def class_influence(self, *, outcome: str = "correct") -> DuckDBPyRelation:
         """Return the mean influence of each class of training examples on each class of test examples.
@@ -721,7 +737,7 @@ class Database:
         """
         from memdb.analysis.classes import class_influence
 
-        return self._present(class_influence(self.relations(outcome)))
+        return self._present(class_influence(self.relations(outcome)), outcome)
 
     def compare(
         self,
@@ -954,10 +970,10 @@ class Database:
             return export.write_fz_classes(target, self.answers().relations, progress)
         level, interval = options.get("level", 0.95), options.get("interval", "anytime")
         if what == "memorization":
-            rows = self.memorization(outcome=outcome, level=level, interval=interval)
+            spec = IntervalSpec(interval, level)
+            table = self.answers(outcome).scores(what, {"train_id": None}, spec)
         else:
-            rows = self.pairs(outcome=outcome, **options)
-        table = rows.to_arrow_table()
+            table = self.answers(outcome).pairs(options)
         if what == "fz-pairs":
             return export.write_fz_pairs(target, table)
         if suffix == ".npz":
@@ -1393,5 +1409,16 @@ class Database:
 
         return Results()
 
-    def _present(self, table: pa.Table) -> DuckDBPyRelation:
-        return self._results.present(table)
+    def _present(self, table: pa.Table, *asked: object) -> DuckDBPyRelation:
+        """Return rows that say what was ``asked``: the outcome, and the level and kind of intervals."""
+        facts = dict(zip(("outcome", "level", "interval"), asked, strict=False))
+        return self._results.present(table, {**facts, "n_models": self.n_models} if facts else {})
+
+    def _present_scores(self, table: pa.Table, *asked: object) -> DuckDBPyRelation:
+        """Return rows of models or of imported scores, which are of no models that a store knows."""
+        imported = self.imported_scores
+        if imported is None:
+            return self._present(table, *asked)
+        _, level, interval = asked if imported.assumed else (None, None, None)
+        facts = {"outcome": None, "level": level, "interval": interval, "n_models": None}
+        return self._results.present(table, facts)

@@ -10,7 +10,7 @@ import typer
 
 from memdb.cli.app import app, say
 from memdb.cli.options import DataRootOption, LevelOption, OptionGroup, OutcomeOption, PairBounds, ShownOption
-from memdb.cli.output import PlainWay, Way, answer_of, emit, facts_line
+from memdb.cli.output import PlainWay, Way, emit, facts_line, facts_of
 from memdb.cli.store_options import ASKING, SCORING, WRITING, Place, at_place, split
 from memdb.errors import InvalidInputError
 from memdb.format import layout
@@ -337,7 +337,7 @@ def _with_common(
     db: Database, rows: DuckDBPyRelation, way: Way, beginnings: tuple[str, ...]
 ) -> tuple[Answer, dict[str, Any]]:
     """Return rows, and what all of them say of the whole, which a document says once."""
-    answer = answer_of(db, rows, way)
+    answer = Answer(rows.to_arrow_table(), facts_of(db, way))
     first = next(answer.rows(), {})
     kept = ("n_in", "n_out")
     common = {name: v for name, v in first.items() if name.startswith(beginnings) and name not in kept}

@@ -21,7 +21,7 @@ from memdb.cli.options import (
 from memdb.cli.usage import in_options
 from memdb.format import layout
 from memdb.render import tables
-from memdb.render.answer import LIST_FACTS, Answer, require_format, require_suffix
+from memdb.render.answer import LIST_FACTS, ROW_FACTS, Answer, require_format, require_suffix
 from memdb.render.tables import clean, console, number
 
 if TYPE_CHECKING:
@@ -92,10 +92,14 @@ class PlainWay(Way):
 
 def answer_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
     """Return rows with what the JSON document says about them."""
-    return Answer(rows.to_arrow_table(), _facts(db, way))
+    table = rows.to_arrow_table()
+    while table.column_names[-1] in ROW_FACTS[:4]:  # which `Database` adds, and the document says once
+        table = table.remove_column(table.num_columns - 1)
+    return Answer(table, facts_of(db, way))
 
 
-def _facts(db: Database, way: Way) -> dict[str, Any]:
+def facts_of(db: Database, way: Way) -> dict[str, Any]:
+    """Return what the JSON document says of any rows."""
     facts = {
         "store": db.url,
         "snapshot": db.snapshot.number,  # None where there are models beyond the newest: then the hash tells
@@ -364,7 +368,7 @@ def _snapshot_line(db: Database, row: Mapping[str, Any]) -> str:
 
 def rows_of_statement(db: Database, found: pa.RecordBatchReader, way: Way) -> tuple[Answer, str | int]:
     """Return what a user's statement found, and its text (see `made`)."""
-    answer = _of_scores(db, Answer(found, _facts(db, way)))
+    answer = _of_scores(db, Answer(found, facts_of(db, way)))
     return answer, made(answer, way, tables.plain)
 
 
