@@ -74,7 +74,14 @@ HOMES = {
         "cli.analyze",
     },
     "matplotlib": {"render.curves"},
-    "rich": {"render.tables", "render.images", "render.progress", "render.curves", "render.analysis"},
+    "rich": {
+        "render.tables",
+        "render.fitted",
+        "render.images",
+        "render.progress",
+        "render.curves",
+        "render.analysis",
+    },
     "typer": {
         "cli.app",
         "cli.options",

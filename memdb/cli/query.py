@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from memdb.cli.about import print_info
 from memdb.cli.app import app
 from memdb.cli.estimators import NamedChoice, RankedChoice, remark_on_estimator
 from memdb.cli.options import (
@@ -19,7 +20,6 @@ from memdb.cli.output import (
     RankedWay,
     Way,
     print_influences,
-    print_info,
     print_memorized,
     print_score,
     remark_on_scores,

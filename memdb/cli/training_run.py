@@ -138,10 +138,10 @@ class _Signals:
 
 def _how_to_go_on(db: Database, place: Place, last: TrainingStatus, command: str) -> list[str]:
     if last.n_asked is not None and last.n_committed == last.n_asked:
-        return [f"Stopped; all {last.n_asked} models were added to {db.url}."]
+        return [f"Stopped; all was done: {count(last.n_asked, 'model')} added to {db.url}."]
     of = "" if last.n_asked is None else f" of {last.n_asked}"
     return [
-        f"Stopped. {last.n_committed}{of} models were added to {db.url}; the batch in flight was dropped.",
+        f"Stopped. Added {last.n_committed}{of} model{'' if (last.n_asked or last.n_committed) == 1 else 's'} to {db.url}; the batch in flight was dropped.",
         f"Go on with: {place.command(command)}",
     ]
 

@@ -93,7 +93,9 @@ class TrainingProgress(_Bar):
         rate = done / seconds if seconds > 0 else 0.0
         speed = f"{rate:.1f}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s each"
         accuracy, width = number(status.test_accuracy), number(status.mean_half_width)
-        models = f"{status.n_committed}{'' if status.n_asked is None else f'/{status.n_asked}'} models"
+        n_models = status.n_committed if status.n_asked is None else status.n_asked
+        of = "" if status.n_asked is None else f"/{status.n_asked}"
+        models = f"{status.n_committed}{of} model{'' if n_models == 1 else 's'}"
         if self._console.is_terminal:
             self._progress.update(
                 self._task, total=status.n_asked, completed=done, models=models, rate=speed,
