@@ -54,7 +54,7 @@ HOMES = {
     "ray": {"training.engines.ray"},
     "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
-    "PIL": {"datasets", "render.sheets", "sharing.thumbnails"},
+    "PIL": {"datasets", "look.notebook", "render.graphics", "render.sheets", "sharing.thumbnails"},
     "zarr": {"store.encoding", "store.read_arrays", "store.stated"},
     "numcodecs": {"store.stated"},
     "aiohttp": {"storage.web"},
@@ -69,11 +69,13 @@ HOMES = {
         "analysis.plan",
         "query.results",
         "query.statements",
+        "look.notebook",
         "database",
         "cli.output",
         "cli.analyze",
+        "cli.attribution",
     },
-    "matplotlib": {"render.curves"},
+    "matplotlib": {"render.curves", "render.frontier", "look.figures", "database", "cli.show"},
     "rich": {
         "render.tables",
         "render.fitted",
@@ -81,6 +83,9 @@ HOMES = {
         "render.progress",
         "render.curves",
         "render.analysis",
+        "render.attribution",
+        "render.frontier",
+        "look.terminal",
     },
     "typer": {
         "cli.app",
@@ -89,6 +94,7 @@ HOMES = {
         "cli.train",
         "cli.query",
         "cli.analyze",
+        "cli.planning",
         "cli.pairs",
         "cli.interop",
         "cli.maintain",
@@ -96,7 +102,9 @@ HOMES = {
         "cli.output",
         "cli.share",
         "cli.look",
+        "cli.show",
         "cli.usage",
+        "cli.attribution",
     },
 }
 LOADED_BY_ONE_TEST = {
@@ -105,7 +113,8 @@ LOADED_BY_ONE_TEST = {
 }  # fmt: skip
 ONLY_FOR_TYPES = {
     ("duckdb", "database"), ("duckdb", "cli.output"), ("duckdb", "cli.analyze"),
-    ("rich", "cli.output"), ("rich", "cli.analyze"),
+    ("duckdb", "cli.attribution"), ("duckdb", "look.notebook"), ("matplotlib", "database"), ("matplotlib", "cli.show"),
+    ("rich", "cli.output"), ("rich", "cli.analyze"), ("rich", "cli.planning"),
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from memdb.render.tables import clean, number
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
+    from rich.console import RenderableType
 
     from memdb.database import Database
     from memdb.format.manifest import RecipeInfo

@@ -44,7 +44,7 @@ def compact(place: Place, alone: AloneOption = False) -> None:
     ):
         done = db.compact(alone=alone, progress=counting)
     if done is None:
-        say(f"Nothing to compact: {count(_own_models(db), 'model')} of {db.url}, all in blocks already.")
+        say(f"Nothing to compact: all {count(_own_models(db), 'model')} of {db.url} are in blocks already.")
         return
     say(
         f"Snapshot {done.record.number} of {db.url}: {count(done.record.n_models, 'model')} in "
@@ -136,7 +136,7 @@ def verify(
             say(f"Restore these objects from a copy, or set them aside: {aside}")
         sys.exit(1)
     say(
-        f"Set aside: {', '.join(repaired.set_aside) or 'nothing'}. {count(_own_models(db), 'model')} in use now."
+        f"Set aside: {', '.join(repaired.set_aside) or 'nothing'}. {_own_models(db):,} models are in use now."
     )
     if repaired.left:
         say(f"Only a copy can mend {len(repaired.left)} of them: {repaired.left[0].place}")

@@ -15,7 +15,7 @@ from memdb.cli.options import AddOption, MaxTimeOption, TaskIdOption, UntilOptio
 from memdb.cli.store_options import Place
 from memdb.errors import InvalidInputError
 from memdb.render.progress import TrainingProgress
-from memdb.render.tables import console, number
+from memdb.render.tables import console, count, number
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -141,7 +141,7 @@ def _how_to_go_on(db: Database, place: Place, last: TrainingStatus, command: str
         return [f"Stopped; all was done: {count(last.n_asked, 'model')} added to {db.url}."]
     of = "" if last.n_asked is None else f" of {last.n_asked}"
     return [
-        f"Stopped. Added {last.n_committed}{of} model{'' if (last.n_asked or last.n_committed) == 1 else 's'} to {db.url}; the batch in flight was dropped.",
+        f"Stopped. {last.n_committed}{of} models were added to {db.url}; the batch in flight was dropped.",
         f"Go on with: {place.command(command)}",
     ]
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from memdb import plugins
+from memdb.environment import DISTRIBUTION
 from memdb.errors import MismatchError, WrongFormatError
 from memdb.format import layout
 from memdb.format.documents import MAX_INTEGER, Json, Reader, fingerprint, now, own_version, sealed
@@ -26,8 +27,7 @@ MAX_EXAMPLES = 2**31 - 1  # ids are int32
 MAX_SNAPSHOTS = 10**9
 MAX_URL = 4096
 BASE_FEATURE = "base"  # a memdb that does not know it would answer from some of the models only
-HEX64 = re.compile(r"[0-9a-f]{64}")
-HEX32 = re.compile(r"[0-9a-f]{32}")
+HEX64, HEX32 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{32}")
 SEED = re.compile(r"[0-9]{1,20}")
 CONTENT = "content_sha256"  # of a set of examples
 HASH_BYTES = 16  # that a set keeps of each example's content
@@ -385,13 +385,13 @@ def require_format(document: Mapping[str, Any], place: str, known: Sequence[str]
     if version != layout.FORMAT or isinstance(version, bool):
         raise WrongFormatError(
             f"{place} has format {reprlib.repr(version)}; this memdb reads format {layout.FORMAT}",
-            hint="upgrade with `pip install --upgrade memdb`",
+            hint=f"upgrade with `pip install --upgrade {DISTRIBUTION}`, in a clone with `git pull`",
         )
     features = document.get("required_features", [])
     if not isinstance(features, list) or any(name not in known for name in features):
         raise WrongFormatError(
             f"{place} needs features that this memdb does not know: {reprlib.repr(features)}",
-            hint="upgrade with `pip install --upgrade memdb`",
+            hint=f"upgrade with `pip install --upgrade {DISTRIBUTION}`, in a clone with `git pull`",
         )
 
 

@@ -17,6 +17,7 @@ from memdb.format import bits, layout
 from memdb.look.codes import packed, planes, q_codes, score_codes
 from memdb.look.partners import FOUND, GROUPS, SHOWN, Finder
 from memdb.query.arrow import values_of
+from memdb.query.examples import require_own
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import PairOptions
 from memdb.query.questions import ModelAnswers, info
@@ -98,7 +99,12 @@ NO_LISTS = {
 def contents_of(
     relations: Relations, level: float, pictures: Mapping[str, PicturesOf], most_pictures: int | None = None
 ) -> Contents:
-    """Return what a page shows of the models of ``relations``, and of the first pictures of some sets."""
+    """Return what a page shows of the models of ``relations``, and of the first pictures of some sets.
+
+    Raises:
+        NotFoundError: the models say nothing of memorization.
+    """
+    require_own(relations.snapshot)
     orders, arrays = _columns(relations)
     looks = usual_looks(relations.snapshot.n_models) if relations.snapshot.n_models else []
     facts = _facts(relations, level)

@@ -93,8 +93,8 @@ def _write_site(
     has_sheets = copy.published is not None and copy.published.sheets is not None and has_pillow()
     sheets = {name: PublishedSheets.of(copy, name) for name in sets} if has_sheets else {}
     facts = {
-        "bits": bits_of(blocks), "store": "", "snapshot": record.number, "written_at": record.created_at[:10],
-        "models_sha256": record.models_sha256,
+        "bits": bits_of(blocks) or None, "store": "", "snapshot": record.number,
+        "written_at": record.created_at[:10], "models_sha256": record.models_sha256,
     }  # fmt: skip
     return writer.write(relations, sheets, facts, progress)
 
@@ -265,8 +265,10 @@ def _origin(address: str) -> str:
 
 
 def bits_of(blocks: Sequence[Segment]) -> list[dict[str, Any]]:
-    """Return what the page has to know to count pairs from the bits of blocks."""
-    found = []
+    """Return what the page has to know to count pairs from the bits of blocks; nothing if there are none."""
+    found: list[dict[str, Any]] = []
+    if any(path not in block.metadata for block in blocks for path in BITS.values()):
+        return found
     for block in blocks:
         one: dict[str, Any] = {"group": block.group, "n_models": len(block.models)}
         for name, path in BITS.items():

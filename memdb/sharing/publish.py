@@ -24,6 +24,7 @@ from memdb.format.published import INCLUDABLE, INCLUDED, Credits, Derived, Publi
 from memdb.format.score_table import ScoreTable
 from memdb.format.sketches import is_sketch
 from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
+from memdb.query.examples import require_own
 from memdb.query.relations import Relations
 from memdb.sharing import score_tables
 from memdb.sharing.copy_blocks import Piece, copy_piece, pieces
@@ -145,6 +146,8 @@ def plan_publication(  # noqa: PLR0913, PLR0917 - what to publish, where, and wh
         raise NotEnoughModelsError(
             f"{snapshot.url} has no models to publish", hint="train some with `memdb train --add 100`"
         )
+    if snapshot.n_models:
+        require_own(snapshot)
     if not storage.can_write:
         raise InvalidInputError(
             f"{storage.url} is read-only: its protocol has no writes", hint="publish to a folder or a bucket"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from memdb.addresses import without_secrets
+from memdb.environment import DISTRIBUTION
 from memdb.format.published import Published
 from memdb.format.score_table import ScoreTable
 from memdb.format.snapshot_record import SnapshotRecord
@@ -85,7 +86,7 @@ def readme(
 
 ## Asking
 
-Ask it where it is, without copying it: with `pip install memdb` and this folder's address as URL,
+Ask it where it is, without copying it: with `pip install {DISTRIBUTION}` and this folder's address as URL,
 
     memdb info --store URL
     memdb top-memorized --store URL
