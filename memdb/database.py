@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -1034,7 +1035,7 @@ class Database:
         sketch: int | None = None,
         sketch_size: int | None = None,
         compact: bool = True,
-        progress: Callable[[TrainingStatus], None] | None = None,
+        progress: Callable[[TrainingStatus], None] | bool = True,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> int:
         """Train models on random subsets and commit them batch by batch; return the number committed.
@@ -1063,7 +1064,8 @@ class Database:
                 sketch, if these are more.
             sketch_size: numbers per example, if the store has no sketches yet; by default 512.
             compact: compact small segments into blocks once there are a few dozen.
-            progress: called often with the status of the run; by default, doubts become Python warnings.
+            progress: called often with the status of the run; by default, a bar shows it in terminals and
+                notebooks, and doubts become Python warnings. False: no bar.
             stop_requested: polled at every step; return True to stop and drop the batch in flight.
 
         Raises:
@@ -1076,7 +1078,7 @@ class Database:
         from memdb.training import engines
         from memdb.training.engines.request import Request
         from memdb.training.loop import require_positive
-        from memdb.training.run import Limits, Plan, carry_out, warn_of_doubts
+        from memdb.training.run import Limits, Plan, carry_out
         from memdb.training.sketching import target_of
 
         self._require_now("train")
@@ -1105,7 +1107,8 @@ class Database:
         before = self.relations()
         plan = Plan(engines.choose(work, workers, request), wanted, limits, compact, self._doubt(bound))
         try:
-            return carry_out(self.store, plan, before, progress or warn_of_doubts, stop_requested)
+            with _visible(progress) as shown:
+                return carry_out(self.store, plan, before, shown, stop_requested)
         finally:
             self.refresh()
 
@@ -1748,3 +1751,21 @@ class Database:
         _, level, interval = asked if imported.assumed else (None, None, None)
         facts = {"outcome": None, "level": level, "interval": interval, "n_models": None}
         return self._results.present(table, facts)
+
+
+def _visible(
+    progress: Callable[[TrainingStatus], None] | bool | None,  # noqa: FBT001 - as it was given
+) -> AbstractContextManager[Callable[[TrainingStatus], None]]:
+    """Return the progress callback of a training: the user's own, or a bar where one can be drawn."""
+    from memdb.training.run import warn_of_doubts
+
+    if callable(progress):
+        return nullcontext(progress)
+    if progress:
+        from memdb.render.progress import bar_of_training, can_draw
+        from memdb.render.tables import console
+
+        here = console(stderr=True)
+        if can_draw(here):
+            return bar_of_training(here, partial(warn_of_doubts, stacklevel=5))
+    return nullcontext(warn_of_doubts)

@@ -33,6 +33,7 @@ ROOMS = [  # folders and files at the top, from the bottom; a room imports from 
     {"create"},
     {"combine"},
     {"cli"},
+    {"__main__"},
 ]
 HOMES = {
     "torch": {

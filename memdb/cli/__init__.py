@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     import typer
@@ -64,22 +64,15 @@ def main() -> NoReturn:
     from memdb.cli.streams import prepare
 
     prepare()
+    from memdb.cli.app import run, say_storage_help
+
     if sys.argv[1:3] == ["help", "storage"]:
-        _help_on_storage()
+        _load(["query"])
+        say_storage_help("info")
     if sys.argv[1:2] == ["help"]:
         sys.argv[1:] = [*sys.argv[2:], "--help"]
-    from memdb.cli.app import run
-
     _load(_modules() or COMMANDS)
     run()
-
-
-def _help_on_storage() -> NoReturn:
-    import typer
-
-    command: Any = typer.main.get_command(application())
-    sys.stdout.write(command.commands["info"].storage_help())
-    sys.exit(0)
 
 
 def _modules() -> list[str]:

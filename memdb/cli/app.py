@@ -66,6 +66,13 @@ def _options(
     pass
 
 
+def say_storage_help(name: str) -> NoReturn:
+    """Print the help of the options for storages, of which the command of this name has all."""
+    command: Any = typer.main.get_command(app)
+    sys.stdout.write(command.commands[name].storage_help())
+    sys.exit(0)
+
+
 def say(*lines: str) -> None:
     """Print a remark to stderr: stdout is for answers. A stderr that takes nothing is left alone."""
     try:
