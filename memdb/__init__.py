@@ -5,7 +5,7 @@ A store keeps the raw results of models trained on random subsets; questions are
     >>> import memdb
     >>> db = memdb.init("digits.zarr", dataset="digits")  # doctest: +SKIP
     >>> db.train(add=300)  # doctest: +SKIP
-    >>> db.top_influence(test_id=42).df()  # doctest: +SKIP
+    >>> db.top_influence(test_id=340).df()  # doctest: +SKIP
 """
 
 from __future__ import annotations
