@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from memdb.recipes.logits import log_odds
     from memdb.recipes.protocol import Recipe, Run
     from memdb.recipes.sketch_torch import gradient_sketch
+    from memdb.recipes.torch_modules import torch_recipe
     from memdb.storage.protocol import Storage
     from memdb.training.run import TrainingStatus
 
@@ -47,6 +48,7 @@ __all__ = [
     "merge",
     "open",
     "pull",
+    "torch_recipe",
 ]
 
 _HOMES = {
@@ -67,6 +69,7 @@ _HOMES = {
     "merge": "memdb.combine",
     "open": "memdb.create",
     "pull": "memdb.create",
+    "torch_recipe": "memdb.recipes.torch_modules",
 }
 
 

@@ -38,6 +38,7 @@ ROOMS = [  # folders and files at the top, from the bottom; a room imports from 
 HOMES = {
     "torch": {
         "recipes.mlp_torch",
+        "recipes.torch_modules",
         "recipes.grouped",
         "recipes.cnn_torch",
         "recipes.resnet9_torch",
