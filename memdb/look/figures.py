@@ -123,7 +123,7 @@ def _draw_influence(sheet: Sheet, head: Tile, line: Line) -> None:
     if line.control:
         sheet.y -= GAP
         sheet.heading(f"control: random test examples of class {head.class_name}", sheet.left)
-        sheet.strip(line.control)
+        sheet.strip(line.control, is_control=True)
     sheet.rule(sheet.side + 2 * GAP, top, sheet.y - 3 * GAP)
     sheet.y += 2 * GAP
 
@@ -155,12 +155,12 @@ class Sheet:
         self._drawings: list[Any] = []  # what draws on a figure, once its height is known
         self.y = MARGIN
 
-    def strip(self, tiles: Sequence[Tile], *, with_scores: bool = True) -> None:
+    def strip(self, tiles: Sequence[Tile], *, with_scores: bool = True, is_control: bool = False) -> None:
         """Hang examples side by side, and go below them."""
         bottoms = [self.y + self.side]
         for number, tile in enumerate(tiles):
             left = self.left + number * (self.side + GAP)
-            bottoms.append(self.tile(tile, left, with_scores=with_scores))
+            bottoms.append(self.tile(tile, left, with_scores=with_scores, is_control=is_control))
         if not tiles:
             self.write("none within .125", self.left, self.y + self.side / 2, TEXT, GREY, va="center")
         self.y = max(bottoms) + 2 * GAP
@@ -169,12 +169,12 @@ class Sheet:
         """Write a line above a strip."""
         self.y = self.lines([(text, SMALL, GREY)], left, self.y) + GAP / 2
 
-    def tile(self, tile: Tile, left: float, *, with_scores: bool = True) -> float:
+    def tile(self, tile: Tile, left: float, *, with_scores: bool = True, is_control: bool = False) -> float:
         """Hang an example with its class below, and its score; return where that ends."""
         self.picture(tile, left, self.side)
         lines = [(tile.class_name, TEXT, GREY)]
         if with_scores and tile.score is not None:
-            ink = FAINT if tile.is_explained_by_chance else INK
+            ink = FAINT if tile.is_explained_by_chance or is_control else INK
             interval = tile.interval_text.replace("+", "")  # narrower
             lines += [(_signed(tile.score_text), TEXT, ink), (_signed(interval), LEAST, GREY)]
         top = self.y + self.side + GAP / 2

@@ -6,9 +6,9 @@ import os
 import shutil
 
 import pytest
+from support.lists import few_lists
 
 import memdb
-from memdb.look import contents
 
 
 @pytest.fixture(scope="session")
@@ -41,17 +41,9 @@ def page(browser):
 
 
 @pytest.fixture(scope="session")
-def few_lists():
-    """Fewer lists than pages have, which take most of the time that is spent on them."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, n in (("TRAIN_LISTS", 100), ("PEER_LISTS", 10), ("PAIRS", 30_000)):
-            patch.setattr(contents, name, n)
-        yield
-
-
-@pytest.fixture(scope="session")
-def digits_report(digits_store, few_lists, tmp_path_factory):
+def digits_report(digits_store, tmp_path_factory):
     path = tmp_path_factory.mktemp("digits_report") / "report.html"
     with memdb.open(str(digits_store)) as db:
-        db.report(path)
+        with few_lists():
+            db.report(path)
         yield db, path

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import zarr
 from support.browser import shows
+from support.lists import few_lists
 from support.stores import dicts
 
 import memdb
@@ -21,10 +22,10 @@ from memdb.format import layout
 
 
 @pytest.fixture(scope="module")
-def published(digits_store, few_lists, tmp_path_factory):
+def published(digits_store, tmp_path_factory):
     """A copy of digits with its page; look, do not touch."""
     dest = tmp_path_factory.mktemp("published") / "copy"
-    with memdb.open(str(digits_store)) as db:
+    with memdb.open(str(digits_store)) as db, few_lists():
         db.publish(str(dest), include=("bits", "thumbnails"), site=True)
     return dest
 
@@ -61,9 +62,9 @@ def test_a_copy_with_its_page_is_pulled_and_verified(copy, tmp_path):
     ]
 
 
-def test_publishing_again_keeps_the_page(digits_store, few_lists, copy):
+def test_publishing_again_keeps_the_page(digits_store, copy):
     before = files_of(copy)
-    with memdb.open(str(digits_store)) as db:
+    with memdb.open(str(digits_store)) as db, few_lists():
         db.publish(str(copy), include=("bits",))
     assert files_of(copy) == before
 

@@ -147,10 +147,12 @@ def test_ctrl_c_ends_it(trained):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         address = running.stdout.readline().strip()
         connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
-        connection.request("GET", urlsplit(address).path)  # stays open
-        assert connection.getresponse().status == 200
-        running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=30)
+        with contextlib.closing(connection):  # after the signal: until then it stays open
+            connection.request("GET", urlsplit(address).path)
+            with connection.getresponse() as answer:
+                assert answer.status == 200
+            running.send_signal(signal.SIGINT)
+            _, said = running.communicate(timeout=30)
     assert running.returncode == 0
     assert "Stopped." in said
     assert "Traceback" not in said

@@ -18,3 +18,12 @@ def keys(page, *pressed):
     for key in pressed:
         actions.send_keys(key)
     actions.perform()
+
+
+def lists_are_there(page):
+    """Wait for the lists of an example, which are shown once they are read."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(page, 20).until(
+        lambda _: page.execute_script("return document.querySelectorAll('.partners .card').length > 0")
+    )
