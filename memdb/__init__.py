@@ -5,7 +5,7 @@ A store keeps the raw results of models trained on random subsets; questions are
     >>> import memdb
     >>> db = memdb.init("digits.zarr", dataset="digits")  # doctest: +SKIP
     >>> db.train(add=300)  # doctest: +SKIP
-    >>> db.top_influence(test_id=42).df()  # doctest: +SKIP
+    >>> db.top_influence(test_id=340).df()  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from memdb.recipes.logits import log_odds
     from memdb.recipes.protocol import Recipe, Run
     from memdb.recipes.sketch_torch import gradient_sketch
+    from memdb.recipes.torch_modules import torch_recipe
     from memdb.storage.protocol import Storage
     from memdb.training.run import TrainingStatus
 
@@ -47,6 +48,7 @@ __all__ = [
     "merge",
     "open",
     "pull",
+    "torch_recipe",
 ]
 
 _HOMES = {
@@ -67,6 +69,7 @@ _HOMES = {
     "merge": "memdb.combine",
     "open": "memdb.create",
     "pull": "memdb.create",
+    "torch_recipe": "memdb.recipes.torch_modules",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -359,7 +360,8 @@ class Database:
         """
         from memdb.query.questions import info
 
-        return self._present(info(self.relations(outcome), IntervalSpec(interval, level)))
+        spec = IntervalSpec(interval, level)
+        return self._present(info(self.relations(outcome), spec), outcome, level, interval)
 
     def top_memorized(
         self,
@@ -389,8 +391,11 @@ class Database:
             NotEnoughModelsError: the store has no models yet.
             InvalidInputError: an unknown class, order, outcome or interval, or k or level out of range.
         """
+        from memdb.query.naming import named
+
         query = RankedQuery(k, Order(order, "helps", fdr, ranks), IntervalSpec(interval, level))
-        return self._present(self.answers(outcome).top_memorized(class_name, query))
+        rows = self.answers(outcome).top_memorized(class_name, query)
+        return self._present_scores(named(self.answers(outcome).relations, rows), outcome, level, interval)
 
     def top_influence(
         self,
@@ -438,13 +443,18 @@ class Database:
             InvalidInputError: not exactly one example is named, or an argument is invalid.
             NotFoundError: no example has the key.
         """
-        fixed = find_one(self.answers().relations, example, FIXED)
+        from memdb.query.naming import named
+
+        relations = self.answers(outcome).relations
+        fixed = find_one(relations, example, FIXED)
         if fixed.column == "train_id":
-            require_examples(self.answers().relations.snapshot, layout.TEST)
+            require_examples(relations.snapshot, layout.TEST)
         query = RankedQuery(k, Order(order, direction, fdr, ranks), IntervalSpec(interval, level))
         answers = self._ranking(estimator, screen, screen_by, outcome)
         self._require_classes(answers, same_class=same_class)
-        return self._present(answers.top_influence(fixed, query, same_class=same_class))
+        rows = answers.top_influence(fixed, query, same_class=same_class)
+        listed = "test_id" if fixed.column == "train_id" else "train_id"
+        return self._present_scores(named(relations, rows, listed), outcome, level, interval)
 
     def score(
         self,
@@ -469,9 +479,14 @@ class Database:
             InvalidInputError: no training example or several targets are named, or an argument is invalid.
             NotFoundError: no example has the key.
         """
+        from memdb.query.naming import named_pair
+
         train, target = find_pair(self.answers().relations, {"train_id": train_id, **examples})
         answers = self._naming(estimator, screen_by, outcome)
-        return self._present(answers.score(train, target, IntervalSpec(interval, level)))
+        rows = answers.score(train, target, IntervalSpec(interval, level))
+        return self._present_scores(
+            named_pair(self.answers(outcome).relations, rows), outcome, level, interval
+        )
 
     def memorization(
         self,
@@ -542,7 +557,8 @@ class Database:
     ) -> DuckDBPyRelation:
         answers = self.answers(outcome)
         self._require_classes(answers, same_class=same_class)
-        return self._present(answers.scores(relation, ids, spec, same_class=same_class))
+        rows = answers.scores(relation, ids, spec, same_class=same_class)
+        return self._present_scores(rows, outcome, spec.level, spec.kind)
 
     def counts(
         self, *, test_id: int | None = None, target_id: int | None = None
@@ -597,7 +613,8 @@ class Database:
                 parameter="output",
             )
         if output is None:
-            return self._present(answers.pairs(options))
+            asked = outcome, options.get("level", 0.95), options.get("interval", "selected")
+            return self._present_scores(answers.pairs(options), *asked)
         if self.imported_scores is not None:
             raise InvalidInputError("imported pairs are few", hint="write the relation: .to_parquet(path)")
         from memdb.query.pairs.parquet import written_pairs
@@ -687,7 +704,8 @@ class Database:
         named = None
         if any(value is not None for value in examples.values()):
             named = find_pair(self.answers().relations, examples)
-        return self._present(plan(self.relations(outcome), goal, IntervalSpec(interval, level), named))
+        rows = plan(self.relations(outcome), goal, IntervalSpec(interval, level), named)
+        return self._present(rows, outcome, level, interval)
 
     def convergence(
         self,
@@ -713,7 +731,8 @@ class Database:
         from memdb.analysis.convergence import convergence
 
         train, target = find_pair(self.answers().relations, {"train_id": train_id, **examples})
-        return self._present(convergence(self.relations(outcome), train, target, level, looks))
+        rows = convergence(self.relations(outcome), train, target, level, looks)
+        return self._present(rows, outcome, level, "fixed,anytime")
 
     def reliability(
         self,
@@ -748,7 +767,8 @@ class Database:
 
         target = None if test_id is None else find_one(self.relations(), {"test_id": test_id}, ("test_id",))
         splitting = Splitting(splits, seed, tuple(k or LISTS), threshold)
-        return self._present(reliability(self.relations(outcome), target, splitting, given=k is not None))
+        rows = reliability(self.relations(outcome), target, splitting, given=k is not None)
+        return self._present(rows, outcome)
 
     def classes(self, *, threshold: float = 0.25, outcome: str = "correct") -> DuckDBPyRelation:
         """Return one row per class, the hardest to learn first.
@@ -764,7 +784,7 @@ class Database:
         """
         from memdb.analysis.classes import classes
 
-        return self._present(classes(self.relations(outcome), threshold))
+        return self._present(classes(self.relations(outcome), threshold), outcome)
 
     def class_influence(self, *, outcome: str = "correct") -> DuckDBPyRelation:
         """Return the mean influence of each class of training examples on each class of test examples.
@@ -778,7 +798,7 @@ class Database:
         """
         from memdb.analysis.classes import class_influence
 
-        return self._present(class_influence(self.relations(outcome)))
+        return self._present(class_influence(self.relations(outcome)), outcome)
 
     def compare(
         self,
@@ -1015,7 +1035,7 @@ class Database:
         sketch: int | None = None,
         sketch_size: int | None = None,
         compact: bool = True,
-        progress: Callable[[TrainingStatus], None] | None = None,
+        progress: Callable[[TrainingStatus], None] | bool = True,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> int:
         """Train models on random subsets and commit them batch by batch; return the number committed.
@@ -1044,7 +1064,8 @@ class Database:
                 sketch, if these are more.
             sketch_size: numbers per example, if the store has no sketches yet; by default 512.
             compact: compact small segments into blocks once there are a few dozen.
-            progress: called often with the status of the run; by default, doubts become Python warnings.
+            progress: called often with the status of the run; by default, a bar shows it in terminals and
+                notebooks, and doubts become Python warnings. False: no bar.
             stop_requested: polled at every step; return True to stop and drop the batch in flight.
 
         Raises:
@@ -1057,7 +1078,7 @@ class Database:
         from memdb.training import engines
         from memdb.training.engines.request import Request
         from memdb.training.loop import require_positive
-        from memdb.training.run import Limits, Plan, carry_out, warn_of_doubts
+        from memdb.training.run import Limits, Plan, carry_out
         from memdb.training.sketching import target_of
 
         self._require_now("train")
@@ -1086,7 +1107,8 @@ class Database:
         before = self.relations()
         plan = Plan(engines.choose(work, workers, request), wanted, limits, compact, self._doubt(bound))
         try:
-            return carry_out(self.store, plan, before, progress or warn_of_doubts, stop_requested)
+            with _visible(progress) as shown:
+                return carry_out(self.store, plan, before, shown, stop_requested)
         finally:
             self.refresh()
 
@@ -1124,10 +1146,10 @@ class Database:
             return export.write_fz_classes(target, self.answers().relations, progress)
         level, interval = options.get("level", 0.95), options.get("interval", "anytime")
         if what == "memorization":
-            rows = self.memorization(outcome=outcome, level=level, interval=interval)
+            spec = IntervalSpec(interval, level)
+            table = self.answers(outcome).scores(what, {"train_id": None}, spec)
         else:
-            rows = self.pairs(outcome=outcome, **options)
-        table = rows.to_arrow_table()
+            table = self.answers(outcome).pairs(options)
         if what == "fz-pairs":
             return export.write_fz_pairs(target, table)
         if suffix == ".npz":
@@ -1716,5 +1738,34 @@ class Database:
 
         return Results(html)
 
-    def _present(self, table: pa.Table) -> DuckDBPyRelation:
-        return self._results.present(table)
+    def _present(self, table: pa.Table, *asked: object) -> DuckDBPyRelation:
+        """Return rows that say what was ``asked``: the outcome, and the level and kind of intervals."""
+        facts = dict(zip(("outcome", "level", "interval"), asked, strict=False))
+        return self._results.present(table, {**facts, "n_models": self.n_models} if facts else {})
+
+    def _present_scores(self, table: pa.Table, *asked: object) -> DuckDBPyRelation:
+        """Return rows of models or of imported scores, which are of no models that a store knows."""
+        imported = self.imported_scores
+        if imported is None:
+            return self._present(table, *asked)
+        _, level, interval = asked if imported.assumed else (None, None, None)
+        facts = {"outcome": None, "level": level, "interval": interval, "n_models": None}
+        return self._results.present(table, facts)
+
+
+def _visible(
+    progress: Callable[[TrainingStatus], None] | bool | None,  # noqa: FBT001 - as it was given
+) -> AbstractContextManager[Callable[[TrainingStatus], None]]:
+    """Return the progress callback of a training: the user's own, or a bar where one can be drawn."""
+    from memdb.training.run import warn_of_doubts
+
+    if callable(progress):
+        return nullcontext(progress)
+    if progress:
+        from memdb.render.progress import bar_of_training, can_draw
+        from memdb.render.tables import console
+
+        here = console(stderr=True)
+        if can_draw(here):
+            return bar_of_training(here, partial(warn_of_doubts, stacklevel=5))
+    return nullcontext(warn_of_doubts)

@@ -72,6 +72,7 @@ def cli_page() -> str:
         EXIT_CODES,
         f"```\n{help_of()}```",
     ]
+    parts += ["## Storage options", f"```\n{help_of('storage')}```"]
     parts += [part for name in COMMANDS for part in (f"## memdb {name}", f"```\n{help_of(name)}```")]
     return "\n\n".join(parts) + "\n"
 
@@ -83,7 +84,7 @@ def help_of(*command: str) -> str:
     said = io.StringIO()
     with (
         mock.patch.dict(os.environ, environment, clear=True),
-        mock.patch.object(sys, "argv", ["memdb", *command, "--help"]),
+        mock.patch.object(sys, "argv", ["memdb", "help", *command]),
         contextlib.redirect_stdout(said),
         contextlib.suppress(SystemExit),
     ):

@@ -8,6 +8,7 @@ import importlib
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support import ROOT
@@ -87,3 +88,11 @@ def test_the_map_has_every_folder_and_every_file_that_it_names():
     assert sorted(mapped) == sorted(str(path.relative_to(ROOT / "memdb")) for path in folders)
     for named in re.findall(r"`((?:memdb|tests|docs|schemas|scripts)/[\w./-]*)`", page):
         assert (ROOT / named).exists() or "NAME" in named, named
+
+
+def test_the_page_of_environment_variables_has_all_of_them():
+    package = Path(memdb.__file__).parent
+    used = {name for path in package.rglob("*.py") for name in re.findall(r"MEMDB_[A-Z_]+", path.read_text())}
+    internal = {"MEMDB_SUPERVISED"}  # which a command sets for its own children
+    page = (ROOT / "docs/environment.md").read_text()
+    assert used - internal == set(re.findall(r"`(MEMDB_[A-Z_]+)`", page))

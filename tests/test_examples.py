@@ -19,7 +19,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "n_models", "says"),
-    [("01", 6, "memorization"), ("02", 80, "most memorized: [0, 1, 2, 3, 4]")],
+    [("01", 6, "memorization"), ("04", 3, "memorization"), ("02", 80, "most memorized: [0, 1, 2, 3, 4]")],
 )
 def test_an_example_runs(example, n_models, says):
     pytest.importorskip("torch")

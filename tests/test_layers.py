@@ -33,10 +33,12 @@ ROOMS = [  # folders and files at the top, from the bottom; a room imports from 
     {"create"},
     {"combine"},
     {"cli"},
+    {"__main__"},
 ]
 HOMES = {
     "torch": {
         "recipes.mlp_torch",
+        "recipes.torch_modules",
         "recipes.grouped",
         "recipes.cnn_torch",
         "recipes.resnet9_torch",
@@ -79,6 +81,7 @@ HOMES = {
     "matplotlib": {"render.curves", "render.frontier", "look.figures", "database", "cli.show"},
     "rich": {
         "render.tables",
+        "render.fitted",
         "render.images",
         "render.progress",
         "render.curves",

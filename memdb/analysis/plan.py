@@ -199,7 +199,7 @@ def plan_without_store(
         InvalidInputError: a value out of range, or an interval that depends on a missing ``n_ranked``.
     """
     goal = Goal(half_width, n_shown=k, n_ranked=n_ranked)
-    return Results().present(worst_case(goal, subset_fraction, IntervalSpec(interval, level)))
+    return Results().present(worst_case(goal, subset_fraction, IntervalSpec(interval, level)), {})
 
 
 def plan(

@@ -69,8 +69,13 @@ def main() -> NoReturn:
     from memdb.cli.streams import prepare
 
     prepare()
-    from memdb.cli.app import run
+    from memdb.cli.app import run, say_storage_help
 
+    if sys.argv[1:3] == ["help", "storage"]:
+        _load(["query"])
+        say_storage_help("info")
+    if sys.argv[1:2] == ["help"]:
+        sys.argv[1:] = [*sys.argv[2:], "--help"]
     _load(_modules() or COMMANDS)
     run()
 

@@ -98,7 +98,7 @@ def compare(
 
     \b
     memdb compare mlp.zarr cnn.zarr
-    memdb compare mlp.zarr s3://bucket/cnn.zarr --test-id 42 -k 10
+    memdb compare mlp.zarr s3://bucket/cnn.zarr --test-id 340 -k 10
     """  # noqa: D301
     replace(place, store=a).require_use_of_options(others=[b])
     first, second = _opened(place, a, scores_a), _opened(place, b, scores_b)

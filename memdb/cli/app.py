@@ -39,9 +39,9 @@ app = _App(
     help="Which training examples did a model memorize, and which made it get a test example right?\n\n"
     "A store keeps what models trained on random subsets predicted; questions are answered from it, with "
     "intervals that tighten as models are added.\n\n"
-    "Start with `memdb demo`.",
+    "Start with `memdb demo`. `memdb help COMMAND` says what a command takes, `memdb help storage` how to "
+    "reach a store that is elsewhere.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -64,6 +64,13 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+def say_storage_help(name: str) -> NoReturn:
+    """Print the help of the options for storages, of which the command of this name has all."""
+    command: Any = typer.main.get_command(app)
+    sys.stdout.write(command.commands[name].storage_help())
+    sys.exit(0)
 
 
 def say(*lines: str) -> None:
@@ -144,7 +151,7 @@ def _say_error(text: str, hint: str) -> None:
 def _called() -> int | str | None:
     """Run the command line, and return the code with which it ended."""
     try:
-        app()
+        app(prog_name="memdb")
     except SystemExit as end:
         if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
             say("Interrupted.")  # of which the command did not speak itself

@@ -85,7 +85,8 @@ def merge(
         done = merge_with(place.url, opened, names, place.access(trusted=True), counting)
     db = done.database
     for url, added, present in zip(sources, done.added, done.present, strict=True):
-        say(f"{url}: {added:,} models added" + (f", {present:,} were there already." if present else "."))
+        known = f", {present:,} were there already" if present else ""
+        say(f"{url}: {count(added, 'model')} added{known}.")
     if done.n_retracted:
         say(f"Retracted {count(done.n_retracted, 'model')}, as the sources had.")
     if done.scores:
@@ -94,12 +95,12 @@ def merge(
         say(f"Not all models have {', '.join(done.dropped)}: {db.url} keeps none.")
     if done.n_unsketched:
         say(
-            f"{done.n_unsketched:,} models came without their gradient sketches, which are of another size "
-            "or projection than the others."
+            f"{count(done.n_unsketched, 'model')} came without their gradient sketches, which are of another "
+            "size or projection than the others."
         )
     if compact:
         _compact(db)
-    say(f"{db.url} has {db.n_models:,} models.", f"Next: {place.command('top-memorized')}")
+    say(f"{db.url} has {count(db.n_models, 'model')}.", f"Next: {place.command('top-memorized')}")
 
 
 def _compact(db: Database) -> None:

@@ -44,7 +44,7 @@ def compact(place: Place, alone: AloneOption = False) -> None:
     ):
         done = db.compact(alone=alone, progress=counting)
     if done is None:
-        say(f"Nothing to compact: all {_own_models(db):,} models of {db.url} are in blocks already.")
+        say(f"Nothing to compact: all {count(_own_models(db), 'model')} of {db.url} are in blocks already.")
         return
     say(
         f"Snapshot {done.record.number} of {db.url}: {count(done.record.n_models, 'model')} in "

@@ -40,7 +40,8 @@ FormatOption = Annotated[
         "--format",
         "-f",
         metavar="FORMAT",
-        help="table, json, ndjson, csv, or spreadsheet: CSV whose text no spreadsheet takes for a formula.",
+        help="table, markdown, line (a value a line), json, ndjson, csv, or spreadsheet: CSV whose text no "
+        "spreadsheet takes for a formula.",
     ),
 ]
 OutputOption = Annotated[

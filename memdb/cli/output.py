@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,14 +27,17 @@ from memdb.render.tables import clean, console, number
 if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyRelation
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from memdb.database import Database
-    from memdb.format.manifest import RecipeInfo
     from memdb.query.imported_scores import TableRelations
 
 SETTLED = 0.05
-SOME = 5
+SAID = (  # the last columns of rows that `Database` gives, of which a document says the values once
+    ("outcome", "level", "interval", "n_models"),
+    ("outcome", "level", "interval"),
+    ("outcome", "n_models"),
+)
 CHARACTERS_AT_ONCE = 2**20  # that are encoded at once: an answer may be long
 
 
@@ -92,10 +95,13 @@ class PlainWay(Way):
 
 def answer_of(db: Database, rows: DuckDBPyRelation | pa.Table, way: Way) -> Answer:
     """Return rows with what the JSON document says about them."""
-    return Answer(rows.to_arrow_table() if hasattr(rows, "to_arrow_table") else rows, _facts(db, way))
+    table = rows.to_arrow_table() if hasattr(rows, "to_arrow_table") else rows
+    said = next((tail for tail in SAID if tuple(table.column_names[-len(tail) :]) == tail), ())
+    return Answer(table.drop_columns(list(said)), facts_of(db, way))
 
 
-def _facts(db: Database, way: Way) -> dict[str, Any]:
+def facts_of(db: Database, way: Way) -> dict[str, Any]:
+    """Return what the JSON document says of any rows."""
     facts = {
         "store": db.url,
         "snapshot": db.snapshot.number,  # None where there are models beyond the newest: then the hash tells
@@ -167,12 +173,12 @@ def list_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
     return Answer(answer.table.drop_columns([n for n in LIST_FACTS if n in answer.table.column_names]), facts)
 
 
-def emit(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> None:
+def emit(answer: Answer, way: Way, table: Callable[[Answer], RenderableType]) -> None:
     """Print an answer, or write it to the file that was named."""
     show(made(answer, way, table), way)
 
 
-def made(answer: Answer, way: Way, table: Callable[[Answer], Table]) -> str | int:
+def made(answer: Answer, way: Way, table: Callable[[Answer], RenderableType]) -> str | int:
     """Return the text of an answer, or how many rows were written to the file that was named."""
     if way.output is not None:
         return answer.write(way.output, "spreadsheet" if way.format == "spreadsheet" else None)
@@ -229,7 +235,7 @@ def print_score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
     """Print one score with everything behind it."""
     answer = asked_of(db, rows, way)
 
-    def table(shown: Answer) -> Table:
+    def table(shown: Answer) -> RenderableType:
         row = next(shown.rows())
         name = "influence" if "influence" in row else "memorization"
         lines: dict[str, object] = {name: number(row[name], "+")}
@@ -262,109 +268,9 @@ def print_score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         say("No score: the example was in every subset or in none so far. Add models with `memdb train`.")
 
 
-def print_info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
-    """Print what is in a store."""
-
-    def table(answer: Answer) -> Table:
-        row = next(answer.rows())
-        of_base = f", {row['n_base_models']:,} of the base, the others" if row["base"] is not None else ""
-        lines: dict[str, object] = {
-            "data set": f"{row['dataset']}: {row['n_train']:,} training and {row['n_test']:,} test examples, "
-            f"{row['n_classes']} class{'' if row['n_classes'] == 1 else 'es'}",
-            "recipe": _recipe_line(db.store.manifest.recipe),
-            "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
-            "outcomes": row["outcomes"],
-            **_sketch_lines(db, row),
-            "models": f"{row['n_models']:,}{of_base} in {tables.count(row['n_blocks'], 'block')} and "
-            f"{tables.count(row['n_loose_segments'], 'segment')}",
-            **_base_lines(row),
-            "snapshot": _snapshot_line(db, row),
-            "created": row["created_at"],
-            "store id": row["store_id"],
-        }
-        if row["n_repeats"]:
-            lines["models"] = f"{lines['models']}; {row['n_repeats']} committed twice, counted once"
-        if row["n_retracted"]:
-            lines["retracted"] = f"{tables.count(row['n_retracted'], 'model')}, not counted{_reasons(db)}"
-        if row["n_set_aside"]:
-            lines["set aside"] = f"{tables.count(row['n_set_aside'], 'damaged part')}, not read"
-        if not row["put_if_absent"]:
-            lines["storage"] = "overwrites what it should only create: compact with --alone"
-        if db.store.storage.can_list or not row["n_models"]:
-            names = [f"{t.name} ({tables.count(t.n_influence, 'pair')})" for t in db.score_tables()]
-            lines |= {"imported scores": ", ".join(names)} if names else {}
-        if row["n_diverged"]:
-            some = _some(row["diverged"])
-            lines["diverged"] = f"{tables.count(row['n_diverged'], 'model')}, counted like all others: {some}"
-        if db.snapshot.excluded:
-            lines["excluded"] = f"{tables.count(len(db.snapshot.excluded), 'model')}, by --exclude"
-        if row["n_models"]:
-            lines["accuracy"] = (
-                f"{number(row['train_accuracy'])} in, {number(row['out_accuracy'])} held out, "
-                f"{number(row['test_accuracy'])} test"
-            )
-            lines["seconds a model"] = f"{row['seconds_per_model']:.3g}"
-            lines["memorized"] = (
-                f"{row['n_memorized_25']:,} examples at 0.25 or more, "
-                f"{row['n_memorized_50']:,} at 0.5 or more"
-            )
-            lines["half-width"] = (
-                f"{number(row['mean_half_width'])}, mean of the {way.level * 100:g} % {way.interval} "
-                f"intervals of {row['n_scored']:,} memorization scores"
-            )
-        return tables.facts(lines, clean(db.url))
-
-    emit(answer_of(db, rows, way), way, table)
-
-
-def _recipe_line(recipe: RecipeInfo) -> str:
-    """Say which recipe it is, and what training would import, of which its name need not tell anything."""
-    path = recipe.imports
-    return str(recipe) if path in {None, recipe.name} else f"{recipe}, imported from {path}"
-
-
-def _sketch_lines(db: Database, row: Mapping[str, Any]) -> dict[str, object]:
-    """Say how many models have gradient sketches, and how many are to have them."""
-    if "n_sketched" not in row:
-        return {}
-    plan = db.store.manifest.sketches
-    of = f" of {plan.models:,}" if plan and plan.models > row["n_sketched"] else ""
-    size = row["sketch_size"] or (plan.projection.size if plan else 0)
-    taken = f", {tables.size(row['sketch_bytes'])}" if row["n_sketched"] else ""
-    return {"sketches": f"{row['n_sketched']:,}{of} models, {size} numbers an example{taken}"}
-
-
-def _some(model_ids: Sequence[str]) -> str:
-    """Name the first of some models."""
-    more = ", ..." if len(model_ids) > SOME else ""
-    return ", ".join(identifier[:8] for identifier in model_ids[:SOME]) + more
-
-
-def _base_lines(row: Mapping[str, Any]) -> dict[str, object]:
-    """Say which store this one extends, and whether that one has a newer snapshot."""
-    if row["base"] is None:
-        return {}
-    lines: dict[str, object] = {"base": f"{clean(row['base'])}, snapshot {row['base_snapshot']}"}
-    if row["base_newest_snapshot"] > row["base_snapshot"]:
-        lines["base is newer"] = f"snapshot {row['base_newest_snapshot']}: move on to it with `memdb update`"
-    return lines
-
-
-def _reasons(db: Database) -> str:
-    because = dict.fromkeys(item.because for item in db.snapshot.retractions if item.models)
-    return f": {'; '.join(because)}" if because else ""
-
-
-def _snapshot_line(db: Database, row: Mapping[str, Any]) -> str:
-    if row["newest_snapshot"] is None:
-        return "none yet; `memdb compact` makes one"
-    exact = db.snapshot.number is not None
-    return f"{row['newest_snapshot']}" + ("" if exact else ", and models that came or went since")
-
-
 def rows_of_statement(db: Database, found: pa.RecordBatchReader, way: Way) -> tuple[Answer, str | int]:
     """Return what a user's statement found, and its text (see `made`)."""
-    answer = _of_scores(db, Answer(found, _facts(db, way)))
+    answer = _of_scores(db, Answer(found, facts_of(db, way)))
     return answer, made(answer, way, tables.plain)
 
 
@@ -374,7 +280,8 @@ def facts_line(db: Database, way: Way) -> str:
         return f"imported scores {clean(db.imported_scores.scores.table.name)}"
     n_excluded = len(db.snapshot.excluded)
     without = f" \u00b7 {n_excluded:,} excluded" if n_excluded else ""
-    return f"{db.n_models:,} models{without} \u00b7 outcome {way.outcome}{estimator_line(way.rests_on)}"
+    models = f"{tables.count(db.n_models, 'model')}{without}"
+    return f"{models} \u00b7 outcome {way.outcome}{estimator_line(way.rests_on)}"
 
 
 def remark_on_chance(answer: Answer, score: str) -> None:
@@ -389,7 +296,8 @@ def remark_on_chance(answer: Answer, score: str) -> None:
     needed = answer.facts["n_models_needed"]
     if n_null > SETTLED * len(shown):
         noise = "this list is mostly noise" if n_null >= len(shown) / 2 else "some rows may be noise"
-        more = "" if needed is None else f" {needed - answer.facts['n_models']:,} more models would tell."
+        n_more = 0 if needed is None else needed - answer.facts["n_models"]
+        more = f" {tables.count(n_more, 'more model')} would tell." if n_more > 0 else ""
         lines = [f"{lines[0]} With {len(shown)} shown, {noise}.{more}"]
     say(*lines)
 

@@ -18,7 +18,7 @@ from memdb.render.progress import Counting
 from memdb.render.tables import clean, console, count
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from memdb.database import Database
     from memdb.query.options import PairOptions
@@ -93,7 +93,7 @@ def _write(db: Database, output: Path, outcome: str, options: PairOptions) -> No
     )
 
 
-def _table(answer: Answer, db: Database, way: Way) -> Table:
+def _table(answer: Answer, db: Database, way: Way) -> RenderableType:
     """Return the strongest pairs; the others are for files."""
     import numpy as np
 

@@ -105,7 +105,7 @@ def plan(
     \b
     memdb plan --half-width 0.05
     memdb plan --half-width 0.1 --subset-fraction 0.5 --interval fixed
-    memdb plan --train-id 7 --test-id 42
+    memdb plan --train-id 258 --test-id 340
     memdb plan --lds 0.4
     """  # noqa: D301
     if lds is not None:
@@ -194,7 +194,7 @@ def convergence(
 
     \b
     memdb convergence --train-id 7
-    memdb convergence --train-id 7 --test-id 42 --plot influence.svg
+    memdb convergence --train-id 258 --test-id 340 --plot influence.svg
     """  # noqa: D301
     if plot is not None:
         curves.require_plot(plot)
@@ -245,7 +245,7 @@ def reliability(
 
     \b
     memdb reliability
-    memdb reliability --test-id 42 -k 5 -k 50
+    memdb reliability --test-id 340 -k 5 -k 50
     """  # noqa: D301
     db = place.open()
     rows = db.reliability(

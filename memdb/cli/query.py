@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from memdb.cli.about import print_info
 from memdb.cli.app import app
 from memdb.cli.estimators import NamedChoice, RankedChoice, remark_on_estimator
 from memdb.cli.options import (
@@ -19,7 +20,6 @@ from memdb.cli.output import (
     RankedWay,
     Way,
     print_influences,
-    print_info,
     print_memorized,
     print_score,
     remark_on_scores,
@@ -92,9 +92,9 @@ def top_influence(
     --train-id   the test examples that this training example helps
     --target-id  the training examples that made models get this training example right
     \b
-    memdb top-influence --test-id 42
+    memdb top-influence --test-id 340
     memdb top-influence --train-id 7 --direction both --format json
-    memdb top-influence --test-id 42 --estimator informed
+    memdb top-influence --test-id 340 --estimator informed
     \b
     shrunk  what is left of a score once luck is taken out; the list goes by it
     q       share of false findings among the rows up to this one, at most on average
@@ -125,7 +125,7 @@ def score(
 
     \b
     memdb score --train-id 7
-    memdb score --train-id 7 --test-id 42
+    memdb score --train-id 258 --test-id 340
     """  # noqa: D301
     db = place.open()
     rows = db.score(**examples, **choice.named, **way.asked)

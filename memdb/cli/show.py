@@ -140,7 +140,7 @@ def show(
 
     \b
     memdb show --train-id 17
-    memdb show --test-id 42 -k 6 --graphics blocks
+    memdb show --test-id 340 -k 6 --graphics blocks
     memdb show --train-key train/3.png -o example.svg
     """  # noqa: D301
     db = place.open()

@@ -17,6 +17,7 @@ from memdb.cli.app import say
 from memdb.cli.options import EXAMPLES
 from memdb.cli.usage import WrongUsageError, typed
 from memdb.errors import InvalidInputError, NotFoundError
+from memdb.render.tables import count
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -246,7 +247,7 @@ class Place:
             )
         if self.exclude:
             say(
-                f"Note: --exclude excludes {len(db.snapshot.excluded):,} models. Excluding models "
+                f"Note: --exclude excludes {count(len(db.snapshot.excluded), 'model')}. Excluding models "
                 "because of what they predict biases every score."
             )
         return db

@@ -27,6 +27,7 @@ from memdb.cli.options import (
 from memdb.cli.store_options import Place, at_place, split
 from memdb.cli.training_run import Limited, train_visibly
 from memdb.cli.usage import WrongUsageError
+from memdb.render.tables import count
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -193,7 +194,8 @@ def _extend(place: Place, base: str, new: NewStore) -> None:
         return
     say(
         f"Created {made.url}: {_described(made)}.",
-        f"It extends {base}: {of_base.n_models:,} models, those of its snapshot {of_base.record.number}.",
+        f"It extends {base}: {count(of_base.n_models, 'model')}, those of its "
+        f"snapshot {of_base.record.number}.",
     )
     if of_base.storage.can_list and (n_models := n_beyond(of_base)) > 0:
         say(
@@ -272,8 +274,8 @@ def train(
     before = db.n_models
     done = train_visibly(db, limited, place, vars(run))
     say(
-        f"Added {done.n_committed} models to {db.url}, which now has {db.n_models} ({before} when this run "
-        f"began).{limited.why(done)}",
+        f"Added {count(done.n_committed, 'model')} to {db.url}, which now has {db.n_models} ({before} when "
+        f"this run began).{limited.why(done)}",
         f"Next: {place.command('top-memorized')}",
     )
 
@@ -303,11 +305,11 @@ def demo(
         )
     missing = models - db.n_models
     if missing > 0:
-        say(f"Training {missing} models on random 70 % subsets.")
+        say(f"Training {count(missing, 'model')} on random 70 % subsets.")
         again = f"demo --models {models}"
         train_visibly(db, Limited(missing), place, {"device": device}, again=again)
     else:
-        say(f"{db.url} has {db.n_models} models already.")
+        say(f"{db.url} has {count(db.n_models, 'model')} already.")
     show_demo(db, place.command)
 
 

@@ -15,7 +15,7 @@ from memdb.cli.options import AddOption, MaxTimeOption, TaskIdOption, UntilOptio
 from memdb.cli.store_options import Place
 from memdb.errors import InvalidInputError
 from memdb.render.progress import TrainingProgress
-from memdb.render.tables import console, number
+from memdb.render.tables import console, count, number
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -139,7 +139,7 @@ class _Signals:
 
 def _how_to_go_on(db: Database, place: Place, last: TrainingStatus, command: str) -> list[str]:
     if last.n_asked is not None and last.n_committed == last.n_asked:
-        return [f"Stopped; all {last.n_asked} models were added to {db.url}."]
+        return [f"Stopped; all was done: {count(last.n_asked, 'model')} added to {db.url}."]
     of = "" if last.n_asked is None else f" of {last.n_asked}"
     return [
         f"Stopped. {last.n_committed}{of} models were added to {db.url}; the batch in flight was dropped.",

@@ -19,6 +19,7 @@ from typer.core import TyperCommand
 from memdb.errors import InvalidInputError
 from memdb.render.answer import FORMATS, SUFFIXES
 
+STORAGE = ("endpoint_url", "anonymous", "storage_option", "cache_dir", "cache_size", "trust_base")
 TYPED = "COMMANDLINE"  # Typer's name for the source of a value that is neither a default nor from a variable
 MOST = 2**64  # no count and no seed is larger, and databases take none that is
 VALUE = r"""\([^)]*\)|\[[^]]*\]|"[^"]*"(?:,? or "[^"]*")*|[^\s,;]*"""  # of an argument in a text
@@ -188,7 +189,36 @@ EFFECTS = (
 
 
 class CarefulCommand(TyperCommand):
-    """A command that refuses options which it would misread or ignore."""
+    """A command that refuses options which it would misread or ignore, and has a help without repetitions."""
+
+    def get_short_help_str(self, limit: int = 45) -> str:  # noqa: ARG002 - as the base class has it
+        """Return the first sentence of the help, whole: a list of commands has lines enough."""
+        first = " ".join((self.help or "").split("\n\n", 1)[0].split())
+        return re.split(r"(?<=[.]) ", first, maxsplit=1)[0]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options; those for storages, which nearly every command has, by their names alone."""
+        every, of_storage = self.params, [p for p in self.params if p.name in STORAGE]
+        self.params = [p for p in self.params if p.name not in STORAGE]
+        try:
+            super().format_options(ctx, formatter)
+        finally:
+            self.params = every
+        if of_storage:
+            with formatter.section("Storage options, explained by `memdb help storage`"):
+                formatter.write_text(", ".join(map(called, of_storage)))
+
+    def storage_help(self) -> str:
+        """Return the help of the options for storages."""
+        ctx = self.make_context(self.name, [], resilient_parsing=True)
+        formatter = ctx.make_formatter()
+        formatter.write_text(
+            "How to reach a store that is not on this disk. Every command with --store has those of these "
+            "options that it can use."
+        )
+        with formatter.section("Storage options"):
+            formatter.write_dl([p.get_help_record(ctx) for p in self.params if p.name in STORAGE])
+        return str(formatter.getvalue())
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse a command line.

@@ -168,7 +168,7 @@ class Relations:
 
     def key_of(self, set_name: str, row: int) -> str:
         """Return the key of an example."""
-        return str(row) if is_numbered(self.snapshot, set_name) else self.examples[set_name].keys[row]
+        return str(row) if is_numbered(self.snapshot, set_name) else self.examples[set_name].key(row)
 
     def label_of(self, class_name: str) -> int:
         """Return the label of a class from its name or number.

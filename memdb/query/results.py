@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
+from duckdb import ConstantExpression, StarExpression
+from duckdb.sqltypes import BIGINT, DOUBLE, VARCHAR
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,9 +42,19 @@ class Results:
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._kind = duckdb.DuckDBPyRelation if html is None else seen_as(html)
 
-    def present(self, table: pa.Table) -> duckdb.DuckDBPyRelation:
-        """Return a relation over an Arrow table; it keeps the in-memory database alive."""
-        return self._seen(self._cursor().from_arrow(table))
+    def present(self, table: pa.Table, facts: Mapping[str, Any]) -> duckdb.DuckDBPyRelation:
+        """Return a relation over an Arrow table; it keeps the in-memory database alive.
+
+        ``facts`` become columns, which take no memory, unless the table has columns of these names.
+        """
+        rows = self._cursor().from_arrow(table)
+        kinds = {"level": DOUBLE, "n_models": BIGINT}
+        added = [
+            ConstantExpression(value).cast(kinds.get(name, VARCHAR)).alias(name)
+            for name, value in facts.items()
+            if name not in table.column_names
+        ]
+        return self._seen(rows.select(StarExpression(), *added) if added else rows)
 
     def in_file(self, path: Path) -> duckdb.DuckDBPyRelation:
         """Return a relation over a Parquet file, which is read lazily."""

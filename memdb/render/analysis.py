@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from rich import box
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from memdb.render.answer import Answer
+from memdb.render.fitted import Column, Fitted
 from memdb.render.tables import brief, class_label, clean, facts, interval, number
 
 MATRIX = 10  # classes that a matrix of influences has room for
@@ -21,15 +21,18 @@ DASH = "\u2013"
 Row = Mapping[str, Any]
 
 
-def grid(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], n_left: int = 1) -> Table:
-    """Return lines under headings: the first columns are text, the others numbers."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for position, heading in enumerate(headings):
-        left = position < n_left
-        table.add_column(heading, justify="left" if left else "right", no_wrap=not left, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return stacked(Text(title, style="bold"), table)  # a title of its own width
+def grid(
+    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], n_left: int = 1, n_kept: int = 99
+) -> Fitted:
+    """Return lines under headings: the first columns are text, the others numbers.
+
+    Where the terminal is narrow, those after ``n_kept`` columns are left out, the last first.
+    """
+    columns = [
+        Column(heading, right=place >= n_left, folds=place < n_left, rank=max(0, place - n_kept + 1))
+        for place, heading in enumerate(headings)
+    ]
+    return Fitted(columns, rows, title)
 
 
 def duration(seconds: float | None) -> str:
@@ -44,7 +47,7 @@ def duration(seconds: float | None) -> str:
     return f"{value:,.1f} years"
 
 
-def plan(answer: Answer, title: str, score: str) -> Table:
+def plan(answer: Answer, title: str, score: str) -> Fitted:
     """Return what each goal takes, in words."""
     rows = [
         [
@@ -76,7 +79,7 @@ def _count(n: int | None) -> str:
     return "out of reach" if n is None else f"{n:,}"
 
 
-def convergence(answer: Answer, title: str, score: str) -> Table:
+def convergence(answer: Answer, title: str, score: str) -> Fitted:
     """Return a score and both its intervals, a line a number of models."""
     level = f"{answer.facts['level'] * 100:g} %"
     headings = ("models", score, f"{level} fixed", f"{level} anytime", "in", "out")
@@ -89,7 +92,7 @@ def convergence(answer: Answer, title: str, score: str) -> Table:
         ]
         for row in answer.rows()
     ]
-    return grid(title, headings, rows, n_left=0)
+    return grid(title, headings, rows, n_left=0, n_kept=4)
 
 
 def _arms(row: Row) -> list[str]:
@@ -98,7 +101,7 @@ def _arms(row: Row) -> list[str]:
     return [f"{row[f's_{arm}']:.1f}/{row[f'n_{arm}']:,}" for arm in ("in", "out")]
 
 
-def reliability(answer: Answer, title: str, score: str) -> Table:
+def reliability(answer: Answer, title: str, score: str) -> Fitted:
     """Return what two halves agree on, in words."""
     words = {
         "correlation": "correlation of two halves",
@@ -113,7 +116,7 @@ def reliability(answer: Answer, title: str, score: str) -> Table:
     return grid(title, ("", "mean", "least", "most"), rows)
 
 
-def classes(answer: Answer, title: str, threshold: float, class_names: Sequence[str]) -> Table:
+def classes(answer: Answer, title: str, threshold: float, class_names: Sequence[str]) -> Fitted:
     """Return how hard each class is, the hardest first."""
     headings = ("#", "class", "held out", "in", "test", "memor.", f"\u2265 {threshold:g}", "train", "test n")
     rows = [
@@ -126,40 +129,49 @@ def classes(answer: Answer, title: str, threshold: float, class_names: Sequence[
         ]
         for row in answer.rows()
     ]
-    return grid(title, headings, rows, n_left=2)
+    return grid(title, headings, rows, n_left=2, n_kept=6)
 
 
-def class_influence(answer: Answer, title: str, class_names: Sequence[str]) -> Table:
-    """Return a matrix, training classes down and test classes across; of many classes the strongest pairs."""
+def class_influence(answer: Answer, title: str, class_names: Sequence[str]) -> Fitted:
+    """Return a matrix, training classes down and test classes across; where it has no room, the strongest."""
     rows = list(answer.rows())
     most = max(abs(row["influence"]) for row in rows)
     power = 0
     while most and most * 10**power < 10:
         power += 1
     scaled = f"{title}, in units of 10^-{power}" if power else title
-
-    def cell(row: Row) -> str:
-        return f"{row['influence'] * 10**power:+.1f}{'*' if row['q_value'] < CONVINCING else ' '}"
+    down, across = (sorted({row[f"{side}_label"] for row in rows}) for side in ("train", "test"))
+    strongest = _strongest_classes(rows, power, class_names)
+    rest = f"{len(rows) - len(strongest.rows):,} weaker pairs; --output FILE writes them all"
+    if len(down) > MATRIX or len(across) > MATRIX:
+        return replace(strongest, title=scaled, caption=rest)
 
     def name(label: int, width: int) -> str:
         return clean(class_label(label, class_names), width)
 
-    down, across = (sorted({row[f"{side}_label"] for row in rows}) for side in ("train", "test"))
-    if len(down) <= MATRIX and len(across) <= MATRIX:
-        cells = {(row["train_label"], row["test_label"]): cell(row) for row in rows}
-        lines = [[name(a, 12), *(cells[a, b] for b in across)] for a in down]
-        return grid(f"{scaled}; test across", ["train", *(name(b, 6) for b in across)], lines)
+    cells = {(row["train_label"], row["test_label"]): _scaled(row, power) for row in rows}
+    lines = [[name(a, 12), *(cells[a, b] for b in across)] for a in down]
+    matrix = grid(f"{scaled}; test across", ["train", *(name(b, 6) for b in across)], lines)
+    return replace(matrix, instead=replace(strongest, caption=rest))
+
+
+def _strongest_classes(rows: Sequence[Row], power: int, class_names: Sequence[str]) -> Fitted:
+    def names(row: Row) -> list[str]:
+        return [clean(class_label(row[f"{side}_label"], class_names), 24) for side in ("train", "test")]
+
     strongest = sorted(rows, key=lambda row: -abs(row["influence"]) / (row["null_se"] or 1.0))[:STRONGEST]
     lines = [
         [
-            name(row["train_label"], 24), name(row["test_label"], 24), cell(row),
-            f"{row['null_se'] * 10**power:.1f}", "<.001" if row["q_value"] < 0.001 else brief(row["q_value"]),
+            *names(row), _scaled(row, power), f"{row['null_se'] * 10**power:.1f}",
+            "<.001" if row["q_value"] < 0.001 else brief(row["q_value"]),
         ]
         for row in strongest
     ]  # fmt: skip
-    table = grid(scaled, ("of class", "on class", "influence", "chance", "q"), lines, n_left=2)
-    rest = f"{len(rows) - len(strongest):,} weaker pairs; --output FILE writes them all"
-    return stacked(table, Text(rest, style="italic"))
+    return grid("", ("of class", "on class", "influence", "chance", "q"), lines, n_left=2)
+
+
+def _scaled(row: Row, power: int) -> str:
+    return f"{row['influence'] * 10**power:+.1f}{'*' if row['q_value'] < CONVINCING else ' '}"
 
 
 def agreement(facts: Mapping[str, Any], n_listed: int) -> dict[str, str]:
@@ -180,7 +192,7 @@ def agreement(facts: Mapping[str, Any], n_listed: int) -> dict[str, str]:
     return lines
 
 
-def differences(answer: Answer, title: str, score: str, class_names: Sequence[str]) -> Table:
+def differences(answer: Answer, title: str, score: str, class_names: Sequence[str]) -> Fitted:
     """Return the examples on which two stores differ most."""
     level = f"{answer.facts['level'] * 100:g} % {answer.facts['interval']}"
     sign = "+" if score == "influence" else ""
@@ -196,7 +208,7 @@ def differences(answer: Answer, title: str, score: str, class_names: Sequence[st
         for row in answer.rows()
     ]
     headings = ("train", "class", "A", "B", "A \u2212 B", level, "A in/out", "B in/out")
-    return grid(title, headings, rows, n_left=2)
+    return grid(title, headings, rows, n_left=2, n_kept=6)
 
 
 def stacked(*parts: RenderableType) -> Table:
@@ -229,5 +241,5 @@ def membership(answer: Answer, common: Mapping[str, Any], title: str, class_name
         for row in answer.rows()
     ]
     headings = ("train", "class", "AUC", "mean in", "mean out", "sd in", "sd out", "in/out")
-    listed = grid("Examples whose membership shows most", headings, rows, n_left=2)
+    listed = grid("Examples whose membership shows most", headings, rows, n_left=2, n_kept=3)
     return stacked(facts(head, f"{title}, {common['n_targets']:,} attacked"), "", listed)

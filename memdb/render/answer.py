@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -20,7 +20,7 @@ from memdb.files import writing
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMATS = ("table", "json", "ndjson", "csv", "spreadsheet")
+FORMATS = ("table", "markdown", "line", "json", "ndjson", "csv", "spreadsheet")
 SUFFIXES = (".json", ".ndjson", ".csv", ".parquet")
 LIST_FACTS = ("n_ranked", "n_null", "n_models_needed")  # the same in every row of a ranked list
 ROW_FACTS = ("interval", "level", "outcome", "n_models", *LIST_FACTS)  # what a row needs to be read alone
@@ -28,6 +28,8 @@ LEFT_OUT = "n_excluded"  # likewise, if models were excluded
 CONTROLS = re.compile(  # what moves a cursor, ends a line or turns the reading direction
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
 )
+MARKUP = re.compile(r"[\\`*\[\]<>|]")  # what Markdown takes for more than a character
+NUMERIC = ("int", "uint", "double", "float", "decimal")
 FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # spreadsheets take the wide forms, too
 ROWS_AT_ONCE = 4096  # that are Python objects
 
@@ -67,11 +69,12 @@ class Answer:
         return pa.RecordBatchReader.from_batches(schema, batches)
 
     def text(self, kind: str) -> str:
-        """Return the answer as ``json``, ``ndjson``, ``csv`` or ``spreadsheet``.
+        """Return the answer as any of `FORMATS` but ``table``.
 
         Names are untrusted. JSON is ASCII: other characters are escaped, and come back when it is parsed.
         CSV has no escapes: control characters are dropped, and a line break or tab becomes a space.
         ``spreadsheet`` is CSV with an apostrophe before text that a spreadsheet would take for a formula.
+        ``markdown`` is a table and a line on what it is of; ``line`` gives each value a line of its own.
         """
         whole = io.StringIO(newline="")
         self.write_text(whole, kind)
@@ -90,7 +93,11 @@ class Answer:
                 n_rows += len(some)
             file.write(("\n  ]" if n_rows else "[]") + f"{tail}\n")
             return n_rows
+        if kind == "markdown":
+            return self._write_markdown(file)
         alone = Answer(self.with_facts(), self.facts)
+        if kind == "line":
+            return alone._write_lines(file)
         if kind == "ndjson":
             for row in alone.rows():
                 file.write(f"{_json(row)}\n")
@@ -102,6 +109,34 @@ class Answer:
         for row in alone.rows():
             writer.writerow([cell(value) for value in row.values()])
             n_rows += 1
+        return n_rows
+
+    def _write_markdown(self, file: TextIO) -> int:
+        fields, n_rows = list(self.table.schema), 0
+        numeric = [str(field.type).startswith(NUMERIC) for field in fields]
+        file.write(_markdown_row(field.name for field in fields))
+        file.write(f"|{'|'.join('---:' if right else '---' for right in numeric)}|\n")
+        for batch in self.batches():
+            for values in values_of(batch):
+                file.write(_markdown_row(f"{v:.6g}" if isinstance(v, float) else v for v in values))
+                n_rows += 1
+        stated = [
+            f"{name} {_cell(self.facts[name])}" for name in ROW_FACTS if self.facts.get(name) is not None
+        ]
+        file.write("\n" + " \u00b7 ".join(stated) + "\n" if stated else "")
+        return n_rows
+
+    def _write_lines(self, file: TextIO) -> int:
+        names, n_rows = [_cell(name) for name in self.table.schema.names], 0
+        width = max(map(len, names), default=0)
+        for batch in self.batches():
+            for values in values_of(batch):
+                file.write("\n" if n_rows else "")
+                file.writelines(
+                    f"{name:>{width}} = {'' if value is None else _cell(value)}\n"
+                    for name, value in zip(names, values, strict=True)
+                )
+                n_rows += 1
         return n_rows
 
     def write(self, path: Path, kind: str | None = None) -> int:
@@ -168,8 +203,14 @@ def require_format(name: str) -> str:
 def rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     """Yield the rows of a batch as JSON values."""
     names = batch.schema.names
+    for values in values_of(batch):
+        yield dict(zip(names, values, strict=True))
+
+
+def values_of(batch: pa.RecordBatch) -> Iterator[list[Any]]:
+    """Yield the same without the names, of which two may be equal."""
     for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-        yield {name: _plain(value) for name, value in zip(names, values, strict=True)}
+        yield [_plain(value) for value in values]
 
 
 def _json(value: Any, indent: int | None = None) -> str:
@@ -200,6 +241,11 @@ def _cell(value: Any) -> Any:
     if isinstance(value, bool | list | dict):
         return json.dumps(value)
     return CONTROLS.sub(_harmless, value) if isinstance(value, str) else value
+
+
+def _markdown_row(values: Iterable[Any]) -> str:
+    cells = [MARKUP.sub(r"\\\g<0>", "" if value is None else str(_cell(value))) for value in values]
+    return f"| {' | '.join(cells)} |\n"
 
 
 def _harmless(control: re.Match[str]) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -34,22 +37,41 @@ class Status(Protocol):
     def mean_half_width(self) -> float | None: ...  # noqa: D102
 
 
+def can_draw(console: Console) -> bool:
+    """Tell whether a bar can be redrawn in place: in a terminal, or in a notebook with ipywidgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+
+
+@contextmanager
+def bar_of_training(
+    console: Console, besides: Callable[[Status], None]
+) -> Iterator[Callable[[Status], None]]:
+    """Give a progress callback that draws a bar, and calls ``besides``."""
+    with TrainingProgress(console) as bar:
+
+        def both(status: Status) -> None:
+            bar(status)
+            besides(status)
+
+        yield both
+
+
 class _Bar:
-    """A bar across the terminal, with columns before it; nothing is drawn without a terminal."""
+    """A bar across the terminal, with columns before it; nothing is drawn where there is none."""
 
     def __init__(self, console: Console, *columns: ProgressColumn, transient: bool = True) -> None:
         self._console = console
         self._progress = Progress(*columns, console=console, expand=True, transient=transient)
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if can_draw(self._console):
             self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._console.is_terminal:
+        if can_draw(self._console):
             self._progress.stop()
 
 
@@ -93,8 +115,10 @@ class TrainingProgress(_Bar):
         rate = done / seconds if seconds > 0 else 0.0
         speed = f"{rate:.1f}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s each"
         accuracy, width = number(status.test_accuracy), number(status.mean_half_width)
-        models = f"{status.n_committed}{'' if status.n_asked is None else f'/{status.n_asked}'} models"
-        if self._console.is_terminal:
+        n_models = status.n_committed if status.n_asked is None else status.n_asked
+        of = "" if status.n_asked is None else f"/{status.n_asked}"
+        models = f"{status.n_committed}{of} model{'' if n_models == 1 else 's'}"
+        if can_draw(self._console):
             self._progress.update(
                 self._task, total=status.n_asked, completed=done, models=models, rate=speed,
                 accuracy=accuracy, width=width,

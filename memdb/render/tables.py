@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from memdb.render.answer import Answer, rows_of
+from memdb.render.answer import NUMERIC, Answer, values_of
+from memdb.render.fitted import Column, Fitted
 
-NAME_WIDTH = 16
-WIDTH = 80  # of a terminal by default
+NAME_WIDTH, KEY_WIDTH = 16, 32
+CONVINCING = 0.1  # the q-value above which chance explains a row
+NEEDED = (
+    "",
+    "q",
+    "ranks",
+    "shrunk",
+    "right/in",
+    "right/out",
+    "p in",
+    "p out",
+    "memor.",
+)  # the last the least
 MAX_ROWS_OF_SQL, MAX_COLUMNS_OF_SQL = 1000, 100
 MAX_CELL = 1000  # characters
 MAX_FINDINGS = 50
@@ -49,7 +60,7 @@ def number(value: float | None, sign: str = "") -> str:
     return "\u2013" if value is None else f"{value:{sign}.3f}"
 
 
-def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: Sequence[str]) -> Table:
+def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: Sequence[str]) -> Fitted:
     """Return a ranked list; ``columns`` maps the columns of ids and labels to their headings."""
     names = answer.table.column_names
     score = next(name for name in ("influence", "memorization") if name in names)
@@ -71,24 +82,28 @@ def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: 
     cells |= _arms(names)
     if score == "influence":
         cells["memor."] = lambda row: brief(row["memorization"])
-    rows = [[cell(row) for cell in cells.values()] for row in answer.rows()]
-    widths = [
-        max(len(line) for text in texts for line in text.split("\n"))
-        for texts in zip(cells, *rows, strict=True)
-    ]
-    spare = WIDTH - sum(widths) - len(widths) + 1
-    table = _list_table(title, gap=0 if spare < len(widths) else 1)
-    for heading, width in zip(cells, widths, strict=True):
-        name = heading == "class"
-        table.add_column(
-            heading,
-            justify="left" if name else "right",
-            no_wrap=True,
-            max_width=max(len(heading), width + min(0, spare)) if name else None,
-        )
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
+    listed = next(iter(columns))
+    if any(row["key"] not in {None, str(row[listed])} for row in answer.rows() if "key" in names):
+        cells["key"] = lambda row: clean(row["key"] or "", KEY_WIDTH)
+    listed = list(answer.rows())
+    rows = [[cell(row) for cell in cells.values()] for row in listed]
+    by_chance = [row.get("q_value") is not None and row["q_value"] > CONVINCING for row in listed]
+    columns_shown = [_column(heading, score) for heading in cells]
+    return Fitted(columns_shown, rows, title, dim=by_chance)
+
+
+def _column(heading: str, score: str) -> Column:
+    """Return a column of a ranked list: where the terminal is narrow, some may be left out."""
+    short = {"influence": "infl.", "right/in": "right/\nin", "right/out": "right/\nout"}.get(heading, "")
+    match heading:
+        case "class":
+            return Column(heading, right=False, least=len(heading))
+        case "key":
+            return Column(heading, right=False, least=6, tail=True, rank=len(NEEDED) + 1, is_extra=True)
+        case _:
+            is_score = heading == "memor." and score == "memorization"
+            rank = NEEDED.index(heading) if heading in NEEDED and not is_score else 0
+            return Column(heading, short=short, rank=rank)
 
 
 def _arms(names: Sequence[str]) -> dict[str, Callable[[Mapping[str, Any]], str]]:
@@ -127,13 +142,6 @@ def _ranks(row: Mapping[str, Any]) -> str:
     return "\u2013" if row["rank_lo"] is None else f"{row['rank_lo']}\u2013{row['rank_hi']}"
 
 
-def _list_table(title: str | None = None, gap: int = 1) -> Table:
-    return Table(
-        title=Text(title, style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD,
-        show_edge=False, padding=(0, gap, 0, 0),
-    )  # fmt: skip
-
-
 def class_label(label: int | None, class_names: Sequence[str]) -> str:
     """Return a class's name, or its number where it has none."""
     if label is None:
@@ -156,16 +164,11 @@ def facts(pairs: Mapping[str, object], title: str | None = None) -> Table:
     return table
 
 
-def findings(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def findings(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Fitted:
     """Return lines of text under headings, at most as many as a person reads."""
-    table = _list_table()
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows[:MAX_FINDINGS]:
-        table.add_row(*(Text(cell) for cell in row))
-    if len(rows) > MAX_FINDINGS:
-        table.caption = f"{len(rows) - MAX_FINDINGS:,} more"
-    return table
+    more = f"{len(rows) - MAX_FINDINGS:,} more" if len(rows) > MAX_FINDINGS else ""
+    columns = [Column(heading, right=False, folds=True) for heading in headings]
+    return Fitted(columns, rows[:MAX_FINDINGS], caption=more)
 
 
 def count(n: int, noun: str) -> str:
@@ -195,22 +198,20 @@ def _cell(value: object) -> str:
             return "\n".join(clean(line) for line in cut.splitlines())
 
 
-def plain(answer: Answer) -> Table:
+def plain(answer: Answer) -> Fitted:
     """Return the first of any rows and columns as they are, for `memdb sql`, and count the others."""
-    table, schema = _list_table(), answer.table.schema
-    for field in list(schema)[:MAX_COLUMNS_OF_SQL]:
-        numeric = str(field.type).startswith(("int", "uint", "double", "float", "decimal"))
-        heading = Text(clean(field.name, MAX_CELL))
-        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
-    n_rows = 0
+    schema = answer.table.schema
+    columns = [
+        Column(clean(field.name, MAX_CELL), right=is_number, folds=not is_number)
+        for field in list(schema)[:MAX_COLUMNS_OF_SQL]
+        for is_number in [str(field.type).startswith(NUMERIC)]
+    ]
+    n_rows, rows = 0, []
     for batch in answer.batches():
-        shown = batch.slice(0, max(0, MAX_ROWS_OF_SQL - n_rows)).select(range(len(table.columns)))
-        for row in rows_of(shown):
-            table.add_row(*(Text(_cell(value)) for value in row.values()))
+        shown = batch.slice(0, max(0, MAX_ROWS_OF_SQL - n_rows)).select(range(len(columns)))
+        rows += [[_cell(value) for value in row] for row in values_of(shown)]
         n_rows += batch.num_rows
-    rest = (f"{n_rows - table.row_count:,} more rows",) if n_rows > table.row_count else ()
-    if len(schema) > len(table.columns):
-        rest = (*rest, f"{len(schema) - len(table.columns):,} more columns")
-    if rest:
-        table.caption = f"{', '.join(rest)}; --output FILE writes them all"
-    return table
+    rest = [f"{n_rows - len(rows):,} more rows"] if n_rows > len(rows) else []
+    if len(schema) > len(columns):
+        rest.append(f"{len(schema) - len(columns):,} more columns")
+    return Fitted(columns, rows, caption=f"{', '.join(rest)}; --output FILE writes them all" if rest else "")

@@ -67,6 +67,11 @@ class Examples:
         data, bounds = self.key_bytes.tobytes(), self.key_offsets.tolist()
         return [data[a:b].decode() for a, b in itertools.pairwise(bounds)]
 
+    def key(self, row: int) -> str:
+        """Return the name of one example, without decoding those of all others."""
+        start, end = self.key_offsets[row : row + 2]
+        return self.key_bytes[start:end].tobytes().decode()
+
     @classmethod
     def from_keys(
         cls, keys: Sequence[str], labels: NDArray[np.int32], class_names: Sequence[str] = ()

@@ -104,10 +104,10 @@ class Plan:
     doubt: str = ""  # a warning to show at the start
 
 
-def warn_of_doubts(status: TrainingStatus) -> None:
+def warn_of_doubts(status: TrainingStatus, stacklevel: int = 4) -> None:
     """Issue a Python warning for remarks that cast doubt on the models: the default progress callback."""
     if status.is_doubt:
-        warnings.warn(status.remark, stacklevel=4)  # where `Database.train` was called
+        warnings.warn(status.remark, stacklevel=stacklevel)  # where `Database.train` was called
 
 
 def carry_out(

@@ -13,6 +13,7 @@ from support.commands import run
 from support.stores import small_database, small_dataset
 
 import memdb
+from memdb.render.answer import ROW_FACTS
 from memdb.render.curves import curve
 
 
@@ -58,7 +59,9 @@ def test_a_command_gives_the_rows_of_the_method_of_its_name(place, command, verb
     assert done.returncode == 0, done.stderr
     with memdb.open(str(place / "a.zarr")) as db:
         document = json.loads(done.stdout)
-        assert document["rows"] == dicts(getattr(db, verb)(**arguments))
+        facts = {name: value for name, value in document.items() if name in ROW_FACTS}
+        expected = dicts(getattr(db, verb)(**arguments))
+        assert [facts | row for row in document["rows"]] == expected
         assert (document["store"], document["models_sha256"]) == ("a.zarr", db.models_sha256)
     assert document["outcome"] == arguments.get("outcome", "correct")
     assert ("interval" in document) == (verb in {"plan", "convergence"})

@@ -35,6 +35,7 @@ def test_an_answer_is_one_json_document_with_its_provenance(small, trained):
         rows = db.top_influence(test_id=4, k=3)
         expected = [dict(zip(rows.columns, row, strict=True)) for row in rows.fetchall()]
         of_list = {name: [row.pop(name) for row in expected].pop() for name in LIST_FACTS}
+        expected = [in_full(row, {}) for row in expected]
         assert found == {
             "store": "store.zarr", "snapshot": None, "models_sha256": db.models_sha256, "n_models": 37,
             "level": 0.95, "interval": "selected", "outcome": "correct", **of_list, "rows": expected,
@@ -61,8 +62,16 @@ def test_a_command_gives_the_rows_of_the_method_of_its_name(small, trained, comm
         rows = getattr(db, verb)(**arguments)
         expected = [dict(zip(rows.columns, row, strict=True)) for row in rows.fetchall()]
     found = answer(small, *command)
-    facts = {name: found[name] for name in LIST_FACTS if name in found}  # of the list, not of its rows
-    assert [row | facts for row in found["rows"]] == expected
+    assert [in_full(row, found) for row in found["rows"]] == [in_full(row, {}) for row in expected]
+    assert all(
+        row.get(name, found[name]) == found[name] for row in expected for name in ROW_FACTS if name in found
+    )
+
+
+def in_full(row, document):
+    """Return a row with what a document says once of its list, and without what it says of all rows."""
+    of_list = {name: document[name] for name in LIST_FACTS if name in document}
+    return {name: value for name, value in (row | of_list).items() if name not in ROW_FACTS[:4]}
 
 
 def test_rows_for_programs_carry_what_they_need_to_be_read_alone(small, tmp_path):

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from memdb.render import images as pictures
 from memdb.render.answer import Answer
-from memdb.render.progress import TrainingProgress
-from memdb.render.tables import clean, number
+from memdb.render.fitted import Column, Fitted
+from memdb.render.progress import TrainingProgress, bar_of_training, can_draw
+from memdb.render.tables import clean, number, plain
 from memdb.training.run import TrainingStatus
 
 
@@ -125,3 +126,75 @@ def test_progress_is_a_bar_that_fits_into_a_terminal_of_80_columns():
     assert "test 0.983 ±0.123" in last
     assert "/s" in last
     assert len(last.replace("\x1b[2K", "").replace("\x1b[?25h", "")) <= 80
+
+
+def test_training_shows_one_bar_where_it_can_be_drawn_and_nothing_elsewhere():
+    statuses = [TrainingStatus(1, 0, part / 10, None, None) for part in range(10)]
+    statuses.append(TrainingStatus(1, 1, 0.0, 0.9, 0.05))
+    drawn, doubts = io.StringIO(), []
+    terminal = Console(file=drawn, force_terminal=True, width=80)
+    with bar_of_training(terminal, doubts.append) as shown:
+        for status in statuses:
+            shown(status)
+    assert "1/1 model " in drawn.getvalue()
+    assert drawn.getvalue().count("\n") <= 2  # redrawn in place
+    assert doubts == statuses
+    assert can_draw(terminal)
+    assert not can_draw(Console(file=io.StringIO()))
+
+
+def fitted(**options):
+    columns = [
+        Column("train"),
+        Column("influence", short="infl."),
+        Column("95 % selected"),
+        Column("shrunk", rank=1),
+        Column("memor.", rank=2),
+        Column("key", right=False, least=6, tail=True, rank=3, is_extra=True),
+    ]
+    rows = [
+        ["12345", "+.593", "[+.319, +.792]", "+.588", ".787", "folder/of/pictures/258.png"],
+        ["7", "-.117", "[-.130, +.377]", "+.001", ".000", "folder/of/pictures/7.png"],
+    ]
+    return Fitted(columns, rows, **options), rows
+
+
+@pytest.mark.parametrize("width", [200, 80, 60, 45, 30])
+def test_a_table_leaves_columns_out_and_cuts_no_number(width):
+    table, rows = fitted()
+    said = shown(table, width)
+    assert max(map(len, said.splitlines())) <= width
+    for row in rows:
+        assert all(cell in said for cell in row[:3])
+    for name, cells in (("shrunk", ("+.588", "+.001")), ("memor.", (".787", ".000"))):
+        in_table = all(cell in said.replace(f": {name}", "") for cell in cells)
+        assert in_table or name in said  # which says that it is not shown
+    assert ("258.png" in said) == (width >= 60)
+    assert ("folder/of" in said) == (width >= 80)
+
+
+def test_rows_that_chance_explains_are_dim_on_a_terminal_alone():
+    table, _ = fitted(dim=[False, True])
+    assert "\x1b" not in shown(table)
+    lines = shown(table, force_terminal=True).splitlines()
+    assert ["\x1b[2m" in line for line in lines if "pictures" in line] == [False, True]
+
+
+def test_many_columns_stand_as_records():
+    answer = Answer(pa.table({f"column_{n}": [1.5 + n, 100.25 * n] for n in range(30)}), {})
+    said = shown(plain(answer)).splitlines()
+    assert [line.split() for line in said if "column_7 " in line] == [
+        ["column_7", "8.5"],
+        ["column_7", "701.75"],
+    ]
+
+
+def test_markdown_and_lines_hold_untrusted_names():
+    table = pa.table({"key": ["a|b", "<img src=x>", "two\nlines"], "score": [0.123456789, None, -1.0]})
+    answer = Answer(table, {"level": 0.95, "outcome": "correct"})
+    assert answer.text("markdown").splitlines() == [
+        "| key | score |", "|---|---:|", "| a\\|b | 0.123457 |", "| \\<img src=x\\> |  |", "| two lines | -1 |",
+        "", "level 0.95 \u00b7 outcome correct",
+    ]  # fmt: skip
+    lines = answer.text("line").splitlines()
+    assert lines[:4] == ["    key = a|b", "  score = 0.123456789", "  level = 0.95", "outcome = correct"]

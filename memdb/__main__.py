@@ -1,0 +1,5 @@
+"""``python -m memdb`` is the command."""
+
+from memdb.cli import program
+
+program()

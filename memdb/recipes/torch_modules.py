@@ -1,0 +1,69 @@
+"""A recipe of what PyTorch users have: a function that makes a model, and one that trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memdb.recipes.logits import log_odds
+from memdb.recipes.protocol import Run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from memdb.datasets import Dataset
+
+AT_ONCE = 1024  # examples that are predicted at once
+
+
+def torch_recipe(
+    make_model: Callable[[], Any],
+    train: Callable[[Any, Any, str], None],
+    *,
+    version: str,
+    models_per_batch: int = 10,
+) -> Callable[..., dict[str, NDArray[Any]]]:
+    """Return a recipe that trains one `torch.nn.Module` after the other.
+
+    Args:
+        make_model: returns a new model; PyTorch's seed is set before, to that of the model.
+        train: trains a model on a `torch.utils.data.TensorDataset` of the subset's examples, as the data set
+            has them, and labels; its third argument is the device, where the model is already.
+        version: part of the recipe's identity: change it when these functions change their results.
+        models_per_batch: models a commit.
+    """
+
+    def recipe(
+        data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
+    ) -> dict[str, NDArray[Any]]:
+        import torch  # noqa: PLC0415 - training needs it, asking doesn't
+        from torch.utils.data import TensorDataset  # noqa: PLC0415
+
+        found: dict[str, list[NDArray[Any]]] = {
+            f"{name}/{outcome}": [] for name in data.sets for outcome in ("correct", "logit_confidence")
+        }
+        for done, (mask, seed) in enumerate(zip(masks, seeds.tolist(), strict=True)):
+            if run.stop_requested():
+                raise KeyboardInterrupt
+            run.progress(done, len(masks))
+            torch.manual_seed(seed)
+            inside = data.train.array[mask], data.train.labels[mask].astype(np.int64)
+            model = make_model().to(run.device)
+            train(model, TensorDataset(*map(torch.from_numpy, inside)), run.device)
+            model.eval()
+            for name, examples in data.sets.items():
+                with torch.inference_mode():
+                    parts = [
+                        model(torch.from_numpy(examples.array[start : start + AT_ONCE]).to(run.device)).cpu()
+                        for start in range(0, len(examples), AT_ONCE)
+                    ]
+                logits = torch.cat(parts).float().numpy()
+                found[f"{name}/correct"].append(logits.argmax(axis=1) == examples.labels)
+                found[f"{name}/logit_confidence"].append(log_odds(logits, examples.labels))
+        return {path: np.stack(rows) for path, rows in found.items()}
+
+    recipe.version = version  # type: ignore[attr-defined]
+    recipe.models_per_batch = lambda _data, _device: models_per_batch  # type: ignore[attr-defined]
+    return recipe
