@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from memdb.errors import InvalidInputError, MemdbError
 from memdb.format import layout
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from memdb.analysis.lds import Attribution
     from memdb.datasets import Dataset
+    from memdb.experiment.report import Findings
     from memdb.format.published import Credits
     from memdb.format.score_table import ScoreTable
     from memdb.format.snapshot_record import BaseUpdate, Retraction
@@ -50,7 +51,8 @@ if TYPE_CHECKING:
     from memdb.recipes import BoundRecipe
     from memdb.sharing.publish import Publication, PublicationOptions, PublicationPlan
     from memdb.sharing.thumbnails import Thumbnails
-    from memdb.store import Snapshot, Store
+    from memdb.storage.protocol import Storage
+    from memdb.store import Access, Snapshot, Store
     from memdb.store.maintenance.compact import Compaction
     from memdb.store.maintenance.gc import Garbage
     from memdb.store.maintenance.repair import Repair
@@ -59,6 +61,24 @@ if TYPE_CHECKING:
     from memdb.training.seeds import Seeds
 
 IN_MEMORY = "in-memory"
+
+
+class HowToTrain(TypedDict, total=False):
+    """The options of `Database.train` that say how models are trained, not how many."""
+
+    dataset: str | Dataset | None
+    recipe: Any
+    recipe_version: str | None
+    data_root: str | None
+    device: str
+    batch_models: int | None
+    workers: int | None
+    ray: str | None
+    task_cpus: int
+    task_gpus: float | None
+    checkpoint_dir: str | Path | None
+
+
 FIXED = ("test_id", "train_id", "target_id")
 
 
@@ -890,6 +910,7 @@ class Database:
         from memdb.training.sketching import target_of
 
         self._require_now("train")
+        self.store.manifest.require_random(self.url)
         limits = Limits(until_half_width, max_seconds)
         if batch_models is not None:
             require_positive(batch_models, "batch_models")
@@ -912,12 +933,129 @@ class Database:
             None if checkpoint_dir is None else Path(checkpoint_dir),
             target,
         )
-        before = self.relations()
         plan = Plan(engines.choose(work, workers, request), wanted, limits, compact, self._doubt(bound))
         try:
-            return carry_out(self.store, plan, before, progress or warn_of_doubts, stop_requested)
+            return carry_out(self.store, plan, self.snapshot, progress or warn_of_doubts, stop_requested)
         finally:
             self.refresh()
+
+    def removal_experiment(
+        self,
+        into: str | Path | Storage = "removal.zarr",
+        *,
+        thresholds: Sequence[float] | None = None,
+        rules: Sequence[str] | None = None,
+        controls: Sequence[str] | None = None,
+        add_back: bool | None = None,
+        fraction: float | None = None,
+        scores_from: Database | None = None,
+        models: int | None = None,
+        add: int | None = None,
+        level: float = 0.95,
+        access: Access | None = None,
+        progress: Callable[[TrainingStatus], None] | None = None,
+        stop_requested: Callable[[], bool] = lambda: False,
+        **how: Unpack[HowToTrain],
+    ) -> Findings:
+        """Remove the memorized training examples, train models on the rest, and compare what that costs.
+
+        As many models leave out as many random examples, and as many examples of the same classes that
+        held-out models find as hard. The models go into a store of their own, in which what is removed is
+        written down before the first is trained. Call it again after an interruption, or for more models: they
+        are added to what is there.
+
+        Args:
+            into: the experiment's own store: a path, a URL, or anything that fits `Storage`.
+            thresholds: on memorization; examples at or above one are removed. By default .1, .25 and .5.
+            rules: what must reach a threshold: ``raw`` scores (the default), the ``lower`` ends of their
+                simultaneous intervals, ``shrunk`` scores, or several.
+            controls: what is removed instead: ``random``, ``matched``, or both, as by default.
+            add_back: also add each slice between two thresholds to the examples below the lowest.
+            fraction: train on a random share of what is left, in place of all of it.
+            scores_from: another store of the same data whose scores choose, such as one of other subsets.
+            models: how many models each arm is to have; by default 20, or what the fullest arm has.
+            add: how many more instead.
+            level: coverage of the intervals, which hold however often one looks.
+            access: how ``into`` is reached.
+            progress: as of `train`.
+            stop_requested: as of `train`.
+            how: ``dataset``, ``recipe``, ``recipe_version``, ``data_root``, ``device``, ``batch_models``,
+                ``workers``, ``ray``, ``task_cpus``, ``task_gpus`` and ``checkpoint_dir``, as of `train`.
+
+        Raises:
+            InvalidInputError: a threshold that removes nothing, everything or a whole class; a store whose
+                models cannot be trained here.
+            MismatchError: ``into`` or ``scores_from`` is of other data, or the experiment has other settings.
+            NotEnoughModelsError: the store has no models yet.
+            TrainingError: the recipe failed; what was committed is kept.
+        """
+        from memdb.experiment import run
+        from memdb.experiment.removal import Chooser, Design
+        from memdb.experiment.report import Findings
+        from memdb.store import require_free
+        from memdb.store.access import PLAIN
+
+        require_level(level)
+        run.require_testable(self.store)
+        settings = {
+            "thresholds": thresholds, "rules": rules, "controls": controls, "add_back": add_back,
+            "fraction": fraction,
+        }  # fmt: skip
+        given = {name: value for name, value in settings.items() if value is not None}
+        design = Design(**{n: tuple(v) if isinstance(v, Sequence) else v for n, v in given.items()})
+        storage = (PLAIN if access is None else access).open(into)
+        store = run.opened(storage, self.store.manifest)
+        chosen_by = self if scores_from is None else scores_from
+        if store is None:
+            run.require_same_data(chosen_by.store, self.store)
+            run.require_counts(models, add)
+            experiment = Chooser(chosen_by.relations(), level, self.store.manifest.seed).experiment(design)
+            require_free(storage)
+            store = run.create(storage, self.store, experiment)
+        else:
+            run.require_same_design(store, design, frozenset(given))
+        seeds = run.seeds_to_train(store, models, add)
+        if seeds.n_models:
+            self._train_for(store, seeds, progress, stop_requested, how)
+        return Findings(store.snapshot(), level)
+
+    def _train_for(
+        self,
+        store: Store,
+        seeds: Seeds,
+        progress: Callable[[TrainingStatus], None] | None,
+        stop_requested: Callable[[], bool],
+        how: HowToTrain,
+    ) -> None:
+        """Train models of an experiment by the data and recipe of this store."""
+        from memdb.training import engines
+        from memdb.training.engines.request import Request
+        from memdb.training.loop import require_positive
+        from memdb.training.run import Plan, carry_out, warn_of_doubts
+
+        workers, ray, recipe = how.get("workers"), how.get("ray"), how.get("recipe")
+        batch_models, checkpoints = how.get("batch_models"), how.get("checkpoint_dir")
+        if batch_models is not None:
+            require_positive(batch_models, "batch_models")
+        resources = how.get("task_cpus", 1), how.get("task_gpus")
+        request = None if ray is None else Request(ray, workers, *resources)
+        dataset = how.get("dataset")
+        recipe = self._recipe if recipe is None else recipe
+        names = Names(self._dataset if dataset is None else dataset, recipe)
+        names.require_for(self.store, "training")
+        bound = self._bound(recipe, how.get("recipe_version"))
+        data_root = how.get("data_root")
+        work = engines.Work(
+            store,
+            self._data_to_train_on(dataset, data_root, here=workers is None and ray is None),
+            bound,
+            data_root,
+            how.get("device", "auto"),
+            batch_models,
+            None if checkpoints is None else Path(checkpoints),
+        )
+        plan = Plan(engines.choose(work, workers, request), seeds, doubt=self._doubt(bound))
+        carry_out(store, plan, store.snapshot(), progress or warn_of_doubts, stop_requested)
 
     def export(
         self,

@@ -25,6 +25,7 @@ COMMANDS = {  # by their modules
     "interop": ("import", "export", "membership", "lds"),
     "share": ("publish", "pull"),
     "look": ("report",),
+    "experiment": ("experiment",),
 }
 
 

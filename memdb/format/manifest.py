@@ -11,17 +11,18 @@ import re
 import reprlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from memdb import plugins
-from memdb.errors import MismatchError, WrongFormatError
+from memdb.errors import InvalidInputError, MismatchError, WrongFormatError
 from memdb.format import layout
 from memdb.format.documents import MAX_INTEGER, Json, Reader, fingerprint, now, own_version, sealed
+from memdb.format.experiment import EXPERIMENT_FEATURE, SCHEME, Experiment
 from memdb.format.sketches import SketchPlan
 
 KINDS = ("bit", "unit", "real", "category")
-SCHEMES = ("exact", "bernoulli", "imported")
+SCHEMES = ("exact", "bernoulli", "imported", SCHEME)
 MAX_EXAMPLES = 2**31 - 1  # ids are int32
 MAX_SNAPSHOTS = 10**9
 MAX_URL = 4096
@@ -177,6 +178,7 @@ class Manifest:
     objects: Objects = field(default_factory=dict)
     base: Base | None = None  # the store that this one extends, as it was at creation
     sketches: SketchPlan | None = None  # what training sketches without being asked
+    experiment: Experiment | None = None  # that the models are for; their subsets are those of its arms
 
     @property
     def imports(self) -> dict[str, str]:
@@ -233,6 +235,19 @@ class Manifest:
                 hint="train with the store's own recipe and options, or `memdb init` another store",
             )
 
+    def require_random(self, url: str) -> None:
+        """Refuse to take the subsets of an experiment's arms for random ones.
+
+        Raises:
+            InvalidInputError: this is the store of an experiment.
+        """
+        if self.experiment is not None:
+            raise InvalidInputError(
+                f"{url} holds the models of a removal experiment, whose subsets are not random: they tell "
+                "nothing about memorization or influence",
+                hint="see and grow it with `memdb experiment removal`, and ask the store that it was made of",
+            )
+
     def require_joinable(self, theirs: Manifest, url: str, their_url: str) -> None:
         """Refuse to count models of two stores together that were not trained alike.
 
@@ -240,6 +255,8 @@ class Manifest:
             MismatchError: names what differs, and both values.
         """
         hint = "`memdb compare` says how far two stores agree without adding them up"
+        for manifest, where in ((self, url), (theirs, their_url)):
+            manifest.require_random(where)
         ours = {item.name: item for item in self.sets}
         others = {item.name: item for item in theirs.sets}
         for name in sorted(ours.keys() | others.keys()):
@@ -267,10 +284,16 @@ class Manifest:
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""
         optional = {"base": self.base, "sketches": self.sketches}
+        experiment: dict[str, Json] = {}
+        if self.experiment is not None:
+            experiment["experiment"] = self.experiment.to_document(self.train.n_examples)
         return sealed(
             {
                 "format": layout.FORMAT,
-                "required_features": [BASE_FEATURE] if self.base else [],
+                "required_features": [
+                    *([BASE_FEATURE] if self.base else []),
+                    *([EXPERIMENT_FEATURE] if self.experiment else []),
+                ],
                 "store_id": self.store_id,
                 "seed": str(self.seed),
                 "dataset": self.dataset,
@@ -298,6 +321,7 @@ class Manifest:
                 "put_if_absent": self.put_if_absent,
                 "objects": objects_document(self.objects),
                 **{name: value.to_document() for name, value in optional.items() if value},
+                **experiment,
             }
         )
 
@@ -308,7 +332,7 @@ class Manifest:
         Raises:
             WrongFormatError: a newer format, features this memdb does not know, or a list of what is wrong.
         """
-        require_format(document, place, (BASE_FEATURE,))
+        require_format(document, place, (BASE_FEATURE, EXPERIMENT_FEATURE))
         read = Reader(document, place)
         recipe, subsets = read.inside("recipe"), read.inside("subsets")
         manifest = cls(
@@ -339,10 +363,18 @@ class Manifest:
             base=Base.from_reader(read.inside("base")) if "base" in document else None,
             sketches=SketchPlan.from_reader(read.inside("sketches")) if "sketches" in document else None,
         )
+        if "experiment" in document and not any(manifest._claims_too_much(place)):
+            sizes = (manifest.train.n_examples, manifest.set_named(layout.TEST).n_examples)
+            experiment = Experiment.from_reader(read.inside("experiment"), *sizes)
+            manifest = replace(manifest, experiment=experiment)
+        demanded = EXPERIMENT_FEATURE in document.get("required_features", [])
+        stated = manifest.experiment is not None
+        if not demanded == stated == (manifest.subset_scheme == SCHEME):
+            read.problems.append(f"{place} is of an experiment, or requires it to be known, and not both")
         if (BASE_FEATURE in document.get("required_features", [])) != (manifest.base is not None):
             read.problems.append(f"{place} names a base or requires it to be known, and not both")
-        stated = recipe.take("fingerprint", str, "")
-        if stated and stated != manifest.recipe.fingerprint:
+        claimed = recipe.take("fingerprint", str, "")
+        if claimed and claimed != manifest.recipe.fingerprint:
             read.problems.append(f"{place}.recipe.fingerprint is not that of the recipe")
         names = [item.name for item in manifest.sets]
         if layout.TRAIN not in names or len(set(names)) != len(names):
