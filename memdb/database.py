@@ -951,6 +951,7 @@ class Database:
         scores_from: Database | None = None,
         models: int | None = None,
         add: int | None = None,
+        seed: int | None = None,
         level: float = 0.95,
         access: Access | None = None,
         progress: Callable[[TrainingStatus], None] | None = None,
@@ -975,6 +976,7 @@ class Database:
             scores_from: another store of the same data whose scores choose, such as one of other subsets.
             models: how many models each arm is to have; by default 20, or what the fullest arm has.
             add: how many more instead.
+            seed: of all that is drawn for a new experiment; random by default.
             level: coverage of the intervals, which hold however often one looks.
             access: how ``into`` is reached.
             progress: as of `train`.
@@ -1009,9 +1011,10 @@ class Database:
         if store is None:
             run.require_same_data(chosen_by.store, self.store)
             run.require_counts(models, add)
-            experiment = Chooser(chosen_by.relations(), level, self.store.manifest.seed).experiment(design)
+            seed = run.seed_of(seed)
+            experiment = Chooser(chosen_by.relations(), level, seed).experiment(design)
             require_free(storage)
-            store = run.create(storage, self.store, experiment)
+            store = run.create(storage, self.store, experiment, seed)
         else:
             run.require_same_design(store, design, frozenset(given))
         seeds = run.seeds_to_train(store, models, add)

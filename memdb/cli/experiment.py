@@ -114,6 +114,10 @@ class HowMany(OptionGroup):
     add: Annotated[
         int | None, typer.Option("--add", metavar="N", help="How many more models for each arm instead.")
     ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", help="Of all that a new experiment draws; random if not given."),
+    ] = None
 
 
 class HowTrained(OptionGroup):

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.experiment.run import Progress
-from memdb.experiment.sequences import Mean, fewest, mean_of, values_to_tell
+from memdb.experiment.sequences import Mean, accuracy_of, fewest, mean_of, values_to_tell
 from memdb.format import bits, layout
 from memdb.format.experiment import Arm, Experiment
 from memdb.query.intervals import IntervalSpec, require_level
@@ -131,7 +131,7 @@ class Findings:
         )
 
     def _mean(self, rows: Any) -> Mean:
-        return mean_of(self._correct[list(rows)].mean(axis=1) if rows else [], self.level)
+        return accuracy_of(self._correct[list(rows)].mean(axis=1) if rows else [], self.level)
 
     def _near_duplicates(self, arm: Arm) -> NDArray[np.bool_]:
         """Return which test examples have a near-duplicate among what an arm removes, bool [test]."""
@@ -194,7 +194,7 @@ class Findings:
         if chosen is None or not chosen.difference.n:
             return pa.table({})
         arms = self.experiment.arms
-        rows = [self._progress.rows[arms.index(arm)] for arm in (chosen.control, chosen.arm)]
+        rows = [self._progress.rows[arms.index(arm)] for arm in (chosen.control, chosen.arm)]  # by identity
         right = [self._correct[list(of.values())] for of in rows]
         labels = self.snapshot.examples(layout.TEST).labels
         outcomes = {
@@ -212,7 +212,7 @@ class Findings:
             connection.register("outcomes", pa.table(outcomes))
             asked = IntervalSpec("simultaneous", self.level).parameters()
             values = {"alpha": asked["alpha"], "fixed_z": asked["fixed_z"], "k": k}
-            found = connection.execute(LOSSES, values).to_arrow_table()
+            found = connection.sql(LOSSES, params=values).to_arrow_table()
         if relations is None or chosen.arm.removed is None:
             return found
         names = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -84,10 +85,25 @@ def require_counts(models: int | None, add: int | None) -> None:
         )
 
 
-def create(storage: Storage, source: Store, experiment: Experiment) -> Store:
+def seed_of(given: int | None) -> int:
+    """Return the seed of a new experiment's store.
+
+    Raises:
+        InvalidInputError: out of range.
+    """
+    seed = secrets.randbits(63) if given is None else given
+    if not 0 <= seed < 2**64:
+        raise InvalidInputError(
+            f"the seed {seed} is out of range", hint="use one from 0 to 2**64 - 1", parameter="seed"
+        )
+    return seed
+
+
+def create(storage: Storage, source: Store, experiment: Experiment, seed: int) -> Store:
     """Create the experiment's store, with the examples of the source."""
     theirs = source.manifest
     manifest = Manifest(
+        seed=seed,
         dataset=theirs.dataset,
         sets=theirs.sets,
         outcomes=(CORRECT,),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Mean:
 
 
 def mean_of(values: Sequence[float] | NDArray[np.float64], level: float) -> Mean:
-    """Return the mean of independent values and its interval, which holds at all numbers of values at once."""
+    """Return the mean of independent values and its interval, which holds at all numbers of them at once."""
     n = len(values)
     if n == 0:
         return Mean(0, math.nan, math.nan, math.nan, math.nan)
@@ -46,8 +46,14 @@ def mean_of(values: Sequence[float] | NDArray[np.float64], level: float) -> Mean
     return Mean(n, value, value - width, value + width, deviation)
 
 
+def accuracy_of(values: Sequence[float] | NDArray[np.float64], level: float) -> Mean:
+    """Return the same of accuracies, whose intervals stay from 0 to 1."""
+    found = mean_of(values, level)
+    return replace(found, lo=max(0.0, found.lo), hi=min(1.0, found.hi)) if not math.isnan(found.lo) else found
+
+
 def half_width(n: int, level: float) -> float:
-    """Return the half-width for ``n`` values, in standard deviations (of n, not n - 1); infinite for too few."""
+    """Return the half-width for ``n`` values in standard deviations (of n, not n - 1); infinite for too few."""
     total = n + PRECISION
     grown = math.exp((math.log(total / PRECISION) / 2 - math.log(1 - level)) * 2 / n)
     room = total - grown * PRECISION

@@ -1,7 +1,7 @@
 """The experiment that a store's models belong to: its arms, and which training examples each leaves out.
 
-It is part of the manifest, so it is fixed before the first model is trained. A model's arm is in its seed, and
-its mask a pure function of experiment, store seed and model seed, like the masks of other stores.
+It is part of the manifest, so it is fixed before the first model is trained. A model's arm is in its seed,
+and its mask a pure function of experiment, store seed and model seed, like the masks of other stores.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Arm:
     """One way to train: what is removed from the training set.
 
     Attributes:
-        control: ``all`` removes nothing, ``memorized`` what is memorized at or above the threshold, ``random``
-            as many at random, ``matched`` as many of the same classes that held-out models find as hard;
+        control: ``all`` removes nothing, ``memorized`` what is memorized at or above the threshold,
+            ``random`` as many at random, ``matched`` as many of the same classes that held-out models find as hard;
             ``added`` leaves of all that is memorized at or above the lowest threshold one slice in.
         rule: which score decides: ``raw``, the ``lower`` end of the simultaneous interval, or ``shrunk``.
         threshold: at or above which an example is memorized; of ``added``, the lower end of the slice.

@@ -363,14 +363,6 @@ class Manifest:
             base=Base.from_reader(read.inside("base")) if "base" in document else None,
             sketches=SketchPlan.from_reader(read.inside("sketches")) if "sketches" in document else None,
         )
-        if "experiment" in document and not any(manifest._claims_too_much(place)):
-            sizes = (manifest.train.n_examples, manifest.set_named(layout.TEST).n_examples)
-            experiment = Experiment.from_reader(read.inside("experiment"), *sizes)
-            manifest = replace(manifest, experiment=experiment)
-        demanded = EXPERIMENT_FEATURE in document.get("required_features", [])
-        stated = manifest.experiment is not None
-        if not demanded == stated == (manifest.subset_scheme == SCHEME):
-            read.problems.append(f"{place} is of an experiment, or requires it to be known, and not both")
         if (BASE_FEATURE in document.get("required_features", [])) != (manifest.base is not None):
             read.problems.append(f"{place} names a base or requires it to be known, and not both")
         claimed = recipe.take("fingerprint", str, "")
@@ -382,7 +374,23 @@ class Manifest:
         for problem in manifest._claims_too_much(place):
             read.problems.append(problem)
         read.finish("ask its owner for an undamaged copy")
-        return manifest
+        return manifest._with_experiment(read, document)
+
+    def _with_experiment(self, read: Reader, document: Mapping[str, Any]) -> Manifest:
+        """Return the same with the experiment of its document, whose size the sets bound."""
+        is_one = "experiment" in document
+        if (
+            not is_one
+            == (EXPERIMENT_FEATURE in document.get("required_features", []))
+            == (self.subset_scheme == SCHEME)
+        ):
+            read.problems.append(
+                f"{read.place} has an experiment, requires it to be known or has its subsets, and not all three"
+            )
+        sizes = (self.train.n_examples, self.set_named(layout.TEST).n_examples)
+        found = Experiment.from_reader(read.inside("experiment"), *sizes) if is_one else None
+        read.finish("ask its owner for an undamaged copy")
+        return replace(self, experiment=found)
 
     def _claims_too_much(self, place: str) -> Iterator[str]:
         """Yield the sets of more examples than the listed objects hold: readers take memory by them."""

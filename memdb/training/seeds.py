@@ -79,8 +79,8 @@ class Seeds:
 class ArmSeeds(Seeds):
     """The seeds of an experiment, given repetition by repetition.
 
-    A batch has one arm, since models that train together have subsets of one size. Arms take turns, so that an
-    interrupted run has tried all of them.
+    A batch has one arm, since models that train together have subsets of one size. Arms take turns, so that
+    an interrupted run has tried all of them.
     """
 
     def _all_batches(self, size: int, n_workers: int) -> Iterator[Iterable[int]]:  # noqa: ARG002
