@@ -17,6 +17,7 @@ from typing import Any
 from memdb import plugins
 from memdb.errors import InvalidInputError, MismatchError, WrongFormatError
 from memdb.format import layout
+from memdb.format.base import HEX32, HEX64, Base
 from memdb.format.documents import MAX_INTEGER, Json, Reader, fingerprint, now, own_version, sealed
 from memdb.format.experiment import EXPERIMENT_FEATURE, SCHEME, Experiment
 from memdb.format.sketches import SketchPlan
@@ -24,11 +25,7 @@ from memdb.format.sketches import SketchPlan
 KINDS = ("bit", "unit", "real", "category")
 SCHEMES = ("exact", "bernoulli", "imported", SCHEME)
 MAX_EXAMPLES = 2**31 - 1  # ids are int32
-MAX_SNAPSHOTS = 10**9
-MAX_URL = 4096
 BASE_FEATURE = "base"  # a memdb that does not know it would answer from some of the models only
-HEX64 = re.compile(r"[0-9a-f]{64}")
-HEX32 = re.compile(r"[0-9a-f]{32}")
 SEED = re.compile(r"[0-9]{1,20}")
 CONTENT = "content_sha256"  # of a set of examples
 HASH_BYTES = 16  # that a set keeps of each example's content
@@ -123,41 +120,6 @@ class RecipeInfo:
     def __str__(self) -> str:
         options = ", ".join(f"{name}={value}" for name, value in sorted(self.options.items()))
         return f"{self.name} {self.version}" + (f" ({options})" if options else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The store that another one extends, at the numbered snapshot whose models are part of its answers.
-
-    Its sets, recipe and subsets are those of the store that extends it.
-    """
-
-    url: str
-    store_id: str
-    snapshot: int
-    n_models: int
-    models_sha256: str
-
-    def to_document(self) -> dict[str, Json]:
-        """Return the JSON object."""
-        return {
-            "url": self.url,
-            "store_id": self.store_id,
-            "snapshot": self.snapshot,
-            "n_models": self.n_models,
-            "models_sha256": self.models_sha256,
-        }
-
-    @classmethod
-    def from_reader(cls, read: Reader) -> Base:
-        """Parse the object; whether its address may be followed is decided where it is."""
-        return cls(
-            url=read.take("url", str, "", lambda v: 0 < len(v) <= MAX_URL and v.isprintable()),
-            store_id=read.take("store_id", str, "", lambda v: bool(HEX32.fullmatch(v))),
-            snapshot=read.take("snapshot", int, 1, lambda v: 0 < v < MAX_SNAPSHOTS),
-            n_models=read.take("n_models", int, 0, lambda v: v >= 0),
-            models_sha256=read.take("models_sha256", str, "", lambda v: bool(HEX64.fullmatch(v))),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
