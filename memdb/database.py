@@ -962,8 +962,8 @@ class Database:
 
         As many models leave out as many random examples, and as many examples of the same classes that
         held-out models find as hard. The models go into a store of their own, in which what is removed is
-        written down before the first is trained. Call it again after an interruption, or for more models: they
-        are added to what is there.
+        written down before the first is trained. Call it again after an interruption, or for more models:
+        they are added to what is there.
 
         Args:
             into: the experiment's own store: a path, a URL, or anything that fits `Storage`.

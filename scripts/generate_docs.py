@@ -23,8 +23,9 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = (
     "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "plan",
     "convergence", "reliability", "classes", "class-influence", "compare", "compact", "gc", "verify", "retract",
-    "update", "merge", "publish", "pull", "report", "cache", "import", "export", "membership", "lds",
+    "update", "merge", "publish", "pull", "report", "cache", "import", "export", "membership", "lds", "experiment",
 )  # fmt: skip
+INSIDE = {"experiment": ("removal",)}  # commands of two words
 RELATIONS = ("models", "train_examples", "test_examples", "memorization", "influence", "train_influence")
 EXIT_CODES = (
     "Exit codes: 0 done; 1 refused or failed, with one line on stderr that says why and what to do next; "
@@ -59,6 +60,12 @@ def cli_page() -> str:
         f"```\n{help_of()}```",
     ]
     parts += [part for name in COMMANDS for part in (f"## memdb {name}", f"```\n{help_of(name)}```")]
+    parts += [
+        part
+        for name, inner in INSIDE.items()
+        for each in inner
+        for part in (f"### memdb {name} {each}", f"```\n{help_of(name, each)}```")
+    ]
     return "\n\n".join(parts) + "\n"
 
 

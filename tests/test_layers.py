@@ -256,6 +256,9 @@ def test_every_command_is_found_by_its_module():
     for command in application.registered_commands:
         name = command.name or command.callback.__name__.replace("_", "-")
         here[command.callback.__module__].add(name)
+    for group in application.registered_groups:
+        for command in group.typer_instance.registered_commands:
+            here.setdefault(command.callback.__module__, set()).add(group.typer_instance.info.name)
     assert here == {f"memdb.cli.{module}": set(names) for module, names in cli.COMMANDS.items()}
 
 

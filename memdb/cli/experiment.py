@@ -73,8 +73,8 @@ class RemovalDesign(OptionGroup):
         typer.Option(
             "--controls",
             metavar="NAMES",
-            help="What is removed instead: as many at random, as many matched by class and held-out accuracy. "
-            "[default: random,matched]",
+            help="What is removed instead: as many at random, as many matched by class and held-out "
+            "accuracy. [default: random,matched]",
             show_default=False,
         ),
     ] = None

@@ -133,6 +133,7 @@ class Signals:
         self._heard = True
 
     def stop_requested(self) -> bool:
+        """Whether one was received."""
         return self._heard
 
 

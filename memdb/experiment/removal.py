@@ -33,8 +33,8 @@ class Design:
 
     Attributes:
         thresholds: on memorization.
-        rules: what must reach a threshold: ``raw`` scores, the ``lower`` ends of their simultaneous intervals,
-            or ``shrunk`` scores.
+        rules: what must reach a threshold: ``raw`` scores, the ``lower`` ends of their simultaneous
+            intervals, or ``shrunk`` scores.
         controls: what is removed instead: as many at ``random``, as many ``matched``.
         add_back: add each slice between two thresholds to the examples below the lowest.
         fraction: train on a random share of what is left.
@@ -163,7 +163,7 @@ class Chooser:
             )
 
     def _matched(self, removed: Ids) -> Ids | None:
-        """Return other examples of the same classes, each the nearest in held-out accuracy that is still there.
+        """Return other examples of the same classes, each the nearest left in held-out accuracy.
 
         None if a class has too few. Ties are broken at random.
         """

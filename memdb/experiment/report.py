@@ -1,4 +1,4 @@
-"""What a removal experiment found: a row for each threshold and control, and the test examples that lost most."""
+"""What a removal experiment found: a row a threshold and control, and the test examples that lost most."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ SELECT test_id, label, k_control / n_control AS p_control, k_memorized / n_memor
        score(k_control, n_control, k_memorized, n_memorized) AS loss,
        score_lo(k_control, n_control, k_memorized, n_memorized, z) AS lo,
        score_hi(k_control, n_control, k_memorized, n_memorized, z) AS hi, near_duplicate
-FROM (SELECT *, interval_z('simultaneous', $alpha, $fixed_z, n_control + n_memorized, 1, count(*) OVER ()) AS z
+FROM (SELECT *, interval_z('simultaneous', $alpha, $fixed_z, n_control + n_memorized, 1,
+                           count(*) OVER ()) AS z
       FROM outcomes)
 ORDER BY loss DESC, test_id LIMIT $k
 """
@@ -185,7 +186,7 @@ class Findings:
         )
 
     def losses(self, k: int, relations: Relations | None = None) -> pa.Table:
-        """Return the test examples that lose most where most memorized ones are removed rather than random ones.
+        """Return the test examples that lose most to the lowest threshold, beside as many removed at random.
 
         The intervals hold for all test examples at once. With the relations of the store that chose,
         ``influencers`` are the removed examples of the largest influence on each.
@@ -242,28 +243,29 @@ def _influencers(relations: Relations, test_id: int, removed: NDArray[np.int32])
 
 
 def _sentence(item: Comparison, level: float) -> str:
-    difference, control = item.difference, item.control.control
-    if control == "added":
-        what = f"Adding back what is memorized from {item.control.threshold:g} on ({item.control.rule})"
-        gain = f"{100 * difference.value:+.2f} points" if difference.n else ""
-    else:
-        what = f"Removing the {item.arm.n_removed:,} memorized at {item.arm.threshold:g} or more ({item.arm.rule})"
-        as_many = (
-            "as many at random" if control == "random" else "as many matched by class and held-out accuracy"
-        )
-        more = "more" if difference.value >= 0 else "less"
-        gain = f"costs {100 * abs(difference.value):.2f} points of test accuracy {more} than {as_many}"
+    difference, arm, control = item.difference, item.arm, item.control
+    what = f"Removing the {arm.n_removed:,} memorized at {arm.threshold:g} or more ({arm.rule})"
+    if control.control == "added":
+        what = f"Adding back the slice memorized from {control.threshold:g} on ({control.rule})"
     if difference.n == 0:
-        return f"{what}: no repetition of this and of {control} yet."
+        return f"{what}: no repetition of this and of {control.control} yet."
+    found = f"{what} {_effect(item)}"
     if math.isnan(difference.lo):
         few = fewest(level) - difference.n
-        return f"{what} {gain}: too few repetitions for an interval, {few} more give one."
+        return f"{found}: too few repetitions for an interval, {few} more give one."
     interval = f"{100 * difference.lo:+.2f} to {100 * difference.hi:+.2f}"
     if difference.excludes_zero:
-        return f"{what} {gain} ({interval}): it separates."
-    more_needed = (
-        "a million more would not tell"
-        if item.n_more is None
-        else f"{item.n_more:,} more repetitions would tell"
-    )
-    return f"{what} {gain} ({interval}): it does not separate; at this difference {more_needed}."
+        return f"{found} ({interval}): it separates."
+    if item.n_more is None:
+        return f"{found} ({interval}): it does not separate, nor would it with a million repetitions."
+    more = f"{item.n_more:,} more repetition{'' if item.n_more == 1 else 's'}"
+    return f"{found} ({interval}): it does not separate; at this difference {more} would tell."
+
+
+def _effect(item: Comparison) -> str:
+    points = 100 * item.difference.value
+    if item.control.control == "added":
+        return f"to the easy ones brings {points:+.2f} points of test accuracy"
+    others = "at random" if item.control.control == "random" else "matched by class and held-out accuracy"
+    more = "more" if points >= 0 else "less"
+    return f"costs {abs(points):.2f} points of test accuracy {more} than as many {others}"

@@ -2,9 +2,9 @@
 
 The interval is that of the t statistic with a normal mixture over the effect in units of the unknown standard
 deviation (Lai 1976; Wang and Ramdas 2025, "Anytime-valid t-tests and confidence sequences for Gaussian means
-with unknown variance"). It is exact for normal values from the first one on, with no variance to be known: the
-asymptotic intervals that scores have would be too narrow for a handful of models. A model's accuracy is a mean
-over the whole test set, which makes it nearly normal.
+with unknown variance"). It is exact for normal values from the first one on, with no variance to be known:
+the asymptotic intervals that scores have would be too narrow for a handful of models. A model's accuracy is a
+mean over the whole test set, which makes it nearly normal.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def accuracy_of(values: Sequence[float] | NDArray[np.float64], level: float) -> 
 
 
 def half_width(n: int, level: float) -> float:
-    """Return the half-width for ``n`` values in standard deviations (of n, not n - 1); infinite for too few."""
+    """Return the half-width for ``n`` values in (uncorrected) standard deviations; infinite for too few."""
     total = n + PRECISION
     grown = math.exp((math.log(total / PRECISION) / 2 - math.log(1 - level)) * 2 / n)
     room = total - grown * PRECISION

@@ -243,19 +243,19 @@ class Manifest:
                 hint=hint,
             )
 
+    @property
+    def _required_features(self) -> tuple[str, ...]:
+        has = {BASE_FEATURE: self.base, EXPERIMENT_FEATURE: self.experiment}
+        return tuple(name for name, value in has.items() if value)
+
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""
         optional = {"base": self.base, "sketches": self.sketches}
-        experiment: dict[str, Json] = {}
-        if self.experiment is not None:
-            experiment["experiment"] = self.experiment.to_document(self.train.n_examples)
+        n_train = self.train.n_examples
         return sealed(
             {
                 "format": layout.FORMAT,
-                "required_features": [
-                    *([BASE_FEATURE] if self.base else []),
-                    *([EXPERIMENT_FEATURE] if self.experiment else []),
-                ],
+                "required_features": list(self._required_features),
                 "store_id": self.store_id,
                 "seed": str(self.seed),
                 "dataset": self.dataset,
@@ -283,7 +283,7 @@ class Manifest:
                 "put_if_absent": self.put_if_absent,
                 "objects": objects_document(self.objects),
                 **{name: value.to_document() for name, value in optional.items() if value},
-                **experiment,
+                **({"experiment": self.experiment.to_document(n_train)} if self.experiment else {}),
             }
         )
 

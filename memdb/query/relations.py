@@ -35,7 +35,6 @@ from memdb.store.published_arrays import COUNTED, derived_of, is_numbered, light
 
 MEMORY = 4 * 10**9  # bytes of DuckDB's buffers, which excludes what functions allocate themselves
 ROWS_AT_ONCE = 65_536  # rows of a record batch of a streamed result
-
 USUAL = IntervalSpec("anytime")  # of the views
 
 LOCKS = """

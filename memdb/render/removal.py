@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memdb.files import writing
-from memdb.render.analysis import stacked
+from memdb.render.analysis import grid, stacked
 from memdb.render.answer import Answer
 from memdb.render.tables import number
 
@@ -33,42 +33,34 @@ def table(answer: Answer, width: int) -> Any:
 
 def _numbers(rows: Sequence[Row], facts: Mapping[str, Any]) -> Table:
     kept = f"with all examples {_accuracy(facts, 'accuracy_all')}"
-    found = Table(
-        title=f"Test accuracy in %, {facts['level'] * 100:g} % anytime intervals \u00b7 {kept}", box=None
-    )
-    for name in ("memorized", "control"):
-        found.add_column(name)
-    for name in ("removed", "left", "n", "accuracy", "control's", "difference", "no twins"):
-        found.add_column(name, justify="right")
-    for row in rows:
-        found.add_row(
+    title = f"Test accuracy in %, {facts['level'] * 100:g} % anytime intervals \u00b7 {kept}"
+    headings = (
+        "memorized", "control", "removed", "left", "n", "test\nacc.", "of con-\ntrol", "difference", "no twins"
+    )  # fmt: skip
+    cells = [
+        [
             f"{row['rule']} \u2265 {row['threshold']:g}",
             row["control"],
             f"{row['n_removed']:,}",
-            f"{100 * row['fraction_left']:.4g}",
+            f"{100 * row['fraction_left']:.1f}",
             f"{row['n_repetitions']:,}",
             _points(row, "accuracy"),
             _points(row, "control_accuracy"),
-            _difference(row, "difference"),
+            _accuracy(row, "difference", "+") + ("*" if row["separates"] else " "),
             _points(row, "difference_without_near_duplicates", "+"),
-        )
-    return found
+        ]
+        for row in rows
+    ]
+    return grid(title, headings, cells, 2)
 
 
 def _points(row: Row, name: str, sign: str = "") -> str:
     return "\u2013" if row[name] is None else f"{100 * row[name]:{sign}.2f}"
 
 
-def _accuracy(row: Row, name: str) -> str:
+def _accuracy(row: Row, name: str, sign: str = "") -> str:
     half = "" if row[f"{name}_lo"] is None else f" \u00b1{50 * (row[f'{name}_hi'] - row[f'{name}_lo']):.2f}"
-    return f"{_points(row, name)}{half}"
-
-
-def _difference(row: Row, name: str) -> str:
-    if row[f"{name}_lo"] is None:
-        return _points(row, name, "+")
-    star = "*" if row["separates"] else ""
-    return f"{_points(row, name, '+')} [{100 * row[f'{name}_lo']:+.2f}, {100 * row[f'{name}_hi']:+.2f}]{star}"
+    return f"{_points(row, name, sign)}{half}"
 
 
 def curves_of(rows: Sequence[Row]) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -116,21 +108,20 @@ def picture(rows: Sequence[Row], width: int) -> Text:
 
 
 def _lost(rows: Sequence[Row]) -> Table:
-    found = Table(title="Test examples that lose most: how often models are right", box=None)
-    for name in ("test", "class", "random", "memorized", "loss", "interval", "removed influencers"):
-        found.add_column(name, justify="left" if name == "removed influencers" else "right")
-    for row in rows:
-        influencers = ", ".join(map(str, row.get("influencers") or ())) + " (twin)" * row["near_duplicate"]
-        found.add_row(
-            str(row["test_id"]),
-            str(row["label"]),
+    cells = [
+        [
+            f"{row['test_id']}",
+            f"{row['label']}",
             number(row["p_control"]),
             number(row["p_memorized"]),
             number(row["loss"], "+"),
-            f"[{number(row['lo'], '+')}, {number(row['hi'], '+')}]",
-            influencers,
-        )
-    return found
+            f"{number(row['lo'], '+')} to {number(row['hi'], '+')}",
+            ", ".join(map(str, row.get("influencers") or ())) + " (twin)" * row["near_duplicate"],
+        ]
+        for row in rows
+    ]
+    headings = ("test", "class", "random", "memorized", "loss", "simultaneous", "removed influencers")
+    return grid("Test examples that lose most: how often models are right without ...", headings, cells, 0)
 
 
 def draw(path: Path, answer: Answer) -> None:
