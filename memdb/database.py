@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from memdb.errors import InvalidInputError, MemdbError
 from memdb.format import layout
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from memdb.analysis.lds import Attribution
     from memdb.datasets import Dataset
     from memdb.experiment.report import Findings
+    from memdb.experiment.run import HowToTrain
     from memdb.format.published import Credits
     from memdb.format.score_table import ScoreTable
     from memdb.format.snapshot_record import BaseUpdate, Retraction
@@ -61,24 +62,6 @@ if TYPE_CHECKING:
     from memdb.training.seeds import Seeds
 
 IN_MEMORY = "in-memory"
-
-
-class HowToTrain(TypedDict, total=False):
-    """The options of `Database.train` that say how models are trained, not how many."""
-
-    dataset: str | Dataset | None
-    recipe: Any
-    recipe_version: str | None
-    data_root: str | None
-    device: str
-    batch_models: int | None
-    workers: int | None
-    ray: str | None
-    task_cpus: int
-    task_gpus: float | None
-    checkpoint_dir: str | Path | None
-
-
 FIXED = ("test_id", "train_id", "target_id")
 
 
@@ -996,69 +979,46 @@ class Database:
         from memdb.experiment.report import Findings
         from memdb.store import require_free
         from memdb.store.access import PLAIN
+        from memdb.training.run import carry_out, warn_of_doubts
 
         require_level(level)
         run.require_testable(self.store)
-        settings = {
+        given: dict[str, Any] = {
             "thresholds": thresholds, "rules": rules, "controls": controls, "add_back": add_back,
             "fraction": fraction,
         }  # fmt: skip
-        given = {name: value for name, value in settings.items() if value is not None}
-        design = Design(**{n: tuple(v) if isinstance(v, Sequence) else v for n, v in given.items()})
+        given = {
+            n: v if isinstance(v, bool | float | int) else tuple(v) for n, v in given.items() if v is not None
+        }
+        design = Design(**given)
         storage = (PLAIN if access is None else access).open(into)
         store = run.opened(storage, self.store.manifest)
-        chosen_by = self if scores_from is None else scores_from
         if store is None:
-            run.require_same_data(chosen_by.store, self.store)
             run.require_counts(models, add)
             seed = run.seed_of(seed)
+            chosen_by = self if scores_from is None else scores_from
+            run.require_same_data(chosen_by.store, self.store)
             experiment = Chooser(chosen_by.relations(), level, seed).experiment(design)
             require_free(storage)
+            self._means(how)  # data that is not there is missed before anything is created
             store = run.create(storage, self.store, experiment, seed)
         else:
             run.require_same_design(store, design, frozenset(given))
         seeds = run.seeds_to_train(store, models, add)
         if seeds.n_models:
-            self._train_for(store, seeds, progress, stop_requested, how)
+            data, bound = self._means(how)
+            plan = run.planned(store, seeds, data, bound, how, self._doubt(bound))
+            carry_out(store, plan, store.snapshot(), progress or warn_of_doubts, stop_requested)
         return Findings(store.snapshot(), level)
 
-    def _train_for(
-        self,
-        store: Store,
-        seeds: Seeds,
-        progress: Callable[[TrainingStatus], None] | None,
-        stop_requested: Callable[[], bool],
-        how: HowToTrain,
-    ) -> None:
-        """Train models of an experiment by the data and recipe of this store."""
-        from memdb.training import engines
-        from memdb.training.engines.request import Request
-        from memdb.training.loop import require_positive
-        from memdb.training.run import Plan, carry_out, warn_of_doubts
-
-        workers, ray, recipe = how.get("workers"), how.get("ray"), how.get("recipe")
-        batch_models, checkpoints = how.get("batch_models"), how.get("checkpoint_dir")
-        if batch_models is not None:
-            require_positive(batch_models, "batch_models")
-        resources = how.get("task_cpus", 1), how.get("task_gpus")
-        request = None if ray is None else Request(ray, workers, *resources)
-        dataset = how.get("dataset")
-        recipe = self._recipe if recipe is None else recipe
+    def _means(self, how: HowToTrain) -> tuple[str | Dataset, BoundRecipe]:
+        """Return the data, or its name if workers are to load it, and the recipe to train models by."""
+        dataset, recipe = how.get("dataset"), how.get("recipe") or self._recipe
         names = Names(self._dataset if dataset is None else dataset, recipe)
         names.require_for(self.store, "training")
         bound = self._bound(recipe, how.get("recipe_version"))
-        data_root = how.get("data_root")
-        work = engines.Work(
-            store,
-            self._data_to_train_on(dataset, data_root, here=workers is None and ray is None),
-            bound,
-            data_root,
-            how.get("device", "auto"),
-            batch_models,
-            None if checkpoints is None else Path(checkpoints),
-        )
-        plan = Plan(engines.choose(work, workers, request), seeds, doubt=self._doubt(bound))
-        carry_out(store, plan, store.snapshot(), progress or warn_of_doubts, stop_requested)
+        here = how.get("workers") is None and how.get("ray") is None
+        return self._data_to_train_on(dataset, how.get("data_root"), here=here), bound
 
     def export(
         self,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from memdb.errors import InvalidInputError, MismatchError, NotFoundError
 from memdb.experiment.removal import Design
@@ -14,11 +16,35 @@ from memdb.format.manifest import CORRECT, Manifest
 from memdb.storage.protocol import Storage
 from memdb.store import Snapshot, Store
 from memdb.store.examples import read_example_table
+from memdb.training import engines
+from memdb.training.engines.request import Request
 from memdb.training.loop import require_positive
+from memdb.training.run import Plan
 from memdb.training.seeds import ArmSeeds
 
+if TYPE_CHECKING:
+    from memdb.datasets import Dataset
+    from memdb.recipes import BoundRecipe
+
 REPETITIONS = 20
+GAP = 10_000  # repetitions that may be missing before one that is there
 Rows = Mapping[int, int]  # repetition to the position of its model in the snapshot
+
+
+class HowToTrain(TypedDict, total=False):
+    """The options of `memdb.Database.train` that say how models are trained, not how many."""
+
+    dataset: str | Dataset | None
+    recipe: Any
+    recipe_version: str | None
+    data_root: str | None
+    device: str
+    batch_models: int | None
+    workers: int | None
+    ray: str | None
+    task_cpus: int
+    task_gpus: float | None
+    checkpoint_dir: str | Path | None
 
 
 def opened(storage: Storage, source: Manifest) -> Store | None:
@@ -179,13 +205,14 @@ class Progress:
                 positions[arm][model.seed] = position
         found = []
         for arm, of_arm in enumerate(positions):
-            rows, repetition = {}, 0
-            left = dict(of_arm)
-            while left and repetition < 2 * len(of_arm) + 10_000:  # some may be retracted, or still missing
-                position = left.pop(arm_seed(store_seed, arm, repetition), None)
+            rows: dict[int, int] = {}
+            n_tried = 2 * len(of_arm) + GAP  # some may be retracted, or still missing
+            for repetition in range(n_tried):
+                if len(rows) == len(of_arm):
+                    break
+                position = of_arm.get(arm_seed(store_seed, arm, repetition))
                 if position is not None:
                     rows[repetition] = position
-                repetition += 1
             found.append(rows)
         return cls(tuple(found))
 
@@ -217,3 +244,29 @@ def seeds_to_train(store: Store, n_models: int | None, add: int | None) -> ArmSe
     ]
     missing = [seed for seed in wanted if subsets.model_id(store_seed, seed) not in known]
     return ArmSeeds(wanted if missing else [], len(wanted) if missing else 0, store_seed, known)
+
+
+def planned(
+    store: Store,
+    seeds: ArmSeeds,
+    data: str | Dataset,
+    recipe: BoundRecipe,
+    how: HowToTrain,
+    doubt: str,
+) -> Plan:
+    """Return the training of these models: here, by workers or on Ray."""
+    batch_models, checkpoints, ray = how.get("batch_models"), how.get("checkpoint_dir"), how.get("ray")
+    if batch_models is not None:
+        require_positive(batch_models, "batch_models")
+    work = engines.Work(
+        store,
+        data,
+        recipe,
+        how.get("data_root"),
+        how.get("device", "auto"),
+        batch_models,
+        None if checkpoints is None else Path(checkpoints),
+    )
+    workers = how.get("workers")
+    request = None if ray is None else Request(ray, workers, how.get("task_cpus", 1), how.get("task_gpus"))
+    return Plan(engines.choose(work, workers, request), seeds, doubt=doubt)

@@ -36,7 +36,7 @@ class Arm:
 
     Attributes:
         control: ``all`` removes nothing, ``memorized`` what is memorized at or above the threshold,
-            ``random`` as many at random, ``matched`` as many of the same classes that held-out models find as hard;
+            ``random`` as many at random, ``matched`` as many of the same classes that are as hard held out,
             ``added`` leaves of all that is memorized at or above the lowest threshold one slice in.
         rule: which score decides: ``raw``, the ``lower`` end of the simultaneous interval, or ``shrunk``.
         threshold: at or above which an example is memorized; of ``added``, the lower end of the slice.

@@ -205,9 +205,8 @@ class Manifest:
         """
         if self.experiment is not None:
             raise InvalidInputError(
-                f"{url} holds the models of a removal experiment, whose subsets are not random: they tell "
-                "nothing about memorization or influence",
-                hint="see and grow it with `memdb experiment removal`, and ask the store that it was made of",
+                f"{url} is a removal experiment: its subsets are not random, and tell nothing of memorization",
+                hint="see it with `memdb experiment removal`, and ask the store that chose what it removes",
             )
 
     def require_joinable(self, theirs: Manifest, url: str, their_url: str) -> None:
@@ -341,14 +340,9 @@ class Manifest:
     def _with_experiment(self, read: Reader, document: Mapping[str, Any]) -> Manifest:
         """Return the same with the experiment of its document, whose size the sets bound."""
         is_one = "experiment" in document
-        if (
-            not is_one
-            == (EXPERIMENT_FEATURE in document.get("required_features", []))
-            == (self.subset_scheme == SCHEME)
-        ):
-            read.problems.append(
-                f"{read.place} has an experiment, requires it to be known or has its subsets, and not all three"
-            )
+        is_required = EXPERIMENT_FEATURE in document.get("required_features", [])
+        if not is_one == is_required == (self.subset_scheme == SCHEME):
+            read.problems.append(f"{read.place} has an experiment, its feature or its subsets, not all three")
         sizes = (self.train.n_examples, self.set_named(layout.TEST).n_examples)
         found = Experiment.from_reader(read.inside("experiment"), *sizes) if is_one else None
         read.finish("ask its owner for an undamaged copy")

@@ -34,12 +34,11 @@ def table(answer: Answer, width: int) -> Any:
 def _numbers(rows: Sequence[Row], facts: Mapping[str, Any]) -> Table:
     kept = f"with all examples {_accuracy(facts, 'accuracy_all')}"
     title = f"Test accuracy in %, {facts['level'] * 100:g} % anytime intervals \u00b7 {kept}"
-    headings = (
-        "memorized", "control", "removed", "left", "n", "test\nacc.", "of con-\ntrol", "difference", "no twins"
-    )  # fmt: skip
+    accuracies = ("test\nacc.", "of con-\ntrol", "difference", "no twins")
+    headings = ("memorized", "control", "removed", "left", "n", *accuracies)
     cells = [
         [
-            f"{row['rule']} \u2265 {row['threshold']:g}",
+            f"{row['rule']}\u00a0\u2265\u00a0{row['threshold']:g}",
             row["control"],
             f"{row['n_removed']:,}",
             f"{100 * row['fraction_left']:.1f}",
@@ -138,7 +137,7 @@ def draw(path: Path, answer: Answer) -> None:
     figure = Figure(figsize=(7, 4.2 * max(1, len(rules))), layout="constrained")
     for at, rule in enumerate(rules):
         axes = figure.add_subplot(len(rules), 1, at + 1)
-        labels = {}
+        labels: dict[float, str] = {}
         for (of, name), points in curves_of(rows).items():
             if of != rule:
                 continue
