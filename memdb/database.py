@@ -993,17 +993,19 @@ class Database:
         design = Design(**given)
         storage = (PLAIN if access is None else access).open(into)
         store = run.opened(storage, self.store.manifest)
+        chosen_by = self if scores_from is None else scores_from
+        run.require_same_data(chosen_by.store, self.store)
         if store is None:
             run.require_counts(models, add)
             seed = run.seed_of(seed)
-            chosen_by = self if scores_from is None else scores_from
-            run.require_same_data(chosen_by.store, self.store)
             experiment = Chooser(chosen_by.relations(), level, seed).experiment(design)
             require_free(storage)
             self._means(how)  # data that is not there is missed before anything is created
             store = run.create(storage, self.store, experiment, seed)
         else:
-            run.require_same_design(store, design, frozenset(given))
+            run.require_same_design(
+                store, design, frozenset(given), None if scores_from is None else chosen_by.store
+            )
         seeds = run.seeds_to_train(store, models, add)
         if seeds.n_models:
             data, bound = self._means(how)

@@ -53,14 +53,14 @@ class Design:
         if not 1 <= len(self.thresholds) <= MOST_THRESHOLDS:
             raise InvalidInputError(
                 f"{len(self.thresholds)} thresholds are not 1 to {MOST_THRESHOLDS}",
-                hint="use e.g. thresholds=(0.1, 0.25, 0.5)",
+                hint="use e.g. thresholds=[0.1,0.25,0.5]",
                 parameter="thresholds",
             )
         odd = next((t for t in self.thresholds if not -1 < t <= 1), None)
         if odd is not None:
             raise InvalidInputError(
                 f"the threshold {odd:g} is no memorization, which lies from -1 to 1",
-                hint="use e.g. thresholds=(0.1, 0.25, 0.5)",
+                hint="use e.g. thresholds=[0.1,0.25,0.5]",
                 parameter="thresholds",
             )
         if not 0 < self.fraction <= 1:
@@ -158,7 +158,7 @@ class Chooser:
         if what:
             raise InvalidInputError(
                 f"the threshold {threshold:g} removes {what}",
-                hint="use another one, such as thresholds=(0.25, 0.5)",
+                hint="use another one, such as thresholds=[0.25,0.5]",
                 parameter="thresholds",
             )
 

@@ -142,13 +142,21 @@ def create(storage: Storage, source: Store, experiment: Experiment, seed: int) -
     return Store.create(storage, manifest, tables)
 
 
-def require_same_design(store: Store, design: Design, given: frozenset[str]) -> None:
+def require_same_design(
+    store: Store, design: Design, given: frozenset[str], scores: Store | None = None
+) -> None:
     """Refuse to change arms that models were trained for.
 
     Raises:
-        MismatchError: a setting that was given is another than the store's.
+        MismatchError: a setting that was given is another than the store's, or other scores chose.
     """
     experiment = _experiment(store)
+    if scores is not None and scores.manifest.store_id != experiment.source.store_id:
+        raise MismatchError(
+            f"the scores that chose what {store.url} removes are not those of {scores.url}",
+            hint="leave scores_from out to go on with it, or name a new place for another experiment",
+            parameter="scores_from",
+        )
     arms = experiment.arms[1:]
     ours = {
         "thresholds": tuple(sorted({arm.threshold for arm in arms})),
@@ -210,9 +218,9 @@ class Progress:
             for repetition in range(n_tried):
                 if len(rows) == len(of_arm):
                     break
-                position = of_arm.get(arm_seed(store_seed, arm, repetition))
-                if position is not None:
-                    rows[repetition] = position
+                seed = arm_seed(store_seed, arm, repetition)
+                if seed in of_arm:
+                    rows[repetition] = of_arm[seed]
             found.append(rows)
         return cls(tuple(found))
 
@@ -228,9 +236,8 @@ def seeds_to_train(store: Store, n_models: int | None, add: int | None) -> ArmSe
     require_counts(n_models, add)
     own = store.own_snapshot()
     fullest = Progress.of(own).fullest
-    if add is not None:
-        n_models = fullest + add
-    n_models = max(fullest, REPETITIONS) if n_models is None else n_models
+    usual = max(fullest, REPETITIONS) if add is None else fullest + add
+    n_models = usual if n_models is None else n_models
     if n_models > MAX_REPETITIONS:
         raise InvalidInputError(
             f"models {n_models:,} are too many", hint="use e.g. models=20", parameter="models"

@@ -205,7 +205,7 @@ class Manifest:
         """
         if self.experiment is not None:
             raise InvalidInputError(
-                f"{url} is a removal experiment: its subsets are not random, and tell nothing of memorization",
+                f"{url} is a removal experiment: its subsets are not random, and tell no memorization",
                 hint="see it with `memdb experiment removal`, and ask the store that chose what it removes",
             )
 

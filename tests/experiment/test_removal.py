@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -170,6 +171,31 @@ def test_stores_that_cannot_choose_or_judge_are_refused(db, empty, found, sixty,
     with pytest.raises(memdb.errors.MismatchError, match="thresholds"):
         experiment(db, found.snapshot.url, thresholds=[0.123])
     assert not (tmp_path / "none.zarr").exists()
+
+
+def test_another_stores_scores_choose(db, asked, tmp_path):
+    raw = Chooser(asked.relations(), 0.95, 1).scores["raw"]
+    threshold = float(np.sort(raw)[-4])
+    made = experiment(
+        db, tmp_path / "other.zarr", scores_from=asked, thresholds=[threshold], controls=["random"], models=1
+    )
+    assert made.experiment.source.store_id == asked.store.manifest.store_id
+    assert made.experiment.arms[1].removed.tolist() == np.flatnonzero(raw >= threshold).tolist()
+    with pytest.raises(memdb.errors.MismatchError, match="scores that chose"):
+        experiment(db, tmp_path / "other.zarr", scores_from=db)
+
+
+def test_near_duplicates_are_counted_apart(found):
+    experiment, test = found.experiment, bits_of(found.snapshot)[2]
+    removed = int(experiment.arms[1].removed[0])
+    twins = Experiment(experiment.arms, experiment.source, near_duplicates=((removed, 4), (removed, 6)))
+    manifest = dataclasses.replace(found.snapshot.manifest, experiment=twins)
+    row = Findings(dataclasses.replace(found.snapshot, manifest=manifest)).rows().to_pylist()[0]
+    progress = Progress.of(found.snapshot)
+    without = np.delete(test, [4, 6], axis=1).mean(axis=1)
+    differences = [without[progress.rows[2][r]] - without[progress.rows[1][r]] for r in range(6)]
+    assert row["n_near_duplicates"] == 2
+    assert row["difference_without_near_duplicates"] == pytest.approx(np.mean(differences))
 
 
 def test_too_few_repetitions_for_an_interval_are_said(db, some, tmp_path):
