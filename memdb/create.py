@@ -145,7 +145,7 @@ def open_with(url: str | Path | Storage, access: Access, view: View) -> Database
 
 
 def import_file(  # noqa: PLR0913 - where from, where to, and what a file does not say; all but one have defaults
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     url: str = "memdb.zarr",
     *,
     dataset: str | Dataset | None = None,
@@ -164,12 +164,11 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
 ) -> Imported | ImportedScores:
     """Import existing runs or published scores into a store, which is created if absent.
 
-    Formats are recognized by array names: a plain .npz (``mask``, ``train_correct``, ``test_correct``),
-    datamodels (``train_masks``, ``train_margins``, ``test_margins``), folders of the likelihood-ratio attack
-    (``keep``, ``scores`` or ``logits``), and the scores of Feldman and Zhang.
+    Formats are recognized by the names of arrays: docs/importing.md lists them. What `Database.export` writes
+    is among them.
 
     Args:
-        path: a file, or a folder of .npy files.
+        path: an .npz, .npy, CSV or Parquet file, a folder of them, or several that belong together.
         url: of the store.
         dataset: the data set, if it can be loaded: the store takes its labels, names and fingerprint.
         data_root: the folder that holds it.
@@ -207,7 +206,12 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
         existing.require_growing("import into")
     if subset_fraction is not None and not 0 < subset_fraction < 1:
         subsets.subset_size(2, subset_fraction)
-    content = read_file(Path(path), None if labels is None else Path(labels), formats)
+    one = isinstance(path, str | Path)
+    paths = [Path(path)] if isinstance(path, str | Path) else [Path(item) for item in path]
+    if not paths:
+        raise InvalidInputError("no file is named", hint="name at least one", parameter="path")
+    given_labels = None if labels is None else Path(labels)
+    content = read_file(paths[0] if one else paths, given_labels, formats)
     data = datasets.load(dataset, data_root) if isinstance(dataset, str) else dataset
     called = dataset if isinstance(dataset, str) else name or (None if data is None else IN_MEMORY)
     about = About(data, called, recipe, subset_fraction, outcomes)
@@ -263,12 +267,13 @@ def pull(  # noqa: PLR0913 - from where, to where, what of it, and who watches
         AlreadyExistsError: the destination holds something else.
         StorageError: a storage did not answer, or an object is not intact.
     """
+    from memdb.look.site import SitePage
     from memdb.sharing import pull as pulling
 
     source = Store.open(Access(storage_options).open(url))
     target = Access(destination_options).open(destination)
     forget(destination)  # what is copied was not made here, whatever stood there before
-    return pulling.pull(source, target, only=only, as_of=as_of, progress=progress)
+    return pulling.pull(source, target, only=only, as_of=as_of, page=SitePage(), progress=progress)
 
 
 def _outcomes_of(given: Sequence[str | Outcome]) -> tuple[Outcome, ...]:

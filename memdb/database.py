@@ -6,17 +6,25 @@ publishes.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from memdb.errors import InvalidInputError, MemdbError
+from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 from memdb.format import layout
 from memdb.format.published import INCLUDED
 from memdb.permission import Names
-from memdb.query.examples import ExampleNames, TargetNames, find_one, find_pair
+from memdb.query.examples import (
+    ExampleNames,
+    TargetNames,
+    find_one,
+    find_pair,
+    require_examples,
+    require_labels,
+)
 from memdb.query.intervals import IntervalSpec, require_level
 from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Estimator, Order, RankedQuery
 from memdb.store.grace import GRACE
@@ -29,9 +37,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from duckdb import DuckDBPyRelation
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from memdb.analysis.lds import Attribution
+    from memdb.analysis.estimates import Attribution
     from memdb.datasets import Dataset
     from memdb.experiment.report import Findings
     from memdb.experiment.run import HowToTrain
@@ -39,8 +48,11 @@ if TYPE_CHECKING:
     from memdb.format.score_table import ScoreTable
     from memdb.format.snapshot_record import BaseUpdate, Retraction
     from memdb.interop.export import Exported
+    from memdb.look.exhibits import Gallery, GalleryOptions
+    from memdb.look.portrait import Portrait
     from memdb.look.report import WrittenReport
-    from memdb.look.sheets import PicturesOf
+    from memdb.look.rows import Contents
+    from memdb.look.view import Viewer
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
     from memdb.query.informed.answers import InformedAnswers
@@ -50,6 +62,7 @@ if TYPE_CHECKING:
     from memdb.query.relations import Relations
     from memdb.query.results import Results
     from memdb.recipes import BoundRecipe
+    from memdb.render.sheets import PicturesOf
     from memdb.sharing.publish import Publication, PublicationOptions, PublicationPlan
     from memdb.sharing.thumbnails import Thumbnails
     from memdb.storage.protocol import Storage
@@ -119,6 +132,7 @@ class Database:
         self._dataset = dataset
         self._recipe = recipe
         self._relations: dict[str, Relations] = {}
+        self._contents: Contents | None = None
         self._predictors: dict[Path | None, Predictor] = {}
         self._informed: dict[Path | None, InformedAnswers] = {}
 
@@ -192,6 +206,42 @@ class Database:
         if self.imported_scores is not None:
             return ScoreAnswers(self.imported_scores)
         return ModelAnswers(self.relations(outcome))
+
+    def relations_in(
+        self,
+        statement: str,
+        outcome: str = "correct",
+        *,
+        estimator: str = "raw",
+        screen_by: str | Path | None = None,
+        memory: int | None = None,
+    ) -> Relations:
+        """Return the relations that answer and, beside them, those of the score tables a statement names.
+
+        Raises:
+            NotFoundError: the store has no models and several score tables, of which none is named.
+        """
+        from memdb.query.imported_scores import attach, named_in, with_table
+
+        tables = self.store.score_tables() if "." in statement else []
+        named = named_in(statement, tables)
+        try:
+            relations = self._naming(estimator, screen_by, outcome).relations
+        except NotFoundError:
+            if not named or estimator != "raw":
+                raise
+            relations = self.relations(outcome)
+        relations.memory = memory or relations.memory
+        for table in named:
+            attach(relations, with_table(self.snapshot, tables, table))
+        return relations
+
+    def _require_classes(
+        self, answers: Answers | InformedAnswers | ScreenedAnswers, *, same_class: bool
+    ) -> None:
+        """Check that a source of answers knows the classes, if they are asked for."""
+        if same_class:
+            require_labels(self.snapshot, are_labelled=answers.relations.are_labelled)
 
     def screened(self, estimator: Estimator, outcome: str = "correct") -> ScreenedAnswers:
         """Return the source of tests of the pairs alone that a prior ranks first.
@@ -391,9 +441,12 @@ class Database:
             InvalidInputError: not exactly one example is named, or an argument is invalid.
             NotFoundError: no example has the key.
         """
-        fixed = find_one(self.relations(), example, FIXED)
+        fixed = find_one(self.answers().relations, example, FIXED)
+        if fixed.column == "train_id":
+            require_examples(self.answers().relations.snapshot, layout.TEST)
         query = RankedQuery(k, Order(order, direction, fdr, ranks), IntervalSpec(interval, level))
         answers = self._ranking(estimator, screen, screen_by, outcome)
+        self._require_classes(answers, same_class=same_class)
         return self._present(answers.top_influence(fixed, query, same_class=same_class))
 
     def score(
@@ -419,7 +472,7 @@ class Database:
             InvalidInputError: no training example or several targets are named, or an argument is invalid.
             NotFoundError: no example has the key.
         """
-        train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
+        train, target = find_pair(self.answers().relations, {"train_id": train_id, **examples})
         answers = self._naming(estimator, screen_by, outcome)
         return self._present(answers.score(train, target, IntervalSpec(interval, level)))
 
@@ -490,7 +543,9 @@ class Database:
         *,
         same_class: bool = False,
     ) -> DuckDBPyRelation:
-        return self._present(self.answers(outcome).scores(relation, ids, spec, same_class=same_class))
+        answers = self.answers(outcome)
+        self._require_classes(answers, same_class=same_class)
+        return self._present(answers.scores(relation, ids, spec, same_class=same_class))
 
     def counts(
         self, *, test_id: int | None = None, target_id: int | None = None
@@ -537,6 +592,7 @@ class Database:
             StorageError: the file cannot be written; the pairs found so far are kept beside it.
         """
         answers = self._ranking(estimator, screen, screen_by, outcome)
+        self._require_classes(answers, same_class=options.get("same_class", False))
         if output is not None and (estimator != "raw" or screen is not None):
             raise InvalidInputError(
                 f"pairs chosen by a prior are not written to {output} in parts",
@@ -567,6 +623,8 @@ class Database:
     ) -> DuckDBPyRelation:
         """Run one SQL statement over the relations, without access to files, network or settings.
 
+        Each score table has the relations ``NAME.memorization`` and ``NAME.influence`` besides.
+
         DuckDB enforces the limits: 4 GB bound its buffers but not the memory of lists and strings, and a
         timeout takes effect between two of its tasks. For SQL that you do not trust, use `memdb sql`, which
         runs it in a separate process.
@@ -585,8 +643,8 @@ class Database:
         """
         from memdb.query.questions import sql
 
-        answers = self._naming(estimator, screen_by, outcome)
-        relations, spec = answers.relations, IntervalSpec(interval, level)
+        relations = self.relations_in(statement, outcome, estimator=estimator, screen_by=screen_by)
+        spec = IntervalSpec(interval, level)
         return self._present(sql(relations, statement, spec, k=k, max_pairs=max_pairs, timeout=timeout))
 
     def plan(
@@ -631,7 +689,7 @@ class Database:
         goal.require()
         named = None
         if any(value is not None for value in examples.values()):
-            named = find_pair(self.relations(), examples)
+            named = find_pair(self.answers().relations, examples)
         return self._present(plan(self.relations(outcome), goal, IntervalSpec(interval, level), named))
 
     def convergence(
@@ -657,7 +715,7 @@ class Database:
         """
         from memdb.analysis.convergence import convergence
 
-        train, target = find_pair(self.relations(), {"train_id": train_id, **examples})
+        train, target = find_pair(self.answers().relations, {"train_id": train_id, **examples})
         return self._present(convergence(self.relations(outcome), train, target, level, looks))
 
     def reliability(
@@ -803,9 +861,14 @@ class Database:
     ) -> DuckDBPyRelation:
         """Return the linear datamodeling score (Park and others 2023) of attributions, per test example.
 
+        Equal in every row: ``mean_lds`` with its interval; ``h2``, the share of the outcome's variance over
+        all models of the store that is linear in the mask, and the same with permuted masks; ``ceiling``, the
+        most that attributions can be expected to score given that; and ``of_ceiling``, the share of it that
+        these reach. The last ones are NULL with fewer than 20 models.
+
         Args:
-            scores: attribution scores [test, train]: a `memdb.interop.arrays.ArrayFile`, or any object with
-                ``shape``, ``rows(start, stop)`` and ``place``.
+            scores: attribution scores [test, train]: what `memdb.interop.attributions.open_attributions`
+                returns, or any object with ``shape``, ``rows(start, stop)`` and ``place``.
             outcome: ``logit_confidence``, ``margin`` or ``correct``; by default the first that the store
                 keeps.
             model_ids: evaluate on these models, by default all. Exclude those that the scores were computed
@@ -824,6 +887,114 @@ class Database:
 
         bootstrap = Bootstrap(resamples, seed, require_level(level))
         return self._present(lds(self.relations(), scores, outcome, model_ids, bootstrap, progress))
+
+    def compare_lds(
+        self,
+        *,
+        estimators: Sequence[str] | None = None,
+        scores: Mapping[str, Attribution] | None = None,
+        pilots: int | None = None,
+        tests: int = 500,
+        outcome: str | None = None,
+        model_ids: Sequence[str] | None = None,
+        resamples: int = 200,
+        seed: int = 0,
+        level: float = 0.95,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> DuckDBPyRelation:
+        """Return the mean linear datamodeling score of several estimators, computed from some of the models.
+
+        One row per estimator: its mean score on the other models, with an interval, the share of the ceiling
+        that it reaches, and for ``raw`` the ``forecast`` of `plan_lds`. Equal in every row, the ceiling, as
+        for `lds`.
+
+        Args:
+            estimators: of `memdb.analysis.estimators.ESTIMATORS`; by default all that the store allows.
+            scores: somebody's scores, by name, as for `lds`.
+            pilots: the number of models that estimators compute from; by default half of them.
+            tests: at most this many test examples, drawn at random.
+            outcome: as for `lds`.
+            model_ids: grade on these models; by default on all that are no pilots.
+            resamples, seed, level: of the intervals, as for `lds`.
+            progress: called with what was done so far and what there is to do.
+
+        Raises:
+            InvalidInputError: as for `lds`, or an unknown estimator.
+            NotEnoughModelsError: too few models to compute from some and grade on the others.
+        """
+        from memdb.analysis.grading import Comparison, compare_lds
+        from memdb.analysis.lds import Bootstrap
+
+        wanted = Comparison(estimators, scores, pilots, model_ids, tests, outcome)
+        bootstrap = Bootstrap(resamples, seed, require_level(level))
+        return self._present(compare_lds(self.relations(), wanted, bootstrap, progress))
+
+    def frontier(
+        self,
+        *,
+        estimators: Sequence[str] | None = None,
+        scores: Mapping[str, Attribution] | None = None,
+        models: Sequence[int] | None = None,
+        truth: int | None = None,
+        k: Sequence[int] = (100, 500),
+        tests: int | None = None,
+        outcome: str = "correct",
+        level: float = 0.95,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> DuckDBPyRelation:
+        """Return how good estimates of influence from few models are, by a truth that other models give.
+
+        One row per estimator, number of models and measure: ``correlation`` with the true influences over all
+        pairs; ``precision``, how many of the ``at`` strongest pairs are among the first ``at``; ``top_10``,
+        the same of the strongest training examples of a test example, mean over those that any influence;
+        ``strength``, the mean true influence of the first ``at`` pairs; ``error``, root mean square on the
+        strongest pairs; and ``coverage`` of the intervals, of all pairs and of the estimator's own first.
+        ``seconds`` is what training these models took, ``plain_models`` how many models raw scores need for
+        the same value, at least or at most (``plain_bound``). The estimator ``exact`` is what the true
+        influences would score, given that the truth is noisy.
+
+        Args:
+            estimators: of `memdb.analysis.estimators.ESTIMATORS`; by default all that the store allows.
+            scores: somebody's scores, by name, as for `lds`.
+            models: numbers of models to look at; by default 25, 50, 100, ...
+            truth: models set apart for the truth; by default two thirds of all.
+            k: lengths of the lists of strongest pairs.
+            tests: test examples, drawn at random, whose pairs are judged; by default up to 1,000, or as many
+                as make eight million pairs.
+            outcome: ``correct`` or ``confidence``.
+            level: of the intervals, in [0.5, 1).
+            progress: called with the number of steps done so far and in all.
+
+        Raises:
+            InvalidInputError: an argument out of range, an unknown estimator, or scores of another shape,
+                with NaN or infinity, or all equal.
+            NotEnoughModelsError: fewer than 50 models.
+        """
+        from memdb.analysis.frontier import Wanted, frontier
+
+        wanted = Wanted(estimators, scores, models, truth, tuple(k), tests, require_level(level))
+        return self._present(frontier(self.relations(outcome), wanted, progress))
+
+    def plan_lds(self, lds: float, *, outcome: str | None = None, level: float = 0.95) -> DuckDBPyRelation:
+        """Return the models from which raw influences are expected to have this linear datamodeling score.
+
+        One row: ``n_models_needed``, NULL where 2**30 models would not suffice; ``n_models_least`` and
+        ``n_models_most``, the same at the ends of the interval of `lds`'s ``h2``; how many are missing and
+        the seconds to train them; ``lds_now``, what is expected of the present models, and ``ceiling``, of
+        any number of them.
+
+        Args:
+            lds: the mean score over test examples to reach, in (0, 1).
+            outcome: as for `lds`.
+            level: of the intervals, in [0.5, 1).
+
+        Raises:
+            InvalidInputError: an argument out of range, or an unknown outcome.
+            NotEnoughModelsError: fewer than 50 models.
+        """
+        from memdb.analysis.plan_lds import plan_lds
+
+        return self._present(plan_lds(self.relations(), lds, outcome, require_level(level)))
 
     def train(
         self,
@@ -1208,6 +1379,7 @@ class Database:
         dataset: str | None = None,
         data_root: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        site: bool | str = False,
     ) -> PublicationPlan:
         """Plan a frozen copy of the models that count, for `publish`; nothing is written.
 
@@ -1221,6 +1393,8 @@ class Database:
             dataset: for thumbnails, the name of a data set that is code, if you have not named it before.
             data_root: for thumbnails, the folder that holds the data set.
             storage_options: for the fsspec driver of ``url``.
+            site: with a page that shows the copy in a browser; an address of the copy, if the page is to work
+                from elsewhere, too.
 
         Raises:
             AlreadyExistsError: the destination holds something else.
@@ -1229,6 +1403,7 @@ class Database:
             NotEnoughModelsError: the store has neither models nor imported scores.
             StorageError: the destination could not be read.
         """
+        from memdb.look.site import SitePage
         from memdb.sharing.publish import plan_publication
         from memdb.storage import open_storage
 
@@ -1237,10 +1412,12 @@ class Database:
                 f"cannot publish {self.url} without some models: nobody would see that they are missing",
                 hint="retract them with `memdb retract`, which is on record, or publish all",
             )
+        page = SitePage(site if isinstance(site, str) else None) if site else None
         target = open_storage(url, storage_options)
         plan = plan_publication(
-            self.store, self.snapshot, target, include, credit, lambda: self._pictures(data_root, dataset)
-        )
+            self.store, self.snapshot, target, include, credit,
+            lambda: self._pictures(data_root, dataset), page,
+        )  # fmt: skip
         n_there = plan.before.snapshot.n_models if plan.before else 0
         if self.view.as_of is not None and n_there > self.n_models:
             raise InvalidInputError(
@@ -1310,29 +1487,57 @@ class Database:
         """
         from memdb.look.report import write_report
 
-        if self.imported_scores is not None:
-            raise InvalidInputError(
-                "a report shows counts of models, and imported scores have none",
-                hint="write their list: `memdb top-memorized -o scores.csv`",
-            )
-        thumbnails: Mapping[str, PicturesOf] = {}
-        reason = ""
-        if pictures:
-            try:
-                thumbnails = self._pictures_of_report(data_root, dataset)
-            except MemdbError as error:
-                if dataset is not None or data_root is not None:
-                    raise
-                reason = str(error)
-        report = write_report(Path(path), self.relations(), level, thumbnails, progress)
+        self._require_counts("a report")
+        found, reason = self.pictures_of_page(pictures=pictures, dataset=dataset, data_root=data_root)
+        report = write_report(Path(path), self.relations(), level, found, progress)
         return replace(report, without_pictures=reason)
 
-    def _pictures_of_report(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:
-        from memdb.look.sheets import PicturesOf, require_pillow
+    def viewer(self, pictures: Mapping[str, PicturesOf], level: float = 0.95) -> Viewer:
+        """Return what `memdb view` serves: the page, and its numbers, lists and pictures when asked for.
+
+        Raises:
+            InvalidInputError: scores that were imported, which have no counts to show, or a level that is not
+                one.
+        """
+        from memdb.look.view import Viewer
+
+        self._require_counts("a page")
+        return Viewer(self.relations(), level, pictures)
+
+    def pictures_of_page(
+        self, *, pictures: bool = True, dataset: str | None = None, data_root: str | None = None
+    ) -> tuple[Mapping[str, PicturesOf], str]:
+        """Return the pictures of each set that a page can show, or why there are none.
+
+        Raises:
+            MemdbError: there are none, although ``dataset`` or ``data_root`` is given.
+        """
+        if not pictures:
+            return {}, ""
+        try:
+            return self._pictures_of_page(data_root, dataset), ""
+        except MemdbError as error:
+            if dataset is not None or data_root is not None:
+                raise
+            return {}, str(error)
+
+    def _require_counts(self, what: str) -> None:
+        if self.imported_scores is not None:
+            raise InvalidInputError(
+                f"{what} shows counts of models, and imported scores have none",
+                hint="write their list: `memdb top-memorized -o scores.csv`",
+            )
+
+    def _pictures_of_page(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:
+        from memdb.render.sheets import PicturesOf, require_pillow
+        from memdb.store.published_sheets import PublishedSheets
 
         require_pillow()
         names = [item.name for item in self.store.manifest.sets if item.n_examples]
-        if self.store.published is not None and self.store.published.thumbnails is not None:
+        published = self.store.published
+        if published is not None and published.sheets is not None:
+            return {name: PublishedSheets.of(self.store, name).as_pictures() for name in names}
+        if published is not None and published.thumbnails is not None:
             shapes = {name: self.thumbnails(name, [0]).shape for name in names}
             return {
                 name: PicturesOf((shape[1], shape[2], shape[3]), partial(self.thumbnails, name))
@@ -1340,6 +1545,147 @@ class Database:
             }
         made = self._pictures(data_root, dataset)
         return {name: PicturesOf(made[name].shape[1:], made[name].chosen) for name in names}
+
+    def portrait(
+        self,
+        *,
+        k: int = 4,
+        outcome: str = "correct",
+        level: float = 0.95,
+        **example: Unpack[ExampleNames],
+    ) -> Portrait:
+        """Return one example with its score and its k strongest partners each way; `show` draws it.
+
+        Args:
+            k: partners that help, and as many that hurt.
+            example: ``train_id`` or ``test_id``, or its key.
+
+        Raises:
+            NotEnoughModelsError: the store has no models yet.
+            InvalidInputError: not exactly one example is named, or an argument is invalid.
+            NotFoundError: no example has the key.
+        """
+        from memdb.look.portrait import portrait
+
+        fixed = find_one(self.relations(), example, FIXED[:2])
+        return portrait(self.answers(outcome), fixed, k, level)
+
+    def show(
+        self,
+        *,
+        k: int = 4,
+        outcome: str = "correct",
+        level: float = 0.95,
+        dataset: str | Dataset | None = None,
+        data_root: str | None = None,
+        **example: Unpack[ExampleNames],
+    ) -> Figure:
+        """Return a Matplotlib figure of one example with its score and its strongest partners.
+
+        Args:
+            k, example: see `portrait`.
+            dataset: the data set, or its name if it is code that you have not named before.
+            data_root: the folder that holds the data. Without the data, the figure has no pictures.
+
+        Raises:
+            InvalidInputError: Matplotlib is not installed, or what `portrait` refuses.
+        """
+        from memdb.look.figures import draw_portrait, require_matplotlib
+
+        require_matplotlib()
+        shown = self.portrait(k=k, outcome=outcome, level=level, **example)
+        return draw_portrait(shown, self.contents_if_any(data_root, dataset)[0])
+
+    def exhibits(
+        self,
+        by: str = "memorization",
+        *,
+        class_name: str | None = None,
+        k: int = 4,
+        rows: int = 3,
+        seed: int = 0,
+        outcome: str = "correct",
+        level: float = 0.95,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> Gallery:
+        """Return the examples that a gallery shows; `gallery` draws them.
+
+        Args:
+            by: ``memorization``: training examples near 0, .25, .5, .75 and 1; ``influence``: memorized
+                examples with the test examples that they help most, and a control.
+            class_name: only training examples of this class, given by name or number.
+            k: pictures in a row.
+            rows: training examples, by influence.
+            seed: of what is chosen at random: the same models and seed give the same gallery.
+            progress: called with the number of pairs searched so far and in all, by influence.
+
+        Raises:
+            NotEnoughModelsError: the store has no models yet.
+            NotFoundError: there is nothing to show.
+            InvalidInputError: an argument is invalid.
+        """
+        from memdb.look.exhibits import Choice, gallery
+
+        choice = Choice(by, class_name, k, rows, seed, require_level(level))
+        return gallery(self.answers(outcome), choice, progress)
+
+    def gallery(
+        self,
+        by: str = "memorization",
+        *,
+        dataset: str | Dataset | None = None,
+        data_root: str | None = None,
+        **options: Unpack[GalleryOptions],
+    ) -> Figure:
+        """Return a Matplotlib figure of examples as Feldman and Zhang (2020) show them in figures 2 and 3.
+
+        Args:
+            by, options: see `exhibits`.
+            dataset, data_root: see `show`.
+
+        Raises:
+            InvalidInputError: Matplotlib is not installed, or what `exhibits` refuses.
+        """
+        from memdb.look.figures import draw_gallery, require_matplotlib
+
+        require_matplotlib()
+        shown = self.exhibits(by, **options)
+        return draw_gallery(shown, self.contents_if_any(data_root, dataset)[0])
+
+    def contents(self, data_root: str | None = None, dataset: str | Dataset | None = None) -> Contents:
+        """Return what shows examples: a function from ``train`` or ``test`` and a row to a picture or text.
+
+        Pictures are uint8 [height, width, 1 or 3]: a published copy's thumbnails or, of other stores and
+        where the data set is named, those of the data set.
+
+        Raises:
+            InvalidInputError, NotFoundError: what `load_dataset` raises.
+            MismatchError: the data set is not the store's.
+        """
+        from memdb.look import rows
+
+        named = dataset is not None or data_root is not None
+        published = self.store.published
+        if published is not None and (published.thumbnails or published.sheets) and not named:
+            return rows.of_thumbnails(self.thumbnails)
+        if not named and self._contents is not None:
+            return self._contents
+        data = self.load_dataset(data_root, dataset) if isinstance(dataset, str | None) else dataset
+        manifest = self.store.manifest
+        manifest.require_same(data.infos, manifest.recipe, self.url)
+        self._contents = rows.of_dataset(data)
+        return self._contents
+
+    def contents_if_any(
+        self, data_root: str | None = None, dataset: str | Dataset | None = None
+    ) -> tuple[Contents | None, str]:
+        """Return the same, or None and why: where the data is named, it is required."""
+        try:
+            return self.contents(data_root, dataset), ""
+        except MemdbError as error:
+            if dataset is not None or data_root is not None:
+                raise
+            return None, str(error)
 
     def load_dataset(self, data_root: str | None = None, dataset: str | None = None) -> Dataset:
         """Load the data set of the store, whose examples the store itself does not keep.
@@ -1382,7 +1728,7 @@ class Database:
         manifest = self.store.manifest
         manifest.require_same(data.infos, manifest.recipe, self.url)
         thumbnails = thumbnails_of(data)
-        return {item.name: thumbnails[item.name] for item in manifest.sets}
+        return {item.name: thumbnails[item.name] for item in manifest.sets if item.n_examples}
 
     def _require_now(self, verb: str) -> None:
         self.store.require_growing(verb)
@@ -1459,7 +1805,19 @@ class Database:
     def _results(self) -> Results:
         from memdb.query.results import Results
 
-        return Results()
+        here, store, dataset = (
+            weakref.ref(self),
+            self.store,
+            self._dataset,
+        )  # an answer keeps no models in memory
+
+        def html(rows: DuckDBPyRelation) -> str:
+            from memdb.look.notebook import table_of
+
+            database = here() or Database(store, dataset)
+            return table_of(rows, database.contents_if_any()[0])
+
+        return Results(html)
 
     def _present(self, table: pa.Table) -> DuckDBPyRelation:
         return self._results.present(table)

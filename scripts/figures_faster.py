@@ -250,8 +250,11 @@ def main() -> int:
         "--models", type=int, default=2000, help=f"of each set; the truth is from {max(JUDGED):,} on"
     )
     import figures_informed  # which imports this module
+    import figures_lds
 
-    figures_informed.add_commands(parser.add_subparsers(title="subcommands"))
+    commands = parser.add_subparsers(title="subcommands")
+    figures_informed.add_commands(commands)
+    figures_lds.add_command(commands)
     options = parser.parse_args()
     started = time.perf_counter()
     if "run" in options:

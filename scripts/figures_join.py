@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def main() -> int:
     options = parser.parse_args()
     size = Size(options.models, options.train, options.test, options.classes)
     print(
-        f"2 x {size.n_models:,} models, {size.n_train:,} + {size.n_test:,} examples; memdb {version('memdb')}, "
+        f"2 x {size.n_models:,} models, {size.n_train:,} + {size.n_test:,} examples; memdb {memdb.__version__}, "
         f"Python {platform.python_version()}, {os.cpu_count()} cores"
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,7 @@
-"""Write the parts of the documentation that the code knows best: docs/cli.md, and the columns in docs/sql.md.
+"""Write the parts of the documentation that the code knows best.
+
+They are docs/cli.md, the columns in docs/sql.md, the formats in docs/importing.md, and what comes back of each
+export in docs/exporting.md, which is tried.
 
 python scripts/generate_docs.py            write them
 python scripts/generate_docs.py --check    exit 1 where a page is not current
@@ -12,18 +15,24 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
 
 import memdb
 from memdb import cli
+from memdb.interop.export import WRITTEN
+from memdb.interop.formats import FORMATS, read_file
+from memdb.interop.run_formats import Runs
+from memdb.interop.score_formats import ScoreFile
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
     "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "plan",
     "convergence", "reliability", "classes", "class-influence", "compare", "compact", "gc", "verify", "retract",
-    "update", "merge", "publish", "pull", "report", "cache", "import", "export", "membership", "lds", "experiment",
+    "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "cache", "import", "export", "membership",
+    "lds", "frontier", "experiment",
 )  # fmt: skip
 INSIDE = {"experiment": ("removal",)}  # commands of two words
 RELATIONS = ("models", "train_examples", "test_examples", "memorization", "influence", "train_influence")
@@ -33,14 +42,19 @@ EXIT_CODES = (
     "Answers go to stdout, progress and remarks to stderr. "
     "`MEMDB_TRACEBACK=1` shows where an error was raised."
 )
-START, END = "<!-- generated: columns -->", "<!-- end -->"
+END = "<!-- end -->"
 
 
 def main() -> int:
     pages = {ROOT / "docs" / "cli.md": cli_page()}
-    sql = ROOT / "docs" / "sql.md"
-    before, rest = sql.read_text().split(START)
-    pages[sql] = f"{before}{START}\n{columns()}{END}{rest.split(END)[1]}"
+    for name, what, text in (
+        ("sql", "columns", columns()),
+        ("importing", "formats", formats()),
+        ("exporting", "round trips", round_trips()),
+    ):
+        path, start = ROOT / "docs" / f"{name}.md", f"<!-- generated: {what} -->"
+        before, rest = path.read_text().split(start)
+        pages[path] = f"{before}{start}\n{text}{END}{rest.split(END)[1]}"
     stale = [page for page, text in pages.items() if not page.exists() or page.read_text() != text]
     if "--check" in sys.argv:
         for page in stale:
@@ -97,6 +111,58 @@ def columns() -> str:
             listed = ", ".join(f"`{name}` {kind}" for name, kind, *_ in rows)
             tables.append(f"**{relation}**: {listed}\n\n")
     return "".join(tables)
+
+
+def formats() -> str:
+    """Return a table of the formats that are read, in the words of the functions that read them."""
+    lines = ["| format | |", "|---|---|"]
+    for read in FORMATS:
+        said = " ".join((read.__doc__ or "").replace("``", "`").split())
+        lines.append(f"| `{read.__name__}` | {said.removeprefix('Read ')} |")
+    return "\n".join(lines) + "\n"
+
+
+def drawn(data: memdb.Dataset, _masks: Any, seeds: Any, _run: Any) -> dict[str, Any]:
+    """Predict at random: a recipe for exports to have something to write."""
+    found: dict[str, Any] = {}
+    for name, examples in data.sets.items():
+        right = np.stack([np.random.default_rng(int(seed)).random(len(examples)) < 0.7 for seed in seeds])
+        found |= {f"{name}/correct": right, f"{name}/logit_confidence": np.where(right, 1.0, -1.0)}
+    return found
+
+
+def round_trips() -> str:
+    """Return a table of what comes back of each export, after writing and reading all of them."""
+    lines = ["| `--what` | written as | comes back as |", "|---|---|---|"]
+    labels = np.arange(24) % 2
+    data = memdb.Dataset(np.arange(24.0)[:, None], labels, np.arange(9.0)[:, None], labels[:9])
+    with tempfile.TemporaryDirectory() as folder, memdb.init(f"{folder}/s.zarr", data, drawn, seed=1) as db:
+        db.train(40, compact=False)
+        for what, suffixes in WRITTEN.items():
+            found = {}
+            for suffix in suffixes:
+                file = f"{folder}/{what}{suffix}"
+                path = (
+                    db.export(file, what, min_influence=-1.0) if "pairs" in what else db.export(file, what)
+                ).path
+                found[suffix or "a folder"] = _back(read_file(path))
+            (back,) = set(found.values())
+            lines.append(f"| `{what}` | {', '.join(found)} | {back} |")
+    return "\n".join(lines) + "\n"
+
+
+def _back(content: Runs | ScoreFile) -> str:
+    if isinstance(content, Runs):
+        kept = ", ".join(f"`{outcome.name}`" for outcome in content.outcomes)
+        return f"models with {kept}; `correct` is {content.outcomes[0].definition}"
+    sizes = set(content.sizes)
+    parts = [
+        "memorization" if len(content.scores.memorization) else "",
+        "pairs" if len(content.scores.influence) else "",
+    ]
+    needed = {"train", *(("test",) if parts[1] else ())} - sizes
+    asked = f"; in a new store, name {' and '.join(f'`--n-{name}`' for name in sorted(needed, reverse=True))}"
+    return f"scores: {' and '.join(filter(None, parts))}{asked if needed else ''}"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from memdb import Dataset, Run, datasets, recipes
 from memdb.format import bits, subsets
+from memdb.format.documents import own_version
 from memdb.format.manifest import OUTCOMES, Manifest
 from memdb.query.pairs.kernel_torch import kernel_on
 from memdb.query.pairs.search import PairSearch
@@ -106,7 +106,7 @@ def committed_models(
         subset_scheme="exact",
         subset_fraction=SUBSET_FRACTION,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        memdb_version=version("memdb"),
+        memdb_version=own_version(),
     )
     store = Store.create(open_storage(str(folder)), manifest, data.tables)
     seeds = Seeds(subsets.random_seeds(most), most, manifest.seed)

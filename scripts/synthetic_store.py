@@ -26,7 +26,6 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format import subsets
+from memdb.format.documents import own_version
 from memdb.format.segment import ModelInfo
 from memdb.storage import open_storage
 from memdb.store import Store
@@ -284,7 +284,7 @@ def model_info(store: Store, seed: int, mask: Bools, train: Bools, test: Bools) 
         diverged=False,
         device="cpu",
         host=platform.node(),
-        versions={"memdb": version("memdb")},
+        versions={"memdb": own_version()},
     )
 
 

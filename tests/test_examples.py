@@ -12,6 +12,7 @@ from support import ROOT
 
 import memdb
 
+NOTEBOOK = ROOT / "examples" / "03_see_it.ipynb"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -55,6 +56,31 @@ def test_the_cluster_of_ray_is_one_that_ray_starts():
     gpu = cluster["available_node_types"]["gpu"]
     assert gpu["resources"]["GPU"] == 1
     assert gpu["min_workers"] == 0
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_keeps_its_pictures_when_converted(monkeypatch):
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    monkeypatch.setenv("MEMDB_EXAMPLE_MODELS", "8")
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)  # which would go stale
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    shown = [
+        output["data"] for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output
+    ]
+    tables = [data["text/html"] for data in shown if "<table" in data.get("text/html", "")]
+    assert tables[0].count("<img") == 5
+    assert max(len(table.encode()) for table in tables) <= 200_000
+    assert sum("image/png" in data for data in shown) == 3
+    nbconvert = pytest.importorskip("nbconvert")
+    monkeypatch.setenv(
+        "JUPYTER_PATH", str(Path(nbconvert.__file__).parents[4] / "share" / "jupyter")
+    )  # its templates
+    page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
+    assert page.count('<img alt="train example') + page.count("<img alt='train example") == 5
 
 
 def test_every_example_is_run_here():

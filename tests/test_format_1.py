@@ -31,7 +31,8 @@ ASKED = [
 ]
 OPENED = [*{f"{name} {options}": (name, options) for name, options, _, _ in METHODS}.values()]
 DO_OTHER_THINGS = {
-    "update", "merge", "compact", "gc", "retract", "cache", "init", "train", "demo", "import", "publish", "pull", "report",
+    "update", "merge", "compact", "gc", "retract", "cache", "init", "train", "demo", "import", "publish", "pull",
+    "report", "view", "show", "gallery",
 }  # fmt: skip
 
 

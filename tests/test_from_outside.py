@@ -156,7 +156,7 @@ def test_the_documented_formats_read_runs_and_scores_of_any_file(documented, tmp
     with memdb.open(url) as db:
         rows = db.top_influence(test_id=1).df()
         assert rows[["train_id", "influence"]].values.tolist() == [[7, 0.5], [3, 0.25]]
-    (tmp_path / "other.csv").write_text("a,b\n")
+    (tmp_path / "other.csv").write_text("")
     with pytest.raises(InvalidInputError, match=r"other\.csv cannot be read"):
         memdb.import_file(tmp_path / "other.csv", url, formats=documented)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import re
 
+import numpy as np
 import pytest
+from support import ROOT
 from support.stores import small_dataset
 
 import memdb
-from memdb import errors
+from memdb import environment, errors
 from memdb.store import Access
 
 
@@ -63,3 +66,30 @@ def test_every_error_ends_in_error():
         if isinstance(thing, type) and issubclass(thing, Exception)
     ]
     assert all(name.endswith("Error") for name in found)
+
+
+def test_nobody_is_told_to_install_the_package_of_another_project():
+    wrong = re.compile(r"pip install[^`\n]*[ '\"]memdb(?!-scores)[\[ '\"`]")
+    files = [
+        p
+        for name in ("memdb", "docs", "examples", "scripts")
+        for p in (ROOT / name).rglob("*")
+        if p.is_file()
+    ]
+    texts = {
+        path: path.read_text(errors="replace")
+        for path in [*files, ROOT / "README.md"]
+        if path.suffix != ".pyc"
+    }
+    assert [str(path) for path, text in texts.items() if wrong.search(text)] == []
+    assert wrong.search("pip install memdb`")
+    assert wrong.search("pip install 'memdb[train]'")
+
+
+def test_the_version_is_known_with_any_metadata_and_without(monkeypatch, tmp_path):
+    assert environment.installed_version() == memdb.__version__ != "0+unknown"
+    monkeypatch.setattr(environment, "CLONE", tmp_path / "pyproject.toml")
+    monkeypatch.setattr(environment, "DISTRIBUTION", "memdb-scores-that-nobody-installed")
+    assert environment.installed_version() == "0+unknown"
+    monkeypatch.setattr(environment, "DISTRIBUTION", "numpy")
+    assert environment.installed_version() == np.__version__

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout
 from memdb.query import arrow, statistics
-from memdb.query.examples import require_examples
+from memdb.query.examples import require_examples, require_own
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
 from memdb.query.templates import template
@@ -36,6 +36,7 @@ def classes(relations: Relations, threshold: float) -> pa.Table:
             parameter="threshold",
         )
     _require_models(relations, 1)
+    require_own(relations.snapshot)
     sql = template("classes.sql", s_all=OUTCOMES[relations.outcome].sql["s_all"])
     return relations.ask(sql, {"threshold": threshold, "n_models": relations.snapshot.n_models})
 
@@ -71,10 +72,11 @@ def class_influence(relations: Relations) -> pa.Table:
     rows, cols = (axis.ravel() for axis in np.indices(influence.shape))
     of = {"train": (labels[rows], sizes[rows]), "test": (test_labels[cols], test_sizes[cols])}
     names = train.class_names
+    known = None if train.are_labelled else np.zeros(len(rows), dtype=np.bool_)
     return arrow.table(
         {f"{side}_label": found.astype(np.int32) for side, (found, _) in of.items()}
         | {f"{side}_class": _names(names, found) for side, (found, _) in of.items()}
-        | {"same_class": of["train"][0] == of["test"][0]}
+        | {"same_class": arrow.column(of["train"][0] == of["test"][0], known)}
         | {"influence": influence.ravel(), "null_se": null_se.ravel(), "q_value": q}
         | {f"n_{side}": counted.astype(np.int64) for side, (_, counted) in of.items()}
     )

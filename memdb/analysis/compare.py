@@ -8,7 +8,7 @@ import pyarrow as pa
 from memdb.analysis.reliability import THRESHOLDS
 from memdb.errors import InvalidInputError, MismatchError, NotEnoughModelsError
 from memdb.query import arrow
-from memdb.query.examples import require_models
+from memdb.query.examples import require_models, require_own
 from memdb.query.imported_scores import TableRelations
 from memdb.query.intervals import IntervalSpec, fixed_z
 from memdb.query.options import require_k
@@ -47,6 +47,8 @@ def compare(
     for relations in (first, second):
         if not isinstance(relations, TableRelations):
             require_models(relations.snapshot)
+            if test_id is None:
+                require_own(relations.snapshot)
     score = "memorization" if test_id is None else "influence"
     found = first.ask(
         template("comparison.sql", score=score),

@@ -9,9 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
-from memdb.format import bits
+from memdb.format import bits, layout
 from memdb.query import arrow
-from memdb.query.examples import ExampleRef, require_models
+from memdb.query.examples import ExampleRef, require_models, require_own
 from memdb.query.intervals import IntervalSpec
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
@@ -65,6 +65,8 @@ def convergence(
     del parameters["interval"]
     n_models = relations.snapshot.n_models
     require_models(relations.snapshot)
+    if target is None or target.example_set == layout.TRAIN:
+        require_own(relations.snapshot)
     asked = usual_looks(n_models) if looks is None else sorted(set(looks))
     if not asked or not 1 <= asked[0] <= asked[-1] <= n_models:
         raise InvalidInputError(

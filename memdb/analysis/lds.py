@@ -8,48 +8,32 @@ all test examples, since they share the models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInputError, NotEnoughModelsError
+from memdb.analysis.estimates import Attribution, Estimate, Estimates, Given
+from memdb.analysis.linear_share import LinearShare, linear_share
+from memdb.analysis.model_outcomes import outcomes_on_tests, positions_of, require_test_outcome
+from memdb.errors import InvalidInputError
 from memdb.format import bits, layout
-from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query import arrow
 from memdb.query.examples import require_examples
 from memdb.query.relations import Relations
-from memdb.store import Snapshot
 
-FEWEST = 5  # models for a correlation
 TESTS_AT_ONCE = 64
 TRAINS_AT_ONCE = 2048
-PREFERRED = (LOGIT_CONFIDENCE.name, "margin", "correct")
 MAX_RESAMPLES = 10_000
+FACT_DIGITS = 9  # of a share; its error is far larger, and the rest is how sums were rounded
 RESOLUTION = 2.0**-40  # relative to the sum of magnitudes: far above rounding errors, far below what matters
+Ids = NDArray[np.int64]
 Numbers = NDArray[np.float64]
+Progress = Callable[[int, int], None]
 Row = tuple[float | None, float | None, float | None]  # lds, lo, hi
-
-
-class Attribution(Protocol):
-    """Attribution scores [test, train] that can be read in ranges of rows."""
-
-    @property
-    def place(self) -> str:
-        """The source of the scores, for messages."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The numbers of test and training examples."""
-        ...
-
-    def rows(self, start: int, stop: int) -> NDArray[Any]:
-        """Return the scores on a range of test examples."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +71,91 @@ class Bootstrap:
         return float(lo), float(hi)
 
 
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """What scores are graded on: an outcome of models that they know nothing of, on some test examples.
+
+    Attributes:
+        chosen: the positions of the models.
+        tests: the ids of the test examples, ascending.
+    """
+
+    relations: Relations
+    outcome: str
+    chosen: Ids
+    tests: Ids
+    bootstrap: Bootstrap
+
+    def grade(self, scores: Estimates, progress: Progress = lambda _done, _total: None) -> Grades:
+        """Grade scores.
+
+        Raises:
+            InvalidInputError: scores that are NaN or infinite.
+        """
+        counts = self.bootstrap.counts(len(self.chosen))
+        rows: list[Row] = []
+        total = np.zeros((2, self.bootstrap.n_resamples))
+        for start in range(0, len(self.tests), TESTS_AT_ONCE):
+            progress(start, len(self.tests))
+            tests = self.tests[start : start + TESTS_AT_ONCE]
+            predicted = self._predictions(scores.on(tests))
+            actual = outcomes_on_tests(self.relations, self.outcome, tests)[:, self.chosen]
+            for one, other in zip(predicted, actual, strict=True):
+                value = spearman(one, other, np.ones((1, len(self.chosen)), dtype=np.int64))[0]
+                again = spearman(one, other, counts)
+                rows.append((None if np.isnan(value) else float(value), *self.bootstrap.interval(again)))
+                known = ~np.isnan(again)
+                total += [np.where(known, again, 0), known]
+        progress(len(self.tests), len(self.tests))
+        return Grades(rows, total, self.bootstrap)
+
+    def _predictions(self, scores: Estimate) -> Numbers:
+        """Return the sum of the scores over each model's subset, [tests, models]."""
+        assert scores.values is not None  # noqa: S101 - only estimators with scores are graded
+        given = _scaled(scores.values.astype(np.float64))
+        predicted = np.zeros((len(given), len(self.chosen)))
+        mask, n_models = self.relations.mask, self.relations.snapshot.n_models
+        for first in range(0, len(mask), TRAINS_AT_ONCE):
+            part = slice(first, min(len(mask), first + TRAINS_AT_ONCE))
+            inside = bits.unpack(mask[part].view(np.uint8), n_models)[self.chosen]
+            predicted += given[:, part] @ inside.T.astype(np.float64)
+        return _without_rounding(predicted, given)
+
+
+@dataclass(frozen=True, slots=True)
+class Grades:
+    """Grades on each test example, with intervals, and the sums of each resample over test examples."""
+
+    rows: Sequence[Row]
+    total: Numbers
+    bootstrap: Bootstrap
+
+    def means(self) -> dict[str, float | None]:
+        """Return the mean over test examples with a grade, its interval, and how many these are."""
+        scores = np.array([value for value, _, _ in self.rows if value is not None])
+        sums, known = self.total
+        means = np.divide(sums, known, out=np.full(len(sums), np.nan), where=known > 0)
+        lo, hi = self.bootstrap.interval(means)
+        return {
+            "mean_lds": float(scores.mean()) if len(scores) else None,
+            "mean_lo": lo if len(scores) else None,
+            "mean_hi": hi if len(scores) else None,
+            "n_scored": len(scores),
+        }
+
+
 def lds(
     relations: Relations,
     scores: Attribution,
     outcome: str | None,
     model_ids: Sequence[str] | None,
     bootstrap: Bootstrap,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Progress = lambda _done, _total: None,
 ) -> pa.Table:
-    """Return one row per test example, with the mean over test examples in every row.
+    """Return one row per test example, with the mean over test examples and its ceiling in every row.
 
     ``lds`` is NULL where all predictions or all outcomes are equal; ``mean_lds`` is the mean of the others.
+    The ceiling is that of all models of the store (see `linear_share`); NULL where they are too few.
 
     Raises:
         InvalidInputError: scores of another shape, NaN or infinity, or unknown models.
@@ -107,38 +165,34 @@ def lds(
     require_examples(relations.snapshot, layout.TEST)
     n_train, n_test = (snapshot.manifest.set_named(name).n_examples for name in (layout.TRAIN, layout.TEST))
     require_orientation(scores, n_test, n_train)
-    name = _require_outcome(snapshot, outcome)
-    chosen = _chosen(snapshot, model_ids)
-    counts = bootstrap.counts(len(chosen))
-    rows: list[Row] = []
-    total = np.zeros((2, bootstrap.n_resamples))
-    for start, predicted, actual in _outcomes(relations, scores, name, chosen):
-        progress(start, n_test)
-        for one, other in zip(predicted, actual, strict=True):
-            value = spearman(one, other, np.ones((1, len(chosen)), dtype=np.int64))[0]
-            again = spearman(one, other, counts)
-            rows.append((None if np.isnan(value) else float(value), *bootstrap.interval(again)))
-            known = ~np.isnan(again)
-            total += [np.where(known, again, 0), known]
-    progress(n_test, n_test)
-    facts = {**_means(rows, total, bootstrap), "n_held_out": len(chosen), "outcome": name}
-    return _table(relations, rows, facts)
+    name = require_test_outcome(snapshot, outcome)
+    chosen = positions_of(snapshot, model_ids)
+    grades = Exam(relations, name, chosen, np.arange(n_test), bootstrap).grade(Given(scores), progress)
+    share = linear_share(relations, name, bootstrap.level)
+    means = grades.means()
+    facts = {**means, "n_held_out": len(chosen), "outcome": name, **ceiling_facts(share)}
+    facts["of_ceiling"] = of_ceiling(means["mean_lds"], share)
+    return _table(relations, grades.rows, facts)
 
 
-def _means(rows: Sequence[Row], total: Numbers, bootstrap: Bootstrap) -> dict[str, float | str | None]:
-    """Return the mean score over test examples and its interval; ``total`` sums and counts each resample."""
-    scores = np.array([value for value, _, _ in rows if value is not None])
-    means = np.divide(total[0], total[1], out=np.full(len(total[0]), np.nan), where=total[1] > 0)
-    lo, hi = bootstrap.interval(means)
-    return {
-        "mean_lds": float(scores.mean()) if len(scores) else None,
-        "mean_lo": lo if len(scores) else None,
-        "mean_hi": hi if len(scores) else None,
-        "n_scored": len(scores),
-    }
+def ceiling_facts(share: LinearShare | None) -> dict[str, float | None]:
+    """Return the linear share of a store, a check of it, and its ceiling, by name; None if unknown."""
+    names = ("h2", "h2_lo", "h2_hi", "h2_permuted", "h2_permuted_se", "ceiling", "ceiling_lo", "ceiling_hi")
+    if share is None:
+        return dict.fromkeys(names)
+    values = [share.h2, share.lo, share.hi, share.permuted, share.permuted_se, share.ceiling]
+    known = [*values, *share.ceiling_interval]
+    return {name: round(value, FACT_DIGITS) for name, value in zip(names, known, strict=True)}
 
 
-def _table(relations: Relations, rows: Sequence[Row], facts: dict[str, float | str | None]) -> pa.Table:
+def of_ceiling(mean: float | None, share: LinearShare | None) -> float | None:
+    """Return the share of the ceiling that a mean score reaches; None where no ceiling is told from 0."""
+    if mean is None or share is None or share.ranked_lo <= 0:
+        return None
+    return mean / share.ceiling
+
+
+def _table(relations: Relations, rows: Sequence[Row], facts: Mapping[str, float | str | None]) -> pa.Table:
     test = relations.examples[layout.TEST]
     columns: dict[str, Any] = {"test_id": np.arange(len(rows), dtype=np.int32), "label": test.labels}
     for name, values in zip(("lds", "lo", "hi"), zip(*rows, strict=True), strict=True):
@@ -173,68 +227,6 @@ def require_orientation(scores: Attribution, n_test: int, n_train: int) -> None:
         "example, a column a training example",
         hint="it is the other way round: save `scores.T`" if turned else "give one score for every pair",
     )
-
-
-def _require_outcome(snapshot: Snapshot, outcome: str | None) -> str:
-    held = {item.name for item in snapshot.manifest.outcomes if layout.TEST in item.sets}
-    if outcome is None:  # copies may exclude outcomes of some models
-        kept = [name for name in held if snapshot.is_complete(f"{layout.TEST}/{name}")]
-        return next(name for name in PREFERRED if name in kept or name == "correct")
-    if outcome not in held:
-        raise InvalidInputError(
-            f"{snapshot.url} keeps no outcome {outcome!r} of test examples",
-            hint=f"it keeps {', '.join(sorted(held)) or 'none'}",
-        )
-    return outcome
-
-
-def _chosen(snapshot: Snapshot, model_ids: Sequence[str] | None) -> NDArray[np.int64]:
-    """Return the positions of the models with these ids, or of all."""
-    positions = {model.model_id: position for position, (_, model) in enumerate(snapshot.models)}
-    ids = list(positions) if model_ids is None else list(dict.fromkeys(model_ids))
-    unknown = [identifier for identifier in ids if identifier not in positions]
-    if unknown:
-        raise InvalidInputError(
-            f"{snapshot.url} has no model {unknown[0][:40]!r}",
-            hint='`memdb sql "SELECT model_id FROM models"` lists them',
-        )
-    if len(ids) < FEWEST:
-        raise NotEnoughModelsError(
-            f"{len(ids)} models are too few for a correlation over models", hint=f"give at least {FEWEST}"
-        )
-    return np.array([positions[identifier] for identifier in ids], dtype=np.int64)
-
-
-def _outcomes(
-    relations: Relations, scores: Attribution, outcome: str, chosen: NDArray[np.int64]
-) -> Iterator[tuple[int, Numbers, Numbers]]:
-    """Yield the first test example of a band with predicted and actual outcomes, [tests, models] each."""
-    snapshot = relations.snapshot
-    n_test, n_train = scores.shape
-    for start in range(0, n_test, TESTS_AT_ONCE):
-        stop = min(n_test, start + TESTS_AT_ONCE)
-        given = np.asarray(scores.rows(start, stop), dtype=np.float64)
-        if not np.isfinite(given).all():
-            row, column = np.argwhere(~np.isfinite(given))[0]
-            raise InvalidInputError(
-                f"{scores.place} holds {given[row, column]} for test example {start + row} and training "
-                f"example {column}",
-                hint="give a number for every pair; 0 where there is no attribution",
-            )
-        given = _scaled(given)
-        predicted = np.zeros((stop - start, len(chosen)))
-        for first in range(0, n_train, TRAINS_AT_ONCE):
-            part = slice(first, min(n_train, first + TRAINS_AT_ONCE))
-            inside = bits.unpack(relations.mask[part].view(np.uint8), snapshot.n_models)[chosen]
-            predicted += given[:, part] @ inside.T.astype(np.float64)
-        predicted = _without_rounding(predicted, given)
-        if outcome == "correct":
-            packed = relations.correct(layout.TEST)[start:stop].view(np.uint8)
-            actual = bits.unpack(packed, snapshot.n_models)[chosen].T.astype(np.float64)
-        else:
-            values = snapshot.outcome_values(f"{layout.TEST}/{outcome}", (start, stop))
-            actual = values[:, chosen].astype(np.float64)
-        yield start, predicted, actual
 
 
 def _scaled(given: Numbers) -> Numbers:

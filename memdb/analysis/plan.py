@@ -15,10 +15,11 @@ import pyarrow as pa
 from duckdb import DuckDBPyRelation
 from numpy.typing import NDArray
 
+from memdb.analysis.drawn import PILOT, Drawn
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout, subsets
 from memdb.query import arrow
-from memdb.query.examples import ExampleRef, require_examples
+from memdb.query.examples import ExampleRef, require_examples, require_own
 from memdb.query.intervals import IntervalSpec
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
@@ -27,7 +28,6 @@ from memdb.query.templates import template
 
 MOST_RANKED = 10**15  # pairs of a million training and a thousand million test examples
 KINDS = ("memorization", "influence")
-PILOT = 50  # models from which rates are known well enough to plan with
 MOST = 2**30  # models; goals that take more are out of reach
 SHARES = {"median": 0.5, "percentile_95": 0.95}
 SAMPLE = 1 << 16  # sampled examples or pairs
@@ -89,19 +89,23 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Means of an outcome (p) and of its square (m) in both arms, [cases] each, assumed constant in n."""
+    """Means of an outcome (p) and of its square (m) in both arms, [cases] each, assumed constant in n.
+
+    ``fraction`` is the share of the models that are in.
+    """
 
     p_in: Numbers
     m_in: Numbers
     p_out: Numbers
     m_out: Numbers
+    fraction: Numbers
 
     @classmethod
-    def of_table(cls, sums: pa.Table) -> Rates:
-        """Return the rates of sums in which no arm is empty."""
+    def of_table(cls, sums: pa.Table, fractions: Numbers) -> Rates:
+        """Return the rates of sums in which no arm is empty, with the fraction of each."""
         found = {name: arrow.values_of(sums.column(name)) for name in sums.column_names if name[1:2] == "_"}
-        ratios = (found[f"{sum_}_{arm}"] / found[f"n_{arm}"] for arm in ("in", "out") for sum_ in ("s", "q"))
-        return cls(*ratios)
+        parts = [found[f"{sum_}_{arm}"] / found[f"n_{arm}"] for arm in ("in", "out") for sum_ in ("s", "q")]
+        return cls(*(*parts, fractions))
 
     def __len__(self) -> int:
         return len(self.p_in)
@@ -110,9 +114,9 @@ class Rates:
         """Return the cases tiled ``times`` times."""
         return Rates(*(np.tile(getattr(self, name), times) for name in Rates.__slots__))
 
-    def sums(self, n_models: Numbers, fraction: float) -> pa.Table:
-        """Return the expected sums with ``n_models``, of which ``fraction`` are in."""
-        n_in, n_out = n_models * fraction, n_models * (1 - fraction)
+    def sums(self, n_models: Numbers) -> pa.Table:
+        """Return the expected sums with ``n_models``."""
+        n_in, n_out = n_models * self.fraction, n_models * (1 - self.fraction)
         return arrow.table(
             {
                 "n_in": n_in, "n_out": n_out, "s_in": self.p_in * n_in, "q_in": self.m_in * n_in,
@@ -121,14 +125,15 @@ class Rates:
         )  # fmt: skip
 
 
-WORST = Rates(*(np.array([0.5]) for _ in range(4)))
+def worst_rates(fraction: float) -> Rates:
+    """Return the rates whose intervals are widest."""
+    return Rates(*(np.array([value]) for value in (0.5, 0.5, 0.5, 0.5, fraction)))
 
 
 class Solver:
     """Finds the fewest models whose intervals reach a goal, in a separate DuckDB connection."""
 
-    def __init__(self, interval: IntervalSpec, fraction: float) -> None:
-        self.fraction = fraction
+    def __init__(self, interval: IntervalSpec) -> None:
         self._parameters = interval.parameters()
         self._sql = template("plan_bounds.sql")
         self._connection = duckdb.connect()
@@ -153,9 +158,7 @@ class Solver:
         cuts, rows = np.arange(1, n_pieces)[:, None], np.arange(len(rates))
         while (above - below > 1).any():
             tried = np.maximum(below + (above - below) * cuts // n_pieces, 1)  # [cuts, cases], ascending
-            bounds = self.bounds(
-                rates.repeated(len(cuts)).sums(tried.ravel().astype(np.float64), self.fraction)
-            )
+            bounds = self.bounds(rates.repeated(len(cuts)).sums(tried.ravel().astype(np.float64)))
             there = reached(*bounds).reshape(tried.shape)
             ends = np.concatenate([below[None], tried, above[None]])
             first = np.where(there.any(axis=0), there.argmax(axis=0), len(cuts)) + 1  # of the ends
@@ -178,7 +181,7 @@ def worst_case(goal: Goal, fraction: float, interval: IntervalSpec) -> pa.Table:
             parameter="n_ranked",
         )
     of_list = interval.of_list(goal.n_shown, goal.n_ranked or 1)
-    return _table([_worst(Solver(of_list, fraction), goal)], 0, None)
+    return _table([_worst(Solver(of_list), goal, fraction)], 0, None)
 
 
 def plan_without_store(
@@ -215,13 +218,15 @@ def plan(
     snapshot = relations.snapshot
     n_ranked = goal.n_ranked or snapshot.manifest.train.n_examples
     of_list = interval.of_list(min(goal.n_shown, n_ranked), n_ranked)
-    solver = Solver(of_list, snapshot.manifest.subset_fraction)
-    rows = [_worst(solver, goal)]
+    solver, drawn = Solver(of_list), Drawn.of(snapshot)
+    rows = [_worst(solver, goal, drawn.usual)]
     if snapshot.n_models >= PILOT:
+        if goal.kind == "memorization":
+            require_own(snapshot)
         sums = _memorization(relations) if goal.kind == "memorization" else _pairs(relations)
-        rows += _of_all(solver, goal, sums)
+        rows += _of_all(solver, goal, sums, drawn)
     if named is not None:
-        rows += _of_one(solver, goal, _named(relations, *named))
+        rows += _of_one(solver, goal, _named(relations, *named), drawn)
     seconds = [model.seconds for _, model in snapshot.models]
     return _table(rows, snapshot.n_models, fmean(seconds) if seconds else None)
 
@@ -230,14 +235,14 @@ def _narrow(goal: Goal) -> Reached:
     return lambda lo, hi: (hi - lo) / 2 <= goal.half_width
 
 
-def _worst(solver: Solver, goal: Goal) -> dict[str, Any]:
-    needed = int(solver.fewest(WORST, _narrow(goal))[0])
+def _worst(solver: Solver, goal: Goal, fraction: float) -> dict[str, Any]:
+    needed = int(solver.fewest(worst_rates(fraction), _narrow(goal))[0])
     return {"goal": "worst_case", "half_width": goal.half_width, "p_in": 0.5, "p_out": 0.5, "needed": needed}
 
 
-def _of_all(solver: Solver, goal: Goal, sums: pa.Table) -> list[dict[str, Any]]:
+def _of_all(solver: Solver, goal: Goal, sums: pa.Table, drawn: Drawn) -> list[dict[str, Any]]:
     """Return the rows of goals for fractions of all examples, and of those above the threshold."""
-    rates, (lo, hi) = Rates.of_table(sums), solver.bounds(sums)
+    rates, (lo, hi) = Rates.of_table(sums, drawn.fractions(sums)), solver.bounds(sums)
     narrow = _narrow(goal)
     needed, now = solver.fewest(rates, narrow), float(narrow(lo, hi).mean())
     rows = []
@@ -255,8 +260,8 @@ def _of_all(solver: Solver, goal: Goal, sums: pa.Table) -> list[dict[str, Any]]:
     return [*rows, row | {"n_examples": len(high), "needed": n}]
 
 
-def _of_one(solver: Solver, goal: Goal, sums: pa.Table) -> list[dict[str, Any]]:
-    rates, (lo, hi) = Rates.of_table(sums), solver.bounds(sums)
+def _of_one(solver: Solver, goal: Goal, sums: pa.Table, drawn: Drawn) -> list[dict[str, Any]]:
+    rates, (lo, hi) = Rates.of_table(sums, drawn.fractions(sums)), solver.bounds(sums)
     both = {"p_in": float(rates.p_in[0]), "p_out": float(rates.p_out[0])}
     aims: tuple[tuple[dict[str, Any], Reached], ...] = (
         ({"goal": "named_half_width", "half_width": goal.half_width}, _narrow(goal)),
@@ -368,6 +373,8 @@ def _named(relations: Relations, train_id: int, target: ExampleRef | None) -> pa
         NotEnoughModelsError: too few models to know its rates.
     """
     on = target or ExampleRef("target_id", train_id)
+    if on.example_set == layout.TRAIN:
+        require_own(relations.snapshot)
     n_models = relations.snapshot.n_models
     if n_models < PILOT:
         raise NotEnoughModelsError(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout
 from memdb.query import arrow
-from memdb.query.examples import ExampleRef
+from memdb.query.examples import ExampleRef, require_own
 from memdb.query.relations import Relations
 from memdb.query.templates import template
 from memdb.query.udfs import Words
@@ -86,6 +86,8 @@ def reliability(
             f"{snapshot.url} has {snapshot.n_models} models, too few for two halves",
             hint=f"train {FEWEST - snapshot.n_models} more, better 100, with `memdb train`",
         )
+    if target is None or target.example_set == layout.TRAIN:
+        require_own(snapshot)
     threshold = splitting.threshold
     if threshold is None:
         threshold = THRESHOLDS["memorization" if target is None else "influence"]

@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 
 COMMANDS = {  # by their modules
     "query": ("info", "top-memorized", "top-influence", "score", "sql"),
-    "analyze": ("plan", "convergence", "reliability", "classes", "class-influence", "compare"),
+    "planning": ("plan", "convergence", "reliability"),
+    "analyze": ("classes", "class-influence", "compare"),
     "combine": ("update", "merge"),
     "maintain": ("compact", "gc", "verify", "retract", "cache"),
     "train": ("init", "train", "demo"),
     "pairs": ("pairs",),
-    "interop": ("import", "export", "membership", "lds"),
+    "interop": ("import", "export", "membership"),
+    "attribution": ("lds", "frontier"),
     "share": ("publish", "pull"),
-    "look": ("report",),
+    "look": ("report", "view"),
+    "show": ("show", "gallery"),
     "experiment": ("experiment",),
 }
 

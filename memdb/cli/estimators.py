@@ -12,7 +12,7 @@ from memdb.render.answer import Answer
 from memdb.render.tables import clean, count
 
 if TYPE_CHECKING:
-    from memdb.database import Database
+    pass
 
 
 class Choice(OptionGroup):
@@ -57,11 +57,6 @@ class NamedChoice(Choice):
     def named(self) -> dict[str, Any]:
         """The arguments of methods that screen nothing."""
         return {name: value for name, value in self.chosen.items() if name != "screen"}
-
-    def answers(self, db: Database, outcome: str) -> Any:
-        """Return the source of answers."""
-        estimator = self._estimator
-        return db.answers(outcome) if estimator.is_plain else db.predictions(estimator, outcome)
 
 
 def estimator_line(facts: Mapping[str, Any]) -> str:

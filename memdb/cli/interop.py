@@ -1,16 +1,16 @@
-"""Commands for other people's files: import, export, membership, lds."""
+"""Commands for other people's files and attacks: import, export, membership."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from memdb.cli.app import app, say
+from memdb.cli.facts import with_common
 from memdb.cli.options import DataRootOption, LevelOption, OptionGroup, OutcomeOption, PairBounds, ShownOption
-from memdb.cli.output import PlainWay, Way, answer_of, emit, facts_line
+from memdb.cli.output import PlainWay, emit, facts_line
 from memdb.cli.store_options import ASKING, SCORING, WRITING, Place, at_place, split
 from memdb.errors import InvalidInputError
 from memdb.format import layout
@@ -20,9 +20,6 @@ from memdb.render.progress import Counting
 from memdb.render.tables import clean, console, count
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyRelation
-
-    from memdb.database import Database
     from memdb.interop.import_runs import Imported
     from memdb.interop.import_scores import ImportedScores
 
@@ -90,24 +87,33 @@ class ImportOptions(OptionGroup):
 @at_place(WRITING)
 def import_(
     place: Place,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="An .npz file, or a folder of .npy files.")],
+    path: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="A file (.npz, .npy, .csv, .parquet), a folder, or files of one thing."
+        ),
+    ],
     about: ImportOptions,
 ) -> None:
     """Add somebody's runs, or scores that they published, to a store; without one, create it.
 
     \b
-    a plain .npz     mask [models, train], train_correct [models, train], test_correct [models, test]
-    datamodels       train_masks, train_margins, test_margins: right is a margin above 0
-    LiRA folders     keep and scores or logits, one folder a model or all in one; no test examples
-    Feldman-Zhang    tr_idx, tt_idx, infl, mem; or tr_mem and infl_matrix_class0, ...: scores without models
+    your own runs    mask [models, train], train_correct [models, train], test_correct [models, test]
+    Feldman-Zhang    trainset_mask, trainset_correctness, testset_correctness; aux_arrays.npz, one a run
+    datamodels       masks and margins: right is a margin above 0
+    LiRA             keep and scores or logits, one folder a model or all in one; no test examples
+    privacy_meter    memberships and signals
+    scores           memorization, influence, infl_matrix_class0, ..., pairs in CSV or Parquet, C-scores
 
-    Files are looked at whole before anything is written, never unpickled, and may be bigger than memory.
+    What `memdb export` writes comes back. Runs may be spread over many files. What is needed is looked at
+    whole before anything is written, never unpickled, and may be bigger than memory.
     Models are recognized by their subsets and outcomes: the same file again adds nothing.
 
     \b
     memdb import runs.npz --store mine.zarr
     memdb import ~/lira/exp/cifar10 --dataset cifar10 --data-root ~/data --store lira.zarr
     memdb import cifar100_infl_matrix.npz --store published.zarr
+    memdb import imagenet_infl_matrix.npz imagenet_index.npz --store imagenet.zarr
     """  # noqa: D301 - \b keeps the lines apart in --help
     from memdb import create
     from memdb.interop.import_runs import Imported
@@ -115,7 +121,11 @@ def import_(
     with Counting(console(stderr=True), "models") as counting:
         given = vars(about) | {"outcomes": None if about.outcomes is None else split(about.outcomes)}
         done = create.import_file(
-            path, place.url, **given, storage_options=place.storage_options(), progress=counting
+            path[0] if len(path) == 1 else path,
+            place.url,
+            **given,
+            storage_options=place.storage_options(),
+            progress=counting,
         )
     if isinstance(done, Imported):
         _say_runs(place, done)
@@ -135,7 +145,7 @@ def _say_runs(place: Place, done: Imported) -> None:
     there = f"; {known:,} of them were there already" if known else ""
     say(
         f"Added {count(done.n_added, 'model')} of {done.n_models:,} ({done.kind}) to {place.url}{there}.",
-        *done.notes,
+        *(clean(note) for note in done.notes),
     )
     say(f"Next: {place.command('top-memorized')}")
 
@@ -148,6 +158,7 @@ def _say_scores(place: Place, done: ImportedScores) -> None:
         return
     say(
         f"Added the scores {table.name} to {place.url}: {what}.",
+        *(clean(note) for note in done.notes),
         "Without counts there are no intervals; --assume-models and --assume-fraction give rough ones.",
         f"Next: {place.command('top-memorized')} --scores {table.name}",
     )
@@ -241,107 +252,6 @@ def membership(
     title = f"Membership, {variant} attack \u00b7 {facts_line(db, way)}"
     if k is not None or way.output is None:
         rows = rows.limit(k or SHOWN)
-    answer, common = _with_common(db, rows, way, ("attack_", "tpr_", "n_targets"))
+    answer, common = with_common(db, rows, way, ("attack_", "tpr_", "n_targets"))
     answer = Answer(answer.table, {**answer.facts, "variant": variant, "variance": variance})
     emit(answer, way, lambda shown: analysis.membership(shown, common, title, names))
-
-
-class BootstrapWay(Way):
-    """How grades are wanted; their outcome is by default the best that the store keeps."""
-
-    outcome: str = "default"
-    interval: str = "bootstrap"
-
-
-@app.command()
-@at_place(ASKING)
-def lds(
-    place: Place,
-    *,
-    scores: Annotated[
-        Path, typer.Argument(metavar="SCORES.npy", help="Attribution scores [test, train], any real numbers.")
-    ],
-    k: ShownOption = None,
-    outcome: Annotated[
-        str | None,
-        typer.Option(
-            "--outcome",
-            metavar="NAME",
-            help="logit_confidence, margin or correct. [default: the first of them that the store keeps]",
-            show_default=False,
-        ),
-    ] = None,
-    models: Annotated[
-        Path | None,
-        typer.Option(
-            "--models",
-            metavar="FILE",
-            help="Held-out models: a .csv with a column model_id, or an id a line.",
-        ),
-    ] = None,
-    resamples: Annotated[
-        int, typer.Option("--resamples", metavar="N", help="Of the models, for intervals.")
-    ] = 200,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the resamples.")] = 0,
-    way: BootstrapWay,
-) -> None:
-    """Grade somebody's attribution scores: the linear datamodeling score over the store's models.
-
-    Scores are a matrix with a row a test example and a column a training example. For each test example:
-    Spearman's correlation, over models, of the sum of its scores over a model's subset with what that model
-    says of it. Models must not be those that the scores were computed from. Intervals resample the models.
-
-    \b
-    memdb lds trak.npy
-    memdb lds trak.npy --outcome correct -o lds.csv
-    """  # noqa: D301
-    from memdb.interop.arrays import open_array
-    from memdb.training.loop import require_positive
-
-    if k is not None:
-        require_positive(k, "k")
-    file = open_array(scores)
-    if file.dtype.kind not in "fiu":
-        raise InvalidInputError(f"{scores} is {file.dtype}", hint="give real numbers")
-    way.outcome = outcome or way.outcome
-    db = place.open()
-    ids = None if models is None else _model_ids(models)
-    with Counting(console(stderr=True), "test examples") as counting:
-        options: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": way.level}
-        rows = db.lds(file, outcome=outcome, model_ids=ids, progress=counting, **options)
-    if k is not None:
-        rows = rows.limit(k)
-    answer, common = _with_common(db, rows, way, ("mean_", "n_", "outcome"))
-    answer = Answer(answer.table, {**answer.facts, "outcome": common["outcome"]})
-    names = db.relations().examples[layout.TEST].class_names
-    title = f"Linear datamodeling score of {clean(scores)} \u00b7 outcome {common['outcome']}"
-    emit(answer, way, lambda shown: analysis.lds(shown, common, title, names, k or SHOWN))
-
-
-def _model_ids(path: Path) -> list[str]:
-    """Return the ids of models in a file: its column model_id, or a line each."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInputError(
-            f"{path} cannot be read: {error}", hint="give ids of models, one a line"
-        ) from error
-    if rows and "model_id" in rows[0]:
-        column = rows[0].index("model_id")
-        return [row[column].strip() for row in rows[1:] if len(row) > column]
-    return [row[0].strip() for row in rows]
-
-
-def _with_common(
-    db: Database, rows: DuckDBPyRelation, way: Way, beginnings: tuple[str, ...]
-) -> tuple[Answer, dict[str, Any]]:
-    """Return rows, and what all of them say of the whole, which a document says once."""
-    answer = answer_of(db, rows, way)
-    first = next(answer.rows(), {})
-    kept = ("n_in", "n_out")
-    common = {name: v for name, v in first.items() if name.startswith(beginnings) and name not in kept}
-    facts = {**answer.facts, **common}
-    if way.rows_stand_alone:
-        return Answer(answer.table, facts), common
-    return Answer(answer.table.drop_columns(list(common)), facts), common

@@ -1,7 +1,13 @@
-"""Commands that show a store to people: report."""
+"""Commands that show a store to people: report, view."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -45,3 +51,89 @@ def report(
     if done.without_pictures:
         say(f"Note: no pictures, for {clean(done.without_pictures)}. --data-root names the data's folder.")
     say(f"Wrote {clean(done.path)}: {count(done.n_pictures, 'picture')}, {size(done.size)}.")
+
+
+@app.command()
+@at_place(ASKING)
+def view(
+    place: Place,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="N", help="Of 127.0.0.1; 0 is a free one.")
+    ] = 0,
+    opens: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the browser, or print the address alone.")
+    ] = True,
+    level: LevelOption = 0.95,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="With small pictures of the examples.")
+    ] = True,
+    dataset: OwnDatasetOption = None,
+    data_root: DataRootOption = None,
+) -> None:
+    """Show a store in the browser: the page of `memdb report`, with the lists of every example.
+
+    It is served on this machine to whoever has the address, which has a secret in it, until Ctrl-C.
+
+    \b
+    memdb view
+    memdb view --store https://example.org/mnist
+    memdb view --no-open --port 8000
+    """  # noqa: D301
+    from memdb.look.view import serving
+
+    db = place.open()
+    found, reason = db.pictures_of_page(pictures=pictures, dataset=dataset, data_root=data_root)
+    if reason:
+        say(f"Note: no pictures, for {clean(reason)}. --data-root names the data's folder.")
+    with (
+        serving(db.viewer(found, level), port) as server,
+        _stopped() as stopped,
+        _opened(server.address if opens else None),
+    ):
+        typer.echo(server.address)
+        sys.stdout.flush()
+        say("Serving this page until Ctrl-C.")
+        stopped.wait()
+    say("Stopped.")
+
+
+@contextlib.contextmanager
+def _stopped() -> Iterator[threading.Event]:
+    """Return what Ctrl-C sets; pressed again, while all ends, it does nothing more."""
+    event = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _opened(address: str | None) -> Iterator[None]:
+    """Open an address in the browser, by a file that only its owner reads: all can read command lines."""
+    if address is None:
+        yield
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".html", prefix="memdb-", encoding="utf-8") as file:
+        file.write(
+            f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={address}">'
+        )
+        file.flush()
+        if not _browses(Path(file.name).as_uri()):
+            say("No browser was found here: open this address in one.")
+        yield
+
+
+def _browses(url: str) -> bool:
+    """Open a URL in a browser that has a window of its own; tell whether there is one."""
+    import webbrowser
+
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        return False
+    in_terminal = type(browser) is webbrowser.GenericBrowser  # which would take this one
+    return not in_terminal and browser.open(url)

@@ -29,7 +29,7 @@ class OptionGroup:
         return {name: value for name, value in vars(self).items() if value is not None and value is not False}
 
 
-def _listed(meanings: Mapping[str, str]) -> str:
+def listed(meanings: Mapping[str, str]) -> str:
     """Return help that names each choice with its meaning."""
     return "; ".join(f"{name}: {meaning}" for name, meaning in meanings.items()) + "."
 
@@ -52,11 +52,11 @@ OutputOption = Annotated[
 LevelOption = Annotated[float, typer.Option("--level", metavar="P", help="Coverage of the intervals.")]
 RankedIntervalOption = Annotated[
     str,
-    typer.Option("--interval", metavar="KIND", help=_listed(kinds_for(ranked=True))),
+    typer.Option("--interval", metavar="KIND", help=listed(kinds_for(ranked=True))),
 ]
 NamedIntervalOption = Annotated[
     str,
-    typer.Option("--interval", metavar="KIND", help=_listed(kinds_for(ranked=False))),
+    typer.Option("--interval", metavar="KIND", help=listed(kinds_for(ranked=False))),
 ]
 OutcomeOption = Annotated[
     str,
@@ -64,7 +64,7 @@ OutcomeOption = Annotated[
         "--outcome",
         metavar="NAME",
         help="What is averaged over models. "
-        + _listed({name: outcome.meaning for name, outcome in OUTCOMES.items()}),
+        + listed({name: outcome.meaning for name, outcome in OUTCOMES.items()}),
     ),
 ]
 EstimatorOption = Annotated[
@@ -92,6 +92,16 @@ ScreenByOption = Annotated[
         metavar="FILE",
         help="Scores [train, test] that are the prior, such as TRAK's, in place of gradient sketches: .npy, "
         ".npz, .csv or .parquet. They must not come from the store's own models.",
+    ),
+]
+PlanOutcomeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--outcome",
+        metavar="NAME",
+        help="What is averaged over models: correct or confidence; with --lds, what is predicted: "
+        "logit_confidence, margin or correct. [default: correct; with --lds, the first of them that is kept]",
+        show_default=False,
     ),
 ]
 FdrOption = Annotated[
@@ -286,3 +296,15 @@ class PairBounds(OptionGroup):
         typer.Option("--top", metavar="K", help="Only the strongest K pairs of every test example."),
     ] = None
     same_class: SameClassOption = False
+
+
+ThresholdOption = Annotated[float, typer.Option("--threshold", metavar="X", help="What counts as memorized.")]
+EitherThresholdOption = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold",
+        metavar="X",
+        help="What counts as high. [default: 0.25 for memorization, 0.15 for influence]",
+        show_default=False,
+    ),
+]

@@ -90,9 +90,9 @@ class PlainWay(Way):
     interval: str = "none"
 
 
-def answer_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
+def answer_of(db: Database, rows: DuckDBPyRelation | pa.Table, way: Way) -> Answer:
     """Return rows with what the JSON document says about them."""
-    return Answer(rows.to_arrow_table(), _facts(db, way))
+    return Answer(rows.to_arrow_table() if hasattr(rows, "to_arrow_table") else rows, _facts(db, way))
 
 
 def _facts(db: Database, way: Way) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def left_out(db: Database) -> dict[str, Any]:
     return {"n_excluded": len(excluded), "excluded": excluded} if excluded else {}
 
 
-def asked_of(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
+def asked_of(db: Database, rows: DuckDBPyRelation | pa.Table, way: Way) -> Answer:
     """Return rows of models, or of the imported scores that were asked, with what is said about them."""
     return _of_scores(db, answer_of(db, rows, way))
 
@@ -195,7 +195,7 @@ def show(text: str | int, way: Way) -> None:
 
 def print_memorized(db: Database, rows: DuckDBPyRelation, way: Way, class_name: str | None) -> None:
     """Print the most memorized examples."""
-    names = db.relations().class_names
+    names = db.answers().relations.class_names
     of = f" of class {clean(class_name)}" if class_name else ""
     title = f"Most memorized training examples{of} \u00b7 {facts_line(db, way)}"
     columns = {"train_id": "train", "label": "class"}
@@ -208,7 +208,7 @@ def print_memorized(db: Database, rows: DuckDBPyRelation, way: Way, class_name: 
 def print_influences(db: Database, rows: DuckDBPyRelation, way: Way, fixed: str) -> None:
     """Print the strongest influences with one side fixed."""
     answer = list_of(db, rows, way)
-    names = db.relations().class_names
+    names = db.answers().relations.class_names
     first = next(answer.rows(), None)
     columns = {"train_id": "train", "train_label": "class"}
     if fixed == "train_id":
@@ -250,7 +250,7 @@ def print_score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
             lines["mean when out"] = f"{number(row['p_out'])} over {row['n_out']:,}"
         if name == "influence":
             lines["memorization"] = f"{number(row['memorization'])} (of training example {row['train_id']})"
-            lines["same class"] = "yes" if row["same_class"] else "no"
+            lines["same class"] = {True: "yes", False: "no", None: "unknown"}[row["same_class"]]
         lines["outcome"] = facts_line(db, way).replace("\n", " \u00b7 ")
         return tables.facts(lines, _named(db, row))
 
@@ -410,7 +410,7 @@ def _named(db: Database, row: Mapping[str, Any]) -> str:
 
 
 def _example(db: Database, kind: str, row: Mapping[str, Any], name: str) -> str:
-    relations, identifier = db.relations(), row[name]
+    relations, identifier = db.answers().relations, row[name]
     label = row.get(name.replace("_id", "_label"), row.get("label"))
     key = clean(relations.key_of(layout.TEST if name == "test_id" else layout.TRAIN, identifier))
     shown = tables.class_label(label, relations.class_names)

@@ -159,6 +159,7 @@ def sql(
 
     Relations: models, train_examples, test_examples, memorization, influence, train_influence, and
     influence_of([ids]) for several test examples. Pairs are counted when a filter on ids asks for them.
+    Imported scores are beside them as NAME.memorization and NAME.influence.
 
     \b
     memdb sql "SELECT train_id, influence, lo, hi FROM influence WHERE test_id = 42
@@ -174,8 +175,7 @@ def sql(
     db = place.open()
     with limited(seconds, n_bytes, None if way.output is None else half_written(way.output)):
         way = way.by(db, choice)
-        relations = choice.answers(db, way.outcome).relations
-        relations.memory = n_bytes
+        relations = db.relations_in(statement, way.outcome, **choice.named, memory=n_bytes)
         found = questions.sql_batches(
             relations,
             statement,

@@ -90,6 +90,15 @@ def publish(
     credit: CreditOptions,
     dataset: OwnDatasetOption = None,
     data_root: DataRootOption = None,
+    site: Annotated[
+        bool, typer.Option("--site", help="With a page that shows the copy in any browser: index.html.")
+    ] = False,
+    site_url: Annotated[
+        str | None,
+        typer.Option(
+            "--site-url", metavar="URL", help="Where the copy will be, if its page moves elsewhere."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell the sizes, and write nothing.")] = False,
     destination: Destination,
 ) -> None:
@@ -100,6 +109,7 @@ def publish(
     writes what is new, and --snapshot still finds the older ones.
 
     \b
+    memdb publish /srv/www/mnist --site --include bits --include thumbnails
     memdb publish s3://bucket/mnist --licence CC-BY-4.0 --author "A. Author"
     memdb top-influence --test-id 42 --store https://bucket.example.org/mnist
     """  # noqa: D301
@@ -113,6 +123,7 @@ def publish(
             dataset=dataset,
             data_root=data_root,
             storage_options=destination.options(),
+            site=site_url or site,
             **included,
         )
         _show_sizes(plan)

@@ -87,6 +87,15 @@ def _has_files(given: Parameters) -> bool:
     return given["extend"] is not None or given["dataset"] not in {None, "digits"}
 
 
+def _is_seen(given: Parameters) -> bool:
+    return given["output"] is None and given["format"] == "table"
+
+
+def _has_pictures(given: Parameters) -> bool:
+    is_file_of_numbers = given["output"] is not None and given["output"].suffix.lower() in SUFFIXES
+    return given["format"] == "table" and not is_file_of_numbers
+
+
 DOWNLOADED = ("mnist", "fashion-mnist", "cifar10", "cifar100")  # by torchvision
 SETTINGS = (
     "endpoint_url",
@@ -96,6 +105,8 @@ SETTINGS = (
     "cache_size",
     "trust_base",
 )  # of a read
+OF_INTERVALS = ("half_width", "kind", "settle", "threshold", "k", "n_ranked", "interval")
+EXAMPLES = tuple(f"{kind}_{name}" for kind in ("train", "test", "target") for name in ("id", "key"))
 OF_SCORES = ("memorization", "pairs", "fz-pairs", "fz-classes")
 EFFECTS = (
     Effect(
@@ -108,6 +119,12 @@ EFFECTS = (
     Effect(("assume_fraction",), "--assume-models", _is_not("assume_models", None)),
     Effect(("task_cpus", "task_gpus"), "--ray", _is_not("ray", None)),
     Effect(("cache_size",), "a cache, which --cache-dir none goes without", _is_not("cache_dir", "none")),
+    Effect(
+        (*OF_INTERVALS, *EXAMPLES, "subset_fraction"),
+        "a plan for intervals, which --lds is not",
+        _is("lds", None),
+        "plan",
+    ),
     Effect(("k",), "--interval selected", _is("interval", "selected"), "plan"),
     Effect(
         ("n_ranked",),
@@ -135,6 +152,31 @@ EFFECTS = (
         f"--what {', '.join(OF_SCORES)}",
         _is("what", *OF_SCORES),
         "export",
+    ),
+    Effect(("rows",), "--by influence", _is("by", "influence"), "gallery"),
+    *(
+        Effect(options, company, present, command)
+        for command in ("show", "gallery")
+        for options, company, present in (
+            (("graphics",), "a terminal, which --output and --format have no use for", _is_seen),
+            (
+                ("dataset", "data_root"),
+                "pictures, which numbers for programs have none of",
+                _has_pictures,
+            ),
+        )
+    ),
+    Effect(
+        ("pilots", "tests"),
+        "an estimator",
+        lambda given: bool(given["estimator"]) or len(given["scores"] or ()) != 1,
+        "lds",
+    ),
+    Effect(
+        ("k",),
+        "one file alone, whose test examples are listed",
+        lambda given: len(given["scores"] or ()) == 1 and not given["estimator"],
+        "lds",
     ),
     Effect(
         ("data_root",),

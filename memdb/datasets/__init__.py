@@ -17,10 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from memdb import plugins
 from memdb.datasets.inputs import FirstOfPairs, Inputs, content_of, inputs_of, require_steady
+from memdb.environment import install
 from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 from memdb.format import layout
 from memdb.format.manifest import SetInfo
 from memdb.store import Examples, ExampleTable
+
+Render = Callable[[Any], Any]  # from an example to text, or to the pixels of a picture
 
 KINDS = {"U": "text", "S": "bytes", "M": "dates", "m": "spans of time"}
 
@@ -36,6 +39,9 @@ class ExampleSet:
         keys: names of the examples; by default, their rows.
         name: the name of the set, for messages.
 
+    Attributes:
+        feature_names: the names of the columns, of a table that has them.
+
     Raises:
         InvalidInputError: lengths that differ, labels that are not integers from 0, keys that are not text,
             or examples that could only be hashed by their address in memory.
@@ -46,6 +52,7 @@ class ExampleSet:
     ) -> None:
         self.name = name
         self.x: Any = inputs_of(x, name)
+        self.feature_names = tuple(map(str, getattr(x, "columns", ())))
         self.labels = _labels(labels, name)
         self.keys = [str(row) for row in range(len(self.labels))] if keys is None else list(keys)
         odd = next((key for key in self.keys if not isinstance(key, str)), None)
@@ -60,6 +67,14 @@ class ExampleSet:
                 f"{len(self.keys):,} keys",
                 hint="give one label and one key an example",
             )
+
+    @classmethod
+    def of_nothing(cls, like: Any) -> Self:
+        """Return a test set without examples, of inputs like these."""
+        found = cls.__new__(cls)
+        found.name, found.x, found.keys = layout.TEST, like[:0] if isinstance(like, np.ndarray) else [], []
+        found.labels = np.empty(0, dtype=np.int32)
+        return found
 
     def __repr__(self) -> str:
         return f"ExampleSet({self.name!r}, n_examples={len(self)})"
@@ -126,12 +141,15 @@ class ExampleSet:
 
 
 class Dataset:
-    """A training set and a test set of one task.
+    """A training set and a test set of one task; without ``test_x`` and ``test_y`` there is no test set.
 
     Args:
         train_x, train_y, test_x, test_y: see `ExampleSet`.
         class_names: one name per label; optional.
         train_keys, test_keys: names of the examples; by default, their rows.
+        render: shows an example, ``x[i]``, to people: returns text, or a picture as bytes or as numbers from
+            0 to 1, [height, width] or with 1, 3 or 4 channels. By default pictures are shown as they are,
+            and other examples as their words or numbers.
 
     Raises:
         InvalidInputError: what `ExampleSet` refuses, or a label without a class name.
@@ -141,15 +159,27 @@ class Dataset:
         self,
         train_x: Inputs | ArrayLike,
         train_y: ArrayLike,
-        test_x: Inputs | ArrayLike,
-        test_y: ArrayLike,
+        test_x: Inputs | ArrayLike | None = None,
+        test_y: ArrayLike | None = None,
         class_names: Sequence[str] | None = None,
         *,
         train_keys: Sequence[str] | None = None,
         test_keys: Sequence[str] | None = None,
+        render: Render | None = None,
     ) -> None:
+        self.render = render
         self.train = ExampleSet(train_x, train_y, train_keys, layout.TRAIN)
-        self.test = ExampleSet(test_x, test_y, test_keys, layout.TEST)
+        if (test_x is None) != (test_y is None):
+            raise InvalidInputError(
+                f"the test set has no {'labels' if test_y is None else 'examples'}",
+                hint="give test_x and test_y, or neither for a data set without a test set",
+                parameter=("test_x", "test_y"),
+            )
+        self.test = (
+            ExampleSet.of_nothing(self.train.x)
+            if test_x is None or test_y is None or (len(test_x) == 0 and len(test_y) == 0)  # type: ignore[arg-type]
+            else ExampleSet(test_x, test_y, test_keys, layout.TEST)
+        )
         self.class_names = tuple(str(name) for name in (() if class_names is None else class_names))
         if self.class_names and self.n_classes > len(self.class_names):
             raise InvalidInputError(
@@ -161,23 +191,31 @@ class Dataset:
         return f"Dataset(train={len(self.train)}, test={len(self.test)}, n_classes={self.n_classes})"
 
     @classmethod
-    def from_pairs(cls, train: Any, test: Any, class_names: Sequence[str] | None = None) -> Self:
+    def from_pairs(cls, train: Any, test: Any = None, class_names: Sequence[str] | None = None) -> Self:
         """Return a data set from two sequences of (input, label), such as PyTorch's map-style data sets.
 
         Labels are read once, here. Inputs are read on demand, so they must not be randomly transformed.
         """
+        if test is None:
+            return cls(
+                FirstOfPairs(train),
+                [int(train[row][1]) for row in range(len(train))],
+                None,
+                None,
+                class_names,
+            )
         labels = [[int(pairs[row][1]) for row in range(len(pairs))] for pairs in (train, test)]
         return cls(FirstOfPairs(train), labels[0], FirstOfPairs(test), labels[1], class_names)
 
     @cached_property
     def n_classes(self) -> int:
         """The number of classes: the largest label plus one."""
-        return int(max(self.train.labels.max(), self.test.labels.max())) + 1
+        return int(max(self.train.labels.max(), self.test.labels.max(initial=0))) + 1
 
     @property
     def sets(self) -> Mapping[str, ExampleSet]:
-        """The sets by name."""
-        return {layout.TRAIN: self.train, layout.TEST: self.test}
+        """The sets by name; one without examples is not among them."""
+        return {item.name: item for item in (self.train, self.test) if len(item)}
 
     @cached_property
     def tables(self) -> Mapping[str, ExampleTable]:
@@ -283,12 +321,13 @@ class ImageFiles:
 
 
 def imagefolder(root: str | None, _download: bool = False) -> Dataset:  # noqa: FBT001, FBT002
-    """Return a tree ``train/CLASS/*`` and ``test/CLASS/*`` as torchvision's ImageFolder reads it."""
+    """Return a tree ``train/CLASS/*`` and, if there is one, ``test/CLASS/*``, as torchvision reads them."""
     from torchvision.datasets import ImageFolder  # noqa: PLC0415 - needs torch: seconds to import
 
     top = Path(_required(root))
     parts = {}
-    for name in (layout.TRAIN, layout.TEST):
+    names = (layout.TRAIN, layout.TEST) if (top / layout.TEST).exists() else (layout.TRAIN,)
+    for name in names:
         try:
             parts[name] = ImageFolder(top / name)
         except OSError as error:
@@ -297,8 +336,8 @@ def imagefolder(root: str | None, _download: bool = False) -> Dataset:  # noqa: 
                 hint="give a folder with train/CLASS/ and test/CLASS/ as data_root",
                 parameter="data_root",
             ) from error
-    train, test = parts[layout.TRAIN], parts[layout.TEST]
-    if train.classes != test.classes:
+    train, test = parts[layout.TRAIN], parts.get(layout.TEST)
+    if test is not None and train.classes != test.classes:
         odd = sorted(set(train.classes) ^ set(test.classes))
         raise InvalidInputError(
             f"{top} has class folders in only one of train/ and test/: {', '.join(odd[:5])}",
@@ -307,8 +346,9 @@ def imagefolder(root: str | None, _download: bool = False) -> Dataset:  # noqa: 
     paths = {name: [Path(path) for path, _ in part.samples] for name, part in parts.items()}
     keys = {name: [path.relative_to(top).as_posix() for path in found] for name, found in paths.items()}
     return Dataset(
-        ImageFiles(paths[layout.TRAIN]), train.targets, ImageFiles(paths[layout.TEST]), test.targets,
-        train.classes, train_keys=keys[layout.TRAIN], test_keys=keys[layout.TEST],
+        ImageFiles(paths[layout.TRAIN]), train.targets,
+        None if test is None else ImageFiles(paths[layout.TEST]), None if test is None else test.targets,
+        train.classes, train_keys=keys[layout.TRAIN], test_keys=keys.get(layout.TEST),
     )  # fmt: skip
 
 
@@ -347,7 +387,7 @@ def load(name: str, root: str | None = None, *, download: bool = False) -> Datas
     except ImportError as error:
         raise InvalidInputError(
             f"the data set {name} needs {error.name}, which is not installed",
-            hint="run: pip install 'memdb[train]'",
+            hint=f"run: {install('train')}",
         ) from error
 
 

@@ -10,9 +10,9 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any, TypeAlias, TypeVar
 
+from memdb.environment import installed_version
 from memdb.errors import DamagedError, WrongFormatError
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -38,7 +38,7 @@ def now() -> str:
 @functools.cache  # the version is read from a file
 def own_version() -> str:
     """Return the version of memdb that writes, as documents state it."""
-    return version("memdb")
+    return installed_version()
 
 
 def canonical_json(value: Json) -> bytes:

@@ -19,9 +19,14 @@ PROBES = "probes"
 STATS = "stats"  # from here on: in published copies only
 TOP_INFLUENCE = "top_influence"
 TABLES = "tables"
-THUMBNAILS = "thumbnails"  # only where the owner includes them
+THUMBNAILS = (
+    "thumbnails"  # only where the owner includes them, in copies of memdb up to 0.1 or without Pillow
+)
+SHEETS = "sheets"  # the same, encoded many together
+SITE = "site"  # what a page beside the copy reads
 PUBLISHED = "published.json"
 README = "README.md"
+PAGE = "index.html"
 GROUPS = (SEGMENTS, BLOCKS, SNAPSHOTS, RETRACTIONS)  # made at creation: do not trust a listing that lacks one
 MASK = "mask"
 COUNTS = "counts"  # of a block: what its bits add up to
@@ -96,3 +101,8 @@ def retraction(identifier: str) -> str:
 def score_table(number: int) -> str:
     """Return the path of a score table's document."""
     return f"{SCORES}/{number}.json"
+
+
+def site(number: int) -> str:
+    """Return the folder of what a page reads of a snapshot."""
+    return f"{SITE}/{number}"

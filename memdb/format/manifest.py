@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from memdb import plugins
+from memdb.environment import DISTRIBUTION
 from memdb.errors import InvalidInputError, MismatchError, WrongFormatError
 from memdb.format import layout
 from memdb.format.base import HEX32, HEX64, Base
@@ -381,13 +382,13 @@ def require_format(document: Mapping[str, Any], place: str, known: Sequence[str]
     if version != layout.FORMAT or isinstance(version, bool):
         raise WrongFormatError(
             f"{place} has format {reprlib.repr(version)}; this memdb reads format {layout.FORMAT}",
-            hint="upgrade with `pip install --upgrade memdb`",
+            hint=f"upgrade with `pip install --upgrade {DISTRIBUTION}`, in a clone with `git pull`",
         )
     features = document.get("required_features", [])
     if not isinstance(features, list) or any(name not in known for name in features):
         raise WrongFormatError(
             f"{place} needs features that this memdb does not know: {reprlib.repr(features)}",
-            hint="upgrade with `pip install --upgrade memdb`",
+            hint=f"upgrade with `pip install --upgrade {DISTRIBUTION}`, in a clone with `git pull`",
         )
 
 

@@ -107,7 +107,9 @@ class Published:
         credits: whose work it is.
         memdb_version: that wrote it.
         scores: documents of the score tables 1, 2, ...: imported scores, which belong to no snapshot.
-        thumbnails: the document that describes small pictures of the examples, if there are any.
+        thumbnails: the document of small pictures of the examples as arrays, if there are any.
+        sheets: that of the same as sheets.
+        site: the snapshot that a page beside the copy shows, and the document of what it reads.
     """
 
     store_id: str
@@ -117,6 +119,15 @@ class Published:
     memdb_version: str
     scores: tuple[ObjectInfo, ...] = ()
     thumbnails: ObjectInfo | None = None
+    sheets: ObjectInfo | None = None
+    site: tuple[int, ObjectInfo] | None = None
+
+    @property
+    def groups(self) -> dict[str, ObjectInfo]:
+        """Return the documents of what belongs to no snapshot's own document, by their folder."""
+        found = {layout.THUMBNAILS: self.thumbnails, layout.SHEETS: self.sheets}
+        found |= {layout.site(self.site[0]): self.site[1]} if self.site else {}
+        return {folder: info for folder, info in found.items() if info is not None}
 
     @property
     def snapshots(self) -> tuple[PublishedSnapshot, ...]:
@@ -136,6 +147,10 @@ class Published:
                 "memdb_version": self.memdb_version,
                 "scores": [_document(info) for info in self.scores],
                 "thumbnails": None if self.thumbnails is None else _document(self.thumbnails),
+                **({} if self.sheets is None else {"sheets": _document(self.sheets)}),
+                **(
+                    {} if self.site is None else {"site": {"number": self.site[0], **_document(self.site[1])}}
+                ),
             }
         )
 
@@ -156,6 +171,8 @@ class Published:
             memdb_version=read.take("memdb_version", str, ""),
             scores=tuple(map(_document_from, read.items("scores") if "scores" in document else ())),
             thumbnails=_document_from(read.inside("thumbnails")) if document.get("thumbnails") else None,
+            sheets=_document_from(read.inside("sheets")) if document.get("sheets") else None,
+            site=_site_from(read.inside("site")) if document.get("site") else None,
         )
         n_bytes = sum(info.size for info in published.scores)
         if len(published.scores) > MAX_TABLES or n_bytes > MAX_DOCUMENT:
@@ -276,8 +293,8 @@ class Derived:
 
 
 @dataclass(frozen=True, slots=True)
-class ThumbnailsInfo:
-    """The document about small pictures of a store's examples: their objects and what Zarr says of them."""
+class ListedGroup:
+    """The document that lists a folder of a copy: its objects, and what Zarr says of its arrays."""
 
     store_id: str
     group: DerivedGroup
@@ -288,7 +305,7 @@ class ThumbnailsInfo:
         return sealed({**facts, **self.group.to_document()})
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], place: str) -> ThumbnailsInfo:
+    def from_document(cls, document: Mapping[str, Any], place: str) -> ListedGroup:
         """Parse and check the document.
 
         Raises:
@@ -312,6 +329,10 @@ def _document_from(read: Reader) -> ObjectInfo:
         read.take("size", int, 0, lambda v: v > 0),
         read.take("sha256", str, "", lambda v: bool(HEX64.fullmatch(v))),
     )
+
+
+def _site_from(read: Reader) -> tuple[int, ObjectInfo]:
+    return read.take("number", int, 1, lambda v: 0 < v < 10**9), _document_from(read)
 
 
 def _all_ids(found: Iterable[Any]) -> bool:

@@ -14,12 +14,13 @@ from typing import Any
 from memdb.format import layout
 from memdb.format.base import HEX32
 from memdb.format.documents import Json, Reader, fingerprint, sealed
-from memdb.format.manifest import Objects, objects_document, objects_from, require_format
+from memdb.format.manifest import MAX_EXAMPLES, Objects, objects_document, objects_from, require_format
 
 MEMORIZATION = "memorization"  # float64 [train]; NaN if not given
 OFFSET = "influence_offset"  # int64 [test + 1]: the pairs of test example z are those from offset z on
 TRAIN_ID = "influence_train_id"  # int32 [pairs], ascending within a test example
 INFLUENCE = "influence"  # float32 or float64 [pairs], as it was given
+LABEL = "{set}_label"  # int32 [examples], where the store was made without labels and the file has them
 COVERAGES = ("listed", "same_class")
 MAX_TABLES = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -55,6 +56,15 @@ class ScoreTable:
     def group(self) -> str:
         """The path of its arrays in the store."""
         return f"{layout.SCORES}/{self.table_id}"
+
+    @property
+    def n_test(self) -> int | None:
+        """How many test examples there were when its pairs were imported; None without pairs."""
+        offsets = self.metadata.get(OFFSET)
+        match offsets.get("shape") if isinstance(offsets, Mapping) else None:
+            case [int(n)] if 1 < n <= MAX_EXAMPLES + 1:
+                return n - 1
+        return None
 
     @property
     def content(self) -> str:

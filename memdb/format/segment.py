@@ -29,7 +29,7 @@ class ModelInfo:
     subset_size: int
     seconds: float
     trained_at: str
-    train_accuracy: float
+    train_accuracy: float | None
     out_accuracy: float | None
     test_accuracy: float | None
     diverged: bool
@@ -65,7 +65,7 @@ class ModelInfo:
             subset_size=item.take("subset_size", int, 0, lambda v: v >= 0),
             seconds=item.take("seconds", float, 0.0, lambda v: v >= 0),
             trained_at=item.take("trained_at", str, ""),
-            train_accuracy=item.take("train_accuracy", float, 0.0, _is_share),
+            train_accuracy=item.optional("train_accuracy", float, _is_share),
             out_accuracy=item.optional("out_accuracy", float, _is_share),
             test_accuracy=item.optional("test_accuracy", float, _is_share),
             diverged=item.take("diverged", bool, default=False),

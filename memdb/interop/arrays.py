@@ -1,7 +1,8 @@
 """Arrays in other people's files, read a few rows at a time and never unpickled.
 
 A file is material, not a friend: a header may claim any size, an archive may swell without end, an array may
-hold pickled objects. Nothing is allocated before shape, type and the number of bytes agree.
+hold pickled objects. Nothing is allocated before shape, type and the number of bytes agree. What is wrong
+with an array matters once it is needed: files hold many that are not.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import struct
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,12 +35,37 @@ SAVE_AGAIN = "save it again from NumPy with `numpy.save` or `numpy.savez`"
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """An array in a file, with known shape and type; its values are read on demand."""
+    """An array in a file; its values are read on demand.
+
+    One that cannot be read has a ``problem``, which is raised when the array is needed.
+    """
 
     place: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    _shape: tuple[int, ...]
+    _dtype: np.dtype[Any]
     read: Callable[[int, int], NDArray[Any]]  # rows of the first axis
+    problem: MemdbError | None = None
+
+    @classmethod
+    def unreadable(cls, place: str, problem: MemdbError) -> ArrayFile:
+        """Return an array of which nothing is known but why it cannot be read."""
+        return cls(place, (0,), np.dtype(np.bool_), lambda _start, _stop: np.empty(0), problem)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        self._require_readable()
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its values."""
+        self._require_readable()
+        return self._dtype
+
+    def _require_readable(self) -> None:
+        if self.problem is not None:
+            raise self.problem
 
     @property
     def n_bytes(self) -> int:
@@ -48,6 +74,7 @@ class ArrayFile:
 
     def rows(self, start: int, stop: int) -> NDArray[Any]:
         """Return some rows; reading on from where one left off is cheap."""
+        self._require_readable()
         with _readable(self.place):
             return self.read(start, stop)
 
@@ -62,7 +89,23 @@ class ArrayFile:
             raise InvalidInputError(
                 f"{self.place} takes {self.n_bytes:,} bytes, and is needed at once", hint="import it in parts"
             )
+        if not self.shape:
+            return np.array(self.rows(0, 1)).reshape(())
         return np.array(self.rows(0, self.shape[0]))
+
+    def texts(self, n: int | None = None) -> list[str]:
+        """Return all of it as text; bytes are taken for UTF-8.
+
+        Raises:
+            InvalidInputError: no text, another number of them, or bytes in another encoding.
+        """
+        values = self.whole((n,), "US")
+        try:
+            return [v.decode() for v in values.tolist()] if self.dtype.kind == "S" else values.tolist()
+        except UnicodeDecodeError as error:
+            raise InvalidInputError(
+                f"{self.place} holds bytes that are not UTF-8", hint="save them as text"
+            ) from error
 
     def require(self, shape: tuple[int | None, ...], kinds: str) -> None:
         """Refuse another shape (None: any length) or another kind of number.
@@ -87,7 +130,41 @@ class ArrayFile:
             )
 
 
-KIND_NAMES = {"b": "bool", "i": "integers", "u": "unsigned integers", "f": "floats", "U": "text"}
+KIND_NAMES = {
+    "b": "bool", "i": "integers", "u": "unsigned integers", "f": "floats", "U": "text", "S": "bytes",
+}  # fmt: skip
+
+
+class Arrays(Mapping[str, ArrayFile]):
+    """The arrays of a file or folder by name, which remembers those that were looked at."""
+
+    def __init__(self, files: Mapping[str, ArrayFile]) -> None:
+        self._files = dict(files)
+        self._used: set[str] = set()
+
+    def __getitem__(self, name: str) -> ArrayFile:
+        found = self._files[name]
+        self._used.add(name)
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def files(self) -> Mapping[str, ArrayFile]:
+        """The arrays, without remembering who looks at them."""
+        return self._files
+
+    @property
+    def unused(self) -> list[str]:
+        """The names of those that nobody looked at."""
+        return sorted(self._files.keys() - self._used)
 
 
 def open_arrays(path: Path) -> dict[str, ArrayFile]:
@@ -95,15 +172,37 @@ def open_arrays(path: Path) -> dict[str, ArrayFile]:
 
     Raises:
         NotFoundError: nothing is there.
-        InvalidInputError: something else, or an array that only unpickling could read, which may run code.
+        InvalidInputError: something else.
     """
     if path.is_dir():
-        return {file.stem: open_array(file) for file in sorted(path.glob("*.npy"))}
+        return {file.stem: _opened(file) for file in listed(path, "*.npy")}
     if not path.exists():
         raise NotFoundError(f"no file {path}", hint="name an .npz file, or a folder of .npy files")
     if path.suffix.lower() == ".npy":
         return {path.stem: open_array(path)}
     return _opened_archive(path)
+
+
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a pattern in a folder, 9 before 10, without hidden ones.
+
+    Some systems leave a hidden ``._mask.npy`` beside ``mask.npy``.
+    """
+    found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
+    return sorted(found, key=lambda path: in_order(path.relative_to(folder).as_posix()))
+
+
+def in_order(name: str) -> list[tuple[str, int]]:
+    """Return a key that sorts names as people count: by the numbers in them."""
+    parts = re.split(r"(\d+)", name)
+    return [(text, int(number or 0)) for text, number in zip(parts[::2], [*parts[1::2], ""], strict=True)]
+
+
+def _opened(path: Path) -> ArrayFile:
+    try:
+        return open_array(path)
+    except InvalidInputError as error:
+        return ArrayFile.unreadable(str(path), error)
 
 
 def open_array(path: Path) -> ArrayFile:
@@ -138,6 +237,8 @@ class _Header:
         order: Any = "F" if self.fortran else "C"
 
         def read(start: int, stop: int) -> NDArray[Any]:
+            if not self.shape:  # a single value
+                return np.memmap(path, self.dtype, "r", at + self.offset, (1,))[:]
             if self.n_bytes == 0:  # an empty file cannot be mapped
                 return np.empty((stop - start, *self.shape[1:]), dtype=self.dtype)
             values = np.memmap(path, self.dtype, "r", at + self.offset, self.shape, order)
@@ -160,7 +261,7 @@ def _header(file: IO[bytes], place: str) -> _Header:
             f"{place} holds pickled Python objects, which memdb never loads",
             hint="save a plain array of numbers: `array.astype(bool)` or `.astype(float)` before saving",
         )
-    if dtype.kind not in KIND_NAMES or not shape or any(n < 0 for n in shape):
+    if dtype.kind not in KIND_NAMES or any(n < 0 for n in shape):
         raise InvalidInputError(f"{place} is {dtype} of shape {shape}, no array of numbers", hint=SAVE_AGAIN)
     return _Header(shape, fortran, dtype, file.tell())
 
@@ -176,14 +277,19 @@ def _require_size(place: str, header: _Header, n_bytes: int) -> None:
 
 def _opened_archive(path: Path) -> dict[str, ArrayFile]:
     with _readable(str(path)), zipfile.ZipFile(path) as archive:
-        found = {}
+        found: dict[str, ArrayFile] = {}
         for entry in archive.infolist():
             name = entry.filename.removesuffix(".npy")
-            if name in found or not re.fullmatch(r"[\w.-]{1,200}", name, re.ASCII):
-                raise InvalidInputError(
-                    f"{path} has an odd or repeated entry {entry.filename[:80]!r}", hint=SAVE_AGAIN
-                )
-            found[name] = _member(archive, entry, path, f"{path}: {name}")
+            place = f"{path}: {name[:80]}"
+            if name in found:
+                twice = InvalidInputError(f"{place} is there twice", hint=SAVE_AGAIN)
+                found[name] = ArrayFile.unreadable(place, twice)
+                continue
+            try:
+                with _readable(place):
+                    found[name] = _member(archive, entry, path, place)
+            except InvalidInputError as error:
+                found[name] = ArrayFile.unreadable(place, error)
         return found
 
 
@@ -222,6 +328,9 @@ class _Stream:
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         header = self._header
+        if not header.shape:
+            self._open(0)
+            return np.frombuffer(self._take(header.n_bytes), header.dtype)
         if header.fortran:
             self._open(0)
             return np.frombuffer(self._take(header.n_bytes), header.dtype).reshape(header.shape, order="F")[
@@ -290,7 +399,21 @@ def bools(values: NDArray[Any], place: str) -> NDArray[np.bool_]:
     return values.astype(np.bool_)
 
 
-def names_of(arrays: Mapping[str, ArrayFile]) -> str:
+def is_of(arrays: Mapping[str, ArrayFile], name: str, kinds: str) -> bool:
+    """Tell whether an array is there, readable and of one of these kinds, without looking at its values."""
+    files = arrays.files if isinstance(arrays, Arrays) else arrays
+    return name in files and files[name].problem is None and files[name].dtype.kind in kinds
+
+
+def as_rows(file: ArrayFile) -> ArrayFile:
+    """Return the array of one model, which has one axis, as an array of models."""
+    if len(file.shape) != 1:
+        return file
+    n = file.shape[0]
+    return replace(file, _shape=(1, n), read=lambda start, stop: file.read(0, n)[None][start:stop])
+
+
+def names_of(arrays: Iterable[str]) -> str:
     """Return the names of arrays, as an error says them."""
-    shown = sorted(arrays)
+    shown = [f"{name[:80]}" for name in sorted(arrays)]
     return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "") or "nothing"

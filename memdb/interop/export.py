@@ -20,7 +20,9 @@ from memdb.errors import AlreadyExistsError, InvalidInputError, NotEnoughModelsE
 from memdb.files import writing
 from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
+from memdb.interop.run_formats import DEFINED
 from memdb.query.arrow import values_of
+from memdb.query.examples import require_labels, require_own
 from memdb.query.imported_scores import TableRelations
 from memdb.query.relations import Relations
 from memdb.query.udfs import Words
@@ -29,8 +31,13 @@ from memdb.store import Snapshot
 from memdb.store.read_documents import require_outside
 
 MODELS_AT_ONCE = 256
-WHAT = ("memorization", "pairs", "fz-pairs", "fz-classes", "models", "lira")
-TABLES = (".parquet", ".csv")
+PAIRS_AT_ONCE = 4 << 20  # of imported scores
+TABLES = (".parquet", ".csv", ".npz")
+RUNS = (".npz", "")  # or a folder of .npy files
+WRITTEN = {  # the suffixes of what can be exported
+    "memorization": TABLES, "pairs": TABLES, "fz-pairs": (".npz",), "fz-classes": (".npz",), "models": RUNS,
+    "lira": RUNS,
+}  # fmt: skip
 Observe = Callable[[int, int], None]
 
 
@@ -50,15 +57,11 @@ def require_destination(path: Path, what: str) -> str:
             store.
         AlreadyExistsError: a folder with other things in it.
     """
-    if what not in WHAT:
-        raise InvalidInputError(f"cannot export {what!r}", hint=f"use one of {', '.join(WHAT)}")
+    if what not in WRITTEN:
+        raise InvalidInputError(f"cannot export {what!r}", hint=f"use one of {', '.join(WRITTEN)}")
     suffix = path.suffix.lower()
-    allowed = {
-        "memorization": (*TABLES, ".npz"), "pairs": (*TABLES, ".npz"), "fz-pairs": (".npz",),
-        "fz-classes": (".npz",), "models": (".npz", ""), "lira": (".npz", ""),
-    }[what]  # fmt: skip
-    if suffix not in allowed:
-        names = ", ".join(item or "a folder" for item in allowed)
+    if suffix not in WRITTEN[what]:
+        names = ", ".join(item or "a folder" for item in WRITTEN[what])
         raise InvalidInputError(f"{what} cannot be written to {path}", hint=f"name a file or folder: {names}")
     if suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise AlreadyExistsError(f"{path} exists and is not an empty folder", hint="name a new folder")
@@ -126,25 +129,37 @@ def write_fz_classes(path: Path, relations: Relations, progress: Observe) -> Exp
     snapshot = relations.snapshot
     if snapshot.manifest.set_named(layout.TEST).n_examples == 0:
         raise NotFoundError(f"{snapshot.url} has no test examples", hint="export memorization, or models")
-    scores = relations.ask("SELECT memorization FROM memorization ORDER BY train_id").column(0)
-    if scores.null_count:
+    require_own(snapshot)
+    require_labels(snapshot, are_labelled=relations.are_labelled)
+    if isinstance(relations, TableRelations):
+        scores = relations.scores.memorization
+    else:
+        scores = _filled(relations.ask("SELECT memorization FROM memorization ORDER BY train_id").column(0))
+    n_missing = int(np.isnan(scores).sum())
+    if n_missing:
         raise NotEnoughModelsError(
-            f"{scores.null_count:,} training examples of {snapshot.url} were in every subset or in none",
+            f"{n_missing:,} training examples of {snapshot.url} were in every subset or in none",
             hint="train more models until all have a score; their layout has no place for missing ones",
         )
     train, test = (relations.examples[name].labels for name in (layout.TRAIN, layout.TEST))
     arrays: dict[str, NDArray[Any]] = {
-        "tr_mem": np.array(values_of(scores)),
+        "tr_mem": scores,
         "tr_labels": train.astype(np.int64),
         "tt_labels": test.astype(np.int64),
     }
     labels = np.unique(np.concatenate([train, test])).tolist()
-    for done, label in enumerate(labels):
-        progress(done, len(labels))
-        rows, columns = np.flatnonzero(train == label), np.flatnonzero(test == label)
+    members = {label: (np.flatnonzero(train == label), np.flatnonzero(test == label)) for label in labels}
+    if isinstance(relations, TableRelations):
+        matrices = _given_matrices(relations, members, progress)
+    else:
+        matrices = {}
+        for done, (label, (rows, columns)) in enumerate(members.items()):
+            progress(done, len(labels))
+            matrices[label] = influence_matrix(relations, rows, columns)
+    for label, (rows, columns) in members.items():
         arrays[f"tr_classidx_{label}"], arrays[f"tt_classidx_{label}"] = rows, columns
-        arrays[f"infl_matrix_class{label}"] = influence_matrix(relations, rows, columns)
-    progress(len(labels), len(labels))
+        arrays[f"infl_matrix_class{label}"] = matrices[label]
+    progress(1, 1)
     return _saved(path, arrays, compressed=True)
 
 
@@ -152,8 +167,6 @@ def influence_matrix(
     relations: Relations, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return the influence of some training on some test examples, [train, test], of the outcome correct."""
-    if isinstance(relations, TableRelations):
-        return _given_matrix(relations, rows, columns)
     mask, correct = relations.mask[rows], relations.correct(layout.TEST)
     n_in = bits.count(mask).astype(np.float64)
     n_out = relations.snapshot.n_models - n_in
@@ -165,30 +178,47 @@ def influence_matrix(
     return matrix
 
 
-def _given_matrix(
-    relations: TableRelations, rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return the same of imported scores, which must have all these pairs."""
-    matrix = np.full((len(rows), len(columns)), np.nan)
-    for place, column in enumerate(columns.tolist()):
-        train, _, influence = relations.scores.pairs(column)
-        listed = np.isin(train, rows)
-        matrix[np.searchsorted(rows, train[listed]), place] = influence[listed]
-    if np.isnan(matrix).any():
+def _given_matrices(
+    relations: TableRelations,
+    members: Mapping[int, tuple[NDArray[np.int64], NDArray[np.int64]]],
+    progress: Observe,
+) -> dict[int, NDArray[np.float64]]:
+    """Return the imported influences within each class, [train, test]; all of them must be there.
+
+    Pairs are read once, many test examples at a time.
+    """
+    scores = relations.scores
+    found = {label: np.full((len(rows), len(columns)), np.nan) for label, (rows, columns) in members.items()}
+    place = {}  # of each example within its class
+    for side, name in enumerate((layout.TRAIN, layout.TEST)):
+        place[name] = np.zeros(len(relations.examples[name]), dtype=np.int64)
+        for ids in (both[side] for both in members.values()):
+            place[name][ids] = np.arange(len(ids))
+    train_labels, test_labels = (relations.examples[name].labels for name in (layout.TRAIN, layout.TEST))
+    for first, last in scores.bands(PAIRS_AT_ONCE):
+        progress(first, scores.n_test)
+        train, test, influence = scores.pairs_of(first, last)
+        of_class = np.where(train_labels[train] == test_labels[test], train_labels[train], -1)
+        for label in np.unique(of_class[of_class >= 0]).tolist():
+            chosen = of_class == label
+            rows, columns = place[layout.TRAIN][train[chosen]], place[layout.TEST][test[chosen]]
+            found[label][rows, columns] = influence[chosen]
+    missing = sum(int(np.isnan(matrix).sum()) for matrix in found.values())
+    if missing:
         raise NotFoundError(
-            f"{relations.scores.table.name} lacks {int(np.isnan(matrix).sum()):,} pairs of one class",
+            f"{scores.table.name} lacks {missing:,} pairs of one class",
             hint='export those that it has: what="fz-pairs"',
             parameter="what",
         )
-    return matrix
+    return found
 
 
 def write_models(path: Path, relations: Relations, what: str, progress: Observe) -> Exported:
     """Write the runs themselves, [models, examples]: as memdb imports them, or as the attack's arrays.
 
     ``models``: mask, train_correct, test_correct and every other outcome kept, such as
-    train_logit_confidence, with labels, keys and class names. ``lira``: keep and scores. A folder of .npy
-    files, or an .npz.
+    train_logit_confidence, with their definitions, labels, keys and class names. ``lira``: keep and scores.
+    A folder of .npy files, or an .npz.
 
     Raises:
         NotEnoughModelsError: the store has no models.
@@ -229,6 +259,8 @@ def _runs(relations: Relations) -> Described:
     manifest = snapshot.manifest
     n_train = manifest.train.n_examples
     arrays: Described = {"mask": _bit_array(snapshot, relations.mask, n_train)}
+    held = [(o.name, o.kind, o.dtype, o.definition) for o in manifest.outcomes]
+    arrays[DEFINED] = _plain(np.array(held, dtype=np.str_))
     for path, (outcome, n_examples) in manifest.arrays().items():
         name = path.replace("/", "_")
         if outcome.kind == "bit":
@@ -237,8 +269,10 @@ def _runs(relations: Relations) -> Described:
             arrays[name] = _real_array(snapshot, path, n_examples, outcome.dtype)
     for info in manifest.sets:
         examples = relations.examples[info.name]
-        arrays[f"{info.name}_labels"] = _plain(examples.labels.astype(np.int64))
         arrays[f"{info.name}_keys"] = _plain(np.array(examples.keys, dtype=np.str_))
+        if not examples.are_labelled:
+            continue
+        arrays[f"{info.name}_labels"] = _plain(examples.labels.astype(np.int64))
         if examples.class_names:
             arrays["class_names"] = _plain(np.array(examples.class_names, dtype=np.str_))
     return arrays
@@ -254,11 +288,13 @@ def _lira(relations: Relations) -> Described:
             hint='export models without them: what="models"',
             parameter="what",
         )
-    return {
+    arrays: Described = {
         "keep": _bit_array(snapshot, relations.mask, n_train),
         "scores": _real_array(snapshot, path, n_train, LOGIT_CONFIDENCE.dtype),
-        "train_labels": _plain(relations.examples[layout.TRAIN].labels.astype(np.int64)),
     }
+    if relations.are_labelled:
+        arrays["train_labels"] = _plain(relations.examples[layout.TRAIN].labels.astype(np.int64))
+    return arrays
 
 
 def _bit_array(snapshot: Snapshot, words: Words, n_examples: int) -> tuple[tuple[int, ...], Any, Bands]:

@@ -6,56 +6,152 @@ A format turns a path and its arrays into `Runs` or a `ScoreFile`; what imports 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from memdb.errors import InvalidInputError
-from memdb.interop import run_formats, score_formats
-from memdb.interop.arrays import ArrayFile, names_of, open_array, open_arrays
+import numpy as np
+
+from memdb.errors import InvalidInputError, MemdbError, NotFoundError
+from memdb.interop import attack_formats, heldout_formats, run_formats, score_formats
+from memdb.interop.arrays import ArrayFile, Arrays, listed, names_of, open_array, open_arrays
 from memdb.interop.run_formats import PLAIN_KEYS, RunFormat, Runs
 from memdb.interop.score_formats import ScoreFile, ScoreFormat
+from memdb.interop.tables import is_table, open_table
 
 Format: TypeAlias = RunFormat | ScoreFormat
-FORMATS: tuple[Format, ...] = (*run_formats.FORMATS, *score_formats.FORMATS)
+FORMATS: tuple[Format, ...] = (
+    run_formats.datamodels,
+    heldout_formats.correctness,
+    run_formats.plain,
+    heldout_formats.aux_arrays,
+    attack_formats.keep_and_scores,
+    attack_formats.lira_folders,
+    attack_formats.privacy_meter,
+    *score_formats.FORMATS,
+)
 
 
-def read_file(path: Path, labels: Path | None = None, formats: Sequence[Format] = ()) -> Runs | ScoreFile:
-    """Return the contents of a file or folder in the first format that recognizes it.
+def read_file(
+    path: Path | Sequence[Path], labels: Path | None = None, formats: Sequence[Format] = ()
+) -> Runs | ScoreFile:
+    """Return the contents of a file, a folder or several files in the first format that recognizes them.
 
     ``labels`` is a .npy file, which a format finds as ``train_labels``. ``formats`` are the user's own: they
-    are tried first, and without arrays if the file is neither .npz nor .npy.
+    are tried first, and without arrays if the file is nothing that arrays can be read from. The files of a
+    folder may be runs each, or arrays that only together are something.
 
     Raises:
         NotFoundError: nothing is there.
         InvalidInputError: no format recognizes it, or one does and the file is not what it should be.
     """
     given = {} if labels is None else {"train_labels": open_array(labels)}
+    if not isinstance(path, Path):
+        if len(path) == 1:
+            return read_file(path[0], labels, formats)
+        return _parts(path[0].parent, list(path), given, formats)
     try:
-        arrays = {**given, **open_arrays(path)}
+        opened = _opened(path)
     except InvalidInputError:
-        content = _recognized(path, given, formats)
+        content = _recognized(path, Arrays(given), formats)
         if content is None:
             raise
         return content
+    arrays = Arrays({**given, **opened})
     content = _recognized(path, arrays, (*formats, *FORMATS))
+    if content is None and path.is_dir():
+        files = _files_below(path)
+        if files:
+            return _parts(path, files, given, formats)
     if content is None:
-        raise InvalidInputError(
-            f"{path} has {names_of(arrays)}: none of the formats that memdb imports",
-            hint=f"give a plain file with {PLAIN_KEYS}; docs/importing.md has the other formats",
-        )
+        raise _unknown(path, arrays)
     return content
 
 
-def _recognized(
-    path: Path, arrays: Mapping[str, ArrayFile], formats: Sequence[Format]
-) -> Runs | ScoreFile | None:
+def _opened(path: Path) -> dict[str, ArrayFile]:
+    return open_table(path) if is_table(path) and path.is_file() else open_arrays(path)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Return the archives and tables below a folder, or else the folders below that hold arrays."""
+    archives = [p for p in listed(folder, "**/*") if p.suffix.lower() == ".npz" or is_table(p)]
+    return archives or sorted({p.parent for p in listed(folder, "*/**/*.npy")})
+
+
+def _parts(
+    path: Path, files: Sequence[Path], given: Mapping[str, ArrayFile], formats: Sequence[Format]
+) -> Runs | ScoreFile:
+    """Return what several files hold: runs in each, or arrays that belong together."""
+    opened = [Arrays({**given, **_opened(file)}) for file in files]
+    found: list[Runs | ScoreFile | None] = []
+    problems: list[MemdbError] = []
+    for file, arrays in zip(files, opened, strict=True):
+        try:
+            found.append(_recognized(file, arrays, (*formats, *FORMATS)))
+        except (InvalidInputError, NotFoundError) as error:  # may be half of something
+            found.append(None)
+            problems.append(error)
+    runs = [part for part in found if isinstance(part, Runs)]
+    if runs and problems:
+        raise problems[0]
+    if runs:
+        others = [f.name for f, part in zip(files, found, strict=True) if not isinstance(part, Runs)]
+        whole = heldout_formats.together(path, runs)
+        return replace(whole, notes=(*whole.notes, f"Not read: {names_of(others)}.")) if others else whole
+    merged = Arrays(_merged(files, opened))
+    content = _recognized(path / files[0].name, merged, (*formats, *FORMATS))
+    if content is None:
+        raise _unknown(path, merged)
+    return content
+
+
+def _merged(files: Sequence[Path], opened: Sequence[Arrays]) -> dict[str, ArrayFile]:
+    """Return the arrays of several files; one that is in two of them must be the same.
+
+    Raises:
+        InvalidInputError: names the array that differs.
+    """
+    merged: dict[str, ArrayFile] = {}
+    for file, arrays in zip(files, opened, strict=True):
+        for name, array in arrays.files.items():
+            earlier = merged.setdefault(name, array)
+            if earlier is not array and not _same(earlier, array):
+                raise InvalidInputError(
+                    f"{file} has another array {name} than {earlier.place}",
+                    hint="import files of scores one by one, each under another scores_name",
+                    parameter="scores_name",
+                )
+    return merged
+
+
+def _same(one: ArrayFile, other: ArrayFile) -> bool:
+    try:
+        if one.shape != other.shape:
+            return False
+        a, b = (file.rows(0, file.shape[0] if file.shape else 1) for file in (one, other))
+    except MemdbError:
+        return one.problem is not None and other.problem is not None  # neither can be read
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == b.dtype.kind == "f")
+
+
+def _unknown(path: Path, arrays: Mapping[str, ArrayFile]) -> InvalidInputError:
+    return InvalidInputError(
+        f"{path} has {names_of(arrays)}: none of the formats that memdb imports",
+        hint=f"give a plain file with {PLAIN_KEYS}; docs/importing.md has the other formats",
+    )
+
+
+def _recognized(path: Path, arrays: Arrays, formats: Sequence[Format]) -> Runs | ScoreFile | None:
     for read in formats:
-        content = read(path, arrays)
+        looked_at = Arrays(arrays.files)
+        content = read(path, looked_at)
         if content is not None and not isinstance(content, Runs | ScoreFile):
             raise InvalidInputError(
                 f"the format {read} returned {type(content).__name__} for {path}",
                 hint="return `Runs`, a `ScoreFile`, or None for a file in another format",
             )
         if content is not None:
-            return content
+            unread = looked_at.unused
+            shown = names_of(unread)
+            return replace(content, notes=(*content.notes, f"Not read: {shown}.")) if unread else content
     return None

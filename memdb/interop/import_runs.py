@@ -14,15 +14,16 @@ from memdb.datasets import Dataset
 from memdb.errors import InvalidInputError, MismatchError
 from memdb.format import layout
 from memdb.format.documents import now, own_version
-from memdb.format.manifest import Manifest, Outcome, RecipeInfo
+from memdb.format.manifest import CORRECT, Manifest, Outcome, RecipeInfo
 from memdb.format.segment import ModelInfo
 from memdb.interop.run_formats import Names, Outcomes, Runs
 from memdb.interop.survey import Survey, batches, drawn_fraction, mask_hashes, require_fraction, survey
 from memdb.storage.protocol import Storage
 from memdb.store import Examples, ExampleTable, Store
+from memdb.store.examples import UNKNOWN, unlabelled
+from memdb.store.score_tables import examples_with, sizes_with
 
 SCHEME = "imported"
-UNKNOWN = "unknown"  # the class of examples whose labels are unknown
 Observe = Callable[[int, int], None]
 
 
@@ -82,6 +83,7 @@ def import_runs(
         known = _require_fitting(store, runs, kept, surveyed, about)
     added = 0
     wanted = {f"{name}/{outcome.name}" for outcome in kept for name in outcome.sets}
+    wanted &= store.manifest.arrays().keys()
     for start, masks, outcomes in batches(runs):
         fresh = {surveyed.model_ids[start + row]: row for row in reversed(range(len(masks)))}  # a run once
         new = sorted(row for identifier, row in fresh.items() if identifier not in known)
@@ -92,7 +94,8 @@ def import_runs(
             store.commit(_models(ids, masks[new], chosen), masks[new], chosen)
             added += len(new)
         progress(runs.n_models + start + len(masks), total)
-    return Imported(store, runs.kind, existing is None, runs.n_models, added, _notes(runs, kept))
+    notes = (*_notes(runs, kept, store), *runs.notes)
+    return Imported(store, runs.kind, existing is None, runs.n_models, added, notes)
 
 
 def _kept(runs: Runs, about: About) -> tuple[Outcome, ...]:
@@ -108,13 +111,24 @@ def _kept(runs: Runs, about: About) -> tuple[Outcome, ...]:
     return tuple(outcome for outcome in runs.outcomes if outcome.name in wanted)
 
 
-def _notes(runs: Runs, kept: tuple[Outcome, ...]) -> tuple[str, ...]:
-    usual = "1 where the model's prediction equals the label"
+def _notes(runs: Runs, kept: tuple[Outcome, ...], store: Store) -> tuple[str, ...]:
     notes = [
         f"correct is {item.definition}."
         for item in kept
-        if item.name == "correct" != usual != item.definition
+        if item.name == CORRECT.name and item.definition != CORRECT.definition
     ]
+    held = {outcome.name for outcome in store.manifest.outcomes}
+    left_out = [outcome.name for outcome in kept if outcome.name not in held]
+    if left_out:
+        notes.append(f"{store.url} was made without {', '.join(left_out)}, which is left out.")
+    n_train = runs.sizes[layout.TRAIN]
+    if runs.n_models > n_train:
+        notes.append(
+            f"These are {runs.n_models:,} models of {n_train:,} training examples. If it is the other way "
+            "round, turn the arrays: axis 0 is models."
+        )
+    if not any(layout.TRAIN in outcome.sets for outcome in kept):
+        notes.append("There are no outcomes on training examples: all questions are about test examples.")
     if layout.TEST not in runs.sizes:
         notes.append("There are no test examples: all questions are about training examples.")
     return tuple(notes)
@@ -122,7 +136,7 @@ def _notes(runs: Runs, kept: tuple[Outcome, ...]) -> tuple[str, ...]:
 
 def _models(ids: Sequence[str], masks: NDArray[np.bool_], outcomes: Outcomes) -> list[ModelInfo]:
     trained_at = now()
-    train = outcomes[f"{layout.TRAIN}/correct"]
+    train = outcomes.get(f"{layout.TRAIN}/correct")
     test = outcomes.get(f"{layout.TEST}/correct")
     return [
         ModelInfo(
@@ -131,8 +145,8 @@ def _models(ids: Sequence[str], masks: NDArray[np.bool_], outcomes: Outcomes) ->
             subset_size=int(mask.sum()),
             seconds=0.0,
             trained_at=trained_at,
-            train_accuracy=float(train[row][mask].mean()),
-            out_accuracy=float(train[row][~mask].mean()),
+            train_accuracy=None if train is None else float(train[row][mask].mean()),
+            out_accuracy=None if train is None else float(train[row][~mask].mean()),
             test_accuracy=None if test is None else float(test[row].mean()),
             diverged=False,
             device=SCHEME,
@@ -191,10 +205,7 @@ def _unseen(name: str, n_examples: int, names: Names, about: About) -> ExampleTa
     classes: Sequence[str] = names.class_names
     if labels is None:
         labels, classes = np.zeros(n_examples, dtype=np.int32), [UNKNOWN]
-    if labels.min() < 0 or labels.max() >= 2**31:
-        raise InvalidInputError(
-            f"the {name} set has the label {labels.min() if labels.min() < 0 else labels.max()}"
-        )
+    _require_labels(name, labels)
     keys = names.keys.get(name) or [str(row) for row in range(n_examples)]
     dataset = about.name or SCHEME
     digests = b"".join(
@@ -207,23 +218,34 @@ def _unseen(name: str, n_examples: int, names: Names, about: About) -> ExampleTa
     )
 
 
+def _require_labels(name: str, labels: NDArray[Any]) -> None:
+    if labels.size and (labels.min() < 0 or labels.max() >= 2**31):
+        raise InvalidInputError(
+            f"the {name} set has the label {labels.min() if labels.min() < 0 else labels.max()}",
+            hint="give labels from 0 on",
+        )
+
+
 def _require_examples(
     name: str, examples: Examples, n_examples: int, names: Names, place: str, other: str
 ) -> None:
-    """Refuse a file whose examples are not those that it is said to be of."""
+    """Refuse a file whose examples are not those that it is said to be of.
+
+    Examples of which a store knows nothing contradict no labels and no keys.
+    """
     if len(examples) != n_examples:
         raise MismatchError(
             f"{place} is of {n_examples:,} {name} examples, {other} has {len(examples):,}",
             hint="name the data set that the runs are of, and check the order of axes: models first",
         )
     labels, keys = names.labels.get(name), names.keys.get(name)
-    if labels is not None and not np.array_equal(labels, examples.labels):
+    if labels is not None and examples.are_labelled and not np.array_equal(labels, examples.labels):
         row = int(np.flatnonzero(labels != examples.labels)[0])
         raise MismatchError(
             f"{place} gives {name} example {row} the label {labels[row]}, {other} {examples.labels[row]}",
             hint="the examples must stand in the same order",
         )
-    if keys is not None and list(keys) != examples.keys:
+    if keys is not None and not examples.are_numbered and list(keys) != examples.keys:
         raise MismatchError(
             f"{place} has other keys of {name} examples than {other}", hint="check their order"
         )
@@ -231,24 +253,36 @@ def _require_examples(
 
 def require_same_examples(
     store: Store, sizes: Mapping[str, int], names: Names, about: About, place: str
-) -> None:
-    """Refuse to add to a store what is of other examples.
+) -> dict[str, NDArray[Any]]:
+    """Refuse to add to a store what is of other examples; return the labels that it does not have.
+
+    A set that only one of the two has is nothing that they differ in.
 
     Raises:
         MismatchError: names both values.
     """
+    tables = store.score_tables()
+    held = sizes_with(store.manifest, tables)
+    known = {name: examples_with(store, tables, name) for name in held}
+    given = names
     if about.data is not None:
-        ours = tuple(about.data.tables[name].info(name) for name in sizes)
-        store.manifest.require_same(ours, store.manifest.recipe, store.url)
-    if about.name is not None and about.name != store.manifest.dataset:
+        theirs = {name: table for name, table in about.data.tables.items() if name in sizes}
+        if all(known[name].are_labelled for name in theirs if name in known):
+            ours = tuple(table.info(name) for name, table in theirs.items())
+            store.manifest.require_same(ours, store.manifest.recipe, store.url)
+        given = names_with(names, {name: table.examples.labels for name, table in theirs.items()})
+    if about.name is not None and store.manifest.dataset not in {about.name, SCHEME}:
         raise MismatchError(
             f"{store.url} is of the data set {store.manifest.dataset}, not {about.name}",
             hint="leave name out, or import into another store",
             parameter="name",
         )
-    for name in sorted({info.name for info in store.manifest.sets} | set(sizes)):
-        examples = store.examples(name)
-        _require_examples(name, examples, sizes.get(name, 0), names, place, store.url)
+    for name in sorted(held.keys() & sizes.keys()):
+        _require_examples(name, known[name], sizes[name], given, place, store.url)
+    new = {k: v for k, v in given.labels.items() if not known.get(k, unlabelled(0)).are_labelled}
+    for name, labels in new.items():
+        _require_labels(name, labels)
+    return new
 
 
 def _require_fitting(
@@ -260,6 +294,12 @@ def _require_fitting(
         raise MismatchError(
             f"{store.url} holds models that memdb trained ({manifest.recipe})",
             hint="import into a store of its own, and put the two side by side with `memdb compare`",
+        )
+    for name in sorted({info.name for info in manifest.sets} ^ set(runs.sizes)):
+        raise MismatchError(
+            f"{runs.place} is of {runs.sizes.get(name, 0):,} {name} examples, {store.url} has "
+            f"{manifest.set_named(name).n_examples:,}",
+            hint="import runs of other sets of examples into a store of their own",
         )
     require_same_examples(store, runs.sizes, runs.names, about, runs.place)
     if about.recipe is not None and about.recipe != manifest.recipe.name:
@@ -274,12 +314,19 @@ def _require_fitting(
         )
     for outcome in manifest.outcomes:
         same = next((item for item in kept if item.name == outcome.name), None)
-        if outcome.kind == "bit" and same is not None and same.definition != outcome.definition:
+        if same is not None and same.definition != outcome.definition:
             raise MismatchError(
                 f"{outcome.name} of {store.url} is {outcome.definition!r}; that of {runs.place} is "
                 f"{same.definition!r}",
                 hint="outcomes of two definitions are never pooled: import into another store",
             )
+    given = {f"{name}/{outcome.name}" for outcome in kept for name in outcome.sets}
+    lacking = [p for p, (o, _) in manifest.arrays().items() if o.kind == "bit" and p not in given]
+    if lacking:
+        raise MismatchError(
+            f"{store.url} keeps {', '.join(lacking)} of every model, and {runs.place} has none",
+            hint="import runs of other outcomes into a store of their own",
+        )
     require_fraction(found.sizes, runs.sizes[layout.TRAIN], manifest.subset_fraction, runs.place)
     snapshot = store.snapshot()
     theirs = mask_hashes(snapshot)
@@ -291,6 +338,13 @@ def _require_fitting(
                 hint="scores and intervals count runs of different subsets, once each: leave it out",
             )
     return {model.model_id for part in snapshot.segments for model in part.models}
+
+
+def class_names_of(names: Names, about: About) -> Sequence[str]:
+    """Return the names of classes, as the data set or the file has them."""
+    if about.data is not None:
+        return about.data.tables[layout.TRAIN].examples.class_names
+    return names.class_names
 
 
 def names_with(names: Names, labels: Mapping[str, NDArray[Any]]) -> Names:

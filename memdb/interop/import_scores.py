@@ -6,19 +6,27 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.documents import now, own_version
 from memdb.format.manifest import CORRECT
 from memdb.format.score_table import ScoreTable, is_table_name
-from memdb.interop.import_runs import About, example_tables, new_manifest, require_same_examples
+from memdb.interop.import_runs import (
+    About,
+    class_names_of,
+    example_tables,
+    new_manifest,
+    require_same_examples,
+)
 from memdb.interop.score_formats import ScoreFile, require_scores
 from memdb.storage.protocol import Storage
 from memdb.store import Store
-from memdb.store.score_tables import add_scores
+from memdb.store.score_tables import add_scores, sizes_with
 
 FRACTION = 0.7  # of the published scores
 
@@ -31,6 +39,7 @@ class ImportedScores:
     table: ScoreTable
     created: bool
     added: bool
+    notes: tuple[str, ...] = ()
 
 
 def import_scores(
@@ -62,13 +71,14 @@ def import_scores(
     sizes = _sizes(existing, published, about, given_sizes)
     _require_ids(published, sizes)
     created = existing is None
+    labels: Mapping[str, NDArray[Any]] = {}
     if existing is None:
         tables = example_tables(sizes, published.names, about, place)
         manifest = new_manifest(tables, (CORRECT,), about, about.subset_fraction or FRACTION)
         store = Store.create(storage, manifest, tables)
     else:
         store = existing
-        require_same_examples(store, sizes, published.names, about, place)
+        labels = require_same_examples(store, sizes, published.names, about, place)
     memorization = published.scores.memorization
     if published.memorized is not None:
         memorization = np.full(sizes[layout.TRAIN], np.nan)
@@ -88,9 +98,15 @@ def import_scores(
     )
     influence = published.scores.influence
     influence = influence.astype(np.result_type(influence, np.float32), copy=False)  # float32 at least
-    scores = replace(published.scores, memorization=memorization, influence=influence)
-    table, added = add_scores(store, scores, described)
-    return ImportedScores(store, table, created, added)
+    scores = replace(
+        published.scores,
+        memorization=memorization,
+        influence=influence,
+        labels=labels,
+        class_names=class_names_of(published.names, about),
+    )
+    table, added = add_scores(store, scores, described, sizes.get(layout.TEST, 0))
+    return ImportedScores(store, table, created, added, published.notes)
 
 
 def _stem(path: Path) -> str:
@@ -104,7 +120,7 @@ def _sizes(
     """Return each set's number of examples, from the store or the data set, the options and the file."""
     known: dict[str, int] = {}
     if existing is not None:
-        known = {item.name: item.n_examples for item in existing.manifest.sets}
+        known = sizes_with(existing.manifest, existing.score_tables())
     elif about.data is not None:
         known = {name: len(examples) for name, examples in about.data.sets.items()}
     sizes = {**known, **given, **published.sizes}

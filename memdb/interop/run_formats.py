@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
 from memdb.format import layout
-from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE, Outcome
-from memdb.interop.arrays import ArrayFile, bools, names_of, open_array
+from memdb.format.manifest import CORRECT, DTYPES, KINDS, LOGIT_CONFIDENCE, Outcome
+from memdb.interop.arrays import ArrayFile, as_rows, bools, is_of, names_of
+from memdb.store.examples import UNKNOWN
 
-LIMIT = 30.0  # of a logit confidence
 SETS = (layout.TRAIN, layout.TEST)
 FLAGS = "biu"
+NUMBERS = {"bit": FLAGS, "unit": "f", "real": "f", "category": "iu"}  # kinds of NumPy by those of outcomes
 Outcomes: TypeAlias = Mapping[str, NDArray[Any]]
 MARGIN = Outcome(
     "margin",
@@ -30,13 +31,10 @@ MARGIN = Outcome(
     "logit of the label less the largest of the others, or whatever the imported file calls its margin",
 )
 RIGHT_BY_MARGIN = replace(CORRECT, definition="1 where the imported margin is above 0")
-RIGHT_BY_SCORE = replace(
-    CORRECT,
-    definition="1 where the imported score log(p / (1 - p)) is above 0: p of the label above one half",
-)
+DEFINED = "outcomes"  # text [outcomes, 4] in what memdb exports: name, kind, dtype and definition of each
 PLAIN_KEYS = (
-    "mask, train_correct and, where there are test examples, test_correct; optionally train_ and test_ "
-    "logit_confidence or confidence, labels and keys, and class_names"
+    "mask, and train_correct, test_correct or both; optionally train_ and test_ logit_confidence or "
+    "confidence, margin, labels and keys, and class_names"
 )
 
 
@@ -51,7 +49,10 @@ class Names:
 
 @dataclass(frozen=True)
 class Runs:
-    """Models of one file or folder, [models, examples]; ``read`` gives some of them, unchecked but typed."""
+    """Models of one file or folder, [models, examples]; ``read`` gives some of them.
+
+    Outcomes may be of any numbers that `as_stored` takes; ``notes`` are what the user should know.
+    """
 
     place: str
     kind: str
@@ -61,6 +62,7 @@ class Runs:
     read: Callable[[int, int], tuple[NDArray[np.bool_], Outcomes]]
     names: Names = field(default_factory=Names)
     model_bytes: int = 0  # of what is in memory for each model while it is read
+    notes: tuple[str, ...] = ()
 
 
 RunFormat: TypeAlias = Callable[[Path, Mapping[str, ArrayFile]], Runs | None]
@@ -71,266 +73,203 @@ def plain(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
     """Read ``mask``, ``train_correct`` and ``test_correct``, the plain format for one's own runs."""
     if "mask" not in arrays:
         return None
-    if "train_correct" not in arrays:
-        raise InvalidInputError(
-            f"{path} has {names_of(arrays)}; train_correct is missing", hint=f"a plain file has {PLAIN_KEYS}"
-        )
-    mask = arrays["mask"]
+    return by_name(path, arrays, "plain")
+
+
+def by_name(path: Path, arrays: Mapping[str, ArrayFile], kind: str, notes: tuple[str, ...] = ()) -> Runs:
+    """Read arrays that have the names of the plain format; those of one axis are of one model."""
+    mask = as_rows(arrays["mask"])
     mask.require((None, None), FLAGS)
     n_models, n_train = mask.shape
+    defined = _defined(arrays)
+    files: dict[str, ArrayFile] = {}
+    for name, part in ((n, p) for n in defined for p in SETS):
+        if f"{part}_{name}" in arrays:
+            files[f"{part}/{name}"] = as_rows(arrays[f"{part}_{name}"])
+    correct = [part for part in SETS if f"{part}/{CORRECT.name}" in files]
+    if not correct:
+        raise InvalidInputError(
+            f"{path} has {names_of(arrays)}; train_correct and test_correct are missing",
+            hint=f"a plain file has {PLAIN_KEYS}",
+        )
     sizes = {layout.TRAIN: n_train}
-    if "test_correct" in arrays:
-        arrays["test_correct"].require((n_models, None), FLAGS)
-        sizes[layout.TEST] = arrays["test_correct"].shape[1]
-    bits = {f"{name}/{CORRECT.name}": arrays[f"{name}_correct"] for name in sizes}
-    soft, probable = _confidences(path, arrays, sizes)
-    for files, kinds in ((bits, FLAGS), (soft, "f")):
-        for target, file in files.items():
-            file.require((n_models, sizes[target.split("/")[0]]), kinds)
-    outcomes = _of_sets((CORRECT, LOGIT_CONFIDENCE) if soft else (CORRECT,), sizes)
+    if any(target.startswith(f"{layout.TEST}/") for target in files):
+        first = next(file for target, file in files.items() if target.startswith(f"{layout.TEST}/"))
+        first.require((n_models, None), "biuf")
+        sizes[layout.TEST] = first.shape[1]
+    probable = _confidences(path, arrays, sizes, files)
+    for target, file in files.items():
+        part, name = target.split("/")
+        file.require((n_models, sizes[part]), NUMBERS[defined[name].kind])
+    outcomes = tuple(
+        replace(outcome, sets=tuple(part for part in sizes if f"{part}/{name}" in files))
+        for name, outcome in defined.items()
+        if any(f"{part}/{name}" in files for part in sizes)
+    )
 
     def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
-        found: dict[str, NDArray[Any]] = {
-            target: bools(file.rows(start, stop), file.place) for target, file in bits.items()
-        }
-        for target, file in soft.items():
-            values = finite(file.rows(start, stop), file.place, start)
-            found[target] = _logits(values, file.place) if probable else clipped(values)
+        found: dict[str, NDArray[Any]] = {}
+        for target, file in files.items():
+            values = file.rows(start, stop)
+            if defined[target.split("/")[1]].kind == "bit":
+                values = bools(values, file.place)
+            elif target in probable:
+                values = logits_of(numbers(values, file.place, start), file.place)
+            else:
+                numbers(values, file.place, start, missing=target.split("/")[1] not in WHOLE)
+            found[target] = values
         return bools(mask.rows(start, stop), mask.place), found
 
-    return Runs(
-        str(path), "plain", n_models, sizes, outcomes, read, _names(arrays, sizes), 16 * sum(sizes.values())
-    )
+    names = names_in(arrays, sizes)
+    return Runs(str(path), kind, n_models, sizes, outcomes, read, names, 16 * sum(sizes.values()), notes)
+
+
+def _defined(arrays: Mapping[str, ArrayFile]) -> dict[str, Outcome]:
+    """Return the outcomes that may be there by name, as the file defines them if it does.
+
+    Raises:
+        InvalidInputError: what should define outcomes does not.
+    """
+    known = {outcome.name: outcome for outcome in (CORRECT, LOGIT_CONFIDENCE, MARGIN)}
+    if DEFINED not in arrays:
+        return known
+    rows = arrays[DEFINED].whole((None, 4), "U").tolist()
+    for name, kind, dtype, definition in rows:
+        if not (layout.is_set_name(name) and kind in KINDS and dtype in DTYPES and definition):
+            raise InvalidInputError(
+                f"{arrays[DEFINED].place} has an outcome {name!r} of kind {kind!r} and dtype {dtype!r}",
+                hint=f"give name, kind ({', '.join(KINDS)}), dtype and definition of each, or leave it out",
+            )
+    found = {name: Outcome(name, kind, dtype, (), definition) for name, kind, dtype, definition in rows}
+    return known | found
 
 
 def _confidences(
-    path: Path, arrays: Mapping[str, ArrayFile], sizes: Mapping[str, int]
-) -> tuple[dict[str, ArrayFile], bool]:
-    """Return the files of confidences by outcome, of all sets or none, and whether they are probabilities."""
-    for name in (LOGIT_CONFIDENCE.name, "confidence"):
-        held = [part for part in sizes if f"{part}_{name}" in arrays]
-        if held and len(held) != len(sizes):
-            raise InvalidInputError(
-                f"{path} has {name} of the {held[0]} set alone", hint="give it for both sets, or for neither"
-            )
-        if held:
-            files = {f"{part}/{LOGIT_CONFIDENCE.name}": arrays[f"{part}_{name}"] for part in sizes}
-            return files, name == "confidence"
-    return {}, False
+    path: Path, arrays: Mapping[str, ArrayFile], sizes: Mapping[str, int], files: dict[str, ArrayFile]
+) -> set[str]:
+    """Add confidences that are given as probabilities; return which are.
+
+    Raises:
+        InvalidInputError: confidences of one of two sets alone.
+    """
+    probable = set()
+    if not any(target.endswith(f"/{LOGIT_CONFIDENCE.name}") for target in files):
+        for part in sizes:
+            if f"{part}_confidence" in arrays:
+                files[f"{part}/{LOGIT_CONFIDENCE.name}"] = as_rows(arrays[f"{part}_confidence"])
+                probable.add(f"{part}/{LOGIT_CONFIDENCE.name}")
+    held = [part for part in sizes if f"{part}/{LOGIT_CONFIDENCE.name}" in files]
+    needed = [part for part in sizes if f"{part}/{CORRECT.name}" in files]
+    if held and not set(needed) <= set(held):
+        name = "confidence" if probable else LOGIT_CONFIDENCE.name
+        raise InvalidInputError(
+            f"{path} has {name} of the {held[0]} set alone", hint="give it for both sets, or for neither"
+        )
+    return probable
 
 
-def _names(arrays: Mapping[str, ArrayFile], sizes: Mapping[str, int]) -> Names:
-    def of_sets(what: str, kinds: str) -> dict[str, NDArray[Any]]:
-        held = {part: arrays[f"{part}_{what}"] for part in sizes if f"{part}_{what}" in arrays}
-        return {part: file.whole((sizes[part],), kinds) for part, file in held.items()}
+def names_in(arrays: Mapping[str, ArrayFile], sizes: Mapping[str, int]) -> Names:
+    """Return the labels, keys and class names among the arrays; what is not of their kind is not read."""
 
-    classes = arrays["class_names"].whole((None,), "U").tolist() if "class_names" in arrays else []
-    keys = {part: values.tolist() for part, values in of_sets("keys", "U").items()}
-    return Names(of_sets("labels", "iu"), keys, tuple(classes))
+    def held(what: str, kinds: str) -> dict[str, ArrayFile]:
+        there = [part for part in sizes if f"{part}_{what}" in arrays]
+        fit = all(is_of(arrays, f"{part}_{what}", kinds) for part in there)
+        return {part: arrays[f"{part}_{what}"] for part in there} if fit else {}
+
+    labels = {part: file.whole((sizes[part],), "iu") for part, file in held("labels", "iu").items()}
+    keys = {part: file.texts(sizes[part]) for part, file in held("keys", "US").items()}
+    classes = arrays["class_names"].texts() if labels and is_of(arrays, "class_names", "US") else []
+    if classes == [UNKNOWN]:  # older exports have it where no label was known
+        labels, classes = {}, []
+    return Names(labels, keys, tuple(classes))
 
 
 def datamodels(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
-    """Read ``train_masks``, ``train_margins`` and ``test_margins``: right is a margin above 0.
+    """Read ``masks`` and ``margins`` of the datamodels tool and release: right is a margin above 0.
 
-    Released files carry the subset fraction in their names: ``train_masks_50pct.npy``.
+    Released files are ``train_masks``, ``train_margins`` and ``test_margins`` with the subset fraction behind
+    their names: ``train_masks_50pct.npy``. The tool's folder has ``masks``, ``margins`` (of test examples)
+    and ``_completed``, which models are done.
     """
-    endings = sorted(name.removeprefix("train_masks") for name in arrays if name.startswith("train_masks"))
+    start = "train_masks" if any(name.startswith("train_masks") for name in arrays) else "masks"
+    endings = sorted(name.removeprefix(start) for name in arrays if name.startswith(start))
+    if start == "masks" and not any("margins" in name for name in arrays):
+        return None
     if not endings:
         return None
     if len(endings) > 1:
         raise InvalidInputError(
-            f"{path} holds masks of several subset fractions: train_masks{', train_masks'.join(endings)}",
+            f"{path} holds masks of several subset fractions: {start}{f', {start}'.join(endings)}",
             hint="put those of one fraction into a folder of their own: different fractions are never pooled",
         )
-    named = {part: f"{part}_margins{endings[0]}" for part in SETS}
-    missing = [name for name in named.values() if name not in arrays]
-    if missing:
+    margins = {part: f"{part}_margins{endings[0]}" for part in SETS}
+    held = {part: arrays[name] for part, name in margins.items() if name in arrays}
+    notes: tuple[str, ...] = ()
+    if not held and f"margins{endings[0]}" in arrays:
+        held = {layout.TEST: arrays[f"margins{endings[0]}"]}
+        notes = ("margins are taken for those of test examples, as the tool writes them.",)
+    if not held:
         raise InvalidInputError(
-            f"{path} has {names_of(arrays)}; {' and '.join(missing)} missing",
-            hint="a folder of datamodels has train_masks, train_margins and test_margins",
+            f"{path} has {names_of(arrays)}; {' and '.join(margins.values())} missing",
+            hint="datamodels come as train_masks, train_margins and test_margins, or masks and margins",
         )
-    mask = arrays[f"train_masks{endings[0]}"]
+    mask = arrays[f"{start}{endings[0]}"]
     mask.require((None, None), FLAGS)
-    margins = {part: arrays[name] for part, name in named.items()}
-    margins[layout.TRAIN].require(mask.shape, "f")
-    margins[layout.TEST].require((mask.shape[0], None), "f")
-    sizes = {part: file.shape[1] for part, file in margins.items()}
+    for part, file in held.items():
+        file.require((mask.shape[0], mask.shape[1] if part == layout.TRAIN else None), "f")
+    done, left_out = completed(arrays, mask.shape[0])
+    sizes = {layout.TRAIN: mask.shape[1]} | {part: file.shape[1] for part, file in held.items()}
 
     def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
         found: dict[str, NDArray[Any]] = {}
-        for part, file in margins.items():
-            values = finite(file.rows(start, stop), file.place, start)
-            found[f"{part}/{CORRECT.name}"] = values > 0
-            found[f"{part}/{MARGIN.name}"] = np.clip(values, -65504, 65504).astype(np.float16)
-        return bools(mask.rows(start, stop), mask.place), found
+        for part, file in held.items():
+            values = numbers(rows_at(file, done[start:stop]), file.place)
+            found |= {f"{part}/{CORRECT.name}": values > 0, f"{part}/{MARGIN.name}": values}
+        return bools(rows_at(mask, done[start:stop]), mask.place), found
 
-    outcomes = _of_sets((RIGHT_BY_MARGIN, MARGIN), sizes)
-    names = _names(arrays, sizes)
+    outcomes = of_sets((RIGHT_BY_MARGIN, MARGIN), held)
+    names = names_in(arrays, sizes)
     return Runs(
-        str(path), "datamodels", mask.shape[0], sizes, outcomes, read, names, 16 * sum(sizes.values())
-    )
+        str(path), "datamodels", len(done), sizes, outcomes, read, names, 16 * sum(sizes.values()),
+        (*notes, *left_out),
+    )  # fmt: skip
 
 
-def keep_and_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
-    """Read ``keep`` and ``scores`` or ``logits`` of all models: the likelihood-ratio attack's own arrays."""
-    if "keep" not in arrays:
-        return None
-    keep = arrays["keep"]
-    keep.require((None, None), FLAGS)
-    names = _names(arrays, {layout.TRAIN: keep.shape[1]})
-    kind = next((name for name in ("logits", "scores") if name in arrays), None)
-    if kind is None:
-        raise InvalidInputError(
-            f"{path} has keep but neither scores nor logits", hint="put one of them beside it"
-        )
-    n_models, n_examples = keep.shape
-    source = arrays[kind]
-    outcomes, convert = _attacked(source.place, kind, names.labels.get(layout.TRAIN), n_examples)
-    source.require((n_models, n_examples, *(None for _ in source.shape[2:])), "f")
-    _require_numbers(source)
-
-    def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
-        values = finite(source.rows(start, stop), source.place, start, infinite=True)
-        return bools(keep.rows(start, stop), keep.place), convert(values)
-
-    model_bytes = 4 * source.n_bytes // max(1, n_models)
-    sizes = {layout.TRAIN: n_examples}
-    return Runs(str(path), "lira", n_models, sizes, outcomes, read, names, model_bytes)
+def completed(arrays: Mapping[str, ArrayFile], n_models: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return the rows of models that are done, and a note if others are not."""
+    if "_completed" not in arrays:
+        return np.arange(n_models), ()
+    done = np.flatnonzero(bools(arrays["_completed"].whole((n_models,), FLAGS), arrays["_completed"].place))
+    left_out = n_models - len(done)
+    note = f"{left_out:,} of {n_models:,} models are not completed, and left out."
+    return done, (note,) if left_out else ()
 
 
-def lira_folders(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
-    """Read one folder a model, each with ``keep.npy`` and the last epoch of ``scores`` or ``logits``."""
-    folders = sorted(file.parent for file in path.glob("*/keep.npy")) if path.is_dir() else []
-    if not folders:
-        return None
-    keeps = [open_array(folder / "keep.npy") for folder in folders]
-    sources = [_last_epoch(folder) for folder in folders]
-    kind = sources[0][0]
-    odd = next((f for f, (other, _) in zip(folders, sources, strict=True) if other != kind), None)
-    if odd is not None:
-        raise InvalidInputError(f"{odd} has no {kind}, and others do", hint="compute them for all")
-    files = [file for _, file in sources]
-    n_examples = files[0].shape[0]
-    for keep, file in zip(keeps, files, strict=True):
-        keep.require((None,), FLAGS)
-        file.require((n_examples, *files[0].shape[1:]), "f")
-        _require_numbers(file)
-        if keep.shape[0] < n_examples:
-            keep.require((n_examples,), FLAGS)
-    given = arrays.get(f"{layout.TRAIN}_labels")
-    labels = None if given is None else given.whole((None,), "iu")
-    if labels is None and "y_train" in arrays:
-        labels = arrays["y_train"].whole((None,), "iu")[:n_examples]
-    outcomes, convert = _attacked(files[0].place, kind, labels, n_examples)
-
-    def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
-        masks = [bools(keep.rows(0, n_examples), keep.place) for keep in keeps[start:stop]]
-        values = [finite(file.rows(0, n_examples), file.place, infinite=True) for file in files[start:stop]]
-        return np.stack(masks), convert(np.stack(values))
-
-    names = Names({} if labels is None else {layout.TRAIN: labels})
-    sizes = {layout.TRAIN: n_examples}
-    return Runs(str(path), "lira", len(folders), sizes, outcomes, read, names, 4 * files[0].n_bytes)
+def rows_at(file: ArrayFile, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Return some rows of an array, by ascending numbers."""
+    if not len(rows):
+        return file.rows(0, 0)
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    found = file.rows(first, last)
+    return found if last - first == len(rows) else found[rows - first]
 
 
-def _last_epoch(folder: Path) -> tuple[str, ArrayFile]:
-    """Return ``logits`` or ``scores``, and which a model's folder has of them of the last epoch saved."""
-    for kind in ("logits", "scores"):
-        saved = sorted((folder / kind).glob("*.npy")) or sorted(folder.glob(f"{kind}.npy"))
-        if saved:
-            return kind, open_array(saved[-1])
-    raise InvalidInputError(
-        f"{folder} has keep.npy but neither scores nor logits", hint="compute one of them first"
-    )
-
-
-def _attacked(
-    place: str,
-    kind: str,
-    labels: NDArray[Any] | None,
-    n_examples: int,
-) -> tuple[tuple[Outcome, ...], Callable[[NDArray[Any]], Outcomes]]:
-    """Return the outcomes of the attack's numbers, and what makes them of [models, examples, ...].
-
-    Of several queries of an example, augmented ones among them, the first counts: a prediction is one
-    without augmentation.
-    """
-    outcomes = (CORRECT if kind == "logits" else RIGHT_BY_SCORE, LOGIT_CONFIDENCE)
-    right, soft = (f"{layout.TRAIN}/{item.name}" for item in outcomes)
-    if kind == "scores":
-
-        def from_scores(values: NDArray[Any]) -> Outcomes:
-            first = _first_query(values, 2)
-            return {right: first > 0, soft: clipped(first)}
-
-        return _of_sets(outcomes, [layout.TRAIN]), from_scores
-    if labels is None:
-        raise InvalidInputError(
-            f"{place} are logits, and the labels are not known",
-            hint="put y_train.npy beside the folders, train_labels into the file, or say labels=FILE",
-            parameter="labels",
-        )
-    if len(labels) != n_examples:
-        raise InvalidInputError(
-            f"{place} is of {n_examples:,} examples, and there are {len(labels):,} labels"
-        )
-
-    def from_logits(values: NDArray[Any]) -> Outcomes:
-        logits = _first_query(values, 3).astype(np.float64)  # [models, examples, classes]
-        if labels.min() < 0 or labels.max() >= logits.shape[2]:
-            raise InvalidInputError(
-                f"{place} has {logits.shape[2]} classes, and the labels go to {labels.max()}"
-            )
-        with np.errstate(invalid="ignore"):
-            confidence = _confidence(logits, labels)
-        if np.isnan(confidence).any():
-            raise InvalidInputError(
-                f"{place} has logits whose softmax is not a number: a single class, or no finite one",
-                hint="leave out, or mend, what did not finish",
-            )
-        return {right: logits.argmax(axis=2) == labels, soft: clipped(confidence)}
-
-    return _of_sets(outcomes, [layout.TRAIN]), from_logits
-
-
-def _require_numbers(file: ArrayFile) -> None:
-    """Refuse examples without any number: an axis of queries or classes that has no length."""
-    if 0 in file.shape[1:]:
-        raise InvalidInputError(
-            f"{file.place} has shape {file.shape}, and so no numbers", hint="save it again"
-        )
-
-
-def _first_query(values: NDArray[Any], n_axes: int) -> NDArray[Any]:
-    """Return the values of the first query of each example: the axes between examples and classes go."""
-    while values.ndim > n_axes:
-        values = values[:, :, 0]
-    return values
-
-
-def _confidence(logits: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the label's logit less the log-sum-exp of the others, [models, examples]."""
-    index = labels[None, :, None]
-    own = np.take_along_axis(logits, index, axis=2)[:, :, 0]
-    others = logits.copy()
-    np.put_along_axis(others, index, -np.inf, axis=2)
-    top = others.max(axis=2, keepdims=True)
-    result: NDArray[np.float64] = own - top[:, :, 0] - np.log(np.exp(others - top).sum(axis=2))
-    return result
-
-
-def _of_sets(outcomes: Sequence[Outcome], sets: Sequence[str] | Mapping[str, int]) -> tuple[Outcome, ...]:
+def of_sets(outcomes: Sequence[Outcome], sets: Sequence[str] | Mapping[str, Any]) -> tuple[Outcome, ...]:
+    """Return outcomes as kept of these sets alone."""
     return tuple(replace(outcome, sets=tuple(sets)) for outcome in outcomes)
 
 
-def finite(values: NDArray[Any], place: str, first_row: int = 0, *, infinite: bool = False) -> NDArray[Any]:
-    """Refuse NaN, and infinite numbers unless ``infinite``.
+WHOLE = (CORRECT.name, LOGIT_CONFIDENCE.name, MARGIN.name)  # outcomes of which no value may be missing
+
+
+def numbers(values: NDArray[Any], place: str, first_row: int = 0, *, missing: bool = False) -> NDArray[Any]:
+    """Refuse NaN, unless values may be ``missing``. Infinite ones are numbers: the logit of p = 1 is.
 
     Raises:
         InvalidInputError: names the row of the first.
     """
-    wrong = np.isnan(values) if infinite else ~np.isfinite(values)
-    if wrong.any():
+    wrong = np.isnan(values)
+    if not missing and wrong.any():
         at = np.argwhere(wrong)[0]
         row = [first_row + int(at[0]), *at[1:].tolist()]
         raise InvalidInputError(
@@ -339,23 +278,36 @@ def finite(values: NDArray[Any], place: str, first_row: int = 0, *, infinite: bo
     return values
 
 
-def clipped(values: NDArray[Any]) -> NDArray[np.float16]:
-    """Return logit confidences as they are stored."""
-    limited: NDArray[np.float16] = np.clip(values, -LIMIT, LIMIT).astype(np.float16)
+def rounding(dtype: np.dtype[Any]) -> float:
+    """Return by how much a probability or rate of this type may exceed its bounds by rounding.
+
+    At least a millionth, which float32 leaves in sums; of float16 its own precision.
+    """
+    return max(1e-6, 2 * float(np.finfo(dtype).eps)) if dtype.kind == "f" else 0.0
+
+
+def within(values: NDArray[Any], low: float, high: float, place: str, what: str, hint: str) -> NDArray[Any]:
+    """Return values limited to bounds that they exceed by no more than rounding.
+
+    Raises:
+        InvalidInputError: a value beyond that; ``what`` says what values are.
+    """
+    slack = rounding(values.dtype)
+    wrong = (values < low - slack) | (values > high + slack)
+    if wrong.any():
+        raise InvalidInputError(f"{place} holds {values[wrong][0]:g}, {what}", hint=hint)
+    limited: NDArray[Any] = np.clip(values, low, high)
     return limited
 
 
-def _logits(p: NDArray[Any], place: str) -> NDArray[np.float16]:
-    """Return the logit confidences of probabilities."""
-    wrong = (p < 0) | (p > 1)
-    if wrong.any():
-        raise InvalidInputError(
-            f"{place} holds {p[wrong][0]:g}, which is not a probability",
-            hint="call logits ..._logit_confidence",
-        )
-    exact = p.astype(np.float64)
+def logits_of(p: NDArray[Any], place: str) -> NDArray[np.float64]:
+    """Return the logits of probabilities, infinite at 0 and 1.
+
+    Raises:
+        InvalidInputError: a number that is not a probability, even when rounded.
+    """
+    exact = within(p, 0, 1, place, "which is not a probability", "call logits ..._logit_confidence")
+    exact = exact.astype(np.float64)
     with np.errstate(divide="ignore"):
-        return clipped(np.log(exact) - np.log1p(-exact))
-
-
-FORMATS: tuple[RunFormat, ...] = (datamodels, plain, keep_and_scores, lira_folders)
+        logits: NDArray[np.float64] = np.log(exact) - np.log1p(-exact)
+    return logits

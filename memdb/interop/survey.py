@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
 from memdb.format import bits, layout
-from memdb.interop.run_formats import SETS, Outcomes, Runs, finite
+from memdb.format.manifest import LOGIT_CONFIDENCE, Outcome
+from memdb.interop.run_formats import SETS, WHOLE, Outcomes, Runs, numbers, within
 from memdb.store import Snapshot
 
+LIMIT = 30.0  # of a logit confidence
 DOMAIN = b"memdb-import-1"
 BATCH_BYTES = 256 << 20
 MOST_MODELS = 1024  # of a batch, which becomes a segment
@@ -38,7 +40,16 @@ def batches(runs: Runs) -> Iterator[tuple[int, NDArray[np.bool_], Outcomes]]:
         stop = min(runs.n_models, start + step)
         masks, outcomes = runs.read(start, stop)
         _require_arrays(runs, stop - start, masks, outcomes)
-        yield start, masks, outcomes
+        kept = {
+            f"{name}/{item.name}": as_stored(
+                item, outcomes[f"{name}/{item.name}"], f"{name}/{item.name} of {runs.place}"
+            )
+            for item in runs.outcomes
+            for name in item.sets
+            if name in runs.sizes
+        }
+        _require_known(runs, masks, kept)
+        yield start, masks, kept
 
 
 def _require_arrays(runs: Runs, n_models: int, masks: NDArray[np.bool_], outcomes: Outcomes) -> None:
@@ -57,7 +68,42 @@ def _require_arrays(runs: Runs, n_models: int, masks: NDArray[np.bool_], outcome
             raise InvalidInputError(
                 f"{path} of {runs.place} is {values.dtype} {values.shape}", hint=f"return {wanted}"
             )
-        finite(values, f"{path} of {runs.place}")
+
+
+def as_stored(outcome: Outcome, values: NDArray[Any], place: str) -> NDArray[Any]:
+    """Return the values of an outcome as they are stored, whatever format they came in.
+
+    Infinite numbers, as of p = 1, become the largest that are kept; what exceeds the bounds of a probability
+    by rounding is one.
+
+    Raises:
+        InvalidInputError: a value beyond bounds.
+    """
+    dtype = np.dtype(outcome.dtype)
+    if outcome.kind == "bit":
+        return values
+    if outcome.name == LOGIT_CONFIDENCE.name:
+        values = np.clip(values, -LIMIT, LIMIT)
+        return values.astype(dtype)
+    if outcome.kind == "unit":
+        return within(values, 0, 1, place, "which is not a probability", "give numbers from 0 to 1").astype(
+            dtype
+        )
+    limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    if outcome.kind == "category":
+        what = f"which {dtype} cannot hold"
+        return within(values, limits.min, limits.max, place, what, "give numbers of classes").astype(dtype)
+    values = np.clip(values, float(limits.min), float(limits.max))
+    return values.astype(dtype)
+
+
+def _require_known(runs: Runs, masks: NDArray[np.bool_], outcomes: Outcomes) -> None:
+    """Refuse missing values, except for what training saw of examples that were in the subset."""
+    for path, values in outcomes.items():
+        name, outcome = path.split("/")
+        if values.dtype.kind == "f":
+            outside = name == layout.TRAIN and outcome not in WHOLE
+            numbers(np.where(masks, values, 0) if outside else values, f"{path} of {runs.place}")
 
 
 def survey(runs: Runs, progress: Callable[[int, int], None]) -> Survey:

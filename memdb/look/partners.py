@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,171 +10,187 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format import bits, layout
+from memdb.look.codes import MISSING, q_codes
 from memdb.query import statistics
 from memdb.query.arrow import table, values_of
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
-from memdb.query.statistics import Candidates
+from memdb.query.statistics import Candidates, Numbers
 from memdb.query.templates import template
 from memdb.sharing.tables import counts_of
-from memdb.sharing.top_influence import Lists
-from memdb.store.published_arrays import COUNTED, PAIR_ROWS, SCORE_COLUMNS
+from memdb.store.published_arrays import COUNTED
 
-SHOWN = 10  # partners of an example, and as many random ones
-PAIRS = 100_000_000  # that may be counted for the lists of test examples: seconds
-TRAIN_LISTS = 2000  # training examples that have a list
-PAIRS_AT_ONCE = 1 << 18  # whose counts are in memory
-NOBODY = -1  # pads a list that has fewer partners
+SHOWN = 8  # partners of an example of each kind
+HELPS, HURTS, PEERS, RANDOM = "helps", "hurts", "peers", "random"
+GROUPS = {  # the lists of an example, in their order
+    layout.TRAIN: (HELPS, HURTS, PEERS, RANDOM),
+    layout.TEST: (HELPS, HURTS, RANDOM),
+}
+FOUND = 0.1  # q-values up to this are not what chance explains
+AT_ONCE = 16  # examples whose pairs are in memory
 
-Progress = Callable[[int, int], None]
+Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Partners:
-    """Lists of some examples of one set, each of examples of the other.
+class _Pairs:
+    """All pairs of one example, [others] each: their counts, and what ranks them."""
 
-    Attributes:
-        owners: the examples that have a list, [lists].
-        ids: their partners from the strongest, then as many random ones of the owner's class,
-            [lists, 2 * `SHOWN`]; `NOBODY` pads the rest.
-        k_in: how many models that had the pair's training example are right on its test example, likewise.
-        q_values: of the strongest, [lists, `SHOWN`].
+    others: Ids
+    n_in: NDArray[np.int32]
+    total: NDArray[np.int32]
+    hits: NDArray[np.int32]
+    same_class: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """What the pairs of one example are ranked by, [others] each."""
+
+    score: Numbers
+    shrunk: Numbers
+    q_value: Numbers
+
+
+class Finder:
+    """Finds the partners of single examples, as `top-influence` lists them by default and by ``hurts``.
+
+    Pairs of an example that are equal in their counts, and in whether they are of one class, are scored once.
     """
 
-    owners: NDArray[np.int32]
-    ids: NDArray[np.int32]
-    k_in: NDArray[np.int32]
-    q_values: NDArray[np.float32]
+    def __init__(self, relations: Relations) -> None:
+        """Prepare to find partners among all examples of a store."""
+        self._relations = relations
+        self._n_models = relations.snapshot.n_models
+        counts = {
+            name: dict(zip(rows, counts_of(relations, name), strict=True)) for name, rows in COUNTED.items()
+        }
+        self._labels = {name: counts[name]["label"] for name in COUNTED}
+        self._n_correct = {name: counts[name]["n_correct"] for name in COUNTED}
+        self._n_in = counts[layout.TRAIN]["n_in"]
+        self._scored = np.flatnonzero((self._n_in > 0) & (self._n_in < self._n_models))
+
+    def lists(
+        self, set_name: str, rows: Sequence[int], n_peers: int | None = None
+    ) -> Iterator[NDArray[np.uint32]]:
+        """Yield the lists of each of some examples, uint32 [groups, `SHOWN`, 3].
+
+        The columns are one more than the id of the partner (0 is padding), how many models that had the
+        training example are right on the other, and the q-value as `q_codes`. Only the first ``n_peers``
+        training examples have partners among training examples.
+        """
+        groups = GROUPS[set_name]
+        for start in range(0, len(rows), AT_ONCE):
+            some = list(rows[start : start + AT_ONCE])
+            found = np.zeros((len(some), len(groups), SHOWN, 3), dtype=np.uint32)
+            found[..., 2] = MISSING
+            self._fill(found, set_name, some)
+            if PEERS in groups:
+                with_peers = some if n_peers is None else some[: max(0, n_peers - start)]
+                self._fill_peers(found[:, groups.index(PEERS)], with_peers)
+            yield from found
+
+    def _fill(self, found: NDArray[np.uint32], set_name: str, rows: Sequence[int]) -> None:
+        pairs_of = self._of_train if set_name == layout.TRAIN else self._of_test
+        groups = GROUPS[set_name]
+        every = [pairs_of(row) for row in rows]
+        for place, (row, pairs, ranking) in enumerate(zip(rows, every, self._ranked(every), strict=True)):
+            ways = {HELPS: 1.0, HURTS: -1.0}
+            listed = {name: _strongest(pairs, ranking, way) for name, way in ways.items()}
+            for name, at in listed.items():
+                _put(found[place, groups.index(name)], pairs, at, ranking.q_value[at])
+            drawn = _drawn(pairs, np.concatenate(list(listed.values())), row)
+            _put(found[place, groups.index(RANDOM)], pairs, drawn, np.full(len(drawn), np.nan))
+
+    def _fill_peers(self, found: NDArray[np.uint32], rows: Sequence[int]) -> None:
+        every = [self._on_train(row) for row in rows]
+        for place, (pairs, ranking) in enumerate(zip(every, self._ranked(every), strict=True)):
+            at = _strongest(pairs, ranking, 1.0)
+            _put(found[place], pairs, at, ranking.q_value[at])
+
+    def _of_train(self, row: int) -> _Pairs:
+        """Return the pairs of a training example with all test examples; none where it has no scores."""
+        n_in, labels = self._n_in[row], self._labels[layout.TEST]
+        others = np.arange(len(labels) if 0 < n_in < self._n_models else 0)
+        right = self._relations.correct(layout.TEST)[: len(others)]
+        hits = bits.count_and(right, self._relations.mask[row])
+        same = labels[: len(others)] == self._labels[layout.TRAIN][row]
+        total = self._n_correct[layout.TEST][: len(others)]
+        return _Pairs(others, np.full(len(others), n_in), total, hits, same)
+
+    def _of_test(self, row: int) -> _Pairs:
+        return self._with_trains(layout.TEST, row, self._scored)
+
+    def _on_train(self, row: int) -> _Pairs:
+        """Return the pairs of all other training examples with one whose outcome they may influence."""
+        return self._with_trains(layout.TRAIN, row, self._scored[self._scored != row])
+
+    def _with_trains(self, target: str, row: int, trains: Ids) -> _Pairs:
+        right = self._relations.correct(target)[row]
+        hits = bits.count_and(self._relations.mask, right)[trains]
+        same = self._labels[layout.TRAIN][trains] == self._labels[target][row]
+        total = np.full(len(trains), self._n_correct[target][row])
+        return _Pairs(trains, self._n_in[trains], total, hits, same)
+
+    def _ranked(self, every: Sequence[_Pairs]) -> Iterator[_Ranking]:
+        """Yield what ranks the pairs of each of some examples; one statement scores all kinds of pairs."""
+        kinds = [self._kinds(pairs) for pairs in every]
+        if not kinds:
+            return
+        at = [first for first, _, _ in kinds]
+        columns = {
+            name: np.concatenate([getattr(pairs, name)[one] for pairs, one in zip(every, at, strict=True)])
+            for name in ("n_in", "total", "hits", "same_class")
+        }
+        candidates = self._candidates(columns, np.concatenate([times for _, _, times in kinds]))
+        start = 0
+        for one, inverse, times in kinds:
+            part = candidates.part(slice(start, start + len(one)))
+            start += len(one)
+            shrunk = statistics.shrunk(part)
+            q_value = statistics.q_values(statistics.p_values(part), times)
+            yield _Ranking(part.score[inverse], shrunk[inverse], q_value[inverse])
+
+    def _kinds(self, pairs: _Pairs) -> tuple[Ids, Ids, Ids]:
+        """Return the first pair of each kind, the kind of each pair, and how many pairs are of each kind."""
+        base = self._n_models + 1
+        code = ((pairs.n_in.astype(np.int64) * base + pairs.total) * 2 + pairs.same_class) * base + pairs.hits
+        _, one, inverse, times = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
+        return one, inverse, times
+
+    def _candidates(self, columns: Mapping[str, NDArray[Any]], times: Ids) -> Candidates:
+        n_in, hits, total = columns["n_in"], columns["hits"], columns["total"]
+        sums = {"n_in": n_in, "n_out": self._n_models - n_in, "k_in": hits, "k_all": total}
+        sql = template("equal_pairs.sql", arms=OUTCOMES[self._relations.outcome].sql["arms"])
+        found = table({name: values.astype(np.int32) for name, values in sums.items()})
+        scored = self._relations.ask(sql, tables={"found": found}, alone=True)
+        return Candidates(
+            score=values_of(scored.column("influence")),
+            effect_se=values_of(scored.column("effect_se")),
+            ac_z=values_of(scored.column("ac_z")),
+            null_se=values_of(scored.column("null_se")),
+            n_in=n_in.astype(np.int64),
+            n_models=self._n_models,
+            strata=columns["same_class"],
+            hits=hits.astype(np.int64),
+            total=total.astype(np.int64),
+            times=times,
+        )
 
 
-def partners_of(relations: Relations, ranks: NDArray[np.int32], progress: Progress) -> Mapping[str, Partners]:
-    """Return the lists of each set: whom training examples help, and who helps test examples.
-
-    The lists are those of `top-influence` with its default options. Of many training examples the first in
-    ``ranks`` have one, of many test examples those that these help most, then the first by id.
-    """
-    counts = {name: counts_of(relations, name) for name in COUNTED}
-    n_train, n_test = counts[layout.TRAIN].shape[1], counts[layout.TEST].shape[1]
-    if not (n_train and n_test and relations.snapshot.n_models):
-        return {name: _empty(0) for name in COUNTED}
-    trains = ranks[:TRAIN_LISTS]
-    n_tests = min(n_test, max(SHOWN, PAIRS // n_train))
-    n_all = len(trains) + n_tests
-    helped = _of_trains(relations, trains, counts, lambda done: progress(done, n_all))
-    tests = _most_helped(helped, n_test)[:n_tests]
-    helping = _of_tests(relations, tests, counts, lambda done: progress(len(trains) + done, n_all))
-    return {layout.TRAIN: helped, layout.TEST: helping}
+def _strongest(pairs: _Pairs, ranking: _Ranking, way: float) -> Ids:
+    """Return the places of the pairs that help most (``way`` 1) or hurt most (-1)."""
+    return first(way * ranking.shrunk, way * ranking.score, pairs.others, SHOWN)
 
 
-def _of_trains(
-    relations: Relations,
-    trains: NDArray[np.int32],
-    counts: Mapping[str, NDArray[np.int32]],
-    advance: Callable[[int], None],
-) -> Partners:
-    found, right = _empty(len(trains)), relations.correct(layout.TEST)
-    labels, n_correct = counts[layout.TEST]
-    own = counts[layout.TRAIN][0, trains]
-    at_once = max(1, PAIRS_AT_ONCE // len(labels))
-    for start in range(0, len(trains), at_once):
-        some = trains[start : start + at_once]
-        k_in = np.stack([bits.count_and(right, relations.mask[train]) for train in some])
-        same_class = own[start : start + at_once, None] == labels
-        every = _candidates(relations, counts[layout.TRAIN][1, some], k_in, n_correct, same_class)
-        for place, (train, row, of_class) in enumerate(
-            zip(some.tolist(), k_in, same_class, strict=True), start
-        ):
-            ids, q_values = _strongest(
-                every.part(slice((place - start) * len(row), (place - start + 1) * len(row)))
-            )
-            _fill(found, place, ids, q_values)
-            drawn = _drawn(of_class, ids, train)
-            found.ids[place, SHOWN : SHOWN + len(drawn)] = drawn
-            found.k_in[place] = np.where(found.ids[place] == NOBODY, 0, row[found.ids[place]])
-            advance(place + 1)
-    return Partners(trains, found.ids, found.k_in, found.q_values)
+def _drawn(pairs: _Pairs, listed: Ids, seed: int) -> Ids:
+    """Return the places of random pairs of one class that are not listed; the same for the same example."""
+    others = np.setdiff1d(np.flatnonzero(pairs.same_class), listed)
+    return np.random.default_rng(seed).choice(others, min(SHOWN, len(others)), replace=False)
 
 
-def _candidates(
-    relations: Relations,
-    n_in: NDArray[np.int32],
-    k_in: NDArray[np.int32],
-    n_correct: NDArray[np.int32],
-    same_class: NDArray[np.bool_],
-) -> Candidates:
-    """Return what ranking needs of every pair of some training examples, [trains * tests]."""
-    shape, n_models = k_in.shape, relations.snapshot.n_models
-    all_in = np.broadcast_to(n_in[:, None], shape).ravel()
-    total = np.broadcast_to(n_correct, shape).ravel()
-    sums = table({"n_in": all_in, "n_out": n_models - all_in, "k_in": k_in.ravel(), "k_all": total})
-    sql = template("equal_pairs.sql", arms=OUTCOMES[relations.outcome].sql["arms"])
-    scored = relations.ask(sql, tables={"found": sums}, alone=True)
-    return Candidates(
-        score=values_of(scored.column("influence")),
-        effect_se=values_of(scored.column("effect_se")),
-        ac_z=values_of(scored.column("ac_z")),
-        null_se=values_of(scored.column("null_se")),
-        n_in=all_in.astype(np.int64),
-        n_models=n_models,
-        strata=same_class.ravel(),
-        hits=k_in.ravel().astype(np.int64),
-        total=total.astype(np.int64),
-    )
-
-
-def _strongest(pairs: Candidates) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the first of one training example's pairs and their q-values, as `top-influence` orders them."""
-    if not 0 < pairs.n_in[0] < pairs.n_models:  # none of them has a score
-        return np.arange(0), np.zeros(0)
-    q_values = statistics.q_values(statistics.p_values(pairs))
-    ids = first(statistics.shrunk(pairs), pairs.score, np.arange(len(pairs)), SHOWN)
-    return ids, q_values[ids]
-
-
-def _of_tests(
-    relations: Relations,
-    tests: NDArray[np.int32],
-    counts: Mapping[str, NDArray[np.int32]],
-    advance: Callable[[int], None],
-) -> Partners:
-    lists, found = Lists(relations, counts, min(SHOWN, counts[layout.TRAIN].shape[1])), _empty(len(tests))
-    right, labels = relations.correct(layout.TEST), counts[layout.TRAIN][0]
-    q_value = SCORE_COLUMNS.index("q_value")
-    for place, (test, listing) in enumerate(zip(tests.tolist(), lists.of(tests.tolist()), strict=True)):
-        strongest = listing.pairs[PAIR_ROWS.index("train_id")]
-        _fill(found, place, strongest, listing.scores[:, q_value])
-        drawn = _drawn(labels == counts[layout.TEST][0, test], strongest, test)
-        found.ids[place, SHOWN : SHOWN + len(drawn)] = drawn
-        trains = found.ids[place]
-        k_in = bits.count_and(relations.mask[trains], right[test])
-        found.k_in[place] = np.where(trains == NOBODY, 0, k_in)
-        advance(place + 1)
-    return Partners(tests, found.ids, found.k_in, found.q_values)
-
-
-def _most_helped(helped: Partners, n_test: int) -> NDArray[np.int32]:
-    """Return all test examples: in the order in which lists of training examples name them, then by id."""
-    named = helped.ids[:, :SHOWN].ravel()
-    named, first = np.unique(named[named != NOBODY], return_index=True)
-    rest = np.setdiff1d(np.arange(n_test, dtype=np.int32), named)
-    return np.concatenate([named[np.argsort(first)], rest]).astype(np.int32)
-
-
-def _empty(n_lists: int) -> Partners:
-    ids = np.full((n_lists, 2 * SHOWN), NOBODY, dtype=np.int32)
-    q_values = np.full((n_lists, SHOWN), np.nan, dtype=np.float32)
-    return Partners(np.zeros(n_lists, dtype=np.int32), ids, np.zeros_like(ids), q_values)
-
-
-def _fill(found: Partners, place: int, ids: NDArray[np.integer[Any]], q_values: NDArray[np.float64]) -> None:
-    found.ids[place, : len(ids)] = ids
-    found.q_values[place, : len(ids)] = q_values
-
-
-def _drawn(of_class: NDArray[np.bool_], listed: NDArray[np.integer[Any]], seed: int) -> NDArray[np.int32]:
-    """Return random examples of a class that are not listed; the same for the same owner."""
-    of_class[listed] = False
-    others = np.flatnonzero(of_class)
-    drawn = np.random.default_rng(seed).choice(others, min(SHOWN, len(others)), replace=False)
-    return np.asarray(drawn, dtype=np.int32)
+def _put(found: NDArray[np.uint32], pairs: _Pairs, at: Ids, q_values: Numbers) -> None:
+    found[: len(at), 0] = pairs.others[at] + 1
+    found[: len(at), 1] = pairs.hits[at]
+    found[: len(at), 2] = q_codes(q_values, FOUND)

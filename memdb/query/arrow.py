@@ -74,9 +74,14 @@ def of_examples(examples: Examples) -> dict[str, NDArray[Any] | pa.Array]:
     return {
         "id": np.arange(len(examples), dtype=np.int32),
         "key": keys,
-        "label": examples.labels,
+        "label": of_labels(examples.labels, known=examples.are_labelled),
         "class_name": _names_of(examples.labels, examples.class_names),
     }
+
+
+def of_labels(labels: NDArray[np.int32], *, known: bool) -> pa.Array:
+    """Return labels as a column; NULL if they are not known, as no two of them are known to be the same."""
+    return column(labels, None if known else np.zeros(len(labels), dtype=np.bool_))
 
 
 def _names_of(labels: NDArray[np.int32], class_names: Sequence[str]) -> pa.Array:

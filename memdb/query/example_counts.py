@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format import bits, layout
+from memdb.query.examples import keeps_own
 from memdb.query.udfs import Words
 from memdb.store import Snapshot
 
@@ -43,6 +44,8 @@ def totals(snapshot: Snapshot, set_name: str, words_of: Callable[[str], Words]) 
 
 def times_in(snapshot: Snapshot) -> NDArray[np.int32]:
     """Return ``n_in`` of every training example."""
+    if not keeps_own(snapshot):
+        return bits.count(snapshot.words(layout.MASK)).astype(np.int32)
     n_in = snapshot.stored_counts(layout.TRAIN)["n_in"]
     uncounted = [not stored for stored in snapshot.counted]
     return n_in + bits.count(snapshot.words(layout.MASK, of=uncounted)) if any(uncounted) else n_in

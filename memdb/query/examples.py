@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
 from memdb.format import layout
+from memdb.format.manifest import CORRECT
 
 if TYPE_CHECKING:
     from memdb.store import Snapshot
@@ -98,16 +99,49 @@ def require_examples(snapshot: Snapshot, set_name: str) -> int:
     """Return the number of examples of a set.
 
     Raises:
-        NotFoundError: it has none, as in a store of models imported without test examples.
+        NotFoundError: it has none: a data set may come without test examples.
     """
     n_examples = snapshot.manifest.set_named(set_name).n_examples
     if n_examples == 0:
         raise NotFoundError(
             f"{snapshot.url} has no {set_name} examples",
-            hint="its models were imported without any; ask about training examples, such as target_id",
+            hint="its data came without any; ask about training examples, such as target_id",
             parameter="target_id",
         )
     return n_examples
+
+
+def keeps_own(snapshot: Snapshot) -> bool:
+    """Tell whether outcomes on training examples are kept: models may come without."""
+    return f"{layout.TRAIN}/{CORRECT.name}" in snapshot.manifest.arrays()
+
+
+def require_own(snapshot: Snapshot) -> None:
+    """Check that outcomes on training examples are kept, which memorization is about.
+
+    Raises:
+        NotFoundError: they are not.
+    """
+    if not keeps_own(snapshot):
+        raise NotFoundError(
+            f"{snapshot.url} keeps no outcomes on training examples, and so nothing of memorization",
+            hint="ask about influence on test examples",
+            parameter="test_id",
+        )
+
+
+def require_labels(snapshot: Snapshot, *, are_labelled: bool) -> None:
+    """Refuse a question about classes if they are not known.
+
+    Raises:
+        NotFoundError: the store was made without labels, and no scores brought any.
+    """
+    if not are_labelled:
+        raise NotFoundError(
+            f"{snapshot.url} was imported without labels: no class is known",
+            hint="import into a new store with labels, or with a dataset",
+            parameter=("same_class", "dataset"),
+        )
 
 
 def require_models(snapshot: Snapshot) -> None:

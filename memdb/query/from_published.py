@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.format import layout
-from memdb.query.arrow import table
+from memdb.query.arrow import of_labels, table
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import Order, RankedQuery
 from memdb.query.outcomes import OUTCOMES
@@ -33,7 +33,10 @@ def stored_influence(relations: Relations, test_id: int, k: int, interval: Inter
     if derived is None or relations.outcome != "correct" or min(k, n_train) > derived[1].listed:
         return None
     pairs, scores = read_pairs(relations.snapshot, test_id)
-    shown = scored(relations, found_pairs(pairs[None, :, :k], relations.snapshot.n_models, test_id), 1.0)
+    found = found_pairs(
+        pairs[None, :, :k], relations.snapshot.n_models, test_id, are_labelled=relations.are_labelled
+    )
+    shown = scored(relations, found, 1.0)
     candidates = _candidates(derived[1].n_in, int(pairs[PAIR_ROWS.index("n_correct"), 0]), relations)
     shrunk, q_value = scores[:k].T
     standing = Standing(candidates, shrunk, q_value, np.arange(len(shrunk)))
@@ -51,7 +54,8 @@ def stored_pair(relations: Relations, train_id: int, test_id: int, interval: Int
         return None
     n_test = relations.snapshot.manifest.set_named(layout.TEST).n_examples
     z = relations.interval_z(interval.of_list(1, n_test * sum(times for _, times in derived[1].n_in)))
-    found = found_pairs(pairs[None, :, at], relations.snapshot.n_models, test_id)
+    known = relations.are_labelled
+    found = found_pairs(pairs[None, :, at], relations.snapshot.n_models, test_id, are_labelled=known)
     return scored(relations, found, z).select(list(PAIR))
 
 
@@ -67,7 +71,9 @@ def _candidates(n_in: tuple[tuple[int, int], ...], n_correct: int, relations: Re
     )  # fmt: skip
 
 
-def found_pairs(pairs: NDArray[np.int32], n_models: int, first: int) -> pa.Table:
+def found_pairs(
+    pairs: NDArray[np.int32], n_models: int, first: int, *, are_labelled: bool = True
+) -> pa.Table:
     """Return stored pairs, int32 [test, `PAIR_ROWS`, pairs], as the table that ``pair_scores.sql`` reads."""
     column = {name: pairs[:, row].ravel() for row, name in enumerate(PAIR_ROWS)}
     n_out = n_models - column["n_in"]
@@ -75,8 +81,8 @@ def found_pairs(pairs: NDArray[np.int32], n_models: int, first: int) -> pa.Table
         {
             "train_id": column["train_id"],
             "test_id": np.repeat(np.arange(first, first + len(pairs), dtype=np.int32), pairs.shape[2]),
-            "train_label": column["train_label"],
-            "test_label": column["test_label"],
+            "train_label": of_labels(column["train_label"], known=are_labelled),
+            "test_label": of_labels(column["test_label"], known=are_labelled),
             "n_in": column["n_in"],
             "n_out": n_out,
             **dict.fromkeys(("s_in", "q_in"), column["k_in"]),

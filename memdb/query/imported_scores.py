@@ -6,8 +6,9 @@ under an assumption of how many models they were computed from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -16,17 +17,24 @@ import pyarrow as pa
 
 from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format import layout
+from memdb.format.manifest import SetInfo
+from memdb.format.score_table import ScoreTable
 from memdb.query import arrow
 from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
 from memdb.query.examples import ExampleRef
 from memdb.query.intervals import IntervalSpec
+from memdb.query.lazy import Lazy
 from memdb.query.options import Order, PairOptions, RankedQuery, require_k
-from memdb.query.relations import Relations, create_table
+from memdb.query.relations import Relations
+from memdb.query.statements import create_table
 from memdb.query.templates import template
 from memdb.store import Snapshot, Store, StoredScores
+from memdb.store.examples import Examples, unlabelled
+from memdb.store.score_tables import examples_with, sizes_with
 
 PUBLISHED = "published"  # the outcome behind imported scores, which their files do not name
 MAX_PAIRS = 10_000_000
+SCHEMAS = {"main", "temp", "system", "pg_catalog", "information_schema"}  # of DuckDB itself
 WITHOUT_COUNTS = "imported scores come without counts, and so without intervals"
 ASSUME = "say how many models to assume behind them: assume=(4000, 0.7)"
 
@@ -61,16 +69,19 @@ class TableRelations(Relations):
         scores: StoredScores,
         assumed: Assumed | None = None,
         only: int | None = None,
+        examples: Mapping[str, Examples] | None = None,
     ) -> None:
         super().__init__(snapshot)
         self.scores = scores
         self.assumed = assumed
         self._only = only
+        if examples is not None:
+            self.examples = examples
 
     def on(self, test_id: int) -> TableRelations:
         """Return the same with the pairs on one test example alone, which are read fast."""
         self.row_of(layout.TEST, test_id, None, "test_id")
-        return TableRelations(self.snapshot, self.scores, self.assumed, test_id)
+        return TableRelations(self.snapshot, self.scores, self.assumed, test_id, self.examples)
 
     def _build(self) -> None:
         """Create the relations, which reads the scores."""
@@ -149,8 +160,44 @@ def chosen(
             hint=f"name one with scores: {', '.join(table.name for table in tables) or 'it has none'}",
             parameter="scores",
         )
-    sizes = (snapshot.manifest.set_named(part).n_examples for part in (layout.TRAIN, layout.TEST))
-    return TableRelations(snapshot, StoredScores(snapshot.storage, named[0], *sizes), assumed)
+    return with_table(snapshot, tables, named[0], assumed)
+
+
+def with_table(
+    snapshot: Snapshot, tables: Sequence[ScoreTable], table: ScoreTable, assumed: Assumed | None = None
+) -> TableRelations:
+    """Return one of a store's score tables as relations, with what all of them say of the examples."""
+    sizes = sizes_with(snapshot.manifest, tables)
+    known = {item.name for item in snapshot.manifest.sets}
+    added = tuple(SetInfo(name, n, "") for name, n in sizes.items() if name not in known)
+    whole = replace(snapshot, manifest=replace(snapshot.manifest, sets=(*snapshot.manifest.sets, *added)))
+    scores = StoredScores(snapshot.storage, table, sizes[layout.TRAIN], sizes.get(layout.TEST, 0))
+
+    def examples(name: str) -> Examples:
+        own = snapshot.examples(name) if name in known else unlabelled(0)
+        return examples_with(snapshot, tables, name, own)
+
+    return TableRelations(whole, scores, assumed, examples=Lazy(examples))
+
+
+def named_in(statement: str, tables: Sequence[ScoreTable]) -> list[ScoreTable]:
+    """Return the score tables whose relations a statement names, as in ``FROM cifar100.memorization``."""
+    found = re.findall(r'(?:"([^"]+)"|(\w+))\s*\.\s*"?(?:memorization|influence)\b', statement, re.IGNORECASE)
+    names = {(quoted or plain).lower() for quoted, plain in found}
+    return [table for table in tables if table.name.lower() in names - SCHEMAS]
+
+
+def attach(relations: Relations, given: TableRelations) -> None:
+    """Make a score table readable in SQL as NAME.memorization and NAME.influence, without counts."""
+    connection, schema = relations.connection, given.scores.table.name
+    counts = "EXCLUDE (n_in, n_out, k_in, k_out, p_in, p_out)"
+    known = connection.execute(
+        "SELECT schema_name FROM duckdb_schemas() WHERE schema_name = $name", {"name": schema}
+    )
+    if not known.fetchall():
+        connection.execute(f'CREATE SCHEMA "{schema}"')
+        for name in ("memorization", "influence"):
+            create_table(connection, f'"{schema}".{name}', given.ask(f"SELECT * {counts} FROM {name}"))  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from memdb.format.documents import canonical_json
 from memdb.format.manifest import Manifest
 from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
 from memdb.query.arrow import values_of
-from memdb.query.examples import ExampleRef, require_models, set_of
+from memdb.query.examples import ExampleRef, require_models, require_own, set_of
 from memdb.query.from_published import stored_influence, stored_pair
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Order, PairOptions, RankedQuery, require_k
@@ -57,6 +57,7 @@ class ModelAnswers:
     def top_memorized(self, class_name: str | None, query: RankedQuery) -> pa.Table:
         """Return the training examples that rank first by memorization, NULLs last."""
         self._require(query, "memorization")
+        require_own(self.relations.snapshot)
         relations = self.relations
         label = None if class_name is None else relations.label_of(class_name)
         sql = template("top_memorized.sql", arms=OUTCOMES[relations.outcome].sql["arms"])
@@ -66,6 +67,8 @@ class ModelAnswers:
     def top_influence(self, fixed: ExampleRef, query: RankedQuery, *, same_class: bool = False) -> pa.Table:
         """Return the influences that rank first with one side fixed, NULLs last."""
         self._require(query, "influence")
+        if fixed.column == "target_id":
+            require_own(self.relations.snapshot)
         relations, side = self.relations, SIDES[fixed.column]
         if fixed.column == "test_id" and query.order == Order() and not same_class:
             stored = stored_influence(relations, fixed.row, query.k, query.interval)
@@ -96,6 +99,8 @@ class ModelAnswers:
         """Return the rows with these ids (see `Answers.scores`), from what a copy stores if it can."""
         relations, interval = self.relations, interval.for_named()
         require_models(relations.snapshot)
+        if relation != "influence":
+            require_own(relations.snapshot)
         given = rows_of(relations, relation, ids)
         if set(given) == {"train_id", "test_id"}:
             stored = stored_pair(relations, given["train_id"], given["test_id"], interval)
@@ -127,10 +132,13 @@ def counts(relations: Relations, target: Mapping[str, int | None]) -> dict[str, 
     n_in = bits.count(mask)
     if named:
         ((name, given),) = named.items()
+        if name == "target_id":
+            require_own(relations.snapshot)
         row = relations.row_of(set_of(name), given, None, name)
         correct = relations.correct(set_of(name))[row]
         k_in, k_all = bits.count_and(mask, correct), bits.count(correct)
     else:
+        require_own(relations.snapshot)
         own = relations.ask("SELECT k_in, n_correct FROM train_examples ORDER BY id")
         k_in, k_all = (values_of(own.column(name)) for name in ("k_in", "n_correct"))
     return {"n_in": n_in, "n_out": n_models - n_in, "k_in": k_in, "k_out": k_all - k_in}

@@ -126,7 +126,7 @@ def _candidates(relations: Relations, found: pa.Table, score: str, at: NDArray[n
 
     counted = relations.outcome == "correct"
     hits = numbers("k_in").astype(np.int64) if counted else None
-    same = "same_class" in found.column_names
+    same = "same_class" in found.column_names and not found.column("same_class").null_count
     return Candidates(
         score=numbers(score),
         effect_se=numbers("effect_se"),

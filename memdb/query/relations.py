@@ -22,15 +22,16 @@ from memdb.format import bits, layout
 from memdb.query import arrow
 from memdb.query.confidences import Confidences
 from memdb.query.example_counts import times_in, totals
-from memdb.query.examples import require_examples
+from memdb.query.examples import keeps_own, require_examples
 from memdb.query.intervals import IntervalSpec
 from memdb.query.lazy import Lazy
 from memdb.query.options import MAX_PAIRS
 from memdb.query.outcomes import OUTCOMES, require_outcome
-from memdb.query.statements import Kind, carried, require_question, running, translated
+from memdb.query.statements import Kind, carried, create_table, require_question, running, translated
 from memdb.query.templates import template
 from memdb.query.udfs import Budget, Words, counter, summer
 from memdb.store import Examples, Snapshot
+from memdb.store.examples import UNKNOWN
 from memdb.store.published_arrays import COUNTED, derived_of, is_numbered, light_examples, read_stats
 
 MEMORY = 4 * 10**9  # bytes of DuckDB's buffers, which excludes what functions allocate themselves
@@ -154,6 +155,11 @@ class Relations:
         return identifier
 
     @property
+    def are_labelled(self) -> bool:
+        """Whether the classes of examples are known."""
+        return self.class_names != (UNKNOWN,)
+
+    @property
     def n_classes(self) -> int:
         """The number of classes: those with a name, or else up to the largest label."""
         stats = self.stats[layout.TRAIN]
@@ -274,18 +280,19 @@ class Relations:
             ]
         return {"train_examples": tables[0], "test_examples": tables[1]}
 
-    def totals(self, set_name: str) -> dict[str, NDArray[Any]]:
+    def totals(self, set_name: str) -> dict[str, NDArray[Any] | pa.Array]:
         """Return the columns of a table of examples besides keys and labels: counts, or sums of p."""
         snapshot, is_train = self.snapshot, set_name == layout.TRAIN
-        if self.outcome == "correct":
-            stats = self.stats[set_name]
-            columns: dict[str, NDArray[Any]] = (
-                dict(totals(snapshot, set_name, self.bits.__getitem__))
-                if stats is None
-                else dict(zip(COUNTED[set_name][1:], stats[1:], strict=True))
-            )
+        if is_train and self.outcome == "correct" and not keeps_own(snapshot):
+            n_in = times_in(snapshot)
+            unknown = arrow.column(np.zeros_like(n_in), np.zeros(len(n_in), dtype=np.bool_))
+            return {"n_in": n_in, "n_out": snapshot.n_models - n_in, "n_correct": unknown, "k_in": unknown}
+        if self.outcome != "correct":
+            columns: dict[str, Any] = self.confidences[set_name].totals(self.mask if is_train else None)
+        elif (stats := self.stats[set_name]) is None:
+            columns = dict(totals(snapshot, set_name, self.bits.__getitem__))
         else:
-            columns = self.confidences[set_name].totals(self.mask if is_train else None)
+            columns = dict(zip(COUNTED[set_name][1:], stats[1:], strict=True))
         if not is_train:
             return columns
         n_in = columns.pop("n_in") if "n_in" in columns else times_in(snapshot)
@@ -411,10 +418,3 @@ class Relations:
         """Close the connection, if one was opened."""
         if "connection" in self.__dict__:
             self.connection.close()
-
-
-def create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
-    """Create a DuckDB table from an Arrow table."""
-    connection.register("incoming", table)
-    connection.execute(f"CREATE TABLE {name} AS FROM incoming")
-    connection.unregister("incoming")

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 from duckdb.sqltypes import DuckDBPyType
 
 from memdb.errors import InvalidInputError
@@ -193,3 +194,10 @@ def out_of_memory(memory: int) -> InvalidInputError:
         hint="ask for less at once, write its rows to a file (`memdb sql --output FILE`), or allow more "
         "(`memdb sql --memory SIZE`)",
     )
+
+
+def create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+    """Create a DuckDB table from an Arrow table."""
+    connection.register("incoming", table)
+    connection.execute(f"CREATE TABLE {name} AS FROM incoming")
+    connection.unregister("incoming")

@@ -10,6 +10,7 @@ from typing import Any
 
 from memdb import plugins
 from memdb.datasets import Dataset
+from memdb.environment import install
 from memdb.errors import InvalidInputError, TrainingError
 from memdb.format.documents import Json, canonical_json
 from memdb.format.manifest import LOGIT_CONFIDENCE, RecipeInfo
@@ -117,7 +118,7 @@ class BoundRecipe:
                 raise
             raise InvalidInputError(
                 f"recipe {self.info.name} needs {error.name}, which is not installed",
-                hint=f"run: pip install 'memdb[train]', or install {error.name}",
+                hint=f"run: {install('train')}, or install {error.name}",
             ) from error
         if not isinstance(n_models, int) or n_models < 1:
             raise InvalidInputError(

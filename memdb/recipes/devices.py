@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 
+from memdb.environment import install
 from memdb.errors import InvalidInputError
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -23,7 +24,7 @@ def resolve_device(name: str) -> str:
         import torch  # noqa: PLC0415 - seconds to import, and recipes need not use it
     except ImportError as error:
         raise InvalidInputError(
-            f"device {name} needs PyTorch, which is not installed", hint="run: pip install 'memdb[train]'"
+            f"device {name} needs PyTorch, which is not installed", hint=f"run: {install('train')}"
         ) from error
     if name == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
+from memdb.environment import install
 from memdb.errors import InvalidInputError
 from memdb.format.documents import Json
 from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE
@@ -75,7 +76,7 @@ class Architecture:
         except ImportError as error:
             raise InvalidInputError(
                 f"recipe {self.name} needs {error.name}, which is not installed",
-                hint="run: pip install 'memdb[train]'",
+                hint=f"run: {install('train')}",
             ) from error
         if self.architecture not in known:
             near = difflib.get_close_matches(self.architecture, known, 3) or ["resnet18", "resnet50"]

@@ -231,22 +231,3 @@ def membership(answer: Answer, common: Mapping[str, Any], title: str, class_name
     headings = ("train", "class", "AUC", "mean in", "mean out", "sd in", "sd out", "in/out")
     listed = grid("Examples whose membership shows most", headings, rows, n_left=2)
     return stacked(facts(head, f"{title}, {common['n_targets']:,} attacked"), "", listed)
-
-
-def lds(
-    answer: Answer, common: Mapping[str, Any], title: str, class_names: Sequence[str], n_rows: int
-) -> Table:
-    """Return how attribution scores do over all test examples, and on the first of them."""
-    mean = {"lo": common["mean_lo"], "hi": common["mean_hi"]}
-    head = {
-        "mean": f"{number(common['mean_lds'], '+')} {interval(mean)}",
-        "test examples": f"{common['n_scored']:,} with a score",
-        "models": f"{common['n_held_out']:,}",
-    }
-    rows = [
-        [str(row["test_id"]), class_label(row["label"], class_names), number(row["lds"], "+"), interval(row)]
-        for row, _ in zip(answer.rows(), range(n_rows), strict=False)
-    ]
-    level = f"{answer.facts['level'] * 100:g} % bootstrap"
-    listed = grid("By test example", ("test", "class", "LDS", level), rows, n_left=2)
-    return stacked(facts(head, title), "", listed)

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
+from memdb.environment import install
 from memdb.errors import InvalidInputError
 from memdb.files import writing
 
@@ -39,7 +40,7 @@ def curve(rows: Sequence[Row], score: str, level: float, width: int) -> Text:
         label = f"{value:+.2f}" if line in {0, HEIGHT - 1} else "0" if zero else ""
         cells = "".join(_cell(row, score, value, step, zero=zero) for row in shown)
         lines.append(f"{label:>{MARGIN - 2}} \u2502{cells}".rstrip())
-    lines += _axis(rows, columns)
+    lines += axis(rows[0]["n_models"], rows[-1]["n_models"], columns)
     percent = f"{level * 100:g} %"
     lines.append(f"{'':{MARGIN}}{ESTIMATE} {score}   {FIXED} {percent} fixed   {ANYTIME} {percent} anytime")
     return Text("\n".join(lines), no_wrap=True)
@@ -62,15 +63,14 @@ def _cell(row: Row, score: str, value: float, step: float, *, zero: bool) -> str
     return ZERO if zero else " "
 
 
-def _axis(rows: Sequence[Row], columns: int) -> list[str]:
-    """Return the line below the curve and the numbers of models below that."""
-    first, last = (rows[at]["n_models"] for at in (0, -1))
+def axis(first: float, last: float, columns: int, unit: str = "models") -> list[str]:
+    """Return the line below a curve over a logarithmic scale, and the numbers below that."""
     spread = math.log(last / first) or 1.0
-    ticks = {first, last} | {10**power for power in range(1, 10) if first < 10**power < last}
+    ticks = {first, last} | {10**power for power in range(-3, 10) if first < 10**power < last}
     line, labels, free = ["\u2500"] * columns, [" "] * columns, columns
     for n in sorted(ticks, reverse=True):  # the last one has its place for sure
         at = round(math.log(n / first) / spread * (columns - 1)) if last > first else 0
-        text = f"{n:,}"
+        text = f"{n:,}" if n == int(n) else f"{n:,.3g}"
         start = min(max(0, at - len(text) // 2), columns - len(text))
         if start + len(text) < free or free == columns:
             line[at] = "\u252c"
@@ -78,7 +78,7 @@ def _axis(rows: Sequence[Row], columns: int) -> list[str]:
             free = start
     return [
         f"{'':{MARGIN - 1}}\u2514{''.join(line)}",
-        f"{'models':>{MARGIN - 2}}  {''.join(labels).rstrip()}",
+        f"{unit:>{MARGIN - 2}}  {''.join(labels).rstrip()}",
     ]
 
 
@@ -99,7 +99,7 @@ def require_plot(path: Path) -> Path:
     except ImportError as error:
         raise InvalidInputError(
             f"plot {path} needs Matplotlib, which is not installed",
-            hint="install it with `pip install 'memdb[plots]'`",
+            hint=f"run: {install('plots')}",
             parameter="plot",
         ) from error
     return path

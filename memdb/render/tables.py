@@ -19,9 +19,23 @@ MAX_CELL = 1000  # characters
 MAX_FINDINGS = 50
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a console that prints text as it is: names of classes and files hold no markup."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+def console(*, stderr: bool = False, coloured: bool = False) -> Console:
+    """Return a console that prints text as it is: names of classes and files hold no markup.
+
+    One that is ``coloured`` has colours wherever it prints to, as somebody asked for who typed so.
+    """
+    plain = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not coloured or (plain.color_system and not plain.no_color):
+        return plain
+    return Console(
+        stderr=stderr,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        force_terminal=True,
+        color_system="truecolor",
+        no_color=False,
+    )
 
 
 def clean(text: object, width: int | None = None) -> str:
@@ -120,8 +134,10 @@ def _list_table(title: str | None = None, gap: int = 1) -> Table:
     )  # fmt: skip
 
 
-def class_label(label: int, class_names: Sequence[str]) -> str:
+def class_label(label: int | None, class_names: Sequence[str]) -> str:
     """Return a class's name, or its number where it has none."""
+    if label is None:
+        return "unknown"
     return clean(class_names[label], NAME_WIDTH) if label < len(class_names) else str(label)
 
 

@@ -6,7 +6,6 @@ the README, which no program reads. If a publication is interrupted, readers see
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -16,10 +15,8 @@ from typing import Any, TypedDict
 
 from memdb.errors import (
     AlreadyExistsError,
-    DamagedError,
     InvalidInputError,
     NotEnoughModelsError,
-    NotFoundError,
 )
 from memdb.format import layout
 from memdb.format.documents import group_metadata, own_version, plain_document
@@ -27,25 +24,25 @@ from memdb.format.published import INCLUDABLE, INCLUDED, Credits, Derived, Publi
 from memdb.format.score_table import ScoreTable
 from memdb.format.sketches import is_sketch
 from memdb.format.snapshot_record import BlockInfo, SnapshotRecord
+from memdb.query.examples import require_own
 from memdb.query.relations import Relations
 from memdb.sharing import score_tables
 from memdb.sharing.copy_blocks import Piece, copy_piece, pieces
 from memdb.sharing.derive import derive
+from memdb.sharing.destination import COPY_GROUPS, require_destination
+from memdb.sharing.page import Page, with_page
+from memdb.sharing.pictures import has_pictures, size_of, write_pictures
 from memdb.sharing.readme import readme
 from memdb.sharing.tables import LISTED, TABLED
 from memdb.storage.protocol import Storage, create_once
 from memdb.store.encoding import describe
-from memdb.store.open_published import find_published, is_of_a_copy, published_snapshot
-from memdb.store.read_documents import parse_record, read_manifest, require_outside, snapshot_numbers
+from memdb.store.open_published import find_published, published_snapshot
+from memdb.store.read_documents import parse_record, snapshot_numbers
 from memdb.store.resumable import ResumableStorage, copy_object
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
-from memdb.store.thumbnails import Pictures, read_info, write_thumbnails
-from memdb.store.thumbnails import objects_of as pictures_of
+from memdb.store.thumbnails import Pictures
 
-COPY_GROUPS = (*layout.GROUPS, layout.STATS, layout.TOP_INFLUENCE)  # of every copy, empty or not
-BEGUN = {layout.DATASET, layout.SCORES, layout.THUMBNAILS, layout.TABLES, *COPY_GROUPS}
-MOVING = {layout.README, layout.PUBLISHED, layout.MANIFEST, layout.PROBES}
 A_PAIR, A_ROW = 12.0, 46.0  # bytes of a pair in a list, and of a table's row: what they compress to at most
 
 
@@ -76,6 +73,7 @@ class PublicationOptions(TypedDict, total=False):
     dataset: str | None
     data_root: str | None
     storage_options: Mapping[str, Any] | None
+    site: bool | str
 
 
 @dataclass(frozen=True)
@@ -90,6 +88,7 @@ class PublicationPlan:
         credit: title, authors, licence and citation.
         before: what is published there already.
         pictures: thumbnails to make, by set; empty if there are none to make.
+        page: the page to put beside the copy, if any.
     """
 
     snapshot: Snapshot
@@ -99,6 +98,7 @@ class PublicationPlan:
     credit: Credits
     before: Published | None
     pictures: Mapping[str, Pictures] = field(default_factory=dict)
+    page: Page | None = None
 
     @property
     def parts(self) -> list[Part]:
@@ -110,8 +110,7 @@ class PublicationPlan:
         if self.scores[0]:
             parts.append(Part("scores", score_tables.size_of(self.scores[0])))
         if self.pictures:
-            n_bytes = sum(math.prod(those.shape) for those in self.pictures.values())
-            parts.append(Part("thumbnails", n_bytes, is_guess=True))
+            parts.append(Part("thumbnails", size_of(self.pictures), is_guess=True))
         if self.snapshot.n_models == 0:
             return parts
         return [
@@ -123,13 +122,14 @@ class PublicationPlan:
         ]
 
 
-def plan_publication(
+def plan_publication(  # noqa: PLR0913, PLR0917 - what to publish, where, and what goes with it
     store: Store,
     snapshot: Snapshot,
     storage: Storage,
     include: Sequence[str] = INCLUDED,
     credit: Credits | None = None,
     pictures: Callable[[], Mapping[str, Pictures]] = dict,
+    page: Page | None = None,
 ) -> PublicationPlan:
     """Plan a publication without writing anything.
 
@@ -146,6 +146,8 @@ def plan_publication(
         raise NotEnoughModelsError(
             f"{snapshot.url} has no models to publish", hint="train some with `memdb train --add 100`"
         )
+    if snapshot.n_models:
+        require_own(snapshot)
     if not storage.can_write:
         raise InvalidInputError(
             f"{storage.url} is read-only: its protocol has no writes", hint="publish to a folder or a bucket"
@@ -156,10 +158,10 @@ def plan_publication(
     score_tables.require_same_scores(documents, before, storage.url)
     blocks = pieces(snapshot, partial(_is_left_out, include))
     credit = credit or (before.credits if before else Credits())
-    wanted = "thumbnails" in include and not (before and _has_pictures(target, store, before))
+    wanted = "thumbnails" in include and not (before and has_pictures(target, store, before))
     made = pictures() if wanted else {}
     return PublicationPlan(
-        snapshot, (tuple(tables), tuple(documents)), target, tuple(blocks), credit, before, made
+        snapshot, (tuple(tables), tuple(documents)), target, tuple(blocks), credit, before, made, page
     )
 
 
@@ -180,60 +182,6 @@ def _require_included(include: Sequence[str]) -> None:
             "shared too",
             parameter="include",
         )
-
-
-def require_destination(source: Store, target: ResumableStorage) -> Published | None:
-    """Refuse a destination that holds something else; return what was published there before.
-
-    What an interrupted publication of the same store left there is resumed.
-
-    Raises:
-        AlreadyExistsError: names what is there.
-    """
-    require_outside(target)
-    names = {name for name in target.names("") if not (name.startswith(".") and name.endswith(".tmp"))}
-    others = sorted(names - BEGUN - MOVING)
-    hint = "choose a new folder, or one that this store was published to before"
-    if others:
-        raise AlreadyExistsError(f"{target.url} holds other things, such as {others[0]}", hint=hint)
-    claim = f"{layout.DATASET}/{layout.GROUP_METADATA}"
-    theirs = _read(target, claim)
-    if theirs is not None and theirs != source.storage.read(claim):
-        raise AlreadyExistsError(f"{target.url} holds a store of other data", hint=hint)
-    if theirs is None and names:
-        raise AlreadyExistsError(f"{target.url} holds other things, such as {min(names)}", hint=hint)
-    if layout.MANIFEST not in names:
-        return None
-    there = Store(target, read_manifest(target), published=find_published(target))
-    if there.manifest.to_document() != source.manifest.to_document():
-        raise AlreadyExistsError(
-            f"{target.url} holds another store, {there.manifest.store_id}; this one is "
-            f"{source.manifest.store_id}",
-            hint=hint,
-        )
-    if there.published is None and not _is_interrupted(there, target):
-        raise AlreadyExistsError(
-            f"{target.url} is a store that models are committed to, not a published copy", hint=hint
-        )
-    return there.published
-
-
-def _is_interrupted(there: Store, target: ResumableStorage) -> bool:
-    """Tell a publication that was cut off before its last write from a store that grows."""
-    numbers = snapshot_numbers(target.names(layout.SNAPSHOTS))
-    loose = [name for name in target.names(layout.SEGMENTS) if layout.is_segment_id(name)]
-    records = (
-        parse_record(there.manifest, number, target.read(path), path)
-        for number, path in ((number, layout.snapshot(number)) for number in numbers)
-    )
-    return bool(numbers) and not loose and all(map(is_of_a_copy, records))
-
-
-def _read(storage: Storage, path: str) -> bytes | None:
-    try:
-        return storage.read(path)
-    except NotFoundError:
-        return None
 
 
 def publish(
@@ -257,7 +205,8 @@ def publish(
         )
     manifest = snapshot.manifest
     n_test = manifest.set_named(layout.TEST).n_examples if snapshot.n_models else 0
-    steps = _Progress(progress, sum(piece.size for piece in plan.pieces), n_test, plan.pictures)
+    n_bytes, has_page = sum(piece.size for piece in plan.pieces), plan.page is not None
+    steps = _Progress(progress, n_bytes, n_test, plan.pictures, has_page=has_page)
     _copy_dataset(snapshot, target)
     score_tables.copy_tables(snapshot.storage, plan.scores[0], target)
     copied = score_tables.name_tables(*plan.scores, target)
@@ -266,9 +215,7 @@ def publish(
     blocks = tuple(
         copy_piece(snapshot, target, piece, known.get(piece.block_id), steps.copied) for piece in plan.pieces
     )
-    shown = plan.before.thumbnails if plan.before else None
-    if plan.pictures:
-        shown = write_thumbnails(Store(target, manifest), plan.pictures, steps.pictured)
+    shown = write_pictures(target, snapshot, plan.before, plan.pictures, steps.pictured)
     is_new = newest is None or not _is_same(newest, snapshot, blocks) or not _has_derived(target, newest)
     record = newest
     if record is None or is_new:
@@ -276,7 +223,14 @@ def publish(
     item = _item(record)
     older = tuple(s for s in (plan.before.snapshots if plan.before else ()) if s.number != item.number)
     kept = plan.before.scores[len(copied) :] if plan.before else ()
-    published = Published(manifest.store_id, item, older, plan.credit, own_version(), copied + kept, shown)
+    published = Published(
+        manifest.store_id, item, older, plan.credit, own_version(), copied + kept,
+        site=plan.before.site if plan.before else None, **shown,
+    )  # fmt: skip
+    if plan.page:
+        published = with_page(
+            plan.page, published, Store(target, manifest, published=published), snapshot, record, steps.sited
+        )
     target.write_all({layout.README: readme(snapshot, record, published, plan.scores[0]).encode()})
     target.write_all({layout.MANIFEST: snapshot.storage.read(layout.MANIFEST)})
     target.write_all({layout.PUBLISHED: plain_document(published.to_document())})
@@ -292,8 +246,11 @@ class _Progress:
         n_bytes: int,
         n_tests: int,
         pictures: Mapping[str, Pictures],
+        *,
+        has_page: bool,
     ) -> None:
         self._observe, self._n_bytes, self._n_tests = progress, max(1, n_bytes), n_tests
+        self._n_site, self._sited = n_tests if has_page else 0, 0
         self._n_pictures = sum(those.shape[0] for those in pictures.values())
         self._lock = threading.Lock()
         self._copied = self._derived = self._pictured = 0
@@ -313,10 +270,15 @@ class _Progress:
             self._pictured += n_pictures
             self._tell()
 
+    def sited(self, done: int, total: int) -> None:
+        with self._lock:
+            self._sited = self._n_site * done // max(1, total)
+            self._tell()
+
     def _tell(self) -> None:
         blocks = min(self._n_tests, self._n_tests * self._copied // self._n_bytes)
-        done = blocks + self._derived + self._pictured
-        self._observe(done, 2 * self._n_tests + self._n_pictures)
+        done = blocks + self._derived + self._pictured + self._sited
+        self._observe(done, 2 * self._n_tests + self._n_pictures + self._n_site)
 
 
 def _copy_dataset(snapshot: Snapshot, target: ResumableStorage) -> None:
@@ -327,17 +289,6 @@ def _copy_dataset(snapshot: Snapshot, target: ResumableStorage) -> None:
         path = f"{layout.DATASET}/{name}"
         copy_object(source, path, target, path, manifest.objects[name])
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in COPY_GROUPS})
-
-
-def _has_pictures(target: ResumableStorage, store: Store, before: Published) -> bool:
-    """Tell by sizes whether all pictures are there."""
-    if before.thumbnails is None:
-        return False
-    try:
-        info = read_info(Store(target, store.manifest), before.thumbnails)
-    except DamagedError:
-        return False
-    return all(target.has(path, item, checked=True) for path, item in pictures_of(info))
 
 
 def _newest_record(plan: PublicationPlan, target: ResumableStorage) -> SnapshotRecord | None:

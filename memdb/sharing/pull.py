@@ -14,15 +14,16 @@ from memdb.format.sketches import is_sketch
 from memdb.format.snapshot_record import SnapshotRecord
 from memdb.sharing import score_tables
 from memdb.sharing.copy_blocks import AT_ONCE, copy_piece, pieces
-from memdb.sharing.publish import COPY_GROUPS, require_destination
+from memdb.sharing.destination import COPY_GROUPS, require_destination
+from memdb.sharing.page import Page
 from memdb.sharing.readme import readme
 from memdb.storage.protocol import Storage, concurrently, create_once
+from memdb.store.listed_groups import document_of
+from memdb.store.listed_groups import objects_of as listed_objects
 from memdb.store.open_published import is_of_a_copy, published_snapshot
 from memdb.store.read_documents import parse_record, read_block, snapshot_numbers
 from memdb.store.resumable import ResumableStorage, copy_object
 from memdb.store.store import Store, keeps_put_if_absent
-from memdb.store.thumbnails import DOCUMENT, read_info
-from memdb.store.thumbnails import objects_of as pictures_of
 
 ONLY = ("bits",)
 
@@ -42,12 +43,13 @@ def pull(
     *,
     only: str | None = None,
     as_of: int | None = None,
+    page: Page | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Pulled:
     """Copy a published store, or with ``only="bits"`` the models of a snapshot of any store without the rest.
 
-    Objects there already with the right size and sha256 are left alone; ``progress`` is called with the bytes
-    done and their total.
+    Objects there already with the right size and sha256 are left alone, and ``page`` makes the page beside
+    the copy anew; ``progress`` is called with the bytes done and their total.
 
     Raises:
         InvalidInputError: the store was not published, ``only`` is not ``bits``, or the destination is
@@ -84,7 +86,7 @@ def pull(
             f"{storage.url} is a published copy, or the beginning of one",
             hint="pull bits to a place of their own",
         )
-    copied = _bits(source, target, as_of, progress) if only else _everything(source, target, progress)
+    copied = _bits(source, target, as_of, progress) if only else _everything(source, target, page, progress)
     return Pulled(copied, target.n_written, target.n_bytes_written)
 
 
@@ -97,7 +99,9 @@ def _is_of_a_copy(source: Store, target: ResumableStorage) -> bool:
     return False
 
 
-def _everything(source: Store, target: ResumableStorage, progress: Callable[[int, int], None]) -> int:
+def _everything(
+    source: Store, target: ResumableStorage, page: Page | None, progress: Callable[[int, int], None]
+) -> int:
     published = source.published
     if published is None:
         raise InvalidInputError(f"{source.url} is not a published copy")
@@ -108,10 +112,8 @@ def _everything(source: Store, target: ResumableStorage, progress: Callable[[int
         objects |= _of_snapshot(source, record) if record else {}
     tables = source.score_tables()
     objects |= dict(score_tables.objects_of(tables))
-    if published.thumbnails is not None:
-        shown = read_info(source, published.thumbnails)
-        objects |= dict(pictures_of(shown))
-        documents[DOCUMENT] = published.thumbnails
+    objects |= dict(listed_objects(source, published))
+    documents |= {document_of(folder): info for folder, info in published.groups.items()}
     _copy(source.storage, target, objects, progress)
     score_tables.name_tables(tables, score_tables.documents_of(source.storage, tables), target)
     target.write_all({f"{group}/{layout.GROUP_METADATA}": group_metadata() for group in COPY_GROUPS})
@@ -120,6 +122,8 @@ def _everything(source: Store, target: ResumableStorage, progress: Callable[[int
     newest = published_snapshot(source, published)
     if newest.record:  # made anew: nothing is copied that no hash vouches for
         target.write_all({layout.README: readme(newest, newest.record, published, tables).encode()})
+    if published.site and page:
+        target.write_all({layout.PAGE: page.document(source, *published.site)})
     target.write_all({layout.MANIFEST: group_metadata(source.manifest.to_document())})
     target.write_all({layout.PUBLISHED: plain_document(published.to_document())})
     return published.snapshot.n_models

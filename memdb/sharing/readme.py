@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from memdb.addresses import without_secrets
+from memdb.environment import DISTRIBUTION
 from memdb.format.published import Published
 from memdb.format.score_table import ScoreTable
 from memdb.format.snapshot_record import SnapshotRecord
@@ -32,6 +33,12 @@ SCORES_HELD = """\
 PICTURES_HELD = """\
 - `thumbnails/`: small pictures of the examples, uint8 [examples, height, width, channels]:
   `memdb.open(URL).thumbnails("train", [3, 7])`."""
+
+SHEETS_HELD = """\
+- `sheets/`: small pictures of the examples, 64 to a file, training examples from the most memorized, test
+  examples from the hardest; `memdb.open(URL).thumbnails("train", [3, 7])` has single ones."""
+SITE_HELD = """\
+- `index.html`, `site/{n}/`: a page that shows all this in a browser, from any web server."""
 
 
 def readme(
@@ -79,7 +86,7 @@ def readme(
 
 ## Asking
 
-Ask it where it is, without copying it: with `pip install memdb` and this folder's address as URL,
+Ask it where it is, without copying it: with `pip install {DISTRIBUTION}` and this folder's address as URL,
 
     memdb info --store URL
     memdb top-memorized --store URL
@@ -121,6 +128,10 @@ def _contents(record: SnapshotRecord, published: Published, scores: Sequence[Sco
         parts.append(SCORES_HELD)
     if published.thumbnails:
         parts.append(PICTURES_HELD)
+    if published.sheets:
+        parts.append(SHEETS_HELD)
+    if published.site:
+        parts.append(SITE_HELD.format(n=published.site[0]))
     return "\n".join(parts)
 
 

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.datasets import Dataset, ExampleSet
+from memdb.datasets.pictures import GREY_OR_RGB, WHITE, grey_levels, on_white, pixels_of, range_of
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 
 SIDE = 64  # pixels of the longer side, at most
-CHANNELS = (1, 3)
-WHITE = 255
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Thumbnails:
         """Return the pictures of some examples, uint8 [examples, height, width, channels]."""
         found = np.zeros((stop - start, *self.shape[1:]), dtype=np.uint8)
         for row in range(start, stop):
-            picture = self._in_grey_levels(_pixels(self.examples, row))
+            picture = on_white(grey_levels(_pixels(self.examples, row), self.black, self.white))
             height, width = self.shape[1:3] if not self.is_filled else _fitting(*picture.shape[:2])
             small = _resized(picture, height, width)
             top, left = (self.shape[1] - height) // 2, (self.shape[2] - width) // 2
@@ -50,49 +49,39 @@ class Thumbnails:
         """Return the pictures of examples in any order, likewise."""
         return np.concatenate([self.rows(row, row + 1) for row in rows])
 
-    def _in_grey_levels(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-        if pixels.dtype == np.uint8 and (self.black, self.white) == (0, WHITE):
-            return pixels
-        levels = (np.nan_to_num(pixels.astype(np.float64)) - self.black) * (WHITE / (self.white - self.black))
-        return np.clip(np.rint(levels), 0, WHITE).astype(np.uint8)
-
 
 def thumbnails_of(data: Dataset) -> Mapping[str, Thumbnails]:
     """Return the pictures of a data set's examples, by set.
 
-    An example is a picture if it is [height, width], or has 1 or 3 channels, first or last. What is larger
-    than `SIDE` is made smaller. Bytes stay as they are; other numbers are stretched from the least to the
-    largest of the training set, so that both sets look alike.
+    What is larger than `SIDE` is made smaller, and what has an opacity is laid on white. Bytes stay
+    as they are; other numbers are stretched from the least to the largest of the training set, so that both
+    sets look alike.
 
     Raises:
         InvalidInputError: an example is not a picture; names it.
     """
     black, white = _range_of(data.sets[layout.TRAIN])
-    return {name: _of_set(examples, black, white) for name, examples in data.sets.items()}
+    return {name: _of_set(examples, black, white) for name, examples in data.sets.items() if len(examples)}
 
 
 def _of_set(examples: ExampleSet, black: float, white: float) -> Thumbnails:
     if isinstance(examples.x, np.ndarray):
-        height, width, channels = _pixels(examples, 0).shape
+        height, width, channels = on_white(grey_levels(_pixels(examples, 0), black, white)).shape
         return Thumbnails(
             examples, (len(examples), *_fitting(height, width), channels), black, white, is_filled=False
         )
-    return Thumbnails(examples, (len(examples), SIDE, SIDE, CHANNELS[-1]), black, white, is_filled=True)
+    return Thumbnails(examples, (len(examples), SIDE, SIDE, GREY_OR_RGB[-1]), black, white, is_filled=True)
 
 
 def _pixels(examples: ExampleSet, row: int) -> NDArray[Any]:
     """Return an example as [height, width, channels]."""
-    values = np.asarray(examples.x[row])
-    if values.ndim == 2 and values.size:
-        return values[:, :, None]
-    if values.ndim == 3 and values.size and values.shape[2] in CHANNELS:
-        return values
-    if values.ndim == 3 and values.size and values.shape[0] in CHANNELS:
-        return np.moveaxis(values, 0, 2)
-    raise InvalidInputError(
-        f"example {examples.keys[row]} has shape {values.shape}, which is not a picture",
-        hint="leave thumbnails out, or give a data set of pictures: [height, width], or with 1 or 3 channels",
-    )
+    pixels = pixels_of(examples.x[row])
+    if pixels is None:
+        raise InvalidInputError(
+            f"example {examples.keys[row]} has shape {np.shape(examples.x[row])}, which is not a picture",
+            hint="leave thumbnails out, or give a data set of pictures: [height, width], or with channels",
+        )
+    return pixels
 
 
 def _range_of(examples: ExampleSet) -> tuple[float, float]:
@@ -100,13 +89,7 @@ def _range_of(examples: ExampleSet) -> tuple[float, float]:
     if np.asarray(examples.x[0]).dtype == np.uint8:
         return 0.0, float(WHITE)
     whole = isinstance(examples.x, np.ndarray)
-    parts = [examples.x] if whole else (np.asarray(examples.x[row]) for row in range(len(examples)))
-    least, largest = np.inf, -np.inf
-    for values in parts:
-        known = values[np.isfinite(values)]
-        if known.size:
-            least, largest = min(least, float(known.min())), max(largest, float(known.max()))
-    return (least, largest) if least < largest else (0.0, float(WHITE))
+    return range_of([examples.x] if whole else (np.asarray(examples.x[row]) for row in range(len(examples))))
 
 
 def _fitting(height: int, width: int) -> tuple[int, int]:

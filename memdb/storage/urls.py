@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from memdb.addresses import shown
+from memdb.environment import install
 from memdb.errors import InvalidInputError, MemdbError
 from memdb.storage import remote
 from memdb.storage.cache import Cache
@@ -103,10 +104,10 @@ def open_storage(
         given = {"use_listings_cache": False, **_limited(protocol, options or {}, patience)}
         filesystem, root = _driver(protocol, url, given)
     except ImportError as error:
-        package = f"memdb[{extra}]" if extra else DRIVERS.get(protocol, str(error))
+        command = install(extra) if extra else f"pip install '{DRIVERS.get(protocol, str(error))}'"
         raise InvalidInputError(
             f"the driver for {protocol}:// of {shown(url)} is not installed",
-            hint=f"run: pip install '{package}'",
+            hint=f"run: {command}",
         ) from error
     except MemdbError:
         raise

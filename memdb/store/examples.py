@@ -20,6 +20,7 @@ from memdb.store.read_arrays import GroupReader
 from memdb.store.read_documents import StoreLike
 
 KEY, OFFSET, LABEL = "key", "key_offset", "label"
+UNKNOWN = "unknown"  # the class of examples whose labels are unknown
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,16 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def are_labelled(self) -> bool:
+        """Whether labels are known; false for no examples."""
+        return len(self) > 0 and tuple(self.class_names) != (UNKNOWN,)
+
+    @property
+    def are_numbered(self) -> bool:
+        """Whether keys are the examples' numbers, as they are where nobody named them."""
+        return self.keys == [str(row) for row in range(len(self))]
+
     @cached_property
     def keys(self) -> list[str]:
         """The examples' names."""
@@ -79,6 +90,15 @@ class Examples:
         offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
         np.cumsum([len(key) for key in encoded], out=offsets[1:])
         return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets, labels, tuple(class_names))
+
+
+def unlabelled(n_examples: int) -> Examples:
+    """Return examples of which nothing is known, with their numbers as keys."""
+    if n_examples == 0:
+        nothing = np.empty(0, dtype=np.uint8)
+        return Examples(nothing, np.zeros(1, dtype=np.int64), nothing.astype(np.int32))
+    labels = np.zeros(n_examples, dtype=np.int32)
+    return Examples.from_keys([str(row) for row in range(n_examples)], labels, [UNKNOWN])
 
 
 @dataclass(frozen=True)
@@ -129,8 +149,7 @@ def read_examples(store: StoreLike, name: str) -> Examples:
     """
     n_examples = store.manifest.set_named(name).n_examples
     if n_examples == 0:  # the store has no such set
-        nothing = np.empty(0, dtype=np.uint8)
-        return Examples(nothing, np.zeros(1, dtype=np.int64), nothing.astype(np.int32))
+        return unlabelled(0)
     reader = GroupReader(store.storage, layout.DATASET, store.manifest.objects)
     keys = reader.read(
         f"{name}/{KEY}", (None,), "uint8"
@@ -140,14 +159,19 @@ def read_examples(store: StoreLike, name: str) -> Examples:
     labels = reader.read(f"{name}/{LABEL}", (n_examples,), "int32")
     names = reader.attributes(f"{name}/{LABEL}").get("class_names", [])
     try:
-        return Examples(keys, offsets, labels, _texts(names))
+        return Examples(keys, offsets, labels, texts_of(names))
     except InvalidInputError as error:
         raise DamagedError(
             f"{store.url}/{layout.DATASET}/{name}: {error}", hint="restore it from a copy of the store"
         ) from error
 
 
-def _texts(found: object) -> tuple[str, ...]:
+def texts_of(found: object) -> tuple[str, ...]:
+    """Return class names as attributes have them.
+
+    Raises:
+        InvalidInputError: something else.
+    """
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
         raise InvalidInputError("class names that are not texts")
     return tuple(found)

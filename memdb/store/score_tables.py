@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from memdb.errors import AlreadyExistsError, DamagedError, InvalidInputError, MemdbError, StorageError
 from memdb.format import layout
 from memdb.format.documents import group_metadata, parse_plain_document, plain_document
-from memdb.format.manifest import ObjectInfo
-from memdb.format.score_table import INFLUENCE, MAX_TABLES, MEMORIZATION, OFFSET, TRAIN_ID, ScoreTable
+from memdb.format.manifest import Manifest, ObjectInfo
+from memdb.format.score_table import INFLUENCE, LABEL, MAX_TABLES, MEMORIZATION, OFFSET, TRAIN_ID, ScoreTable
 from memdb.storage.protocol import Storage, concurrently, create_once
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
+from memdb.store.examples import Examples, read_examples, texts_of, unlabelled
 from memdb.store.grace import Stopwatch
 from memdb.store.read_arrays import GroupReader, check_object, read_listed
 from memdb.store.read_documents import StoreLike, means_absent, read_document
@@ -35,10 +36,15 @@ class Scores:
     train_id: NDArray[np.int32]  # [pairs]
     test_id: NDArray[np.int32]  # [pairs]
     influence: NDArray[np.floating]  # [pairs]
+    labels: Mapping[str, NDArray[np.integer]] = field(default_factory=dict)  # by set, if the store has none
+    class_names: Sequence[str] = ()
 
     def to_arrays(self, n_test: int) -> dict[str, ArrayData]:
         """Return the arrays to store: pairs by test example, then by training example."""
         arrays = {MEMORIZATION: ArrayData(self.memorization.astype(np.float64, copy=False))}
+        for name, values in self.labels.items():
+            classes = {"class_names": list(self.class_names)}
+            arrays[LABEL.format(set=name)] = ArrayData(values.astype(np.int32), classes)
         if len(self.influence):
             order = np.lexsort((self.train_id, self.test_id))
             arrays |= {
@@ -51,16 +57,19 @@ class Scores:
         return arrays
 
 
-def add_scores(store: StoreLike, scores: Scores, described: ScoreTable) -> tuple[ScoreTable, bool]:
+def add_scores(
+    store: StoreLike, scores: Scores, described: ScoreTable, n_test: int
+) -> tuple[ScoreTable, bool]:
     """Add a score table; return it, and whether it is new: equal scores are stored once.
 
-    ``described`` holds the name, source and counts; number, id and objects are filled in here.
+    ``described`` holds the name, source and counts; number, id and objects are filled in here. There are
+    ``n_test`` test examples.
 
     Raises:
         AlreadyExistsError: another table has its name.
         StorageError: the storage failed; nothing that a reader sees was written.
     """
-    objects = encode_group(scores.to_arrays(store.manifest.set_named(layout.TEST).n_examples))
+    objects = encode_group(scores.to_arrays(n_test))
     table = replace(described, objects=describe(objects), metadata=array_metadata(objects))
 
     def write(group: str) -> None:
@@ -161,6 +170,34 @@ def _read_table(store: StoreLike, number: int, document: ObjectInfo | None = Non
     return parse(read_listed(store.storage, path, document), f"{store.url}/{path}")
 
 
+def sizes_with(manifest: Manifest, tables: Sequence[ScoreTable]) -> dict[str, int]:
+    """Return how many examples each set has, by a store's manifest and its score tables.
+
+    A store that was made for memorization alone says nothing of test examples: pairs that came later do.
+    """
+    sizes = {item.name: item.n_examples for item in manifest.sets}
+    stated = next((table.n_test for table in tables if table.n_test is not None), None)
+    return sizes if stated is None else {layout.TEST: stated, **sizes}
+
+
+def examples_with(
+    store: StoreLike, tables: Sequence[ScoreTable], set_name: str, own: Examples | None = None
+) -> Examples:
+    """Return what is known of a set's examples: by the store or, if it was made without labels, by a table.
+
+    ``own`` is what the store says of them, if it was read before.
+    """
+    own = read_examples(store, set_name) if own is None else own
+    if own.are_labelled:
+        return own
+    sizes = {layout.TEST: 0, **sizes_with(store.manifest, tables)}
+    for table in tables:
+        held = StoredScores(store.storage, table, sizes[layout.TRAIN], sizes[layout.TEST]).labels(set_name)
+        if held is not None:
+            return replace(own, labels=held.labels, class_names=held.class_names) if len(own) else held
+    return own if len(own) else unlabelled(sizes.get(set_name, 0))
+
+
 @dataclass(frozen=True)
 class StoredScores:
     """A score table's numbers, read when asked for."""
@@ -191,7 +228,21 @@ class StoredScores:
         self, test_id: int | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
         """Return the training ids, test ids and influences of all pairs, or of one test example's."""
-        first, last = (0, self.n_test) if test_id is None else (test_id, test_id + 1)
+        return self.pairs_of(0, self.n_test) if test_id is None else self.pairs_of(test_id, test_id + 1)
+
+    def bands(self, n_pairs: int) -> Iterator[tuple[int, int]]:
+        """Yield ranges of test examples, each of at most ``n_pairs`` pairs or of a single test example."""
+        first = 0
+        while first < self.n_test:
+            most = int(self.offsets[first]) + n_pairs
+            last = max(first + 1, int(np.searchsorted(self.offsets, most, side="right")) - 1)
+            yield first, min(last, self.n_test)
+            first = min(last, self.n_test)
+
+    def pairs_of(
+        self, first: int, last: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+        """Return the same of a range of test examples."""
         start, stop = int(self.offsets[first]), int(self.offsets[last])
         if start == stop:
             nothing = np.empty(0, dtype=np.int32)
@@ -204,6 +255,19 @@ class StoredScores:
         counts = np.diff(self.offsets[first : last + 1])
         test = np.repeat(np.arange(first, last, dtype=np.int32), counts)
         return train, test, influence.astype(np.float64)
+
+    def labels(self, set_name: str) -> Examples | None:
+        """Return the labels of a set that came with these scores; keys are the examples' numbers.
+
+        None if they came without: a store that was made with labels has them itself.
+        """
+        path = LABEL.format(set=set_name)
+        if path not in self.table.metadata:
+            return None
+        n_examples = {layout.TRAIN: self.n_train, layout.TEST: self.n_test}[set_name]
+        labels = self._reader.read(path, (n_examples,), "int32")
+        classes = self._reader.attributes(path).get("class_names", [])
+        return Examples.from_keys([str(row) for row in range(n_examples)], labels, texts_of(classes))
 
     @property
     def _reader(self) -> GroupReader:

@@ -6,11 +6,13 @@ import itertools
 import math
 from statistics import fmean
 
+import numpy as np
 import pytest
 from support import oracle
 from support.stores import N_MODELS, bits_of, dicts, one, small_database
 from support.storing import batch
 
+import memdb
 from memdb.analysis.plan import plan_without_store
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 
@@ -183,3 +185,25 @@ def test_plans_that_cannot_be_are_refused(db, options, message):
 def test_plans_without_a_store_are_refused_likewise(options, message):
     with pytest.raises(InvalidInputError, match=message):
         plan_without_store(**{"subset_fraction": 0.7, **options})
+
+
+def test_examples_that_are_always_in_do_not_change_what_the_others_need(tmp_path):
+    rng = np.random.default_rng(0)
+    n_models, n_varying = 200, 30
+    varying = rng.random((n_models, n_varying)) < 0.5
+    right = rng.random((n_models, n_varying)) < np.where(varying, 0.9, 0.5)
+    always = np.ones((n_models, 5 * n_varying), bool)
+    needed = {}
+    for name, mask, correct in (
+        ("alone", varying, right),
+        ("among", np.concatenate([varying, always], axis=1), np.concatenate([right, always], axis=1)),
+    ):
+        np.savez(tmp_path / f"{name}.npz", mask=mask, train_correct=correct)
+        memdb.import_file(tmp_path / f"{name}.npz", str(tmp_path / f"{name}.zarr"))
+        with memdb.open(str(tmp_path / f"{name}.zarr")) as db:
+            needed[name] = {
+                goal: row["n_models_needed"] for goal, row in by_goal(db.plan(train_id=3)).items()
+            }
+    assert needed["alone"].keys() == needed["among"].keys()
+    for goal, n in needed["alone"].items():
+        assert needed["among"][goal] == pytest.approx(n, rel=0.08), goal

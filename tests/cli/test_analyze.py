@@ -172,7 +172,7 @@ def test_without_matplotlib_a_plot_is_refused_before_anything_is_asked(place, mo
     done = run("convergence", "--train-id", 3, "-s", "nowhere", "--plot", "x.svg", cwd=place)
     assert (done.returncode, done.stdout) == (1, "")
     assert (
-        "--plot x.svg needs Matplotlib, which is not installed. Install it with `pip install 'memdb[plots]'`."
+        "--plot x.svg needs Matplotlib, which is not installed. Run: pip install 'memdb-scores[plots]' (in a clone: pip install -e '.[plots]')."
         in done.stderr
     )
 

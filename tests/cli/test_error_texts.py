@@ -18,7 +18,7 @@ from memdb.training.engines.request import Request
 ROOT = Path(memdb.__file__).parent
 OPTION = re.compile(r"(^|[^\w-])(--[a-z]|-[a-z]\b)")
 COMMAND = re.compile(
-    r"`(memdb|pip|python|ray) [^`]*`|^run: pip .*|by memdb verify --repair"
+    r"`(memdb|pip|python|ray) [^`]*`|^(run: )?pip install .*|by memdb verify --repair"
 )  # which stores keep
 OF_THE_COMMAND_LINE = {"cli", "render/tables.py", "render/analysis.py", "sharing/readme.py"}  # what it prints
 

@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from support.stores import coin_recipe
 
 import memdb
 from memdb import datasets
@@ -194,3 +195,32 @@ def own(root):
 def test_a_callable_of_ones_own_gets_the_root():
     assert datasets.load("test_datasets:own", "here").class_names == ("no", "here")
     assert datasets.load("test_datasets:own").class_names == ("no", "none")
+
+
+def test_a_data_set_without_a_test_set_trains_and_says_so(tmp_path):
+    data = memdb.Dataset(np.random.default_rng(0).random((20, 4)), np.arange(20) % 2)
+    assert (list(data.sets), len(data.test), data.test.array.shape) == (["train"], 0, (0, 4))
+    with memdb.init(tmp_path / "s.zarr", data, coin_recipe) as db:
+        db.train(6)
+        assert db.n_models == 6
+        assert len(db.top_influence(target_id=3, k=4).fetchall()) == 4
+        assert db.sql("SELECT count(*) FROM influence").fetchall() == [(0,)]
+        for ask in (
+            lambda: db.top_influence(test_id=0),
+            lambda: db.top_influence(train_id=0),
+            lambda: db.score(0, test_id=0),
+            lambda: db.pairs(top=1),
+            db.class_influence,
+            lambda: db.export(tmp_path / "fz.npz", "fz-classes"),
+        ):
+            with pytest.raises(NotFoundError, match="has no test examples"):
+                ask()
+        db.compact()
+        db.publish(str(tmp_path / "copy"))
+        assert db.verify()[0].damages == []
+    with memdb.open(tmp_path / "copy") as copy:
+        assert len(copy.top_memorized(k=3).fetchall()) == 3
+    with pytest.raises(InvalidInputError, match="the test set has no labels"):
+        memdb.Dataset(np.zeros((3, 1)), [0, 1, 0], np.zeros((2, 1)))
+    with pytest.raises(InvalidInputError, match="the labels of the train set"):
+        memdb.Dataset(np.zeros((0, 1)), np.zeros(0, int))

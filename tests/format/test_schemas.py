@@ -16,12 +16,12 @@ import memdb
 from memdb.errors import WrongFormatError
 from memdb.format.documents import sealed
 from memdb.format.manifest import Manifest
-from memdb.format.published import Published, ThumbnailsInfo
+from memdb.format.published import ListedGroup, Published
 from memdb.format.score_table import ScoreTable
 from memdb.format.segment import Segment
 from memdb.format.sketches import Projection, SketchPlan
 from memdb.format.snapshot_record import BaseUpdate, Retraction, SnapshotRecord
-from memdb.store.thumbnails import read_info
+from memdb.store.listed_groups import read_document
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -36,7 +36,7 @@ KINDS = {
     "manifest": Manifest, "segment": Segment, "block": Segment, "snapshot": SnapshotRecord,
     "retraction": Retraction, "published": Published, "published_snapshot": SnapshotRecord,
     "extension": Manifest, "extended": SnapshotRecord, "base": BaseUpdate, "score-table": ScoreTable,
-    "thumbnails": ThumbnailsInfo, "sketching": Manifest, "sketched": Segment,
+    "thumbnails": ListedGroup, "sketching": Manifest, "sketched": Segment,
 }  # fmt: skip
 SCHEMA_OF = {name: name for name in KINDS} | {
     "block": "segment",
@@ -96,7 +96,7 @@ def pictured(folder):
         database.train(seeds=[1])
         database.publish(str(folder / "pictured"), include=("bits", "thumbnails"))
     store = memdb.open(str(folder / "pictured")).store
-    return read_info(store, store.published.thumbnails)
+    return read_document(store, "sheets", store.published.sheets)
 
 
 def sketched(manifest, segment):
@@ -150,6 +150,8 @@ WRONG = [
     ("published", ["snapshot", "size"], 0), ("published", ["snapshot", "sha256"], ""), ("published", ["credits"], []),
     ("published", ["credits", "authors"], [1]), ("published", ["required_features"], ["x"]),
     ("published", ["scores"], [{"size": 0, "sha256": "0" * 64}]), ("published", ["scores"], 3),
+    ("published", ["sheets"], {"size": 3, "sha256": "x"}), ("published", ["sheets"], 3),
+    ("published", ["site"], {"number": 0, "size": 3, "sha256": "0" * 64}), ("published", ["site"], {"size": 3, "sha256": "0" * 64}),
     ("published", ["thumbnails"], {"size": 3, "sha256": "x"}), ("thumbnails", ["store_id"], "x"),
     ("thumbnails", ["objects", "../x"], [1, "0" * 64]), ("thumbnails", ["metadata"], 3),
     ("published_snapshot", ["derived", "stats", "objects", "../x"], [1, "0" * 64]),

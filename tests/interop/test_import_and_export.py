@@ -158,6 +158,7 @@ def test_lira_folders_become_a_store_without_test_examples(run, tmp_path, kind):
             for ask in (db.class_influence, lambda: db.pairs(top=3), lambda: db.top_influence(test_id=0)):
                 with pytest.raises(NotFoundError, match="has no test examples"):
                     ask()
+            db.report(tmp_path / f"{compacted}.html")
             assert compacted or db.compact() is not None
         db.export("again", "lira")
         assert (np.load("again/keep.npy") == keep).all()
@@ -166,7 +167,7 @@ def test_lira_folders_become_a_store_without_test_examples(run, tmp_path, kind):
 
 REFUSED = {
     "wrong keys": ({"masks": runs()["mask"]}, "none of the formats"),
-    "no outcomes": ({"mask": runs()["mask"]}, "train_correct is missing"),
+    "no outcomes": ({"mask": runs()["mask"]}, "train_correct and test_correct are missing"),
     "float mask": ({**runs(), "mask": runs()["mask"] * 1.0}, "mask is float64; expected bool"),
     "not 0 or 1": ({**runs(), "mask": runs()["mask"] * 2}, "holds 2, not only 0 and 1"),
     "other models": ({**runs(), "test_correct": runs(n_models=9)["test_correct"]}, r"has shape \(9, 11\); expected \(40, any\)"),
@@ -230,7 +231,7 @@ def header(shape, dtype="|b1"):
         ({"mask.npy": header((10**9, 10**9))}, "which is 1,000,000,000,000,000,000 bytes, and holds 0"),
         ({"mask.npy": header((40, 23)) + b"\1" * 919}, "which is 920 bytes, and holds 919"),
         ({"mask.npy": b"\x93NUMPY\x01\x00\xff\xff" + b" " * 65535}, "cannot be read"),
-        ({"../mask.npy": header((1,)) + b"\1"}, "odd or repeated entry"),
+        ({"../mask.npy": header((1,)) + b"\1"}, "has ../mask: none of the formats"),
         ({"mask.npy": header((4 << 20, 1)) + bytes(4 << 20)}, "would swell from"),
     ],
     ids=["no zip", "huge", "cut", "long header", "path", "bomb"],

@@ -5,18 +5,19 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
-import shutil
 
 import numpy as np
 import pytest
+from support.browser import keys, lists_are_there, shows
 from support.stores import coin_recipe, dicts
 
 import memdb
 from memdb import cli
 from memdb.errors import InvalidInputError, MemdbError, StorageError
-from memdb.look.sheets import PicturesOf, sheets, tile_size
+from memdb.look import contents
+from memdb.look.codes import MISSING
+from memdb.render.sheets import PicturesOf, sheets, tile_size
 
 NASTY = [
     "<script>document.title = 'run'</script>", "</script><img src=x onerror=document.title='run'>", "<!--",
@@ -27,7 +28,7 @@ NASTY = [
 
 def inert(text):
     """The elements of a report that hold data, by their ids."""
-    return dict(re.findall(r'<script type="text/plain" id="([^"]*)">([^<]*)</script>', text))
+    return dict(re.findall(r'<script type="text/plain" id="data/([^"]*)">([^<]*)</script>', text))
 
 
 def array(elements, name):
@@ -41,40 +42,96 @@ def written(asked, tmp_path_factory):
     return asked.report(path), path.read_text("utf-8")
 
 
+def columns(elements, name, n):
+    """Numbers of all examples, whose bytes lie apart."""
+    n_columns = {"train": 6, "test": 3}[name]
+    planes = array(elements, f"{name}/columns").reshape(-1, n_columns, n).astype(int)
+    return sum(plane * 256**place for place, plane in enumerate(planes))
+
+
+def scores_in(codes):
+    """What two bytes say of a score: thousandths, and its sign."""
+    return np.where(codes == MISSING, np.nan, (codes >> 1) / 1000 * np.where(codes & 1, -1, 1))
+
+
 def test_a_report_has_the_counts_of_every_example(asked, written):
     elements = inert(written[1])
-    rows = dicts(asked.memorization())
-    for name, column in (("train/n_in", "n_in"), ("train/k_in", "k_in"), ("train/label", "label")):
-        assert array(elements, name).tolist() == [row[column] for row in rows]
-    ranked = {row["train_id"]: row for row in dicts(asked.top_memorized(k=len(rows)))}
-    for column in ("shrunk", "q_value"):
-        expected = [np.nan if ranked[i][column] is None else ranked[i][column] for i in range(len(rows))]
-        np.testing.assert_array_equal(array(elements, f"train/{column}"), expected)
+    rows = dicts(asked.top_memorized(k=asked.store.manifest.train.n_examples))
+    assert array(elements, "train/order").tolist() == [row["train_id"] for row in rows]
+    label, n_in, wrong_in, wrong_out, shrunk, q_value = columns(elements, "train", len(rows))
+    counted = {
+        "label": label,
+        "n_in": n_in,
+        "k_in": n_in - wrong_in,
+        "k_out": asked.n_models - n_in - wrong_out,
+    }
+    for name, values in counted.items():
+        assert values.tolist() == [row[name] for row in rows]
+    for row, code, q in zip(rows, scores_in(shrunk), q_value, strict=True):
+        assert np.isnan(code) if row["shrunk"] is None else f"{code:.3f}" == f"{row['shrunk']:.3f}"
+        if row["q_value"] is not None:
+            assert (bool(q & 1), (q >> 1) / 1000) == (
+                row["q_value"] > 0.1, 0 if row["q_value"] < 0.001 else float(f"{row['q_value']:.3f}"),
+            )  # fmt: skip
     facts = json.loads(elements["facts"])
     assert facts["models_sha256"] == asked.models_sha256
-    assert facts["train_keys"][3] == "train/3.png"
+    assert json.loads(elements["keys"])["train"][3] == "train/3.png"
 
 
-@pytest.mark.parametrize(("of", "other"), [("train", "test"), ("test", "train")])
-def test_a_reports_lists_are_those_of_top_influence(asked, written, of, other):
+@pytest.mark.parametrize("of", ["train", "test"])
+def test_a_reports_lists_are_those_of_top_influence(asked, written, of):
     elements = inert(written[1])
-    shown = json.loads(elements["facts"])["shown"]
-    ids, k_in = (array(elements, f"{of}/list/{name}").reshape(-1, 2, shown) for name in ("ids", "k_in"))
-    q_values = array(elements, f"{of}/list/q_value").reshape(-1, shown)
-    owners = array(elements, f"{of}/list/owners").tolist()
-    assert len(set(owners)) == len(owners) == asked.store.manifest.set_named(of).n_examples
-    labels = array(elements, f"{other}/label")
-    for owner, listed, right, q in zip(owners, ids.astype(int) - 1, k_in, q_values, strict=True):
-        rows = dicts(asked.top_influence(**{f"{of}_id": owner}, k=shown))
-        assert listed[0, : len(rows)].tolist() == [row[f"{other}_id"] for row in rows]
-        assert right[0, : len(rows)].tolist() == [row["k_in"] for row in rows]
-        np.testing.assert_allclose(q[: len(rows)], [row["q_value"] for row in rows], rtol=1e-6)
-        control = [(row, k) for row, k in zip(listed[1], right[1], strict=True) if row >= 0]
-        assert not {row for row, _ in control} & set(listed[0].tolist())
-        for row, k in control:
-            assert labels[row] == array(elements, f"{of}/label")[owner]
-            score = dicts(asked.score(**{f"{of}_id": owner, f"{other}_id": int(row)}))[0]
-            assert k == score["k_in"]
+    facts = json.loads(elements["facts"])
+    shown, groups = facts["shown"], facts["groups"][of]
+    n = {name: asked.store.manifest.set_named(name).n_examples for name in ("train", "test")}
+    labels = {name: columns(elements, name, n[name])[0] for name in n}
+    labels["train"] = labels["train"][np.argsort(array(elements, "train/order"))]
+    if of == "train":
+        owners = array(elements, "train/order").tolist()
+    else:
+        owners = np.argsort(columns(elements, "test", n["test"])[2]).tolist()
+    assert sorted(owners) == list(range(facts["n_listed"][of]))
+    every = array(elements, f"{of}/partners").reshape(-1, len(groups), shown, 3)
+    for owner, found in zip(owners, every, strict=True):
+        for name, rows in zip(groups, found, strict=True):
+            listed = rows[rows[:, 0] > 0]
+            column = "test_id" if of == "train" and name != "peers" else "train_id"
+            ids = (listed[:, 0].astype(int) - 1).tolist()
+            if name == "random":
+                assert {labels[column[:-3]][i] for i in ids} <= {labels[of][owner]}
+                expected = [dicts(asked.score(**{f"{of}_id": owner, column: i}))[0] for i in ids]
+            else:
+                fixed = {"target_id" if name == "peers" else f"{of}_id": owner}
+                direction = "hurts" if name == "hurts" else "helps"
+                expected = dicts(asked.top_influence(**fixed, k=shown, direction=direction))
+                assert ids == [row[column] for row in expected]
+                for row, q in zip(expected, listed[:, 2], strict=True):
+                    assert q == MISSING if row["q_value"] is None else bool(q & 1) == (row["q_value"] > 0.1)
+            assert listed[:, 1].tolist() == [row["k_in"] for row in expected]
+
+
+def test_how_scores_settled_is_what_convergence_says(asked, written):
+    elements = inert(written[1])
+    looks = json.loads(elements["facts"])["looks"]
+    sums = array(elements, "train/settled").reshape(-1, len(looks), 3)
+    for place, train_id in list(enumerate(array(elements, "train/order").tolist()))[::7]:
+        rows = dicts(asked.convergence(train_id))
+        assert [row["n_models"] for row in rows] == looks
+        expected = [[row["n_in"], row["k_in"], row["k_in"] + row["k_out"]] for row in rows]
+        assert sums[place].tolist() == expected
+
+
+def test_pairs_are_those_of_the_command(digits_store, monkeypatch):
+    monkeypatch.setattr(contents, "MIN_INFLUENCE", 0.4)
+    monkeypatch.setattr(contents, "MIN_MEMORIZATION", 0.3)
+    with memdb.open(str(digits_store)) as db:
+        (n_found, *_), *found = contents.strongest_pairs(db.relations()).tolist()
+        rows = dicts(db.pairs(min_influence=0.4, min_memorization=0.3))
+    rows.sort(key=lambda row: (-row["influence"], row["train_id"], row["test_id"]))
+    assert (n_found, len(found)) == (len(rows), min(len(rows), contents.MOST_PAIRS))
+    assert [pair[:3] for pair in found] == [
+        [row["train_id"], row["test_id"], row["k_in"]] for row in rows[: len(found)]
+    ]
 
 
 def test_arrays_in_memory_are_shown_without_pictures(written):
@@ -84,15 +141,13 @@ def test_arrays_in_memory_are_shown_without_pictures(written):
 
 
 @pytest.mark.slow
-def test_pictures_lie_on_sheets_in_order_of_rank(digits_store, tmp_path):
-    with memdb.open(str(digits_store)) as db:
-        done = db.report(tmp_path / "report.html")
-        pictures = db._pictures(None, None)["train"]
-    elements = inert((tmp_path / "report.html").read_text("utf-8"))
+def test_pictures_lie_on_sheets_in_order_of_rank(digits_report):
+    db, path = digits_report
+    pictures = db._pictures(None, None)["train"]
+    elements = inert(path.read_text("utf-8"))
     order = array(elements, "train/order")
     from PIL import Image
 
-    assert done.n_pictures == len(order) + len(array(elements, "test/order"))
     for rank in (0, 63, 64, len(order) - 1):
         sheet = Image.open(io.BytesIO(base64.b64decode(elements[f"train/sheet/{rank // 64}"])))
         y, x = divmod(rank % 64, 8)
@@ -110,7 +165,7 @@ def test_tiles_of_colour_do_not_bleed():
     assert [sheet.shape for sheet in found] == [(128, 256, 3)] * 2
     for row in range(70):
         y, x = divmod(row % 64, 8)
-        tile = found[row // 64][y * 16 : y * 16 + 10, x * 32 : x * 32 + 20].astype(int)
+        tile = found[row // 64][y * 16 + 1 : y * 16 + 10, x * 32 + 1 : x * 32 + 20].astype(int)
         assert np.abs(tile - colours[row]).max() <= 6
 
 
@@ -140,8 +195,8 @@ def test_names_never_end_an_element(tmp_path):
     with nasty_store(tmp_path) as db:
         db.report(tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text("utf-8")
-    facts = json.loads(inert(text)["facts"])
-    assert [name if len(name) < 200 else "x" * 10_000 for name in facts["train_keys"]] == NASTY
+    keys = json.loads(inert(text)["keys"])["train"]
+    assert [name if len(name) < 200 else "x" * 10_000 for name in keys] == NASTY
     assert "<img" not in text
     assert text.count("<script>") == 1  # the page's own
 
@@ -155,58 +210,6 @@ def nasty_store(tmp_path):
 
 
 # What follows is looked at in Chromium.
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    """Headless Chromium; without a network, for reports need none."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (program and driver):
-        pytest.skip("no chromium and chromedriver: apt install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    arguments = ["headless=new", "disable-gpu", "disable-dev-shm-usage", "window-size=1440,950"]
-    arguments += [
-        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
-        "host-resolver-rules=MAP * ~NOTFOUND",
-    ]
-    for argument in arguments + ["no-sandbox"] * (os.geteuid() == 0):  # root has no sandbox
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
-
-
-@pytest.fixture
-def page(browser):
-    """A browser in which nothing may fail."""
-    yield browser
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-
-
-@pytest.fixture(scope="session")
-def digits_report(digits_store, tmp_path_factory):
-    path = tmp_path_factory.mktemp("digits_report") / "report.html"
-    with memdb.open(str(digits_store)) as db:
-        db.report(path)
-        yield db, path
-
-
-def shows(page, path, hash_=""):
-    page.get("about:blank")
-    page.get(f"{path.as_uri()}{hash_}")
-    return page
-
-
-def keys(page, *pressed):
-    from selenium.webdriver import ActionChains
-
-    actions = ActionChains(page)
-    for key in pressed:
-        actions.send_keys(key)
-    actions.perform()
 
 
 def column(page, name):
@@ -245,11 +248,12 @@ def test_cells_are_those_of_the_command(page, digits_report):
     assert checked == 200
 
 
-@pytest.mark.slow
 @pytest.mark.browser
+@pytest.mark.slow
 def test_an_examples_numbers_are_those_of_the_command(page, digits_report):
     db, path = digits_report
-    for train_id in (0, 258, 1436):
+    ranks = dicts(db.top_memorized(k=100))  # those with lists
+    for train_id in [row["train_id"] for row in ranks[::49]]:
         shows(page, path, f"#train={train_id}")
         (score,) = dicts(db.score(train_id))
         interval = f"[{as_shown(score['lo'])}, {as_shown(score['hi'])}]"
@@ -257,10 +261,11 @@ def test_an_examples_numbers_are_those_of_the_command(page, digits_report):
             f"memorization {as_shown(score['memorization'])} {interval}"
             in page.find_element("class name", "score").text
         )
+        lists_are_there(page)
         cards = page.execute_script(
-            "return [...document.querySelectorAll('#content section:first-of-type .card')].map((c) => c.innerText)"
+            "return [...document.querySelectorAll('#content .partners section:first-of-type .card')].map((c) => c.innerText)"
         )
-        for card, row in zip(cards, dicts(db.top_influence(train_id=train_id, k=10)), strict=True):
+        for card, row in zip(cards, dicts(db.top_influence(train_id=train_id, k=8)), strict=True):
             shown = [
                 as_shown(row["influence"], "+"),
                 f"[{as_shown(row['lo'], '+')}, {as_shown(row['hi'], '+')}]",
@@ -269,8 +274,8 @@ def test_an_examples_numbers_are_those_of_the_command(page, digits_report):
             assert f"test {row['test_id']} " in card
 
 
-@pytest.mark.slow
 @pytest.mark.browser
+@pytest.mark.slow
 def test_halves_of_thousandths_are_rounded_as_in_python(page, digits_report):
     shows(page, digits_report[1])
     values = [n / 64 for n in range(-64, 65)] + [0.0005, 0.9995, -0.0004]
@@ -279,8 +284,8 @@ def test_halves_of_thousandths_are_rounded_as_in_python(page, digits_report):
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.browser
+@pytest.mark.slow
 def test_the_whole_walk_by_keyboard(page, digits_report):
     """Sort, filter, open, follow a partner, come back."""
     from selenium.webdriver.common.keys import Keys
@@ -309,14 +314,18 @@ def test_the_whole_walk_by_keyboard(page, digits_report):
     keys(page, Keys.SPACE)
     left = page.find_element("id", "left").text
     assert int(left.split(" of ")[0].replace(",", "")) == page.execute_script(
-        "return train.q.filter((q) => q <= 0.1).length"
+        "return train.isChance.filter((is) => !is).length"
     )
     keys(page, Keys.SPACE)
-    page.execute_script("document.getElementById('grid').focus()")
-    keys(page, Keys.ENTER)
-    assert page.execute_script("return location.hash") == "#train=0"
+    page.execute_script(
+        "change({sort: {column: 'shrunk', descending: true}}); document.getElementById('grid').focus()"
+    )
+    first, second = page.execute_script("return [...left].slice(0, 2)")
+    keys(page, Keys.HOME, Keys.ENTER)
+    assert page.execute_script("return location.hash").endswith(f"train={first}")
     keys(page, Keys.ARROW_RIGHT)
-    assert page.execute_script("return location.hash") == "#train=1"
+    assert page.execute_script("return location.hash").endswith(f"train={second}")
+    lists_are_there(page)
     keys(page, Keys.TAB)
     assert "test=" in page.switch_to.active_element.get_attribute("href")
     keys(page, Keys.ENTER)
@@ -326,8 +335,8 @@ def test_the_whole_walk_by_keyboard(page, digits_report):
     assert focused() == "grid"
 
 
-@pytest.mark.slow
 @pytest.mark.browser
+@pytest.mark.slow
 def test_an_address_brings_the_same_list_back(page, digits_report):
     _, path = digits_report
     shows(page, path, "#class=3&memorization=0,1&sort=-memorization")
@@ -341,16 +350,16 @@ def test_an_address_brings_the_same_list_back(page, digits_report):
     assert shown
 
 
-@pytest.mark.slow
 @pytest.mark.browser
+@pytest.mark.slow
 def test_few_rows_and_few_sheets_are_made(page, digits_report):
     shows(page, digits_report[1])
     assert page.execute_script("return document.querySelectorAll('.rows .row').length") <= 60
     assert page.execute_script("return sheetUrls.size") <= 2
 
 
-@pytest.mark.slow
 @pytest.mark.browser
+@pytest.mark.slow
 def test_a_brush_and_the_histogram_choose(page, digits_report):
     shows(page, digits_report[1])
     page.execute_script("change({brush: [0, 0.5, 0.5, 1]})")
@@ -364,6 +373,7 @@ def test_a_brush_and_the_histogram_choose(page, digits_report):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_a_page_never_runs_what_a_store_says(page, tmp_path):
     with nasty_store(tmp_path) as db:
         db.report(tmp_path / "report.html")
@@ -380,8 +390,8 @@ def test_a_page_never_runs_what_a_store_says(page, tmp_path):
         assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
-@pytest.mark.slow
 @pytest.mark.browser
+@pytest.mark.slow
 def test_a_store_without_models_says_so(page, empty, tmp_path):
     empty.report(tmp_path / "report.html")
     for hash_ in ("", "#train=3", "#test=1"):
@@ -389,8 +399,8 @@ def test_a_store_without_models_says_so(page, empty, tmp_path):
         assert "no models yet" in page.find_element("tag name", "main").text.lower()
 
 
-@pytest.mark.slow
 @pytest.mark.browser
+@pytest.mark.slow
 @pytest.mark.parametrize("is_dark", [False, True])
 def test_a_narrow_page_has_all_in_its_width(page, digits_report, is_dark):
     narrow = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}

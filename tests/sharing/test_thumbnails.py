@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 
 import numpy as np
 import pytest
-from support.stores import coin_recipe
+from support.stores import coin_recipe, dicts
 from support.storing import resealed
 
 import memdb
 from memdb.datasets import Dataset, ImageFiles
 from memdb.errors import DamagedError, InvalidInputError, MismatchError, NotFoundError
 from memdb.format import layout
+from memdb.format.documents import canonical_json, group_metadata, sealed
+from memdb.sharing import pictures as sharing_pictures
 from memdb.sharing import thumbnails
 from memdb.sharing.thumbnails import thumbnails_of
+from memdb.store import thumbnails as store_thumbnails
+from memdb.store.published_sheets import PublishedSheets
 
 N_TRAIN, N_TEST = 23, 11
+FIRST = {"sheets": "0.png", "thumbnails": "c.0.0.0.0"}  # the first object of a set
 
 
 def pictures(train_x, test_x=None):
@@ -90,13 +96,14 @@ def test_image_files_of_any_size_are_fitted_into_a_square(tmp_path):
 
 @pytest.mark.parametrize("shape", [(4,), (4, 5, 6), (2, 5, 6, 3), (0, 6)])
 def test_what_is_no_picture_is_named(shape):
-    with pytest.raises(InvalidInputError, match=r"example 0 has shape .*no picture"):
+    with pytest.raises(InvalidInputError, match=r"example 0 has shape .*not a picture"):
         thumbnails_of(pictures(np.zeros((8, *shape))))
 
 
 @pytest.fixture(scope="module")
 def data():
-    return pictures(rgb(), rgb(N_TEST, seed=1))
+    """Grey pictures, which sheets keep as they are."""
+    return pictures(rgb()[..., :1], rgb(N_TEST, seed=1)[..., :1])
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +114,18 @@ def database(data, tmp_path_factory):
     return db
 
 
+@pytest.fixture(scope="module", params=["sheets", "thumbnails"])
+def form(request):
+    """The folder that pictures are written to: with Pillow, and without it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "thumbnails":
+            for module in (sharing_pictures, store_thumbnails):
+                patch.setattr(module, "has_pillow", lambda: False)
+        yield request.param
+
+
 @pytest.fixture(scope="module")
-def published(database, tmp_path_factory):
+def published(database, form, tmp_path_factory):
     """A copy of it with its pictures; look, do not touch."""
     dest = tmp_path_factory.mktemp("published") / "copy"
     database.publish(str(dest), include=("bits", "thumbnails"))
@@ -126,43 +143,44 @@ def files_of(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_pictures_are_read_by_their_rows(copy, data):
+def test_pictures_are_read_by_their_rows(copy, data, form):
     with memdb.open(str(copy)) as db:
         assert (db.thumbnails("train", [3, 22, 3]) == data.train.x[[3, 22, 3]]).all()
         assert (db.thumbnails("test", range(N_TEST)) == data.test.x).all()
-        assert db.thumbnails("test", []).shape == (0, 9, 7, 3)
+        assert db.thumbnails("test", []).shape == (0, 9, 7, 1)
         with pytest.raises(NotFoundError, match="no test example 11"):
             db.thumbnails("test", [11])
-    assert "thumbnails" in (copy / layout.README).read_text()
+    assert f"{form}/" in (copy / layout.README).read_text()
 
 
 def test_pictures_are_planned_made_once_and_kept(database, copy, tmp_path, monkeypatch):
     plan = database.plan_publication(str(tmp_path / "other"), include=("bits", "thumbnails"))
-    assert next(part.size for part in plan.parts if part.name == "thumbnails") == 34 * 9 * 7 * 3
+    assert 0 < next(part.size for part in plan.parts if part.name == "thumbnails") <= 34 * 9 * 7
     assert not (tmp_path / "other").exists()
     before = files_of(copy)
-    monkeypatch.setattr(thumbnails.Thumbnails, "rows", lambda *_: pytest.fail("made again"))
+    for name in ("rows", "chosen"):
+        monkeypatch.setattr(thumbnails.Thumbnails, name, lambda *_: pytest.fail("made again"))
     database.publish(str(copy), include=("bits", "thumbnails"))
     database.publish(str(copy), include=("bits",))
     assert files_of(copy) == before
 
 
-def test_a_publication_cut_off_in_its_pictures_goes_on(database, copy):
+def test_a_publication_cut_off_in_its_pictures_goes_on(database, copy, form):
     whole = files_of(copy)
-    for name in ("published.json", "thumbnails/zarr.json", "thumbnails/test/c.0.0.0.0"):
+    for name in ("published.json", f"{form}/zarr.json", f"{form}/test/{FIRST[form]}"):
         (copy / name).unlink()
     database.publish(str(copy), include=("bits", "thumbnails"))
     assert files_of(copy) == whole
 
 
-def test_a_copy_with_pictures_is_pulled_and_verified_with_them(copy, tmp_path):
+def test_a_copy_with_pictures_is_pulled_and_verified_with_them(copy, form, tmp_path):
     memdb.pull(str(copy), str(tmp_path / "here"))
     assert files_of(tmp_path / "here") == files_of(copy)
     assert memdb.open(str(copy)).verify()[0].damages == []
-    path = copy / "thumbnails" / "train" / "c.0.0.0.0"
+    path = copy / form / "train" / FIRST[form]
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    assert [damage.kind for damage in memdb.open(str(copy)).verify()[0].damages] == ["thumbnails"]
-    with pytest.raises(DamagedError, match=r"thumbnails/train/c\.0"):
+    assert [damage.kind for damage in memdb.open(str(copy)).verify()[0].damages] == [form]
+    with pytest.raises(DamagedError, match=f"{form}/train/{FIRST[form]}"):
         memdb.open(str(copy), cache=None).thumbnails("train", [3])
 
 
@@ -202,20 +220,80 @@ TRICKS = {
 }
 
 
-@pytest.mark.parametrize("change", TRICKS.values(), ids=TRICKS)
-def test_pictures_that_cannot_be_are_refused_before_memory_is_taken(copy, change):
-    path = copy / "thumbnails" / "zarr.json"
+def listed_anew(copy, form, change, data=b""):
+    """Change the document that lists a copy's pictures, and what names it."""
+    path = copy / form / "zarr.json"
     document = json.loads(path.read_text())["attributes"]["memdb"]
-    change(document["metadata"]["train"])
-    from memdb.format.documents import group_metadata, sealed
-
+    change(document)
     data = group_metadata(sealed(document))
     path.write_bytes(data)
     root = json.loads((copy / layout.PUBLISHED).read_text())
-    root["thumbnails"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    root[form] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (copy / layout.PUBLISHED).write_bytes(resealed(root))
+
+
+@pytest.mark.parametrize("form", ["thumbnails"], indirect=True)
+@pytest.mark.parametrize("change", TRICKS.values(), ids=TRICKS)
+def test_pictures_that_cannot_be_are_refused_before_memory_is_taken(copy, form, change):
+    listed_anew(copy, form, lambda document: change(document["metadata"]["train"]))
     with (
         memdb.open(str(copy), cache=None) as db,
         pytest.raises(DamagedError, match="not an array of pictures"),
     ):
         db.thumbnails("train", [0])
+
+
+def png(width, height):
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("L", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("form", ["sheets"], indirect=True)
+@pytest.mark.parametrize("sheet", [b"<html>", png(56, 71), png(20_000, 20_000), png(56, 72)[:-30]], ids=len)
+def test_what_is_no_sheet_is_refused(copy, form, sheet):
+    (copy / form / "train" / "0.png").write_bytes(sheet)
+    info = [len(sheet), hashlib.sha256(sheet).hexdigest()]
+    listed_anew(copy, form, lambda document: document["objects"].update({"train/0.png": info}))
+    with (
+        memdb.open(str(copy), cache=None) as db,
+        pytest.raises(DamagedError, match="not a sheet of pictures"),
+    ):
+        db.thumbnails("train", [0])
+
+
+@pytest.mark.parametrize("form", ["sheets"], indirect=True)
+@pytest.mark.parametrize("height", [0, 257, 10**9, "9", None])
+def test_sheets_of_no_size_are_refused(copy, form, height):
+    path = copy / form / "train" / "order" / "zarr.json"
+    metadata = json.loads(path.read_text())
+    metadata["attributes"]["height"] = height
+    data = canonical_json(metadata)
+    path.write_bytes(data)
+
+    def change(document):
+        document["metadata"]["train/order"] = metadata
+        document["objects"]["train/order/zarr.json"] = [len(data), hashlib.sha256(data).hexdigest()]
+
+    listed_anew(copy, form, change)
+    with memdb.open(str(copy), cache=None) as db, pytest.raises(DamagedError, match="no size"):
+        db.thumbnails("train", [0])
+
+
+@pytest.mark.parametrize("form", ["sheets"], indirect=True)
+def test_colours_are_close_to_what_they_are(form, tmp_path):
+    x = np.broadcast_to(
+        np.random.default_rng(1).integers(0, 256, (70, 1, 1, 3), dtype=np.uint8), (70, 9, 7, 3)
+    )
+    with memdb.init(str(tmp_path / "s.zarr"), pictures(x), coin_recipe, seed=3) as db:
+        db.train(seeds=range(5))
+        db.publish(str(tmp_path / "copy"), include=("bits", "thumbnails"))
+        ranks = [row["train_id"] for row in dicts(db.top_memorized(k=70))]
+    with memdb.open(str(tmp_path / "copy"), cache=None) as copy:
+        found = copy.thumbnails("train", range(70)).astype(int)
+        assert np.abs(found - x)[:, 1:, 1:].max() <= 6  # at the edges decoders smooth what neighbours share
+        sheets = PublishedSheets.of(copy.store, "train")
+        assert sheets.order.tolist() == ranks  # a first screen takes one of them
+        assert len(sheets.objects) == 2

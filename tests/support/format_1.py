@@ -121,6 +121,7 @@ WITH_MODELS = (
     "class-influence",
     "membership -k 4",
     "lds attribution.npy --resamples 20",
+    "frontier --estimator raw --models 12 -k 20",
 )
 RELATIONS = (
     'sql "FROM memorization WHERE train_id < 4 ORDER BY train_id"',
@@ -217,7 +218,9 @@ METHODS = [  # grouped by store and options, for each is opened once: store, opt
 
 # Exponentials, logarithms and long sums: their last digits depend on the processor's vector instructions (seen
 # without AVX: those of lists and pairs, in the 13th digit at most). All others are quotients and roots of counts.
-LAST_DIGITS_VARY = re.compile("top[-_]|pairs|confidence|membership|lds|reliability|compare|class-influence")
+LAST_DIGITS_VARY = re.compile(
+    "top[-_]|pairs|confidence|membership|lds|frontier|reliability|compare|class-influence"
+)
 DIGITS = 12
 NUMBER = re.compile(r"-?\d+\.\d{6,}(?:e[+-]?\d+)?|-?\d+(?:\.\d+)?e-\d+")
 

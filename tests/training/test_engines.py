@@ -288,7 +288,7 @@ def test_without_ray_one_is_told_how_to_install_it(tmp_path, monkeypatch):
         pytest.raises(InvalidInputError, match="not installed") as caught,
     ):
         db.train(add=1, ray="local")
-    assert "memdb[ray]" in caught.value.hint
+    assert "memdb-scores[ray]" in caught.value.hint
 
 
 @pytest.mark.ray

@@ -1,50 +1,117 @@
-// What the file holds: facts, packed numbers, lists and sheets of pictures. All of it is data, shown as text only.
+// What is known of a store: facts, numbers of every example, pictures. All of it is data, shown as text only.
 "use strict";
 
-const element = (id) => document.getElementById(id);
-
-function bytesOf(base64) {
-  return Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
-}
-
-const KINDS = {
-  uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, float32: Float32Array, float64: Float64Array,
-};
-
-function arrayOf(name) {
-  const [kind, base64] = element(name).textContent.split(" ");
-  return new KINDS[kind](bytesOf(base64).buffer);
-}
-
-const facts = JSON.parse(element("facts").textContent);
-const train = { name: "train", noun: "training example", n: facts.n_train };
-const test = { name: "test", noun: "test example", n: facts.n_test };
+let facts, source;
+const train = { name: "train", noun: "training example" };
+const test = { name: "test", noun: "test example" };
 const sets = { train, test };
-const FOUND = 0.1; // q-values above this are what chance explains
+const MISSING = 0xffff;
 
-for (const set of [train, test]) {
-  set.keys = facts[`${set.name}_keys`];
-  set.label = arrayOf(`${set.name}/label`);
-  set.nCorrect = arrayOf(`${set.name}/n_correct`);
-  set.owners = new Map(Array.from(arrayOf(`${set.name}/list/owners`), (row, place) => [row, place]));
-  set.lists = { ids: arrayOf(`${set.name}/list/ids`), kIn: arrayOf(`${set.name}/list/k_in`) };
-  set.lists.q = arrayOf(`${set.name}/list/q_value`);
-  set.picture = facts.pictures[set.name];
+/** The score that two bytes hold: thousandths, and a bit for its sign. */
+function scoreIn(code) {
+  if (code === MISSING) return NaN;
+  const size = (code >> 1) / 1000;
+  return code & 1 ? -(size || 1e-4) : size; // what rounds to nothing keeps its sign
+}
+
+/** The q-value that two bytes hold. */
+function qIn(code) {
+  return code === MISSING ? NaN : (code >> 1) / 1000;
+}
+
+/** Whether chance explains what has this q-value: q > .1, before it was rounded. */
+function isChance(code) {
+  return code !== MISSING && (code & 1) === 1;
+}
+
+/** Load what the first view shows. */
+async function load() {
+  source = sourceOf();
+  facts = await source.facts();
+  train.n = facts.n_train;
+  test.n = facts.n_test;
+  const wanted = source.isWhole || source instanceof LiveSource ? [train, test] : [train];
+  await Promise.all(wanted.map(loaded));
+}
+
+const loads = new Map();
+
+/** Load the numbers of a set, once. */
+function loaded(set) {
+  if (!loads.has(set)) loads.set(set, loadSet(set));
+  return loads.get(set);
+}
+
+async function loadSet(set) {
+  const { name } = set;
+  set.picture = facts.pictures[name];
+  const wanted = [`${name}/columns`];
+  if (set === train) wanted.push("train/order");
+  if (set.picture?.has_own_order) wanted.push(`${name}/pictured`);
+  const keys = facts.keys[name] && (source.isWhole || source.hasKeysAtOnce(name)) ? source.keys(name) : null;
+  const [columns, ...orders] = await Promise.all(wanted.map((one) => source.array(one)));
+  set.keys = await keys;
+  const column = (number) => columnIn(columns, COLUMNS[name], number, set.n);
+  if (set === train) {
+    [set.order] = orders;
+    set.owners = new Map(Array.from(set.order.subarray(0, facts.n_listed?.train ?? 0), (row, place) => [row, place]));
+    readTrain(column);
+  } else {
+    [set.label, set.nCorrect] = [column(0), column(1)];
+    set.owners = new Map();
+    column(2).forEach((place, row) => { if (place) set.owners.set(row, place - 1); }); // 0 is none
+    set.rate = Float64Array.from(set.nCorrect, (k) => k / facts.n_models);
+    set.order = Uint32Array.from(set.label.keys()).sort((a, b) => set.nCorrect[a] - set.nCorrect[b] || a - b);
+  }
+  set.place = placesOf(set.order, set.n);
   if (set.picture) {
-    set.rank = new Map(Array.from(arrayOf(`${set.name}/order`), (row, rank) => [row, rank]));
+    const order = set.picture.has_own_order ? orders[orders.length - 1] : set.order.subarray(0, set.picture.n);
+    set.picturedAt = placesOf(order, set.n);
   }
 }
 
-Object.assign(train, {
-  nIn: arrayOf("train/n_in"), kIn: arrayOf("train/k_in"), shrunk: arrayOf("train/shrunk"), q: arrayOf("train/q_value"),
-});
-for (const column of ["memorization", "pIn", "pOut"]) train[column] = new Float64Array(train.n);
-test.rate = Float64Array.from(test.nCorrect, (k) => k / facts.n_models);
-for (let row = 0; row < train.n; row++) {
-  const [kIn, nIn, kOut, nOut] = armsOf(row);
-  train.memorization[row] = scoreOf(kIn, nIn, kOut, nOut);
-  train.pIn[row] = kIn / nIn;
-  train.pOut[row] = kOut / nOut;
+const COLUMNS = { train: 6, test: 3 };
+
+/** One of some columns whose lowest bytes come first, then all next ones. */
+function columnIn(bytes, nColumns, number, n) {
+  const found = new Uint32Array(n);
+  for (let plane = 0; plane * nColumns * n < bytes.length; plane++) {
+    const from = (plane * nColumns + number) * n;
+    for (let at = 0; at < n; at++) found[at] += bytes[from + at] * 256 ** plane;
+  }
+  return found;
+}
+
+/** At which place of an order each example is; -1 where it is not in it. */
+function placesOf(order, n) {
+  const places = new Int32Array(n).fill(-1);
+  order.forEach((row, place) => { places[row] = place; });
+  return places;
+}
+
+/** Numbers come in the order of the list, which packs best, and are kept by id. */
+function readTrain(column) {
+  const { order, n } = train, byId = (values, Kind = values.constructor) => {
+    const found = new Kind(n);
+    for (let place = 0; place < n; place++) found[order[place]] = values[place];
+    return found;
+  };
+  const [label, nIn, wrongIn, wrongOut] = [0, 1, 2, 3].map((number) => byId(column(number)));
+  const kIn = nIn.map((all, row) => all - wrongIn[row]);
+  const nCorrect = kIn.map((k, row) => k + (facts.n_models - nIn[row] - wrongOut[row]));
+  const [shrunk, q] = [column(4), column(5)];
+  Object.assign(train, {
+    label, nIn, nCorrect, kIn,
+    shrunk: byId(Float64Array.from(shrunk, scoreIn)), q: byId(Float64Array.from(q, qIn)),
+    isChance: byId(Uint8Array.from(q, isChance)),
+  });
+  for (const name of ["memorization", "pIn", "pOut"]) train[name] = new Float64Array(n);
+  for (let row = 0; row < n; row++) {
+    const [k, size, kOut, nOut] = armsOf(row);
+    train.memorization[row] = scoreOf(k, size, kOut, nOut);
+    train.pIn[row] = k / size;
+    train.pOut[row] = kOut / nOut;
+  }
 }
 
 /** Right models with the training example, models with it, right models without it, models without it. */
@@ -53,25 +120,30 @@ function armsOf(row) {
   return [train.kIn[row], nIn, train.nCorrect[row] - train.kIn[row], facts.n_models - nIn];
 }
 
-function pairArms(trainRow, testRow, kIn) {
+/** The same of a training example and an example of a set that it may influence. */
+function pairArms(trainRow, on, row, kIn) {
   const nIn = train.nIn[trainRow];
-  return [kIn, nIn, test.nCorrect[testRow] - kIn, facts.n_models - nIn];
+  return [kIn, nIn, on.nCorrect[row] - kIn, facts.n_models - nIn];
 }
 
-/** The partners of an example: strongest first, or the random ones of its class; null where the file has no list. */
-function partnersOf(set, row, { random }) {
-  const place = set.owners.get(row);
-  if (place === undefined) return null;
-  const found = [];
-  for (let i = 0; i < facts.shown; i++) {
-    const at = place * 2 * facts.shown + (random ? facts.shown : 0) + i;
-    const other = set.lists.ids[at] - 1;
-    if (other < 0) break;
-    const [trainRow, testRow] = set === train ? [row, other] : [other, row];
-    const arms = pairArms(trainRow, testRow, set.lists.kIn[at]);
-    found.push({ row: other, trainRow, testRow, arms, q: random ? NaN : set.lists.q[place * facts.shown + i] });
-  }
-  return found;
+/** The partners of an example by kind, each from the strongest; null where there are no lists of it. */
+async function partnersOf(set, row) {
+  if (!source.hasLists(set, row)) return null;
+  const { found, strip } = await source.lists(set, row), groups = {};
+  facts.groups[set.name].forEach((name, group) => {
+    groups[name] = [];
+    const other = set === train && name !== "peers" ? test : train;
+    for (let i = 0; i < facts.shown; i++) {
+      const at = 3 * (group * facts.shown + i), partner = found[at] - 1;
+      if (partner < 0) break;
+      const [trainRow, on, onRow] = set === test ? [partner, test, row] : other === test ? [row, test, partner] : [partner, train, row];
+      groups[name].push({
+        other, row: partner, trainRow, onRow, on, arms: pairArms(trainRow, on, onRow, found[at + 1]),
+        q: qIn(found[at + 2]), isChance: isChance(found[at + 2]), tile: 1 + group * facts.shown + i,
+      });
+    }
+  });
+  return { groups, strip: strip && stripUrl(set, row, strip) };
 }
 
 function classOf(set, row) {
@@ -85,24 +157,14 @@ function keyOf(set, row) {
 /** What is said of an example where its picture can't be seen. */
 function described(set, row) {
   const text = `${set.noun} ${row}, class ${classOf(set, row)}`;
+  if (!facts.n_models) return text;
   if (set === test) return `${text}, ${brief(test.rate[row])} of the models right`;
-  return `${text}, memorization ${brief(train.memorization[row])}`;
+  const z = anytimeZ(facts.n_models, facts.alpha);
+  return `${text}, memorization ${brief(train.memorization[row])} ${briefInterval(memorizationInterval(row, z))}`;
 }
 
 function memorizationInterval(row, z) {
   return intervalOf(...armsOf(row), z);
-}
-
-const sheetUrls = new Map();
-
-/** A sheet of pictures as a Blob, decoded when it is first seen. */
-function sheetUrl(set, number) {
-  const id = `${set.name}/sheet/${number}`;
-  if (!sheetUrls.has(id)) {
-    const blob = new Blob([bytesOf(element(id).textContent)], { type: set.picture.mime });
-    sheetUrls.set(id, URL.createObjectURL(blob));
-  }
-  return sheetUrls.get(id);
 }
 
 /** Make an element with text; names are data and become nothing else. */
@@ -110,28 +172,5 @@ function make(tag, className = "", text = "") {
   const made = document.createElement(tag);
   if (className) made.className = className;
   if (text) made.textContent = text;
-  return made;
-}
-
-/** The picture of an example, `size` pixels at most, or null where there is none. */
-function pictureOf(set, row, size, { hidden = false } = {}) {
-  const rank = set.picture && set.rank.get(row);
-  if (rank === undefined || !set.picture) return null;
-  const { height, width, tile_height, tile_width, columns, tiles } = set.picture;
-  const longest = Math.max(height, width);
-  const scale = size >= longest ? Math.floor(size / longest) : size / longest;
-  const made = make("span", scale >= 1 ? "picture pixels" : "picture");
-  if (hidden) made.setAttribute("aria-hidden", "true");
-  else {
-    made.setAttribute("role", "img");
-    made.setAttribute("aria-label", described(set, row));
-  }
-  const tile = rank % tiles;
-  made.style.width = `${width * scale}px`;
-  made.style.height = `${height * scale}px`;
-  made.style.backgroundImage = `url(${sheetUrl(set, Math.floor(rank / tiles))})`;
-  made.style.backgroundSize = `${columns * tile_width * scale}px auto`;
-  made.style.backgroundPosition =
-    `${-(tile % columns) * tile_width * scale}px ${-Math.floor(tile / columns) * tile_height * scale}px`;
   return made;
 }

@@ -2,11 +2,12 @@
 "use strict";
 
 const ROW_HEIGHT = 44; // pixels, as in the style sheet
+const HEAD_HEIGHT = 36;
 const TALLEST = 8e6; // pixels that every browser can scroll through
 const SPARE = 8; // rows drawn above and below what is seen
 
 class Grid {
-  /** `root` gets the list; `onOpen(row)` and `onSort(column id)` are called with what somebody chose. */
+  /** `root`, which has an id, gets the list; `onOpen(row)` and `onSort(column id)` are called with what somebody chose. */
   constructor(root, { onOpen, onSort }) {
     Object.assign(this, { root, onOpen, onSort, rows: [], columns: [], active: { place: 0, column: 0 } });
     this.head = make("div", "row head");
@@ -22,8 +23,8 @@ class Grid {
     root.addEventListener("focus", () => this.draw());
     root.addEventListener("blur", () => this.draw());
     root.addEventListener("click", (event) => this.click(event));
-    this.body.addEventListener("scroll", () => this.draw(), { passive: true });
-    new ResizeObserver(() => this.draw()).observe(this.body);
+    root.addEventListener("scroll", () => this.draw(), { passive: true }); // its head sticks
+    new ResizeObserver(() => this.draw()).observe(root);
   }
 
   /** Show these rows of a set in their order. */
@@ -43,7 +44,7 @@ class Grid {
   /** Go to the first row. */
   toTop() {
     this.active.place = Math.min(0, this.active.place); // a head stays the active one
-    this.body.scrollTop = 0;
+    this.root.scrollTop = 0;
     this.draw();
   }
 
@@ -56,7 +57,7 @@ class Grid {
   drawHead() {
     this.head.replaceChildren(...this.columns.map((column, number) => {
       const cell = make("div", `cell ${column.id} ${column.kind ?? ""}`, column.title);
-      cell.id = `head-${number}`;
+      cell.id = `${this.root.id}-head-${number}`;
       cell.title = column.hint ?? "";
       cell.dataset.column = column.id;
       cell.setAttribute("role", "columnheader");
@@ -70,7 +71,7 @@ class Grid {
   }
 
   draw() {
-    const { scrollTop, clientHeight } = this.body;
+    const { scrollTop, clientHeight } = this.root;
     const n = Math.ceil(clientHeight / ROW_HEIGHT) + 2 * SPARE;
     const top = Math.max(0, Math.floor((scrollTop * this.stretch) / ROW_HEIGHT) - SPARE);
     const offset = this.stretch > 1 ? Math.max(0, scrollTop - SPARE * ROW_HEIGHT) : top * ROW_HEIGHT;
@@ -78,7 +79,7 @@ class Grid {
     this.space.replaceChildren(...drawn);
     const hasFocus = document.activeElement === this.root, { place, column } = this.active;
     for (const cell of this.head.children) cell.classList.remove("active");
-    const id = place < 0 ? `head-${column}` : `cell-${place}-${column}`;
+    const id = place < 0 ? `${this.root.id}-head-${column}` : `${this.root.id}-cell-${place}-${column}`;
     const active = element(id);
     this.root.setAttribute("aria-activedescendant", active ? id : "");
     if (active && hasFocus) active.classList.add("active");
@@ -93,7 +94,7 @@ class Grid {
     if (place === this.active.place) made.setAttribute("aria-selected", "true");
     made.append(...this.columns.map((column, number) => {
       const cell = make("div", `cell ${column.id} ${column.kind ?? ""}`), shown = column.cell(row);
-      cell.id = `cell-${place}-${number}`;
+      cell.id = `${this.root.id}-cell-${place}-${number}`;
       cell.setAttribute("role", "gridcell");
       cell.setAttribute("aria-colindex", number + 1);
       if (shown !== null) cell.append(shown);
@@ -111,7 +112,7 @@ class Grid {
 
   key(event) {
     if (event.altKey || event.metaKey) return;
-    const { place, column } = this.active, page = Math.max(1, Math.floor(this.body.clientHeight / ROW_HEIGHT) - 1);
+    const { place, column } = this.active, page = Math.max(1, Math.floor((this.root.clientHeight - HEAD_HEIGHT) / ROW_HEIGHT) - 1);
     const last = this.rows.length - 1;
     const moves = {
       ArrowDown: [place + 1, column], ArrowUp: [place - 1, column],
@@ -133,9 +134,10 @@ class Grid {
       place: Math.max(-1, Math.min(this.rows.length - 1, place)),
       column: Math.max(0, Math.min(this.columns.length - 1, column)),
     };
-    const top = (this.active.place * ROW_HEIGHT) / this.stretch, { scrollTop, clientHeight } = this.body;
-    if (this.active.place >= 0 && top < scrollTop) this.body.scrollTop = top;
-    else if (top + ROW_HEIGHT > scrollTop + clientHeight) this.body.scrollTop = top + ROW_HEIGHT - clientHeight;
+    const top = (this.active.place * ROW_HEIGHT) / this.stretch, { scrollTop } = this.root;
+    const height = this.root.clientHeight - HEAD_HEIGHT;
+    if (this.active.place >= 0 && top < scrollTop) this.root.scrollTop = top;
+    else if (top + ROW_HEIGHT > scrollTop + height) this.root.scrollTop = top + ROW_HEIGHT - height;
     this.draw();
   }
 }

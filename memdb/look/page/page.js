@@ -2,22 +2,28 @@
 "use strict";
 
 const state = {
-  set: train, label: "", find: "", range: null, brush: null, onlyFound: false,
+  view: "examples", set: train, label: "", find: "", range: null, brush: null, onlyFound: false,
   sort: { column: "shrunk", descending: true },
 };
 let z = NaN; // multiplier of the intervals in the list
 let opened = null; // the example whose page is shown: { set, row }
 let left = []; // rows of the list, in its order
 
-const plane = new Plane(element("plane"), {
-  onBrush: (brush) => change({ set: train, brush }),
-  onOpen: (row) => open(train, row),
-  say: (text) => { element("spoken").textContent = text; },
-});
-const histogram = new Histogram(element("histogram"), (range) => change({ set: train, range }));
-const grid = new Grid(element("grid"), { onOpen: (row) => open(state.set, row), onSort: sortBy });
+let plane, histogram, grid;
 
 const collator = new Intl.Collator(undefined, { numeric: true });
+
+/** Tell people who don't see the page what has happened. */
+function say(text) {
+  element("spoken").textContent = text;
+}
+
+/** Say what went wrong, where everybody sees it. */
+function complain(error) {
+  element("problem").hidden = false;
+  element("problem-text").textContent = error instanceof Problem ? error.message : `This page failed: ${error.message}`;
+  if (!(error instanceof Problem)) console.error(error);
+}
 
 function columnsOf(set) {
   const columns = [];
@@ -32,23 +38,23 @@ function columnsOf(set) {
     cell: (row) => `${test.nCorrect[row]}/${facts.n_models}`, hint: "models that are right on the example",
   }, { id: "rate", title: "rate", kind: "number", value: (row) => test.rate[row], cell: (row) => brief(test.rate[row]) }]));
   for (const column of columns) if (column.text) Object.assign(column, { value: column.text, cell: column.text });
-  if (set === train) columns.isFaint = (row) => train.q[row] > FOUND;
+  if (set === train) columns.isFaint = (row) => train.isChance[row];
   return columns;
 }
 
 function trainColumns() {
-  const level = `${+(facts.level * 100).toFixed(6)} %`;
   return [
     {
       id: "memorization", title: "memor.", kind: "number", value: (row) => train.memorization[row],
       cell: (row) => brief(train.memorization[row]), hint: "memorization: right when in less right when held out",
     },
     {
-      id: "interval", title: `${level} selected`, kind: "number", value: (row) => memorizationInterval(row, z)[0],
+      id: "interval", title: `${level()} selected`, kind: "number", value: (row) => memorizationInterval(row, z)[0],
       cell: (row) => briefInterval(memorizationInterval(row, z)), hint: "sorts by the lower end",
     },
     {
-      id: "shrunk", title: "shrunk", kind: "number", value: (row) => train.shrunk[row],
+      id: "shrunk", title: "shrunk", kind: "number",
+      value: (row) => (Number.isNaN(train.shrunk[row]) ? NaN : -train.place[row]), // the digits tie where the scores do not
       cell: (row) => brief(train.shrunk[row]), hint: "what is left of the score once luck is taken out",
     },
     {
@@ -77,9 +83,9 @@ function update() {
     ranked.push(row);
   }
   let rows = ranked;
-  if (set === train) {
+  if (set === train && facts.n_models) {
     if (range) rows = rows.filter((row) => train.memorization[row] >= range[0] && train.memorization[row] <= range[1]);
-    if (onlyFound) rows = rows.filter((row) => train.q[row] <= FOUND);
+    if (onlyFound) rows = rows.filter((row) => !train.isChance[row] && !Number.isNaN(train.q[row]));
     if (brush) {
       rows = rows.filter((row) => train.pOut[row] >= brush[0] && train.pOut[row] <= brush[1]
         && train.pIn[row] >= brush[2] && train.pIn[row] <= brush[3]);
@@ -136,7 +142,12 @@ function showChoices() {
   element("choose").classList.toggle("idle", state.set === test);
 }
 
+/** Change what the list shows, once what it needs is loaded. */
 function change(changes) {
+  if (changes.set && !loads.has(changes.set)) {
+    loaded(changes.set).then(() => change(changes), complain);
+    return;
+  }
   if (changes.set === test && !["id", "key", "class"].includes(state.sort.column)) {
     state.sort = { column: "right", descending: false };
   } else if (changes.set === train && ["right", "rate"].includes(state.sort.column)) {
@@ -152,18 +163,19 @@ function sortBy(column) {
   const isSame = state.sort.column === column, startsHigh = !["id", "key", "class", "q", "right", "rate"].includes(column);
   const sort = { column, descending: isSame ? !state.sort.descending : startsHigh };
   change({ sort });
-  element("spoken").textContent = `sorted by ${column}, ${sort.descending ? "largest" : "smallest"} first`;
+  say(`sorted by ${column}, ${sort.descending ? "largest" : "smallest"} first`);
 }
 
 /** The list as it is now, as the end of an address. */
 function addressOf() {
+  if (state.view !== "examples") return `#view=${state.view}`;
   const given = new URLSearchParams();
   if (state.set === test) given.set("set", "test");
   if (state.label !== "") given.set("class", state.label);
   if (state.find) given.set("find", state.find);
   if (state.range) given.set("memorization", state.range.join(","));
   if (state.brush) given.set("plane", state.brush.map((value) => +value.toFixed(4)).join(","));
-  if (state.onlyFound) given.set("q", String(FOUND));
+  if (state.onlyFound) given.set("q", ".1");
   if (state.sort.column !== "shrunk" || !state.sort.descending) {
     given.set("sort", `${state.sort.descending ? "-" : ""}${state.sort.column}`);
   }
@@ -175,18 +187,23 @@ function numbersOf(text, n) {
   return text && found.length === n && found.every(Number.isFinite) ? found : null;
 }
 
-/** Show what the address says: an example, or the list with its filters. */
-function follow() {
-  const given = new URLSearchParams(location.hash.slice(1));
+/** Show what the address says: an example, or a view with its filters. */
+async function follow() {
+  const given = new URLSearchParams(location.hash.slice(1)), asked = location.hash;
   for (const set of [train, test]) {
     const text = given.get(set.name);
     if (text === null) continue;
-    const row = /^\d+$/.test(text) ? Number(text) : set.keys ? set.keys.indexOf(text) : -1;
+    if (facts.n_models && !(await ready([train, test]))) return;
+    const keys = set.keys ?? (/^\d+$/.test(text) || !facts.keys[set.name] ? null : await source.keys(set.name));
+    if (asked !== location.hash) return; // somebody went on meanwhile
+    const row = /^\d+$/.test(text) ? Number(text) : keys ? keys.indexOf(text) : -1;
     if (row >= 0 && row < set.n) return show(set, row);
-    element("spoken").textContent = `There is no ${set.noun} ${text}.`;
+    complain(new Problem(`There is no ${set.noun} ${text.slice(0, 200)}.`));
   }
   const sort = given.get("sort"), name = sort?.replace("-", "");
+  state.view = ["classes", "pairs"].includes(given.get("view")) ? given.get("view") : "examples";
   state.set = given.get("set") === "test" ? test : train;
+  if (!(await ready([state.set])) || asked !== location.hash) return;
   const isKnown = columnsOf(state.set).some(({ id, value }) => id === name && value);
   state.sort = isKnown ? { column: name, descending: sort.startsWith("-") }
     : state.set === test ? { column: "right", descending: false } : { column: "shrunk", descending: true };
@@ -198,13 +215,35 @@ function follow() {
   const came = opened;
   opened = null;
   element("example").hidden = true;
-  element("overview").hidden = false;
-  update();
-  if (came) {
+  showView();
+  if (came && state.view === "examples") {
     if (came.set === state.set) grid.goTo(came.row);
     element("grid").focus({ preventScroll: true });
     window.scrollTo(0, returnTo);
   }
+}
+
+/** Wait for the numbers of some sets; false, and a message, where they cannot be had. */
+async function ready(some) {
+  try {
+    await Promise.all(some.map(loaded));
+    return true;
+  } catch (error) {
+    complain(error);
+    return false;
+  }
+}
+
+/** Show one of the three views. */
+function showView() {
+  for (const name of ["examples", "classes", "pairs"]) {
+    element(name === "examples" ? "overview" : name).hidden = name !== state.view;
+    const link = element(`to-${name}`);
+    if (name === state.view) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (state.view === "examples") update();
+  else if (facts.n_models) (state.view === "classes" ? showClasses : showPairs)().catch(complain);
 }
 
 let returnTo = 0;
@@ -216,10 +255,10 @@ function open(set, row) {
 
 function show(set, row) {
   opened = { set, row };
-  element("overview").hidden = true;
+  for (const id of ["overview", "classes", "pairs"]) element(id).hidden = true;
   element("example").hidden = false;
   const title = showExample(element("content"), set, row);
-  const order = set === state.set && left.includes(row) ? left : Array.from({ length: set.n }, (_, i) => i);
+  const order = set === state.set && left.includes(row) ? left : set.order;
   const place = order.indexOf(row);
   for (const [id, other] of [["previous", order[place - 1]], ["next", order[place + 1]]]) {
     element(id).hidden = other === undefined;
@@ -241,8 +280,7 @@ function summarize() {
     const n = train.memorization.reduce((sum, value) => sum + (value >= 0.25), 0);
     said.append(make("strong", "", `${n.toLocaleString("en")} of ${counted(train.n, "training example")}`));
     said.append(` ${n === 1 ? "is" : "are"} memorized (≥ .25); ${counted(facts.n_models, "model")}; intervals ±${brief(facts.mean_half_width ?? NaN)}.`);
-    const best = Array.from(train.shrunk.keys()).filter((row) => !Number.isNaN(train.shrunk[row]));
-    best.sort((a, b) => train.shrunk[b] - train.shrunk[a] || train.memorization[b] - train.memorization[a] || a - b);
+    const best = Array.from(train.order).filter((row) => !Number.isNaN(train.shrunk[row]));
     const chosen = selectedZ(facts.n_models, facts.alpha, Math.min(6, best.length) || 1, best.length || 1);
     for (const row of best.slice(0, 6)) {
       const card = make("a", "card"), picture = pictureOf(train, row, 64, { hidden: true });
@@ -254,9 +292,7 @@ function summarize() {
       element("first").append(card);
     }
   }
-  const names = new Set(train.label);
-  for (const label of test.label) names.add(label);
-  for (const label of [...names].sort((a, b) => a - b)) {
+  for (const label of [...new Set(train.label)].sort((a, b) => a - b)) {
     const option = make("option", "", facts.class_names[label] ?? String(label));
     option.value = label;
     element("class").append(option);
@@ -286,7 +322,17 @@ function listen() {
   element("found").addEventListener("change", (event) => change({ set: train, onlyFound: event.target.checked }));
   element("set").addEventListener("change", (event) => change({ set: sets[event.target.value] }));
   element("class").addEventListener("change", (event) => change({ label: event.target.value }));
-  element("find").addEventListener("input", (event) => change({ find: event.target.value }));
+  element("find").addEventListener("input", async (event) => {
+    const { set } = state;
+    try {
+      if (facts.keys[set.name]) set.keys ??= await source.keys(set.name);
+    } catch (error) {
+      complain(error);
+    }
+    change({ find: event.target.value });
+  });
+  for (const id of ["least-influence", "least-memorization"]) element(id).addEventListener("change", () => showPairs().catch(complain));
+  element("problem-close").addEventListener("click", () => { element("problem").hidden = true; });
   element("clear").addEventListener("click", () => change({ label: "", find: "", range: null, brush: null, onlyFound: false }));
   element("theme").addEventListener("click", () => {
     const isDark = getComputedStyle(document.body).getPropertyValue("--is-dark").trim() === "1";
@@ -311,7 +357,19 @@ function redraw() {
   histogram.draw();
 }
 
-summarize();
-listen();
-follow();
-if (opened) update();
+async function begin() {
+  await load();
+  plane = new Plane(element("plane"), {
+    onBrush: (brush) => change({ set: train, brush }), onOpen: (row) => open(train, row), say,
+  });
+  histogram = new Histogram(element("histogram"), (range) => change({ set: train, range }));
+  grid = new Grid(element("grid"), { onOpen: (row) => open(state.set, row), onSort: sortBy });
+  for (const id of ["least-influence", "least-memorization"]) element(id).value = facts[id === "least-influence" ? "min_influence" : "min_memorization"];
+  summarize();
+  listen();
+  element("main").hidden = false;
+  await follow();
+  if (opened) update();
+}
+
+begin().catch(complain);

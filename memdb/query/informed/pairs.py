@@ -62,7 +62,7 @@ def informed_search(relations: InformedRelations, options: PairOptions) -> PairS
     )
     return PairSearch(
         scores.pair_bits(relations),
-        scores.choice_of(options),
+        scores.choice_of(options, relations.snapshot),
         kernel=kernel,
         threads=threads,
         is_final=True,

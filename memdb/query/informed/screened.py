@@ -80,7 +80,7 @@ class ScreenedAnswers:
         given: PairOptions = {**options, "top": 1}
         interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
         n_screened = self.estimator.n_screened(self.relations.snapshot.n_models)
-        return self._tested(n_screened, scores.choice_of(given), interval)
+        return self._tested(n_screened, scores.choice_of(given, self.relations.snapshot), interval)
 
     def _screening(self) -> tuple[Outcomes, Prior]:
         require_models(self.relations.snapshot)

@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from memdb.environment import install
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.query import arrow
-from memdb.query.examples import require_examples, require_models
+from memdb.query.examples import require_examples, require_models, require_own
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import PairOptions
 from memdb.query.outcomes import OUTCOMES
@@ -28,6 +29,7 @@ from memdb.query.pairs.types import PairBits, PairBlock, PairChoice, PairConfide
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates, Effects, Numbers, binned, p_values, shrunk
 from memdb.query.templates import template
+from memdb.store import Snapshot
 
 PAIR_COLUMNS = [
     "train_id", "test_id", "train_label", "test_label", "same_class", "influence", "shrunk", "lo", "hi",
@@ -130,18 +132,21 @@ def search(relations: Relations, options: PairOptions) -> tuple[PairSearch, Inte
         InvalidInputError: invalid options, or a device that this machine lacks.
     """
     interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
-    choice, device = choice_of(options), options.get("device", "auto")
+    choice, device = choice_of(options, relations.snapshot), options.get("device", "auto")
     kernel, threads = _kernel_on(device) if relations.outcome == "correct" else _confidence_kernel_on(device)
     search = PairSearch(pair_bits(relations), choice, tally=True, kernel=kernel, threads=threads)
     return search, interval
 
 
-def choice_of(options: PairOptions) -> PairChoice:
+def choice_of(options: PairOptions, snapshot: Snapshot) -> PairChoice:
     """Return which pairs the options choose.
 
     Raises:
         InvalidInputError: invalid options.
+        NotFoundError: memorization is to be chosen by, and the snapshot keeps nothing of it.
     """
+    if options.get("min_memorization") is not None:
+        require_own(snapshot)
     given = {field.name: options[field.name] for field in fields(PairChoice) if field.name in options}  # type: ignore[literal-required]
     return PairChoice(**given)
 
@@ -196,16 +201,16 @@ class Evidence:
             np.concatenate([empty, *(getattr(block, name) for block in blocks)])
             for name in ("train_id", "test_id")
         )
-        n_in = bits.n_in[train]
+        n_in, memorization = bits.n_in[train], bits.memorization[train]
         found = arrow.table(
             {
                 "train_id": train,
                 "test_id": test,
-                "train_label": bits.train_labels[train],
-                "test_label": bits.test_labels[test],
+                "train_label": arrow.of_labels(bits.train_labels[train], known=bits.are_labelled),
+                "test_label": arrow.of_labels(bits.test_labels[test], known=bits.are_labelled),
                 "n_in": n_in,
                 "n_out": (bits.n_models - n_in).astype(np.int32),
-                "memorization": bits.memorization[train],
+                "memorization": arrow.column(memorization, ~np.isnan(memorization)),
                 **bits.sums_of(np.concatenate([bits.no_sums(), *(block.sums for block in blocks)]), test),
             }
         )
@@ -287,6 +292,7 @@ def pair_bits(relations: Relations) -> PairBits:
         n_in=train.column("n_in").to_numpy(),
         n_correct=s_all,
         confidence=confidence,
+        are_labelled=relations.are_labelled,
     )
 
 
@@ -335,7 +341,7 @@ def device_of(device: str) -> str:
         kernel_on(device)
     except ImportError as error:
         raise InvalidInputError(
-            f"device {device} needs PyTorch, which is not installed", hint="run: pip install 'memdb[train]'"
+            f"device {device} needs PyTorch, which is not installed", hint=f"run: {install('train')}"
         ) from error
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -29,6 +29,7 @@ class PairBits:
     n_in: NDArray[np.int32]  # [train]
     n_correct: NDArray[np.int32]  # [test]; unused for confidences
     confidence: PairConfidence | None = None
+    are_labelled: bool = True  # else all labels are placeholders
 
     def tests(self, rows: slice) -> TestBlock:
         """Return a range of test examples with their outcomes."""

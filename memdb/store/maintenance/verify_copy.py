@@ -13,6 +13,7 @@ from memdb.format import layout
 from memdb.format.published import Published
 from memdb.format.segment import Segment
 from memdb.format.snapshot_record import BlockInfo
+from memdb.store.listed_groups import document_of, read_document
 from memdb.store.maintenance.verify_part import check_dataset, check_models, check_scores, check_segment
 from memdb.store.maintenance.verify_report import Damage, Report
 from memdb.store.open_published import published_snapshot
@@ -20,7 +21,6 @@ from memdb.store.published_arrays import COUNTED, read_stats
 from memdb.store.read_documents import read_block
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
-from memdb.store.thumbnails import DOCUMENT, read_info
 
 
 def verify_copy(store: Store, published: Published, progress: Callable[[int, int], None]) -> Report:
@@ -42,7 +42,7 @@ def verify_copy(store: Store, published: Published, progress: Callable[[int, int
     progress(next(steps), total)
     where = f"{store.url}/{layout.SCORES}"
     check_scores(store, report.tried("scores", "", where, store.score_tables) or [], report)
-    _check_thumbnails(store, published, report)
+    _check_listed(store, published, report)
     intact: dict[str, Segment] = {}
     for info in infos.values():
         progress(next(steps), total)
@@ -56,13 +56,13 @@ def verify_copy(store: Store, published: Published, progress: Callable[[int, int
     return report
 
 
-def _check_thumbnails(store: Store, published: Published, report: Report) -> None:
-    if published.thumbnails is None:
-        return
-    read = partial(read_info, store, published.thumbnails)
-    info = report.tried("thumbnails", "", f"{store.url}/{DOCUMENT}", read)
-    _, problems = report.objects(store.storage, layout.THUMBNAILS, info.group.objects if info else {})
-    report.damages += [Damage("thumbnails", "", where, said) for where, said in problems.items()]
+def _check_listed(store: Store, published: Published, report: Report) -> None:
+    for folder, document in published.groups.items():
+        kind, _, number = folder.partition("/")
+        read = partial(read_document, store, folder, document)
+        info = report.tried(kind, number, f"{store.url}/{document_of(folder)}", read)
+        _, problems = report.objects(store.storage, folder, info.group.objects if info else {})
+        report.damages += [Damage(kind, number, where, said) for where, said in problems.items()]
 
 
 def _snapshots(store: Store, published: Published, report: Report) -> Iterator[Snapshot]:

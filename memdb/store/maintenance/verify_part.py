@@ -9,7 +9,7 @@ import numpy as np
 
 from memdb.errors import DamagedError, InvalidInputError
 from memdb.format import bits, layout
-from memdb.format.manifest import Manifest
+from memdb.format.manifest import CORRECT, Manifest
 from memdb.format.score_table import ScoreTable
 from memdb.format.segment import Segment, sha256_of_models
 from memdb.format.snapshot_record import SnapshotRecord
@@ -85,7 +85,7 @@ def _miscounts(reader: GroupReader, manifest: Manifest, segment: Segment) -> Ite
             path: reader.read(path, (n_examples, bits.n_bytes(n_models)), "uint8")
             for path, n_examples in [
                 (layout.MASK, manifest.train.n_examples),
-                *((f"{info.name}/correct", info.n_examples) for info in manifest.sets),
+                *((p, n) for p, (outcome, n) in manifest.arrays().items() if outcome.name == CORRECT.name),
             ]
         }
     except DamagedError as error:
@@ -105,7 +105,7 @@ def _miscounts(reader: GroupReader, manifest: Manifest, segment: Segment) -> Ite
             path: bits.unpack(values[:, start // 8 : start // 8 + 1], len(some))
             for path, values in packed.items()
         }
-        mask, train = unpacked[layout.MASK], unpacked[f"{layout.TRAIN}/correct"]
+        mask, train = unpacked[layout.MASK], unpacked.get(f"{layout.TRAIN}/correct", unpacked[layout.MASK])
         test = unpacked.get(f"{layout.TEST}/correct")
         size = mask.sum(axis=1)
         inside = (mask & train).sum(axis=1) / np.maximum(size, 1)

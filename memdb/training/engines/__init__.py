@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from memdb.environment import install
 from memdb.errors import InvalidInputError
 from memdb.training.engines.local import LocalEngine
 from memdb.training.engines.worker import Work, train_here
@@ -29,7 +30,7 @@ def choose(work: Work, n_workers: int | None, request: Request | None) -> Engine
     except ImportError as error:
         raise InvalidInputError(
             f"ray {request.address} needs Ray, which is not installed",
-            hint="run: pip install 'memdb[ray]'",
+            hint=f"run: {install('ray')}",
             parameter="ray",
         ) from error
     return RayEngine(work, request)

@@ -1,0 +1,211 @@
+"""Commands that show examples in the terminal and as figures: show, gallery."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from memdb.cli.app import app, say
+from memdb.cli.options import DataRootOption, OptionGroup, OwnDatasetOption
+from memdb.cli.output import Way, asked_of, made
+from memdb.cli.output import show as print_text
+from memdb.cli.store_options import SCORING, Place, at_place
+from memdb.cli.usage import WrongUsageError
+from memdb.errors import InvalidInputError
+from memdb.render import graphics
+from memdb.render.answer import SUFFIXES, Answer, require_format
+from memdb.render.progress import Counting
+from memdb.render.tables import clean, console, plain, size
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.figure import Figure
+
+    from memdb.database import Database
+    from memdb.look.rows import Contents
+    from memdb.look.terminal import Wall
+
+FIGURES = (".png", ".svg", ".pdf")
+
+
+class Showing(Way):
+    """How an example or a gallery is shown: in the terminal, as a figure in a file, or as numbers."""
+
+    interval: str = "selected"
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write a figure, .png, .svg or .pdf, or the numbers, .json, .ndjson, .csv or .parquet.",
+        ),
+    ] = None
+    graphics: Annotated[
+        str,
+        typer.Option(
+            "--graphics",
+            metavar="WAY",
+            help="How the terminal shows pictures: kitty, iterm, blocks, ascii, none, or auto, by what it "
+            "calls itself; a pipe gets none.",
+        ),
+    ] = "auto"
+    dataset: OwnDatasetOption = None
+    data_root: DataRootOption = None
+
+    def __init__(self, **given: Any) -> None:
+        OptionGroup.__init__(self, **given)
+        graphics.require_graphics(self.graphics)
+        require_format(self.format)
+        if self.output is None:
+            return
+        if self.is_figure:
+            if self.format != "table":
+                raise WrongUsageError(
+                    f"--format {self.format} contradicts --output {self.output}", hint="leave one out"
+                )
+            from memdb.look.figures import require_matplotlib
+
+            require_matplotlib()
+        elif self.output.suffix.lower() not in SUFFIXES:
+            raise InvalidInputError(
+                f"output {self.output} has a suffix that is no format",
+                hint=f"use one of {', '.join((*FIGURES, *SUFFIXES))}",
+                parameter="output",
+            )
+
+    @property
+    def is_figure(self) -> bool:
+        """Whether a file of a figure is named."""
+        return self.output is not None and self.output.suffix.lower() in FIGURES
+
+    @property
+    def is_numbers(self) -> bool:
+        """Whether rows are wanted for programs."""
+        return not self.is_figure and (self.output is not None or self.format != "table")
+
+    def contents(self, db: Database) -> Contents | None:
+        """Return what shows examples; say so where nobody knows."""
+        found, reason = db.contents_if_any(self.data_root, self.dataset)
+        if found is None:
+            say(f"Note: no pictures, for {clean(reason)}. --data-root names the data's folder.")
+        return found
+
+    def present(
+        self, contents: Contents | None, draw: Callable[[Any], Figure], hang: Callable[[Wall], None]
+    ) -> None:
+        """Draw to the file that was named, or hang pictures in the terminal."""
+        if self.output is None:
+            hang(self._wall(contents))
+            return
+        from memdb.look.figures import write_figure
+
+        write_figure(draw(contents), self.output)
+        say(f"Wrote {clean(self.output)}: {size(self.output.stat().st_size)}.")
+
+    def _wall(self, contents: Contents | None) -> Wall:
+        from memdb.look.terminal import Wall
+
+        encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+        way = graphics.chosen(self.graphics, os.environ, is_terminal=sys.stdout.isatty(), encoding=encoding)
+        return Wall(console(coloured=self.graphics == "blocks"), contents, way)
+
+
+def _print_numbers(db: Database, rows: pa.Table, way: Way, facts: Mapping[str, Any]) -> None:
+    """Print rows for programs, or write them to the file."""
+    answer = asked_of(db, rows, way)
+    print_text(made(Answer(answer.table, {**answer.facts, **facts}), way, plain), way)
+
+
+@app.command()
+@at_place(SCORING, examples=("train", "test"))
+def show(
+    place: Place,
+    *,
+    examples: Mapping[str, Any],
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Partners each way.")] = 4,
+    way: Showing,
+) -> None:
+    """Show an example: its picture, its score, and the examples that it helps and hurts most.
+
+    A test example is shown with the training examples that helped and hurt it most. Scores of partners are
+    those of top-influence, the memorization is that of score.
+
+    \b
+    memdb show --train-id 17
+    memdb show --test-id 42 -k 6 --graphics blocks
+    memdb show --train-key train/3.png -o example.svg
+    """  # noqa: D301
+    db = place.open()
+    found = db.portrait(**examples, k=k, outcome=way.outcome, level=way.level)
+    if way.is_numbers:
+        _print_numbers(db, found.rows, way, {"example": found.facts})
+        return
+
+    def draw(contents: Contents | None) -> Figure:
+        from memdb.look.figures import draw_portrait
+
+        return draw_portrait(found, contents)
+
+    way.present(way.contents(db), draw, lambda wall: wall.portrait(found))
+
+
+@app.command()
+@at_place(SCORING)
+def gallery(
+    place: Place,
+    *,
+    by: Annotated[
+        str, typer.Option("--by", metavar="WHAT", help="memorization, or influence.")
+    ] = "memorization",
+    class_name: Annotated[
+        str | None,
+        typer.Option("--class", metavar="NAME", help="Only this class, by name or number."),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Pictures in a row.")] = 4,
+    rows: Annotated[
+        int, typer.Option("--rows", metavar="N", help="Training examples, with --by influence.")
+    ] = 3,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of what is chosen at random.")] = 0,
+    way: Showing,
+) -> None:
+    """Show a gallery of examples, as Feldman and Zhang (2020) do in figures 2 and 3.
+
+    \b
+    --by memorization  training examples whose memorization is near 0, .25, .5, .75 and 1
+    --by influence     memorized examples, the test examples that each helps most, and as a control as many
+                       random test examples of its class
+    \b
+    memdb gallery -o memorization.pdf
+    memdb gallery --by influence -k 5 --rows 2 -o influence.png
+    memdb gallery --class 7
+    """  # noqa: D301
+    db = place.open()
+    with Counting(console(stderr=True), "pairs") as counting:
+        found = db.exhibits(
+            by,
+            class_name=class_name,
+            k=k,
+            rows=rows,
+            seed=seed,
+            outcome=way.outcome,
+            level=way.level,
+            progress=counting,
+        )
+    if way.is_numbers:
+        kind = "simultaneous" if by == "memorization" else "selected"
+        numbers = Showing(**vars(way), interval=kind)
+        _print_numbers(db, found.rows, numbers, {"by": by, "class": class_name, "seed": seed})
+        return
+
+    def draw(contents: Contents | None) -> Figure:
+        from memdb.look.figures import draw_gallery
+
+        return draw_gallery(found, contents)
+
+    way.present(way.contents(db), draw, lambda wall: wall.gallery(found))

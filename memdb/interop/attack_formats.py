@@ -1,0 +1,217 @@
+"""Runs of the likelihood-ratio attack (LiRA): masks, and scores or logits of all examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.errors import InvalidInputError
+from memdb.format import layout
+from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE, Outcome
+from memdb.interop.arrays import ArrayFile, bools, is_of, listed, open_array
+from memdb.interop.run_formats import FLAGS, Names, Outcomes, Runs, logits_of, names_in, numbers, of_sets
+
+RIGHT_BY_SCORE = replace(
+    CORRECT,
+    definition="1 where the imported score log(p / (1 - p)) is above 0: p of the label above one half",
+)
+
+
+def keep_and_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
+    """Read ``keep`` and ``scores`` or ``logits`` of all models: the likelihood-ratio attack's own arrays."""
+    if "keep" not in arrays:
+        return None
+    keep = arrays["keep"]
+    keep.require((None, None), FLAGS)
+    names = names_in(arrays, {layout.TRAIN: keep.shape[1]})
+    kind = next((name for name in ("logits", "scores") if name in arrays), None)
+    if kind is None:
+        raise InvalidInputError(
+            f"{path} has keep but neither scores nor logits", hint="put one of them beside it"
+        )
+    n_models, n_examples = keep.shape
+    source = arrays[kind]
+    outcomes, convert = _attacked(source.place, kind, names.labels.get(layout.TRAIN), n_examples)
+    source.require((n_models, n_examples, *(None for _ in source.shape[2:])), "f")
+    _require_numbers(source)
+
+    def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
+        values = numbers(source.rows(start, stop), source.place, start)
+        return bools(keep.rows(start, stop), keep.place), convert(values)
+
+    model_bytes = 4 * source.n_bytes // max(1, n_models)
+    sizes = {layout.TRAIN: n_examples}
+    return Runs(str(path), "lira", n_models, sizes, outcomes, read, names, model_bytes)
+
+
+def lira_folders(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
+    """Read one folder a model, each with ``keep.npy`` and the last epoch of ``scores`` or ``logits``."""
+    folders = [file.parent for file in listed(path, "*/keep.npy")] if path.is_dir() else []
+    if not folders:
+        return None
+    keeps = [open_array(folder / "keep.npy") for folder in folders]
+    sources = [_last_epoch(folder) for folder in folders]
+    kind = sources[0][0]
+    odd = next((f for f, (other, _) in zip(folders, sources, strict=True) if other != kind), None)
+    if odd is not None:
+        raise InvalidInputError(f"{odd} has no {kind}, and others do", hint="compute them for all")
+    files = [file for _, file in sources]
+    n_examples = files[0].shape[0]
+    for keep, file in zip(keeps, files, strict=True):
+        keep.require((None,), FLAGS)
+        file.require((n_examples, *files[0].shape[1:]), "f")
+        _require_numbers(file)
+        if keep.shape[0] < n_examples:
+            keep.require((n_examples,), FLAGS)
+    labels = None
+    for name in (f"{layout.TRAIN}_labels", "y_train"):
+        if labels is None and (is_of(arrays, name, "iu") or (kind == "logits" and name in arrays)):
+            labels = arrays[name].whole((None,), "iu")
+            labels = labels if name != "y_train" else labels[:n_examples]
+    outcomes, convert = _attacked(files[0].place, kind, labels, n_examples)
+
+    def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
+        masks = [bools(keep.rows(0, n_examples), keep.place) for keep in keeps[start:stop]]
+        values = [numbers(file.rows(0, n_examples), file.place) for file in files[start:stop]]
+        return np.stack(masks), convert(np.stack(values))
+
+    names = Names({} if labels is None else {layout.TRAIN: labels})
+    sizes = {layout.TRAIN: n_examples}
+    return Runs(str(path), "lira", len(folders), sizes, outcomes, read, names, 4 * files[0].n_bytes)
+
+
+def _last_epoch(folder: Path) -> tuple[str, ArrayFile]:
+    """Return ``logits`` or ``scores``, and which a model's folder has of them of the last epoch saved."""
+    for kind in ("logits", "scores"):
+        saved = listed(folder / kind, "*.npy") or listed(folder, f"{kind}.npy")
+        if saved:
+            return kind, open_array(saved[-1])
+    raise InvalidInputError(
+        f"{folder} has keep.npy but neither scores nor logits", hint="compute one of them first"
+    )
+
+
+def _attacked(
+    place: str,
+    kind: str,
+    labels: NDArray[Any] | None,
+    n_examples: int,
+) -> tuple[tuple[Outcome, ...], Callable[[NDArray[Any]], Outcomes]]:
+    """Return the outcomes of the attack's numbers, and what makes them of [models, examples, ...].
+
+    Of several queries of an example, augmented ones among them, the first counts: a prediction is one
+    without augmentation.
+    """
+    outcomes = (CORRECT if kind == "logits" else RIGHT_BY_SCORE, LOGIT_CONFIDENCE)
+    right, soft = (f"{layout.TRAIN}/{item.name}" for item in outcomes)
+    if kind == "scores":
+
+        def from_scores(values: NDArray[Any]) -> Outcomes:
+            first = _first_query(values, 2)
+            return {right: first > 0, soft: first}
+
+        return of_sets(outcomes, [layout.TRAIN]), from_scores
+    if labels is None:
+        raise InvalidInputError(
+            f"{place} are logits, and the labels are not known",
+            hint="put y_train.npy beside the folders, train_labels into the file, or say labels=FILE",
+            parameter="labels",
+        )
+    if len(labels) != n_examples:
+        raise InvalidInputError(
+            f"{place} is of {n_examples:,} examples, and there are {len(labels):,} labels"
+        )
+
+    def from_logits(values: NDArray[Any]) -> Outcomes:
+        logits = _first_query(values, 3).astype(np.float64)  # [models, examples, classes]
+        if labels.min() < 0 or labels.max() >= logits.shape[2]:
+            raise InvalidInputError(
+                f"{place} has {logits.shape[2]} classes, and the labels go to {labels.max()}"
+            )
+        with np.errstate(invalid="ignore"):
+            confidence = _confidence(logits, labels)
+        if np.isnan(confidence).any():
+            raise InvalidInputError(
+                f"{place} has logits whose softmax is not a number: a single class, or no finite one",
+                hint="leave out, or mend, what did not finish",
+            )
+        return {right: logits.argmax(axis=2) == labels, soft: confidence}
+
+    return of_sets(outcomes, [layout.TRAIN]), from_logits
+
+
+def _require_numbers(file: ArrayFile) -> None:
+    """Refuse examples without any number: an axis of queries or classes that has no length."""
+    if 0 in file.shape[1:]:
+        raise InvalidInputError(
+            f"{file.place} has shape {file.shape}, and so no numbers", hint="save it again"
+        )
+
+
+def _first_query(values: NDArray[Any], n_axes: int) -> NDArray[Any]:
+    """Return the values of the first query of each example: the axes between examples and classes go."""
+    while values.ndim > n_axes:
+        values = values[:, :, 0]
+    return values
+
+
+def _confidence(logits: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the label's logit less the log-sum-exp of the others, [models, examples]."""
+    index = labels[None, :, None]
+    own = np.take_along_axis(logits, index, axis=2)[:, :, 0]
+    others = logits.copy()
+    np.put_along_axis(others, index, -np.inf, axis=2)
+    top = others.max(axis=2, keepdims=True)
+    result: NDArray[np.float64] = own - top[:, :, 0] - np.log(np.exp(others - top).sum(axis=2))
+    return result
+
+
+def privacy_meter(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
+    """Read ``memberships`` and ``signals`` of privacy_meter: signals are [examples, models], p of the label.
+
+    In its log folder they are ``models/memberships.npy`` [models, examples] and
+    ``signals/rmia_signals.npy``; memberships may also have the axes of signals. Right is p above one half.
+    """
+    below = {**_below(path, "memberships.npy"), **_below(path, "*signals.npy")}
+    members = [name for name in ("memberships", "all_memberships") if name in arrays or name in below]
+    named = sorted({name for name in (*arrays, *below) if name.endswith("signals")})
+    if not members or not named:
+        return None
+    if len(named) > 1:
+        raise InvalidInputError(
+            f"{path} has several signals: {', '.join(named)}", hint="leave those of one attack"
+        )
+    member, signals = (arrays[name] if name in arrays else below[name] for name in (members[0], named[0]))
+    signals.require((None, None), "f")
+    member.require((None, None), FLAGS)
+    n_examples, n_models = signals.shape
+    if sorted(member.shape) != sorted(signals.shape):
+        member.require((n_models, n_examples), FLAGS)
+    turned = member.shape != (n_models, n_examples)
+    notes = [f"Axis 1 of {named[0]} is models: {n_models:,} models of {n_examples:,} examples."]
+    if n_models == n_examples:
+        notes.append("memberships are as square: axis 0 is taken for models, as privacy_meter saves them.")
+
+    def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
+        p = signals.rows(0, n_examples)[:, start:stop].T
+        mask = member.rows(0, n_examples)[:, start:stop].T if turned else member.rows(start, stop)
+        logits = logits_of(numbers(p, signals.place), signals.place)
+        outcomes = {f"{layout.TRAIN}/{CORRECT.name}": logits > 0}
+        return bools(mask, member.place), {**outcomes, f"{layout.TRAIN}/{LOGIT_CONFIDENCE.name}": logits}
+
+    sizes = {layout.TRAIN: n_examples}
+    names = names_in(arrays, sizes)
+    kept = of_sets((RIGHT_BY_SCORE, LOGIT_CONFIDENCE), sizes)
+    return Runs(str(path), "privacy_meter", n_models, sizes, kept, read, names, 24 * n_examples, tuple(notes))
+
+
+def _below(path: Path, pattern: str) -> dict[str, ArrayFile]:
+    """Return arrays in the folders of a folder, by their names."""
+    if not path.is_dir():
+        return {}
+    return {file.stem: open_array(file) for file in listed(path, f"*/{pattern}")}

@@ -1,0 +1,531 @@
+"""Files as people hold them: each format under its names, each quirk with its right outcome, each export back again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+from support.stores import N_TEST, N_TRAIN, bits_of
+
+import memdb
+from memdb.errors import InvalidInputError, MismatchError, NotFoundError
+from memdb.interop.arrays import open_array
+from memdb.interop.export import WRITTEN
+
+N = 12  # models
+RNG = np.random.default_rng(0)
+MASK = np.stack([np.isin(np.arange(N_TRAIN), RNG.choice(N_TRAIN, 16, replace=False)) for _ in range(N)])
+RIGHT = {"train": RNG.random((N, N_TRAIN)) < 0.8, "test": RNG.random((N, N_TEST)) < 0.7}
+LABELS = {"train": np.arange(N_TRAIN) % 3, "test": np.arange(N_TEST) % 3}
+PLAIN = {"mask": MASK, "train_correct": RIGHT["train"], "test_correct": RIGHT["test"]}
+MEM = RNG.uniform(-0.2, 1, N_TRAIN)
+INFL = RNG.uniform(-0.5, 0.5, (N_TEST, N_TRAIN))
+
+
+def matrix_arrays():
+    found = {"tr_mem": MEM, "tr_labels": LABELS["train"], "tt_labels": LABELS["test"]}
+    for k in range(3):
+        rows, columns = (np.flatnonzero(values == k) for values in LABELS.values())
+        found |= {f"tr_classidx_{k}": rows, f"tt_classidx_{k}": columns}
+        found[f"infl_matrix_class{k}"] = INFL[np.ix_(columns, rows)].T
+    return found
+
+
+PAIRS = {"tr_idx": [1, 4], "tt_idx": [1, 4], "infl": INFL[[1, 4], [1, 4]], "mem": MEM[[1, 4]]}
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch):
+    """Import what is in a folder into a store of some name; what was imported, and the store opened."""
+    monkeypatch.chdir(tmp_path)
+
+    def imported(path, store="s.zarr", **said):
+        done = memdb.import_file(path, store, **said)
+        return done, memdb.open(store)
+
+    return imported
+
+
+# What is not needed may be anything
+
+UNNEEDED = {
+    "a number": np.array(40),
+    "bytes": np.array([b"n1.JPEG", b"n2.JPEG"]),
+    "objects": np.array({"lr": 0.1}, dtype=object),
+    "complex numbers": np.zeros(3, complex),
+    "dates": np.array(["2020-01-01"], dtype="datetime64[D]"),
+    "records": np.zeros(2, dtype=[("a", int), ("b", float)]),
+}
+
+
+@pytest.mark.parametrize("unneeded", UNNEEDED.values(), ids=UNNEEDED.keys())
+def test_an_array_that_is_not_needed_is_named_and_not_read(at, unneeded):
+    np.savez("runs.npz", **PLAIN, **{"other thing": unneeded})
+    done, db = at("runs.npz")
+    assert (done.n_added, done.notes) == (N, ("Not read: other thing.",))
+    assert (bits_of(db.snapshot)[0] == MASK).all()
+
+
+def test_what_systems_leave_beside_arrays_is_passed_over(at, tmp_path):
+    for name, values in PLAIN.items():
+        np.save(f"{name}.npy", values)
+    (tmp_path / "._mask.npy").write_bytes(b"Mac OS X")
+    (tmp_path / "notes.npy").write_bytes(b"not an array")
+    done, _ = at(tmp_path)
+    assert done.notes == ("Not read: notes.",)
+
+
+@pytest.mark.parametrize("name", ["mask", "train_correct"])
+def test_objects_that_are_needed_are_refused_and_never_unpickled(at, name):
+    np.savez("runs.npz", **{**PLAIN, name: np.array([print], dtype=object)})
+    with pytest.raises(InvalidInputError, match=rf"runs.npz: {name} holds pickled Python objects"):
+        at("runs.npz")
+
+
+@pytest.mark.parametrize("name", ["train_labels", "train_keys", "class_names"])
+def test_what_is_said_of_examples_is_not_needed_either(at, name):
+    np.savez("runs.npz", **{**PLAIN, name: np.array([{}] * N_TRAIN, dtype=object)})
+    assert f"Not read: {name}." in at("runs.npz")[0].notes
+
+
+def test_estimates_beside_shards_are_not_read(at, tmp_path):
+    (tmp_path / "runs").mkdir()
+    shards(tmp_path / "runs")
+    np.savez(tmp_path / "runs" / "infl_mem.npz", memorization=MEM, influence=INFL)
+    done, _ = at(tmp_path / "runs")
+    assert (done.n_added, done.notes[-1]) == (N, "Not read: infl_mem.npz.")
+    (tmp_path / "runs" / "shard_2.npz").write_bytes(b"cut off")
+    with pytest.raises(InvalidInputError, match=r"shard_2\.npz cannot be read"):
+        at(tmp_path / "runs")
+
+
+# Definitions
+
+
+def test_two_definitions_never_pool_not_even_by_way_of_an_export(at):
+    labels = LABELS["train"]
+    logits = np.zeros((N, N_TRAIN, 4), "f4")
+    logits[:, np.arange(N_TRAIN), labels] = 0.3  # right by argmax, with p below one half
+    p = (np.exp(logits) / np.exp(logits).sum(2, keepdims=True))[:, np.arange(N_TRAIN), labels]
+    np.savez("a.npz", keep=MASK[:6], logits=logits[:6], train_labels=labels)
+    np.savez("b.npz", keep=MASK[6:], scores=np.log(p / (1 - p))[6:], train_labels=labels)
+    at("a.npz", "a.zarr")
+    _, b = at("b.npz", "b.zarr")
+    b.export("b_models", "models")
+    b.export("b_models.npz", "models")
+    for file in ("b.npz", "b_models", "b_models.npz"):
+        with pytest.raises(MismatchError, match="correct of a.zarr is"):
+            at(file, "a.zarr")
+    _, again = at("b_models", "again.zarr")
+    assert again.store.manifest.outcomes == b.store.manifest.outcomes
+    assert again.models_sha256 == b.models_sha256
+
+
+def margins(folder):
+    folder.mkdir()
+    rng = np.random.default_rng(4)
+    np.save(folder / "train_masks.npy", MASK)
+    for name, n in (("train", N_TRAIN), ("test", N_TEST)):
+        np.save(folder / f"{name}_margins.npy", rng.normal(1, 1, (N, n)).astype("f2"))
+
+
+def test_margins_come_back_from_an_export_and_are_missed_aloud(at, tmp_path):
+    margins(tmp_path / "dm")
+    _, a = at(tmp_path / "dm", "a.zarr")
+    a.export("out", "models")
+    done, b = at("out", "b.zarr")
+    assert b.store.manifest.outcomes == a.store.manifest.outcomes
+    assert (b.snapshot.outcome_values("test/margin") == a.snapshot.outcome_values("test/margin")).all()
+    assert not any("Not read" in note for note in done.notes)
+    done, _ = at(tmp_path / "dm", "c.zarr", outcomes=["correct"])
+    more = {**PLAIN, "mask": ~MASK | MASK[::-1]}
+    at(tmp_path / "dm", "c.zarr")
+    np.savez("plain.npz", **more)
+    with pytest.raises(MismatchError, match="correct of c.zarr is"):
+        at("plain.npz", "c.zarr")
+    assert "c.zarr was made without margin, which is left out." in at(tmp_path / "dm", "c.zarr")[0].notes
+
+
+# Order
+
+FILES = ("mem", "pairs", "matrix")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
+def test_files_of_one_publication_fit_in_any_order(at, order):
+    np.savez("mem.npz", tr_mem=MEM)
+    np.savez("pairs.npz", **PAIRS)
+    np.savez("matrix.npz", **matrix_arrays())
+    for place in order:
+        sizes = {"n_train": N_TRAIN, "n_test": N_TEST} if FILES[place] == "pairs" else {}
+        at(f"{FILES[place]}.npz", **sizes)
+    answers = {}
+    for name in FILES:
+        with memdb.open("s.zarr", scores=name) as db:
+            top = db.top_memorized(k=3).fetchall()
+            answers[name] = top, db.sql("FROM influence ORDER BY ALL").fetchall()
+            assert db.verify()[0].damages == []
+    assert [row[4] for row in answers["pairs"][1]] == [True, True]  # same class: known from the matrix
+    assert len(answers["matrix"][1]) == sum(
+        len(m) * m.shape[1] for n, m in matrix_arrays().items() if "infl" in n
+    )
+    assert answers["mem"][0][0][0] == int(MEM.argmax())
+    np.savez("other.npz", tr_mem=MEM / 2, tr_labels=(LABELS["train"] + 1) % 3, tt_labels=LABELS["test"])
+    with pytest.raises(MismatchError, match="train example 0 the label 1"):
+        at("other.npz")
+
+
+def test_the_last_epoch_is_the_one_with_the_highest_number(at, tmp_path):
+    np.save("y_train.npy", LABELS["train"])
+    for model in range(N):
+        folder = tmp_path / "run" / f"experiment-{model}_{N}"
+        (folder / "logits").mkdir(parents=True)
+        np.save(folder / "keep.npy", MASK[model])
+        right = np.zeros((N_TRAIN, 1, 1, 3), "f4")
+        right[np.arange(N_TRAIN), 0, 0, LABELS["train"]] = 5
+        np.save(folder / "logits" / "10.npy", right)
+        np.save(folder / "logits" / "9.npy", -right)
+    _, db = at(tmp_path / "run", labels="y_train.npy")
+    assert db.sql("SELECT avg(p_in), avg(p_out) FROM memorization").fetchall() == [(1.0, 1.0)]
+    assert (np.unpackbits(db.snapshot.mask(), axis=1, count=N, bitorder="little").T == MASK).all()
+
+
+# Unknown classes
+
+
+def test_unknown_classes_are_unknown(at):
+    np.savez("pairs.npz", **PAIRS)
+    np.savez("runs.npz", **PLAIN)
+    _, given = at("pairs.npz", "given.zarr", n_train=N_TRAIN, n_test=N_TEST)
+    _, counted = at("runs.npz", "counted.zarr")
+    for db in (given, counted):
+        row = db.score(1, test_id=1).fetchall()[0]
+        assert row[2:5] == (None, None, None)
+        assert {r[4] for r in db.top_influence(test_id=1, k=3).fetchall()} == {None}
+        assert {r[4] for r in db.pairs(min_influence=-1).fetchall()} == {None}
+        for ask in (
+            lambda: db.pairs(min_influence=-1, same_class=True),  # noqa: B023 - asked at once
+            lambda: db.top_influence(test_id=1, same_class=True),  # noqa: B023
+            lambda: db.influence(test_id=1, same_class=True),  # noqa: B023
+            lambda: db.export("m.npz", "fz-classes"),  # noqa: B023
+        ):
+            with pytest.raises(NotFoundError, match="imported without labels"):
+                ask()
+    counted.export("again.npz", "models")
+    with np.load("again.npz") as saved:
+        assert not {"train_labels", "class_names"} & set(saved)
+
+
+# Infinity and rounding
+
+
+def soft(value, dtype="f8"):
+    values = np.full((N, N_TRAIN), 0.5, dtype)
+    values[0, 0] = value
+    return values
+
+
+OVER_ONE = {"f4": np.nextafter(np.float32(1), np.float32(2)), "f2": np.float16(1.001), "f8": 1 + 1e-7}
+ENDS = {
+    "p": {**PLAIN, "train_confidence": soft(1), "test_confidence": np.full((N, N_TEST), 0.0)},
+    "logit": {**PLAIN, "train_logit_confidence": soft(np.inf), "test_logit_confidence": np.full((N, N_TEST), -np.inf)},
+    "lira": {"keep": MASK, "scores": soft(np.inf)},
+} | {
+    f"p of {kind}": {**PLAIN, "train_confidence": soft(over, kind), "test_confidence": np.zeros((N, N_TEST), kind)}
+    for kind, over in OVER_ONE.items()
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", ENDS.values(), ids=ENDS.keys())
+def test_certainty_is_the_largest_confidence_in_every_format(at, given):
+    np.savez("runs.npz", **given)
+    _, db = at("runs.npz")
+    assert db.snapshot.outcome_values("train/logit_confidence")[0, 0] == 30
+    if "test_correct" in given:
+        assert (db.snapshot.outcome_values("test/logit_confidence") == -30).all()
+
+
+def test_infinite_margins_become_the_largest(at, tmp_path):
+    margins(tmp_path / "dm")
+    np.save(tmp_path / "dm" / "train_margins.npy", soft(np.inf, "f2"))
+    _, db = at(tmp_path / "dm")
+    assert db.snapshot.outcome_values("train/margin")[0, 0] == np.finfo("f2").max
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(1.01, "1.01, which is not a probability"), (-0.5, "-0.5, which"), (np.nan, "nan")]
+)
+def test_what_no_rounding_explains_is_refused(at, value, said):
+    np.savez("p.npz", **PLAIN, train_confidence=soft(value), test_confidence=np.zeros((N, N_TEST)))
+    with pytest.raises(InvalidInputError, match=said):
+        at("p.npz")
+
+
+# Runs by the names that people use
+
+
+def shards(folder, *, one_model=False, floats=False):
+    kind = "f4" if floats else bool
+    names = {
+        "trainset_mask": MASK,
+        "trainset_correctness": RIGHT["train"],
+        "testset_correctness": RIGHT["test"],
+    }
+    parts = range(N) if one_model else (slice(0, 5), slice(5, N))
+    for place, part in enumerate(parts):
+        np.savez(folder / f"shard_{place}.npz", **{n: v[part].astype(kind) for n, v in names.items()})
+
+
+def aux(folder):
+    for model in range(N):
+        (folder / "0.7" / str(model)).mkdir(parents=True)
+        index = {"train": np.flatnonzero(MASK[model])[::-1], "removed": np.flatnonzero(~MASK[model])}
+        index["test"] = np.random.default_rng(model).permutation(N_TEST)
+        right = {k: RIGHT["test" if k == "test" else "train"][model][v] for k, v in index.items()}
+        arrays = {f"index_{k}": v for k, v in index.items()} | {
+            f"correctness_{k}": v for k, v in right.items()
+        }
+        np.savez(folder / "0.7" / str(model) / "aux_arrays.npz", **arrays, subsample_idx=index["train"])
+
+
+RUNS = {
+    "one file": lambda folder: np.savez(folder / "runs.npz", trainset_mask=MASK, trainset_correctness=RIGHT["train"], testset_correctness=RIGHT["test"]),
+    "shards": shards,
+    "a shard a model": lambda folder: shards(folder, one_model=True),
+    "shards of floats": lambda folder: shards(folder, floats=True),
+    "aux_arrays": aux,
+    "plain shards": lambda folder: [np.savez(folder / f"{k}.npz", **{n: v[k::2] for n, v in PLAIN.items()}) for k in range(2)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("write", RUNS.values(), ids=RUNS.keys())
+def test_runs_come_in_by_the_names_that_people_use(at, tmp_path, write):
+    (tmp_path / "runs").mkdir()
+    write(tmp_path / "runs")
+    done, db = at(tmp_path / "runs")
+    assert done.n_added == N
+    np.savez("plain.npz", **PLAIN)
+    assert db.models_sha256 == at("plain.npz", "plain.zarr")[1].models_sha256
+
+
+def test_the_datamodels_tool_says_which_models_are_done(at, tmp_path):
+    margins(tmp_path / "dm")
+    done = np.arange(N) % 3 != 0
+    np.save(tmp_path / "dm" / "_completed.npy", done)
+    for name in ("train_margins", "test_margins"):
+        values = np.load(tmp_path / "dm" / f"{name}.npy")
+        values[~done] = np.nan
+        np.save(tmp_path / "dm" / f"{name}.npy", values)
+    imported, db = at(tmp_path / "dm")
+    assert db.n_models == done.sum()
+    assert "4 of 12 models are not completed, and left out." in imported.notes
+    assert (bits_of(db.snapshot)[0] == MASK[done]).all()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_signals_of_privacy_meter_have_models_on_axis_1(at, tmp_path, turned):
+    p = np.random.default_rng(1).random((N_TRAIN, N))
+    for folder, name, values in (
+        ("models", "memberships", MASK.T if turned else MASK),
+        ("signals", "rmia_signals", p),
+        ("signals", "rmia_signals_pop", p[:3]),
+    ):
+        (tmp_path / "log" / folder).mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "log" / folder / f"{name}.npy", values)
+    done, db = at(tmp_path / "log")
+    assert (done.kind, db.n_models, db.store.manifest.train.n_examples) == ("privacy_meter", N, N_TRAIN)
+    assert "Axis 1 of rmia_signals is models: 12 models of 23 examples." in done.notes
+    correct = np.unpackbits(db.snapshot.outcome_bits("train/correct"), axis=1, count=N, bitorder="little")
+    assert (correct == (p > 0.5)).all()
+
+
+def test_arrays_that_may_be_turned_do_not_come_in_without_a_word(at):
+    rng = np.random.default_rng(5)
+    np.savez("turned.npz", mask=rng.random((60, 40)) < 0.7, train_correct=rng.random((60, 40)) < 0.8)
+    assert any("60 models of 40 training examples" in note for note in at("turned.npz")[0].notes)
+
+
+# Scores by the names that people use
+
+
+def csv(columns, name="scores.csv"):
+    return lambda folder: pa_csv.write_csv(pa.table(columns), folder / name)
+
+
+EVERY_PAIR = [(a, b) for a in range(N_TEST) for b in range(N_TRAIN)]
+SCORES = {
+    "Feldman and Zhang's code": lambda f: np.savez(f / "infl_mem.npz", memorization=MEM.astype("f4"), influence=INFL.astype("f4")),
+    "turned": lambda f: np.savez(f / "infl_mem.npz", memorization=MEM, influence=INFL.T),
+    "short names": lambda f: np.savez(f / "est.npz", mem=MEM, infl=INFL),
+    "two .npy": lambda f: [np.save(f / "memorization.npy", MEM), np.save(f / "influence.npy", INFL)],
+    "memorization.npy": lambda f: np.save(f / "cifar10_mem.npy", MEM),
+    "csv": csv({"index": np.arange(N_TRAIN)[::-1], "memorization": MEM[::-1]}),
+    "csv of pandas": csv({"": np.arange(N_TRAIN), "mem": MEM}),
+    "csv in order": csv({"Memorization_Score": MEM, "name": [f"n{i}" for i in range(N_TRAIN)]}),
+    "tsv": lambda f: (f / "m.tsv").write_text("train_id\tmemorization\n" + "".join(f"{i}\t{m!r}\n" for i, m in enumerate(MEM.tolist()))),
+    "parquet of pairs": lambda f: pq.write_table(
+        pa.table({"test_idx": [p[0] for p in EVERY_PAIR], "train_idx": [p[1] for p in EVERY_PAIR], "influence": INFL.ravel(), "memorization": [MEM[p[1]] for p in EVERY_PAIR]}),
+        f / "pairs.parquet",
+    ),
+    "C-scores": lambda f: np.savez(f / "cscores-orig-order.npz", labels=LABELS["train"], scores=1 - np.abs(MEM)),
+    "C-scores with names": lambda f: np.savez(f / "cscores.npz", filenames=np.array([b"n%d" % i for i in range(N_TRAIN)]), scores=1 - np.abs(MEM)),
+    "matrix and index": lambda f: [
+        np.savez(f / "imagenet_infl_matrix.npz", **{n: v for n, v in matrix_arrays().items() if "classidx" in n or "infl" in n}),
+        np.savez(f / "imagenet_index.npz", **{n: v for n, v in matrix_arrays().items() if not ("classidx" in n or "infl" in n)}, tr_filenames=np.array([b"a%d" % i for i in range(N_TRAIN)])),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_come_in_by_the_names_that_people_use(at, tmp_path, name):
+    (tmp_path / "given").mkdir()
+    SCORES[name](tmp_path / "given")
+    files = sorted((tmp_path / "given").iterdir())
+    sizes = {"n_train": N_TRAIN, "n_test": N_TEST} if name == "parquet of pairs" else {}
+    _, db = at(files[0] if len(files) == 1 else tmp_path / "given", **sizes)
+    expected = np.abs(MEM) if name.startswith("C-scores") else MEM
+    found = dict(db.sql("SELECT train_id, memorization FROM memorization").fetchall())
+    assert [found[row] for row in range(N_TRAIN)] == pytest.approx(expected, abs=1e-6)
+    pairs = db.sql("SELECT test_id, train_id, influence FROM influence").fetchall()
+    assert all(influence == pytest.approx(INFL[test, train], abs=1e-6) for test, train, influence in pairs)
+    if len(files) == 2:
+        assert len(at(files, "together.zarr")[1].sql("FROM influence").fetchall()) == len(pairs) > 0
+
+
+def test_a_matrix_without_labels_has_those_of_its_lists(at):
+    np.savez("matrix.npz", **{n: v for n, v in matrix_arrays().items() if "classidx" in n or "infl" in n})
+    _, db = at("matrix.npz")
+    assert (db.answers().relations.examples["train"].labels == LABELS["train"]).all()
+    np.savez("index.npz", tr_mem=MEM, tr_labels=LABELS["train"], tt_labels=LABELS["test"])
+    assert at("index.npz")[0].table.n_memorization == N_TRAIN
+
+
+def test_scores_that_are_missing_are_missing(at):
+    influence = INFL.copy()
+    influence[0, 0] = np.nan
+    np.savez("e.npz", memorization=np.where(np.arange(N_TRAIN) == 3, np.nan, MEM), influence=influence)
+    done, db = at("e.npz")
+    assert done.table.n_influence == INFL.size - 1
+    assert db.score(3).fetchall()[0][2] is None
+    assert "1 scores are NaN, and so missing." in done.notes
+
+
+# Every export comes back
+
+EXPORTS = [(what, suffix) for what, suffixes in WRITTEN.items() for suffix in suffixes]
+
+
+@pytest.mark.parametrize(("what", "suffix"), EXPORTS, ids=[f"{what}{suffix}" for what, suffix in EXPORTS])
+def test_every_export_comes_back(asked, at, what, suffix):
+    bounds = {"min_influence": -1.0} if "pairs" in what else {}
+    asked.export(f"out{suffix}", what, **bounds)
+    sizes = {"n_train": N_TRAIN, "n_test": N_TEST} if "pairs" in what else {}
+    done, back = at(f"out{suffix}", **sizes)
+    if what in {"models", "lira"}:
+        assert done.n_added == asked.n_models
+        assert (back.snapshot.mask() == asked.snapshot.mask()).all()
+        expected = asked.memorization(outcome="confidence").fetchall()
+        assert back.memorization(outcome="confidence").fetchall() == expected
+        if what == "models":
+            assert back.memorization().fetchall() == asked.memorization().fetchall()
+            assert back.store.manifest.outcomes == asked.store.manifest.outcomes
+        return
+    ours = asked.sql("SELECT train_id, memorization FROM memorization ORDER BY train_id").fetchall()
+    theirs = back.sql("SELECT train_id, memorization FROM memorization ORDER BY train_id").fetchall()
+    assert theirs == ours
+    if "pairs" in what or "classes" in what:
+        sql = "SELECT train_id, test_id, influence FROM influence WHERE {} ORDER BY ALL"
+        condition = "same_class" if what == "fz-classes" else "influence IS NOT NULL"
+        assert back.sql(sql.format("true")).fetchall() == asked.sql(sql.format(condition)).fetchall()
+
+
+def test_classes_are_exported_with_one_look_at_storage(at, monkeypatch):
+    from memdb.store.read_arrays import GroupReader
+
+    np.savez("matrix.npz", **matrix_arrays())
+    _, db = at("matrix.npz")
+    reads = []
+    read = GroupReader.read
+    monkeypatch.setattr(
+        GroupReader, "read", lambda self, path, *a, **k: reads.append(path) or read(self, path, *a, **k)
+    )
+    db.export("back.npz", "fz-classes")
+    assert sum(path == "influence" for path in reads) == 1
+    with np.load("back.npz") as back:
+        assert all((back[name] == values).all() for name, values in matrix_arrays().items())
+
+
+def test_one_statement_compares_score_tables_and_models(at):
+    np.savez("mem.npz", tr_mem=MEM)
+    np.savez("half.npz", tr_mem=MEM / 2)
+    np.savez("runs.npz", **PLAIN)
+    at("mem.npz")
+    _, db = at("half.npz", scores_name="half-1.0")
+    sql = 'SELECT a.memorization, b.memorization FROM mem.memorization a JOIN "half-1.0".memorization b USING (train_id)'
+    rows = db.sql(sql).fetchall()
+    assert len(rows) == N_TRAIN
+    assert [a / 2 for a, _ in rows] == [b for _, b in rows]
+    with pytest.raises(NotFoundError, match="no models and several score tables"):
+        db.sql("FROM memorization")
+    _, db = at("runs.npz", "both.zarr")
+    at("mem.npz", "both.zarr")
+    rows = db.sql(
+        "SELECT m.memorization - s.memorization FROM memorization m JOIN mem.memorization s USING (train_id)"
+    ).fetchall()
+    ours = dict(db.sql("SELECT train_id, memorization FROM memorization").fetchall())
+    assert sorted(r[0] for r in rows) == pytest.approx(sorted(ours[i] - MEM[i] for i in range(N_TRAIN)))
+    with pytest.raises(InvalidInputError, match="nobody"):
+        db.sql("FROM nobody.memorization")
+
+
+def test_outcomes_on_test_examples_alone_answer_what_is_about_those(at, tmp_path):
+    (tmp_path / "dm").mkdir()
+    rng = np.random.default_rng(6)
+    values = rng.normal(1, 1, (60, N_TEST)).astype("f2")
+    np.save(tmp_path / "dm" / "masks.npy", rng.random((60, N_TRAIN)) < 0.5)
+    np.save(tmp_path / "dm" / "margins.npy", values)
+    np.save(tmp_path / "scores.npy", rng.random((N_TEST, N_TRAIN)))
+    done, db = at(tmp_path / "dm")
+    assert (done.kind, db.n_models) == ("datamodels", 60)
+    np.savez(
+        "runs.npz",
+        mask=np.load(tmp_path / "dm" / "masks.npy"),
+        train_correct=rng.random((60, N_TRAIN)) < 0.5,
+        test_correct=values > 0,
+    )
+    _, both = at("runs.npz", "both.zarr")
+    for compacted in (False, True):
+        assert compacted or db.compact()
+        assert db.verify()[0].damages == []
+        ours, theirs = (d.top_influence(test_id=3, k=5).fetchall() for d in (db, both))
+        assert [row[:7] for row in ours] == [row[:7] for row in theirs]
+        ours, theirs = (d.pairs(top=2).to_arrow_table() for d in (db, both))
+        assert ours.column("influence") == theirs.column("influence")
+        assert ours.column("memorization").null_count == len(ours)
+        assert (db.counts(test_id=1)["k_in"] == both.counts(test_id=1)["k_in"]).all()
+        assert len(db.class_influence().fetchall()) == 1
+        assert len(db.lds(open_array(tmp_path / "scores.npy")).fetchall()) == N_TEST
+        assert db.sql("SELECT count(memorization) FROM memorization").fetchall() == [(0,)]
+        assert len(db.plan(kind="influence").fetchall()) > 1
+        assert db.convergence(1, test_id=2).fetchall()
+        assert db.reliability(test_id=2).fetchall()
+        assert db.compare(both, test_id=1).fetchall()
+        db.info()
+        for ask in (
+            db.top_memorized, lambda: db.pairs(top=2, min_memorization=0.1), lambda: db.top_influence(target_id=1), lambda: db.score(1), db.memorization,
+            lambda: db.train_influence(train_id=1), db.plan, db.classes, lambda: db.convergence(1), db.reliability,
+            lambda: db.compare(both), db.counts, lambda: db.report("r.html"),
+            lambda: db.publish(str(tmp_path / "copy")), lambda: db.export("m.npz", "fz-classes"), lambda: db.export("m.csv"),
+            db.membership,
+        ):  # fmt: skip
+            with pytest.raises(
+                NotFoundError, match="keeps no outcomes on training|keeps no outcome|no logit conf"
+            ):
+                ask()
+    db.export("again", "models")
+    _, again = at("again", "again.zarr")
+    assert again.models_sha256 == db.models_sha256
+    with pytest.raises(MismatchError, match="correct of s.zarr is"):
+        at("runs.npz", "s.zarr")
