@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from memdb.errors import InvalidInputError, MismatchError, NotFoundError
 from memdb.experiment.removal import Design
 from memdb.format import layout, subsets
+from memdb.format.documents import MAX_DOCUMENT, canonical_json
 from memdb.format.experiment import MAX_REPETITIONS, SCHEME, Experiment, arm_seed
 from memdb.format.manifest import CORRECT, Manifest
 from memdb.storage.protocol import Storage
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from memdb.recipes import BoundRecipe
 
 REPETITIONS = 20
+LARGEST = MAX_DOCUMENT // 2  # bytes of a manifest, before its objects are listed
 GAP = 10_000  # repetitions that may be missing before one that is there
 Rows = Mapping[int, int]  # repetition to the position of its model in the snapshot
 
@@ -138,6 +140,13 @@ def create(storage: Storage, source: Store, experiment: Experiment, seed: int) -
         subset_fraction=theirs.subset_fraction,
         experiment=experiment,
     )
+    size = len(canonical_json(manifest.to_document()))
+    if size > LARGEST:
+        raise InvalidInputError(
+            f"the experiment takes a manifest of {size:,} bytes, and {LARGEST:,} are the most",
+            hint="compare fewer thresholds or rules at once",
+            parameter="thresholds",
+        )
     tables = {info.name: read_example_table(source, info.name) for info in theirs.sets}
     return Store.create(storage, manifest, tables)
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -74,7 +75,12 @@ def test_the_document_of_an_experiment_comes_back_and_its_masks_with_it(found):
     seeds = [arm_seed(manifest.seed, arm, 0) for arm in range(5)]
     masks = [m.experiment.masks(manifest.seed, seeds, 23) for m in (manifest, again)]
     np.testing.assert_array_equal(*masks)
-    document = manifest.to_document()
+    document = json.loads(json.dumps(manifest.to_document()))
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(files("memdb.schemas").joinpath("manifest.schema.json").read_text())
+    jsonschema.validate(document, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**document, "required_features": []}, schema)
     document["required_features"] = []
     with pytest.raises(memdb.errors.WrongFormatError, match="experiment"):
         Manifest.from_document(document, "here")
