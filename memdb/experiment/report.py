@@ -60,12 +60,13 @@ class Comparison:
             "difference": self.difference,
             f"difference_{SUFFIX}": self.difference_without,
         }
+        n_removed = (self.control if self.control.control == "added" else self.arm).n_removed
         return {
             "rule": self.arm.rule,
             "threshold": self.control.threshold,
             "control": self.control.control,
-            "n_removed": self.arm.n_removed,
-            "fraction_left": 1 - self.arm.n_removed / n_train,
+            "n_removed": n_removed,
+            "fraction_left": 1 - n_removed / n_train,
             "n_repetitions": self.difference.n,
             **{f"{name}{end}": value for name, mean in means.items() for end, value in _ends(mean)},
             "n_near_duplicates": self.n_near_duplicates,

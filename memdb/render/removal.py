@@ -18,6 +18,12 @@ WIDEST = 80
 LABEL = 32
 MARKS = {"memorized": "\u25cf", "random": "\u25cb", "matched": "\u25c7", "added": "\u25b3"}
 COLORS = {"memorized": "tab:red", "random": "tab:gray", "matched": "tab:blue", "added": "tab:green"}
+LABELS = {
+    "memorized": "without the memorized",
+    "random": "without as many at random",
+    "matched": "without as many matched",
+    "added": "slice added to the easy",
+}
 Row = Mapping[str, Any]
 
 
@@ -145,8 +151,9 @@ def draw(path: Path, answer: Answer) -> None:
             low = [100 * (p["value"] if p["_lo"] is None else p["_lo"]) for p in points]
             high = [100 * (p["value"] if p["_hi"] is None else p["_hi"]) for p in points]
             axes.fill_between(x, low, high, color=COLORS[name], alpha=0.2, linewidth=0)
-            axes.plot(x, y, color=COLORS[name], marker="o", markersize=3, label=f"{name} removed")
-            labels |= {p["threshold"]: f"{p['threshold']:g}\n{100 * p['left']:.4g} % left" for p in points}
+            axes.plot(x, y, color=COLORS[name], marker="o", markersize=3, label=LABELS[name])
+            if name == "memorized":  # of whose curve the shares are
+                labels = {p["threshold"]: f"{p['threshold']:g}\n{100 * p['left']:.4g} % left" for p in points}
         if facts["accuracy_all"] is not None:
             axes.axhline(100 * facts["accuracy_all"], color="black", linewidth=0.8, label="all examples")
         axes.set(xlabel="removed at or above this memorization", ylabel="test accuracy, %")
