@@ -259,6 +259,18 @@ def test_pairs_on_the_cpu_import_no_torch(digits_store):
     subprocess.run([sys.executable, "-c", code, str(digits_store)], check=True, capture_output=True)
 
 
+@pytest.mark.slow
+def test_answers_do_not_import_pandas(digits_store):
+    code = (
+        "import sys\nfrom memdb.cli import application\napp = application()\n"
+        "for words in ('info', 'plan --half-width .1', 'reliability', 'pairs --top 3', 'top-memorized'):\n"
+        "    try: app([*words.split(), '--store', sys.argv[1]])\n"
+        "    except SystemExit as done: assert not done.code\n"
+        "    assert 'pandas' not in sys.modules, words"
+    )
+    subprocess.run([sys.executable, "-c", code, str(digits_store)], check=True, capture_output=True)
+
+
 def test_no_file_grows_past_a_screenful_of_ideas():
     lengths = {module: len(path.read_text().splitlines()) for module, path in modules()}
     assert {module: n for module, n in lengths.items() if n > 420} == {

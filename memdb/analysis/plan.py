@@ -301,7 +301,7 @@ def _table(rows: list[dict[str, Any]], n_models: int, seconds: float | None) -> 
                 "seconds_more": cost,
             }
         )
-    return pa.Table.from_pylist(filled, SCHEMA)
+    return arrow.of_records(filled, SCHEMA)
 
 
 SCHEMA = pa.schema(

@@ -107,7 +107,7 @@ def reliability(
         if values:
             row |= {"mean": math.fsum(values) / len(values), "least": min(values), "most": max(values)}
         rows.append(row)
-    return pa.Table.from_pylist(rows, SCHEMA)
+    return arrow.of_records(rows, SCHEMA)
 
 
 SCHEMA = pa.schema(

@@ -95,12 +95,16 @@ def _write(db: Database, output: Path, outcome: str, options: PairOptions) -> No
 
 def _table(answer: Answer, db: Database, way: Way) -> Table:
     """Return the strongest pairs; the others are for files."""
+    import numpy as np
+
+    from memdb.query.arrow import rows_of
+
     n_rows = answer.table.num_rows
     score = next(name for name in ("informed", "influence") if name in answer.table.column_names)
     strength = [(-abs(value), place) for place, value in enumerate(answer.table[score].to_pylist())]
     screened = answer.facts.get("estimator") == "screened"  # and in the order of q-values
     first = list(range(min(n_rows, SHOWN))) if screened else [place for _, place in sorted(strength)[:SHOWN]]
-    shown = Answer(answer.table.take(first) if first else answer.table, answer.facts)
+    shown = Answer(rows_of(answer.table, np.array(first, dtype=np.int64)), answer.facts)
     title = f"{count(n_rows, 'pair')} of {clean(db.url)} \u00b7 {facts_line(db, way)}"
     table = tables.ranked(shown, title, {"train_id": "train", "test_id": "test"}, ())
     if n_rows > SHOWN:

@@ -6,17 +6,20 @@ Parsed once, at the border, like the manifest: a value that exists is valid.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import itemgetter
 from typing import Any
 
 from memdb.format import layout
 from memdb.format.base import HEX32, HEX64
-from memdb.format.documents import Json, Reader, sealed
-from memdb.format.manifest import Objects, objects_document, objects_from, require_format, seed_of
+from memdb.format.documents import MAX_INTEGER, Json, Reader, sealed
+from memdb.format.manifest import SEED, Objects, objects_document, objects_from, require_format, seed_of
 from memdb.format.sketches import SKETCHES_FEATURE, is_sketch
 
 MAX_MODELS_PER_SEGMENT = 2**20
+SAFE_DIGITS = 20  # numbers of fewer fit into 64 bits
 RESTORE = "run the query on an undamaged copy of the store; `memdb verify` lists what is damaged"
 
 
@@ -76,6 +79,44 @@ class ModelInfo:
             ),
             store_seed=seed_of(item, "store_seed") if "store_seed" in item.entries() else None,
         )
+
+
+def _as_written(found: Mapping[str, Any]) -> ModelInfo | None:
+    """Return a model whose fields are all as memdb writes them; None leaves what is wrong to `ModelInfo`.
+
+    A store may have a hundred thousand models: parsing them is most of the time that opening it takes.
+    """
+    try:
+        values = _FIELDS(found)
+    except KeyError:
+        return None
+    model_id, seed, size, seconds, trained_at, train, out, test, diverged, device, host, versions = values
+    as_written = (
+        tuple(map(type, values)) in _WRITTEN
+        and len(seed) < SAFE_DIGITS
+        and SEED.fullmatch(seed)
+        and HEX32.fullmatch(model_id)
+        and 0 <= size <= MAX_INTEGER
+        and 0 <= seconds < math.inf
+        and 0 <= train <= 1
+        and (out is None or 0 <= out <= 1)
+        and (test is None or 0 <= test <= 1)
+        and all(type(name) is str for name in versions.values())
+        and "store_seed" not in found
+    )
+    if not as_written:
+        return None
+    return ModelInfo(
+        model_id, int(seed), size, seconds, trained_at, train, out, test, diverged, device, host, versions
+    )
+
+
+_FIELDS = itemgetter(*[field.name for field in fields(ModelInfo) if field.name != "store_seed"])
+_WRITTEN = {
+    (str, str, int, float, str, float, out, test, bool, str, str, dict)
+    for out in (float, type(None))
+    for test in (float, type(None))
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +182,7 @@ class Segment:
             segment_id=read.take("segment_id", str, "", layout.is_segment_id),
             store_id=read.take("store_id", str, "", is_hex32),
             recipe_fingerprint=read.take("recipe_fingerprint", str, "", is_hex64),
-            models=tuple(ModelInfo.from_reader(item) for item in read.items("models")),
+            models=_models(read),
             memdb_version=read.take("memdb_version", str, ""),
             objects=objects_from(read.inside("objects")),
             metadata=read.free("metadata"),
@@ -154,6 +195,14 @@ class Segment:
             read.problems.append(f"{place}.sources do not add up to its {len(segment.models)} models")
         read.finish(RESTORE)
         return segment
+
+
+def _models(read: Reader) -> tuple[ModelInfo, ...]:
+    return tuple(
+        (isinstance(item, dict) and _as_written(item))
+        or ModelInfo.from_reader(Reader(item, f"{read.place}.models[{position}]", read.problems))
+        for position, item in enumerate(read.take("models", list, []))
+    )
 
 
 def _sources(read: Reader) -> tuple[tuple[str, int], ...]:

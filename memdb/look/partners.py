@@ -164,7 +164,7 @@ class Finder:
         sums = {"n_in": n_in, "n_out": self._n_models - n_in, "k_in": hits, "k_all": total}
         sql = template("equal_pairs.sql", arms=OUTCOMES[self._relations.outcome].sql["arms"])
         found = table({name: values.astype(np.int32) for name, values in sums.items()})
-        scored = self._relations.ask(sql, tables={"found": found}, alone=True)
+        scored = self._relations.compute(sql, {"found": found})
         return Candidates(
             score=values_of(scored.column("influence")),
             effect_se=values_of(scored.column("effect_se")),

@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 
 from memdb.store import Examples, Snapshot
 
+KINDS = {
+    str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64(), list: pa.list_(pa.string()),
+    type(None): pa.null(),
+}  # fmt: skip
 FEW = 256  # rows for which slicing is cheaper than importing Arrow's compute functions
 
 
@@ -36,15 +40,42 @@ def column(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> pa.A
     return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(np.ascontiguousarray(values))])
 
 
-def text(values: Sequence[str | None]) -> pa.Array:
-    """Return text as a column, None as NULL."""
+def text(values: Sequence[str | None], kind: pa.DataType | None = None) -> pa.Array:
+    """Return text as a column, None as NULL: of type ``large_string``, or ``string`` if it is asked for."""
     encoded = [b"" if value is None else value.encode() for value in values]
-    offsets = np.fromiter(itertools.accumulate(map(len, encoded), initial=0), np.int64, len(encoded) + 1)
+    width = np.int32 if kind == pa.string() else np.int64
+    offsets = np.fromiter(itertools.accumulate(map(len, encoded), initial=0), width, len(encoded) + 1)
     validity = pa.py_buffer(
         np.packbits(np.array([value is not None for value in values], dtype=np.bool_), bitorder="little")
     )
     buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.large_string(), len(encoded), buffers)
+    return pa.Array.from_buffers(kind or pa.large_string(), len(encoded), buffers)
+
+
+def of_records(rows: Sequence[Mapping[str, Any]], schema: pa.Schema | None = None) -> pa.Table:
+    """Return rows of texts, numbers and lists of texts as a table; what a row lacks is NULL.
+
+    Without a schema, the first row has all columns, and says of what type they are.
+    """
+    kinds = {field.name: field.type for field in schema or ()} or {
+        name: KINDS[type(value)] for name, value in rows[0].items()
+    }
+    columns = [_of_values([row.get(name) for row in rows], kind) for name, kind in kinds.items()]
+    return pa.Table.from_arrays(columns, names=None if schema else list(kinds), schema=schema)
+
+
+def _of_values(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_null(kind):
+        return pa.nulls(len(values))
+    if pa.types.is_string(kind):
+        return text(values, kind)
+    if pa.types.is_list(kind):
+        lengths = itertools.accumulate(map(len, values), initial=0)
+        offsets = column(np.fromiter(lengths, np.int32, len(values) + 1))
+        return pa.ListArray.from_arrays(offsets, text(list(itertools.chain(*values)), kind.value_type))
+    valid = np.array([value is not None for value in values], dtype=np.bool_)
+    filled = [0 if value is None else value for value in values]
+    return column(np.array(filled, dtype=kind.to_pandas_dtype()), None if valid.all() else valid)
 
 
 def values_of(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:

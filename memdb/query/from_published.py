@@ -97,4 +97,4 @@ def scored(relations: Relations, found: pa.Table, z: float | None) -> pa.Table:
     """Return stored pairs with their scores, intervals with multiplier z, and the columns for ranking."""
     memorized = "(SELECT *, score(own_k_in, n_in, own_k_out, n_out) AS memorization FROM stored)"
     sql = f"WITH found AS {memorized} {template('pair_scores.sql', sums=OUTCOMES['correct'].sql['sums'])}"
-    return relations.ask(sql, {"z": z}, tables={"stored": found}, alone=True)
+    return relations.compute(sql, {"stored": found}, z=z)

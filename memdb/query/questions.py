@@ -14,8 +14,9 @@ from memdb.errors import InvalidInputError
 from memdb.format import bits, layout
 from memdb.format.documents import canonical_json
 from memdb.format.manifest import Manifest
+from memdb.query import counted
 from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
-from memdb.query.arrow import values_of
+from memdb.query.arrow import of_records, values_of
 from memdb.query.examples import ExampleRef, require_models, require_own, set_of
 from memdb.query.from_published import stored_influence, stored_pair
 from memdb.query.intervals import IntervalSpec
@@ -60,8 +61,11 @@ class ModelAnswers:
         require_own(self.relations.snapshot)
         relations = self.relations
         label = None if class_name is None else relations.label_of(class_name)
-        sql = template("top_memorized.sql", arms=OUTCOMES[relations.outcome].sql["arms"])
-        rows = relations.ask(sql, {"label": label})
+        if counted.can_count(relations):
+            rows = counted.memorizations(relations, label)
+        else:
+            sql = template("top_memorized.sql", arms=OUTCOMES[relations.outcome].sql["arms"])
+            rows = relations.ask(sql, {"label": label})
         return ranked(relations, rows, Columns(("train_id", "label"), "memorization"), query)
 
     def top_influence(self, fixed: ExampleRef, query: RankedQuery, *, same_class: bool = False) -> pa.Table:
@@ -74,11 +78,13 @@ class ModelAnswers:
             stored = stored_influence(relations, fixed.row, query.k, query.interval)
             if stored is not None:
                 return stored
-        names = {"relation": side.relation, "fixed": fixed.column, "listed": side.listed}
-        sql = template("top_influence.sql", **names, arms=OUTCOMES[relations.outcome].sql["arms"])
-        other_only = fixed.column == "target_id"
-        relations.prefetch(layout.TEST if side.target == layout.TEST else layout.TRAIN)
-        rows = relations.ask(sql, {"id": fixed.row, "same_class": same_class, "other_only": other_only})
+        if counted.can_count(relations):
+            rows = counted.influences(relations, fixed, same_class=same_class)
+        else:
+            names = {"relation": side.relation, "fixed": fixed.column, "listed": side.listed}
+            sql = template("top_influence.sql", **names, arms=OUTCOMES[relations.outcome].sql["arms"])
+            other_only = fixed.column == "target_id"
+            rows = relations.ask(sql, {"id": fixed.row, "same_class": same_class, "other_only": other_only})
         ids = ["train_id", f"{side.target}_id"]
         labels = ["train_label", f"{side.target}_label"]
         columns = Columns((*ids, *labels, "same_class"), "influence", ("memorization",), listed=side.listed)
@@ -254,14 +260,14 @@ def info(relations: Relations, interval: IntervalSpec) -> pa.Table:
         if derived
         else relations.ask(template("info_models.sql"), models=True).to_pylist()[0]
     )
-    counted = {
+    counts_of = {
         **of_models,
         **relations.ask(template("info.sql"), interval=interval.for_named()).to_pylist()[0],
     }
     diverged = (
-        (model.model_id for _, model in snapshot.models if model.diverged) if counted["n_diverged"] else ()
+        (model.model_id for _, model in snapshot.models if model.diverged) if counts_of["n_diverged"] else ()
     )
-    row = {
+    row: dict[str, object] = {
         **_facts_of(manifest, relations.n_classes),
         "n_repeats": snapshot.n_repeats,
         "n_retracted": snapshot.n_retracted,
@@ -271,13 +277,11 @@ def info(relations: Relations, interval: IntervalSpec) -> pa.Table:
         "newest_snapshot": snapshot.record.number if snapshot.record else None,
         **_base_of(snapshot),
         "put_if_absent": manifest.put_if_absent,
-        **counted,
+        **counts_of,
         **_sketches_of(snapshot),
         "diverged": sorted(diverged),
     }
-    table = pa.Table.from_pylist([row])
-    column = pa.array([row["diverged"]], pa.list_(pa.string()))  # an empty list has no type of its own
-    return table.set_column(table.column_names.index("diverged"), "diverged", column)
+    return of_records([row])
 
 
 def _facts_of(manifest: Manifest, n_classes: int) -> dict[str, object]:

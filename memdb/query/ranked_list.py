@@ -159,9 +159,7 @@ def _bounds(relations: Relations, rows: pa.Table, interval: IntervalSpec) -> tup
     positions = column(np.arange(rows.num_rows, dtype=np.int32))
     z = relations.interval_z(interval)
     sql = template("bounds.sql", **OUTCOMES[relations.outcome].sql)
-    found = relations.ask(
-        sql, {"z": z}, tables={"ranked": rows.append_column("position", positions)}, alone=True
-    )
+    found = relations.compute(sql, {"ranked": rows.append_column("position", positions)}, z=z)
     return values_of(found.column("lo")), values_of(found.column("hi"))
 
 

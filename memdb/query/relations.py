@@ -27,7 +27,16 @@ from memdb.query.intervals import IntervalSpec
 from memdb.query.lazy import Lazy
 from memdb.query.options import MAX_PAIRS
 from memdb.query.outcomes import OUTCOMES, require_outcome
-from memdb.query.statements import Kind, carried, create_table, require_question, running, translated
+from memdb.query.statements import (
+    LOCKS,
+    Kind,
+    carried,
+    create_table,
+    reading,
+    require_question,
+    running,
+    translated,
+)
 from memdb.query.templates import template
 from memdb.query.udfs import Budget, Words, counter, summer
 from memdb.store import Examples, Snapshot
@@ -37,18 +46,6 @@ from memdb.store.published_arrays import COUNTED, derived_of, is_numbered, light
 MEMORY = 4 * 10**9  # bytes of DuckDB's buffers, which excludes what functions allocate themselves
 ROWS_AT_ONCE = 65_536  # rows of a record batch of a streamed result
 USUAL = IntervalSpec("anytime")  # of the views
-
-LOCKS = """
-SET memory_limit = '{memory}B';
-SET temp_directory = '';
-SET max_temp_directory_size = '0B';
-SET secret_directory = '';
-SET python_enable_replacements = false;
-SET autoinstall_known_extensions = false;
-SET autoload_known_extensions = false;
-SET enable_external_access = false;
-SET lock_configuration = true;
-"""
 
 
 class Relations:
@@ -61,6 +58,7 @@ class Relations:
         self.memory = MEMORY
         self._budget = Budget()
         self._known_z: dict[IntervalSpec, float | None] = {}
+        self._known_totals: dict[str, dict[str, Any]] = {}
         self._interval: IntervalSpec | None = None  # whose multipliers the views have now
         self._statement = threading.Lock()
         self._has_models = self._is_built = self._is_named = False
@@ -107,6 +105,11 @@ class Relations:
         if stats is None or (self._is_named and not is_numbered(self.snapshot, set_name)):
             return self.examples[set_name]
         return light_examples(self.snapshot, set_name, stats)
+
+    def labels(self, set_name: str) -> NDArray[np.int32]:
+        """Return the label of each example of a set."""
+        stats = self.stats[set_name]
+        return self.examples[set_name].labels if stats is None else stats[0]
 
     @cached_property
     def stats(self) -> Mapping[str, NDArray[np.int32] | None]:
@@ -162,9 +165,7 @@ class Relations:
     @property
     def n_classes(self) -> int:
         """The number of classes: those with a name, or else up to the largest label."""
-        stats = self.stats[layout.TRAIN]
-        labels = self.examples[layout.TRAIN].labels if stats is None else stats[0]
-        return len(self.class_names) or int(labels.max()) + 1
+        return len(self.class_names) or int(self.labels(layout.TRAIN).max()) + 1
 
     def key_of(self, set_name: str, row: int) -> str:
         """Return the key of an example."""
@@ -237,13 +238,9 @@ class Relations:
             else:
                 correct_of = partial(self.bits.__getitem__, f"{name}/correct")
                 function, returned = counter(mask_of, correct_of, self._budget), INTEGER
-            connection.create_function(
-                OUTCOMES[self.outcome].sql["counted"].format(set=name),
-                function,
-                [INTEGER, INTEGER],
-                returned,
-                type=PythonUDFType.ARROW,
-            )
+            called = OUTCOMES[self.outcome].sql["counted"].format(set=name)
+            kind = PythonUDFType.ARROW
+            connection.create_function(called, function, [INTEGER, INTEGER], returned, type=kind)
 
     def _set_z(self, connection: duckdb.DuckDBPyConnection, interval: IntervalSpec) -> None:
         """Set the multiplier of the intervals of each relation, which is the same in every row."""
@@ -275,13 +272,18 @@ class Relations:
             examples = [pool.submit(self._rows_of, name) for name in sets]
             counted = [pool.submit(self.totals, name) for name in sets]
             tables = [
-                arrow.table(arrow.of_examples(rows.result()) | counts.result())
+                arrow.table({**arrow.of_examples(rows.result()), **counts.result()})
                 for rows, counts in zip(examples, counted, strict=True)
             ]
         return {"train_examples": tables[0], "test_examples": tables[1]}
 
-    def totals(self, set_name: str) -> dict[str, NDArray[Any] | pa.Array]:
+    def totals(self, set_name: str) -> Mapping[str, Any]:
         """Return the columns of a table of examples besides keys and labels: counts, or sums of p."""
+        if set_name not in self._known_totals:
+            self._known_totals[set_name] = self._count(set_name)
+        return self._known_totals[set_name]
+
+    def _count(self, set_name: str) -> dict[str, Any]:
         snapshot, is_train = self.snapshot, set_name == layout.TRAIN
         if is_train and self.outcome == "correct" and not keeps_own(snapshot):
             n_in = times_in(snapshot)
@@ -306,7 +308,6 @@ class Relations:
         interval: IntervalSpec | None = None,
         tables: Mapping[str, pa.Table] | None = None,
         models: bool = False,
-        alone: bool = False,
         max_pairs: int = MAX_PAIRS,
         timeout: float | None = None,
     ) -> pa.Table:
@@ -318,7 +319,6 @@ class Relations:
             interval: of the scores in the views; by default that of the statement before.
             tables: further tables that this statement can read.
             models: create the relation ``models`` and the names of examples, which few statements need.
-            alone: the statement reads no relations of the snapshot, so none are built.
             max_pairs: how many pairs the statement may count.
             timeout: seconds that it may run.
 
@@ -327,15 +327,14 @@ class Relations:
         """
         given = dict(parameters or {})
         with self._statement, self._translating(timeout):
-            self._prepare(sql, interval, models=models, alone=alone, max_pairs=max_pairs)
-            for name, table in (tables or {}).items():
-                self.connection.register(name, table)
-            try:
-                with running(self.connection, timeout) as run:
-                    return run(lambda: carried(self.connection.sql(sql, params=given)).to_arrow_table())
-            finally:
-                for name in tables or {}:
-                    self.connection.unregister(name)
+            self._prepare(sql, interval, models=models, max_pairs=max_pairs)
+            with reading(self.connection, tables or {}), running(self.connection, timeout) as run:
+                return run(lambda: carried(self.connection.sql(sql, params=given)).to_arrow_table())
+
+    def compute(self, sql: str, tables: Mapping[str, pa.Table], **given: Any) -> pa.Table:
+        """Return what one of memdb's own statements makes of these tables, the only ones that it reads."""
+        with self._statement, self._translating(None), reading(self.connection, tables):
+            return self.connection.sql(sql, params=given).to_arrow_table()
 
     def stream(
         self,
@@ -371,12 +370,11 @@ class Relations:
         interval: IntervalSpec | None,
         *,
         models: bool = False,
-        alone: bool = False,
         max_pairs: int = MAX_PAIRS,
     ) -> None:
         """Check that a statement only reads, and create the relations that it needs."""
         require_question(self.connection, sql)
-        if not alone and not self._is_built:
+        if not self._is_built:
             self._build()
             interval = interval or USUAL
         if models and not self._has_models:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -22,6 +22,17 @@ OUT_OF_MEMORY = re.compile(
     "start new thread|resource temporarily unavailable",
     re.IGNORECASE,
 )
+LOCKS = """
+SET memory_limit = '{memory}B';
+SET temp_directory = '';
+SET max_temp_directory_size = '0B';
+SET secret_directory = '';
+SET python_enable_replacements = false;
+SET autoinstall_known_extensions = false;
+SET autoload_known_extensions = false;
+SET enable_external_access = false;
+SET lock_configuration = true;
+"""
 
 Kind = Callable[[DuckDBPyType], bool]
 
@@ -132,6 +143,18 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+@contextlib.contextmanager
+def reading(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, pa.Table]) -> Iterator[None]:
+    """Let statements read further tables."""
+    for name, table in tables.items():
+        connection.register(name, table)
+    try:
+        yield
+    finally:
+        for name in tables:
+            connection.unregister(name)
 
 
 @contextlib.contextmanager

@@ -5,8 +5,9 @@ Any class with the ``fit`` and ``predict`` of scikit-learn's API works, also fro
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -77,9 +78,10 @@ class Classifier:
             model = self._kind(**self.options, **chance)
             model.fit(inputs[layout.TRAIN][mask], data.train.labels[mask])
             for name, examples in data.sets.items():
-                predicted = np.asarray(model.predict(inputs[name])) == examples.labels
+                with _asked_once(model, inputs[name]):
+                    predicted = np.asarray(model.predict(inputs[name])) == examples.labels
+                    confidence = _logit_confidence(model, inputs[name], examples.labels)
                 found.setdefault(f"{name}/{CORRECT.name}", []).append(predicted)
-                confidence = _logit_confidence(model, inputs[name], examples.labels)
                 if confidence is not None:
                     found.setdefault(f"{name}/{LOGIT_CONFIDENCE.name}", []).append(confidence)
             run.progress(done + 1, len(masks))
@@ -128,6 +130,29 @@ def _rows(examples: ExampleSet) -> NDArray[np.float32]:
     values = examples.numbers
     flat = values.reshape(len(values), -1).astype(np.float32)
     return flat / np.float32(255) if values.dtype.kind in "iu" else flat
+
+
+@contextlib.contextmanager
+def _asked_once(model: Any, x: NDArray[np.float32]) -> Iterator[None]:
+    """Compute the probabilities of some rows once: forests and neighbours predict from them, too."""
+    if not hasattr(model, "predict_proba"):
+        yield
+        return
+    compute = model.predict_proba
+    known: list[Any] = []
+
+    def predict_proba(rows: Any) -> Any:
+        if rows is not x:
+            return compute(rows)
+        if not known:
+            known.append(compute(rows))
+        return known[0]
+
+    model.predict_proba = predict_proba
+    try:
+        yield
+    finally:
+        del model.predict_proba
 
 
 def _logit_confidence(

@@ -110,7 +110,7 @@ class Lists:
         columns = {"n_in": n_in, "n_out": self._n_models - n_in, "k_in": hits, "k_all": total}
         sums = table({name: values.astype(np.int32) for name, values in columns.items()})
         sql = template("equal_pairs.sql", arms=OUTCOMES[self._relations.outcome].sql["arms"])
-        scored = self._relations.ask(sql, tables={"found": sums}, alone=True)
+        scored = self._relations.compute(sql, {"found": sums})
         times = np.concatenate([times for _, times in found])
         every = Candidates(
             score=values_of(scored.column("influence")),

@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import fsspec
-
 from memdb.addresses import shown
 from memdb.environment import install
 from memdb.errors import InvalidInputError, MemdbError
-from memdb.storage import remote
 from memdb.storage.cache import Cache
 from memdb.storage.failures import said, showable
 from memdb.storage.local import LocalStorage
@@ -94,6 +91,8 @@ def open_storage(
     protocol = protocol_of(url)
     if protocol in LOCAL:
         return LocalStorage(local_path(url), url)
+    from memdb.storage import remote  # noqa: PLC0415 - a folder need not wait for its imports
+
     extra = EXTRAS.get(protocol)
     patience = patience or remote.PATIENCE
     if extra in {"gcs", "azure"}:
@@ -235,6 +234,8 @@ def _driver(protocol: str, url: str, options: Mapping[str, Any]) -> tuple[Any, s
 
         return BucketFileSystem(**options), str(BucketFileSystem._strip_protocol(url))  # noqa: SLF001 - fsspec's way
     if EXTRAS.get(protocol) != "gcs":
+        import fsspec  # noqa: PLC0415 - nor for these
+
         return fsspec.core.url_to_fs(url, **options)  # type: ignore[no-any-return]
     # the one that fsspec finds asks before each request what kind of bucket it is, which few may ask
     from gcsfs.core import GCSFileSystem  # noqa: PLC0415 - need not be installed

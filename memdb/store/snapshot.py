@@ -150,7 +150,9 @@ class Snapshot:
     @property
     def n_models(self) -> int:
         """How many models count."""
-        return self.record.n_models if self.record and self.is_published else len(self.models)
+        if self.record and self.is_published:
+            return self.record.n_models
+        return sum(selection.n_models for selection in self.selections)
 
     @property
     def n_repeats(self) -> int:

@@ -65,6 +65,18 @@ def test_a_nearest_neighbour_by_import_path_memorizes_and_has_scikit_learns_pred
     np.testing.assert_allclose(1 / (1 + np.exp(-found["test/logit_confidence"][1])), p, atol=1e-9)
 
 
+def test_a_classifier_that_predicts_from_probabilities_computes_them_once(digits, tmp_path, monkeypatch):
+    from sklearn.neighbors import KNeighborsClassifier
+
+    compute, asked = KNeighborsClassifier.predict_proba, []
+    monkeypatch.setattr(
+        KNeighborsClassifier, "predict_proba", lambda model, x: asked.append(len(x)) or compute(model, x)
+    )
+    masks, seeds = drawn(2, 200)
+    Classifier("sklearn.neighbors.KNeighborsClassifier", {})(digits, masks, seeds, run(tmp_path))
+    assert asked == [200, 50] * 2
+
+
 @pytest.mark.parametrize(
     ("path", "options"),
     [

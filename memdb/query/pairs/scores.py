@@ -273,10 +273,12 @@ def pair_bits(relations: Relations) -> PairBits:
     """
     require_models(relations.snapshot)
     require_examples(relations.snapshot, layout.TEST)
-    train = relations.ask("SELECT n_in, memorization FROM memorization ORDER BY train_id")
+    train = relations.ask(
+        "SELECT n_in, coalesce(memorization, 'nan') AS memorization FROM memorization ORDER BY train_id"
+    )
     test = relations.ask("FROM test_examples ORDER BY id")
     form = OUTCOMES[relations.outcome].sql
-    s_all, q_all = (test.column(form[name]).to_numpy() for name in ("s_all", "q_all"))
+    s_all, q_all = (arrow.values_of(test.column(form[name])) for name in ("s_all", "q_all"))
     if relations.outcome == "correct":
         correct, confidence = relations.correct(layout.TEST), None
     else:
@@ -286,10 +288,10 @@ def pair_bits(relations: Relations) -> PairBits:
         n_models=relations.snapshot.n_models,
         masks=relations.mask,
         train_labels=relations.examples[layout.TRAIN].labels,
-        memorization=train.column("memorization").to_numpy(),
+        memorization=arrow.values_of(train.column("memorization")),
         correct=correct,
         test_labels=relations.examples[layout.TEST].labels,
-        n_in=train.column("n_in").to_numpy(),
+        n_in=arrow.values_of(train.column("n_in")),
         n_correct=s_all,
         confidence=confidence,
         are_labelled=relations.are_labelled,

@@ -1,0 +1,106 @@
+"""What a list is chosen from, counted by NumPy: DuckDB computes the formulas, and no relations are built."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from memdb.format import bits, layout
+from memdb.query.arrow import table
+from memdb.query.examples import ExampleRef, keeps_own
+from memdb.query.outcomes import OUTCOMES
+from memdb.query.relations import Relations
+from memdb.query.templates import template
+
+Counts = NDArray[np.int32]
+
+
+def can_count(relations: Relations) -> bool:
+    """Whether lists can be counted here: of 0/1 outcomes, with nothing of what follows unknown."""
+    return relations.outcome == "correct" and keeps_own(relations.snapshot) and relations.are_labelled
+
+
+def memorizations(relations: Relations, label: int | None) -> pa.Table:
+    """Return the memorization of every training example, or of a class, and what ranking needs of each."""
+    labels = relations.labels(layout.TRAIN)
+    rows = np.arange(len(labels), dtype=np.int32) if label is None else _ids(labels == label)
+    own = relations.totals(layout.TRAIN)
+    k_in = own["k_in"][rows]
+    counts = _arms(relations, rows, k_in, own["n_correct"][rows] - k_in)
+    rest = {"train_id": rows, "label": labels[rows]}
+    return _computed(relations, "memorization", "train_id, label", "", rest | counts)
+
+
+def influences(relations: Relations, fixed: ExampleRef, *, same_class: bool) -> pa.Table:
+    """Return the influences on or of one example, and what ranking needs of each; none on itself."""
+    relations.prefetch(layout.TEST if fixed.column != "target_id" else layout.TRAIN)
+    if fixed.column == "train_id":
+        return _of_one(relations, fixed.row, same_class=same_class)
+    labels, own, target = relations.labels(layout.TRAIN), relations.totals(layout.TRAIN), fixed.example_set
+    label = relations.labels(target)[fixed.row]
+    kept = labels == label if same_class else np.ones(len(labels), dtype=np.bool_)
+    if target == layout.TRAIN:
+        kept[fixed.row] = False
+    rows = _ids(kept)
+    inside = relations.mask if len(rows) == len(labels) else relations.mask[rows]
+    k_in = bits.count_and(inside, relations.correct(target)[fixed.row])
+    k_all = relations.totals(target)["n_correct"][fixed.row]
+    own_k_in = own["k_in"][rows]
+    columns = {
+        "train_id": rows,
+        "target_id": np.full(len(rows), fixed.row, dtype=np.int32),
+        "train_label": labels[rows],
+        "target_label": np.full(len(rows), label),
+        "own_k_in": own_k_in,
+        "own_k_out": own["n_correct"][rows] - own_k_in,
+    }
+    return _pairs(relations, columns | _arms(relations, rows, k_in, k_all - k_in), fixed.column)
+
+
+def _of_one(relations: Relations, train_id: int, *, same_class: bool) -> pa.Table:
+    """Return the influences of one training example on the test examples."""
+    labels, label = relations.labels(layout.TEST), relations.labels(layout.TRAIN)[train_id]
+    rows = _ids(labels == label if same_class else np.ones(len(labels), dtype=np.bool_))
+    correct = relations.correct(layout.TEST)
+    k_in = bits.count_and(correct if len(rows) == len(labels) else correct[rows], relations.mask[train_id])
+    k_all = relations.totals(layout.TEST)["n_correct"][rows]
+    own = {name: counts[train_id] for name, counts in relations.totals(layout.TRAIN).items()}
+    same = {
+        "train_id": np.int32(train_id),
+        "train_label": label,
+        "own_k_in": own["k_in"],
+        "own_k_out": own["n_correct"] - own["k_in"],
+    }
+    columns = {
+        "target_id": rows,
+        "target_label": labels[rows],
+        **{name: np.full(len(rows), value) for name, value in same.items()},
+    }
+    ids = np.full(len(rows), train_id)
+    return _pairs(relations, columns | _arms(relations, ids, k_in, k_all - k_in), "test_id")
+
+
+def _ids(kept: NDArray[np.bool_]) -> Counts:
+    return np.flatnonzero(kept).astype(np.int32)
+
+
+def _arms(relations: Relations, rows: NDArray[np.integer], k_in: Counts, k_out: Counts) -> dict[str, Counts]:
+    own = relations.totals(layout.TRAIN)
+    return {"n_in": own["n_in"][rows], "n_out": own["n_out"][rows], "k_in": k_in, "k_out": k_out}
+
+
+def _pairs(relations: Relations, columns: dict[str, Counts], column: str) -> pa.Table:
+    target = "target" if column == "target_id" else "test"
+    first = (
+        f"train_id, target_id AS {target}_id, train_label, target_label AS {target}_label, "
+        "train_label = target_label AS same_class"
+    )
+    last = ", score(own_k_in, n_in, own_k_out, n_out) AS memorization"
+    return _computed(relations, "influence", first, last, columns)
+
+
+def _computed(relations: Relations, score: str, first: str, last: str, counts: dict[str, Counts]) -> pa.Table:
+    arms = OUTCOMES[relations.outcome].sql["arms"]
+    sql = template("counted.sql", score=score, first=first, last=last, arms=arms)
+    return relations.compute(sql, {"counted": table(counts)})
