@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from memdb.analysis.estimates import Attribution
     from memdb.datasets import Dataset
+    from memdb.experiment.report import Findings
+    from memdb.experiment.run import HowToTrain
     from memdb.format.published import Credits
     from memdb.format.score_table import ScoreTable
     from memdb.format.snapshot_record import BaseUpdate, Retraction
@@ -64,7 +66,8 @@ if TYPE_CHECKING:
     from memdb.render.sheets import PicturesOf
     from memdb.sharing.publish import Publication, PublicationOptions, PublicationPlan
     from memdb.sharing.thumbnails import Thumbnails
-    from memdb.store import Snapshot, Store
+    from memdb.storage.protocol import Storage
+    from memdb.store import Access, Snapshot, Store
     from memdb.store.maintenance.compact import Compaction
     from memdb.store.maintenance.gc import Garbage
     from memdb.store.maintenance.repair import Repair
@@ -1082,6 +1085,7 @@ class Database:
         from memdb.training.sketching import target_of
 
         self._require_now("train")
+        self.store.manifest.require_random(self.url)
         limits = Limits(until_half_width, max_seconds)
         if batch_models is not None:
             require_positive(batch_models, "batch_models")
@@ -1104,13 +1108,112 @@ class Database:
             None if checkpoint_dir is None else Path(checkpoint_dir),
             target,
         )
-        before = self.relations()
         plan = Plan(engines.choose(work, workers, request), wanted, limits, compact, self._doubt(bound))
         try:
             with _visible(progress) as shown:
-                return carry_out(self.store, plan, before, shown, stop_requested)
+                return carry_out(self.store, plan, self.snapshot, shown, stop_requested)
         finally:
             self.refresh()
+
+    def removal_experiment(
+        self,
+        into: str | Path | Storage = "removal.zarr",
+        *,
+        thresholds: Sequence[float] | None = None,
+        rules: Sequence[str] | None = None,
+        controls: Sequence[str] | None = None,
+        add_back: bool | None = None,
+        fraction: float | None = None,
+        scores_from: Database | None = None,
+        models: int | None = None,
+        add: int | None = None,
+        seed: int | None = None,
+        level: float = 0.95,
+        access: Access | None = None,
+        progress: Callable[[TrainingStatus], None] | None = None,
+        stop_requested: Callable[[], bool] = lambda: False,
+        **how: Unpack[HowToTrain],
+    ) -> Findings:
+        """Remove the memorized training examples, train models on the rest, and compare what that costs.
+
+        As many models leave out as many random examples, and as many examples of the same classes that
+        held-out models find as hard. The models go into a store of their own, in which what is removed is
+        written down before the first is trained. Call it again after an interruption, or for more models:
+        they are added to what is there.
+
+        Args:
+            into: the experiment's own store: a path, a URL, or anything that fits `Storage`.
+            thresholds: on memorization; examples at or above one are removed. By default .1, .25 and .5.
+            rules: what must reach a threshold: ``raw`` scores (the default), the ``lower`` ends of their
+                simultaneous intervals, ``shrunk`` scores, or several.
+            controls: what is removed instead: ``random``, ``matched``, or both, as by default.
+            add_back: also add each slice between two thresholds to the examples below the lowest.
+            fraction: train on a random share of what is left, in place of all of it.
+            scores_from: another store of the same data whose scores choose, such as one of other subsets.
+            models: how many models each arm is to have; by default 20, or what the fullest arm has.
+            add: how many more instead.
+            seed: of all that is drawn for a new experiment; random by default.
+            level: coverage of the intervals, which hold however often one looks.
+            access: how ``into`` is reached.
+            progress: as of `train`.
+            stop_requested: as of `train`.
+            how: ``dataset``, ``recipe``, ``recipe_version``, ``data_root``, ``device``, ``batch_models``,
+                ``workers``, ``ray``, ``task_cpus``, ``task_gpus`` and ``checkpoint_dir``, as of `train`.
+
+        Raises:
+            InvalidInputError: a threshold that removes nothing, everything or a whole class; a store whose
+                models cannot be trained here.
+            MismatchError: ``into`` or ``scores_from`` is of other data, or the experiment has other settings.
+            NotEnoughModelsError: the store has no models yet.
+            TrainingError: the recipe failed; what was committed is kept.
+        """
+        from memdb.experiment import run
+        from memdb.experiment.removal import Chooser, Design
+        from memdb.experiment.report import Findings
+        from memdb.store import require_free
+        from memdb.store.access import PLAIN
+        from memdb.training.run import carry_out, warn_of_doubts
+
+        require_level(level)
+        run.require_testable(self.store)
+        given: dict[str, Any] = {
+            "thresholds": thresholds, "rules": rules, "controls": controls, "add_back": add_back,
+            "fraction": fraction,
+        }  # fmt: skip
+        given = {
+            n: v if isinstance(v, bool | float | int) else tuple(v) for n, v in given.items() if v is not None
+        }
+        design = Design(**given)
+        storage = (PLAIN if access is None else access).open(into)
+        store = run.opened(storage, self.store.manifest)
+        chosen_by = self if scores_from is None else scores_from
+        run.require_same_data(chosen_by.store, self.store)
+        if store is None:
+            run.require_counts(models, add)
+            seed = run.seed_of(seed)
+            experiment = Chooser(chosen_by.relations(), level, seed).experiment(design)
+            require_free(storage)
+            self._means(how)  # data that is not there is missed before anything is created
+            store = run.create(storage, self.store, experiment, seed)
+        else:
+            run.require_same_design(
+                store, design, frozenset(given), None if scores_from is None else chosen_by.store
+            )
+        seeds = run.seeds_to_train(store, models, add)
+        if seeds.n_models:
+            data, bound = self._means(how)
+            plan = run.planned(store, seeds, data, bound, how, self._doubt(bound))
+            carry_out(store, plan, store.snapshot(), progress or warn_of_doubts, stop_requested)
+        return Findings(store.snapshot(), level)
+
+    def _means(self, how: HowToTrain) -> tuple[str | Dataset, BoundRecipe]:
+        """Return the data, or its name if workers are to load it, and the recipe to train models by."""
+        dataset, recipe = how.get("dataset"), how.get("recipe") or self._recipe
+        names = Names(self._dataset if dataset is None else dataset, recipe)
+        names.require_for(self.store, "training")
+        bound = self._bound(recipe, how.get("recipe_version"))
+        here = how.get("workers") is None and how.get("ray") is None
+        return self._data_to_train_on(dataset, how.get("data_root"), here=here), bound
 
     def export(
         self,

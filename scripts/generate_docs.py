@@ -32,8 +32,9 @@ COMMANDS = (
     "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "plan",
     "convergence", "reliability", "classes", "class-influence", "compare", "compact", "gc", "verify", "retract",
     "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "cache", "import", "export", "membership",
-    "lds", "frontier",
+    "lds", "frontier", "experiment",
 )  # fmt: skip
+INSIDE = {"experiment": ("removal",)}  # commands of two words
 RELATIONS = ("models", "train_examples", "test_examples", "memorization", "influence", "train_influence")
 EXIT_CODES = (
     "Exit codes: 0 done; 1 refused or failed, with one line on stderr that says why and what to do next; "
@@ -74,6 +75,12 @@ def cli_page() -> str:
     ]
     parts += ["## Storage options", f"```\n{help_of('storage')}```"]
     parts += [part for name in COMMANDS for part in (f"## memdb {name}", f"```\n{help_of(name)}```")]
+    parts += [
+        part
+        for name, inner in INSIDE.items()
+        for each in inner
+        for part in (f"### memdb {name} {each}", f"```\n{help_of(name, each)}```")
+    ]
     return "\n\n".join(parts) + "\n"
 
 

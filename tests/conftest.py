@@ -58,10 +58,14 @@ def commands_built_once():
     """Typer builds the commands anew whenever one is called, which takes longer than most commands."""
     import typer
 
-    built = functools.cache(lambda app, _n_commands: get_command(app))
+    built = functools.cache(lambda app, *_n_commands: get_command(app))
     get_command = typer.main.get_command
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(typer.main, "get_command", lambda app: built(app, len(app.registered_commands)))
+        patch.setattr(
+            typer.main,
+            "get_command",
+            lambda app: built(app, len(app.registered_commands), len(app.registered_groups)),
+        )
         yield
 
 

@@ -32,7 +32,7 @@ ASKED = [
 OPENED = [*{f"{name} {options}": (name, options) for name, options, _, _ in METHODS}.values()]
 DO_OTHER_THINGS = {
     "update", "merge", "compact", "gc", "retract", "cache", "init", "train", "demo", "import", "publish", "pull",
-    "report", "view", "show", "gallery",
+    "report", "view", "show", "gallery", "experiment",
 }  # fmt: skip
 
 

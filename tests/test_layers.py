@@ -28,6 +28,7 @@ ROOMS = [  # folders and files at the top, from the bottom; a room imports from 
     {"datasets", "query"},
     {"analysis", "recipes", "interop"},
     {"permission", "training", "sharing"},
+    {"experiment"},
     {"look"},
     {"database"},
     {"create"},
@@ -70,6 +71,7 @@ HOMES = {
         "training.half_width",
         "query.imported_scores",
         "analysis.plan",
+        "experiment.report",
         "query.results",
         "query.statements",
         "look.notebook",
@@ -78,7 +80,14 @@ HOMES = {
         "cli.analyze",
         "cli.attribution",
     },
-    "matplotlib": {"render.curves", "render.frontier", "look.figures", "database", "cli.show"},
+    "matplotlib": {
+        "render.curves",
+        "render.frontier",
+        "render.removal",
+        "look.figures",
+        "database",
+        "cli.show",
+    },
     "rich": {
         "render.tables",
         "render.fitted",
@@ -86,6 +95,7 @@ HOMES = {
         "render.progress",
         "render.curves",
         "render.analysis",
+        "render.removal",
         "render.attribution",
         "render.frontier",
         "look.terminal",
@@ -106,6 +116,7 @@ HOMES = {
         "cli.share",
         "cli.look",
         "cli.show",
+        "cli.experiment",
         "cli.usage",
         "cli.attribution",
     },
@@ -282,6 +293,9 @@ def test_every_command_is_found_by_its_module():
     for command in application.registered_commands:
         name = command.name or command.callback.__name__.replace("_", "-")
         here[command.callback.__module__].add(name)
+    for group in application.registered_groups:
+        for command in group.typer_instance.registered_commands:
+            here.setdefault(command.callback.__module__, set()).add(group.typer_instance.info.name)
     assert here == {f"memdb.cli.{module}": set(names) for module, names in cli.COMMANDS.items()}
 
 

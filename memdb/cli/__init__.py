@@ -29,6 +29,7 @@ COMMANDS = {  # by their modules
     "share": ("publish", "pull"),
     "look": ("report", "view"),
     "show": ("show", "gallery"),
+    "experiment": ("experiment",),
 }
 
 # New objects between two searches for cycles: imports create many and free none; 8% of a question went there.

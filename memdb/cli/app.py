@@ -48,6 +48,17 @@ app = _App(
 )
 
 
+def group(name: str, about: str) -> _App:
+    """Return an application for commands of two words."""
+    return _App(
+        name=name,
+        help=about,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback
     if wanted:
         from memdb.format.documents import own_version

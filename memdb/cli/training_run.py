@@ -83,7 +83,7 @@ def train_visibly(
             say(f"Note: {status.remark}.")
 
     n_sketched = _n_sketched(db, given)
-    signals = _Signals(gently=bool(given.get("workers") or given.get("ray")))
+    signals = Signals(gently=bool(given.get("workers") or given.get("ray")))
     try:
         with signals, bar, without_gpus(given.get("device", "auto")):
             db.train(**limited.arguments(), progress=progress, stop_requested=signals.stop_requested, **given)
@@ -107,7 +107,7 @@ def _n_sketched(db: Database, given: Mapping[str, Any]) -> int:
     return len(all_sketched(db.snapshot)) if given.get("sketch") else 0
 
 
-class _Signals:
+class Signals:
     """Ctrl-C and SIGTERM while models are trained.
 
     They interrupt a recipe wherever it is. Workers are asked ``gently`` first, so that what they are about
@@ -134,6 +134,7 @@ class _Signals:
         self._heard = True
 
     def stop_requested(self) -> bool:
+        """Whether one was received."""
         return self._heard
 
 

@@ -11,23 +11,22 @@ import re
 import reprlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from memdb import plugins
 from memdb.environment import DISTRIBUTION
-from memdb.errors import MismatchError, WrongFormatError
+from memdb.errors import InvalidInputError, MismatchError, WrongFormatError
 from memdb.format import layout
+from memdb.format.base import HEX32, HEX64, Base
 from memdb.format.documents import MAX_INTEGER, Json, Reader, fingerprint, now, own_version, sealed
+from memdb.format.experiment import EXPERIMENT_FEATURE, SCHEME, Experiment
 from memdb.format.sketches import SketchPlan
 
 KINDS = ("bit", "unit", "real", "category")
-SCHEMES = ("exact", "bernoulli", "imported")
+SCHEMES = ("exact", "bernoulli", "imported", SCHEME)
 MAX_EXAMPLES = 2**31 - 1  # ids are int32
-MAX_SNAPSHOTS = 10**9
-MAX_URL = 4096
 BASE_FEATURE = "base"  # a memdb that does not know it would answer from some of the models only
-HEX64, HEX32 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{32}")
 SEED = re.compile(r"[0-9]{1,20}")
 CONTENT = "content_sha256"  # of a set of examples
 HASH_BYTES = 16  # that a set keeps of each example's content
@@ -124,41 +123,6 @@ class RecipeInfo:
         return f"{self.name} {self.version}" + (f" ({options})" if options else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The store that another one extends, at the numbered snapshot whose models are part of its answers.
-
-    Its sets, recipe and subsets are those of the store that extends it.
-    """
-
-    url: str
-    store_id: str
-    snapshot: int
-    n_models: int
-    models_sha256: str
-
-    def to_document(self) -> dict[str, Json]:
-        """Return the JSON object."""
-        return {
-            "url": self.url,
-            "store_id": self.store_id,
-            "snapshot": self.snapshot,
-            "n_models": self.n_models,
-            "models_sha256": self.models_sha256,
-        }
-
-    @classmethod
-    def from_reader(cls, read: Reader) -> Base:
-        """Parse the object; whether its address may be followed is decided where it is."""
-        return cls(
-            url=read.take("url", str, "", lambda v: 0 < len(v) <= MAX_URL and v.isprintable()),
-            store_id=read.take("store_id", str, "", lambda v: bool(HEX32.fullmatch(v))),
-            snapshot=read.take("snapshot", int, 1, lambda v: 0 < v < MAX_SNAPSHOTS),
-            n_models=read.take("n_models", int, 0, lambda v: v >= 0),
-            models_sha256=read.take("models_sha256", str, "", lambda v: bool(HEX64.fullmatch(v))),
-        )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """The frozen description of a store; by default, of a new one that is created now."""
@@ -177,6 +141,7 @@ class Manifest:
     objects: Objects = field(default_factory=dict)
     base: Base | None = None  # the store that this one extends, as it was at creation
     sketches: SketchPlan | None = None  # what training sketches without being asked
+    experiment: Experiment | None = None  # that the models are for; their subsets are those of its arms
 
     @property
     def imports(self) -> dict[str, str]:
@@ -233,6 +198,18 @@ class Manifest:
                 hint="train with the store's own recipe and options, or `memdb init` another store",
             )
 
+    def require_random(self, url: str) -> None:
+        """Refuse to take the subsets of an experiment's arms for random ones.
+
+        Raises:
+            InvalidInputError: this is the store of an experiment.
+        """
+        if self.experiment is not None:
+            raise InvalidInputError(
+                f"{url} is a removal experiment: its subsets are not random, and tell no memorization",
+                hint="see it with `memdb experiment removal`, and ask the store that chose what it removes",
+            )
+
     def require_joinable(self, theirs: Manifest, url: str, their_url: str) -> None:
         """Refuse to count models of two stores together that were not trained alike.
 
@@ -240,6 +217,8 @@ class Manifest:
             MismatchError: names what differs, and both values.
         """
         hint = "`memdb compare` says how far two stores agree without adding them up"
+        for manifest, where in ((self, url), (theirs, their_url)):
+            manifest.require_random(where)
         ours = {item.name: item for item in self.sets}
         others = {item.name: item for item in theirs.sets}
         for name in sorted(ours.keys() | others.keys()):
@@ -264,13 +243,19 @@ class Manifest:
                 hint=hint,
             )
 
+    @property
+    def _required_features(self) -> tuple[str, ...]:
+        has = {BASE_FEATURE: self.base, EXPERIMENT_FEATURE: self.experiment}
+        return tuple(name for name, value in has.items() if value)
+
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""
         optional = {"base": self.base, "sketches": self.sketches}
+        n_train = self.train.n_examples
         return sealed(
             {
                 "format": layout.FORMAT,
-                "required_features": [BASE_FEATURE] if self.base else [],
+                "required_features": list(self._required_features),
                 "store_id": self.store_id,
                 "seed": str(self.seed),
                 "dataset": self.dataset,
@@ -298,6 +283,7 @@ class Manifest:
                 "put_if_absent": self.put_if_absent,
                 "objects": objects_document(self.objects),
                 **{name: value.to_document() for name, value in optional.items() if value},
+                **({"experiment": self.experiment.to_document(n_train)} if self.experiment else {}),
             }
         )
 
@@ -308,7 +294,7 @@ class Manifest:
         Raises:
             WrongFormatError: a newer format, features this memdb does not know, or a list of what is wrong.
         """
-        require_format(document, place, (BASE_FEATURE,))
+        require_format(document, place, (BASE_FEATURE, EXPERIMENT_FEATURE))
         read = Reader(document, place)
         recipe, subsets = read.inside("recipe"), read.inside("subsets")
         manifest = cls(
@@ -341,8 +327,8 @@ class Manifest:
         )
         if (BASE_FEATURE in document.get("required_features", [])) != (manifest.base is not None):
             read.problems.append(f"{place} names a base or requires it to be known, and not both")
-        stated = recipe.take("fingerprint", str, "")
-        if stated and stated != manifest.recipe.fingerprint:
+        claimed = recipe.take("fingerprint", str, "")
+        if claimed and claimed != manifest.recipe.fingerprint:
             read.problems.append(f"{place}.recipe.fingerprint is not that of the recipe")
         names = [item.name for item in manifest.sets]
         if layout.TRAIN not in names or len(set(names)) != len(names):
@@ -350,7 +336,18 @@ class Manifest:
         for problem in manifest._claims_too_much(place):
             read.problems.append(problem)
         read.finish("ask its owner for an undamaged copy")
-        return manifest
+        return manifest._with_experiment(read, document)
+
+    def _with_experiment(self, read: Reader, document: Mapping[str, Any]) -> Manifest:
+        """Return the same with the experiment of its document, whose size the sets bound."""
+        is_one = "experiment" in document
+        is_required = EXPERIMENT_FEATURE in document.get("required_features", [])
+        if not is_one == is_required == (self.subset_scheme == SCHEME):
+            read.problems.append(f"{read.place} has an experiment, its feature or its subsets, not all three")
+        sizes = (self.train.n_examples, self.set_named(layout.TEST).n_examples)
+        found = Experiment.from_reader(read.inside("experiment"), *sizes) if is_one else None
+        read.finish("ask its owner for an undamaged copy")
+        return replace(self, experiment=found)
 
     def _claims_too_much(self, place: str) -> Iterator[str]:
         """Yield the sets of more examples than the listed objects hold: readers take memory by them."""

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from memdb.format import layout
+from memdb.format.base import HEX32, HEX64
 from memdb.format.documents import MAX_DOCUMENT, Json, Reader, sealed
 from memdb.format.manifest import (
-    HEX32,
-    HEX64,
     MAX_EXAMPLES,
     ObjectInfo,
     Objects,

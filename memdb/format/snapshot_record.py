@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from memdb.format import layout
+from memdb.format.base import HEX64, MAX_SNAPSHOTS, Base
 from memdb.format.documents import MAX_DOCUMENT, MAX_INTEGER, Json, Reader, now, own_version, sealed
-from memdb.format.manifest import HEX64, MAX_SNAPSHOTS, Base, ObjectInfo, require_format
+from memdb.format.manifest import ObjectInfo, require_format
 from memdb.format.published import Derived
 from memdb.format.segment import MAX_MODELS_PER_SEGMENT, RESTORE, is_hex32, is_hex64
 

@@ -52,6 +52,7 @@ class Relations:
     """One snapshot as DuckDB relations. Bits are read when a question first needs them, then cached."""
 
     def __init__(self, snapshot: Snapshot, outcome: str = "correct") -> None:
+        snapshot.manifest.require_random(snapshot.url)
         self.snapshot = snapshot
         self.outcome = require_outcome(outcome)
         self.memory = MEMORY

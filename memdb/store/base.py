@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from memdb.addresses import shown
 from memdb.errors import DamagedError, InvalidInputError, MismatchError, NotFoundError
-from memdb.format.manifest import Base, Manifest
+from memdb.format.base import Base
+from memdb.format.manifest import Manifest
 from memdb.storage.protocol import Storage
 from memdb.storage.urls import LOCAL, local_path, protocol_of
 from memdb.store.access import Access

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from memdb.errors import AlreadyExistsError, InvalidInputError, MismatchError, NotFoundError
 from memdb.format import layout
+from memdb.format.base import Base
 from memdb.format.documents import plain_document
-from memdb.format.manifest import Base, Manifest
+from memdb.format.manifest import Manifest
 from memdb.format.snapshot_record import BaseUpdate
 from memdb.storage.protocol import create_once
 from memdb.storage.urls import protocol_of

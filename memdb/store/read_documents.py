@@ -18,8 +18,9 @@ from memdb.errors import (
     WrongFormatError,
 )
 from memdb.format import layout
+from memdb.format.base import MAX_SNAPSHOTS, Base
 from memdb.format.documents import group_metadata, parse_group_metadata, parse_json, parse_plain_document
-from memdb.format.manifest import MAX_SNAPSHOTS, Base, Manifest, ObjectInfo
+from memdb.format.manifest import Manifest, ObjectInfo
 from memdb.format.segment import Segment
 from memdb.format.snapshot_record import BaseUpdate, BlockInfo, Retraction, SnapshotRecord
 from memdb.storage.protocol import Storage, concurrently

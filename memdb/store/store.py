@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from memdb.errors import AlreadyExistsError, DamagedError, InvalidInputError, StorageError
 from memdb.format import bits, layout
+from memdb.format.base import Base
 from memdb.format.documents import Json, group_metadata
-from memdb.format.manifest import Base, Manifest
+from memdb.format.manifest import Manifest
 from memdb.format.published import ASK_AGAIN, Published
 from memdb.format.score_table import ScoreTable
 from memdb.format.segment import ModelInfo, Segment

@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from memdb.datasets import Dataset
 from memdb.errors import InvalidInputError, TrainingError
 from memdb.format import bits, layout, subsets
 from memdb.format.documents import now, own_version
+from memdb.format.manifest import Manifest
 from memdb.format.segment import ModelInfo
 from memdb.recipes import BoundRecipe, Fitting, Run, current, name_of
 from memdb.store import Store
@@ -91,7 +92,6 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
         StorageError: a batch could not be committed.
     """
     manifest = store.manifest
-    size = subsets.subset_size(manifest.train.n_examples, manifest.subset_fraction)
     wanted = batch_models or recipe.models_per_batch(dataset, device)
     fitting = Fitting(recipe.train, recipe.info.name)
     outcomes_kept = frozenset(outcome.name for outcome in manifest.outcomes)
@@ -100,7 +100,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
     for batch in seeds.batches(wanted):
         if not hooks.may_begin():
             return
-        masks = subsets.subset_masks(manifest.seed, batch, manifest.train.n_examples, size)
+        masks = masks_of(manifest, batch)
         batch_seeds = np.asarray(batch, dtype=np.uint64)
         folder = _checkpoint_dir(checkpoints, manifest.store_id, batch_seeds)
 
@@ -123,7 +123,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
             ModelInfo(
                 model_id=subsets.model_id(manifest.seed, seed),
                 seed=seed,
-                subset_size=size,
+                subset_size=int(masks[row].sum()),
                 seconds=seconds / len(batch),
                 trained_at=now(),
                 device=trained_on,
@@ -137,6 +137,15 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
         shutil.rmtree(folder, ignore_errors=True)
         correct = bits.pack(outcomes[f"{layout.TRAIN}/correct"])
         yield Committed(models, bits.pack(masks), correct, doubts(outcomes, finite, recipe.info.name))
+
+
+def masks_of(manifest: Manifest, seeds: Sequence[int]) -> NDArray[np.bool_]:
+    """Return the subsets of models by their seeds, bool [models, train]."""
+    n_train = manifest.train.n_examples
+    if manifest.experiment is not None:
+        return manifest.experiment.masks(manifest.seed, seeds, n_train)
+    size = subsets.subset_size(n_train, manifest.subset_fraction)
+    return subsets.subset_masks(manifest.seed, seeds, n_train, size)
 
 
 def require_same(store: Store, dataset: Dataset, recipe: BoundRecipe) -> None:
@@ -194,7 +203,7 @@ def _accuracies(
     inside = float(correct[mask].mean())
     return {
         "train_accuracy": inside,
-        "out_accuracy": float(correct[~mask].mean()),
+        "out_accuracy": None if mask.all() else float(correct[~mask].mean()),
         "test_accuracy": None if test is None else float(test[row].mean()),
         "diverged": not finite or _learned_nothing(correct[mask], dataset.train.labels[mask]),
     }

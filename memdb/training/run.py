@@ -16,7 +16,7 @@ from memdb.errors import InvalidInputError, MemdbError
 from memdb.format import bits
 from memdb.query.intervals import IntervalSpec
 from memdb.query.relations import Relations
-from memdb.store import Store
+from memdb.store import Snapshot, Store
 from memdb.store.maintenance.compact import compact
 from memdb.training.half_width import RunningPrecision
 from memdb.training.loop import Engine, Hooks
@@ -113,15 +113,16 @@ def warn_of_doubts(status: TrainingStatus, stacklevel: int = 4) -> None:
 def carry_out(
     store: Store,
     plan: Plan,
-    before: Relations,
+    before: Snapshot,
     progress: Callable[[TrainingStatus], None],
     stop_requested: Callable[[], bool],
 ) -> int:
     """Train, commit and report batches until done; return the number of models committed."""
     running = None  # computed only for those who look at it
-    if progress is not warn_of_doubts or plan.limits.half_width is not None:
-        running = RunningPrecision(before, IntervalSpec("anytime"))
-    accuracies = [m.test_accuracy for _, m in before.snapshot.models if m.test_accuracy is not None]
+    is_random = store.manifest.experiment is None
+    if is_random and (progress is not warn_of_doubts or plan.limits.half_width is not None):
+        running = RunningPrecision(Relations(before), IntervalSpec("anytime"))
+    accuracies = [m.test_accuracy for _, m in before.models if m.test_accuracy is not None]
     n_asked = plan.seeds.n_missing
     width = running.mean_half_width() if running else None
     status = TrainingStatus(n_asked, 0, 0.0, _mean(accuracies), width)
@@ -140,7 +141,7 @@ def carry_out(
         may_begin=lambda: not is_settled() and clock.has_time(),
         stop_requested=lambda: stop_requested() or clock.is_over(),
     )
-    tidying = _Tidying(store, len(before.snapshot.loose), wanted=plan.compact)
+    tidying = _Tidying(store, len(before.loose), wanted=plan.compact)
     shown = {""}
     with closing(plan.engine(plan.seeds, hooks)) as batches:
         for batch in batches:

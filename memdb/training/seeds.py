@@ -12,6 +12,7 @@ import numpy as np
 
 from memdb.errors import InvalidInputError
 from memdb.format import subsets
+from memdb.format.experiment import ARM_SHIFT
 
 DOMAIN = b"memdb-task-1"
 
@@ -72,6 +73,23 @@ class Seeds:
 
     def _missing(self, seeds: Iterable[int]) -> list[int]:
         return [seed for seed in seeds if subsets.model_id(self.store_seed, seed) not in self.known]
+
+
+@dataclass(frozen=True)
+class ArmSeeds(Seeds):
+    """The seeds of an experiment, given repetition by repetition.
+
+    A batch has one arm, since models that train together have subsets of one size. Arms take turns, so that
+    an interrupted run has tried all of them.
+    """
+
+    def _all_batches(self, size: int, n_workers: int) -> Iterator[Iterable[int]]:  # noqa: ARG002
+        arms: dict[int, list[int]] = {}
+        for seed in self.source:
+            arms.setdefault(seed >> ARM_SHIFT, []).append(seed)
+        longest = max(map(len, arms.values()), default=0)
+        for start in range(0, longest, size):
+            yield from (seeds[start : start + size] for seeds in arms.values() if start < len(seeds))
 
 
 def require_seeds(seeds: Sequence[int]) -> None:

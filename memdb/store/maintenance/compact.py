@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from memdb.errors import AlreadyExistsError, InvalidInputError, StorageError
 from memdb.format import bits, layout
+from memdb.format.base import Base
 from memdb.format.documents import Json, group_metadata, own_version, plain_document
-from memdb.format.manifest import Base, Manifest, ObjectInfo, Outcome
+from memdb.format.manifest import Manifest, ObjectInfo, Outcome
 from memdb.format.segment import Segment
 from memdb.format.sketches import is_sketch
 from memdb.format.snapshot_record import BlockInfo, SnapshotRecord

@@ -1,0 +1,191 @@
+"""The experiment that a store's models belong to: its arms, and which training examples each leaves out.
+
+It is part of the manifest, so it is fixed before the first model is trained. A model's arm is in its seed,
+and its mask a pure function of experiment, store seed and model seed, like the masks of other stores.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.format import subsets
+from memdb.format.documents import Json, Reader
+
+EXPERIMENT_FEATURE = "experiment"  # a memdb that does not know it would take its subsets for random ones
+SCHEME = "arms"
+REMOVAL = "removal"
+CONTROLS = ("all", "memorized", "random", "matched", "added")
+RULES = ("raw", "lower", "shrunk")
+DOMAIN = b"memdb-arm-1"
+ARM_SHIFT = 48  # the bits of a seed below its arm
+MAX_ARMS = 2**15
+MAX_REPETITIONS = 2**31
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no one answer to ==
+class Arm:
+    """One way to train: what is removed from the training set.
+
+    Attributes:
+        control: ``all`` removes nothing, ``memorized`` what is memorized at or above the threshold,
+            ``random`` as many at random, ``matched`` as many of the same classes that are as hard held out,
+            ``added`` leaves of all that is memorized at or above the lowest threshold one slice in.
+        rule: which score decides: ``raw``, the ``lower`` end of the simultaneous interval, or ``shrunk``.
+        threshold: at or above which an example is memorized; of ``added``, the lower end of the slice.
+        removed: ids in ascending order; None if each model draws its own ``n_removed`` examples.
+    """
+
+    control: str
+    rule: str
+    threshold: float
+    n_removed: int
+    removed: NDArray[np.int32] | None = None
+
+    def to_document(self, n_train: int) -> dict[str, Json]:
+        """Return the JSON object."""
+        return {
+            "control": self.control,
+            "rule": self.rule,
+            "threshold": self.threshold,
+            "n_removed": self.n_removed,
+            "removed": None if self.removed is None else _encoded(self.removed, n_train),
+        }
+
+    @classmethod
+    def from_reader(cls, read: Reader, n_train: int) -> Arm:
+        """Parse the object."""
+        n_removed = read.take("n_removed", int, 0, lambda v: 0 <= v < n_train)
+        text = read.optional("removed", str)
+        removed = None if text is None else _decoded(text, n_train)
+        if text is not None and (removed is None or len(removed) != n_removed):
+            read.problems.append(f"{read.place}.removed is not {n_removed} of {n_train} examples")
+        return cls(
+            control=read.take("control", str, "all", lambda v: v in CONTROLS),
+            rule=read.take("rule", str, "raw", lambda v: v in RULES),
+            threshold=read.take("threshold", float, 0.0, lambda v: -1 <= v <= 1),
+            n_removed=n_removed,
+            removed=removed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The models that chose what is removed. None of them is in the experiment's store."""
+
+    store_id: str
+    n_models: int
+    models_sha256: str
+
+    def to_document(self) -> dict[str, Json]:
+        """Return the JSON object."""
+        return {"store_id": self.store_id, "n_models": self.n_models, "models_sha256": self.models_sha256}
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What is compared: arms, the first of which removes nothing.
+
+    Attributes:
+        fraction: the share of what an arm leaves that each of its models is trained on.
+        near_duplicates: pairs of a training and a test example of which the first all but decides the second.
+    """
+
+    arms: tuple[Arm, ...]
+    source: Source
+    fraction: float = 1.0
+    near_duplicates: tuple[tuple[int, int], ...] = ()
+    kind: str = field(default=REMOVAL)
+
+    def arm_of(self, seed: int) -> int:
+        """Return the number of the arm that a model of this seed belongs to."""
+        return seed >> ARM_SHIFT
+
+    def masks(self, store_seed: int, seeds: Sequence[int], n_train: int) -> NDArray[np.bool_]:
+        """Return the training examples that models see, bool [models, train]."""
+        return np.stack([self._mask(store_seed, seed, n_train) for seed in seeds])
+
+    def _mask(self, store_seed: int, seed: int, n_train: int) -> NDArray[np.bool_]:
+        arm = self.arms[self.arm_of(seed)]
+        n_kept = n_train - arm.n_removed
+        size = max(1, int(self.fraction * n_kept + 0.5))
+        if arm.removed is None:
+            return subsets.subset_mask(store_seed, seed, n_train, size)
+        kept = np.setdiff1d(np.arange(n_train), arm.removed, assume_unique=True)
+        mask = np.zeros(n_train, dtype=np.bool_)
+        mask[kept[subsets.subset_mask(store_seed, seed, n_kept, size)]] = True
+        return mask
+
+    def to_document(self, n_train: int) -> dict[str, Json]:
+        """Return the JSON object."""
+        return {
+            "kind": self.kind,
+            "source": self.source.to_document(),
+            "fraction": self.fraction,
+            "arms": [arm.to_document(n_train) for arm in self.arms],
+            "near_duplicates": [list(pair) for pair in self.near_duplicates],
+        }
+
+    @classmethod
+    def from_reader(cls, read: Reader, n_train: int, n_test: int) -> Experiment:
+        """Parse the object."""
+        source = read.inside("source")
+        arms = tuple(Arm.from_reader(item, n_train) for item in read.items("arms"))
+        if not 1 <= len(arms) <= MAX_ARMS or arms[0].control != "all":
+            read.problems.append(f"{read.place}.arms do not begin with one that removes nothing")
+        return cls(
+            arms=arms,
+            source=Source(
+                source.take("store_id", str, ""),
+                source.take("n_models", int, 0, lambda v: v >= 0),
+                source.take("models_sha256", str, ""),
+            ),
+            fraction=read.take("fraction", float, 1.0, lambda v: 0 < v <= 1),
+            near_duplicates=_pairs(read, n_train, n_test),
+            kind=read.take("kind", str, REMOVAL, lambda v: v == REMOVAL),
+        )
+
+
+def arm_seed(store_seed: int, arm: int, repetition: int) -> int:
+    """Return the seed of one model: its arm in the 16 bits above 48 that arm and repetition decide."""
+    text = DOMAIN + b"".join(number.to_bytes(8, "little") for number in (store_seed, arm, repetition))
+    return arm << ARM_SHIFT | int.from_bytes(hashlib.sha256(text).digest()[:6], "little")
+
+
+def _encoded(ids: NDArray[np.int32], n_train: int) -> str:
+    """Return a set of examples as text: one bit each, the first the lowest of its byte; zlib, base64."""
+    flags = np.zeros(n_train, dtype=np.bool_)
+    flags[ids] = True
+    return base64.b64encode(zlib.compress(np.packbits(flags, bitorder="little").tobytes(), 9)).decode()
+
+
+def _decoded(text: str, n_train: int) -> NDArray[np.int32] | None:
+    """Return the ids, or None if the text is not such a set; it takes no more memory than the set."""
+    n_bytes = -(-n_train // 8)
+    try:
+        packed = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), n_bytes + 1)
+    except (binascii.Error, ValueError, zlib.error):
+        return None
+    if len(packed) != n_bytes:
+        return None
+    flags = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little")
+    ids = np.flatnonzero(flags).astype(np.int32)
+    return ids if not len(ids) or ids[-1] < n_train else None
+
+
+def _pairs(read: Reader, n_train: int, n_test: int) -> tuple[tuple[int, int], ...]:
+    found = []
+    for value in read.take("near_duplicates", list, []):
+        match value:
+            case [int(train_id), int(test_id)] if 0 <= train_id < n_train and 0 <= test_id < n_test:
+                found.append((train_id, test_id))
+            case _:
+                read.problems.append(f"{read.place}.near_duplicates has a bad entry")
+    return tuple(found)

@@ -1,0 +1,168 @@
+"""The curves of a removal experiment, as a table with a picture in a terminal, or as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from memdb.files import writing
+from memdb.render.analysis import grid, stacked
+from memdb.render.answer import Answer
+from memdb.render.tables import number
+
+WIDEST = 80
+LABEL = 32
+MARKS = {"memorized": "\u25cf", "random": "\u25cb", "matched": "\u25c7", "added": "\u25b3"}
+COLORS = {"memorized": "tab:red", "random": "tab:gray", "matched": "tab:blue", "added": "tab:green"}
+LABELS = {
+    "memorized": "without the memorized",
+    "random": "without as many at random",
+    "matched": "without as many matched",
+    "added": "slice added to the easy",
+}
+Row = Mapping[str, Any]
+
+
+def table(answer: Answer, width: int) -> Any:
+    """Return the rows, their curves, what they say, and the test examples that lose most."""
+    rows, facts = list(answer.rows()), answer.facts
+    parts: list[Any] = [_numbers(rows, facts), "", picture(rows, min(width, WIDEST)), ""]
+    parts += [Text(f"\u2022 {sentence}") for sentence in facts["in_words"]]
+    if facts.get("lost"):
+        parts += ["", _lost(facts["lost"])]
+    return stacked(*parts)
+
+
+def _numbers(rows: Sequence[Row], facts: Mapping[str, Any]) -> Table:
+    kept = f"with all examples {_accuracy(facts, 'accuracy_all')}"
+    title = f"Test accuracy in %, {facts['level'] * 100:g} % anytime intervals \u00b7 {kept}"
+    accuracies = ("test\nacc.", "of con-\ntrol", "difference", "no twins")
+    headings = ("memorized", "control", "removed", "left", "n", *accuracies)
+    cells = [
+        [
+            f"{row['rule']}\u00a0\u2265\u00a0{row['threshold']:g}",
+            row["control"],
+            f"{row['n_removed']:,}",
+            f"{100 * row['fraction_left']:.1f}",
+            f"{row['n_repetitions']:,}",
+            _points(row, "accuracy"),
+            _points(row, "control_accuracy"),
+            _accuracy(row, "difference", "+") + ("*" if row["separates"] else " "),
+            _points(row, "difference_without_near_duplicates", "+"),
+        ]
+        for row in rows
+    ]
+    return grid(title, headings, cells, 2)
+
+
+def _points(row: Row, name: str, sign: str = "") -> str:
+    return "\u2013" if row[name] is None else f"{100 * row[name]:{sign}.2f}"
+
+
+def _accuracy(row: Row, name: str, sign: str = "") -> str:
+    half = "" if row[f"{name}_lo"] is None else f" \u00b1{50 * (row[f'{name}_hi'] - row[f'{name}_lo']):.2f}"
+    return f"{_points(row, name, sign)}{half}"
+
+
+def curves_of(rows: Sequence[Row]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return the curves: by rule and what was removed, points with a fraction left and an accuracy."""
+    found: dict[tuple[str, str], dict[float, dict[str, Any]]] = {}
+    for row in rows:
+        sides = [(row["control"], "control_accuracy")]
+        sides += [("memorized", "accuracy")] * (row["control"] != "added")
+        for name, value in sides:
+            if row[value] is not None:
+                point = {
+                    "threshold": row["threshold"],
+                    "left": row["fraction_left"],
+                    **{end: row[f"{value}{end}"] for end in ("_lo", "_hi")},
+                    "value": row[value],
+                }
+                found.setdefault((row["rule"], name), {})[row["threshold"]] = point
+    return {name: [points[t] for t in sorted(points)] for name, points in found.items()}
+
+
+def picture(rows: Sequence[Row], width: int) -> Text:
+    """Return each accuracy as a mark within its interval, on one scale."""
+    curves = curves_of(rows)
+    every = [p for points in curves.values() for p in points]
+    if not every:
+        return Text("No model yet.")
+    ends = [v for p in every for v in (p["value"], p["_lo"], p["_hi"]) if v is not None]
+    low, high = min(ends), max(ends)
+    columns = max(20, width - LABEL)
+    step = (high - low) / (columns - 1) or 1.0
+    lines = []
+    thresholds = sorted({(rule, p["threshold"]) for (rule, _), points in curves.items() for p in points})
+    for rule, threshold in thresholds:
+        for (of, name), points in curves.items():
+            for p in (p for p in points if of == rule and p["threshold"] == threshold):
+                cells = [" "] * columns
+                if p["_lo"] is not None:
+                    first, last = round((p["_lo"] - low) / step), round((p["_hi"] - low) / step)
+                    cells[first : last + 1] = "\u2500" * (last + 1 - first)
+                cells[round((p["value"] - low) / step)] = MARKS[name]
+                label = f"{rule} \u2265 {threshold:g} {name}"
+                lines.append(f"{label:<{LABEL - 2}}\u2502{''.join(cells)}".rstrip())
+    scale = f"{100 * low:.2f} %{'':{max(1, columns - 16)}}{100 * high:.2f} %"
+    return Text("\n".join([*lines, f"{'':{LABEL - 1}}{scale}"]), no_wrap=True)
+
+
+def _lost(rows: Sequence[Row]) -> Table:
+    cells = [
+        [
+            f"{row['test_id']}",
+            f"{row['label']}",
+            number(row["p_control"]),
+            number(row["p_memorized"]),
+            number(row["loss"], "+"),
+            f"{number(row['lo'], '+')} to {number(row['hi'], '+')}",
+            ", ".join(map(str, row.get("influencers") or ())) + " (twin)" * row["near_duplicate"],
+        ]
+        for row in rows
+    ]
+    headings = ("test", "class", "random", "memorized", "loss", "simultaneous", "removed influencers")
+    return grid("Test examples that lose most: how often models are right without ...", headings, cells, 0)
+
+
+def draw(path: Path, answer: Answer) -> None:
+    """Write the curves to a file, whole or not at all; the same rows give the same SVG.
+
+    Raises:
+        StorageError: the folder is missing, full or not writable.
+    """
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415 - without pyplot: nothing global, no windows
+
+    rows, facts = list(answer.rows()), answer.facts
+    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    figure = Figure(figsize=(7, 4.2 * max(1, len(rules))), layout="constrained")
+    for at, rule in enumerate(rules):
+        axes = figure.add_subplot(len(rules), 1, at + 1)
+        labels: dict[float, str] = {}
+        for (of, name), points in curves_of(rows).items():
+            if of != rule:
+                continue
+            x, y = [p["threshold"] for p in points], [100 * p["value"] for p in points]
+            low = [100 * (p["value"] if p["_lo"] is None else p["_lo"]) for p in points]
+            high = [100 * (p["value"] if p["_hi"] is None else p["_hi"]) for p in points]
+            axes.fill_between(x, low, high, color=COLORS[name], alpha=0.2, linewidth=0)
+            axes.plot(x, y, color=COLORS[name], marker="o", markersize=3, label=LABELS[name])
+            if name == "memorized":  # of whose curve the shares are
+                labels = {p["threshold"]: f"{p['threshold']:g}\n{100 * p['left']:.4g} % left" for p in points}
+        if facts["accuracy_all"] is not None:
+            axes.axhline(100 * facts["accuracy_all"], color="black", linewidth=0.8, label="all examples")
+        axes.set(xlabel="removed at or above this memorization", ylabel="test accuracy, %")
+        axes.set_xticks(list(labels), list(labels.values()))
+        level = f"{facts['level'] * 100:g} % anytime intervals"
+        axes.set_title(f"{rule} scores \u00b7 {level}", parse_math=False, fontsize=10)
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    kind = path.suffix.lower()[1:]
+    metadata = {"Date": None} if kind == "svg" else None
+    with writing(path) as temporary, mpl.rc_context({"svg.hashsalt": "memdb"}):
+        figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
