@@ -38,7 +38,7 @@ def train(model: nn.Module, subset: torch.utils.data.TensorDataset, device: str)
         for pictures, labels in DataLoader(subset, batch_size=64, shuffle=True):
             loss = nn.functional.cross_entropy(model(pictures.to(device)), labels.to(device))
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
 

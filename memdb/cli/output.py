@@ -95,7 +95,7 @@ class PlainWay(Way):
 
 def answer_of(db: Database, rows: DuckDBPyRelation | pa.Table, way: Way) -> Answer:
     """Return rows with what the JSON document says about them."""
-    table = rows.to_arrow_table() if hasattr(rows, "to_arrow_table") else rows
+    table: Any = rows.to_arrow_table() if hasattr(rows, "to_arrow_table") else rows
     said = next((tail for tail in SAID if tuple(table.column_names[-len(tail) :]) == tail), ())
     return Answer(table.drop_columns(list(said)), facts_of(db, way))
 

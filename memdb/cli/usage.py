@@ -217,7 +217,8 @@ class CarefulCommand(TyperCommand):
             "options that it can use."
         )
         with formatter.section("Storage options"):
-            formatter.write_dl([p.get_help_record(ctx) for p in self.params if p.name in STORAGE])
+            records = [p.get_help_record(ctx) for p in self.params if p.name in STORAGE]
+            formatter.write_dl([record for record in records if record is not None])
         return str(formatter.getvalue())
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -82,8 +82,8 @@ def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: 
     cells |= _arms(names)
     if score == "influence":
         cells["memor."] = lambda row: brief(row["memorization"])
-    listed = next(iter(columns))
-    if any(row["key"] not in {None, str(row[listed])} for row in answer.rows() if "key" in names):
+    identifier = next(iter(columns))
+    if any(row["key"] not in {None, str(row[identifier])} for row in answer.rows() if "key" in names):
         cells["key"] = lambda row: clean(row["key"] or "", KEY_WIDTH)
     listed = list(answer.rows())
     rows = [[cell(row) for cell in cells.values()] for row in listed]
