@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from memdb.files import writing
 from memdb.render.analysis import grid, stacked
 from memdb.render.answer import Answer
+from memdb.render.fitted import Fitted
 from memdb.render.tables import number
 
 WIDEST = 80
@@ -37,7 +37,7 @@ def table(answer: Answer, width: int) -> Any:
     return stacked(*parts)
 
 
-def _numbers(rows: Sequence[Row], facts: Mapping[str, Any]) -> Table:
+def _numbers(rows: Sequence[Row], facts: Mapping[str, Any]) -> Fitted:
     kept = f"with all examples {_accuracy(facts, 'accuracy_all')}"
     title = f"Test accuracy in %, {facts['level'] * 100:g} % anytime intervals \u00b7 {kept}"
     accuracies = ("test\nacc.", "of con-\ntrol", "difference", "no twins")
@@ -112,7 +112,7 @@ def picture(rows: Sequence[Row], width: int) -> Text:
     return Text("\n".join([*lines, f"{'':{LABEL - 1}}{scale}"]), no_wrap=True)
 
 
-def _lost(rows: Sequence[Row]) -> Table:
+def _lost(rows: Sequence[Row]) -> Fitted:
     cells = [
         [
             f"{row['test_id']}",
