@@ -79,7 +79,10 @@ def _of_values(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def values_of(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
-    """Return the numbers or booleans of a column as an array; values at NULLs are undefined."""
+    """Return the numbers or booleans of a column as an array.
+
+    NULLs are 0 or False, except among floating-point numbers, where they are undefined.
+    """
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     arrays = [_buffer_of(chunk) for chunk in chunks]
     if len(arrays) == 1:
@@ -88,6 +91,8 @@ def values_of(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
 
 
 def _buffer_of(chunk: pa.Array) -> NDArray[Any]:
+    if chunk.null_count and not pa.types.is_floating(chunk.type):
+        chunk = chunk.fill_null(False if pa.types.is_boolean(chunk.type) else 0)  # noqa: FBT003 - it is the value
     rows = slice(chunk.offset, chunk.offset + len(chunk))
     if pa.types.is_boolean(chunk.type):
         packed = np.frombuffer(chunk.buffers()[1], np.uint8)
