@@ -92,7 +92,7 @@ def values_of(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
 
 def _buffer_of(chunk: pa.Array) -> NDArray[Any]:
     if chunk.null_count and not pa.types.is_floating(chunk.type):
-        chunk = chunk.fill_null(False if pa.types.is_boolean(chunk.type) else 0)  # noqa: FBT003 - it is the value
+        chunk = chunk.fill_null(False if pa.types.is_boolean(chunk.type) else 0)
     rows = slice(chunk.offset, chunk.offset + len(chunk))
     if pa.types.is_boolean(chunk.type):
         packed = np.frombuffer(chunk.buffers()[1], np.uint8)
