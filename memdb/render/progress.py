@@ -7,19 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from memdb.render.tables import number
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 
 class Status(Protocol):
@@ -60,6 +55,8 @@ class _Bar:
     """A bar across the terminal, with columns before it; nothing is drawn where there is none."""
 
     def __init__(self, console: Console, *columns: ProgressColumn, transient: bool = True) -> None:
+        from rich.progress import Progress  # noqa: PLC0415 - neither questions nor help draw a bar
+
         self._console = console
         self._progress = Progress(*columns, console=console, expand=True, transient=transient)
 
@@ -79,6 +76,13 @@ class Counting(_Bar):
     """Shows how many of how many ``what`` are done, or a percentage where ``what`` is None."""
 
     def __init__(self, console: Console, what: str | None) -> None:
+        from rich.progress import (  # noqa: PLC0415 - see above
+            BarColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
         percentage = (TextColumn("{task.percentage:>3.0f} %"),)
         columns = percentage if what is None else (MofNCompleteColumn(), TextColumn(what))
         super().__init__(console, *columns, BarColumn(bar_width=None), TimeRemainingColumn())
@@ -93,6 +97,8 @@ class TrainingProgress(_Bar):
     """Shows models, rate, time left, test accuracy and the mean half-width of memorization intervals."""
 
     def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - see above
+
         super().__init__(
             console,
             TextColumn("{task.fields[models]}"),
