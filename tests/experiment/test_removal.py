@@ -119,6 +119,7 @@ memdb.open(sys.argv[1]).removal_experiment(
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_finds_the_same(found, sixty, some, tmp_path):
     into = tmp_path / "killed.zarr"
     command = [sys.executable, "-c", KILLED, str(sixty), str(into), repr(some)]

@@ -113,6 +113,7 @@ def test_a_gallery_by_memorization_is_near_its_levels_and_the_same_each_time(see
     assert {tile.class_name for line in only.lines for tile in line.tiles} == {"bee"}
 
 
+@pytest.mark.slow
 def test_a_gallery_by_influence_finds_the_surest_pair_and_has_a_control(seen):
     found = seen.exhibits("influence", k=3)
     line = found.lines[0]
@@ -557,6 +558,7 @@ def test_a_published_copy_shows_its_thumbnails(pictures_store, tmp_path):
         assert "<img" in copy.top_memorized()._repr_html_()
 
 
+@pytest.mark.slow
 def test_imported_scores_are_shown_without_counts(tmp_path):
     rng, labels = np.random.default_rng(5), {"tr_labels": np.arange(9) % 3, "tt_labels": np.arange(6) % 3}
     classes = {

@@ -20,6 +20,8 @@ import memdb
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import layout
 
+pytestmark = pytest.mark.slow  # publishing the page takes seconds
+
 
 @pytest.fixture(scope="module")
 def published(digits_store, tmp_path_factory):
