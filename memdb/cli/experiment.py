@@ -40,9 +40,7 @@ if TYPE_CHECKING:
     from memdb.experiment.report import Findings
     from memdb.training.run import TrainingStatus
 
-experiments = group(
-    "experiment", "Train models to answer one question, in a store of their own: `memdb experiment removal`."
-)
+experiments = group("experiment", "Train models to answer one question: `removal`.")
 app.add_typer(experiments)
 
 
