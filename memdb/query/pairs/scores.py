@@ -221,6 +221,8 @@ class Evidence:
         """Return the pairs of `table` as ranking takes them."""
         of = {name: arrow.values_of(table.column(name)) for name in table.column_names}
         hits = of["k_in"].astype(np.int64) if "k_in" in of else None
+        if table.column("same_class").null_count:  # labels are unknown: all pairs are one stratum, as counted
+            of["same_class"] = np.ones(table.num_rows, dtype=np.bool_)
         return Candidates(
             score=of["influence"],
             effect_se=of["effect_se"],
