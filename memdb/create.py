@@ -56,7 +56,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         outcomes: what to keep: ``correct`` always, and any of ``logit_confidence``, ``cumulative_loss``
             and ``first_learned``, or an `Outcome` of your own that the recipe returns.
         seed: of all subset masks; random by default.
-        sketches: keep gradient sketches of the first so many models.
+        sketches: keep gradient sketches of this many models, the first ones.
         sketch_size: numbers per example of a sketch; by default 512.
         storage_options: for the fsspec driver.
 

@@ -429,8 +429,8 @@ class Database:
             order: ``shrunk`` (posterior mean), ``influence``, ``q_value`` or ``lo``.
             fdr, ranks: see `top_memorized`.
             estimator: ``raw``, the difference in means, or ``informed``: lists go by the calibrated
-            prediction,
-                the column ``informed``, and ``lo`` to ``hi`` is its interval (see `estimator_facts`).
+                prediction, the column ``informed``, and ``lo`` to ``hi`` is its interval
+                (see `estimator_facts`).
             screen: test only this many pairs, those that a prior ranks first; ``auto`` for one in ten models.
                 Rows go by their q-values, and all of their columns are of the models that the prior does not
                 come from.
@@ -650,8 +650,7 @@ class Database:
             statement: a SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.
             k: return only the first k rows.
             estimator, screen_by: see `top_influence`; `influence` and `influence_of` get the column
-            ``informed``,
-                and ``lo`` to ``hi`` is its interval.
+                ``informed``, and ``lo`` to ``hi`` is its interval.
             max_pairs: how many pairs the statement may count.
             timeout: seconds that it may run.
 
@@ -934,7 +933,7 @@ class Database:
             pilots: the number of models that estimators compute from; by default half of them.
             tests: at most this many test examples, drawn at random.
             outcome: as for `lds`.
-            model_ids: grade on these models; by default on all that are no pilots.
+            model_ids: grade on these models; by default on all but the pilots.
             resamples, seed, level: of the intervals, as for `lds`.
             progress: called with what was done so far and what there is to do.
 
@@ -1063,7 +1062,7 @@ class Database:
             task_cpus: cores per Ray task.
             task_gpus: GPUs per Ray task, which may be a fraction; by default 1 if the cluster has any.
             checkpoint_dir: a folder for checkpoints of recipes; by default below the home directory.
-            sketch: keep gradient sketches of so many more models, or of as many as the store was made to
+            sketch: keep gradient sketches of this many more models, or of as many as the store was made to
                 sketch, if these are more.
             sketch_size: numbers per example, if the store has no sketches yet; by default 512.
             compact: compact small segments into blocks once there are a few dozen.

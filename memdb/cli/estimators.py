@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memdb.cli.app import say
 from memdb.cli.options import EstimatorOption, OptionGroup, ScreenByOption, ScreenOption
 from memdb.query.options import Estimator
 from memdb.render.answer import Answer
 from memdb.render.tables import clean, count
-
-if TYPE_CHECKING:
-    pass
 
 
 class Choice(OptionGroup):

@@ -9,22 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memdb.cli.app import INTERRUPTED, app, group, say
-from memdb.cli.options import (
-    BatchOption,
-    CheckpointsOption,
-    DataRootOption,
-    DeviceOption,
-    FormatOption,
-    LevelOption,
-    OptionGroup,
-    OutputOption,
-    OwnDatasetOption,
-    OwnRecipeOption,
-    RayOption,
-    TaskCpusOption,
-    TaskGpusOption,
-    WorkersOption,
-)
+from memdb.cli.options import FormatOption, HowTrained, LevelOption, OptionGroup, OutputOption
 from memdb.cli.output import Way, emit
 from memdb.cli.store_options import MAKING, Place, at_place, split
 from memdb.cli.training_run import Signals
@@ -116,21 +101,6 @@ class HowMany(OptionGroup):
         int | None,
         typer.Option("--seed", metavar="N", help="Of all that a new experiment draws; random if not given."),
     ] = None
-
-
-class HowTrained(OptionGroup):
-    """What `Database.removal_experiment` takes as `Database.train` does."""
-
-    dataset: OwnDatasetOption = None
-    recipe: OwnRecipeOption = None
-    data_root: DataRootOption = None
-    device: DeviceOption = "auto"
-    batch_models: BatchOption = None
-    workers: WorkersOption = None
-    ray: RayOption = None
-    task_cpus: TaskCpusOption = 1
-    task_gpus: TaskGpusOption = None
-    checkpoint_dir: CheckpointsOption = None
 
 
 class RemovalWay(Way):

@@ -242,6 +242,23 @@ CheckpointsOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+class HowTrained(OptionGroup):
+    """What training takes wherever it is started: data, recipe, and machines."""
+
+    dataset: OwnDatasetOption = None
+    recipe: OwnRecipeOption = None
+    data_root: DataRootOption = None
+    device: DeviceOption = "auto"
+    batch_models: BatchOption = None
+    workers: WorkersOption = None
+    ray: RayOption = None
+    task_cpus: TaskCpusOption = 1
+    task_gpus: TaskGpusOption = None
+    checkpoint_dir: CheckpointsOption = None
+
+
 SketchSizeOption = Annotated[
     int | None,
     typer.Option(

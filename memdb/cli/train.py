@@ -10,20 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from memdb.cli.app import app, say
-from memdb.cli.options import (
-    BatchOption,
-    CheckpointsOption,
-    DataRootOption,
-    DeviceOption,
-    OptionGroup,
-    OwnDatasetOption,
-    OwnRecipeOption,
-    RayOption,
-    SketchSizeOption,
-    TaskCpusOption,
-    TaskGpusOption,
-    WorkersOption,
-)
+from memdb.cli.options import DataRootOption, DeviceOption, HowTrained, OptionGroup, SketchSizeOption
 from memdb.cli.store_options import Place, at_place, split
 from memdb.cli.training_run import Limited, train_visibly
 from memdb.cli.usage import WrongUsageError
@@ -215,19 +202,9 @@ def _say_what_next(made: Database, place: Place, data_root: str | None) -> None:
     say(f"Next: {place.command(f'train --add 100{root}')}")
 
 
-class RunOptions(OptionGroup):
+class RunOptions(HowTrained):
     """What `Database.train` takes beside the limits of a run."""
 
-    dataset: OwnDatasetOption = None
-    recipe: OwnRecipeOption = None
-    data_root: DataRootOption = None
-    device: DeviceOption = "auto"
-    batch_models: BatchOption = None
-    workers: WorkersOption = None
-    ray: RayOption = None
-    task_cpus: TaskCpusOption = 1
-    task_gpus: TaskGpusOption = None
-    checkpoint_dir: CheckpointsOption = None
     sketch: Annotated[
         int | None,
         typer.Option("--sketch", metavar="N", help="Keep gradient sketches of N more models of this store."),
