@@ -71,8 +71,7 @@ def trained(recipe, data, device, tmp_path, *, n_models=3, progress=lambda done,
 def require_same(found, expected):
     assert found.keys() == expected.keys()
     for path, values in expected.items():
-        # MKL may round otherwise where memory is aligned otherwise
-        np.testing.assert_allclose(found[path].astype(float), values.astype(float), rtol=1e-3, atol=1e-4)
+        np.testing.assert_array_equal(found[path], values, err_msg=path)
 
 
 @pytest.mark.parametrize(("recipe", "most"), RECIPES.values(), ids=RECIPES.keys())
