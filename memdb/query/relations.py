@@ -41,7 +41,14 @@ from memdb.query.templates import template
 from memdb.query.udfs import Budget, Words, counter, summer
 from memdb.store import Examples, Snapshot
 from memdb.store.examples import UNKNOWN
-from memdb.store.published_arrays import COUNTED, derived_of, is_numbered, light_examples, read_stats
+from memdb.store.published_arrays import (
+    COUNTED,
+    derived_of,
+    is_numbered,
+    light_examples,
+    named_examples,
+    read_stats,
+)
 
 MEMORY = 4 * 10**9  # bytes of DuckDB's buffers, which excludes what functions allocate themselves
 ROWS_AT_ONCE = 65_536  # rows of a record batch of a streamed result
@@ -97,7 +104,13 @@ class Relations:
     @cached_property
     def examples(self) -> Mapping[str, Examples]:
         """The keys and labels of each set."""
-        return Lazy(self.snapshot.examples)
+        return Lazy(self._examples_of)
+
+    def _examples_of(self, set_name: str) -> Examples:
+        stats = self.stats[set_name]
+        if stats is None:
+            return self.snapshot.examples(set_name)
+        return named_examples(self.snapshot, set_name, stats)
 
     def _rows_of(self, set_name: str) -> Examples:
         """Return the examples of a set for its table, with keys only if they are needed or cost nothing."""

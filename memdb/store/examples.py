@@ -146,8 +146,10 @@ class ExampleTable:
         }
 
 
-def read_examples(store: StoreLike, name: str) -> Examples:
-    """Read the names and labels of a set's examples.
+def read_examples(
+    store: StoreLike, name: str, known: tuple[NDArray[np.int32], Sequence[str]] | None = None
+) -> Examples:
+    """Read the names and labels of a set's examples; labels and class names need not be read if known.
 
     Raises:
         DamagedError: an array is missing, altered or does not hold names and labels.
@@ -161,8 +163,11 @@ def read_examples(store: StoreLike, name: str) -> Examples:
     )  # first: they hardly compress, so their size bears out the others'
     reader = replace(reader, vouched=len(keys))
     offsets = reader.read(f"{name}/{OFFSET}", (n_examples + 1,), "int64")
-    labels = reader.read(f"{name}/{LABEL}", (n_examples,), "int32")
-    names = reader.attributes(f"{name}/{LABEL}").get("class_names", [])
+    if known is None:
+        labels = reader.read(f"{name}/{LABEL}", (n_examples,), "int32")
+        names = reader.attributes(f"{name}/{LABEL}").get("class_names", [])
+    else:
+        labels, names = known[0], list(known[1])
     try:
         return Examples(keys, offsets, labels, texts_of(names))
     except InvalidInputError as error:

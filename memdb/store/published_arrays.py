@@ -11,7 +11,7 @@ from memdb.errors import DamagedError, InvalidInputError
 from memdb.format import layout
 from memdb.format.published import ASK_AGAIN, Derived, DerivedGroup
 from memdb.store.block_counts import are_possible
-from memdb.store.examples import Examples
+from memdb.store.examples import Examples, read_examples
 from memdb.store.read_arrays import GroupReader
 from memdb.store.snapshot import Snapshot
 
@@ -116,12 +116,25 @@ def is_numbered(snapshot: Snapshot, set_name: str) -> bool:
 
 def light_examples(snapshot: Snapshot, set_name: str, counts: NDArray[np.int32]) -> Examples:
     """Return a set's examples with the labels of its counts; without names unless names are row numbers."""
-    derived = derived_of(snapshot)
     n_examples = counts.shape[1]
     names = [str(n) for n in range(n_examples)] if is_numbered(snapshot, set_name) else [""] * n_examples
     offsets = np.zeros(n_examples + 1, dtype=np.int64)
     np.cumsum(list(map(len, names)), out=offsets[1:])
     keys = np.frombuffer("".join(names).encode(), dtype=np.uint8)
-    return Examples(
-        keys, offsets, counts[0].copy(), derived[1].class_names.get(set_name, ()) if derived else ()
-    )
+    return Examples(keys, offsets, *_labels_of(snapshot, set_name, counts))
+
+
+def named_examples(snapshot: Snapshot, set_name: str, counts: NDArray[np.int32]) -> Examples:
+    """Return a set's examples with the labels of its counts and their names, which are read.
+
+    Raises:
+        DamagedError: an array is missing, altered or does not hold names.
+    """
+    return read_examples(snapshot, set_name, _labels_of(snapshot, set_name, counts))
+
+
+def _labels_of(
+    snapshot: Snapshot, set_name: str, counts: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    derived = derived_of(snapshot)
+    return counts[0].copy(), tuple(derived[1].class_names.get(set_name, ())) if derived else ()

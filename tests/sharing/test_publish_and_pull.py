@@ -331,7 +331,7 @@ def test_nothing_is_merged_or_imported_into_a_published_copy(trained, copy, tmp_
     assert files_of(copy) == before
 
 
-def test_small_answers_over_plain_http_take_six_requests_seven_for_names_and_no_block(published, web):
+def test_small_answers_over_plain_http_take_six_requests_four_for_names_and_no_block(published, web):
     url, server = web(published)
     asked = {
         "top-influence": lambda db: db.top_influence(test_id=4),
@@ -346,7 +346,7 @@ def test_small_answers_over_plain_http_take_six_requests_seven_for_names_and_no_
             assert db.relations().class_names == ("ant", "bee", "cat")
         assert not [path for path in server.log if path.startswith("/blocks")], question
         of_names = [path for path in server.log if path.startswith("/dataset/")]
-        assert len(of_names) <= 7, question
+        assert len(of_names) <= 4, question
         assert len(server.log) - len(of_names) <= 6, question
 
 
