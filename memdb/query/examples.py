@@ -154,3 +154,34 @@ def require_models(snapshot: Snapshot) -> None:
         raise NotEnoughModelsError(
             f"{snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
         )
+
+
+def row_of_key(keys: Sequence[str], set_name: str, key: str) -> int:
+    """Return an example's row from its key.
+
+    Raises:
+        NotFoundError: no example has this key.
+    """
+    try:
+        return keys.index(key)
+    except ValueError as error:
+        raise NotFoundError(
+            f"no {set_name} example has the key {key!r}",
+            hint=f"keys look like {keys[0]!r}; the relation {set_name}_examples has all of them",
+        ) from error
+
+
+def label_of(class_name: str, names: Sequence[str], n_classes: int) -> int:
+    """Return the label of a class from its name or number.
+
+    Raises:
+        InvalidInputError: no such class; the hint lists some.
+    """
+    if class_name in names:
+        return names.index(class_name)
+    if class_name.isdecimal() and int(class_name) < n_classes:
+        return int(class_name)
+    shown = ", ".join(names[:10]) if names else f"0 to {n_classes - 1}"
+    raise InvalidInputError(
+        f"no class {class_name!r}", hint=f"classes are {shown}{' ...' * (len(names) > 10)}"
+    )

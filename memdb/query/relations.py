@@ -17,12 +17,12 @@ from duckdb.func import PythonUDFType
 from duckdb.sqltypes import DOUBLE, INTEGER, DuckDBPyType
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInputError, MemdbError, NotFoundError
+from memdb.errors import InvalidInputError, MemdbError
 from memdb.format import bits, layout
 from memdb.query import arrow
 from memdb.query.confidences import Confidences
 from memdb.query.example_counts import times_in, totals
-from memdb.query.examples import keeps_own, require_examples
+from memdb.query.examples import keeps_own, label_of, require_examples, row_of_key
 from memdb.query.intervals import IntervalSpec
 from memdb.query.lazy import Lazy
 from memdb.query.options import MAX_PAIRS
@@ -154,14 +154,7 @@ class Relations:
         """
         n_examples = require_examples(self.snapshot, set_name)
         if key is not None:
-            try:
-                return self.examples[set_name].keys.index(key)
-            except ValueError as error:
-                raise NotFoundError(
-                    f"no {set_name} example has the key {key!r}",
-                    hint=f"keys look like {self.examples[set_name].keys[0]!r}; "
-                    f"the relation {set_name}_examples has all of them",
-                ) from error
+            return row_of_key(self.examples[set_name].keys, set_name, key)
         if identifier is None or not 0 <= identifier < n_examples:
             raise InvalidInputError(
                 f"{parameter} {identifier} is out of range",
@@ -190,15 +183,7 @@ class Relations:
         Raises:
             InvalidInputError: no such class; the hint lists some.
         """
-        names, n_classes = self.class_names, self.n_classes
-        if class_name in names:
-            return names.index(class_name)
-        if class_name.isdecimal() and int(class_name) < n_classes:
-            return int(class_name)
-        shown = ", ".join(names[:10]) if names else f"0 to {n_classes - 1}"
-        raise InvalidInputError(
-            f"no class {class_name!r}", hint=f"classes are {shown}{' ...' * (len(names) > 10)}"
-        )
+        return label_of(class_name, self.class_names, self.n_classes)
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
