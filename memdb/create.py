@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from memdb.database import IN_MEMORY, Database, View
 from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format.manifest import OUTCOMES, Manifest, Outcome
-from memdb.format.sketches import DEFAULT_SIZE, SKETCH, Projection, SketchPlan
+from memdb.format.sketches import DEFAULT_SIZE, SKETCH, Projection, SketchPlan, require_no_size
 from memdb.permission import Names, forget
 from memdb.storage import Cache
 from memdb.storage.protocol import Storage
@@ -289,12 +289,7 @@ def _outcomes_of(given: Sequence[str | Outcome]) -> tuple[Outcome, ...]:
 
 
 def _sketch_plan(seed: int, n_models: int | None, size: int | None) -> SketchPlan | None:
-    if n_models is None and size is not None:
-        raise InvalidInputError(
-            f"sketch_size {size} does nothing without a number of models to sketch",
-            hint="say how many, such as sketches=10",
-            parameter="sketch_size",
-        )
     if n_models is None:
+        require_no_size(size, "sketches")
         return None
     return SketchPlan(n_models, Projection.of_store(seed, DEFAULT_SIZE if size is None else size))

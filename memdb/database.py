@@ -1681,13 +1681,17 @@ class Database:
 
         Raises:
             InvalidInputError, NotFoundError: what `load_dataset` raises.
+            NotFoundError: the copy's pictures are on sheets, and Pillow is not installed.
             MismatchError: the data set is not the store's.
         """
         from memdb.look import rows
+        from memdb.render.sheets import require_pillow
 
         named = dataset is not None or data_root is not None
         published = self.store.published
         if published is not None and (published.thumbnails or published.sheets) and not named:
+            if published.sheets:
+                require_pillow()
             return rows.of_thumbnails(self.thumbnails)
         if not named and self._contents is not None:
             return self._contents

@@ -179,7 +179,7 @@ def _ranking(title: str, scores: Given, tests: Ids) -> Estimate:
 def _judged(
     relations: Relations, truth: Truth, name: str, pilots: Ids, n_models: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield the measures of an estimator from so many models, means over several groups of them."""
+    """Yield the measures of an estimator from n_models models, means over several groups of them."""
     kind = ESTIMATORS[name]
     n_groups = 1 if kind.needs_sketches else min(MOST_GROUPS, len(pilots) // n_models)
     groups = [np.sort(pilots[at * n_models : (at + 1) * n_models]) for at in range(n_groups)]

@@ -41,7 +41,7 @@ class Comparison:
         estimators: of `ESTIMATORS`; None for all that the store has what it takes for.
         scores: somebody's scores, by the name that they are listed under.
         n_pilots: models that estimators compute from; None for half, or all but the held-out ones.
-        model_ids: the held-out models, on which scores are graded; None for all that are no pilots.
+        model_ids: the held-out models, on which scores are graded; None for all but the pilots.
         n_tests: test examples that are graded, drawn at random.
     """
 

@@ -126,7 +126,7 @@ class Truth:
         return max(0.0, 2 * alike / (1 + alike))
 
     def judge(self, estimate: Estimate) -> list[Measure]:
-        """Return how good an estimate for these test examples is; None where there is no telling."""
+        """Return how good an estimate for these test examples is; None if nothing can be said."""
         if estimate.values is None:
             return self._certified(estimate)
         values = estimate.values[:, self.columns]

@@ -19,7 +19,7 @@ from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.render import attribution, curves
 from memdb.render import frontier as figures
-from memdb.render.answer import Answer
+from memdb.render.answer import Answer, require_format
 from memdb.render.frontier import AXES, CURVES, require_choice
 from memdb.render.progress import Counting
 from memdb.render.tables import clean, console
@@ -54,6 +54,7 @@ class FigureWay(Way):
 
     def __init__(self, **given: Any) -> None:
         OptionGroup.__init__(self, **given)
+        require_format(self.format)
         if self.picture is None:
             super().__init__(**given)
 

@@ -22,13 +22,13 @@ def without_interval(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
 
 
 def with_common(
-    db: Database, rows: DuckDBPyRelation, way: Way, beginnings: tuple[str, ...]
+    db: Database, rows: DuckDBPyRelation, way: Way, prefixes: tuple[str, ...]
 ) -> tuple[Answer, dict[str, Any]]:
     """Return rows, and what all of them say of the whole, which a document says once."""
     answer = answer_of(db, rows, way)
     first = next(answer.rows(), {})
     kept = ("n_in", "n_out")
-    common = {name: v for name, v in first.items() if name.startswith(beginnings) and name not in kept}
+    common = {name: v for name, v in first.items() if name.startswith(prefixes) and name not in kept}
     facts = {**answer.facts, **common}
     if way.rows_stand_alone:
         return Answer(answer.table, facts), common

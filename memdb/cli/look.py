@@ -15,6 +15,7 @@ import typer
 
 from memdb.cli.app import app, say
 from memdb.cli.options import DataRootOption, LevelOption, OwnDatasetOption
+from memdb.cli.output import say_without_pictures
 from memdb.cli.store_options import ASKING, Place, at_place
 from memdb.render.progress import Counting
 from memdb.render.tables import clean, console, count, size
@@ -49,7 +50,7 @@ def report(
             output, level=level, pictures=pictures, dataset=dataset, data_root=data_root, progress=counting
         )
     if done.without_pictures:
-        say(f"Note: no pictures, for {clean(done.without_pictures)}. --data-root names the data's folder.")
+        say_without_pictures(done.without_pictures)
     say(f"Wrote {clean(done.path)}: {count(done.n_pictures, 'picture')}, {size(done.size)}.")
 
 
@@ -84,7 +85,7 @@ def view(
     db = place.open()
     found, reason = db.pictures_of_page(pictures=pictures, dataset=dataset, data_root=data_root)
     if reason:
-        say(f"Note: no pictures, for {clean(reason)}. --data-root names the data's folder.")
+        say_without_pictures(reason)
     with (
         serving(db.viewer(found, level), port) as server,
         _stopped() as stopped,

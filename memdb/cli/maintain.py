@@ -148,7 +148,7 @@ def verify(
 def retract(
     place: Place,
     model_ids: Annotated[
-        list[str], typer.Argument(metavar="MODEL_ID", help="Ids of models, or the beginnings of them.")
+        list[str], typer.Argument(metavar="MODEL_ID", help="Ids of models, or unambiguous prefixes of them.")
     ],
     because: Annotated[
         str, typer.Option("--because", metavar="TEXT", help="Why; it is kept with the store.")

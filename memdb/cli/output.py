@@ -93,6 +93,11 @@ class PlainWay(Way):
     interval: str = "none"
 
 
+def say_without_pictures(reason: str) -> None:
+    """Say that examples are shown without pictures, and why."""
+    say(f"Note: no pictures: {clean(reason)}. --data-root names the data's folder.")
+
+
 def answer_of(db: Database, rows: DuckDBPyRelation | pa.Table, way: Way) -> Answer:
     """Return rows with what the JSON document says about them."""
     table: Any = rows.to_arrow_table() if hasattr(rows, "to_arrow_table") else rows

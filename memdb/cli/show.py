@@ -12,7 +12,7 @@ import typer
 
 from memdb.cli.app import app, say
 from memdb.cli.options import DataRootOption, OptionGroup, OwnDatasetOption
-from memdb.cli.output import Way, asked_of, made
+from memdb.cli.output import Way, asked_of, made, say_without_pictures
 from memdb.cli.output import show as print_text
 from memdb.cli.store_options import SCORING, Place, at_place
 from memdb.cli.usage import WrongUsageError
@@ -75,7 +75,7 @@ class Showing(Way):
             require_matplotlib()
         elif self.output.suffix.lower() not in SUFFIXES:
             raise InvalidInputError(
-                f"output {self.output} has a suffix that is no format",
+                f"output {self.output} has a suffix that names no format",
                 hint=f"use one of {', '.join((*FIGURES, *SUFFIXES))}",
                 parameter="output",
             )
@@ -91,10 +91,10 @@ class Showing(Way):
         return not self.is_figure and (self.output is not None or self.format != "table")
 
     def contents(self, db: Database) -> Contents | None:
-        """Return what shows examples; say so where nobody knows."""
+        """Return what shows examples; say so if nothing does."""
         found, reason = db.contents_if_any(self.data_root, self.dataset)
         if found is None:
-            say(f"Note: no pictures, for {clean(reason)}. --data-root names the data's folder.")
+            say_without_pictures(reason)
         return found
 
     def present(

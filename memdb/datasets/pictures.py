@@ -17,7 +17,7 @@ Pixels = NDArray[Any]  # [height, width, channels]: grey, RGB, or RGB with opaci
 
 
 def pixels_of(example: Any) -> Pixels | None:
-    """Return an example as [height, width, 1, 3 or 4 channels]; None if it is no picture.
+    """Return an example as [height, width, 1, 3 or 4 channels]; None if it is not a picture.
 
     Pictures are [height, width], or have their channels last or, if these are 1 or 3, first.
     """
@@ -65,7 +65,7 @@ def on_white(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def words_of(example: Any, feature_names: Sequence[str] = ()) -> str:
-    """Return an example that is no picture as text: its words, or its first numbers with their names."""
+    """Return an example that is not a picture as text: its words, or its first numbers with their names."""
     if isinstance(example, bytes):
         return example.decode("utf-8", "replace")
     values = np.asarray(example)

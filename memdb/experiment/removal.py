@@ -59,7 +59,7 @@ class Design:
         odd = next((t for t in self.thresholds if not -1 < t <= 1), None)
         if odd is not None:
             raise InvalidInputError(
-                f"the threshold {odd:g} is no memorization, which lies from -1 to 1",
+                f"the threshold {odd:g} is not a memorization, which lies from -1 to 1",
                 hint="use e.g. thresholds=[0.1,0.25,0.5]",
                 parameter="thresholds",
             )

@@ -62,7 +62,7 @@ def opened(storage: Storage, source: Manifest) -> Store | None:
         return None
     if store.manifest.experiment is None:
         raise InvalidInputError(
-            f"{store.url} is no experiment's store",
+            f"{store.url} is not the store of an experiment",
             hint="name a new place for the experiment's own models, such as into=removal.zarr",
             parameter="into",
         )

@@ -115,6 +115,20 @@ def require_n_models(n_models: int, parameter: str) -> int:
     return n_models
 
 
+def require_no_size(size: int | None, parameter: str) -> None:
+    """Refuse a size of sketches where ``parameter``, how many models to sketch, is not given.
+
+    Raises:
+        InvalidInputError: a size is given.
+    """
+    if size is not None:
+        raise InvalidInputError(
+            f"sketch_size {size} does nothing without a number of models to sketch",
+            hint=f"say how many, such as {parameter}=10",
+            parameter="sketch_size",
+        )
+
+
 def sketch_path(set_name: str, slot: int) -> str:
     """Return the path of the sketch of the model at a position of a segment."""
     return f"{set_name}/{SKETCH}/{slot}"

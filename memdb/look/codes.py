@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MISSING = 0xFFFF  # of a score that is none
+MISSING = 0xFFFF  # of a score that is NULL
 
 
 def packed(values: NDArray[Any]) -> NDArray[Any]:

@@ -43,7 +43,7 @@ def document_around_data(title: str, source: Source, origin: str = "'self'") -> 
 
 
 def inert(name: str, text: str) -> str:
-    """Return an element that browsers keep as text; its id is no other's on the page."""
+    """Return an element that browsers keep as text; its id is unique on the page."""
     return f'<script type="text/plain" id="data/{name}">{text}</script>\n'
 
 

@@ -33,7 +33,7 @@ LARGE, TEXT, SMALL, LEAST = 9.0, 8.0, 7.0, 5.9  # points
 LINE = 1.25  # heights of text from one line to the next
 INK, GREY, FAINT, RULE = "#1a202c", "#4a5568", "#6b7280", "#cbd5e0"
 IN, OUT = "#2b6cb0", "#c05621"
-NEARLY = 1.01  # of a width is no reason to cut
+NEARLY = 1.01  # of a width: less than this is not cut
 NARROWEST = 0.75  # of a size, to which a long text shrinks before it is cut
 MOST_LINES = 40  # of an example that is text
 DPI = 300
@@ -69,7 +69,7 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 
 def draw_gallery(shown: Gallery, contents: Contents | None) -> Figure:
-    """Return the figure of a gallery; ``contents`` is None where nobody knows what examples look like."""
+    """Return the figure of a gallery; ``contents`` is None if it is unknown what examples look like."""
     is_influence = shown.choice.by == "influence"
     n_across = max(len(line.tiles) for line in shown.lines)
     if is_influence:

@@ -27,7 +27,7 @@ Contents = Callable[[str, int], Content]  # from the name of a set and a row
 def of_dataset(data: Dataset) -> Contents:
     """Return what shows the examples of a data set, by its own ``render`` if it has one.
 
-    Numbers that are no bytes are stretched from the least to the largest of the training set, so that all
+    Numbers other than bytes are stretched from the least to the largest of the training set, so that all
     pictures look alike.
 
     Raises:

@@ -258,7 +258,7 @@ def _origin(address: str) -> str:
     parts = urlsplit(address)
     if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(parts.netloc):
         raise InvalidInputError(
-            f"{address} is no address that a browser loads from",
+            f"{address} is not an address that a browser loads from",
             hint="give the copy's, such as https://bucket.example.org/mnist",
         )
     return f"{parts.scheme}://{parts.netloc}"

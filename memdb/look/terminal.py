@@ -31,7 +31,7 @@ COLOURS = {"in": "#2b6cb0", "out": "#c05621", "all": "default"}  # as on pages; 
 class Wall:
     """Where examples hang: a terminal of some width, with a way to show pictures.
 
-    ``contents`` returns what examples look like; None if nobody knows.
+    ``contents`` returns what examples look like; None if that is unknown.
     """
 
     def __init__(self, console: Console, contents: Contents | None, way: str) -> None:
@@ -128,7 +128,7 @@ class Wall:
             self._print(self._drawn(content, columns))
 
     def _drawn(self, content: Content, columns: int) -> Text:
-        """Return a picture of characters or a text, on so many columns; nothing for what a protocol shows."""
+        """Return a picture of characters or a text, ``columns`` wide; nothing for what a protocol shows."""
         if isinstance(content, str):
             lines = Text(_printable(content)).wrap(self._console, columns)
             if len(lines) > TEXT_LINES:

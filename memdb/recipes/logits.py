@@ -62,7 +62,7 @@ def _require(shape: tuple[int, ...], wanted: tuple[int, ...], is_integer: bool, 
         or not is_integer
     ):
         raise InvalidInputError(
-            f"logits {shape} and labels {wanted} do not fit" if is_integer else "labels are no integers",
+            f"logits {shape} and labels {wanted} do not fit" if is_integer else "labels are not integers",
             hint="give logits [..., classes] and integer labels [...]",
         )
     if math.prod(wanted) and not 0 <= int(labels.min()) <= int(labels.max()) < shape[-1]:

@@ -21,7 +21,7 @@ class SketchRequest:
     """What a store asks of a recipe beside outcomes: gradient sketches of some models of the batch.
 
     Attributes:
-        n_models: sketch the first so many models of the batch, from 1.
+        n_models: sketch the first n_models models of the batch, from 1.
         size: numbers per example.
         seed: of the projection.
     """

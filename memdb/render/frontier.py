@@ -46,7 +46,7 @@ Key = tuple[str, int | None]  # a measure and the length of its list
 
 
 def require_choice(name: str, value: str, allowed: Sequence[str] | Mapping[str, str]) -> None:
-    """Refuse a value that is none of those allowed.
+    """Refuse a value that is not allowed.
 
     Raises:
         InvalidInputError: it names those that are.

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from memdb.environment import install
 from memdb.errors import InvalidInputError
 
 GRAPHICS = ("auto", "kitty", "iterm", "blocks", "ascii", "none")
@@ -38,7 +39,7 @@ def require_graphics(name: str) -> str:
     if name in PROTOCOLS and not _can_encode():
         raise InvalidInputError(
             f"graphics {name} needs Pillow, which is not installed",
-            hint="pip install pillow, or use blocks",
+            hint=f"run: {install('pictures')}, or use blocks",
             parameter="graphics",
         )
     return name
@@ -79,7 +80,7 @@ def _can_encode() -> bool:
 
 
 def escape(protocol: str, picture: NDArray[np.uint8], columns: int, lines: int) -> str:
-    """Return the sequence that shows a picture, uint8 [height, width, 3], on so many columns and lines."""
+    """Return the sequence that shows a picture, uint8 [height, width, 3 or 4], across columns and lines."""
     data = base64.b64encode(_png(picture)).decode("ascii")
     if protocol == "iterm":
         size = f"width={columns};height={lines};preserveAspectRatio=0"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from memdb.environment import install
 from memdb.errors import NotFoundError
 
 COLUMNS = 8
@@ -44,7 +45,9 @@ def require_pillow() -> None:
         NotFoundError: Pillow is not installed.
     """
     if not has_pillow():
-        raise NotFoundError("pictures need Pillow", hint="pip install pillow, or go without pictures")
+        raise NotFoundError(
+            "sheets of pictures need Pillow, which is not installed", hint=f"run: {install('pictures')}"
+        )
 
 
 def has_pillow() -> bool:

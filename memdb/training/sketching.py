@@ -22,6 +22,7 @@ from memdb.format.sketches import (
     SKETCH_DTYPE,
     Projection,
     require_n_models,
+    require_no_size,
 )
 from memdb.recipes.protocol import SketchRequest
 from memdb.store import Store
@@ -45,16 +46,11 @@ def target_of(snapshot: Snapshot, more: int | None, size: int | None) -> SketchT
     """Return what a run is to sketch: what its store was made for, and ``more`` models; None for nothing.
 
     Raises:
-        InvalidInputError: a number that is none, or another size than that of the store's sketches.
+        InvalidInputError: a number below 1, or another size than that of the store's sketches.
     """
     plan, current = snapshot.manifest.sketches, projection_in_use(snapshot)
-    if more is None and size is not None:
-        raise InvalidInputError(
-            f"sketch_size {size} does nothing without a number of models to sketch",
-            hint="say how many, such as sketch=10",
-            parameter="sketch_size",
-        )
     if more is None:
+        require_no_size(size, "sketch")
         return None if plan is None else SketchTarget(plan.models, plan.projection)
     require_n_models(more, "sketch")
     if current is not None and size not in {None, current.size}:
@@ -81,7 +77,7 @@ class Quota:
         self._target = target
 
     def request(self, n_models: int) -> SketchRequest | None:
-        """Return what to ask of a recipe that is about to train so many models."""
+        """Return what to ask of a recipe that is about to train n_models models."""
         left = min(n_models, self._left())
         if self._target is None:
             return None

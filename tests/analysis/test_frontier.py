@@ -267,6 +267,7 @@ def test_the_figure_is_drawn_whole_and_the_same_again(linear, tmp_path):
         (["frontier", "--measure", "beauty"], "unknown --measure 'beauty'"),
         (["frontier", "--against", "money"], "unknown --against 'money'"),
         (["frontier", "--plot", "x.pdf"], "Use one of .svg, .png."),
+        (["frontier", "-o", "x.svg", "--format", "nonsense"], "unknown format 'nonsense'"),
         (["frontier", "--scores", "nowhere.npy"], "no file nowhere.npy"),
         (["lds", "nowhere.npy"], "no file nowhere.npy"),
         (["frontier", "--scores", "text.npz"], "which of them are the scores"),

@@ -173,7 +173,7 @@ def test_stores_that_cannot_choose_or_judge_are_refused(db, empty, found, sixty,
     other = memdb.init(str(tmp_path / "other.zarr"), small_dataset(shift=1), coin_recipe)
     with pytest.raises(memdb.errors.MismatchError, match="train set"):
         experiment(db, tmp_path / "none.zarr", scores_from=other)
-    with pytest.raises(memdb.errors.InvalidInputError, match="no experiment's store"):
+    with pytest.raises(memdb.errors.InvalidInputError, match="not the store of an experiment"):
         experiment(db, sixty)
     with pytest.raises(memdb.errors.MismatchError, match="thresholds"):
         experiment(db, found.snapshot.url, thresholds=[0.123])

@@ -326,7 +326,7 @@ REFUSED = [
     ("show --test-key nobody", "no test example has the key"),
     ("show --train-id 1 -k 0", "-k 0"),
     ("show --train-id 1 --graphics sixel", "unknown --graphics 'sixel'"),
-    ("show --train-id 1 -o x.gif", "suffix that is no format"),
+    ("show --train-id 1 -o x.gif", "suffix that names no format"),
     ("show --train-id 1 -o no/such/folder/x.png", "no/such/folder"),
     ("show --train-id 1 --level 2", "level"),
     ("show --train-id 1 --outcome odd", "odd"),
@@ -335,7 +335,7 @@ REFUSED = [
     ("gallery --by age", "unknown gallery 'age'"),
     ("gallery --seed -1", "--seed -1"),
     ("gallery --by influence --rows 0", "--rows 0"),
-    ("gallery -o x.jpg", "suffix that is no format"),
+    ("gallery -o x.jpg", "suffix that names no format"),
 ]
 WRONG = [
     "show --train-id 1 -o x.png --graphics kitty", "show --train-id 1 --format json --graphics kitty",
@@ -543,7 +543,7 @@ def test_other_data_than_the_stores_is_refused(pictures_store, trained):
         db.contents(dataset=pictures_store[1])("train", 30)
 
 
-def test_a_published_copy_shows_its_thumbnails(pictures_store, tmp_path):
+def test_a_published_copy_shows_its_thumbnails(pictures_store, tmp_path, without):
     data = pictures_store[1]
     with memdb.init(str(tmp_path / "made.zarr"), data, coin_recipe, seed=7) as made:
         made.train(seeds=range(20))
@@ -556,6 +556,10 @@ def test_a_published_copy_shows_its_thumbnails(pictures_store, tmp_path):
         assert int(np.argmin(away)) == 7  # whatever sheets lose of noise
         assert copy.show(train_id=7).axes
         assert "<img" in copy.top_memorized()._repr_html_()
+    without("PIL")
+    done = run("show", "--train-id", "7", "-s", "copy.zarr", cwd=tmp_path)
+    assert (done.returncode, "memorization" in done.stdout) == (0, True)
+    assert "no pictures: sheets of pictures need Pillow" in done.stderr
 
 
 @pytest.mark.slow

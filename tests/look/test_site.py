@@ -76,7 +76,7 @@ def test_publishing_again_keeps_the_page(digits_store, copy):
     ["example.org/mnist", "ftp://example.org/x", "https://", "https://a b/", "https://x;script-src *"],
 )
 def test_an_address_that_is_none_is_refused(asked, tmp_path, address):
-    with pytest.raises(InvalidInputError, match="no address"):
+    with pytest.raises(InvalidInputError, match="not an address"):
         asked.publish(str(tmp_path / "copy"), include=("bits",), site=address)
     assert not (tmp_path / "copy").exists()
 

@@ -252,7 +252,7 @@ def test_a_model_that_cannot_be_sketched_is_refused_in_a_sentence(torch):
         ({"size": 10**6}, "a sketch of size 1000000"),
         ({"y": y[:4]}, "5 examples and 4 labels"),
         ({"y": y + 3}, "the label 3 is not one of the 3 classes"),
-        ({"y": y.float()}, "labels are no integers"),
+        ({"y": y.float()}, "labels are not integers"),
         ({"model": wrapped(linear)}, "returns a tuple"),
     ]
     for changed, said in cases:

@@ -166,7 +166,7 @@ def test_log_odds_of_infinities_and_of_no_number():
         (np.float64(1), 0, "do not fit"),
         (np.zeros((2, 2)), [0, 2], "the label 2 is not one of the 2 classes"),
         (np.zeros((2, 2)), [0, -1], "the label -1 is not one"),
-        (np.zeros((2, 2)), [0.0, 1.0], "labels are no integers"),
+        (np.zeros((2, 2)), [0.0, 1.0], "labels are not integers"),
     ],
 )
 def test_labels_that_do_not_fit_their_logits_are_named(logits, labels, says):

@@ -179,7 +179,7 @@ def _models_at_once(manifest: Manifest) -> int:
 
 
 def _batches(manifest: Manifest, fresh: Sequence[Selection], most: int) -> Iterator[list[Selection]]:
-    """Yield batches of at most so many models, and fewer where their sketches would not fit into memory."""
+    """Yield batches of at most ``most`` models, and fewer where their sketches would not fit into memory."""
     for batch in cut_into(fresh, most):
         n_models = sum(selection.n_models for selection in batch)
         if n_models > 1 and sum(one.n_bytes for one in sketched_in(manifest, batch)) > SKETCH_BYTES:
