@@ -28,7 +28,7 @@ COMMANDS = {  # by their modules
     "attribution": ("lds", "frontier"),
     "share": ("publish", "pull"),
     "look": ("report", "view"),
-    "show": ("show", "gallery"),
+    "show": ("show", "gallery", "label-errors"),
     "experiment": ("experiment",),
 }
 

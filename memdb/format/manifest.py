@@ -91,8 +91,17 @@ FIRST_LEARNED = Outcome(
     "the epoch, from 1, from which on training found the prediction equal to the label; one more than the "
     "number of epochs where it did not in the last; 0 where the example was not in the subset",
 )
+NO_PREDICTION = 2**16 - 1
+PREDICTION = Outcome(
+    "prediction",
+    "category",
+    "uint16",
+    (layout.TRAIN, layout.TEST),
+    f"the label that the model predicts; {NO_PREDICTION} where it gives none, its numbers not being finite",
+)
 OUTCOMES: Mapping[str, Outcome] = {
-    outcome.name: outcome for outcome in (CORRECT, LOGIT_CONFIDENCE, CUMULATIVE_LOSS, FIRST_LEARNED)
+    outcome.name: outcome
+    for outcome in (CORRECT, LOGIT_CONFIDENCE, CUMULATIVE_LOSS, FIRST_LEARNED, PREDICTION)
 }
 
 
