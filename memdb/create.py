@@ -227,6 +227,7 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     given_labels = None if labels is None else Path(labels)
     content = read_file(paths[0] if one else paths, given_labels, formats)
     data = datasets.load(dataset, data_root) if isinstance(dataset, str) else dataset
+    data = data if data is None or existing is None else data.of(existing.manifest)
     called = dataset if isinstance(dataset, str) else name or (None if data is None else IN_MEMORY)
     about = About(data, called, recipe, subset_fraction, outcomes)
     done: Imported | ImportedScores

@@ -102,7 +102,7 @@ def label_errors(
     class_name: str | None = None,
     min_memorization: float | None = None,
 ) -> pa.Table:
-    """Return the k examples whose label the fewest held-out models share beside another one, the surest first.
+    """Return the k examples whose label is most suspect.
 
     Listed are examples for which more held-out models predict another class than the given one, by
     ``margin``, the difference of the two shares; ties go by memorization, then by ascending id. ``lo`` and
@@ -137,7 +137,8 @@ def label_errors(
     z = relations.interval_z(spec.of_list(len(at), max(len(at), n_ranked)))
     lo, hi = share_bounds(votes.k_suggested[at], votes.n_out[at], z or 0.0)
     found = {
-        "train_id": at.astype(np.int32), "label": labels[at], "suggested_label": votes.suggested[at].astype(np.int32),
+        "train_id": at.astype(np.int32), "label": labels[at],
+        "suggested_label": votes.suggested[at].astype(np.int32),
         "agreement": agreement[at], "lo": lo, "hi": hi, "p_given": p_given[at], "margin": margin[at],
         "memorization": arrow.column(memorization[at], ~np.isnan(memorization[at])), "n_out": votes.n_out[at],
         "k_suggested": votes.k_suggested[at], "k_given": votes.k_given[at],

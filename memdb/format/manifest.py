@@ -363,6 +363,8 @@ class Manifest:
 
     def _claims_too_much(self, place: str) -> Iterator[str]:
         """Yield the sets of more examples than the listed objects hold: readers take memory by them."""
+        if self.kept is not None and self.kept.n_examples <= self.train.n_examples:
+            yield f"{place} keeps {self.train.n_examples:,} of {self.kept.n_examples:,} train examples"
         for item in self.sets:
             hashes = sum(info.size for name, info in self.objects.items()
                          if name.startswith(f"{item.name}/{CONTENT}/c."))  # fmt: skip

@@ -24,7 +24,7 @@ class Suspects:
 
 
 def suspects(relations: Relations, rows: pa.Table, level: float, intervals: str) -> Suspects:
-    """Return the rows of `Database.label_errors` as they hang: "3 \u2192 5" below a picture, with the agreement."""
+    """Return the rows of `Database.label_errors` as they hang: below a picture "3 \u2192 5" and the share."""
     hanging = Hanging(relations)
     source = replace(source_of(relations, level, intervals), outcome="outcome prediction")
     return Suspects(tuple(_tile(hanging, row) for row in rows.to_pylist()), source)
