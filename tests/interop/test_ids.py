@@ -116,7 +116,9 @@ def test_a_store_of_a_part_trains_what_is_left_under_the_keys_that_it_had(tmp_pa
 
 
 def test_stores_of_different_parts_do_not_merge_and_equal_ones_do(tmp_path):
-    parts = [without(tmp_path / f"{name}.zarr", ids) for name, ids in (("a", SOME), ("b", SOME), ("c", [1, 3]))]
+    parts = [
+        without(tmp_path / f"{name}.zarr", ids) for name, ids in (("a", SOME), ("b", SOME), ("c", [1, 3]))
+    ]
     for seed, db in enumerate(parts):
         db.train(seeds=[seed], progress=False)
     whole = memdb.init(str(tmp_path / "whole.zarr"), small_dataset(), coin_recipe, seed=7)
@@ -223,7 +225,9 @@ def test_numbers_that_are_keys_of_some_and_rows_of_others_have_to_say_which():
     keys = ["2", "1", "0", "a"]
     data = memdb.Dataset(np.zeros((4, 1)), [0, 0, 0, 0], train_keys=keys)
     for text, expected in (("key\n2\n", [0]), ("train_id\n2\n", [2]), ("1\n", [1]), ("a\n", [3])):
-        listed = Named("f", text.split()[-1:], {"key": "key", "train_id": "train_id"}.get(text.split()[0], ""))
+        listed = Named(
+            "f", text.split()[-1:], {"key": "key", "train_id": "train_id"}.get(text.split()[0], "")
+        )
         assert part_of(data, "d", listed, None).tolist() == expected
     with pytest.raises(MemdbError, match="keys of d and rows of others"):
         part_of(data, "d", Named("f", ["2"], ""), None)
