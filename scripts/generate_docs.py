@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = (
     "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "plan",
     "convergence", "reliability", "classes", "class-influence", "compare", "compact", "gc", "verify", "retract",
-    "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "cache", "import", "export", "membership",
+    "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "label-errors", "cache", "import", "export", "membership",
     "lds", "frontier", "experiment",
 )  # fmt: skip
 INSIDE = {"experiment": ("removal",)}  # commands of two words
@@ -140,6 +140,8 @@ def round_trips() -> str:
     with tempfile.TemporaryDirectory() as folder, memdb.init(f"{folder}/s.zarr", data, drawn, seed=1) as db:
         db.train(40, compact=False)
         for what, suffixes in WRITTEN.items():
+            if what == "ids":  # which `memdb init` reads
+                continue
             found = {}
             for suffix in suffixes:
                 file = f"{folder}/{what}{suffix}"

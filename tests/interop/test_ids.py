@@ -104,7 +104,7 @@ def test_a_store_of_a_part_trains_what_is_left_under_the_keys_that_it_had(tmp_pa
     with memdb.open(str(tmp_path / "rest.zarr")) as db:  # given the whole, it takes its part
         db.train(seeds=range(10), dataset=whole, recipe=coin_recipe, progress=False)
         assert db.n_models == 10
-        mask, correct, _ = bits_of(db.snapshot)
+        mask, _, _ = bits_of(db.snapshot)
         assert mask.shape == (10, len(left))
         part = whole.only(np.array(left))
         np.testing.assert_array_equal(part.train.array, whole.train.array[left])
