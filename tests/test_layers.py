@@ -83,6 +83,7 @@ HOMES = {
     },
     "matplotlib": {
         "render.curves",
+        "render.drawing",
         "render.frontier",
         "render.removal",
         "look.figures",
@@ -95,6 +96,7 @@ HOMES = {
         "render.images",
         "render.progress",
         "render.curves",
+        "render.drawing",
         "render.analysis",
         "render.removal",
         "render.attribution",

@@ -47,7 +47,7 @@ class _AllCommands(TyperGroup):
         """Return a command, whose module is imported if it was not."""
         if cmd_name not in self.commands:
             load(cmd_name)
-            self.commands = typer.main.get_command(app).commands
+            self.commands = typer.main.get_group(app).commands
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, _ctx: Any, formatter: Any) -> None:
