@@ -44,6 +44,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_init_and_train_with_a_recipe_and_data_of_ones_own_in_this_folder(folder):
     done = run(*INIT, "-p", "seconds=0", cwd=folder)
     assert (done.returncode, done.stdout) == (0, "")

@@ -84,6 +84,7 @@ def test_a_run_that_stands_twice_in_a_file_counts_once(tmp_path):
         assert (bits_of(db.snapshot)[0] == runs()["mask"]).all()
 
 
+@pytest.mark.slow
 def test_exported_runs_come_back_as_the_same_counts_of_the_same_data(database, tmp_path):
     for target in ("runs.npz", "runs"):
         database.export(tmp_path / target, "models")
