@@ -966,6 +966,7 @@ class Database:
         One row per estimator, number of models and measure: ``correlation`` with the true influences over all
         pairs; ``precision``, how many of the ``at`` strongest pairs are among the first ``at``; ``top_10``,
         the same of the strongest training examples of a test example, mean over those that any influence;
+        ``feldman_zhang``, the same of the pairs of one class with influence .15 and memorization .25 or more;
         ``strength``, the mean true influence of the first ``at`` pairs; ``error``, root mean square on the
         strongest pairs; and ``coverage`` of the intervals, of all pairs and of the estimator's own first.
         ``seconds`` is what training these models took, ``plain_models`` how many models raw scores need for
