@@ -73,12 +73,12 @@ def cifar(root: Path) -> memdb.Dataset:
 
 
 def pictures(root: Path) -> memdb.Dataset:
-    """Return 300 pictures each of five classes of CIFAR-100, and those of the test set."""
-    return memdb.Dataset(*folder(root, "train", 5, 300), *folder(root, "test", 5, 300))
+    """Return 300 pictures each of five classes of CIFAR-100, 16 x 16 pixels, and those of the test set."""
+    return memdb.Dataset(*folder(root, "train", 5, 300, SIDE), *folder(root, "test", 5, 300, SIDE))
 
 
 def folder(
-    root: Path, part: str, n_classes: int, n_each: int, side: int = 32
+    root: Path, part: str, n_classes: int, n_each: int, side: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return pictures of the first classes from ``cifar100/PART/CLASS/*.png``, and their labels."""
     from PIL import Image
@@ -117,7 +117,7 @@ CASES: Mapping[str, Case] = {
         mislabelled_digits, "cnn", {"channels": [16, 32], "epochs": 14}, 2450, 2000, 20, needs_root=False
     ),
     "resnet9": Case(mislabelled_digits, "resnet9", NARROW, 1500, 1100, 20, needs_root=False),
-    "pictures": Case(pictures, "resnet9", {**NARROW, "flip": True, "shift": 2}, 600, 400, 20),
+    "pictures": Case(pictures, "resnet9", {**NARROW, "flip": True, "shift": 1}, 800, 560, 20),
 }
 
 
