@@ -1016,6 +1016,24 @@ class Database:
 
         return self._present(plan_lds(self.relations(), lds, outcome, require_level(level)))
 
+    def plan_sketches(self, sketches: int = 10, *, size: int | None = None) -> DuckDBPyRelation:
+        """Return what it takes until this many models have gradient sketches.
+
+        One row: ``bytes_per_model``, as they are stored or, without any, in memory; ``seconds_per_model`` and
+        ``share_of_training``, where this store has batches with and without sketches to compare, NULL
+        elsewhere; and what is missing in all, ``n_sketched_more``, ``bytes_more`` and ``seconds_more``.
+
+        Args:
+            sketches: the number of sketched models.
+            size: numbers per example; by default that of the store's sketches, or 512.
+
+        Raises:
+            InvalidInputError: an argument out of range.
+        """
+        from memdb.analysis.plan_sketches import plan_sketches
+
+        return self._present(plan_sketches(self.snapshot, sketches, size))
+
     def train(
         self,
         add: int | None = None,
