@@ -278,7 +278,11 @@ class Truth:
         return math.sqrt(max(0.0, sum(squares) / 2))
 
     def _coverage(self, ranked: Some, lo: Floats, hi: Floats) -> Iterator[Measure]:
-        """Yield how many intervals, widened by the noise of the truth, hold it: of all, and of the first."""
+        """Yield how many intervals, widened by the noise of the truth, hold it: of all, and of the first.
+
+        Test examples that all models of the truth get right, or all get wrong, say nothing of intervals: any
+        that holds 0 holds their influences. They are left out.
+        """
         z = NormalDist().inv_cdf((1 + self.level) / 2)
         held = np.zeros(lo.shape, dtype=np.float32)
         for values, noise in zip(self.values, self.noise, strict=True):
@@ -288,9 +292,14 @@ class Truth:
                 )
                 held[row] += (lo[row] - widening <= values[row]) & (values[row] <= hi[row] + widening)
         held /= 2
-        yield Measure(COVERAGE, None, float(held.mean(dtype=np.float64)))
+        varies = (self.noise[0] + self.noise[1]).any(axis=1)
+        of_all = float(held[varies].mean(dtype=np.float64)) if varies.any() else None
+        yield Measure(COVERAGE, None, of_all)
         for first in self.firsts:
-            yield Measure(COVERAGE_OF_FIRST, first, float(held.ravel()[_first(ranked, first)].mean()))
+            pairs = _first(ranked, first)
+            pairs = pairs[varies[pairs // held.shape[1]]]
+            of_first = float(held.ravel()[pairs].mean()) if len(pairs) else None
+            yield Measure(COVERAGE_OF_FIRST, first, of_first)
 
 
 def _memorization(relations: Relations) -> Numbers:
