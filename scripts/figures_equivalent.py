@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from figures_sets import CASES, Case, store
+from frontier_figure import curves_of, figure
 
 import memdb
 
@@ -52,6 +53,9 @@ def equivalent(options: argparse.Namespace) -> bool:
                 print(f"\n### {name}\n\n{about(rows, case, n_models)}; {took:.0f} CPU seconds of training\n")
             lines = lines_of(rows)
             print("\n".join(table(lines)), flush=True)
+            if options.figure:
+                options.figure.write_text(drawn(lines, case, rows[0]["n_truth"]))
+                options.figure = None  # of the first set alone
             if name in TARGET_SETS:
                 met &= judged(name, lines)
     return met
@@ -116,6 +120,20 @@ def _cell(row: Row | None) -> str:
     return f"{value} ({BOUNDS[row['plain_bound']]}{row['plain_models']:,})"
 
 
+def drawn(lines: Lines, case: Case, n_truth: int) -> str:
+    """Return the figure of a set."""
+    panels = {
+        "share of a test example's top 10 that is found": ("top_10", 10),
+        "share of the 500 strongest pairs that is found": ("precision", 500),
+    }
+    exact = lines["exact", None]
+    return figure(
+        f"What few models find: {case.title}, judged by {n_truth:,} other models",
+        {title: curves_of(lines, key, ("raw", "informed")) for title, key in panels.items()},
+        {title: exact[key]["value"] for title, key in panels.items() if key in exact},
+    )
+
+
 def judged(name: str, lines: Lines) -> bool:
     """Print which targets are met at `JUDGED` models, and return whether all are."""
     said = []
@@ -148,4 +166,5 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--stores", metavar="DIR", help="where stores are kept, and found again")
     parser.add_argument("--no-training", action="store_true", help="take the stores as they are")
     parser.add_argument("--data-root", metavar="DIR", help="holds MNIST, and cifar100/train/CLASS/*.png")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the first set to an .svg file")
     parser.set_defaults(run=equivalent)

@@ -27,6 +27,7 @@ class Case:
     """A data set, and how models are trained on it.
 
     Attributes:
+        title: of the data.
         load: returns the data set; takes the folder that holds real ones.
         recipe: of memdb's.
         options: of the recipe.
@@ -35,6 +36,7 @@ class Case:
         n_sketched: of them, the first.
     """
 
+    title: str
     load: Callable[[Path], memdb.Dataset]
     recipe: str
     options: Mapping[str, Any]
@@ -110,14 +112,52 @@ NARROW = {
     "width": 8, "epochs": 10, "batch_size": 128, "precision": "float32", "flip": False, "shift": 0, "lr": 0.2,
 }  # fmt: skip
 CASES: Mapping[str, Case] = {
-    "digits": Case(digits, "mlp", {}, 4500, 2500, needs_root=False),
-    "mnist": Case(mnist, "mlp", {"hidden": [96], "lr": 5e-3, "batch_size": 64, "epochs": 16}, 5000, 3000),
-    "cifar": Case(cifar, "mlp", {"hidden": [64], "lr": 5e-3, "batch_size": 64, "epochs": 24}, 5000, 3000),
-    "cnn": Case(
-        mislabelled_digits, "cnn", {"channels": [16, 32], "epochs": 14}, 2450, 2000, 20, needs_root=False
+    "digits": Case("digits", digits, "mlp", {}, 4500, 2500, needs_root=False),
+    "mnist": Case(
+        "MNIST, 5 % of the labels flipped",
+        mnist,
+        "mlp",
+        {"hidden": [96], "lr": 5e-3, "batch_size": 64, "epochs": 16},
+        5000,
+        3000,
     ),
-    "resnet9": Case(mislabelled_digits, "resnet9", NARROW, 1500, 1100, 20, needs_root=False),
-    "pictures": Case(pictures, "resnet9", {**NARROW, "flip": True, "shift": 1}, 800, 560, 20),
+    "cifar": Case(
+        "five classes of CIFAR-100",
+        cifar,
+        "mlp",
+        {"hidden": [64], "lr": 5e-3, "batch_size": 64, "epochs": 24},
+        5000,
+        3000,
+    ),
+    "cnn": Case(
+        "digits, 5 % of the labels flipped",
+        mislabelled_digits,
+        "cnn",
+        {"channels": [16, 32], "epochs": 14},
+        2450,
+        2000,
+        20,
+        needs_root=False,
+    ),
+    "resnet9": Case(
+        "digits, 5 % of the labels flipped",
+        mislabelled_digits,
+        "resnet9",
+        NARROW,
+        1500,
+        1100,
+        20,
+        needs_root=False,
+    ),
+    "pictures": Case(
+        "pictures of five classes of CIFAR-100",
+        pictures,
+        "resnet9",
+        {**NARROW, "flip": True, "shift": 1},
+        800,
+        560,
+        20,
+    ),
 }
 
 
