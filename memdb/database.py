@@ -966,6 +966,7 @@ class Database:
         One row per estimator, number of models and measure: ``correlation`` with the true influences over all
         pairs; ``precision``, how many of the ``at`` strongest pairs are among the first ``at``; ``top_10``,
         the same of the strongest training examples of a test example, mean over those that any influence;
+        ``feldman_zhang``, the same of the pairs of one class with influence .15 and memorization .25 or more;
         ``strength``, the mean true influence of the first ``at`` pairs; ``error``, root mean square on the
         strongest pairs; and ``coverage`` of the intervals, of all pairs and of the estimator's own first.
         ``seconds`` is what training these models took, ``plain_models`` how many models raw scores need for
@@ -1014,6 +1015,24 @@ class Database:
         from memdb.analysis.plan_lds import plan_lds
 
         return self._present(plan_lds(self.relations(), lds, outcome, require_level(level)))
+
+    def plan_sketches(self, sketches: int = 10, *, size: int | None = None) -> DuckDBPyRelation:
+        """Return what it takes until this many models have gradient sketches.
+
+        One row: ``bytes_per_model``, as they are stored or, without any, in memory; ``seconds_per_model`` and
+        ``share_of_training``, where this store has batches with and without sketches to compare, NULL
+        elsewhere; and what is missing in all, ``n_sketched_more``, ``bytes_more`` and ``seconds_more``.
+
+        Args:
+            sketches: the number of sketched models.
+            size: numbers per example; by default that of the store's sketches, or 512.
+
+        Raises:
+            InvalidInputError: an argument out of range.
+        """
+        from memdb.analysis.plan_sketches import plan_sketches
+
+        return self._present(plan_sketches(self.snapshot, sketches, size))
 
     def train(
         self,

@@ -126,6 +126,12 @@ EFFECTS = (
         _is("lds", None),
         "plan",
     ),
+    Effect(
+        (*OF_INTERVALS, *EXAMPLES, "subset_fraction", "lds", "level", "outcome"),
+        "a plan for scores, which --sketches is not",
+        _is("sketches", None),
+        "plan",
+    ),
     Effect(("k",), "--interval selected", _is("interval", "selected"), "plan"),
     Effect(
         ("n_ranked",),
