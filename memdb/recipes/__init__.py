@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from memdb import plugins
 from memdb.datasets import Dataset
 from memdb.environment import install
@@ -38,7 +41,7 @@ from memdb.recipes.identity import (
 from memdb.recipes.mlp import MLP
 from memdb.recipes.mlp import PRESET_OF_DATASET as MLP_PRESET_OF_DATASET
 from memdb.recipes.mlp import PRESETS as MLP_PRESETS
-from memdb.recipes.out_of_memory import Fitting, Train
+from memdb.recipes.out_of_memory import Fitting, Train, is_out_of_memory
 from memdb.recipes.protocol import Recipe, Run
 from memdb.recipes.resnet9 import ResNet9
 from memdb.recipes.sklearn_adapter import PREFIX as SKLEARN
@@ -137,6 +140,24 @@ class BoundRecipe:
                 f"recipe {self.info.name} wants {n_models!r} models a batch", hint="return an integer from 1"
             )
         return n_models
+
+    def prepare(self, data: Dataset, seeds: NDArray[np.uint64], device: str) -> Any:
+        """Return what the recipe draws ahead for a batch; None if it does not, or memory has run out.
+
+        Raises:
+            TrainingError: it raised.
+        """
+        prepare = attribute(self.train, "prepare")
+        if prepare is None:
+            return None
+        hint = "take `prepare` out, or set MEMDB_TRACEBACK=1 to see where it was raised"
+        try:
+            with plugins.blaming(f"prepare of recipe {self.info.name}", hint, TrainingError), current(device):
+                return prepare(data, seeds, device)
+        except TrainingError as failed:
+            if failed.__cause__ is None or not is_out_of_memory(failed.__cause__):
+                raise
+            return None
 
     def require_outcomes(self, names: Sequence[str]) -> None:
         """Check that the recipe provides these outcomes.
