@@ -58,7 +58,7 @@ class Schedule:
         size, device = subsets.shape[1], subsets.device
         starts = self._starts(size)
         for epoch, (orders, drawn) in enumerate(self._drawn(size, generators, device)):
-            rows = subsets.gather(1, moved(orders, device))
+            rows = subsets.gather(1, moved(orders, device).long())
             draws = None if drawn is None else moved(drawn, device)
             for start, stop in starts:
                 yield Step(epoch, rows[:, start:stop], None if draws is None else draws[:, start:stop])
@@ -69,7 +69,9 @@ class Schedule:
         """Yield orders and draws of each epoch; beside a GPU, those of the next one are drawn meanwhile."""
 
         def draw() -> tuple[Tensor, Tensor | None]:
-            orders = torch.stack([torch.randperm(size, generator=g) for g in generators])
+            orders = torch.empty(len(generators), size, dtype=torch.int32, pin_memory=device.type == "cuda")
+            for order, generator in zip(orders, generators, strict=True):
+                torch.randperm(size, generator=generator, out=order)
             return orders, self.augmentation.draws(size, generators) if self.augmentation.wanted else None
 
         if device.type == "cpu":
@@ -92,7 +94,7 @@ class Schedule:
 
 def moved(values: Tensor, device: torch.device) -> Tensor:
     """Move what was drawn to a device; the host does not wait for CUDA."""
-    if device.type == "cuda":
+    if device.type == "cuda" and not values.is_pinned():
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
 
@@ -108,7 +110,10 @@ def subsets_of(masks: NDArray[np.bool_], recipe: str, device: torch.device) -> T
         raise InvalidInputError(
             f"{recipe} trains subsets of one size together", hint="use the subset scheme `exact`"
         )
-    return torch.from_numpy(np.nonzero(masks)[1].reshape(len(masks), -1)).to(device)
+    rows = np.empty((len(masks), int(sizes[0])), dtype=np.int32)
+    for mask, row in zip(masks, rows, strict=True):
+        row[:] = np.flatnonzero(mask)
+    return moved(torch.from_numpy(rows), device).long()
 
 
 def generators_of(seeds: NDArray[np.uint64]) -> list[torch.Generator]:

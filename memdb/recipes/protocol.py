@@ -74,9 +74,9 @@ class Recipe(Protocol):
     provides, so that no store is made that would keep others. A plain function is a recipe, too: its name is
     its import path, its version its ``version`` attribute, or else "0".
 
-    It may have ``prepare(data, seeds, device)``, called in another thread while the batch before is trained: what
-    it returns, such as initial weights, comes back as ``run.prepared``, or None where the batch is called for
-    otherwise, so a recipe must not depend on it.
+    It may have ``prepare(data, seeds, device)``, called in another thread while the batch before is trained.
+    What it returns, such as initial weights, is ``run.prepared`` of its batch, or None if there is not enough
+    memory, so a recipe must not depend on it.
 
     The predictions of a model must not depend on which other models share its batch.
     """

@@ -1,4 +1,4 @@
-"""What the next batch needs is made in a thread while one is trained: masks, and what its recipe can draw ahead."""
+"""The next batch is prepared in a thread while one is trained: its masks, and what its recipe draws ahead."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Commits of trained batches, each made in a thread while the next batch is trained.
 
-At most one is made at a time, so that they stay in the order of the batches, and each stays as atomic as it is.
+At most one is made at a time, so that they keep the order of the batches; each is as atomic as ever.
 """
 
 from __future__ import annotations

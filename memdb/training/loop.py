@@ -90,10 +90,9 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
 ) -> Generator[Committed]:
     """Train one model per seed and yield every batch once it is committed.
 
-    While a batch is trained, the one before is committed and the next one is prepared, each in a thread; of both
-    at most one is in the making, so commits have the order of the batches. Closing the generator waits for the
-    commit and loses at most the batch in flight. The data set and the recipe must be the store's: see
-    `require_same`.
+    While a batch is trained, the one before is committed and the next one is prepared, each in a thread.
+    Closing the generator waits for the commit and loses at most the batch in flight. The data set and the
+    recipe must be the store's: see `require_same`.
 
     Raises:
         TrainingError: the recipe raised, or returned invalid outcomes.
