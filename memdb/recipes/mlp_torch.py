@@ -1,7 +1,7 @@
 """Train many multi-layer perceptrons as one: every product has a leading axis of models.
 
-Gradients are computed explicitly, so that each step reuses the same buffers. What takes a GPU longest in a step is
-to read and write all models, so SGD there adds each gradient to its momentum within the product that makes it.
+Gradients are computed explicitly, so that each step reuses the same buffers. A GPU is busy reading and writing
+the models above all, so SGD there adds each gradient to its momentum within the product that makes it.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ def _trained(
     start = run.prepared or Start.of(sizes, generators_of(seeds), device)
     subsets = subsets_of(masks, recipe.name, device)
     augmentation = Augmentation(recipe.flip, recipe.shift, recipe.cutout)
-    x, y = _inputs(data.train, augmentation, device).to(dtype), labels_of(data.train, device)
+    x, y = _inputs(data.train, augmentation, device), labels_of(data.train, device)
 
     network = Network(sizes, start.generators, device, dtype, start.weights)
-    optimizer = _optimizer(recipe, network)
+    optimizer = optimizer_of(recipe, network)
     schedule = Schedule(recipe.epochs, recipe.batch_size, augmentation, even=False)
     signals = signals_of(run, subsets, len(y))
     n_steps = schedule.n_steps(subsets.shape[1])
@@ -272,7 +272,7 @@ class Descent:
         torch._foreach_add_(self._parameters, self._moments, alpha=-lr)
 
 
-def _optimizer(recipe: MLP, network: Network) -> _Optimizer | Descent:
+def optimizer_of(recipe: MLP, network: Network) -> _Optimizer | Descent:
     device = str(network.weights[0].device)
     return Descent(recipe, network) if recipe.keeps_no_gradients(device) else _Optimizer(recipe, network)
 
