@@ -28,7 +28,7 @@ from support.simulated_device import install, simulated_device
 
 SUBSET_FRACTION = 0.7
 BANDWIDTH = 3.35e12  # bytes a second of an H100
-FIRST, LAST = 2, 5  # steps that are counted: those before allocate what later ones use again
+FIRST, LAST = 2, 22  # steps that are counted: those before allocate what later ones use again
 SHAPES = {"mnist": (60_000, 10_000, (28, 28), 10), "cifar": (50_000, 10_000, (32, 32, 3), 100)}
 CASES: dict[str, tuple[str, dict[str, Any], str, int]] = {  # recipe, options, data, models
     "mlp": ("mlp", {"preset": "digits"}, "mnist", 256),

@@ -1,7 +1,7 @@
 """Train many multi-layer perceptrons as one: every product has a leading axis of models.
 
-Gradients are computed explicitly, so that each step reuses the same buffers. A GPU is busy reading and writing
-the models above all, so SGD there adds each gradient to its momentum within the product that makes it.
+Gradients are computed explicitly, so that each step reuses the same buffers. A GPU spends most of a step on
+reading and writing models, so SGD there adds each gradient to its momentum within the product that makes it.
 """
 
 from __future__ import annotations
@@ -77,12 +77,11 @@ def _trained(
     schedule = Schedule(recipe.epochs, recipe.batch_size, augmentation, even=False)
     signals = signals_of(run, subsets, len(y))
     n_steps = schedule.n_steps(subsets.shape[1])
-    for number, step in enumerate(schedule.steps(subsets, start.generators)):
+    for number, (step, images) in enumerate(schedule.batches(x, subsets, start.generators)):
         if run.stop_requested():
             raise KeyboardInterrupt
         labels = y[step.rows]
-        taken = augmentation.take(x, step.rows, step.draws).flatten(2)
-        logits = network.gradients(taken, labels, recipe.label_smoothing)
+        logits = network.gradients(images.flatten(2), labels, recipe.label_smoothing)
         if signals:
             signals.record(step.rows, step.epoch, logits, labels)
         optimizer.step(recipe.lr * _decay(recipe.schedule, number / n_steps))
@@ -273,6 +272,7 @@ class Descent:
 
 
 def optimizer_of(recipe: MLP, network: Network) -> _Optimizer | Descent:
+    """Return what takes the steps of a network on its device."""
     device = str(network.weights[0].device)
     return Descent(recipe, network) if recipe.keeps_no_gradients(device) else _Optimizer(recipe, network)
 
