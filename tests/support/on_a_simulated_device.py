@@ -36,6 +36,13 @@ class SideBySide(ResNet9):
         return True
 
 
+class AddingUp(MLP):
+    """Adds gradients to their momentum at once, as GPUs do."""
+
+    def keeps_no_gradients(self, device):
+        return device != "cpu"
+
+
 SIGNALS = frozenset({"cumulative_loss", "first_learned"})
 SLOW = pytest.mark.slow
 RECIPES = {  # with the most kernels a step
@@ -141,6 +148,32 @@ def test_networks_of_usual_width_take_turns_on_a_gpu_and_the_data_is_moved_once(
     assert moved <= 3 * (n_weights + 2) + 2 * n_parts
 
 
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        ({"weight_decay": 0.0}, 1e-4),
+        ({"weight_decay": 0.01, "momentum": 0.0, "schedule": "cosine"}, 1e-4),
+        pytest.param({"precision": "bfloat16"}, 0.05, marks=SLOW),
+    ],
+)
+def test_gradients_added_to_their_momentum_train_as_sgd_does(options, tolerance, data, tmp_path):
+    recipe = AddingUp(epochs=4, hidden=(8, 6), optimizer="sgd", lr=0.05, batch_size=16, **options)
+    expected = trained(recipe, data, "cpu", tmp_path)
+    with simulated_device():
+        found = trained(recipe, data, "gpu:0", tmp_path)
+    for path in ("train/logit_confidence", "test/logit_confidence", "train/cumulative_loss"):
+        np.testing.assert_allclose(found[path], expected[path], atol=tolerance)
+
+
+def test_weights_drawn_ahead_are_those_drawn_at_the_start(data, tmp_path):
+    recipe, seeds = replace(RECIPES["mlp"][0], epochs=1), np.arange(3, dtype=np.uint64)
+    masks = subsets.subset_masks(1, seeds.tolist(), 90, 63)
+    with simulated_device():
+        run = Run("gpu:0", lambda done, total: None, lambda: False, tmp_path, SIGNALS)
+        ahead = replace(run, prepared=recipe.prepare(data, seeds, "gpu:0"))
+        require_same(recipe(data, masks, seeds, ahead), recipe(data, masks, seeds, run))
+
+
 PRESET = MLP(hidden=(512, 256), optimizer="sgd", weight_decay=0.0, batch_size=128)
 MNIST, CIFAR = (60_000, 10_000, (28, 28), 10), (50_000, 10_000, (32, 32, 3), 100)
 
@@ -150,6 +183,9 @@ MNIST, CIFAR = (60_000, 10_000, (28, 28), 10), (50_000, 10_000, (32, 32, 3), 100
     ("recipe", "sizes", "n_models"),
     [
         pytest.param(PRESET, MNIST, 64, id="mlp-preset"),
+        pytest.param(
+            AddingUp(hidden=(512, 256), optimizer="sgd", batch_size=128), MNIST, 64, id="mlp-adding-up"
+        ),
         pytest.param(PRESET, MNIST, 256, id="mlp-preset-256"),
         pytest.param(replace(PRESET, precision="bfloat16", shift=2), MNIST, 64, id="mlp-bfloat16-augmented"),
         pytest.param(MLP(), MNIST, 64, id="mlp-adamw"),
@@ -174,7 +210,7 @@ def test_a_training_takes_almost_the_memory_that_was_estimated(
     masks = np.zeros((n_models, n_train), bool)
     masks[:, : int(0.7 * n_train)] = True
     run = Run("gpu:0", lambda done, total: None, lambda: False, tmp_path, SIGNALS)
-    memory = recipe.memory(data)
+    memory = recipe.memory(data, "gpu:0") if recipe.name == "mlp" else recipe.memory(data)
     at_once = n_models if recipe.name == "mlp" or recipe.side_by_side("gpu:0") else 1
     if recipe.name == "cnn":
         monkeypatch.setattr(cnn, "TINY", 99)  # side by side
