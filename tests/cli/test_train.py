@@ -159,7 +159,7 @@ def test_sketches_are_asked_for_in_options_and_counted_by_info(tmp_path, torch):
         (
             ["train", "--sketch-size", 9],
             2,
-            "--sketch-size does nothing without --sketch. Leave --sketch-size out.",
+            "--sketch-size does nothing without --sketch. Omit --sketch-size.",
         ),
         (["train", "--sketch", 0], 1, "--sketch 0 is not a number from 1"),
         (["init", "--sketch-size", 9, "-s", "b"], 2, "--sketch-size does nothing without --sketches."),

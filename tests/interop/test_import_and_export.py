@@ -299,7 +299,7 @@ def test_options_that_a_file_leaves_nothing_to_do_are_refused(run, tmp_path):
     for path, option, held in (("runs.npz", "--n-test", "models"), ("fz.npz", "--outcomes", "scores")):
         code, _, err = run("import", path, option, 11, "--store", "s.zarr")
         assert (code, err.count("\n")) == (1, 1)
-        assert f"{path} holds {held}, which {option} does not describe. Leave it out." in err
+        assert f"{path} holds {held}, which {option} does not describe. Omit it." in err
     assert not (tmp_path / "s.zarr").exists()
 
 
