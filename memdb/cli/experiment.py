@@ -151,7 +151,7 @@ def removal(
                of 0.9 or more), as near-duplicates do
 
     The store that chooses what to remove is only read. Its models never judge: those of the experiment are
-    in --into, which lists what each leaves out and answers no other questions.
+    in --into, which lists what each excludes and answers no other questions.
 
     \b
     memdb experiment removal --models 20

@@ -82,7 +82,7 @@ def require_same(found, expected):
         np.testing.assert_array_equal(found[path], values, err_msg=path)
 
 
-@pytest.mark.parametrize(("recipe", "most"), every(5, RECIPES.values()), ids=RECIPES.keys())
+@pytest.mark.parametrize(("recipe", "most"), every(7, RECIPES.values()), ids=RECIPES.keys())
 def test_another_device_trains_as_the_cpu_does_and_the_host_waits_once_an_epoch(recipe, most, data, tmp_path):
     expected = trained(recipe, data, "cpu", tmp_path)
     seen = []
