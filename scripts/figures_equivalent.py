@@ -14,7 +14,7 @@ from frontier_figure import curves_of, figure
 
 import memdb
 
-LOOKS = (25, 50, 100, 200, 400, 800, 1600, 3200)
+LOOKS = (25, 50, 100, 200, 400, 1000, 2000)
 INFORMED = LOOKS[:5]
 ESTIMATORS = ("raw", "informed", "trak", "screened")
 SHORT = 0.2  # of the models

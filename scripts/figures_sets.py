@@ -112,7 +112,7 @@ NARROW = {
     "width": 8, "epochs": 10, "batch_size": 128, "precision": "float32", "flip": False, "shift": 0, "lr": 0.2,
 }  # fmt: skip
 CASES: Mapping[str, Case] = {
-    "digits": Case("digits", digits, "mlp", {}, 4500, 2500, needs_root=False),
+    "digits": Case("digits", digits, "mlp", {}, 4500, 2000, needs_root=False),
     "mnist": Case(
         "MNIST, 5 % of the labels flipped",
         mnist,
