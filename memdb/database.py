@@ -1239,6 +1239,8 @@ class Database:
         what: str = "memorization",
         *,
         outcome: str = "correct",
+        drop: str | None = None,
+        keep: str | None = None,
         **options: Unpack[PairOptions],
     ) -> Exported:
         """Export scores or models to files that other software reads.
@@ -1248,7 +1250,11 @@ class Database:
             what: ``memorization`` or ``pairs``, to .parquet, .csv, or .npz with an array per column;
                 ``fz-pairs`` or ``fz-classes``, to .npz as published by Feldman and Zhang; ``models`` (masks
                 and outcomes, as `import_file` reads them) or ``lira`` (keep and scores), to .npz or a folder
-                of .npy.
+                of .npy; ``ids``, the training examples for which a condition is true, to .csv, .parquet,
+                .json, or text with a key a line, for `memdb.init` to take or to leave out.
+            drop: with ``ids``, the condition in SQL, such as ``memorization > .5 and q < .1``. It may name
+                what `sql` shows of training examples, and ``shrunk`` and ``q_value``, or ``q``.
+            keep: the same for examples to keep.
             options: see `pairs`.
 
         Raises:
@@ -1266,8 +1272,10 @@ class Database:
         if what == "fz-classes":
             return export.write_fz_classes(target, self.answers().relations, progress)
         level, interval = options.get("level", 0.95), options.get("interval", "anytime")
+        spec = IntervalSpec(interval, level)
+        if what == "ids":
+            return self._export_ids(target, (drop, keep), outcome, spec)
         if what == "memorization":
-            spec = IntervalSpec(interval, level)
             table = self.answers(outcome).scores(what, {"train_id": None}, spec)
         else:
             table = self.answers(outcome).pairs(options)
@@ -1282,6 +1290,23 @@ class Database:
             "n_models": self.n_models,
         }
         return export.write_table(target, table, facts if self.imported_scores is None else {})
+
+    def _export_ids(
+        self, path: Path, conditions: tuple[str | None, str | None], outcome: str, spec: IntervalSpec
+    ) -> Exported:
+        from memdb.interop.export import Exported
+        from memdb.interop.ids import chosen, write_ids
+        from memdb.render.answer import Answer
+
+        drop, keep = conditions
+        table = chosen(self.answers(outcome), drop, keep, spec)
+        facts = {
+            "store": self.url, "snapshot": self.snapshot.number, "models_sha256": self.models_sha256,
+            "condition": keep if drop is None else drop, "interval": spec.kind, "level": spec.level,
+            "outcome": outcome, "n_models": self.n_models,
+        }  # fmt: skip
+        write_ids(path, Answer(table, facts if self.imported_scores is None else {}))
+        return Exported(path, {"train_id": (table.num_rows,)})
 
     def compact(
         self, *, alone: bool = False, progress: Callable[[int, int], None] = lambda _done, _total: None
@@ -1714,8 +1739,9 @@ class Database:
             return rows.of_thumbnails(self.thumbnails)
         if not named and self._contents is not None:
             return self._contents
-        data = self.load_dataset(data_root, dataset) if isinstance(dataset, str | None) else dataset
         manifest = self.store.manifest
+        is_named = isinstance(dataset, str | None)
+        data = self.load_dataset(data_root, dataset) if is_named else dataset.of(manifest)
         manifest.require_same(data.infos, manifest.recipe, self.url)
         self._contents = rows.of_dataset(data)
         return self._contents
@@ -1754,7 +1780,7 @@ class Database:
                 f"{self.url} was made of arrays in memory, which a store does not keep",
                 hint="train from Python: memdb.open(url).train(add=100, dataset=..., recipe=...)",
             )
-        data = datasets.load(name, data_root)
+        data = datasets.load(name, data_root).of(self.store.manifest)
         if name == self.store.manifest.dataset:
             self._dataset = data
         return data
@@ -1817,7 +1843,7 @@ class Database:
         from memdb import datasets
 
         if isinstance(given, datasets.Dataset):
-            return given
+            return given.of(self.store.manifest)
         name = self.store.manifest.dataset if given is None else given
         return self.load_dataset(data_root, given) if here or name == IN_MEMORY else name
 

@@ -238,6 +238,7 @@ def test_the_commands_show_and_write_it(linear, tmp_path):
     assert "LDS of 0.4" in planned.stdout, planned.stderr
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn_whole_and_the_same_again(linear, tmp_path):
     pytest.importorskip("matplotlib")
     for name in ("one.svg", "two.svg", "one.png"):
