@@ -126,6 +126,12 @@ EFFECTS = (
         _is("lds", None),
         "plan",
     ),
+    Effect(
+        (*OF_INTERVALS, *EXAMPLES, "subset_fraction", "lds", "level", "outcome"),
+        "a plan for scores, which --sketches is not",
+        _is("sketches", None),
+        "plan",
+    ),
     Effect(("k",), "--interval selected", _is("interval", "selected"), "plan"),
     Effect(
         ("n_ranked",),
@@ -146,12 +152,14 @@ EFFECTS = (
     Effect(("sketch_size",), "--sketch", _is_not("sketch", None), "train"),
     Effect(("data_root",), "--dataset", _is_not("dataset", None), "import"),
     Effect(("name",), "a data set that is not loaded by --dataset", _is("dataset", None), "import"),
-    Effect(("level",), "--what memorization or pairs", _is("what", *OF_SCORES[:2]), "export"),
-    Effect(("outcome",), "--what memorization, pairs or fz-pairs", _is("what", *OF_SCORES[:3]), "export"),
+    Effect(("level",), "--what memorization, pairs or ids", _is("what", *OF_SCORES[:2], "ids"), "export"),
+    Effect(
+        ("outcome",), "--what memorization, pairs, fz-pairs or ids", _is("what", *OF_SCORES[:3], "ids"), "export"
+    ),
     Effect(
         ("scores", "assume_models", "assume_fraction"),
-        f"--what {', '.join(OF_SCORES)}",
-        _is("what", *OF_SCORES),
+        f"--what {', '.join(OF_SCORES)}, ids",
+        _is("what", *OF_SCORES, "ids"),
         "export",
     ),
     Effect(("rows",), "--by influence", _is("by", "influence"), "gallery"),

@@ -18,6 +18,7 @@ from memdb.recipes.mlp import MLP
 from memdb.recipes.protocol import SketchRequest
 from memdb.recipes.resnet9 import ResNet9
 from memdb.recipes.resnet9_v2 import ResNet9v2
+from support.cases import every
 
 torch = pytest.importorskip("torch")
 simulation = pytest.importorskip(
@@ -90,7 +91,7 @@ def require_same(found, expected):
         np.testing.assert_array_equal(found[path], values, err_msg=path)
 
 
-@pytest.mark.parametrize(("recipe", "most"), RECIPES.values(), ids=RECIPES.keys())
+@pytest.mark.parametrize(("recipe", "most"), every(5, RECIPES.values()), ids=RECIPES.keys())
 def test_another_device_trains_as_the_cpu_does_and_the_host_waits_once_an_epoch(recipe, most, data, tmp_path):
     expected = trained(recipe, data, "cpu", tmp_path)
     seen = []
@@ -108,7 +109,7 @@ def test_another_device_trains_as_the_cpu_does_and_the_host_waits_once_an_epoch(
     assert device.live == 0
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet9", pytest.param("resnet9-2", marks=SLOW)])
+@pytest.mark.parametrize("name", every(4, ["mlp", "cnn", "resnet9", "resnet9-2"]))
 def test_gradient_sketches_on_another_device_are_those_of_the_cpu(name, data, tmp_path):
     recipe, sketch = replace(RECIPES[name][0], epochs=1), SketchRequest(2, 32, 7)
     expected = trained(recipe, data, "cpu", tmp_path, sketch=sketch)
