@@ -44,6 +44,8 @@ HOMES = {
         "recipes.grouped",
         "recipes.cnn_torch",
         "recipes.resnet9_torch",
+        "recipes.resnet9_v2_torch",
+        "recipes.spectral",
         "recipes.torchvision_torch",
         "recipes.images",
         "recipes.augmentation",
