@@ -6,6 +6,7 @@ publishes.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from memdb.analysis.duplicates import DuplicateOptions
     from memdb.analysis.estimates import Attribution
     from memdb.datasets import Dataset
     from memdb.experiment.report import Findings
@@ -624,6 +626,64 @@ class Database:
 
         written_pairs(self.relations(outcome), Path(output), options)
         return self._results.in_file(Path(output))
+
+    def duplicates(self, **options: Unpack[DuplicateOptions]) -> DuckDBPyRelation:
+        """Return near-duplicates within the training set, and of a training and a test example.
+
+        A row says what the training example ``train_id`` does for the example ``target_id`` of the set
+        ``target_set``: ``influence``, over the models that hold the target out. Two training examples have a
+        row each way. ``memorization`` and ``pair_memorization`` are the target's: the second compares with models that
+        hold both out, so that a twin hides nothing; ``hidden_by`` names the twin where it surely hides some.
+        The surest pairs come first.
+
+        Args:
+            options: see `memdb.analysis.duplicates.DuplicateOptions`.
+
+        Raises:
+            InvalidInputError: an option out of range, or a store of imported scores alone.
+            NotEnoughModelsError: no models, or too few to find pairs by influence if nothing else is asked.
+            NotFoundError: the store keeps no outcomes on training examples, or what ``by="content"`` needs is
+                missing.
+        """
+        from memdb.analysis.duplicates import Sources, duplicates, wanted_of
+        from memdb.store.examples import read_example_table
+
+        if self.imported_scores is not None:
+            raise InvalidInputError(
+                f"{self.url} answers from imported scores, which do not say what models without both examples do",
+                hint="train models on the same data with `memdb init` and `memdb train`",
+            )
+        wanted, remark = wanted_of(options), options.get("remark", warnings.warn)
+        interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
+        read = (
+            self._read_pictures(options, remark, required=wanted.by == "content")
+            if wanted.by != "influence"
+            else None
+        )
+        sources = Sources(
+            lambda name: read_example_table(self.store, name).content_sha256,
+            read,
+            remark,
+            options.get("progress", lambda _done, _total: None),
+        )
+        rows = duplicates(self.relations(), wanted, interval, sources)
+        return self._present_scores(rows, "correct", interval.level, interval.kind)
+
+    def _read_pictures(
+        self, options: DuplicateOptions, remark: Callable[[str], None], *, required: bool
+    ) -> Callable[[str, Sequence[int]], Sequence[Any]] | None:
+        """Return what reads pictures of examples; None where there are none, and say why unless required."""
+        named = options.get("data_root"), options.get("dataset")
+        if required:
+            found, reason = self.contents(*named), ""
+        else:
+            found, reason = self.contents_if_any(*named)
+        if found is None:
+            remark(f"only examples of equal content count as alike: {reason}")
+            return None
+        if self.store.published is not None and named == (None, None):
+            return self.thumbnails
+        return lambda name, rows: [found(name, row) for row in rows]
 
     def sql(
         self,

@@ -62,7 +62,11 @@ def planted(digits, sources):
 def store_of(folder, name, data, n_models):
     """Open a store of this data with at least so many models, which it trains where they are missing."""
     place = folder / f"{name}.zarr"
-    db = memdb.open(str(place)) if place.exists() else memdb.init(str(place), dataset=data, recipe="mlp", seed=1)
+    db = (
+        memdb.open(str(place))
+        if place.exists()
+        else memdb.init(str(place), dataset=data, recipe="mlp", seed=1)
+    )
     began = time.process_time()
     if db.n_models < n_models:
         db.train(add=n_models - db.n_models, dataset=data)
@@ -72,7 +76,10 @@ def store_of(folder, name, data, n_models):
 
 def memorization_of(db):
     return np.array(
-        [np.nan if score is None else score for score in db.memorization().to_arrow_table()["memorization"].to_pylist()]
+        [
+            np.nan if score is None else score
+            for score in db.memorization().to_arrow_table()["memorization"].to_pylist()
+        ]
     )
 
 

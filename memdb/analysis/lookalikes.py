@@ -1,6 +1,6 @@
 """Near-duplicates in what examples are: equal content, and pictures that differ little.
 
-Perceptual hashes (pHash, by the package ImageHash) find for each picture the few others that may be alike; these
+Perceptual hashes (pHash, by the package ImageHash) find for each picture the few that may be alike, which
 are then compared pixel by pixel. A shift by a pixel changes the hash of a small picture entirely, so small
 pictures are hashed, and compared, in nine positions.
 """
@@ -84,7 +84,7 @@ def require_imagehash() -> None:
 
 
 def equal(first: NDArray[np.uint8], second: NDArray[np.uint8] | None = None) -> Alike:
-    """Return the examples of equal content, by its hashes [examples, 16]; None stands for the first set itself.
+    """Return the examples of equal content, by hashes [examples, 16]; None stands for the first set itself.
 
     Examples whose hash is 0 are of unknown content.
     """
@@ -115,15 +115,16 @@ def looks_of(read: ReadPictures, sizes: Mapping[str, int], progress: Progress) -
     """
     first = read(next(name for name, size in sizes.items() if size), [0])[0]
     if isinstance(first, str):
-        raise NotFoundError("the examples are not pictures", hint="compare them by influence")
+        raise NotFoundError("the examples are not pictures", hint="use by=influence", parameter="by")
     require_imagehash()
     height, width, channels = first.shape
     shape = (min(height, SIDE), min(width, SIDE), channels)
     n_bytes = sum(sizes.values()) * int(np.prod(shape))
     if n_bytes > MAX_BYTES:
         raise InvalidInputError(
-            f"{sum(sizes.values()):,} pictures take {n_bytes >> 20:,} MiB of memory, and {MAX_BYTES >> 20:,} are the most",
-            hint="compare by influence",
+            f"{sum(sizes.values()):,} pictures take {n_bytes >> 20:,} MiB, and {MAX_BYTES >> 20:,} are the most",
+            hint="compare by=influence",
+            parameter="by",
         )
     is_small = max(height, width) < SMALL
     done, total, found = 0, sum(sizes.values()), {}
@@ -144,7 +145,7 @@ def looks_of(read: ReadPictures, sizes: Mapping[str, int], progress: Progress) -
 def reduced(picture: Any, shape: tuple[int, int, int]) -> Picture:
     """Return a picture in this many pixels and channels, the mean of those that it has."""
     if isinstance(picture, str):
-        raise NotFoundError("some of the examples are not pictures", hint="compare them by influence")
+        raise NotFoundError("some of the examples are not pictures", hint="use by=influence", parameter="by")
     if picture.shape == shape:
         return np.asarray(picture)
     from PIL import Image  # noqa: PLC0415
@@ -216,7 +217,7 @@ def _candidates(
 def distances(
     first: Looks, second: Looks, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return how far pictures differ in the position in which they differ least, over the pixels both have."""
+    """Return how far pictures differ where they are moved to differ least, over the pixels that both have."""
     found = np.full(len(rows), np.inf)
     for start in range(0, len(rows), PAIRS):
         some = slice(start, start + PAIRS)
@@ -237,7 +238,7 @@ def _moved(pictures: NDArray[np.int16], down: int, right: int) -> NDArray[np.int
 
 
 def _usual(rows: NDArray[np.int64], distance: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """Return each picture's distance from the ninth nearest of those compared; infinity where there is none."""
+    """Return how far each picture is from the ninth nearest of those compared; infinity if there is none."""
     order = np.lexsort((distance, rows))
     counts = np.bincount(rows, minlength=n)
     starts = np.cumsum(counts) - counts

@@ -38,11 +38,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Arms:
-    """The models that hold a target out, with another training example and without; and those trained on it.
+    """The models that hold a target out, with another training example and without, and those trained on it.
 
-    Each int64 [pairs]: ``n_in`` and ``k_in`` of the first, ``n_out`` and ``k_out`` of the second,
-    ``n_own_in`` and ``k_own_in`` of the last. A test example is held out by all models; what stands for it
-    among those trained on it is the training example, which does for it what it can.
+    Each int64 [pairs]: ``n_in`` and ``k_in`` of the first, ``n_out`` and ``k_out`` of the second, and of the
+    last ``n_own_in`` and ``k_own_in``; ``k_own_out`` is ``k_out`` again. All models hold a test example out: its
+    own counts are those of the training example on itself.
     """
 
     n_in: NDArray[np.int64]
@@ -51,6 +51,7 @@ class Arms:
     k_out: NDArray[np.int64]
     n_own_in: NDArray[np.int64]
     k_own_in: NDArray[np.int64]
+    k_own_out: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.n_in)
@@ -66,8 +67,8 @@ class Arms:
 
     @property
     def share(self) -> Numbers:
-        """How far the other does what the target does itself: 1 as much; NaN where there is nothing to do."""
-        gain = _rate(self.k_own_in, self.n_own_in) - _rate(self.k_out, self.n_out)
+        """The influence as a share of what an example does for itself; NaN where that is nothing."""
+        gain = _rate(self.k_own_in, self.n_own_in) - _rate(self.k_own_out, self.n_out)
         return np.divide(self.influence, gain, out=np.full(len(self), np.nan), where=gain > 0)
 
     def p_values(self) -> Numbers:
@@ -80,7 +81,15 @@ class Arms:
             unused, one = np.zeros(len(at)), np.ones(len(at), dtype=np.bool_)
             found[at] = p_values(
                 Candidates(
-                    self.influence[at], unused, unused, np.sqrt(spread), self.n_in[at], n, one, self.k_in[at], total
+                    self.influence[at],
+                    unused,
+                    unused,
+                    np.sqrt(spread),
+                    self.n_in[at],
+                    n,
+                    one,
+                    self.k_in[at],
+                    total,
                 )
             )
         return found
@@ -142,18 +151,12 @@ class Twins:
         mask = relations.mask[train]
         correct = relations.correct(set_name)[targets]
         own = relations.mask[targets] if set_name == layout.TRAIN else np.zeros_like(mask)
-        counted = {
-            "n_in": bits.count(mask & ~own),
-            "k_in": bits.count(mask & ~own & correct),
-            "n_held": n_models - bits.count(own),
-            "k_held": bits.count(correct & ~own),
-        }
+        n_in, k_in = bits.count(mask & ~own), bits.count(mask & ~own & correct)
+        n_out, k_out = n_models - bits.count(mask | own), bits.count(correct & ~(mask | own))
         if set_name != layout.TRAIN:
             own, correct = mask, relations.correct(layout.TRAIN)[train]
-        n_in, k_in, n_held, k_held, n_own, k_own = (
-            values.astype(np.int64) for values in (*counted.values(), bits.count(own), bits.count(own & correct))
-        )
-        return Arms(n_in, k_in, n_held - n_in, k_held - k_in, n_own, k_own)
+        of_own = bits.count(own), bits.count(own & correct), bits.count(correct & ~(mask | own))
+        return Arms(*(values.astype(np.int64) for values in (n_in, k_in, n_out, k_out, *of_own)))
 
 
 def bounds_for(share: float, alpha: float) -> Bounds:

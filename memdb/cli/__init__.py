@@ -24,6 +24,7 @@ COMMANDS = {  # by their modules
     "maintain": ("compact", "gc", "verify", "retract", "cache"),
     "train": ("init", "train", "demo"),
     "pairs": ("pairs",),
+    "duplicates": ("duplicates",),
     "interop": ("import", "export", "membership"),
     "attribution": ("lds", "frontier"),
     "share": ("publish", "pull"),

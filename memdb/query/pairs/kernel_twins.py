@@ -1,11 +1,11 @@
-"""The pair kernel of near-duplicates: how far two training examples stand in for each other when one is held out.
+"""The pair kernel of near-duplicates: how far training examples stand in for one that is held out.
 
 Of a target t and another training example j, over the models that hold t out, the influence of j on t is
 
     P[correct on t | j in, t out] - P[correct on t | j out, t out]
 
-It is the ordinary influence but for the models trained on t itself, which are right on t whatever else they saw.
-Two near-duplicates have it both ways. Three products of bits count it for all pairs of a tile, in both directions.
+It is the ordinary influence but for the models trained on t itself, which are right on t whatever else they
+saw. Two near-duplicates have it both ways. Three products of bits count it in both directions.
 """
 
 from __future__ import annotations

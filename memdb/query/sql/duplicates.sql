@@ -1,6 +1,6 @@
 -- Pairs of near-duplicates with their scores and intervals, in order of place and target.
 -- Registered beforehand: found, with the columns below; n_own_in and k_own_in count the models trained on the target,
--- NULL for test examples. $interval, $alpha, $fixed_z, $n_shown and $n_ranked say which intervals.
+-- NULL for test examples; n_shown of n_ranked scores were chosen. $interval, $alpha and $fixed_z say which intervals.
 SELECT
     train_id, target_set, target_id, train_label, target_label, train_label = target_label AS same_class, found_by,
     score(k_in, n_in, k_out, n_out) AS influence,
@@ -15,8 +15,8 @@ SELECT
     n_own_in, k_own_in
 FROM (
     SELECT *,
-        interval_z($interval, $alpha, $fixed_z, n_in + n_out, $n_shown, $n_ranked) AS z,
-        interval_z($interval, $alpha, $fixed_z, n_own_in + n_out, $n_shown, $n_ranked) AS own_z
+        interval_z($interval, $alpha, $fixed_z, n_in + n_out, n_shown, n_ranked) AS z,
+        interval_z($interval, $alpha, $fixed_z, n_own_in + n_out, n_shown, n_ranked) AS own_z
     FROM found
 )
 ORDER BY place, target_id
