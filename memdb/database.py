@@ -632,9 +632,9 @@ class Database:
 
         A row says what the training example ``train_id`` does for the example ``target_id`` of the set
         ``target_set``: ``influence``, over the models that hold the target out. Two training examples have a
-        row each way. ``memorization`` and ``pair_memorization`` are the target's: the second compares with models that
-        hold both out, so that a twin hides nothing; ``hidden_by`` names the twin where it surely hides some.
-        The surest pairs come first.
+        row each way. ``memorization`` is the target's; ``pair_memorization`` compares models trained on it with
+        those that hold out both, so that the twin hides nothing. ``hidden_by`` names the twin where it surely
+        hides some. The surest pairs come first.
 
         Args:
             options: see `memdb.analysis.duplicates.DuplicateOptions`.
@@ -650,16 +650,14 @@ class Database:
 
         if self.imported_scores is not None:
             raise InvalidInputError(
-                f"{self.url} answers from imported scores, which do not say what models without both examples do",
+                f"{self.url} answers from imported scores, which say nothing of models without two examples",
                 hint="train models on the same data with `memdb init` and `memdb train`",
             )
         wanted, remark = wanted_of(options), options.get("remark", warnings.warn)
         interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
-        read = (
-            self._read_pictures(options, remark, required=wanted.by == "content")
-            if wanted.by != "influence"
-            else None
-        )
+        read = None
+        if wanted.by != "influence":
+            read = self._read_pictures(options, remark, required=wanted.by == "content")
         sources = Sources(
             lambda name: read_example_table(self.store, name).content_sha256,
             read,
@@ -674,16 +672,14 @@ class Database:
     ) -> Callable[[str, Sequence[int]], Sequence[Any]] | None:
         """Return what reads pictures of examples; None where there are none, and say why unless required."""
         named = options.get("data_root"), options.get("dataset")
-        if required:
-            found, reason = self.contents(*named), ""
-        else:
-            found, reason = self.contents_if_any(*named)
+        found, reason = (self.contents(*named), "") if required else self.contents_if_any(*named)
         if found is None:
             remark(f"only examples of equal content count as alike: {reason}")
             return None
+        content: Contents = found
         if self.store.published is not None and named == (None, None):
-            return self.thumbnails
-        return lambda name, rows: [found(name, row) for row in rows]
+            return lambda name, rows: list(self.thumbnails(name, rows))
+        return lambda name, rows: [content(name, row) for row in rows]
 
     def sql(
         self,

@@ -1,104 +1,160 @@
-"""Measure how many planted near-duplicates `memdb duplicates` finds, and how much memorization twins hide.
+"""How many planted near-duplicates `memdb duplicates` finds, and how much memorization twins hide.
 
-    .venv/bin/python scripts/figures_duplicates.py [FOLDER] [--models N]
+.venv/bin/python scripts/figures_duplicates.py [--models 300] [--workers 2] [--folder DIR]
 
-Digits, in three stores of N models (300) each, which are kept in FOLDER and go on there:
+Trains three stores of digits: the plain ones; with twins of 50 random training digits; and with twins of the 50 that
+are most memorized in the first. A twin is moved by a pixel, has noise of a twentieth of the range, or both. Prints
 
-    plain      the 1,437 training digits
-    random     and twins of 50 random ones: shifted by a pixel, with noise, or both
-    memorized  and twins of the 50 that are most memorized in the plain store
+    found   of the 50 twins, how many are listed beside what they were made of
+    other   pairs of training examples that nobody planted, though they may be near-duplicates all the same
+    hidden  memorization in the plain store, beside that with the twin there, and with both held out
 
-Found: of the 50 twins of each store, how many are listed beside what they were made of, and how many other pairs
-are. Hidden: memorization in the plain store, beside memorization with the twin there, and beside the score of the
-pair held out together.
+Run again with the same folder, it goes on where it ended.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 import memdb
-from memdb.datasets import load
+from memdb.datasets import Dataset, load
+from memdb.environment import n_cores
+from memdb.render.answer import Answer
+from memdb.render.tables import console, plain
 
 N_TWINS = 50
-NOISE = 0.05  # standard deviation, as a share of the range from black to white
-SHIFTS = ((0, 1), (0, -1), (1, 0), (-1, 0))
+NOISE = 0.05  # standard deviation; 1 is black on white
+SIDE = 8
+KINDS = ("moved", "noisy", "both")
+STEPS = ((0, 1), (0, -1), (1, 0), (-1, 0))
+Pictures = NDArray[np.float32]
 
 
-def shifted(picture, rows, columns):
-    """Return a picture moved by some pixels, black where nothing was."""
-    found = np.zeros_like(picture)
-    height, width = picture.shape
-    found[max(rows, 0) : height + min(rows, 0), max(columns, 0) : width + min(columns, 0)] = picture[
-        max(-rows, 0) : height + min(-rows, 0), max(-columns, 0) : width + min(-columns, 0)
-    ]
-    return found
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", type=int, default=300, help="of each store")
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--folder", type=Path)
+    given = parser.parse_args()
+    folder = given.folder or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    digits, started, rows = load("digits"), time.perf_counter(), []
+    with store_of(folder / "plain.zarr", with_twins(digits, ()), given) as db:
+        known = scores(db)
+    sources = {
+        "random": np.random.default_rng(1).choice(len(digits.train), N_TWINS, replace=False),
+        "memorized": np.argsort(-np.nan_to_num(known))[:N_TWINS],
+    }
+    for name, of in sources.items():
+        data = with_twins(digits, of)
+        with store_of(folder / f"{name}.zarr", data, given) as db:
+            rows += [
+                {"twins of": name, "by": by, **found(db, data, of, by)}
+                for by in ("content", "influence", "both")
+            ]
+            if name == "memorized":
+                hidden(db, data, of, known)
+    console().print(plain(Answer(pa.Table.from_pylist(rows), {})))
+    spent = sum(os.times()[:4])
+    elapsed = time.perf_counter() - started
+    print(
+        f"{given.models} models a store, {n_cores()} cores; {elapsed:.0f} s and {spent:.0f} CPU seconds in all. "
+        f"In {folder}."
+    )
 
 
-def twin_of(picture, kind, rng):
-    """Return a near-duplicate of a picture: shifted (0), with noise (1), or both (2)."""
-    if kind != 1:
-        picture = shifted(picture, *SHIFTS[rng.integers(len(SHIFTS))])
-    if kind != 0:
-        picture = np.clip(picture + rng.normal(0, NOISE, picture.shape).astype(picture.dtype), 0, 1)
+def with_twins(digits: Dataset, of: Iterable[int]) -> Dataset:
+    """Return digits with twins of some training examples after all others."""
+    rng = np.random.default_rng(0)
+    train, test = (examples.array.reshape(-1, SIDE, SIDE) for examples in (digits.train, digits.test))
+    twins = [twin(train[row], KINDS[number % 3], rng)[None] for number, row in enumerate(of)]
+    labels = np.concatenate([digits.train.labels, digits.train.labels[list(of)]])
+    return Dataset(np.concatenate([train, *twins]), labels, test, digits.test.labels)
+
+
+def twin(picture: Pictures, kind: str, rng: np.random.Generator) -> Pictures:
+    """Return a picture moved by a pixel, black coming in, with noise, or both."""
+    if kind != "noisy":
+        down, right = STEPS[rng.integers(len(STEPS))]
+        padded = np.pad(picture, 1)
+        picture = padded[1 - down : 1 - down + SIDE, 1 - right : 1 - right + SIDE]
+    if kind != "moved":
+        picture = np.clip(picture + rng.normal(0, NOISE, picture.shape), 0, 1).astype(np.float32)
     return picture
 
 
-def planted(digits, sources):
-    """Return the digits with a twin of each source at the end of the training set."""
-    rng = np.random.default_rng(0)
-    train, test = digits.train, digits.test
-    pictures = train.array.reshape(len(train), 8, 8)
-    twins = [twin_of(pictures[row], number % 3, rng)[None] for number, row in enumerate(sources)]
-    x = np.concatenate([pictures, *twins])
-    labels = np.concatenate([train.labels, train.labels[sources]])
-    return memdb.Dataset(x, labels, test.array.reshape(len(test), 8, 8), test.labels)
-
-
-def store_of(folder, name, data, n_models):
-    """Open a store of this data with at least so many models, which it trains where they are missing."""
-    place = folder / f"{name}.zarr"
-    db = (
-        memdb.open(str(place))
-        if place.exists()
-        else memdb.init(str(place), dataset=data, recipe="mlp", seed=1)
-    )
-    began = time.process_time()
-    if db.n_models < n_models:
-        db.train(add=n_models - db.n_models, dataset=data)
-    print(f"{name}: {db.n_models} models, {time.process_time() - began:.0f} CPU seconds")
+def store_of(url: Path, data: Dataset, given: argparse.Namespace) -> memdb.Database:
+    """Open or create a store of this data, and train what it lacks of its models."""
+    db = memdb.open(str(url)) if url.exists() else memdb.init(str(url), data, recipe="mlp", seed=1)
+    if db.n_models < given.models:
+        db.train(given.models - db.n_models, dataset=data, workers=given.workers)
     return db
 
 
-def memorization_of(db):
-    return np.array(
-        [
-            np.nan if score is None else score
-            for score in db.memorization().to_arrow_table()["memorization"].to_pylist()
-        ]
-    )
+def scores(db: memdb.Database) -> NDArray[np.float64]:
+    """Return the memorization of each training example; NaN where there is none."""
+    column = db.memorization().to_arrow_table()["memorization"]
+    return np.array(column.to_pylist(), dtype=np.float64)
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("figures_duplicates"))
-    parser.add_argument("--models", type=int, default=300)
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
-    digits = load("digits")
-    plain = store_of(given.folder, "plain", planted(digits, np.zeros(0, dtype=int)), given.models)
-    memorization = memorization_of(plain)
-    sources = {
-        "random": np.random.default_rng(1).choice(len(digits.train), N_TWINS, replace=False),
-        "memorized": np.argsort(-np.nan_to_num(memorization))[:N_TWINS],
+def found(db: memdb.Database, data: Dataset, of: NDArray[np.int64], by: str) -> dict[str, object]:
+    """Return how many of the twins are found, how many other pairs, and in what time."""
+    began = time.process_time()
+    rows = list(Answer(db.duplicates(by=by, dataset=data).to_arrow_table(), {}).rows())
+    seconds = time.process_time() - began
+    planted = {(int(row), len(data.train) - N_TWINS + number) for number, row in enumerate(of)}
+    pairs = {
+        (min(row["train_id"], row["target_id"]), max(row["train_id"], row["target_id"]))
+        for row in rows
+        if row["target_set"] == "train"
     }
-    for name, rows in sources.items():
-        data = planted(digits, rows)
-        db = store_of(given.folder, name, data, given.models)
+    other = len(pairs - planted)
+    return {
+        "found": len(pairs & planted),
+        "of": N_TWINS,
+        "other": other,
+        "share other": round(other / max(1, len(pairs)), 3),
+        "with test": sum(row["target_set"] == "test" for row in rows),
+        "hidden": sum(row["hidden_by"] is not None for row in rows),
+        "CPU seconds": round(seconds, 2),
+    }
+
+
+def hidden(db: memdb.Database, data: Dataset, of: NDArray[np.int64], known: NDArray[np.float64]) -> None:
+    """Print what twins hide of the memorization of what they were made of, and how well it is recovered."""
+    rows = Answer(db.duplicates(by="both", between="train", dataset=data).to_arrow_table(), {}).rows()
+    twins = {int(row): len(data.train) - N_TWINS + number for number, row in enumerate(of)}
+    listed = [row for row in rows if twins.get(row["target_id"]) == row["train_id"]]
+    without = known[[row["target_id"] for row in listed]]
+    seen, pair, low, high = (
+        np.array([row[name] for row in listed], dtype=np.float64)
+        for name in ("memorization", "pair_memorization", "pair_lo", "pair_hi")
+    )
+    inside = (low <= without) & (without <= high)
+    print(f"{len(listed)} of {N_TWINS} examples with a twin: memorization, mean")
+    print(f"  without the twin, in a store of its own  {without.mean():.3f}")
+    print(f"  with the twin                            {seen.mean():.3f}")
+    print(f"  with both held out together              {pair.mean():.3f}")
+    error = float(np.sqrt(np.mean((pair - without) ** 2)))
+    print(
+        f"  root mean square of the last minus the first {error:.3f}; {inside.mean():.0%} of intervals hold it"
+    )
+    count = sum(row["hidden_by"] is not None for row in listed)
+    print(
+        f"  memorized by .25 or more: {np.sum(without >= 0.25)}, {np.sum(seen >= 0.25)}, {np.sum(pair >= 0.25)}"
+    )
+    print(f"  surely hidden: {count}")
 
 
 if __name__ == "__main__":

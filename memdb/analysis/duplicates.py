@@ -1,4 +1,4 @@
-"""Near-duplicates within the training set and between it and the test set, and what memorization they hide."""
+"""Near-duplicates within the training set and between it and the test set, and what they hide."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def _sets_by_influence(
     needed = models_needed(snapshot.manifest.subset_fraction, n_ranked, wanted.alpha)
     if snapshot.n_models >= needed:
         return list(sets)
-    few = f"{snapshot.url} has {snapshot.n_models:,} models, too few to find any two training examples by influence"
+    few = f"{snapshot.url} has {snapshot.n_models:,} models: too few to find twins in training by influence"
     hint = f"about {needed:,} can: `memdb train --add {needed - snapshot.n_models}`"
     if wanted.by == "influence":
         raise NotEnoughModelsError(few, hint=f"{hint}; or use by=content")

@@ -8,7 +8,6 @@ pictures are hashed, and compared, in nine positions.
 from __future__ import annotations
 
 import importlib.util
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ Progress = Callable[[int, int], None]
 
 SIDE = 32  # pixels that pictures are reduced to: what a pHash looks at
 SMALL = 64  # pixels of a side, from which on a pixel's shift is little
-SHIFTS = tuple(itertools.product((0, -1, 1), repeat=2))  # first as it is
+SHIFTS = tuple((down, right) for down in (0, -1, 1) for right in (0, -1, 1))  # first as it is
 NEAREST = 16  # pictures by their hashes, that are compared
 CROWD = 8  # others may lie as near; one more tells how far apart pictures usually are here
 STANDS_OUT = 0.5  # of that distance
@@ -92,7 +91,7 @@ def equal(first: NDArray[np.uint8], second: NDArray[np.uint8] | None = None) -> 
     second = first if second is None else second
     keys = [np.ascontiguousarray(part).view("V16")[:, 0] for part in (first, second)]
     order = np.argsort(keys[1], kind="stable")
-    starts, stops = (np.searchsorted(keys[1][order], keys[0], side) for side in ("left", "right"))  # type: ignore[call-overload]
+    starts, stops = (np.searchsorted(keys[1][order], keys[0], side) for side in ("left", "right"))
     times = np.where(first.any(axis=1), stops - starts, 0)
     rows = np.repeat(np.arange(len(first)), times)
     others = order[np.repeat(starts - (np.cumsum(times) - times), times) + np.arange(times.sum())]
@@ -122,7 +121,7 @@ def looks_of(read: ReadPictures, sizes: Mapping[str, int], progress: Progress) -
     n_bytes = sum(sizes.values()) * int(np.prod(shape))
     if n_bytes > MAX_BYTES:
         raise InvalidInputError(
-            f"{sum(sizes.values()):,} pictures take {n_bytes >> 20:,} MiB, and {MAX_BYTES >> 20:,} are the most",
+            f"{sum(sizes.values()):,} pictures take {n_bytes >> 20:,} MiB, more than {MAX_BYTES >> 20:,}",
             hint="compare by=influence",
             parameter="by",
         )

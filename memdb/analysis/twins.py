@@ -41,8 +41,8 @@ class Arms:
     """The models that hold a target out, with another training example and without, and those trained on it.
 
     Each int64 [pairs]: ``n_in`` and ``k_in`` of the first, ``n_out`` and ``k_out`` of the second, and of the
-    last ``n_own_in`` and ``k_own_in``; ``k_own_out`` is ``k_out`` again. All models hold a test example out: its
-    own counts are those of the training example on itself.
+    last ``n_own_in`` and ``k_own_in``; ``k_own_out`` is ``k_out`` again. All models hold a test example out:
+    its own counts are those of the training example on itself.
     """
 
     n_in: NDArray[np.int64]
@@ -69,7 +69,8 @@ class Arms:
     def share(self) -> Numbers:
         """The influence as a share of what an example does for itself; NaN where that is nothing."""
         gain = _rate(self.k_own_in, self.n_own_in) - _rate(self.k_own_out, self.n_out)
-        return np.divide(self.influence, gain, out=np.full(len(self), np.nan), where=gain > 0)
+        share: Numbers = np.divide(self.influence, gain, out=np.full(len(self), np.nan), where=gain > 0)
+        return share
 
     def p_values(self) -> Numbers:
         """Return two-sided p-values of no influence, by the exact test over the models that hold out."""
@@ -96,7 +97,8 @@ class Arms:
 
 
 def _rate(k: NDArray[np.int64], n: NDArray[np.int64]) -> Numbers:
-    return np.divide(k, n, out=np.full(len(n), np.nan), where=n > 0)
+    rate: Numbers = np.divide(k, n, out=np.full(len(n), np.nan), where=n > 0)
+    return rate
 
 
 class Twins:
