@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from memdb.analysis.duplicates import DuplicateOptions
     from memdb.analysis.estimates import Attribution
     from memdb.datasets import Dataset
+    from memdb.experiment.removal import LookAlikes
     from memdb.experiment.report import Findings
     from memdb.experiment.run import HowToTrain
     from memdb.format.published import Credits
@@ -632,9 +633,9 @@ class Database:
 
         A row says what the training example ``train_id`` does for the example ``target_id`` of the set
         ``target_set``: ``influence``, over the models that hold the target out. Two training examples have a
-        row each way. ``memorization`` is the target's; ``pair_memorization`` compares models trained on it with
-        those that hold out both, so that the twin hides nothing. ``hidden_by`` names the twin where it surely
-        hides some. The surest pairs come first.
+        row each way. ``memorization`` is the target's, and ``pair_memorization`` the same without the models
+        that saw the twin alone, so that it hides nothing. ``hidden_by`` names the twin where it surely hides
+        some. The surest pairs come first.
 
         Args:
             options: see `memdb.analysis.duplicates.DuplicateOptions`.
@@ -1246,7 +1247,8 @@ class Database:
         if store is None:
             run.require_counts(models, add)
             seed = run.seed_of(seed)
-            experiment = Chooser(chosen_by.relations(), level, seed).experiment(design)
+            alike = partial(self._alike_with_test, how)
+            experiment = Chooser(chosen_by.relations(), level, seed, alike).experiment(design)
             require_free(storage)
             self._means(how)  # data that is not there is missed before anything is created
             store = run.create(storage, self.store, experiment, seed)
@@ -1260,6 +1262,25 @@ class Database:
             plan = run.planned(store, seeds, data, bound, how, self._doubt(bound))
             carry_out(store, plan, store.snapshot(), progress or warn_of_doubts, stop_requested)
         return Findings(store.snapshot(), level)
+
+    def _alike_with_test(self, how: HowToTrain) -> LookAlikes:
+        """Return the pairs of a training and a test example that are alike: by pictures, if there are any."""
+        from memdb.analysis.duplicates import Sources, Wanted, alike_pairs
+        from memdb.experiment.removal import LookAlikes
+        from memdb.format.experiment import EQUAL, PICTURES
+        from memdb.store.examples import read_example_table
+
+        said: list[str] = []
+        named: DuplicateOptions = {"dataset": how.get("dataset"), "data_root": how.get("data_root")}
+        read = self._read_pictures(named, said.append, required=False)
+        sources = Sources(
+            lambda name: read_example_table(self.store, name).content_sha256,
+            read,
+            said.append,
+            lambda _done, _total: None,
+        )
+        found = alike_pairs([layout.TEST], Wanted(), sources)[layout.TEST]
+        return LookAlikes(found.first, found.second, EQUAL if said else PICTURES)
 
     def _means(self, how: HowToTrain) -> tuple[str | Dataset, BoundRecipe]:
         """Return the data, or its name if workers are to load it, and the recipe to train models by."""

@@ -174,7 +174,7 @@ def duplicates(relations: Relations, wanted: Wanted, interval: IntervalSpec, sou
         NotFoundError: the store keeps no outcomes on training examples, or has no test examples.
     """
     sets = _sets(relations, wanted)
-    alike = _alike(sets, wanted, sources) if wanted.by != "influence" else {}
+    alike = alike_pairs(sets, wanted, sources) if wanted.by != "influence" else {}
     doing = _sets_by_influence(relations, sets, wanted, sources) if wanted.by != "content" else []
     twins = Twins(relations, bounds_for(wanted.min_share, wanted.alpha), wanted.min_influence)
     parts = []
@@ -222,7 +222,7 @@ def _sets_by_influence(
     return [name for name in sets if name != layout.TRAIN]
 
 
-def _alike(sets: Sequence[str], wanted: Wanted, sources: Sources) -> dict[str, Alike]:
+def alike_pairs(sets: Sequence[str], wanted: Wanted, sources: Sources) -> dict[str, Alike]:
     """Return the pairs of equal content, and of pictures that differ little, by the set of the second."""
     hashes = {name: sources.hashes(name) for name in dict.fromkeys((layout.TRAIN, *sets))}
     of = {name: None if name == layout.TRAIN else values for name, values in hashes.items()}

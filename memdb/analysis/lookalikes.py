@@ -83,16 +83,13 @@ def require_imagehash() -> None:
 
 
 def equal(first: NDArray[np.uint8], second: NDArray[np.uint8] | None = None) -> Alike:
-    """Return the examples of equal content, by hashes [examples, 16]; None stands for the first set itself.
-
-    Examples whose hash is 0 are of unknown content.
-    """
+    """Return examples of equal content, by hashes [examples, 16]; None stands for the first set itself."""
     within = second is None
     second = first if second is None else second
     keys = [np.ascontiguousarray(part).view("V16")[:, 0] for part in (first, second)]
     order = np.argsort(keys[1], kind="stable")
     starts, stops = (np.searchsorted(keys[1][order], keys[0], side) for side in ("left", "right"))
-    times = np.where(first.any(axis=1), stops - starts, 0)
+    times = stops - starts
     rows = np.repeat(np.arange(len(first)), times)
     others = order[np.repeat(starts - (np.cumsum(times) - times), times) + np.arange(times.sum())]
     kept = rows < others if within else np.ones(len(rows), dtype=np.bool_)

@@ -12,7 +12,7 @@ from memdb.files import writing
 from memdb.render.analysis import grid, stacked
 from memdb.render.answer import Answer
 from memdb.render.fitted import Fitted
-from memdb.render.tables import number
+from memdb.render.tables import brief, number
 
 WIDEST = 80
 LABEL = 32
@@ -41,7 +41,7 @@ def _numbers(rows: Sequence[Row], facts: Mapping[str, Any]) -> Fitted:
     kept = f"with all examples {_accuracy(facts, 'accuracy_all')}"
     title = f"Test accuracy in %, {facts['level'] * 100:g} % anytime intervals \u00b7 {kept}"
     accuracies = ("test\nacc.", "of con-\ntrol", "difference", "no twins")
-    headings = ("memorized", "control", "removed", "left", "n", *accuracies)
+    headings = ("memorized", "control", "removed", "left", "n", *accuracies, "held out")
     cells = [
         [
             f"{row['rule']}\u00a0\u2265\u00a0{row['threshold']:g}",
@@ -53,10 +53,16 @@ def _numbers(rows: Sequence[Row], facts: Mapping[str, Any]) -> Fitted:
             _points(row, "control_accuracy"),
             _accuracy(row, "difference", "+") + ("*" if row["separates"] else " "),
             _points(row, "difference_without_near_duplicates", "+"),
+            _held_out(row),
         ]
         for row in rows
     ]
     return grid(title, headings, cells, 2)
+
+
+def _held_out(row: Row) -> str:
+    """Return how often held-out models are right on what is removed, and on what the control removes."""
+    return "\u00a0".join(brief(row[name]) for name in ("held_out", "control_held_out"))
 
 
 def _points(row: Row, name: str, sign: str = "") -> str:
