@@ -2,12 +2,14 @@
 
 .venv/bin/python scripts/figures_duplicates.py [--models 300] [--workers 2] [--folder DIR]
 
-Trains three stores of digits: the plain ones; with twins of 50 random training digits; and with twins of the 50 that
-are most memorized in the first. A twin is moved by a pixel, has noise of a twentieth of the range, or both. Prints
+Trains four stores of digits: two of the plain ones; one with twins of 50 random training digits; and one with twins of
+the 50 that are most memorized in the first. A twin is moved by a pixel, has noise of a twentieth of the range, or both.
+Prints
 
     found   of the 50 twins, how many are listed beside what they were made of
     other   pairs of training examples that nobody planted, though they may be near-duplicates all the same
-    hidden  memorization in the plain store, beside that with the twin there, and with both held out
+    hidden  memorization in the second plain store, which did not choose the 50, beside that with the twin there, and
+            with both held out
 
 Run again with the same folder, it goes on where it ended.
 """
@@ -51,10 +53,12 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     digits, started, rows = load("digits"), time.perf_counter(), []
     with store_of(folder / "plain.zarr", with_twins(digits, ()), given) as db:
+        chosen = np.argsort(-np.nan_to_num(scores(db)))[:N_TWINS]
+    with store_of(folder / "judge.zarr", with_twins(digits, ()), given, seed=2) as db:
         known = scores(db)
     sources = {
         "random": np.random.default_rng(1).choice(len(digits.train), N_TWINS, replace=False),
-        "memorized": np.argsort(-np.nan_to_num(known))[:N_TWINS],
+        "memorized": chosen,
     }
     for name, of in sources.items():
         data = with_twins(digits, of)
@@ -94,9 +98,9 @@ def twin(picture: Pictures, kind: str, rng: np.random.Generator) -> Pictures:
     return picture
 
 
-def store_of(url: Path, data: Dataset, given: argparse.Namespace) -> memdb.Database:
+def store_of(url: Path, data: Dataset, given: argparse.Namespace, seed: int = 1) -> memdb.Database:
     """Open or create a store of this data, and train what it lacks of its models."""
-    db = memdb.open(str(url)) if url.exists() else memdb.init(str(url), data, recipe="mlp", seed=1)
+    db = memdb.open(str(url)) if url.exists() else memdb.init(str(url), data, recipe="mlp", seed=seed)
     if db.n_models < given.models:
         db.train(given.models - db.n_models, dataset=data, workers=given.workers)
     return db

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memdb.cli.app import INTERRUPTED, app, group, say
-from memdb.cli.options import FormatOption, HowTrained, LevelOption, OptionGroup, OutputOption
+from memdb.cli.options import FormatOption, GraphicsOption, HowTrained, LevelOption, OptionGroup, OutputOption
 from memdb.cli.output import Way, emit
 from memdb.cli.store_options import MAKING, Place, at_place, split
 from memdb.cli.training_run import Signals
 from memdb.cli.usage import WrongUsageError
+from memdb.cli.walls import wall_of, way_of
 from memdb.render import curves
 from memdb.render import removal as rendered
 from memdb.render.answer import Answer
+from memdb.render.graphics import require_graphics
 from memdb.render.progress import TrainingProgress
 from memdb.render.tables import console
 
 if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.experiment.report import Findings
+    from memdb.look.losses import Losses
     from memdb.training.run import TrainingStatus
 
 experiments = group("experiment", "Train models to answer one question: `removal`.")
@@ -111,6 +115,7 @@ class RemovalWay(Way):
     interval: str = "anytime"
     format: FormatOption = "table"
     output: OutputOption = None
+    graphics: GraphicsOption = "auto"
     plot: Path | None = None
 
     def __init__(self, **given: Any) -> None:
@@ -118,6 +123,13 @@ class RemovalWay(Way):
         if output is not None and output.suffix.lower() in curves.PLOTS:
             given |= {"output": None, "plot": curves.require_plot(output)}
         super().__init__(**given)
+        require_graphics(self.graphics)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether examples are shown: in a figure, or in a terminal that can."""
+        is_seen = self.format == "table" and self.output is None and way_of(self.graphics) != "none"
+        return self.plot is not None or is_seen
 
 
 @experiments.command("removal")
@@ -177,9 +189,24 @@ def removal(
         facts["lost"] = list(Answer(losses, {}).rows())
     answer = Answer(found.rows(), facts)
     emit(answer, way, lambda shown: rendered.table(shown, console().width))
+    pictures = _pictures(db, chooser, facts.get("lost", ()), how) if way.has_pictures else None
+    if pictures is not None and way.plot is None:
+        wall = wall_of(way.graphics, pictures.contents)
+        for strip in pictures.strips:
+            wall.strip(strip)
     if way.plot is not None:
-        rendered.draw(way.plot, answer)
+        rendered.draw(way.plot, answer, pictures.with_captions() if pictures else ())
         say(f"Drew {way.plot}.")
+
+
+def _pictures(
+    db: Database, chooser: Database, lost: Sequence[Mapping[str, Any]], how: HowTrained
+) -> Losses | None:
+    """Return the test examples that lose most, as pictures; None if it is unknown what they look like."""
+    from memdb.look.losses import Losses
+
+    contents = db.contents_if_any(how.data_root, how.dataset)[0] if lost else None
+    return None if contents is None else Losses.of(lost, chooser.relations(), contents)
 
 
 def _settings(design: RemovalDesign) -> dict[str, Any]:

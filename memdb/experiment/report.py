@@ -217,7 +217,7 @@ class Findings:
         """Return the test examples that lose most to the lowest threshold, beside as many removed at random.
 
         The intervals hold for all test examples at once. With the relations of the store that chose,
-        ``influencers`` are the removed examples of the largest influence on each.
+        ``influencers`` are the removed examples of the largest influence on each, and ``influences`` these.
         """
         chosen = next((c for c in self.comparisons if c.control.control == "random"), None)
         if chosen is None or not chosen.difference.n:
@@ -248,7 +248,10 @@ class Findings:
         names = [
             _influencers(relations, test_id, chosen.arm.removed) for test_id in found["test_id"].to_pylist()
         ]
-        return found.append_column("influencers", pa.array(names, pa.list_(pa.int64())))
+        for column, kind in (("influencers", pa.int64()), ("influences", pa.float64())):
+            values = [list(of if column == "influencers" else of.values()) for of in names]
+            found = found.append_column(column, pa.array(values, pa.list_(kind)))
+        return found
 
 
 def _difference(pairs: Sequence[NDArray[np.bool_] | None], kept: NDArray[np.bool_], level: float) -> Mean:
@@ -259,8 +262,8 @@ def _difference(pairs: Sequence[NDArray[np.bool_] | None], kept: NDArray[np.bool
     return mean_of(theirs[:, kept].mean(axis=1) - ours[:, kept].mean(axis=1), level)
 
 
-def _influencers(relations: Relations, test_id: int, removed: NDArray[np.int32]) -> list[int]:
-    """Return the removed examples with the largest influence on a test example."""
+def _influencers(relations: Relations, test_id: int, removed: NDArray[np.int32]) -> dict[int, float]:
+    """Return the removed examples with the largest influence on a test example, and their influence."""
     of = {
         name: values[removed].astype(np.float64)
         for name, values in counts(relations, {"test_id": test_id}).items()
@@ -268,7 +271,7 @@ def _influencers(relations: Relations, test_id: int, removed: NDArray[np.int32])
     with np.errstate(invalid="ignore", divide="ignore"):
         influence = np.nan_to_num(of["k_in"] / of["n_in"] - of["k_out"] / of["n_out"], nan=-1.0)
     first = np.argsort(-influence, kind="stable")[:INFLUENCERS]
-    return [int(removed[at]) for at in first if influence[at] > 0]
+    return {int(removed[at]): float(influence[at]) for at in first if influence[at] > 0}
 
 
 def _sentence(item: Comparison, level: float) -> str:
