@@ -19,7 +19,6 @@ from memdb.cli.walls import wall_of, way_of
 from memdb.render import curves
 from memdb.render import removal as rendered
 from memdb.render.answer import Answer
-from memdb.render.graphics import require_graphics
 from memdb.render.progress import TrainingProgress
 from memdb.render.tables import console
 
@@ -123,6 +122,8 @@ class RemovalWay(Way):
         if output is not None and output.suffix.lower() in curves.PLOTS:
             given |= {"output": None, "plot": curves.require_plot(output)}
         super().__init__(**given)
+        from memdb.render.graphics import require_graphics
+
         require_graphics(self.graphics)
 
     @property
@@ -162,7 +163,8 @@ def removal(
     accuracy   on the test set, without the memorized, and without the control
     difference of the control minus the memorized: what the memorized ones are worth beyond the control's
     no twins   the same, without test examples of which a removed one all but decides the outcome (influence
-               of 0.9 or more), as near-duplicates do
+               of 0.9 or more) or is nearly the same (see memdb duplicates)
+    held out   how often models that held them out are right on the removed, and on those of the control
 
     The store that chooses what to remove is only read. Its models never judge: those of the experiment are
     in --into, which lists what each leaves out and answers no other questions.

@@ -27,13 +27,12 @@ class Losses:
 
     def with_captions(self) -> list[list[tuple[Content, str]]]:
         """Return the same as what examples look like and what stands beside them."""
-        return [
-            [
-                (self.contents(tile.set_name, tile.row), f"{tile.name}, {tile.class_name}\n{tile.score_text}")
-                for tile in strip
-            ]
-            for strip in self.strips
-        ]
+        return [[self._captioned(tile, number) for number, tile in enumerate(strip)] for strip in self.strips]
+
+    def _captioned(self, tile: Tile, number: int) -> tuple[Content, str]:
+        score = "influence" if number else "loss"
+        caption = f"{tile.name} \u00b7 {tile.class_name}\n{score} {tile.score_text}"
+        return self.contents(tile.set_name, tile.row), caption
 
 
 def _strip(row: Mapping[str, Any], hanging: Hanging) -> tuple[Tile, ...]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.text import Text
 
 from memdb.files import writing
@@ -15,6 +13,12 @@ from memdb.render.analysis import grid, stacked
 from memdb.render.answer import Answer
 from memdb.render.fitted import Fitted
 from memdb.render.tables import brief, number
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Strip = Sequence[tuple[NDArray[np.uint8] | str, str]]  # pictures or texts of examples, with captions
 
 WIDEST = 80
 LABEL = 32
@@ -27,7 +31,6 @@ LABELS = {
     "added": "slice added to the easy",
 }
 Row = Mapping[str, Any]
-Strip = Sequence[tuple[NDArray[np.uint8] | str, str]]  # pictures or texts of examples, with their captions
 
 
 def table(answer: Answer, width: int) -> Any:
