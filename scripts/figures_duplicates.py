@@ -68,8 +68,9 @@ def main() -> None:
                 for by in ("content", "influence", "both")
             ]
             if name == "memorized":
-                hidden(db, data, of, known)
-    console().print(plain(Answer(pa.Table.from_pylist(rows), {})))
+                hiding = hidden(db, data, of, known)
+    for found_rows in (rows, hiding):
+        console().print(plain(Answer(pa.Table.from_pylist(found_rows), {})))
     spent = sum(os.times()[:4])
     elapsed = time.perf_counter() - started
     print(
@@ -135,30 +136,35 @@ def found(db: memdb.Database, data: Dataset, of: NDArray[np.int64], by: str) -> 
     }
 
 
-def hidden(db: memdb.Database, data: Dataset, of: NDArray[np.int64], known: NDArray[np.float64]) -> None:
-    """Print what twins hide of the memorization of what they were made of, and how well it is recovered."""
-    rows = Answer(db.duplicates(by="both", between="train", dataset=data).to_arrow_table(), {}).rows()
-    twins = {int(row): len(data.train) - N_TWINS + number for number, row in enumerate(of)}
-    listed = [row for row in rows if twins.get(row["target_id"]) == row["train_id"]]
-    without = known[[row["target_id"] for row in listed]]
-    seen, pair, low, high = (
-        np.array([row[name] for row in listed], dtype=np.float64)
-        for name in ("memorization", "pair_memorization", "pair_lo", "pair_hi")
-    )
-    inside = (low <= without) & (without <= high)
-    print(f"{len(listed)} of {N_TWINS} examples with a twin: memorization, mean")
-    print(f"  without the twin, in a store of its own  {without.mean():.3f}")
-    print(f"  with the twin                            {seen.mean():.3f}")
-    print(f"  with both held out together              {pair.mean():.3f}")
-    error = float(np.sqrt(np.mean((pair - without) ** 2)))
-    print(
-        f"  root mean square of the last minus the first {error:.3f}; {inside.mean():.0%} of intervals hold it"
-    )
-    count = sum(row["hidden_by"] is not None for row in listed)
-    print(
-        f"  memorized by .25 or more: {np.sum(without >= 0.25)}, {np.sum(seen >= 0.25)}, {np.sum(pair >= 0.25)}"
-    )
-    print(f"  surely hidden: {count}")
+def hidden(
+    db: memdb.Database, data: Dataset, of: NDArray[np.int64], known: NDArray[np.float64]
+) -> list[dict[str, object]]:
+    """Return what twins of each kind hide of what they were made of, and how well it is recovered."""
+    rows = Answer(db.duplicates(between="train", dataset=data).to_arrow_table(), {}).rows()
+    first = len(data.train) - N_TWINS
+    twin_of = dict(zip(of.tolist(), range(first, len(data.train)), strict=True))
+    listed = [row for row in rows if twin_of.get(row["target_id"]) == row["train_id"]]
+    found = []
+    for number, kind in enumerate(KINDS):
+        some = [row for row in listed if (row["train_id"] - first) % len(KINDS) == number]
+        without = known[[row["target_id"] for row in some]]
+        seen, pair, low, high = (
+            np.array([row[name] for row in some], dtype=np.float64)
+            for name in ("memorization", "pair_memorization", "pair_lo", "pair_hi")
+        )
+        found.append(
+            {
+                "twin": kind,
+                "n": len(some),
+                "without": without.mean(),
+                "with": seen.mean(),
+                "both out": pair.mean(),
+                "median error": np.median(np.abs(pair - without)),
+                "in interval": ((low <= without) & (without <= high)).mean(),
+                "surely hidden": sum(row["hidden_by"] is not None for row in some),
+            }
+        )
+    return found
 
 
 if __name__ == "__main__":
