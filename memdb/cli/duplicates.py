@@ -15,6 +15,7 @@ from memdb.render.progress import Counting
 from memdb.render.tables import clean, console
 
 SHOWN = 20  # pairs of a table
+MORE = "-k N shows more, --output FILE writes all of them"
 
 
 class DuplicateBounds(OptionGroup):
@@ -123,4 +124,4 @@ def duplicates(
         )
     names = db.relations().class_names
     title = f"near-duplicates of {clean(db.url)} \u00b7 {facts_line(db, way)}"
-    emit(answer_of(db, rows, way), way, lambda shown: rendered.table(shown, title, names, k or SHOWN))
+    emit(answer_of(db, rows, way), way, lambda shown: rendered.table(shown, title, names, k or SHOWN, MORE))

@@ -116,15 +116,10 @@ def plan(
     limits: dict[str, Any] = {"k": k, "n_ranked": n_ranked, "level": way.level, "interval": way.interval}
     db = None if subset_fraction is not None else _store_if_any(place, named=named)
     if db is None:
-        from memdb.analysis.plan import plan_without_store
-
         if named:
-            raise InvalidInputError(
-                "a score is named, and no store is read", hint="leave out --subset-fraction"
-            )
+            raise InvalidInputError("a score is named, and no store is read", hint="omit --subset-fraction")
         fraction = PLANNED_FRACTION if subset_fraction is None else subset_fraction
-        rows = plan_without_store(fraction, half_width, **limits)
-        answer = Answer(rows.to_arrow_table(), _no_store(way))
+        answer = _planned_without_store(fraction, half_width, limits, way)
     else:
         fraction = db.store.manifest.subset_fraction
         limits |= {"kind": kind, "settle": settle, "threshold": threshold, "outcome": way.outcome}
@@ -157,11 +152,14 @@ def _store_if_any(place: Place, *, named: bool) -> Database | None:
         return None
 
 
-def _no_store(way: Way) -> dict[str, Any]:
-    return {
+def _planned_without_store(fraction: float, half_width: float, limits: Mapping[str, Any], way: Way) -> Answer:
+    from memdb.analysis.plan import plan_without_store
+
+    facts = {
         "store": None, "snapshot": None, "models_sha256": None, "n_models": 0, "level": way.level,
         "interval": way.interval, "outcome": way.outcome,
     }  # fmt: skip
+    return Answer(plan_without_store(fraction, half_width, **limits).to_arrow_table(), facts)
 
 
 def _score_named(examples: Mapping[str, Any]) -> str:

@@ -95,9 +95,10 @@ class Showing(Way):
         if self.output is None:
             hang(wall_of(self.graphics, contents))
             return
-        from memdb.look.figures import write_figure
+        from memdb.look.figures import DPI
+        from memdb.render.drawing import write_figure
 
-        write_figure(draw(contents), self.output)
+        write_figure(draw(contents), self.output, DPI)
         say(f"Wrote {clean(self.output)}: {size(self.output.stat().st_size)}.")
 
 

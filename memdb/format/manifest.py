@@ -301,14 +301,7 @@ class Manifest:
             store_id=read.take("store_id", str, "", lambda v: bool(HEX32.fullmatch(v))),
             seed=seed_of(read),
             dataset=read.take("dataset", str, ""),
-            sets=tuple(
-                SetInfo(
-                    item.take("name", str, "", layout.is_set_name),
-                    item.take("n_examples", int, 0, lambda v: 0 < v <= MAX_EXAMPLES),
-                    item.take("fingerprint", str, "", lambda v: bool(HEX64.fullmatch(v))),
-                )
-                for item in read.items("sets")
-            ),
+            sets=tuple(_set(item) for item in read.items("sets")),
             outcomes=tuple(_outcome(item) for item in read.items("outcomes")),
             recipe=RecipeInfo(
                 recipe.take("name", str, ""),
@@ -330,11 +323,7 @@ class Manifest:
         claimed = recipe.take("fingerprint", str, "")
         if claimed and claimed != manifest.recipe.fingerprint:
             read.problems.append(f"{place}.recipe.fingerprint is not that of the recipe")
-        names = [item.name for item in manifest.sets]
-        if layout.TRAIN not in names or len(set(names)) != len(names):
-            read.problems.append(f"{place}.sets must name `train` and no set twice: {names}")
-        for problem in manifest._claims_too_much(place):
-            read.problems.append(problem)
+        read.problems.extend(manifest._contradictions(place))
         read.finish("ask its owner for an undamaged copy")
         return manifest._with_experiment(read, document)
 
@@ -349,8 +338,14 @@ class Manifest:
         read.finish("ask its owner for an undamaged copy")
         return replace(self, experiment=found)
 
-    def _claims_too_much(self, place: str) -> Iterator[str]:
-        """Yield the sets of more examples than the listed objects hold: readers take memory by them."""
+    def _contradictions(self, place: str) -> Iterator[str]:
+        """Yield what is wrong with the sets: their names, and more examples than the listed objects hold.
+
+        Readers take memory by the number of examples.
+        """
+        names = [item.name for item in self.sets]
+        if layout.TRAIN not in names or len(set(names)) != len(names):
+            yield f"{place}.sets must name `train` and no set twice: {names}"
         for item in self.sets:
             hashes = sum(info.size for name, info in self.objects.items()
                          if name.startswith(f"{item.name}/{CONTENT}/c."))  # fmt: skip
@@ -360,6 +355,14 @@ class Manifest:
 
 def _described(info: SetInfo | None) -> str:
     return "none" if info is None else f"{info.n_examples:,} examples with fingerprint {info.fingerprint}"
+
+
+def _set(item: Reader) -> SetInfo:
+    return SetInfo(
+        item.take("name", str, "", layout.is_set_name),
+        item.take("n_examples", int, 0, lambda v: 0 < v <= MAX_EXAMPLES),
+        item.take("fingerprint", str, "", lambda v: bool(HEX64.fullmatch(v))),
+    )
 
 
 def _outcome(item: Reader) -> Outcome:

@@ -16,13 +16,16 @@ DASH = "\u2013"
 Row = Mapping[str, Any]
 
 
-def table(answer: Answer, title: str, class_names: Sequence[str], most: int) -> RenderableType:
-    """Return the first pairs, and of these the examples that are hidden; rows of a pair stand together."""
+def table(answer: Answer, title: str, class_names: Sequence[str], most: int, more: str) -> RenderableType:
+    """Return the first pairs, and of these the examples that are hidden.
+
+    ``more`` says how to get the other pairs.
+    """
     pairs = list(pairs_of(answer.rows()))
     shown = pairs[:most]
     first = _pairs(shown, f"{count(len(pairs), 'pair')} of {title}", class_names)
     if len(pairs) > most:
-        first.caption = f"{len(pairs) - most:,} more pairs; -k N shows more, --output FILE writes all of them"
+        first.caption = f"{len(pairs) - most:,} more pairs; {more}"
     hidden = [row for pair in shown for row in pair if row["hidden_by"] is not None]
     return stacked(first, "", _hidden(hidden, answer.facts)) if hidden else first
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from memdb.files import writing
 from memdb.render.analysis import grid, stacked
 from memdb.render.answer import Answer
+from memdb.render.drawing import write_figure
 from memdb.render.fitted import Fitted
 from memdb.render.tables import brief, number
 
@@ -147,7 +147,6 @@ def draw(path: Path, answer: Answer, strips: Sequence[Strip] = ()) -> None:
     Raises:
         StorageError: the folder is missing, full or not writable.
     """
-    import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415 - without pyplot: nothing global, no windows
 
     rows = list(answer.rows())
@@ -159,10 +158,7 @@ def draw(path: Path, answer: Answer, strips: Sequence[Strip] = ()) -> None:
         _draw_curves(part.add_subplot(), rule, rows, answer.facts)
     for part, strip in zip(parts[len(heights) - len(strips) :], strips, strict=True):
         _hang(part, strip, max(map(len, strips)))
-    kind = path.suffix.lower()[1:]
-    metadata = {"Date": None} if kind == "svg" else None
-    with writing(path) as temporary, mpl.rc_context({"svg.hashsalt": "memdb"}):
-        figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+    write_figure(figure, path)
 
 
 def _draw_curves(axes: Any, rule: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:

@@ -73,6 +73,17 @@ class Outcomes:
         """The number of models."""
         return len(self.fold_of)
 
+    @property
+    def n_testing(self) -> int:
+        """The number of models that test what the others rank first: those of fold 1."""
+        return int((self.fold_of == 1).sum())
+
+    @property
+    def testing(self) -> Words:
+        """Which models these are, as packed bits, [words]."""
+        words: Words = bits.words(bits.pack((self.fold_of == 1)[:, None]))[0]
+        return words
+
     def accuracy(self, tests: Any) -> NDArray[np.floating[Any]]:
         """Return the smoothed accuracy on test examples, over all models."""
         return smoothed(bits.count(self.correct[tests]), self.n_models)
