@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from memdb.analysis.duplicates import DuplicateOptions
+    from memdb.analysis.duplicates import DuplicateOptions, Sources
     from memdb.analysis.estimates import Attribution
     from memdb.datasets import Dataset
     from memdb.experiment.removal import LookAlikes
@@ -646,8 +646,7 @@ class Database:
             NotFoundError: the store keeps no outcomes on training examples, or what ``by="content"`` needs is
                 missing.
         """
-        from memdb.analysis.duplicates import Sources, duplicates, wanted_of
-        from memdb.store.examples import read_example_table
+        from memdb.analysis.duplicates import duplicates, wanted_of
 
         if self.imported_scores is not None:
             raise InvalidInputError(
@@ -656,31 +655,32 @@ class Database:
             )
         wanted, remark = wanted_of(options), options.get("remark", warnings.warn)
         interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
-        read = None
-        if wanted.by != "influence":
-            read = self._read_pictures(options, remark, required=wanted.by == "content")
-        sources = Sources(
-            lambda name: read_example_table(self.store, name).content_sha256,
-            read,
-            remark,
-            options.get("progress", lambda _done, _total: None),
-        )
+        sources = self._contents_to_compare(options, remark)
         rows = duplicates(self.relations(), wanted, interval, sources)
         return self._present_scores(rows, "correct", interval.level, interval.kind)
 
-    def _read_pictures(
-        self, options: DuplicateOptions, remark: Callable[[str], None], *, required: bool
-    ) -> Callable[[str, Sequence[int]], Sequence[Any]] | None:
-        """Return what reads pictures of examples; None where there are none, and say why unless required."""
+    def _contents_to_compare(self, options: DuplicateOptions, remark: Callable[[str], None]) -> Sources:
+        """Return what is known of the examples' content: their hashes and, where there are any, pictures."""
+        from memdb.analysis.duplicates import Sources
+        from memdb.store.examples import read_example_table
+
         named = options.get("data_root"), options.get("dataset")
-        found, reason = (self.contents(*named), "") if required else self.contents_if_any(*named)
-        if found is None:
-            remark(f"only examples of equal content count as alike: {reason}")
-            return None
-        content: Contents = found
-        if self.store.published is not None and named == (None, None):
-            return lambda name, rows: list(self.thumbnails(name, rows))
-        return lambda name, rows: [content(name, row) for row in rows]
+
+        def pictures() -> Callable[[str, Sequence[int]], Sequence[Any]] | None:
+            content, reason = self.contents_if_any(*named)
+            if content is None:
+                remark(f"only examples of equal content count as alike: {reason}")
+                return None
+            if self.store.published is not None and named == (None, None):
+                return lambda name, rows: list(self.thumbnails(name, rows))
+            return lambda name, rows: [content(name, row) for row in rows]
+
+        return Sources(
+            lambda name: read_example_table(self.store, name).content_sha256,
+            pictures,
+            remark,
+            options.get("progress", lambda _done, _total: None),
+        )
 
     def sql(
         self,
@@ -1265,20 +1265,13 @@ class Database:
 
     def _alike_with_test(self, how: HowToTrain) -> LookAlikes:
         """Return the pairs of a training and a test example that are alike: by pictures, if there are any."""
-        from memdb.analysis.duplicates import Sources, Wanted, alike_pairs
+        from memdb.analysis.duplicates import Wanted, alike_pairs
         from memdb.experiment.removal import LookAlikes
         from memdb.format.experiment import EQUAL, PICTURES
-        from memdb.store.examples import read_example_table
 
         said: list[str] = []
         named: DuplicateOptions = {"dataset": how.get("dataset"), "data_root": how.get("data_root")}
-        read = self._read_pictures(named, said.append, required=False)
-        sources = Sources(
-            lambda name: read_example_table(self.store, name).content_sha256,
-            read,
-            said.append,
-            lambda _done, _total: None,
-        )
+        sources = self._contents_to_compare(named, said.append)
         found = alike_pairs([layout.TEST], Wanted(), sources)[layout.TEST]
         return LookAlikes(found.first, found.second, EQUAL if said else PICTURES)
 

@@ -61,12 +61,12 @@ class Wanted:
                     hint=f"use e.g. {name}={known[0]}",
                     parameter=name,
                 )
-        for name in ("min_influence", "min_share", "alpha"):
+        for name, example in (("min_influence", 0.1), ("min_share", 0.75), ("alpha", 0.05)):
             value = getattr(self, name)
             if not 0 < value <= 1:
                 raise InvalidInputError(
                     f"{name} {value:g} is not above 0 and at most 1",
-                    hint=f"use e.g. {name}=0.1",
+                    hint=f"use e.g. {name}={example:g}",
                     parameter=name,
                 )
         if not 0 <= self.max_distance <= 1:
@@ -130,13 +130,13 @@ class Sources:
 
     Attributes:
         hashes: of the content of each example, uint8 [examples, 16], by set.
-        pictures: reads pictures; None without any.
+        pictures: returns what reads pictures; None, having said why, if there are none.
         remark: called with what could not be looked at, in a sentence.
         progress: called with what was done so far of each step, and what there is to do.
     """
 
     hashes: Callable[[str], NDArray[np.uint8]]
-    pictures: ReadPictures | None
+    pictures: Callable[[], ReadPictures | None]
     remark: Callable[[str], None]
     progress: Callable[[int, int], None]
 
@@ -227,10 +227,11 @@ def alike_pairs(sets: Sequence[str], wanted: Wanted, sources: Sources) -> dict[s
     hashes = {name: sources.hashes(name) for name in dict.fromkeys((layout.TRAIN, *sets))}
     of = {name: None if name == layout.TRAIN else values for name, values in hashes.items()}
     found = {name: [lookalikes.equal(hashes[layout.TRAIN], of[name])] for name in sets}
-    if sources.pictures is not None:
+    read = sources.pictures()
+    if read is not None:
         sizes = {name: len(values) for name, values in hashes.items()}
         try:
-            looks = lookalikes.looks_of(sources.pictures, sizes, sources.progress)
+            looks = lookalikes.looks_of(read, sizes, sources.progress)
         except NotFoundError as error:
             if wanted.by == "content" and not lookalikes.has_imagehash():
                 raise
