@@ -73,6 +73,15 @@ def plan(
             show_default=False,
         ),
     ] = None,
+    sketches: Annotated[
+        int | None,
+        typer.Option(
+            "--sketches",
+            metavar="N",
+            help="Say instead what gradient sketches of N models cost.",
+            show_default=False,
+        ),
+    ] = None,
     subset_fraction: Annotated[
         float | None,
         typer.Option(
@@ -100,14 +109,19 @@ def plan(
     models took, one after the other.
 
     With --lds, say instead from how many models on influences predict what other models do this well, and how
-    well any scores could: see `memdb lds`.
+    well any scores could: see `memdb lds`. With --sketches, what it takes until N models have gradient
+    sketches, which --estimator informed predicts from.
 
     \b
     memdb plan --half-width 0.05
     memdb plan --half-width 0.1 --subset-fraction 0.5 --interval fixed
     memdb plan --train-id 258 --test-id 340
     memdb plan --lds 0.4
+    memdb plan --sketches 10
     """  # noqa: D301
+    if sketches is not None:
+        _plan_sketches(place, sketches, way)
+        return
     if lds is not None:
         _plan_lds(place, lds, way)
         return
@@ -139,6 +153,12 @@ def _plan_lds(place: Place, lds: float, way: Way) -> None:
     answer = Answer(answer.table.drop_columns(["outcome"]), facts)
     title = f"Models for a linear datamodeling score \u00b7 outcome {row['outcome']}"
     emit(answer, way, lambda shown: attribution.plan(shown, title))
+
+
+def _plan_sketches(place: Place, sketches: int, way: Way) -> None:
+    db = place.open()
+    answer = without_interval(db, db.plan_sketches(sketches), way)
+    emit(answer, way, analysis.plan_sketches)
 
 
 def _store_if_any(place: Place, *, named: bool) -> Database | None:

@@ -21,6 +21,7 @@ from memdb.format import layout
 from memdb.format.base import HEX32, HEX64, Base
 from memdb.format.documents import MAX_INTEGER, Json, Reader, fingerprint, now, own_version, sealed
 from memdb.format.experiment import EXPERIMENT_FEATURE, SCHEME, Experiment
+from memdb.format.kept import Kept
 from memdb.format.sketches import SketchPlan
 
 KINDS = ("bit", "unit", "real", "category")
@@ -142,6 +143,7 @@ class Manifest:
     base: Base | None = None  # the store that this one extends, as it was at creation
     sketches: SketchPlan | None = None  # what training sketches without being asked
     experiment: Experiment | None = None  # that the models are for; their subsets are those of its arms
+    kept: Kept | None = None  # of the data set's training examples, where some were left out
 
     @property
     def imports(self) -> dict[str, str]:
@@ -250,7 +252,7 @@ class Manifest:
 
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""
-        optional = {"base": self.base, "sketches": self.sketches}
+        optional = {"base": self.base, "sketches": self.sketches, "kept": self.kept}
         n_train = self.train.n_examples
         return sealed(
             {
@@ -317,6 +319,7 @@ class Manifest:
             objects=objects_from(read.inside("objects")),
             base=Base.from_reader(read.inside("base")) if "base" in document else None,
             sketches=SketchPlan.from_reader(read.inside("sketches")) if "sketches" in document else None,
+            kept=Kept.from_reader(read.inside("kept"), MAX_EXAMPLES) if "kept" in document else None,
         )
         if (BASE_FEATURE in document.get("required_features", [])) != (manifest.base is not None):
             read.problems.append(f"{place} names a base or requires it to be known, and not both")

@@ -33,10 +33,11 @@ from memdb.store.read_documents import require_outside
 MODELS_AT_ONCE = 256
 PAIRS_AT_ONCE = 4 << 20  # of imported scores
 TABLES = (".parquet", ".csv", ".npz")
+LISTS = (".csv", ".parquet", ".json", ".ndjson", ".txt", "")
 RUNS = (".npz", "")  # or a folder of .npy files
 WRITTEN = {  # the suffixes of what can be exported
     "memorization": TABLES, "pairs": TABLES, "fz-pairs": (".npz",), "fz-classes": (".npz",), "models": RUNS,
-    "lira": RUNS,
+    "lira": RUNS, "ids": LISTS,
 }  # fmt: skip
 Observe = Callable[[int, int], None]
 Members = Mapping[int, tuple[NDArray[np.int64], NDArray[np.int64]]]  # the rows of each class, in both sets
@@ -62,11 +63,12 @@ def require_destination(path: Path, what: str) -> str:
         raise InvalidInputError(f"cannot export {what!r}", hint=f"use one of {', '.join(WRITTEN)}")
     suffix = path.suffix.lower()
     if suffix not in WRITTEN[what]:
-        names = ", ".join(item or "a folder" for item in WRITTEN[what])
+        other = "one without a suffix" if what == "ids" else "a folder"
+        names = ", ".join(item or other for item in WRITTEN[what])
         raise InvalidInputError(f"{what} cannot be written to {path}", hint=f"name a file or folder: {names}")
-    if suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if suffix == "" and what != "ids" and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise AlreadyExistsError(f"{path} exists and is not an empty folder", hint="name a new folder")
-    if suffix and path.is_dir():
+    if (suffix or what == "ids") and path.is_dir():
         raise AlreadyExistsError(f"{path} is a folder", hint="name a file")
     require_outside(LocalStorage(path.absolute(), str(path)))
     return suffix

@@ -24,6 +24,7 @@ MEASURES = {  # the words for each, and the heading of its column
     "correlation": ("correlation with the truth", "corr"),
     "precision": ("strongest {at:,} among the first {at:,}", "p@{at}"),
     "top_10": ("top 10 of a test example", "top10"),
+    "feldman_zhang": ("pairs that Feldman and Zhang select", "fz"),
     "strength": ("mean influence of the first {at:,}", "str"),
     "error": ("error on the strongest {at:,}", "err"),
     "certified": ("pairs certified at a false discovery rate of .1", "sure"),

@@ -91,7 +91,7 @@ def open_storage(
         raise InvalidInputError("the address of a store is empty", hint="give a path or a URL")
     protocol = protocol_of(url)
     if protocol in LOCAL:
-        return LocalStorage(local_path(url), url)
+        return LocalStorage(local_path(url), url, derived=cache)
     from memdb.storage import remote  # noqa: PLC0415 - a folder need not wait for its imports
 
     extra = EXTRAS.get(protocol)

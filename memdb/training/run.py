@@ -144,6 +144,7 @@ def carry_out(
         remark=lambda text: progress(replace(status, remark=text)),
         may_begin=lambda: not is_settled() and clock.has_time(),
         stop_requested=lambda: stop_requested() or clock.is_over(),
+        looks_back=plan.limits != Limits(),
     )
     tidying = _Tidying(store, len(before.loose), wanted=plan.compact)
     shown = {""}
