@@ -29,6 +29,12 @@ def unpack(packed: Packed, n_models: int) -> NDArray[np.bool_]:
     return np.unpackbits(packed, axis=1, count=n_models, bitorder="little").T.astype(np.bool_)
 
 
+def of_models(packed: Packed, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Unpack some models alone into bool [positions, examples]."""
+    found = packed[:, positions >> 3] >> (positions & 7).astype(np.uint8) & 1
+    return found.T.astype(np.bool_)
+
+
 def selection(keep: Sequence[bool]) -> Packed:
     """Pack one flag per model into a row of bits to AND with, uint8 [ceil(models / 8)]."""
     return np.packbits(np.asarray(keep, dtype=np.bool_), bitorder="little")

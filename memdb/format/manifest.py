@@ -152,7 +152,7 @@ class Manifest:
     base: Base | None = None  # the store that this one extends, as it was at creation
     sketches: SketchPlan | None = None  # what training sketches without being asked
     experiment: Experiment | None = None  # that the models are for; their subsets are those of its arms
-    kept: Kept | None = None  # of the data set's training examples, where some were left out
+    kept: Kept | None = None  # of the data set's training examples, where some were excluded
 
     @property
     def imports(self) -> dict[str, str]:
@@ -312,14 +312,7 @@ class Manifest:
             store_id=read.take("store_id", str, "", lambda v: bool(HEX32.fullmatch(v))),
             seed=seed_of(read),
             dataset=read.take("dataset", str, ""),
-            sets=tuple(
-                SetInfo(
-                    item.take("name", str, "", layout.is_set_name),
-                    item.take("n_examples", int, 0, lambda v: 0 < v <= MAX_EXAMPLES),
-                    item.take("fingerprint", str, "", lambda v: bool(HEX64.fullmatch(v))),
-                )
-                for item in read.items("sets")
-            ),
+            sets=tuple(_set(item) for item in read.items("sets")),
             outcomes=tuple(_outcome(item) for item in read.items("outcomes")),
             recipe=RecipeInfo(
                 recipe.take("name", str, ""),
@@ -342,11 +335,7 @@ class Manifest:
         claimed = recipe.take("fingerprint", str, "")
         if claimed and claimed != manifest.recipe.fingerprint:
             read.problems.append(f"{place}.recipe.fingerprint is not that of the recipe")
-        names = [item.name for item in manifest.sets]
-        if layout.TRAIN not in names or len(set(names)) != len(names):
-            read.problems.append(f"{place}.sets must name `train` and no set twice: {names}")
-        for problem in manifest._claims_too_much(place):
-            read.problems.append(problem)
+        read.problems.extend(manifest._contradictions(place))
         read.finish("ask its owner for an undamaged copy")
         return manifest._with_experiment(read, document)
 
@@ -361,8 +350,14 @@ class Manifest:
         read.finish("ask its owner for an undamaged copy")
         return replace(self, experiment=found)
 
-    def _claims_too_much(self, place: str) -> Iterator[str]:
-        """Yield the sets of more examples than the listed objects hold: readers take memory by them."""
+    def _contradictions(self, place: str) -> Iterator[str]:
+        """Yield what is wrong with the sets: their names, and more examples than the listed objects hold.
+
+        Readers take memory by the number of examples.
+        """
+        names = [item.name for item in self.sets]
+        if layout.TRAIN not in names or len(set(names)) != len(names):
+            yield f"{place}.sets must name `train` and no set twice: {names}"
         if self.kept is not None and self.kept.n_examples <= self.train.n_examples:
             yield f"{place} keeps {self.train.n_examples:,} of {self.kept.n_examples:,} train examples"
         for item in self.sets:
@@ -374,6 +369,14 @@ class Manifest:
 
 def _described(info: SetInfo | None) -> str:
     return "none" if info is None else f"{info.n_examples:,} examples with fingerprint {info.fingerprint}"
+
+
+def _set(item: Reader) -> SetInfo:
+    return SetInfo(
+        item.take("name", str, "", layout.is_set_name),
+        item.take("n_examples", int, 0, lambda v: 0 < v <= MAX_EXAMPLES),
+        item.take("fingerprint", str, "", lambda v: bool(HEX64.fullmatch(v))),
+    )
 
 
 def _outcome(item: Reader) -> Outcome:

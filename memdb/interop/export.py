@@ -40,6 +40,7 @@ WRITTEN = {  # the suffixes of what can be exported
     "lira": RUNS, "ids": LISTS,
 }  # fmt: skip
 Observe = Callable[[int, int], None]
+Members = Mapping[int, tuple[NDArray[np.int64], NDArray[np.int64]]]  # the rows of each class, in both sets
 
 
 @dataclass(frozen=True)
@@ -154,15 +155,23 @@ def write_fz_classes(path: Path, relations: Relations, progress: Observe) -> Exp
     if isinstance(relations, TableRelations):
         matrices = _given_matrices(relations, members, progress)
     else:
-        matrices = {}
-        for done, (label, (rows, columns)) in enumerate(members.items()):
-            progress(done, len(labels))
-            matrices[label] = influence_matrix(relations, rows, columns)
+        matrices = _own_matrices(relations, members, progress)
     for label, (rows, columns) in members.items():
         arrays[f"tr_classidx_{label}"], arrays[f"tt_classidx_{label}"] = rows, columns
         arrays[f"infl_matrix_class{label}"] = matrices[label]
     progress(1, 1)
     return _saved(path, arrays, compressed=True)
+
+
+def _own_matrices(
+    relations: Relations, members: Members, progress: Observe
+) -> dict[int, NDArray[np.float64]]:
+    """Return the influences within each class, [train, test]."""
+    found = {}
+    for done, (label, (rows, columns)) in enumerate(members.items()):
+        progress(done, len(members))
+        found[label] = influence_matrix(relations, rows, columns)
+    return found
 
 
 def influence_matrix(
@@ -181,9 +190,7 @@ def influence_matrix(
 
 
 def _given_matrices(
-    relations: TableRelations,
-    members: Mapping[int, tuple[NDArray[np.int64], NDArray[np.int64]]],
-    progress: Observe,
+    relations: TableRelations, members: Members, progress: Observe
 ) -> dict[int, NDArray[np.float64]]:
     """Return the imported influences within each class, [train, test]; all of them must be there.
 
