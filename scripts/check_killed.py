@@ -3,7 +3,7 @@
 .venv/bin/python scripts/check_killed.py [--kills 10] [--models 200] [--repetitions 6] [--seed 0] [--folder DIR]
 
 Trains digits, runs `memdb experiment removal` to its end, and again from the same seed, killed (SIGKILL, workers
-included) after a random time, as often as asked for. Between kills it says how many models are there; a kill before
+included) after random times, as often as asked for. Between kills it says how many models are there; a kill before
 the first commit counts, too. Exits with 1 unless both experiments have the same rows, sentences and models.
 """
 
@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--models", type=int, default=200, help="of the store that chooses")
     parser.add_argument("--repetitions", type=int, default=6)
+    parser.add_argument("--start", type=float, default=2.0, help="seconds that a command is left at least")
     parser.add_argument("--seed", type=int, default=0, help="of the times of the kills")
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
@@ -49,16 +50,17 @@ def main() -> int:
         sys.exit(error.decode())
     took = time.perf_counter() - started
     rng = np.random.default_rng(given.seed)
-    for number in range(given.kills):
+    n_kills = 0
+    while n_kills < given.kills:
         process = _run(folder, "killed", given.repetitions)
         try:
-            process.wait(took * rng.random())
-            how = "had ended"
+            process.wait(2 * took * rng.random() / given.kills + given.start)
+            sys.exit(f"it ended after {n_kills} kills: ask for more --repetitions, or a smaller --start")
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            how = "was killed"
+            n_kills += 1
         process.communicate()
-        print(f"{number + 1:3} {how}, {_n_models(folder)} models are there", flush=True)
+        print(f"{n_kills:3} killed, {_n_models(folder)} models are there", flush=True)
     last = _run(folder, "killed", given.repetitions)
     last.communicate()
     answers = [json.loads((folder / f"{name}.json").read_text()) for name in ("whole", "killed")]
@@ -71,17 +73,7 @@ def main() -> int:
 
 def _run(folder: Path, name: str, repetitions: int) -> subprocess.Popen[bytes]:
     """Start an experiment, or go on with one, in a session of its own."""
-    options = [
-        "--rules",
-        "raw,lower",
-        "--add-back",
-        "--models",
-        repetitions,
-        "--seed",
-        3,
-        "--batch-models",
-        2,
-    ]
+    options = ["--models", repetitions, "--seed", 3, "--batch-models", 2]
     command = [MEMDB, "experiment", "removal", "--into", f"{name}.zarr", "-o", f"{name}.json", *options]
     return subprocess.Popen(
         [*map(str, command), "--store", "chooses.zarr"],

@@ -140,8 +140,6 @@ def round_trips() -> str:
     with tempfile.TemporaryDirectory() as folder, memdb.init(f"{folder}/s.zarr", data, drawn, seed=1) as db:
         db.train(40, batch_models=40, device="cpu", compact=False)
         for what, suffixes in WRITTEN.items():
-            if what == "ids":  # which `memdb init` reads
-                continue
             found = {}
             for suffix in suffixes:
                 asked = {"min_influence": -1.0} if "pairs" in what else {}

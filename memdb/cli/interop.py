@@ -263,8 +263,8 @@ def _say_ids(db: Database, path: Path, done: Exported, *, to_drop: bool) -> None
     )
     n_left = n_train - n_listed if to_drop else n_listed
     say(
-        f"Next: memdb init{dataset} {option} {shlex.quote(str(path))} --store NEW, with the recipe of this one, "
-        f"makes a store of the {n_left:,} that are left."
+        f"Next: memdb init{dataset} {option} {shlex.quote(str(path))} --store NEW, with the recipe of this "
+        f"store, makes a store of the {n_left:,} that are left."
     )
 
 

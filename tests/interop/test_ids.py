@@ -174,7 +174,7 @@ def test_image_files_are_read_where_they_lie(tmp_path):
         ([-1], "'-1'"),
         (["train/99.png"], "train/99.png"),
         ([3, 4, 3], "more than once"),
-        (list(range(N_TRAIN)), "leaves out every training example"),
+        (list(range(N_TRAIN)), "excludes every training example"),
         (list(range(0, N_TRAIN, 3)), "training examples of class ant"),
         ([1.5], "float"),
         ([True, False], "bool"),
