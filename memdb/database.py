@@ -29,6 +29,7 @@ from memdb.query.examples import (
 from memdb.query.intervals import IntervalSpec, require_level
 from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Estimator, Order, RankedQuery
 from memdb.store.grace import GRACE
+from memdb.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -1442,7 +1443,8 @@ class Database:
         n_there = plan.before.snapshot.n_models if plan.before else 0
         if self.view.as_of is not None and n_there > self.n_models:
             raise InvalidInputError(
-                f"{url} has {n_there:,} models already, snapshot {self.view.as_of} only {self.n_models:,}",
+                f"{url} has {count(n_there, 'model')} already, snapshot {self.view.as_of} only "
+                f"{self.n_models:,}",
                 hint="publish it to a new place, or leave as_of out",
                 parameter="as_of",
             )

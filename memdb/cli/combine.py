@@ -10,7 +10,8 @@ import typer
 from memdb.cli.app import app, interruptible, say
 from memdb.cli.store_options import Place, at_place
 from memdb.render.progress import Counting
-from memdb.render.tables import console, count
+from memdb.render.tables import console
+from memdb.wording import count, verb
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -85,7 +86,7 @@ def merge(
         done = merge_with(place.url, opened, names, place.access(trusted=True), counting)
     db = done.database
     for url, added, present in zip(sources, done.added, done.present, strict=True):
-        known = f", {present:,} were there already" if present else ""
+        known = f", {present:,} {verb(present, 'was', 'were')} there already" if present else ""
         say(f"{url}: {count(added, 'model')} added{known}.")
     if done.n_retracted:
         say(f"Retracted {count(done.n_retracted, 'model')}, as the sources had.")

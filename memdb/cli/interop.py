@@ -17,7 +17,8 @@ from memdb.format import layout
 from memdb.render import analysis
 from memdb.render.answer import Answer
 from memdb.render.progress import Counting
-from memdb.render.tables import clean, console, count
+from memdb.render.tables import clean, console
+from memdb.wording import count, verb
 
 if TYPE_CHECKING:
     from memdb.interop.import_runs import Imported
@@ -142,7 +143,7 @@ def _say_runs(place: Place, done: Imported) -> None:
             f"subsets of {manifest.subset_fraction:g}."
         )
     known = done.n_models - done.n_added
-    there = f"; {known:,} of them were there already" if known else ""
+    there = f"; {known:,} of them {verb(known, 'was', 'were')} there already" if known else ""
     say(
         f"Added {count(done.n_added, 'model')} of {done.n_models:,} ({done.kind}) to {place.url}{there}.",
         *(clean(note) for note in done.notes),
@@ -152,7 +153,7 @@ def _say_runs(place: Place, done: Imported) -> None:
 
 def _say_scores(place: Place, done: ImportedScores) -> None:
     table = done.table
-    what = f"{table.n_memorization:,} memorization scores and {count(table.n_influence, 'pair')}"
+    what = f"{count(table.n_memorization, 'memorization score')} and {count(table.n_influence, 'pair')}"
     if not done.added:
         say(f"{place.url} has these scores already, as {table.name}: {what}.")
         return

@@ -15,7 +15,8 @@ from memdb.cli.app import app, interruptible, say
 from memdb.cli.store_options import CacheDirOption, CacheSizeOption, Place, at_place
 from memdb.errors import InvalidInputError
 from memdb.render.progress import Counting
-from memdb.render.tables import clean, console, count, facts, findings, size
+from memdb.render.tables import clean, console, facts, findings, size
+from memdb.wording import count, verb
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -136,7 +137,8 @@ def verify(
             say(f"Restore these objects from a copy, or set them aside: {aside}")
         sys.exit(1)
     say(
-        f"Set aside: {', '.join(repaired.set_aside) or 'nothing'}. {_own_models(db):,} models are in use now."
+        f"Set aside: {', '.join(repaired.set_aside) or 'nothing'}. {count(_own_models(db), 'model')} "
+        f"{verb(_own_models(db))} in use now."
     )
     if repaired.left:
         say(f"Only a copy can mend {len(repaired.left)} of them: {repaired.left[0].place}")

@@ -12,7 +12,8 @@ from memdb.cli.options import DataRootOption, OptionGroup, OwnDatasetOption
 from memdb.cli.store_options import ASKING, COPYING, Place, at_place
 from memdb.errors import InvalidInputError
 from memdb.render.progress import Counting
-from memdb.render.tables import clean, console, count, findings, size
+from memdb.render.tables import clean, console, findings, size
+from memdb.wording import count
 
 if TYPE_CHECKING:
     from memdb.format.published import Credits

@@ -22,6 +22,7 @@ from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 from memdb.format import layout
 from memdb.format.manifest import SetInfo
 from memdb.store import Examples, ExampleTable
+from memdb.wording import count
 
 Render = Callable[[Any], Any]  # from an example to text, or to the pixels of a picture
 
@@ -63,8 +64,8 @@ class ExampleSet:
             )
         if not len(self.x) == len(self.labels) == len(self.keys):
             raise InvalidInputError(
-                f"the {name} set has {len(self.x):,} examples, {len(self.labels):,} labels and "
-                f"{len(self.keys):,} keys",
+                f"the {name} set has {count(len(self.x), 'example')}, {count(len(self.labels), 'label')} and "
+                f"{count(len(self.keys), 'key')}",
                 hint="give one label and one key an example",
             )
 
