@@ -111,7 +111,7 @@ class Database:
     all ranked scores at once. Named scores take all kinds but ``selected``.
 
     **Examples** are named by keyword (see `memdb.query.examples.ExampleNames`), by row or by key:
-    ``test_id=42`` or ``test_key="test/42.png"``.
+    ``test_id=340`` or ``test_key="test/340.png"``.
 
     **Imported scores.** A store may hold score tables, scores without models. If the store has no models and
     one table, or if a table is named when the store is opened, then lists, scores, pairs, SQL and comparisons

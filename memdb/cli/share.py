@@ -112,7 +112,7 @@ def publish(
     \b
     memdb publish /srv/www/mnist --site --include bits --include thumbnails
     memdb publish s3://bucket/mnist --licence CC-BY-4.0 --author "A. Author"
-    memdb top-influence --test-id 42 --store https://bucket.example.org/mnist
+    memdb top-influence --test-id 340 --store https://bucket.example.org/mnist
     """  # noqa: D301
     db = place.open()
     included = {} if include is None else {"include": tuple(include)}
