@@ -114,7 +114,8 @@ Influence Estimation", NeurIPS 2020.
 def _asking_influence(snapshot: Snapshot) -> str:
     """Return the line that asks about a test example; none if there are no test examples."""
     n_test = next((item.n_examples for item in snapshot.manifest.sets if item.name == layout.TEST), 0)
-    return f"\n    memdb top-influence --test-id ID --store URL    # ID: 0 to {n_test - 1:,}" if n_test else ""
+    asking = f"memdb top-influence --test-id ID --store URL    # ID: 0 to {n_test - 1:,}"
+    return f"\n    {asking}" if n_test else ""
 
 
 def _told(table: ScoreTable) -> str:
