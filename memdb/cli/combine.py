@@ -56,7 +56,7 @@ def merge(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", metavar="NAME", help="The recipe, likewise."),
+        typer.Option("--recipe", metavar="NAME", help="The recipe, in the same way."),
     ] = None,
     compact: Annotated[
         bool, typer.Option("--compact/--no-compact", help="Gather the models into blocks in the end.")

@@ -84,7 +84,7 @@ class ImportOptions(OptionGroup):
     ] = None
     n_test: Annotated[
         int | None,
-        typer.Option("--n-test", metavar="N", help="Test examples, likewise."),
+        typer.Option("--n-test", metavar="N", help="Test examples, for scores that do not say."),
     ] = None
 
 
@@ -100,7 +100,7 @@ def import_(
     ],
     about: ImportOptions,
 ) -> None:
-    """Add somebody's runs, or scores that they published, to a store; without one, create it.
+    """Import somebody's runs, or scores that they published, into a store, created if absent.
 
     \b
     your own runs    mask [models, train], train_correct [models, train], test_correct [models, test]
@@ -281,7 +281,7 @@ def membership(
     ] = "auto",
     way: MembershipWay,
 ) -> None:
-    """Attack the store's own models: does what one says of an example tell that it was trained on it?
+    """Run a membership-inference attack (LiRA) against the store's own models.
 
     The likelihood-ratio attack (LiRA) with each model in turn as the target and all others as the attacker's:
     AUC, and the share of members found where one in 1,000, 100 or 10 others is taken for one. Listed are the

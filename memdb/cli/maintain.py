@@ -68,7 +68,7 @@ def gc(
     ] = DEFAULT_HOURS,
     alone: AloneOption = False,
 ) -> None:
-    """Remove what no reader and no writer can need any more.
+    """Remove what no reader or writer can need any more.
 
     That is: what killed writers left behind, segments whose models are in blocks, and blocks that fuller ones
     replaced, each after a grace period by the storage's own clock. Models are never removed: blocks are
@@ -107,7 +107,7 @@ def verify(
         typer.Option("--repair", help="Set damaged parts aside, so that the rest can be used."),
     ] = False,
 ) -> None:
-    """Compare every object and every number of a store with what was written.
+    """Check every object and every count of a store against what was written.
 
     Sizes and hashes of all objects, names and labels against the data set's fingerprint, accuracies and
     subset sizes against the bits. Exit code 1 where something is damaged. --repair deletes nothing.
@@ -180,7 +180,7 @@ def cache(
     cache_dir: CacheDirOption = None,
     cache_size: CacheSizeOption = "10GB",
 ) -> None:
-    """Show, or clear, what is kept on this disk of remote stores."""
+    """Show or clear the local cache of remote stores."""
     kept = Place(cache_dir=cache_dir, cache_size=cache_size).cache()
     if kept is None:
         say("There is no cache: --cache-dir none.")

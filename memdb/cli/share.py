@@ -103,7 +103,7 @@ def publish(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell the sizes, and write nothing.")] = False,
     destination: Destination,
 ) -> None:
-    """Write a frozen copy of a store that others can ask where it is: a folder, a bucket, any web server.
+    """Write a frozen copy of a store that others can query in place, from a bucket or any web server.
 
     The copy holds exactly the models that count, what is derived of them for quick answers, tables as
     Parquet and a README. Interrupted, it goes on where it was; published again after more models, it
@@ -159,7 +159,7 @@ def pull(
     ] = None,
     destination: Destination,
 ) -> None:
-    """Copy a published store; every object is checked by its sha256, and what is there is left alone.
+    """Copy a published store; every object is checked by its sha256, and what is already there is kept.
 
     \b
     memdb pull https://example.org/cifar100 cifar100.zarr
