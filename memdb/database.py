@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from memdb.analysis.estimates import Attribution
     from memdb.datasets import Dataset
+    from memdb.datasets.appearance import Contents
     from memdb.experiment.report import Findings
     from memdb.experiment.run import HowToTrain
     from memdb.format.published import Credits
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from memdb.look.exhibits import Gallery, GalleryOptions
     from memdb.look.portrait import Portrait
     from memdb.look.report import WrittenReport
-    from memdb.look.rows import Contents
     from memdb.look.view import Viewer
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
@@ -1684,7 +1684,7 @@ class Database:
             NotFoundError: the copy's pictures are on sheets, and Pillow is not installed.
             MismatchError: the data set is not the store's.
         """
-        from memdb.look import rows
+        from memdb.datasets import appearance
         from memdb.render.sheets import require_pillow
 
         named = dataset is not None or data_root is not None
@@ -1692,13 +1692,13 @@ class Database:
         if published is not None and (published.thumbnails or published.sheets) and not named:
             if published.sheets:
                 require_pillow()
-            return rows.of_thumbnails(self.thumbnails)
+            return appearance.of_thumbnails(self.thumbnails)
         if not named and self._contents is not None:
             return self._contents
         data = self.load_dataset(data_root, dataset) if isinstance(dataset, str | None) else dataset
         manifest = self.store.manifest
         manifest.require_same(data.infos, manifest.recipe, self.url)
-        self._contents = rows.of_dataset(data)
+        self._contents = appearance.of_dataset(data)
         return self._contents
 
     def contents_if_any(
