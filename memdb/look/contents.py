@@ -22,7 +22,7 @@ from memdb.query.intervals import IntervalSpec
 from memdb.query.options import PairOptions
 from memdb.query.questions import ModelAnswers, info
 from memdb.query.relations import Relations
-from memdb.render.sheets import COLUMNS, TILES, PicturesOf, mime, tile_size
+from memdb.render.sheets import ShownOf
 from memdb.sharing.orders import hardest_first, ids_of, most_memorized
 from memdb.sharing.tables import counts_of
 from memdb.store.published_arrays import COUNTED
@@ -97,9 +97,9 @@ NO_LISTS = {
 
 
 def contents_of(
-    relations: Relations, level: float, pictures: Mapping[str, PicturesOf], most_pictures: int | None = None
+    relations: Relations, level: float, pictures: Mapping[str, ShownOf], most_pictures: int | None = None
 ) -> Contents:
-    """Return what a page shows of the models of ``relations``, and of the first pictures of some sets.
+    """Return what a page shows of the models of ``relations``, and of the first examples of some sets.
 
     Raises:
         NotFoundError: the models say nothing of memorization.
@@ -111,7 +111,8 @@ def contents_of(
     facts |= {"looks": looks, "shown": SHOWN, "groups": {name: list(of) for name, of in GROUPS.items()}}
     facts |= {"min_influence": MIN_INFLUENCE, "min_memorization": MIN_MEMORIZATION}
     facts["pictures"] = {
-        name: _described(those, len(orders[name][:most_pictures])) for name, those in pictures.items()
+        name: {**those.facts, "n": len(orders[name][:most_pictures]), "has_own_order": False}
+        for name, those in pictures.items()
     }
     for name, those in pictures.items():
         if those.order is not None and not np.array_equal(those.order, orders[name]):
@@ -250,14 +251,3 @@ def _keys(relations: Relations, set_name: str) -> list[str] | None:
 
 def _cut(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\u2026"
-
-
-def _described(pictures: PicturesOf, n_pictures: int) -> dict[str, Any]:
-    """Return what the page has to know of a set's sheets."""
-    tile_height, tile_width = tile_size(pictures.shape)
-    height, width, _ = pictures.shape
-    return {
-        "height": height, "width": width, "tile_height": tile_height, "tile_width": tile_width,
-        "columns": COLUMNS, "tiles": TILES, "mime": mime(pictures.shape), "n": n_pictures,
-        "has_own_order": False,
-    }  # fmt: skip

@@ -143,7 +143,7 @@ def test_arrays_in_memory_are_shown_without_pictures(written):
 @pytest.mark.slow
 def test_pictures_lie_on_sheets_in_order_of_rank(digits_report):
     db, path = digits_report
-    pictures = db._pictures(None, None)["train"]
+    pictures = db._shown(None, None)["train"]
     elements = inert(path.read_text("utf-8"))
     order = array(elements, "train/order")
     from PIL import Image
@@ -355,7 +355,7 @@ def test_an_address_brings_the_same_list_back(page, digits_report):
 def test_few_rows_and_few_sheets_are_made(page, digits_report):
     shows(page, digits_report[1])
     assert page.execute_script("return document.querySelectorAll('.rows .row').length") <= 60
-    assert page.execute_script("return sheetUrls.size") <= 2
+    assert page.execute_script("return sheetsSeen.size") <= 2
 
 
 @pytest.mark.browser

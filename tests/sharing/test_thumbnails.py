@@ -19,7 +19,7 @@ from memdb.format import layout
 from memdb.format.documents import canonical_json, group_metadata, sealed
 from memdb.sharing import pictures as sharing_pictures
 from memdb.sharing import thumbnails
-from memdb.sharing.thumbnails import thumbnails_of
+from memdb.sharing.thumbnails import Words, appearances_of
 from memdb.store import thumbnails as store_thumbnails
 from memdb.store.published_sheets import PublishedSheets
 
@@ -37,7 +37,7 @@ def rgb(n=N_TRAIN, height=9, width=7, seed=0):
 
 
 def shown(data, name=layout.TRAIN):
-    those = thumbnails_of(data)[name]
+    those = appearances_of(data)[name]
     found = np.concatenate([those.rows(0, 3), those.rows(3, those.shape[0])])
     assert found.shape == those.shape
     return found
@@ -95,9 +95,28 @@ def test_image_files_of_any_size_are_fitted_into_a_square(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 5, 6), (2, 5, 6, 3), (0, 6)])
-def test_what_is_no_picture_is_named(shape):
-    with pytest.raises(InvalidInputError, match=r"example 0 has shape .*not a picture"):
-        thumbnails_of(pictures(np.zeros((8, *shape))))
+def test_what_is_no_picture_is_shown_as_words(shape):
+    found = appearances_of(pictures(np.zeros((8, *shape))))["test"]
+    assert isinstance(found, Words)
+    assert all(found.chosen([3, 0]))
+
+
+def test_one_that_is_no_picture_among_pictures_is_named():
+    x = [np.zeros((5, 5)), np.zeros((5, 5)), np.zeros(7)]
+    with pytest.raises(InvalidInputError, match=r"example 2 has shape \(7,\), which is not a picture"):
+        appearances_of(pictures(x, x[:2]))
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"), [([(32, 32)] * 3, (32, 32)), ([(9, 40), (30, 12), (5, 5)], (30, 40))]
+)
+def test_files_are_as_large_as_the_largest_of_them(tmp_path, sides, expected):
+    from PIL import Image
+
+    paths = [tmp_path / f"{n}.png" for n in range(len(sides))]
+    for path, (height, width) in zip(paths, sides, strict=True):
+        Image.new("RGB", (width, height), (9, 99, 199)).save(path)
+    assert shown(pictures(ImageFiles(paths), ImageFiles(paths[:1]))).shape == (3, *expected, 3)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ function complain(error) {
 
 function columnsOf(set) {
   const columns = [];
-  if (set.picture) columns.push({ id: "picture", title: "", cell: (row) => pictureOf(set, row, 36) });
+  if (set.picture) columns.push(pictureColumn(set, (row) => pictureOf(set, row, 36)));
   columns.push({ id: "id", title: "id", kind: "number", value: (row) => row, cell: String });
   if (set.keys) columns.push({ id: "key", title: "key", kind: "words", text: (row) => keyOf(set, row) });
   columns.push({

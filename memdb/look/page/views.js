@@ -91,7 +91,7 @@ async function loadPairs() {
 function pairPicture(set, row, at, side) {
   if (!facts.pair_sheets) return pictureOf(set, row, 36, { hidden: true });
   const perSheet = set.picture.tiles / 2;
-  const strip = blobUrl(`pairs/${Math.floor(at / perSheet)}`, () => source.pairSheet(Math.floor(at / perSheet)), set.picture.mime);
+  const strip = sheetSeen(`pairs/${Math.floor(at / perSheet)}`, () => source.pairSheet(Math.floor(at / perSheet)), set.picture.mime);
   return pictureOf(set, row, 36, { hidden: true, strip, tile: 2 * (at % perSheet) + side });
 }
 
@@ -103,7 +103,7 @@ function pairColumns(rows, z) {
     return link;
   };
   for (const [set, name, side] of [[train, "trainRow", 0], [test, "testRow", 1]]) {
-    if (set.picture) columns.push({ id: "picture", title: "", cell: (row) => pairPicture(set, rows[row][name], rows[row].at, side) });
+    if (set.picture) columns.push(pictureColumn(set, (row) => pairPicture(set, rows[row][name], rows[row].at, side)));
     columns.push({ id: set.name, title: set.name, kind: "number", value: (row) => rows[row][name], cell: (row) => linked(set, rows[row][name]) });
     columns.push({ id: "class", title: "class", kind: "words", cell: (row) => classOf(set, rows[row][name]) });
   }
