@@ -23,7 +23,7 @@ function pictureOf(set, row, size, { hidden = false, strip = null, tile = 0 } = 
   const place = set.picture ? set.picturedAt[row] : -1;
   if (!set.picture || (place < 0 && !strip)) return null;
   const { tiles, mime } = set.picture, at = strip ? tile : place % tiles;
-  const made = mime === WORDS ? make("span", `words ${size > 100 ? "whole" : size > 40 ? "some" : "line"}`) : tileOf(set, size, at);
+  const made = mime === WORDS ? make("span", `prose ${size > 100 ? "whole" : size > 40 ? "some" : "line"}`) : tileOf(set, size, at);
   if (mime === WORDS) made.dir = "auto";
   else if (hidden) made.setAttribute("aria-hidden", "true");
   else {
@@ -33,7 +33,7 @@ function pictureOf(set, row, size, { hidden = false, strip = null, tile = 0 } = 
   const number = Math.floor(place / tiles);
   const sheet = strip ?? sheetSeen(`${set.name}/sheet/${number}`, () => source.sheet(set, number), mime);
   sheet.then((found) => {
-    if (mime === WORDS) made.textContent = made.title = found[at];
+    if (mime === WORDS) made.textContent = made.title = found[at] || "(empty)";
     else made.style.backgroundImage = `url(${found})`;
   }, () => made.classList.add("lost"));
   return made;
@@ -54,5 +54,5 @@ function tileOf(set, size, at) {
 
 /** The column of a list that shows its examples. */
 function pictureColumn(set, cell) {
-  return { id: set.picture.mime === WORDS ? "words" : "picture", title: "", cell };
+  return { id: set.picture.mime === WORDS ? "prose" : "picture", title: "", cell };
 }

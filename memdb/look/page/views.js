@@ -43,7 +43,7 @@ function classColumns(rows) {
     { id: "class", title: "class", kind: "words", value: name, text: name, cell: name },
     numberColumn("n", "examples", (row) => rows[row].n, size, "training examples"),
     numberColumn("memorized", "≥ .25", (row) => rows[row].memorized, size, "training examples with memorization of at least .25"),
-    numberColumn("memorization", "mean memor.", (row) => rows[row].memorization, brief, "mean memorization"),
+    numberColumn("memorization", "memor.", (row) => rows[row].memorization, brief, "mean memorization"),
     numberColumn("in", "right in", (row) => rows[row].pIn, brief, "how often models that had an example are right on it"),
     numberColumn("out", "right out", (row) => rows[row].pOut, brief, "how often models that did not have it are right on it"),
     numberColumn("right", "right on test", (row) => rows[row].right, brief, "how often models are right on test examples of the class"),
@@ -89,10 +89,11 @@ async function loadPairs() {
 
 /** The training or the test picture of a pair: on a sheet of the pairs in their order, where there is one. */
 function pairPicture(set, row, at, side) {
-  if (!facts.pair_sheets) return pictureOf(set, row, 36, { hidden: true });
+  const size = innerWidth > 620 ? 64 : 32;
+  if (!facts.pair_sheets) return pictureOf(set, row, size, { hidden: true });
   const perSheet = set.picture.tiles / 2;
   const strip = sheetSeen(`pairs/${Math.floor(at / perSheet)}`, () => source.pairSheet(Math.floor(at / perSheet)), set.picture.mime);
-  return pictureOf(set, row, 36, { hidden: true, strip, tile: 2 * (at % perSheet) + side });
+  return pictureOf(set, row, size, { hidden: true, strip, tile: 2 * (at % perSheet) + side });
 }
 
 function pairColumns(rows, z) {
@@ -135,4 +136,26 @@ async function showPairs() {
   element("pairs-left").textContent = `${left.length.toLocaleString("en")} of ${counted(rows.length, "pair")} left${all}`;
   const command = `memdb pairs --min-influence ${Math.max(influence, facts.min_influence)} --min-memorization ${Math.max(memorization, facts.min_memorization)}`;
   element("pair-commands").replaceChildren(commands([command]));
+}
+
+/** The commands that list what the list shows: `top-memorized` where it can, else SQL. */
+function listCommands() {
+  const { set, label, find, range, brush, sort } = state, way = sort.descending ? "DESC" : "ASC";
+  const orders = { shrunk: "shrunk", memorization: "memorization", interval: "lo" };
+  const isPlain = set === train && !find && !range && !brush && orders[sort.column] && sort.descending;
+  if (isPlain) {
+    const ordered = sort.column === "shrunk" ? "" : ` --order ${orders[sort.column]}`;
+    return [`memdb top-memorized${ordered}${label === "" ? "" : ` --class ${quoted(facts.class_names[label] ?? label)}`}`];
+  }
+  const wanted = label === "" ? [] : [`label = ${label}`], id = set === train ? "train_id" : "id";
+  const between = (name, [from, to]) => wanted.push(`${name} BETWEEN ${+from.toFixed(4)} AND ${+to.toFixed(4)}`);
+  if (range) between("memorization", range);
+  if (brush) {
+    between("p_out", brush.slice(0, 2));
+    between("p_in", brush.slice(2));
+  }
+  if (/^\d+$/.test(find.trim())) wanted.push(`${id} = ${find.trim()}`);
+  const names = { class: "label", memorization: "memorization", interval: "lo", in: "p_in", out: "p_out", right: "n_correct", rate: "n_correct" };
+  const where = wanted.length ? ` WHERE ${wanted.join(" AND ")}` : "";
+  return [`memdb sql "SELECT * FROM ${set === train ? "memorization" : "test_examples"}${where} ORDER BY ${names[sort.column] ?? id} ${way}, ${id} LIMIT 20"`];
 }
