@@ -30,8 +30,8 @@ from memdb.store.published_arrays import COUNTED
 LONGEST_NAME = 200  # characters of a key or class name that the page keeps
 MOST_PICTURES = 20_000  # of each set, in a file
 MOST_SETTLED = 20_000  # training examples whose curve a page has
-TRAIN_LISTS, PEER_LISTS = 2000, 500  # training examples that have lists, and of these, ones among each other
-PAIRS = 50_000_000  # that may be counted for the lists of test examples
+TRAIN_LISTS, PEER_LISTS = 4000, 500  # training examples that have lists, and of these, ones among each other
+PAIRS = 50_000_000  # that may be counted for the lists of training examples, and again for those of test examples
 MIN_INFLUENCE, MIN_MEMORIZATION = 0.15, 0.25  # of the pairs that are shown: Feldman and Zhang's bounds
 MOST_PAIRS = 2000
 ROWS_AT_ONCE = 512
@@ -137,7 +137,7 @@ def lists_of(
     if not (n_train and n_test and relations.snapshot.n_models):
         return NO_LISTS
     finder, done = Finder(relations), 0
-    trains = orders[layout.TRAIN][:TRAIN_LISTS]
+    trains = orders[layout.TRAIN][: min(TRAIN_LISTS, max(SHOWN, PAIRS // n_test))]
     n_tests = min(n_test, max(SHOWN, PAIRS // n_train))
 
     def all_of(name: str, owners: NDArray[np.int32], n_peers: int) -> Lists:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.format import bits, layout
@@ -28,7 +29,7 @@ GROUPS = {  # the lists of an example, in their order
     layout.TEST: (HELPS, HURTS, RANDOM),
 }
 FOUND = 0.1  # q-values up to this are not what chance explains
-AT_ONCE = 16  # examples whose pairs are in memory
+AT_ONCE = 64  # examples whose pairs are in memory
 
 Ids = NDArray[np.int64]
 
@@ -156,7 +157,10 @@ class Finder:
         """Return the first pair of each kind, the kind of each pair, and how many pairs are of each kind."""
         base = self._n_models + 1
         code = ((pairs.n_in.astype(np.int64) * base + pairs.total) * 2 + pairs.same_class) * base + pairs.hits
-        _, one, inverse, times = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
+        inverse = pa.array(code).dictionary_encode().indices.to_numpy()  # hashes, where NumPy sorts
+        times = np.bincount(inverse)
+        one = np.empty(len(times), dtype=np.int64)
+        one[inverse[::-1]] = np.arange(len(inverse))[::-1]  # the first of a kind is written last
         return one, inverse, times
 
     def _candidates(self, columns: Mapping[str, NDArray[Any]], times: Ids) -> Candidates:
