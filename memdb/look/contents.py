@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memdb.addresses import shown
 from memdb.analysis.convergence import order_of_commit, usual_looks
+from memdb.errors import InvalidInputError
 from memdb.format import bits, layout
 from memdb.look.codes import packed, planes, q_codes, score_codes
 from memdb.look.partners import FOUND, GROUPS, SHOWN, Finder
@@ -27,12 +28,16 @@ from memdb.sharing.orders import hardest_first, ids_of, most_memorized
 from memdb.sharing.tables import counts_of
 from memdb.store.published_arrays import COUNTED
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 LONGEST_NAME = 200  # characters of a key or class name that the page keeps
 MOST_PICTURES = 20_000  # of each set, in a file
 MOST_SETTLED = 20_000  # training examples whose curve a page has
 TRAIN_LISTS, PEER_LISTS = 4000, 500  # training examples that have lists, and of these, ones among each other
-PAIRS = 50_000_000  # that may be counted for the lists of training examples, and again for those of test examples
+PAIRS = 50_000_000  # that may be counted for the lists of each set
 MIN_INFLUENCE, MIN_MEMORIZATION = 0.15, 0.25  # of the pairs that are shown: Feldman and Zhang's bounds
+HIGHER = (0.3, 0.6, 0.9)  # bounds of influence instead, where more pairs pass than fit into memory
 MOST_PAIRS = 2000
 ROWS_AT_ONCE = 512
 SHOWN_FACTS = (
@@ -204,14 +209,15 @@ def _columns(relations: Relations) -> tuple[dict[str, NDArray[np.int32]], dict[s
 def strongest_pairs(relations: Relations) -> NDArray[Any]:
     """Return the strongest pairs above thresholds, uint32 [1 + pairs, 5].
 
-    The first row says how many there are above them. The columns of the others are train id, test id, k_in,
-    and the shrunk influence and q-value as codes.
+    The first row says how many there are above them, and which bound of influence that was, in thousandths.
+    The columns of the others are train id, test id, k_in, and the shrunk influence and q-value as codes.
     """
     snapshot = relations.snapshot
     if not (snapshot.n_models and snapshot.manifest.set_named(layout.TEST).n_examples):
         return np.zeros((1, 5), dtype="<u4")
-    options: PairOptions = {"min_influence": MIN_INFLUENCE, "min_memorization": MIN_MEMORIZATION}
-    found = ModelAnswers(relations).pairs(options)
+    least, found = _found_pairs(relations)
+    if found is None:
+        return np.array([[0, 1000, 0, 0, 0]], dtype="<u4")
     columns = {
         name: values_of(found.column(name))
         for name in ("train_id", "test_id", "k_in", "influence", "shrunk", "q_value")
@@ -220,8 +226,20 @@ def strongest_pairs(relations: Relations) -> NDArray[Any]:
     columns = {name: values[rows] for name, values in columns.items()}
     coded = (score_codes(columns["shrunk"]), q_codes(columns["q_value"], FOUND))
     ids = (columns[name] for name in ("train_id", "test_id", "k_in"))
-    head = [[found.num_rows, 0, 0, 0, 0]]
+    head = [[found.num_rows, round(1000 * least), 0, 0, 0]]
     return np.concatenate([head, np.stack([*ids, *coded], axis=1)]).astype("<u4")
+
+
+def _found_pairs(relations: Relations) -> tuple[float, pa.Table | None]:
+    """Return the pairs above a bound of influence, and that bound: by chance, few models find millions."""
+    for least in (MIN_INFLUENCE, *HIGHER):
+        options: PairOptions = {"min_influence": least, "min_memorization": MIN_MEMORIZATION}
+        try:
+            return least, ModelAnswers(relations).pairs(options)
+        except InvalidInputError as error:
+            if "min_influence" not in error.parameters:
+                raise
+    return 1.0, None
 
 
 def _most_helped(helped: Lists, n_test: int) -> NDArray[np.int32]:

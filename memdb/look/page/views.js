@@ -80,7 +80,10 @@ function compared(column, a, b) {
 async function loadPairs() {
   await loaded(test);
   const numbers = await source.array("pairs");
-  [views.nPairs] = numbers; // the first row says how many there are
+  let least;
+  [views.nPairs, least] = numbers; // the first row says how many there are, and from which influence
+  facts.min_influence = least / 1000;
+  if (Number(element("least-influence").value) < facts.min_influence) element("least-influence").value = facts.min_influence;
   views.pairRows = Array.from({ length: numbers.length / 5 - 1 }, (_, at) => {
     const [trainRow, testRow, kIn, shrunk, q] = numbers.subarray(5 * at + 5, 5 * at + 10), arms = pairArms(trainRow, test, testRow, kIn);
     return { at, trainRow, testRow, arms, influence: scoreOf(...arms), shrunk: scoreIn(shrunk), q: qIn(q), isChance: isChance(q) };
