@@ -164,7 +164,7 @@ def test_a_protocol_gets_a_png_and_its_size_in_characters(seen, pictures_store, 
     )
     if protocol == "kitty":
         first, *_ = re.findall(
-            "\x1b_Ga=T,f=100,q=2,c=(\\d+),r=(\\d+),(m=.*?;.*?\x1b\\\\(?:\x1b_Gm=.*?\x1b\\\\)*)", text
+            "\x1b_Ga=T,f=100,c=(\\d+),r=(\\d+),(q=2,m=.*?;.*?\x1b\\\\(?:\x1b_Gq=2,m=.*?\x1b\\\\)*)", text
         )
         parts = re.findall("m=(\\d);(.*?)\x1b\\\\", first[2])
         assert [more for more, _ in parts] == ["1"] * (len(parts) - 1) + ["0"]

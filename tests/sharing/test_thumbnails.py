@@ -222,6 +222,32 @@ def test_pictures_of_other_examples_are_refused_before_anything_is_written(
     assert not (tmp_path / "copy").exists()
 
 
+def test_words_of_a_copy_are_shown_as_words(tmp_path, monkeypatch):
+    texts = [f"text {row} <b>\u2028\u05d0" + "x" * (row * 200) for row in range(N_TRAIN)]
+    data = pictures(texts, texts[:N_TEST])
+    with memdb.init(str(tmp_path / "store"), data, coin_recipe, seed=3) as db:
+        db.train(seeds=range(5))
+        monkeypatch.setattr(sharing_pictures, "has_pillow", lambda: False)  # which words do not need
+        db.publish(str(tmp_path / "copy"), include=("bits", "thumbnails"))
+        assert db.publish(str(tmp_path / "copy"), include=("bits", "thumbnails")).n_written == 0
+    with memdb.open(str(tmp_path / "copy")) as copy:
+        shown = copy.contents()
+        for row in (0, 1, N_TRAIN - 1):
+            assert shown("train", row) == (texts[row] if row < 2 else f"{texts[row][:299]}\u2026")
+        with pytest.raises(NotFoundError, match="words"):
+            copy.thumbnails("train", [0])
+        assert copy.verify()[0].damages == []
+    (tmp_path / "copy/sheets/train/0.json").write_text('["one"]')
+    listed_anew(tmp_path / "copy", "sheets", lambda document: document["objects"].update(
+        {"train/0.json": [7, hashlib.sha256(b'["one"]').hexdigest()]}
+    ))  # fmt: skip
+    with (
+        memdb.open(str(tmp_path / "copy"), cache=None) as copy,
+        pytest.raises(DamagedError, match="of words"),
+    ):
+        copy.contents()("train", 0)
+
+
 def test_nothing_that_a_copy_names_is_loaded_for_its_pictures(database, tmp_path):
     database.publish(str(tmp_path / "copy"))
     with memdb.open(str(tmp_path / "copy")) as db, pytest.raises(InvalidInputError, match="published copy"):
