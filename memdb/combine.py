@@ -213,6 +213,7 @@ def _new(theirs: Manifest, bound: recipes.BoundRecipe | None) -> Manifest:
         subset_scheme=theirs.subset_scheme,
         subset_fraction=theirs.subset_fraction,
         sketches=theirs.sketches,
+        kept=theirs.kept,
     )
 
 

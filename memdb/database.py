@@ -966,6 +966,7 @@ class Database:
         One row per estimator, number of models and measure: ``correlation`` with the true influences over all
         pairs; ``precision``, how many of the ``at`` strongest pairs are among the first ``at``; ``top_10``,
         the same of the strongest training examples of a test example, mean over those that any influence;
+        ``feldman_zhang``, the same of the pairs of one class with influence .15 and memorization .25 or more;
         ``strength``, the mean true influence of the first ``at`` pairs; ``error``, root mean square on the
         strongest pairs; and ``coverage`` of the intervals, of all pairs and of the estimator's own first.
         ``seconds`` is what training these models took, ``plain_models`` how many models raw scores need for
@@ -1014,6 +1015,24 @@ class Database:
         from memdb.analysis.plan_lds import plan_lds
 
         return self._present(plan_lds(self.relations(), lds, outcome, require_level(level)))
+
+    def plan_sketches(self, sketches: int = 10, *, size: int | None = None) -> DuckDBPyRelation:
+        """Return what it takes until this many models have gradient sketches.
+
+        One row: ``bytes_per_model``, as they are stored or, without any, in memory; ``seconds_per_model`` and
+        ``share_of_training``, where this store has batches with and without sketches to compare, NULL
+        elsewhere; and what is missing in all, ``n_sketched_more``, ``bytes_more`` and ``seconds_more``.
+
+        Args:
+            sketches: the number of sketched models.
+            size: numbers per example; by default that of the store's sketches, or 512.
+
+        Raises:
+            InvalidInputError: an argument out of range.
+        """
+        from memdb.analysis.plan_sketches import plan_sketches
+
+        return self._present(plan_sketches(self.snapshot, sketches, size))
 
     def train(
         self,
@@ -1220,6 +1239,8 @@ class Database:
         what: str = "memorization",
         *,
         outcome: str = "correct",
+        drop: str | None = None,
+        keep: str | None = None,
         **options: Unpack[PairOptions],
     ) -> Exported:
         """Export scores or models to files that other software reads.
@@ -1229,7 +1250,11 @@ class Database:
             what: ``memorization`` or ``pairs``, to .parquet, .csv, or .npz with an array per column;
                 ``fz-pairs`` or ``fz-classes``, to .npz as published by Feldman and Zhang; ``models`` (masks
                 and outcomes, as `import_file` reads them) or ``lira`` (keep and scores), to .npz or a folder
-                of .npy.
+                of .npy; ``ids``, the training examples for which a condition is true, to .csv, .parquet,
+                .json, or text with a key a line, for `memdb.init` to take or to leave out.
+            drop: with ``ids``, the condition in SQL, such as ``memorization > .5 and q < .1``. It may name
+                what `sql` shows of training examples, and ``shrunk`` and ``q_value``, or ``q``.
+            keep: the same for examples to keep.
             options: see `pairs`.
 
         Raises:
@@ -1247,8 +1272,10 @@ class Database:
         if what == "fz-classes":
             return export.write_fz_classes(target, self.answers().relations, progress)
         level, interval = options.get("level", 0.95), options.get("interval", "anytime")
+        spec = IntervalSpec(interval, level)
+        if what == "ids":
+            return self._export_ids(target, (drop, keep), outcome, spec)
         if what == "memorization":
-            spec = IntervalSpec(interval, level)
             table = self.answers(outcome).scores(what, {"train_id": None}, spec)
         else:
             table = self.answers(outcome).pairs(options)
@@ -1263,6 +1290,23 @@ class Database:
             "n_models": self.n_models,
         }
         return export.write_table(target, table, facts if self.imported_scores is None else {})
+
+    def _export_ids(
+        self, path: Path, conditions: tuple[str | None, str | None], outcome: str, spec: IntervalSpec
+    ) -> Exported:
+        from memdb.interop.export import Exported
+        from memdb.interop.ids import chosen, write_ids
+        from memdb.render.answer import Answer
+
+        drop, keep = conditions
+        table = chosen(self.answers(outcome), drop, keep, spec)
+        facts = {
+            "store": self.url, "snapshot": self.snapshot.number, "models_sha256": self.models_sha256,
+            "condition": keep if drop is None else drop, "interval": spec.kind, "level": spec.level,
+            "outcome": outcome, "n_models": self.n_models,
+        }  # fmt: skip
+        write_ids(path, Answer(table, facts if self.imported_scores is None else {}))
+        return Exported(path, {"train_id": (table.num_rows,)})
 
     def compact(
         self, *, alone: bool = False, progress: Callable[[int, int], None] = lambda _done, _total: None
@@ -1696,8 +1740,9 @@ class Database:
             return appearance.of_thumbnails(partial(read_shown, self.store))
         if not named and self._contents is not None:
             return self._contents
-        data = self.load_dataset(data_root, dataset) if isinstance(dataset, str | None) else dataset
         manifest = self.store.manifest
+        is_named = isinstance(dataset, str | None)
+        data = self.load_dataset(data_root, dataset) if is_named else dataset.of(manifest)
         manifest.require_same(data.infos, manifest.recipe, self.url)
         self._contents = appearance.of_dataset(data)
         return self._contents
@@ -1736,7 +1781,7 @@ class Database:
                 f"{self.url} was made of arrays in memory, which a store does not keep",
                 hint="train from Python: memdb.open(url).train(add=100, dataset=..., recipe=...)",
             )
-        data = datasets.load(name, data_root)
+        data = datasets.load(name, data_root).of(self.store.manifest)
         if name == self.store.manifest.dataset:
             self._dataset = data
         return data
@@ -1799,7 +1844,7 @@ class Database:
         from memdb import datasets
 
         if isinstance(given, datasets.Dataset):
-            return given
+            return given.of(self.store.manifest)
         name = self.store.manifest.dataset if given is None else given
         return self.load_dataset(data_root, given) if here or name == IN_MEMORY else name
 

@@ -92,7 +92,7 @@ class Names:
         """Return the objects among them, which must be the manifest's."""
         from memdb import recipes  # which no question needs
 
-        data = self._data
+        data = None if self._data is None else self._data.of(manifest)
         recipe = None if self.recipe is None or isinstance(self.recipe, str) else recipes.bind(self.recipe)
         sets = manifest.sets if data is None else data.infos
         manifest.require_same(sets, manifest.recipe if recipe is None else recipe.info, url)

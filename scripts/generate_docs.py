@@ -138,7 +138,7 @@ def round_trips() -> str:
     labels = np.arange(24) % 2
     data = memdb.Dataset(np.arange(24.0)[:, None], labels, np.arange(9.0)[:, None], labels[:9])
     with tempfile.TemporaryDirectory() as folder, memdb.init(f"{folder}/s.zarr", data, drawn, seed=1) as db:
-        db.train(40, compact=False)
+        db.train(40, batch_models=40, device="cpu", compact=False)
         for what, suffixes in WRITTEN.items():
             found = {}
             for suffix in suffixes:

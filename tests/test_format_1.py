@@ -123,6 +123,7 @@ def test_an_extension_goes_on_with_its_base(copies):
         assert db.compact().record.n_models == 20
 
 
+@pytest.mark.slow
 def test_a_published_copy_is_the_same_again_and_takes_in_what_is_new(copies):
     with memdb.open(str(copies / "trained.zarr")) as db:
         db.publish(str(copies / "anew.zarr"))

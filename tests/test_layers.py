@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 from support import TESTS
 
 import memdb
@@ -82,6 +83,7 @@ HOMES = {
     },
     "matplotlib": {
         "render.curves",
+        "render.drawing",
         "render.frontier",
         "render.removal",
         "look.figures",
@@ -94,6 +96,7 @@ HOMES = {
         "render.images",
         "render.progress",
         "render.curves",
+        "render.drawing",
         "render.analysis",
         "render.removal",
         "render.attribution",
@@ -297,6 +300,26 @@ def test_every_command_is_found_by_its_module():
         for command in group.typer_instance.registered_commands:
             here.setdefault(command.callback.__module__, set()).add(group.typer_instance.info.name)
     assert here == {f"memdb.cli.{module}": set(names) for module, names in cli.COMMANDS.items()}
+
+
+def test_the_list_of_commands_says_what_their_own_help_does():
+    whole = typer.main.get_command(cli.application())
+    for names in cli.COMMANDS.values():
+        for name, summary in names.items():
+            assert whole.commands[name].get_short_help_str(limit=200) == summary
+
+
+@pytest.mark.parametrize(("words", "own"), [("--help", []), ("score --help", ["query"])])
+def test_help_loads_the_module_of_its_command_alone(words, own):
+    code = (
+        "import atexit, sys\nfrom memdb.cli import COMMANDS, main\n"
+        "atexit.register(lambda: print(*(name for name in COMMANDS if f'memdb.cli.{name}' in sys.modules)))\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1].split() == own
 
 
 def test_every_package_is_installed():

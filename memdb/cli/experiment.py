@@ -12,18 +12,16 @@ from memdb.cli.app import INTERRUPTED, app, group, say
 from memdb.cli.options import FormatOption, HowTrained, LevelOption, OptionGroup, OutputOption
 from memdb.cli.output import Way, emit
 from memdb.cli.store_options import MAKING, Place, at_place, split
-from memdb.cli.training_run import Signals
+from memdb.cli.training_run import watched
 from memdb.cli.usage import WrongUsageError
 from memdb.render import curves
 from memdb.render import removal as rendered
 from memdb.render.answer import Answer
-from memdb.render.progress import TrainingProgress
 from memdb.render.tables import console
 
 if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.experiment.report import Findings
-    from memdb.training.run import TrainingStatus
 
 experiments = group("experiment", "Train models to answer one question: `removal`.")
 app.add_typer(experiments)
@@ -205,37 +203,12 @@ def _run_visibly(
     """Run the experiment with a progress bar; on Ctrl-C or SIGTERM say what is kept and how to go on."""
     from memdb.store import Access
 
-    bar = TrainingProgress(console(stderr=True))
-    last: TrainingStatus | None = None
-
-    def progress(status: TrainingStatus) -> None:
-        nonlocal last
-        last = status
-        bar(status)
-        if status.remark:
-            say(f"Note: {status.remark}.")
-
-    signals = Signals(gently=bool(how.get("workers") or how.get("ray")))
-    found = None
-    try:
-        with signals, bar:
-            found = db.removal_experiment(
-                into,
-                **given,
-                level=way.level,
-                access=Access(place.options_of_base(into), cache=place.cache()),
-                progress=progress,
-                stop_requested=signals.stop_requested,
-                **how,
-            )
-        stopped = signals.stop_requested()
-    except KeyboardInterrupt:
-        stopped = True
-    if stopped or found is None:
-        n_done = 0 if last is None else last.n_committed
+    access = Access(place.options_of_base(into), cache=place.cache())
+    found, last = watched(db.removal_experiment, into=into, **given, level=way.level, access=access, **how)
+    if found is None:
         again = place.command(f"experiment removal --into {into}")
         say(
-            f"Stopped. {n_done} models were added to {into}; those in flight were dropped.",
+            f"Stopped. {last.n_committed} models were added to {into}; those in flight were dropped.",
             f"Go on with: {again}, and the same --models.",
         )
         sys.exit(INTERRUPTED)

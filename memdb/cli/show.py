@@ -104,9 +104,10 @@ class Showing(Way):
         if self.output is None:
             hang(self._wall(contents))
             return
-        from memdb.look.figures import write_figure
+        from memdb.look.figures import DPI
+        from memdb.render.drawing import write_figure
 
-        write_figure(draw(contents), self.output)
+        write_figure(draw(contents), self.output, DPI)
         say(f"Wrote {clean(self.output)}: {size(self.output.stat().st_size)}.")
 
     def _wall(self, contents: Contents | None) -> Wall:

@@ -139,6 +139,7 @@ def create(storage: Storage, source: Store, experiment: Experiment, seed: int) -
         subset_scheme=SCHEME,
         subset_fraction=theirs.subset_fraction,
         experiment=experiment,
+        kept=theirs.kept,
     )
     size = len(canonical_json(manifest.to_document()))
     if size > LARGEST:

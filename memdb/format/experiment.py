@@ -6,17 +6,14 @@ and its mask a pure function of experiment, store seed and model seed, like the 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.format import subsets
+from memdb.format import bits, subsets
 from memdb.format.documents import Json, Reader
 
 EXPERIMENT_FEATURE = "experiment"  # a memdb that does not know it would take its subsets for random ones
@@ -56,7 +53,7 @@ class Arm:
             "rule": self.rule,
             "threshold": self.threshold,
             "n_removed": self.n_removed,
-            "removed": None if self.removed is None else _encoded(self.removed, n_train),
+            "removed": None if self.removed is None else bits.text_of_ids(self.removed, n_train),
         }
 
     @classmethod
@@ -64,7 +61,7 @@ class Arm:
         """Parse the object."""
         n_removed = read.take("n_removed", int, 0, lambda v: 0 <= v < n_train)
         text = read.optional("removed", str)
-        removed = None if text is None else _decoded(text, n_train)
+        removed = None if text is None else bits.ids_of_text(text, n_train)
         if text is not None and (removed is None or len(removed) != n_removed):
             read.problems.append(f"{read.place}.removed is not {n_removed} of {n_train} examples")
         return cls(
@@ -157,27 +154,6 @@ def arm_seed(store_seed: int, arm: int, repetition: int) -> int:
     """Return the seed of one model: its arm in the 16 bits above 48 that arm and repetition decide."""
     text = DOMAIN + b"".join(number.to_bytes(8, "little") for number in (store_seed, arm, repetition))
     return arm << ARM_SHIFT | int.from_bytes(hashlib.sha256(text).digest()[:6], "little")
-
-
-def _encoded(ids: NDArray[np.int32], n_train: int) -> str:
-    """Return a set of examples as text: one bit each, the first the lowest of its byte; zlib, base64."""
-    flags = np.zeros(n_train, dtype=np.bool_)
-    flags[ids] = True
-    return base64.b64encode(zlib.compress(np.packbits(flags, bitorder="little").tobytes(), 9)).decode()
-
-
-def _decoded(text: str, n_train: int) -> NDArray[np.int32] | None:
-    """Return the ids, or None if the text is not such a set; it takes no more memory than the set."""
-    n_bytes = -(-n_train // 8)
-    try:
-        packed = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), n_bytes + 1)
-    except (binascii.Error, ValueError, zlib.error):
-        return None
-    if len(packed) != n_bytes:
-        return None
-    flags = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little")
-    ids = np.flatnonzero(flags).astype(np.int32)
-    return ids if not len(ids) or ids[-1] < n_train else None
 
 
 def _pairs(read: Reader, n_train: int, n_test: int) -> tuple[tuple[int, int], ...]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +12,11 @@ from numpy.typing import NDArray
 from memdb.format import bits, layout
 from memdb.look.codes import MISSING, q_codes
 from memdb.query import statistics
-from memdb.query.arrow import table, values_of
-from memdb.query.outcomes import OUTCOMES
+from memdb.query.equal_pairs import EqualPairs, scored
 from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
-from memdb.query.statistics import Candidates, Numbers
-from memdb.query.templates import template
+from memdb.query.statistics import Numbers
+from memdb.render.tables import CONVINCING
 from memdb.sharing.tables import counts_of
 from memdb.store.published_arrays import COUNTED
 
@@ -28,7 +26,6 @@ GROUPS = {  # the lists of an example, in their order
     layout.TRAIN: (HELPS, HURTS, PEERS, RANDOM),
     layout.TEST: (HELPS, HURTS, RANDOM),
 }
-FOUND = 0.1  # q-values up to this are not what chance explains
 AT_ONCE = 64  # examples whose pairs are in memory
 
 Ids = NDArray[np.int64]
@@ -144,13 +141,14 @@ class Finder:
             name: np.concatenate([getattr(pairs, name)[one] for pairs, one in zip(every, at, strict=True)])
             for name in ("n_in", "total", "hits", "same_class")
         }
-        candidates = self._candidates(columns, np.concatenate([times for _, _, times in kinds]))
+        times = np.concatenate([times for _, _, times in kinds])
+        candidates = scored(self._relations, EqualPairs(**columns, times=times))
         start = 0
-        for one, inverse, times in kinds:
+        for one, inverse, n_pairs in kinds:
             part = candidates.part(slice(start, start + len(one)))
             start += len(one)
             shrunk = statistics.shrunk(part)
-            q_value = statistics.q_values(statistics.p_values(part), times)
+            q_value = statistics.q_values(statistics.p_values(part), n_pairs)
             yield _Ranking(part.score[inverse], shrunk[inverse], q_value[inverse])
 
     def _kinds(self, pairs: _Pairs) -> tuple[Ids, Ids, Ids]:
@@ -162,25 +160,6 @@ class Finder:
         one = np.empty(len(times), dtype=np.int64)
         one[inverse[::-1]] = np.arange(len(inverse))[::-1]  # the first of a kind is written last
         return one, inverse, times
-
-    def _candidates(self, columns: Mapping[str, NDArray[Any]], times: Ids) -> Candidates:
-        n_in, hits, total = columns["n_in"], columns["hits"], columns["total"]
-        sums = {"n_in": n_in, "n_out": self._n_models - n_in, "k_in": hits, "k_all": total}
-        sql = template("equal_pairs.sql", arms=OUTCOMES[self._relations.outcome].sql["arms"])
-        found = table({name: values.astype(np.int32) for name, values in sums.items()})
-        scored = self._relations.compute(sql, {"found": found})
-        return Candidates(
-            score=values_of(scored.column("influence")),
-            effect_se=values_of(scored.column("effect_se")),
-            ac_z=values_of(scored.column("ac_z")),
-            null_se=values_of(scored.column("null_se")),
-            n_in=n_in.astype(np.int64),
-            n_models=self._n_models,
-            strata=columns["same_class"],
-            hits=hits.astype(np.int64),
-            total=total.astype(np.int64),
-            times=times,
-        )
 
 
 def _strongest(pairs: _Pairs, ranking: _Ranking, way: float) -> Ids:
@@ -197,4 +176,4 @@ def _drawn(pairs: _Pairs, listed: Ids, seed: int) -> Ids:
 def _put(found: NDArray[np.uint32], pairs: _Pairs, at: Ids, q_values: Numbers) -> None:
     found[: len(at), 0] = pairs.others[at] + 1
     found[: len(at), 1] = pairs.hits[at]
-    found[: len(at), 2] = q_codes(q_values, FOUND)
+    found[: len(at), 2] = q_codes(q_values, CONVINCING)

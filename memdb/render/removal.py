@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.text import Text
 
-from memdb.files import writing
 from memdb.render.analysis import grid, stacked
 from memdb.render.answer import Answer
+from memdb.render.drawing import write_figure
 from memdb.render.fitted import Fitted
 from memdb.render.tables import number
 
@@ -135,7 +135,6 @@ def draw(path: Path, answer: Answer) -> None:
     Raises:
         StorageError: the folder is missing, full or not writable.
     """
-    import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415 - without pyplot: nothing global, no windows
 
     rows, facts = list(answer.rows()), answer.facts
@@ -162,7 +161,4 @@ def draw(path: Path, answer: Answer) -> None:
         axes.set_title(f"{rule} scores \u00b7 {level}", parse_math=False, fontsize=10)
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
-    kind = path.suffix.lower()[1:]
-    metadata = {"Date": None} if kind == "svg" else None
-    with writing(path) as temporary, mpl.rc_context({"svg.hashsalt": "memdb"}):
-        figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+    write_figure(figure, path)

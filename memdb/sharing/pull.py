@@ -57,6 +57,24 @@ def pull(
         AlreadyExistsError: the destination holds something else.
         DamagedError: an object is missing or altered at the source.
     """
+    _require_possible(source, only, as_of)
+    if not storage.can_write:
+        raise InvalidInputError(
+            f"{storage.url} is read-only: its protocol has no writes", hint="pull to a folder or a bucket"
+        )
+    target = ResumableStorage(storage)
+    before = require_destination(source, target)
+    if only and (before is not None or _is_of_a_copy(source, target)):
+        raise AlreadyExistsError(
+            f"{storage.url} is a published copy, or the beginning of one",
+            hint="pull bits to a place of their own",
+        )
+    copied = _bits(source, target, as_of, progress) if only else _everything(source, target, page, progress)
+    return Pulled(copied, target.n_written, target.n_bytes_written)
+
+
+def _require_possible(source: Store, only: str | None, as_of: int | None) -> None:
+    """Refuse to copy what there is not, or what a whole copy cannot be restricted to."""
     if only is not None and only not in ONLY:
         raise InvalidInputError(
             f"only {only} is not possible",
@@ -75,19 +93,6 @@ def pull(
             hint='add only="bits", or leave it out',
             parameter="only",
         )
-    if not storage.can_write:
-        raise InvalidInputError(
-            f"{storage.url} is read-only: its protocol has no writes", hint="pull to a folder or a bucket"
-        )
-    target = ResumableStorage(storage)
-    before = require_destination(source, target)
-    if only and (before is not None or _is_of_a_copy(source, target)):
-        raise AlreadyExistsError(
-            f"{storage.url} is a published copy, or the beginning of one",
-            hint="pull bits to a place of their own",
-        )
-    copied = _bits(source, target, as_of, progress) if only else _everything(source, target, page, progress)
-    return Pulled(copied, target.n_written, target.n_bytes_written)
 
 
 def _is_of_a_copy(source: Store, target: ResumableStorage) -> bool:

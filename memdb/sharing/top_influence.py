@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 
 from memdb.format import layout
 from memdb.query import statistics
-from memdb.query.arrow import table, values_of
+from memdb.query.equal_pairs import EqualPairs, scored
 from memdb.query.lazy import Lazy
-from memdb.query.outcomes import OUTCOMES
 from memdb.query.pairs.kernel import COLUMNS, ROWS
 from memdb.query.pairs.popcount import Products, packed
 from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates, Numbers
-from memdb.query.templates import template
 from memdb.store.published_arrays import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 
 Codes = NDArray[np.integer[Any]]
@@ -107,23 +105,8 @@ class Lists:
         sizes = [len(codes) for codes, _ in found]
         arms, hits = np.divmod(np.concatenate([codes for codes, _ in found]), self._n_models + 1)
         n_in, total = self._n_in[arms // 2], np.repeat(self._counts[layout.TEST][1, list(tests)], sizes)
-        columns = {"n_in": n_in, "n_out": self._n_models - n_in, "k_in": hits, "k_all": total}
-        sums = table({name: values.astype(np.int32) for name, values in columns.items()})
-        sql = template("equal_pairs.sql", arms=OUTCOMES[self._relations.outcome].sql["arms"])
-        scored = self._relations.compute(sql, {"found": sums})
         times = np.concatenate([times for _, times in found])
-        every = Candidates(
-            score=values_of(scored.column("influence")),
-            effect_se=values_of(scored.column("effect_se")),
-            ac_z=values_of(scored.column("ac_z")),
-            null_se=values_of(scored.column("null_se")),
-            n_in=n_in.astype(np.int64),
-            n_models=self._n_models,
-            strata=arms % 2 == 1,
-            hits=hits.astype(np.int64),
-            total=total.astype(np.int64),
-            times=times,
-        )
+        every = scored(self._relations, EqualPairs(n_in, hits, total, arms % 2 == 1, times))
         stops = np.cumsum(sizes)
         parts = [slice(stop - size, stop) for stop, size in zip(stops.tolist(), sizes, strict=True)]
         return [

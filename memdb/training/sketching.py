@@ -76,6 +76,11 @@ class Quota:
         self._store = store
         self._target = target
 
+    @property
+    def is_open(self) -> bool:
+        """Whether models may still be wanted, so that what to ask for depends on what was committed."""
+        return self._target is not None
+
     def request(self, n_models: int) -> SketchRequest | None:
         """Return what to ask of a recipe that is about to train n_models models."""
         left = min(n_models, self._left())

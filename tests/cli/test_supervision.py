@@ -128,6 +128,7 @@ def test_time_is_not_counted_while_a_reader_waits(folder):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "says"),
     every(

@@ -112,6 +112,7 @@ def test_changed_data_is_refused_with_both_fingerprints(folder):
     assert memdb.open(str(folder / "memdb.zarr")).n_models == 2
 
 
+@pytest.mark.slow
 def test_digits_from_an_empty_folder(tmp_path):
     pytest.importorskip("torch")
     done = run("demo", "--models", 12, cwd=tmp_path)

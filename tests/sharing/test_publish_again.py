@@ -61,6 +61,7 @@ def test_an_older_snapshot_does_not_become_the_newest(database, tmp_path):
     assert files_of(tmp_path / "copy") == before
 
 
+@pytest.mark.slow
 def test_a_plan_is_published_as_it_was_made_and_not_over_anothers(database, tmp_path):
     with memdb.open(database.url, as_of=1) as older:
         plan = older.plan_publication(str(tmp_path / "copy"))

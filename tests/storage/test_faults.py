@@ -252,8 +252,8 @@ def test_every_fault_at_each_request(bucket, operation, times):
     every(
         3,
         [
-            ("query", {"path": "mask/c."}, ["404", "503", "short_body", "cut_body", "altered_body", "html"]),
             ("commit", {"method": "PUT"}, ["403", "500", "reset", "lost_ack", "html"]),
+            ("query", {"path": "mask/c."}, ["404", "503", "short_body", "cut_body", "altered_body", "html"]),
             ("compact", {"path": "snapshots/2.json"}, ["403", "lost_ack", "html"]),
             ("gc", {"method": "DELETE"}, ["403", "429", "lost_ack"]),
         ],

@@ -102,6 +102,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
     assert {status.n_asked for status in told} == {8}
 
 
+@pytest.mark.slow
 def test_a_gpu_that_fails_costs_its_worker_and_not_the_run(tmp_path, monkeypatch):
     monkeypatch.setenv("DYING", str(tmp_path / "died"))
     told = []

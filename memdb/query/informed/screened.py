@@ -44,12 +44,11 @@ class ScreenedAnswers:
     def facts(self) -> Mapping[str, Any]:
         """What an answer says of its tests."""
         outcomes, _ = self._screening()
-        n_testing = int((outcomes.fold_of == 1).sum())
         return {
             "estimator": "screened",
             "prior": self.predictor.source,
-            "n_prior_models": outcomes.n_models - n_testing,
-            "n_testing_models": n_testing,
+            "n_prior_models": outcomes.n_models - outcomes.n_testing,
+            "n_testing_models": outcomes.n_testing,
         }
 
     def top_influence(self, fixed: ExampleRef, query: RankedQuery, *, same_class: bool = False) -> pa.Table:
@@ -121,13 +120,11 @@ class ScreenedAnswers:
 
 def testing(every: PairBits, outcomes: Outcomes) -> PairBits:
     """Return the counts over the models that test alone."""
-    chosen = outcomes.fold_of == 1
-    words = bits.words(bits.pack(chosen[:, None]))[0]
     return replace(
         every,
-        n_models=int(chosen.sum()),
-        n_in=bits.count(every.masks & words),
-        n_correct=bits.count(every.correct & words),
+        n_models=outcomes.n_testing,
+        n_in=bits.count(every.masks & outcomes.testing),
+        n_correct=bits.count(every.correct & outcomes.testing),
     )
 
 
