@@ -111,7 +111,7 @@ def _picture(data: Dataset, set_name: str, row: int, content: Content) -> Pictur
         raise InvalidInputError(
             f"example {examples.keys[row]} has shape {np.shape(examples.x[row])}, which is not a picture as "
             "others of its data set are",
-            hint="leave pictures out, or give the data set a `render` that returns one for each example",
+            hint="omit pictures, or give the data set a `render` that returns one for each example",
         )
     return content
 
