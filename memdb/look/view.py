@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 from numpy.typing import NDArray
 
+from memdb.datasets.appearance import LONGEST_TEXT
 from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 from memdb.look.contents import NO_LISTS, contents_of
 from memdb.look.document import document_around_data
@@ -22,7 +23,7 @@ from memdb.look.partners import Finder
 from memdb.look.site import strip_of
 from memdb.query.intervals import require_level
 from memdb.query.relations import Relations
-from memdb.render.sheets import TILES, ShownOf
+from memdb.render.sheets import TILES, ShownOf, WordsOf
 
 HOST = "127.0.0.1"
 HELD_LISTS, HELD_SHEETS = 256, 256
@@ -38,7 +39,11 @@ class Viewer:
     def __init__(self, relations: Relations, level: float, pictures: Mapping[str, ShownOf]) -> None:
         """Prepare; the first view is counted at once, all else when it is asked for."""
         require_level(level)
-        self._relations, self._pictures = relations, pictures
+        self._relations = relations
+        self._pictures = {  # of one reader at a time, who may have all of a text
+            name: replace(those, longest=LONGEST_TEXT) if isinstance(those, WordsOf) else those
+            for name, those in pictures.items()
+        }
         contents = contents_of(relations, level, pictures).with_lists(
             NO_LISTS
         )  # they are made when asked for
