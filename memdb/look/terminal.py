@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from memdb.datasets.appearance import Content, Contents
 from memdb.format import layout
 from memdb.look.exhibits import Gallery
 from memdb.look.portrait import Portrait, Rate
-from memdb.look.rows import Content, Contents
 from memdb.look.tiles import Source, Tile
 from memdb.render import graphics, images
 from memdb.render.tables import clean, count
