@@ -314,7 +314,7 @@ class Database:
             what = "imported scores" if outcome == "correct" else f"the outcome {outcome}"
             raise InvalidInputError(
                 f"priors are of the outcome correct of the store's own models, not of {what}",
-                hint="leave out estimator and screen",
+                hint="omit estimator and screen",
                 parameter=("estimator", "screen"),
             )
         if file not in self._predictors:
@@ -1211,7 +1211,7 @@ class Database:
     ) -> Findings:
         """Remove the memorized training examples, train models on the rest, and compare what that costs.
 
-        As many models leave out as many random examples, and as many examples of the same classes that
+        As many models exclude as many random examples, and as many examples of the same classes that
         held-out models find as hard. The models go into a store of their own, in which what is removed is
         written down before the first is trained. Call it again after an interruption, or for more models:
         they are added to what is there.
@@ -1321,7 +1321,7 @@ class Database:
                 ``fz-pairs`` or ``fz-classes``, to .npz as published by Feldman and Zhang; ``models`` (masks
                 and outcomes, as `import_file` reads them) or ``lira`` (keep and scores), to .npz or a folder
                 of .npy; ``ids``, the training examples for which a condition is true, to .csv, .parquet,
-                .json, or text with a key a line, for `memdb.init` to take or to leave out.
+                .json, or text with a key a line, for `memdb.init` to take or to exclude.
             drop: with ``ids``, the condition in SQL, such as ``memorization > .5 and q < .1``. It may name
                 what `sql` shows of training examples, and ``shrunk`` and ``q_value``, or ``q``.
             keep: the same for examples to keep.
@@ -1557,7 +1557,7 @@ class Database:
         if self.view.as_of is not None and n_there > self.n_models:
             raise InvalidInputError(
                 f"{url} has {n_there:,} models already, snapshot {self.view.as_of} only {self.n_models:,}",
-                hint="publish it to a new place, or leave as_of out",
+                hint="publish it to a new place, or omit as_of",
                 parameter="as_of",
             )
         return plan
@@ -1862,7 +1862,7 @@ class Database:
         if self.store.published is not None:
             raise InvalidInputError(
                 f"{self.url} is a published copy: pictures of its examples are its owner's to make",
-                hint="take those that it has along with `memdb pull`, or leave thumbnails out",
+                hint="take those that it has along with `memdb pull`, or omit thumbnails",
             )
         data = self.load_dataset(data_root, dataset)
         manifest = self.store.manifest

@@ -281,7 +281,7 @@ class Truth:
         """Yield how many intervals, widened by the noise of the truth, hold it: of all, and of the first.
 
         Test examples that all models of the truth get right, or all get wrong, say nothing of intervals: any
-        that holds 0 holds their influences. They are left out.
+        that holds 0 holds their influences. They are excluded.
         """
         z = NormalDist().inv_cdf((1 + self.level) / 2)
         held = np.zeros(lo.shape, dtype=np.float32)

@@ -165,7 +165,7 @@ def removal(
     held out   how often models that held them out are right on the removed, and on those of the control
 
     The store that chooses what to remove is only read. Its models never judge: those of the experiment are
-    in --into, which lists what each leaves out and answers no other questions.
+    in --into, which lists what each excludes and answers no other questions.
 
     \b
     memdb experiment removal --models 20

@@ -59,7 +59,7 @@ class Showing(Way):
         if self.is_figure:
             if self.format != "table":
                 raise WrongUsageError(
-                    f"--format {self.format} contradicts --output {self.output}", hint="leave one out"
+                    f"--format {self.format} contradicts --output {self.output}", hint="omit one"
                 )
             from memdb.look.figures import require_matplotlib
 

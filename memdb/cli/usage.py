@@ -362,11 +362,11 @@ def _require_effect(ctx: typer.Context, parameters: Sequence[Any]) -> None:
         idle = given.intersection(effect.options) if effect.command in {"", ctx.info_name} else ()
         if idle and not effect.present(ctx.params):
             name = names[min(idle)]
-            raise WrongUsageError(f"{name} does nothing without {effect.company}", hint=f"leave {name} out")
+            raise WrongUsageError(f"{name} does nothing without {effect.company}", hint=f"omit {name}")
     if {"format", "output"} <= given:
         kind, suffix = ctx.params["format"], ctx.params["output"].suffix.lower()
         if kind in FORMATS and suffix in SUFFIXES and suffix[1:] != {"spreadsheet": "csv"}.get(kind, kind):
             raise WrongUsageError(
                 f"--format {kind} contradicts --output {ctx.params['output']}, whose suffix says the format",
-                hint="leave out --format, or name a file with another suffix",
+                hint="omit --format, or name a file with another suffix",
             )

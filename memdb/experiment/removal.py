@@ -75,7 +75,7 @@ class Design:
         if not 0 < self.fraction <= 1:
             raise InvalidInputError(
                 f"the fraction {self.fraction:g} of what is left is not above 0 and at most 1",
-                hint="leave it out to train on all that is left",
+                hint="omit it to train on all that is left",
                 parameter="fraction",
             )
 

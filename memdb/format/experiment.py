@@ -1,4 +1,4 @@
-"""The experiment that a store's models belong to: its arms, and which training examples each leaves out.
+"""The experiment that a store's models belong to: its arms, and which training examples each excludes.
 
 It is part of the manifest, so it is fixed before the first model is trained. A model's arm is in its seed,
 and its mask a pure function of experiment, store seed and model seed, like the masks of other stores.
