@@ -232,8 +232,8 @@ class Truth:
         n_selected = int(self._selected(self.whole).sum())
         if n_selected >= FEWEST_SELECTED:
             selected = self._selected(self.whole if truth is None else truth)
-            first = _first(np.where(self.same_class, ranked, -np.inf), max(1, int(selected.sum())))
-            yield Measure(FELDMAN_ZHANG, n_selected, float(selected.ravel()[first].mean()))
+            chosen = _first(np.where(self.same_class, ranked, -np.inf), max(1, int(selected.sum())))
+            yield Measure(FELDMAN_ZHANG, n_selected, float(selected.ravel()[chosen].mean()))
 
     def _selected(self, truth: Some) -> NDArray[np.bool_]:
         """Return the pairs that Feldman and Zhang (2020) would select by a truth, [tests, columns]."""
@@ -292,7 +292,7 @@ class Truth:
                 )
                 held[row] += (lo[row] - widening <= values[row]) & (values[row] <= hi[row] + widening)
         held /= 2
-        varies = (self.noise[0] + self.noise[1]).any(axis=1)
+        varies: NDArray[np.bool_] = (self.noise[0] + self.noise[1] > 0).any(axis=1)
         of_all = float(held[varies].mean(dtype=np.float64)) if varies.any() else None
         yield Measure(COVERAGE, None, of_all)
         for first in self.firsts:
