@@ -247,7 +247,7 @@ def _require_none(content: str, **others: object) -> None:
     ignored = [name for name, value in others.items() if value is not None]
     if ignored:
         raise InvalidInputError(
-            f"{content}, which {ignored[0]} does not describe", hint="leave it out", parameter=ignored[0]
+            f"{content}, which {ignored[0]} does not describe", hint="omit it", parameter=ignored[0]
         )
 
 

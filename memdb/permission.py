@@ -82,7 +82,7 @@ class Names:
             if isinstance(said, str) and said != theirs:
                 raise MismatchError(
                     f"{url} has the {KINDS[kind]} {theirs}, not {said}",
-                    hint=f"leave --{kind} out, or say {theirs}",
+                    hint=f"omit --{kind}, or say {theirs}",
                 )
         lacking = {kind: path for kind, path in manifest.imports.items() if getattr(self, kind) is None}
         _require_none(lacking, url, "training")

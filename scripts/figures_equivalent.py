@@ -43,7 +43,7 @@ def equivalent(options: argparse.Namespace) -> bool:
         for name in options.sets or CASES:
             case = CASES[name]
             if case.needs_root and not options.data_root:
-                print(f"\n{name}: left out, as it needs --data-root")
+                print(f"\n{name}: skipped, as it needs --data-root")
                 continue
             started = time.process_time()
             with trained(case, name, place, options) as db:

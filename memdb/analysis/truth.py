@@ -281,7 +281,7 @@ class Truth:
         """Yield how many intervals, widened by the noise of the truth, hold it: of all, and of the first.
 
         Test examples that all models of the truth get right, or all get wrong, say nothing of intervals: any
-        that holds 0 holds their influences. They are left out.
+        that holds 0 holds their influences. They are excluded.
         """
         z = NormalDist().inv_cdf((1 + self.level) / 2)
         held = np.zeros(lo.shape, dtype=np.float32)
@@ -292,12 +292,12 @@ class Truth:
                 )
                 held[row] += (lo[row] - widening <= values[row]) & (values[row] <= hi[row] + widening)
         held /= 2
-        varies: NDArray[np.bool_] = (self.noise[0] + self.noise[1] > 0).any(axis=1)
-        of_all = float(held[varies].mean(dtype=np.float64)) if varies.any() else None
+        varies = np.flatnonzero((self.noise[0] + self.noise[1]).max(axis=1, initial=0.0))
+        of_all = float(held[varies].mean(dtype=np.float64)) if len(varies) else None
         yield Measure(COVERAGE, None, of_all)
         for first in self.firsts:
             pairs = _first(ranked, first)
-            pairs = pairs[varies[pairs // held.shape[1]]]
+            pairs = pairs[np.isin(pairs // held.shape[1], varies)]
             of_first = float(held.ravel()[pairs].mean()) if len(pairs) else None
             yield Measure(COVERAGE_OF_FIRST, first, of_first)
 

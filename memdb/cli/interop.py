@@ -212,7 +212,7 @@ def export(
     fz-classes    .npz with tr_mem, tr_labels, tt_labels and, for each class, infl_matrix_class0, ...
     models        .npz or a folder of .npy: mask, train_correct, test_correct, ..., [models, examples]
     lira          the same with keep and scores
-    ids           .csv, .parquet, .json, or text with a key a line, for `memdb init` to take or leave out
+    ids           .csv, .parquet, .json, or text with a key a line, for `memdb init` to take or to exclude
 
     A condition may name the columns of train_examples and memorization in `memdb sql`, and shrunk and
     q_value, or q, of `memdb top-memorized`.
@@ -231,7 +231,7 @@ def export(
             f"--{next(iter(conditions.given))} does nothing without --what ids", hint="leave one of them out"
         )
     if not what.endswith("pairs") and bounds.given:
-        raise InvalidInputError(f"{what} has no pairs to choose from", hint="leave out what bounds pairs")
+        raise InvalidInputError(f"{what} has no pairs to choose from", hint="omit what bounds pairs")
     bounding = {} if what in {"memorization", "ids"} else vars(bounds)
     with Counting(console(stderr=True), "done") as counting:
         done = db.export(

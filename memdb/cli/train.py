@@ -118,7 +118,9 @@ class NewStore(OptionGroup):
     ] = None
     without_ids: Annotated[
         Path | None,
-        typer.Option("--without-ids", metavar="FILE", help="Of all training examples but those in this file."),
+        typer.Option(
+            "--without-ids", metavar="FILE", help="Of all training examples but those in this file."
+        ),
     ] = None
 
 
@@ -190,7 +192,7 @@ def _extend(place: Place, base: str, new: NewStore) -> None:
     if fixed:
         raise InvalidInputError(
             f"--{fixed[0].replace('_', '-')} is fixed by the store that is extended",
-            hint=f"leave it out, or --extend {base}",
+            hint=f"omit it, or --extend {base}",
         )
     place.require_use_of_options(others=[base])
     made = extend_with(place.url, base, Names(new.dataset, new.recipe), place.access(), new.seed)
@@ -264,7 +266,7 @@ def train(
     db = _store_or_digits(place)
     if "data_root" in place.typed and db.store.manifest.dataset == "digits":
         raise WrongUsageError(
-            f"{db.url} is of scikit-learn's digits, which need no --data-root", hint="leave it out"
+            f"{db.url} is of scikit-learn's digits, which need no --data-root", hint="omit it"
         )
     before = db.n_models
     done = train_visibly(db, limited, place, vars(run))

@@ -299,11 +299,12 @@ def digits(_root: str | None = None, _download: bool = False) -> Dataset:  # noq
 
 def _torchvision(class_name: str) -> Callable[[str | None, bool], Dataset]:
     def load(root: str | None, download: bool) -> Dataset:  # noqa: FBT001
+        folder = _required(root)
         import torchvision.datasets  # noqa: PLC0415 - needs torch: seconds to import
 
         kind = getattr(torchvision.datasets, class_name)
         try:
-            train, test = (kind(_required(root), train=flag, download=download) for flag in (True, False))
+            train, test = (kind(folder, train=flag, download=download) for flag in (True, False))
         except MemdbError:
             raise
         except (RuntimeError, OSError, EOFError, ValueError, AssertionError) as error:

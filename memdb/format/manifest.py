@@ -143,7 +143,7 @@ class Manifest:
     base: Base | None = None  # the store that this one extends, as it was at creation
     sketches: SketchPlan | None = None  # what training sketches without being asked
     experiment: Experiment | None = None  # that the models are for; their subsets are those of its arms
-    kept: Kept | None = None  # of the data set's training examples, where some were left out
+    kept: Kept | None = None  # of the data set's training examples, where some were excluded
 
     @property
     def imports(self) -> dict[str, str]:

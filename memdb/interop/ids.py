@@ -58,13 +58,13 @@ def part_of(data: Dataset, name: str, only: Named | None, without: Named | None)
 
     Raises:
         InvalidInputError: both are given; examples that do not exist, or twice; nothing, everything or a
-            whole class is left out.
+            whole class is excluded.
     """
     named, parameter = (only, "only_ids") if only is not None else (without, "without_ids")
     if named is None or (only is not None and without is not None):
         raise InvalidInputError(
             "only_ids and without_ids are both given",
-            hint="give the examples to keep, or those to leave out",
+            hint="give the examples to keep, or those to exclude",
             parameter=("only_ids", "without_ids"),
         )
     if named.action not in {"", ACTIONS[parameter]}:
@@ -85,18 +85,16 @@ def _require_a_part(is_kept: NDArray[np.bool_], data: Dataset, named: Named, par
     labels = data.train.labels
     lost = np.setdiff1d(labels, labels[is_kept])
     if is_kept.all():
-        problem = "leaves out no training example"
+        problem = "excludes no training example"
     elif not is_kept.any():
-        problem = "leaves out every training example"
+        problem = "excludes every training example"
     elif len(lost):
         label = int(lost[0])
         called = data.class_names[label] if data.class_names else str(label)
-        problem = f"leaves out all {int((labels == label).sum()):,} training examples of class {called}"
+        problem = f"excludes all {int((labels == label).sum()):,} training examples of class {called}"
     else:
         return
-    raise InvalidInputError(
-        f"{named.source} {problem}", hint="name others, or fewer", parameter=parameter
-    )
+    raise InvalidInputError(f"{named.source} {problem}", hint="name others, or fewer", parameter=parameter)
 
 
 def _rows_named(named: Named, keys: Sequence[str], dataset: str, parameter: str) -> NDArray[np.int64]:

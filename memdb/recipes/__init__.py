@@ -89,9 +89,20 @@ class BuiltIn:
     preset_of_dataset: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, type[Any]] = field(default_factory=dict)
 
-    def of_version(self, version: str | None) -> BuiltIn:
-        """Return the recipe in another version that it has, or else as it is."""
-        return replace(self, kind=self.versions.get(version or "", self.kind))
+    def of_version(self, name: str, version: str | None) -> BuiltIn:
+        """Return the recipe in a version that it has, by default the first.
+
+        Raises:
+            InvalidInputError: it has no such version.
+        """
+        known = {self.kind.version: self.kind, **self.versions}
+        if version is not None and version not in known:
+            raise InvalidInputError(
+                f"recipe {name} has version {' and '.join(known)}, not {version}",
+                hint=f"leave recipe_version out, or give {' or '.join(known)}",
+                parameter="recipe_version",
+            )
+        return replace(self, kind=known.get(version or "", self.kind))
 
     def make(self, name: str, options: Mapping[str, Json], dataset: str | None) -> Any:
         """Return the recipe with a preset's options, overridden by those given.
@@ -248,7 +259,7 @@ def resolve(
             f"{SKLEARN}sklearn.neighbors.KNeighborsClassifier, or package.module:attribute of your own"
             + (f", such as {name}:train" if name.isidentifier() else ""),
         )
-    return bind(BUILT_IN[name].of_version(version).make(name, options, dataset), version=version)
+    return bind(BUILT_IN[name].of_version(name, version).make(name, options, dataset), version=version)
 
 
 def _require_options(
@@ -336,7 +347,7 @@ def bind(
     elif options:
         raise InvalidInputError(
             f"recipe {shown} takes no options: it is a {type(own).__name__}, not a class",
-            hint="leave recipe_options out, or name a class whose arguments are the options; in Python, "
+            hint="omit recipe_options, or name a class whose arguments are the options; in Python, "
             "functools.partial(train, lr=0.1) is a recipe too",
             parameter="recipe_options",
         )
@@ -354,7 +365,7 @@ def _require_version(own: Any, given: str | None, shown: str) -> str:
     if given is not None and own is not None and given != str(own):
         raise InvalidInputError(
             f"recipe {shown} has version {own}, not {given}",
-            hint="leave recipe_version out",
+            hint="omit recipe_version",
             parameter="recipe_version",
         )
     return str(own or given or "0")

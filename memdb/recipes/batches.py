@@ -47,7 +47,7 @@ class Schedule:
     """The number of epochs over the subsets, and the size of their batches.
 
     With ``even``, batches of an epoch differ by at most one example; with ``equal``, not at all, and each
-    epoch leaves out others of fewer examples than it has batches; otherwise the last one has the remainder.
+    epoch omits others of fewer examples than it has batches; otherwise the last one has the remainder.
     """
 
     epochs: int

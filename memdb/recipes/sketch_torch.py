@@ -176,7 +176,7 @@ def gradient_sketch(
 
     The margin is the label's logit minus the log-sum-exp of the others; the gradient is that of the weights
     and biases of all `torch.nn.Linear` and `torch.nn.Conv2d` layers, in evaluation mode. Other parameters,
-    such as those of norms and embeddings, are left out. Inner products of sketches estimate those of
+    such as those of norms and embeddings, are omitted. Inner products of sketches estimate those of
     gradients, by which Park et al. (TRAK, 2023) attribute predictions.
 
     Args:

@@ -26,7 +26,7 @@ def grid(
 ) -> Fitted:
     """Return lines under headings: the first columns are text, the others numbers.
 
-    Where the terminal is narrow, those after ``n_kept`` columns are left out, the last first.
+    Where the terminal is narrow, those after ``n_kept`` columns are omitted, the last first.
     """
     columns = [
         Column(heading, right=place >= n_left, folds=place < n_left, rank=max(0, place - n_kept + 1))

@@ -25,6 +25,7 @@ def files_of(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_bits_are_not_pulled_onto_a_published_copy_or_its_beginning(database, tmp_path):
     database.publish(str(tmp_path / "a"))
     database.publish(str(tmp_path / "b"))

@@ -57,7 +57,7 @@ class ScreenedAnswers:
         if fixed.column == "target_id":
             raise InvalidInputError(
                 "the prior is of influences on test examples, not on training examples",
-                hint="name a test example, or leave out screen",
+                hint="name a test example, or omit screen",
                 parameter="screen",
             )
         n_models = self.relations.snapshot.n_models
@@ -73,7 +73,7 @@ class ScreenedAnswers:
         if chosen:
             raise InvalidInputError(
                 f"{min(chosen)} chooses pairs by what the models that test them got right",
-                hint="leave it out: screen says how many pairs are tested, and the prior which",
+                hint="omit it: screen says how many pairs are tested, and the prior which",
                 parameter=min(chosen),
             )
         given: PairOptions = {**options, "top": 1}

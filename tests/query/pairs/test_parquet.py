@@ -235,6 +235,7 @@ parquet.write_pairs(path, search, IntervalSpec("selected"), "a" * 64, progress=p
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_finished_by_the_next(search, tmp_path):
     path, whole = tmp_path / "pairs.parquet", tmp_path / "whole.parquet"
     run = subprocess.run(
