@@ -297,7 +297,7 @@ class Truth:
         yield Measure(COVERAGE, None, of_all)
         for first in self.firsts:
             pairs = _first(ranked, first)
-            pairs = pairs[np.isin(pairs // held.shape[1], varies)]
+            pairs = pairs[np.isin(pairs // len(self.columns), varies)]
             of_first = float(held.ravel()[pairs].mean()) if len(pairs) else None
             yield Measure(COVERAGE_OF_FIRST, first, of_first)
 
