@@ -52,7 +52,9 @@ def planted(given: argparse.Namespace) -> Planted:
     return Planted(part, options, flipped)
 
 
-def flip(labels: NDArray[np.int32], share: float, n_classes: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def flip(
+    labels: NDArray[np.int32], share: float, n_classes: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Give a share of the labels another one, each equally likely; return all, and the rows changed."""
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(len(labels), round(share * len(labels)), replace=False))

@@ -118,7 +118,9 @@ class NewStore(OptionGroup):
     ] = None
     without_ids: Annotated[
         Path | None,
-        typer.Option("--without-ids", metavar="FILE", help="Of all training examples but those in this file."),
+        typer.Option(
+            "--without-ids", metavar="FILE", help="Of all training examples but those in this file."
+        ),
     ] = None
 
 

@@ -154,7 +154,10 @@ EFFECTS = (
     Effect(("name",), "a data set that is not loaded by --dataset", _is("dataset", None), "import"),
     Effect(("level",), "--what memorization, pairs or ids", _is("what", *OF_SCORES[:2], "ids"), "export"),
     Effect(
-        ("outcome",), "--what memorization, pairs, fz-pairs or ids", _is("what", *OF_SCORES[:3], "ids"), "export"
+        ("outcome",),
+        "--what memorization, pairs, fz-pairs or ids",
+        _is("what", *OF_SCORES[:3], "ids"),
+        "export",
     ),
     Effect(
         ("scores", "assume_models", "assume_fraction"),

@@ -94,9 +94,7 @@ def _require_a_part(is_kept: NDArray[np.bool_], data: Dataset, named: Named, par
         problem = f"leaves out all {int((labels == label).sum()):,} training examples of class {called}"
     else:
         return
-    raise InvalidInputError(
-        f"{named.source} {problem}", hint="name others, or fewer", parameter=parameter
-    )
+    raise InvalidInputError(f"{named.source} {problem}", hint="name others, or fewer", parameter=parameter)
 
 
 def _rows_named(named: Named, keys: Sequence[str], dataset: str, parameter: str) -> NDArray[np.int64]:

@@ -51,7 +51,9 @@ def _of_arrays(path: Path, shape: tuple[int, int]) -> NDArray[np.floating[Any]]:
         )
     (array,) = arrays.values()
     if array.shape != shape:
-        found, wanted = (" x ".join(f"{n:,}" for n in sizes) or "one number" for sizes in (array.shape, shape))
+        found, wanted = (
+            " x ".join(f"{n:,}" for n in sizes) or "one number" for sizes in (array.shape, shape)
+        )
         turned = "; this one is the other way round: save its .T" if array.shape == shape[::-1] else ""
         raise InvalidInputError(
             f"{array.place} has scores of {found}, and the store's pairs are {wanted}",
