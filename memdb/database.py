@@ -6,6 +6,7 @@ publishes.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from memdb.analysis.duplicates import DuplicateOptions, Sources
     from memdb.analysis.estimates import Attribution
     from memdb.datasets import Dataset
+    from memdb.experiment.removal import LookAlikes
     from memdb.experiment.report import Findings
     from memdb.experiment.run import HowToTrain
     from memdb.format.published import Credits
@@ -624,6 +627,60 @@ class Database:
 
         written_pairs(self.relations(outcome), Path(output), options)
         return self._results.in_file(Path(output))
+
+    def duplicates(self, **options: Unpack[DuplicateOptions]) -> DuckDBPyRelation:
+        """Return near-duplicates within the training set, and of a training and a test example.
+
+        A row says what the training example ``train_id`` does for the example ``target_id`` of the set
+        ``target_set``: ``influence``, over the models that hold the target out. Two training examples have a
+        row each way. ``memorization`` is the target's, and ``pair_memorization`` the same without the models
+        that saw the twin alone, so that it hides nothing. ``hidden_by`` names the twin where it surely hides
+        some. The surest pairs come first.
+
+        Args:
+            options: see `memdb.analysis.duplicates.DuplicateOptions`.
+
+        Raises:
+            InvalidInputError: an option out of range, or a store of imported scores alone.
+            NotEnoughModelsError: no models, or too few to find pairs by influence if nothing else is asked.
+            NotFoundError: the store keeps no outcomes on training examples, or what ``by="content"`` needs is
+                missing.
+        """
+        from memdb.analysis.duplicates import duplicates, wanted_of
+
+        if self.imported_scores is not None:
+            raise InvalidInputError(
+                f"{self.url} answers from imported scores, which say nothing of models without two examples",
+                hint="train models on the same data with `memdb init` and `memdb train`",
+            )
+        wanted, remark = wanted_of(options), options.get("remark", warnings.warn)
+        interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
+        sources = self._contents_to_compare(options, remark)
+        rows = duplicates(self.relations(), wanted, interval, sources)
+        return self._present_scores(rows, "correct", interval.level, interval.kind)
+
+    def _contents_to_compare(self, options: DuplicateOptions, remark: Callable[[str], None]) -> Sources:
+        """Return what is known of the examples' content: their hashes and, where there are any, pictures."""
+        from memdb.analysis.duplicates import Sources
+        from memdb.store.examples import read_example_table
+
+        named = options.get("data_root"), options.get("dataset")
+
+        def pictures() -> Callable[[str, Sequence[int]], Sequence[Any]] | None:
+            content, reason = self.contents_if_any(*named)
+            if content is None:
+                remark(f"only examples of equal content count as alike: {reason}")
+                return None
+            if self.store.published is not None and named == (None, None):
+                return lambda name, rows: list(self.thumbnails(name, rows))
+            return lambda name, rows: [content(name, row) for row in rows]
+
+        return Sources(
+            lambda name: read_example_table(self.store, name).content_sha256,
+            pictures,
+            remark,
+            options.get("progress", lambda _done, _total: None),
+        )
 
     def sql(
         self,
@@ -1209,7 +1266,8 @@ class Database:
         if store is None:
             run.require_counts(models, add)
             seed = run.seed_of(seed)
-            experiment = Chooser(chosen_by.relations(), level, seed).experiment(design)
+            alike = partial(self._alike_with_test, how)
+            experiment = Chooser(chosen_by.relations(), level, seed, alike).experiment(design)
             require_free(storage)
             self._means(how)  # data that is not there is missed before anything is created
             store = run.create(storage, self.store, experiment, seed)
@@ -1223,6 +1281,18 @@ class Database:
             plan = run.planned(store, seeds, data, bound, how, self._doubt(bound))
             carry_out(store, plan, store.snapshot(), progress or warn_of_doubts, stop_requested)
         return Findings(store.snapshot(), level)
+
+    def _alike_with_test(self, how: HowToTrain) -> LookAlikes:
+        """Return the pairs of a training and a test example that are alike: by pictures, if there are any."""
+        from memdb.analysis.duplicates import Wanted, alike_pairs
+        from memdb.experiment.removal import LookAlikes
+        from memdb.format.experiment import EQUAL, PICTURES
+
+        said: list[str] = []
+        named: DuplicateOptions = {"dataset": how.get("dataset"), "data_root": how.get("data_root")}
+        sources = self._contents_to_compare(named, said.append)
+        found = alike_pairs([layout.TEST], Wanted(), sources)[layout.TEST]
+        return LookAlikes(found.first, found.second, EQUAL if said else PICTURES)
 
     def _means(self, how: HowToTrain) -> tuple[str | Dataset, BoundRecipe]:
         """Return the data, or its name if workers are to load it, and the recipe to train models by."""

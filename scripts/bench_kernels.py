@@ -5,8 +5,9 @@
 
 Trains on the simulated device of the tests, where nothing is computed: sizes are those of MNIST and CIFAR-100,
 with 70 % of the examples in a subset. *Bytes* are what kernels read and write, were no cache to hold any of it;
-divided by the device's bandwidth they are the least time of a step that is not bound by its products. The peak is
-that of the bytes in use. What cuDNN and cuBLAS do inside a call, and how long they take, is not seen.
+divided by the device's bandwidth they are the least time of a step that is not bound by its products. *TFLOP* are
+the operations of products and convolutions, of one step of all models and of whole trainings. The peak is that of
+the bytes in use. What cuDNN and cuBLAS do inside a call, and how long they take, is not seen.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str, int]] = {  # recipe, options, d
     "cnn, bfloat16, moved": ("cnn", {"precision": "bfloat16", "shift": 2}, "mnist", 1),
     "resnet9": ("resnet9", {}, "cifar", 1),
     "resnet9, float32": ("resnet9", {"precision": "float32"}, "cifar", 1),
+    "resnet9 version 2": ("resnet9", {}, "cifar", 1),
 }
 
 
@@ -53,6 +55,8 @@ class Counts:
     kernels: Counter[str]
     waits: float
     traffic: float
+    operations: float
+    n_steps: int  # of an epoch
     peak: int
 
 
@@ -65,15 +69,18 @@ def main() -> None:
     options = parser.parse_args()
     install()
     print(
-        f"{'':22}{'models':>7}{'kernels':>9}{'waits':>7}{'GB a step':>11}{'ms at 3.35 TB/s':>17}{'peak GB':>9}"
+        f"{'':22}{'models':>7}{'kernels':>9}{'waits':>7}{'GB a step':>11}{'ms at 3.35 TB/s':>17}{'TFLOP':>8}"
+        f"{'in all':>9}{'peak GB':>9}"
     )
     for name, (recipe, own, data, n_models) in CASES.items():
         if options.only in name:
-            made = as_on_cuda(recipes.resolve(recipe, own, dataset=data).train)
+            version = "2" if name.endswith("version 2") else None
+            made = as_on_cuda(recipes.resolve(recipe, own, version, dataset=data).train)
             found = counted(made, examples(data), n_models)
             print(
                 f"{name:22}{n_models:7}{found.kernels.total():9.0f}{found.waits:7.0f}{found.traffic / 1e9:11.3f}"
-                f"{1e3 * found.traffic / BANDWIDTH:17.3f}{found.peak / 1e9:9.2f}",
+                f"{1e3 * found.traffic / BANDWIDTH:17.3f}{found.operations / 1e12:8.3f}"
+                f"{found.operations * found.n_steps * made.epochs / 1e12:9.0f}{found.peak / 1e9:9.2f}",
                 flush=True,
             )
             if options.detail:
@@ -97,25 +104,29 @@ def examples(name: str) -> Dataset:
 
 def counted(recipe: Any, data: Dataset, n_models: int) -> Counts:
     """Return the mean of a few steps."""
-    n_train = len(data.train)
+    n_train, n_steps = len(data.train), 0
     masks = np.zeros((n_models, n_train), dtype=bool)
     masks[:, : int(SUBSET_FRACTION * n_train)] = True
-    marks: list[tuple[Counter[str], int, int]] = []
+    marks: list[tuple[Counter[str], int, int, int]] = []
     with simulated_device(values=False) as device:
 
-        def watch(done: int, _total: int) -> None:
+        def watch(done: int, total: int) -> None:
+            nonlocal n_steps
+            n_steps = total
             if done in {FIRST, LAST}:
-                marks.append((Counter(device.kernels), sum(device.waits.values()), device.traffic))
+                waits = sum(device.waits.values())
+                marks.append((Counter(device.kernels), waits, device.traffic, device.operations))
             if done == LAST:
                 raise Enough
 
         run = Run("gpu:0", watch, lambda: False, Path("unused"))
         with contextlib.suppress(Enough):
             replace(recipe, epochs=1)(data, masks, np.arange(n_models, dtype=np.uint64), run)
-    (before, waited, moved), (after, waits, traffic) = marks
+    (before, waited, moved, some), (after, waits, traffic, operations) = marks
     n = LAST - FIRST
     kernels = Counter({name: times / n for name, times in (after - before).items()})
-    return Counts(kernels, (waits - waited) / n, (traffic - moved) / n, device.peak)
+    per_step = ((waits - waited) / n, (traffic - moved) / n, (operations - some) / n)
+    return Counts(kernels, *per_step, n_steps, device.peak)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from memdb.interop.run_formats import Runs
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
-    "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "plan",
+    "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "duplicates", "sql", "plan",
     "convergence", "reliability", "classes", "class-influence", "compare", "compact", "gc", "verify", "retract",
     "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "cache", "import", "export", "membership",
     "lds", "frontier", "experiment",

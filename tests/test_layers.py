@@ -44,6 +44,8 @@ HOMES = {
         "recipes.grouped",
         "recipes.cnn_torch",
         "recipes.resnet9_torch",
+        "recipes.resnet9_v2_torch",
+        "recipes.spectral",
         "recipes.torchvision_torch",
         "recipes.images",
         "recipes.augmentation",
@@ -59,7 +61,15 @@ HOMES = {
     "ray": {"training.engines.ray"},
     "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
-    "PIL": {"datasets", "look.notebook", "render.graphics", "render.sheets", "sharing.thumbnails"},
+    "imagehash": {"analysis.lookalikes"},
+    "PIL": {
+        "analysis.lookalikes",
+        "datasets",
+        "look.notebook",
+        "render.graphics",
+        "render.sheets",
+        "sharing.thumbnails",
+    },
     "zarr": {"store.encoding", "store.read_arrays", "store.stated"},
     "numcodecs": {"store.stated"},
     "aiohttp": {"storage.web"},
@@ -99,6 +109,7 @@ HOMES = {
         "render.drawing",
         "render.analysis",
         "render.removal",
+        "render.duplicates",
         "render.attribution",
         "render.frontier",
         "look.terminal",
@@ -112,6 +123,7 @@ HOMES = {
         "cli.analyze",
         "cli.planning",
         "cli.pairs",
+        "cli.duplicates",
         "cli.interop",
         "cli.maintain",
         "cli.combine",
@@ -126,7 +138,7 @@ HOMES = {
 }
 LOADED_BY_ONE_TEST = {
     "torch", "torchvision", "sklearn", "scipy", "statsmodels", "matplotlib",
-    "moto", "s3fs", "gcsfs", "adlfs", "ray",
+    "imagehash", "moto", "s3fs", "gcsfs", "adlfs", "ray",
 }  # fmt: skip
 IN_A_PROCESS_OF_THEIR_OWN = {"simulated_device.py", "on_a_simulated_device.py"}
 ONLY_FOR_TYPES = {

@@ -166,6 +166,15 @@ EFFECTS = (
         "export",
     ),
     Effect(("rows",), "--by influence", _is("by", "influence"), "gallery"),
+    Effect(
+        ("max_distance", "dataset", "data_root"), "--by content", _is("by", "both", "content"), "duplicates"
+    ),
+    Effect(
+        ("min_influence", "min_share", "alpha"),
+        "--by influence",
+        _is("by", "both", "influence"),
+        "duplicates",
+    ),
     *(
         Effect(options, company, present, command)
         for command in ("show", "gallery")

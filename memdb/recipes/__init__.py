@@ -89,9 +89,20 @@ class BuiltIn:
     preset_of_dataset: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, type[Any]] = field(default_factory=dict)
 
-    def of_version(self, version: str | None) -> BuiltIn:
-        """Return the recipe in another version that it has, or else as it is."""
-        return replace(self, kind=self.versions.get(version or "", self.kind))
+    def of_version(self, name: str, version: str | None) -> BuiltIn:
+        """Return the recipe in a version that it has, by default the first.
+
+        Raises:
+            InvalidInputError: it has no such version.
+        """
+        known = {self.kind.version: self.kind, **self.versions}
+        if version is not None and version not in known:
+            raise InvalidInputError(
+                f"recipe {name} has version {' and '.join(known)}, not {version}",
+                hint=f"leave recipe_version out, or give {' or '.join(known)}",
+                parameter="recipe_version",
+            )
+        return replace(self, kind=known.get(version or "", self.kind))
 
     def make(self, name: str, options: Mapping[str, Json], dataset: str | None) -> Any:
         """Return the recipe with a preset's options, overridden by those given.
@@ -248,7 +259,7 @@ def resolve(
             f"{SKLEARN}sklearn.neighbors.KNeighborsClassifier, or package.module:attribute of your own"
             + (f", such as {name}:train" if name.isidentifier() else ""),
         )
-    return bind(BUILT_IN[name].of_version(version).make(name, options, dataset), version=version)
+    return bind(BUILT_IN[name].of_version(name, version).make(name, options, dataset), version=version)
 
 
 def _require_options(

@@ -14,8 +14,8 @@ class ResNet9v2(ResNet9):
     """Residual networks of nine layers for small colour images, on a shorter schedule than version 1.
 
     The layers are those of version 1, but the first has half its channels. Filters are changed by Muon: what
-    is subtracted is the orthogonal matrix nearest to their momentum. All other parameters are trained by SGD with
-    Nesterov momentum. Both rates rise linearly to their peak and fall linearly to 0.
+    is subtracted is the orthogonal matrix nearest to their momentum. All else is trained by SGD with Nesterov
+    momentum. Both rates rise linearly to their peak and fall linearly to 0.
 
     Args:
         filter_lr: learning rate of filters at the peak, the length of a step by that of a filter.

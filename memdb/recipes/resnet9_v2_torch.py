@@ -35,7 +35,8 @@ class Optimizer:
             nesterov=recipe.momentum > 0,
             fused=True,
         )
-        self._stacks = [Stack(some, recipe.filter_momentum) for some in _by_size(network.filters)]
+        dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+        self._stacks = [Stack(some, recipe.filter_momentum, dtype) for some in _by_size(network.filters)]
         self.param_groups: list[dict[str, Any]] = self._rest.param_groups
 
     def zero_grad(self) -> None:

@@ -28,10 +28,10 @@ class Stack:
     """Filters [model, out, in, k, k] of several layers, padded to matrices of one size and changed together.
 
     A normalization follows them, so each keeps its length, the root of its outputs, and the learning rate is
-    the length of a step by that of the filter.
+    the length of a step by that of the filter. Products are made in ``dtype``, all else in float32.
     """
 
-    def __init__(self, filters: list[Tensor], momentum: float) -> None:
+    def __init__(self, filters: list[Tensor], momentum: float, dtype: torch.dtype) -> None:
         self._filters, self._momentum = filters, momentum
         first = filters[0]
         shape = (
@@ -42,9 +42,9 @@ class Stack:
         )
         self._weights = torch.zeros(shape, device=first.device)
         self._moments, self._slopes = torch.zeros_like(self._weights), torch.zeros_like(self._weights)
-        self._lengths = torch.tensor([f.shape[1] ** 0.5 for f in filters], device=first.device)[
-            :, None, None, None
-        ]
+        self._ahead = torch.zeros_like(self._weights, dtype=dtype)
+        lengths = torch.tensor([f.shape[1] ** 0.5 for f in filters])
+        self._lengths = lengths[:, None, None, None].to(first.device)
         self._own_weights = [self._part(self._weights, layer) for layer in range(len(filters))]
         self._own_slopes = [self._part(self._slopes, layer) for layer in range(len(filters))]
         with torch.no_grad():
@@ -61,11 +61,9 @@ class Stack:
     def step(self, lr: float) -> None:
         """Change the filters by their gradients."""
         torch._foreach_copy_(self._own_slopes, [filters.grad for filters in self._filters])
-        self._moments.mul_(self._momentum).add_(self._slopes)
-        ahead = torch.add(self._slopes, self._moments, alpha=self._momentum)  # Nesterov
-        low = torch.bfloat16 if ahead.device.type != "cpu" else torch.float32
-        change = orthogonal(ahead.flatten(0, 1).to(low)).view_as(ahead)
-        self._weights.add_(change, alpha=-lr)
+        torch.add(self._slopes, self._moments, alpha=self._momentum, out=self._moments)
+        torch.add(self._slopes, self._moments, alpha=self._momentum, out=self._ahead)  # Nesterov
+        self._weights.add_(orthogonal(self._ahead.flatten(0, 1)).view_as(self._ahead), alpha=-lr)
         self._settle()
 
     def _settle(self) -> None:

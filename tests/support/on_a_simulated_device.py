@@ -17,6 +17,7 @@ from memdb.recipes.cnn import CNN
 from memdb.recipes.mlp import MLP
 from memdb.recipes.protocol import SketchRequest
 from memdb.recipes.resnet9 import ResNet9
+from memdb.recipes.resnet9_v2 import ResNet9v2
 from support.cases import every
 
 torch = pytest.importorskip("torch")
@@ -31,6 +32,13 @@ simulation.install()
 
 class SideBySide(ResNet9):
     """Trains models side by side on any device, where the recipe would take turns."""
+
+    def side_by_side(self, device):
+        return True
+
+
+class SideBySide2(ResNet9v2):
+    """The same in version 2."""
 
     def side_by_side(self, device):
         return True
@@ -58,6 +66,7 @@ RECIPES = {  # with the most kernels a step
         105,
     ),
     "resnet9": (SideBySide(epochs=2, width=2, batch_size=21, shift=1, precision="float32"), 150),
+    "resnet9-2": (SideBySide2(epochs=2, width=2, batch_size=21, shift=1, precision="float32"), 170),
     "resnet9-bfloat16": (SideBySide(epochs=2, width=2, batch_size=21, shift=1), 170),
 }
 
@@ -100,7 +109,7 @@ def test_another_device_trains_as_the_cpu_does_and_the_host_waits_once_an_epoch(
     assert device.live == 0
 
 
-@pytest.mark.parametrize("name", every(3, ["mlp", "cnn", "resnet9"]))
+@pytest.mark.parametrize("name", every(4, ["mlp", "cnn", "resnet9", "resnet9-2"]))
 def test_gradient_sketches_on_another_device_are_those_of_the_cpu(name, data, tmp_path):
     recipe, sketch = replace(RECIPES[name][0], epochs=1), SketchRequest(2, 32, 7)
     expected = trained(recipe, data, "cpu", tmp_path, sketch=sketch)
@@ -194,6 +203,7 @@ MNIST, CIFAR = (60_000, 10_000, (28, 28), 10), (50_000, 10_000, (32, 32, 3), 100
         pytest.param(ResNet9(), CIFAR, 1, id="resnet9"),
         pytest.param(SideBySide(batch_size=128), CIFAR, 8, id="resnet9-128-side-by-side"),
         pytest.param(ResNet9(precision="float32"), CIFAR, 1, id="resnet9-float32"),
+        pytest.param(ResNet9v2(), CIFAR, 1, id="resnet9-2"),
     ],
 )
 def test_a_training_takes_almost_the_memory_that_was_estimated(

@@ -18,6 +18,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.flop_counter import flop_registry
 
 NAME = "gpu"
 BLOCK = 512  # bytes: the allocator of CUDA rounds up to them
@@ -101,6 +102,7 @@ class SimulatedDevice(TorchDispatchMode):
         self.kernels, self.waits = Counter(), Counter()
         self.live = self.peak = 0
         self.traffic = 0  # bytes that kernels read and write, if no cache holds them
+        self.operations = 0  # of products and convolutions: an addition or a multiplication is one
         self._home = torch.device("cpu" if values else "meta")
         self._known = {}
 
@@ -124,6 +126,8 @@ class SimulatedDevice(TorchDispatchMode):
         inner = pytree.tree_map_only(OnDevice, lambda x: x.inner, (args, kwargs))
         computed = None if func in FUSED and self._home.type == "meta" else func(*inner[0], **inner[1])
         self._weigh(func, inner, computed)
+        if (count := flop_registry.get(func.overloadpacket)) is not None:
+            self.operations += count(*inner[0], **inner[1], out_val=computed)
         return self._outer(func, args, kwargs, computed, is_made=not ours)
 
     def _refuse(self, func, leaves, ours):
