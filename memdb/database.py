@@ -924,6 +924,40 @@ class Database:
 
         return self._present(membership(self.relations(), Attack(variant, variance), progress))
 
+    def label_errors(
+        self,
+        k: int = 20,
+        *,
+        class_name: str | None = None,
+        min_memorization: float | None = None,
+        level: float = 0.95,
+        interval: str = "selected",
+    ) -> DuckDBPyRelation:
+        """Return the k training examples whose label is most likely wrong, the most suspect first.
+
+        They are those for which more models that were trained without them predict ``suggested_label`` than
+        their own label. ``agreement`` is the share of these models that predict it, ``lo`` to ``hi`` its
+        interval, ``p_given`` the share that predicts the given label, and ``margin`` the difference.
+
+        Args:
+            k: the number of rows.
+            class_name: only examples with this label, by name or number.
+            min_memorization: only examples with at least this memorization: models that fit what they are
+                trained on memorize wrong labels, others do not.
+
+        Raises:
+            NotEnoughModelsError: the store has no models yet.
+            NotFoundError: the store does not keep the outcome ``prediction``, or no label is suspect.
+            InvalidInputError: an unknown class, or k or level out of range.
+        """
+        from memdb.analysis.label_errors import label_errors
+        from memdb.query.naming import named
+
+        spec = IntervalSpec(interval, level)
+        rows = label_errors(self.relations(), k, spec, class_name, min_memorization)
+        rows = named(self.relations(), rows)
+        return self._present(rows, "prediction", level, interval)
+
     def lds(
         self,
         scores: Attribution,
