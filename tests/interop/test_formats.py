@@ -551,7 +551,10 @@ def test_a_table_without_a_header_is_told_apart(at, tmp_path):
 
 # Every export comes back
 
-EXPORTS = [(what, suffix) for what, suffixes in WRITTEN.items() for suffix in suffixes]
+COMING_BACK = [
+    what for what in WRITTEN if what != "ids"
+]  # a list of ids is for `memdb init`: see test_ids.py
+EXPORTS = [(what, suffix) for what in COMING_BACK for suffix in WRITTEN[what]]
 
 
 @pytest.mark.parametrize(
