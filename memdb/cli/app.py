@@ -76,6 +76,7 @@ def group(name: str, about: str) -> _App:
     return _App(
         name=name,
         help=about,
+        short_help=about,  # which is never cut
         no_args_is_help=True,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -100,7 +100,7 @@ def plan(
     ] = None,
     way: PlannedWay,
 ) -> None:
-    """Say how many models a goal takes, how many more than there are, and how long they train.
+    """Say how many models a goal takes, how many are missing, and how long it takes to train them.
 
     In the worst case, a score of examples that models get right half the time; and, from 50 models on, at the
     rates that this store has: for half and for 95 % of its scores, and until most examples at or above
@@ -256,7 +256,7 @@ def reliability(
     threshold: EitherThresholdOption = None,
     way: PlainWay,
 ) -> None:
-    """Say how far two random halves of the models agree, on memorization or on the influences on an example.
+    """Say how well two random halves of the models agree, on memorization or on the influences on an example.
 
     If halves agree, the whole store can be trusted at least as far. Spearman-Brown predicts the correlation
     of two whole stores of this size; its square root, that of this store with the truth.

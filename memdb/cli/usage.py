@@ -46,7 +46,7 @@ def in_options(text: str, parameters: Sequence[str]) -> str:
         text, n_given = re.subn(rf"(?<![\w./-]){name}=({VALUE})", partial(_typed_as, option), text)
         if not n_given:
             text = re.sub(
-                rf"(?<![\w./-])(?<!\bthe )(?<!\ba )(?<!\bno ){name}(?![\w=/-])", option, text, count=1
+                rf"(?<![\w./-])(?<!\bthe )(?<!\ba )(?<!\bno ){name}(?![\w=/-]|\.\w)", option, text, count=1
             )
     return text
 

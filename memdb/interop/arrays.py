@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -400,32 +400,15 @@ def _readable(place: str) -> Iterator[None]:
         ) from error
 
 
-def bools(values: NDArray[Any], place: str) -> NDArray[np.bool_]:
-    """Return bits that may be stored as numbers 0 and 1.
-
-    Raises:
-        InvalidInputError: there is another number among them.
-    """
-    if values.dtype.kind == BOOLEAN:
-        return values
-    wrong = (values != 0) & (values != 1)
-    if wrong.any():
-        raise InvalidInputError(f"{place} holds {values[wrong][0]}, not only 0 and 1", hint="save it as bool")
-    return values.astype(np.bool_)
-
-
 def is_of(arrays: Mapping[str, ArrayFile], name: str, kinds: str) -> bool:
     """Tell whether an array is there, readable and of one of these kinds, without looking at its values."""
     files = arrays.files if isinstance(arrays, Arrays) else arrays
     return name in files and files[name].problem is None and files[name].dtype.kind in kinds
 
 
-def as_rows(file: ArrayFile) -> ArrayFile:
-    """Return the array of one model, which has one axis, as an array of models."""
-    if len(file.shape) != 1:
-        return file
-    n = file.shape[0]
-    return replace(file, _shape=(1, n), read=lambda start, stop: file.read(0, n)[None][start:stop])
+def spelled(arrays: Iterable[str]) -> dict[str, str]:
+    """Return the names of arrays by how they read in small letters."""
+    return {name.strip().lower(): name for name in arrays}
 
 
 def names_of(arrays: Iterable[str]) -> str:

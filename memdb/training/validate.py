@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from memdb.errors import TrainingError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT, CUMULATIVE_LOSS, LOGIT_CONFIDENCE, Outcome
+from memdb.wording import count
 
 CONFIDENCE_LIMIT = 30.0
 LOSS_LIMIT = 65504.0  # the largest float16
@@ -138,7 +139,7 @@ def _way_of_shape(part: str, shape: tuple[int, ...], wanted: tuple[int, int]) ->
     if shape == wanted[1:]:
         return "its axes are [models, examples]: write values[None] for one model, or numpy.stack for several"
     if shape[:1] == wanted[:1] and len(shape) == 2:
-        return f"the {part} set has {wanted[1]:,} examples: are the sets swapped, or examples missing?"
+        return f"the {part} set has {count(wanted[1], 'example')}: are the sets swapped, or examples missing?"
     return "its axes are [models, examples], in the order of the masks and of the data set"
 
 

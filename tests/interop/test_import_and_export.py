@@ -169,7 +169,7 @@ def test_lira_folders_become_a_store_without_test_examples(run, tmp_path, kind):
 REFUSED = {
     "wrong keys": ({"masks": runs()["mask"]}, "none of the formats"),
     "no outcomes": ({"mask": runs()["mask"]}, "train_correct and test_correct are missing"),
-    "float mask": ({**runs(), "mask": runs()["mask"] * 1.0}, "mask is float64; expected bool"),
+    "float mask": ({**runs(), "mask": runs()["mask"] * 0.5}, "mask holds 0.5, not only 0 and 1"),
     "not 0 or 1": ({**runs(), "mask": runs()["mask"] * 2}, "holds 2, not only 0 and 1"),
     "other models": ({**runs(), "test_correct": runs(n_models=9)["test_correct"]}, r"has shape \(9, 11\); expected \(40, any\)"),
     "other examples": ({**runs(), "train_correct": runs()["test_correct"]}, r"expected \(40, 23\)"),

@@ -36,6 +36,7 @@ from memdb.query.informed.prior import (
 from memdb.query.informed.screening import parted
 from memdb.query.relations import Relations
 from memdb.store.read_sketches import Sketched, find_sketches
+from memdb.wording import verb
 
 LEAST_MODELS = 20  # below, folds have fewer than four models each
 KEPT = 8  # recent rows and columns of predictions
@@ -108,7 +109,8 @@ class Predictor:
     def why_raw(self) -> str | None:
         """Why the answer is the raw estimate, in words; None if it is the calibrated prediction."""
         if self._snapshot.n_models < LEAST_MODELS:
-            return f"a calibration takes {LEAST_MODELS} models, and there are {self._snapshot.n_models}"
+            n_models = self._snapshot.n_models
+            return f"a calibration takes {LEAST_MODELS} models, and there {verb(n_models)} {n_models}"
         if self.why_no_prior is not None:
             return self.why_no_prior
         if self.calibration is None:
