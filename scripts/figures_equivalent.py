@@ -50,7 +50,7 @@ def equivalent(options: argparse.Namespace) -> bool:
             started = time.process_time()
             with trained(case, name, place, options) as db:
                 if db.n_models < LEAST_MODELS:
-                    print(f"\n{name}: left out, with {db.n_models} models of {LEAST_MODELS}")
+                    print(f"\n{name}: skipped, with {db.n_models} models of {LEAST_MODELS}")
                     continue
                 took = time.process_time() - started
                 rows, n_models = measured(db), db.n_models
