@@ -276,7 +276,7 @@ def _require_size(place: str, header: _Header, n_bytes: int) -> None:
 
 
 def _opened_archive(path: Path) -> dict[str, ArrayFile]:
-    with _readable(str(path)), zipfile.ZipFile(path) as archive:
+    with _readable(str(path)), _archive(path) as archive:
         found: dict[str, ArrayFile] = {}
         for entry in archive.infolist():
             name = entry.filename.removesuffix(".npy")
@@ -291,6 +291,21 @@ def _opened_archive(path: Path) -> dict[str, ArrayFile]:
             except InvalidInputError as error:
                 found[name] = ArrayFile.unreadable(place, error)
         return found
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        if path.suffix.lower() == ".npz":
+            raise InvalidInputError(
+                f"{path} is not an .npz archive, or was cut: {error}", hint=f"get it again, or {SAVE_AGAIN}"
+            ) from error
+        raise InvalidInputError(
+            f"{path} is not a NumPy archive (.npz), and its name is not that of an array (.npy) or a table "
+            "(.csv, .tsv, .parquet)",
+            hint="save its arrays with `numpy.savez`, or its table as .csv or .parquet",
+        ) from error
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, place: str) -> ArrayFile:
