@@ -366,6 +366,7 @@ def test_assumed_models_give_the_widest_intervals_that_fit_a_score(tmp_path):
         assert hi - lo >= widest - 1e-3
 
 
+@pytest.mark.slow
 def test_our_pairs_are_read_by_code_for_theirs_and_compare_with_the_store(database, run, tmp_path):
     database.export("pairs.npz", "fz-pairs", min_influence=0.1)
     expected = database.pairs(min_influence=0.1).fetchall()
