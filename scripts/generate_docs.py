@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = (
     "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "duplicates", "sql", "plan",
     "convergence", "reliability", "classes", "class-influence", "compare", "compact", "gc", "verify", "retract",
-    "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "cache", "import", "export", "membership",
+    "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "label-errors", "cache", "import", "export", "membership",
     "lds", "frontier", "experiment",
 )  # fmt: skip
 INSIDE = {"experiment": ("removal",)}  # commands of two words

@@ -71,6 +71,7 @@ COMMANDS = {  # by their modules, each with the first sentence of its help
     "show": {
         "show": "Show an example: its picture, its score, and the examples that it helps and hurts most.",
         "gallery": "Show a gallery of examples, as Feldman and Zhang (2020) do in figures 2 and 3.",
+        "label-errors": "List the training examples whose label is most likely wrong.",
     },
     "experiment": {
         "experiment": "Train models to answer one question: `removal`.",

@@ -246,12 +246,25 @@ def export(
 
 
 def _say_ids(db: Database, path: Path, done: Exported, *, to_drop: bool) -> None:
+    from memdb.database import IN_MEMORY
+
     n_listed, n_train = done.arrays["train_id"][0], db.store.manifest.train.n_examples
     action, option = ("drop", "--without-ids") if to_drop else ("keep", "--only-ids")
+    say(f"Wrote {count(n_listed, 'training example')} of {n_train:,} to {action} to {clean(path)}.")
+    manifest = db.store.manifest
+    if to_drop and manifest.kept is not None:
+        say(
+            "This store leaves out others already: with --keep and the opposite condition, the list is of "
+            "what is left of both."
+        )
+        return
+    dataset = (
+        "" if manifest.dataset in {"digits", IN_MEMORY} else f" --dataset {shlex.quote(manifest.dataset)}"
+    )
     n_left = n_train - n_listed if to_drop else n_listed
     say(
-        f"Wrote {count(n_listed, 'training example')} of {n_train:,} to {action} to {path}.",
-        f"Next: memdb init {option} {shlex.quote(str(path))} --store NEW makes a store of the {n_left:,} that are left.",
+        f"Next: memdb init{dataset} {option} {shlex.quote(str(path))} --store NEW, with the recipe of this "
+        f"store, makes a store of the {n_left:,} that are left."
     )
 
 

@@ -90,7 +90,8 @@ class NewStore(OptionGroup):
             "--outcomes",
             metavar="NAMES",
             help="What to keep: correct for bits alone; with logit_confidence ten times the space; "
-            "cumulative_loss and first_learned, as much again each. [default: correct,logit_confidence]",
+            "cumulative_loss, first_learned and prediction, which class, as much again each. "
+            "[default: correct,logit_confidence]",
             show_default=False,
         ),
     ] = None

@@ -12,7 +12,7 @@ from memdb.look.contents import MOST_PICTURES, Contents, contents_of, lists_of
 from memdb.look.document import base64_of, document_around_data, inert, inert_json
 from memdb.query.intervals import require_level
 from memdb.query.relations import Relations
-from memdb.render.sheets import TILES, PicturesOf, sheets
+from memdb.render.sheets import TILES, ShownOf, sheets
 
 Progress = Callable[[int, int], None]
 
@@ -31,10 +31,10 @@ def write_report(
     path: Path,
     relations: Relations,
     level: float,
-    pictures: Mapping[str, PicturesOf],
+    pictures: Mapping[str, ShownOf],
     progress: Progress,
 ) -> WrittenReport:
-    """Write a report of the models of ``relations``, with the pictures of some sets.
+    """Write a report of the models of ``relations``, with the pictures or words of some sets.
 
     Raises:
         InvalidInputError: the level is not a probability, or the path does not end in .html.
@@ -63,7 +63,7 @@ def write_report(
     return WrittenReport(path, path.stat().st_size, n_all)
 
 
-def _sheets(contents: Contents, name: str, pictures: PicturesOf) -> Iterator[bytes]:
+def _sheets(contents: Contents, name: str, pictures: ShownOf) -> Iterator[bytes]:
     """Yield the first sheets of a set: those that a published copy has, or new ones."""
     if pictures.sheet is None:
         yield from sheets(pictures, contents.orders[name][:MOST_PICTURES].tolist())

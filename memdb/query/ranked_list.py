@@ -146,12 +146,17 @@ def _strength(score: Numbers, direction: str) -> Numbers:
 
 def first(key: Numbers, strength: Numbers, ids: NDArray[np.integer[Any]], k: int) -> NDArray[np.int64]:
     """Return the positions of the k largest keys, NaN last; ties by strength, then by ascending id."""
-    known = np.nan_to_num(key, nan=-np.inf)
+    known, strong = (np.nan_to_num(values, nan=-np.inf) for values in (key, strength))
     rows = np.arange(len(known))
     if k < len(rows):
         least = np.partition(known, len(rows) - k)[len(rows) - k]
-        rows = np.flatnonzero(known >= least)
-    order = np.lexsort((ids[rows], -np.nan_to_num(strength[rows], nan=-np.inf), -known[rows]))
+        above, tied = np.flatnonzero(known > least), np.flatnonzero(known == least)
+        n_of_tied = k - len(above)
+        if n_of_tied < len(tied):  # often thousands, where nothing but chance was found
+            rank = len(tied) - n_of_tied
+            tied = tied[strong[tied] >= np.partition(strong[tied], rank)[rank]]
+        rows = np.concatenate([above, tied])
+    order = np.lexsort((ids[rows], -strong[rows], -known[rows]))
     return rows[order[:k]]
 
 

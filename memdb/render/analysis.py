@@ -237,6 +237,26 @@ def stacked(*parts: RenderableType) -> Table:
     return table
 
 
+def label_errors(answer: Answer, title: str, class_names: Sequence[str]) -> Fitted:
+    """Return the examples whose labels are suspect."""
+    rows = [
+        [
+            str(row["train_id"]),
+            class_label(row["label"], class_names),
+            class_label(row["suggested_label"], class_names),
+            brief(row["agreement"]),
+            interval(row),
+            brief(row["p_given"]),
+            brief(row["memorization"]),
+            f"{row['k_suggested']:,}/{row['n_out']:,}",
+            clean(row["key"] or ""),
+        ]
+        for row in answer.rows()
+    ]
+    names = ("train", "given", "rather", "agree", "interval", "as given", "memor.", "votes", "key")
+    return grid(title, names, rows, n_left=3, n_kept=6)
+
+
 def _in_and_out(n_in: int | None, n_out: int | None) -> str:
     return "\u2013" if n_in is None else f"{n_in:,}/{n_out:,}"
 

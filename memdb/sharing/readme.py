@@ -35,8 +35,8 @@ PICTURES_HELD = """\
   `memdb.open(URL).thumbnails("train", [3, 7])`."""
 
 SHEETS_HELD = """\
-- `sheets/`: small pictures of the examples, 64 to a file, training examples from the most memorized, test
-  examples from the hardest; `memdb.open(URL).thumbnails("train", [3, 7])` has single ones."""
+- `sheets/`: small pictures of the examples, or their words, 64 to a file, training examples from the most
+  memorized, test examples from the hardest; `memdb.open(URL).contents()("train", 3)` has single ones."""
 SITE_HELD = """\
 - `index.html`, `site/{n}/`: a page that shows all this in a browser, from any web server."""
 

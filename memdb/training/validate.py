@@ -54,6 +54,8 @@ def checked(
         if outcome.name not in {CORRECT.name, LOGIT_CONFIDENCE.name}:
             shape = len(masks), n_examples
             kept[path] = _array(returned, path, KINDS[outcome.kind], shape, recipe)
+            if outcome.kind == "category":
+                _require_fitting(kept[path], np.iinfo(outcome.dtype).max, path, recipe)
     losses = f"{layout.TRAIN}/{CUMULATIVE_LOSS.name}"
     if losses in kept:
         lost = np.isnan(kept[losses]) & masks  # the model diverged
@@ -112,6 +114,16 @@ def _array(
             else _way_of_type(part, values, kind),
         )
     return values
+
+
+def _require_fitting(values: NDArray[Any], most: int, path: str, recipe: str) -> None:
+    """Refuse numbers that the store would keep as others."""
+    if values.size and int(values.max()) > most:
+        raise TrainingError(
+            f"recipe {recipe} returned {path!r} up to {int(values.max()):,}; the store keeps up to {most:,}",
+            hint=f"leave {path.split('/')[1]} out of outcomes",
+            parameter="outcomes",
+        )
 
 
 def _must_return(path: str) -> str:

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 from support import oracle, twins
+from support.cases import every
 from support.commands import run
 from support.stores import bits_of, dicts
 
@@ -129,7 +130,7 @@ def test_twins_are_found_both_ways_and_what_they_hide_with_them(twin_db):
 
 @pytest.mark.parametrize(
     ("options", "pairs", "n_test"),
-    [
+    every(2, [
         ({"by": "influence"}, PAIRS, 1),
         ({"by": "content"}, PAIRS, 1),
         ({"between": "train"}, PAIRS, 0),
@@ -137,8 +138,8 @@ def test_twins_are_found_both_ways_and_what_they_hide_with_them(twin_db):
         ({"max_distance": 0.0, "by": "content"}, {(0, 24)}, 1),  # moved, but else as it was
         ({"min_influence": 1.0, "by": "influence"}, set(), 0),
         ({"k": 1, "between": "train"}, None, 0),
-    ],
-)
+    ]),
+)  # fmt: skip
 def test_what_counts_can_be_chosen(twin_db, options, pairs, n_test):
     rows = dicts(twin_db.duplicates(dataset=twins.dataset(), **options))
     assert ids(rows) == pairs or (pairs is None and len(rows) == 2)
@@ -255,7 +256,9 @@ def alike(pictures, most=0.06):
     }
 
 
-@pytest.mark.parametrize(("height", "width", "channels"), [(8, 8, 1), (28, 28, 1), (32, 32, 3), (100, 60, 3)])
+@pytest.mark.parametrize(
+    ("height", "width", "channels"), every(2, [(8, 8, 1), (28, 28, 1), (100, 60, 3), (32, 32, 3)])
+)
 def test_pictures_are_alike_though_moved_noisy_or_brighter(height, width, channels):
     pytest.importorskip("imagehash")
     rng = np.random.default_rng(1)

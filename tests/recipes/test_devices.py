@@ -146,6 +146,29 @@ def test_what_a_model_draws_on_a_gpu_is_kept_and_put_back_there(two_gpus, torch)
     ]
 
 
+def test_threads_pin_memory_for_the_gpu_of_their_worker(two_gpus, torch, monkeypatch):
+    from memdb.recipes.augmentation import Augmentation
+    from memdb.recipes.batches import Schedule
+    from memdb.recipes.mlp_torch import Start
+
+    empty, pinned = torch.empty, []
+
+    def watched(*shape, pin_memory=False, **options):
+        pinned.append((pin_memory, two_gpus.current))
+        return empty(*shape, **options)
+
+    monkeypatch.setattr(torch, "empty", watched)
+    gpu, generators = torch.device("cuda:1"), [torch.Generator().manual_seed(n) for n in range(2)]
+    orders = [orders for orders, _ in Schedule(2, 4, Augmentation())._drawn(9, generators, gpu)]
+    assert [order.dtype for order in orders] == [torch.int32] * 2
+    recipe = recipes.resolve("mlp", {"hidden": 3})
+    data = memdb.Dataset(np.zeros((6, 2)), [0, 1] * 3, np.zeros((2, 2)), [0, 1])
+    assert isinstance(recipe.prepare(data, np.arange(2, dtype=np.uint64), "cuda:1"), Start)
+    assert pinned == [(True, 1)] * 4
+    assert recipe.prepare(data, np.arange(2, dtype=np.uint64), "cpu") is None
+    assert two_gpus.current == 0
+
+
 def test_on_the_cpu_no_gpu_is_asked_for_anything(two_gpus, torch, tmp_path):
     from memdb.recipes import torchvision_torch as program
     from memdb.recipes.torchvision_adapter import Architecture

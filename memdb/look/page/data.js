@@ -143,7 +143,7 @@ async function partnersOf(set, row) {
       });
     }
   });
-  return { groups, strip: strip && stripUrl(set, row, strip) };
+  return { groups, strip: strip && stripSeen(set, row, strip) };
 }
 
 function classOf(set, row) {

@@ -214,6 +214,6 @@ function showExample(root, set, row) {
 /** The picture of an example that has a strip: it is the first on it. */
 async function showOwn(main, set, row) {
   const { strip } = await source.lists(set, row);
-  const picture = strip && pictureOf(set, row, 160, { strip: stripUrl(set, row, strip), tile: 0 });
+  const picture = strip && pictureOf(set, row, 160, { strip: stripSeen(set, row, strip), tile: 0 });
   if (picture) main.prepend(picture);
 }
