@@ -13,10 +13,11 @@ from memdb.format import bits, layout
 from memdb.look.codes import MISSING, q_codes
 from memdb.query import statistics
 from memdb.query.arrow import table, values_of
+from memdb.query.mixture import Numbers
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
-from memdb.query.statistics import Candidates, Numbers
+from memdb.query.statistics import Candidates
 from memdb.query.templates import template
 from memdb.sharing.tables import counts_of
 from memdb.store.published_arrays import COUNTED

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from memdb.query import statistics
 from memdb.query.arrow import column, rows_of, values_of
 from memdb.query.intervals import IntervalSpec
+from memdb.query.mixture import Numbers
 from memdb.query.options import RankedQuery
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
-from memdb.query.statistics import Candidates, Numbers
+from memdb.query.statistics import Candidates
 from memdb.query.templates import template
 
 SETTLED = 0.05  # fraction of the rows shown that chance alone may still produce

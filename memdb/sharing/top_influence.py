@@ -13,12 +13,13 @@ from memdb.format import layout
 from memdb.query import statistics
 from memdb.query.arrow import table, values_of
 from memdb.query.lazy import Lazy
+from memdb.query.mixture import Numbers
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.pairs.kernel import COLUMNS, ROWS
 from memdb.query.pairs.popcount import Products, packed
 from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
-from memdb.query.statistics import Candidates, Numbers
+from memdb.query.statistics import Candidates
 from memdb.query.templates import template
 from memdb.store.published_arrays import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 
