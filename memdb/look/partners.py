@@ -150,7 +150,7 @@ class Finder:
             part = candidates.part(slice(start, start + len(one)))
             start += len(one)
             shrunk = statistics.shrunk(part)
-            q_value = statistics.q_values(statistics.p_values(part), times)
+            q_value = statistics.q_values(part.p_value, times)
             yield _Ranking(part.score[inverse], shrunk[inverse], q_value[inverse])
 
     def _kinds(self, pairs: _Pairs) -> tuple[Ids, Ids, Ids]:

@@ -74,7 +74,7 @@ def _standing(
     shrunk, q_value, score = (np.full(found.num_rows, np.nan) for _ in range(3))
     shrunk[at] = statistics.shrunk(candidates)
     q_value[at] = (
-        statistics.q_values(statistics.p_values(candidates))
+        statistics.q_values(candidates.p_value)
         if order.fdr == "once"
         else statistics.anytime_q_values(candidates.null_z, candidates.n_models)
     )

@@ -6,16 +6,25 @@ These are algorithms over whole columns, which SQL cannot express; scores and in
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.query.mixture import BIN, Z_MOST, Counts, Effects, Numbers, binned
+from memdb.query.mixture import (
+    BIN,
+    Z_MOST,
+    Counts,
+    Effects,
+    Numbers,
+    binned_by,
+    factors_of,
+    fitted_effects,
+)
 
 Flags = NDArray[np.bool_]
 
@@ -59,7 +68,12 @@ class Candidates:
         }
         return Candidates(**values)
 
-    @property
+    @cached_property
+    def p_value(self) -> Numbers:
+        """The p-values of `p_values`."""
+        return p_values(self)
+
+    @cached_property
     def null_z(self) -> Numbers:
         """The score in standard deviations of its null distribution; 0 where all outcomes are equal."""
         return _ratio(self.score, self.null_se)
@@ -73,18 +87,25 @@ def shrunk(candidates: Candidates, effects: Mapping[bool, Effects] | None = None
     given as ``effects`` of these two. The fit is to z statistics whose variance is 1 if there is no effect,
     however few models there are; with each arm's own variance, noise in small arms would pass for effects.
     """
-    z = np.zeros(0) if effects else _chance_z(candidates)
-    evidence, factors = _evidence(candidates), np.empty(len(candidates))
-    for stratum in (True, False):
-        inside = candidates.strata == stratum
-        if effects:
-            found = effects[stratum]
-        else:
-            at, times = inside & (candidates.null_se > 0), candidates.times
-            found = Effects.fitted(binned(z[at], None if times is None else times[at]))
-        factors[inside] = found.factors(evidence[inside])
-    result: Numbers = candidates.score * factors + 0.0  # which makes -0.0 a plain 0
-    return result
+    strata = candidates.strata.astype(np.int64)
+    if effects:
+        found = [effects[False], effects[True]]
+    else:
+        found = fitted_effects(chance_histograms(candidates, strata, 2))
+    return shrunk_by(found, candidates, strata)
+
+
+def chance_histograms(candidates: Candidates, groups: Counts, n_groups: int) -> Counts | Numbers:
+    """Return histograms of the |z| that `fitted_effects` takes, of each group of the candidates."""
+    at, times = candidates.null_se > 0, candidates.times
+    z = _chance_z(candidates)[at]
+    return binned_by(groups[at], n_groups, z, None if times is None else times[at])
+
+
+def shrunk_by(effects: Sequence[Effects], candidates: Candidates, groups: Counts) -> Numbers:
+    """Return posterior means of the scores, given the effects among each group of the candidates."""
+    result: Numbers = candidates.score * factors_of(effects, groups, _evidence(candidates))
+    return result + 0.0  # which makes -0.0 a plain 0
 
 
 def _chance_z(candidates: Candidates) -> Numbers:
@@ -92,7 +113,7 @@ def _chance_z(candidates: Candidates) -> Numbers:
     z = np.abs(candidates.null_z)
     far = z > EXACT_FROM
     steps = np.arange(0.0, FARTHEST, BIN)
-    surprise = -np.log(np.maximum(p_values(candidates)[far] / 2, np.finfo(np.float64).tiny))
+    surprise = -np.log(np.maximum(candidates.p_value[far] / 2, np.finfo(np.float64).tiny))
     z[far] = np.interp(surprise, -np.log(normal_tail(steps)), steps)
     return z
 

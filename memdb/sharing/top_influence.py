@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.format import layout
 from memdb.query import statistics
 from memdb.query.arrow import table, values_of
 from memdb.query.lazy import Lazy
-from memdb.query.mixture import Numbers
+from memdb.query.mixture import Numbers, fitted_effects
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.pairs.kernel import COLUMNS, ROWS
 from memdb.query.pairs.popcount import Products, packed
@@ -25,7 +27,8 @@ from memdb.store.published_arrays import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 
 Codes = NDArray[np.integer[Any]]
 
-PAIRS_AT_ONCE = 1 << 22  # whose counts are in memory
+PAIRS_AT_ONCE = 1 << 23  # whose counts are in memory
+MARGIN = 1e-9  # bounds the relative error of a rough posterior mean
 
 
 @dataclass(frozen=True)
@@ -38,19 +41,35 @@ class Listing:
 
 @dataclass(frozen=True)
 class _Kinds:
-    """The kinds of a test example's pairs: those of one kind are equal in all that ranking looks at."""
+    """The kinds of the pairs of some test examples: those of one kind are equal in all that ranking looks at.
 
-    test_id: int
-    codes: Codes  # ascending
+    They are in order of their test example, then of their code.
+    """
+
+    arms: Codes  # twice the place of n_in, 1 more if of one class
+    hits: Codes
+    total: NDArray[np.int64]
     times: NDArray[np.int64]  # how many pairs are of each kind
-    candidates: Candidates
+    groups: NDArray[np.int64]  # twice the place of the test example, 1 more if of one class
+    starts: NDArray[np.int64]  # of each test example, and the end
+
+    def parts(self) -> Iterator[slice]:
+        """Yield the kinds of each test example."""
+        for start, stop in pairwise(self.starts.tolist()):
+            yield slice(start, stop)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> _Kinds:
+        """Return some kinds, named in ascending order."""
+        values = (getattr(self, name)[rows] for name in ("arms", "hits", "total", "times", "groups"))
+        return _Kinds(*values, np.searchsorted(rows, self.starts))
 
 
 class Lists:
     """Finds the strongest pairs of test examples, in the order of a list's default options.
 
     Many of a test example's pairs are equal in n_in, in k_in and in whether they are of one class. Each such
-    kind of pair is scored and ranked once, by the code that answers questions. Several threads may ask.
+    kind is scored once, first roughly; those that may be listed once more, by what answers questions.
+    Several threads may ask.
     """
 
     def __init__(self, relations: Relations, counts: Mapping[str, NDArray[np.int32]], listed: int) -> None:
@@ -76,9 +95,7 @@ class Lists:
         at_once = max(1, PAIRS_AT_ONCE // max(1, len(self._trains)))
         for start in range(0, len(tests), at_once):
             some = tests[start : start + at_once]
-            k_in = self._counted(some)
-            for row, kinds in zip(k_in, self._kinds(some, k_in), strict=True):
-                yield self._listing(kinds, row)
+            yield from self._listings(some, self._counted(some))
 
     def _counted(self, tests: Sequence[int]) -> NDArray[np.int32]:
         """Count the models that had each training example and are right on each test example."""
@@ -91,55 +108,136 @@ class Lists:
                 k_in[rows, columns] = products.counts(right[rows], tile)
         return k_in
 
+    def _listings(self, tests: Sequence[int], k_in: NDArray[np.int32]) -> Iterator[Listing]:
+        every = self._kinds(tests, k_in)
+        candidates = self._roughly(every, tests)
+        effects = fitted_effects(statistics.chance_histograms(candidates, every.groups, 2 * len(tests)))
+        rough = statistics.shrunk_by(effects, candidates, every.groups)
+        parts = list(every.parts())
+        near = [
+            part.start + self._near(rough[part], candidates.score[part], every.times[part]) for part in parts
+        ]
+        kinds = every[np.concatenate(near)]
+        exact = self._exactly(kinds)
+        shrunk = statistics.shrunk_by(effects, exact, kinds.groups)
+        for test_id, row, part, some, found in zip(tests, k_in, parts, near, kinds.parts(), strict=True):
+            chosen = self._strongest(shrunk[found], exact.score[found], kinds.times[found])
+            q_value = statistics.q_values(candidates.p_value[part], every.times[part])[
+                some[chosen] - part.start
+            ]
+            chosen += found.start
+            codes = self._codes(kinds.arms[chosen], kinds.hits[chosen])
+            ranked = np.stack([shrunk[chosen], q_value, exact.score[chosen]], axis=1)
+            yield self._listing(test_id, row, codes, ranked)
+
+    def _kinds(self, tests: Sequence[int], k_in: NDArray[np.int32]) -> _Kinds:
+        """Return the kinds of pairs of some test examples."""
+        found = [
+            np.unique(self._codes(self._arms_with(test_id), row), return_counts=True)
+            for test_id, row in zip(tests, k_in, strict=True)
+        ]
+        sizes = np.array([len(codes) for codes, _ in found])
+        arms, hits = np.divmod(np.concatenate([codes for codes, _ in found]), self._n_models + 1)
+        place = np.repeat(np.arange(len(tests)), sizes)
+        return _Kinds(
+            arms=arms,
+            hits=hits,
+            total=self._counts[layout.TEST][1, list(tests)].astype(np.int64)[place],
+            times=np.concatenate([times for _, times in found]),
+            groups=2 * place + arms % 2,
+            starts=np.concatenate([[0], np.cumsum(sizes)]),
+        )
+
     def _arms_with(self, test_id: int) -> Codes:
         """Return a number for each training example: twice the place of its n_in, 1 more if of one class."""
         arms: Codes = self._arms + (self._labels == self._counts[layout.TEST][0, test_id])
         return arms
 
-    def _codes(self, arms: Codes, k_in: NDArray[np.int32]) -> Codes:
+    def _codes(self, arms: Codes, k_in: Codes) -> Codes:
         return arms * (self._n_models + 1) + k_in
 
-    def _kinds(self, tests: Sequence[int], k_in: NDArray[np.int32]) -> list[_Kinds]:
-        """Return the kinds of pairs of some test examples, scored together."""
-        found = [
-            np.unique(self._codes(self._arms_with(test_id), row), return_counts=True)
-            for test_id, row in zip(tests, k_in, strict=True)
-        ]
-        sizes = [len(codes) for codes, _ in found]
-        arms, hits = np.divmod(np.concatenate([codes for codes, _ in found]), self._n_models + 1)
-        n_in, total = self._n_in[arms // 2], np.repeat(self._counts[layout.TEST][1, list(tests)], sizes)
-        columns = {"n_in": n_in, "n_out": self._n_models - n_in, "k_in": hits, "k_all": total}
+    def _roughly(self, kinds: _Kinds, tests: Sequence[int]) -> Candidates:
+        """Return kinds of pairs as ranking takes them: exactly but for what only its `shrunk` looks at."""
+        n_tests, n_arms = len(tests), len(self._n_in)
+        n_in = np.tile(self._n_in, n_tests)
+        total = np.repeat(self._counts[layout.TEST][1, list(tests)], n_arms)
+        by_arms = self._scored(n_in, np.zeros_like(n_in), total)  # they depend on no more than the two
+        null_se = values_of(by_arms.column("null_se"))[kinds.groups // 2 * n_arms + kinds.arms // 2]
+        n_in = self._n_in[kinds.arms // 2].astype(np.float64)
+        n_out, k_out = self._n_models - n_in, kinds.total - kinds.hits
+        p_in, p_out = kinds.hits / n_in, k_out / n_out
+        m_in, m_out = (kinds.hits + 1) / (n_in + 2), (k_out + 1) / (n_out + 2)
+        error = np.sqrt(m_in * (1 - m_in) / (n_in + 2) + m_out * (1 - m_out) / (n_out + 2))
+        return self._candidates(
+            kinds, p_in - p_out, np.sqrt(p_in * (1 - p_in) / n_in + p_out * (1 - p_out) / n_out),
+            (m_in - m_out) / error, null_se,
+        )  # fmt: skip
+
+    def _exactly(self, kinds: _Kinds) -> Candidates:
+        """Return kinds of pairs as ranking takes them."""
+        scored = self._scored(self._n_in[kinds.arms // 2], kinds.hits, kinds.total)
+        names = ("influence", "effect_se", "ac_z", "null_se")
+        return self._candidates(kinds, *(values_of(scored.column(name)) for name in names))
+
+    def _candidates(
+        self, kinds: _Kinds, score: Numbers, effect_se: Numbers, ac_z: Numbers, null_se: Numbers
+    ) -> Candidates:
+        return Candidates(
+            score, effect_se, ac_z, null_se,
+            n_in=self._n_in[kinds.arms // 2].astype(np.int64),
+            n_models=self._n_models,
+            strata=kinds.arms % 2 == 1,
+            hits=kinds.hits.astype(np.int64),
+            total=kinds.total,
+            times=kinds.times,
+        )  # fmt: skip
+
+    def _scored(self, n_in: Codes, k_in: Codes, k_all: Codes) -> pa.Table:
+        """Compute the columns of ``equal_pairs.sql``."""
+        columns = {"n_in": n_in, "n_out": self._n_models - n_in, "k_in": k_in, "k_all": k_all}
         sums = table({name: values.astype(np.int32) for name, values in columns.items()})
         sql = template("equal_pairs.sql", arms=OUTCOMES[self._relations.outcome].sql["arms"])
-        scored = self._relations.compute(sql, {"found": sums})
-        times = np.concatenate([times for _, times in found])
-        every = Candidates(
-            score=values_of(scored.column("influence")),
-            effect_se=values_of(scored.column("effect_se")),
-            ac_z=values_of(scored.column("ac_z")),
-            null_se=values_of(scored.column("null_se")),
-            n_in=n_in.astype(np.int64),
-            n_models=self._n_models,
-            strata=arms % 2 == 1,
-            hits=hits.astype(np.int64),
-            total=total.astype(np.int64),
-            times=times,
-        )
-        stops = np.cumsum(sizes)
-        parts = [slice(stop - size, stop) for stop, size in zip(stops.tolist(), sizes, strict=True)]
-        return [
-            _Kinds(test_id, codes, times, every.part(part))
-            for test_id, (codes, times), part in zip(tests, found, parts, strict=True)
-        ]
+        return self._relations.compute(sql, {"found": sums})
 
-    def _listing(self, kinds: _Kinds, k_in: NDArray[np.int32]) -> Listing:
-        shrunk = statistics.shrunk(kinds.candidates)
-        q_value = statistics.q_values(statistics.p_values(kinds.candidates), kinds.times)
-        rows, kind = self._strongest(kinds, shrunk, k_in)
+    def _near(self, rough: Numbers, score: Numbers, times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the kinds of a test example that may be listed, ascending, judging by rough values."""
+        n_kinds = len(rough)
+        if n_kinds <= self._listed:
+            return np.arange(n_kinds)
+        top = np.argpartition(rough, n_kinds - self._listed)[-self._listed :]  # a pair of each is enough
+        order = top[np.argsort(-rough[top])]
+        least = rough[order[np.searchsorted(np.cumsum(times[order]), self._listed)]]
+        if least:
+            return np.flatnonzero(rough >= least - MARGIN * abs(least))
+        above, tied = rough > 0, rough == 0  # which no rounding changes
+        (rows,) = tied.nonzero()
+        rows = rows[np.argsort(-score[rows])]
+        wanted = self._listed - times[above].sum()
+        weakest = score[rows[np.searchsorted(np.cumsum(times[rows]), wanted)]]
+        return np.flatnonzero(above | (tied & (score >= weakest)))
+
+    def _strongest(self, shrunk: Numbers, score: Numbers, times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the kinds that make up the list of a test example, ascending."""
+        order = np.lexsort((-score, -shrunk))
+        last = np.searchsorted(np.cumsum(times[order]), self._listed)
+        if last >= len(order):
+            return np.arange(len(order))
+        least, weakest = shrunk[order[last]], score[order[last]]
+        return np.flatnonzero((shrunk > least) | ((shrunk == least) & (score >= weakest)))
+
+    def _listing(self, test_id: int, k_in: NDArray[np.int32], codes: Codes, ranked: Numbers) -> Listing:
+        """Return the list from its kinds, with the posterior mean, q-value and score of each."""
+        rows, kind = self._pairs_of(test_id, k_in, codes)
+        shrunk, _, score = ranked[kind].T
+        if len(rows) > self._listed and np.ptp(shrunk) == np.ptp(score) == 0:
+            places = np.arange(self._listed)  # they tie in all but their ids
+        else:
+            places = first(shrunk, score, self._trains[rows], self._listed)
+        rows, kind = rows[places], kind[places]
         without = self._scoreless[: self._listed - len(rows)]  # come last
         train = np.concatenate([self._trains[rows], without])
         label, n_in, own_correct, own_k_in = self._counts[layout.TRAIN][:, train]
-        test_label, n_correct = self._counts[layout.TEST][:, kinds.test_id]
+        test_label, n_correct = self._counts[layout.TEST][:, test_id]
         in_all = np.where(n_in[len(rows) :] > 0, n_correct, 0)
         values = {
             "train_id": train, "train_label": label, "n_in": n_in, "k_in": np.append(k_in[rows], in_all),
@@ -150,37 +248,21 @@ class Lists:
         for row, name in enumerate(PAIR_ROWS):
             pairs[row] = values[name]
         scores = np.full((len(train), len(SCORE_COLUMNS)), np.nan)
-        scores[: len(rows)] = np.stack([shrunk[kind], q_value[kind]], axis=1)
+        scores[: len(rows)] = ranked[kind, : len(SCORE_COLUMNS)]
         return Listing(pairs, scores)
 
-    def _strongest(
-        self, kinds: _Kinds, shrunk: Numbers, k_in: NDArray[np.int32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the places of the pairs to list, from the strongest, and their kinds."""
-        score = kinds.candidates.score
-        rows, kind = self._candidates(kinds, shrunk >= self._least(kinds, shrunk), k_in)
-        if len(rows) > self._listed and np.ptp(shrunk[kind]) == np.ptp(score[kind]) == 0:
-            rows, kind = rows[: self._listed], kind[: self._listed]  # they tie in all but their ids
-        places = first(shrunk[kind], score[kind], self._trains[rows], self._listed)
-        return rows[places], kind[places]
-
-    def _least(self, kinds: _Kinds, shrunk: Numbers) -> float:
-        """Return what the last pair to list has: its kind, and all stronger ones, make up the list."""
-        order = np.argsort(-shrunk)
-        enough = np.searchsorted(np.cumsum(kinds.times[order]), min(self._listed, len(self._trains)))
-        return float(shrunk[order[enough]]) if len(order) else 0.0
-
-    def _candidates(
-        self, kinds: _Kinds, is_chosen: NDArray[np.bool_], k_in: NDArray[np.int32]
+    def _pairs_of(
+        self, test_id: int, k_in: NDArray[np.int32], codes: Codes
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the places of all pairs of some kinds, ascending, and their kinds."""
         base = self._n_models + 1
         # the fewest right models of these kinds by arm: few pairs of others have as many
         floors = np.full(2 * len(self._n_in), base, dtype=np.int32)
-        arms, hits = np.divmod(kinds.codes[is_chosen], base)
+        arms, hits = np.divmod(codes, base)
         np.minimum.at(floors, arms, hits.astype(np.int32))
-        arms = self._arms_with(kinds.test_id)
+        arms = self._arms_with(test_id)
         rows = np.flatnonzero(k_in >= floors[arms])
-        kind = np.searchsorted(kinds.codes, self._codes(arms[rows], k_in[rows]))
-        found = is_chosen[kind]
+        asked = self._codes(arms[rows], k_in[rows])
+        kind = np.minimum(np.searchsorted(codes, asked), len(codes) - 1)
+        found = codes[kind] == asked if len(codes) else np.zeros(0, dtype=np.bool_)
         return rows[found], kind[found]

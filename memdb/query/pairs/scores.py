@@ -261,7 +261,7 @@ class Scorer:
         candidates = self._evidence.candidates(table)
         added = {
             "shrunk": arrow.column(shrunk(candidates, self._effects)),
-            "q_value": arrow.column(self._totals.q_values(p_values(candidates))),
+            "q_value": arrow.column(self._totals.q_values(candidates.p_value)),
         }
         return pa.Table.from_arrays(
             [added[name] if name in added else table.column(name) for name in self._columns], self._columns
