@@ -15,7 +15,7 @@ from memdb.format import layout
 from memdb.query import statistics
 from memdb.query.arrow import table, values_of
 from memdb.query.lazy import Lazy
-from memdb.query.mixture import Numbers, fitted_effects
+from memdb.query.mixture import Effects, Numbers, fitted_effects
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.pairs.kernel import COLUMNS, ROWS
 from memdb.query.pairs.popcount import Products, packed
@@ -28,6 +28,7 @@ from memdb.store.published_arrays import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 Codes = NDArray[np.integer[Any]]
 
 PAIRS_AT_ONCE = 1 << 23  # whose counts are in memory
+TESTS_AT_ONCE = 8  # whose kinds of pairs are scored at once: they fit in the caches
 MARGIN = 1e-9  # bounds the relative error of a rough posterior mean
 
 
@@ -53,6 +54,15 @@ class _Kinds:
     groups: NDArray[np.int64]  # twice the place of the test example, 1 more if of one class
     starts: NDArray[np.int64]  # of each test example, and the end
 
+    @classmethod
+    def joined(cls, parts: Sequence[_Kinds]) -> _Kinds:
+        """Return the kinds of all these test examples, one after the other."""
+        names = ("arms", "hits", "total", "times")
+        values = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        sizes = np.concatenate([np.diff(part.starts) for part in parts])
+        groups = [part.groups + 2 * TESTS_AT_ONCE * number for number, part in enumerate(parts)]
+        return cls(*values, np.concatenate(groups), np.concatenate([[0], np.cumsum(sizes)]))
+
     def parts(self) -> Iterator[slice]:
         """Yield the kinds of each test example."""
         for start, stop in pairwise(self.starts.tolist()):
@@ -62,6 +72,31 @@ class _Kinds:
         """Return some kinds, named in ascending order."""
         values = (getattr(self, name)[rows] for name in ("arms", "hits", "total", "times", "groups"))
         return _Kinds(*values, np.searchsorted(rows, self.starts))
+
+
+@dataclass(frozen=True)
+class _Rough:
+    """Kinds of pairs as ranking takes them, exact but for what only posterior means depend on."""
+
+    kinds: _Kinds
+    candidates: Candidates
+
+    @property
+    def histograms(self) -> NDArray[Any]:
+        """Histograms of |z| that effects are fitted to, for each test example and stratum."""
+        n_groups = 2 * (len(self.kinds.starts) - 1)
+        return statistics.chance_histograms(self.candidates, self.kinds.groups, n_groups)
+
+    def near(self, effects: Sequence[Effects], listed: int) -> tuple[_Kinds, Numbers]:
+        """Return the kinds that may be listed, and their q-values."""
+        rough = statistics.shrunk_by(effects, self.candidates, self.kinds.groups)
+        rows, q_values = [], []
+        for part in self.kinds.parts():
+            times = self.kinds.times[part]
+            some = _near(rough[part], self.candidates.score[part], times, listed)
+            rows.append(part.start + some)
+            q_values.append(statistics.q_values(self.candidates.p_value[part], times)[some])
+        return self.kinds[np.concatenate(rows)], np.concatenate(q_values)
 
 
 class Lists:
@@ -81,8 +116,15 @@ class Lists:
         self._trains, self._scoreless = np.flatnonzero(has_score), np.flatnonzero(~has_score)
         self._labels = counts[layout.TRAIN][0, self._trains]
         self._n_in, place = np.unique(n_in[self._trains], return_inverse=True)
-        most = 2 * len(self._n_in) * (self._n_models + 1)
+        self._shift = self._n_models.bit_length()
+        most = 2 * len(self._n_in) << self._shift
         self._arms = 2 * place.astype(np.int32 if most < 2**31 else np.int64)
+        order = np.argsort(self._labels, kind="stable")
+        labels, starts = np.unique(self._labels[order], return_index=True)
+        bounds = pairwise([*starts.tolist(), len(order)])
+        self._of_class = {
+            label: order[slice(*bound)] for label, bound in zip(labels.tolist(), bounds, strict=True)
+        }
         self._tiles = Lazy(self._packed)
 
     def _packed(self, path: str) -> list[Any]:
@@ -109,25 +151,21 @@ class Lists:
         return k_in
 
     def _listings(self, tests: Sequence[int], k_in: NDArray[np.int32]) -> Iterator[Listing]:
-        every = self._kinds(tests, k_in)
-        candidates = self._roughly(every, tests)
-        effects = fitted_effects(statistics.chance_histograms(candidates, every.groups, 2 * len(tests)))
-        rough = statistics.shrunk_by(effects, candidates, every.groups)
-        parts = list(every.parts())
+        null_se = self._null_se(tests)
+        groups = [slice(start, start + TESTS_AT_ONCE) for start in range(0, len(tests), TESTS_AT_ONCE)]
+        every = [self._roughly(self._kinds(tests[some], k_in[some]), null_se[some]) for some in groups]
+        effects = fitted_effects(np.concatenate([rough.histograms for rough in every]))
         near = [
-            part.start + self._near(rough[part], candidates.score[part], every.times[part]) for part in parts
+            rough.near(effects[2 * some.start : 2 * some.stop], self._listed)
+            for rough, some in zip(every, groups, strict=True)
         ]
-        kinds = every[np.concatenate(near)]
+        kinds, q_values = _Kinds.joined([those for those, _ in near]), np.concatenate([q for _, q in near])
         exact = self._exactly(kinds)
         shrunk = statistics.shrunk_by(effects, exact, kinds.groups)
-        for test_id, row, part, some, found in zip(tests, k_in, parts, near, kinds.parts(), strict=True):
-            chosen = self._strongest(shrunk[found], exact.score[found], kinds.times[found])
-            q_value = statistics.q_values(candidates.p_value[part], every.times[part])[
-                some[chosen] - part.start
-            ]
-            chosen += found.start
+        for test_id, row, found in zip(tests, k_in, kinds.parts(), strict=True):
+            chosen = found.start + self._strongest(shrunk[found], exact.score[found], kinds.times[found])
             codes = self._codes(kinds.arms[chosen], kinds.hits[chosen])
-            ranked = np.stack([shrunk[chosen], q_value, exact.score[chosen]], axis=1)
+            ranked = np.stack([shrunk[chosen], q_values[chosen], exact.score[chosen]], axis=1)
             yield self._listing(test_id, row, codes, ranked)
 
     def _kinds(self, tests: Sequence[int], k_in: NDArray[np.int32]) -> _Kinds:
@@ -137,45 +175,53 @@ class Lists:
             for test_id, row in zip(tests, k_in, strict=True)
         ]
         sizes = np.array([len(codes) for codes, _ in found])
-        arms, hits = np.divmod(np.concatenate([codes for codes, _ in found]), self._n_models + 1)
+        arms, hits = self._decoded(np.concatenate([codes for codes, _ in found]))
         place = np.repeat(np.arange(len(tests)), sizes)
         return _Kinds(
             arms=arms,
             hits=hits,
             total=self._counts[layout.TEST][1, list(tests)].astype(np.int64)[place],
             times=np.concatenate([times for _, times in found]),
-            groups=2 * place + arms % 2,
+            groups=2 * place + (arms & 1),
             starts=np.concatenate([[0], np.cumsum(sizes)]),
         )
 
     def _arms_with(self, test_id: int) -> Codes:
         """Return a number for each training example: twice the place of its n_in, 1 more if of one class."""
-        arms: Codes = self._arms + (self._labels == self._counts[layout.TEST][0, test_id])
+        arms: Codes = self._arms.copy()
+        arms[self._of_class.get(int(self._counts[layout.TEST][0, test_id]), [])] += 1
         return arms
 
     def _codes(self, arms: Codes, k_in: Codes) -> Codes:
-        return arms * (self._n_models + 1) + k_in
+        return (arms << self._shift) + k_in
 
-    def _roughly(self, kinds: _Kinds, tests: Sequence[int]) -> Candidates:
-        """Return kinds of pairs as ranking takes them: exactly but for what only its `shrunk` looks at."""
-        n_tests, n_arms = len(tests), len(self._n_in)
-        n_in = np.tile(self._n_in, n_tests)
-        total = np.repeat(self._counts[layout.TEST][1, list(tests)], n_arms)
-        by_arms = self._scored(n_in, np.zeros_like(n_in), total)  # they depend on no more than the two
-        null_se = values_of(by_arms.column("null_se"))[kinds.groups // 2 * n_arms + kinds.arms // 2]
-        n_in = self._n_in[kinds.arms // 2].astype(np.float64)
+    def _decoded(self, codes: Codes) -> tuple[Codes, Codes]:
+        return codes >> self._shift, codes & ((1 << self._shift) - 1)
+
+    def _null_se(self, tests: Sequence[int]) -> Numbers:
+        """Return null_se, [tests, arms], which depends on n_in and on how many models are right."""
+        n_in, n_correct = self._n_in, self._counts[layout.TEST][1, list(tests)]
+        every = np.tile(n_in, len(tests))
+        scored = self._scored(every, np.zeros_like(every), np.repeat(n_correct, len(n_in)))
+        return values_of(scored.column("null_se")).reshape(len(tests), len(n_in))
+
+    def _roughly(self, kinds: _Kinds, null_se: Numbers) -> _Rough:
+        """Score kinds of pairs; what only posterior means need is off by a few roundings."""
+        place = kinds.arms >> 1
+        n_in = self._n_in[place].astype(np.float64)
         n_out, k_out = self._n_models - n_in, kinds.total - kinds.hits
         p_in, p_out = kinds.hits / n_in, k_out / n_out
         m_in, m_out = (kinds.hits + 1) / (n_in + 2), (k_out + 1) / (n_out + 2)
         error = np.sqrt(m_in * (1 - m_in) / (n_in + 2) + m_out * (1 - m_out) / (n_out + 2))
-        return self._candidates(
-            kinds, p_in - p_out, np.sqrt(p_in * (1 - p_in) / n_in + p_out * (1 - p_out) / n_out),
-            (m_in - m_out) / error, null_se,
-        )  # fmt: skip
+        effect_se = np.sqrt(p_in * (1 - p_in) / n_in + p_out * (1 - p_out) / n_out)
+        candidates = self._candidates(
+            kinds, p_in - p_out, effect_se, (m_in - m_out) / error, null_se[kinds.groups >> 1, place]
+        )
+        return _Rough(kinds, candidates)
 
     def _exactly(self, kinds: _Kinds) -> Candidates:
         """Return kinds of pairs as ranking takes them."""
-        scored = self._scored(self._n_in[kinds.arms // 2], kinds.hits, kinds.total)
+        scored = self._scored(self._n_in[kinds.arms >> 1], kinds.hits, kinds.total)
         names = ("influence", "effect_se", "ac_z", "null_se")
         return self._candidates(kinds, *(values_of(scored.column(name)) for name in names))
 
@@ -184,9 +230,9 @@ class Lists:
     ) -> Candidates:
         return Candidates(
             score, effect_se, ac_z, null_se,
-            n_in=self._n_in[kinds.arms // 2].astype(np.int64),
+            n_in=self._n_in[kinds.arms >> 1].astype(np.int64),
             n_models=self._n_models,
-            strata=kinds.arms % 2 == 1,
+            strata=kinds.arms & 1 == 1,
             hits=kinds.hits.astype(np.int64),
             total=kinds.total,
             times=kinds.times,
@@ -198,23 +244,6 @@ class Lists:
         sums = table({name: values.astype(np.int32) for name, values in columns.items()})
         sql = template("equal_pairs.sql", arms=OUTCOMES[self._relations.outcome].sql["arms"])
         return self._relations.compute(sql, {"found": sums})
-
-    def _near(self, rough: Numbers, score: Numbers, times: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the kinds of a test example that may be listed, ascending, judging by rough values."""
-        n_kinds = len(rough)
-        if n_kinds <= self._listed:
-            return np.arange(n_kinds)
-        top = np.argpartition(rough, n_kinds - self._listed)[-self._listed :]  # a pair of each is enough
-        order = top[np.argsort(-rough[top])]
-        least = rough[order[np.searchsorted(np.cumsum(times[order]), self._listed)]]
-        if least:
-            return np.flatnonzero(rough >= least - MARGIN * abs(least))
-        above, tied = rough > 0, rough == 0  # which no rounding changes
-        (rows,) = tied.nonzero()
-        rows = rows[np.argsort(-score[rows])]
-        wanted = self._listed - times[above].sum()
-        weakest = score[rows[np.searchsorted(np.cumsum(times[rows]), wanted)]]
-        return np.flatnonzero(above | (tied & (score >= weakest)))
 
     def _strongest(self, shrunk: Numbers, score: Numbers, times: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the kinds that make up the list of a test example, ascending."""
@@ -255,10 +284,9 @@ class Lists:
         self, test_id: int, k_in: NDArray[np.int32], codes: Codes
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the places of all pairs of some kinds, ascending, and their kinds."""
-        base = self._n_models + 1
         # the fewest right models of these kinds by arm: few pairs of others have as many
-        floors = np.full(2 * len(self._n_in), base, dtype=np.int32)
-        arms, hits = np.divmod(codes, base)
+        floors = np.full(2 * len(self._n_in), self._n_models + 1, dtype=np.int32)
+        arms, hits = self._decoded(codes)
         np.minimum.at(floors, arms, hits.astype(np.int32))
         arms = self._arms_with(test_id)
         rows = np.flatnonzero(k_in >= floors[arms])
@@ -266,3 +294,21 @@ class Lists:
         kind = np.minimum(np.searchsorted(codes, asked), len(codes) - 1)
         found = codes[kind] == asked if len(codes) else np.zeros(0, dtype=np.bool_)
         return rows[found], kind[found]
+
+
+def _near(rough: Numbers, score: Numbers, times: NDArray[np.int64], listed: int) -> NDArray[np.int64]:
+    """Return the kinds of a test example that may be listed, ascending, judging by rough values."""
+    n_kinds = len(rough)
+    if n_kinds <= listed:
+        return np.arange(n_kinds)
+    top = np.argpartition(rough, n_kinds - listed)[-listed:]  # a pair of each is enough
+    order = top[np.argsort(-rough[top])]
+    least = rough[order[np.searchsorted(np.cumsum(times[order]), listed)]]
+    if least:
+        return np.flatnonzero(rough >= least - MARGIN * abs(least))
+    above, tied = rough > 0, rough == 0  # which no rounding changes
+    (rows,) = tied.nonzero()
+    rows = rows[np.argsort(-score[rows])]
+    wanted = listed - times[above].sum()
+    weakest = score[rows[np.searchsorted(np.cumsum(times[rows]), wanted)]]
+    return np.flatnonzero(above | (tied & (score >= weakest)))
