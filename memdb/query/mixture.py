@@ -21,7 +21,7 @@ MAX_ROUNDS = 100  # about ten are enough
 CLOSE = 1e-6  # relative tolerance of the fit
 LEAST = 1e-9  # weights up to this are 0
 BINS_AT_ONCE = 128  # histograms are cut to a multiple of this
-MANY = 8  # fits from which on their matrices are solved as one stack
+MANY = 4  # fits from which on their matrices are solved as one stack
 
 
 @dataclass(frozen=True)
@@ -244,21 +244,23 @@ def _fix(matrix: Numbers, place: np.integer) -> None:
 
 def factors_of(effects: Sequence[Effects], which: Counts, abs_z: Numbers) -> Numbers:
     """Return by what to multiply scores this many standard errors from 0, given the effects among each."""
-    tables = np.stack([each.support * _shrinkage(each.weights) for each in effects])
+    supports = np.array([each.support for each in effects])
+    tables = supports[:, None] * _shrinkage(np.stack([each.weights for each in effects]))
     return _interpolated(tables, which, abs_z)
 
 
 def shrinkage(abs_z: Numbers, weights: Numbers) -> Numbers:
     """Return the factors that shrink scores to posterior means, given |score| in standard errors."""
-    return _interpolated(_shrinkage(weights)[None], np.zeros(len(abs_z), dtype=np.int64), abs_z)
+    return _interpolated(_shrinkage(weights[None]), np.zeros(len(abs_z), dtype=np.int64), abs_z)
 
 
 def _shrinkage(weights: Numbers) -> Numbers:
-    """Return the factors at the centres of the bins."""
-    joint = _densities() * weights
+    """Return the factors at the centres of the bins, [mixtures, bins]."""
     most = SPREADS**2 / (1 + SPREADS**2)
-    evidence = joint.sum(axis=1)  # underflows to 0 where no spread with any weight reaches
-    return np.divide(joint @ most, evidence, out=np.full(len(evidence), most[-1]), where=evidence > 0)
+    evidence = np.matmul(_densities(), weights[:, :, None])[:, :, 0]
+    kept = np.matmul(_densities(), (weights * most)[:, :, None])[:, :, 0]
+    # it underflows to 0 where no spread with any weight reaches
+    return np.divide(kept, evidence, out=np.full(evidence.shape, most[-1]), where=evidence > 0)
 
 
 def _interpolated(tables: Numbers, which: Counts, abs_z: Numbers) -> Numbers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -125,7 +126,7 @@ class Lists:
         self._of_class = {
             label: order[slice(*bound)] for label, bound in zip(labels.tolist(), bounds, strict=True)
         }
-        self._tiles = Lazy(self._packed)
+        self._tiles, self._own = Lazy(self._packed), threading.local()
 
     def _packed(self, path: str) -> list[Any]:
         words = self._relations.bits[path]
@@ -141,8 +142,8 @@ class Lists:
 
     def _counted(self, tests: Sequence[int]) -> NDArray[np.int32]:
         """Count the models that had each training example and are right on each test example."""
-        products, right = Products(), self._relations.correct(layout.TEST)[list(tests)]
-        k_in = np.empty((len(tests), len(self._trains)), dtype=np.int32)
+        right = self._relations.correct(layout.TEST)[list(tests)]
+        k_in, products = self._buffer(len(tests)), self._own.products
         for number, tile in enumerate(self._tiles[layout.MASK]):
             columns = slice(number * COLUMNS, (number + 1) * COLUMNS)
             for start in range(0, len(tests), ROWS):
@@ -150,7 +151,17 @@ class Lists:
                 k_in[rows, columns] = products.counts(right[rows], tile)
         return k_in
 
-    def _listings(self, tests: Sequence[int], k_in: NDArray[np.int32]) -> Iterator[Listing]:
+    def _buffer(self, n_tests: int) -> NDArray[np.int32]:
+        """Return room for the counts of some test examples, the same for each call of a thread."""
+        own = self._own
+        if not hasattr(own, "products"):
+            own.products, own.k_in = Products(), np.empty((0, 0), dtype=np.int32)
+        if len(own.k_in) < n_tests:
+            own.k_in = np.empty((n_tests, len(self._trains)), dtype=np.int32)
+        found: NDArray[np.int32] = own.k_in[:n_tests]
+        return found
+
+    def _listings(self, tests: Sequence[int], k_in: NDArray[np.int32]) -> list[Listing]:
         null_se = self._null_se(tests)
         groups = [slice(start, start + TESTS_AT_ONCE) for start in range(0, len(tests), TESTS_AT_ONCE)]
         every = [self._roughly(self._kinds(tests[some], k_in[some]), null_se[some]) for some in groups]
@@ -162,11 +173,13 @@ class Lists:
         kinds, q_values = _Kinds.joined([those for those, _ in near]), np.concatenate([q for _, q in near])
         exact = self._exactly(kinds)
         shrunk = statistics.shrunk_by(effects, exact, kinds.groups)
+        listings = []
         for test_id, row, found in zip(tests, k_in, kinds.parts(), strict=True):
             chosen = found.start + self._strongest(shrunk[found], exact.score[found], kinds.times[found])
             codes = self._codes(kinds.arms[chosen], kinds.hits[chosen])
             ranked = np.stack([shrunk[chosen], q_values[chosen], exact.score[chosen]], axis=1)
-            yield self._listing(test_id, row, codes, ranked)
+            listings.append(self._listing(test_id, row, codes, ranked))
+        return listings
 
     def _kinds(self, tests: Sequence[int], k_in: NDArray[np.int32]) -> _Kinds:
         """Return the kinds of pairs of some test examples."""
