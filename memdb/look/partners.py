@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 from memdb.format import bits, layout
 from memdb.look.codes import MISSING, q_codes
 from memdb.query import statistics
-from memdb.query.arrow import table, values_of
 from memdb.query.mixture import Numbers
-from memdb.query.outcomes import OUTCOMES
 from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates
-from memdb.query.templates import template
 from memdb.sharing.tables import counts_of
 from memdb.store.published_arrays import COUNTED
 
@@ -161,23 +158,8 @@ class Finder:
         return one, inverse, times
 
     def _candidates(self, columns: Mapping[str, NDArray[Any]], times: Ids) -> Candidates:
-        n_in, hits, total = columns["n_in"], columns["hits"], columns["total"]
-        sums = {"n_in": n_in, "n_out": self._n_models - n_in, "k_in": hits, "k_all": total}
-        sql = template("equal_pairs.sql", arms=OUTCOMES[self._relations.outcome].sql["arms"])
-        found = table({name: values.astype(np.int32) for name, values in sums.items()})
-        scored = self._relations.compute(sql, {"found": found})
-        return Candidates(
-            score=values_of(scored.column("influence")),
-            effect_se=values_of(scored.column("effect_se")),
-            ac_z=values_of(scored.column("ac_z")),
-            null_se=values_of(scored.column("null_se")),
-            n_in=n_in.astype(np.int64),
-            n_models=self._n_models,
-            strata=columns["same_class"],
-            hits=hits.astype(np.int64),
-            total=total.astype(np.int64),
-            times=times,
-        )
+        n_in, hits, total = (columns[name].astype(np.int64) for name in ("n_in", "hits", "total"))
+        return statistics.candidates_of(hits, n_in, total, self._n_models, columns["same_class"], times)
 
 
 def _strongest(pairs: _Pairs, ranking: _Ranking, way: float) -> Ids:

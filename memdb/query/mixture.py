@@ -20,7 +20,7 @@ PRIOR_NULLS = 10.0  # pseudo-observations without effect, which regularize the f
 MAX_ROUNDS = 100  # about ten are enough
 CLOSE = 1e-6  # relative tolerance of the fit
 LEAST = 1e-9  # weights up to this are 0
-BINS_AT_ONCE = 128  # histograms are cut to a multiple of this
+BINS_AT_ONCE = 128  # histograms are filled up to a multiple of this: fits with as many are made together
 MANY = 4  # fits from which on their matrices are solved as one stack
 
 
@@ -87,24 +87,26 @@ def fitted_mixtures(histograms: Counts | Numbers) -> Numbers:
     Newton steps of all of them are taken together.
     """
     weights = np.empty((len(histograms), len(SPREADS)))
-    used = np.where(histograms > 0, np.arange(1, histograms.shape[1] + 1), 1).max(axis=1)
-    n_bins = -(-used // BINS_AT_ONCE) * BINS_AT_ONCE
+    used = (histograms > 0).sum(axis=1)
+    n_bins = -(-np.maximum(used, 1) // BINS_AT_ONCE) * BINS_AT_ONCE
+    bins = np.argsort(histograms <= 0, axis=1, kind="stable")  # those that are used come first
     for n in np.unique(n_bins):
         at = np.flatnonzero(n_bins == n)
-        weights[at] = _fitted(histograms[at, :n].astype(np.float64))
+        counts = np.take_along_axis(histograms[at], bins[at, :n], axis=1)
+        weights[at] = _fitted(counts.astype(np.float64), _densities()[bins[at, :n]])
     kept: Numbers = np.where(weights > LEAST, weights, 0.0)
     kept /= kept.sum(axis=1, keepdims=True)
     return kept
 
 
-def _fitted(counts: Numbers) -> Numbers:
+def _fitted(counts: Numbers, density: Numbers) -> Numbers:
     """Return weights by Newton steps under a positive lower bound, for histograms with as many bins.
 
     With weights of 0, large z would have likelihood 0. Expectation maximization converges to the same
     weights, but is still off by a tenth after 200 rounds.
     """
     found = np.empty((len(counts), len(SPREADS)))
-    fits, left = _Fits(counts), np.arange(len(counts))
+    fits, left = _Fits(counts, density), np.arange(len(counts))
     for _ in range(MAX_ROUNDS):
         gradient = fits.gradient()
         done = fits.are_done(gradient)
@@ -122,9 +124,9 @@ def _fitted(counts: Numbers) -> Numbers:
 class _Fits:
     """The state of fits of the weights of `SPREADS` to histograms, [fits, bins]."""
 
-    def __init__(self, counts: Numbers, weights: Numbers | None = None) -> None:
+    def __init__(self, counts: Numbers, density: Numbers, weights: Numbers | None = None) -> None:
         self._counts, self._roots = counts, np.sqrt(counts)
-        self._density = _densities()[: counts.shape[1]]
+        self._density = density
         self._totals = counts.sum(axis=1) + PRIOR_NULLS
         self._place(np.full((len(counts), len(SPREADS)), 1 / len(SPREADS)) if weights is None else weights)
 
@@ -144,7 +146,7 @@ class _Fits:
 
     def part(self, chosen: NDArray[np.bool_]) -> _Fits:
         """Return some of the fits."""
-        return _Fits(self._counts[chosen], self.weights[chosen])
+        return _Fits(self._counts[chosen], self._density[chosen], self.weights[chosen])
 
     def gradient(self) -> Numbers:
         """Return the gradient of each likelihood, [fits, spreads]."""
@@ -245,8 +247,9 @@ def _fix(matrix: Numbers, place: np.integer) -> None:
 def factors_of(effects: Sequence[Effects], which: Counts, abs_z: Numbers) -> Numbers:
     """Return by what to multiply scores this many standard errors from 0, given the effects among each."""
     supports = np.array([each.support for each in effects])
-    tables = supports[:, None] * _shrinkage(np.stack([each.weights for each in effects]))
-    return _interpolated(tables, which, abs_z)
+    tables = _shrinkage(np.stack([each.weights for each in effects]))
+    factors: Numbers = supports[which] * _interpolated(tables, which, abs_z)
+    return factors
 
 
 def shrinkage(abs_z: Numbers, weights: Numbers) -> Numbers:

@@ -214,7 +214,7 @@ class _Lists:
             for number, job in enumerate(jobs):
                 kept = running.pop(0).result()
                 running += [pool.submit(self._rows_of, ahead, begun) for ahead in jobs[number + AHEAD :][:1]]
-                yield pairs_table(self._relations, kept, z)
+                yield pairs_table(kept, z)
                 advance(min(job[-1] + self._step, self._n_test) - job[0])
         finally:
             pool.shutdown(cancel_futures=True)

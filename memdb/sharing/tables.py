@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from memdb.query import formulas
 from memdb.query.arrow import column as column_of
 from memdb.query.arrow import rows_of, values_of
 from memdb.query.from_published import found_pairs, scored
@@ -47,12 +48,13 @@ def kept_pairs(pairs: NDArray[np.int32], scores: NDArray[np.float64], first: int
 def z_of_lists(relations: Relations, listed: int) -> float | None:
     """Return the multiplier z of the intervals in lists of this length."""
     n_ranked = max(1, int(relations.ask(N_RANKED).column(0)[0].as_py()))
-    return relations.interval_z(IntervalSpec("selected", 0.95).of_list(min(listed, n_ranked), n_ranked))
+    interval = IntervalSpec("selected", 0.95).of_list(min(listed, n_ranked), n_ranked)
+    return formulas.interval_z(interval, relations.snapshot.n_models)
 
 
-def pairs_table(relations: Relations, kept: pa.Table, z: float | None) -> pa.Table:
+def pairs_table(kept: pa.Table, z: float | None) -> pa.Table:
     """Return pairs as people use them, with intervals of this multiplier."""
-    rows = scored(relations, kept, z)
+    rows = scored(kept, z)
     for name in (*SCORE_COLUMNS, "rank"):
         rows = rows.append_column(name, kept.column(name))
     return rows.select(list(TABLE_COLUMNS))

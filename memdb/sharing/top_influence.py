@@ -5,32 +5,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.format import layout
 from memdb.query import statistics
-from memdb.query.arrow import table, values_of
 from memdb.query.lazy import Lazy
-from memdb.query.mixture import Effects, Numbers, fitted_effects
-from memdb.query.outcomes import OUTCOMES
+from memdb.query.mixture import Numbers, fitted_effects
 from memdb.query.pairs.kernel import COLUMNS, ROWS
 from memdb.query.pairs.popcount import Products, packed
 from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates
-from memdb.query.templates import template
 from memdb.store.published_arrays import COUNTED, PAIR_ROWS, SCORE_COLUMNS
 
 Codes = NDArray[np.integer[Any]]
 
 PAIRS_AT_ONCE = 1 << 23  # whose counts are in memory
 TESTS_AT_ONCE = 8  # whose kinds of pairs are scored at once: they fit in the caches
-MARGIN = 1e-9  # bounds the relative error of a rough posterior mean
 
 
 @dataclass(frozen=True)
@@ -43,69 +38,27 @@ class Listing:
 
 @dataclass(frozen=True)
 class _Kinds:
-    """The kinds of the pairs of some test examples: those of one kind are equal in all that ranking looks at.
+    """The kinds of a few test examples' pairs: those of one kind are equal in all that ranking looks at.
 
     They are in order of their test example, then of their code.
     """
 
-    arms: Codes  # twice the place of n_in, 1 more if of one class
-    hits: Codes
-    total: NDArray[np.int64]
-    times: NDArray[np.int64]  # how many pairs are of each kind
-    groups: NDArray[np.int64]  # twice the place of the test example, 1 more if of one class
-    starts: NDArray[np.int64]  # of each test example, and the end
-
-    @classmethod
-    def joined(cls, parts: Sequence[_Kinds]) -> _Kinds:
-        """Return the kinds of all these test examples, one after the other."""
-        names = ("arms", "hits", "total", "times")
-        values = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
-        sizes = np.concatenate([np.diff(part.starts) for part in parts])
-        groups = [part.groups + 2 * TESTS_AT_ONCE * number for number, part in enumerate(parts)]
-        return cls(*values, np.concatenate(groups), np.concatenate([[0], np.cumsum(sizes)]))
-
-    def parts(self) -> Iterator[slice]:
-        """Yield the kinds of each test example."""
-        for start, stop in pairwise(self.starts.tolist()):
-            yield slice(start, stop)
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> _Kinds:
-        """Return some kinds, named in ascending order."""
-        values = (getattr(self, name)[rows] for name in ("arms", "hits", "total", "times", "groups"))
-        return _Kinds(*values, np.searchsorted(rows, self.starts))
-
-
-@dataclass(frozen=True)
-class _Rough:
-    """Kinds of pairs as ranking takes them, exact but for what only posterior means depend on."""
-
-    kinds: _Kinds
+    codes: Codes
     candidates: Candidates
+    groups: NDArray[np.int64]  # twice the place of the test example, 1 more if of one class
+    parts: list[slice]  # of each test example
 
     @property
     def histograms(self) -> NDArray[Any]:
         """Histograms of |z| that effects are fitted to, for each test example and stratum."""
-        n_groups = 2 * (len(self.kinds.starts) - 1)
-        return statistics.chance_histograms(self.candidates, self.kinds.groups, n_groups)
-
-    def near(self, effects: Sequence[Effects], listed: int) -> tuple[_Kinds, Numbers]:
-        """Return the kinds that may be listed, and their q-values."""
-        rough = statistics.shrunk_by(effects, self.candidates, self.kinds.groups)
-        rows, q_values = [], []
-        for part in self.kinds.parts():
-            times = self.kinds.times[part]
-            some = _near(rough[part], self.candidates.score[part], times, listed)
-            rows.append(part.start + some)
-            q_values.append(statistics.q_values(self.candidates.p_value[part], times)[some])
-        return self.kinds[np.concatenate(rows)], np.concatenate(q_values)
+        return statistics.chance_histograms(self.candidates, self.groups, 2 * len(self.parts))
 
 
 class Lists:
     """Finds the strongest pairs of test examples, in the order of a list's default options.
 
     Many of a test example's pairs are equal in n_in, in k_in and in whether they are of one class. Each such
-    kind is scored once, first roughly; those that may be listed once more, by what answers questions.
-    Several threads may ask.
+    kind is scored and ranked once, by what answers questions. Several threads may ask.
     """
 
     def __init__(self, relations: Relations, counts: Mapping[str, NDArray[np.int32]], listed: int) -> None:
@@ -162,23 +115,20 @@ class Lists:
         return found
 
     def _listings(self, tests: Sequence[int], k_in: NDArray[np.int32]) -> list[Listing]:
-        null_se = self._null_se(tests)
         groups = [slice(start, start + TESTS_AT_ONCE) for start in range(0, len(tests), TESTS_AT_ONCE)]
-        every = [self._roughly(self._kinds(tests[some], k_in[some]), null_se[some]) for some in groups]
-        effects = fitted_effects(np.concatenate([rough.histograms for rough in every]))
-        near = [
-            rough.near(effects[2 * some.start : 2 * some.stop], self._listed)
-            for rough, some in zip(every, groups, strict=True)
-        ]
-        kinds, q_values = _Kinds.joined([those for those, _ in near]), np.concatenate([q for _, q in near])
-        exact = self._exactly(kinds)
-        shrunk = statistics.shrunk_by(effects, exact, kinds.groups)
+        every = [self._kinds(tests[some], k_in[some]) for some in groups]
+        effects = fitted_effects(np.concatenate([kinds.histograms for kinds in every]))
         listings = []
-        for test_id, row, found in zip(tests, k_in, kinds.parts(), strict=True):
-            chosen = found.start + self._strongest(shrunk[found], exact.score[found], kinds.times[found])
-            codes = self._codes(kinds.arms[chosen], kinds.hits[chosen])
-            ranked = np.stack([shrunk[chosen], q_values[chosen], exact.score[chosen]], axis=1)
-            listings.append(self._listing(test_id, row, codes, ranked))
+        for some, kinds in zip(groups, every, strict=True):
+            shrunk = statistics.shrunk_by(
+                effects[2 * some.start : 2 * some.stop], kinds.candidates, kinds.groups
+            )
+            for test_id, row, part in zip(tests[some], k_in[some], kinds.parts, strict=True):
+                candidates = kinds.candidates.part(part)
+                chosen = self._strongest(shrunk[part], candidates)
+                q_value = statistics.q_values(kinds.candidates.p_value[part], candidates.times)[chosen]
+                ranked = np.stack([shrunk[part][chosen], q_value, candidates.score[chosen]], axis=1)
+                listings.append(self._listing(test_id, row, kinds.codes[part][chosen], ranked))
         return listings
 
     def _kinds(self, tests: Sequence[int], k_in: NDArray[np.int32]) -> _Kinds:
@@ -187,17 +137,21 @@ class Lists:
             np.unique(self._codes(self._arms_with(test_id), row), return_counts=True)
             for test_id, row in zip(tests, k_in, strict=True)
         ]
-        sizes = np.array([len(codes) for codes, _ in found])
-        arms, hits = self._decoded(np.concatenate([codes for codes, _ in found]))
-        place = np.repeat(np.arange(len(tests)), sizes)
-        return _Kinds(
-            arms=arms,
-            hits=hits,
-            total=self._counts[layout.TEST][1, list(tests)].astype(np.int64)[place],
-            times=np.concatenate([times for _, times in found]),
-            groups=2 * place + (arms & 1),
-            starts=np.concatenate([[0], np.cumsum(sizes)]),
+        sizes = [len(codes) for codes, _ in found]
+        codes = np.concatenate([codes for codes, _ in found])
+        arms, hits = self._decoded(codes)
+        is_same = arms & 1
+        candidates = statistics.candidates_of(
+            hits.astype(np.int64),
+            self._n_in[arms >> 1].astype(np.int64),
+            np.repeat(self._counts[layout.TEST][1, list(tests)].astype(np.int64), sizes),
+            self._n_models,
+            is_same == 1,
+            np.concatenate([times for _, times in found]),
         )
+        groups = np.repeat(2 * np.arange(len(tests)), sizes) + is_same
+        parts = [slice(*bound) for bound in pairwise(accumulate(sizes, initial=0))]
+        return _Kinds(codes, candidates, groups, parts)
 
     def _arms_with(self, test_id: int) -> Codes:
         """Return a number for each training example: twice the place of its n_in, 1 more if of one class."""
@@ -211,59 +165,17 @@ class Lists:
     def _decoded(self, codes: Codes) -> tuple[Codes, Codes]:
         return codes >> self._shift, codes & ((1 << self._shift) - 1)
 
-    def _null_se(self, tests: Sequence[int]) -> Numbers:
-        """Return null_se, [tests, arms], which depends on n_in and on how many models are right."""
-        n_in, n_correct = self._n_in, self._counts[layout.TEST][1, list(tests)]
-        every = np.tile(n_in, len(tests))
-        scored = self._scored(every, np.zeros_like(every), np.repeat(n_correct, len(n_in)))
-        return values_of(scored.column("null_se")).reshape(len(tests), len(n_in))
-
-    def _roughly(self, kinds: _Kinds, null_se: Numbers) -> _Rough:
-        """Score kinds of pairs; what only posterior means need is off by a few roundings."""
-        place = kinds.arms >> 1
-        n_in = self._n_in[place].astype(np.float64)
-        n_out, k_out = self._n_models - n_in, kinds.total - kinds.hits
-        p_in, p_out = kinds.hits / n_in, k_out / n_out
-        m_in, m_out = (kinds.hits + 1) / (n_in + 2), (k_out + 1) / (n_out + 2)
-        error = np.sqrt(m_in * (1 - m_in) / (n_in + 2) + m_out * (1 - m_out) / (n_out + 2))
-        effect_se = np.sqrt(p_in * (1 - p_in) / n_in + p_out * (1 - p_out) / n_out)
-        candidates = self._candidates(
-            kinds, p_in - p_out, effect_se, (m_in - m_out) / error, null_se[kinds.groups >> 1, place]
-        )
-        return _Rough(kinds, candidates)
-
-    def _exactly(self, kinds: _Kinds) -> Candidates:
-        """Return kinds of pairs as ranking takes them."""
-        scored = self._scored(self._n_in[kinds.arms >> 1], kinds.hits, kinds.total)
-        names = ("influence", "effect_se", "ac_z", "null_se")
-        return self._candidates(kinds, *(values_of(scored.column(name)) for name in names))
-
-    def _candidates(
-        self, kinds: _Kinds, score: Numbers, effect_se: Numbers, ac_z: Numbers, null_se: Numbers
-    ) -> Candidates:
-        return Candidates(
-            score, effect_se, ac_z, null_se,
-            n_in=self._n_in[kinds.arms >> 1].astype(np.int64),
-            n_models=self._n_models,
-            strata=kinds.arms & 1 == 1,
-            hits=kinds.hits.astype(np.int64),
-            total=kinds.total,
-            times=kinds.times,
-        )  # fmt: skip
-
-    def _scored(self, n_in: Codes, k_in: Codes, k_all: Codes) -> pa.Table:
-        """Compute the columns of ``equal_pairs.sql``."""
-        columns = {"n_in": n_in, "n_out": self._n_models - n_in, "k_in": k_in, "k_all": k_all}
-        sums = table({name: values.astype(np.int32) for name, values in columns.items()})
-        sql = template("equal_pairs.sql", arms=OUTCOMES[self._relations.outcome].sql["arms"])
-        return self._relations.compute(sql, {"found": sums})
-
-    def _strongest(self, shrunk: Numbers, score: Numbers, times: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the kinds that make up the list of a test example, ascending."""
-        order = np.lexsort((-score, -shrunk))
-        last = np.searchsorted(np.cumsum(times[order]), self._listed)
+    def _strongest(self, shrunk: Numbers, candidates: Candidates) -> NDArray[np.int64]:
+        """Return the kinds that make up the list of a test example, ascending: enough, and all that tie."""
+        score, times, most = candidates.score, candidates.times, self._listed
+        assert times is not None  # noqa: S101 - for mypy: kinds are counted
+        rows = np.arange(len(shrunk))
+        if most < len(rows):  # a pair of each of the first would be enough
+            rows = np.flatnonzero(shrunk >= np.partition(shrunk, len(rows) - most)[len(rows) - most])
+        order = rows[np.lexsort((-score[rows], -shrunk[rows]))]
+        last = np.searchsorted(np.cumsum(times[order]), most)
         if last >= len(order):
-            return np.arange(len(order))
+            return np.arange(len(shrunk))
         least, weakest = shrunk[order[last]], score[order[last]]
         return np.flatnonzero((shrunk > least) | ((shrunk == least) & (score >= weakest)))
 
@@ -307,21 +219,3 @@ class Lists:
         kind = np.minimum(np.searchsorted(codes, asked), len(codes) - 1)
         found = codes[kind] == asked if len(codes) else np.zeros(0, dtype=np.bool_)
         return rows[found], kind[found]
-
-
-def _near(rough: Numbers, score: Numbers, times: NDArray[np.int64], listed: int) -> NDArray[np.int64]:
-    """Return the kinds of a test example that may be listed, ascending, judging by rough values."""
-    n_kinds = len(rough)
-    if n_kinds <= listed:
-        return np.arange(n_kinds)
-    top = np.argpartition(rough, n_kinds - listed)[-listed:]  # a pair of each is enough
-    order = top[np.argsort(-rough[top])]
-    least = rough[order[np.searchsorted(np.cumsum(times[order]), listed)]]
-    if least:
-        return np.flatnonzero(rough >= least - MARGIN * abs(least))
-    above, tied = rough > 0, rough == 0  # which no rounding changes
-    (rows,) = tied.nonzero()
-    rows = rows[np.argsort(-score[rows])]
-    wanted = listed - times[above].sum()
-    weakest = score[rows[np.searchsorted(np.cumsum(times[rows]), wanted)]]
-    return np.flatnonzero(above | (tied & (score >= weakest)))
