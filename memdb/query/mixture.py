@@ -90,7 +90,7 @@ def fitted_mixtures(histograms: Counts | Numbers) -> Numbers:
     used = (histograms > 0).sum(axis=1)
     n_bins = -(-np.maximum(used, 1) // BINS_AT_ONCE) * BINS_AT_ONCE
     bins = np.argsort(histograms <= 0, axis=1, kind="stable")  # those that are used come first
-    for n in np.unique(n_bins):
+    for n in sorted(set(n_bins.tolist())):  # np.unique would import NumPy's masked arrays
         at = np.flatnonzero(n_bins == n)
         counts = np.take_along_axis(histograms[at], bins[at, :n], axis=1)
         weights[at] = _fitted(counts.astype(np.float64), _densities()[bins[at, :n]])
