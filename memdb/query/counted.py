@@ -95,9 +95,7 @@ def _arms(relations: Relations, rows: NDArray[np.integer], k_in: Counts, k_out: 
 
 def _pairs(columns: dict[str, Counts], column: str) -> pa.Table:
     target = "target" if column == "target_id" else "test"
-    own = formulas.Arms(
-        *(columns["own_k_in"],) * 2, columns["n_in"], *(columns["own_k_out"],) * 2, columns["n_out"]
-    )
+    own = formulas.of_counts(*(columns[name] for name in ("own_k_in", "n_in", "own_k_out", "n_out")))
     first = {
         "train_id": columns["train_id"],
         f"{target}_id": columns["target_id"],
@@ -117,7 +115,7 @@ def _computed(
 ) -> pa.Table:
     """Return scores, and what ranking needs of each, between the columns that lists have besides."""
     n_in, n_out, k_in, k_out = (counts[name] for name in ("n_in", "n_out", "k_in", "k_out"))
-    arms = formulas.Arms(k_in, k_in, n_in, k_out, k_out, n_out)
+    arms = formulas.of_counts(k_in, n_in, k_out, n_out)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = {
             score: formulas.score(arms), "p_in": k_in / n_in, "p_out": k_out / n_out,

@@ -36,9 +36,15 @@ class Arms:
         return filled
 
 
+def of_counts(k_in: NDArray[Any], n_in: NDArray[Any], k_out: NDArray[Any], n_out: NDArray[Any]) -> Arms:
+    """Return the arms of a 0/1 outcome, which is its own square, from the models that are right."""
+    right_in, right_out = k_in.astype(np.float64), k_out.astype(np.float64)
+    return Arms(right_in, right_in, n_in.astype(np.float64), right_out, right_out, n_out.astype(np.float64))
+
+
 def _filled(n: NDArray[Any]) -> Numbers:
     """Return numbers of models, NaN for an empty arm."""
-    return np.where(n > 0, n, np.nan)
+    return n if n.dtype == np.float64 and n.all() else np.where(n > 0, n, np.nan)
 
 
 def score(arms: Arms) -> Numbers:
@@ -56,7 +62,8 @@ def ac_mean(s: NDArray[Any], n: NDArray[Any], z: float) -> Numbers:
 def ac_variance(s: NDArray[Any], q: NDArray[Any], n: NDArray[Any], z: float) -> Numbers:
     """Return the variances of `ac_mean`."""
     mean, added = ac_mean(s, n, z), n + z * z / 2
-    variance: Numbers = np.maximum(0.0, (q + z * z / 4) / added - mean * mean) / added
+    square = mean if q is s else (q + z * z / 4) / added  # of 0/1 outcomes both sums are the same
+    variance: Numbers = np.maximum(0.0, square - mean * mean) / added
     return variance
 
 
@@ -74,8 +81,11 @@ def effect_se(arms: Arms) -> Numbers:
     """Return standard errors with each arm's own variance."""
     n_in, n_out = _filled(arms.n_in), _filled(arms.n_out)
     p_in, p_out = arms.s_in / n_in, arms.s_out / n_out
-    inside = np.maximum(0.0, arms.q_in / n_in - p_in * p_in) / n_in
-    error: Numbers = np.sqrt(inside + np.maximum(0.0, arms.q_out / n_out - p_out * p_out) / n_out)
+    q_in, q_out = p_in, p_out
+    if arms.q_in is not arms.s_in:
+        q_in, q_out = arms.q_in / n_in, arms.q_out / n_out
+    inside = np.maximum(0.0, q_in - p_in * p_in) / n_in
+    error: Numbers = np.sqrt(inside + np.maximum(0.0, q_out - p_out * p_out) / n_out)
     return error
 
 

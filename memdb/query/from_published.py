@@ -101,8 +101,8 @@ def scored(found: pa.Table, z: float | None) -> pa.Table:
     of = {name: values_of(found.column(name)) for name in found.column_names}
     n_in, n_out, k_in = (of[name] for name in ("n_in", "n_out", "s_in"))
     k_out = of["s_all"] - k_in
-    arms = formulas.Arms(k_in, k_in, n_in, k_out, k_out, n_out)
-    own = formulas.Arms(*(of["own_k_in"],) * 2, n_in, *(of["own_k_out"],) * 2, n_out)
+    arms = formulas.of_counts(k_in, n_in, k_out, n_out)
+    own = formulas.of_counts(of["own_k_in"], n_in, of["own_k_out"], n_out)
     lo, hi = formulas.bounds(arms, math.nan if z is None else z)
     are_known = not found.column("train_label").null_count
     with np.errstate(divide="ignore", invalid="ignore"):

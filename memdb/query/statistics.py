@@ -84,8 +84,7 @@ def candidates_of(
     hits: Counts, n_in: Counts, total: Counts, n_models: int, strata: Flags, times: Counts
 ) -> Candidates:
     """Return pairs, of each kind one, from the models that are right: of those in, and of all."""
-    n_out, misses = n_models - n_in, total - hits
-    arms = formulas.Arms(hits, hits, n_in, misses, misses, n_out)
+    arms = formulas.of_counts(hits, n_in, total - hits, n_models - n_in)
     return Candidates(
         score=formulas.score(arms),
         effect_se=formulas.effect_se(arms),
