@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from memdb.database import IN_MEMORY, Database, View
 from memdb.errors import InvalidInputError, NotFoundError
+from memdb.format.kept import Kept
 from memdb.format.manifest import OUTCOMES, Manifest, Outcome
 from memdb.format.sketches import DEFAULT_SIZE, SKETCH, Projection, SketchPlan, require_no_size
 from memdb.permission import Names, forget
@@ -21,6 +22,7 @@ from memdb.store.access import Options
 if TYPE_CHECKING:
     from memdb.datasets import Dataset
     from memdb.interop.formats import Format
+    from memdb.interop.ids import Given
     from memdb.interop.import_runs import Imported
     from memdb.interop.import_scores import ImportedScores
     from memdb.sharing.pull import Pulled
@@ -40,6 +42,8 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     seed: int | None = None,
     sketches: int | None = None,
     sketch_size: int | None = None,
+    only_ids: Given | None = None,
+    without_ids: Given | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Database:
     """Create a store of a data set and a recipe, without models.
@@ -58,6 +62,9 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         seed: of all subset masks; random by default.
         sketches: keep gradient sketches of this many models, the first ones.
         sketch_size: numbers per example of a sketch; by default 512.
+        only_ids: make the store of these training examples alone: their ids or keys, or a file that lists
+            them, such as `Database.export` writes. They keep their keys, and get ids of their own.
+        without_ids: likewise, of all others.
         storage_options: for the fsspec driver.
 
     Raises:
@@ -67,6 +74,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     """
     from memdb import datasets, recipes
     from memdb.format import subsets
+    from memdb.interop.ids import named, part_of
 
     kept = _outcomes_of(outcomes)
     if not 0 <= (seed := secrets.randbits(63) if seed is None else seed) < 2**64:
@@ -83,8 +91,13 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
     bound.require_outcomes([outcome.name for outcome in kept] + ([SKETCH] if plan else []))
     recipes.require_name_of_its_own(bound)
     storage = Access(storage_options).open(url)
-    require_free(storage)  # before waiting for the data
+    require_free(storage)
+    only, without = named(only_ids, "only_ids"), named(without_ids, "without_ids")  # before waiting for data
     data = datasets.load(dataset, data_root, download=download) if isinstance(dataset, str) else dataset
+    part = None
+    if only is not None or without is not None:
+        rows = part_of(data, name, only, without)
+        part, data = Kept.of(rows, len(data.train)), data.only(rows)
     subsets.subset_size(len(data.train), subset_fraction)
     tables = data.tables
     manifest = Manifest(
@@ -96,6 +109,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         subset_scheme="exact",
         subset_fraction=float(subset_fraction),
         sketches=plan,
+        kept=part,
     )
     store = Store.create(storage, manifest, tables)
     Names(dataset, recipe).remember_for(store)
@@ -233,7 +247,7 @@ def _require_none(content: str, **others: object) -> None:
     ignored = [name for name, value in others.items() if value is not None]
     if ignored:
         raise InvalidInputError(
-            f"{content}, which {ignored[0]} does not describe", hint="leave it out", parameter=ignored[0]
+            f"{content}, which {ignored[0]} does not describe", hint="omit it", parameter=ignored[0]
         )
 
 

@@ -6,6 +6,7 @@ publishes.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from memdb.analysis.duplicates import DuplicateOptions, Sources
     from memdb.analysis.estimates import Attribution
     from memdb.datasets import Dataset
+    from memdb.experiment.removal import LookAlikes
     from memdb.experiment.report import Findings
     from memdb.experiment.run import HowToTrain
     from memdb.format.published import Credits
@@ -311,7 +314,7 @@ class Database:
             what = "imported scores" if outcome == "correct" else f"the outcome {outcome}"
             raise InvalidInputError(
                 f"priors are of the outcome correct of the store's own models, not of {what}",
-                hint="leave out estimator and screen",
+                hint="omit estimator and screen",
                 parameter=("estimator", "screen"),
             )
         if file not in self._predictors:
@@ -624,6 +627,60 @@ class Database:
 
         written_pairs(self.relations(outcome), Path(output), options)
         return self._results.in_file(Path(output))
+
+    def duplicates(self, **options: Unpack[DuplicateOptions]) -> DuckDBPyRelation:
+        """Return near-duplicates within the training set, and of a training and a test example.
+
+        A row says what the training example ``train_id`` does for the example ``target_id`` of the set
+        ``target_set``: ``influence``, over the models that hold the target out. Two training examples have a
+        row each way. ``memorization`` is the target's, and ``pair_memorization`` the same without the models
+        that saw the twin alone, so that it hides nothing. ``hidden_by`` names the twin where it surely hides
+        some. The surest pairs come first.
+
+        Args:
+            options: see `memdb.analysis.duplicates.DuplicateOptions`.
+
+        Raises:
+            InvalidInputError: an option out of range, or a store of imported scores alone.
+            NotEnoughModelsError: no models, or too few to find pairs by influence if nothing else is asked.
+            NotFoundError: the store keeps no outcomes on training examples, or what ``by="content"`` needs is
+                missing.
+        """
+        from memdb.analysis.duplicates import duplicates, wanted_of
+
+        if self.imported_scores is not None:
+            raise InvalidInputError(
+                f"{self.url} answers from imported scores, which say nothing of models without two examples",
+                hint="train models on the same data with `memdb init` and `memdb train`",
+            )
+        wanted, remark = wanted_of(options), options.get("remark", warnings.warn)
+        interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
+        sources = self._contents_to_compare(options, remark)
+        rows = duplicates(self.relations(), wanted, interval, sources)
+        return self._present_scores(rows, "correct", interval.level, interval.kind)
+
+    def _contents_to_compare(self, options: DuplicateOptions, remark: Callable[[str], None]) -> Sources:
+        """Return what is known of the examples' content: their hashes and, where there are any, pictures."""
+        from memdb.analysis.duplicates import Sources
+        from memdb.store.examples import read_example_table
+
+        named = options.get("data_root"), options.get("dataset")
+
+        def pictures() -> Callable[[str, Sequence[int]], Sequence[Any]] | None:
+            content, reason = self.contents_if_any(*named)
+            if content is None:
+                remark(f"only examples of equal content count as alike: {reason}")
+                return None
+            if self.store.published is not None and named == (None, None):
+                return lambda name, rows: list(self.thumbnails(name, rows))
+            return lambda name, rows: [content(name, row) for row in rows]
+
+        return Sources(
+            lambda name: read_example_table(self.store, name).content_sha256,
+            pictures,
+            remark,
+            options.get("progress", lambda _done, _total: None),
+        )
 
     def sql(
         self,
@@ -966,6 +1023,7 @@ class Database:
         One row per estimator, number of models and measure: ``correlation`` with the true influences over all
         pairs; ``precision``, how many of the ``at`` strongest pairs are among the first ``at``; ``top_10``,
         the same of the strongest training examples of a test example, mean over those that any influence;
+        ``feldman_zhang``, the same of the pairs of one class with influence .15 and memorization .25 or more;
         ``strength``, the mean true influence of the first ``at`` pairs; ``error``, root mean square on the
         strongest pairs; and ``coverage`` of the intervals, of all pairs and of the estimator's own first.
         ``seconds`` is what training these models took, ``plain_models`` how many models raw scores need for
@@ -1014,6 +1072,24 @@ class Database:
         from memdb.analysis.plan_lds import plan_lds
 
         return self._present(plan_lds(self.relations(), lds, outcome, require_level(level)))
+
+    def plan_sketches(self, sketches: int = 10, *, size: int | None = None) -> DuckDBPyRelation:
+        """Return what it takes until this many models have gradient sketches.
+
+        One row: ``bytes_per_model``, as they are stored or, without any, in memory; ``seconds_per_model`` and
+        ``share_of_training``, where this store has batches with and without sketches to compare, NULL
+        elsewhere; and what is missing in all, ``n_sketched_more``, ``bytes_more`` and ``seconds_more``.
+
+        Args:
+            sketches: the number of sketched models.
+            size: numbers per example; by default that of the store's sketches, or 512.
+
+        Raises:
+            InvalidInputError: an argument out of range.
+        """
+        from memdb.analysis.plan_sketches import plan_sketches
+
+        return self._present(plan_sketches(self.snapshot, sketches, size))
 
     def train(
         self,
@@ -1135,7 +1211,7 @@ class Database:
     ) -> Findings:
         """Remove the memorized training examples, train models on the rest, and compare what that costs.
 
-        As many models leave out as many random examples, and as many examples of the same classes that
+        As many models exclude as many random examples, and as many examples of the same classes that
         held-out models find as hard. The models go into a store of their own, in which what is removed is
         written down before the first is trained. Call it again after an interruption, or for more models:
         they are added to what is there.
@@ -1190,7 +1266,8 @@ class Database:
         if store is None:
             run.require_counts(models, add)
             seed = run.seed_of(seed)
-            experiment = Chooser(chosen_by.relations(), level, seed).experiment(design)
+            alike = partial(self._alike_with_test, how)
+            experiment = Chooser(chosen_by.relations(), level, seed, alike).experiment(design)
             require_free(storage)
             self._means(how)  # data that is not there is missed before anything is created
             store = run.create(storage, self.store, experiment, seed)
@@ -1204,6 +1281,18 @@ class Database:
             plan = run.planned(store, seeds, data, bound, how, self._doubt(bound))
             carry_out(store, plan, store.snapshot(), progress or warn_of_doubts, stop_requested)
         return Findings(store.snapshot(), level)
+
+    def _alike_with_test(self, how: HowToTrain) -> LookAlikes:
+        """Return the pairs of a training and a test example that are alike: by pictures, if there are any."""
+        from memdb.analysis.duplicates import Wanted, alike_pairs
+        from memdb.experiment.removal import LookAlikes
+        from memdb.format.experiment import EQUAL, PICTURES
+
+        said: list[str] = []
+        named: DuplicateOptions = {"dataset": how.get("dataset"), "data_root": how.get("data_root")}
+        sources = self._contents_to_compare(named, said.append)
+        found = alike_pairs([layout.TEST], Wanted(), sources)[layout.TEST]
+        return LookAlikes(found.first, found.second, EQUAL if said else PICTURES)
 
     def _means(self, how: HowToTrain) -> tuple[str | Dataset, BoundRecipe]:
         """Return the data, or its name if workers are to load it, and the recipe to train models by."""
@@ -1220,6 +1309,8 @@ class Database:
         what: str = "memorization",
         *,
         outcome: str = "correct",
+        drop: str | None = None,
+        keep: str | None = None,
         **options: Unpack[PairOptions],
     ) -> Exported:
         """Export scores or models to files that other software reads.
@@ -1229,7 +1320,11 @@ class Database:
             what: ``memorization`` or ``pairs``, to .parquet, .csv, or .npz with an array per column;
                 ``fz-pairs`` or ``fz-classes``, to .npz as published by Feldman and Zhang; ``models`` (masks
                 and outcomes, as `import_file` reads them) or ``lira`` (keep and scores), to .npz or a folder
-                of .npy.
+                of .npy; ``ids``, the training examples for which a condition is true, to .csv, .parquet,
+                .json, or text with a key a line, for `memdb.init` to take or to exclude.
+            drop: with ``ids``, the condition in SQL, such as ``memorization > .5 and q < .1``. It may name
+                what `sql` shows of training examples, and ``shrunk`` and ``q_value``, or ``q``.
+            keep: the same for examples to keep.
             options: see `pairs`.
 
         Raises:
@@ -1247,8 +1342,10 @@ class Database:
         if what == "fz-classes":
             return export.write_fz_classes(target, self.answers().relations, progress)
         level, interval = options.get("level", 0.95), options.get("interval", "anytime")
+        spec = IntervalSpec(interval, level)
+        if what == "ids":
+            return self._export_ids(target, (drop, keep), outcome, spec)
         if what == "memorization":
-            spec = IntervalSpec(interval, level)
             table = self.answers(outcome).scores(what, {"train_id": None}, spec)
         else:
             table = self.answers(outcome).pairs(options)
@@ -1263,6 +1360,23 @@ class Database:
             "n_models": self.n_models,
         }
         return export.write_table(target, table, facts if self.imported_scores is None else {})
+
+    def _export_ids(
+        self, path: Path, conditions: tuple[str | None, str | None], outcome: str, spec: IntervalSpec
+    ) -> Exported:
+        from memdb.interop.export import Exported
+        from memdb.interop.ids import chosen, write_ids
+        from memdb.render.answer import Answer
+
+        drop, keep = conditions
+        table = chosen(self.answers(outcome), drop, keep, spec)
+        facts = {
+            "store": self.url, "snapshot": self.snapshot.number, "models_sha256": self.models_sha256,
+            "condition": keep if drop is None else drop, "interval": spec.kind, "level": spec.level,
+            "outcome": outcome, "n_models": self.n_models,
+        }  # fmt: skip
+        write_ids(path, Answer(table, facts if self.imported_scores is None else {}))
+        return Exported(path, {"train_id": (table.num_rows,)})
 
     def compact(
         self, *, alone: bool = False, progress: Callable[[int, int], None] = lambda _done, _total: None
@@ -1443,7 +1557,7 @@ class Database:
         if self.view.as_of is not None and n_there > self.n_models:
             raise InvalidInputError(
                 f"{url} has {n_there:,} models already, snapshot {self.view.as_of} only {self.n_models:,}",
-                hint="publish it to a new place, or leave as_of out",
+                hint="publish it to a new place, or omit as_of",
                 parameter="as_of",
             )
         return plan
@@ -1695,8 +1809,9 @@ class Database:
             return rows.of_thumbnails(self.thumbnails)
         if not named and self._contents is not None:
             return self._contents
-        data = self.load_dataset(data_root, dataset) if isinstance(dataset, str | None) else dataset
         manifest = self.store.manifest
+        is_named = isinstance(dataset, str | None)
+        data = self.load_dataset(data_root, dataset) if is_named else dataset.of(manifest)
         manifest.require_same(data.infos, manifest.recipe, self.url)
         self._contents = rows.of_dataset(data)
         return self._contents
@@ -1735,7 +1850,7 @@ class Database:
                 f"{self.url} was made of arrays in memory, which a store does not keep",
                 hint="train from Python: memdb.open(url).train(add=100, dataset=..., recipe=...)",
             )
-        data = datasets.load(name, data_root)
+        data = datasets.load(name, data_root).of(self.store.manifest)
         if name == self.store.manifest.dataset:
             self._dataset = data
         return data
@@ -1747,7 +1862,7 @@ class Database:
         if self.store.published is not None:
             raise InvalidInputError(
                 f"{self.url} is a published copy: pictures of its examples are its owner's to make",
-                hint="take those that it has along with `memdb pull`, or leave thumbnails out",
+                hint="take those that it has along with `memdb pull`, or omit thumbnails",
             )
         data = self.load_dataset(data_root, dataset)
         manifest = self.store.manifest
@@ -1798,7 +1913,7 @@ class Database:
         from memdb import datasets
 
         if isinstance(given, datasets.Dataset):
-            return given
+            return given.of(self.store.manifest)
         name = self.store.manifest.dataset if given is None else given
         return self.load_dataset(data_root, given) if here or name == IN_MEMORY else name
 

@@ -82,7 +82,7 @@ class Names:
             if isinstance(said, str) and said != theirs:
                 raise MismatchError(
                     f"{url} has the {KINDS[kind]} {theirs}, not {said}",
-                    hint=f"leave --{kind} out, or say {theirs}",
+                    hint=f"omit --{kind}, or say {theirs}",
                 )
         lacking = {kind: path for kind, path in manifest.imports.items() if getattr(self, kind) is None}
         _require_none(lacking, url, "training")
@@ -92,7 +92,7 @@ class Names:
         """Return the objects among them, which must be the manifest's."""
         from memdb import recipes  # which no question needs
 
-        data = self._data
+        data = None if self._data is None else self._data.of(manifest)
         recipe = None if self.recipe is None or isinstance(self.recipe, str) else recipes.bind(self.recipe)
         sets = manifest.sets if data is None else data.infos
         manifest.require_same(sets, manifest.recipe if recipe is None else recipe.info, url)

@@ -11,8 +11,10 @@ does.
     python scripts/figures_faster.py --data-root DIR      MNIST with flipped labels and 5 classes of CIFAR-100, too
     python scripts/figures_faster.py --models 4000        the noise of the truth halves
 
-Subcommands are about calibrated predictions and screened tests (`figures_informed.py`):
+Subcommands are about calibrated predictions and screened tests (`figures_informed.py`, `figures_equivalent.py`):
 
+    python scripts/figures_faster.py equivalent --data-root DIR     what few models are worth: an hour on two cores
+    python scripts/figures_faster.py equivalent --short             a fifth of the models: five minutes
     python scripts/figures_faster.py harm       priors that are noise or adversarial, simulated: two minutes
     python scripts/figures_faster.py digits     ranks, coverage and screened tests on digits: four minutes
     python scripts/figures_faster.py cost       4,000 models, 50,000 x 10,000 examples, 10 sketched: minutes, 3 GB
@@ -247,10 +249,12 @@ def main() -> int:
     parser.add_argument(
         "--models", type=int, default=2000, help=f"of each set; the truth is from {max(JUDGED):,} on"
     )
+    import figures_equivalent
     import figures_informed  # which imports this module
     import figures_lds
 
     commands = parser.add_subparsers(title="subcommands")
+    figures_equivalent.add_command(commands)
     figures_informed.add_commands(commands)
     figures_lds.add_command(commands)
     options = parser.parse_args()

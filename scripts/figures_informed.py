@@ -206,7 +206,7 @@ def cost(options: argparse.Namespace) -> bool:
         if found is None:  # few of the sampled pairs are planted; a curve of as many points costs as much
             at = np.linspace(-0.1, 0.1, 24)
             vars(predictor).update(
-                calibration=Calibration(Curve(1.0, at, at), Spread(1e-5, 0.01, 0.1), 0, 0), why_raw=None
+                _fit=(Calibration(Curve(1.0, at, at), Spread(1e-5, 0.01, 0.1), 0, 0), 2.0), why_raw=None
             )
         ids = iter(range(1, 1000))
         informed = seconds_of(lambda: db.top_influence(test_id=next(ids), estimator="informed"))

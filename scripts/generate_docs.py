@@ -24,12 +24,12 @@ import memdb
 from memdb import cli
 from memdb.interop.export import WRITTEN
 from memdb.interop.formats import FORMATS, read_file
+from memdb.interop.ids import named
 from memdb.interop.run_formats import Runs
-from memdb.interop.score_formats import ScoreFile
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
-    "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "plan",
+    "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "duplicates", "sql", "plan",
     "convergence", "reliability", "classes", "class-influence", "compare", "compact", "gc", "verify", "retract",
     "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "cache", "import", "export", "membership",
     "lds", "frontier", "experiment",
@@ -138,21 +138,26 @@ def round_trips() -> str:
     labels = np.arange(24) % 2
     data = memdb.Dataset(np.arange(24.0)[:, None], labels, np.arange(9.0)[:, None], labels[:9])
     with tempfile.TemporaryDirectory() as folder, memdb.init(f"{folder}/s.zarr", data, drawn, seed=1) as db:
-        db.train(40, compact=False)
+        db.train(40, batch_models=40, device="cpu", compact=False)
         for what, suffixes in WRITTEN.items():
             found = {}
             for suffix in suffixes:
-                file = f"{folder}/{what}{suffix}"
-                path = (
-                    db.export(file, what, min_influence=-1.0) if "pairs" in what else db.export(file, what)
-                ).path
-                found[suffix or "a folder"] = _back(read_file(path))
+                asked = {"min_influence": -1.0} if "pairs" in what else {}
+                asked = {"keep": "train_id < 9"} if what == "ids" else asked
+                path = db.export(f"{folder}/{what}{suffix}", what, **asked).path
+                is_folder = not suffix and path.is_dir()
+                found["a folder" if is_folder else suffix or "no suffix"] = _back(what, path)
             (back,) = set(found.values())
             lines.append(f"| `{what}` | {', '.join(found)} | {back} |")
     return "\n".join(lines) + "\n"
 
 
-def _back(content: Runs | ScoreFile) -> str:
+def _back(what: str, path: Path) -> str:
+    if what == "ids":
+        listed = named(path, "only_ids")
+        n_listed = 0 if listed is None else len(listed.names)
+        return f"a list of these {n_listed} training examples, for `memdb init --only-ids` or `--without-ids`"
+    content = read_file(path)
     if isinstance(content, Runs):
         kept = ", ".join(f"`{outcome.name}`" for outcome in content.outcomes)
         return f"models with {kept}; `correct` is {content.outcomes[0].definition}"

@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How far Hypothesis searches: scripts/test, scripts/test --all, and by hand with --hypothesis-profile deep.
 # No deadlines: a busy machine says nothing about the code, and performance lives in benchmarks.
-for profile, n_examples in {"quick": 12, "all": 100, "deep": 2000}.items():
+for profile, n_examples in {"quick": 8, "all": 100, "deep": 2000}.items():
     settings.register_profile(
         profile, max_examples=n_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
@@ -30,7 +30,7 @@ settings.load_profile("quick")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-BUDGET = 190  # CPU seconds of scripts/test: two minutes on two cores
+BUDGET = 170  # CPU seconds of scripts/test: two minutes on two cores
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -89,6 +89,7 @@ def test_every_command_that_answers_is_asked(stores):
     assert commands == asked | DO_OTHER_THINGS
 
 
+@pytest.mark.slow
 def test_compaction_and_its_garbage_leave_answers_as_they_were(copies):
     with memdb.open(str(copies / "trained.zarr")) as db:
         record = db.compact().record
@@ -123,6 +124,7 @@ def test_an_extension_goes_on_with_its_base(copies):
         assert db.compact().record.n_models == 20
 
 
+@pytest.mark.slow
 def test_a_published_copy_is_the_same_again_and_takes_in_what_is_new(copies):
     with memdb.open(str(copies / "trained.zarr")) as db:
         db.publish(str(copies / "anew.zarr"))

@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 from support import TESTS
 
 import memdb
@@ -43,6 +44,8 @@ HOMES = {
         "recipes.grouped",
         "recipes.cnn_torch",
         "recipes.resnet9_torch",
+        "recipes.resnet9_v2_torch",
+        "recipes.spectral",
         "recipes.torchvision_torch",
         "recipes.images",
         "recipes.augmentation",
@@ -58,7 +61,15 @@ HOMES = {
     "ray": {"training.engines.ray"},
     "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
-    "PIL": {"datasets", "look.notebook", "render.graphics", "render.sheets", "sharing.thumbnails"},
+    "imagehash": {"analysis.lookalikes"},
+    "PIL": {
+        "analysis.lookalikes",
+        "datasets",
+        "look.notebook",
+        "render.graphics",
+        "render.sheets",
+        "sharing.thumbnails",
+    },
     "zarr": {"store.encoding", "store.read_arrays", "store.stated"},
     "numcodecs": {"store.stated"},
     "aiohttp": {"storage.web"},
@@ -82,6 +93,7 @@ HOMES = {
     },
     "matplotlib": {
         "render.curves",
+        "render.drawing",
         "render.frontier",
         "render.removal",
         "look.figures",
@@ -94,8 +106,10 @@ HOMES = {
         "render.images",
         "render.progress",
         "render.curves",
+        "render.drawing",
         "render.analysis",
         "render.removal",
+        "render.duplicates",
         "render.attribution",
         "render.frontier",
         "look.terminal",
@@ -109,6 +123,7 @@ HOMES = {
         "cli.analyze",
         "cli.planning",
         "cli.pairs",
+        "cli.duplicates",
         "cli.interop",
         "cli.maintain",
         "cli.combine",
@@ -123,7 +138,7 @@ HOMES = {
 }
 LOADED_BY_ONE_TEST = {
     "torch", "torchvision", "sklearn", "scipy", "statsmodels", "matplotlib",
-    "moto", "s3fs", "gcsfs", "adlfs", "ray",
+    "imagehash", "moto", "s3fs", "gcsfs", "adlfs", "ray",
 }  # fmt: skip
 IN_A_PROCESS_OF_THEIR_OWN = {"simulated_device.py", "on_a_simulated_device.py"}
 ONLY_FOR_TYPES = {
@@ -144,8 +159,13 @@ def imports_of(path, *, with_types=True):
     return tuple(_imports(path, with_types))
 
 
+@functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text("utf-8"))
+
+
 def _imports(path, with_types):
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     skipped = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING" and not with_types:
@@ -245,21 +265,14 @@ def test_importing_loads_nothing_that_is_not_used(statement, absent):
     assert run.stdout.split() == []
 
 
-def test_no_query_imports_torch(digits_store):
+def test_neither_a_query_nor_pairs_on_the_cpu_import_torch(digits_store):
     code = (
         "import sys\nfrom memdb.cli import application\napp = application()\n"
         "try: app(['top-influence', '--test-id', '4', '--store', sys.argv[1]])\n"
         "except SystemExit as done: assert not done.code\n"
         "assert not {'torch', 'torchvision', 'sklearn', 'numkong'} & set(sys.modules)\n"
         "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('memdb.')}\n"
-        "assert not {'recipes', 'training', 'sharing', 'interop', 'analysis', 'combine'} & rooms"
-    )
-    subprocess.run([sys.executable, "-c", code, str(digits_store)], check=True, capture_output=True)
-
-
-def test_pairs_on_the_cpu_import_no_torch(digits_store):
-    code = (
-        "import sys\nfrom memdb.cli import application\napp = application()\n"
+        "assert not {'recipes', 'training', 'sharing', 'interop', 'analysis', 'combine'} & rooms\n"
         "try: app(['pairs', '--top', '3', '--device', 'cpu', '--store', sys.argv[1]])\n"
         "except SystemExit as done: assert not done.code\n"
         "assert 'numkong' in sys.modules\n"
@@ -297,6 +310,26 @@ def test_every_command_is_found_by_its_module():
         for command in group.typer_instance.registered_commands:
             here.setdefault(command.callback.__module__, set()).add(group.typer_instance.info.name)
     assert here == {f"memdb.cli.{module}": set(names) for module, names in cli.COMMANDS.items()}
+
+
+def test_the_list_of_commands_says_what_their_own_help_does():
+    whole = typer.main.get_command(cli.application())
+    for names in cli.COMMANDS.values():
+        for name, summary in names.items():
+            assert whole.commands[name].get_short_help_str(limit=200) == summary
+
+
+@pytest.mark.parametrize(("words", "own"), [("--help", []), ("score --help", ["query"])])
+def test_help_loads_the_module_of_its_command_alone(words, own):
+    code = (
+        "import atexit, sys\nfrom memdb.cli import COMMANDS, main\n"
+        "atexit.register(lambda: print(*(name for name in COMMANDS if f'memdb.cli.{name}' in sys.modules)))\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1].split() == own
 
 
 def test_every_package_is_installed():

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from memdb.analysis.estimates import Arms, Estimate, Floats, Ids
 from memdb.analysis.pilots import pilots_of
-from memdb.format import layout
+from memdb.format import bits, layout
 from memdb.query.mixture import LEAST, SPREADS, Effects, binned
 from memdb.query.relations import Relations
 
@@ -32,6 +32,9 @@ FAINT = 0.01  # reliability that says nothing
 CORRELATION, PRECISION, TOP_OF_TEST, STRENGTH = "correlation", "precision", "top_10", "strength"
 ERROR, COVERAGE, COVERAGE_OF_FIRST = "error", "coverage", "coverage_of_first"
 CERTIFIED, CERTIFIED_STRENGTH = "certified", "certified_strength"
+FELDMAN_ZHANG = "feldman_zhang"
+INFLUENTIAL, MEMORIZED = 0.15, 0.25  # from which on Feldman and Zhang (2020) select pairs of one class
+FEWEST_SELECTED = 10  # of which a share says something
 SEED, DRAWS = 0, 3  # of exact influences
 GROUP_QUANTILES = (0.5, 0.8, 0.93, 0.98, 0.995)
 FEWEST = 500  # pairs of a group
@@ -58,6 +61,7 @@ class Truth:
         test_labels, train_labels: of these.
         values: the influence in each half, [2, tests, columns].
         noise: its variance, likewise.
+        memorized: which of the columns are memorized.
         firsts: how many of the strongest pairs are looked at, ascending.
         level: of the intervals whose coverage is measured.
     """
@@ -68,6 +72,7 @@ class Truth:
     train_labels: NDArray[np.int32]
     values: tuple[Floats, Floats]
     noise: tuple[Floats, Floats]
+    memorized: NDArray[np.bool_]
     firsts: Sequence[int]
     level: float
 
@@ -94,6 +99,7 @@ class Truth:
             of_trains[columns],
             (values[0], values[1]),
             (noise[0], noise[1]),
+            _memorization(pilots_of(relations, models))[columns] >= MEMORIZED,
             within,
             level,
         )
@@ -223,6 +229,16 @@ class Truth:
             one = _top_of_rows(ranked[strong])
             other = _top_of_rows((self.whole if truth is None else truth)[strong])
             yield Measure(TOP_OF_TEST, TOP, float((one[:, :, None] == other[:, None, :]).any(axis=2).mean()))
+        n_selected = int(self._selected(self.whole).sum())
+        if n_selected >= FEWEST_SELECTED:
+            selected = self._selected(self.whole if truth is None else truth)
+            first = _first(np.where(self.same_class, ranked, -np.inf), max(1, int(selected.sum())))
+            yield Measure(FELDMAN_ZHANG, n_selected, float(selected.ravel()[first].mean()))
+
+    def _selected(self, truth: Some) -> NDArray[np.bool_]:
+        """Return the pairs that Feldman and Zhang (2020) would select by a truth, [tests, columns]."""
+        found: NDArray[np.bool_] = self.same_class & self.memorized & (truth >= INFLUENTIAL)
+        return found
 
     def _certified(self, estimate: Estimate) -> list[Measure]:
         """Return how many pairs were certified, and their mean true influence."""
@@ -262,7 +278,11 @@ class Truth:
         return math.sqrt(max(0.0, sum(squares) / 2))
 
     def _coverage(self, ranked: Some, lo: Floats, hi: Floats) -> Iterator[Measure]:
-        """Yield how many intervals, widened by the noise of the truth, hold it: of all, and of the first."""
+        """Yield how many intervals, widened by the noise of the truth, hold it: of all, and of the first.
+
+        Test examples that all models of the truth get right, or all get wrong, say nothing of intervals: any
+        that holds 0 holds their influences. They are excluded.
+        """
         z = NormalDist().inv_cdf((1 + self.level) / 2)
         held = np.zeros(lo.shape, dtype=np.float32)
         for values, noise in zip(self.values, self.noise, strict=True):
@@ -272,9 +292,23 @@ class Truth:
                 )
                 held[row] += (lo[row] - widening <= values[row]) & (values[row] <= hi[row] + widening)
         held /= 2
-        yield Measure(COVERAGE, None, float(held.mean(dtype=np.float64)))
+        varies = (self.noise[0] + self.noise[1]).any(axis=1)
+        of_all = float(held[varies].mean(dtype=np.float64)) if varies.any() else None
+        yield Measure(COVERAGE, None, of_all)
         for first in self.firsts:
-            yield Measure(COVERAGE_OF_FIRST, first, float(held.ravel()[_first(ranked, first)].mean()))
+            pairs = _first(ranked, first)
+            pairs = pairs[varies[pairs // held.shape[1]]]
+            of_first = float(held.ravel()[pairs].mean()) if len(pairs) else None
+            yield Measure(COVERAGE_OF_FIRST, first, of_first)
+
+
+def _memorization(relations: Relations) -> Numbers:
+    """Return the memorization of every training example, 0 where it is not known, [train]."""
+    mask, correct = relations.mask, relations.correct(layout.TRAIN)
+    n_in, k_in = bits.count(mask).astype(np.float64), bits.count(mask & correct)
+    n_out, k_out = relations.snapshot.n_models - n_in, bits.count(correct) - k_in
+    score: Numbers = k_in / np.maximum(n_in, 1) - k_out / np.maximum(n_out, 1)
+    return np.where((n_in > 0) & (n_out > 0), score, 0.0)
 
 
 def _stacked(rows: list[NDArray[np.float64]], width: int) -> Floats:

@@ -25,54 +25,67 @@ def print_info(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
 
     def table(answer: Answer) -> RenderableType:
         row = next(answer.rows())
-        of_base = f", {row['n_base_models']:,} of the base, the others" if row["base"] is not None else ""
-        lines: dict[str, object] = {
-            "data set": f"{row['dataset']}: {row['n_train']:,} training and {row['n_test']:,} test examples, "
-            f"{row['n_classes']} class{'' if row['n_classes'] == 1 else 'es'}",
-            "recipe": _recipe_line(db.store.manifest.recipe),
-            "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
-            "outcomes": row["outcomes"],
-            **_sketch_lines(db, row),
-            "models": f"{row['n_models']:,}{of_base} in {tables.count(row['n_blocks'], 'block')} and "
-            f"{tables.count(row['n_loose_segments'], 'segment')}",
-            **_base_lines(row),
-            "snapshot": _snapshot_line(db, row),
-            "created": row["created_at"],
-            "store id": row["store_id"],
+        lines = {
+            **_content_lines(db, row),
+            **_state_lines(db, row),
+            **(_quality_lines(row, way) if row["n_models"] else {}),
         }
-        if row["n_repeats"]:
-            lines["models"] = f"{lines['models']}; {row['n_repeats']} committed twice, counted once"
-        if row["n_retracted"]:
-            lines["retracted"] = f"{tables.count(row['n_retracted'], 'model')}, not counted{_reasons(db)}"
-        if row["n_set_aside"]:
-            lines["set aside"] = f"{tables.count(row['n_set_aside'], 'damaged part')}, not read"
-        if not row["put_if_absent"]:
-            lines["storage"] = "overwrites what it should only create: compact with --alone"
-        if db.store.storage.can_list or not row["n_models"]:
-            names = [f"{t.name} ({tables.count(t.n_influence, 'pair')})" for t in db.score_tables()]
-            lines |= {"imported scores": ", ".join(names)} if names else {}
-        if row["n_diverged"]:
-            some = _some(row["diverged"])
-            lines["diverged"] = f"{tables.count(row['n_diverged'], 'model')}, counted like all others: {some}"
-        if db.snapshot.excluded:
-            lines["excluded"] = f"{tables.count(len(db.snapshot.excluded), 'model')}, by --exclude"
-        if row["n_models"]:
-            lines["accuracy"] = (
-                f"{number(row['train_accuracy'])} in, {number(row['out_accuracy'])} held out, "
-                f"{number(row['test_accuracy'])} test"
-            )
-            lines["seconds a model"] = f"{row['seconds_per_model']:.3g}"
-            lines["memorized"] = (
-                f"{row['n_memorized_25']:,} examples at 0.25 or more, "
-                f"{row['n_memorized_50']:,} at 0.5 or more"
-            )
-            lines["half-width"] = (
-                f"{number(row['mean_half_width'])}, mean of the {way.level * 100:g} % {way.interval} "
-                f"intervals of {row['n_scored']:,} memorization scores"
-            )
         return tables.facts(lines, clean(db.url))
 
     emit(answer_of(db, rows, way), way, table)
+
+
+def _content_lines(db: Database, row: Mapping[str, Any]) -> dict[str, object]:
+    """Say what a store is of, and how many models it has."""
+    of_base = f", {row['n_base_models']:,} of the base, the others" if row["base"] is not None else ""
+    repeats = f"; {row['n_repeats']} committed twice, counted once" if row["n_repeats"] else ""
+    return {
+        "data set": f"{row['dataset']}: {row['n_train']:,} training and {row['n_test']:,} test examples, "
+        f"{row['n_classes']} class{'' if row['n_classes'] == 1 else 'es'}",
+        "recipe": _recipe_line(db.store.manifest.recipe),
+        "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
+        "outcomes": row["outcomes"],
+        **_sketch_lines(db, row),
+        "models": f"{row['n_models']:,}{of_base} in {tables.count(row['n_blocks'], 'block')} and "
+        f"{tables.count(row['n_loose_segments'], 'segment')}{repeats}",
+        **_base_lines(row),
+        "snapshot": _snapshot_line(db, row),
+        "created": row["created_at"],
+        "store id": row["store_id"],
+    }
+
+
+def _state_lines(db: Database, row: Mapping[str, Any]) -> dict[str, object]:
+    """Say what is not as in most stores: what is not counted, and what the storage lacks."""
+    lines: dict[str, object] = {}
+    if row["n_retracted"]:
+        lines["retracted"] = f"{tables.count(row['n_retracted'], 'model')}, not counted{_reasons(db)}"
+    if row["n_set_aside"]:
+        lines["set aside"] = f"{tables.count(row['n_set_aside'], 'damaged part')}, not read"
+    if not row["put_if_absent"]:
+        lines["storage"] = "overwrites what it should only create: compact with --alone"
+    if db.store.storage.can_list or not row["n_models"]:
+        names = [f"{t.name} ({tables.count(t.n_influence, 'pair')})" for t in db.score_tables()]
+        lines |= {"imported scores": ", ".join(names)} if names else {}
+    if row["n_diverged"]:
+        some = _some(row["diverged"])
+        lines["diverged"] = f"{tables.count(row['n_diverged'], 'model')}, counted like all others: {some}"
+    if db.snapshot.excluded:
+        lines["excluded"] = f"{tables.count(len(db.snapshot.excluded), 'model')}, by --exclude"
+    return lines
+
+
+def _quality_lines(row: Mapping[str, Any], way: Way) -> dict[str, object]:
+    """Say how well the models do, and how tight intervals are."""
+    return {
+        "accuracy": f"{number(row['train_accuracy'])} in, {number(row['out_accuracy'])} held out, "
+        f"{number(row['test_accuracy'])} test",
+        "seconds a model": f"{row['seconds_per_model']:.3g}",
+        "memorized": f"{row['n_memorized_25']:,} examples at 0.25 or more, "
+        f"{row['n_memorized_50']:,} at 0.5 or more",
+        "half-width": f"{number(row['mean_half_width'])}, mean of the {way.level * 100:g} % {way.interval} "
+        f"intervals of {row['n_scored']:,} memorization scores",
+    }
 
 
 def _recipe_line(recipe: RecipeInfo) -> str:

@@ -13,17 +13,19 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from memdb.addresses import without_secrets
+from memdb.cli.commands import COMMANDS, load
 from memdb.cli.streams import silence
 from memdb.cli.usage import CarefulCommand, WrongUsageError, in_options
 from memdb.errors import MemdbError, UnnamedCodeError
 from memdb.files import FULL, reason
-from memdb.render.tables import clean, console
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 REFUSING = (*FULL, errno.EIO, errno.EBADF, errno.EAGAIN)  # what a stream that takes nothing answers
 LONG_WORD = re.compile(r"\S{399,}[^\s.:,;]")  # a value too long to be read
+SUMMARIES = {name: text for texts in COMMANDS.values() for name, text in texts.items()}
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -34,8 +36,29 @@ class _App(typer.Typer):
         return super().command(name, cls=CarefulCommand, **options)
 
 
+class _AllCommands(TyperGroup):
+    """Lists every command, and completes its name, without importing it."""
+
+    def list_commands(self, _ctx: Any) -> list[str]:
+        """Return the names of all commands."""
+        return [*SUMMARIES]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, whose module is imported if it was not."""
+        if cmd_name not in self.commands:
+            load(cmd_name)
+            self.commands = typer.main.get_group(app).commands
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, _ctx: Any, formatter: Any) -> None:
+        """Write a line or two for each command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+
 app = _App(
     name="memdb",
+    cls=_AllCommands,
     help="Which training examples did a model memorize, and which made it get a test example right?\n\n"
     "A store keeps what models trained on random subsets predicted; questions are answered from it, with "
     "intervals that tighten as models are added.\n\n"
@@ -86,6 +109,8 @@ def say_storage_help(name: str) -> NoReturn:
 
 def say(*lines: str) -> None:
     """Print a remark to stderr: stdout is for answers. A stderr that takes nothing is left alone."""
+    from memdb.render.tables import clean, console
+
     try:
         for line in lines:
             console(stderr=True).print(clean(without_secrets(line)), soft_wrap=True)
@@ -108,7 +133,7 @@ class Remarks(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print it, as one line."""
-        say(f"{clean(record.getMessage())} ...")
+        say(f"{record.getMessage()} ...")
 
 
 def _command_that_names(error: UnnamedCodeError) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +37,122 @@ MEANINGS = {  # of the names in `memdb.analysis.estimators.ESTIMATORS`, which ta
     "trak": "TRAK's scores from the same sketches",
     "random": "numbers that know nothing",
 }
+
+
+class Grading(OptionGroup):
+    """What is graded beside files, and by which models."""
+
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--estimator",
+            metavar="NAME",
+            help=f"Grade an estimator of the store's own, too; repeat for more. {listed(MEANINGS)} "
+            "[default: all where no file is named]",
+            show_default=False,
+        ),
+    ] = None
+    pilots: Annotated[
+        int | None,
+        typer.Option(
+            "--pilots",
+            metavar="N",
+            help="Models that estimators compute from. [default: half]",
+            show_default=False,
+        ),
+    ] = None
+    tests: Annotated[
+        int,
+        typer.Option("--tests", metavar="N", help="Test examples that estimators are graded on, at most."),
+    ] = 500
+    outcome: Annotated[
+        str | None,
+        typer.Option(
+            "--outcome",
+            metavar="NAME",
+            help="logit_confidence, margin or correct. [default: the first of them that the store keeps]",
+            show_default=False,
+        ),
+    ] = None
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            "--models",
+            metavar="FILE",
+            help="Held-out models: a .csv with a column model_id, or an id a line.",
+        ),
+    ] = None
+    resamples: Annotated[
+        int, typer.Option("--resamples", metavar="N", help="Of the models, for intervals.")
+    ] = 200
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the resamples.")] = 0
+
+    def sample(self) -> dict[str, Any]:
+        """Return what `Database` calls those that any grade takes."""
+        model_ids = None if self.models is None else _model_ids(self.models)
+        return {
+            "outcome": self.outcome,
+            "model_ids": model_ids,
+            "resamples": self.resamples,
+            "seed": self.seed,
+        }
+
+
+class Judged(OptionGroup):
+    """What is judged, and by which truth."""
+
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--estimator",
+            metavar="NAME",
+            help=f"One of {', '.join([*MEANINGS, 'screened'])}; repeat for more. [default: all that the "
+            "store has what it takes for]",
+            show_default=False,
+        ),
+    ] = None
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--scores",
+            metavar="FILE",
+            help="Somebody's scores, too: .npy or .npz, [test, train] or pairs; repeat for more.",
+            show_default=False,
+        ),
+    ] = None
+    models: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--models",
+            metavar="N",
+            help="Numbers of models to look at; repeat for more. [default: 25, 50, 100, ...]",
+            show_default=False,
+        ),
+    ] = None
+    truth: Annotated[
+        int | None,
+        typer.Option(
+            "--truth",
+            metavar="N",
+            help="Models set apart for the truth. [default: two thirds of all]",
+            show_default=False,
+        ),
+    ] = None
+    k: Annotated[
+        list[int] | None,
+        typer.Option(
+            "-k", metavar="N", help="Length of a list of strongest pairs; repeat for more. [100, 500]"
+        ),
+    ] = None
+    tests: Annotated[
+        int | None,
+        typer.Option(
+            "--tests",
+            metavar="N",
+            help="Test examples, drawn at random, whose pairs are judged. [default: up to 1,000]",
+            show_default=False,
+        ),
+    ] = None
 
 
 class BootstrapWay(Way):
@@ -79,50 +194,7 @@ def lds(
         ),
     ] = None,
     k: ShownOption = None,
-    estimator: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--estimator",
-            metavar="NAME",
-            help=f"Grade an estimator of the store's own, too; repeat for more. {listed(MEANINGS)} "
-            "[default: all where no file is named]",
-            show_default=False,
-        ),
-    ] = None,
-    pilots: Annotated[
-        int | None,
-        typer.Option(
-            "--pilots",
-            metavar="N",
-            help="Models that estimators compute from. [default: half]",
-            show_default=False,
-        ),
-    ] = None,
-    tests: Annotated[
-        int,
-        typer.Option("--tests", metavar="N", help="Test examples that estimators are graded on, at most."),
-    ] = 500,
-    outcome: Annotated[
-        str | None,
-        typer.Option(
-            "--outcome",
-            metavar="NAME",
-            help="logit_confidence, margin or correct. [default: the first of them that the store keeps]",
-            show_default=False,
-        ),
-    ] = None,
-    models: Annotated[
-        Path | None,
-        typer.Option(
-            "--models",
-            metavar="FILE",
-            help="Held-out models: a .csv with a column model_id, or an id a line.",
-        ),
-    ] = None,
-    resamples: Annotated[
-        int, typer.Option("--resamples", metavar="N", help="Of the models, for intervals.")
-    ] = 200,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the resamples.")] = 0,
+    grading: Grading,
     way: BootstrapWay,
 ) -> None:
     """Grade attribution scores by the linear datamodeling score, and say how much better any could be.
@@ -150,37 +222,26 @@ def lds(
 
     if k is not None:
         require_positive(k, "k")
-    way.outcome = outcome or way.outcome
+    way.outcome = grading.outcome or way.outcome
     db = place.open()
     given = _opened(db, scores or [])
-    options: dict[str, Any] = {
-        "outcome": outcome,
-        "model_ids": None if models is None else _model_ids(models),
-        "resamples": resamples,
-        "seed": seed,
-        "level": way.level,
-    }
-    with Counting(console(stderr=True), "test examples" if _alone(scores, estimator) else None) as counting:
-        if _alone(scores, estimator):
-            ((name, file),) = given.items()
+    options = grading.sample() | {"level": way.level}
+    if len(given) == 1 and not grading.estimator:
+        ((name, file),) = given.items()
+        with Counting(console(stderr=True), "test examples") as counting:
             rows = db.lds(file, **options, progress=counting)
-            show = partial(_show_one, db, rows if k is None else rows.limit(k), way, name, k or SHOWN)
-        else:
-            rows = db.compare_lds(
-                scores=given,
-                estimators=estimator or ([] if given else None),
-                pilots=pilots,
-                tests=tests,
-                **options,
-                progress=counting,
-            )
-            show = partial(_show_several, db, rows, way)
-    show()
-
-
-def _alone(scores: Sequence[Path] | None, estimator: Sequence[str] | None) -> bool:
-    """Tell whether one file is graded, by itself and on every test example."""
-    return len(scores or ()) == 1 and not estimator
+        _show_one(db, rows if k is None else rows.limit(k), way, name, k or SHOWN)
+        return
+    with Counting(console(stderr=True), None) as counting:
+        rows = db.compare_lds(
+            scores=given,
+            estimators=grading.estimator or ([] if given else None),
+            pilots=grading.pilots,
+            tests=grading.tests,
+            **options,
+            progress=counting,
+        )
+    _show_several(db, rows, way)
 
 
 def _show_one(db: Database, rows: DuckDBPyRelation, way: Way, name: str, n_rows: int) -> None:
@@ -204,58 +265,7 @@ def _show_several(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
 def frontier(
     place: Place,
     *,
-    estimator: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--estimator",
-            metavar="NAME",
-            help=f"One of {', '.join([*MEANINGS, 'screened'])}; repeat for more. [default: all that the "
-            "store has what it takes for]",
-            show_default=False,
-        ),
-    ] = None,
-    scores: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--scores",
-            metavar="FILE",
-            help="Somebody's scores, too: .npy or .npz, [test, train] or pairs; repeat for more.",
-            show_default=False,
-        ),
-    ] = None,
-    models: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--models",
-            metavar="N",
-            help="Numbers of models to look at; repeat for more. [default: 25, 50, 100, ...]",
-            show_default=False,
-        ),
-    ] = None,
-    truth: Annotated[
-        int | None,
-        typer.Option(
-            "--truth",
-            metavar="N",
-            help="Models set apart for the truth. [default: two thirds of all]",
-            show_default=False,
-        ),
-    ] = None,
-    k: Annotated[
-        list[int] | None,
-        typer.Option(
-            "-k", metavar="N", help="Length of a list of strongest pairs; repeat for more. [100, 500]"
-        ),
-    ] = None,
-    tests: Annotated[
-        int | None,
-        typer.Option(
-            "--tests",
-            metavar="N",
-            help="Test examples, drawn at random, whose pairs are judged. [default: up to 1,000]",
-            show_default=False,
-        ),
-    ] = None,
+    judged: Judged,
     measure: Annotated[
         str, typer.Option("--measure", metavar="NAME", help=f"What the curve shows: {', '.join(CURVES)}.")
     ] = "precision",
@@ -277,6 +287,8 @@ def frontier(
     corr         correlation with the true influences, over all pairs
     p@100        precision: of the 100 strongest pairs, how many are among the first 100
     top10        of a test example's 10 strongest training examples, how many are among its first 10
+    fz           of the pairs that Feldman and Zhang select (one class, influence .15 and memorization .25 at
+                 least), how many are among as many first (feldman_zhang)
     err          error: root mean square on the 500 strongest pairs
     sure         certified: pairs found at a false discovery rate of .1
     all, 1st     coverage of the intervals of all pairs, and of the first 500 (coverage_of_first)
@@ -299,12 +311,12 @@ def frontier(
     db = place.open()
     with Counting(console(stderr=True), None) as counting:
         rows = db.frontier(
-            estimators=estimator,
-            scores=_opened(db, scores or []),
-            models=models,
-            truth=truth,
-            k=k or (100, 500),
-            tests=tests,
+            estimators=judged.estimator,
+            scores=_opened(db, judged.scores or []),
+            models=judged.models,
+            truth=judged.truth,
+            k=judged.k or (100, 500),
+            tests=judged.tests,
             outcome=way.outcome,
             level=way.level,
             progress=counting,

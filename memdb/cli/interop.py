@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from memdb.cli.facts import with_common
 from memdb.cli.options import DataRootOption, LevelOption, OptionGroup, OutcomeOption, PairBounds, ShownOption
 from memdb.cli.output import PlainWay, emit, facts_line
 from memdb.cli.store_options import ASKING, SCORING, WRITING, Place, at_place, split
+from memdb.cli.usage import WrongUsageError
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.render import analysis
@@ -20,6 +22,8 @@ from memdb.render.progress import Counting
 from memdb.render.tables import clean, console, count
 
 if TYPE_CHECKING:
+    from memdb.database import Database
+    from memdb.interop.export import Exported
     from memdb.interop.import_runs import Imported
     from memdb.interop.import_scores import ImportedScores
 
@@ -164,6 +168,22 @@ def _say_scores(place: Place, done: ImportedScores) -> None:
     )
 
 
+class Conditions(OptionGroup):
+    """Which training examples are listed."""
+
+    drop: Annotated[
+        str | None,
+        typer.Option(
+            "--drop",
+            metavar="CONDITION",
+            help="List the training examples to drop: those for which this SQL condition is true.",
+        ),
+    ] = None
+    keep: Annotated[
+        str | None, typer.Option("--keep", metavar="CONDITION", help="List those to keep instead.")
+    ] = None
+
+
 @app.command()
 @at_place(SCORING)
 def export(
@@ -173,10 +193,13 @@ def export(
     what: Annotated[
         str,
         typer.Option(
-            "--what", metavar="NAME", help="memorization, pairs, fz-pairs, fz-classes, models or lira."
+            "--what",
+            metavar="NAME",
+            help="memorization, pairs, fz-pairs, fz-classes, models, lira or ids, as --drop and --keep mean.",
         ),
     ] = "memorization",
     bounds: PairBounds,
+    conditions: Conditions,
     outcome: OutcomeOption = "correct",
     level: LevelOption = 0.95,
 ) -> None:
@@ -189,21 +212,47 @@ def export(
     fz-classes    .npz with tr_mem, tr_labels, tt_labels and, for each class, infl_matrix_class0, ...
     models        .npz or a folder of .npy: mask, train_correct, test_correct, ..., [models, examples]
     lira          the same with keep and scores
+    ids           .csv, .parquet, .json, or text with a key a line, for `memdb init` to take or to exclude
+
+    A condition may name the columns of train_examples and memorization in `memdb sql`, and shrunk and
+    q_value, or q, of `memdb top-memorized`.
 
     \b
     memdb export memorization.csv
     memdb export pairs.npz --what fz-pairs --min-influence 0.15 --min-memorization 0.25
     memdb export runs.npz --what models
+    memdb export ids.csv --drop 'memorization > .5 and q < .1'
     """  # noqa: D301
     db = place.open()
+    if conditions.given and "what" not in place.typed:
+        what = "ids"
+    elif conditions.given and what != "ids":
+        raise WrongUsageError(
+            f"--{next(iter(conditions.given))} does nothing without --what ids", hint="leave one of them out"
+        )
     if not what.endswith("pairs") and bounds.given:
-        raise InvalidInputError(f"{what} has no pairs to choose from", hint="leave out what bounds pairs")
-    bounding = {} if what == "memorization" else vars(bounds)
+        raise InvalidInputError(f"{what} has no pairs to choose from", hint="omit what bounds pairs")
+    bounding = {} if what in {"memorization", "ids"} else vars(bounds)
     with Counting(console(stderr=True), "done") as counting:
-        done = db.export(path, what, outcome=outcome, progress=counting, level=level, **bounding)
+        done = db.export(
+            path, what, outcome=outcome, progress=counting, level=level, **vars(conditions), **bounding
+        )
+    if what == "ids":
+        _say_ids(db, path, done, to_drop=conditions.drop is not None)
+        return
     shapes = [f"{name} {list(shape)}" for name, shape in done.arrays.items()]
     shown = ", ".join(shapes[:8]) + (f" and {len(shapes) - 8} more" if len(shapes) > 8 else "")
     say(f"Wrote {what} to {path}: {shown}.")
+
+
+def _say_ids(db: Database, path: Path, done: Exported, *, to_drop: bool) -> None:
+    n_listed, n_train = done.arrays["train_id"][0], db.store.manifest.train.n_examples
+    action, option = ("drop", "--without-ids") if to_drop else ("keep", "--only-ids")
+    n_left = n_train - n_listed if to_drop else n_listed
+    say(
+        f"Wrote {count(n_listed, 'training example')} of {n_train:,} to {action} to {path}.",
+        f"Next: memdb init {option} {shlex.quote(str(path))} --store NEW makes a store of the {n_left:,} that are left.",
+    )
 
 
 class MembershipWay(PlainWay):

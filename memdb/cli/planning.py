@@ -73,6 +73,15 @@ def plan(
             show_default=False,
         ),
     ] = None,
+    sketches: Annotated[
+        int | None,
+        typer.Option(
+            "--sketches",
+            metavar="N",
+            help="Say instead what gradient sketches of N models cost.",
+            show_default=False,
+        ),
+    ] = None,
     subset_fraction: Annotated[
         float | None,
         typer.Option(
@@ -100,14 +109,19 @@ def plan(
     models took, one after the other.
 
     With --lds, say instead from how many models on influences predict what other models do this well, and how
-    well any scores could: see `memdb lds`.
+    well any scores could: see `memdb lds`. With --sketches, what it takes until N models have gradient
+    sketches, which --estimator informed predicts from.
 
     \b
     memdb plan --half-width 0.05
     memdb plan --half-width 0.1 --subset-fraction 0.5 --interval fixed
     memdb plan --train-id 258 --test-id 340
     memdb plan --lds 0.4
+    memdb plan --sketches 10
     """  # noqa: D301
+    if sketches is not None:
+        _plan_sketches(place, sketches, way)
+        return
     if lds is not None:
         _plan_lds(place, lds, way)
         return
@@ -116,15 +130,10 @@ def plan(
     limits: dict[str, Any] = {"k": k, "n_ranked": n_ranked, "level": way.level, "interval": way.interval}
     db = None if subset_fraction is not None else _store_if_any(place, named=named)
     if db is None:
-        from memdb.analysis.plan import plan_without_store
-
         if named:
-            raise InvalidInputError(
-                "a score is named, and no store is read", hint="leave out --subset-fraction"
-            )
+            raise InvalidInputError("a score is named, and no store is read", hint="omit --subset-fraction")
         fraction = PLANNED_FRACTION if subset_fraction is None else subset_fraction
-        rows = plan_without_store(fraction, half_width, **limits)
-        answer = Answer(rows.to_arrow_table(), _no_store(way))
+        answer = _planned_without_store(fraction, half_width, limits, way)
     else:
         fraction = db.store.manifest.subset_fraction
         limits |= {"kind": kind, "settle": settle, "threshold": threshold, "outcome": way.outcome}
@@ -146,6 +155,12 @@ def _plan_lds(place: Place, lds: float, way: Way) -> None:
     emit(answer, way, lambda shown: attribution.plan(shown, title))
 
 
+def _plan_sketches(place: Place, sketches: int, way: Way) -> None:
+    db = place.open()
+    answer = without_interval(db, db.plan_sketches(sketches), way)
+    emit(answer, way, analysis.plan_sketches)
+
+
 def _store_if_any(place: Place, *, named: bool) -> Database | None:
     """Return the store; None if it does not exist and the user did not name one."""
     try:
@@ -157,11 +172,14 @@ def _store_if_any(place: Place, *, named: bool) -> Database | None:
         return None
 
 
-def _no_store(way: Way) -> dict[str, Any]:
-    return {
+def _planned_without_store(fraction: float, half_width: float, limits: Mapping[str, Any], way: Way) -> Answer:
+    from memdb.analysis.plan import plan_without_store
+
+    facts = {
         "store": None, "snapshot": None, "models_sha256": None, "n_models": 0, "level": way.level,
         "interval": way.interval, "outcome": way.outcome,
     }  # fmt: skip
+    return Answer(plan_without_store(fraction, half_width, **limits).to_arrow_table(), facts)
 
 
 def _score_named(examples: Mapping[str, Any]) -> str:

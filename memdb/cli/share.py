@@ -47,7 +47,7 @@ class Destination(OptionGroup):
         try:
             return self.place.storage_options()
         except InvalidInputError as error:
-            hint = "name a URL as destination, or leave out --dest-endpoint-url and --dest-storage-option"
+            hint = "name a URL as destination, or omit --dest-endpoint-url and --dest-storage-option"
             raise InvalidInputError(str(error), hint=hint) from error
 
 

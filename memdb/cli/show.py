@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memdb.cli.app import app, say
-from memdb.cli.options import DataRootOption, OptionGroup, OwnDatasetOption
+from memdb.cli.options import DataRootOption, GraphicsOption, OptionGroup, OwnDatasetOption
 from memdb.cli.output import Way, asked_of, made, say_without_pictures
 from memdb.cli.output import show as print_text
 from memdb.cli.store_options import SCORING, Place, at_place
 from memdb.cli.usage import WrongUsageError
+from memdb.cli.walls import wall_of
 from memdb.errors import InvalidInputError
 from memdb.render.answer import SUFFIXES, Answer, require_format
 from memdb.render.progress import Counting
@@ -45,15 +44,7 @@ class Showing(Way):
             help="Write a figure, .png, .svg or .pdf, or the numbers, .json, .ndjson, .csv or .parquet.",
         ),
     ] = None
-    graphics: Annotated[
-        str,
-        typer.Option(
-            "--graphics",
-            metavar="WAY",
-            help="How the terminal shows pictures: kitty, iterm, blocks, ascii, none, or auto, by what it "
-            "calls itself; a pipe gets none.",
-        ),
-    ] = "auto"
+    graphics: GraphicsOption = "auto"
     dataset: OwnDatasetOption = None
     data_root: DataRootOption = None
 
@@ -68,7 +59,7 @@ class Showing(Way):
         if self.is_figure:
             if self.format != "table":
                 raise WrongUsageError(
-                    f"--format {self.format} contradicts --output {self.output}", hint="leave one out"
+                    f"--format {self.format} contradicts --output {self.output}", hint="omit one"
                 )
             from memdb.look.figures import require_matplotlib
 
@@ -102,20 +93,13 @@ class Showing(Way):
     ) -> None:
         """Draw to the file that was named, or hang pictures in the terminal."""
         if self.output is None:
-            hang(self._wall(contents))
+            hang(wall_of(self.graphics, contents))
             return
-        from memdb.look.figures import write_figure
+        from memdb.look.figures import DPI
+        from memdb.render.drawing import write_figure
 
-        write_figure(draw(contents), self.output)
+        write_figure(draw(contents), self.output, DPI)
         say(f"Wrote {clean(self.output)}: {size(self.output.stat().st_size)}.")
-
-    def _wall(self, contents: Contents | None) -> Wall:
-        from memdb.look.terminal import Wall
-        from memdb.render.graphics import chosen
-
-        encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-        way = chosen(self.graphics, os.environ, is_terminal=sys.stdout.isatty(), encoding=encoding)
-        return Wall(console(coloured=self.graphics == "blocks"), contents, way)
 
 
 def _print_numbers(db: Database, rows: pa.Table, way: Way, facts: Mapping[str, Any]) -> None:

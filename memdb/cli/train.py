@@ -28,6 +28,8 @@ FIXED_BY_BASE = (
     "subset_fraction",
     "sketches",
     "sketch_size",
+    "only_ids",
+    "without_ids",
 )
 
 
@@ -105,6 +107,21 @@ class NewStore(OptionGroup):
         ),
     ] = None
     sketch_size: SketchSizeOption = None
+    only_ids: Annotated[
+        Path | None,
+        typer.Option(
+            "--only-ids",
+            metavar="FILE",
+            help="Of the training examples in this file alone, such as `memdb export ids.csv --keep ...` "
+            "writes: .csv, .parquet or .json with a column train_id or key, or text with one a line.",
+        ),
+    ] = None
+    without_ids: Annotated[
+        Path | None,
+        typer.Option(
+            "--without-ids", metavar="FILE", help="Of all training examples but those in this file."
+        ),
+    ] = None
 
 
 @app.command()
@@ -136,6 +153,7 @@ def init(
     memdb init -r resnet9 --dataset cifar10 --data-root ~/data --sketches 10
     memdb init --recipe mypackage.recipes:train_forest --store s3://bucket/forest.zarr
     memdb init --extend https://example.org/mnist.zarr
+    memdb init --without-ids ids.csv --store pruned.zarr
     """  # noqa: D301 - \b keeps the lines apart in --help
     from memdb import create, recipes
 
@@ -155,6 +173,8 @@ def init(
         seed=new.seed,
         sketches=new.sketches,
         sketch_size=new.sketch_size,
+        only_ids=new.only_ids,
+        without_ids=new.without_ids,
         storage_options=place.storage_options(),
     )
     say(f"Created {made.url}: {_described(made)}.")
@@ -172,7 +192,7 @@ def _extend(place: Place, base: str, new: NewStore) -> None:
     if fixed:
         raise InvalidInputError(
             f"--{fixed[0].replace('_', '-')} is fixed by the store that is extended",
-            hint=f"leave it out, or --extend {base}",
+            hint=f"omit it, or --extend {base}",
         )
     place.require_use_of_options(others=[base])
     made = extend_with(place.url, base, Names(new.dataset, new.recipe), place.access(), new.seed)
@@ -246,7 +266,7 @@ def train(
     db = _store_or_digits(place)
     if "data_root" in place.typed and db.store.manifest.dataset == "digits":
         raise WrongUsageError(
-            f"{db.url} is of scikit-learn's digits, which need no --data-root", hint="leave it out"
+            f"{db.url} is of scikit-learn's digits, which need no --data-root", hint="omit it"
         )
     before = db.n_models
     done = train_visibly(db, limited, place, vars(run))
@@ -316,5 +336,7 @@ def _store_or_digits(place: Place, *, even_if_named: bool = False) -> Database:
 def _described(db: Database) -> str:
     manifest = db.store.manifest
     sets = " and ".join(f"{item.n_examples:,} {item.name}" for item in manifest.sets)
+    if manifest.kept is not None:
+        sets = sets.replace(" train", f" of {manifest.kept.n_examples:,} train", 1)
     subset = f"subsets of {manifest.subset_fraction:g}"
     return f"{manifest.dataset}, {sets} examples, {subset}, recipe {manifest.recipe}"

@@ -6,9 +6,9 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from memdb.cli.app import INTERRUPTED, say
 from memdb.cli.options import AddOption, MaxTimeOption, TaskIdOption, UntilOption
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.training.run import TrainingStatus
 
+Result = TypeVar("Result")
 TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
@@ -69,6 +70,23 @@ def train_visibly(
     db: Database, limited: Limited, place: Place, given: Mapping[str, Any], *, again: str | None = None
 ) -> TrainingStatus:
     """Train with a progress bar; on Ctrl-C or SIGTERM say what is kept and how to go on."""
+    n_sketched = _n_sketched(db, given)
+    done, last = watched(db.train, **limited.arguments(), **given)
+    if done is None:
+        if given.get("sketch"):
+            left = given["sketch"] - (_n_sketched(db, given) - n_sketched)
+            given = {**given, "sketch": left} if left > 0 else {**given, "sketch": None, "sketch_size": None}
+        command = again or f"train{limited.options(last)}{_options(given)}"
+        say(*_how_to_go_on(db, place, last, command))
+        sys.exit(INTERRUPTED)
+    return last
+
+
+def watched(train: Callable[..., Result], **given: Any) -> tuple[Result | None, TrainingStatus]:
+    """Call what trains models with a progress bar; return its result and last status.
+
+    The result is None if Ctrl-C or SIGTERM stopped it.
+    """
     from memdb.recipes import without_gpus
     from memdb.training.run import NOTHING_YET
 
@@ -82,22 +100,13 @@ def train_visibly(
         if status.remark:
             say(f"Note: {status.remark}.")
 
-    n_sketched = _n_sketched(db, given)
     signals = Signals(gently=bool(given.get("workers") or given.get("ray")))
     try:
         with signals, bar, without_gpus(given.get("device", "auto")):
-            db.train(**limited.arguments(), progress=progress, stop_requested=signals.stop_requested, **given)
-        stopped = signals.stop_requested()
+            done = train(progress=progress, stop_requested=signals.stop_requested, **given)
     except KeyboardInterrupt:
-        stopped = True
-    if stopped:
-        if given.get("sketch"):
-            left = given["sketch"] - (_n_sketched(db, given) - n_sketched)
-            given = {**given, "sketch": left} if left > 0 else {**given, "sketch": None, "sketch_size": None}
-        command = again or f"train{limited.options(last)}{_options(given)}"
-        say(*_how_to_go_on(db, place, last, command))
-        sys.exit(INTERRUPTED)
-    return last
+        return None, last
+    return None if signals.stop_requested() else done, last
 
 
 def _n_sketched(db: Database, given: Mapping[str, Any]) -> int:

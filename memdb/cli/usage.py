@@ -126,6 +126,12 @@ EFFECTS = (
         _is("lds", None),
         "plan",
     ),
+    Effect(
+        (*OF_INTERVALS, *EXAMPLES, "subset_fraction", "lds", "level", "outcome"),
+        "a plan for scores, which --sketches is not",
+        _is("sketches", None),
+        "plan",
+    ),
     Effect(("k",), "--interval selected", _is("interval", "selected"), "plan"),
     Effect(
         ("n_ranked",),
@@ -146,15 +152,29 @@ EFFECTS = (
     Effect(("sketch_size",), "--sketch", _is_not("sketch", None), "train"),
     Effect(("data_root",), "--dataset", _is_not("dataset", None), "import"),
     Effect(("name",), "a data set that is not loaded by --dataset", _is("dataset", None), "import"),
-    Effect(("level",), "--what memorization or pairs", _is("what", *OF_SCORES[:2]), "export"),
-    Effect(("outcome",), "--what memorization, pairs or fz-pairs", _is("what", *OF_SCORES[:3]), "export"),
+    Effect(("level",), "--what memorization, pairs or ids", _is("what", *OF_SCORES[:2], "ids"), "export"),
+    Effect(
+        ("outcome",),
+        "--what memorization, pairs, fz-pairs or ids",
+        _is("what", *OF_SCORES[:3], "ids"),
+        "export",
+    ),
     Effect(
         ("scores", "assume_models", "assume_fraction"),
-        f"--what {', '.join(OF_SCORES)}",
-        _is("what", *OF_SCORES),
+        f"--what {', '.join(OF_SCORES)}, ids",
+        _is("what", *OF_SCORES, "ids"),
         "export",
     ),
     Effect(("rows",), "--by influence", _is("by", "influence"), "gallery"),
+    Effect(
+        ("max_distance", "dataset", "data_root"), "--by content", _is("by", "both", "content"), "duplicates"
+    ),
+    Effect(
+        ("min_influence", "min_share", "alpha"),
+        "--by influence",
+        _is("by", "both", "influence"),
+        "duplicates",
+    ),
     *(
         Effect(options, company, present, command)
         for command in ("show", "gallery")
@@ -342,11 +362,11 @@ def _require_effect(ctx: typer.Context, parameters: Sequence[Any]) -> None:
         idle = given.intersection(effect.options) if effect.command in {"", ctx.info_name} else ()
         if idle and not effect.present(ctx.params):
             name = names[min(idle)]
-            raise WrongUsageError(f"{name} does nothing without {effect.company}", hint=f"leave {name} out")
+            raise WrongUsageError(f"{name} does nothing without {effect.company}", hint=f"omit {name}")
     if {"format", "output"} <= given:
         kind, suffix = ctx.params["format"], ctx.params["output"].suffix.lower()
         if kind in FORMATS and suffix in SUFFIXES and suffix[1:] != {"spreadsheet": "csv"}.get(kind, kind):
             raise WrongUsageError(
                 f"--format {kind} contradicts --output {ctx.params['output']}, whose suffix says the format",
-                hint="leave out --format, or name a file with another suffix",
+                hint="omit --format, or name a file with another suffix",
             )

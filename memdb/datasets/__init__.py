@@ -5,6 +5,7 @@ Arrays are the fast path; any sequence with ``len`` and ``[i]`` works too, and i
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from memdb import plugins
-from memdb.datasets.inputs import FirstOfPairs, Inputs, content_of, inputs_of, require_steady
+from memdb.datasets.inputs import FirstOfPairs, Inputs, content_of, inputs_of, picked, require_steady
 from memdb.environment import install
 from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 from memdb.format import layout
-from memdb.format.manifest import SetInfo
+from memdb.format.manifest import Manifest, SetInfo
 from memdb.store import Examples, ExampleTable
 
 Render = Callable[[Any], Any]  # from an example to text, or to the pixels of a picture
@@ -74,6 +75,14 @@ class ExampleSet:
         found = cls.__new__(cls)
         found.name, found.x, found.keys = layout.TEST, like[:0] if isinstance(like, np.ndarray) else [], []
         found.labels = np.empty(0, dtype=np.int32)
+        return found
+
+    def only(self, rows: NDArray[np.integer[Any]]) -> Self:
+        """Return some of the examples, with their own keys."""
+        found = copy.copy(self)
+        found.__dict__.pop("array", None)
+        found.x, found.labels = picked(self.x, rows), self.labels[rows]
+        found.keys = [self.keys[row] for row in rows.tolist()]
         return found
 
     def __repr__(self) -> str:
@@ -207,6 +216,23 @@ class Dataset:
         labels = [[int(pairs[row][1]) for row in range(len(pairs))] for pairs in (train, test)]
         return cls(FirstOfPairs(train), labels[0], FirstOfPairs(test), labels[1], class_names)
 
+    def only(self, rows: NDArray[np.integer[Any]]) -> Self:
+        """Return the data set with some of its training examples, and all test examples."""
+        found = copy.copy(self)
+        found.__dict__.pop("tables", None)
+        found.train = self.train.only(rows)
+        return found
+
+    def of(self, manifest: Manifest) -> Self:
+        """Return what a store is of: this, or what is left of it where the store was made of a part.
+
+        Data of another size is returned as it is: it may be that part, and its fingerprint tells.
+        """
+        kept = manifest.kept
+        if kept is None or len(self.train) != kept.n_examples:
+            return self
+        return self.only(kept.rows(manifest.train.n_examples, f"the store of {manifest.dataset}"))
+
     @cached_property
     def n_classes(self) -> int:
         """The number of classes: the largest label plus one."""
@@ -273,11 +299,12 @@ def digits(_root: str | None = None, _download: bool = False) -> Dataset:  # noq
 
 def _torchvision(class_name: str) -> Callable[[str | None, bool], Dataset]:
     def load(root: str | None, download: bool) -> Dataset:  # noqa: FBT001
+        folder = _required(root)
         import torchvision.datasets  # noqa: PLC0415 - needs torch: seconds to import
 
         kind = getattr(torchvision.datasets, class_name)
         try:
-            train, test = (kind(_required(root), train=flag, download=download) for flag in (True, False))
+            train, test = (kind(folder, train=flag, download=download) for flag in (True, False))
         except MemdbError:
             raise
         except (RuntimeError, OSError, EOFError, ValueError, AssertionError) as error:

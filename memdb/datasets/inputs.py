@@ -42,6 +42,37 @@ class FirstOfPairs:
         return self.pairs[index][0]
 
 
+class Picked:
+    """Some of the inputs of a sequence that is read on demand."""
+
+    def __init__(self, inputs: Any, rows: NDArray[np.integer[Any]]) -> None:
+        self.inputs, self.rows = inputs, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.inputs[int(self.rows[index])]
+
+
+class PickedWithContent(Picked):
+    """The same of a sequence that says which bytes stand for an example."""
+
+    def content(self, index: int) -> bytes:
+        """Return the bytes that stand for one input."""
+        found: bytes = self.inputs.content(int(self.rows[index]))
+        return found
+
+
+def picked(inputs: Any, rows: NDArray[np.integer[Any]]) -> Any:
+    """Return some of the inputs of a set, in the order of these rows."""
+    if isinstance(inputs, np.ndarray):
+        return inputs[rows]
+    if isinstance(inputs, list | tuple):
+        return [inputs[row] for row in rows.tolist()]
+    return (PickedWithContent if hasattr(inputs, "content") else Picked)(inputs, rows)
+
+
 def inputs_of(x: Any, name: str) -> Any:
     """Return the inputs of a set as an array, or unchanged if they are another kind of sequence.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,6 +27,12 @@ def pack(values: NDArray[np.bool_]) -> Packed:
 def unpack(packed: Packed, n_models: int) -> NDArray[np.bool_]:
     """Unpack uint8 [examples, ceil(models / 8)] into bool [models, examples]."""
     return np.unpackbits(packed, axis=1, count=n_models, bitorder="little").T.astype(np.bool_)
+
+
+def of_models(packed: Packed, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Unpack some models alone into bool [positions, examples]."""
+    found = packed[:, positions >> 3] >> (positions & 7).astype(np.uint8) & 1
+    return found.T.astype(np.bool_)
 
 
 def selection(keep: Sequence[bool]) -> Packed:
@@ -85,3 +94,24 @@ def count_and(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np
             (left[part] if left.ndim > 1 else left) & (right[part] if right.ndim > 1 else right)
         )
     return counts
+
+
+def text_of_ids(ids: NDArray[np.int32], n_examples: int) -> str:
+    """Return a set of examples as text: one bit each, the first the lowest of its byte; zlib, base64."""
+    flags = np.zeros(n_examples, dtype=np.bool_)
+    flags[ids] = True
+    return base64.b64encode(zlib.compress(np.packbits(flags, bitorder="little").tobytes(), 9)).decode()
+
+
+def ids_of_text(text: str, n_examples: int) -> NDArray[np.int32] | None:
+    """Return the ids, or None if the text is not such a set; it takes no more memory than the set."""
+    n_bytes = -(-n_examples // 8)
+    try:
+        packed = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), n_bytes + 1)
+    except (binascii.Error, ValueError, zlib.error):
+        return None
+    if len(packed) != n_bytes:
+        return None
+    flags = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little")
+    ids = np.flatnonzero(flags).astype(np.int32)
+    return ids if not len(ids) or ids[-1] < n_examples else None

@@ -21,6 +21,7 @@ from memdb.format import layout
 from memdb.format.base import HEX32, HEX64, Base
 from memdb.format.documents import MAX_INTEGER, Json, Reader, fingerprint, now, own_version, sealed
 from memdb.format.experiment import EXPERIMENT_FEATURE, SCHEME, Experiment
+from memdb.format.kept import Kept
 from memdb.format.sketches import SketchPlan
 
 KINDS = ("bit", "unit", "real", "category")
@@ -142,6 +143,7 @@ class Manifest:
     base: Base | None = None  # the store that this one extends, as it was at creation
     sketches: SketchPlan | None = None  # what training sketches without being asked
     experiment: Experiment | None = None  # that the models are for; their subsets are those of its arms
+    kept: Kept | None = None  # of the data set's training examples, where some were excluded
 
     @property
     def imports(self) -> dict[str, str]:
@@ -250,7 +252,7 @@ class Manifest:
 
     def to_document(self) -> dict[str, Json]:
         """Return the sealed JSON document."""
-        optional = {"base": self.base, "sketches": self.sketches}
+        optional = {"base": self.base, "sketches": self.sketches, "kept": self.kept}
         n_train = self.train.n_examples
         return sealed(
             {
@@ -301,14 +303,7 @@ class Manifest:
             store_id=read.take("store_id", str, "", lambda v: bool(HEX32.fullmatch(v))),
             seed=seed_of(read),
             dataset=read.take("dataset", str, ""),
-            sets=tuple(
-                SetInfo(
-                    item.take("name", str, "", layout.is_set_name),
-                    item.take("n_examples", int, 0, lambda v: 0 < v <= MAX_EXAMPLES),
-                    item.take("fingerprint", str, "", lambda v: bool(HEX64.fullmatch(v))),
-                )
-                for item in read.items("sets")
-            ),
+            sets=tuple(_set(item) for item in read.items("sets")),
             outcomes=tuple(_outcome(item) for item in read.items("outcomes")),
             recipe=RecipeInfo(
                 recipe.take("name", str, ""),
@@ -324,17 +319,14 @@ class Manifest:
             objects=objects_from(read.inside("objects")),
             base=Base.from_reader(read.inside("base")) if "base" in document else None,
             sketches=SketchPlan.from_reader(read.inside("sketches")) if "sketches" in document else None,
+            kept=Kept.from_reader(read.inside("kept"), MAX_EXAMPLES) if "kept" in document else None,
         )
         if (BASE_FEATURE in document.get("required_features", [])) != (manifest.base is not None):
             read.problems.append(f"{place} names a base or requires it to be known, and not both")
         claimed = recipe.take("fingerprint", str, "")
         if claimed and claimed != manifest.recipe.fingerprint:
             read.problems.append(f"{place}.recipe.fingerprint is not that of the recipe")
-        names = [item.name for item in manifest.sets]
-        if layout.TRAIN not in names or len(set(names)) != len(names):
-            read.problems.append(f"{place}.sets must name `train` and no set twice: {names}")
-        for problem in manifest._claims_too_much(place):
-            read.problems.append(problem)
+        read.problems.extend(manifest._contradictions(place))
         read.finish("ask its owner for an undamaged copy")
         return manifest._with_experiment(read, document)
 
@@ -349,8 +341,14 @@ class Manifest:
         read.finish("ask its owner for an undamaged copy")
         return replace(self, experiment=found)
 
-    def _claims_too_much(self, place: str) -> Iterator[str]:
-        """Yield the sets of more examples than the listed objects hold: readers take memory by them."""
+    def _contradictions(self, place: str) -> Iterator[str]:
+        """Yield what is wrong with the sets: their names, and more examples than the listed objects hold.
+
+        Readers take memory by the number of examples.
+        """
+        names = [item.name for item in self.sets]
+        if layout.TRAIN not in names or len(set(names)) != len(names):
+            yield f"{place}.sets must name `train` and no set twice: {names}"
         for item in self.sets:
             hashes = sum(info.size for name, info in self.objects.items()
                          if name.startswith(f"{item.name}/{CONTENT}/c."))  # fmt: skip
@@ -360,6 +358,14 @@ class Manifest:
 
 def _described(info: SetInfo | None) -> str:
     return "none" if info is None else f"{info.n_examples:,} examples with fingerprint {info.fingerprint}"
+
+
+def _set(item: Reader) -> SetInfo:
+    return SetInfo(
+        item.take("name", str, "", layout.is_set_name),
+        item.take("n_examples", int, 0, lambda v: 0 < v <= MAX_EXAMPLES),
+        item.take("fingerprint", str, "", lambda v: bool(HEX64.fullmatch(v))),
+    )
 
 
 def _outcome(item: Reader) -> Outcome:

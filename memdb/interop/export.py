@@ -33,12 +33,14 @@ from memdb.store.read_documents import require_outside
 MODELS_AT_ONCE = 256
 PAIRS_AT_ONCE = 4 << 20  # of imported scores
 TABLES = (".parquet", ".csv", ".npz")
+LISTS = (".csv", ".parquet", ".json", ".ndjson", ".txt", "")
 RUNS = (".npz", "")  # or a folder of .npy files
 WRITTEN = {  # the suffixes of what can be exported
     "memorization": TABLES, "pairs": TABLES, "fz-pairs": (".npz",), "fz-classes": (".npz",), "models": RUNS,
-    "lira": RUNS,
+    "lira": RUNS, "ids": LISTS,
 }  # fmt: skip
 Observe = Callable[[int, int], None]
+Members = Mapping[int, tuple[NDArray[np.int64], NDArray[np.int64]]]  # the rows of each class, in both sets
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ def require_destination(path: Path, what: str) -> str:
         raise InvalidInputError(f"cannot export {what!r}", hint=f"use one of {', '.join(WRITTEN)}")
     suffix = path.suffix.lower()
     if suffix not in WRITTEN[what]:
-        names = ", ".join(item or "a folder" for item in WRITTEN[what])
+        other = "one without a suffix" if what == "ids" else "a folder"
+        names = ", ".join(item or other for item in WRITTEN[what])
         raise InvalidInputError(f"{what} cannot be written to {path}", hint=f"name a file or folder: {names}")
-    if suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if suffix == "" and what != "ids" and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise AlreadyExistsError(f"{path} exists and is not an empty folder", hint="name a new folder")
-    if suffix and path.is_dir():
+    if (suffix or what == "ids") and path.is_dir():
         raise AlreadyExistsError(f"{path} is a folder", hint="name a file")
     require_outside(LocalStorage(path.absolute(), str(path)))
     return suffix
@@ -152,15 +155,23 @@ def write_fz_classes(path: Path, relations: Relations, progress: Observe) -> Exp
     if isinstance(relations, TableRelations):
         matrices = _given_matrices(relations, members, progress)
     else:
-        matrices = {}
-        for done, (label, (rows, columns)) in enumerate(members.items()):
-            progress(done, len(labels))
-            matrices[label] = influence_matrix(relations, rows, columns)
+        matrices = _own_matrices(relations, members, progress)
     for label, (rows, columns) in members.items():
         arrays[f"tr_classidx_{label}"], arrays[f"tt_classidx_{label}"] = rows, columns
         arrays[f"infl_matrix_class{label}"] = matrices[label]
     progress(1, 1)
     return _saved(path, arrays, compressed=True)
+
+
+def _own_matrices(
+    relations: Relations, members: Members, progress: Observe
+) -> dict[int, NDArray[np.float64]]:
+    """Return the influences within each class, [train, test]."""
+    found = {}
+    for done, (label, (rows, columns)) in enumerate(members.items()):
+        progress(done, len(members))
+        found[label] = influence_matrix(relations, rows, columns)
+    return found
 
 
 def influence_matrix(
@@ -179,9 +190,7 @@ def influence_matrix(
 
 
 def _given_matrices(
-    relations: TableRelations,
-    members: Mapping[int, tuple[NDArray[np.int64], NDArray[np.int64]]],
-    progress: Observe,
+    relations: TableRelations, members: Members, progress: Observe
 ) -> dict[int, NDArray[np.float64]]:
     """Return the imported influences within each class, [train, test]; all of them must be there.
 

@@ -50,6 +50,16 @@ def _of_arrays(path: Path, shape: tuple[int, int]) -> NDArray[np.floating[Any]]:
             parameter="screen_by",
         )
     (array,) = arrays.values()
+    if array.shape != shape:
+        found, wanted = (
+            " x ".join(f"{n:,}" for n in sizes) or "one number" for sizes in (array.shape, shape)
+        )
+        turned = "; this one is the other way round: save its .T" if array.shape == shape[::-1] else ""
+        raise InvalidInputError(
+            f"{array.place} has scores of {found}, and the store's pairs are {wanted}",
+            hint=f"{SHAPE_HINT}{turned}",
+            parameter="screen_by",
+        )
     return array.whole(shape, "fiu")
 
 
@@ -102,10 +112,12 @@ def _of_pairs(path: Path, table: Any, shape: tuple[int, int]) -> NDArray[np.floa
         if wrong.any():
             raise InvalidInputError(
                 f"{path} has {column} {values[wrong][0]}, and ids go from 0 to {n_examples - 1:,}",
+                hint="give ids as `memdb sql` has them, which count from 0",
                 parameter="screen_by",
             )
     given = table.column(name).cast(pa.float32()).to_numpy()
-    least = float(given.min()) if len(given) else 0.0
+    least = float(np.min(given, initial=np.inf, where=np.isfinite(given)))  # others are refused below
+    least = least if np.isfinite(least) else 0.0
     scores = np.full(shape, least, dtype=np.float32)
     scores[ids[0], ids[1]] = given
     return scores

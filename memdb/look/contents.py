@@ -15,7 +15,7 @@ from memdb.addresses import shown
 from memdb.analysis.convergence import order_of_commit, usual_looks
 from memdb.format import bits, layout
 from memdb.look.codes import packed, planes, q_codes, score_codes
-from memdb.look.partners import FOUND, GROUPS, SHOWN, Finder
+from memdb.look.partners import GROUPS, SHOWN, Finder
 from memdb.query.arrow import values_of
 from memdb.query.examples import require_own
 from memdb.query.intervals import IntervalSpec
@@ -23,6 +23,7 @@ from memdb.query.options import PairOptions
 from memdb.query.questions import ModelAnswers, info
 from memdb.query.relations import Relations
 from memdb.render.sheets import COLUMNS, TILES, PicturesOf, mime, tile_size
+from memdb.render.tables import CONVINCING
 from memdb.sharing.orders import hardest_first, ids_of, most_memorized
 from memdb.sharing.tables import counts_of
 from memdb.store.published_arrays import COUNTED
@@ -191,7 +192,7 @@ def _columns(relations: Relations) -> tuple[dict[str, NDArray[np.int32]], dict[s
     label, n_in, n_correct, k_in = counts[layout.TRAIN][:, orders[layout.TRAIN]]
     # models that are wrong: of most examples they are few, and pack better
     wrong = [n_in - k_in, (relations.snapshot.n_models - n_in) - (n_correct - k_in)]
-    codes = [score_codes(scores[0]), q_codes(scores[1], FOUND)]
+    codes = [score_codes(scores[0]), q_codes(scores[1], CONVINCING)]
     arrays = {
         "train/order": packed(orders[layout.TRAIN]),
         "train/columns": planes(np.stack([label, n_in, *wrong, *codes])),
@@ -217,7 +218,7 @@ def strongest_pairs(relations: Relations) -> NDArray[Any]:
     }
     rows = np.lexsort((columns["test_id"], columns["train_id"], -columns["influence"]))[:MOST_PAIRS]
     columns = {name: values[rows] for name, values in columns.items()}
-    coded = (score_codes(columns["shrunk"]), q_codes(columns["q_value"], FOUND))
+    coded = (score_codes(columns["shrunk"]), q_codes(columns["q_value"], CONVINCING))
     ids = (columns[name] for name in ("train_id", "test_id", "k_in"))
     head = [[found.num_rows, 0, 0, 0, 0]]
     return np.concatenate([head, np.stack([*ids, *coded], axis=1)]).astype("<u4")

@@ -7,12 +7,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memdb.environment import install
 from memdb.errors import InvalidInputError
-from memdb.files import writing
 from memdb.format import layout
 from memdb.look.exhibits import Gallery, Line
 from memdb.look.portrait import Portrait, Rate
@@ -52,20 +50,6 @@ def require_matplotlib() -> None:
         raise InvalidInputError(
             "figures need Matplotlib, which is not installed", hint=f"run: {install('plots')}"
         ) from error
-
-
-def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, whole or not at all; the same figure gives the same bytes.
-
-    Raises:
-        StorageError: the folder is missing, full or not writable.
-    """
-    import matplotlib as mpl  # noqa: PLC0415
-
-    kind = path.suffix.lower()[1:]
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    with writing(path) as temporary, mpl.rc_context({"svg.hashsalt": "memdb"}):
-        figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
 
 
 def draw_gallery(shown: Gallery, contents: Contents | None) -> Figure:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +11,11 @@ from numpy.typing import NDArray
 from memdb.format import bits, layout
 from memdb.look.codes import MISSING, q_codes
 from memdb.query import statistics
+from memdb.query.equal_pairs import EqualPairs, scored
 from memdb.query.mixture import Numbers
 from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
-from memdb.query.statistics import Candidates
+from memdb.render.tables import CONVINCING
 from memdb.sharing.tables import counts_of
 from memdb.store.published_arrays import COUNTED
 
@@ -25,7 +25,6 @@ GROUPS = {  # the lists of an example, in their order
     layout.TRAIN: (HELPS, HURTS, PEERS, RANDOM),
     layout.TEST: (HELPS, HURTS, RANDOM),
 }
-FOUND = 0.1  # q-values up to this are not what chance explains
 AT_ONCE = 16  # examples whose pairs are in memory
 
 Ids = NDArray[np.int64]
@@ -141,13 +140,14 @@ class Finder:
             name: np.concatenate([getattr(pairs, name)[one] for pairs, one in zip(every, at, strict=True)])
             for name in ("n_in", "total", "hits", "same_class")
         }
-        candidates = self._candidates(columns, np.concatenate([times for _, _, times in kinds]))
+        times = np.concatenate([times for _, _, times in kinds])
+        candidates = scored(EqualPairs(**columns, times=times), self._n_models)
         start = 0
-        for one, inverse, times in kinds:
+        for one, inverse, n_pairs in kinds:
             part = candidates.part(slice(start, start + len(one)))
             start += len(one)
             shrunk = statistics.shrunk(part)
-            q_value = statistics.q_values(part.p_value, times)
+            q_value = statistics.q_values(part.p_value, n_pairs)
             yield _Ranking(part.score[inverse], shrunk[inverse], q_value[inverse])
 
     def _kinds(self, pairs: _Pairs) -> tuple[Ids, Ids, Ids]:
@@ -156,10 +156,6 @@ class Finder:
         code = ((pairs.n_in.astype(np.int64) * base + pairs.total) * 2 + pairs.same_class) * base + pairs.hits
         _, one, inverse, times = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
         return one, inverse, times
-
-    def _candidates(self, columns: Mapping[str, NDArray[Any]], times: Ids) -> Candidates:
-        n_in, hits, total = (columns[name].astype(np.int64) for name in ("n_in", "hits", "total"))
-        return statistics.candidates_of(hits, n_in, total, self._n_models, columns["same_class"], times)
 
 
 def _strongest(pairs: _Pairs, ranking: _Ranking, way: float) -> Ids:
@@ -176,4 +172,4 @@ def _drawn(pairs: _Pairs, listed: Ids, seed: int) -> Ids:
 def _put(found: NDArray[np.uint32], pairs: _Pairs, at: Ids, q_values: Numbers) -> None:
     found[: len(at), 0] = pairs.others[at] + 1
     found[: len(at), 1] = pairs.hits[at]
-    found[: len(at), 2] = q_codes(q_values, FOUND)
+    found[: len(at), 2] = q_codes(q_values, CONVINCING)

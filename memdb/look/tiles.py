@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from memdb.addresses import shown
 from memdb.format import layout
 from memdb.query.imported_scores import TableRelations
-from memdb.render.tables import brief, clean
+from memdb.render.tables import CONVINCING, brief, clean
 
 if TYPE_CHECKING:
     from memdb.query.relations import Relations
 
-FOUND = 0.1  # q-values up to which chance does not explain a score
 NAME = 24  # characters of a name below a picture
 KEY = 60  # characters of an example's own name
 STORE = 32  # characters of a store's address in a line that says whose numbers these are
@@ -57,7 +56,7 @@ class Tile:
     @property
     def is_explained_by_chance(self) -> bool:
         """Whether the score is no larger than chance alone gives."""
-        return self.q_value is not None and self.q_value > FOUND
+        return self.q_value is not None and self.q_value > CONVINCING
 
 
 @dataclass(frozen=True)

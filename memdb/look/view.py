@@ -147,7 +147,7 @@ class ViewServer(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             raise InvalidInputError(
                 f"cannot listen on port {port}: {getattr(error, 'strerror', None) or error}",
-                hint="leave the port out for a free one",
+                hint="omit the port for a free one",
                 parameter="port",
             ) from error
 

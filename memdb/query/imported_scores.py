@@ -304,12 +304,9 @@ def _listed(relations: TableRelations, what: Listed, query: RankedQuery) -> pa.T
         )
     if order.by == "lo" and relations.assumed is None:
         raise InvalidInputError(f"no order by lo: {WITHOUT_COUNTS}", hint=ASSUME, parameter="assume")
-    key = {"helps": f"{score} DESC", "hurts": f"{score} ASC", "both": f"abs({score}) DESC"}[order.direction]
-    if order.by == "lo":
-        key = {"helps": "lo DESC", "hurts": "hi ASC", "both": "greatest(lo, -hi) DESC"}[order.direction]
     n_ranked = max(1, what.n_ranked)
     return relations.ask(
-        f"FROM {score} WHERE {what.where} ORDER BY {key} NULLS LAST, {what.listed} LIMIT $k",
+        f"FROM {score} WHERE {what.where} ORDER BY {order.key(score)} NULLS LAST, {what.listed} LIMIT $k",
         {**what.given, "k": k},
         interval=query.interval.of_list(min(k, n_ranked), n_ranked),
     )

@@ -31,6 +31,14 @@ class Order:
     fdr: str = "once"
     ranks: bool = False
 
+    def key(self, score: str) -> str:
+        """Return what SQL orders a list by: this score, or the end of its interval that is ``lo``."""
+        if self.by == "lo":
+            return {"helps": "lo DESC", "hurts": "hi ASC", "both": "greatest(lo, -hi) DESC"}[self.direction]
+        return {"helps": f"{score} DESC", "hurts": f"{score} ASC", "both": f"abs({score}) DESC"}[
+            self.direction
+        ]
+
     def require(self, score: str) -> None:
         """Check all of it for lists of this score.
 
@@ -115,7 +123,7 @@ class Estimator:
             if self.kind == "informed":
                 raise InvalidInputError(
                     "screening tests raw influences, and informed ones take part of them from the prior",
-                    hint="ask for one at a time: leave out estimator or screen",
+                    hint="ask for one at a time: omit estimator or screen",
                     parameter=("estimator", "screen"),
                 )
         elif self.screen_by is not None and self.kind == "raw":

@@ -293,6 +293,7 @@ def _facts_of(manifest: Manifest, n_classes: int) -> dict[str, object]:
         "dataset_import_path": manifest.imports.get("dataset"),
         "n_train": manifest.train.n_examples,
         "n_test": manifest.set_named(layout.TEST).n_examples,
+        **({"n_left_out": manifest.kept.n_examples - manifest.train.n_examples} if manifest.kept else {}),
         "n_classes": n_classes,
         "recipe": manifest.recipe.name,
         "recipe_import_path": manifest.imports.get("recipe"),

@@ -44,13 +44,7 @@ def require_question(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         InvalidInputError: it is not; names the statements found.
         duckdb.Error: it does not parse.
     """
-    try:
-        sql.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(
-            f"the statement is not valid UTF-8 from its character {error.start + 1} on",
-            hint="write it in UTF-8",
-        ) from error
+    _require_utf8(sql, "statement")
     kinds = _kinds(connection, sql)
     if kinds == ["EXPLAIN"] and not _explains_a_select(connection, sql):
         kinds = ["EXPLAIN of anything but a SELECT"]
@@ -59,6 +53,33 @@ def require_question(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
             f"{'; '.join(kinds[:5]) or 'nothing'} is not one question",
             hint="write one SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN (without ANALYZE)",
         )
+
+
+def condition_of(text: str) -> str:
+    """Return a user's condition as DuckDB's parser reads it: one expression, without comments.
+
+    Raises:
+        InvalidInputError: it is anything else.
+    """
+    _require_utf8(text, "condition")
+    try:
+        return str(duckdb.SQLExpression(text))
+    except duckdb.Error as error:
+        said = str(error).splitlines()[0].split(": ", 1)[-1]
+        raise InvalidInputError(
+            f"the condition {text!r} is not one expression: {said}",
+            hint="write e.g. 'memorization > .5 and q < .1'",
+        ) from error
+
+
+def _require_utf8(sql: str, what: str) -> None:
+    try:
+        sql.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"the {what} is not valid UTF-8 from its character {error.start + 1} on",
+            hint="write it in UTF-8",
+        ) from error
 
 
 def _kinds(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:

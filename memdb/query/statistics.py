@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.query import formulas
 from memdb.query.mixture import (
     BIN,
     Z_MOST,
@@ -78,25 +77,6 @@ class Candidates:
     def null_z(self) -> Numbers:
         """The score in standard deviations of its null distribution; 0 where all outcomes are equal."""
         return _ratio(self.score, self.null_se)
-
-
-def candidates_of(
-    hits: Counts, n_in: Counts, total: Counts, n_models: int, strata: Flags, times: Counts
-) -> Candidates:
-    """Return pairs, of each kind one, from the models that are right: of those in, and of all."""
-    arms = formulas.of_counts(hits, n_in, total - hits, n_models - n_in)
-    return Candidates(
-        score=formulas.score(arms),
-        effect_se=formulas.effect_se(arms),
-        ac_z=formulas.ac_z(arms),
-        null_se=formulas.null_se(arms),
-        n_in=n_in,
-        n_models=n_models,
-        strata=strata,
-        hits=hits,
-        total=total,
-        times=times,
-    )
 
 
 def shrunk(candidates: Candidates, effects: Mapping[bool, Effects] | None = None) -> Numbers:

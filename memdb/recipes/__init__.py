@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from memdb import plugins
 from memdb.datasets import Dataset
@@ -38,9 +41,10 @@ from memdb.recipes.identity import (
 from memdb.recipes.mlp import MLP
 from memdb.recipes.mlp import PRESET_OF_DATASET as MLP_PRESET_OF_DATASET
 from memdb.recipes.mlp import PRESETS as MLP_PRESETS
-from memdb.recipes.out_of_memory import Fitting, Train
+from memdb.recipes.out_of_memory import Fitting, Train, is_out_of_memory
 from memdb.recipes.protocol import Recipe, Run
 from memdb.recipes.resnet9 import ResNet9
+from memdb.recipes.resnet9_v2 import ResNet9v2
 from memdb.recipes.sklearn_adapter import PREFIX as SKLEARN
 from memdb.recipes.sklearn_adapter import Classifier
 from memdb.recipes.torchvision_adapter import Architecture
@@ -77,11 +81,28 @@ class BuiltIn:
         kind: a dataclass that fits `Recipe`; its fields are the options.
         presets: options by the name of a preset; the first is the default.
         preset_of_dataset: the preset for the data sets that another than the default suits.
+        versions: other kinds of the same name, by version.
     """
 
     kind: type[Any]
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
     preset_of_dataset: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, type[Any]] = field(default_factory=dict)
+
+    def of_version(self, name: str, version: str | None) -> BuiltIn:
+        """Return the recipe in a version that it has, by default the first.
+
+        Raises:
+            InvalidInputError: it has no such version.
+        """
+        known = {self.kind.version: self.kind, **self.versions}
+        if version is not None and version not in known:
+            raise InvalidInputError(
+                f"recipe {name} has version {' and '.join(known)}, not {version}",
+                hint=f"leave recipe_version out, or give {' or '.join(known)}",
+                parameter="recipe_version",
+            )
+        return replace(self, kind=known.get(version or "", self.kind))
 
     def make(self, name: str, options: Mapping[str, Json], dataset: str | None) -> Any:
         """Return the recipe with a preset's options, overridden by those given.
@@ -103,7 +124,7 @@ class BuiltIn:
 BUILT_IN: Mapping[str, BuiltIn] = {
     "mlp": BuiltIn(MLP, MLP_PRESETS, MLP_PRESET_OF_DATASET),
     "cnn": BuiltIn(CNN),
-    "resnet9": BuiltIn(ResNet9),
+    "resnet9": BuiltIn(ResNet9, versions={ResNet9v2.version: ResNet9v2}),
 }
 
 
@@ -137,6 +158,24 @@ class BoundRecipe:
                 f"recipe {self.info.name} wants {n_models!r} models a batch", hint="return an integer from 1"
             )
         return n_models
+
+    def prepare(self, data: Dataset, seeds: NDArray[np.uint64], device: str) -> Any:
+        """Return what the recipe draws ahead for a batch; None if it does not, or memory has run out.
+
+        Raises:
+            TrainingError: it raised.
+        """
+        prepare = attribute(self.train, "prepare")
+        if prepare is None:
+            return None
+        hint = "take `prepare` out, or set MEMDB_TRACEBACK=1 to see where it was raised"
+        try:
+            with plugins.blaming(f"prepare of recipe {self.info.name}", hint, TrainingError), current(device):
+                return prepare(data, seeds, device)
+        except TrainingError as failed:
+            if failed.__cause__ is None or not is_out_of_memory(failed.__cause__):
+                raise
+            return None
 
     def require_outcomes(self, names: Sequence[str]) -> None:
         """Check that the recipe provides these outcomes.
@@ -220,7 +259,7 @@ def resolve(
             f"{SKLEARN}sklearn.neighbors.KNeighborsClassifier, or package.module:attribute of your own"
             + (f", such as {name}:train" if name.isidentifier() else ""),
         )
-    return bind(BUILT_IN[name].make(name, options, dataset), version=version)
+    return bind(BUILT_IN[name].of_version(name, version).make(name, options, dataset), version=version)
 
 
 def _require_options(
@@ -272,7 +311,8 @@ def rebind(info: RecipeInfo) -> BoundRecipe:
             "put it in a module and make a store with `memdb init --recipe module:attribute`",
         )
     if not plugins.is_import_path(path):
-        return resolve(path, info.options)
+        has_version = path in BUILT_IN and info.version in BUILT_IN[path].versions
+        return resolve(path, info.options, info.version if has_version else None)
     own = plugins.load(path, "recipe")
     options = info.options if isinstance(own, type) else {}
     if info.options and not isinstance(own, type | functools.partial) and not hasattr(own, "options"):
@@ -307,7 +347,7 @@ def bind(
     elif options:
         raise InvalidInputError(
             f"recipe {shown} takes no options: it is a {type(own).__name__}, not a class",
-            hint="leave recipe_options out, or name a class whose arguments are the options; in Python, "
+            hint="omit recipe_options, or name a class whose arguments are the options; in Python, "
             "functools.partial(train, lr=0.1) is a recipe too",
             parameter="recipe_options",
         )
@@ -325,7 +365,7 @@ def _require_version(own: Any, given: str | None, shown: str) -> str:
     if given is not None and own is not None and given != str(own):
         raise InvalidInputError(
             f"recipe {shown} has version {own}, not {given}",
-            hint="leave recipe_version out",
+            hint="omit recipe_version",
             parameter="recipe_version",
         )
     return str(own or given or "0")

@@ -23,6 +23,7 @@ EVALUATION_ROWS = 512
 LEAST_EVALUATED = 64  # rows at once, of a network with large activations
 MARGIN = 0.85  # of an estimate is used: what the allocator rounds, and workspaces of products, are not in it
 MOST_OF_A_DEVICE = 0.92
+TAKEN_AHEAD = 32 << 20  # bytes of augmented images
 MODELS_IN_TURN = 16  # a commit, where they are trained one by one on a GPU
 MOST_MODELS = 1024  # per batch, so that commits are not hours apart
 
@@ -35,19 +36,25 @@ class Step:
     rows: Tensor
     draws: Tensor | None
 
+    def part(self, start: int, stop: int) -> Step:
+        """Return the step of some of these examples."""
+        draws = None if self.draws is None else self.draws[:, start:stop]
+        return Step(self.epoch, self.rows[:, start:stop], draws)
+
 
 @dataclass(frozen=True)
 class Schedule:
     """The number of epochs over the subsets, and the size of their batches.
 
-    With ``even``, batches of an epoch differ by at most one example; otherwise the last one has the
-    remainder.
+    With ``even``, batches of an epoch differ by at most one example; with ``equal``, not at all, and each
+    epoch omits others of fewer examples than it has batches; otherwise the last one has the remainder.
     """
 
     epochs: int
     batch_size: int
     augmentation: Augmentation
     even: bool = True
+    equal: bool = False
 
     def n_steps(self, subset_size: int) -> int:
         """Return the number of steps of all epochs."""
@@ -55,13 +62,35 @@ class Schedule:
 
     def steps(self, subsets: Tensor, generators: list[torch.Generator]) -> Iterator[Step]:
         """Yield all steps; each epoch has a new order and new draws, by each model's own generator."""
+        starts = self._starts(subsets.shape[1])
+        for whole in self._epochs(subsets, generators):
+            yield from (whole.part(start, stop) for start, stop in starts)
+
+    def batches(
+        self, images: Tensor, subsets: Tensor, generators: list[torch.Generator]
+    ) -> Iterator[tuple[Step, Tensor]]:
+        """Yield all steps with their images, augmented.
+
+        Beside a GPU, those of several steps are made at once, by as many kernels as those of one.
+        """
+        starts = self._starts(subsets.shape[1])
+        bytes_a_step = 4 * len(subsets) * self.batch_size * math.prod(images.shape[1:])
+        at_once = 1 if images.device.type == "cpu" else max(1, TAKEN_AHEAD // bytes_a_step)
+        for whole in self._epochs(subsets, generators):
+            for first in range(0, len(starts), at_once):
+                some = starts[first : first + at_once]
+                begin = some[0][0]
+                part = whole.part(begin, some[-1][1])
+                taken = self.augmentation.take(images, part.rows, part.draws)
+                for start, stop in some:
+                    yield whole.part(start, stop), taken[:, start - begin : stop - begin]
+
+    def _epochs(self, subsets: Tensor, generators: list[torch.Generator]) -> Iterator[Step]:
+        """Yield every epoch as one step."""
         size, device = subsets.shape[1], subsets.device
-        starts = self._starts(size)
         for epoch, (orders, drawn) in enumerate(self._drawn(size, generators, device)):
-            rows = subsets.gather(1, moved(orders, device))
-            draws = None if drawn is None else moved(drawn, device)
-            for start, stop in starts:
-                yield Step(epoch, rows[:, start:stop], None if draws is None else draws[:, start:stop])
+            rows = subsets.gather(1, moved(orders, device).long())
+            yield Step(epoch, rows, None if drawn is None else moved(drawn, device))
 
     def _drawn(
         self, size: int, generators: list[torch.Generator], device: torch.device
@@ -69,7 +98,9 @@ class Schedule:
         """Yield orders and draws of each epoch; beside a GPU, those of the next one are drawn meanwhile."""
 
         def draw() -> tuple[Tensor, Tensor | None]:
-            orders = torch.stack([torch.randperm(size, generator=g) for g in generators])
+            orders = torch.empty(len(generators), size, dtype=torch.int32, pin_memory=device.type == "cuda")
+            for order, generator in zip(orders, generators, strict=True):
+                torch.randperm(size, generator=generator, out=order)
             return orders, self.augmentation.draws(size, generators) if self.augmentation.wanted else None
 
         if device.type == "cpu":
@@ -85,6 +116,9 @@ class Schedule:
 
     def _starts(self, size: int) -> list[tuple[int, int]]:
         n_steps = math.ceil(size / self.batch_size)
+        if self.equal:
+            rows = size // n_steps
+            return [(k * rows, (k + 1) * rows) for k in range(n_steps)]
         if self.even:
             return [(size * k // n_steps, size * (k + 1) // n_steps) for k in range(n_steps)]
         return [(k * self.batch_size, min(size, (k + 1) * self.batch_size)) for k in range(n_steps)]
@@ -92,7 +126,7 @@ class Schedule:
 
 def moved(values: Tensor, device: torch.device) -> Tensor:
     """Move what was drawn to a device; the host does not wait for CUDA."""
-    if device.type == "cuda":
+    if device.type == "cuda" and not values.is_pinned():
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
 
@@ -108,7 +142,10 @@ def subsets_of(masks: NDArray[np.bool_], recipe: str, device: torch.device) -> T
         raise InvalidInputError(
             f"{recipe} trains subsets of one size together", hint="use the subset scheme `exact`"
         )
-    return torch.from_numpy(np.nonzero(masks)[1].reshape(len(masks), -1)).to(device)
+    rows = np.empty((len(masks), int(sizes[0])), dtype=np.int32)
+    for mask, row in zip(masks, rows, strict=True):
+        row[:] = np.flatnonzero(mask)
+    return moved(torch.from_numpy(rows), device).long()
 
 
 def generators_of(seeds: NDArray[np.uint64]) -> list[torch.Generator]:

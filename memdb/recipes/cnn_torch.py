@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn import functional
 
-from memdb.recipes.grouped import Draw, classify, convolve, train
+from memdb.recipes.grouped import Draw, Way, classify, convolve, train
 
 if TYPE_CHECKING:
     from memdb.recipes.cnn import CNN
@@ -19,6 +19,8 @@ __all__ = ["Network", "train"]
 
 class Network:
     """3 x 3 convolutions with ReLU and 2 x 2 max pooling, then one linear layer."""
+
+    way = Way()
 
     def __init__(self, recipe: CNN, image: tuple[int, int, int], n_classes: int, draw: Draw) -> None:
         height, width, n_channels = image

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -73,14 +73,60 @@ class Options(Protocol):
         """Whether models are trained at once on a device, or one after the other."""
 
 
+class Optimizer(Protocol):
+    """What takes the steps of an optimizer of PyTorch."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+
+    def step(self) -> None:
+        """Change the parameters, at the rate ``lr`` of their group."""
+
+
 class Network(Protocol):
     """Several networks as one module."""
 
     decaying: Sequence[Tensor]  # parameters with weight decay, and those without
     others: Sequence[Tensor]
+    way: ClassVar[Way]
 
     def __call__(self, x: Tensor, *, training: bool) -> Tensor:
         """Return the logits [model, row, class] of grouped images."""
+
+
+def by_sgd(recipe: Options, network: Network) -> Optimizer:
+    """Return SGD with Nesterov momentum."""
+    return torch.optim.SGD(
+        [
+            {"params": list(network.decaying), "weight_decay": recipe.weight_decay},
+            {"params": list(network.others), "weight_decay": 0.0},
+        ],
+        lr=recipe.rate(0.0),
+        momentum=recipe.momentum,
+        nesterov=recipe.momentum > 0,
+        fused=True,
+    )
+
+
+def _plainly(network: Network, x: Tensor) -> Tensor:
+    return network(x, training=True)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How networks of one kind are trained.
+
+    Attributes:
+        optimizer: of a network.
+        forward: of a step; returns the logits of a network.
+        equal: whether all batches have one size, see `Schedule`.
+    """
+
+    optimizer: Callable[[Any, Any], Optimizer] = by_sgd
+    forward: Callable[[Any, Tensor], Tensor] = _plainly
+    equal: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,7 +221,7 @@ def train(
     seeds: NDArray[np.uint64],
     run: Run,
 ) -> Mapping[str, NDArray[np.generic]]:
-    """Train one network per mask by SGD with Nesterov momentum; return outcomes by path.
+    """Train one network per mask, in the way of its kind; return outcomes by path.
 
     All at once, or one after the other: see `Options.side_by_side`. The data is moved to the device once.
     """
@@ -225,20 +271,19 @@ class _Program:
         network = self.make(Draw(generators, device))
         signals = signals_of(run, subsets, masks.shape[1])
         precision = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
-        schedule = self._schedule()
-        optimizer = _optimizer(recipe, network)
+        schedule = self._schedule(network.way)
+        optimizer = network.way.optimizer(recipe, network)
         x, y = self.moved.train
         n_steps = schedule.n_steps(subsets.shape[1])
-        for number, step in enumerate(schedule.steps(subsets, generators)):
+        for number, (step, taken) in enumerate(schedule.batches(x, subsets, generators)):
             if run.stop_requested():
                 raise KeyboardInterrupt
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(number / n_steps)
-            images = side_by_side(schedule.augmentation.take(x, step.rows, step.draws))
             labels = y[step.rows]
             optimizer.zero_grad()
             with precision:
-                logits = network(images, training=True)
+                logits = network.way.forward(network, side_by_side(taken))
             torch.autograd.backward(_loss(logits.float(), labels, recipe.label_smoothing))
             optimizer.step()
             if signals:
@@ -248,10 +293,10 @@ class _Program:
             outcomes = self._outcomes(network, len(seeds), run)
         return {**outcomes, **(signals.outcomes() if signals else {})}
 
-    def _schedule(self) -> Schedule:
+    def _schedule(self, way: Way) -> Schedule:
         recipe = self.recipe
         augmentation = Augmentation(recipe.flip, recipe.shift, recipe.cutout)
-        return Schedule(recipe.epochs, recipe.batch_size, augmentation)
+        return Schedule(recipe.epochs, recipe.batch_size, augmentation, equal=way.equal)
 
     def _outcomes(self, network: Network, n_models: int, run: Run) -> dict[str, NDArray[np.generic]]:
         found: dict[str, NDArray[np.generic]] = {}
@@ -264,19 +309,6 @@ class _Program:
                 with torch.autocast(images.device.type, enabled=False):
                     found[f"{name}/{SKETCH}"] = _sketches(network, images, labels, n_models, run.sketch)
         return found
-
-
-def _optimizer(recipe: Options, network: Network) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
-        [
-            {"params": list(network.decaying), "weight_decay": recipe.weight_decay},
-            {"params": list(network.others), "weight_decay": 0.0},
-        ],
-        lr=recipe.rate(0.0),
-        momentum=recipe.momentum,
-        nesterov=recipe.momentum > 0,
-        fused=True,
-    )
 
 
 def side_by_side(images: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
 from memdb.format.documents import Json
+from memdb.recipes.devices import ACCELERATORS
 from memdb.recipes.options import image_shape, naturals, normalize, require, torch_program
 from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
 
@@ -106,7 +107,7 @@ class MLP:
         n_weights = self._n_weights(data)
         # On a CPU, larger batches are no faster, and commits should not be hours apart.
         on_cpu = min(128, max(8, (64 << 20) // (4 * self._n_state * n_weights)))
-        return batches.models_that_fit(self.memory(data), device, on_cpu)
+        return batches.models_that_fit(self.memory(data, device), device, on_cpu)
 
     @property
     def _n_state(self) -> int:
@@ -115,18 +116,32 @@ class MLP:
     def _n_weights(self, data: Dataset) -> int:
         return sum(n_in * n_out + n_out for n_in, n_out in itertools.pairwise(self.layer_sizes(data)))
 
-    def memory(self, data: Dataset) -> Memory:
+    def keeps_no_gradients(self, device: str) -> bool:
+        """Whether SGD adds gradients to their momentum at once, as on GPUs; a CPU rounds as it always did."""
+        return self.optimizer == "sgd" and device.partition(":")[0] in ACCELERATORS
+
+    def memory(self, data: Dataset, device: str = "cpu") -> Memory:
         """Return what a training takes."""
         from memdb.recipes import batches  # noqa: PLC0415 - torch takes seconds to import
 
         sizes, n_weights = self.layer_sizes(data), self._n_weights(data)
-        working = 4 * self._n_state * n_weights + 4 * self.batch_size * (sizes[0] + 2 * sum(sizes[1:]))
-        if self.precision == "bfloat16":  # as which gradients are added up
-            working += 4 * max(n_in * n_out for n_in, n_out in itertools.pairwise(sizes))
+        n_state = self._n_state - self.keeps_no_gradients(device)
+        held, size = 4 * n_state * n_weights, 4
+        if self.precision == "bfloat16":
+            held, size = held + 2 * n_weights, 2
+        working = held + size * self.batch_size * (sizes[0] + 2 * sum(sizes[1:]))
+        if self.precision == "bfloat16":  # the gradients of the largest layer
+            working += 2 * max(n_in * n_out for n_in, n_out in itertools.pairwise(sizes))
         if self.flip or self.shift or self.cutout:
             working += 8 * self.batch_size * sizes[0]  # images and where their pixels come from
-        evaluated = 4 * self._n_state * n_weights + 4 * batches.EVALUATION_ROWS * sum(sizes[1:])
+        evaluated = held + size * batches.EVALUATION_ROWS * sum(sizes[1:])
         return batches.Memory.of(data, n_weights, working, n_evaluated=evaluated)
+
+    def prepare(self, data: Dataset, seeds: NDArray[np.uint64], device: str) -> Any:
+        """Draw initial weights ahead; on a CPU, training would wait for the cores that draw."""
+        if device == "cpu":
+            return None
+        return torch_program("mlp_torch").prepare(self, data, seeds, device)
 
     def layer_sizes(self, data: Dataset) -> list[int]:
         """Return the width of every layer, input and output included."""

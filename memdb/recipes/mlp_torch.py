@@ -1,14 +1,18 @@
 """Train many multi-layer perceptrons as one: every product has a leading axis of models.
 
-Gradients are computed explicitly, so that each step reuses the same buffers.
+Gradients are computed explicitly, so that each step reuses the same buffers. A GPU spends most of a step on
+reading and writing models, so SGD there adds each gradient to its momentum within the product that makes it.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memdb.datasets import Dataset, ExampleSet
+from memdb.environment import n_cores
 from memdb.format.sketches import SKETCH
 from memdb.recipes.augmentation import Augmentation
 from memdb.recipes.batches import (
@@ -26,6 +31,7 @@ from memdb.recipes.batches import (
     images_of,
     labels_of,
     logit_confidences,
+    moved,
     subsets_of,
 )
 from memdb.recipes.precision import products
@@ -36,6 +42,11 @@ from memdb.recipes.sketch_torch import Sketch, margin_gradients, vectors
 if TYPE_CHECKING:
     from memdb.recipes.mlp import MLP
 
+MOST_DRAWING = 8  # threads
+threshold_backward = (
+    torch.ops.aten.threshold_backward.grad_input
+)  # the gradient of a ReLU, as autograd has it
+
 
 def train(
     recipe: MLP, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
@@ -45,31 +56,35 @@ def train(
         return _trained(recipe, data, masks, seeds, run)
 
 
+def prepare(recipe: MLP, data: Dataset, seeds: NDArray[np.uint64], device: str) -> Start:
+    """Draw the initial weights of a batch, for `Run.prepared`."""
+    return Start.of(recipe.layer_sizes(data), generators_of(seeds), torch.device(device))
+
+
 def _trained(
     recipe: MLP, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
 ) -> Mapping[str, NDArray[np.generic]]:
     device = torch.device(run.device)
     dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-    generators = generators_of(seeds)
+    sizes = recipe.layer_sizes(data)
+    start = run.prepared or Start.of(sizes, generators_of(seeds), device)
     subsets = subsets_of(masks, recipe.name, device)
     augmentation = Augmentation(recipe.flip, recipe.shift, recipe.cutout)
     x, y = _inputs(data.train, augmentation, device), labels_of(data.train, device)
 
-    network = Network(recipe.layer_sizes(data), generators, device, dtype)
-    optimizer = _optimizer(recipe, network.parameters)
+    network = Network(sizes, start.generators, device, dtype, start.weights)
+    optimizer = optimizer_of(recipe, network)
     schedule = Schedule(recipe.epochs, recipe.batch_size, augmentation, even=False)
     signals = signals_of(run, subsets, len(y))
     n_steps = schedule.n_steps(subsets.shape[1])
-    for number, step in enumerate(schedule.steps(subsets, generators)):
+    for number, (step, images) in enumerate(schedule.batches(x, subsets, start.generators)):
         if run.stop_requested():
             raise KeyboardInterrupt
-        optimizer.param_groups[0]["lr"] = recipe.lr * _decay(recipe.schedule, number / n_steps)
         labels = y[step.rows]
-        taken = augmentation.take(x, step.rows, step.draws).flatten(2)
-        logits = network.gradients(taken, labels, recipe.label_smoothing)
+        logits = network.gradients(images.flatten(2), labels, recipe.label_smoothing)
         if signals:
             signals.record(step.rows, step.epoch, logits, labels)
-        optimizer.step()
+        optimizer.step(recipe.lr * _decay(recipe.schedule, number / n_steps))
         run.progress(number + 1, n_steps)
 
     outcomes: dict[str, NDArray[np.generic]] = {}
@@ -84,64 +99,118 @@ def _trained(
     return {**outcomes, **(signals.outcomes() if signals else {})}
 
 
+@dataclass(frozen=True)
+class Start:
+    """Initial weights [model, in, out] in the memory of the host, and the generators that drew them."""
+
+    weights: list[Tensor]
+    generators: list[torch.Generator]
+
+    @classmethod
+    def of(cls, sizes: Sequence[int], generators: list[torch.Generator], device: torch.device) -> Start:
+        """Draw weights as He et al. (2015) do, those of each model by its own generator.
+
+        Beside a GPU, which would wait for them, several threads draw.
+        """
+        weights = [
+            torch.empty(len(generators), n_in, n_out, pin_memory=device.type == "cuda")
+            for n_in, n_out in itertools.pairwise(sizes)
+        ]
+
+        def draw(model: int) -> None:
+            for layer in weights:
+                layer[model].normal_(generator=generators[model]).mul_(math.sqrt(2 / layer.shape[1]))
+
+        n_threads = 1 if device.type == "cpu" else min(MOST_DRAWING, n_cores())
+        with ThreadPoolExecutor(n_threads, "memdb weights") as pool:
+            deque(pool.map(draw, range(len(generators))), maxlen=0)  # raises what they raised
+        return cls(weights, generators)
+
+
 class Network:
-    """Fully connected layers of several models; weights [model, in, out], biases [model, 1, out]."""
+    """Fully connected layers of several models; weights [model, in, out], biases [model, 1, out].
+
+    Attributes:
+        slopes: the gradients of weights and biases of each layer.
+        kept: the share of the slopes to which new gradients are added; None to replace them.
+    """
 
     def __init__(
-        self, sizes: list[int], generators: list[torch.Generator], device: torch.device, dtype: torch.dtype
+        self,
+        sizes: Sequence[int],
+        generators: list[torch.Generator],
+        device: torch.device,
+        dtype: torch.dtype,
+        drawn: list[Tensor] | None = None,
     ) -> None:
-        shapes = list(itertools.pairwise(sizes))
-        drawn = [  # He et al. (2015); one model after the other, each by its own generator
-            [torch.randn(n_in, n_out, generator=g) * math.sqrt(2 / n_in) for n_in, n_out in shapes]
-            for g in generators
-        ]
-        self.weights = [torch.stack(layer).to(device) for layer in zip(*drawn, strict=True)]
-        self.biases = [torch.zeros(len(generators), 1, n_out, device=device) for _, n_out in shapes]
+        drawn = drawn or Start.of(sizes, generators, device).weights
+        self.weights = [moved(layer, device) for layer in drawn]
+        self.biases = [torch.zeros(len(w), 1, w.shape[2], device=device) for w in self.weights]
         self.parameters = [*self.weights, *self.biases]
         self._dtype = dtype  # of the products; weights, their gradients and the loss are float32
+        self.kept: float | None = None
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
+        self.slopes = [
+            (cast("Tensor", w.grad), cast("Tensor", b.grad))
+            for w, b in zip(self.weights, self.biases, strict=True)
+        ]
 
-    def activations(self, x: Tensor) -> list[Tensor]:
+    def activations(self, x: Tensor, weights: list[Tensor] | None = None) -> list[Tensor]:
         """Return the input and the output of every layer, the last being logits: [model, row, unit].
 
-        The inputs may be those of the first models alone.
+        The inputs may be those of the first models alone. ``weights`` are `lowered`, where they serve often.
         """
         outputs, n_models = [x.to(self._dtype)], len(x)
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            out = torch.baddbmm(
-                bias[:n_models].to(self._dtype), outputs[-1], weight[:n_models].to(self._dtype)
-            )
-            outputs.append(out.relu_() if layer + 1 < len(self.weights) else out.float())
+        weights = weights or self.lowered()
+        for layer, (weight, bias) in enumerate(zip(weights, self.biases, strict=True)):
+            out = torch.baddbmm(bias[:n_models].to(self._dtype), outputs[-1], weight[:n_models])
+            outputs.append(out.relu_() if layer + 1 < len(weights) else out.float())
         return outputs
 
+    def lowered(self) -> list[Tensor]:
+        """Return the weights in the precision of products."""
+        return [weight.to(self._dtype) for weight in self.weights]
+
     def gradients(self, x: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
-        """Set the gradients of each model's mean cross entropy, and return the logits."""
-        n_rows = x.shape[1]
-        *inputs, logits = self.activations(x)
+        """Set the gradients of each model's mean cross entropy, or add to them, and return the logits."""
+        n_rows, weights = x.shape[1], self.lowered()
+        *inputs, logits = self.activations(x, weights)
         delta = logits.softmax(-1)
         if label_smoothing:
             delta -= label_smoothing / logits.shape[-1]
         delta.scatter_add_(-1, y[..., None], torch.full_like(delta[..., :1], label_smoothing - 1))
-        delta = (delta / n_rows).to(self._dtype)
-        for layer in reversed(range(len(self.weights))):
-            weight, bias = self.weights[layer], self.biases[layer]
-            if self._dtype == torch.float32:
-                torch.bmm(inputs[layer].transpose(1, 2), delta, out=weight.grad)
-            else:
-                weight.grad = torch.bmm(inputs[layer].transpose(1, 2), delta).float()
-            torch.sum(delta, 1, keepdim=True, dtype=torch.float32, out=bias.grad)
+        delta = delta.div_(n_rows).to(self._dtype)
+        for layer in reversed(range(len(weights))):
+            self._note(layer, inputs[layer], delta)
             if layer:
-                delta = torch.bmm(delta, weight.to(self._dtype).transpose(1, 2)).mul_(inputs[layer] > 0)
+                delta = torch.bmm(delta, weights[layer].transpose(1, 2))
+                threshold_backward(delta, inputs[layer], 0, grad_input=delta)
         return logits
+
+    def _note(self, layer: int, inputs: Tensor, delta: Tensor) -> None:
+        """Set the gradients of a layer, or add them to the share of the former ones that is kept."""
+        (weights, biases), inputs = self.slopes[layer], inputs.transpose(1, 2)
+        if self.kept is None:
+            torch.sum(delta, 1, keepdim=True, dtype=torch.float32, out=biases)
+        else:
+            torch.add(delta.sum(1, keepdim=True, dtype=torch.float32), biases, alpha=self.kept, out=biases)
+        if self._dtype == torch.float32 and self.kept is None:
+            torch.bmm(inputs, delta, out=weights)
+        elif self._dtype == torch.float32:
+            torch.baddbmm(weights, inputs, delta, beta=self.kept, out=weights)
+        elif self.kept is None:
+            weights.copy_(torch.bmm(inputs, delta))
+        else:
+            torch.add(torch.bmm(inputs, delta), weights, alpha=self.kept, out=weights)
 
     def logit_confidence(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return logit_y - logsumexp(the other logits), and whether the prediction is y: [model, example]."""
         n_models = self.weights[0].shape[0]
-        evaluated = []
+        evaluated, weights = [], self.lowered()
         for start in range(0, len(x), EVALUATION_ROWS):
             rows = x[start : start + EVALUATION_ROWS]
-            logits = self.activations(rows.expand(n_models, *rows.shape))[-1]
+            logits = self.activations(rows.expand(n_models, *rows.shape), weights)[-1]
             evaluated.append(logit_confidences(logits, y[start : start + EVALUATION_ROWS]))
         confidences, corrects = zip(*evaluated, strict=True)
         return torch.cat(confidences, 1), torch.cat(corrects, 1)
@@ -167,12 +236,45 @@ class Network:
         return found
 
 
-def _optimizer(recipe: MLP, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    return torch.optim.SGD(
-        parameters, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
-    )
+class _Optimizer:
+    """An optimizer of PyTorch's, in one kernel."""
+
+    def __init__(self, recipe: MLP, network: Network) -> None:
+        options: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
+        self._inner: torch.optim.Optimizer
+        if recipe.optimizer == "adamw":
+            self._inner = torch.optim.AdamW(network.parameters, **options)
+        else:
+            self._inner = torch.optim.SGD(network.parameters, momentum=recipe.momentum, **options)
+
+    def step(self, lr: float) -> None:
+        self._inner.param_groups[0]["lr"] = lr
+        self._inner.step()
+
+
+class Descent:
+    """SGD whose gradients were added to the momentum already: what PyTorch's does, up to rounding.
+
+    No gradient is written and read again, and none needs memory.
+    """
+
+    def __init__(self, recipe: MLP, network: Network) -> None:
+        network.kept = recipe.momentum
+        self._parameters, self._weight_decay = network.parameters, recipe.weight_decay
+        weights, biases = zip(*network.slopes, strict=True)
+        self._moments = [*weights, *biases]
+
+    def step(self, lr: float) -> None:
+        """Change the parameters, after `Network.gradients`."""
+        if self._weight_decay:
+            torch._foreach_add_(self._moments, self._parameters, alpha=self._weight_decay)
+        torch._foreach_add_(self._parameters, self._moments, alpha=-lr)
+
+
+def optimizer_of(recipe: MLP, network: Network) -> _Optimizer | Descent:
+    """Return what takes the steps of a network on its device."""
+    device = str(network.weights[0].device)
+    return Descent(recipe, network) if recipe.keeps_no_gradients(device) else _Optimizer(recipe, network)
 
 
 def _decay(schedule: str, done: float) -> float:

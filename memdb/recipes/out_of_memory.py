@@ -64,6 +64,7 @@ class Fitting:
                         hint="free memory, take a smaller batch_size in another store, or another device",
                         parameter="device",
                     ) from error
+            run = replace(run, prepared=None)  # the draws are spent
             self._most = most // 2  # outside of `except`: the error keeps all tensors of its frames alive
             gc.collect()
             release(run.device)
@@ -94,7 +95,7 @@ def in_turns(
 
         folder = run.checkpoint_dir / f"{part + 1}-of-{n_parts}"
         sketch = run.sketch.within(int(rows[0]), int(rows[-1]) + 1) if run.sketch else None
-        inner = replace(run, progress=progress, checkpoint_dir=folder, sketch=sketch)
+        inner = replace(run, progress=progress, checkpoint_dir=folder, sketch=sketch, prepared=None)
         returned = train(data, masks[rows], seeds[rows], inner)
         if not isinstance(returned, Mapping):
             return returned  # the caller reports the error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,6 +48,7 @@ class Run:
             use. It is removed once the models are committed.
         outcomes: names of the outcomes that the store keeps; a recipe need not compute others.
         sketch: which models of this batch to sketch, and how; None for none of them.
+        prepared: what the recipe's ``prepare`` returned for this batch, to be used once; None for nothing.
     """
 
     device: str
@@ -56,6 +57,7 @@ class Run:
     checkpoint_dir: Path
     outcomes: frozenset[str] = frozenset()
     sketch: SketchRequest | None = None
+    prepared: Any = None
 
 
 BUILT_IN_OUTCOMES = frozenset(
@@ -71,6 +73,10 @@ class Recipe(Protocol):
     at once; otherwise it is called for one model at a time. It may have ``outcomes``, the names of those it
     provides, so that no store is made that would keep others. A plain function is a recipe, too: its name is
     its import path, its version its ``version`` attribute, or else "0".
+
+    It may have ``prepare(data, seeds, device)``, called in another thread while the batch before is trained.
+    What it returns, such as initial weights, is ``run.prepared`` of its batch, or None if there is not enough
+    memory, so a recipe must not depend on it.
 
     The predictions of a model must not depend on which other models share its batch.
     """

@@ -44,6 +44,7 @@ class ResNet9:
     name: ClassVar[str] = "resnet9"
     version: ClassVar[str] = "1"
     outcomes: ClassVar[frozenset[str]] = BUILT_IN_OUTCOMES
+    program: ClassVar[str] = "resnet9_torch"
 
     width: int = 64
     lr: float = 0.4
@@ -70,6 +71,11 @@ class ResNet9:
     def rate(self, done: float) -> float:
         """Return the learning rate after this fraction of the steps."""
         return self.lr * min(done / self.warmup, (1 - done) / (1 - self.warmup))
+
+    @property
+    def first_width(self) -> int:
+        """Channels of the first layer."""
+        return self.width
 
     def models_per_batch(self, data: Dataset, device: str) -> int:
         """Return how many models to commit together; 1 on a CPU, which takes long for one."""
@@ -101,7 +107,7 @@ class ResNet9:
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> Mapping[str, NDArray[Any]]:
         """Train one network per mask (see `Recipe`), one by one unless they are tiny."""
-        program = torch_program("resnet9_torch")
+        program = torch_program(self.program)
         make = partial(program.Network, self, self._image(data)[2], data.n_classes)
         trained: Mapping[str, NDArray[Any]] = program.train(self, make, data, masks, seeds, run)
         return trained

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from memdb.recipes.grouped import Draw, classify, convolve, train
+from memdb.recipes.grouped import Draw, Way, classify, convolve, train
 
 if TYPE_CHECKING:
     from memdb.recipes.resnet9 import ResNet9
@@ -23,20 +23,23 @@ STATISTICS_MOMENTUM = 0.2  # on a short schedule, statistics must forget the fir
 class Network:
     """One layer, then three stages that halve the image; the first and last have a residual block."""
 
+    way = Way()
+
     def __init__(self, recipe: ResNet9, n_channels: int, n_classes: int, draw: Draw) -> None:
-        width = recipe.width
-        self._first = Layer(n_channels, width, draw)
-        self._stages = [Layer(width << k, width << (k + 1), draw) for k in range(3)]
+        width, first = recipe.width, recipe.first_width
+        self._first = Layer(n_channels, first, draw)
+        self._stages = [Layer(first if k == 0 else width << k, width << (k + 1), draw) for k in range(3)]
         self._blocks = {
             k: (Layer(n, n, draw), Layer(n, n, draw)) for k, n in ((0, width << 1), (2, width << 3))
         }
-        self._out = draw.weights(n_classes, width << 3)
+        self.out = self._out = draw.weights(n_classes, width << 3)
         layers = [
             self._first,
             *self._stages,
             *(layer for block in self._blocks.values() for layer in block),
         ]
-        self.decaying: Sequence[Tensor] = [*(layer.weight for layer in layers), self._out]
+        self.filters = [layer.weight for layer in layers]
+        self.decaying: Sequence[Tensor] = [*self.filters, self._out]
         self.others: Sequence[Tensor] = [
             parameter for layer in layers for parameter in (layer.gain, layer.offset)
         ]

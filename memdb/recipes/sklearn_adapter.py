@@ -52,7 +52,7 @@ class Classifier:
         self._takes_seed = "random_state" in _parameters(self._kind)
         if "random_state" in options:
             raise InvalidInputError(
-                "random_state is not an option: every model gets its own from its seed", hint="leave it out"
+                "random_state is not an option: every model gets its own from its seed", hint="omit it"
             )
         unknown = sorted(set(options) - set(_parameters(self._kind)))
         if unknown:

@@ -52,14 +52,8 @@ def torch_recipe(
             inside = data.train.array[mask], data.train.labels[mask].astype(np.int64)
             model = make_model().to(run.device)
             train(model, TensorDataset(*map(torch.from_numpy, inside)), run.device)
-            model.eval()
             for name, examples in data.sets.items():
-                with torch.inference_mode():
-                    parts = [
-                        model(torch.from_numpy(examples.array[start : start + AT_ONCE]).to(run.device)).cpu()
-                        for start in range(0, len(examples), AT_ONCE)
-                    ]
-                logits = torch.cat(parts).float().numpy()
+                logits = _logits(model.eval(), examples.array, run.device)
                 found[f"{name}/correct"].append(logits.argmax(axis=1) == examples.labels)
                 found[f"{name}/logit_confidence"].append(log_odds(logits, examples.labels))
         return {path: np.stack(rows) for path, rows in found.items()}
@@ -67,3 +61,15 @@ def torch_recipe(
     recipe.version = version  # type: ignore[attr-defined]
     recipe.models_per_batch = lambda _data, _device: models_per_batch  # type: ignore[attr-defined]
     return recipe
+
+
+def _logits(model: Any, examples: NDArray[Any], device: str) -> NDArray[np.float32]:
+    """Return what a model says of examples, as many as fit the device's memory at once."""
+    import torch  # noqa: PLC0415 - as above
+
+    parts = (examples[start : start + AT_ONCE] for start in range(0, len(examples), AT_ONCE))
+    with torch.inference_mode():
+        logits: NDArray[np.float32] = (
+            torch.cat([model(torch.from_numpy(part).to(device)).cpu() for part in parts]).float().numpy()
+        )
+    return logits

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from memdb.render.answer import Answer
 from memdb.render.fitted import Column, Fitted
-from memdb.render.tables import brief, class_label, clean, facts, interval, number
+from memdb.render.tables import brief, class_label, clean, facts, interval, number, size
 
 MATRIX = 10  # classes that a matrix of influences has room for
 STRONGEST = 20  # pairs of classes shown where there are more
@@ -26,7 +26,7 @@ def grid(
 ) -> Fitted:
     """Return lines under headings: the first columns are text, the others numbers.
 
-    Where the terminal is narrow, those after ``n_kept`` columns are left out, the last first.
+    Where the terminal is narrow, those after ``n_kept`` columns are omitted, the last first.
     """
     columns = [
         Column(heading, right=place >= n_left, folds=place < n_left, rank=max(0, place - n_kept + 1))
@@ -60,6 +60,24 @@ def plan(answer: Answer, title: str, score: str) -> Fitted:
         for row in answer.rows()
     ]
     return grid(title, ("goal", "in/out", "models", "more", "time"), rows)
+
+
+def plan_sketches(answer: Answer) -> Fitted:
+    """Return what gradient sketches cost, of a model and of those that are missing."""
+    rows = [
+        [
+            f"{row['n_sketched_needed']:,} sketched",
+            _count(row["n_sketched_more"]),
+            size(row["bytes_per_model"]),
+            size(row["bytes_more"]),
+            DASH if row["share_of_training"] is None else f"{row['share_of_training'] * 100:.0f} %",
+            duration(row["seconds_more"]),
+        ]
+        for row in answer.rows()
+    ]
+    first = next(answer.rows())
+    title = f"Gradient sketches of {first['sketch_size']:,} numbers an example"
+    return grid(title, ("models", "more", "a model", "in all", "of training", "time"), rows)
 
 
 def _goal(row: Row, score: str) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from memdb.environment import install
 from memdb.errors import InvalidInputError
-from memdb.files import writing
+from memdb.render.drawing import write_figure
 
 PLOTS = (".svg", ".png")
 HEIGHT = 15
@@ -111,7 +111,6 @@ def draw(path: Path, rows: Sequence[Row], score: str, title: str, level: float) 
     Raises:
         StorageError: the folder is missing, full or not writable.
     """
-    import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415 - without pyplot: nothing global, no windows
 
     known = [row for row in rows if row[score] is not None]
@@ -129,7 +128,4 @@ def draw(path: Path, rows: Sequence[Row], score: str, title: str, level: float) 
     axes.set_title(title, parse_math=False, wrap=True, fontsize=10)  # a "$" in a name is not math
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    kind = path.suffix.lower()[1:]
-    metadata = {"Date": None} if kind == "svg" else None
-    with writing(path) as temporary, mpl.rc_context({"svg.hashsalt": "memdb"}):
-        figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+    write_figure(figure, path)

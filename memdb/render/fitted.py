@@ -1,4 +1,4 @@
-"""Tables that fit a terminal: numbers are whole or left out, never cut."""
+"""Tables that fit a terminal: numbers are whole or omitted, never cut."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Column:
         least: a width to which cells may be cut; None if they may not. What is cut is their beginning if
             ``tail``: the end of a path tells more.
         folds: cells may be wrapped.
-        rank: columns of the highest rank are left out first; those of rank 0 stay.
-        is_extra: nobody is told when it is left out.
+        rank: columns of the highest rank are omitted first; those of rank 0 stay.
+        is_extra: nobody is told when it is omitted.
     """
 
     heading: str

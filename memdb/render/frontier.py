@@ -14,16 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from memdb.errors import InvalidInputError
-from memdb.files import writing
 from memdb.render.analysis import DASH, duration, grid, stacked
 from memdb.render.answer import Answer
 from memdb.render.curves import HEIGHT, MARGIN, axis
+from memdb.render.drawing import write_figure
 from memdb.render.tables import brief, clean, facts
 
 MEASURES = {  # the words for each, and the heading of its column
     "correlation": ("correlation with the truth", "corr"),
     "precision": ("strongest {at:,} among the first {at:,}", "p@{at}"),
     "top_10": ("top 10 of a test example", "top10"),
+    "feldman_zhang": ("pairs that Feldman and Zhang select", "fz"),
     "strength": ("mean influence of the first {at:,}", "str"),
     "error": ("error on the strongest {at:,}", "err"),
     "certified": ("pairs certified at a false discovery rate of .1", "sure"),
@@ -212,7 +213,6 @@ def draw(path: Path, rows: Sequence[Row], title: str, against: str) -> None:
     Raises:
         StorageError: the folder is missing, full or not writable.
     """
-    import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415 - without pyplot: nothing global, no windows
 
     longest = max((row["at"] for row in rows if row["measure"] == "precision"), default=None)
@@ -239,7 +239,4 @@ def draw(path: Path, rows: Sequence[Row], title: str, against: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if place == 1:
             axes.legend(frameon=False, fontsize=8)
-    kind = path.suffix.lower()[1:]
-    metadata = {"Date": None} if kind == "svg" else None
-    with writing(path) as temporary, mpl.rc_context({"svg.hashsalt": "memdb"}):
-        figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+    write_figure(figure, path)

@@ -93,7 +93,7 @@ def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: 
 
 
 def _column(heading: str, score: str) -> Column:
-    """Return a column of a ranked list: where the terminal is narrow, some may be left out."""
+    """Return a column of a ranked list: where the terminal is narrow, some may be omitted."""
     short = {"influence": "infl.", "right/in": "right/\nin", "right/out": "right/\nout"}.get(heading, "")
     match heading:
         case "class":

@@ -57,24 +57,7 @@ def pull(
         AlreadyExistsError: the destination holds something else.
         DamagedError: an object is missing or altered at the source.
     """
-    if only is not None and only not in ONLY:
-        raise InvalidInputError(
-            f"only {only} is not possible",
-            hint='use only="bits", or leave it out for all',
-            parameter="only",
-        )
-    if only is None and source.published is None:
-        raise InvalidInputError(
-            f"{source.url} is not a published copy",
-            hint='ask its owner to run `memdb publish`, or take the models alone with only="bits"',
-            parameter="only",
-        )
-    if only is None and as_of is not None:
-        raise InvalidInputError(
-            f"a whole copy holds every snapshot, not {as_of} alone",
-            hint='add only="bits", or leave it out',
-            parameter="only",
-        )
+    _require_possible(source, only, as_of)
     if not storage.can_write:
         raise InvalidInputError(
             f"{storage.url} is read-only: its protocol has no writes", hint="pull to a folder or a bucket"
@@ -88,6 +71,28 @@ def pull(
         )
     copied = _bits(source, target, as_of, progress) if only else _everything(source, target, page, progress)
     return Pulled(copied, target.n_written, target.n_bytes_written)
+
+
+def _require_possible(source: Store, only: str | None, as_of: int | None) -> None:
+    """Refuse to copy what there is not, or what a whole copy cannot be restricted to."""
+    if only is not None and only not in ONLY:
+        raise InvalidInputError(
+            f"only {only} is not possible",
+            hint='use only="bits", or omit it for all',
+            parameter="only",
+        )
+    if only is None and source.published is None:
+        raise InvalidInputError(
+            f"{source.url} is not a published copy",
+            hint='ask its owner to run `memdb publish`, or take the models alone with only="bits"',
+            parameter="only",
+        )
+    if only is None and as_of is not None:
+        raise InvalidInputError(
+            f"a whole copy holds every snapshot, not {as_of} alone",
+            hint='add only="bits", or omit it',
+            parameter="only",
+        )
 
 
 def _is_of_a_copy(source: Store, target: ResumableStorage) -> bool:

@@ -79,7 +79,7 @@ def _pixels(examples: ExampleSet, row: int) -> NDArray[Any]:
     if pixels is None:
         raise InvalidInputError(
             f"example {examples.keys[row]} has shape {np.shape(examples.x[row])}, which is not a picture",
-            hint="leave thumbnails out, or give a data set of pictures: [height, width], or with channels",
+            hint="omit thumbnails, or give a data set of pictures: [height, width], or with channels",
         )
     return pixels
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from memdb.format import layout
 from memdb.query import statistics
+from memdb.query.equal_pairs import EqualPairs, scored
 from memdb.query.lazy import Lazy
 from memdb.query.mixture import Numbers, fitted_effects
 from memdb.query.pairs.kernel import COLUMNS, ROWS
@@ -141,13 +142,10 @@ class Lists:
         codes = np.concatenate([codes for codes, _ in found])
         arms, hits = self._decoded(codes)
         is_same = arms & 1
-        candidates = statistics.candidates_of(
-            hits.astype(np.int64),
-            self._n_in[arms >> 1].astype(np.int64),
-            np.repeat(self._counts[layout.TEST][1, list(tests)].astype(np.int64), sizes),
-            self._n_models,
-            is_same == 1,
-            np.concatenate([times for _, times in found]),
+        total = np.repeat(self._counts[layout.TEST][1, list(tests)], sizes)
+        times = np.concatenate([times for _, times in found])
+        candidates = scored(
+            EqualPairs(self._n_in[arms >> 1], hits, total, is_same == 1, times), self._n_models
         )
         groups = np.repeat(2 * np.arange(len(tests)), sizes) + is_same
         parts = [slice(*bound) for bound in pairwise(accumulate(sizes, initial=0))]

@@ -31,8 +31,9 @@ class LocalStorage:
     can_write = True
     cache: Cache | None = None
 
-    def __init__(self, root: Path, url: str) -> None:
+    def __init__(self, root: Path, url: str, derived: Cache | None = None) -> None:
         self.url = url
+        self.derived = derived  # where what takes long to compute from a store is kept
         self._root = root
         self._entered: set[Path] = set()  # folders whose entries this process has fsynced
 

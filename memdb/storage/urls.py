@@ -27,6 +27,7 @@ EXTRAS = {
     "abfs": "azure",
     "abfss": "azure",
 }
+RETRYING = {"gcs", "azure"}  # whose clients do so on their own, with no way to turn it off
 LOCAL = {"file", "local"}
 WEB = {"http", "https"}
 PROTOCOLS = {*LOCAL, *EXTRAS, *WEB, "hf", "memory"}
@@ -90,18 +91,32 @@ def open_storage(
         raise InvalidInputError("the address of a store is empty", hint="give a path or a URL")
     protocol = protocol_of(url)
     if protocol in LOCAL:
-        return LocalStorage(local_path(url), url)
+        return LocalStorage(local_path(url), url, derived=cache)
     from memdb.storage import remote  # noqa: PLC0415 - a folder need not wait for its imports
 
     extra = EXTRAS.get(protocol)
     patience = patience or remote.PATIENCE
-    if extra in {"gcs", "azure"}:
-        patience = replace(
-            patience, attempts=1
-        )  # their clients retry on their own, with no way to turn it off
+    if extra in RETRYING:
+        patience = replace(patience, attempts=1)
+    filesystem, root = _opened(protocol, url, options or {}, patience)
+    if extra == "s3":
+        filesystem.retries = 1
+    return remote.RemoteStorage(
+        filesystem,
+        root.rstrip("/"),
+        shown(url.partition("?")[0]) if protocol in WEB else shown(url),
+        protocol,
+        cache=None if protocol == "memory" else cache,
+        patience=patience,
+    )
+
+
+def _opened(protocol: str, url: str, options: Mapping[str, Any], patience: Patience) -> tuple[Any, str]:
+    """Return the file system of a driver, and the store's path in it."""
+    extra = EXTRAS.get(protocol)
     try:
-        given = {"use_listings_cache": False, **_limited(protocol, options or {}, patience)}
-        filesystem, root = _driver(protocol, url, given)
+        given = {"use_listings_cache": False, **_limited(protocol, options, patience)}
+        return _driver(protocol, url, given)
     except ImportError as error:
         command = install(extra) if extra else f"pip install '{DRIVERS.get(protocol, str(error))}'"
         raise InvalidInputError(
@@ -115,16 +130,6 @@ def open_storage(
             f"{shown(url)} cannot be opened: {said(error).rstrip('.!')}",
             hint="check its credentials and options" if extra else USE,
         ) from showable(error)
-    if extra == "s3":
-        filesystem.retries = 1
-    return remote.RemoteStorage(
-        filesystem,
-        root.rstrip("/"),
-        shown(url.partition("?")[0]) if protocol in WEB else shown(url),
-        protocol,
-        cache=None if protocol == "memory" else cache,
-        patience=patience,
-    )
 
 
 def driver_options(url: str, *, endpoint_url: str | None = None, anonymous: bool = False) -> dict[str, Any]:

@@ -28,14 +28,7 @@ def load_snapshot(store: StoreLike, as_of: int | None = None) -> Snapshot:
         NotFoundError: no snapshot has that number.
     """
     if as_of is not None or not store.storage.can_list:
-        newest = newest_number(store.storage)
-        number = newest if as_of is None else as_of
-        if number is None:
-            raise NotFoundError(
-                f"{store.url} has no snapshot, and its protocol cannot list the models beyond one",
-                hint="ask its owner to run `memdb compact`, or copy the store",
-            )
-        return _snapshot_of(store, number, newest)
+        return _numbered(store, as_of)
     folders = (layout.SNAPSHOTS, layout.SEGMENTS, layout.RETRACTIONS)
     snapshots, segments, retraction_names = concurrently(store.storage.names, folders)
     for folder, names in zip(folders, (snapshots, segments, retraction_names), strict=True):
@@ -69,6 +62,18 @@ def newest_number(storage: Storage) -> int | None:
         return newest_by_asking(storage)
     numbers = snapshot_numbers(storage.names(layout.SNAPSHOTS))
     return numbers[-1] if numbers else None
+
+
+def _numbered(store: StoreLike, as_of: int | None) -> Snapshot:
+    """Return a numbered snapshot; the newest by default."""
+    newest = newest_number(store.storage)
+    number = newest if as_of is None else as_of
+    if number is None:
+        raise NotFoundError(
+            f"{store.url} has no snapshot, and its protocol cannot list the models beyond one",
+            hint="ask its owner to run `memdb compact`, or copy the store",
+        )
+    return _snapshot_of(store, number, newest)
 
 
 def _snapshot_of(store: StoreLike, number: int, newest: int | None) -> Snapshot:

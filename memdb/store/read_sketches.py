@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.format.manifest import Manifest
+from memdb.format.manifest import Manifest, Objects
 from memdb.format.sketches import SKETCH_DTYPE, Projection, is_sketch, sketch_path, sketched_slots
 from memdb.store.encoding import ArrayData, BandEncoder
 from memdb.store.read_arrays import GroupReader
@@ -34,11 +34,16 @@ class Sketched:
     @property
     def n_bytes(self) -> int:
         """What its sketches take in the store."""
-        return sum(
-            info.size
+        return sum(info.size for info in self.objects.values())
+
+    @property
+    def objects(self) -> Objects:
+        """The objects that hold its sketches, by name in the segment."""
+        return {
+            name: info
             for name, info in self.selection.segment.objects.items()
             if is_sketch(path := name.rpartition("/")[0]) and path.rpartition("/")[2] == str(self.slot)
-        )
+        }
 
     def read(
         self, manifest: Manifest, which: str, rows: tuple[int, int] | None = None

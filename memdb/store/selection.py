@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format import bits
-from memdb.format.segment import Segment
+from memdb.format.segment import ModelInfo, Segment
 from memdb.storage.protocol import Storage
 from memdb.store.read_arrays import GroupReader
 
@@ -27,6 +28,16 @@ class Selection:
     def n_models(self) -> int:
         """How many models are selected."""
         return sum(self.keep)
+
+    @property
+    def models(self) -> list[ModelInfo]:
+        """The selected models."""
+        return list(compress(self.segment.models, self.keep))
+
+    @property
+    def origins(self) -> list[str]:
+        """The segment that each selected model was committed in."""
+        return list(compress(self.segment.origins, self.keep))
 
     def read_bits(
         self, path: str, n_examples: int, rows: tuple[int, int] | None = None

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ from memdb.format.documents import now, own_version
 from memdb.format.manifest import Manifest
 from memdb.format.segment import ModelInfo
 from memdb.recipes import BoundRecipe, Fitting, Run, current, name_of
+from memdb.recipes.protocol import SketchRequest
 from memdb.store import Store
+from memdb.training.ahead import Ahead, with_next
+from memdb.training.commits import Commits
 from memdb.training.seeds import Seeds
 from memdb.training.sketching import Quota, SketchTarget
 from memdb.training.validate import checked, doubts
@@ -59,12 +63,14 @@ class Hooks:
         remark: called with a message about a failure that does not stop the run.
         may_begin: called before every batch; return False to end the run after the batches in flight.
         stop_requested: polled; return True to end the run and drop the batches in flight.
+        looks_back: whether what was committed decides if the next batch may begin, which then waits for it.
     """
 
     in_flight: Callable[[float], None] = lambda _models: None
     remark: Callable[[str], None] = lambda _text: None
     may_begin: Callable[[], bool] = lambda: True
     stop_requested: Callable[[], bool] = lambda: False
+    looks_back: bool = False
 
 
 Engine = Callable[[Seeds, Hooks], Generator[Committed]]  # runs the loop: here, in workers or on a cluster
@@ -84,59 +90,124 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
 ) -> Generator[Committed]:
     """Train one model per seed and yield every batch once it is committed.
 
-    Closing the generator loses at most the batch in flight. The data set and the recipe must be the store's:
-    see `require_same`.
+    While a batch is trained, the one before is committed and the next one is prepared, each in a thread.
+    Closing the generator waits for the commit and loses at most the batch in flight. The data set and the
+    recipe must be the store's: see `require_same`.
 
     Raises:
         TrainingError: the recipe raised, or returned invalid outcomes.
         StorageError: a batch could not be committed.
     """
-    manifest = store.manifest
+    trainer = _Trainer(store, dataset, recipe, device, checkpoints, Quota(store, sketch))
     wanted = batch_models or recipe.models_per_batch(dataset, device)
-    fitting = Fitting(recipe.train, recipe.info.name)
-    outcomes_kept = frozenset(outcome.name for outcome in manifest.outcomes)
-    trained_on = name_of(device)
-    quota = Quota(store, sketch)
-    for batch in seeds.batches(wanted):
-        if not hooks.may_begin():
-            return
-        masks = masks_of(manifest, batch)
-        batch_seeds = np.asarray(batch, dtype=np.uint64)
-        folder = _checkpoint_dir(checkpoints, manifest.store_id, batch_seeds)
-
-        def progress(done: int, total: int, n_models: int = len(batch)) -> None:
-            hooks.in_flight(n_models * done / max(1, total))
-
-        started = time.perf_counter()
-        asked = quota.request(len(batch))
-        run = Run(device, progress, hooks.stop_requested, folder, outcomes_kept, asked)
+    with Commits[Committed]() as commits, Ahead(trainer.prepare, look=not hooks.looks_back) as ahead:
         try:
-            returned = _call(recipe.info.name, fitting, dataset, masks, batch_seeds, run)
-        except KeyboardInterrupt:
-            if hooks.stop_requested():
-                return  # the recipe obeyed
+            for batch, following in with_next(seeds.batches(wanted)):
+                yield from commits.made(patient=hooks.looks_back or trainer.quota.is_open)
+                if not hooks.may_begin():
+                    break
+                trained = trainer.train(ahead.take(batch, following), hooks, commits)
+                if trained is None:
+                    break
+                yield from commits.made()
+                commits.begin(partial(trainer.commit, trained), len(batch))
+        except GeneratorExit:
             raise
-        seconds = time.perf_counter() - started
-        outcomes, finite = checked(returned, manifest.arrays(), recipe.info.name, masks)
-        sketches = quota.arrays(returned, asked, finite, recipe.info.name)
+        except BaseException:
+            yield from commits.made()
+            raise
+        yield from commits.made()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A batch that can be trained: its masks, and what the recipe has drawn ahead."""
+
+    seeds: NDArray[np.uint64]
+    masks: NDArray[np.bool_]
+    drawn: Any
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A batch that can be committed: what the recipe was asked for and returned."""
+
+    batch: _Prepared
+    returned: Any
+    asked: SketchRequest | None
+    seconds: float
+    folder: Path
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    """The steps of a batch. Only `train` is called in the thread of the loop."""
+
+    store: Store
+    dataset: Dataset
+    recipe: BoundRecipe
+    device: str
+    checkpoints: Path | None
+    quota: Quota
+
+    @cached_property
+    def _fitting(self) -> Fitting:
+        return Fitting(self.recipe.train, self.recipe.info.name)
+
+    def prepare(self, seeds: Sequence[int]) -> _Prepared:
+        """Return the masks of a batch, and what the recipe can draw of it without the device."""
+        chosen = np.asarray(seeds, dtype=np.uint64)
+        drawn = self.recipe.prepare(self.dataset, chosen, self.device)
+        return _Prepared(chosen, masks_of(self.store.manifest, seeds), drawn)
+
+    def train(self, batch: _Prepared, hooks: Hooks, commits: Commits[Committed]) -> _Trained | None:
+        """Call the recipe; None if it obeyed a request to stop, or since the commit before has failed."""
+        manifest, n_models = self.store.manifest, len(batch.seeds)
+
+        def progress(done: int, total: int) -> None:
+            hooks.in_flight(commits.n_pending + n_models * done / max(1, total))
+
+        def stop_requested() -> bool:
+            return hooks.stop_requested() or commits.have_failed()
+
+        folder = _checkpoint_dir(self.checkpoints, manifest.store_id, batch.seeds)
+        kept = frozenset(outcome.name for outcome in manifest.outcomes)
+        started = time.perf_counter()
+        asked = self.quota.request(n_models)
+        run = Run(self.device, progress, stop_requested, folder, kept, asked, batch.drawn)
+        try:
+            returned = _call(self.recipe.info.name, self._fitting, self.dataset, batch, run)
+        except KeyboardInterrupt:
+            if stop_requested():
+                return None
+            raise
+        return _Trained(batch, returned, asked, time.perf_counter() - started, folder)
+
+    def commit(self, trained: _Trained) -> Committed:
+        """Check what the recipe returned, and commit it."""
+        name, batch = self.recipe.info.name, trained.batch
+        masks, n_models = batch.masks, len(batch.seeds)
+        outcomes, finite = checked(trained.returned, self.store.manifest.arrays(), name, masks)
+        sketches = self.quota.arrays(trained.returned, trained.asked, finite, name)
+        trained_on, versions = name_of(self.device), _versions(self.recipe)
         models = tuple(
             ModelInfo(
-                model_id=subsets.model_id(manifest.seed, seed),
+                model_id=subsets.model_id(self.store.manifest.seed, seed),
                 seed=seed,
                 subset_size=int(masks[row].sum()),
-                seconds=seconds / len(batch),
+                seconds=trained.seconds / n_models,
                 trained_at=now(),
                 device=trained_on,
                 host=platform.node(),
-                versions=_versions(recipe),
-                **_accuracies(row, masks[row], outcomes, dataset, finite=bool(finite[row])),
+                versions=versions,
+                **_accuracies(row, masks[row], outcomes, self.dataset, finite=bool(finite[row])),
             )
-            for row, seed in enumerate(batch)
+            for row, seed in enumerate(batch.seeds.tolist())
         )
-        store.commit(models, masks, outcomes, sketches)
-        shutil.rmtree(folder, ignore_errors=True)
+        self.store.commit(models, masks, outcomes, sketches)
+        shutil.rmtree(trained.folder, ignore_errors=True)
         correct = bits.pack(outcomes[f"{layout.TRAIN}/correct"])
-        yield Committed(models, bits.pack(masks), correct, doubts(outcomes, finite, recipe.info.name))
+        return Committed(models, bits.pack(masks), correct, doubts(outcomes, finite, name))
 
 
 def masks_of(manifest: Manifest, seeds: Sequence[int]) -> NDArray[np.bool_]:
@@ -174,10 +245,10 @@ def _call(
     name: str,
     fitting: Fitting,
     dataset: Dataset,
-    masks: NDArray[np.bool_],
-    seeds: NDArray[np.uint64],
+    batch: _Prepared,
     run: Run,
 ) -> Any:
+    seeds = batch.seeds
     shown = ", ".join([*(str(seed) for seed in seeds[:3]), *(["..."] if len(seeds) > 3 else [])])
     with (
         plugins.blaming(
@@ -188,7 +259,7 @@ def _call(
         ),
         current(run.device),
     ):
-        return fitting(dataset, masks, seeds, run)
+        return fitting(dataset, batch.masks, seeds, run)
 
 
 def _accuracies(

@@ -124,8 +124,12 @@ def carry_out(
         running = RunningPrecision(Relations(before), IntervalSpec("anytime"))
     accuracies = [m.test_accuracy for _, m in before.models if m.test_accuracy is not None]
     n_asked = plan.seeds.n_missing
-    width = running.mean_half_width() if running else None
-    status = TrainingStatus(n_asked, 0, 0.0, _mean(accuracies), width)
+
+    def committed(n_models: int) -> TrainingStatus:
+        width = running.mean_half_width() if running else None
+        return TrainingStatus(n_asked, n_models, 0.0, _mean(accuracies), width)
+
+    status = committed(0)
     clock = _Clock(plan.limits.seconds)
     progress(replace(status, remark=plan.doubt, is_doubt=bool(plan.doubt)))
     if n_asked == 0:
@@ -140,6 +144,7 @@ def carry_out(
         remark=lambda text: progress(replace(status, remark=text)),
         may_begin=lambda: not is_settled() and clock.has_time(),
         stop_requested=lambda: stop_requested() or clock.is_over(),
+        looks_back=plan.limits != Limits(),
     )
     tidying = _Tidying(store, len(before.loose), wanted=plan.compact)
     shown = {""}
@@ -150,9 +155,7 @@ def carry_out(
             if running:
                 running.add(bits.unpack(batch.mask, n_models), bits.unpack(batch.correct, n_models))
             accuracies += [m.test_accuracy for m in batch.models if m.test_accuracy is not None]
-            n_committed = status.n_committed + n_models
-            width = running.mean_half_width() if running else None
-            status = TrainingStatus(n_asked, n_committed, 0.0, _mean(accuracies), width)
+            status = committed(status.n_committed + n_models)
             doubt = "" if batch.doubt in shown else batch.doubt
             progress(replace(status, remark=doubt, is_doubt=bool(doubt)))
             shown.add(doubt)

@@ -56,7 +56,7 @@ def target_of(snapshot: Snapshot, more: int | None, size: int | None) -> SketchT
     if current is not None and size not in {None, current.size}:
         raise InvalidInputError(
             f"{snapshot.url} has sketches of {current.size} numbers, and others of {size} cannot join them",
-            hint="leave sketch_size out",
+            hint="omit sketch_size",
             parameter="sketch_size",
         )
     wanted = current or Projection.of_store(snapshot.manifest.seed, DEFAULT_SIZE if size is None else size)
@@ -75,6 +75,11 @@ class Quota:
     def __init__(self, store: Store, target: SketchTarget | None) -> None:
         self._store = store
         self._target = target
+
+    @property
+    def is_open(self) -> bool:
+        """Whether models may still be wanted, so that what to ask for depends on what was committed."""
+        return self._target is not None
 
     def request(self, n_models: int) -> SketchRequest | None:
         """Return what to ask of a recipe that is about to train n_models models."""

@@ -116,7 +116,7 @@ def _array(
 
 def _must_return(path: str) -> str:
     outcome = path.split("/")[1]
-    return RETURN if outcome == CORRECT.name else f"return {path!r} too, or leave {outcome} out of outcomes"
+    return RETURN if outcome == CORRECT.name else f"return {path!r} too, or omit {outcome} from outcomes"
 
 
 def _way_of_shape(part: str, shape: tuple[int, ...], wanted: tuple[int, int]) -> str:

@@ -238,6 +238,7 @@ def test_the_commands_show_and_write_it(linear, tmp_path):
     assert "LDS of 0.4" in planned.stdout, planned.stderr
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn_whole_and_the_same_again(linear, tmp_path):
     pytest.importorskip("matplotlib")
     for name in ("one.svg", "two.svg", "one.png"):
@@ -281,3 +282,22 @@ def test_files_and_words_that_make_no_sense_are_refused_in_a_line(linear, tmp_pa
     done = run(*command, "-s", linear.url, cwd=tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
     assert message in done.stderr
+
+
+def test_pairs_that_feldman_and_zhang_select_are_of_one_class_influential_and_memorized(known):
+    _, influence = known
+    rng = np.random.default_rng(7)
+    memorized = rng.random(50) < 0.6
+    values = np.where(rng.random(influence.shape) < 0.3, 0.2, 0.0).astype(np.float32)
+    labels = rng.integers(0, 2, 10, dtype=np.int32), rng.integers(0, 2, 50, dtype=np.int32)
+    both = (values, values)
+    truth = Truth(
+        np.arange(10), np.arange(50), *labels, both, (values * 0, values * 0), memorized, [20], 0.95
+    )
+    selected = (labels[0][:, None] == labels[1]) & memorized & (values >= 0.15)
+    n = int(selected.sum())
+    assert n >= 10
+    assert measures(truth, Estimate(selected.astype(np.float32)))["feldman_zhang", n] == 1
+    assert measures(truth, Estimate(-selected.astype(np.float32)))["feldman_zhang", n] == 0
+    everywhere = measures(truth, Estimate((values + memorized).astype(np.float32)))  # of other classes, too
+    assert everywhere["feldman_zhang", n] == 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import numpy as np
 import pytest
+from support.commands import run
 from support.linear import N_TEST, SHARE, effects, linear_database
 from support.stores import bits_of, dicts, one
 from support.storing import batch
@@ -205,3 +207,22 @@ def test_help_names_every_estimator():
     from memdb.cli.attribution import MEANINGS
 
     assert set(MEANINGS) == {name for name, kind in ESTIMATORS.items() if kind.has_scores}
+
+
+def test_what_sketches_cost_is_known_once_batches_with_and_without_them_can_be_compared(linear, tmp_path):
+    row = one(linear.plan_sketches(10))
+    assert (row["n_sketched_more"], row["bytes_more"]) == (4, 4 * row["bytes_per_model"])
+    assert 0 < row["bytes_per_model"] < 10_000
+    assert row["share_of_training"] >= 0
+    assert row["seconds_more"] == pytest.approx(4 * row["seconds_per_model"])
+    assert one(linear.plan_sketches(3))["bytes_more"] == 0
+    given = run("plan", "--sketches", "20", "--store", linear.url, "-f", "json", cwd=tmp_path)
+    assert json.loads(given.stdout)["rows"][0]["n_sketched_more"] == 14
+    for words in (
+        ["--sketches", "0"],
+        ["--sketches", "5", "--half-width", "0.1"],
+        ["--sketches", "5", "--lds", ".4"],
+    ):
+        refused = run("plan", *words, "--store", linear.url, cwd=tmp_path)
+        assert refused.returncode in {1, 2}
+        assert words[-2] in refused.stderr

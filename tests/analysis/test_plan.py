@@ -138,6 +138,7 @@ def test_what_no_number_of_models_reaches_is_null(tmp_path):
         assert found["named_half_width"]["n_models_needed"] is not None
 
 
+@pytest.mark.slow
 def test_pairs_and_confidences_are_planned_for_too(db):
     pairs = by_goal(db.plan(0.1, kind="influence"))
     assert list(pairs) == ["worst_case", "median", "percentile_95"]

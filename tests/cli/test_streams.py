@@ -82,8 +82,8 @@ def test_a_closed_descriptor_is_given_to_no_file(tmp_path):
 def test_ctrl_c_before_a_command_has_begun_is_one_word(trained):
     code = (
         "import memdb.cli as cli\n"
-        "def interrupt(_modules): raise KeyboardInterrupt\n"
-        "cli._load = interrupt\n"
+        "def interrupt(): raise KeyboardInterrupt\n"
+        "cli.main = interrupt\n"
         "cli.program()"
     )
     done = subprocess.run(

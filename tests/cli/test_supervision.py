@@ -128,6 +128,7 @@ def test_time_is_not_counted_while_a_reader_waits(folder):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "says"),
     every(
@@ -186,6 +187,7 @@ def test_limits_hold_where_the_kernel_has_none_for_memory(folder, arguments, say
     assert says in refused(folder, *arguments, command=(sys.executable, "-c", OTHER_SYSTEM))
 
 
+@pytest.mark.slow
 def test_an_answer_is_the_same_from_a_process_of_its_own(folder):
     arguments = ("FROM influence ORDER BY ALL", "-f", "json")
     expected = run("sql", *arguments, cwd=folder).stdout

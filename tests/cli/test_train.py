@@ -44,6 +44,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_init_and_train_with_a_recipe_and_data_of_ones_own_in_this_folder(folder):
     done = run(*INIT, "-p", "seconds=0", cwd=folder)
     assert (done.returncode, done.stdout) == (0, "")
@@ -112,6 +113,7 @@ def test_changed_data_is_refused_with_both_fingerprints(folder):
     assert memdb.open(str(folder / "memdb.zarr")).n_models == 2
 
 
+@pytest.mark.slow
 def test_digits_from_an_empty_folder(tmp_path):
     pytest.importorskip("torch")
     done = run("demo", "--models", 12, cwd=tmp_path)
@@ -157,7 +159,7 @@ def test_sketches_are_asked_for_in_options_and_counted_by_info(tmp_path, torch):
         (
             ["train", "--sketch-size", 9],
             2,
-            "--sketch-size does nothing without --sketch. Leave --sketch-size out.",
+            "--sketch-size does nothing without --sketch. Omit --sketch-size.",
         ),
         (["train", "--sketch", 0], 1, "--sketch 0 is not a number from 1"),
         (["init", "--sketch-size", 9, "-s", "b"], 2, "--sketch-size does nothing without --sketches."),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+from support.cases import every
 from support.stores import N_TEST, N_TRAIN, bits_of
 
 import memdb
@@ -153,7 +156,7 @@ def test_margins_come_back_from_an_export_and_are_missed_aloud(at, tmp_path):
 FILES = ("mem", "pairs", "matrix")
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
+@pytest.mark.parametrize("order", every(3, [(order,) for order in itertools.permutations(range(3))]))
 def test_files_of_one_publication_fit_in_any_order(at, order):
     np.savez("mem.npz", tr_mem=MEM)
     np.savez("pairs.npz", **PAIRS)
@@ -378,7 +381,7 @@ SCORES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", every(2, SCORES))
 def test_scores_come_in_by_the_names_that_people_use(at, tmp_path, name):
     (tmp_path / "given").mkdir()
     SCORES[name](tmp_path / "given")
@@ -417,7 +420,9 @@ def test_scores_that_are_missing_are_missing(at):
 EXPORTS = [(what, suffix) for what, suffixes in WRITTEN.items() for suffix in suffixes]
 
 
-@pytest.mark.parametrize(("what", "suffix"), EXPORTS, ids=[f"{what}{suffix}" for what, suffix in EXPORTS])
+@pytest.mark.parametrize(
+    ("what", "suffix"), every(2, EXPORTS), ids=[f"{what}{suffix}" for what, suffix in EXPORTS]
+)
 def test_every_export_comes_back(asked, at, what, suffix):
     bounds = {"min_influence": -1.0} if "pairs" in what else {}
     asked.export(f"out{suffix}", what, **bounds)
@@ -480,6 +485,7 @@ def test_one_statement_compares_score_tables_and_models(at):
         db.sql("FROM nobody.memorization")
 
 
+@pytest.mark.slow
 def test_outcomes_on_test_examples_alone_answer_what_is_about_those(at, tmp_path):
     (tmp_path / "dm").mkdir()
     rng = np.random.default_rng(6)

@@ -84,6 +84,7 @@ def test_a_run_that_stands_twice_in_a_file_counts_once(tmp_path):
         assert (bits_of(db.snapshot)[0] == runs()["mask"]).all()
 
 
+@pytest.mark.slow
 def test_exported_runs_come_back_as_the_same_counts_of_the_same_data(database, tmp_path):
     for target in ("runs.npz", "runs"):
         database.export(tmp_path / target, "models")
@@ -298,7 +299,7 @@ def test_options_that_a_file_leaves_nothing_to_do_are_refused(run, tmp_path):
     for path, option, held in (("runs.npz", "--n-test", "models"), ("fz.npz", "--outcomes", "scores")):
         code, _, err = run("import", path, option, 11, "--store", "s.zarr")
         assert (code, err.count("\n")) == (1, 1)
-        assert f"{path} holds {held}, which {option} does not describe. Leave it out." in err
+        assert f"{path} holds {held}, which {option} does not describe. Omit it." in err
     assert not (tmp_path / "s.zarr").exists()
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import oracle
-from support.cases import examples_of
+from support.cases import every, examples_of
 from support.stores import N_TEST, N_TRAIN, bits_of, small_database
 from support.storing import batch, forget
 
@@ -111,6 +111,7 @@ def test_complementing_what_is_right_or_who_was_in_turns_every_score_and_interva
             assert after[train_id] == expected
 
 
+@pytest.mark.slow
 @settings(few, max_examples=examples_of(8))
 @given(seeds=SEEDS, data=st.data())
 def test_the_order_of_models_and_how_they_were_committed_change_no_answer_bit_for_bit(seeds, data):
@@ -131,7 +132,7 @@ def test_the_order_of_models_and_how_they_were_committed_change_no_answer_bit_fo
         assert lists(other, outcome, fdr) == before
 
 
-@pytest.mark.parametrize("outcome", ["correct", "confidence"])
+@pytest.mark.parametrize("outcome", every(2, ["confidence", "correct"]))
 @few
 @given(seeds=SEEDS, kind=st.sampled_from(["fixed", "anytime"]))
 def test_memorization_is_an_examples_influence_on_itself_bit_for_bit(outcome, seeds, kind):

@@ -135,7 +135,7 @@ def test_of_two_classes_the_decision_value_is_the_logit(tmp_path):
         ("sklearn:sklearn.preprocessing.Binarizer", {}, "has no fit and predict"),
         ("sklearn:sklearn.svm.SVC", {"random_state": 3}, "random_state is not an option"),
         ("sklearn:sklearn.svm.SVC", {"width": 3}, "no option 'width'"),
-        ("torchvision:resnet19", {}, "no classifier 'resnet19'"),
+        pytest.param("torchvision:resnet19", {}, "no classifier 'resnet19'", marks=pytest.mark.slow),
         ("torchvision:resnet18", {"hidden": 3}, "no option 'hidden'"),
         ("torchvision:resnet18", {"crop": 0}, "crop=0.0 is not valid"),
     ],

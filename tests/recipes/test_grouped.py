@@ -21,6 +21,7 @@ from memdb.recipes.cnn import CNN
 from memdb.recipes.mlp import MLP
 from memdb.recipes.out_of_memory import Fitting, is_out_of_memory
 from memdb.recipes.resnet9 import ResNet9
+from memdb.recipes.resnet9_v2 import ResNet9v2
 
 SIGNALS = frozenset({"cumulative_loss", "first_learned"})
 N_TRAIN = 60
@@ -53,7 +54,7 @@ def drawn(n_models, first=0):
 def side_by_side(recipe, data, masks, seeds, run):
     """Train the models of a resnet9 batch together on a CPU too, where the recipe would take turns."""
 
-    class SideBySide(ResNet9):
+    class SideBySide(type(recipe)):
         def side_by_side(self, device):
             return True
 
@@ -66,6 +67,7 @@ SMALL = {
     "cnn": CNN(epochs=2, channels=(4, 8), batch_size=16),
     "cnn-augmented": CNN(epochs=2, channels=(4,), flip=True, shift=1, cutout=2),
     "resnet9": ResNet9(epochs=1, width=2, batch_size=21, shift=1, precision="float32", lr=0.05),
+    "resnet9-2": ResNet9v2(epochs=1, width=2, batch_size=21, shift=1, precision="float32", lr=0.05),
 }
 
 

@@ -266,3 +266,17 @@ def test_the_help_of_init_names_every_built_in_recipe_and_data_set():
     help_of = {option.name: option.help for option in command.params}
     assert [name for name in recipes.BUILT_IN if name not in help_of["recipe"]] == []
     assert [name for name in datasets.BUILT_IN if name not in help_of["dataset"]] == []
+
+
+def test_a_recipe_in_another_version_is_chosen_by_it_and_bound_again(tmp_path):
+    first, second = recipes.resolve("resnet9", {}), recipes.resolve("resnet9", {}, "2")
+    assert (first.info.version, second.info.version) == ("1", "2")
+    assert first.info.fingerprint != second.info.fingerprint
+    assert second.info.fingerprint.startswith("FINGERPRINT")
+    assert recipes.rebind(second.info).info == second.info
+    assert recipes.rebind(first.info).info == first.info
+    with pytest.raises(InvalidInputError, match="has no option 'filter_lr'"):
+        recipes.resolve("resnet9", {"filter_lr": 0.1})
+    with pytest.raises(InvalidInputError, match="resnet9 has version 1 and 2, not 3") as caught:
+        recipes.resolve("resnet9", {}, "3")
+    assert "or 2" in caught.value.hint

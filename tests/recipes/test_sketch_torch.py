@@ -127,7 +127,7 @@ def test_both_ways_of_projecting_give_the_same(torch, monkeypatch):
     model, x, y = models()["strided"](), torch.randn(9, 2, 7, 7), torch.zeros(9, dtype=torch.long)
     model(x)
     whole = memdb.gradient_sketch(model, x, y, size=SIZE)
-    monkeypatch.setattr(sketch_torch, "WORKING_BYTES", 4000)
+    monkeypatch.setattr(sketch_torch, "CACHED_BYTES", 4000)
     np.testing.assert_allclose(memdb.gradient_sketch(model, x, y, size=SIZE), whole, rtol=1e-4, atol=1e-5)
 
 

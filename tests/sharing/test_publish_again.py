@@ -25,6 +25,7 @@ def files_of(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_bits_are_not_pulled_onto_a_published_copy_or_its_beginning(database, tmp_path):
     database.publish(str(tmp_path / "a"))
     database.publish(str(tmp_path / "b"))
@@ -61,6 +62,7 @@ def test_an_older_snapshot_does_not_become_the_newest(database, tmp_path):
     assert files_of(tmp_path / "copy") == before
 
 
+@pytest.mark.slow
 def test_a_plan_is_published_as_it_was_made_and_not_over_anothers(database, tmp_path):
     with memdb.open(database.url, as_of=1) as older:
         plan = older.plan_publication(str(tmp_path / "copy"))

@@ -153,7 +153,7 @@ def test_every_small_answer_equals_what_the_bits_give(trained, published, monkey
         assert counted.items() <= rows(bits.info())[0].items()
 
 
-@pytest.mark.parametrize("options", BEYOND, ids=str)
+@pytest.mark.parametrize("options", every(2, BEYOND), ids=str)
 def test_other_answers_come_from_the_bits_of_the_copy(trained, published, options):
     with memdb.open(str(trained)) as bits, memdb.open(str(published)) as copy:
         ours = copy.top_influence(test_id=4, **options).to_arrow_table()
@@ -517,6 +517,7 @@ def test_the_root_document_comes_back_as_it_was_written(published):
     assert Published.from_document(document, "here").to_document() == document
 
 
+@pytest.mark.slow
 def test_an_object_store_is_a_destination_and_a_source(trained, s3, tmp_path):
     with memdb.open(str(trained)) as db:
         db.publish("s3://bucket/copy", storage_options=s3)

@@ -57,6 +57,7 @@ def files_of(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_published_copy_answers_from_imported_scores_and_from_models(database, tmp_path):
     dest = tmp_path / "copy"
     database.publish(str(dest))

@@ -82,7 +82,7 @@ def try_all(template, tmp_path, operation, how, first, step):
 
 
 @pytest.mark.parametrize(
-    ("operation", "how"), every(2, [("commit", "kill"), ("gc", "kill"), ("compact", "fail")])
+    ("operation", "how"), every(3, [("commit", "kill"), ("gc", "kill"), ("compact", "fail")])
 )
 def test_at_some_operations(template, tmp_path, operation, how):
     n_operations = try_all(template, tmp_path, operation, how, {"kill": 20, "fail": 7}[how], 95)

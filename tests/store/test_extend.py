@@ -95,6 +95,7 @@ def test_its_models_have_a_seed_of_their_own_and_the_recipe_of_the_base(base, ex
     assert memdb.extend(f"{extension.url}2", base.url, **TRAINED).store.manifest.seed not in {7, 8}
 
 
+@pytest.mark.slow
 def test_what_its_base_gets_or_withdraws_counts_after_an_update(base, extension, tmp_path):
     extension.train(seeds=range(4))
     extension.compact()

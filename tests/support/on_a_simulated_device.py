@@ -17,6 +17,8 @@ from memdb.recipes.cnn import CNN
 from memdb.recipes.mlp import MLP
 from memdb.recipes.protocol import SketchRequest
 from memdb.recipes.resnet9 import ResNet9
+from memdb.recipes.resnet9_v2 import ResNet9v2
+from support.cases import every
 
 torch = pytest.importorskip("torch")
 simulation = pytest.importorskip(
@@ -35,6 +37,20 @@ class SideBySide(ResNet9):
         return True
 
 
+class SideBySide2(ResNet9v2):
+    """The same in version 2."""
+
+    def side_by_side(self, device):
+        return True
+
+
+class AddingUp(MLP):
+    """Adds gradients to their momentum at once, as GPUs do."""
+
+    def keeps_no_gradients(self, device):
+        return device != "cpu"
+
+
 SIGNALS = frozenset({"cumulative_loss", "first_learned"})
 SLOW = pytest.mark.slow
 RECIPES = {  # with the most kernels a step
@@ -50,6 +66,7 @@ RECIPES = {  # with the most kernels a step
         105,
     ),
     "resnet9": (SideBySide(epochs=2, width=2, batch_size=21, shift=1, precision="float32"), 150),
+    "resnet9-2": (SideBySide2(epochs=2, width=2, batch_size=21, shift=1, precision="float32"), 170),
     "resnet9-bfloat16": (SideBySide(epochs=2, width=2, batch_size=21, shift=1), 170),
 }
 
@@ -74,7 +91,7 @@ def require_same(found, expected):
         np.testing.assert_array_equal(found[path], values, err_msg=path)
 
 
-@pytest.mark.parametrize(("recipe", "most"), RECIPES.values(), ids=RECIPES.keys())
+@pytest.mark.parametrize(("recipe", "most"), every(7, RECIPES.values()), ids=RECIPES.keys())
 def test_another_device_trains_as_the_cpu_does_and_the_host_waits_once_an_epoch(recipe, most, data, tmp_path):
     expected = trained(recipe, data, "cpu", tmp_path)
     seen = []
@@ -92,7 +109,7 @@ def test_another_device_trains_as_the_cpu_does_and_the_host_waits_once_an_epoch(
     assert device.live == 0
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet9"])
+@pytest.mark.parametrize("name", every(4, ["mlp", "cnn", "resnet9", "resnet9-2"]))
 def test_gradient_sketches_on_another_device_are_those_of_the_cpu(name, data, tmp_path):
     recipe, sketch = replace(RECIPES[name][0], epochs=1), SketchRequest(2, 32, 7)
     expected = trained(recipe, data, "cpu", tmp_path, sketch=sketch)
@@ -140,6 +157,32 @@ def test_networks_of_usual_width_take_turns_on_a_gpu_and_the_data_is_moved_once(
     assert moved <= 3 * (n_weights + 2) + 2 * n_parts
 
 
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        ({"weight_decay": 0.0}, 1e-4),
+        ({"weight_decay": 0.01, "momentum": 0.0, "schedule": "cosine"}, 1e-4),
+        pytest.param({"precision": "bfloat16"}, 0.05, marks=SLOW),
+    ],
+)
+def test_gradients_added_to_their_momentum_train_as_sgd_does(options, tolerance, data, tmp_path):
+    recipe = AddingUp(epochs=4, hidden=(8, 6), optimizer="sgd", lr=0.05, batch_size=16, **options)
+    expected = trained(recipe, data, "cpu", tmp_path)
+    with simulated_device():
+        found = trained(recipe, data, "gpu:0", tmp_path)
+    for path in ("train/logit_confidence", "test/logit_confidence", "train/cumulative_loss"):
+        np.testing.assert_allclose(found[path], expected[path], atol=tolerance)
+
+
+def test_weights_drawn_ahead_are_those_drawn_at_the_start(data, tmp_path):
+    recipe, seeds = replace(RECIPES["mlp"][0], epochs=1), np.arange(3, dtype=np.uint64)
+    masks = subsets.subset_masks(1, seeds.tolist(), 90, 63)
+    with simulated_device():
+        run = Run("gpu:0", lambda done, total: None, lambda: False, tmp_path, SIGNALS)
+        ahead = replace(run, prepared=recipe.prepare(data, seeds, "gpu:0"))
+        require_same(recipe(data, masks, seeds, ahead), recipe(data, masks, seeds, run))
+
+
 PRESET = MLP(hidden=(512, 256), optimizer="sgd", weight_decay=0.0, batch_size=128)
 MNIST, CIFAR = (60_000, 10_000, (28, 28), 10), (50_000, 10_000, (32, 32, 3), 100)
 
@@ -149,6 +192,9 @@ MNIST, CIFAR = (60_000, 10_000, (28, 28), 10), (50_000, 10_000, (32, 32, 3), 100
     ("recipe", "sizes", "n_models"),
     [
         pytest.param(PRESET, MNIST, 64, id="mlp-preset"),
+        pytest.param(
+            AddingUp(hidden=(512, 256), optimizer="sgd", batch_size=128), MNIST, 64, id="mlp-adding-up"
+        ),
         pytest.param(PRESET, MNIST, 256, id="mlp-preset-256"),
         pytest.param(replace(PRESET, precision="bfloat16", shift=2), MNIST, 64, id="mlp-bfloat16-augmented"),
         pytest.param(MLP(), MNIST, 64, id="mlp-adamw"),
@@ -157,6 +203,7 @@ MNIST, CIFAR = (60_000, 10_000, (28, 28), 10), (50_000, 10_000, (32, 32, 3), 100
         pytest.param(ResNet9(), CIFAR, 1, id="resnet9"),
         pytest.param(SideBySide(batch_size=128), CIFAR, 8, id="resnet9-128-side-by-side"),
         pytest.param(ResNet9(precision="float32"), CIFAR, 1, id="resnet9-float32"),
+        pytest.param(ResNet9v2(), CIFAR, 1, id="resnet9-2"),
     ],
 )
 def test_a_training_takes_almost_the_memory_that_was_estimated(
@@ -173,7 +220,7 @@ def test_a_training_takes_almost_the_memory_that_was_estimated(
     masks = np.zeros((n_models, n_train), bool)
     masks[:, : int(0.7 * n_train)] = True
     run = Run("gpu:0", lambda done, total: None, lambda: False, tmp_path, SIGNALS)
-    memory = recipe.memory(data)
+    memory = recipe.memory(data, "gpu:0") if recipe.name == "mlp" else recipe.memory(data)
     at_once = n_models if recipe.name == "mlp" or recipe.side_by_side("gpu:0") else 1
     if recipe.name == "cnn":
         monkeypatch.setattr(cnn, "TINY", 99)  # side by side

@@ -18,6 +18,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.flop_counter import flop_registry
 
 NAME = "gpu"
 BLOCK = 512  # bytes: the allocator of CUDA rounds up to them
@@ -100,6 +101,8 @@ class SimulatedDevice(TorchDispatchMode):
         super().__init__()
         self.kernels, self.waits = Counter(), Counter()
         self.live = self.peak = 0
+        self.traffic = 0  # bytes that kernels read and write, if no cache holds them
+        self.operations = 0  # of products and convolutions: an addition or a multiplication is one
         self._home = torch.device("cpu" if values else "meta")
         self._known = {}
 
@@ -120,10 +123,12 @@ class SimulatedDevice(TorchDispatchMode):
             return self._download(args[0], func, args, kwargs)
         if target is not None:
             kwargs["device"] = self._home
-        if func in FUSED and self._home.type == "meta":
-            return None
         inner = pytree.tree_map_only(OnDevice, lambda x: x.inner, (args, kwargs))
-        return self._outer(func, args, kwargs, func(*inner[0], **inner[1]), is_made=not ours)
+        computed = None if func in FUSED and self._home.type == "meta" else func(*inner[0], **inner[1])
+        self._weigh(func, inner, computed)
+        if (count := flop_registry.get(func.overloadpacket)) is not None:
+            self.operations += count(*inner[0], **inner[1], out_val=computed)
+        return self._outer(func, args, kwargs, computed, is_made=not ours)
 
     def _refuse(self, func, leaves, ours):
         strangers = [
@@ -155,6 +160,19 @@ class SimulatedDevice(TorchDispatchMode):
             self.waits["index"] += bool(by_mask or strangers)
         if not (func.is_view or name in VIEWS):
             self.kernels[name] += 1
+
+    def _weigh(self, func, taken, given):
+        """Add up what a kernel reads and writes; what it changes in place counts once for each."""
+        if func.is_view or func.overloadpacket.__name__ in VIEWS:
+            return
+        read = [x for x in pytree.tree_leaves(taken) if isinstance(x, torch.Tensor)]
+        if func in {aten.index.Tensor, aten.index_select.default, aten.gather.default}:
+            read = read[1:]  # of what it takes from, as much as it gives
+        written = [x for x in pytree.tree_leaves(given) if isinstance(x, torch.Tensor)]
+        if func in FUSED:  # which return nothing, and change all but the gradients
+            written = pytree.tree_leaves([*taken[0][:1], *taken[0][2:]])
+            written = [x for x in written if isinstance(x, torch.Tensor)]
+        self.traffic += sum(x.numel() * x.element_size() for x in (*read, *written))
 
     def _download(self, x, func, args, kwargs):
         if self._home.type == "meta":

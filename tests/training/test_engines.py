@@ -102,6 +102,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
     assert {status.n_asked for status in told} == {8}
 
 
+@pytest.mark.slow
 def test_a_gpu_that_fails_costs_its_worker_and_not_the_run(tmp_path, monkeypatch):
     monkeypatch.setenv("DYING", str(tmp_path / "died"))
     told = []
@@ -251,6 +252,7 @@ def test_what_is_left_of_a_task_falls_into_the_same_batches(n_models, size, n_wo
     assert left.n_missing == sum(map(len, all_of_it[1::2]))
 
 
+@pytest.mark.slow
 def test_a_run_ends_at_the_half_width_that_info_shows(tmp_path):
     with small_database(tmp_path / "s.zarr") as db:
         n_models = db.train(until_half_width=0.4)

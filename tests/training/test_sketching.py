@@ -151,6 +151,7 @@ def test_two_workers_keep_no_more_than_were_asked_for(tmp_path):
     require_whole(first, range(5))
 
 
+@pytest.mark.slow
 def test_copies_have_sketches_only_if_they_are_included(tmp_path):
     db = store(tmp_path / "a.zarr")
     db.train(add=6)
@@ -166,6 +167,7 @@ def test_copies_have_sketches_only_if_they_are_included(tmp_path):
         db.publish(str(tmp_path / "other"), include=["bits", "sketch"])
 
 
+@pytest.mark.slow
 def test_a_merge_keeps_sketches_of_one_projection(tmp_path, monkeypatch):
     monkeypatch.setattr(merging, "SKETCH_BYTES", 2000)  # of two models
     ours, theirs = store(tmp_path / "1.zarr", seed=1), store(tmp_path / "2.zarr", seed=2, sketches=3)

@@ -20,8 +20,6 @@ from memdb.query.templates import template
 
 ORDERS = ("informed", "influence", "lo")
 DEFAULTS = {"shrunk": "informed"}  # what lists are ranked by where they are not told
-KEYS = {"helps": "{0} DESC", "hurts": "{0} ASC", "both": "abs({0}) DESC"}
-BOUNDS = {"helps": "lo DESC", "hurts": "hi ASC", "both": "greatest(lo, -hi) DESC"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class InformedAnswers:
             asked = replace(query, order=replace(query.order, by=by))
             return with_raw_as_informed(raw.top_influence(fixed, asked, same_class=same_class))
         listed = "test_id" if fixed.column == "train_id" else "train_id"
-        key = (BOUNDS if order == "lo" else KEYS)[query.order.direction].format(order)
+        key = query.order.key(order)
         return self.relations.ask(
             template("top_informed.sql", fixed=fixed.column, listed=listed, key=key),
             {"id": fixed.row, "same_class": same_class, "k": query.k},
@@ -102,7 +100,7 @@ def _require_order(query: RankedQuery) -> str:
             )
     if query.order.ranks:
         raise InvalidInputError(
-            "there are no rank intervals of predictions", hint="leave out ranks", parameter="ranks"
+            "there are no rank intervals of predictions", hint="omit ranks", parameter="ranks"
         )
     return order
 
@@ -110,6 +108,6 @@ def _require_order(query: RankedQuery) -> str:
 def _only_test_examples(what: str) -> InvalidInputError:
     return InvalidInputError(
         f"predictions are of influences on test examples, not of {what}",
-        hint="leave out estimator, or name a test example",
+        hint="omit estimator, or name a test example",
         parameter="estimator",
     )

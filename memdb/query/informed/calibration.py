@@ -126,6 +126,24 @@ class Calibration:
     spread_mean: float
 
 
+def to_arrays(calibration: Calibration | None) -> list[Numbers]:
+    """Return a calibration as arrays; none for None."""
+    if calibration is None:
+        return []
+    curve, spread = calibration.curve, calibration.spread
+    numbers = [curve.slope, spread.c0, spread.c1, spread.c2, calibration.gain, calibration.spread_mean]
+    return [np.array(numbers), curve.at, curve.values]
+
+
+def from_arrays(arrays: Sequence[NDArray[Any]]) -> Calibration | None:
+    """Return the calibration that `to_arrays` was given."""
+    if not arrays:
+        return None
+    numbers, at, values = arrays
+    slope, c0, c1, c2, gain, spread_mean = numbers.tolist()
+    return Calibration(Curve(slope, at, values), Spread(c0, c1, c2), gain, spread_mean)
+
+
 def explains(sample: Sample) -> float:
     """Return by how much the prior's slope exceeds what noise would give: above 1 if it explains anything.
 

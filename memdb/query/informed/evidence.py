@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import Any
@@ -15,15 +15,28 @@ from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query.confidences import probabilities
 from memdb.query.informed.calibration import Fold, Sample
 from memdb.query.informed.posterior import smoothed
-from memdb.query.informed.prior import FOLDS, MOST_LOGIT, Errors, Prior, scores
+from memdb.query.informed.prior import FOLDS, MOST_LOGIT, Errors, Kernel, Prior, scores, whitening
 from memdb.query.udfs import Words
 from memdb.store import Snapshot
+from memdb.store.read_sketches import Sketched
 
-ROWS = 1024  # examples whose confidences are in memory at once
+ROWS = 1024  # examples whose confidences are float64 at once
+BAND_BYTES = 128 << 20  # of confidences that are read at once
 MOST_PAIRS = 1 << 22  # that are calibrated on: 4 million
 UNIFORM = 0.5  # share of the sampled examples that are drawn with equal chances
 
 Numbers = NDArray[np.float64]
+
+
+def kernels_of(
+    snapshot: Snapshot, sketched: Sequence[Sketched], inside: NDArray[np.bool_]
+) -> tuple[Kernel, Kernel]:
+    """Read and whiten the sketches of both sets; ``inside`` says which examples the models' subsets have."""
+    train, test = (
+        [one.read(snapshot.manifest, name) for one in sketched] for name in (layout.TRAIN, layout.TEST)
+    )
+    roots = [whitening(values, mask) for values, mask in zip(train, inside, strict=True)]
+    return Kernel.of(train, roots), Kernel.of(test, roots)
 
 
 def errors_of(snapshot: Snapshot, mask: Words, fold_of: NDArray[np.int8]) -> Errors:
@@ -51,7 +64,8 @@ def _bands(snapshot: Snapshot, set_name: str) -> Iterator[tuple[slice, NDArray[n
     """Yield the logit confidences of a set, some rows at a time: [rows, models]."""
     path = f"{set_name}/{LOGIT_CONFIDENCE.name}"
     n_examples = snapshot.manifest.set_named(set_name).n_examples
-    step = max(ROWS, snapshot.band_height(path) // 4)
+    height = snapshot.band_height(path)  # of an object: parts of it cost as much as all of it
+    step = max(ROWS, min(height, BAND_BYTES // (2 * max(1, snapshot.n_models))))
     for start in range(0, n_examples, step):
         stop = min(n_examples, start + step)
         values = snapshot.outcome_values(path, (start, stop))
@@ -72,6 +86,17 @@ class Outcomes:
     def n_models(self) -> int:
         """The number of models."""
         return len(self.fold_of)
+
+    @property
+    def n_testing(self) -> int:
+        """The number of models that test what the others rank first: those of fold 1."""
+        return int((self.fold_of == 1).sum())
+
+    @property
+    def testing(self) -> Words:
+        """Which models these are, as packed bits, [words]."""
+        words: Words = bits.words(bits.pack((self.fold_of == 1)[:, None]))[0]
+        return words
 
     def accuracy(self, tests: Any) -> NDArray[np.floating[Any]]:
         """Return the smoothed accuracy on test examples, over all models."""

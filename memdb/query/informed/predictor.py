@@ -14,8 +14,15 @@ from numpy.typing import NDArray
 
 from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
-from memdb.query.informed.calibration import Calibration, Sample, calibrated, explains
-from memdb.query.informed.evidence import Outcomes, errors_of, sampled
+from memdb.query.informed.calibration import (
+    Calibration,
+    calibrated,
+    explains,
+    from_arrays,
+    to_arrays,
+)
+from memdb.query.informed.evidence import Outcomes, errors_of, kernels_of, sampled
+from memdb.query.informed.kept import Keeper
 from memdb.query.informed.prior import (
     FOLDS,
     Errors,
@@ -25,11 +32,10 @@ from memdb.query.informed.prior import (
     SketchPrior,
     dealt,
     scores,
-    whitening,
 )
 from memdb.query.informed.screening import parted
 from memdb.query.relations import Relations
-from memdb.store.read_sketches import read_sketches
+from memdb.store.read_sketches import Sketched, find_sketches
 
 LEAST_MODELS = 20  # below, folds have fewer than four models each
 KEPT = 8  # recent rows and columns of predictions
@@ -64,6 +70,7 @@ class Predictor:
         self, relations: Relations, given: NDArray[np.floating[Any]] | None = None, given_name: str = ""
     ) -> None:
         self._snapshot, self._bits = relations.snapshot, relations.bits
+        self._keeper = Keeper(relations.snapshot)
         self._given = None if given is None else GivenPrior(given)
         self._given_name = given_name
         self._recent: OrderedDict[tuple[str, int], Predicted] = OrderedDict()
@@ -105,7 +112,7 @@ class Predictor:
         if self.why_no_prior is not None:
             return self.why_no_prior
         if self.calibration is None:
-            against = explains(self._sample) < -1
+            against = self._fit[1] < -1
             turned = "; large scores go with small influences: negate them" if against else ""
             return f"the prior from {self.source} explains nothing in models that it has not seen{turned}"
         return None
@@ -121,13 +128,10 @@ class Predictor:
         """The prior that predictions are calibrated from."""
         return self._prior(self.outcomes.fold_of, self._errors)
 
-    @cached_property
+    @property
     def calibration(self) -> Calibration | None:
         """The calibration; None where the prior explains nothing."""
-        found = calibrated(self._sample)
-        if found is not None:
-            self.__dict__.pop("_sample", None)  # a quarter of a gigabyte, needed no more
-        return found
+        return self._fit[0]
 
     @cached_property
     def screening(self) -> tuple[Outcomes, Prior]:
@@ -137,7 +141,7 @@ class Predictor:
             return self._outcomes(np.ones(n_models, dtype=np.int8)), self._given
         assert self._kernels is not None  # noqa: S101 - `why_no_prior` was asked
         fold_of = parted(n_models, self._kernels[0])
-        return self._outcomes(fold_of), self._prior(fold_of, errors_of(self._snapshot, self._mask, fold_of))
+        return self._outcomes(fold_of), self._prior(fold_of, self._summed(fold_of))
 
     def of_one(self, column: str, row: int) -> Predicted:
         """Return the predictions with one example fixed: ``test_id``, for all of [train], or ``train_id``."""
@@ -187,30 +191,84 @@ class Predictor:
         }
 
     @cached_property
-    def _sample(self) -> Sample:
-        return sampled(self.outcomes, self.prior, self._errors)
+    def _fit(self) -> tuple[Calibration | None, float]:
+        """The calibration, and what the prior `explains`."""
+        if self._given is not None:
+            return self._fitted()
+        sources = [*self._of_kernels, *self._of_errors, *self._keeper.objects(f"{layout.TEST}/correct")]
+        explained, *arrays = self._keeper.arrays("calibration", self._n_entries, sources, self._fitted_arrays)
+        return from_arrays(arrays), float(explained[0])
+
+    def _fitted(self) -> tuple[Calibration | None, float]:
+        sample = sampled(self.outcomes, self.prior, self._errors)
+        return calibrated(sample), explains(sample)
+
+    def _fitted_arrays(self) -> list[NDArray[Any]]:
+        found, explained = self._fitted()
+        return [np.array([explained]), *to_arrays(found)]
 
     @cached_property
     def _errors(self) -> Errors | None:
         if any(not self._has_confidences(name) for name in (layout.TRAIN, layout.TEST)):
             return None
-        return errors_of(self._snapshot, self._mask, self.outcomes.fold_of)
+        return self._summed(self.outcomes.fold_of)
+
+    def _summed(self, fold_of: NDArray[np.int8]) -> Errors:
+        """Return the sums of confidences over folds."""
+        size = self._snapshot.n_models * sum(info.n_examples for info in self._snapshot.manifest.sets)
+        train_p, train_n, test_s, test_q = self._keeper.arrays(
+            "errors",
+            size,
+            [*self._of_errors, fold_of.tobytes()],
+            lambda: errors_of(self._snapshot, self._mask, fold_of).sums,
+        )
+        return Errors((train_p, train_n), (test_s, test_q), np.bincount(fold_of, minlength=FOLDS))
+
+    @cached_property
+    def _sketched(self) -> list[Sketched]:
+        """The sketched models, ordered by fold."""
+        found = find_sketches(self._snapshot)
+        models = np.array([one.model for one in found], dtype=np.int64)
+        order = np.argsort(dealt(self._snapshot.n_models, models)[models], kind="stable")
+        return [found[at] for at in order]
+
+    @cached_property
+    def _inside(self) -> NDArray[np.bool_]:
+        """Which training examples the sketched models have in their subsets, [models, train]."""
+        models = np.array([one.model for one in self._sketched], dtype=np.int64)
+        return bits.of_models(self._mask.view(np.uint8), models)
 
     @cached_property
     def _kernels(self) -> tuple[NDArray[np.int64], Kernel, Kernel] | None:
         """The sketched models, ordered by fold, and the whitened sketches of both sets."""
-        if self._given is not None:
+        if self._given is not None or not self._sketched:
             return None
-        train = read_sketches(self._snapshot, layout.TRAIN)
-        if not len(train.models):
-            return None
-        order = np.argsort(dealt(self._snapshot.n_models, train.models)[train.models], kind="stable")
-        models = train.models[order]
-        inside = bits.unpack(self._mask.view(np.uint8), self._snapshot.n_models)[models]
-        roots = [whitening(train.values[at], mask) for at, mask in zip(order, inside, strict=True)]
-        kernel = Kernel.of(train.values[order], roots)
-        test = read_sketches(self._snapshot, layout.TEST).values
-        return models, kernel, Kernel.of(test[order], roots)
+
+        def computed() -> list[NDArray[Any]]:
+            kernels = kernels_of(self._snapshot, self._sketched, self._inside)
+            return [part for kernel in kernels for part in (kernel.numbers, kernel.scale)]
+
+        parts = self._keeper.arrays("kernels", self._n_entries, self._of_kernels, computed)
+        models = np.array([one.model for one in self._sketched], dtype=np.int64)
+        return models, Kernel(*parts[:2]), Kernel(*parts[2:])
+
+    @property
+    def _n_entries(self) -> int:
+        """The numbers in all sketches."""
+        n_examples = sum(info.n_examples for info in self._snapshot.manifest.sets)
+        return sum(one.projection.size for one in self._sketched) * n_examples
+
+    @cached_property
+    def _of_kernels(self) -> list[str | bytes]:
+        """What whitened sketches are computed from."""
+        digests = [info.sha256 for one in self._sketched for _, info in sorted(one.objects.items())]
+        return [f"{len(self._sketched)} models", *digests, np.packbits(self._inside).tobytes()]
+
+    @cached_property
+    def _of_errors(self) -> list[str | bytes]:
+        """What sums of confidences are computed from."""
+        paths = (f"{name}/{LOGIT_CONFIDENCE.name}" for name in (layout.TRAIN, layout.TEST))
+        return list(self._keeper.objects(layout.MASK, *paths))
 
     def _prior(self, fold_of: NDArray[np.int8], errors: Errors | None) -> Prior:
         if self._given is not None:

@@ -105,6 +105,11 @@ class Errors:
     logits: tuple[Numbers, Numbers]
     sizes: NDArray[np.int64]
 
+    @property
+    def sums(self) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+        """The sums as arrays."""
+        return (*self.held_out, *self.logits)
+
     def error(self, trains: Ids, folds: Folds) -> Floats:
         """Return 1 - p_i: how wrong the models that held an example out are about it, [train]."""
         p, n = (sums[sorted(folds)][:, trains].sum(axis=0) for sums in self.held_out)
@@ -133,17 +138,21 @@ class Kernel:
     scale: Floats  # [examples]
 
     @classmethod
-    def of(cls, sketches: NDArray[np.floating], roots: Sequence[Floats]) -> Kernel:
+    def of(cls, sketches: Sequence[NDArray[np.floating]], roots: Sequence[Floats]) -> Kernel:
         """Whiten and round sketches [models, examples, k], each model's by its own matrix."""
-        n_models, n_examples, k = sketches.shape
-        numbers = np.empty((n_examples, n_models * k), dtype=np.int8)
+        n_examples, k = sketches[0].shape
+        numbers = np.empty((n_examples, len(sketches) * k), dtype=np.int8)
         scale = np.ones(n_examples, dtype=np.float32)
         for start in range(0, n_examples, ROWS):
-            some = sketches[:, start : start + ROWS].astype(np.float32)
-            found = np.concatenate([values @ root for values, root in zip(some, roots, strict=True)], axis=1)
-            largest = np.abs(found).max(axis=1, initial=0.0)
-            scale[start : start + ROWS] = np.where(largest > 0, largest / LEVELS, 1)
-            numbers[start : start + ROWS] = np.rint(found / scale[start : start + ROWS, None])
+            rows = slice(start, start + ROWS)
+            parts = [
+                values[rows].astype(np.float32) @ root for values, root in zip(sketches, roots, strict=True)
+            ]
+            found = np.concatenate(parts, axis=1)
+            largest = np.maximum(found.max(axis=1, initial=0.0), -found.min(axis=1, initial=0.0))
+            scale[rows] = np.where(largest > 0, largest / LEVELS, 1)
+            found /= scale[rows, None]
+            numbers[rows] = np.rint(found, out=found)
         return cls(numbers, scale)
 
     def part(self, rows: Ids, columns: slice) -> Kernel:

@@ -44,12 +44,11 @@ class ScreenedAnswers:
     def facts(self) -> Mapping[str, Any]:
         """What an answer says of its tests."""
         outcomes, _ = self._screening()
-        n_testing = int((outcomes.fold_of == 1).sum())
         return {
             "estimator": "screened",
             "prior": self.predictor.source,
-            "n_prior_models": outcomes.n_models - n_testing,
-            "n_testing_models": n_testing,
+            "n_prior_models": outcomes.n_models - outcomes.n_testing,
+            "n_testing_models": outcomes.n_testing,
         }
 
     def top_influence(self, fixed: ExampleRef, query: RankedQuery, *, same_class: bool = False) -> pa.Table:
@@ -58,7 +57,7 @@ class ScreenedAnswers:
         if fixed.column == "target_id":
             raise InvalidInputError(
                 "the prior is of influences on test examples, not on training examples",
-                hint="name a test example, or leave out screen",
+                hint="name a test example, or omit screen",
                 parameter="screen",
             )
         n_models = self.relations.snapshot.n_models
@@ -74,7 +73,7 @@ class ScreenedAnswers:
         if chosen:
             raise InvalidInputError(
                 f"{min(chosen)} chooses pairs by what the models that test them got right",
-                hint="leave it out: screen says how many pairs are tested, and the prior which",
+                hint="omit it: screen says how many pairs are tested, and the prior which",
                 parameter=min(chosen),
             )
         given: PairOptions = {**options, "top": 1}
@@ -121,13 +120,11 @@ class ScreenedAnswers:
 
 def testing(every: PairBits, outcomes: Outcomes) -> PairBits:
     """Return the counts over the models that test alone."""
-    chosen = outcomes.fold_of == 1
-    words = bits.words(bits.pack(chosen[:, None]))[0]
     return replace(
         every,
-        n_models=int(chosen.sum()),
-        n_in=bits.count(every.masks & words),
-        n_correct=bits.count(every.correct & words),
+        n_models=outcomes.n_testing,
+        n_in=bits.count(every.masks & outcomes.testing),
+        n_correct=bits.count(every.correct & outcomes.testing),
     )
 
 

@@ -93,13 +93,11 @@ def tested(outcomes: Outcomes, train: Positions, test: Positions, direction: str
 
     The test is one-sided for `helps` and `hurts`, since the prior says which way, and two-sided for `both`.
     """
-    chosen = outcomes.fold_of == 1
-    words = bits.words(bits.pack(chosen[:, None]))[0]
+    words, n_models = outcomes.testing, outcomes.n_testing
     mask, right = outcomes.mask[train] & words, outcomes.correct[test] & words
     n_in, k_in, total = (counts.astype(np.int64) for counts in (
         bits.count(mask), bits.count(mask & right), bits.count(right)
     ))  # fmt: skip
-    n_models = int(chosen.sum())
     n_out = n_models - n_in
     has_test = (n_in > 0) & (n_out > 0)
     above = hypergeometric_tail(k_in, total, n_in, n_models)

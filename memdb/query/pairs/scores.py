@@ -306,7 +306,7 @@ def _confidence_kernel_on(device: str) -> tuple[Callable[[int, str], PairKernel]
     if device not in {"auto", "cpu"}:
         raise InvalidInputError(
             f"confidences are summed on the CPU, not on {device!r}",
-            hint="leave out device, or use cpu",
+            hint="omit device, or use cpu",
             parameter="device",
         )
     return ConfidenceKernel, SUMMING_THREADS

@@ -185,23 +185,13 @@ def write_block(
 ) -> tuple[Segment, ObjectInfo, int]:
     """Write a block of these models; return it, its document's size and sha256, and the bytes written."""
     identifier = identifier or layout.segment_id(datetime.now(UTC), secrets.token_bytes(6))
-    origins = [
-        origin
-        for selection in selections
-        for origin, keep in zip(selection.segment.origins, selection.keep, strict=True)
-        if keep
-    ]
+    origins = [origin for selection in selections for origin in selection.origins]
     block = Segment(
         segment_id=identifier,
         store_id=store.manifest.store_id,
         recipe_fingerprint=store.manifest.recipe.fingerprint,
         memdb_version=own_version(),
-        models=tuple(
-            model
-            for selection in selections
-            for model, keep in zip(selection.segment.models, selection.keep, strict=True)
-            if keep
-        ),
+        models=tuple(model for selection in selections for model in selection.models),
         objects={},
         sources=tuple((origin, len(list(run))) for origin, run in groupby(origins)),
     )

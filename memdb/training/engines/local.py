@@ -84,7 +84,7 @@ class LocalEngine:
         if work.store.url.startswith("memory:"):
             raise InvalidInputError(
                 f"{work.store.url} is in the memory of this process, where no worker sees it",
-                hint="use a path or a URL, or leave workers out",
+                hint="use a path or a URL, or omit workers",
                 parameter="workers",
             )
         require_guarded()

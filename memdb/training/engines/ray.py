@@ -47,7 +47,7 @@ class RayEngine:
         if work.store.url.startswith("memory:"):
             raise InvalidInputError(
                 f"{work.store.url} is in the memory of this process, where no worker sees it",
-                hint="use a URL that the whole cluster reaches, or leave ray out",
+                hint="use a URL that the whole cluster reaches, or omit ray",
                 parameter="ray",
             )
         self._work = work

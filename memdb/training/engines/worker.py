@@ -93,7 +93,8 @@ def set_up(work: Work) -> Bench:
         InvalidInputError: the device is not available, or the recipe lacks a package.
     """
     given, recipe = work.dataset, work.recipe
-    dataset = datasets.load(given, work.data_root) if isinstance(given, str) else given
+    loaded = datasets.load(given, work.data_root) if isinstance(given, str) else given
+    dataset = loaded.of(work.store.manifest)
     require_same(work.store, dataset, recipe)
     if work.n_threads is not None:
         recipes.use_threads(work.n_threads)

@@ -181,7 +181,7 @@ def files_of(tmp_path):
     [
         ("nan.npy", "nan for training example 3 and test example 4"),
         ("constant.npy", "all equal"),
-        ("turned.npy", r"shape \(30, 120\)"),
+        ("turned.npy", r"scores of 30 x 120, and the store.s pairs are 120 x 30"),
         ("text.npy", "expected"),
         ("two.npz", "2 arrays"),
         ("torn.npy", "holds"),
@@ -198,7 +198,8 @@ def test_files_that_are_no_prior_are_refused_in_a_sentence(db, tmp_path, name, s
     for given in ({"estimator": "informed"}, {"screen": 5}):
         with pytest.raises(MemdbError, match=said) as refused:
             db.top_influence(test_id=1, screen_by=tmp_path / name, **given)
-        assert refused.value.hint or name == "outside.csv"
+        assert refused.value.hint
+        assert name != "turned.npy" or ".T" in refused.value.hint
 
 
 @pytest.mark.parametrize(
@@ -330,3 +331,36 @@ def test_commands_say_what_an_answer_rests_on(url, noise):
 def test_a_missing_file_is_not_found(db, tmp_path):
     with pytest.raises(NotFoundError):
         db.estimator_facts(screen_by=tmp_path / "gone.npy")
+
+
+@pytest.mark.slow
+def test_what_predictions_rest_on_is_kept_and_found_until_models_change(url, tmp_path, monkeypatch):
+    monkeypatch.setattr("memdb.query.informed.kept.WORTH_KEEPING", 0)
+    monkeypatch.setenv("MEMDB_CACHE_DIR", str(tmp_path / "cache"))
+    copy = shutil.copytree(url, tmp_path / "store.zarr")
+
+    def asked():
+        with memdb.open(str(copy)) as opened:
+            rows = dicts(opened.top_influence(test_id=4, k=50, estimator="informed"))
+            return rows, opened.estimator_facts(), dicts(opened.pairs(screen="auto"))
+
+    def kept():
+        return {path for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+
+    first, names = asked(), kept()
+    assert len(names) == 4  # sketches, calibration, and confidences, which screening adds up otherwise
+    with monkeypatch.context() as nothing_computed:
+        for name in ("kernels_of", "errors_of", "sampled"):
+            nothing_computed.delattr(f"memdb.query.informed.predictor.{name}")
+        assert asked() == first
+    victim = max(names, key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-1])
+    assert asked() == first
+    with memdb.open(str(copy)) as opened:
+        models = [model.model_id for _, model in opened.snapshot.models]
+        opened.retract(models[-1:], "test")
+    assert asked() != first
+    assert len(kept()) == 7  # sketches stay what they are
+    monkeypatch.setenv("MEMDB_CACHE_DIR", "none")
+    assert asked() is not None
+    assert len(kept()) == 7

@@ -272,10 +272,10 @@ def test_full_blocks_are_never_written_again(store, monkeypatch):
 
 def test_a_growing_store_is_rewritten_a_few_times_only(store):
     n_written = sum(
-        compact(store, thorough=False).n_models for seed in range(32) if store.commit(*batch(store, [seed]))
+        compact(store, thorough=False).n_models for seed in range(16) if store.commit(*batch(store, [seed]))
     )
-    assert n_written <= 32 * 6  # log2(32) + 1; gathering all each time would be 528
-    assert [block.n_models for block in store.snapshot().record.blocks] == [32]
+    assert n_written <= 16 * 5  # log2(16) + 1; gathering all each time would be 136
+    assert [block.n_models for block in store.snapshot().record.blocks] == [16]
     assert compact(store) is None
 
 

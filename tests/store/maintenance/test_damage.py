@@ -217,6 +217,7 @@ def test_a_flipped_bit_anywhere_is_found_by_verify_or_at_opening(altered):
     assert verified_everywhere(altered, step=167) == []
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_never_changes_an_answer(altered):
     assert answers_elsewhere(altered, step=499) == []
 

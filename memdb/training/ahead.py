@@ -1,0 +1,40 @@
+"""The next batch is prepared in a thread while one is trained: its masks, and what its recipe draws ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, pairwise
+from typing import Generic, Self, TypeVar
+
+T = TypeVar("T")
+B = TypeVar("B")
+
+
+def with_next(batches: Iterable[B]) -> Iterator[tuple[B, B | None]]:
+    """Yield every batch and the one after it, None after the last."""
+    return pairwise(chain(batches, [None]))  # type: ignore[arg-type] - the first is never None
+
+
+class Ahead(Generic[B, T]):
+    """Makes things of batches, one batch ahead unless ``look`` says not to."""
+
+    def __init__(self, make: Callable[[B], T], *, look: bool) -> None:
+        self._make = make
+        self._look = look
+        self._thread = ThreadPoolExecutor(1, "memdb ahead")
+        self._coming: Future[T] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def take(self, batch: B, following: B | None) -> T:
+        """Return what is made of a batch, and begin with the one that follows."""
+        coming, self._coming = self._coming, None
+        made = self._make(batch) if coming is None else coming.result()
+        if self._look and following is not None:
+            self._coming = self._thread.submit(self._make, following)
+        return made

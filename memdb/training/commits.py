@@ -1,0 +1,64 @@
+"""Commits of trained batches, each made in a thread while the next batch is trained.
+
+At most one is made at a time, so that they keep the order of the batches; each is as atomic as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Pending(Generic[T]):
+    future: Future[T]
+    n_models: int
+
+
+class Commits(Generic[T]):
+    """The commit that is being made, if any. Leaving the context waits for it, whatever happened."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "memdb commit")
+        self._pending: _Pending[T] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+
+    @property
+    def n_pending(self) -> int:
+        """The number of models that are trained but not known to be committed."""
+        return self._pending.n_models if self._pending else 0
+
+    def have_failed(self) -> bool:
+        """Whether the commit failed, which `made` will raise: what is trained meanwhile is of no use."""
+        future = self._pending.future if self._pending else None
+        return future is not None and future.done() and future.exception() is not None
+
+    def begin(self, commit: Callable[[], T], n_models: int) -> None:
+        """Begin a commit; the one before must have been made."""
+        if self._pending:
+            raise RuntimeError("two commits at once would lose their order")
+        self._pending = _Pending(self._thread.submit(commit), n_models)
+
+    def made(self, *, patient: bool = True) -> Iterator[T]:
+        """Yield what the commit returned, if there is one; an impatient caller does not wait for it.
+
+        Raises:
+            MemdbError: whatever the commit raised.
+        """
+        if self._pending is None or not (patient or self._pending.future.done()):
+            return
+        wait([self._pending.future])  # Ctrl-C here leaves it pending
+        done, self._pending = self._pending, None
+        yield done.future.result()

@@ -1,0 +1,151 @@
+"""How much longer than its steps does a training on a GPU take, what the host draws and commits included?
+
+    python scripts/bench_overlap.py                                   # 2,000 models of MNIST's preset, 5 ms a step
+    python scripts/bench_overlap.py --models 500 --batch-models 250
+    python scripts/bench_overlap.py --mnist ~/data/mnist              # a folder with the four files, not noise
+
+Trains as ``memdb train`` does, into a store in a temporary folder, on a device that holds sizes alone; a step is a
+sleep in which the host is free, as it is while a GPU computes, and counts with all that the sleeper overslept, as
+machines with other work let it. Everything else is real: masks, initial weights,
+the order of every epoch, checks, accuracies, compression, commits. ``overlapped`` is the loop as it is;
+``one by one`` waits for each commit and draws each batch when it is to be trained, as the loop did before. The
+target is for the former: at most 1.15 times the sleeps. Both are measured in one run; the load average says whether
+the machine had time for them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import memdb
+from memdb import Dataset, recipes
+from memdb.recipes import mlp_torch
+from memdb.training.loop import Hooks, train
+from memdb.training.seeds import Seeds
+
+TARGET = 1.15
+CLASSES = 10
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", type=int, default=2000)
+    parser.add_argument("--batch-models", type=int, default=1000)
+    parser.add_argument("--milliseconds", type=float, default=5.0, help="of a step")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--mnist", type=Path, help="a folder with MNIST's four files")
+    parser.add_argument("--ways", default="overlapped,one by one")
+    options = parser.parse_args()
+    data = noise() if options.mnist is None else real(options.mnist)
+    print(
+        f"{options.models} models, {options.batch_models} a batch, {options.milliseconds:g} ms a step; "
+        f"{len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
+    )
+    ratios = {way: measured(data, options, way) for way in options.ways.split(",")}
+    ratio = ratios.get("overlapped", 0.0)
+    print(f"target at most {TARGET}: {'met' if ratio <= TARGET else 'MISSED'}, {ratio:.3f}")
+    return 0 if ratio <= TARGET else 1
+
+
+def measured(data: Dataset, options: argparse.Namespace, way: str) -> float:
+    """Train once, and return wall time by the time of all sleeps."""
+    overlapped = way == "overlapped"
+    bound = recipes.resolve("mlp", {"epochs": options.epochs}, dataset="mnist")
+    Sleeping.seconds, Sleeping.slept = options.milliseconds / 1e3, 0.0
+    ours = (mlp_torch.Network, mlp_torch.optimizer_of)
+    mlp_torch.Network, mlp_torch.optimizer_of = Sleeping, lambda _recipe, _network: Nothing()  # type: ignore[misc,assignment]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            made = memdb.init(f"{folder}/store.zarr", data, bound.train)
+            seeds = Seeds(range(options.models), options.models, made.store.manifest.seed)
+            wall, cpu = time.perf_counter(), cpu_seconds()
+            batches = train(
+                made.store, data, bound, seeds, device="meta",
+                batch_models=options.batch_models, hooks=Hooks(looks_back=not overlapped),
+            )  # fmt: skip
+            n_models = sum(len(batch.models) for batch in batches)
+            wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+    finally:
+        mlp_torch.Network, mlp_torch.optimizer_of = ours  # type: ignore[misc]
+    assert n_models == options.models
+    print(
+        f"{way:10}: {wall:6.1f} s, {Sleeping.slept:.1f} s of them asleep, {wall / Sleeping.slept:.3f} times; "
+        f"{cpu:.1f} CPU seconds, {1e3 * cpu / n_models:.1f} ms a model",
+        flush=True,
+    )
+    return wall / Sleeping.slept
+
+
+def cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+class Sleeping(mlp_torch.Network):
+    """Networks whose steps are sleeps, and whose predictions are random."""
+
+    seconds = slept = 0.0
+
+    def gradients(self, x: Tensor, _y: Tensor, _label_smoothing: float) -> Tensor:
+        """Sleep, and return logits of the right size."""
+        began = time.perf_counter()
+        time.sleep(self.seconds)
+        Sleeping.slept += time.perf_counter() - began
+        return torch.empty((*x.shape[:2], CLASSES), device="meta")
+
+    def logit_confidence(self, x: Tensor, _y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return confidences that differ from model to model."""
+        n_models = len(self.weights[0])
+        some = torch.randn(len(x), generator=torch.Generator().manual_seed(0)).mul_(4).add_(6)
+        confidence = torch.stack([some.roll(97 * model) for model in range(n_models)])
+        return confidence, confidence > 0
+
+
+class Nothing:
+    """An optimizer of networks whose steps are sleeps."""
+
+    def step(self, lr: float) -> None:
+        """The sleep was the whole step."""
+
+
+def noise() -> Dataset:
+    """Return data of MNIST's shape."""
+    rng = np.random.default_rng(0)
+    sets: list[Any] = []
+    for n in (60_000, 10_000):
+        sets += [rng.integers(0, 256, (n, 28, 28), dtype=np.uint8), rng.integers(0, CLASSES, n)]
+    return Dataset(*sets)
+
+
+def real(folder: Path) -> Dataset:
+    """Return MNIST as its four files have it."""
+
+    def read(name: str, header: int) -> NDArray[np.uint8]:
+        found = next(folder.rglob(f"{name}-ubyte*"))
+        raw = found.read_bytes()
+        return np.frombuffer(gzip.decompress(raw) if found.suffix == ".gz" else raw, np.uint8, offset=header)
+
+    sets: list[Any] = []
+    for part in ("train", "t10k"):
+        labels = read(f"{part}-labels-idx1", 8)
+        sets += [read(f"{part}-images-idx3", 16).reshape(len(labels), 28, 28), labels]
+    return Dataset(*sets)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

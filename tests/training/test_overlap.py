@@ -1,0 +1,152 @@
+"""What is done while a batch is trained: the commit of the one before, and what the next one needs."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from support.stores import bits_of, small_dataset
+
+import memdb
+from memdb.errors import StorageError, TrainingError
+from memdb.store import Store
+from memdb.training.commits import Commits
+
+SECONDS = 30  # until a test gives up on a thread
+
+
+class Watching:
+    """A recipe of one model a batch that calls back; ``prepare`` draws the seeds."""
+
+    name, version, options = "watching", "1", {}
+
+    def __init__(self, seen=lambda number, run: None, ahead=lambda seeds: [int(seed) for seed in seeds]):
+        self.seen, self.ahead = seen, ahead
+        self.prepared, self.threads = [], []
+
+    def prepare(self, data, seeds, device):
+        self.threads.append(threading.current_thread().name)
+        return self.ahead(seeds)
+
+    def __call__(self, data, masks, seeds, run):
+        self.prepared.append((run.prepared, [int(seed) for seed in seeds]))
+        self.seen(len(self.prepared), run)
+        return {
+            f"{name}/correct": np.ones((len(masks), len(part)), dtype=bool)
+            for name, part in data.sets.items()
+        }
+
+
+def made(tmp_path, recipe):
+    return memdb.init(str(tmp_path / "s.zarr"), small_dataset(), recipe, seed=7)
+
+
+@pytest.fixture
+def slow_commits(monkeypatch):
+    """Let every commit wait until the event is set."""
+    go, commit = threading.Event(), Store.commit
+
+    def slowly(*arguments):
+        assert go.wait(SECONDS), "nothing was trained meanwhile"
+        return commit(*arguments)
+
+    monkeypatch.setattr(Store, "commit", slowly)
+    return go
+
+
+def test_a_batch_is_committed_while_the_next_one_is_trained_and_all_stay_in_order(tmp_path, slow_commits):
+    recipe = Watching(lambda number, run: slow_commits.set() if number == 2 else None)
+    db = made(tmp_path, recipe)
+    assert db.train(seeds=[5, 3, 9]) == 3
+    assert [model.seed for _, model in db.snapshot.models] == [5, 3, 9]
+    assert bits_of(db.snapshot)[1].all()
+
+
+def test_a_run_with_a_limit_knows_what_was_committed_before_it_goes_on(tmp_path):
+    told = []
+    recipe = Watching(lambda number, run: told.append(len(db.store.own_snapshot().models)))
+    db = made(tmp_path, recipe)
+    assert db.train(add=4, max_seconds=3600) == 4
+    assert told == [0, 1, 2, 3]
+    assert {name.startswith("memdb") for name in recipe.threads} == {False}
+
+
+def test_a_commit_that_fails_ends_the_batch_in_flight_and_the_run_with_its_error(tmp_path, monkeypatch):
+    def full(*_arguments):
+        raise StorageError("disk full", hint="make room")
+
+    def obedient(number, run):
+        stopped = threading.Event()
+        while number == 2 and not run.stop_requested():
+            assert not stopped.wait(0.001)
+        if run.stop_requested():
+            raise KeyboardInterrupt
+
+    db = made(tmp_path, Watching(obedient))
+    monkeypatch.setattr(Store, "commit", full)
+    with pytest.raises(StorageError, match="disk full"):
+        db.train(seeds=range(9))
+    assert db.n_models == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("tired")])
+def test_what_was_trained_before_a_batch_failed_is_committed_and_counted(tmp_path, slow_commits, error):
+    def fail(number, _run):
+        if number == 2:
+            slow_commits.set()
+            raise error
+
+    told = []
+    db = made(tmp_path, Watching(fail))
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else TrainingError):
+        db.train(seeds=range(9), progress=told.append)
+    assert db.n_models == told[-1].n_committed == 1
+
+
+def test_models_whose_commit_is_in_the_making_count_as_in_flight(tmp_path, slow_commits):
+    def half(number, run):
+        run.progress(1, 2)
+        if number == 2:
+            slow_commits.set()
+
+    told = []
+    made(tmp_path, Watching(half)).train(seeds=range(2), progress=told.append)
+    assert [status.n_in_flight for status in told if status.n_in_flight] in ([0.5, 1.5], [0.5, 0.5])
+
+
+def test_the_next_batch_is_prepared_in_another_thread(tmp_path):
+    recipe = Watching()
+    assert made(tmp_path, recipe).train(seeds=[4, 2, 8]) == 3
+    assert recipe.prepared == [([4], [4]), ([2], [2]), ([8], [8])]
+    assert [name.startswith("memdb ahead") for name in recipe.threads] == [False, True, True]
+
+
+def test_what_was_prepared_serves_once_and_not_for_parts(tmp_path):
+    def small(number, run):
+        if number == 1:
+            raise MemoryError
+
+    recipe = Watching(small)
+    assert made(tmp_path, recipe).train(seeds=[4, 2], batch_models=2) == 2
+    assert recipe.prepared == [([4, 2], [4, 2]), (None, [4]), (None, [2])]
+
+
+def test_a_recipe_that_cannot_prepare_is_named_unless_memory_has_run_out(tmp_path):
+    def none_left(_seeds):
+        raise MemoryError
+
+    recipe = Watching(ahead=none_left)
+    assert made(tmp_path / "a", recipe).train(seeds=[4]) == 1
+    assert recipe.prepared == [(None, [4])]
+    with pytest.raises(TrainingError, match="prepare of recipe watching raised ZeroDivisionError") as caught:
+        made(tmp_path / "b", Watching(ahead=lambda seeds: 1 / 0)).train(seeds=[4])
+    assert caught.value.hint
+
+
+def test_two_commits_at_once_are_refused():
+    with Commits() as commits:
+        commits.begin(lambda: 1, 1)
+        with pytest.raises(RuntimeError, match="order"):
+            commits.begin(lambda: 2, 1)
+        assert list(commits.made()) == [1]
