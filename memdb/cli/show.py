@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from memdb.database import Database
-    from memdb.look.rows import Contents
+    from memdb.datasets.appearance import Contents
     from memdb.look.terminal import Wall
 
 FIGURES = (".png", ".svg", ".pdf")

@@ -9,12 +9,12 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from memdb.datasets.appearance import Contents
 from memdb.environment import install
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.look.exhibits import Gallery, Line
 from memdb.look.portrait import Portrait, Rate
-from memdb.look.rows import Contents
 from memdb.look.suspects import Suspects
 from memdb.look.tiles import Source, Tile
 from memdb.render.tables import clean

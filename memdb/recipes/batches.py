@@ -18,7 +18,7 @@ from memdb.datasets import Dataset, ExampleSet
 from memdb.errors import InvalidInputError
 from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE, NO_PREDICTION, PREDICTION
 from memdb.recipes.augmentation import N_DRAWS, Augmentation
-from memdb.recipes.devices import MANY
+from memdb.recipes.devices import MANY, current
 from memdb.recipes.logits import log_odds_of_tensor
 
 EVALUATION_ROWS = 512
@@ -100,7 +100,10 @@ class Schedule:
         """Yield orders and draws of each epoch; beside a GPU, those of the next one are drawn meanwhile."""
 
         def draw() -> tuple[Tensor, Tensor | None]:
-            orders = torch.empty(len(generators), size, dtype=torch.int32, pin_memory=device.type == "cuda")
+            with current(str(device)):  # of this thread, since to pin memory is a matter of the GPU
+                orders = torch.empty(
+                    len(generators), size, dtype=torch.int32, pin_memory=device.type == "cuda"
+                )
             for order, generator in zip(orders, generators, strict=True):
                 torch.randperm(size, generator=generator, out=order)
             return orders, self.augmentation.draws(size, generators) if self.augmentation.wanted else None

@@ -56,8 +56,8 @@ def of_dataset(data: Dataset) -> Contents:
     return lru_cache(KEPT)(content)
 
 
-def of_thumbnails(read: Callable[[str, Sequence[int]], NDArray[np.uint8]]) -> Contents:
-    """Return what shows the examples of a published copy by its thumbnails."""
+def of_thumbnails(read: Callable[[str, Sequence[int]], NDArray[np.uint8] | list[str]]) -> Contents:
+    """Return what shows the examples of a published copy by its thumbnails, or its words."""
     return lru_cache(KEPT)(lambda set_name, row: read(set_name, [row])[0])
 
 
