@@ -13,9 +13,10 @@ COMMANDS = {  # by their modules, each with the first sentence of its help
         "sql": "Ask in SQL, over the relations of the store; files, network and settings are out of reach.",
     },
     "planning": {
-        "plan": "Say how many models a goal takes, how many are missing, and how long it takes to train them.",
+        "plan": "Say how many models a goal takes, how many are missing, and how long it takes to train "
+        "them.",
         "convergence": "Show how a score settled: its estimate and intervals after 10, 20, 50, 100, ...",
-        "reliability": "Say how far two random halves of the models agree, on memorization or on the "
+        "reliability": "Say how well two random halves of the models agree, on memorization or on the "
         "influences on an example.",
     },
     "analyze": {
