@@ -30,6 +30,7 @@ from memdb.query.examples import (
 from memdb.query.intervals import IntervalSpec, require_level
 from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Estimator, Order, RankedQuery
 from memdb.store.grace import GRACE
+from memdb.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,7 @@ class Database:
     all ranked scores at once. Named scores take all kinds but ``selected``.
 
     **Examples** are named by keyword (see `memdb.query.examples.ExampleNames`), by row or by key:
-    ``test_id=42`` or ``test_key="test/42.png"``.
+    ``test_id=340`` or ``test_key="test/340.png"``.
 
     **Imported scores.** A store may hold score tables, scores without models. If the store has no models and
     one table, or if a table is named when the store is opened, then lists, scores, pairs, SQL and comparisons
@@ -1590,7 +1591,8 @@ class Database:
         n_there = plan.before.snapshot.n_models if plan.before else 0
         if self.view.as_of is not None and n_there > self.n_models:
             raise InvalidInputError(
-                f"{url} has {n_there:,} models already, snapshot {self.view.as_of} only {self.n_models:,}",
+                f"{url} has {count(n_there, 'model')} already, snapshot {self.view.as_of} only "
+                f"{self.n_models:,}",
                 hint="publish it to a new place, or omit as_of",
                 parameter="as_of",
             )

@@ -15,6 +15,7 @@ from memdb.datasets.inputs import Inputs, content_of, inputs_of, picked, require
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.store import Examples, ExampleTable
+from memdb.wording import count
 
 KINDS = {"U": "text", "S": "bytes", "M": "dates", "m": "spans of time"}
 
@@ -54,8 +55,8 @@ class ExampleSet:
             )
         if not len(self.x) == len(self.labels) == len(self.keys):
             raise InvalidInputError(
-                f"the {name} set has {len(self.x):,} examples, {len(self.labels):,} labels and "
-                f"{len(self.keys):,} keys",
+                f"the {name} set has {count(len(self.x), 'example')}, {count(len(self.labels), 'label')} and "
+                f"{count(len(self.keys), 'key')}",
                 hint="give one label and one key an example",
             )
 

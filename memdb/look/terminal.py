@@ -18,7 +18,8 @@ from memdb.look.portrait import Portrait, Rate
 from memdb.look.suspects import Suspects
 from memdb.look.tiles import Source, Tile
 from memdb.render import graphics, images
-from memdb.render.tables import clean, count
+from memdb.render.tables import clean
+from memdb.wording import count
 
 LARGEST = 64  # pixels of a picture's longer side
 OWNER_COLUMNS = 32  # of the example that a portrait is of, by a protocol

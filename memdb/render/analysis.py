@@ -12,6 +12,7 @@ from rich.table import Table
 from memdb.render.answer import Answer
 from memdb.render.fitted import Column, Fitted
 from memdb.render.tables import brief, class_label, clean, facts, interval, number, size
+from memdb.wording import count
 
 MATRIX = 10  # classes that a matrix of influences has room for
 STRONGEST = 20  # pairs of classes shown where there are more
@@ -198,7 +199,7 @@ def agreement(facts: Mapping[str, Any], n_listed: int) -> dict[str, str]:
     lines = {
         "models": f"A {facts['n_models_a']:,}, B {facts['n_models_b']:,}",
         "subsets": f"A {facts['subset_fraction_a']:g}, B {facts['subset_fraction_b']:g} of the training set",
-        "compared": f"{facts['n_compared']:,} training examples with a score in both",
+        "compared": f"{count(facts['n_compared'], 'training example')} with a score in both",
         f"at {threshold:g} or more": f"A {facts['n_above_a']:,}, B {facts['n_above_b']:,}, "
         f"Jaccard {number(facts['jaccard'])}",
         f"first {n_listed:,}": f"Jaccard {number(facts['top_overlap'])}",

@@ -10,7 +10,8 @@ from rich.console import RenderableType
 from memdb.render.analysis import grid, stacked
 from memdb.render.answer import Answer
 from memdb.render.fitted import Fitted
-from memdb.render.tables import brief, class_label, count
+from memdb.render.tables import brief, class_label
+from memdb.wording import count
 
 DASH = "\u2013"
 Row = Mapping[str, Any]
@@ -25,7 +26,7 @@ def table(answer: Answer, title: str, class_names: Sequence[str], most: int, mor
     shown = pairs[:most]
     first = _pairs(shown, f"{count(len(pairs), 'pair')} of {title}", class_names)
     if len(pairs) > most:
-        first.caption = f"{len(pairs) - most:,} more pairs; {more}"
+        first.caption = f"{count(len(pairs) - most, 'more pair')}; {more}"
     hidden = [row for pair in shown for row in pair if row["hidden_by"] is not None]
     return stacked(first, "", _hidden(hidden, answer.facts)) if hidden else first
 
