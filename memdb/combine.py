@@ -75,7 +75,7 @@ def extend_with(url: str, base: str, names: Names, access: Access, seed: int | N
     data, bound = names.bound(theirs, base)
     if seed == theirs.seed:
         raise InvalidInputError(
-            f"the seed {seed} is that of {base}: the same models would be trained twice", hint="leave it out"
+            f"the seed {seed} is that of {base}: the same models would be trained twice", hint="omit it"
         )
     manifest = replace(_new(theirs, bound), base=inspected.base, seed=_seed(seed))
     store = Store.create(storage, manifest, inspected.tables, access)
@@ -94,7 +94,7 @@ class Merge:
     n_retracted: int  # retracted in sources, and not in the destination before
     scores: tuple[str, ...]  # names of score tables that the destination did not have
     dropped: tuple[str, ...]  # outcomes that a new store does not keep, because some models lack them
-    n_unsketched: int = 0  # models whose gradient sketches are by another projection, and were left out
+    n_unsketched: int = 0  # models whose gradient sketches are by another projection, and were not taken
 
 
 def merge(

@@ -6,6 +6,7 @@ publishes.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -29,6 +30,7 @@ from memdb.query.examples import (
 from memdb.query.intervals import IntervalSpec, require_level
 from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Estimator, Order, RankedQuery
 from memdb.store.grace import GRACE
+from memdb.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +43,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from memdb.analysis.duplicates import DuplicateOptions, Sources
     from memdb.analysis.estimates import Attribution
     from memdb.datasets import Dataset
+    from memdb.datasets.appearance import Contents
+    from memdb.experiment.removal import LookAlikes
     from memdb.experiment.report import Findings
     from memdb.experiment.run import HowToTrain
     from memdb.format.published import Credits
@@ -52,7 +57,6 @@ if TYPE_CHECKING:
     from memdb.look.exhibits import Gallery, GalleryOptions
     from memdb.look.portrait import Portrait
     from memdb.look.report import WrittenReport
-    from memdb.look.rows import Contents
     from memdb.look.view import Viewer
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
@@ -63,9 +67,9 @@ if TYPE_CHECKING:
     from memdb.query.relations import Relations
     from memdb.query.results import Results
     from memdb.recipes import BoundRecipe
-    from memdb.render.sheets import PicturesOf
+    from memdb.render.sheets import ShownOf
     from memdb.sharing.publish import Publication, PublicationOptions, PublicationPlan
-    from memdb.sharing.thumbnails import Thumbnails
+    from memdb.sharing.thumbnails import Thumbnails, Words
     from memdb.storage.protocol import Storage
     from memdb.store import Access, Snapshot, Store
     from memdb.store.maintenance.compact import Compaction
@@ -110,7 +114,7 @@ class Database:
     all ranked scores at once. Named scores take all kinds but ``selected``.
 
     **Examples** are named by keyword (see `memdb.query.examples.ExampleNames`), by row or by key:
-    ``test_id=42`` or ``test_key="test/42.png"``.
+    ``test_id=340`` or ``test_key="test/340.png"``.
 
     **Imported scores.** A store may hold score tables, scores without models. If the store has no models and
     one table, or if a table is named when the store is opened, then lists, scores, pairs, SQL and comparisons
@@ -311,7 +315,7 @@ class Database:
             what = "imported scores" if outcome == "correct" else f"the outcome {outcome}"
             raise InvalidInputError(
                 f"priors are of the outcome correct of the store's own models, not of {what}",
-                hint="leave out estimator and screen",
+                hint="omit estimator and screen",
                 parameter=("estimator", "screen"),
             )
         if file not in self._predictors:
@@ -625,6 +629,60 @@ class Database:
         written_pairs(self.relations(outcome), Path(output), options)
         return self._results.in_file(Path(output))
 
+    def duplicates(self, **options: Unpack[DuplicateOptions]) -> DuckDBPyRelation:
+        """Return near-duplicates within the training set, and of a training and a test example.
+
+        A row says what the training example ``train_id`` does for a target, another training example
+        (``target_id``) or a test example (``test_id``): ``influence``, over the models that hold it out. Two
+        training examples have a row each way. ``memorization`` is the target's, and ``pair_memorization`` the
+        same without models that saw the twin alone, so that it hides nothing; ``hidden_by`` names the twin
+        where it surely hides some. The surest pairs come first.
+
+        Args:
+            options: see `memdb.analysis.duplicates.DuplicateOptions`.
+
+        Raises:
+            InvalidInputError: an option out of range, or a store of imported scores alone.
+            NotEnoughModelsError: no models, or too few to find pairs by influence if nothing else is asked.
+            NotFoundError: the store keeps no outcomes on training examples, or what ``by="content"`` needs is
+                missing.
+        """
+        from memdb.analysis.duplicates import duplicates, wanted_of
+
+        if self.imported_scores is not None:
+            raise InvalidInputError(
+                f"{self.url} answers from imported scores, which say nothing of models without two examples",
+                hint="train models on the same data with `memdb init` and `memdb train`",
+            )
+        wanted, remark = wanted_of(options), options.get("remark", warnings.warn)
+        interval = IntervalSpec(options.get("interval", "selected"), options.get("level", 0.95))
+        sources = self._contents_to_compare(options, remark)
+        rows = duplicates(self.relations(), wanted, interval, sources)
+        return self._present_scores(rows, "correct", interval.level, interval.kind)
+
+    def _contents_to_compare(self, options: DuplicateOptions, remark: Callable[[str], None]) -> Sources:
+        """Return what is known of the examples' content: their hashes and, where there are any, pictures."""
+        from memdb.analysis.duplicates import Sources
+        from memdb.store.examples import read_example_table
+
+        named = options.get("data_root"), options.get("dataset")
+
+        def pictures() -> Callable[[str, Sequence[int]], Sequence[Any]] | None:
+            content, reason = self.contents_if_any(*named)
+            if content is None:
+                remark(f"only examples of equal content count as alike: {reason}")
+                return None
+            if self.store.published is not None and named == (None, None):
+                return lambda name, rows: list(self.thumbnails(name, rows))
+            return lambda name, rows: [content(name, row) for row in rows]
+
+        return Sources(
+            lambda name: read_example_table(self.store, name).content_sha256,
+            pictures,
+            remark,
+            options.get("progress", lambda _done, _total: None),
+        )
+
     def sql(
         self,
         statement: str,
@@ -866,6 +924,40 @@ class Database:
         from memdb.analysis.membership import Attack, membership
 
         return self._present(membership(self.relations(), Attack(variant, variance), progress))
+
+    def label_errors(
+        self,
+        k: int = 20,
+        *,
+        class_name: str | None = None,
+        min_memorization: float | None = None,
+        level: float = 0.95,
+        interval: str = "selected",
+    ) -> DuckDBPyRelation:
+        """Return the k training examples whose label is most likely wrong, the most suspect first.
+
+        They are those for which more models that were trained without them predict ``suggested_label`` than
+        their own label. ``agreement`` is the share of these models that predict it, ``lo`` to ``hi`` its
+        interval, ``p_given`` the share that predicts the given label, and ``margin`` the difference.
+
+        Args:
+            k: the number of rows.
+            class_name: only examples with this label, by name or number.
+            min_memorization: only examples with at least this memorization: models that fit what they are
+                trained on memorize wrong labels, others do not.
+
+        Raises:
+            NotEnoughModelsError: the store has no models yet.
+            NotFoundError: the store does not keep the outcome ``prediction``, or no label is suspect.
+            InvalidInputError: an unknown class, or k or level out of range.
+        """
+        from memdb.analysis.label_errors import label_errors
+        from memdb.query.naming import named
+
+        spec = IntervalSpec(interval, level)
+        rows = label_errors(self.relations(), k, spec, class_name, min_memorization)
+        rows = named(self.relations(), rows)
+        return self._present(rows, "prediction", level, interval)
 
     def lds(
         self,
@@ -1154,7 +1246,7 @@ class Database:
     ) -> Findings:
         """Remove the memorized training examples, train models on the rest, and compare what that costs.
 
-        As many models leave out as many random examples, and as many examples of the same classes that
+        As many models exclude as many random examples, and as many examples of the same classes that
         held-out models find as hard. The models go into a store of their own, in which what is removed is
         written down before the first is trained. Call it again after an interruption, or for more models:
         they are added to what is there.
@@ -1209,7 +1301,8 @@ class Database:
         if store is None:
             run.require_counts(models, add)
             seed = run.seed_of(seed)
-            experiment = Chooser(chosen_by.relations(), level, seed).experiment(design)
+            alike = partial(self._alike_with_test, how)
+            experiment = Chooser(chosen_by.relations(), level, seed, alike).experiment(design)
             require_free(storage)
             self._means(how)  # data that is not there is missed before anything is created
             store = run.create(storage, self.store, experiment, seed)
@@ -1223,6 +1316,18 @@ class Database:
             plan = run.planned(store, seeds, data, bound, how, self._doubt(bound))
             carry_out(store, plan, store.snapshot(), progress or warn_of_doubts, stop_requested)
         return Findings(store.snapshot(), level)
+
+    def _alike_with_test(self, how: HowToTrain) -> LookAlikes:
+        """Return the pairs of a training and a test example that are alike: by pictures, if there are any."""
+        from memdb.analysis.duplicates import Wanted, alike_pairs
+        from memdb.experiment.removal import LookAlikes
+        from memdb.format.experiment import EQUAL, PICTURES
+
+        said: list[str] = []
+        named: DuplicateOptions = {"dataset": how.get("dataset"), "data_root": how.get("data_root")}
+        sources = self._contents_to_compare(named, said.append)
+        found = alike_pairs([layout.TEST], Wanted(), sources)[layout.TEST]
+        return LookAlikes(found.first, found.second, EQUAL if said else PICTURES)
 
     def _means(self, how: HowToTrain) -> tuple[str | Dataset, BoundRecipe]:
         """Return the data, or its name if workers are to load it, and the recipe to train models by."""
@@ -1251,7 +1356,7 @@ class Database:
                 ``fz-pairs`` or ``fz-classes``, to .npz as published by Feldman and Zhang; ``models`` (masks
                 and outcomes, as `import_file` reads them) or ``lira`` (keep and scores), to .npz or a folder
                 of .npy; ``ids``, the training examples for which a condition is true, to .csv, .parquet,
-                .json, or text with a key a line, for `memdb.init` to take or to leave out.
+                .json, or text with a key a line, for `memdb.init` to take or to exclude.
             drop: with ``ids``, the condition in SQL, such as ``memorization > .5 and q < .1``. It may name
                 what `sql` shows of training examples, and ``shrunk`` and ``q_value``, or ``q``.
             keep: the same for examples to keep.
@@ -1481,13 +1586,14 @@ class Database:
         target = open_storage(url, storage_options)
         plan = plan_publication(
             self.store, self.snapshot, target, include, credit,
-            lambda: self._pictures(data_root, dataset), page,
+            lambda: self._shown(data_root, dataset), page,
         )  # fmt: skip
         n_there = plan.before.snapshot.n_models if plan.before else 0
         if self.view.as_of is not None and n_there > self.n_models:
             raise InvalidInputError(
-                f"{url} has {n_there:,} models already, snapshot {self.view.as_of} only {self.n_models:,}",
-                hint="publish it to a new place, or leave as_of out",
+                f"{url} has {count(n_there, 'model')} already, snapshot {self.view.as_of} only "
+                f"{self.n_models:,}",
+                hint="publish it to a new place, or omit as_of",
                 parameter="as_of",
             )
         return plan
@@ -1557,7 +1663,7 @@ class Database:
         report = write_report(Path(path), self.relations(), level, found, progress)
         return replace(report, without_pictures=reason)
 
-    def viewer(self, pictures: Mapping[str, PicturesOf], level: float = 0.95) -> Viewer:
+    def viewer(self, pictures: Mapping[str, ShownOf], level: float = 0.95) -> Viewer:
         """Return what `memdb view` serves: the page, and its numbers, lists and pictures when asked for.
 
         Raises:
@@ -1571,8 +1677,8 @@ class Database:
 
     def pictures_of_page(
         self, *, pictures: bool = True, dataset: str | None = None, data_root: str | None = None
-    ) -> tuple[Mapping[str, PicturesOf], str]:
-        """Return the pictures of each set that a page can show, or why there are none.
+    ) -> tuple[Mapping[str, ShownOf], str]:
+        """Return the pictures, or words, of each set that a page can show, or why there are none.
 
         Raises:
             MemdbError: there are none, although ``dataset`` or ``data_root`` is given.
@@ -1593,23 +1699,25 @@ class Database:
                 hint="write their list: `memdb top-memorized -o scores.csv`",
             )
 
-    def _pictures_of_page(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:
-        from memdb.render.sheets import PicturesOf, require_pillow
+    def _pictures_of_page(self, data_root: str | None, dataset: str | None) -> Mapping[str, ShownOf]:
+        from memdb.render.sheets import require_pillow, shown_of
         from memdb.store.published_sheets import PublishedSheets
 
-        require_pillow()
         names = [item.name for item in self.store.manifest.sets if item.n_examples]
         published = self.store.published
         if published is not None and published.sheets is not None:
-            return {name: PublishedSheets.of(self.store, name).as_pictures() for name in names}
-        if published is not None and published.thumbnails is not None:
+            found = {name: PublishedSheets.of(self.store, name).as_shown() for name in names}
+        elif published is not None and published.thumbnails is not None:
             shapes = {name: self.thumbnails(name, [0]).shape for name in names}
-            return {
-                name: PicturesOf((shape[1], shape[2], shape[3]), partial(self.thumbnails, name))
-                for name, shape in shapes.items()
+            found = {
+                name: shown_of(shape[1:], partial(self.thumbnails, name)) for name, shape in shapes.items()
             }
-        made = self._pictures(data_root, dataset)
-        return {name: PicturesOf(made[name].shape[1:], made[name].chosen) for name in names}
+        else:
+            made = self._shown(data_root, dataset)
+            found = {name: shown_of(made[name].shape[1:], made[name].chosen) for name in names}
+        if any(those.shape for those in found.values()):
+            require_pillow()
+        return found
 
     def portrait(
         self,
@@ -1728,22 +1836,23 @@ class Database:
             NotFoundError: the copy's pictures are on sheets, and Pillow is not installed.
             MismatchError: the data set is not the store's.
         """
-        from memdb.look import rows
-        from memdb.render.sheets import require_pillow
+        from memdb.datasets import appearance
+        from memdb.store.thumbnails import read_shown
 
         named = dataset is not None or data_root is not None
         published = self.store.published
         if published is not None and (published.thumbnails or published.sheets) and not named:
-            if published.sheets:
-                require_pillow()
-            return rows.of_thumbnails(self.thumbnails)
+            read_shown(self.store, layout.TRAIN, [])  # which says whether any can be had
+            return appearance.of_thumbnails(partial(read_shown, self.store))
         if not named and self._contents is not None:
             return self._contents
         manifest = self.store.manifest
-        is_named = isinstance(dataset, str | None)
-        data = self.load_dataset(data_root, dataset) if is_named else dataset.of(manifest)
+        if dataset is None or isinstance(dataset, str):
+            data = self.load_dataset(data_root, dataset)
+        else:
+            data = dataset.of(manifest)
         manifest.require_same(data.infos, manifest.recipe, self.url)
-        self._contents = rows.of_dataset(data)
+        self._contents = appearance.of_dataset(data)
         return self._contents
 
     def contents_if_any(
@@ -1785,20 +1894,20 @@ class Database:
             self._dataset = data
         return data
 
-    def _pictures(self, data_root: str | None, dataset: str | None) -> Mapping[str, Thumbnails]:
-        """Return thumbnails of each set, for which the data set is loaded."""
-        from memdb.sharing.thumbnails import thumbnails_of
+    def _shown(self, data_root: str | None, dataset: str | None) -> Mapping[str, Thumbnails | Words]:
+        """Return thumbnails or words of each set, for which the data set is loaded."""
+        from memdb.sharing.thumbnails import appearances_of
 
         if self.store.published is not None:
             raise InvalidInputError(
                 f"{self.url} is a published copy: pictures of its examples are its owner's to make",
-                hint="take those that it has along with `memdb pull`, or leave thumbnails out",
+                hint="take those that it has along with `memdb pull`, or omit thumbnails",
             )
         data = self.load_dataset(data_root, dataset)
         manifest = self.store.manifest
         manifest.require_same(data.infos, manifest.recipe, self.url)
-        thumbnails = thumbnails_of(data)
-        return {item.name: thumbnails[item.name] for item in manifest.sets if item.n_examples}
+        found = appearances_of(data)
+        return {item.name: found[item.name] for item in manifest.sets if item.n_examples}
 
     def _require_now(self, verb: str) -> None:
         self.store.require_growing(verb)

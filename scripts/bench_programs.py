@@ -57,7 +57,7 @@ def show_signals(batch: Batch, rounds: int) -> None:
 def show_against(names: list[str], batch: Batch, rounds: int) -> None:
     others: dict[str, Way] = {"vmap": by_vmap, "compile": by_compile}
     if "compile" in names and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        print("compile: left out, torch.compile needs a C++ compiler on a CPU and there is none")
+        print("compile: skipped, torch.compile needs a C++ compiler on a CPU and there is none")
         names = [name for name in names if name != "compile"]
     ways: dict[str, Way] = {"ours": by_memdb} | {name: others[name] for name in names}
     for name, recipe in RECIPES.items():

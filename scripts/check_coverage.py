@@ -123,7 +123,7 @@ def fixed_coverage(
         connection.register(f"arm_{name}", {f"n_{name}": n, f"k_{name}": k, "weight": weight})
     coverage, n_tables, total = one_row(connection, FIXED, settings(p_in, p_out) | {"t": t})
     both_arms = 1 - SUBSET_FRACTION**t - (1 - SUBSET_FRACTION) ** t
-    assert abs(total - both_arms) < 1e-6, f"the tables left out weigh {both_arms - total:.1e}"
+    assert abs(total - both_arms) < 1e-6, f"the tables not drawn weigh {both_arms - total:.1e}"
     return coverage, n_tables
 
 

@@ -32,7 +32,6 @@ class Case:
         recipe: of memdb's.
         options: of the recipe.
         n_models: in the long form.
-        n_truth: of them, set apart for the truth.
         n_sketched: of them, the first.
     """
 
@@ -41,7 +40,6 @@ class Case:
     recipe: str
     options: Mapping[str, Any]
     n_models: int
-    n_truth: int
     n_sketched: int = 10
     needs_root: bool = field(default=True, kw_only=True)
 
@@ -112,14 +110,13 @@ NARROW = {
     "width": 8, "epochs": 10, "batch_size": 128, "precision": "float32", "flip": False, "shift": 0, "lr": 0.2,
 }  # fmt: skip
 CASES: Mapping[str, Case] = {
-    "digits": Case("digits", digits, "mlp", {}, 4500, 2500, needs_root=False),
+    "digits": Case("digits", digits, "mlp", {}, 4500, needs_root=False),
     "mnist": Case(
         "MNIST, 5 % of the labels flipped",
         mnist,
         "mlp",
         {"hidden": [96], "lr": 5e-3, "batch_size": 64, "epochs": 16},
         5000,
-        3000,
     ),
     "cifar": Case(
         "five classes of CIFAR-100",
@@ -127,7 +124,6 @@ CASES: Mapping[str, Case] = {
         "mlp",
         {"hidden": [64], "lr": 5e-3, "batch_size": 64, "epochs": 24},
         5000,
-        3000,
     ),
     "cnn": Case(
         "digits, 5 % of the labels flipped",
@@ -135,7 +131,6 @@ CASES: Mapping[str, Case] = {
         "cnn",
         {"channels": [16, 32], "epochs": 14},
         2450,
-        2000,
         20,
         needs_root=False,
     ),
@@ -145,7 +140,6 @@ CASES: Mapping[str, Case] = {
         "resnet9",
         NARROW,
         1500,
-        1100,
         20,
         needs_root=False,
     ),
@@ -155,7 +149,6 @@ CASES: Mapping[str, Case] = {
         "resnet9",
         {**NARROW, "flip": True, "shift": 1},
         800,
-        560,
         20,
     ),
 }

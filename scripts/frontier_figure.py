@@ -8,7 +8,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 Points = Sequence[tuple[int, float]]
-WIDTH, HEIGHT = 760, 270
+WIDTH, HEIGHT = 760, 298
 PANEL_WIDTH, PANEL_HEIGHT, TOP, GAP, LEFT = 310, 170, 58, 64, 44
 STYLE = """
 svg { --ground: #ffffff; --text: #1f2328; --quiet: #59636e; --line: #d1d9e0; --informed: #2b6cb0; }
@@ -20,17 +20,15 @@ text { font: 12px system-ui, sans-serif; fill: var(--quiet); }
 .informed { stroke: var(--informed); } .raw { stroke: var(--quiet); }
 text.informed { fill: var(--informed); stroke: none; } text.raw { stroke: none; }
 polyline { fill: none; stroke-width: 2; } circle.informed { fill: var(--informed); } circle.raw { fill: var(--quiet); }
-.grid { stroke: var(--line); } .exact { stroke: var(--quiet); stroke-dasharray: 2 4; }
+.grid { stroke: var(--line); }
 """
 
 
-def figure(
-    title: str, panels: Mapping[str, Mapping[str, Points]], ceilings: Mapping[str, float | None]
-) -> str:
-    """Return an SVG of some panels, each with curves by name and a level that exact influences reach."""
+def figure(title: str, panels: Mapping[str, Mapping[str, Points]], caption: str) -> str:
+    """Return an SVG of some panels, each with curves by name."""
     drawn = "\n".join(
         f'<g transform="translate({LEFT + place * (PANEL_WIDTH + GAP)},{TOP})">\n'
-        + "\n".join(_panel(name, curves, ceilings.get(name)))
+        + "\n".join(_panel(name, curves))
         + "\n</g>"
         for place, (name, curves) in enumerate(panels.items())
     )
@@ -38,16 +36,15 @@ def figure(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(title)}">\n<style>{STYLE}</style>\n'
         f'<rect width="{WIDTH}" height="{HEIGHT}" rx="6" fill="var(--ground)"/>\n'
-        f'<text class="title" x="{LEFT}" y="24">{escape(title)}</text>\n{drawn}\n</svg>\n'
+        f'<text class="title" x="{LEFT}" y="24">{escape(title)}</text>\n{drawn}\n'
+        f'<text x="{LEFT}" y="{HEIGHT - 12}">{escape(caption)}</text>\n</svg>\n'
     )
 
 
-def _panel(name: str, curves: Mapping[str, Points], ceiling: float | None) -> Iterator[str]:
+def _panel(name: str, curves: Mapping[str, Points]) -> Iterator[str]:
     xs = [n for points in curves.values() for n, _ in points]
     first, last = math.log(min(xs)), math.log(max(xs))
-    top = max(
-        0.1, math.ceil(10 * max([y for points in curves.values() for _, y in points] + [ceiling or 0])) / 10
-    )
+    top = math.ceil(10.5 * max(y for points in curves.values() for _, y in points)) / 10
 
     def at(n: int, value: float) -> tuple[float, float]:
         x = (math.log(n) - first) / (last - first) * PANEL_WIDTH
@@ -61,10 +58,6 @@ def _panel(name: str, curves: Mapping[str, Points], ceiling: float | None) -> It
     for n in sorted(set(xs)):
         yield f'<text x="{at(n, 0)[0]}" y="{PANEL_HEIGHT + 18}" text-anchor="middle">{n:,}</text>'
     yield f'<text x="{PANEL_WIDTH / 2}" y="{PANEL_HEIGHT + 36}" text-anchor="middle">models</text>'
-    if ceiling is not None:
-        _, y = at(min(xs), ceiling)
-        yield f'<line class="exact" x1="0" x2="{PANEL_WIDTH}" y1="{y}" y2="{y}"/>'
-        yield f'<text x="{PANEL_WIDTH}" y="{y - 5}" text-anchor="end">the true influences themselves</text>'
     for kind, points in curves.items():
         places = [at(n, value) for n, value in points]
         joined = " ".join(f"{x},{y}" for x, y in places)

@@ -24,14 +24,14 @@ import memdb
 from memdb import cli
 from memdb.interop.export import WRITTEN
 from memdb.interop.formats import FORMATS, read_file
+from memdb.interop.ids import named
 from memdb.interop.run_formats import Runs
-from memdb.interop.score_formats import ScoreFile
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
-    "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "sql", "plan",
+    "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "duplicates", "sql", "plan",
     "convergence", "reliability", "classes", "class-influence", "compare", "compact", "gc", "verify", "retract",
-    "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "cache", "import", "export", "membership",
+    "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "label-errors", "cache", "import", "export", "membership",
     "lds", "frontier", "experiment",
 )  # fmt: skip
 INSIDE = {"experiment": ("removal",)}  # commands of two words
@@ -142,17 +142,21 @@ def round_trips() -> str:
         for what, suffixes in WRITTEN.items():
             found = {}
             for suffix in suffixes:
-                file = f"{folder}/{what}{suffix}"
-                path = (
-                    db.export(file, what, min_influence=-1.0) if "pairs" in what else db.export(file, what)
-                ).path
-                found[suffix or "a folder"] = _back(read_file(path))
+                asked: dict[str, Any] = {"min_influence": -1.0} if "pairs" in what else {}
+                asked |= {"keep": "train_id < 9"} if what == "ids" else {}
+                path = db.export(f"{folder}/{what}{suffix}", what, **asked).path
+                is_folder = not suffix and path.is_dir()
+                found["a folder" if is_folder else suffix or "no suffix"] = _back(what, path)
             (back,) = set(found.values())
             lines.append(f"| `{what}` | {', '.join(found)} | {back} |")
     return "\n".join(lines) + "\n"
 
 
-def _back(content: Runs | ScoreFile) -> str:
+def _back(what: str, path: Path) -> str:
+    if what == "ids":
+        named(path, "only_ids")  # refuses what is no such list
+        return "a list of training examples, for `memdb init --only-ids` or `--without-ids`"
+    content = read_file(path)
     if isinstance(content, Runs):
         kept = ", ".join(f"`{outcome.name}`" for outcome in content.outcomes)
         return f"models with {kept}; `correct` is {content.outcomes[0].definition}"

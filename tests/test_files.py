@@ -47,7 +47,7 @@ def disk_of(n_bytes):
 
 
 @pytest.mark.parametrize("n_bytes", every(2, [300, 0]))
-@pytest.mark.parametrize("command", [*WRITERS, *PLOTS], ids=" ".join)
+@pytest.mark.parametrize("command", every(2, [(command,) for command in [*WRITERS, *PLOTS]]))
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(trained, tmp_path, command, n_bytes):
     if "--plot" in command:
         pytest.importorskip("matplotlib")

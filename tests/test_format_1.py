@@ -89,6 +89,7 @@ def test_every_command_that_answers_is_asked(stores):
     assert commands == asked | DO_OTHER_THINGS
 
 
+@pytest.mark.slow
 def test_compaction_and_its_garbage_leave_answers_as_they_were(copies):
     with memdb.open(str(copies / "trained.zarr")) as db:
         record = db.compact().record

@@ -90,7 +90,7 @@ def compare(
     threshold: EitherThresholdOption = None,
     way: RankedWay,
 ) -> None:
-    """Say how far two stores of one data set agree, and list the examples on which they differ most.
+    """Say how well two stores of one data set agree, and list the examples on which they differ most.
 
     On memorization or, with --test-id, on the influences on a test example: another architecture, another
     subset fraction, or the same recipe again. Counts of two stores are never added up. The interval of a
@@ -104,9 +104,7 @@ def compare(
     first, second = _opened(place, a, scores_a), _opened(place, b, scores_b)
     place.require_use_of_trust(first.store.manifest, second.store.manifest)
     if place.assume_models is not None and not any(db.imported_scores for db in (first, second)):
-        raise InvalidInputError(
-            "--assume-models is for imported scores, and models answer", hint="leave it out"
-        )
+        raise InvalidInputError("--assume-models is for imported scores, and models answer", hint="omit it")
     rows = first.compare(second, test_id=test_id, k=k, threshold=threshold, **way.asked)
     score = "memorization" if test_id is None else "influence"
     answer, common = _compared(first, second, rows, way)

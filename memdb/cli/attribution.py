@@ -287,8 +287,7 @@ def frontier(
     corr         correlation with the true influences, over all pairs
     p@100        precision: of the 100 strongest pairs, how many are among the first 100
     top10        of a test example's 10 strongest training examples, how many are among its first 10
-    fz           of the pairs that Feldman and Zhang select (one class, influence .15 and memorization .25 at
-                 least), how many are among as many first (feldman_zhang)
+    fz           of the pairs that Feldman and Zhang select, how many come first (feldman_zhang)
     err          error: root mean square on the 500 strongest pairs
     sure         certified: pairs found at a false discovery rate of .1
     all, 1st     coverage of the intervals of all pairs, and of the first 500 (coverage_of_first)

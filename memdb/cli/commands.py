@@ -44,6 +44,9 @@ COMMANDS = {  # by their modules, each with the first sentence of its help
     "pairs": {
         "pairs": "List the pairs of training and test examples that are strong enough, out of all there are.",
     },
+    "duplicates": {
+        "duplicates": "Find near-duplicates within the training set, and between training and test set.",
+    },
     "interop": {
         "import": "Add somebody's runs, or scores that they published, to a store; without one, create it.",
         "export": "Write what the store knows as files that other people's code reads.",
@@ -68,6 +71,7 @@ COMMANDS = {  # by their modules, each with the first sentence of its help
     "show": {
         "show": "Show an example: its picture, its score, and the examples that it helps and hurts most.",
         "gallery": "Show a gallery of examples, as Feldman and Zhang (2020) do in figures 2 and 3.",
+        "label-errors": "List the training examples whose label is most likely wrong.",
     },
     "experiment": {
         "experiment": "Train models to answer one question: `removal`.",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memdb.cli.app import INTERRUPTED, app, group, say
-from memdb.cli.options import FormatOption, HowTrained, LevelOption, OptionGroup, OutputOption
+from memdb.cli.options import FormatOption, GraphicsOption, HowTrained, LevelOption, OptionGroup, OutputOption
 from memdb.cli.output import Way, emit
 from memdb.cli.store_options import MAKING, Place, at_place, split
 from memdb.cli.training_run import watched
 from memdb.cli.usage import WrongUsageError
+from memdb.cli.walls import wall_of, way_of
 from memdb.render import curves
 from memdb.render import removal as rendered
 from memdb.render.answer import Answer
@@ -22,6 +24,7 @@ from memdb.render.tables import console
 if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.experiment.report import Findings
+    from memdb.look.losses import Losses
 
 experiments = group("experiment", "Train models to answer one question: `removal`.")
 app.add_typer(experiments)
@@ -109,6 +112,7 @@ class RemovalWay(Way):
     interval: str = "anytime"
     format: FormatOption = "table"
     output: OutputOption = None
+    graphics: GraphicsOption = "auto"
     plot: Path | None = None
 
     def __init__(self, **given: Any) -> None:
@@ -116,6 +120,15 @@ class RemovalWay(Way):
         if output is not None and output.suffix.lower() in curves.PLOTS:
             given |= {"output": None, "plot": curves.require_plot(output)}
         super().__init__(**given)
+        from memdb.render.graphics import require_graphics
+
+        require_graphics(self.graphics)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether examples are shown: in a figure, or in a terminal that can."""
+        is_seen = self.format == "table" and self.output is None and way_of(self.graphics) != "none"
+        return self.plot is not None or is_seen
 
 
 @experiments.command("removal")
@@ -148,10 +161,11 @@ def removal(
     accuracy   on the test set, without the memorized, and without the control
     difference of the control minus the memorized: what the memorized ones are worth beyond the control's
     no twins   the same, without test examples of which a removed one all but decides the outcome (influence
-               of 0.9 or more), as near-duplicates do
+               of 0.9 or more) or is nearly the same (see memdb duplicates)
+    held out   how often models that held them out are right on the removed, and on those of the control
 
     The store that chooses what to remove is only read. Its models never judge: those of the experiment are
-    in --into, which lists what each leaves out and answers no other questions.
+    in --into, which lists what each excludes and answers no other questions.
 
     \b
     memdb experiment removal --models 20
@@ -175,9 +189,24 @@ def removal(
         facts["lost"] = list(Answer(losses, {}).rows())
     answer = Answer(found.rows(), facts)
     emit(answer, way, lambda shown: rendered.table(shown, console().width))
+    pictures = _pictures(db, chooser, facts.get("lost", ()), how) if way.has_pictures else None
+    if pictures is not None and way.plot is None:
+        wall = wall_of(way.graphics, pictures.contents)
+        for strip in pictures.strips:
+            wall.strip(strip)
     if way.plot is not None:
-        rendered.draw(way.plot, answer)
+        rendered.draw(way.plot, answer, pictures.with_captions() if pictures else ())
         say(f"Drew {way.plot}.")
+
+
+def _pictures(
+    db: Database, chooser: Database, lost: Sequence[Mapping[str, Any]], how: HowTrained
+) -> Losses | None:
+    """Return the test examples that lose most, as pictures; None if it is unknown what they look like."""
+    from memdb.look.losses import Losses
+
+    contents = db.contents_if_any(how.data_root, how.dataset)[0] if lost else None
+    return None if contents is None else Losses.of(lost, chooser.relations(), contents)
 
 
 def _settings(design: RemovalDesign) -> dict[str, Any]:

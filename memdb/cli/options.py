@@ -143,6 +143,15 @@ ShownOption = Annotated[
         "-k", metavar="N", help="Rows to show. [default: 20; all of them in a file]", show_default=False
     ),
 ]
+GraphicsOption = Annotated[
+    str,
+    typer.Option(
+        "--graphics",
+        metavar="WAY",
+        help="How the terminal shows pictures: kitty, iterm, blocks, ascii, none, or auto, by what it "
+        "calls itself; a pipe gets none.",
+    ),
+]
 DataRootOption = Annotated[
     str | None,
     typer.Option(
@@ -161,7 +170,7 @@ OwnDatasetOption = Annotated[
 ]
 OwnRecipeOption = Annotated[
     str | None,
-    typer.Option("--recipe", "-r", metavar="NAME", help="The store's recipe, likewise."),
+    typer.Option("--recipe", "-r", metavar="NAME", help="The store's recipe, in the same way."),
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps.")

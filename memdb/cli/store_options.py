@@ -17,7 +17,7 @@ from memdb.cli.app import say
 from memdb.cli.options import EXAMPLES
 from memdb.cli.usage import WrongUsageError, typed
 from memdb.errors import InvalidInputError, NotFoundError
-from memdb.render.tables import count
+from memdb.wording import count
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -157,7 +157,7 @@ class Place:
         if "://" not in self.url:
             raise InvalidInputError(
                 f"{self.url} is a path, which takes no endpoint, no credentials and no storage options",
-                hint="name a URL with --store, or leave them out",
+                hint="name a URL with --store, or omit them",
             )
         from memdb.storage import driver_options
 
@@ -218,14 +218,14 @@ class Place:
         if idle and not any("://" in url for url in (self.url, *others)):
             raise WrongUsageError(
                 f"--{idle[0].replace('_', '-')} is for remote stores, and {self.url} is on this disk",
-                hint="leave it out",
+                hint="omit it",
             )
 
     def require_use_of_trust(self, *manifests: Manifest) -> None:
         """Refuse --trust-base where no store extends another one."""
         if "trust_base" in self.typed and all(manifest.base is None for manifest in manifests):
             raise WrongUsageError(
-                "--trust-base is for a store that extends another, and none does", hint="leave it out"
+                "--trust-base is for a store that extends another, and none does", hint="omit it"
             )
 
     def open(self, *, to_write: bool = False) -> Database:

@@ -46,7 +46,7 @@ def in_options(text: str, parameters: Sequence[str]) -> str:
         text, n_given = re.subn(rf"(?<![\w./-]){name}=({VALUE})", partial(_typed_as, option), text)
         if not n_given:
             text = re.sub(
-                rf"(?<![\w./-])(?<!\bthe )(?<!\ba )(?<!\bno ){name}(?![\w=/-])", option, text, count=1
+                rf"(?<![\w./-])(?<!\bthe )(?<!\ba )(?<!\bno ){name}(?![\w=/-]|\.\w)", option, text, count=1
             )
     return text
 
@@ -166,6 +166,15 @@ EFFECTS = (
         "export",
     ),
     Effect(("rows",), "--by influence", _is("by", "influence"), "gallery"),
+    Effect(
+        ("max_distance", "dataset", "data_root"), "--by content", _is("by", "both", "content"), "duplicates"
+    ),
+    Effect(
+        ("min_influence", "min_share", "alpha"),
+        "--by influence",
+        _is("by", "both", "influence"),
+        "duplicates",
+    ),
     *(
         Effect(options, company, present, command)
         for command in ("show", "gallery")
@@ -219,9 +228,9 @@ class CarefulCommand(TyperCommand):
             with formatter.section("Storage options, explained by `memdb help storage`"):
                 formatter.write_text(", ".join(map(called, of_storage)))
 
-    def storage_help(self) -> str:
-        """Return the help of the options for storages."""
-        ctx = self.make_context(self.name, [], resilient_parsing=True)
+    def storage_help(self, parent: Any) -> str:
+        """Return the help of the options for storages; ``parent`` is the context of the whole program."""
+        ctx = self.make_context(self.name, [], parent=parent, resilient_parsing=True)
         formatter = ctx.make_formatter()
         formatter.write_text(
             "How to reach a store that is not on this disk. Every command with --store has those of these "
@@ -353,11 +362,11 @@ def _require_effect(ctx: typer.Context, parameters: Sequence[Any]) -> None:
         idle = given.intersection(effect.options) if effect.command in {"", ctx.info_name} else ()
         if idle and not effect.present(ctx.params):
             name = names[min(idle)]
-            raise WrongUsageError(f"{name} does nothing without {effect.company}", hint=f"leave {name} out")
+            raise WrongUsageError(f"{name} does nothing without {effect.company}", hint=f"omit {name}")
     if {"format", "output"} <= given:
         kind, suffix = ctx.params["format"], ctx.params["output"].suffix.lower()
         if kind in FORMATS and suffix in SUFFIXES and suffix[1:] != {"spreadsheet": "csv"}.get(kind, kind):
             raise WrongUsageError(
                 f"--format {kind} contradicts --output {ctx.params['output']}, whose suffix says the format",
-                hint="leave out --format, or name a file with another suffix",
+                hint="omit --format, or name a file with another suffix",
             )

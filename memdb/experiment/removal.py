@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
 from memdb.format import layout
-from memdb.format.experiment import RULES, Arm, Experiment, Source
+from memdb.format.experiment import RULES, Arm, Experiment, Pairs, Source
 from memdb.query.arrow import values_of
 from memdb.query.examples import require_models
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import Order, RankedQuery
 from memdb.query.questions import ModelAnswers
 from memdb.query.relations import Relations
+from memdb.wording import count
 
 THRESHOLDS = (0.1, 0.25, 0.5)
 NEAR_DUPLICATE = 0.9  # influence at or above which a test example has a near-duplicate
@@ -25,6 +26,15 @@ MOST_THRESHOLDS = 100
 RANDOM = ("random", "matched")
 
 Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class LookAlikes:
+    """Pairs of a training and a test example that are alike, and how their content was compared."""
+
+    train_ids: Ids
+    test_ids: Ids
+    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ class Design:
         if not 0 < self.fraction <= 1:
             raise InvalidInputError(
                 f"the fraction {self.fraction:g} of what is left is not above 0 and at most 1",
-                hint="leave it out to train on all that is left",
+                hint="omit it to train on all that is left",
                 parameter="fraction",
             )
 
@@ -74,9 +84,15 @@ class Design:
 class Chooser:
     """Draws up the arms of an experiment from the memorization scores of a store."""
 
-    def __init__(self, relations: Relations, level: float, seed: int) -> None:
+    def __init__(
+        self,
+        relations: Relations,
+        level: float,
+        seed: int,
+        alike: Callable[[], LookAlikes | None] = lambda: None,
+    ) -> None:
         require_models(relations.snapshot)
-        self._relations, self._level = relations, level
+        self._relations, self._level, self._alike = relations, level, alike
         self._rng = np.random.default_rng(seed)
         self._labels = relations.examples[layout.TRAIN].labels
         self._n_train = len(self._labels)
@@ -114,8 +130,12 @@ class Chooser:
         snapshot = self._relations.snapshot
         source = Source(snapshot.manifest.store_id, snapshot.n_models, snapshot.models_sha256)
         removed = [arm.removed for arm in arms if arm.removed is not None and arm.control == "memorized"]
-        twins = self._near_duplicates(np.unique(np.concatenate(removed)))
-        return Experiment(tuple(arms), source, design.fraction, twins)
+        every = np.unique(np.concatenate(removed))
+        twins, alike = self._near_duplicates(every), self._alike()
+        if alike is None:
+            return Experiment(tuple(arms), source, design.fraction, twins)
+        look_alikes = _pairs_of(every, alike.train_ids, alike.test_ids)
+        return Experiment(tuple(arms), source, design.fraction, twins, look_alikes, alike.content)
 
     def _arms(self, rule: str, design: Design, *, must_remove: bool) -> Iterator[Arm]:
         lowest: Ids | None = None
@@ -125,12 +145,13 @@ class Chooser:
                 continue
             self._require_sound(rule, threshold, removed)
             lowest = removed if lowest is None else lowest
-            yield Arm("memorized", rule, threshold, len(removed), removed)
+            yield Arm("memorized", rule, threshold, len(removed), removed, self._held_out(removed))
             if "random" in design.controls:
-                yield Arm("random", rule, threshold, len(removed))
+                every = np.arange(self._n_train, dtype=np.int32)
+                yield Arm("random", rule, threshold, len(removed), None, self._held_out(every))
             matched = self._matched(removed) if "matched" in design.controls else None
             if matched is not None:
-                yield Arm("matched", rule, threshold, len(removed), matched)
+                yield Arm("matched", rule, threshold, len(removed), matched, self._held_out(matched))
             if design.add_back:
                 kept = self.memorized(rule, threshold)
                 slice_ = kept[~np.isin(kept, self.memorized(rule, above))]
@@ -151,7 +172,7 @@ class Chooser:
             if not len(removed)
             else "every training example"
             if not len(left)
-            else f"all {int((self._labels == lost[0]).sum()):,} training examples of class {lost[0]}"
+            else f"all {count(int((self._labels == lost[0]).sum()), 'training example')} of class {lost[0]}"
             if len(lost)
             else ""
         )
@@ -182,8 +203,19 @@ class Chooser:
         if self._relations.snapshot.manifest.set_named(layout.TEST).n_examples == 0:
             return ()
         table = ModelAnswers(self._relations).pairs({"min_influence": NEAR_DUPLICATE})
-        pairs = np.stack([values_of(table.column(name)) for name in ("train_id", "test_id")], axis=1)
-        return tuple((int(a), int(b)) for a, b in pairs[np.isin(pairs[:, 0], removed)])
+        return _pairs_of(removed, *(values_of(table.column(name)) for name in ("train_id", "test_id")))
+
+    def _held_out(self, ids: Ids) -> float | None:
+        """Return how often models without an example are right on it, mean over some; None if none tells."""
+        known = self.scores["held_out"][ids]
+        known = known[~np.isnan(known)]
+        return float(known.mean()) if len(known) else None
+
+
+def _pairs_of(removed: Ids, train_ids: Ids, test_ids: Ids) -> Pairs:
+    """Return the pairs whose training example is removed."""
+    kept = np.isin(train_ids, removed)
+    return tuple(zip(train_ids[kept].tolist(), test_ids[kept].tolist(), strict=True))
 
 
 def _nearest(

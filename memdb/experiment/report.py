@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from memdb.experiment.run import Progress
 from memdb.experiment.sequences import Mean, accuracy_of, fewest, mean_of, values_to_tell
 from memdb.format import bits, layout
-from memdb.format.experiment import Arm, Experiment
+from memdb.format.experiment import PICTURES, Arm, Experiment, Pairs
 from memdb.query.intervals import IntervalSpec, require_level
 from memdb.query.questions import counts
 from memdb.query.relations import Relations
 from memdb.query.templates import template
 from memdb.store import Snapshot
+from memdb.wording import count, verb
 
 INFLUENCERS = 3
 SUFFIX = "without_near_duplicates"
@@ -50,7 +51,9 @@ class Comparison:
     difference: Mean  # of the control minus the memorized
     difference_without: Mean  # the same, without test examples that have a near-duplicate among the removed
     n_near_duplicates: int
+    n_look_alikes: int  # of these, the test examples that are alike in content
     n_more: int | None
+    class_overlap: float | None  # of what both remove: the share that has the same classes
 
     def row(self, n_train: int) -> dict[str, Any]:
         """Return it as a row."""
@@ -68,8 +71,12 @@ class Comparison:
             "n_removed": n_removed,
             "fraction_left": 1 - n_removed / n_train,
             "n_repetitions": self.difference.n,
+            "held_out": self.arm.held_out,
+            "control_held_out": self.control.held_out,
+            "class_overlap": self.class_overlap,
             **{f"{name}{end}": value for name, mean in means.items() for end, value in _ends(mean)},
             "n_near_duplicates": self.n_near_duplicates,
+            "n_look_alikes": self.n_look_alikes,
             "separates": self.difference.excludes_zero,
             "n_more": self.n_more,
         }
@@ -114,7 +121,8 @@ class Findings:
 
     def _compared(self, memorized: int, control: int) -> Comparison:
         arm = self.experiment.arms[memorized]
-        twins = self._near_duplicates(arm)
+        alike = self._with_twins(arm, self.experiment.look_alikes)
+        twins = alike | self._with_twins(arm, self.experiment.near_duplicates)
         ours, theirs = (self._progress.rows[at] for at in (memorized, control))
         both = sorted(ours.keys() & theirs.keys())
         pairs = [self._correct[[rows[r] for r in both]] if both else None for rows in (ours, theirs)]
@@ -129,16 +137,32 @@ class Findings:
             difference,
             without,
             int(twins.sum()),
+            int(alike.sum()),
             None if needed is None else max(0, needed - difference.n),
+            self._class_overlap(arm, self.experiment.arms[control]),
         )
+
+    def _class_overlap(self, arm: Arm, control: Arm) -> float | None:
+        """Return the share of what an arm removes that its control removes as many of the same class of.
+
+        Of random examples, it is that of the classes' shares of the training set.
+        """
+        if arm.removed is None or control.control == "added" or not arm.n_removed:
+            return None
+        labels = self.snapshot.examples(layout.TRAIN).labels
+        others = labels if control.removed is None else labels[control.removed]
+        shares = [
+            np.bincount(of, minlength=labels.max() + 1) / len(of) for of in (labels[arm.removed], others)
+        ]
+        return float(np.minimum(*shares).sum())
 
     def _mean(self, rows: Any) -> Mean:
         return accuracy_of(self._correct[list(rows)].mean(axis=1) if rows else [], self.level)
 
-    def _near_duplicates(self, arm: Arm) -> NDArray[np.bool_]:
-        """Return which test examples have a near-duplicate among what an arm removes, bool [test]."""
+    def _with_twins(self, arm: Arm, of: Pairs) -> NDArray[np.bool_]:
+        """Return which test examples have a twin among what an arm removes, bool [test], by these pairs."""
         twins = np.zeros(self.snapshot.manifest.set_named(layout.TEST).n_examples, dtype=np.bool_)
-        pairs = np.array(self.experiment.near_duplicates, dtype=np.int64).reshape(-1, 2)
+        pairs = np.array(of, dtype=np.int64).reshape(-1, 2)
         if arm.removed is not None:
             twins[pairs[np.isin(pairs[:, 0], arm.removed), 1]] = True
         return twins
@@ -151,7 +175,7 @@ class Findings:
     def rows(self) -> pa.Table:
         """Return one row for each threshold and control."""
         rows = [item.row(self._n_train) for item in self.comparisons]
-        integers = {"n_removed", "n_repetitions", "n_near_duplicates", "n_more"}
+        integers = {"n_removed", "n_repetitions", "n_near_duplicates", "n_look_alikes", "n_more"}
         kinds = {"rule": pa.string(), "control": pa.string(), "separates": pa.bool_()}
         names = list(rows[0]) if rows else []
         kind = {name: kinds.get(name, pa.int64() if name in integers else pa.float64()) for name in names}
@@ -181,8 +205,13 @@ class Findings:
         """Say of each row what it shows."""
         for item in self.comparisons:
             yield _sentence(item, self.level)
+        yield from filter(None, map(_match, self.comparisons))
+        if self.experiment.content != PICTURES:
+            known = "influence" if self.experiment.content is None else "influence and equal content"
+            yield f"Near-duplicates are told by {known} alone: no pictures were compared."
         yield (
-            f"The {self.experiment.source.n_models:,} models that chose what to remove are in another store: "
+            f"The {count(self.experiment.source.n_models, 'model')} that chose what to remove "
+            f"{verb(self.experiment.source.n_models)} in another store: "
             f"none of the {self.snapshot.n_models:,} that judge is among them."
         )
 
@@ -190,7 +219,7 @@ class Findings:
         """Return the test examples that lose most to the lowest threshold, beside as many removed at random.
 
         The intervals hold for all test examples at once. With the relations of the store that chose,
-        ``influencers`` are the removed examples of the largest influence on each.
+        ``influencers`` are the removed examples of the largest influence on each, and ``influences`` these.
         """
         chosen = next((c for c in self.comparisons if c.control.control == "random"), None)
         if chosen is None or not chosen.difference.n:
@@ -199,10 +228,11 @@ class Findings:
         rows = [self._progress.rows[arms.index(arm)] for arm in (chosen.control, chosen.arm)]  # by identity
         right = [self._correct[list(of.values())] for of in rows]
         labels = self.snapshot.examples(layout.TEST).labels
+        near = (*self.experiment.near_duplicates, *self.experiment.look_alikes)
         outcomes = {
             "test_id": np.arange(len(labels)),
             "label": labels,
-            "near_duplicate": self._near_duplicates(chosen.arm),
+            "near_duplicate": self._with_twins(chosen.arm, near),
             **{f"k_{n}": r.sum(axis=0) for n, r in zip(("control", "memorized"), right, strict=True)},
             **{
                 f"n_{n}": np.full(len(labels), len(r))
@@ -220,7 +250,10 @@ class Findings:
         names = [
             _influencers(relations, test_id, chosen.arm.removed) for test_id in found["test_id"].to_pylist()
         ]
-        return found.append_column("influencers", pa.array(names, pa.list_(pa.int64())))
+        for column, kind in (("influencers", pa.int64()), ("influences", pa.float64())):
+            listed = [list(of if column == "influencers" else of.values()) for of in names]
+            found = found.append_column(column, pa.array(listed, pa.list_(kind)))
+        return found
 
 
 def _difference(pairs: Sequence[NDArray[np.bool_] | None], kept: NDArray[np.bool_], level: float) -> Mean:
@@ -231,8 +264,8 @@ def _difference(pairs: Sequence[NDArray[np.bool_] | None], kept: NDArray[np.bool
     return mean_of(theirs[:, kept].mean(axis=1) - ours[:, kept].mean(axis=1), level)
 
 
-def _influencers(relations: Relations, test_id: int, removed: NDArray[np.int32]) -> list[int]:
-    """Return the removed examples with the largest influence on a test example."""
+def _influencers(relations: Relations, test_id: int, removed: NDArray[np.int32]) -> dict[int, float]:
+    """Return the removed examples with the largest influence on a test example, and their influence."""
     of = {
         name: values[removed].astype(np.float64)
         for name, values in counts(relations, {"test_id": test_id}).items()
@@ -240,7 +273,7 @@ def _influencers(relations: Relations, test_id: int, removed: NDArray[np.int32])
     with np.errstate(invalid="ignore", divide="ignore"):
         influence = np.nan_to_num(of["k_in"] / of["n_in"] - of["k_out"] / of["n_out"], nan=-1.0)
     first = np.argsort(-influence, kind="stable")[:INFLUENCERS]
-    return [int(removed[at]) for at in first if influence[at] > 0]
+    return {int(removed[at]): float(influence[at]) for at in first if influence[at] > 0}
 
 
 def _sentence(item: Comparison, level: float) -> str:
@@ -261,6 +294,18 @@ def _sentence(item: Comparison, level: float) -> str:
         return f"{found} ({interval}): it does not separate, nor would it with a million repetitions."
     more = f"{item.n_more:,} more repetition{'' if item.n_more == 1 else 's'}"
     return f"{found} ({interval}): it does not separate; at this difference {more} would tell."
+
+
+def _match(item: Comparison) -> str | None:
+    """Say how well a matched control matches."""
+    ours, theirs = item.arm.held_out, item.control.held_out
+    if item.control.control != "matched" or ours is None or theirs is None or item.class_overlap is None:
+        return None
+    what = f"the {item.arm.n_removed:,} memorized at {item.arm.threshold:g} or more ({item.arm.rule})"
+    return (
+        f"Held out, {what} are classified correctly {100 * ours:.1f} % of the time, and the matched "
+        f"{100 * theirs:.1f} %; {100 * item.class_overlap:.0f} % of their classes agree."
+    )
 
 
 def _effect(item: Comparison) -> str:

@@ -164,7 +164,7 @@ def require_same_design(
     if scores is not None and scores.manifest.store_id != experiment.source.store_id:
         raise MismatchError(
             f"the scores that chose what {store.url} removes are not those of {scores.url}",
-            hint="leave scores_from out to go on with it, or name a new place for another experiment",
+            hint="omit scores_from to go on with it, or name a new place for another experiment",
             parameter="scores_from",
         )
     arms = experiment.arms[1:]
@@ -181,7 +181,7 @@ def require_same_design(
         if not same:
             raise MismatchError(
                 f"{store.url} was made with {name} {_shown(ours[name])}, not {_shown(said)}",
-                hint=f"leave {name} out to go on with it, or name a new place for another experiment",
+                hint=f"omit {name} to go on with it, or name a new place for another experiment",
                 parameter=name,
             )
 

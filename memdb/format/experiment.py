@@ -1,4 +1,4 @@
-"""The experiment that a store's models belong to: its arms, and which training examples each leaves out.
+"""The experiment that a store's models belong to: its arms, and which training examples each excludes.
 
 It is part of the manifest, so it is fixed before the first model is trained. A model's arm is in its seed,
 and its mask a pure function of experiment, store seed and model seed, like the masks of other stores.
@@ -21,10 +21,13 @@ SCHEME = "arms"
 REMOVAL = "removal"
 CONTROLS = ("all", "memorized", "random", "matched", "added")
 RULES = ("raw", "lower", "shrunk")
+EQUAL, PICTURES = "equal", "pictures"  # how contents were compared for look-alikes
 DOMAIN = b"memdb-arm-1"
 ARM_SHIFT = 48  # the bits of a seed below its arm
 MAX_ARMS = 2**15
 MAX_REPETITIONS = 2**31
+
+Pairs = tuple[tuple[int, int], ...]  # of a training and a test example
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # arrays have no one answer to ==
@@ -38,6 +41,8 @@ class Arm:
         rule: which score decides: ``raw``, the ``lower`` end of the simultaneous interval, or ``shrunk``.
         threshold: at or above which an example is memorized; of ``added``, the lower end of the slice.
         removed: ids in ascending order; None if each model draws its own ``n_removed`` examples.
+        held_out: how often the models that chose are right, without it, on what is removed, on average; of
+            random examples, on all. None if it is not recorded.
     """
 
     control: str
@@ -45,10 +50,12 @@ class Arm:
     threshold: float
     n_removed: int
     removed: NDArray[np.int32] | None = None
+    held_out: float | None = None
 
     def to_document(self, n_train: int) -> dict[str, Json]:
         """Return the JSON object."""
-        return {
+        recorded: dict[str, Json] = {} if self.held_out is None else {"held_out": self.held_out}
+        return recorded | {
             "control": self.control,
             "rule": self.rule,
             "threshold": self.threshold,
@@ -70,6 +77,7 @@ class Arm:
             threshold=read.take("threshold", float, 0.0, lambda v: -1 <= v <= 1),
             n_removed=n_removed,
             removed=removed,
+            held_out=read.optional("held_out", float, lambda v: 0 <= v <= 1),
         )
 
 
@@ -93,12 +101,16 @@ class Experiment:
     Attributes:
         fraction: the share of what an arm leaves that each of its models is trained on.
         near_duplicates: pairs of a training and a test example of which the first all but decides the second.
+        look_alikes: pairs of which the content is equal or, where pictures were compared, nearly so.
+        content: how it was compared, ``equal`` or ``pictures``; None if it was not.
     """
 
     arms: tuple[Arm, ...]
     source: Source
     fraction: float = 1.0
-    near_duplicates: tuple[tuple[int, int], ...] = ()
+    near_duplicates: Pairs = ()
+    look_alikes: Pairs = ()
+    content: str | None = None
     kind: str = field(default=REMOVAL)
 
     def arm_of(self, seed: int) -> int:
@@ -122,7 +134,10 @@ class Experiment:
 
     def to_document(self, n_train: int) -> dict[str, Json]:
         """Return the JSON object."""
-        return {
+        compared: dict[str, Json] = {}
+        if self.content is not None:
+            compared = {"content": self.content, "look_alikes": [list(pair) for pair in self.look_alikes]}
+        return compared | {
             "kind": self.kind,
             "source": self.source.to_document(),
             "fraction": self.fraction,
@@ -137,6 +152,7 @@ class Experiment:
         arms = tuple(Arm.from_reader(item, n_train) for item in read.items("arms"))
         if not 1 <= len(arms) <= MAX_ARMS or arms[0].control != "all":
             read.problems.append(f"{read.place}.arms do not begin with one that removes nothing")
+        content = read.optional("content", str, lambda v: v in {EQUAL, PICTURES})
         return cls(
             arms=arms,
             source=Source(
@@ -145,7 +161,9 @@ class Experiment:
                 source.take("models_sha256", str, ""),
             ),
             fraction=read.take("fraction", float, 1.0, lambda v: 0 < v <= 1),
-            near_duplicates=_pairs(read, n_train, n_test),
+            near_duplicates=_pairs(read, "near_duplicates", n_train, n_test),
+            look_alikes=() if content is None else _pairs(read, "look_alikes", n_train, n_test),
+            content=content,
             kind=read.take("kind", str, REMOVAL, lambda v: v == REMOVAL),
         )
 
@@ -156,12 +174,12 @@ def arm_seed(store_seed: int, arm: int, repetition: int) -> int:
     return arm << ARM_SHIFT | int.from_bytes(hashlib.sha256(text).digest()[:6], "little")
 
 
-def _pairs(read: Reader, n_train: int, n_test: int) -> tuple[tuple[int, int], ...]:
+def _pairs(read: Reader, name: str, n_train: int, n_test: int) -> Pairs:
     found = []
-    for value in read.take("near_duplicates", list, []):
+    for value in read.take(name, list, []):
         match value:
             case [int(train_id), int(test_id)] if 0 <= train_id < n_train and 0 <= test_id < n_test:
                 found.append((train_id, test_id))
             case _:
-                read.problems.append(f"{read.place}.near_duplicates has a bad entry")
+                read.problems.append(f"{read.place}.{name} has a bad entry")
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Which training examples of its data set a store is of, where the others were left out on purpose."""
+"""Which training examples of its data set a store is of, where the others were excluded on purpose."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def require_n_models(n_models: int, parameter: str) -> int:
     if type(n_models) is not int or not 1 <= n_models <= MAX_MODELS:
         raise InvalidInputError(
             f"{parameter} {n_models} is not a number from 1 to {MAX_MODELS:,}",
-            hint=f"use e.g. {parameter}=10, or leave it out",
+            hint=f"use e.g. {parameter}=10, or omit it",
             parameter=parameter,
         )
     return n_models

@@ -58,19 +58,20 @@ def part_of(data: Dataset, name: str, only: Named | None, without: Named | None)
 
     Raises:
         InvalidInputError: both are given; examples that do not exist, or twice; nothing, everything or a
-            whole class is left out.
+            whole class is excluded.
     """
     named, parameter = (only, "only_ids") if only is not None else (without, "without_ids")
     if named is None or (only is not None and without is not None):
         raise InvalidInputError(
             "only_ids and without_ids are both given",
-            hint="give the examples to keep, or those to leave out",
+            hint="give the examples to keep, or those to exclude",
             parameter=("only_ids", "without_ids"),
         )
     if named.action not in {"", ACTIONS[parameter]}:
         other = next(other for other, action in ACTIONS.items() if action == named.action)
         raise InvalidInputError(
-            f"{named.source} lists examples to {named.action}, and {parameter} takes those to {ACTIONS[parameter]}",
+            f"{named.source} lists examples to {named.action}, and {parameter} takes those to "
+            f"{ACTIONS[parameter]}",
             hint=f"give it as {other}",
             parameter=(parameter, other),
         )
@@ -85,13 +86,13 @@ def _require_a_part(is_kept: NDArray[np.bool_], data: Dataset, named: Named, par
     labels = data.train.labels
     lost = np.setdiff1d(labels, labels[is_kept])
     if is_kept.all():
-        problem = "leaves out no training example"
+        problem = "excludes no training example"
     elif not is_kept.any():
-        problem = "leaves out every training example"
+        problem = "excludes every training example"
     elif len(lost):
         label = int(lost[0])
         called = data.class_names[label] if data.class_names else str(label)
-        problem = f"leaves out all {int((labels == label).sum()):,} training examples of class {called}"
+        problem = f"excludes all {int((labels == label).sum()):,} training examples of class {called}"
     else:
         return
     raise InvalidInputError(f"{named.source} {problem}", hint="name others, or fewer", parameter=parameter)
@@ -225,7 +226,7 @@ def _of_json(path: Path) -> Named:
         document = json.loads(text)
     rows = document.get("rows") if isinstance(document, dict) else document
     if not isinstance(rows, list):
-        raise ValueError("it is neither a list nor an object with rows")
+        raise ValueError("it is neither a list nor an object with rows")  # noqa: TRY004 - of the file
     if rows and all(isinstance(row, dict) for row in rows):
         columns = {name: [row.get(name) for row in rows] for row in rows[:1] for name in row}
         return _of_columns(str(path), columns)

@@ -128,7 +128,7 @@ def survey(runs: Runs, progress: Callable[[int, int], None]) -> Survey:
         if n_examples == 0:
             raise InvalidInputError(
                 f"the {name} arrays of {runs.place} are of no examples",
-                hint="test arrays may be left out, training arrays not",
+                hint="test arrays may be omitted, training arrays not",
             )
     for start, mask, outcomes in batches(runs):
         progress(start, runs.n_models)

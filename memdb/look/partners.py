@@ -6,15 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.format import bits, layout
 from memdb.look.codes import MISSING, q_codes
 from memdb.query import statistics
 from memdb.query.equal_pairs import EqualPairs, scored
+from memdb.query.mixture import Numbers
 from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
-from memdb.query.statistics import Numbers
 from memdb.render.tables import CONVINCING
 from memdb.sharing.tables import counts_of
 from memdb.store.published_arrays import COUNTED
@@ -25,7 +26,7 @@ GROUPS = {  # the lists of an example, in their order
     layout.TRAIN: (HELPS, HURTS, PEERS, RANDOM),
     layout.TEST: (HELPS, HURTS, RANDOM),
 }
-AT_ONCE = 16  # examples whose pairs are in memory
+AT_ONCE = 64  # examples whose pairs are in memory
 
 Ids = NDArray[np.int64]
 
@@ -141,20 +142,23 @@ class Finder:
             for name in ("n_in", "total", "hits", "same_class")
         }
         times = np.concatenate([times for _, _, times in kinds])
-        candidates = scored(self._relations, EqualPairs(**columns, times=times))
+        candidates = scored(EqualPairs(**columns, times=times), self._n_models)
         start = 0
         for one, inverse, n_pairs in kinds:
             part = candidates.part(slice(start, start + len(one)))
             start += len(one)
             shrunk = statistics.shrunk(part)
-            q_value = statistics.q_values(statistics.p_values(part), n_pairs)
+            q_value = statistics.q_values(part.p_value, n_pairs)
             yield _Ranking(part.score[inverse], shrunk[inverse], q_value[inverse])
 
     def _kinds(self, pairs: _Pairs) -> tuple[Ids, Ids, Ids]:
         """Return the first pair of each kind, the kind of each pair, and how many pairs are of each kind."""
         base = self._n_models + 1
         code = ((pairs.n_in.astype(np.int64) * base + pairs.total) * 2 + pairs.same_class) * base + pairs.hits
-        _, one, inverse, times = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
+        inverse = pa.array(code).dictionary_encode().indices.to_numpy()  # hashes, where NumPy sorts
+        times = np.bincount(inverse)
+        one = np.empty(len(times), dtype=np.int64)
+        one[inverse[::-1]] = np.arange(len(inverse))[::-1]  # the first of a kind is written last
         return one, inverse, times
 
 

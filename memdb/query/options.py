@@ -123,7 +123,7 @@ class Estimator:
             if self.kind == "informed":
                 raise InvalidInputError(
                     "screening tests raw influences, and informed ones take part of them from the prior",
-                    hint="ask for one at a time: leave out estimator or screen",
+                    hint="ask for one at a time: omit estimator or screen",
                     parameter=("estimator", "screen"),
                 )
         elif self.screen_by is not None and self.kind == "raw":

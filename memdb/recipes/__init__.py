@@ -271,7 +271,7 @@ def bind(
     elif options:
         raise InvalidInputError(
             f"recipe {shown} takes no options: it is a {type(own).__name__}, not a class",
-            hint="leave recipe_options out, or name a class whose arguments are the options; in Python, "
+            hint="omit recipe_options, or name a class whose arguments are the options; in Python, "
             "functools.partial(train, lr=0.1) is a recipe too",
             parameter="recipe_options",
         )
@@ -289,7 +289,7 @@ def _require_version(own: Any, given: str | None, shown: str) -> str:
     if given is not None and own is not None and given != str(own):
         raise InvalidInputError(
             f"recipe {shown} has version {own}, not {given}",
-            hint="leave recipe_version out",
+            hint="omit recipe_version",
             parameter="recipe_version",
         )
     return str(own or given or "0")

@@ -26,6 +26,7 @@ from torch.nn import functional
 from memdb.errors import InvalidInputError
 from memdb.format.sketches import DEFAULT_SIZE, Projection
 from memdb.recipes.logits import log_odds, log_odds_of_tensor
+from memdb.wording import count
 
 DOMAIN = b"memdb-signs-1"
 WORKING_BYTES = 64 << 20  # of unfolded inputs and their projections at once
@@ -176,7 +177,7 @@ def gradient_sketch(
 
     The margin is the label's logit minus the log-sum-exp of the others; the gradient is that of the weights
     and biases of all `torch.nn.Linear` and `torch.nn.Conv2d` layers, in evaluation mode. Other parameters,
-    such as those of norms and embeddings, are left out. Inner products of sketches estimate those of
+    such as those of norms and embeddings, are omitted. Inner products of sketches estimate those of
     gradients, by which Park et al. (TRAK, 2023) attribute predictions.
 
     Args:
@@ -193,7 +194,7 @@ def gradient_sketch(
     Projection(size, seed)
     x, y = torch.as_tensor(x), torch.as_tensor(y)
     if len(x) != len(y):
-        raise InvalidInputError(f"{len(x):,} examples and {len(y):,} labels do not fit")
+        raise InvalidInputError(f"{count(len(x), 'example')} and {count(len(y), 'label')} do not fit")
     device = next((parameter.device for parameter in model.parameters()), x.device)
     sketch = Sketch(size, seed)
     found = np.empty((len(x), size), dtype=np.float32)

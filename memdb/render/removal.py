@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -12,7 +12,13 @@ from memdb.render.analysis import grid, stacked
 from memdb.render.answer import Answer
 from memdb.render.drawing import write_figure
 from memdb.render.fitted import Fitted
-from memdb.render.tables import number
+from memdb.render.tables import brief, number
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Strip = Sequence[tuple[NDArray[np.uint8] | str, str]]  # pictures or texts of examples, with captions
 
 WIDEST = 80
 LABEL = 32
@@ -41,7 +47,7 @@ def _numbers(rows: Sequence[Row], facts: Mapping[str, Any]) -> Fitted:
     kept = f"with all examples {_accuracy(facts, 'accuracy_all')}"
     title = f"Test accuracy in %, {facts['level'] * 100:g} % anytime intervals \u00b7 {kept}"
     accuracies = ("test\nacc.", "of con-\ntrol", "difference", "no twins")
-    headings = ("memorized", "control", "removed", "left", "n", *accuracies)
+    headings = ("memorized", "control", "removed", "left", "n", *accuracies, "held out")
     cells = [
         [
             f"{row['rule']}\u00a0\u2265\u00a0{row['threshold']:g}",
@@ -53,10 +59,16 @@ def _numbers(rows: Sequence[Row], facts: Mapping[str, Any]) -> Fitted:
             _points(row, "control_accuracy"),
             _accuracy(row, "difference", "+") + ("*" if row["separates"] else " "),
             _points(row, "difference_without_near_duplicates", "+"),
+            _held_out(row),
         ]
         for row in rows
     ]
     return grid(title, headings, cells, 2)
+
+
+def _held_out(row: Row) -> str:
+    """Return how often held-out models are right on what is removed, and on what the control removes."""
+    return "\u00a0".join(brief(row[name]) for name in ("held_out", "control_held_out"))
 
 
 def _points(row: Row, name: str, sign: str = "") -> str:
@@ -129,36 +141,55 @@ def _lost(rows: Sequence[Row]) -> Fitted:
     return grid("Test examples that lose most: how often models are right without ...", headings, cells, 0)
 
 
-def draw(path: Path, answer: Answer) -> None:
-    """Write the curves to a file, whole or not at all; the same rows give the same SVG.
+def draw(path: Path, answer: Answer, strips: Sequence[Strip] = ()) -> None:
+    """Write the curves to a file, and pictures below them, whole or not at all; equal rows give an equal SVG.
 
     Raises:
         StorageError: the folder is missing, full or not writable.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - without pyplot: nothing global, no windows
 
-    rows, facts = list(answer.rows()), answer.facts
+    rows = list(answer.rows())
     rules = list(dict.fromkeys(row["rule"] for row in rows))
-    figure = Figure(figsize=(7, 4.2 * max(1, len(rules))), layout="constrained")
-    for at, rule in enumerate(rules):
-        axes = figure.add_subplot(len(rules), 1, at + 1)
-        labels: dict[float, str] = {}
-        for (of, name), points in curves_of(rows).items():
-            if of != rule:
-                continue
-            x, y = [p["threshold"] for p in points], [100 * p["value"] for p in points]
-            low = [100 * (p["value"] if p["_lo"] is None else p["_lo"]) for p in points]
-            high = [100 * (p["value"] if p["_hi"] is None else p["_hi"]) for p in points]
-            axes.fill_between(x, low, high, color=COLORS[name], alpha=0.2, linewidth=0)
-            axes.plot(x, y, color=COLORS[name], marker="o", markersize=3, label=LABELS[name])
-            if name == "memorized":  # of whose curve the shares are
-                labels = {p["threshold"]: f"{p['threshold']:g}\n{100 * p['left']:.4g} % left" for p in points}
-        if facts["accuracy_all"] is not None:
-            axes.axhline(100 * facts["accuracy_all"], color="black", linewidth=0.8, label="all examples")
-        axes.set(xlabel="removed at or above this memorization", ylabel="test accuracy, %")
-        axes.set_xticks(list(labels), list(labels.values()))
-        level = f"{facts['level'] * 100:g} % anytime intervals"
-        axes.set_title(f"{rule} scores \u00b7 {level}", parse_math=False, fontsize=10)
-        axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
+    heights = [4.2] * max(1, len(rules)) + [1.3] * len(strips)
+    figure = Figure(figsize=(7, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, rule in zip(parts, rules, strict=False):
+        _draw_curves(part.add_subplot(), rule, rows, answer.facts)
+    for part, strip in zip(parts[len(heights) - len(strips) :], strips, strict=True):
+        _hang(part, strip, max(map(len, strips)))
     write_figure(figure, path)
+
+
+def _draw_curves(axes: Any, rule: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
+    labels: dict[float, str] = {}
+    for (of, name), points in curves_of(rows).items():
+        if of != rule:
+            continue
+        x, y = [p["threshold"] for p in points], [100 * p["value"] for p in points]
+        low = [100 * (p["value"] if p["_lo"] is None else p["_lo"]) for p in points]
+        high = [100 * (p["value"] if p["_hi"] is None else p["_hi"]) for p in points]
+        axes.fill_between(x, low, high, color=COLORS[name], alpha=0.2, linewidth=0)
+        axes.plot(x, y, color=COLORS[name], marker="o", markersize=3, label=LABELS[name])
+        if name == "memorized":  # of whose curve the shares are
+            labels = {p["threshold"]: f"{p['threshold']:g}\n{100 * p['left']:.4g} % left" for p in points}
+    if facts["accuracy_all"] is not None:
+        axes.axhline(100 * facts["accuracy_all"], color="black", linewidth=0.8, label="all examples")
+    axes.set(xlabel="removed at or above this memorization", ylabel="test accuracy, %")
+    axes.set_xticks(list(labels), list(labels.values()))
+    level = f"{facts['level'] * 100:g} % anytime intervals"
+    axes.set_title(f"{rule} scores \u00b7 {level}", parse_math=False, fontsize=10)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _hang(part: Any, strip: Strip, n_across: int) -> None:
+    """Hang the first example of a strip, which loses, and what of the removed helped it, side by side."""
+    for axes, (content, caption) in zip(part.subplots(1, n_across, squeeze=False)[0], strip, strict=False):
+        if isinstance(content, str):
+            axes.text(0.5, 0.5, content, ha="center", va="center", wrap=True, fontsize=6, parse_math=False)
+        else:
+            axes.imshow(content if content.shape[2] == 3 else content[:, :, 0], cmap="gray", vmin=0, vmax=255)
+        axes.set_title(caption, parse_math=False, fontsize=7)
+    for axes in part.axes:
+        axes.set_axis_off()

@@ -78,7 +78,7 @@ def _require_possible(source: Store, only: str | None, as_of: int | None) -> Non
     if only is not None and only not in ONLY:
         raise InvalidInputError(
             f"only {only} is not possible",
-            hint='use only="bits", or leave it out for all',
+            hint='use only="bits", or omit it for all',
             parameter="only",
         )
     if only is None and source.published is None:
@@ -90,7 +90,7 @@ def _require_possible(source: Store, only: str | None, as_of: int | None) -> Non
     if only is None and as_of is not None:
         raise InvalidInputError(
             f"a whole copy holds every snapshot, not {as_of} alone",
-            hint='add only="bits", or leave it out',
+            hint='add only="bits", or omit it',
             parameter="only",
         )
 

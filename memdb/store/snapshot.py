@@ -307,7 +307,7 @@ class Snapshot:
         if lacking:
             raise NotFoundError(
                 f"the models of {lacking[0].segment.segment_id} of {lacking[0].storage.url} have no {path}",
-                hint="their recipe did not give it, this copy was made without it, or a repair left it out",
+                hint="their recipe did not give it, this copy was made without it, or a repair omitted it",
             )
         first, last = (0, n_examples) if rows is None else rows
         values = np.empty((last - first, self.n_models), dtype=outcome.dtype)

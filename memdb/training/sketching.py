@@ -56,7 +56,7 @@ def target_of(snapshot: Snapshot, more: int | None, size: int | None) -> SketchT
     if current is not None and size not in {None, current.size}:
         raise InvalidInputError(
             f"{snapshot.url} has sketches of {current.size} numbers, and others of {size} cannot join them",
-            hint="leave sketch_size out",
+            hint="omit sketch_size",
             parameter="sketch_size",
         )
     wanted = current or Projection.of_store(snapshot.manifest.seed, DEFAULT_SIZE if size is None else size)

@@ -33,7 +33,7 @@ WRONG = {
     "text": "{k: v.astype(str) for k, v in r.items()}",
     "sets swapped": "{'train/correct': r['test/correct'], 'test/correct': r['train/correct']}",
     "axes swapped": "{k: v.T for k, v in r.items()}",
-    "the test set left out": "{'train/correct': r['train/correct']}",
+    "the test set omitted": "{'train/correct': r['train/correct']}",
     "names with a typo": "{k.replace('/', '_'): v for k, v in r.items()}",
     "names that are numbers": "dict(enumerate(r.values()))",
     "one model more": "{k: np.concatenate([v, v]) for k, v in r.items()}",

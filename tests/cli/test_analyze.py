@@ -42,7 +42,7 @@ def dicts(relation):
 
 @pytest.mark.parametrize(
     ("command", "verb", "arguments"),
-    every(2, [
+    every(3, [
         (["plan", "--half-width", "0.1"], "plan", {"half_width": 0.1}),
         (["plan", "--train-id", "3", "--test-key", "4", "--kind", "influence"], "plan", {"train_id": 3, "test_id": 4, "kind": "influence"}),
         (["plan", "--settle", "0.5", "--threshold", "0.4", "--interval", "selected", "-k", "3", "--n-ranked", "9"], "plan", {"settle": 0.5, "threshold": 0.4, "interval": "selected", "k": 3, "n_ranked": 9}),
@@ -67,6 +67,7 @@ def test_a_command_gives_the_rows_of_the_method_of_its_name(place, command, verb
     assert ("interval" in document) == (verb in {"plan", "convergence"})
 
 
+@pytest.mark.slow
 def test_compare_says_once_what_the_stores_have_in_common(place):
     done = run("compare", "a.zarr", "b.zarr", "-k", 3, "-f", "json", cwd=place)
     document = json.loads(done.stdout)

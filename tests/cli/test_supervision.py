@@ -187,6 +187,7 @@ def test_limits_hold_where_the_kernel_has_none_for_memory(folder, arguments, say
     assert says in refused(folder, *arguments, command=(sys.executable, "-c", OTHER_SYSTEM))
 
 
+@pytest.mark.slow
 def test_an_answer_is_the_same_from_a_process_of_its_own(folder):
     arguments = ("FROM influence ORDER BY ALL", "-f", "json")
     expected = run("sql", *arguments, cwd=folder).stdout

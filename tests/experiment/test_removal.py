@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+from support import twins
 from support.commands import run, surroundings
-from support.stores import bits_of, coin_recipe, small_dataset
+from support.stores import bits_of, coin_recipe, dicts, small_dataset
 
 import memdb
 from memdb.experiment.removal import Chooser, Design
@@ -205,6 +207,34 @@ def test_near_duplicates_are_counted_apart(found):
     assert row["difference_without_near_duplicates"] == pytest.approx(np.mean(differences))
 
 
+def test_what_looks_alike_is_counted_too_and_how_well_the_match_matches_is_said(tmp_path):
+    with twins.database(tmp_path / "twins.zarr", 60) as db:
+        made = db.removal_experiment(
+            str(tmp_path / "removal.zarr"), dataset=twins.dataset(), recipe=twins.recipe, seed=3,
+            thresholds=[0.5], controls=["random", "matched"], models=5,
+        )  # fmt: skip
+        hard = Chooser(db.relations(), 0.95, 1).scores
+        losses = made.losses(3, db.relations()).to_pylist()
+        influence = {row["train_id"]: row["influence"] for row in dicts(db.influence(test_id=0))}
+    if importlib.util.find_spec("imagehash") is not None:
+        assert (made.experiment.content, made.experiment.look_alikes) == ("pictures", ((2, 0),))
+    random, matched = made.rows().to_pylist()
+    removed = made.experiment.arms[1].removed
+    assert random["n_look_alikes"] == random["n_near_duplicates"] == 1
+    assert random["held_out"] == pytest.approx(hard["held_out"][removed].mean())
+    assert random["control_held_out"] == pytest.approx(hard["held_out"].mean())
+    assert matched["class_overlap"] == 1
+    of_class = (
+        np.bincount(twins.GROUP[removed] % 2) / len(removed),
+        np.bincount(twins.GROUP % 2) / len(twins.GROUP),
+    )
+    assert random["class_overlap"] == pytest.approx(np.minimum(*of_class).sum())
+    assert any("100 % of their classes agree" in sentence for sentence in made.sentences())
+    first = losses[0]
+    assert (first["test_id"], first["near_duplicate"], first["influencers"][0]) == (0, True, 2)
+    assert first["influences"][0] == pytest.approx(influence[2])
+
+
 def test_too_few_repetitions_for_an_interval_are_said(db, some, tmp_path):
     few = experiment(db, tmp_path / "few.zarr", thresholds=[some], controls=["random"], models=2)
     (row,) = few.rows().to_pylist()
@@ -223,7 +253,11 @@ def test_the_command_answers_for_programs_and_draws(found, sixty, tmp_path):
     lost = document["lost"]
     assert [row["loss"] for row in lost] == sorted((row["loss"] for row in lost), reverse=True)
     pytest.importorskip("matplotlib")
-    drawn = run(*arguments, "-o", "curves.svg", cwd=tmp_path)
+    shown = run(  # which names the data for good
+        *arguments, "--dataset", "support.stores:make_data", "--graphics", "ascii", "--lost", 1, cwd=tmp_path
+    )
+    assert shown.stdout.rstrip().splitlines()[-3].startswith("test ")
+    drawn = run(*arguments, "-o", "curves.svg", "--lost", 1, cwd=tmp_path)
     assert drawn.returncode == 0, drawn.stderr
     assert (tmp_path / "curves.svg").read_text().startswith("<?xml")
     assert "memorized" in drawn.stdout

@@ -111,6 +111,7 @@ def test_complementing_what_is_right_or_who_was_in_turns_every_score_and_interva
             assert after[train_id] == expected
 
 
+@pytest.mark.slow
 @settings(few, max_examples=examples_of(8))
 @given(seeds=SEEDS, data=st.data())
 def test_the_order_of_models_and_how_they_were_committed_change_no_answer_bit_for_bit(seeds, data):

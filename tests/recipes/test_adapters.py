@@ -135,7 +135,7 @@ def test_of_two_classes_the_decision_value_is_the_logit(tmp_path):
         ("sklearn:sklearn.preprocessing.Binarizer", {}, "has no fit and predict"),
         ("sklearn:sklearn.svm.SVC", {"random_state": 3}, "random_state is not an option"),
         ("sklearn:sklearn.svm.SVC", {"width": 3}, "no option 'width'"),
-        ("torchvision:resnet19", {}, "no classifier 'resnet19'"),
+        pytest.param("torchvision:resnet19", {}, "no classifier 'resnet19'", marks=pytest.mark.slow),
         ("torchvision:resnet18", {"hidden": 3}, "no option 'hidden'"),
         ("torchvision:resnet18", {"crop": 0}, "crop=0.0 is not valid"),
     ],
@@ -160,6 +160,7 @@ def test_a_torchvision_classifier_learns_from_files_that_are_read_as_needed(phot
     assert found["train/correct"].mean() > 0.8
 
 
+@pytest.mark.slow
 def test_two_models_of_one_seed_are_one_model(photos, tmp_path):
     data = datasets.load("imagefolder", str(photos))
     recipe = recipes.resolve("torchvision:shufflenet_v2_x0_5", TINY)

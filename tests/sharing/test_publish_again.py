@@ -25,6 +25,7 @@ def files_of(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_bits_are_not_pulled_onto_a_published_copy_or_its_beginning(database, tmp_path):
     database.publish(str(tmp_path / "a"))
     database.publish(str(tmp_path / "b"))
@@ -50,6 +51,7 @@ def test_a_publication_cut_off_twice_goes_on(database, tmp_path):
         assert copy.verify()[0].damages == []
 
 
+@pytest.mark.slow
 def test_an_older_snapshot_does_not_become_the_newest(database, tmp_path):
     dest = str(tmp_path / "copy")
     with memdb.open(database.url, as_of=1) as older:

@@ -57,7 +57,7 @@ STORES = {
 @pytest.mark.parametrize(
     "pairs_at_once", every(2, [top_influence.PAIRS_AT_ONCE, 1]), ids=["together", "one by one"]
 )
-@pytest.mark.parametrize(("masks", "n_classes"), STORES.values(), ids=STORES)
+@pytest.mark.parametrize(("masks", "n_classes"), every(2, STORES.values()), ids=STORES)
 def test_lists_are_those_of_the_question_to_the_last_bit(
     masks, n_classes, pairs_at_once, tmp_path, monkeypatch
 ):

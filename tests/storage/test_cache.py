@@ -96,6 +96,7 @@ def test_many_readers_may_share_a_cache(tmp_path):
     assert [reader.wait() for reader in readers] == [0] * 3
 
 
+@pytest.mark.slow
 def test_a_second_query_reads_only_what_it_has_not_seen(s3, tmp_path):
     port = int(s3["endpoint_url"].rsplit(":", 1)[1])
     with FaultProxy("127.0.0.1", port) as proxy:

@@ -208,6 +208,10 @@ METHODS = [  # grouped by store and options, for each is opened once: store, opt
     ("trained", {}, "top_influence", {"test_id": 3, "direction": "hurts", "k": 3}),
     ("trained", {}, "top_influence", {"test_id": 3, "direction": "both", "k": 3}),
     ("trained", {}, "membership", {"variance": "example"}),
+    *(
+        (name, {}, "duplicates", {"by": "influence", "min_share": 0.05, "alpha": 1.0, "k": 2})
+        for name in ("trained", "published")
+    ),
     ("trained", {"scores": "theirs", "assume": (4000, 0.7)}, "top_memorized", {"k": 3}),
     ("published", {}, "thumbnails", {"set_name": "train", "rows": [0, 39]}),
     ("published", {}, "thumbnails", {"set_name": "test", "rows": [7]}),
@@ -219,7 +223,7 @@ METHODS = [  # grouped by store and options, for each is opened once: store, opt
 # Exponentials, logarithms and long sums: their last digits depend on the processor's vector instructions (seen
 # without AVX: those of lists and pairs, in the 13th digit at most). All others are quotients and roots of counts.
 LAST_DIGITS_VARY = re.compile(
-    "top[-_]|pairs|confidence|membership|lds|frontier|reliability|compare|class-influence"
+    "top[-_]|pairs|duplicates|confidence|membership|lds|frontier|reliability|compare|class-influence"
 )
 DIGITS = 12
 NUMBER = re.compile(r"-?\d+\.\d{6,}(?:e[+-]?\d+)?|-?\d+(?:\.\d+)?e-\d+")

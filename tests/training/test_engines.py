@@ -252,6 +252,7 @@ def test_what_is_left_of_a_task_falls_into_the_same_batches(n_models, size, n_wo
     assert left.n_missing == sum(map(len, all_of_it[1::2]))
 
 
+@pytest.mark.slow
 def test_a_run_ends_at_the_half_width_that_info_shows(tmp_path):
     with small_database(tmp_path / "s.zarr") as db:
         n_models = db.train(until_half_width=0.4)

@@ -100,7 +100,7 @@ def _require_order(query: RankedQuery) -> str:
             )
     if query.order.ranks:
         raise InvalidInputError(
-            "there are no rank intervals of predictions", hint="leave out ranks", parameter="ranks"
+            "there are no rank intervals of predictions", hint="omit ranks", parameter="ranks"
         )
     return order
 
@@ -108,6 +108,6 @@ def _require_order(query: RankedQuery) -> str:
 def _only_test_examples(what: str) -> InvalidInputError:
     return InvalidInputError(
         f"predictions are of influences on test examples, not of {what}",
-        hint="leave out estimator, or name a test example",
+        hint="omit estimator, or name a test example",
         parameter="estimator",
     )

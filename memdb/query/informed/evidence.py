@@ -20,7 +20,8 @@ from memdb.query.udfs import Words
 from memdb.store import Snapshot
 from memdb.store.read_sketches import Sketched
 
-ROWS = 1024  # examples whose confidences are in memory at once
+ROWS = 1024  # examples whose confidences are float64 at once
+BAND_BYTES = 128 << 20  # of confidences that are read at once
 MOST_PAIRS = 1 << 22  # that are calibrated on: 4 million
 UNIFORM = 0.5  # share of the sampled examples that are drawn with equal chances
 
@@ -63,7 +64,8 @@ def _bands(snapshot: Snapshot, set_name: str) -> Iterator[tuple[slice, NDArray[n
     """Yield the logit confidences of a set, some rows at a time: [rows, models]."""
     path = f"{set_name}/{LOGIT_CONFIDENCE.name}"
     n_examples = snapshot.manifest.set_named(set_name).n_examples
-    step = max(ROWS, snapshot.band_height(path) // 4)
+    height = snapshot.band_height(path)  # of an object: parts of it cost as much as all of it
+    step = max(ROWS, min(height, BAND_BYTES // (2 * max(1, snapshot.n_models))))
     for start in range(0, n_examples, step):
         stop = min(n_examples, start + step)
         values = snapshot.outcome_values(path, (start, stop))

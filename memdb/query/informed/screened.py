@@ -24,6 +24,7 @@ from memdb.query.pairs import scores
 from memdb.query.pairs.types import PairBits, PairBlock, PairChoice
 from memdb.query.relations import Relations
 from memdb.query.statistics import FDR, q_values
+from memdb.wording import verb
 
 SCREENED_COLUMNS = [
     "train_id", "test_id", "train_label", "test_label", "same_class", "influence", "lo", "hi", "q_value",
@@ -57,7 +58,7 @@ class ScreenedAnswers:
         if fixed.column == "target_id":
             raise InvalidInputError(
                 "the prior is of influences on test examples, not on training examples",
-                hint="name a test example, or leave out screen",
+                hint="name a test example, or omit screen",
                 parameter="screen",
             )
         n_models = self.relations.snapshot.n_models
@@ -73,7 +74,7 @@ class ScreenedAnswers:
         if chosen:
             raise InvalidInputError(
                 f"{min(chosen)} chooses pairs by what the models that test them got right",
-                hint="leave it out: screen says how many pairs are tested, and the prior which",
+                hint="omit it: screen says how many pairs are tested, and the prior which",
                 parameter=min(chosen),
             )
         given: PairOptions = {**options, "top": 1}
@@ -91,7 +92,8 @@ class ScreenedAnswers:
             )
         if self.relations.snapshot.n_models < LEAST_MODELS:
             raise NotEnoughModelsError(
-                f"screening takes {LEAST_MODELS} models, and there are {self.relations.snapshot.n_models}",
+                f"screening takes {LEAST_MODELS} models, and there "
+                f"{verb(self.relations.snapshot.n_models)} {self.relations.snapshot.n_models}",
                 hint="train more with `memdb train --add 100`",
             )
         return self.predictor.screening

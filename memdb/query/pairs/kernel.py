@@ -97,7 +97,7 @@ class PairKernel(Protocol):
     def tally(self, into: NDArray[np.int64]) -> None:
         """Start adding `Candidates.null_z` of all pairs: int64 [other class, same class][Z_BINS].
 
-        It is not defined for test examples on which all models agree; leave them out of the blocks.
+        It is not defined for test examples on which all models agree; omit them from the blocks.
         """
 
 

@@ -20,6 +20,7 @@ from memdb.format import layout
 from memdb.query import arrow
 from memdb.query.examples import require_examples, require_models, require_own
 from memdb.query.intervals import IntervalSpec
+from memdb.query.mixture import Effects, Numbers, binned
 from memdb.query.options import PairOptions
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.pairs.kernel import Z_BINS, CpuKernel, PairKernel
@@ -27,7 +28,7 @@ from memdb.query.pairs.kernel_confidence import ConfidenceKernel
 from memdb.query.pairs.search import PairSearch
 from memdb.query.pairs.types import PairBits, PairBlock, PairChoice, PairConfidence
 from memdb.query.relations import Relations
-from memdb.query.statistics import Candidates, Effects, Numbers, binned, p_values, shrunk
+from memdb.query.statistics import Candidates, p_values, shrunk
 from memdb.query.templates import template
 from memdb.store import Snapshot
 
@@ -174,13 +175,18 @@ def collected(pair_search: PairSearch, options: PairOptions) -> list[PairBlock]:
     for block in pair_search.blocks(**watching(options)):
         blocks.append(block)
         n_found += len(block)
-        if n_found > MAX_ROWS:
-            raise InvalidInputError(
-                f"more than {MAX_ROWS:,} pairs pass",
-                hint="write them to a .parquet file, which takes any number, or raise min_influence",
-                parameter="min_influence",
-            )
+        require_fit(n_found, "write them to a .parquet file, which takes any number, or raise min_influence")
     return blocks
+
+
+def require_fit(n_pairs: int, hint: str = "raise min_influence") -> None:
+    """Refuse more pairs than fit in memory.
+
+    Raises:
+        InvalidInputError: so many pass.
+    """
+    if n_pairs > MAX_ROWS:
+        raise InvalidInputError(f"more than {MAX_ROWS:,} pairs pass", hint=hint, parameter="min_influence")
 
 
 class Evidence:
@@ -260,7 +266,7 @@ class Scorer:
         candidates = self._evidence.candidates(table)
         added = {
             "shrunk": arrow.column(shrunk(candidates, self._effects)),
-            "q_value": arrow.column(self._totals.q_values(p_values(candidates))),
+            "q_value": arrow.column(self._totals.q_values(candidates.p_value)),
         }
         return pa.Table.from_arrays(
             [added[name] if name in added else table.column(name) for name in self._columns], self._columns
@@ -305,7 +311,7 @@ def _confidence_kernel_on(device: str) -> tuple[Callable[[int, str], PairKernel]
     if device not in {"auto", "cpu"}:
         raise InvalidInputError(
             f"confidences are summed on the CPU, not on {device!r}",
-            hint="leave out device, or use cpu",
+            hint="omit device, or use cpu",
             parameter="device",
         )
     return ConfidenceKernel, SUMMING_THREADS

@@ -30,7 +30,7 @@ def require_guarded() -> None:
     raise InvalidInputError(
         f'{place_of(path, line)}: workers are started outside of `if __name__ == "__main__":`, and each '
         f"would run {Path(path).name} from its first line",
-        hint="put what the script does below that, or leave workers out",
+        hint="put what the script does below that, or omit workers",
     )
 
 

@@ -1,0 +1,382 @@
+"""Near-duplicates within the training set and between it and the test set, and what they hide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from memdb.analysis import lookalikes
+from memdb.analysis.lookalikes import Alike, ReadPictures
+from memdb.analysis.twins import Arms, Found, Twins, bounds_for, models_needed, q_of
+from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
+from memdb.format import layout
+from memdb.query import arrow
+from memdb.query.examples import require_examples, require_models, require_own
+from memdb.query.intervals import IntervalSpec
+from memdb.query.relations import Relations
+from memdb.query.templates import template
+
+if TYPE_CHECKING:
+    from memdb.datasets import Dataset
+
+BY = ("both", "influence", "content")
+BETWEEN = ("both", "train", "test")
+Ids = NDArray[np.int32]
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What counts as a near-duplicate, and where to look.
+
+    Attributes:
+        by: ``influence``, ``content`` or ``both``.
+        between: pairs within ``train``, with ``test``, or both.
+        min_influence: of one on the other, for models that hold the other out; of both on each other.
+        min_share: of what the other does for itself; of a test example, of what the training example does for
+            itself, and no more than 1 / min_share of that.
+        alpha: q-value up to which an influence counts.
+        max_distance: of pictures.
+        k: the number of pairs to return, all if None.
+    """
+
+    by: str = "both"
+    between: str = "both"
+    min_influence: float = 0.1
+    min_share: float = 0.75
+    alpha: float = 0.05
+    max_distance: float = 0.06
+    k: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, given, known in (("by", self.by, BY), ("between", self.between, BETWEEN)):
+            if given not in known:
+                raise InvalidInputError(
+                    f"{name} {given!r} is none of {', '.join(known)}",
+                    hint=f"use e.g. {name}={known[0]}",
+                    parameter=name,
+                )
+        for name, example in (("min_influence", 0.1), ("min_share", 0.75), ("alpha", 0.05)):
+            value = getattr(self, name)
+            if not 0 < value <= 1:
+                raise InvalidInputError(
+                    f"{name} {value:g} is not above 0 and at most 1",
+                    hint=f"use e.g. {name}={example:g}",
+                    parameter=name,
+                )
+        if not 0 <= self.max_distance <= 1:
+            raise InvalidInputError(
+                f"max_distance {self.max_distance:g} is not between 0 and 1",
+                hint="use e.g. max_distance=0.06",
+                parameter="max_distance",
+            )
+        if self.k is not None and self.k < 1:
+            raise InvalidInputError(f"k {self.k} is not a number from 1", hint="use e.g. k=20", parameter="k")
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The sets of the second example of a pair."""
+        return (layout.TRAIN, layout.TEST) if self.between == "both" else (self.between,)
+
+
+class DuplicateOptions(TypedDict, total=False):
+    """The options of `memdb.Database.duplicates`.
+
+    Attributes:
+        by: ``influence``, ``content`` or ``both``.
+        between: pairs within the training set (``train``), of a training and a test example (``test``), or
+            ``both``.
+        min_influence, min_share, alpha: what counts by influence, see `Wanted`.
+        max_distance: what counts by content: root mean square difference of pictures, 1 being black on white.
+        k: the number of pairs, by default all.
+        level, interval: of the intervals, by default ``selected``.
+        dataset, data_root: where pictures come from, see `memdb.Database.contents`.
+        remark: called with a sentence about what could not be looked at; by default a Python warning.
+        progress: called with what was done so far of each step, and what there is to do.
+    """
+
+    by: str
+    between: str
+    min_influence: float
+    min_share: float
+    alpha: float
+    max_distance: float
+    k: int | None
+    level: float
+    interval: str
+    dataset: str | Dataset | None
+    data_root: str | None
+    remark: Callable[[str], None]
+    progress: Callable[[int, int], None]
+
+
+def wanted_of(options: DuplicateOptions) -> Wanted:
+    """Return what the options ask for.
+
+    Raises:
+        InvalidInputError: a value out of range.
+    """
+    return Wanted(**{field.name: options[field.name] for field in fields(Wanted) if field.name in options})  # type: ignore[literal-required]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is known of the examples' content.
+
+    Attributes:
+        hashes: of the content of each example, uint8 [examples, 16], by set.
+        pictures: returns what reads pictures; None, having said why, if there are none.
+        remark: called with what could not be looked at, in a sentence.
+        progress: called with what was done so far of each step, and what there is to do.
+    """
+
+    hashes: Callable[[str], NDArray[np.uint8]]
+    pictures: Callable[[], ReadPictures | None]
+    remark: Callable[[str], None]
+    progress: Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Pairs of a training example and one of a set, found one way or both."""
+
+    set_name: str
+    first: Ids
+    second: Ids
+    did: NDArray[np.bool_]  # found by influence
+    distance: Numbers  # NaN where they are not alike
+    n_ranked: int  # by influence
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def are_alike(self) -> NDArray[np.bool_]:
+        """Which pairs were found by content."""
+        return ~np.isnan(self.distance)
+
+    def only(self, rows: NDArray[Any]) -> _Pairs:
+        """Return some of them."""
+        kept = (self.first[rows], self.second[rows], self.did[rows], self.distance[rows])
+        return _Pairs(self.set_name, *kept, self.n_ranked)
+
+
+def duplicates(relations: Relations, wanted: Wanted, interval: IntervalSpec, sources: Sources) -> pa.Table:
+    """Return the near-duplicates, the surest first; of two training examples one row in each direction.
+
+    Raises:
+        NotEnoughModelsError: there are too few models to find any by influence, where nothing else is asked.
+        NotFoundError: the store keeps no outcomes on training examples, or has no test examples.
+    """
+    sets = _sets(relations, wanted)
+    alike = alike_pairs(sets, wanted, sources) if wanted.by != "influence" else {}
+    doing = _sets_by_influence(relations, sets, wanted, sources) if wanted.by != "content" else []
+    twins = Twins(relations, bounds_for(wanted.min_share, wanted.alpha), wanted.min_influence)
+    parts = []
+    for name in sets:
+        search = twins.within if name == layout.TRAIN else twins.between
+        nothing = np.zeros(0, np.int32)
+        found = search(sources.progress) if name in doing else Found(nothing, nothing, 0)
+        parts.append(_judged(_united(name, found, alike.get(name)), twins, wanted))
+    return _table(relations, _listed(parts, wanted.k), _Chosen.of(parts), interval)
+
+
+def _sets(relations: Relations, wanted: Wanted) -> list[str]:
+    """Return the sets to look for second examples in."""
+    snapshot = relations.snapshot
+    if wanted.by != "content":
+        require_models(snapshot)
+    if wanted.between == "test":
+        require_examples(snapshot, layout.TEST)
+    require_own(snapshot)
+    return [name for name in wanted.sets if snapshot.manifest.set_named(name).n_examples]
+
+
+def _sets_by_influence(
+    relations: Relations, sets: Sequence[str], wanted: Wanted, sources: Sources
+) -> list[str]:
+    """Return those of the sets of which models enough tell; say of the training set if there are too few.
+
+    Raises:
+        NotEnoughModelsError: they are too few, and the pairs of training examples are asked for by influence.
+    """
+    snapshot = relations.snapshot
+    if layout.TRAIN not in sets:
+        return list(sets)
+    labels = relations.labels(layout.TRAIN)
+    times = np.bincount(labels) if relations.are_labelled else np.array([len(labels)])
+    n_ranked = max(1, int((times * (times - 1) // 2).sum()))
+    needed = models_needed(snapshot.manifest.subset_fraction, n_ranked, wanted.alpha)
+    if snapshot.n_models >= needed:
+        return list(sets)
+    few = f"{snapshot.url} has {snapshot.n_models:,} models: too few to find twins in training by influence"
+    hint = f"about {needed:,} can: `memdb train --add {needed - snapshot.n_models}`"
+    if wanted.by == "influence":
+        raise NotEnoughModelsError(few, hint=f"{hint}; or use by=content")
+    sources.remark(f"{few}; {hint}")
+    return [name for name in sets if name != layout.TRAIN]
+
+
+def alike_pairs(sets: Sequence[str], wanted: Wanted, sources: Sources) -> dict[str, Alike]:
+    """Return the pairs of equal content, and of pictures that differ little, by the set of the second."""
+    hashes = {name: sources.hashes(name) for name in dict.fromkeys((layout.TRAIN, *sets))}
+    of = {name: None if name == layout.TRAIN else values for name, values in hashes.items()}
+    found = {name: [lookalikes.equal(hashes[layout.TRAIN], of[name])] for name in sets}
+    read = sources.pictures()
+    if read is not None:
+        sizes = {name: len(values) for name, values in hashes.items()}
+        try:
+            looks = lookalikes.looks_of(read, sizes, sources.progress)
+        except NotFoundError as error:
+            if wanted.by == "content" and not lookalikes.has_imagehash():
+                raise
+            sources.remark(f"only examples of equal content count as alike: {error}; {error.hint}")
+            looks = {}
+        for name in sets if looks else ():
+            second = None if name == layout.TRAIN else looks[layout.TRAIN]
+            near = lookalikes.alike(looks[name], second, wanted.max_distance, sources.progress)
+            found[name].append(near if second is None else Alike(near.second, near.first, near.distance))
+    return {name: lookalikes.united(parts) for name, parts in found.items()}
+
+
+def _united(name: str, found: Found, alike: Alike | None) -> _Pairs:
+    """Return the pairs found one way or the other, once each."""
+    first, second, distance = found.first, found.second, np.full(len(found.first), np.nan)
+    if alike is not None:
+        first, second = np.append(first, alike.first), np.append(second, alike.second)
+        distance = np.append(distance, alike.distance)
+    did = np.arange(len(first)) < len(found.first)
+    order = np.lexsort((~did, second, first))
+    is_new = np.ones(len(order), dtype=np.bool_)
+    is_new[1:] = (np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)
+    starts = np.flatnonzero(is_new)
+    kept = order[starts]
+    nearest = np.fmin.reduceat(distance[order], starts) if len(starts) else distance
+    return _Pairs(name, first[kept], second[kept], did[kept], nearest, found.n_ranked)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Pairs that count, and what the first does for the second; of two training examples in both directions.
+
+    ``mutual`` is the smaller influence of these.
+    """
+
+    pairs: _Pairs
+    directions: tuple[Arms, ...]
+    q_value: Numbers
+    mutual: Numbers
+
+    def only(self, rows: NDArray[Any]) -> _Judged:
+        """Return some of them."""
+        arms = tuple(of.only(rows) for of in self.directions)
+        return _Judged(self.pairs.only(rows), arms, self.q_value[rows], self.mutual[rows])
+
+
+def _judged(pairs: _Pairs, twins: Twins, wanted: Wanted) -> _Judged:
+    """Decide which influences are large and sure in each direction, and drop pairs neither so nor alike."""
+    directions = [twins.arms(pairs.first, pairs.second, pairs.set_name)]
+    if pairs.set_name == layout.TRAIN:
+        directions.append(twins.arms(pairs.second, pairs.first, pairs.set_name))
+    p, alike = np.max([arms.p_values() for arms in directions], axis=0), pairs.are_alike
+    share, influence = (
+        np.min([getattr(arms, of) for arms in directions], axis=0) for of in ("share", "influence")
+    )
+    q = np.empty(len(p))
+    q[alike] = q_of(p[alike], 0)
+    q[~alike] = q_of(p[~alike], pairs.n_ranked)
+    did = (share >= wanted.min_share) & (influence >= wanted.min_influence) & (q <= wanted.alpha)
+    if pairs.set_name != layout.TRAIN:
+        did &= share <= 1 / wanted.min_share
+    judged = _Judged(replace(pairs, did=did & (wanted.by != "content")), tuple(directions), q, influence)
+    return judged.only(did | alike)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """How many scores are shown out of how many that were compared: of pairs found by influence alone.
+
+    Pairs that are alike are chosen without a look at what models do. They are a family of their own, of which
+    all are shown.
+    """
+
+    n_shown: int
+    n_ranked: int
+    n_alike: int
+
+    @classmethod
+    def of(cls, parts: Sequence[_Judged]) -> _Chosen:
+        """Count them in all directions."""
+        n_alike = sum(len(of.directions) * int(of.pairs.are_alike.sum()) for of in parts)
+        n_all = sum(len(of.directions) * len(of.pairs) for of in parts)
+        n_ranked = sum(len(of.directions) * of.pairs.n_ranked for of in parts)
+        return cls(n_all - n_alike, max(n_ranked, n_all - n_alike), n_alike)
+
+
+def _listed(parts: Sequence[_Judged], k: int | None) -> list[tuple[_Judged, NDArray[np.int64]]]:
+    """Return the parts with the place of each pair in a list of all: the surest first, at most k of them."""
+    did = np.concatenate([of.pairs.did for of in parts])
+    distance = np.concatenate([of.pairs.distance for of in parts])
+    alike = np.concatenate([of.pairs.are_alike for of in parts])
+    mutual = np.concatenate([of.mutual for of in parts])
+    order = np.lexsort((distance, -np.nan_to_num(mutual, nan=-1.0), ~did, ~(did & alike)))
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    listed, start = [], 0
+    for of in parts:
+        places = place[start : start + len(of.pairs)]
+        start += len(of.pairs)
+        first = np.flatnonzero(places < (len(order) if k is None else k))
+        listed.append((of.only(first), places[first]))
+    return listed
+
+
+def _table(
+    relations: Relations,
+    listed: Sequence[tuple[_Judged, NDArray[np.int64]]],
+    chosen: _Chosen,
+    interval: IntervalSpec,
+) -> pa.Table:
+    """Return a row for each direction of each pair, with scores and intervals."""
+    parts = [
+        _rows(relations, of, direction, chosen).append_column("place", arrow.column(place))
+        for of, place in listed
+        for direction in range(len(of.directions))
+    ]
+    return relations.compute(
+        template("duplicates.sql"), {"found": pa.concat_tables(parts)}, **interval.parameters()
+    )
+
+
+def _rows(relations: Relations, judged: _Judged, direction: int, chosen: _Chosen) -> pa.Table:
+    """Return what one direction of some pairs is scored from."""
+    pairs, arms, set_name = judged.pairs, judged.directions[direction], judged.pairs.set_name
+    train, target = (pairs.first, pairs.second) if direction == 0 else (pairs.second, pairs.first)
+    known, is_train = relations.are_labelled, np.full(len(pairs), set_name == layout.TRAIN)
+    alike, share, q_value = pairs.are_alike, arms.share, judged.q_value
+    found_by = np.where(pairs.did, np.where(alike, "both", "influence"), "content")
+    has_models = np.full(len(pairs), relations.snapshot.n_models > 0)
+    counts = {name: getattr(arms, name).astype(np.int32) for name in ("n_in", "n_out", "k_in", "k_out")}
+    own = {name: getattr(arms, name).astype(np.int32) for name in ("n_own_in", "k_own_in")}
+    return arrow.table(
+        {
+            "train_id": train,
+            "target_id": arrow.column(target, is_train),
+            "test_id": arrow.column(target, ~is_train),
+            "train_label": arrow.of_labels(relations.labels(layout.TRAIN)[train], known=known),
+            "target_label": arrow.of_labels(relations.labels(set_name)[target], known=known),
+            "found_by": arrow.text(found_by.tolist()),
+            "q_value": arrow.column(q_value, has_models),
+            "share": arrow.column(share, ~np.isnan(share)),
+            "distance": arrow.column(pairs.distance, alike),
+            **counts,
+            **{name: arrow.column(values, is_train & has_models) for name, values in own.items()},
+            "n_shown": np.where(alike, chosen.n_alike, chosen.n_shown),
+            "n_ranked": np.where(alike, chosen.n_alike, chosen.n_ranked),
+        }
+    )

@@ -1,0 +1,127 @@
+"""The command that looks for near-duplicates."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from memdb.cli.app import app, say
+from memdb.cli.options import DataRootOption, OptionGroup, OwnDatasetOption
+from memdb.cli.output import RankedWay, answer_of, emit, facts_line
+from memdb.cli.store_options import ASKING, Place, at_place
+from memdb.render import duplicates as rendered
+from memdb.render.progress import Counting
+from memdb.render.tables import clean, console
+
+SHOWN = 20  # pairs of a table
+MORE = "-k N shows more, --output FILE writes all of them"
+
+
+class DuplicateBounds(OptionGroup):
+    """What counts as a near-duplicate."""
+
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by",
+            metavar="WHAT",
+            help="influence: what examples do for each other; content: equal ones, and pictures that differ "
+            "little; or both.",
+        ),
+    ] = "both"
+    between: Annotated[
+        str,
+        typer.Option(
+            "--between",
+            metavar="SETS",
+            help="train: pairs of training examples; test: of a training and a test example; or both.",
+        ),
+    ] = "both"
+    min_influence: Annotated[
+        float, typer.Option("--min-influence", metavar="X", help="The least influence, in each direction.")
+    ] = 0.1
+    min_share: Annotated[
+        float,
+        typer.Option(
+            "--min-share", metavar="P", help="The least share of what an example does for itself, likewise."
+        ),
+    ] = 0.75
+    alpha: Annotated[
+        float,
+        typer.Option(
+            "--alpha", metavar="P", help="The share of pairs found by influence that may be chance."
+        ),
+    ] = 0.05
+    max_distance: Annotated[
+        float,
+        typer.Option(
+            "--max-distance",
+            metavar="X",
+            help="The most that pictures differ: root mean square over pixels, 1 being black on white.",
+        ),
+    ] = 0.06
+
+
+class DuplicatesWay(RankedWay):
+    """How the answer is wanted: influences are of right and wrong alone."""
+
+    outcome: str = "correct"
+
+    @property
+    def rows_are_printed(self) -> bool:
+        """Whether rows for programs go to the terminal, which is not to be flooded."""
+        return self.output is None and self.format != "table"
+
+
+@app.command()
+@at_place(ASKING)
+def duplicates(
+    place: Place,
+    *,
+    bounds: DuplicateBounds,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "-k", metavar="N", help="Pairs to show. [default: 20; all of them in a file]", show_default=False
+        ),
+    ] = None,
+    dataset: OwnDatasetOption = None,
+    data_root: DataRootOption = None,
+    way: DuplicatesWay,
+) -> None:
+    """Find near-duplicates within the training set, and between training and test set.
+
+    An example with a twin in the training set looks less memorized than it is: models that hold it out have
+    seen the twin. Two training examples are twins in what they do if each, for the models that hold the other
+    out, does what that one would do itself; a training and a test example, if the first does for the second
+    what it does for itself. They are twins in what they are if their content is equal, or their pictures
+    differ little, moved by a pixel at most (needs the package ImageHash, and the data).
+
+    \b
+    influence  P[right on one | other in] - P[right | other out], over the models that hold the one out
+    share      of what an example does for itself: P[right | in] - P[right | both out]
+    q          the share of chance among pairs of this influence or more, both ways
+    distance   of the pictures, from 0 to 1
+    memor.     of an example, and with models in place of which the twin is out, too (twin out)
+
+    \b
+    memdb duplicates
+    memdb duplicates --by content --data-root ~/data -o duplicates.parquet
+    memdb duplicates --between test --min-influence .9
+    """  # noqa: D301
+    db = place.open()
+    with Counting(console(stderr=True), None) as counting:
+        rows = db.duplicates(
+            **vars(bounds),
+            k=SHOWN if k is None and way.rows_are_printed else k,
+            level=way.level,
+            interval=way.interval,
+            dataset=dataset,
+            data_root=data_root,
+            remark=lambda sentence: say(f"Note: {clean(sentence)}."),
+            progress=counting,
+        )
+    names = db.relations().class_names
+    title = f"near-duplicates of {clean(db.url)} \u00b7 {facts_line(db, way)}"
+    emit(answer_of(db, rows, way), way, lambda shown: rendered.table(shown, title, names, k or SHOWN, MORE))
