@@ -632,11 +632,11 @@ class Database:
     def duplicates(self, **options: Unpack[DuplicateOptions]) -> DuckDBPyRelation:
         """Return near-duplicates within the training set, and of a training and a test example.
 
-        A row says what the training example ``train_id`` does for the example ``target_id`` of the set
-        ``target_set``: ``influence``, over the models that hold the target out. Two training examples have a
-        row each way. ``memorization`` is the target's, and ``pair_memorization`` the same without the models
-        that saw the twin alone, so that it hides nothing. ``hidden_by`` names the twin where it surely hides
-        some. The surest pairs come first.
+        A row says what the training example ``train_id`` does for a target, another training example
+        (``target_id``) or a test example (``test_id``): ``influence``, over the models that hold it out. Two
+        training examples have a row each way. ``memorization`` is the target's, and ``pair_memorization`` the
+        same without models that saw the twin alone, so that it hides nothing; ``hidden_by`` names the twin
+        where it surely hides some. The surest pairs come first.
 
         Args:
             options: see `memdb.analysis.duplicates.DuplicateOptions`.

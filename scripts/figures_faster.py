@@ -14,7 +14,7 @@ does.
 Subcommands are about calibrated predictions and screened tests (`figures_informed.py`, `figures_equivalent.py`):
 
     python scripts/figures_faster.py equivalent --data-root DIR     what few models are worth: an hour on two cores
-    python scripts/figures_faster.py equivalent --short             a fifth of the models: five minutes
+    python scripts/figures_faster.py equivalent --short             a fifth of the models, perceptrons: five minutes
     python scripts/figures_faster.py harm       priors that are noise or adversarial, simulated: two minutes
     python scripts/figures_faster.py digits     ranks, coverage and screened tests on digits: four minutes
     python scripts/figures_faster.py cost       4,000 models, 50,000 x 10,000 examples, 10 sketched: minutes, 3 GB
@@ -40,8 +40,9 @@ from numpy.typing import NDArray
 
 import memdb
 from memdb import datasets
-from memdb.query import statistics
-from memdb.query.statistics import Candidates, Effects
+from memdb.query import mixture, statistics
+from memdb.query.mixture import Effects
+from memdb.query.statistics import Candidates
 
 Numbers = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -165,8 +166,8 @@ def before(found: Candidates) -> Numbers:
     factors = np.zeros(len(found))
     for stratum in (True, False):
         inside = found.strata == stratum
-        weights = statistics.fitted_mixture(statistics.binned(z[inside & (found.effect_se > 0)]))
-        factors[inside] = statistics.shrinkage(evidence[inside], weights)
+        weights = mixture.fitted_mixture(mixture.binned(z[inside & (found.effect_se > 0)]))
+        factors[inside] = mixture.shrinkage(evidence[inside], weights)
     return found.score * factors
 
 
@@ -176,10 +177,7 @@ def of_all_pairs(found: Candidates) -> Numbers:
     varies = found.null_se > 0
     return statistics.shrunk(
         found,
-        {
-            same: Effects.fitted(statistics.binned(z[varies & (found.strata == same)]))
-            for same in (True, False)
-        },
+        {same: Effects.fitted(mixture.binned(z[varies & (found.strata == same)])) for same in (True, False)},
     )
 
 

@@ -142,8 +142,8 @@ def round_trips() -> str:
         for what, suffixes in WRITTEN.items():
             found = {}
             for suffix in suffixes:
-                asked = {"min_influence": -1.0} if "pairs" in what else {}
-                asked = {"keep": "train_id < 9"} if what == "ids" else asked
+                asked: dict[str, Any] = {"min_influence": -1.0} if "pairs" in what else {}
+                asked |= {"keep": "train_id < 9"} if what == "ids" else {}
                 path = db.export(f"{folder}/{what}{suffix}", what, **asked).path
                 is_folder = not suffix and path.is_dir()
                 found["a folder" if is_folder else suffix or "no suffix"] = _back(what, path)

@@ -18,12 +18,11 @@ from memdb.analysis.sketched import Informed, Screened, Trak
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.query.informed.predictor import Predictor
+from memdb.query.mixture import Effects, binned
 from memdb.query.relations import Relations
 from memdb.query.statistics import (
     FDR,
     Candidates,
-    Effects,
-    binned,
     hypergeometric_tail,
     q_values,
     shrunk,

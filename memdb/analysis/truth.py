@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from memdb.analysis.estimates import Arms, Estimate, Floats, Ids
 from memdb.analysis.pilots import pilots_of
 from memdb.format import bits, layout
+from memdb.query.mixture import LEAST, SPREADS, Effects, binned
 from memdb.query.relations import Relations
-from memdb.query.statistics import LEAST, SPREADS, Effects, binned
 
 TOP = 10  # training examples of a test example
 STRONG = 0.05  # mean influence of those: test examples below have no influences to be found

@@ -29,7 +29,10 @@ MAX_SWELLING = 250  # bytes out of one byte in; masks and predictions swell less
 SWELLING_MATTERS = 256 << 20
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip entry, before its name
 READ_BYTES = 16 << 20
-BOOLEAN = "b"
+OTHERS = "an array (.npy) or a table (.csv, .tsv, .parquet)"
+UNREADABLE = (  # what NumPy and zipfile raise
+    zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError, struct.error
+)  # fmt: skip
 SAVE_AGAIN = "save it again from NumPy with `numpy.save` or `numpy.savez`"
 
 
@@ -184,10 +187,7 @@ def open_arrays(path: Path) -> dict[str, ArrayFile]:
 
 
 def listed(folder: Path, pattern: str) -> list[Path]:
-    """Return the files of a pattern in a folder, 9 before 10, without hidden ones.
-
-    Some systems leave a hidden ``._mask.npy`` beside ``mask.npy``.
-    """
+    """Return the files of a pattern, 9 before 10, without hidden ones such as ``._mask.npy``."""
     found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
     return sorted(found, key=lambda path: in_order(path.relative_to(folder).as_posix()))
 
@@ -297,15 +297,8 @@ def _archive(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        if path.suffix.lower() == ".npz":
-            raise InvalidInputError(
-                f"{path} is not an .npz archive, or was cut: {error}", hint=f"get it again, or {SAVE_AGAIN}"
-            ) from error
-        raise InvalidInputError(
-            f"{path} is not a NumPy archive (.npz), and its name is not that of an array (.npy) or a table "
-            "(.csv, .tsv, .parquet)",
-            hint="save its arrays with `numpy.savez`, or its table as .csv or .parquet",
-        ) from error
+        other = "" if path.suffix.lower() == ".npz" else f", and its name is not that of {OTHERS}"
+        raise InvalidInputError(f"{path} is not a NumPy archive (.npz){other}", hint=SAVE_AGAIN) from error
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, place: str) -> ArrayFile:
@@ -383,15 +376,7 @@ def _readable(place: str) -> Iterator[None]:
         yield
     except MemdbError:
         raise
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        ValueError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        struct.error,
-    ) as error:
+    except UNREADABLE as error:
         said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise InvalidInputError(f"{place} cannot be read: {said[:200]}", hint=SAVE_AGAIN) from error
     except OSError as error:

@@ -74,13 +74,16 @@ class Contents:
     def with_lists(self, lists: Mapping[str, Lists]) -> Contents:
         """Return them together with what says which examples have lists.
 
-        Training examples have them in their order; of a test example a column says which is its own.
+        Those of training examples are named in their order; of a test example a column says which is its own.
         """
         places = np.zeros((1, len(self.orders[layout.TEST])), dtype=np.int64)  # 0 is none
         places[0, lists[layout.TEST].owners] = 1 + np.arange(len(lists[layout.TEST].owners))
         columns = planes(np.concatenate([self.arrays["test/columns"], places]))
         facts = {**self.facts, "n_listed": {name: len(those.owners) for name, those in lists.items()}}
-        return replace(self, facts=facts, arrays={**self.arrays, "test/columns": columns})
+        listed = packed(lists[layout.TRAIN].owners)
+        return replace(
+            self, facts=facts, arrays={**self.arrays, "test/columns": columns, "train/listed": listed}
+        )
 
 
 @dataclass(frozen=True)
@@ -136,14 +139,21 @@ def contents_of(
 
 
 def lists_of(
-    relations: Relations, orders: Mapping[str, NDArray[np.int32]], progress: Progress
+    relations: Relations,
+    orders: Mapping[str, NDArray[np.int32]],
+    pairs: NDArray[np.uint32],
+    progress: Progress,
 ) -> Mapping[str, Lists]:
-    """Return lists of the training examples that rank first, and of the test examples that these help."""
+    """Return lists of some training examples, and of the test examples that these help.
+
+    The training examples are those of the strongest ``pairs``, and then those that rank first.
+    """
     n_train, n_test = len(orders[layout.TRAIN]), len(orders[layout.TEST])
     if not (n_train and n_test and relations.snapshot.n_models):
         return NO_LISTS
     finder, done = Finder(relations), 0
-    trains = orders[layout.TRAIN][: min(TRAIN_LISTS, max(SHOWN, PAIRS // n_test))]
+    named = dict.fromkeys(np.concatenate([pairs[1:, 0], orders[layout.TRAIN]]).tolist())
+    trains = np.array(list(named)[: min(TRAIN_LISTS, max(SHOWN, PAIRS // n_test))], dtype=np.int32)
     n_tests = min(n_test, max(SHOWN, PAIRS // n_train))
 
     def all_of(name: str, owners: NDArray[np.int32], n_peers: int) -> Lists:

@@ -13,9 +13,9 @@ from memdb.format import bits, layout
 from memdb.look.codes import MISSING, q_codes
 from memdb.query import statistics
 from memdb.query.equal_pairs import EqualPairs, scored
+from memdb.query.mixture import Numbers
 from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
-from memdb.query.statistics import Numbers
 from memdb.render.tables import CONVINCING
 from memdb.sharing.tables import counts_of
 from memdb.store.published_arrays import COUNTED
@@ -142,13 +142,13 @@ class Finder:
             for name in ("n_in", "total", "hits", "same_class")
         }
         times = np.concatenate([times for _, _, times in kinds])
-        candidates = scored(self._relations, EqualPairs(**columns, times=times))
+        candidates = scored(EqualPairs(**columns, times=times), self._n_models)
         start = 0
         for one, inverse, n_pairs in kinds:
             part = candidates.part(slice(start, start + len(one)))
             start += len(one)
             shrunk = statistics.shrunk(part)
-            q_value = statistics.q_values(statistics.p_values(part), n_pairs)
+            q_value = statistics.q_values(part.p_value, n_pairs)
             yield _Ranking(part.score[inverse], shrunk[inverse], q_value[inverse])
 
     def _kinds(self, pairs: _Pairs) -> tuple[Ids, Ids, Ids]:

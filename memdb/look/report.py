@@ -44,9 +44,10 @@ def write_report(
         raise InvalidInputError(f"{path} does not end in .html", hint="name one, such as report.html")
     require_level(level)
     contents = contents_of(relations, level, pictures, MOST_PICTURES)
-    lists = lists_of(relations, contents.orders, progress)
+    every = contents.every_array()
+    lists = lists_of(relations, contents.orders, every["pairs"], progress)
     contents = contents.with_lists(lists)
-    arrays = {**contents.every_array(), **{f"{name}/partners": those.found for name, those in lists.items()}}
+    arrays = {**every, **contents.arrays, **{f"{name}/partners": one.found for name, one in lists.items()}}
     n_all = sum(contents.facts["pictures"][name]["n"] for name in pictures)
     done = 0
     with writing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:

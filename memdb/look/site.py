@@ -121,9 +121,10 @@ class SiteWriter:
         """Write all of it, with facts that are ``known``; return the document that lists it."""
         pictures = {name: those.as_shown() for name, those in published.items()}
         contents = contents_of(relations, 0.95, pictures)
-        lists = lists_of(relations, contents.orders, progress)
+        every = contents.every_array()
+        lists = lists_of(relations, contents.orders, every["pairs"], progress)
         contents = contents.with_lists(lists)
-        arrays = contents.every_array()
+        arrays = {**every, **contents.arrays}
         for name, values in arrays.items():
             self._array(name, values, SETTLED_AT_ONCE if name == "train/settled" else max(1, len(values)))
         self._keys(contents)

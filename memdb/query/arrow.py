@@ -135,7 +135,7 @@ def _names_of(labels: NDArray[np.int32], class_names: Sequence[str]) -> pa.Array
 def rows_of(values: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
     """Return the given rows of a table, in the given order."""
     if 0 < len(rows) <= FEW:
-        return pa.concat_tables([values.slice(row, 1) for row in rows.tolist()])
+        return pa.concat_tables([values.slice(row, 1) for row in rows.tolist()]).combine_chunks()
     return values.take(column(rows))
 
 

@@ -1,17 +1,20 @@
-"""What a list is chosen from, counted by NumPy: DuckDB computes the formulas, and no relations are built."""
+"""What a list is chosen from, counted and scored by NumPy: no relations are built."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.format import bits, layout
+from memdb.query import formulas
+from memdb.query.arrow import column as arrow_column
 from memdb.query.arrow import table
 from memdb.query.examples import ExampleRef, keeps_own
-from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
-from memdb.query.templates import template
 
 Counts = NDArray[np.int32]
 
@@ -29,7 +32,7 @@ def memorizations(relations: Relations, label: int | None) -> pa.Table:
     k_in = own["k_in"][rows]
     counts = _arms(relations, rows, k_in, own["n_correct"][rows] - k_in)
     rest = {"train_id": rows, "label": labels[rows]}
-    return _computed(relations, "memorization", "train_id, label", "", rest | counts)
+    return _computed("memorization", rest, {}, counts)
 
 
 def influences(relations: Relations, fixed: ExampleRef, *, same_class: bool) -> pa.Table:
@@ -55,7 +58,7 @@ def influences(relations: Relations, fixed: ExampleRef, *, same_class: bool) -> 
         "own_k_in": own_k_in,
         "own_k_out": own["n_correct"][rows] - own_k_in,
     }
-    return _pairs(relations, columns | _arms(relations, rows, k_in, k_all - k_in), fixed.column)
+    return _pairs(columns | _arms(relations, rows, k_in, k_all - k_in), fixed.column)
 
 
 def _of_one(relations: Relations, train_id: int, *, same_class: bool) -> pa.Table:
@@ -78,7 +81,7 @@ def _of_one(relations: Relations, train_id: int, *, same_class: bool) -> pa.Tabl
         **{name: np.full(len(rows), value) for name, value in same.items()},
     }
     ids = np.full(len(rows), train_id)
-    return _pairs(relations, columns | _arms(relations, ids, k_in, k_all - k_in), "test_id")
+    return _pairs(columns | _arms(relations, ids, k_in, k_all - k_in), "test_id")
 
 
 def _ids(kept: NDArray[np.bool_]) -> Counts:
@@ -90,17 +93,36 @@ def _arms(relations: Relations, rows: NDArray[np.integer], k_in: Counts, k_out: 
     return {"n_in": own["n_in"][rows], "n_out": own["n_out"][rows], "k_in": k_in, "k_out": k_out}
 
 
-def _pairs(relations: Relations, columns: dict[str, Counts], column: str) -> pa.Table:
+def _pairs(columns: dict[str, Counts], column: str) -> pa.Table:
     target = "target" if column == "target_id" else "test"
-    first = (
-        f"train_id, target_id AS {target}_id, train_label, target_label AS {target}_label, "
-        "train_label = target_label AS same_class"
-    )
-    last = ", score(own_k_in, n_in, own_k_out, n_out) AS memorization"
-    return _computed(relations, "influence", first, last, columns)
+    own = formulas.of_counts(*(columns[name] for name in ("own_k_in", "n_in", "own_k_out", "n_out")))
+    first = {
+        "train_id": columns["train_id"],
+        f"{target}_id": columns["target_id"],
+        "train_label": columns["train_label"],
+        f"{target}_label": columns["target_label"],
+        "same_class": columns["train_label"] == columns["target_label"],
+    }
+    last = {"memorization": arrow_column(formulas.score(own), own.are_filled)}
+    return _computed("influence", first, last, columns)
 
 
-def _computed(relations: Relations, score: str, first: str, last: str, counts: dict[str, Counts]) -> pa.Table:
-    arms = OUTCOMES[relations.outcome].sql["arms"]
-    sql = template("counted.sql", score=score, first=first, last=last, arms=arms)
-    return relations.compute(sql, {"counted": table(counts)})
+def _computed(
+    score: str,
+    first: Mapping[str, NDArray[Any]],
+    last: Mapping[str, pa.Array],
+    counts: Mapping[str, Counts],
+) -> pa.Table:
+    """Return scores, and what ranking needs of each, between the columns that lists have besides."""
+    n_in, n_out, k_in, k_out = (counts[name] for name in ("n_in", "n_out", "k_in", "k_out"))
+    arms = formulas.of_counts(k_in, n_in, k_out, n_out)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = {
+            score: formulas.score(arms), "p_in": k_in / n_in, "p_out": k_out / n_out,
+            "effect_se": formulas.effect_se(arms), "ac_z": formulas.ac_z(arms),
+            "null_se": formulas.null_se(arms),
+        }  # fmt: skip
+    valid = {"p_in": n_in > 0, "p_out": n_out > 0, "ac_z": None}
+    columns = {name: arrow_column(values, valid.get(name, arms.are_filled)) for name, values in found.items()}
+    sums = {"n_in": n_in, "n_out": n_out, "k_in": k_in, "k_out": k_out}
+    return table({**first, score: columns.pop(score), **sums, **columns, **last})

@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.query.arrow import table, values_of
-from memdb.query.outcomes import OUTCOMES
-from memdb.query.relations import Relations
+from memdb.query import formulas
 from memdb.query.statistics import Candidates
-from memdb.query.templates import template
 
 Numbers = NDArray[np.integer[Any]]
 
@@ -32,22 +29,19 @@ class EqualPairs:
     times: NDArray[np.int64]
 
 
-def scored(relations: Relations, pairs: EqualPairs) -> Candidates:
+def scored(pairs: EqualPairs, n_models: int) -> Candidates:
     """Return what these kinds of pairs are ranked by, by the code that answers questions."""
-    n_models = relations.snapshot.n_models
-    columns = {"n_in": pairs.n_in, "n_out": n_models - pairs.n_in, "k_in": pairs.hits, "k_all": pairs.total}
-    counts = table({name: values.astype(np.int32) for name, values in columns.items()})
-    sql = template("equal_pairs.sql", arms=OUTCOMES[relations.outcome].sql["arms"])
-    rows = relations.compute(sql, {"found": counts})
+    n_in, hits, total = (counts.astype(np.int64) for counts in (pairs.n_in, pairs.hits, pairs.total))
+    arms = formulas.of_counts(hits, n_in, total - hits, n_models - n_in)
     return Candidates(
-        score=values_of(rows.column("influence")),
-        effect_se=values_of(rows.column("effect_se")),
-        ac_z=values_of(rows.column("ac_z")),
-        null_se=values_of(rows.column("null_se")),
-        n_in=pairs.n_in.astype(np.int64),
+        score=formulas.score(arms),
+        effect_se=formulas.effect_se(arms),
+        ac_z=formulas.ac_z(arms),
+        null_se=formulas.null_se(arms),
+        n_in=n_in,
         n_models=n_models,
         strata=pairs.same_class,
-        hits=pairs.hits.astype(np.int64),
-        total=pairs.total.astype(np.int64),
+        hits=hits,
+        total=total,
         times=pairs.times,
     )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.format import layout
-from memdb.query.arrow import of_labels, table
+from memdb.query import formulas
+from memdb.query.arrow import column as column_of
+from memdb.query.arrow import of_labels, table, values_of
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import Order, RankedQuery
-from memdb.query.outcomes import OUTCOMES
 from memdb.query.ranked_list import Columns, Standing, presented
 from memdb.query.relations import Relations
 from memdb.query.statistics import Candidates
-from memdb.query.templates import template
 from memdb.store.published_arrays import PAIR_ROWS, derived_of, read_pairs
 
 INFLUENCES = Columns(
@@ -36,7 +38,7 @@ def stored_influence(relations: Relations, test_id: int, k: int, interval: Inter
     found = found_pairs(
         pairs[None, :, :k], relations.snapshot.n_models, test_id, are_labelled=relations.are_labelled
     )
-    shown = scored(relations, found, 1.0)
+    shown = scored(found, 1.0)
     candidates = _candidates(derived[1].n_in, int(pairs[PAIR_ROWS.index("n_correct"), 0]), relations)
     shrunk, q_value = scores[:k].T
     standing = Standing(candidates, shrunk, q_value, np.arange(len(shrunk)))
@@ -53,10 +55,11 @@ def stored_pair(relations: Relations, train_id: int, test_id: int, interval: Int
     if len(at) != 1:
         return None
     n_test = relations.snapshot.manifest.set_named(layout.TEST).n_examples
-    z = relations.interval_z(interval.of_list(1, n_test * sum(times for _, times in derived[1].n_in)))
+    n_ranked = n_test * sum(times for _, times in derived[1].n_in)
+    z = formulas.interval_z(interval.of_list(1, n_ranked), relations.snapshot.n_models)
     known = relations.are_labelled
     found = found_pairs(pairs[None, :, at], relations.snapshot.n_models, test_id, are_labelled=known)
-    return scored(relations, found, z).select(list(PAIR))
+    return scored(found, z).select(list(PAIR))
 
 
 def _candidates(n_in: tuple[tuple[int, int], ...], n_correct: int, relations: Relations) -> Candidates:
@@ -93,8 +96,27 @@ def found_pairs(
     )
 
 
-def scored(relations: Relations, found: pa.Table, z: float | None) -> pa.Table:
+def scored(found: pa.Table, z: float | None) -> pa.Table:
     """Return stored pairs with their scores, intervals with multiplier z, and the columns for ranking."""
-    memorized = "(SELECT *, score(own_k_in, n_in, own_k_out, n_out) AS memorization FROM stored)"
-    sql = f"WITH found AS {memorized} {template('pair_scores.sql', sums=OUTCOMES['correct'].sql['sums'])}"
-    return relations.compute(sql, {"stored": found}, z=z)
+    of = {name: values_of(found.column(name)) for name in found.column_names}
+    n_in, n_out, k_in = (of[name] for name in ("n_in", "n_out", "s_in"))
+    k_out = of["s_all"] - k_in
+    arms = formulas.of_counts(k_in, n_in, k_out, n_out)
+    own = formulas.of_counts(of["own_k_in"], n_in, of["own_k_out"], n_out)
+    lo, hi = formulas.bounds(arms, math.nan if z is None else z)
+    are_known = not found.column("train_label").null_count
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = {
+            "influence": formulas.score(arms), "lo": lo, "hi": hi, "effect_se": formulas.effect_se(arms),
+            "ac_z": formulas.ac_z(arms), "null_se": formulas.null_se(arms),
+            "p_in": k_in / n_in, "p_out": k_out / n_out, "memorization": formulas.score(own),
+        }  # fmt: skip
+    valid = {"p_in": n_in > 0, "p_out": n_out > 0, "ac_z": None}
+    columns = {name: column_of(numbers, valid.get(name, arms.are_filled)) for name, numbers in values.items()}
+    same = of["train_label"] == of["test_label"]
+    columns["same_class"] = column_of(same, None if are_known else np.zeros(len(same), dtype=np.bool_))
+    columns |= {"k_in": column_of(k_in), "k_out": column_of(k_out)}
+    names = (*INFLUENCES.first, *PAIR[5:8], "effect_se", "ac_z", "null_se", *PAIR[8:])
+    return pa.Table.from_arrays(
+        [columns[name] if name in columns else found.column(name) for name in names], list(names)
+    )

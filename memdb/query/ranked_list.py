@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.query import statistics
+from memdb.query import formulas, statistics
 from memdb.query.arrow import column, rows_of, values_of
 from memdb.query.intervals import IntervalSpec
+from memdb.query.mixture import Numbers
 from memdb.query.options import RankedQuery
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
-from memdb.query.statistics import Candidates, Numbers
-from memdb.query.templates import template
+from memdb.query.statistics import Candidates
 
 SETTLED = 0.05  # fraction of the rows shown that chance alone may still produce
 
@@ -73,7 +74,7 @@ def _standing(
     shrunk, q_value, score = (np.full(found.num_rows, np.nan) for _ in range(3))
     shrunk[at] = statistics.shrunk(candidates)
     q_value[at] = (
-        statistics.q_values(statistics.p_values(candidates))
+        statistics.q_values(candidates.p_value)
         if order.fdr == "once"
         else statistics.anytime_q_values(candidates.null_z, candidates.n_models)
     )
@@ -146,26 +147,28 @@ def _strength(score: Numbers, direction: str) -> Numbers:
 
 def first(key: Numbers, strength: Numbers, ids: NDArray[np.integer[Any]], k: int) -> NDArray[np.int64]:
     """Return the positions of the k largest keys, NaN last; ties by strength, then by ascending id."""
-    known, strong = (np.nan_to_num(values, nan=-np.inf) for values in (key, strength))
+    known, strength = (np.nan_to_num(values, nan=-np.inf) for values in (key, strength))
     rows = np.arange(len(known))
     if k < len(rows):
-        least = np.partition(known, len(rows) - k)[len(rows) - k]
-        above, tied = np.flatnonzero(known > least), np.flatnonzero(known == least)
-        n_of_tied = k - len(above)
-        if n_of_tied < len(tied):  # often thousands, where nothing but chance was found
-            rank = len(tied) - n_of_tied
-            tied = tied[strong[tied] >= np.partition(strong[tied], rank)[rank]]
-        rows = np.concatenate([above, tied])
-    order = np.lexsort((ids[rows], -strong[rows], -known[rows]))
+        least = _kth_largest(known, k)
+        above, ties = known > least, np.flatnonzero(known == least)
+        wanted = k - int(np.count_nonzero(above))
+        if wanted < len(ties):
+            ties = ties[strength[ties] >= _kth_largest(strength[ties], wanted)]
+        rows = np.concatenate([above.nonzero()[0], ties])
+    order = np.lexsort((ids[rows], -strength[rows], -known[rows]))
     return rows[order[:k]]
 
 
+def _kth_largest(values: Numbers, k: int) -> float:
+    return float(np.partition(values, len(values) - k)[len(values) - k])
+
+
 def _bounds(relations: Relations, rows: pa.Table, interval: IntervalSpec) -> tuple[Numbers, Numbers]:
-    positions = column(np.arange(rows.num_rows, dtype=np.int32))
-    z = relations.interval_z(interval)
-    sql = template("bounds.sql", **OUTCOMES[relations.outcome].sql)
-    found = relations.compute(sql, {"ranked": rows.append_column("position", positions)}, z=z)
-    return values_of(found.column("lo")), values_of(found.column("hi"))
+    z = formulas.interval_z(interval, relations.snapshot.n_models)
+    names = OUTCOMES[relations.outcome].sql["arms"].split(", ")
+    arms = formulas.Arms(*(values_of(rows.column(name)) for name in names))
+    return formulas.bounds(arms, math.nan if z is None else z)
 
 
 def _ranks(

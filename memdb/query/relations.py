@@ -64,7 +64,6 @@ class Relations:
         self.outcome = require_outcome(outcome)
         self.memory = MEMORY
         self._budget = Budget()
-        self._known_z: dict[IntervalSpec, float | None] = {}
         self._known_totals: dict[str, dict[str, Any]] = {}
         self._interval: IntervalSpec | None = None  # whose multipliers the views have now
         self._statement = threading.Lock()
@@ -254,15 +253,6 @@ class Relations:
         for relation, z in zip(self._n_scores, multipliers, strict=True):
             connection.execute(f"SET VARIABLE z_{relation} = $z", {"z": z})
         self._interval = interval
-
-    def interval_z(self, interval: IntervalSpec) -> float | None:
-        """Return the multiplier z of the intervals of a list; None without models."""
-        with self._statement:
-            if interval not in self._known_z:  # planning this statement takes milliseconds
-                sql = "SELECT interval_z($interval, $alpha, $fixed_z, $n_models, $n_shown, $n_ranked)"
-                given = {**interval.parameters(), "n_models": self.snapshot.n_models}
-                ((self._known_z[interval],),) = self.connection.execute(sql, given).fetchall()
-            return self._known_z[interval]
 
     def _tables(self) -> dict[str, pa.Table]:
         """Return the tables of examples; their contents are read concurrently, since most time is latency."""

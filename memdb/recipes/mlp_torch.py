@@ -191,18 +191,16 @@ class Network:
     def _note(self, layer: int, inputs: Tensor, delta: Tensor) -> None:
         """Set the gradients of a layer, or add them to the share of the former ones that is kept."""
         (weights, biases), inputs = self.slopes[layer], inputs.transpose(1, 2)
-        if self.kept is None:
+        is_exact, kept = self._dtype == torch.float32, self.kept
+        if kept is None:
             torch.sum(delta, 1, keepdim=True, dtype=torch.float32, out=biases)
+            torch.bmm(inputs, delta, out=weights) if is_exact else weights.copy_(torch.bmm(inputs, delta))
+            return
+        torch.add(delta.sum(1, keepdim=True, dtype=torch.float32), biases, alpha=kept, out=biases)
+        if is_exact:
+            torch.baddbmm(weights, inputs, delta, beta=kept, out=weights)
         else:
-            torch.add(delta.sum(1, keepdim=True, dtype=torch.float32), biases, alpha=self.kept, out=biases)
-        if self._dtype == torch.float32 and self.kept is None:
-            torch.bmm(inputs, delta, out=weights)
-        elif self._dtype == torch.float32:
-            torch.baddbmm(weights, inputs, delta, beta=self.kept, out=weights)
-        elif self.kept is None:
-            weights.copy_(torch.bmm(inputs, delta))
-        else:
-            torch.add(torch.bmm(inputs, delta), weights, alpha=self.kept, out=weights)
+            torch.add(torch.bmm(inputs, delta), weights, alpha=kept, out=weights)
 
     def outcomes(self, x: Tensor, y: Tensor, wanted: frozenset[str]) -> dict[str, NDArray[Any]]:
         """Return the outcomes by name, [model, example] each."""

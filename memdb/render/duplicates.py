@@ -34,7 +34,7 @@ def table(answer: Answer, title: str, class_names: Sequence[str], most: int, mor
 def pairs_of(rows: Iterator[Row]) -> Iterator[list[Row]]:
     """Yield the rows of each pair: one, or of two training examples one each way."""
     for row in rows:
-        yield [row] if row["target_set"] == "test" else [row, next(rows)]
+        yield [row] if row["target_id"] is None else [row, next(rows)]
 
 
 def _pairs(pairs: Sequence[Sequence[Row]], title: str, class_names: Sequence[str]) -> Fitted:
@@ -48,7 +48,7 @@ def _cells(pair: Sequence[Row], class_names: Sequence[str]) -> list[str]:
     classes = dict.fromkeys(class_label(first[name], class_names) for name in ("train_label", "target_label"))
     return [
         str(first["train_id"]),
-        f"{first['target_set']}\u00a0{first['target_id']}",
+        f"test\u00a0{first['test_id']}" if first["target_id"] is None else f"train\u00a0{first['target_id']}",
         "/".join(classes),
         first["found_by"],
         "\u00a0".join(brief(row["influence"], "+") for row in reversed(pair)),

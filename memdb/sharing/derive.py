@@ -8,7 +8,8 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,16 +24,22 @@ from memdb.query.intervals import IntervalSpec
 from memdb.query.questions import ModelAnswers
 from memdb.query.relations import Relations
 from memdb.query.templates import template
-from memdb.sharing.tables import LISTED, counts_of, pairs_table
+from memdb.sharing.tables import LISTED, counts_of, kept_pairs, pairs_table, z_of_lists
 from memdb.store.encoding import ChunkEncoder, array_metadata, describe
 from memdb.store.published_arrays import COUNTED, PAIR_ROWS, PAIRS, SCORE_COLUMNS, SCORES
 from memdb.store.resumable import ResumableStorage
 from memdb.store.stated import MAX_CHUNK
 
+if TYPE_CHECKING:
+    from memdb.sharing.top_influence import Listing
+
 ROWS_FOR = 6.0  # a chunk of n rows and a list of n_test / n names cost a reader least near sqrt(n_test / 6)
 VERSION = 1  # of what is derived: a copy that was cut off goes on only with the same
 TABLE_LEVEL = 0.95
-THREADS, AHEAD = 2, 4  # that find lists, and how many chunks may be asked for before they are written
+THREADS, AHEAD = 2, 3  # that find lists, and how many jobs may be begun before their rows are written
+CHUNKS = 4  # of a job: statements and fits of many lists at once take less time
+
+Chunk = tuple[NDArray[np.int32], NDArray[np.float64]]  # the pairs and scores of some test examples
 
 
 def rows_of_a_chunk(n_test: int) -> int:
@@ -198,25 +205,31 @@ class _Lists:
         return found == sealed(self._claim())
 
     def _tables(self, advance: Callable[[int], None], begun: bool) -> Iterator[pa.Table]:  # noqa: FBT001
-        def rows_of(start: int) -> pa.Table:
-            with self._encoding:
-                found = self._kept(start) if begun else None
-            pairs, scores = found or self._made(start)
-            return pairs_table(self._relations, pairs, scores, start)
-
-        starts = range(0, self._n_test, self._step)
+        chunks = list(range(0, self._n_test, self._step))
+        jobs = [chunks[at : at + CHUNKS] for at in range(0, len(chunks), CHUNKS)]
+        z = z_of_lists(self._relations, self._listed)
         pool = ThreadPoolExecutor(THREADS)
         try:
-            running = [pool.submit(rows_of, start) for start in starts[:AHEAD]]
-            for number, start in enumerate(starts):
-                rows = running.pop(0).result()
-                running += [pool.submit(rows_of, ahead) for ahead in starts[number + AHEAD :][:1]]
-                yield rows
-                advance(min(self._step, self._n_test - start))
+            running = [pool.submit(self._rows_of, job, begun) for job in jobs[:AHEAD]]
+            for number, job in enumerate(jobs):
+                kept = running.pop(0).result()
+                running += [pool.submit(self._rows_of, ahead, begun) for ahead in jobs[number + AHEAD :][:1]]
+                yield pairs_table(kept, z)
+                advance(min(job[-1] + self._step, self._n_test) - job[0])
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _kept(self, start: int) -> tuple[NDArray[np.int32], NDArray[np.float64]] | None:
+    def _rows_of(self, starts: list[int], begun: bool) -> pa.Table:  # noqa: FBT001
+        """Return the pairs of some chunks that the table has; write those chunks that are missing."""
+        with self._encoding:
+            found = {start: self._kept(start) for start in starts} if begun else {}
+        missing = [start for start in starts if found.get(start) is None]
+        if missing:
+            found |= self._made(missing)
+        n_models = self._relations.snapshot.n_models
+        return pa.concat_tables([kept_pairs(*found[start], start, n_models) for start in starts])
+
+    def _kept(self, start: int) -> Chunk | None:
         """Return a chunk that is there already, intact."""
         found = []
         for encoder in (self._pairs, self._scores):
@@ -232,15 +245,23 @@ class _Lists:
             found.append(values)
         return found[0], found[1]
 
-    def _made(self, start: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        found = list(self._lists.of(range(start, min(start + self._step, self._n_test))))
-        pairs = np.stack([item.pairs for item in found])
-        scores = np.stack([item.scores for item in found])
+    def _made(self, starts: list[int]) -> dict[int, Chunk]:
+        """Find and write the lists of some chunks."""
+        tests = [range(start, min(start + self._step, self._n_test)) for start in starts]
+        lists = self._lists.of([test_id for some in tests for test_id in some])
+        found = {
+            start: _stacked(list(islice(lists, len(some)))) for start, some in zip(starts, tests, strict=True)
+        }
         with self._encoding:
-            objects = {
-                self._pairs.name(start): self._pairs.encode(start, pairs),
-                self._scores.name(start): self._scores.encode(start, scores),
-            }
-            self._target.put_all({f"{self._folder}/{name}": data for name, data in objects.items()})
-            self._found |= describe(objects)
-        return pairs, scores
+            for start, (pairs, scores) in found.items():
+                objects = {
+                    self._pairs.name(start): self._pairs.encode(start, pairs),
+                    self._scores.name(start): self._scores.encode(start, scores),
+                }
+                self._target.put_all({f"{self._folder}/{name}": data for name, data in objects.items()})
+                self._found |= describe(objects)
+        return found
+
+
+def _stacked(lists: list[Listing]) -> Chunk:
+    return np.stack([item.pairs for item in lists]), np.stack([item.scores for item in lists])

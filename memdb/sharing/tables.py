@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from memdb.query import formulas
 from memdb.query.arrow import column as column_of
-from memdb.query.arrow import values_of
+from memdb.query.arrow import rows_of, values_of
 from memdb.query.from_published import found_pairs, scored
 from memdb.query.intervals import IntervalSpec
 from memdb.query.relations import Relations
@@ -29,23 +30,31 @@ def counts_of(relations: Relations, set_name: str) -> NDArray[np.int32]:
     return np.stack([values_of(column).astype(np.int32) for column in found.columns])
 
 
-def pairs_table(
-    relations: Relations, pairs: NDArray[np.int32], scores: NDArray[np.float64], first: int
-) -> pa.Table:
-    """Return stored pairs as people use them: by test id, then from the strongest.
+def kept_pairs(pairs: NDArray[np.int32], scores: NDArray[np.float64], first: int, n_models: int) -> pa.Table:
+    """Return stored pairs as `pairs_table` takes them: by test id, then from the strongest.
 
     Pairs that may be noise, by their q-value, are dropped, except the first of each test example.
     """
-    n_models = relations.snapshot.n_models
-    n_in = pairs[:, PAIR_ROWS.index("n_in")]
-    n_ranked = int(relations.ask(N_RANKED).column(0)[0].as_py())
-    interval = IntervalSpec("selected", 0.95)
-    z = relations.interval_z(interval.of_list(min(pairs.shape[2], max(1, n_ranked)), max(1, n_ranked)))
-    rows = scored(relations, found_pairs(pairs, n_models, first), z)
-    valid = ((n_in > 0) & (n_in < n_models)).ravel()
-    for position, name in enumerate(SCORE_COLUMNS):
-        rows = rows.append_column(name, column_of(scores[:, :, position].ravel(), valid))
     rank = np.tile(np.arange(1, pairs.shape[2] + 1, dtype=np.int32), len(pairs))
-    rows = rows.append_column("rank", column_of(rank)).select(list(TABLE_COLUMNS))
-    q_values = scores[:, :, SCORE_COLUMNS.index("q_value")].ravel()
-    return rows.filter(column_of((rank <= TABLED) | (q_values <= TABLED_Q)))
+    of = {name: scores[:, :, position].ravel() for position, name in enumerate(SCORE_COLUMNS)}
+    kept = np.flatnonzero((rank <= TABLED) | (of["q_value"] <= TABLED_Q))
+    found = rows_of(found_pairs(pairs, n_models, first), kept)
+    n_in = pairs[:, PAIR_ROWS.index("n_in")].ravel()[kept]
+    for name, values in of.items():
+        found = found.append_column(name, column_of(values[kept], (n_in > 0) & (n_in < n_models)))
+    return found.append_column("rank", column_of(rank[kept]))
+
+
+def z_of_lists(relations: Relations, listed: int) -> float | None:
+    """Return the multiplier z of the intervals in lists of this length."""
+    n_ranked = max(1, int(relations.ask(N_RANKED).column(0)[0].as_py()))
+    interval = IntervalSpec("selected", 0.95).of_list(min(listed, n_ranked), n_ranked)
+    return formulas.interval_z(interval, relations.snapshot.n_models)
+
+
+def pairs_table(kept: pa.Table, z: float | None) -> pa.Table:
+    """Return pairs as people use them, with intervals of this multiplier."""
+    rows = scored(kept, z)
+    for name in (*SCORE_COLUMNS, "rank"):
+        rows = rows.append_column(name, kept.column(name))
+    return rows.select(list(TABLE_COLUMNS))

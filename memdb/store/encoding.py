@@ -28,6 +28,7 @@ INNER_CHUNK_BYTES = 128 << 10  # what reading one row of a block costs
 SHARD_BYTES = 16 << 20
 BLOCK_MODELS = 1024  # of a full block
 GZIP_LEVEL = 9
+COUNTS_LEVEL = 6  # of Blosc: 2 % larger than 9, and twenty times as fast
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ class ChunkEncoder:
         self._memory: dict[str, Buffer] = {}
         self._path, self._chunk_rows = path, chunk_rows
         kind = np.dtype(dtype)
-        counts = [BloscCodec(cname="zstd", clevel=9, shuffle=shuffle), Crc32cCodec()]
+        counts = [BloscCodec(cname="zstd", clevel=COUNTS_LEVEL, shuffle=shuffle), Crc32cCodec()]
         self._array = _create(
             self._memory, path, shape, kind, chunk_rows, None, attributes,
             counts if kind.kind == "i" else [ZstdCodec(level=9), Crc32cCodec()] if kind == np.uint8 else None,

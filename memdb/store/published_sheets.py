@@ -72,7 +72,7 @@ def write_sheets(
     found: dict[str, ObjectInfo] = {}
     metadata: dict[str, Json] = {}
     for name, those in pictures.items():
-        order, shape = orders[name], those.shape[1:]
+        order, shape = orders[name], shown_of(those.shape[1:], those.chosen).shape
         attributes = dict(zip(SHAPE, shape, strict=True)) if shape else dict(AS_WORDS)
         encoder = ChunkEncoder(f"{name}/{ORDER}", order.shape, "int32", len(order), attributes, "shuffle")
         array = encoder.metadata | {encoder.name(0): encoder.encode(0, order)}

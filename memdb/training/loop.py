@@ -273,12 +273,13 @@ def _accuracies(
     """
     correct = outcomes[f"{layout.TRAIN}/correct"][row]
     test = outcomes.get(f"{layout.TEST}/correct")
-    inside = float(correct[mask].mean())
+    inside = correct & mask  # several times as fast as correct[mask]
+    n, k, k_all = (int(np.count_nonzero(some)) for some in (mask, inside, correct))
     return {
-        "train_accuracy": inside,
-        "out_accuracy": None if mask.all() else float(correct[~mask].mean()),
+        "train_accuracy": k / n,
+        "out_accuracy": None if n == len(mask) else (k_all - k) / (len(mask) - n),
         "test_accuracy": None if test is None else float(test[row].mean()),
-        "diverged": not finite or _learned_nothing(correct[mask], dataset.train.labels[mask]),
+        "diverged": not finite or (k < n and _learned_nothing(correct[mask], dataset.train.labels[mask])),
     }
 
 

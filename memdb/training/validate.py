@@ -48,9 +48,10 @@ def checked(
             values = _array(returned, path, "f", shape, recipe)
             missing = np.isnan(values)
             finite &= ~missing.any(axis=1)
-            kept[f"{name}/{CORRECT.name}"] = kept[f"{name}/{CORRECT.name}"] & ~missing
-            limited = np.clip(values, -CONFIDENCE_LIMIT, CONFIDENCE_LIMIT)
-            kept[path] = np.where(missing, -CONFIDENCE_LIMIT, limited)
+            kept[path] = np.clip(values, -CONFIDENCE_LIMIT, CONFIDENCE_LIMIT)
+            if missing.any():
+                kept[f"{name}/{CORRECT.name}"] = kept[f"{name}/{CORRECT.name}"] & ~missing
+                kept[path][missing] = -CONFIDENCE_LIMIT
     for path, (outcome, n_examples) in arrays.items():
         if outcome.name not in {CORRECT.name, LOGIT_CONFIDENCE.name}:
             shape = len(masks), n_examples

@@ -98,7 +98,7 @@ def test_a_reports_lists_are_those_of_top_influence(asked, written, of):
     labels = {name: columns(elements, name, n[name])[0] for name in n}
     labels["train"] = labels["train"][np.argsort(array(elements, "train/order"))]
     if of == "train":
-        owners = array(elements, "train/order").tolist()
+        owners = array(elements, "train/listed").tolist()
     else:
         owners = np.argsort(columns(elements, "test", n["test"])[2]).tolist()
     assert sorted(owners) == list(range(facts["n_listed"][of]))

@@ -465,6 +465,7 @@ def test_images_of_pillow_are_pictures():
         assert content[0, 0, 0] == expected
 
 
+@pytest.mark.slow
 def test_what_is_no_picture_is_shown_as_text(tmp_path):
     import pandas as pd
 

@@ -7,29 +7,29 @@ import pytest
 from support.counted import of_counts
 from support.oracle import fitted_by_expectation_maximization
 
-from memdb.query import statistics
+from memdb.query import mixture, statistics
 
 
 def loss(abs_z, weights):
     """Minus the logarithm of what the fit maximizes: the likelihood of every |z|, and of ten that are 0 by decree."""
-    density = np.exp(-((abs_z[:, None] / np.sqrt(1 + statistics.SPREADS**2)) ** 2) / 2) / np.sqrt(
-        1 + statistics.SPREADS**2
+    density = np.exp(-((abs_z[:, None] / np.sqrt(1 + mixture.SPREADS**2)) ** 2) / 2) / np.sqrt(
+        1 + mixture.SPREADS**2
     )
-    return -np.log(density @ weights).sum() - statistics.PRIOR_NULLS * np.log(weights[0])
+    return -np.log(density @ weights).sum() - mixture.PRIOR_NULLS * np.log(weights[0])
 
 
 @pytest.mark.parametrize("n_far", [1, 3, 50])
 @pytest.mark.parametrize("far", [10.025, 29.975, 39.975])
 @pytest.mark.parametrize("n_null", [400, 5000])
 def test_a_few_strong_pairs_do_not_keep_luck_from_being_shrunk(n_null, far, n_far):
-    bins = np.abs(np.random.default_rng(0).normal(size=n_null)) // statistics.BIN
-    abs_z = np.concatenate([(bins + 0.5) * statistics.BIN, np.full(n_far, far)])
-    weights = statistics.fitted_mixture(statistics.binned(abs_z))
-    slow = fitted_by_expectation_maximization(abs_z, statistics.SPREADS, statistics.PRIOR_NULLS, rounds=300)
+    bins = np.abs(np.random.default_rng(0).normal(size=n_null)) // mixture.BIN
+    abs_z = np.concatenate([(bins + 0.5) * mixture.BIN, np.full(n_far, far)])
+    weights = mixture.fitted_mixture(mixture.binned(abs_z))
+    slow = fitted_by_expectation_maximization(abs_z, mixture.SPREADS, mixture.PRIOR_NULLS, rounds=300)
     assert weights.sum() == pytest.approx(1)
     assert (weights >= 0).all()
     assert loss(abs_z, weights) <= loss(abs_z, slow) + 1e-3
-    lucky, strong = statistics.shrinkage(np.array([1.0, far]), weights)
+    lucky, strong = mixture.shrinkage(np.array([1.0, far]), weights)
     assert lucky < 0.05
     assert strong > 0.98
 
@@ -61,12 +61,12 @@ def test_few_strong_effects_among_many_null_ones_are_kept(n_models, effect):
 
 def test_effects_are_believed_as_far_as_they_beat_chance():
     z = np.abs(np.random.default_rng(1).normal(size=(2000, 40)))
-    supports = [statistics.Effects.fitted(statistics.binned(row)).support for row in z.T]
+    supports = [mixture.Effects.fitted(mixture.binned(row)).support for row in z.T]
     assert np.mean(np.array(supports) > 0.5) < 0.1
     assert all(0 <= support <= 1 for support in supports)
-    wide = statistics.Effects.fitted(statistics.binned(z[:, 0] * 2))
+    wide = mixture.Effects.fitted(mixture.binned(z[:, 0] * 2))
     assert wide.support > 0.999
-    nothing = statistics.Effects.fitted(statistics.binned(np.zeros(0)))
+    nothing = mixture.Effects.fitted(mixture.binned(np.zeros(0)))
     assert nothing.factors(np.array([0.0, 3.0])).tolist() == [0, 0]
 
 

@@ -14,7 +14,7 @@ from support.stores import bits_of, dicts, small_database
 from support.storing import batch
 
 from memdb.errors import InvalidInputError
-from memdb.query import statistics
+from memdb.query import mixture, statistics
 from memdb.query.statistics import Candidates
 
 RNG = np.random.default_rng(5)
@@ -109,12 +109,12 @@ def test_anytime_q_values_are_those_of_e_values():
 
 def test_the_mixture_is_the_most_likely_one():
     z = np.abs(np.where(RNG.random(20_000) < 0.1, RNG.normal(size=20_000) * 3, RNG.normal(size=20_000)))
-    weights = statistics.fitted_mixture(statistics.binned(z))
-    density = statistics._densities()
-    counts = np.bincount((z / statistics.BIN).astype(int), minlength=len(density))
+    weights = mixture.fitted_mixture(mixture.binned(z))
+    density = mixture._densities()
+    counts = np.bincount((z / mixture.BIN).astype(int), minlength=len(density))
 
     def likelihood(w):
-        return counts @ np.log(density @ w) + statistics.PRIOR_NULLS * np.log(w[0])
+        return counts @ np.log(density @ w) + mixture.PRIOR_NULLS * np.log(w[0])
 
     best = likelihood(weights)
     assert weights.sum() == pytest.approx(1)
@@ -126,25 +126,25 @@ def test_the_mixture_is_the_most_likely_one():
     slow = np.full(len(weights), 1 / len(weights))
     for _ in range(5000):
         slow *= density.T @ (counts / (density @ slow))
-        slow[0] += statistics.PRIOR_NULLS
+        slow[0] += mixture.PRIOR_NULLS
         slow /= slow.sum()
     assert likelihood(slow) <= best + 1e-9 * abs(best)
     at = np.arange(0.0, 8, 0.5)
-    assert statistics.shrinkage(at, weights) == pytest.approx(statistics.shrinkage(at, slow), abs=0.01)
+    assert mixture.shrinkage(at, weights) == pytest.approx(mixture.shrinkage(at, slow), abs=0.01)
 
 
 @pytest.mark.parametrize("n", [0, 1, 5e3, 5e6, 5e8])
 @pytest.mark.parametrize(("spread", "share"), [(1, 1), (1.3, 1), (3, 0.01), (9, 0.001)])
 def test_no_other_mixture_is_more_likely_however_many_scores_and_however_far(n, spread, share):
     """At the top of the likelihood no weight's gradient is above the multiplier (Karush, Kuhn, Tucker)."""
-    z = statistics._centers()
+    z = mixture._centers()
     bells = share * np.exp(-((z / spread) ** 2) / 2) / spread + (1 - share) * np.exp(-(z**2) / 2)
-    histogram = np.floor(n * bells * statistics.BIN * 0.8)
-    weights = statistics.fitted_mixture(histogram)
-    density = statistics._densities()[histogram > 0]
+    histogram = np.floor(n * bells * mixture.BIN * 0.8)
+    weights = mixture.fitted_mixture(histogram)
+    density = mixture._densities()[histogram > 0]
     gradient = density.T @ (histogram[histogram > 0] / (density @ weights))
-    gradient[0] += statistics.PRIOR_NULLS / weights[0]
-    assert gradient.max() / (histogram.sum() + statistics.PRIOR_NULLS) < 1 + 1e-5
+    gradient[0] += mixture.PRIOR_NULLS / weights[0]
+    assert gradient.max() / (histogram.sum() + mixture.PRIOR_NULLS) < 1 + 1e-5
 
 
 def test_shrunk_scores_lie_between_0_and_the_score_and_noise_goes():

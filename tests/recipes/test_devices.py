@@ -238,8 +238,8 @@ def test_a_ray_task_asks_for_as_many_gpus_as_it_is_told(name, task_gpus, n_gpus,
     assert engine._device(name, request, {"GPU": n_gpus, "CPU": 8}) == expected
 
 
-@pytest.mark.parametrize("chosen", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
-def test_recipes_on_a_simulated_device_do_as_on_the_cpu(chosen):
+@pytest.mark.slow
+def test_recipes_on_a_simulated_device_do_as_on_the_cpu():
     """In a process of its own, since PyTorch counts its devices once, at the first backward pass."""
     file = TESTS / "support" / "on_a_simulated_device.py"
     command = [
@@ -251,7 +251,7 @@ def test_recipes_on_a_simulated_device_do_as_on_the_cpu(chosen):
         "-p",
         "no:cacheprovider",
         "-m",
-        chosen,
+        "",
         str(file),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

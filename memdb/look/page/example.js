@@ -109,7 +109,7 @@ function partnerList(title, hint, partners, z, strip) {
 async function partnersShown(set, row) {
   const found = await partnersOf(set, row), other = set === train ? test : train;
   if (!found) {
-    const hint = `No list of its influences comes with this page, which has those of the first ${facts.n_listed.train.toLocaleString("en")} `
+    const hint = `No list of its influences comes with this page, which has those of ${facts.n_listed.train.toLocaleString("en")} `
       + `training and of ${facts.n_listed.test.toLocaleString("en")} test examples. The commands below find them.`;
     return [make("p", "muted", hint), ...anyPair(set, row)];
   }

@@ -20,6 +20,7 @@ from memdb.format import layout
 from memdb.query import arrow
 from memdb.query.examples import require_examples, require_models, require_own
 from memdb.query.intervals import IntervalSpec
+from memdb.query.mixture import Effects, Numbers, binned
 from memdb.query.options import PairOptions
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.pairs.kernel import Z_BINS, CpuKernel, PairKernel
@@ -27,7 +28,7 @@ from memdb.query.pairs.kernel_confidence import ConfidenceKernel
 from memdb.query.pairs.search import PairSearch
 from memdb.query.pairs.types import PairBits, PairBlock, PairChoice, PairConfidence
 from memdb.query.relations import Relations
-from memdb.query.statistics import Candidates, Effects, Numbers, binned, p_values, shrunk
+from memdb.query.statistics import Candidates, p_values, shrunk
 from memdb.query.templates import template
 from memdb.store import Snapshot
 
@@ -265,7 +266,7 @@ class Scorer:
         candidates = self._evidence.candidates(table)
         added = {
             "shrunk": arrow.column(shrunk(candidates, self._effects)),
-            "q_value": arrow.column(self._totals.q_values(p_values(candidates))),
+            "q_value": arrow.column(self._totals.q_values(candidates.p_value)),
         }
         return pa.Table.from_arrays(
             [added[name] if name in added else table.column(name) for name in self._columns], self._columns
