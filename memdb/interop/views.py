@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
-from memdb.interop.arrays import BOOLEAN, ArrayFile
+from memdb.interop.arrays import ArrayFile
 
 
 def bools(values: NDArray[Any], place: str) -> NDArray[np.bool_]:
@@ -19,7 +19,7 @@ def bools(values: NDArray[Any], place: str) -> NDArray[np.bool_]:
     Raises:
         InvalidInputError: there is another number among them.
     """
-    if values.dtype.kind == BOOLEAN:
+    if values.dtype.kind == "b":
         return values
     wrong = (values != 0) & (values != 1)
     if wrong.any():
@@ -34,7 +34,7 @@ def flags(file: ArrayFile) -> ArrayFile:
         InvalidInputError: no array of numbers; reading it refuses others than 0 and 1.
     """
     file.require((None,) * len(file.shape), "biuf")
-    if file.dtype.kind == BOOLEAN:
+    if file.dtype.kind == "b":
         return file
 
     def read(start: int, stop: int) -> NDArray[Any]:
