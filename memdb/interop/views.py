@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 from memdb.interop.arrays import ArrayFile
 
+BOOLEAN = "b"  # the kind of a dtype
+
 
 def bools(values: NDArray[Any], place: str) -> NDArray[np.bool_]:
     """Return bits that may be stored as numbers 0 and 1.
@@ -19,7 +21,7 @@ def bools(values: NDArray[Any], place: str) -> NDArray[np.bool_]:
     Raises:
         InvalidInputError: there is another number among them.
     """
-    if values.dtype.kind == "b":
+    if values.dtype.kind == BOOLEAN:
         return values
     wrong = (values != 0) & (values != 1)
     if wrong.any():
@@ -34,7 +36,7 @@ def flags(file: ArrayFile) -> ArrayFile:
         InvalidInputError: no array of numbers; reading it refuses others than 0 and 1.
     """
     file.require((None,) * len(file.shape), "biuf")
-    if file.dtype.kind == "b":
+    if file.dtype.kind == BOOLEAN:
         return file
 
     def read(start: int, stop: int) -> NDArray[Any]:

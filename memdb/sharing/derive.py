@@ -222,8 +222,9 @@ class _Lists:
     def _rows_of(self, starts: list[int], begun: bool) -> pa.Table:  # noqa: FBT001
         """Return the pairs of some chunks that the table has; write those chunks that are missing."""
         with self._encoding:
-            found = {start: self._kept(start) for start in starts} if begun else {}
-        missing = [start for start in starts if found.get(start) is None]
+            kept = {start: self._kept(start) for start in starts} if begun else {}
+        found = {start: chunk for start, chunk in kept.items() if chunk is not None}
+        missing = [start for start in starts if start not in found]
         if missing:
             found |= self._made(missing)
         n_models = self._relations.snapshot.n_models

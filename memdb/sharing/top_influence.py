@@ -153,7 +153,7 @@ class Lists:
 
     def _arms_with(self, test_id: int) -> Codes:
         """Return a number for each training example: twice the place of its n_in, 1 more if of one class."""
-        arms: Codes = self._arms.copy()
+        arms = np.array(self._arms)
         arms[self._of_class.get(int(self._counts[layout.TEST][0, test_id]), [])] += 1
         return arms
 
