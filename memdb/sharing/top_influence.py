@@ -154,7 +154,8 @@ class Lists:
     def _arms_with(self, test_id: int) -> Codes:
         """Return a number for each training example: twice the place of its n_in, 1 more if of one class."""
         arms: Codes = self._arms.copy()
-        arms[self._of_class.get(int(self._counts[layout.TEST][0, test_id]), [])] += 1
+        same = self._of_class.get(int(self._counts[layout.TEST][0, test_id]), [])
+        arms[same] = self._arms[same] + 1
         return arms
 
     def _codes(self, arms: Codes, k_in: Codes) -> Codes:
