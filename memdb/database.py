@@ -1847,8 +1847,10 @@ class Database:
         if not named and self._contents is not None:
             return self._contents
         manifest = self.store.manifest
-        is_named = isinstance(dataset, str | None)
-        data = self.load_dataset(data_root, dataset) if is_named else dataset.of(manifest)
+        if dataset is None or isinstance(dataset, str):
+            data = self.load_dataset(data_root, dataset)
+        else:
+            data = dataset.of(manifest)
         manifest.require_same(data.infos, manifest.recipe, self.url)
         self._contents = appearance.of_dataset(data)
         return self._contents

@@ -98,7 +98,8 @@ def shares_of(relations: memdb.query.relations.Relations) -> NDArray[np.float64]
     predicted = snapshot.outcome_values(PATH)
     outside = ~bits.unpack(relations.mask.view(np.uint8), snapshot.n_models).T
     counts = np.stack([((predicted == label) & outside).sum(axis=1) for label in range(relations.n_classes)])
-    return (counts / counts.sum(axis=0)).T
+    shares: NDArray[np.float64] = (counts / counts.sum(axis=0)).T
+    return shares
 
 
 if __name__ == "__main__":

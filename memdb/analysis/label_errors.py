@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from memdb.errors import NotFoundError
 from memdb.format import bits, layout
 from memdb.format.manifest import NO_PREDICTION, PREDICTION
-from memdb.query import arrow
+from memdb.query import arrow, formulas
 from memdb.query.examples import require_models, require_own
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import require_k
@@ -134,7 +134,7 @@ def label_errors(
             hint="add models, or ask about other examples",
         )
     n_ranked = int((votes.n_out > 0).sum()) * (relations.n_classes - 1)
-    z = relations.interval_z(spec.of_list(len(at), max(len(at), n_ranked)))
+    z = formulas.interval_z(spec.of_list(len(at), max(len(at), n_ranked)), relations.snapshot.n_models)
     lo, hi = share_bounds(votes.k_suggested[at], votes.n_out[at], z or 0.0)
     found = {
         "train_id": at.astype(np.int32), "label": labels[at],

@@ -278,7 +278,7 @@ def frontier(
     ] = None,
     way: FigureWay,
 ) -> None:
-    """Show what few models are good for: how well estimates from 25, 50, 100, ... of them do.
+    """Show what few models are good for, judged by the others of the store.
 
     Two thirds of the models are set apart: the influences that they give are the truth. Estimates come from
     the others, the pilots, and from files of somebody's scores. How good are they?

@@ -56,7 +56,7 @@ COMMANDS = {  # by their modules, each with the first sentence of its help
     "attribution": {
         "lds": "Grade attribution scores by the linear datamodeling score, and say how much better any could "
         "be.",
-        "frontier": "Show what few models are good for: how well estimates from 25, 50, 100, ...",
+        "frontier": "Show what few models are good for, judged by the others of the store.",
     },
     "share": {
         "publish": "Write a frozen copy of a store that others can query in place, from a bucket or any web "

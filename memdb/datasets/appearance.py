@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb import plugins
-from memdb.datasets import Dataset, ExampleSet
+from memdb.datasets import Dataset
+from memdb.datasets.example_set import ExampleSet
 from memdb.datasets.pictures import grey_levels, on_white, pixels_of, range_of, words_of
 from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format import layout

@@ -251,8 +251,8 @@ class Findings:
             _influencers(relations, test_id, chosen.arm.removed) for test_id in found["test_id"].to_pylist()
         ]
         for column, kind in (("influencers", pa.int64()), ("influences", pa.float64())):
-            values = [list(of if column == "influencers" else of.values()) for of in names]
-            found = found.append_column(column, pa.array(values, pa.list_(kind)))
+            listed = [list(of if column == "influencers" else of.values()) for of in names]
+            found = found.append_column(column, pa.array(listed, pa.list_(kind)))
         return found
 
 

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
-from memdb.interop.arrays import BOOLEAN, ArrayFile
+from memdb.interop.arrays import ArrayFile
+
+BOOLEAN = "b"  # the kind of a dtype
 
 
 def bools(values: NDArray[Any], place: str) -> NDArray[np.bool_]:

@@ -146,14 +146,15 @@ def lists_of(
 ) -> Mapping[str, Lists]:
     """Return lists of some training examples, and of the test examples that these help.
 
-    The training examples are those of the strongest ``pairs``, and then those that rank first.
+    The training examples are those that rank first, of which half would be enough, and those of ``pairs``.
     """
     n_train, n_test = len(orders[layout.TRAIN]), len(orders[layout.TEST])
     if not (n_train and n_test and relations.snapshot.n_models):
         return NO_LISTS
     finder, done = Finder(relations), 0
-    named = dict.fromkeys(np.concatenate([pairs[1:, 0], orders[layout.TRAIN]]).tolist())
-    trains = np.array(list(named)[: min(TRAIN_LISTS, max(SHOWN, PAIRS // n_test))], dtype=np.int32)
+    ranked, n_trains = orders[layout.TRAIN], min(TRAIN_LISTS, max(SHOWN, PAIRS // n_test))
+    named = dict.fromkeys(np.concatenate([ranked[: n_trains // 2], pairs[1:, 0], ranked]).tolist())
+    trains = np.array(list(named)[:n_trains], dtype=np.int32)
     n_tests = min(n_test, max(SHOWN, PAIRS // n_train))
 
     def all_of(name: str, owners: NDArray[np.int32], n_peers: int) -> Lists:

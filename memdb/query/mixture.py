@@ -65,7 +65,8 @@ def fitted_effects(histograms: Counts | Numbers) -> list[Effects]:
 
 def binned(abs_z: Numbers, times: Counts | None = None) -> Counts | Numbers:
     """Return a histogram of |z|, weighted by ``times``."""
-    return binned_by(np.zeros(len(abs_z), dtype=np.int64), 1, abs_z, times)[0]
+    histogram: Counts | Numbers = binned_by(np.zeros(len(abs_z), dtype=np.int64), 1, abs_z, times)[0]
+    return histogram
 
 
 def binned_by(groups: Counts, n_groups: int, abs_z: Numbers, times: Counts | None = None) -> Counts | Numbers:
@@ -263,7 +264,8 @@ def _shrinkage(weights: Numbers) -> Numbers:
     evidence = np.matmul(_densities(), weights[:, :, None])[:, :, 0]
     kept = np.matmul(_densities(), (weights * most)[:, :, None])[:, :, 0]
     # it underflows to 0 where no spread with any weight reaches
-    return np.divide(kept, evidence, out=np.full(evidence.shape, most[-1]), where=evidence > 0)
+    shares: Numbers = np.divide(kept, evidence, out=np.full(evidence.shape, most[-1]), where=evidence > 0)
+    return shares
 
 
 def _interpolated(tables: Numbers, which: Counts, abs_z: Numbers) -> Numbers:

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memdb.datasets import Dataset, ExampleSet
+from memdb.datasets import Dataset
+from memdb.datasets.example_set import ExampleSet
 from memdb.errors import InvalidInputError
 from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE, NO_PREDICTION, PREDICTION
 from memdb.recipes.augmentation import N_DRAWS, Augmentation

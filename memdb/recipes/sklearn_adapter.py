@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb import plugins
-from memdb.datasets import Dataset, ExampleSet
+from memdb.datasets import Dataset
+from memdb.datasets.example_set import ExampleSet
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.documents import Json, canonical_json

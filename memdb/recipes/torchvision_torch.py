@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import get_model, list_models
 
-from memdb.datasets import Dataset, ExampleSet
+from memdb.datasets import Dataset
+from memdb.datasets.example_set import ExampleSet
 from memdb.format.documents import canonical_json
 from memdb.format.sketches import SKETCH
 from memdb.recipes.batches import evaluated, joined

@@ -221,10 +221,13 @@ class _Lists:
 
     def _rows_of(self, starts: list[int], begun: bool) -> pa.Table:  # noqa: FBT001
         """Return the pairs of some chunks that the table has; write those chunks that are missing."""
+        found: dict[int, Chunk] = {}
         with self._encoding:
-            found = {start: self._kept(start) for start in starts} if begun else {}
-        missing = [start for start in starts if found.get(start) is None]
-        if missing:
+            for start in starts if begun else ():
+                kept = self._kept(start)
+                if kept is not None:
+                    found[start] = kept
+        if missing := [start for start in starts if start not in found]:
             found |= self._made(missing)
         n_models = self._relations.snapshot.n_models
         return pa.concat_tables([kept_pairs(*found[start], start, n_models) for start in starts])

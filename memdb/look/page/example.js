@@ -152,10 +152,10 @@ function commandsOf(set, row) {
   return commands(lines);
 }
 
-/** Commands, each with a button that copies it. */
-function commands(lines) {
+/** Commands, each with a button that copies it; `heading` is the element below the nearest one above. */
+function commands(lines, heading = "h3") {
   const made = make("section", "commands"), store = facts.store === "memdb.zarr" ? "" : ` --store ${quoted(facts.store)}`;
-  made.append(make("h3", "", "The same from the command line"));
+  made.append(make(heading, "", "The same from the command line"));
   for (const line of lines) {
     const text = `${line}${store}`, row = make("div", "command"), code = make("code", "", text), copy = make("button", "", "copy");
     copy.type = "button";

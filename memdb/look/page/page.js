@@ -107,7 +107,7 @@ function update() {
   histogram.show(range);
   showChoices();
   const nouns = { train: "training examples", test: "test examples" };
-  element("list-commands").replaceChildren(commands(listCommands()));
+  element("list-commands").replaceChildren(commands(listCommands(), "h2"));
   element("left").textContent = `${left.length.toLocaleString("en")} of ${set.n.toLocaleString("en")} ${nouns[set.name]} left`;
 }
 
