@@ -299,8 +299,7 @@ def _archive(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
         other = "" if path.suffix.lower() == ".npz" else f", and its name is not that of {OTHERS}"
-        said = f"{path} cannot be read: it is not a NumPy archive (.npz){other}"
-        raise InvalidInputError(said, hint=SAVE_AGAIN) from error
+        raise InvalidInputError(f"{path} is not a NumPy archive (.npz){other}", hint=SAVE_AGAIN) from error
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, place: str) -> ArrayFile:
