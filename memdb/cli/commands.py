@@ -13,18 +13,18 @@ COMMANDS = {  # by their modules, each with the first sentence of its help
         "sql": "Ask in SQL, over the relations of the store; files, network and settings are out of reach.",
     },
     "planning": {
-        "plan": "Say how many models a goal takes, how many are missing, and how long it takes to "
-        "train them.",
+        "plan": "Say how many models a goal takes, how many are missing, and how long it takes to train "
+        "them.",
         "convergence": "Show how a score settled: its estimate and intervals after 10, 20, 50, 100, ...",
-        "reliability": "Say how well two random halves of the models agree, on memorization or on "
-        "the influences on an example.",
+        "reliability": "Say how well two random halves of the models agree, on memorization or on the "
+        "influences on an example.",
     },
     "analyze": {
         "classes": "List the classes, the hardest to learn first.",
         "class-influence": "Show the mean influence of each class's training examples on each class's test "
         "examples.",
-        "compare": "Say how well two stores of one data set agree, and list the examples on which "
-        "they differ most.",
+        "compare": "Say how well two stores of one data set agree, and list the examples on which they "
+        "differ most.",
     },
     "combine": {
         "update": "Move to the newest snapshot of the store that this one extends.",
@@ -59,10 +59,10 @@ COMMANDS = {  # by their modules, each with the first sentence of its help
         "frontier": "Show what few models are good for, judged by the others of the store.",
     },
     "share": {
-        "publish": "Write a frozen copy of a store that others can query in place, from a bucket or "
-        "any web server.",
-        "pull": "Copy a published store; every object is checked by its sha256, and what is already "
-        "there is kept.",
+        "publish": "Write a frozen copy of a store that others can query in place, from a bucket or any web "
+        "server.",
+        "pull": "Copy a published store; every object is checked by its sha256, and what is already there is "
+        "kept.",
     },
     "look": {
         "report": "Write one HTML file that shows the store: open it in a browser, or send it to somebody.",
