@@ -1,4 +1,4 @@
-"""Words that depend on numbers."""
+"""Words that depend on numbers, and which text is one."""
 
 from __future__ import annotations
 
@@ -11,3 +11,12 @@ def count(n: int, noun: str) -> str:
 def verb(n: int, one: str = "is", more: str = "are") -> str:
     """Return the form of a verb that goes with a number of things."""
     return one if n == 1 else more
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

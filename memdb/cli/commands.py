@@ -59,10 +59,10 @@ COMMANDS = {  # by their modules, each with the first sentence of its help
         "frontier": "Show what few models are good for, judged by the others of the store.",
     },
     "share": {
-        "publish": "Write a frozen copy of a store that others can query in place, from a bucket "
-        "or any web server.",
-        "pull": "Copy a published store; every object is checked by its sha256, and what is "
-        "already there is kept.",
+        "publish": "Write a frozen copy of a store that others can query in place, from a bucket or "
+        "any web server.",
+        "pull": "Copy a published store; every object is checked by its sha256, and what is already "
+        "there is kept.",
     },
     "look": {
         "report": "Write one HTML file that shows the store: open it in a browser, or send it to somebody.",

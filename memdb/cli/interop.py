@@ -255,7 +255,7 @@ def _say_ids(db: Database, path: Path, done: Exported, *, to_drop: bool) -> None
     manifest = db.store.manifest
     if to_drop and manifest.kept is not None:
         say(
-            "This store leaves out others already: with --keep and the opposite condition, the list is of "
+            "This store excludes others already: with --keep and the opposite condition, the list is of "
             "what is left of both."
         )
         return

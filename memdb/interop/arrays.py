@@ -29,6 +29,7 @@ MAX_SWELLING = 250  # bytes out of one byte in; masks and predictions swell less
 SWELLING_MATTERS = 256 << 20
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip entry, before its name
 READ_BYTES = 16 << 20
+BOOLEAN = "b"
 OTHERS = "an array (.npy) or a table (.csv, .tsv, .parquet)"
 UNREADABLE = (  # what NumPy and zipfile raise
     zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError, struct.error

@@ -168,7 +168,7 @@ def _attacked(
         if np.isnan(confidence).any() or logits.shape[2] < 2:
             raise InvalidInputError(
                 f"{place} has logits whose softmax is not a number: a single class, or no finite one",
-                hint="leave out, or mend, what did not finish",
+                hint="omit, or mend, what did not finish",
             )
         return {right: logits.argmax(axis=2) == labels, soft: confidence}
 

@@ -37,7 +37,7 @@ def correctness(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
 def aux_arrays(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
     """Read ``index_`` and ``correctness_`` of the splits train, removed and test: one run of the release.
 
-    ``train`` is the subset that the model saw, ``removed`` what was left out of it.
+    ``train`` is the subset that the model saw, ``removed`` what was excluded from it.
     """
     if not {f"{what}_{split}" for what in ("index", "correctness") for split in SPLITS[:2]} <= set(arrays):
         return None

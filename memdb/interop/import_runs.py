@@ -124,7 +124,7 @@ def _notes(runs: Runs, kept: tuple[Outcome, ...], store: Store) -> tuple[str, ..
     held = {outcome.name for outcome in store.manifest.outcomes}
     left_out = [outcome.name for outcome in kept if outcome.name not in held]
     if left_out:
-        notes.append(f"{store.url} was made without {', '.join(left_out)}, which is left out.")
+        notes.append(f"{store.url} was made without {', '.join(left_out)}, which is not imported.")
     n_train = runs.sizes[layout.TRAIN]
     if runs.n_models > n_train:
         notes.append(
@@ -181,10 +181,10 @@ def _recipe(about: About) -> RecipeInfo:
 
 
 def of_all_sets(names: Names, sizes: Mapping[str, int], about: About) -> tuple[Names, tuple[str, ...]]:
-    """Return names with labels of all sets or of none, and a note if any are left out."""
+    """Return names with labels of all sets or of none, and a note if any are omitted."""
     if about.data is not None or not names.labels or set(sizes) <= set(names.labels):
         return names, ()
-    note = f"Labels of the {' and '.join(names.labels)} set alone are left out: give those of both sets."
+    note = f"Labels of the {' and '.join(names.labels)} set alone are not imported: give those of both sets."
     return replace(names, labels={}, class_names=()), (note,)
 
 
@@ -283,7 +283,7 @@ def require_same_examples(
     if about.name is not None and store.manifest.dataset not in {about.name, SCHEME}:
         raise MismatchError(
             f"{store.url} is of the data set {store.manifest.dataset}, not {about.name}",
-            hint="leave name out, or import into another store",
+            hint="omit name, or import into another store",
             parameter="name",
         )
     for name in sorted(held.keys() & sizes.keys()):
@@ -344,7 +344,7 @@ def _require_fitting(
             raise InvalidInputError(
                 f"model {place} of {runs.place} has the subset of model {theirs[key][:8]} of {store.url} and "
                 "other outcomes",
-                hint="scores and intervals count runs of different subsets, once each: leave it out",
+                hint="scores and intervals count runs of different subsets, once each: omit it",
             )
     return {model.model_id for part in snapshot.segments for model in part.models}
 

@@ -199,7 +199,7 @@ def _sizes(known: Mapping[str, Examples], published: ScoreFile, given: Mapping[s
         if published.sizes.get(name, n) != n:
             raise InvalidInputError(
                 f"{published.place} is of {published.sizes[name]:,} {name} examples, not of {n:,}",
-                hint=f"leave n_{name} out",
+                hint=f"omit n_{name}",
                 parameter=f"n_{name}",
             )
     sizes = {**{name: len(examples) for name, examples in known.items()}, **given, **published.sizes}

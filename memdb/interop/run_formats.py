@@ -160,7 +160,7 @@ def _defined(arrays: Mapping[str, ArrayFile]) -> dict[str, Outcome]:
         if not (layout.is_set_name(name) and kind in KINDS and dtype in DTYPES and definition):
             raise InvalidInputError(
                 f"{arrays[DEFINED].place} has an outcome {name!r} of kind {kind!r} and dtype {dtype!r}",
-                hint=f"give name, kind ({', '.join(KINDS)}), dtype and definition of each, or leave it out",
+                hint=f"give name, kind ({', '.join(KINDS)}), dtype and definition of each, or omit it",
             )
     found = {name: Outcome(name, kind, dtype, (), definition) for name, kind, dtype, definition in rows}
     return known | found
@@ -268,8 +268,8 @@ def finished(
 
 
 def left_out(n: int, n_models: int, why: str) -> list[str]:
-    """Return a note that says how many models are left out and why; none for none."""
-    return [f"{n:,} of {count(n_models, 'model')} {verb(n)} {why}, and left out."] if n else []
+    """Return a note that says how many models are not imported and why; none for none."""
+    return [f"{n:,} of {count(n_models, 'model')} {verb(n)} {why}, and not imported."] if n else []
 
 
 def rows_at(file: ArrayFile, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -300,7 +300,7 @@ def numbers(values: NDArray[Any], place: str, first_row: int = 0, *, missing: bo
         at = np.argwhere(wrong)[0]
         row = [first_row + int(at[0]), *at[1:].tolist()]
         raise InvalidInputError(
-            f"{place} holds {values[tuple(at)]} at {row}", hint="leave out, or mend, what did not finish"
+            f"{place} holds {values[tuple(at)]} at {row}", hint="omit, or mend, what did not finish"
         )
     return values
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
 from memdb.interop.arrays import MAX_WHOLE_BYTES, ArrayFile
+from memdb.wording import is_number
 
 CSV = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pq")
@@ -62,7 +63,7 @@ def open_table(path: Path) -> dict[str, ArrayFile]:
             f"{path} cannot be read: {said[:200]}",
             hint="give a table with a header line and one kind a column",
         ) from error
-    if table.column_names and all(_is_number(name) for name in table.column_names):
+    if table.column_names and all(is_number(name) for name in table.column_names):
         raise InvalidInputError(
             f"the first line of {path} holds numbers, and no names of columns",
             hint="name the columns, such as train_id,test_id,influence, or save the array with `numpy.save`",
@@ -79,14 +80,6 @@ def _opened(place: str, column: pa.ChunkedArray) -> ArrayFile:
         problem = InvalidInputError(f"{place} is {column.type}", hint="give numbers or text")
         return ArrayFile.unreadable(place, problem)
     return ArrayFile(place, values.shape, values.dtype, lambda start, stop: values[start:stop])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _values(column: pa.ChunkedArray) -> NDArray[Any] | None:

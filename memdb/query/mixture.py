@@ -264,8 +264,8 @@ def _shrinkage(weights: Numbers) -> Numbers:
     evidence = np.matmul(_densities(), weights[:, :, None])[:, :, 0]
     kept = np.matmul(_densities(), (weights * most)[:, :, None])[:, :, 0]
     # it underflows to 0 where no spread with any weight reaches
-    factors: Numbers = np.divide(kept, evidence, out=np.full(evidence.shape, most[-1]), where=evidence > 0)
-    return factors
+    shares: Numbers = np.divide(kept, evidence, out=np.full(evidence.shape, most[-1]), where=evidence > 0)
+    return shares
 
 
 def _interpolated(tables: Numbers, which: Counts, abs_z: Numbers) -> Numbers:

@@ -46,7 +46,7 @@ class BuiltIn:
         if version is not None and version not in known:
             raise InvalidInputError(
                 f"recipe {name} has version {' and '.join(known)}, not {version}",
-                hint=f"leave recipe_version out, or give {' or '.join(known)}",
+                hint=f"omit recipe_version, or give {' or '.join(known)}",
                 parameter="recipe_version",
             )
         return replace(self, kind=known.get(version or "", self.kind))

@@ -221,11 +221,13 @@ class _Lists:
 
     def _rows_of(self, starts: list[int], begun: bool) -> pa.Table:  # noqa: FBT001
         """Return the pairs of some chunks that the table has; write those chunks that are missing."""
+        found: dict[int, Chunk] = {}
         with self._encoding:
-            kept = {start: self._kept(start) for start in starts} if begun else {}
-        found = {start: chunk for start, chunk in kept.items() if chunk is not None}
-        missing = [start for start in starts if start not in found]
-        if missing:
+            for start in starts if begun else ():
+                kept = self._kept(start)
+                if kept is not None:
+                    found[start] = kept
+        if missing := [start for start in starts if start not in found]:
             found |= self._made(missing)
         n_models = self._relations.snapshot.n_models
         return pa.concat_tables([kept_pairs(*found[start], start, n_models) for start in starts])

@@ -73,11 +73,12 @@ class Lists:
         self._n_in, place = np.unique(n_in[self._trains], return_inverse=True)
         self._shift = self._n_models.bit_length()
         most = 2 * len(self._n_in) << self._shift
-        self._arms = 2 * place.astype(np.int32 if most < 2**31 else np.int64)
+        code: type[np.integer[Any]] = np.int32 if most < 2**31 else np.int64
+        self._arms: Codes = 2 * place.astype(code)
         order = np.argsort(self._labels, kind="stable")
         labels, starts = np.unique(self._labels[order], return_index=True)
         bounds = pairwise([*starts.tolist(), len(order)])
-        self._of_class = {
+        self._of_class: dict[int, NDArray[np.int64]] = {
             label: order[slice(*bound)] for label, bound in zip(labels.tolist(), bounds, strict=True)
         }
         self._tiles, self._own = Lazy(self._packed), threading.local()
@@ -153,8 +154,11 @@ class Lists:
 
     def _arms_with(self, test_id: int) -> Codes:
         """Return a number for each training example: twice the place of its n_in, 1 more if of one class."""
-        arms = np.array(self._arms)
-        arms[self._of_class.get(int(self._counts[layout.TEST][0, test_id]), [])] += 1
+        same = self._of_class.get(int(self._counts[layout.TEST][0, test_id]))
+        if same is None:
+            return self._arms
+        arms = self._arms.copy()
+        arms[same] += 1
         return arms
 
     def _codes(self, arms: Codes, k_in: Codes) -> Codes:

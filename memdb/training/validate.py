@@ -123,7 +123,7 @@ def _require_fitting(values: NDArray[Any], most: int, path: str, recipe: str) ->
     if values.size and int(values.max()) > most:
         raise TrainingError(
             f"recipe {recipe} returned {path!r} up to {int(values.max()):,}; the store keeps up to {most:,}",
-            hint=f"leave {path.split('/')[1]} out of outcomes",
+            hint=f"omit {path.split('/')[1]} from outcomes",
             parameter="outcomes",
         )
 

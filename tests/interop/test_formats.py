@@ -102,7 +102,7 @@ def test_estimates_beside_shards_are_not_read(at, tmp_path):
     done, _ = at(tmp_path / "runs")
     assert (done.n_added, done.notes[-1]) == (N, "Not read: infl_mem.npz.")
     (tmp_path / "runs" / "shard_2.npz").write_bytes(b"cut off")
-    with pytest.raises(InvalidInputError, match=r"shard_2\.npz cannot be read"):
+    with pytest.raises(InvalidInputError, match=r"shard_2\.npz is not a"):
         at(tmp_path / "runs")
 
 
@@ -150,7 +150,7 @@ def test_margins_come_back_from_an_export_and_are_missed_aloud(at, tmp_path):
     np.savez("plain.npz", **more)
     with pytest.raises(MismatchError, match="correct of c.zarr is"):
         at("plain.npz", "c.zarr")
-    assert "c.zarr was made without margin, which is left out." in at(tmp_path / "dm", "c.zarr")[0].notes
+    assert "c.zarr was made without margin, which is not imported." in at(tmp_path / "dm", "c.zarr")[0].notes
 
 
 # Order
@@ -343,7 +343,7 @@ def test_the_datamodels_tool_says_which_models_are_done(at, tmp_path):
         np.save(tmp_path / "dm" / f"{name}.npy", values)
     imported, db = at(tmp_path / "dm")
     assert db.n_models == done.sum()
-    assert "4 of 12 models are not completed, and left out." in imported.notes
+    assert "4 of 12 models are not completed, and not imported." in imported.notes
     assert (bits_of(db.snapshot)[0] == MASK[done]).all()
 
 
@@ -355,7 +355,7 @@ def test_a_model_with_a_margin_that_is_nan_is_left_out_with_a_word(at, tmp_path,
     np.save(tmp_path / "dm" / f"{name}_margins.npy", values)
     imported, db = at(tmp_path / "dm")
     assert db.n_models == N - 1
-    assert "1 of 12 models is without a number for each margin (NaN), and left out." in imported.notes
+    assert "1 of 12 models is without a number for each margin (NaN), and not imported." in imported.notes
     assert (bits_of(db.snapshot)[0] == np.delete(MASK, where[0], axis=0)).all()
     np.save(tmp_path / "dm" / f"{name}_margins.npy", values * np.nan)
     with pytest.raises(InvalidInputError, match="holds no finished model: 12 of 12 models are without"):
@@ -476,7 +476,7 @@ def test_labels_come_as_people_keep_them(at, labels):
 @pytest.mark.parametrize(
     ("labels", "note"),
     [
-        ({"train_labels": LABELS["train"]}, "Labels of the train set alone are left out: give those of both sets."),
+        ({"train_labels": LABELS["train"]}, "Labels of the train set alone are not imported: give those of both sets."),
         ({"train_labels": -np.ones(N_TRAIN, int), "test_labels": -np.ones(N_TEST, int)}, None),
     ],
     ids=["one set", "minus one"],
