@@ -73,7 +73,8 @@ class Lists:
         self._n_in, place = np.unique(n_in[self._trains], return_inverse=True)
         self._shift = self._n_models.bit_length()
         most = 2 * len(self._n_in) << self._shift
-        self._arms: Codes = 2 * place.astype(np.int32 if most < 2**31 else np.int64)
+        kind: type[np.integer[Any]] = np.int32 if most < 2**31 else np.int64
+        self._arms: Codes = 2 * place.astype(kind)
         order = np.argsort(self._labels, kind="stable")
         labels, starts = np.unique(self._labels[order], return_index=True)
         bounds = pairwise([*starts.tolist(), len(order)])
