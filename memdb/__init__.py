@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from memdb.combine import extend, merge
     from memdb.create import import_file, init, open, pull  # noqa: A004
     from memdb.database import Database
-    from memdb.datasets import Dataset, ExampleSet
+    from memdb.datasets import Dataset
+    from memdb.datasets.example_set import ExampleSet
     from memdb.format.manifest import Outcome
     from memdb.format.published import Credits
     from memdb.recipes.logits import log_odds

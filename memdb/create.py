@@ -57,8 +57,8 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         recipe_options: by name; the others get their defaults.
         recipe_version: for a recipe that has none of its own.
         subset_fraction: share of the training set in a subset.
-        outcomes: what to keep: ``correct`` always, and any of ``logit_confidence``, ``cumulative_loss``
-            and ``first_learned``, or an `Outcome` of your own that the recipe returns.
+        outcomes: what to keep: ``correct`` always, and any of ``logit_confidence``, ``cumulative_loss``,
+            ``first_learned`` and ``prediction``, or an `Outcome` of your own that the recipe returns.
         seed: of all subset masks; random by default.
         sketches: keep gradient sketches of this many models, the first ones.
         sketch_size: numbers per example of a sketch; by default 512.
@@ -227,6 +227,7 @@ def import_file(  # noqa: PLR0913 - where from, where to, and what a file does n
     given_labels = None if labels is None else Path(labels)
     content = read_file(paths[0] if one else paths, given_labels, formats)
     data = datasets.load(dataset, data_root) if isinstance(dataset, str) else dataset
+    data = data if data is None or existing is None else data.of(existing.manifest)
     called = dataset if isinstance(dataset, str) else name or (None if data is None else IN_MEMORY)
     about = About(data, called, recipe, subset_fraction, outcomes)
     done: Imported | ImportedScores

@@ -30,6 +30,7 @@ from memdb.query.examples import (
 from memdb.query.intervals import IntervalSpec, require_level
 from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Estimator, Order, RankedQuery
 from memdb.store.grace import GRACE
+from memdb.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from memdb.analysis.duplicates import DuplicateOptions, Sources
     from memdb.analysis.estimates import Attribution
     from memdb.datasets import Dataset
+    from memdb.datasets.appearance import Contents
     from memdb.experiment.removal import LookAlikes
     from memdb.experiment.report import Findings
     from memdb.experiment.run import HowToTrain
@@ -55,7 +57,6 @@ if TYPE_CHECKING:
     from memdb.look.exhibits import Gallery, GalleryOptions
     from memdb.look.portrait import Portrait
     from memdb.look.report import WrittenReport
-    from memdb.look.rows import Contents
     from memdb.look.view import Viewer
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
@@ -66,9 +67,9 @@ if TYPE_CHECKING:
     from memdb.query.relations import Relations
     from memdb.query.results import Results
     from memdb.recipes import BoundRecipe
-    from memdb.render.sheets import PicturesOf
+    from memdb.render.sheets import ShownOf
     from memdb.sharing.publish import Publication, PublicationOptions, PublicationPlan
-    from memdb.sharing.thumbnails import Thumbnails
+    from memdb.sharing.thumbnails import Thumbnails, Words
     from memdb.storage.protocol import Storage
     from memdb.store import Access, Snapshot, Store
     from memdb.store.maintenance.compact import Compaction
@@ -113,7 +114,7 @@ class Database:
     all ranked scores at once. Named scores take all kinds but ``selected``.
 
     **Examples** are named by keyword (see `memdb.query.examples.ExampleNames`), by row or by key:
-    ``test_id=42`` or ``test_key="test/42.png"``.
+    ``test_id=340`` or ``test_key="test/340.png"``.
 
     **Imported scores.** A store may hold score tables, scores without models. If the store has no models and
     one table, or if a table is named when the store is opened, then lists, scores, pairs, SQL and comparisons
@@ -631,11 +632,11 @@ class Database:
     def duplicates(self, **options: Unpack[DuplicateOptions]) -> DuckDBPyRelation:
         """Return near-duplicates within the training set, and of a training and a test example.
 
-        A row says what the training example ``train_id`` does for the example ``target_id`` of the set
-        ``target_set``: ``influence``, over the models that hold the target out. Two training examples have a
-        row each way. ``memorization`` is the target's, and ``pair_memorization`` the same without the models
-        that saw the twin alone, so that it hides nothing. ``hidden_by`` names the twin where it surely hides
-        some. The surest pairs come first.
+        A row says what the training example ``train_id`` does for a target, another training example
+        (``target_id``) or a test example (``test_id``): ``influence``, over the models that hold it out. Two
+        training examples have a row each way. ``memorization`` is the target's, and ``pair_memorization`` the
+        same without models that saw the twin alone, so that it hides nothing; ``hidden_by`` names the twin
+        where it surely hides some. The surest pairs come first.
 
         Args:
             options: see `memdb.analysis.duplicates.DuplicateOptions`.
@@ -923,6 +924,40 @@ class Database:
         from memdb.analysis.membership import Attack, membership
 
         return self._present(membership(self.relations(), Attack(variant, variance), progress))
+
+    def label_errors(
+        self,
+        k: int = 20,
+        *,
+        class_name: str | None = None,
+        min_memorization: float | None = None,
+        level: float = 0.95,
+        interval: str = "selected",
+    ) -> DuckDBPyRelation:
+        """Return the k training examples whose label is most likely wrong, the most suspect first.
+
+        They are those for which more models that were trained without them predict ``suggested_label`` than
+        their own label. ``agreement`` is the share of these models that predict it, ``lo`` to ``hi`` its
+        interval, ``p_given`` the share that predicts the given label, and ``margin`` the difference.
+
+        Args:
+            k: the number of rows.
+            class_name: only examples with this label, by name or number.
+            min_memorization: only examples with at least this memorization: models that fit what they are
+                trained on memorize wrong labels, others do not.
+
+        Raises:
+            NotEnoughModelsError: the store has no models yet.
+            NotFoundError: the store does not keep the outcome ``prediction``, or no label is suspect.
+            InvalidInputError: an unknown class, or k or level out of range.
+        """
+        from memdb.analysis.label_errors import label_errors
+        from memdb.query.naming import named
+
+        spec = IntervalSpec(interval, level)
+        rows = label_errors(self.relations(), k, spec, class_name, min_memorization)
+        rows = named(self.relations(), rows)
+        return self._present(rows, "prediction", level, interval)
 
     def lds(
         self,
@@ -1551,12 +1586,13 @@ class Database:
         target = open_storage(url, storage_options)
         plan = plan_publication(
             self.store, self.snapshot, target, include, credit,
-            lambda: self._pictures(data_root, dataset), page,
+            lambda: self._shown(data_root, dataset), page,
         )  # fmt: skip
         n_there = plan.before.snapshot.n_models if plan.before else 0
         if self.view.as_of is not None and n_there > self.n_models:
             raise InvalidInputError(
-                f"{url} has {n_there:,} models already, snapshot {self.view.as_of} only {self.n_models:,}",
+                f"{url} has {count(n_there, 'model')} already, snapshot {self.view.as_of} only "
+                f"{self.n_models:,}",
                 hint="publish it to a new place, or omit as_of",
                 parameter="as_of",
             )
@@ -1627,7 +1663,7 @@ class Database:
         report = write_report(Path(path), self.relations(), level, found, progress)
         return replace(report, without_pictures=reason)
 
-    def viewer(self, pictures: Mapping[str, PicturesOf], level: float = 0.95) -> Viewer:
+    def viewer(self, pictures: Mapping[str, ShownOf], level: float = 0.95) -> Viewer:
         """Return what `memdb view` serves: the page, and its numbers, lists and pictures when asked for.
 
         Raises:
@@ -1641,8 +1677,8 @@ class Database:
 
     def pictures_of_page(
         self, *, pictures: bool = True, dataset: str | None = None, data_root: str | None = None
-    ) -> tuple[Mapping[str, PicturesOf], str]:
-        """Return the pictures of each set that a page can show, or why there are none.
+    ) -> tuple[Mapping[str, ShownOf], str]:
+        """Return the pictures, or words, of each set that a page can show, or why there are none.
 
         Raises:
             MemdbError: there are none, although ``dataset`` or ``data_root`` is given.
@@ -1663,23 +1699,25 @@ class Database:
                 hint="write their list: `memdb top-memorized -o scores.csv`",
             )
 
-    def _pictures_of_page(self, data_root: str | None, dataset: str | None) -> Mapping[str, PicturesOf]:
-        from memdb.render.sheets import PicturesOf, require_pillow
+    def _pictures_of_page(self, data_root: str | None, dataset: str | None) -> Mapping[str, ShownOf]:
+        from memdb.render.sheets import require_pillow, shown_of
         from memdb.store.published_sheets import PublishedSheets
 
-        require_pillow()
         names = [item.name for item in self.store.manifest.sets if item.n_examples]
         published = self.store.published
         if published is not None and published.sheets is not None:
-            return {name: PublishedSheets.of(self.store, name).as_pictures() for name in names}
-        if published is not None and published.thumbnails is not None:
+            found = {name: PublishedSheets.of(self.store, name).as_shown() for name in names}
+        elif published is not None and published.thumbnails is not None:
             shapes = {name: self.thumbnails(name, [0]).shape for name in names}
-            return {
-                name: PicturesOf((shape[1], shape[2], shape[3]), partial(self.thumbnails, name))
-                for name, shape in shapes.items()
+            found = {
+                name: shown_of(shape[1:], partial(self.thumbnails, name)) for name, shape in shapes.items()
             }
-        made = self._pictures(data_root, dataset)
-        return {name: PicturesOf(made[name].shape[1:], made[name].chosen) for name in names}
+        else:
+            made = self._shown(data_root, dataset)
+            found = {name: shown_of(made[name].shape[1:], made[name].chosen) for name in names}
+        if any(those.shape for those in found.values()):
+            require_pillow()
+        return found
 
     def portrait(
         self,
@@ -1798,22 +1836,23 @@ class Database:
             NotFoundError: the copy's pictures are on sheets, and Pillow is not installed.
             MismatchError: the data set is not the store's.
         """
-        from memdb.look import rows
-        from memdb.render.sheets import require_pillow
+        from memdb.datasets import appearance
+        from memdb.store.thumbnails import read_shown
 
         named = dataset is not None or data_root is not None
         published = self.store.published
         if published is not None and (published.thumbnails or published.sheets) and not named:
-            if published.sheets:
-                require_pillow()
-            return rows.of_thumbnails(self.thumbnails)
+            read_shown(self.store, layout.TRAIN, [])  # which says whether any can be had
+            return appearance.of_thumbnails(partial(read_shown, self.store))
         if not named and self._contents is not None:
             return self._contents
         manifest = self.store.manifest
-        is_named = isinstance(dataset, str | None)
-        data = self.load_dataset(data_root, dataset) if is_named else dataset.of(manifest)
+        if dataset is None or isinstance(dataset, str):
+            data = self.load_dataset(data_root, dataset)
+        else:
+            data = dataset.of(manifest)
         manifest.require_same(data.infos, manifest.recipe, self.url)
-        self._contents = rows.of_dataset(data)
+        self._contents = appearance.of_dataset(data)
         return self._contents
 
     def contents_if_any(
@@ -1855,9 +1894,9 @@ class Database:
             self._dataset = data
         return data
 
-    def _pictures(self, data_root: str | None, dataset: str | None) -> Mapping[str, Thumbnails]:
-        """Return thumbnails of each set, for which the data set is loaded."""
-        from memdb.sharing.thumbnails import thumbnails_of
+    def _shown(self, data_root: str | None, dataset: str | None) -> Mapping[str, Thumbnails | Words]:
+        """Return thumbnails or words of each set, for which the data set is loaded."""
+        from memdb.sharing.thumbnails import appearances_of
 
         if self.store.published is not None:
             raise InvalidInputError(
@@ -1867,8 +1906,8 @@ class Database:
         data = self.load_dataset(data_root, dataset)
         manifest = self.store.manifest
         manifest.require_same(data.infos, manifest.recipe, self.url)
-        thumbnails = thumbnails_of(data)
-        return {item.name: thumbnails[item.name] for item in manifest.sets if item.n_examples}
+        found = appearances_of(data)
+        return {item.name: found[item.name] for item in manifest.sets if item.n_examples}
 
     def _require_now(self, verb: str) -> None:
         self.store.require_growing(verb)

@@ -55,7 +55,7 @@ class Names:
             InvalidInputError: a recipe that has a built-in name and is said to be found elsewhere.
         """
         if self._data is not None:
-            store.manifest.require_same(self._data.infos, store.manifest.recipe, store.url)
+            store.manifest.require_same(self._data.of(store.manifest).infos, store.manifest.recipe, store.url)
         named = {kind: path for kind, path in store.manifest.imports.items() if kind in kinds}
         lacking = {
             kind: path

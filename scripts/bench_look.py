@@ -103,7 +103,7 @@ def measure(browser: Any, path: Path) -> None:
         timing = "performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
         loads.append(browser.execute_script(f"return {timing}"))
     print(f"DOMContentLoaded: {statistics.median(loads):.0f} ms")
-    print(f"sheets of the first screen: {browser.execute_script('return sheetUrls.size')}")
+    print(f"sheets of the first screen: {browser.execute_script('return sheetsSeen.size')}")
     for name, n, script in (
         ("filter", 20, "change({label: String(i % 10), range: i % 2 ? [0.1, 1] : null})"),
         ("jump", JUMPS, "grid.activate(Math.floor(left.length * i / n), 0)"),

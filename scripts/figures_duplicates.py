@@ -122,7 +122,7 @@ def found(db: memdb.Database, data: Dataset, of: NDArray[np.int64], by: str) -> 
     pairs = {
         (min(row["train_id"], row["target_id"]), max(row["train_id"], row["target_id"]))
         for row in rows
-        if row["target_set"] == "train"
+        if row["target_id"] is not None
     }
     other = len(pairs - planted)
     return {
@@ -130,7 +130,7 @@ def found(db: memdb.Database, data: Dataset, of: NDArray[np.int64], by: str) -> 
         "of": N_TWINS,
         "other": other,
         "share other": round(other / max(1, len(pairs)), 3),
-        "with test": sum(row["target_set"] == "test" for row in rows),
+        "with test": sum(row["test_id"] is not None for row in rows),
         "hidden": sum(row["hidden_by"] is not None for row in rows),
         "CPU seconds": round(seconds, 2),
     }

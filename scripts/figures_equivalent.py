@@ -18,6 +18,7 @@ LOOKS = (25, 50, 100, 200, 400, 1000, 2000)
 INFORMED = LOOKS[:5]
 ESTIMATORS = ("raw", "informed", "trak", "screened")
 PILOTS, SHORT = 0.6, 0.2  # shares of the models
+LEAST_MODELS = 70  # of which 25 are pilots
 JUDGED = 100  # models, at which targets are set
 LEAST = {  # plain models that as many informed ones are to be worth
     ("top_10", 10): 1000, ("precision", 500): 1000, ("feldman_zhang", None): 300, ("certified", None): 200,
@@ -40,13 +41,17 @@ def equivalent(options: argparse.Namespace) -> bool:
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(options.stores or temporary)
         place.mkdir(parents=True, exist_ok=True)
-        for name in options.sets or CASES:
+        usual = CASES if options.share > SHORT else TARGET_SETS
+        for name in options.sets or usual:
             case = CASES[name]
             if case.needs_root and not options.data_root:
                 print(f"\n{name}: skipped, as it needs --data-root")
                 continue
             started = time.process_time()
             with trained(case, name, place, options) as db:
+                if db.n_models < LEAST_MODELS:
+                    print(f"\n{name}: skipped, with {db.n_models} models of {LEAST_MODELS}")
+                    continue
                 took = time.process_time() - started
                 rows, n_models = measured(db), db.n_models
                 print(f"\n### {name}\n\n{about(rows, case, n_models)}; {took:.0f} CPU seconds of training\n")
@@ -153,12 +158,18 @@ def judged(name: str, lines: Lines) -> bool:
 def add_command(commands: Any) -> None:
     """Add the subcommand to a parser."""
     parser = commands.add_parser("equivalent", help="what few models are worth, on trained stores: an hour")
-    parser.add_argument("--sets", nargs="+", choices=list(CASES), help="all by default")
+    parser.add_argument(
+        "--sets", nargs="+", choices=list(CASES), help="all by default; perceptrons alone in the short form"
+    )
     parser.add_argument(
         "--share", type=float, default=1.0, help="of the models, such as 0.2 for a short form"
     )
     parser.add_argument(
-        "--short", dest="share", action="store_const", const=SHORT, help="a fifth of the models"
+        "--short",
+        dest="share",
+        action="store_const",
+        const=SHORT,
+        help="a fifth of the models, of perceptrons alone",
     )
     parser.add_argument("--stores", metavar="DIR", help="where stores are kept, and found again")
     parser.add_argument("--no-training", action="store_true", help="take the stores as they are")

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = (
     "demo", "init", "train", "info", "top-memorized", "top-influence", "score", "pairs", "duplicates", "sql", "plan",
     "convergence", "reliability", "classes", "class-influence", "compare", "compact", "gc", "verify", "retract",
-    "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "cache", "import", "export", "membership",
+    "update", "merge", "publish", "pull", "report", "view", "show", "gallery", "label-errors", "cache", "import", "export", "membership",
     "lds", "frontier", "experiment",
 )  # fmt: skip
 INSIDE = {"experiment": ("removal",)}  # commands of two words
@@ -142,8 +142,8 @@ def round_trips() -> str:
         for what, suffixes in WRITTEN.items():
             found = {}
             for suffix in suffixes:
-                asked = {"min_influence": -1.0} if "pairs" in what else {}
-                asked = {"keep": "train_id < 9"} if what == "ids" else asked
+                asked: dict[str, Any] = {"min_influence": -1.0} if "pairs" in what else {}
+                asked |= {"keep": "train_id < 9"} if what == "ids" else {}
                 path = db.export(f"{folder}/{what}{suffix}", what, **asked).path
                 is_folder = not suffix and path.is_dir()
                 found["a folder" if is_folder else suffix or "no suffix"] = _back(what, path)
@@ -154,9 +154,8 @@ def round_trips() -> str:
 
 def _back(what: str, path: Path) -> str:
     if what == "ids":
-        listed = named(path, "only_ids")
-        n_listed = 0 if listed is None else len(listed.names)
-        return f"a list of these {n_listed} training examples, for `memdb init --only-ids` or `--without-ids`"
+        named(path, "only_ids")  # refuses what is no such list
+        return "a list of training examples, for `memdb init --only-ids` or `--without-ids`"
     content = read_file(path)
     if isinstance(content, Runs):
         kept = ", ".join(f"`{outcome.name}`" for outcome in content.outcomes)

@@ -109,6 +109,7 @@ def recipes(call: Call, _seconds: float) -> None:
         ("cnn", recipe_of("cnn", epochs=2), data),
         ("cnn, grey, augmented", recipe_of("cnn", epochs=2, **moved), grey),
         ("resnet9", recipe_of("resnet9", epochs=1, **small), data),
+        ("resnet9 version 2", recipe_of("resnet9", version="2", epochs=1, **small), data),
         ("torchvision:resnet18", recipe_of("torchvision:resnet18", **resnet18), data),
     )
     for name, recipe, examples in cases:

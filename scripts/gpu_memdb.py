@@ -48,6 +48,7 @@ class Call:
     tiny: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     models_per_batch: int = 8
+    version: str = "1"  # of resnet9
 
     @property
     def data(self) -> Path:
@@ -55,9 +56,9 @@ class Call:
         return self.home / "data"
 
 
-def recipe_of(name: str, *, dataset: str | None = None, **options: Any) -> Any:
-    """Return a recipe by its name, with the data set's preset."""
-    return recipes.resolve(name, options, dataset=dataset).train
+def recipe_of(name: str, *, version: str | None = None, dataset: str | None = None, **options: Any) -> Any:
+    """Return a recipe by its name and version, with the data set's preset."""
+    return recipes.resolve(name, options, version, dataset).train
 
 
 def side_by_side(recipe: Any) -> Any:
@@ -75,7 +76,7 @@ def committed_models(
     Those import DuckDB, which such a machine may lack.
     """
     until = time.monotonic() + seconds
-    bound = recipes.resolve("resnet9", call.options)
+    bound = recipes.resolve("resnet9", call.options, call.version)
     if not in_turns:
         bound = replace(bound, train=side_by_side(bound.train))
     manifest = Manifest(

@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("gpu-run/out"), help="what is to come back")
     parser.add_argument("--tiny", action="store_true", help="everything once, at a size for a CPU")
     parser.add_argument("--options", type=json.loads, default={}, help="of resnet9, as JSON")
+    parser.add_argument("--version", choices=("1", "2"), default="1", help="of resnet9, for the store")
     parser.add_argument("--batch-models", type=int, default=0, help="models that go into the store together")
     arguments = parser.parse_args()
     if arguments.what in CALLS:
@@ -71,7 +72,9 @@ def main() -> None:
     if arguments.tiny and not options:
         options = {"width": 4, "epochs": 1, "batch_size": 16}
     batch = arguments.batch_models or (2 if arguments.tiny else 8)
-    call = Call(arguments.home.resolve(), arguments.out.resolve(), arguments.tiny, options, batch)
+    call = Call(
+        arguments.home.resolve(), arguments.out.resolve(), arguments.tiny, options, batch, arguments.version
+    )
     for folder in (call.data, call.out):
         folder.mkdir(parents=True, exist_ok=True)
     module = importlib.import_module(HOMES.get(arguments.what, "gpu_checks"))

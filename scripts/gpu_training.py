@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from gpu_memdb import (
     DEVICE,
     Call,
@@ -36,12 +35,15 @@ PIECE = 15 << 20  # bytes of a part of the store that comes back
 MOST_PIECES = 4
 PRODUCTS_A_MODEL = 6 * 535_040 - 2 * 401_408  # FLOPs an example of MNIST's preset; images want no gradient
 PRODUCTS_OF_RESNET9 = 2.28e9  # FLOPs an image of 32 x 32 at a width of 64
-MNIST_RUNS = (  # models, epochs, products, the recipe's precision
-    (1, 1, "highest", "float32"), (64, 1, "highest", "float32"), (256, 2, "highest", "float32"),
-    (1000, 2, "highest", "float32"), (256, 2, "high", "float32"), (1000, 2, "high", "float32"),
-    (256, 2, "highest", "bfloat16"), (1000, 2, "highest", "bfloat16"), (256, 10, "high", "float32"),
-    (256, 10, "highest", "float32"),
-)  # fmt: skip
+PRECISIONS = ("float32", "tf32", "bfloat16")
+MNIST_RUNS = (  # models, epochs, precision
+    *(
+        (n, epochs, precision)
+        for n, epochs in ((1, 1), (64, 1), (256, 2), (1000, 2))
+        for precision in PRECISIONS
+    ),
+    (1000, 10, "tf32"),
+)
 
 
 class Enough(Exception):  # noqa: N818 - no error: as many steps as were wanted
@@ -54,7 +56,7 @@ def mnist(call: Call, seconds: float) -> None:
     recipe = recipe_of("mlp", dataset="mnist")
     until = time.monotonic() + seconds - 15
     print(f"  wanted a batch: {recipe.models_per_batch(data, DEVICE)}; precision {recipe.precision}")
-    for run in ((1, 1, "highest", "float32"), (3, 1, "high", "bfloat16")) if call.tiny else MNIST_RUNS:
+    for run in ((1, 1, "float32"), (3, 1, "bfloat16")) if call.tiny else MNIST_RUNS:
         if time.monotonic() > until:
             print("  out of time")
             break
@@ -74,10 +76,9 @@ def _mnist(call: Call) -> Dataset:
     return Dataset(train_x, train_y, test_x, test_y)
 
 
-def _timed_mnist(call: Call, data: Dataset, recipe: Any, run: tuple[int, int, str, str]) -> None:
-    n, epochs, products, precision = run
+def _timed_mnist(call: Call, data: Dataset, recipe: Any, run: tuple[int, int, str]) -> None:
+    n, epochs, precision = run
     fresh()
-    torch.set_float32_matmul_precision(products)
     marks: list[float] = []
 
     def watch(done: int, total: int) -> None:
@@ -96,7 +97,7 @@ def _timed_mnist(call: Call, data: Dataset, recipe: Any, run: tuple[int, int, st
     whole = (marks[0] - started) + stepping / epochs * 10 + (ended - marks[-1])
     rate = n * epochs * size * PRODUCTS_A_MODEL / stepping / 1e12
     print(
-        f"  {n:5} models, {epochs:2} epochs, {precision}/{products}: set up in {marks[0] - started:.2f} s, "
+        f"  {n:5} models, {epochs:2} epochs, {precision}: set up in {marks[0] - started:.2f} s, "
         f"{1e3 * stepping / max(1, n_steps - 1):.3f} ms a step, evaluated in {ended - marks[-1]:.2f} s; "
         f"{whole / n:.4f} s a model of 10 epochs; {rate:.1f} TFLOP/s; {peak_memory():.1f} GiB; "
         f"test {found['test/correct'].mean():.4f}",
@@ -114,35 +115,41 @@ def unpack(call: Call, _seconds: float) -> None:
 
 
 def cifar(call: Call, seconds: float) -> None:
-    """Time steps of resnet9 in turns and side by side, then train one whole model; the best way is kept."""
+    """Time steps and a whole model of both versions of resnet9, in turns and side by side; the best way is kept."""
+    best = (float("inf"), True)
     until = time.monotonic() + seconds - 15
     started = time.perf_counter()
     data = datasets.load("imagefolder", str(call.data))
     n_images = len(data.train.array) + len(data.test.array)
     print(f"  {n_images} images read in {time.perf_counter() - started:.1f} s")
-    recipe = recipe_of("resnet9", **call.options)
-    print(f"  wanted a batch: {recipe.models_per_batch(data, DEVICE)}; {dict(recipe.options)}")
-    n = 2 if call.tiny else 8
-    best = (float("inf"), True)
-    for in_turns in (True, False):
+    for version in ("1", "2"):
+        with attempt(f"resnet9 version {version}"):
+            recipe = recipe_of("resnet9", version=version, **call.options)
+            print(f"  version {version}, {dict(recipe.options)}")
+            step = _timed_step(call, data, recipe, 1, "in turns")
+            _whole_model(call, data, recipe)
+            if version == call.version:
+                best = (step, True)
         if time.monotonic() > until:
             print("  out of time")
             return
-        name = "in turns" if in_turns else f"{n} side by side"
-        with attempt(name):
-            one = recipe if in_turns else side_by_side(recipe)
-            step = _timed_step(call, data, one, 1 if in_turns else n, name)
-            best = min(best, (step, in_turns))
+    n = 2 if call.tiny else 8
+    with attempt(f"{n} side by side"):
+        recipe = side_by_side(recipe_of("resnet9", version=call.version, **call.options))
+        best = min(best, (_timed_step(call, data, recipe, n, f"{n} side by side"), False))
     (call.home / "best.json").write_text(json.dumps({"in_turns": best[1]}))
-    with attempt("a whole model"):
-        fresh()
-        masks, seeds = subsets_of(1, len(data.train))
-        started = time.perf_counter()
-        found = recipe(data, masks, seeds, run_on(DEVICE, call))
-        took = time.perf_counter() - started
-        inside, outside = found["train/correct"][masks].mean(), found["train/correct"][~masks].mean()
-        accuracy = f"test {found['test/correct'].mean():.4f}, in {inside:.4f}, out {outside:.4f}"
-        print(f"  a whole model in {took:.1f} s: {accuracy}", flush=True)
+
+
+def _whole_model(call: Call, data: Dataset, recipe: Any) -> None:
+    """Train one model, and say how long it took and what it got right."""
+    fresh()
+    masks, seeds = subsets_of(1, len(data.train))
+    started = time.perf_counter()
+    found = recipe(data, masks, seeds, run_on(DEVICE, call))
+    took = time.perf_counter() - started
+    inside, outside = found["train/correct"][masks].mean(), found["train/correct"][~masks].mean()
+    accuracy = f"test {found['test/correct'].mean():.4f}, in {inside:.4f}, out {outside:.4f}"
+    print(f"  a whole model in {took:.1f} s: {accuracy}", flush=True)
 
 
 def _timed_step(call: Call, data: Dataset, recipe: Any, n: int, name: str) -> float:

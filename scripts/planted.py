@@ -47,8 +47,15 @@ def planted(given: argparse.Namespace) -> Planted:
     n_train = min(len(data.train), given.examples)
     labels, flipped = flip(data.train.labels[:n_train], given.noise, data.n_classes)
     names = data.class_names
-    keys = {"train_keys": data.train.keys[:n_train], "test_keys": data.test.keys}
-    part = memdb.Dataset(data.train.array[:n_train], labels, data.test.array, data.test.labels, names, **keys)
+    part = memdb.Dataset(
+        data.train.array[:n_train],
+        labels,
+        data.test.array,
+        data.test.labels,
+        names,
+        train_keys=data.train.keys[:n_train],
+        test_keys=data.test.keys,
+    )
     return Planted(part, options, flipped)
 
 

@@ -19,7 +19,13 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "n_models", "says"),
-    [("01", 6, "memorization"), ("04", 3, "memorization"), ("02", 80, "most memorized: [0, 1, 2, 3, 4]")],
+    [
+        ("01", 6, "memorization"),
+        ("04", 3, "memorization"),
+        ("02", 80, "most memorized: [0, 1, 2, 3, 4]"),
+        ("05", 30, "most memorized: [4, 25]"),
+        ("06", 40, "most memorized: ['A007', 'A031']"),
+    ],
 )
 def test_an_example_runs(example, n_models, says):
     pytest.importorskip("torch")
@@ -84,4 +90,4 @@ def test_the_notebook_runs_and_keeps_its_pictures_when_converted(monkeypatch):
 
 
 def test_every_example_is_run_here():
-    assert [path.name[:2] for path in EXAMPLES] == ["01", "02", "04"]
+    assert [path.name[:2] for path in EXAMPLES] == ["01", "02", "04", "05", "06"]

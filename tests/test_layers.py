@@ -20,7 +20,7 @@ from memdb import cli
 
 ROOT = Path(memdb.__file__).parent
 ROOMS = [  # folders and files at the top, from the bottom; a room imports from rooms of lower floors only
-    {"addresses", "environment"},
+    {"addresses", "environment", "wording"},
     {"errors"},
     {"files", "plugins"},
     {"format", "render"},

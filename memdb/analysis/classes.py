@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout
 from memdb.query import arrow, statistics
-from memdb.query.examples import require_examples, require_own
+from memdb.query.examples import how_to_add_models, require_examples, require_own
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
 from memdb.query.templates import template
+from memdb.wording import count
 
 ROWS_AT_ONCE = 512
 Numbers = NDArray[np.float64]
@@ -128,5 +129,6 @@ def _require_models(relations: Relations, fewest: int) -> None:
     n_models = relations.snapshot.n_models
     if n_models < fewest:
         raise NotEnoughModelsError(
-            f"{relations.snapshot.url} has {n_models} models", hint="train some with `memdb train --add 100`"
+            f"{relations.snapshot.url} has {count(n_models, 'model')}",
+            hint=how_to_add_models(relations.snapshot),
         )

@@ -366,8 +366,8 @@ def _rows(relations: Relations, judged: _Judged, direction: int, chosen: _Chosen
     return arrow.table(
         {
             "train_id": train,
-            "target_set": arrow.text([set_name] * len(pairs)),
-            "target_id": target,
+            "target_id": arrow.column(target, is_train),
+            "test_id": arrow.column(target, ~is_train),
             "train_label": arrow.of_labels(relations.labels(layout.TRAIN)[train], known=known),
             "target_label": arrow.of_labels(relations.labels(set_name)[target], known=known),
             "found_by": arrow.text(found_by.tolist()),

@@ -21,6 +21,7 @@ from memdb.format import layout
 from memdb.query.examples import require_examples
 from memdb.query.intervals import require_level
 from memdb.query.relations import Relations
+from memdb.wording import count
 
 RAW, EXACT = "raw", "exact"
 FIRST_LOOK = 25
@@ -87,7 +88,7 @@ def frontier(
     truth = Truth.of(relations, truth_models, tests, _firsts(wanted.firsts), require_level(wanted.level))
     if not truth.n_pairs:
         raise NotEnoughModelsError(
-            f"no training example was in some and not in others of {len(truth_models)} models",
+            f"no training example was in some and not in others of {count(len(truth_models), 'model')}",
             hint="train more models, or set more apart for the truth",
         )
     rows = [_row(EXACT, None, None, measure) for measure in truth.judge_exact()]
@@ -120,7 +121,8 @@ def _parts(relations: Relations, wanted: Wanted) -> tuple[Ids, Ids]:
     n_models = relations.snapshot.n_models
     if n_models < LEAST_TRUTH + LEAST_PILOTS:
         raise NotEnoughModelsError(
-            f"{relations.snapshot.url} has {n_models} models, too few for a truth from some and estimates "
+            f"{relations.snapshot.url} has {count(n_models, 'model')}, too few for a truth from some and "
+            f"estimates "
             "from others",
             hint=f"train {LEAST_TRUTH + LEAST_PILOTS} at least; a truth worth the name takes a thousand",
         )

@@ -20,6 +20,7 @@ from memdb.format import layout
 from memdb.query.examples import require_examples
 from memdb.query.relations import Relations
 from memdb.store import Snapshot
+from memdb.wording import count, verb
 
 SCHEMA = pa.schema(
     [
@@ -97,7 +98,8 @@ def _parts(snapshot: Snapshot, wanted: Comparison) -> tuple[Ids, Ids]:
     """Return the positions of pilots and of the models that grade, in order."""
     if snapshot.n_models < 2 * FEWEST:
         raise NotEnoughModelsError(
-            f"{snapshot.url} has {snapshot.n_models} models, too few to compute scores from some and grade "
+            f"{snapshot.url} has {count(snapshot.n_models, 'model')}, too few to compute scores from "
+            f"some and grade "
             "them on others",
             hint=f"train at least {2 * FEWEST}",
         )
@@ -110,7 +112,7 @@ def _parts(snapshot: Snapshot, wanted: Comparison) -> tuple[Ids, Ids]:
     free = order[~np.isin(order, held_out)]
     if len(free) < FEWEST:
         raise NotEnoughModelsError(
-            f"{len(free)} models are not held out, too few to compute scores from",
+            f"{count(len(free), 'model')} {verb(len(free))} not held out, too few to compute scores from",
             hint=f"hold out fewer: {FEWEST} or more must be left",
         )
     n_pilots = len(free) if wanted.n_pilots is None else wanted.n_pilots

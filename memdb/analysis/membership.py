@@ -27,6 +27,7 @@ from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query import arrow
 from memdb.query.relations import Relations
 from memdb.store import Snapshot
+from memdb.wording import count
 
 VARIANTS = ("online", "offline")
 VARIANCES = ("auto", "example", "pooled")
@@ -112,7 +113,7 @@ def _require_confidences(snapshot: Snapshot, path: str) -> None:
         )
     if snapshot.n_models < FEWEST:
         raise NotEnoughModelsError(
-            f"{snapshot.url} has {snapshot.n_models} models, too few for an attack",
+            f"{snapshot.url} has {count(snapshot.n_models, 'model')}, too few for an attack",
             hint=f"train at least {FEWEST}",
         )
 

@@ -12,6 +12,7 @@ from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query.relations import Relations
 from memdb.store import Snapshot
+from memdb.wording import count, verb
 
 FEWEST = 5  # models for a correlation
 PREFERRED = (LOGIT_CONFIDENCE.name, "margin", "correct")
@@ -54,7 +55,8 @@ def positions_of(snapshot: Snapshot, model_ids: Sequence[str] | None) -> Ids:
         )
     if len(ids) < FEWEST:
         raise NotEnoughModelsError(
-            f"{len(ids)} models are too few for a correlation over models", hint=f"give at least {FEWEST}"
+            f"{count(len(ids), 'model')} {verb(len(ids))} too few for a correlation over models",
+            hint=f"give at least {FEWEST}",
         )
     return np.array([positions[identifier] for identifier in ids], dtype=np.int64)
 

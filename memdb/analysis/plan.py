@@ -25,6 +25,7 @@ from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
 from memdb.query.results import Results
 from memdb.query.templates import template
+from memdb.wording import count
 
 MOST_RANKED = 10**15  # pairs of a million training and a thousand million test examples
 KINDS = ("memorization", "influence")
@@ -378,7 +379,7 @@ def _named(relations: Relations, train_id: int, target: ExampleRef | None) -> pa
     n_models = relations.snapshot.n_models
     if n_models < PILOT:
         raise NotEnoughModelsError(
-            f"{relations.snapshot.url} has {n_models} models: the rates of one score are not known",
+            f"{relations.snapshot.url} has {count(n_models, 'model')}: the rates of one score are not known",
             hint=f"train {PILOT - n_models} more, or plan for the worst case without naming a score",
         )
     sums = _sums_on(relations, on.example_set, on.row, np.array([train_id]))

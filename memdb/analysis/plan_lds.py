@@ -12,6 +12,7 @@ from memdb.analysis.model_outcomes import require_test_outcome
 from memdb.analysis.plan import MOST
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.query.relations import Relations
+from memdb.wording import count
 
 SCHEMA = pa.schema(
     [
@@ -39,8 +40,8 @@ def plan_lds(relations: Relations, lds: float, outcome: str | None, level: float
     share = linear_share(relations, name, level) if snapshot.n_models >= PILOT else None
     if share is None:
         raise NotEnoughModelsError(
-            f"the {snapshot.n_models} models of {snapshot.url} do not tell how much of what they do follows "
-            "from their subsets",
+            f"the outcomes of the {count(snapshot.n_models, 'model')} of {snapshot.url} do not tell how much "
+            "of them follows from subsets",
             hint=f"train {PILOT} or more, which differ on some test example",
         )
     needed, least, most = (

@@ -19,6 +19,7 @@ from memdb.query.examples import ExampleRef, require_own
 from memdb.query.relations import Relations
 from memdb.query.templates import template
 from memdb.query.udfs import Words
+from memdb.wording import count
 
 LISTS = (10, 100, 1000)
 FEWEST = 4  # models: two in each half
@@ -83,7 +84,7 @@ def reliability(
     splitting.require(snapshot.manifest.train.n_examples, given=given)
     if snapshot.n_models < FEWEST:
         raise NotEnoughModelsError(
-            f"{snapshot.url} has {snapshot.n_models} models, too few for two halves",
+            f"{snapshot.url} has {count(snapshot.n_models, 'model')}, too few for two halves",
             hint=f"train {FEWEST - snapshot.n_models} more, better 100, with `memdb train`",
         )
     if target is None or target.example_set == layout.TRAIN:

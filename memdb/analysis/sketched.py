@@ -120,7 +120,7 @@ class Trak:
         logits = snapshot.outcome_values(f"{layout.TRAIN}/{LOGIT_CONFIDENCE.name}")[:, train.models]
         errors = 1 - probabilities(np.ascontiguousarray(logits))[0].mean(axis=1)
         n_of_fold = [len(train.models)] + [0] * (FOLDS - 1)
-        of_train, of_test = (Kernel.of(sketches.values, roots) for sketches in (train, test))
+        of_train, of_test = (Kernel.of(list(sketches.values), roots) for sketches in (train, test))
         width = train.values.shape[2]
         given: Any = _SketchedErrors(test.values.shape[1], errors.astype(np.float32))
         return SketchPrior(of_train, of_test, n_of_fold, width, given)

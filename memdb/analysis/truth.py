@@ -232,8 +232,8 @@ class Truth:
         n_selected = int(self._selected(self.whole).sum())
         if n_selected >= FEWEST_SELECTED:
             selected = self._selected(self.whole if truth is None else truth)
-            first = _first(np.where(self.same_class, ranked, -np.inf), max(1, int(selected.sum())))
-            yield Measure(FELDMAN_ZHANG, n_selected, float(selected.ravel()[first].mean()))
+            chosen = _first(np.where(self.same_class, ranked, -np.inf), max(1, int(selected.sum())))
+            yield Measure(FELDMAN_ZHANG, n_selected, float(selected.ravel()[chosen].mean()))
 
     def _selected(self, truth: Some) -> NDArray[np.bool_]:
         """Return the pairs that Feldman and Zhang (2020) would select by a truth, [tests, columns]."""
@@ -292,12 +292,12 @@ class Truth:
                 )
                 held[row] += (lo[row] - widening <= values[row]) & (values[row] <= hi[row] + widening)
         held /= 2
-        varies = (self.noise[0] + self.noise[1]).any(axis=1)
-        of_all = float(held[varies].mean(dtype=np.float64)) if varies.any() else None
+        varies = np.flatnonzero((self.noise[0] + self.noise[1]).max(axis=1, initial=0.0))
+        of_all = float(held[varies].mean(dtype=np.float64)) if len(varies) else None
         yield Measure(COVERAGE, None, of_all)
         for first in self.firsts:
             pairs = _first(ranked, first)
-            pairs = pairs[varies[pairs // held.shape[1]]]
+            pairs = pairs[np.isin(pairs // len(self.columns), varies)]
             of_first = float(held.ravel()[pairs].mean()) if len(pairs) else None
             yield Measure(COVERAGE_OF_FIRST, first, of_first)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from memdb.format import bits, layout
 from memdb.query.pairs.kernel_twins import Bounds, Targets, TwinKernel
-from memdb.query.pairs.scores import pair_bits
+from memdb.query.pairs.scores import pair_bits, require_fit
 from memdb.query.pairs.search import PairSearch
 from memdb.query.pairs.types import PairBits, PairChoice
 from memdb.query.relations import Relations
@@ -22,6 +22,7 @@ from memdb.query.statistics import Candidates, p_values, q_values
 
 CAREFUL = 0.8  # of the normal quantile: the exact test may find a bit more than it
 MOST_MODELS = 1 << 20
+ROWS = 65_536  # pairs counted at once
 Ids = NDArray[np.int32]
 Numbers = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -72,27 +73,23 @@ class Arms:
         share: Numbers = np.divide(self.influence, gain, out=np.full(len(self), np.nan), where=gain > 0)
         return share
 
+    @property
+    def null_se(self) -> Numbers:
+        """The standard deviation of the influence by chance; NaN without models of both kinds."""
+        n, total = self.n_in + self.n_out, self.k_in + self.k_out
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spread = total * (n - total) / (n * np.maximum(1, n - 1)) * (1 / self.n_in + 1 / self.n_out)
+        return np.sqrt(np.where((self.n_in > 0) & (self.n_out > 0), spread, np.nan))
+
     def p_values(self) -> Numbers:
         """Return two-sided p-values of no influence, by the exact test over the models that hold out."""
-        found, n_held = np.ones(len(self)), self.n_in + self.n_out
-        for n in np.unique(n_held[(self.n_in > 0) & (self.n_out > 0)]).tolist():
-            at = np.flatnonzero((n_held == n) & (self.n_in > 0) & (self.n_out > 0))
-            total = self.k_in[at] + self.k_out[at]
-            spread = total * (n - total) / (n * max(1, n - 1)) * (1 / self.n_in[at] + 1 / self.n_out[at])
+        found, n_held, null_se = np.ones(len(self)), self.n_in + self.n_out, self.null_se
+        known, total = ~np.isnan(null_se), self.k_in + self.k_out
+        for n in np.unique(n_held[known]).tolist():
+            at = np.flatnonzero(known & (n_held == n))
             unused, one = np.zeros(len(at)), np.ones(len(at), dtype=np.bool_)
-            found[at] = p_values(
-                Candidates(
-                    self.influence[at],
-                    unused,
-                    unused,
-                    np.sqrt(spread),
-                    self.n_in[at],
-                    n,
-                    one,
-                    self.k_in[at],
-                    total,
-                )
-            )
+            counted = self.influence[at], unused, unused, null_se[at], self.n_in[at], n, one
+            found[at] = p_values(Candidates(*counted, self.k_in[at], total[at]))
         return found
 
 
@@ -138,17 +135,32 @@ class Twins:
     def _choice(self) -> PairChoice:
         return PairChoice(min_influence=self._min_influence, same_class=self._same_class)
 
-    @staticmethod
-    def _found(search: PairSearch, n_ranked: int, progress: Progress) -> Found:
-        blocks = list(search.blocks(progress=progress))
-        first, second = (
-            np.concatenate([np.zeros(0, np.int32), *(getattr(block, name) for block in blocks)])
-            for name in ("train_id", "test_id")
-        )
+    def _found(self, search: PairSearch, n_ranked: int, progress: Progress) -> Found:
+        parts = [np.zeros((2, 0), np.int32)]
+        for block in search.blocks(progress=progress):
+            found = np.stack([block.train_id, block.test_id])
+            parts.append(found if search.is_final else found[:, self._may_count(*found)])
+            require_fit(sum(part.shape[1] for part in parts))
+        first, second = np.concatenate(parts, axis=1)
         return Found(first, second, n_ranked)
+
+    def _may_count(self, train: Ids, test: Ids) -> NDArray[np.bool_]:
+        """Return which pairs with test examples reach the bounds that the kernel of others applies itself."""
+        arms = self.arms(train, test, layout.TEST)
+        large = arms.influence >= self._bounds.null_z * arms.null_se
+        return large & (arms.share >= self._bounds.share) & (arms.share <= 1 / self._bounds.share)
 
     def arms(self, train: Ids, targets: Ids, set_name: str) -> Arms:
         """Count what training examples do for targets of a set, pair by pair."""
+        starts = range(0, max(1, len(train)), ROWS)
+        parts = [
+            self._arms(train[start : start + ROWS], targets[start : start + ROWS], set_name)
+            for start in starts
+        ]
+        return Arms(*np.concatenate(parts, axis=1))
+
+    def _arms(self, train: Ids, targets: Ids, set_name: str) -> NDArray[np.int64]:
+        """Return the columns of `Arms` of a few pairs, int64 [columns, pairs]."""
         relations, n_models = self._relations, self._relations.snapshot.n_models
         mask = relations.mask[train]
         correct = relations.correct(set_name)[targets]
@@ -158,7 +170,7 @@ class Twins:
         if set_name != layout.TRAIN:
             own, correct = mask, relations.correct(layout.TRAIN)[train]
         of_own = bits.count(own), bits.count(own & correct), bits.count(correct & ~(mask | own))
-        return Arms(*(values.astype(np.int64) for values in (n_in, k_in, n_out, k_out, *of_own)))
+        return np.stack([n_in, k_in, n_out, k_out, *of_own]).astype(np.int64)
 
 
 def bounds_for(share: float, alpha: float) -> Bounds:

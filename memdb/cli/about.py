@@ -9,6 +9,7 @@ from memdb.cli.output import Way, answer_of, emit
 from memdb.render import tables
 from memdb.render.answer import Answer
 from memdb.render.tables import clean, number
+from memdb.wording import count
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
@@ -46,8 +47,8 @@ def _content_lines(db: Database, row: Mapping[str, Any]) -> dict[str, object]:
         "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
         "outcomes": row["outcomes"],
         **_sketch_lines(db, row),
-        "models": f"{row['n_models']:,}{of_base} in {tables.count(row['n_blocks'], 'block')} and "
-        f"{tables.count(row['n_loose_segments'], 'segment')}{repeats}",
+        "models": f"{row['n_models']:,}{of_base} in {count(row['n_blocks'], 'block')} and "
+        f"{count(row['n_loose_segments'], 'segment')}{repeats}",
         **_base_lines(row),
         "snapshot": _snapshot_line(db, row),
         "created": row["created_at"],
@@ -59,19 +60,19 @@ def _state_lines(db: Database, row: Mapping[str, Any]) -> dict[str, object]:
     """Say what is not as in most stores: what is not counted, and what the storage lacks."""
     lines: dict[str, object] = {}
     if row["n_retracted"]:
-        lines["retracted"] = f"{tables.count(row['n_retracted'], 'model')}, not counted{_reasons(db)}"
+        lines["retracted"] = f"{count(row['n_retracted'], 'model')}, not counted{_reasons(db)}"
     if row["n_set_aside"]:
-        lines["set aside"] = f"{tables.count(row['n_set_aside'], 'damaged part')}, not read"
+        lines["set aside"] = f"{count(row['n_set_aside'], 'damaged part')}, not read"
     if not row["put_if_absent"]:
         lines["storage"] = "overwrites what it should only create: compact with --alone"
     if db.store.storage.can_list or not row["n_models"]:
-        names = [f"{t.name} ({tables.count(t.n_influence, 'pair')})" for t in db.score_tables()]
+        names = [f"{t.name} ({count(t.n_influence, 'pair')})" for t in db.score_tables()]
         lines |= {"imported scores": ", ".join(names)} if names else {}
     if row["n_diverged"]:
         some = _some(row["diverged"])
-        lines["diverged"] = f"{tables.count(row['n_diverged'], 'model')}, counted like all others: {some}"
+        lines["diverged"] = f"{count(row['n_diverged'], 'model')}, counted like all others: {some}"
     if db.snapshot.excluded:
-        lines["excluded"] = f"{tables.count(len(db.snapshot.excluded), 'model')}, by --exclude"
+        lines["excluded"] = f"{count(len(db.snapshot.excluded), 'model')}, by --exclude"
     return lines
 
 
@@ -81,10 +82,10 @@ def _quality_lines(row: Mapping[str, Any], way: Way) -> dict[str, object]:
         "accuracy": f"{number(row['train_accuracy'])} in, {number(row['out_accuracy'])} held out, "
         f"{number(row['test_accuracy'])} test",
         "seconds a model": f"{row['seconds_per_model']:.3g}",
-        "memorized": f"{row['n_memorized_25']:,} examples at 0.25 or more, "
+        "memorized": f"{count(row['n_memorized_25'], 'example')} at 0.25 or more, "
         f"{row['n_memorized_50']:,} at 0.5 or more",
         "half-width": f"{number(row['mean_half_width'])}, mean of the {way.level * 100:g} % {way.interval} "
-        f"intervals of {row['n_scored']:,} memorization scores",
+        f"intervals of {count(row['n_scored'], 'memorization score')}",
     }
 
 
@@ -102,7 +103,8 @@ def _sketch_lines(db: Database, row: Mapping[str, Any]) -> dict[str, object]:
     of = f" of {plan.models:,}" if plan and plan.models > row["n_sketched"] else ""
     size = row["sketch_size"] or (plan.projection.size if plan else 0)
     taken = f", {tables.size(row['sketch_bytes'])}" if row["n_sketched"] else ""
-    return {"sketches": f"{row['n_sketched']:,}{of} models, {size} numbers an example{taken}"}
+    noun = "model" if row["n_sketched"] == 1 and not of else "models"
+    return {"sketches": f"{row['n_sketched']:,}{of} {noun}, {size} numbers an example{taken}"}
 
 
 def _some(model_ids: Sequence[str]) -> str:

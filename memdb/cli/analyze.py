@@ -90,7 +90,7 @@ def compare(
     threshold: EitherThresholdOption = None,
     way: RankedWay,
 ) -> None:
-    """Say how far two stores of one data set agree, and list the examples on which they differ most.
+    """Say how well two stores of one data set agree, and list the examples on which they differ most.
 
     On memorization or, with --test-id, on the influences on a test example: another architecture, another
     subset fraction, or the same recipe again. Counts of two stores are never added up. The interval of a

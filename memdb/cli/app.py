@@ -76,6 +76,7 @@ def group(name: str, about: str) -> _App:
     return _App(
         name=name,
         help=about,
+        short_help=about,  # which is never cut
         no_args_is_help=True,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -103,7 +104,8 @@ def _options(
 def say_storage_help(name: str) -> NoReturn:
     """Print the help of the options for storages, of which the command of this name has all."""
     command: Any = typer.main.get_command(app)
-    sys.stdout.write(command.commands[name].storage_help())
+    context = command.make_context(command.name, [], resilient_parsing=True)
+    sys.stdout.write(command.commands[name].storage_help(context))
     sys.exit(0)
 
 

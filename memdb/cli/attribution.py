@@ -278,7 +278,7 @@ def frontier(
     ] = None,
     way: FigureWay,
 ) -> None:
-    """Show what few models are good for: how well estimates from 25, 50, 100, ... of them do.
+    """Show what few models are good for, judged by the others of the store.
 
     Two thirds of the models are set apart: the influences that they give are the truth. Estimates come from
     the others, the pilots, and from files of somebody's scores. How good are they?
@@ -287,8 +287,7 @@ def frontier(
     corr         correlation with the true influences, over all pairs
     p@100        precision: of the 100 strongest pairs, how many are among the first 100
     top10        of a test example's 10 strongest training examples, how many are among its first 10
-    fz           of the pairs that Feldman and Zhang select (one class, influence .15 and memorization .25 at
-                 least), how many are among as many first (feldman_zhang)
+    fz           of the pairs that Feldman and Zhang select, how many come first (feldman_zhang)
     err          error: root mean square on the 500 strongest pairs
     sure         certified: pairs found at a false discovery rate of .1
     all, 1st     coverage of the intervals of all pairs, and of the first 500 (coverage_of_first)

@@ -10,7 +10,8 @@ import typer
 from memdb.cli.app import app, interruptible, say
 from memdb.cli.store_options import Place, at_place
 from memdb.render.progress import Counting
-from memdb.render.tables import console, count
+from memdb.render.tables import console
+from memdb.wording import count, verb
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -55,7 +56,7 @@ def merge(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", metavar="NAME", help="The recipe, likewise."),
+        typer.Option("--recipe", metavar="NAME", help="The recipe, in the same way."),
     ] = None,
     compact: Annotated[
         bool, typer.Option("--compact/--no-compact", help="Gather the models into blocks in the end.")
@@ -85,7 +86,7 @@ def merge(
         done = merge_with(place.url, opened, names, place.access(trusted=True), counting)
     db = done.database
     for url, added, present in zip(sources, done.added, done.present, strict=True):
-        known = f", {present:,} were there already" if present else ""
+        known = f", {present:,} {verb(present, 'was', 'were')} there already" if present else ""
         say(f"{url}: {count(added, 'model')} added{known}.")
     if done.n_retracted:
         say(f"Retracted {count(done.n_retracted, 'model')}, as the sources had.")

@@ -13,17 +13,18 @@ COMMANDS = {  # by their modules, each with the first sentence of its help
         "sql": "Ask in SQL, over the relations of the store; files, network and settings are out of reach.",
     },
     "planning": {
-        "plan": "Say how many models a goal takes, how many more than there are, and how long they train.",
+        "plan": "Say how many models a goal takes, how many are missing, and how long it takes to "
+        "train them.",
         "convergence": "Show how a score settled: its estimate and intervals after 10, 20, 50, 100, ...",
-        "reliability": "Say how far two random halves of the models agree, on memorization or on the "
-        "influences on an example.",
+        "reliability": "Say how well two random halves of the models agree, on memorization or on "
+        "the influences on an example.",
     },
     "analyze": {
         "classes": "List the classes, the hardest to learn first.",
         "class-influence": "Show the mean influence of each class's training examples on each class's test "
         "examples.",
-        "compare": "Say how far two stores of one data set agree, and list the examples on which they differ "
-        "most.",
+        "compare": "Say how well two stores of one data set agree, and list the examples on which "
+        "they differ most.",
     },
     "combine": {
         "update": "Move to the newest snapshot of the store that this one extends.",
@@ -31,10 +32,10 @@ COMMANDS = {  # by their modules, each with the first sentence of its help
     },
     "maintain": {
         "compact": "Gather segments into blocks of up to 1,024 models, and number the result.",
-        "gc": "Remove what no reader and no writer can need any more.",
-        "verify": "Compare every object and every number of a store with what was written.",
+        "gc": "Remove what no reader or writer can need any more.",
+        "verify": "Check every object and every count of a store against what was written.",
         "retract": "Retract models, for good: they stay in the store and count nowhere.",
-        "cache": "Show, or clear, what is kept on this disk of remote stores.",
+        "cache": "Show or clear the local cache of remote stores.",
     },
     "train": {
         "init": "Create a store of a data set and a recipe, without models.",
@@ -48,21 +49,20 @@ COMMANDS = {  # by their modules, each with the first sentence of its help
         "duplicates": "Find near-duplicates within the training set, and between training and test set.",
     },
     "interop": {
-        "import": "Add somebody's runs, or scores that they published, to a store; without one, create it.",
+        "import": "Import somebody's runs, or scores that they published, into a store, created if absent.",
         "export": "Write what the store knows as files that other people's code reads.",
-        "membership": "Attack the store's own models: does what one says of an example tell that it was "
-        "trained on it?",
+        "membership": "Run a membership-inference attack (LiRA) against the store's own models.",
     },
     "attribution": {
         "lds": "Grade attribution scores by the linear datamodeling score, and say how much better any could "
         "be.",
-        "frontier": "Show what few models are good for: how well estimates from 25, 50, 100, ...",
+        "frontier": "Show what few models are good for, judged by the others of the store.",
     },
     "share": {
-        "publish": "Write a frozen copy of a store that others can ask where it is: a folder, a bucket, any "
-        "web server.",
-        "pull": "Copy a published store; every object is checked by its sha256, and what is there is left "
-        "alone.",
+        "publish": "Write a frozen copy of a store that others can query in place, from a bucket or "
+        "any web server.",
+        "pull": "Copy a published store; every object is checked by its sha256, and what is already "
+        "there is kept.",
     },
     "look": {
         "report": "Write one HTML file that shows the store: open it in a browser, or send it to somebody.",
@@ -71,6 +71,7 @@ COMMANDS = {  # by their modules, each with the first sentence of its help
     "show": {
         "show": "Show an example: its picture, its score, and the examples that it helps and hurts most.",
         "gallery": "Show a gallery of examples, as Feldman and Zhang (2020) do in figures 2 and 3.",
+        "label-errors": "List the training examples whose label is most likely wrong.",
     },
     "experiment": {
         "experiment": "Train models to answer one question: `removal`.",

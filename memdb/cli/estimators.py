@@ -9,7 +9,8 @@ from memdb.cli.app import say
 from memdb.cli.options import EstimatorOption, OptionGroup, ScreenByOption, ScreenOption
 from memdb.query.options import Estimator
 from memdb.render.answer import Answer
-from memdb.render.tables import clean, count
+from memdb.render.tables import clean
+from memdb.wording import count
 
 
 class Choice(OptionGroup):

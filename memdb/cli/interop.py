@@ -19,7 +19,8 @@ from memdb.format import layout
 from memdb.render import analysis
 from memdb.render.answer import Answer
 from memdb.render.progress import Counting
-from memdb.render.tables import clean, console, count
+from memdb.render.tables import clean, console
+from memdb.wording import count, verb
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -83,7 +84,7 @@ class ImportOptions(OptionGroup):
     ] = None
     n_test: Annotated[
         int | None,
-        typer.Option("--n-test", metavar="N", help="Test examples, likewise."),
+        typer.Option("--n-test", metavar="N", help="Test examples, for scores that do not say."),
     ] = None
 
 
@@ -99,7 +100,7 @@ def import_(
     ],
     about: ImportOptions,
 ) -> None:
-    """Add somebody's runs, or scores that they published, to a store; without one, create it.
+    """Import somebody's runs, or scores that they published, into a store, created if absent.
 
     \b
     your own runs    mask [models, train], train_correct [models, train], test_correct [models, test]
@@ -146,7 +147,7 @@ def _say_runs(place: Place, done: Imported) -> None:
             f"subsets of {manifest.subset_fraction:g}."
         )
     known = done.n_models - done.n_added
-    there = f"; {known:,} of them were there already" if known else ""
+    there = f"; {known:,} of them {verb(known, 'was', 'were')} there already" if known else ""
     say(
         f"Added {count(done.n_added, 'model')} of {done.n_models:,} ({done.kind}) to {place.url}{there}.",
         *(clean(note) for note in done.notes),
@@ -156,7 +157,7 @@ def _say_runs(place: Place, done: Imported) -> None:
 
 def _say_scores(place: Place, done: ImportedScores) -> None:
     table = done.table
-    what = f"{table.n_memorization:,} memorization scores and {count(table.n_influence, 'pair')}"
+    what = f"{count(table.n_memorization, 'memorization score')} and {count(table.n_influence, 'pair')}"
     if not done.added:
         say(f"{place.url} has these scores already, as {table.name}: {what}.")
         return
@@ -246,12 +247,25 @@ def export(
 
 
 def _say_ids(db: Database, path: Path, done: Exported, *, to_drop: bool) -> None:
+    from memdb.database import IN_MEMORY
+
     n_listed, n_train = done.arrays["train_id"][0], db.store.manifest.train.n_examples
     action, option = ("drop", "--without-ids") if to_drop else ("keep", "--only-ids")
+    say(f"Wrote {count(n_listed, 'training example')} of {n_train:,} to {action} to {clean(path)}.")
+    manifest = db.store.manifest
+    if to_drop and manifest.kept is not None:
+        say(
+            "This store excludes others already: with --keep and the opposite condition, the list is of "
+            "what is left of both."
+        )
+        return
+    dataset = (
+        "" if manifest.dataset in {"digits", IN_MEMORY} else f" --dataset {shlex.quote(manifest.dataset)}"
+    )
     n_left = n_train - n_listed if to_drop else n_listed
     say(
-        f"Wrote {count(n_listed, 'training example')} of {n_train:,} to {action} to {path}.",
-        f"Next: memdb init {option} {shlex.quote(str(path))} --store NEW makes a store of the {n_left:,} that are left.",
+        f"Next: memdb init{dataset} {option} {shlex.quote(str(path))} --store NEW, with the recipe of this "
+        f"store, makes a store of the {n_left:,} that are left."
     )
 
 
@@ -280,7 +294,7 @@ def membership(
     ] = "auto",
     way: MembershipWay,
 ) -> None:
-    """Attack the store's own models: does what one says of an example tell that it was trained on it?
+    """Run a membership-inference attack (LiRA) against the store's own models.
 
     The likelihood-ratio attack (LiRA) with each model in turn as the target and all others as the attacker's:
     AUC, and the share of members found where one in 1,000, 100 or 10 others is taken for one. Listed are the

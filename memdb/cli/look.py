@@ -18,7 +18,8 @@ from memdb.cli.options import DataRootOption, LevelOption, OwnDatasetOption
 from memdb.cli.output import say_without_pictures
 from memdb.cli.store_options import ASKING, Place, at_place
 from memdb.render.progress import Counting
-from memdb.render.tables import clean, console, count, size
+from memdb.render.tables import clean, console, size
+from memdb.wording import count
 
 
 @app.command()

@@ -15,7 +15,8 @@ from memdb.cli.app import app, interruptible, say
 from memdb.cli.store_options import CacheDirOption, CacheSizeOption, Place, at_place
 from memdb.errors import InvalidInputError
 from memdb.render.progress import Counting
-from memdb.render.tables import clean, console, count, facts, findings, size
+from memdb.render.tables import clean, console, facts, findings, size
+from memdb.wording import count, verb
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -67,7 +68,7 @@ def gc(
     ] = DEFAULT_HOURS,
     alone: AloneOption = False,
 ) -> None:
-    """Remove what no reader and no writer can need any more.
+    """Remove what no reader or writer can need any more.
 
     That is: what killed writers left behind, segments whose models are in blocks, and blocks that fuller ones
     replaced, each after a grace period by the storage's own clock. Models are never removed: blocks are
@@ -106,7 +107,7 @@ def verify(
         typer.Option("--repair", help="Set damaged parts aside, so that the rest can be used."),
     ] = False,
 ) -> None:
-    """Compare every object and every number of a store with what was written.
+    """Check every object and every count of a store against what was written.
 
     Sizes and hashes of all objects, names and labels against the data set's fingerprint, accuracies and
     subset sizes against the bits. Exit code 1 where something is damaged. --repair deletes nothing.
@@ -136,7 +137,8 @@ def verify(
             say(f"Restore these objects from a copy, or set them aside: {aside}")
         sys.exit(1)
     say(
-        f"Set aside: {', '.join(repaired.set_aside) or 'nothing'}. {_own_models(db):,} models are in use now."
+        f"Set aside: {', '.join(repaired.set_aside) or 'nothing'}. {count(_own_models(db), 'model')} "
+        f"{verb(_own_models(db))} in use now."
     )
     if repaired.left:
         say(f"Only a copy can mend {len(repaired.left)} of them: {repaired.left[0].place}")
@@ -178,7 +180,7 @@ def cache(
     cache_dir: CacheDirOption = None,
     cache_size: CacheSizeOption = "10GB",
 ) -> None:
-    """Show, or clear, what is kept on this disk of remote stores."""
+    """Show or clear the local cache of remote stores."""
     kept = Place(cache_dir=cache_dir, cache_size=cache_size).cache()
     if kept is None:
         say("There is no cache: --cache-dir none.")

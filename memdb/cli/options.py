@@ -170,7 +170,7 @@ OwnDatasetOption = Annotated[
 ]
 OwnRecipeOption = Annotated[
     str | None,
-    typer.Option("--recipe", "-r", metavar="NAME", help="The store's recipe, likewise."),
+    typer.Option("--recipe", "-r", metavar="NAME", help="The store's recipe, in the same way."),
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps.")

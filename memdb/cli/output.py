@@ -19,10 +19,12 @@ from memdb.cli.options import (
     RankedIntervalOption,
 )
 from memdb.cli.usage import in_options
+from memdb.errors import NotFoundError
 from memdb.format import layout
 from memdb.render import tables
 from memdb.render.answer import LIST_FACTS, Answer, require_format, require_suffix
 from memdb.render.tables import clean, console, number
+from memdb.wording import count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -165,7 +167,7 @@ def remark_on_scores(answer: Answer) -> None:
     elif "assumed_models" in answer.facts:
         models, fraction = answer.facts["assumed_models"], answer.facts["assumed_fraction"]
         say(
-            f"Intervals as if each score came from {models:,} models on subsets of {fraction:g}, with "
+            f"Intervals as if each score came from {count(models, 'model')} on subsets of {fraction:g}, with "
             "whatever rates make them widest."
         )
 
@@ -198,7 +200,7 @@ def made(answer: Answer, way: Way, table: Callable[[Answer], RenderableType]) ->
 def show(text: str | int, way: Way) -> None:
     """Print the text of an answer, or say what was written."""
     if isinstance(text, int):
-        say(f"Wrote {text:,} rows to {way.output}.")
+        say(f"Wrote {count(text, 'row')} to {way.output}.")
         return
     for start in range(0, len(text), CHARACTERS_AT_ONCE):
         sys.stdout.write(text[start : start + CHARACTERS_AT_ONCE])
@@ -247,10 +249,9 @@ def print_score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
         if shown.facts.get("estimator") == "informed":
             lines["calibrated prediction"] = number(row["informed"], "+")
         kind = shown.facts["interval"]
-        lines[f"{way.level * 100:g} % {kind}"] = tables.interval(row)
-        for other in ("anytime", "fixed"):
-            if other != kind:
-                lines[f"{way.level * 100:g} % {other}"] = tables.interval(_again(db, row, other, way))
+        for other in dict.fromkeys((kind, "anytime", "fixed")) if kind is not None else ():
+            numbers = row if other == kind else _again(db, row, other, way)
+            lines[f"{way.level * 100:g} % {other}"] = tables.interval(numbers)
         if row["n_in"] is None:
             lines["models"] = "unknown"
         elif "k_in" in row:
@@ -275,7 +276,12 @@ def print_score(db: Database, rows: DuckDBPyRelation, way: Way) -> None:
 
 def rows_of_statement(db: Database, found: pa.RecordBatchReader, way: Way) -> tuple[Answer, str | int]:
     """Return what a user's statement found, and its text (see `made`)."""
-    answer = _of_scores(db, Answer(found, facts_of(db, way)))
+    facts = facts_of(db, way)
+    try:
+        answer = _of_scores(db, Answer(found, facts))
+    except NotFoundError:  # several score tables, and the statement named those it reads
+        unsaid = dict.fromkeys(("level", "interval", "outcome", "n_models"))
+        answer = Answer(found, {**facts, **unsaid})
     return answer, made(answer, way, tables.plain)
 
 
@@ -285,7 +291,7 @@ def facts_line(db: Database, way: Way) -> str:
         return f"imported scores {clean(db.imported_scores.scores.table.name)}"
     n_excluded = len(db.snapshot.excluded)
     without = f" \u00b7 {n_excluded:,} excluded" if n_excluded else ""
-    models = f"{tables.count(db.n_models, 'model')}{without}"
+    models = f"{count(db.n_models, 'model')}{without}"
     return f"{models} \u00b7 outcome {way.outcome}{estimator_line(way.rests_on)}"
 
 
@@ -302,7 +308,7 @@ def remark_on_chance(answer: Answer, score: str) -> None:
     if n_null > SETTLED * len(shown):
         noise = "this list is mostly noise" if n_null >= len(shown) / 2 else "some rows may be noise"
         n_more = 0 if needed is None else needed - answer.facts["n_models"]
-        more = f" {tables.count(n_more, 'more model')} would tell." if n_more > 0 else ""
+        more = f" {count(n_more, 'more model')} would tell." if n_more > 0 else ""
         lines = [f"{lines[0]} With {len(shown)} shown, {noise}.{more}"]
     say(*lines)
 

@@ -15,7 +15,8 @@ from memdb.cli.store_options import SCORING, Place, at_place
 from memdb.render import tables
 from memdb.render.answer import Answer
 from memdb.render.progress import Counting
-from memdb.render.tables import clean, console, count
+from memdb.render.tables import clean, console
+from memdb.wording import count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -108,5 +109,5 @@ def _table(answer: Answer, db: Database, way: Way) -> RenderableType:
     title = f"{count(n_rows, 'pair')} of {clean(db.url)} \u00b7 {facts_line(db, way)}"
     table = tables.ranked(shown, title, {"train_id": "train", "test_id": "test"}, ())
     if n_rows > SHOWN:
-        table.caption = f"{n_rows - SHOWN:,} more pairs; --output FILE writes them all"
+        table.caption = f"{count(n_rows - SHOWN, 'more pair')}; --output FILE writes them all"
     return table

@@ -100,7 +100,7 @@ def plan(
     ] = None,
     way: PlannedWay,
 ) -> None:
-    """Say how many models a goal takes, how many more than there are, and how long they train.
+    """Say how many models a goal takes, how many are missing, and how long it takes to train them.
 
     In the worst case, a score of examples that models get right half the time; and, from 50 models on, at the
     rates that this store has: for half and for 95 % of its scores, and until most examples at or above
@@ -119,21 +119,16 @@ def plan(
     memdb plan --lds 0.4
     memdb plan --sketches 10
     """  # noqa: D301
-    if sketches is not None:
-        _plan_sketches(place, sketches, way)
-        return
-    if lds is not None:
-        _plan_lds(place, lds, way)
+    if sketches is not None or lds is not None:
+        _plan_without_intervals(place, lds, sketches, way)
         return
     way.outcome = way.outcome or "correct"
     named = any(value is not None for value in examples.values())
     limits: dict[str, Any] = {"k": k, "n_ranked": n_ranked, "level": way.level, "interval": way.interval}
     db = None if subset_fraction is not None else _store_if_any(place, named=named)
     if db is None:
-        if named:
-            raise InvalidInputError("a score is named, and no store is read", hint="omit --subset-fraction")
         fraction = PLANNED_FRACTION if subset_fraction is None else subset_fraction
-        answer = _planned_without_store(fraction, half_width, limits, way)
+        answer = _planned_without_store(fraction, half_width, limits, way, named=named)
     else:
         fraction = db.store.manifest.subset_fraction
         limits |= {"kind": kind, "settle": settle, "threshold": threshold, "outcome": way.outcome}
@@ -172,9 +167,20 @@ def _store_if_any(place: Place, *, named: bool) -> Database | None:
         return None
 
 
-def _planned_without_store(fraction: float, half_width: float, limits: Mapping[str, Any], way: Way) -> Answer:
+def _plan_without_intervals(place: Place, lds: float | None, sketches: int | None, way: PlannedWay) -> None:
+    if sketches is not None:
+        _plan_sketches(place, sketches, way)
+    elif lds is not None:
+        _plan_lds(place, lds, way)
+
+
+def _planned_without_store(
+    fraction: float, half_width: float, limits: Mapping[str, Any], way: Way, *, named: bool
+) -> Answer:
     from memdb.analysis.plan import plan_without_store
 
+    if named:
+        raise InvalidInputError("a score is named, and no store is read", hint="omit --subset-fraction")
     facts = {
         "store": None, "snapshot": None, "models_sha256": None, "n_models": 0, "level": way.level,
         "interval": way.interval, "outcome": way.outcome,
@@ -256,7 +262,7 @@ def reliability(
     threshold: EitherThresholdOption = None,
     way: PlainWay,
 ) -> None:
-    """Say how far two random halves of the models agree, on memorization or on the influences on an example.
+    """Say how well two random halves of the models agree, on memorization or on the influences on an example.
 
     If halves agree, the whole store can be trusted at least as far. Spearman-Brown predicts the correlation
     of two whole stores of this size; its square root, that of this store with the truth.

@@ -150,7 +150,7 @@ def sql(
     ] = 600.0,
     memory: Annotated[
         str,
-        typer.Option("--memory", metavar="SIZE", help="The most memory it may take, such as 1GB, all told."),
+        typer.Option("--memory", metavar="SIZE", help="The most memory it may take, such as 1GB in total."),
     ] = "4GB",
     choice: NamedChoice,
     way: Way,

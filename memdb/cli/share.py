@@ -12,7 +12,8 @@ from memdb.cli.options import DataRootOption, OptionGroup, OwnDatasetOption
 from memdb.cli.store_options import ASKING, COPYING, Place, at_place
 from memdb.errors import InvalidInputError
 from memdb.render.progress import Counting
-from memdb.render.tables import clean, console, count, findings, size
+from memdb.render.tables import clean, console, findings, size
+from memdb.wording import count
 
 if TYPE_CHECKING:
     from memdb.format.published import Credits
@@ -102,7 +103,7 @@ def publish(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell the sizes, and write nothing.")] = False,
     destination: Destination,
 ) -> None:
-    """Write a frozen copy of a store that others can ask where it is: a folder, a bucket, any web server.
+    """Write a frozen copy of a store that others can query in place, from a bucket or any web server.
 
     The copy holds exactly the models that count, what is derived of them for quick answers, tables as
     Parquet and a README. Interrupted, it goes on where it was; published again after more models, it
@@ -111,7 +112,7 @@ def publish(
     \b
     memdb publish /srv/www/mnist --site --include bits --include thumbnails
     memdb publish s3://bucket/mnist --licence CC-BY-4.0 --author "A. Author"
-    memdb top-influence --test-id 42 --store https://bucket.example.org/mnist
+    memdb top-influence --test-id 340 --store https://bucket.example.org/mnist
     """  # noqa: D301
     db = place.open()
     included = {} if include is None else {"include": tuple(include)}
@@ -158,7 +159,7 @@ def pull(
     ] = None,
     destination: Destination,
 ) -> None:
-    """Copy a published store; every object is checked by its sha256, and what is there is left alone.
+    """Copy a published store; every object is checked by its sha256, and what is already there is kept.
 
     \b
     memdb pull https://example.org/cifar100 cifar100.zarr

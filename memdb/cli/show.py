@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memdb.cli.app import app, say
-from memdb.cli.options import DataRootOption, GraphicsOption, OptionGroup, OwnDatasetOption
-from memdb.cli.output import Way, asked_of, made, say_without_pictures
+from memdb.cli.options import (
+    DataRootOption,
+    GraphicsOption,
+    OptionGroup,
+    OwnDatasetOption,
+    RankedIntervalOption,
+)
+from memdb.cli.output import Way, asked_of, facts_line, made, say_without_pictures
 from memdb.cli.output import show as print_text
-from memdb.cli.store_options import SCORING, Place, at_place
+from memdb.cli.store_options import ASKING, SCORING, Place, at_place
 from memdb.cli.usage import WrongUsageError
 from memdb.cli.walls import wall_of
 from memdb.errors import InvalidInputError
@@ -25,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from memdb.database import Database
-    from memdb.look.rows import Contents
+    from memdb.datasets.appearance import Contents
     from memdb.look.terminal import Wall
 
 FIGURES = (".png", ".svg", ".pdf")
@@ -139,6 +145,71 @@ def show(
         return draw_portrait(found, contents)
 
     way.present(way.contents(db), draw, lambda wall: wall.portrait(found))
+
+
+class Suspecting(Showing):
+    """The same of a list of suspected label errors, which is of predictions."""
+
+    outcome: str = "prediction"
+    interval: RankedIntervalOption = "selected"
+
+
+@app.command("label-errors")
+@at_place(ASKING)
+def label_errors(
+    place: Place,
+    *,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="How many to list.")] = 20,
+    class_name: Annotated[
+        str | None,
+        typer.Option("--class", metavar="NAME", help="Only examples with this label, by name or number."),
+    ] = None,
+    min_memorization: Annotated[
+        float | None,
+        typer.Option(
+            "--min-memorization", metavar="X", help="Only training examples at or above this memorization."
+        ),
+    ] = None,
+    way: Suspecting,
+) -> None:
+    """List the training examples whose label is most likely wrong.
+
+    Models that were trained without an example vote on its class. Listed are those that more of them take for
+    another class than for their own, by how many more. The store must keep the outcome prediction.
+
+    \b
+    agree     share of these models that predict the class in the column rather
+    as given  share that predicts the given label
+    memor.    memorization: near 1 where models with the example learn its label by heart
+
+    \b
+    memdb init --outcomes correct,logit_confidence,prediction
+    memdb label-errors -k 50 -o suspects.csv
+    memdb label-errors -k 16 -o suspects.png
+    memdb init --without-ids suspects.csv --store cleaner.zarr
+    """  # noqa: D301
+    db = place.open()
+    rows = db.label_errors(
+        k, class_name=class_name, min_memorization=min_memorization, level=way.level, interval=way.interval
+    ).to_arrow_table()
+    if way.is_numbers:
+        _print_numbers(db, rows, way, {"class": class_name})
+        return
+    from memdb.look.suspects import suspects
+    from memdb.render.analysis import label_errors as table
+
+    relations = db.relations()
+    shown = suspects(relations, rows, way.level, way.interval)
+
+    def draw(contents: Contents | None) -> Figure:
+        from memdb.look.figures import draw_suspects
+
+        return draw_suspects(shown, contents)
+
+    if not way.is_figure:
+        title = f"Suspected label errors \u00b7 {facts_line(db, way)}"
+        console().print(table(Answer(rows, {}), title, relations.class_names))
+    way.present(way.contents(db), draw, lambda wall: wall.suspects(shown))
 
 
 @app.command()

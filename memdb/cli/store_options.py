@@ -17,7 +17,7 @@ from memdb.cli.app import say
 from memdb.cli.options import EXAMPLES
 from memdb.cli.usage import WrongUsageError, typed
 from memdb.errors import InvalidInputError, NotFoundError
-from memdb.render.tables import count
+from memdb.wording import count
 
 if TYPE_CHECKING:
     from memdb.database import Database

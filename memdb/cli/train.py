@@ -14,7 +14,7 @@ from memdb.cli.options import DataRootOption, DeviceOption, HowTrained, OptionGr
 from memdb.cli.store_options import Place, at_place, split
 from memdb.cli.training_run import Limited, train_visibly
 from memdb.cli.usage import WrongUsageError
-from memdb.render.tables import count
+from memdb.wording import count, verb
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -90,7 +90,8 @@ class NewStore(OptionGroup):
             "--outcomes",
             metavar="NAMES",
             help="What to keep: correct for bits alone; with logit_confidence ten times the space; "
-            "cumulative_loss and first_learned, as much again each. [default: correct,logit_confidence]",
+            "cumulative_loss, first_learned and prediction, which class, as much again each. "
+            "[default: correct,logit_confidence]",
             show_default=False,
         ),
     ] = None
@@ -206,7 +207,8 @@ def _extend(place: Place, base: str, new: NewStore) -> None:
     )
     if of_base.storage.can_list and (n_models := n_beyond(of_base)) > 0:
         say(
-            f"{n_models:,} models that came there since are not included: they will be after "
+            f"{count(n_models, 'model')} that came there since {verb(n_models)} not included: "
+            f"{verb(n_models, 'it', 'they')} will be after "
             f"`memdb compact` there and `memdb update` here."
         )
     _say_what_next(made, place, new.data_root)

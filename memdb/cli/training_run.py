@@ -15,7 +15,8 @@ from memdb.cli.options import AddOption, MaxTimeOption, TaskIdOption, UntilOptio
 from memdb.cli.store_options import Place
 from memdb.errors import InvalidInputError
 from memdb.render.progress import TrainingProgress
-from memdb.render.tables import console, count, number
+from memdb.render.tables import console, number
+from memdb.wording import count
 
 if TYPE_CHECKING:
     from memdb.database import Database

@@ -46,7 +46,7 @@ def in_options(text: str, parameters: Sequence[str]) -> str:
         text, n_given = re.subn(rf"(?<![\w./-]){name}=({VALUE})", partial(_typed_as, option), text)
         if not n_given:
             text = re.sub(
-                rf"(?<![\w./-])(?<!\bthe )(?<!\ba )(?<!\bno ){name}(?![\w=/-])", option, text, count=1
+                rf"(?<![\w./-])(?<!\bthe )(?<!\ba )(?<!\bno ){name}(?![\w=/-]|\.\w)", option, text, count=1
             )
     return text
 
@@ -228,9 +228,9 @@ class CarefulCommand(TyperCommand):
             with formatter.section("Storage options, explained by `memdb help storage`"):
                 formatter.write_text(", ".join(map(called, of_storage)))
 
-    def storage_help(self) -> str:
-        """Return the help of the options for storages."""
-        ctx = self.make_context(self.name, [], resilient_parsing=True)
+    def storage_help(self, parent: Any) -> str:
+        """Return the help of the options for storages; ``parent`` is the context of the whole program."""
+        ctx = self.make_context(self.name, [], parent=parent, resilient_parsing=True)
         formatter = ctx.make_formatter()
         formatter.write_text(
             "How to reach a store that is not on this disk. Every command with --store has those of these "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from memdb.render.tables import console
 
 if TYPE_CHECKING:
-    from memdb.look.rows import Contents
+    from memdb.datasets.appearance import Contents
     from memdb.look.terminal import Wall
 
 

@@ -18,6 +18,7 @@ from memdb.query.intervals import IntervalSpec
 from memdb.query.options import Order, RankedQuery
 from memdb.query.questions import ModelAnswers
 from memdb.query.relations import Relations
+from memdb.wording import count
 
 THRESHOLDS = (0.1, 0.25, 0.5)
 NEAR_DUPLICATE = 0.9  # influence at or above which a test example has a near-duplicate
@@ -171,7 +172,7 @@ class Chooser:
             if not len(removed)
             else "every training example"
             if not len(left)
-            else f"all {int((self._labels == lost[0]).sum()):,} training examples of class {lost[0]}"
+            else f"all {count(int((self._labels == lost[0]).sum()), 'training example')} of class {lost[0]}"
             if len(lost)
             else ""
         )

@@ -22,6 +22,7 @@ from memdb.query.questions import counts
 from memdb.query.relations import Relations
 from memdb.query.templates import template
 from memdb.store import Snapshot
+from memdb.wording import count, verb
 
 INFLUENCERS = 3
 SUFFIX = "without_near_duplicates"
@@ -209,7 +210,8 @@ class Findings:
             known = "influence" if self.experiment.content is None else "influence and equal content"
             yield f"Near-duplicates are told by {known} alone: no pictures were compared."
         yield (
-            f"The {self.experiment.source.n_models:,} models that chose what to remove are in another store: "
+            f"The {count(self.experiment.source.n_models, 'model')} that chose what to remove "
+            f"{verb(self.experiment.source.n_models)} in another store: "
             f"none of the {self.snapshot.n_models:,} that judge is among them."
         )
 
@@ -249,8 +251,8 @@ class Findings:
             _influencers(relations, test_id, chosen.arm.removed) for test_id in found["test_id"].to_pylist()
         ]
         for column, kind in (("influencers", pa.int64()), ("influences", pa.float64())):
-            values = [list(of if column == "influencers" else of.values()) for of in names]
-            found = found.append_column(column, pa.array(values, pa.list_(kind)))
+            listed = [list(of if column == "influencers" else of.values()) for of in names]
+            found = found.append_column(column, pa.array(listed, pa.list_(kind)))
         return found
 
 

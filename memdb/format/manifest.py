@@ -8,21 +8,20 @@ it reads them) nor whether a data set or recipe at hand is the same (`Manifest.r
 from __future__ import annotations
 
 import re
-import reprlib
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from memdb import plugins
-from memdb.environment import DISTRIBUTION
-from memdb.errors import InvalidInputError, MismatchError, WrongFormatError
+from memdb.errors import InvalidInputError, MismatchError
 from memdb.format import layout
 from memdb.format.base import HEX32, HEX64, Base
 from memdb.format.documents import MAX_INTEGER, Json, Reader, fingerprint, now, own_version, sealed
 from memdb.format.experiment import EXPERIMENT_FEATURE, SCHEME, Experiment
 from memdb.format.kept import Kept
 from memdb.format.sketches import SketchPlan
+from memdb.format.version import require_format
 
 KINDS = ("bit", "unit", "real", "category")
 SCHEMES = ("exact", "bernoulli", "imported", SCHEME)
@@ -91,8 +90,17 @@ FIRST_LEARNED = Outcome(
     "the epoch, from 1, from which on training found the prediction equal to the label; one more than the "
     "number of epochs where it did not in the last; 0 where the example was not in the subset",
 )
+NO_PREDICTION = 2**16 - 1
+PREDICTION = Outcome(
+    "prediction",
+    "category",
+    "uint16",
+    (layout.TRAIN, layout.TEST),
+    f"the label that the model predicts; {NO_PREDICTION} where it gives none, its numbers not being finite",
+)
 OUTCOMES: Mapping[str, Outcome] = {
-    outcome.name: outcome for outcome in (CORRECT, LOGIT_CONFIDENCE, CUMULATIVE_LOSS, FIRST_LEARNED)
+    outcome.name: outcome
+    for outcome in (CORRECT, LOGIT_CONFIDENCE, CUMULATIVE_LOSS, FIRST_LEARNED, PREDICTION)
 }
 
 
@@ -349,6 +357,8 @@ class Manifest:
         names = [item.name for item in self.sets]
         if layout.TRAIN not in names or len(set(names)) != len(names):
             yield f"{place}.sets must name `train` and no set twice: {names}"
+        if self.kept is not None and self.kept.n_examples <= self.train.n_examples:
+            yield f"{place} keeps {self.train.n_examples:,} of {self.kept.n_examples:,} train examples"
         for item in self.sets:
             hashes = sum(info.size for name, info in self.objects.items()
                          if name.startswith(f"{item.name}/{CONTENT}/c."))  # fmt: skip
@@ -376,26 +386,6 @@ def _outcome(item: Reader) -> Outcome:
         tuple(item.take("sets", list, [], lambda v: all(isinstance(name, str) for name in v))),
         item.take("definition", str, ""),
     )
-
-
-def require_format(document: Mapping[str, Any], place: str, known: Sequence[str] = ()) -> None:
-    """Refuse what this memdb cannot read.
-
-    Raises:
-        WrongFormatError: another format number, or required features unknown here.
-    """
-    version = document.get("format")
-    if version != layout.FORMAT or isinstance(version, bool):
-        raise WrongFormatError(
-            f"{place} has format {reprlib.repr(version)}; this memdb reads format {layout.FORMAT}",
-            hint=f"upgrade with `pip install --upgrade {DISTRIBUTION}`, in a clone with `git pull`",
-        )
-    features = document.get("required_features", [])
-    if not isinstance(features, list) or any(name not in known for name in features):
-        raise WrongFormatError(
-            f"{place} needs features that this memdb does not know: {reprlib.repr(features)}",
-            hint=f"upgrade with `pip install --upgrade {DISTRIBUTION}`, in a clone with `git pull`",
-        )
 
 
 def seed_of(read: Reader, key: str = "seed") -> int:

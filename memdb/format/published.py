@@ -18,9 +18,9 @@ from memdb.format.manifest import (
     Objects,
     objects_document,
     objects_from,
-    require_format,
 )
 from memdb.format.score_table import MAX_TABLES
+from memdb.format.version import require_format
 
 INCLUDED = ("bits", "confidence")  # in a published copy by default
 INCLUDABLE = (*INCLUDED, "sketches", "thumbnails")

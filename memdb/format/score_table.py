@@ -14,7 +14,8 @@ from typing import Any
 from memdb.format import layout
 from memdb.format.base import HEX32
 from memdb.format.documents import Json, Reader, fingerprint, sealed
-from memdb.format.manifest import MAX_EXAMPLES, Objects, objects_document, objects_from, require_format
+from memdb.format.manifest import MAX_EXAMPLES, Objects, objects_document, objects_from
+from memdb.format.version import require_format
 
 MEMORIZATION = "memorization"  # float64 [train]; NaN if not given
 OFFSET = "influence_offset"  # int64 [test + 1]: the pairs of test example z are those from offset z on

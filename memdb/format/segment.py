@@ -15,8 +15,9 @@ from typing import Any
 from memdb.format import layout
 from memdb.format.base import HEX32, HEX64
 from memdb.format.documents import MAX_INTEGER, Json, Reader, sealed
-from memdb.format.manifest import SEED, Objects, objects_document, objects_from, require_format, seed_of
+from memdb.format.manifest import SEED, Objects, objects_document, objects_from, seed_of
 from memdb.format.sketches import SKETCHES_FEATURE, is_sketch
+from memdb.format.version import require_format
 
 MAX_MODELS_PER_SEGMENT = 2**20
 SAFE_DIGITS = 20  # numbers of fewer fit into 64 bits

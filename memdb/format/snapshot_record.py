@@ -12,9 +12,10 @@ from typing import Any
 from memdb.format import layout
 from memdb.format.base import HEX64, MAX_SNAPSHOTS, Base
 from memdb.format.documents import MAX_DOCUMENT, MAX_INTEGER, Json, Reader, now, own_version, sealed
-from memdb.format.manifest import ObjectInfo, require_format
+from memdb.format.manifest import ObjectInfo
 from memdb.format.published import Derived
 from memdb.format.segment import MAX_MODELS_PER_SEGMENT, RESTORE, is_hex32, is_hex64
+from memdb.format.version import require_format
 
 MODEL_BYTES = 200  # the least that one model adds to a document
 MAX_BLOCK_DOCUMENTS = 256 << 20  # bytes of a snapshot's blocks: those of 300,000 models

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +30,10 @@ SWELLING_MATTERS = 256 << 20
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip entry, before its name
 READ_BYTES = 16 << 20
 BOOLEAN = "b"
+OTHERS = "an array (.npy) or a table (.csv, .tsv, .parquet)"
+UNREADABLE = (  # what NumPy and zipfile raise
+    zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError, struct.error
+)  # fmt: skip
 SAVE_AGAIN = "save it again from NumPy with `numpy.save` or `numpy.savez`"
 
 
@@ -184,10 +188,7 @@ def open_arrays(path: Path) -> dict[str, ArrayFile]:
 
 
 def listed(folder: Path, pattern: str) -> list[Path]:
-    """Return the files of a pattern in a folder, 9 before 10, without hidden ones.
-
-    Some systems leave a hidden ``._mask.npy`` beside ``mask.npy``.
-    """
+    """Return the files of a pattern, 9 before 10, without hidden ones such as ``._mask.npy``."""
     found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
     return sorted(found, key=lambda path: in_order(path.relative_to(folder).as_posix()))
 
@@ -276,7 +277,7 @@ def _require_size(place: str, header: _Header, n_bytes: int) -> None:
 
 
 def _opened_archive(path: Path) -> dict[str, ArrayFile]:
-    with _readable(str(path)), zipfile.ZipFile(path) as archive:
+    with _readable(str(path)), _archive(path) as archive:
         found: dict[str, ArrayFile] = {}
         for entry in archive.infolist():
             name = entry.filename.removesuffix(".npy")
@@ -291,6 +292,14 @@ def _opened_archive(path: Path) -> dict[str, ArrayFile]:
             except InvalidInputError as error:
                 found[name] = ArrayFile.unreadable(place, error)
         return found
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        other = "" if path.suffix.lower() == ".npz" else f", and its name is not that of {OTHERS}"
+        raise InvalidInputError(f"{path} is not a NumPy archive (.npz){other}", hint=SAVE_AGAIN) from error
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, place: str) -> ArrayFile:
@@ -368,15 +377,7 @@ def _readable(place: str) -> Iterator[None]:
         yield
     except MemdbError:
         raise
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        ValueError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        struct.error,
-    ) as error:
+    except UNREADABLE as error:
         said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise InvalidInputError(f"{place} cannot be read: {said[:200]}", hint=SAVE_AGAIN) from error
     except OSError as error:
@@ -385,32 +386,15 @@ def _readable(place: str) -> Iterator[None]:
         ) from error
 
 
-def bools(values: NDArray[Any], place: str) -> NDArray[np.bool_]:
-    """Return bits that may be stored as numbers 0 and 1.
-
-    Raises:
-        InvalidInputError: there is another number among them.
-    """
-    if values.dtype.kind == BOOLEAN:
-        return values
-    wrong = (values != 0) & (values != 1)
-    if wrong.any():
-        raise InvalidInputError(f"{place} holds {values[wrong][0]}, not only 0 and 1", hint="save it as bool")
-    return values.astype(np.bool_)
-
-
 def is_of(arrays: Mapping[str, ArrayFile], name: str, kinds: str) -> bool:
     """Tell whether an array is there, readable and of one of these kinds, without looking at its values."""
     files = arrays.files if isinstance(arrays, Arrays) else arrays
     return name in files and files[name].problem is None and files[name].dtype.kind in kinds
 
 
-def as_rows(file: ArrayFile) -> ArrayFile:
-    """Return the array of one model, which has one axis, as an array of models."""
-    if len(file.shape) != 1:
-        return file
-    n = file.shape[0]
-    return replace(file, _shape=(1, n), read=lambda start, stop: file.read(0, n)[None][start:stop])
+def spelled(arrays: Iterable[str]) -> dict[str, str]:
+    """Return the names of arrays by how they read in small letters."""
+    return {name.strip().lower(): name for name in arrays}
 
 
 def names_of(arrays: Iterable[str]) -> str:

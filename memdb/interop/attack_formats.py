@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,11 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE, Outcome
-from memdb.interop.arrays import ArrayFile, bools, is_of, listed, open_array
-from memdb.interop.run_formats import FLAGS, Names, Outcomes, Runs, logits_of, names_in, numbers, of_sets
+from memdb.interop.arrays import ArrayFile, in_order, listed, open_array
+from memdb.interop.described import Names, labels_in, names_in
+from memdb.interop.run_formats import Outcomes, Runs, logits_of, numbers, of_sets
+from memdb.interop.views import flags
+from memdb.wording import count
 
 RIGHT_BY_SCORE = replace(
     CORRECT,
@@ -26,8 +31,8 @@ def keep_and_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
     """Read ``keep`` and ``scores`` or ``logits`` of all models: the likelihood-ratio attack's own arrays."""
     if "keep" not in arrays:
         return None
-    keep = arrays["keep"]
-    keep.require((None, None), FLAGS)
+    keep = flags(arrays["keep"])
+    keep.require((None, None), "b")
     names = names_in(arrays, {layout.TRAIN: keep.shape[1]})
     kind = next((name for name in ("logits", "scores") if name in arrays), None)
     if kind is None:
@@ -42,7 +47,7 @@ def keep_and_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
 
     def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
         values = numbers(source.rows(start, stop), source.place, start)
-        return bools(keep.rows(start, stop), keep.place), convert(values)
+        return keep.rows(start, stop), convert(values)
 
     model_bytes = 4 * source.n_bytes // max(1, n_models)
     sizes = {layout.TRAIN: n_examples}
@@ -54,45 +59,70 @@ def lira_folders(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
     folders = [file.parent for file in listed(path, "*/keep.npy")] if path.is_dir() else []
     if not folders:
         return None
-    keeps = [open_array(folder / "keep.npy") for folder in folders]
-    sources = [_last_epoch(folder) for folder in folders]
-    kind = sources[0][0]
-    odd = next((f for f, (other, _) in zip(folders, sources, strict=True) if other != kind), None)
-    if odd is not None:
-        raise InvalidInputError(f"{odd} has no {kind}, and others do", hint="compute them for all")
-    files = [file for _, file in sources]
+    keeps = [flags(open_array(folder / "keep.npy")) for folder in folders]
+    kind, saved = _last_epochs(folders)
+    files = [open_array(path) for path in saved]
     n_examples = files[0].shape[0]
     for keep, file in zip(keeps, files, strict=True):
-        keep.require((None,), FLAGS)
+        keep.require((None,), "b")
         file.require((n_examples, *files[0].shape[1:]), "f")
         _require_numbers(file)
         if keep.shape[0] < n_examples:
-            keep.require((n_examples,), FLAGS)
-    labels = None
-    for name in (f"{layout.TRAIN}_labels", "y_train"):
-        if labels is None and (is_of(arrays, name, "iu") or (kind == "logits" and name in arrays)):
-            labels = arrays[name].whole((None,), "iu")
-            labels = labels if name != "y_train" else labels[:n_examples]
-    outcomes, convert = _attacked(files[0].place, kind, labels, n_examples)
+            keep.require((n_examples,), "b")
+    given, classes = labels_in(arrays, {layout.TRAIN: None})
+    labels = {
+        name: values if "train_labels" in arrays else values[:n_examples] for name, values in given.items()
+    }
+    outcomes, convert = _attacked(files[0].place, kind, labels.get(layout.TRAIN), n_examples)
 
     def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
-        masks = [bools(keep.rows(0, n_examples), keep.place) for keep in keeps[start:stop]]
+        masks = [keep.rows(0, n_examples) for keep in keeps[start:stop]]
         values = [numbers(file.rows(0, n_examples), file.place) for file in files[start:stop]]
         return np.stack(masks), convert(np.stack(values))
 
-    names = Names({} if labels is None else {layout.TRAIN: labels})
+    names = Names(labels, {}, classes)
     sizes = {layout.TRAIN: n_examples}
-    return Runs(str(path), "lira", len(folders), sizes, outcomes, read, names, 4 * files[0].n_bytes)
+    model_bytes, notes = 4 * files[0].n_bytes, _epochs_differ(saved)
+    return Runs(str(path), "lira", len(folders), sizes, outcomes, read, names, model_bytes, notes)
 
 
-def _last_epoch(folder: Path) -> tuple[str, ArrayFile]:
-    """Return ``logits`` or ``scores``, and which a model's folder has of them of the last epoch saved."""
-    for kind in ("logits", "scores"):
-        saved = listed(folder / kind, "*.npy") or listed(folder, f"{kind}.npy")
-        if saved:
-            return kind, open_array(saved[-1])
-    raise InvalidInputError(
-        f"{folder} has keep.npy but neither scores nor logits", hint="compute one of them first"
+def _last_epochs(folders: Sequence[Path]) -> tuple[str, list[Path]]:
+    """Return ``logits`` or ``scores``, and the file of them that each model's folder has of its last epoch.
+
+    Raises:
+        InvalidInputError: a folder has neither, or not what others have.
+    """
+    found: list[dict[str, Path]] = []
+    for folder in folders:
+        saved = {kind: _numbered_last(folder, kind) for kind in ("logits", "scores")}
+        found.append({kind: path for kind, path in saved.items() if path is not None})
+        if not found[-1]:
+            raise InvalidInputError(
+                f"{folder} has keep.npy but neither scores nor logits", hint="compute one of them first"
+            )
+    kind = next(iter(found[0]))
+    odd = next((folder for folder, saved in zip(folders, found, strict=True) if kind not in saved), None)
+    if odd is not None:
+        raise InvalidInputError(f"{odd} has no {kind}, and others do", hint="compute them for all")
+    return kind, [saved[kind] for saved in found]
+
+
+def _numbered_last(folder: Path, kind: str) -> Path | None:
+    """Return the file of the last epoch: that of the highest number, if any has one (``best`` has none)."""
+    saved = listed(folder / kind, "*.npy") or listed(folder, f"{kind}*.npy")
+    return max(saved, default=None, key=lambda path: (bool(re.search(r"\d", path.stem)), in_order(path.stem)))
+
+
+def _epochs_differ(saved: Sequence[Path]) -> tuple[str, ...]:
+    """Return a note if the last epoch of some models is not that of most."""
+    names = Counter(path.name for path in saved)
+    (usual, n), *others = names.most_common()
+    if not others:
+        return ()
+    odd = next(path for path in saved if path.name != usual)
+    n_others = len(saved) - n
+    return (
+        f"The last epoch is {usual} for {count(n, 'model')} and another for {n_others:,}, such as {odd}.",
     )
 
 
@@ -135,10 +165,10 @@ def _attacked(
             )
         with np.errstate(invalid="ignore"):
             confidence = _confidence(logits, labels)
-        if np.isnan(confidence).any():
+        if np.isnan(confidence).any() or logits.shape[2] < 2:
             raise InvalidInputError(
                 f"{place} has logits whose softmax is not a number: a single class, or no finite one",
-                hint="leave out, or mend, what did not finish",
+                hint="omit, or mend, what did not finish",
             )
         return {right: logits.argmax(axis=2) == labels, soft: confidence}
 
@@ -161,13 +191,16 @@ def _first_query(values: NDArray[Any], n_axes: int) -> NDArray[Any]:
 
 
 def _confidence(logits: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the label's logit less the log-sum-exp of the others, [models, examples]."""
+    """Return the label's logit less the log-sum-exp of the others, [models, examples]; infinite at p = 1."""
     index = labels[None, :, None]
     own = np.take_along_axis(logits, index, axis=2)[:, :, 0]
     others = logits.copy()
     np.put_along_axis(others, index, -np.inf, axis=2)
-    top = others.max(axis=2, keepdims=True)
-    result: NDArray[np.float64] = own - top[:, :, 0] - np.log(np.exp(others - top).sum(axis=2))
+    top = others.max(axis=2)
+    shift = np.where(np.isfinite(top), top, 0)[:, :, None]
+    with np.errstate(divide="ignore", over="ignore"):
+        rest = shift[:, :, 0] + np.log(np.exp(others - shift).sum(axis=2))
+    result: NDArray[np.float64] = own - rest
     return result
 
 
@@ -188,21 +221,22 @@ def privacy_meter(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
         )
     member, signals = (arrays[name] if name in arrays else below[name] for name in (members[0], named[0]))
     signals.require((None, None), "f")
-    member.require((None, None), FLAGS)
+    member = flags(member)
+    member.require((None, None), "b")
     n_examples, n_models = signals.shape
     if sorted(member.shape) != sorted(signals.shape):
-        member.require((n_models, n_examples), FLAGS)
+        member.require((n_models, n_examples), "b")
     turned = member.shape != (n_models, n_examples)
-    notes = [f"Axis 1 of {named[0]} is models: {n_models:,} models of {n_examples:,} examples."]
+    notes = [f"Axis 1 of {named[0]} is models: {count(n_models, 'model')} of {count(n_examples, 'example')}."]
     if n_models == n_examples:
         notes.append("memberships are as square: axis 0 is taken for models, as privacy_meter saves them.")
 
     def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
         p = signals.rows(0, n_examples)[:, start:stop].T
         mask = member.rows(0, n_examples)[:, start:stop].T if turned else member.rows(start, stop)
-        logits = logits_of(numbers(p, signals.place), signals.place)
+        logits = logits_of(numbers(p, signals.place), signals.place, "compute signals as p of the label")
         outcomes = {f"{layout.TRAIN}/{CORRECT.name}": logits > 0}
-        return bools(mask, member.place), {**outcomes, f"{layout.TRAIN}/{LOGIT_CONFIDENCE.name}": logits}
+        return mask, {**outcomes, f"{layout.TRAIN}/{LOGIT_CONFIDENCE.name}": logits}
 
     sizes = {layout.TRAIN: n_examples}
     names = names_in(arrays, sizes)

@@ -29,6 +29,7 @@ from memdb.query.udfs import Words
 from memdb.storage.local import LocalStorage
 from memdb.store import Snapshot
 from memdb.store.read_documents import require_outside
+from memdb.wording import count, verb
 
 MODELS_AT_ONCE = 256
 PAIRS_AT_ONCE = 4 << 20  # of imported scores
@@ -141,7 +142,8 @@ def write_fz_classes(path: Path, relations: Relations, progress: Observe) -> Exp
     n_missing = int(np.isnan(scores).sum())
     if n_missing:
         raise NotEnoughModelsError(
-            f"{n_missing:,} training examples of {snapshot.url} were in every subset or in none",
+            f"{count(n_missing, 'training example')} of {snapshot.url} {verb(n_missing, 'was', 'were')} "
+            f"in every subset or in none",
             hint="train more models until all have a score; their layout has no place for missing ones",
         )
     train, test = (relations.examples[name].labels for name in (layout.TRAIN, layout.TEST))
@@ -215,7 +217,7 @@ def _given_matrices(
     missing = sum(int(np.isnan(matrix).sum()) for matrix in found.values())
     if missing:
         raise NotFoundError(
-            f"{scores.table.name} lacks {missing:,} pairs of one class",
+            f"{scores.table.name} lacks {count(missing, 'pair')} of one class",
             hint='export those that it has: what="fz-pairs"',
             parameter="what",
         )

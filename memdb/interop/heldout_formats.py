@@ -13,56 +13,38 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError, MismatchError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT
-from memdb.interop.arrays import ArrayFile, bools
-from memdb.interop.run_formats import FLAGS, SETS, Outcomes, Runs, by_name, of_sets
+from memdb.interop.arrays import ArrayFile, spelled
+from memdb.interop.run_formats import CALLED, SETS, Outcomes, Runs, by_name, of_sets
+from memdb.interop.views import bools
 
-RENAMED = {
-    "mask": ("trainset_mask", "train_mask", "subset_mask"),
-    "train_correct": ("trainset_correctness", "trainset_correct", "train_correctness"),
-    "test_correct": ("testset_correctness", "testset_correct", "test_correctness"),
-}
 SPLITS = ("train", "removed", "test")
 
 
 def correctness(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
     """Read ``trainset_mask``, ``trainset_correctness`` and ``testset_correctness``, [models, examples].
 
-    Arrays of one axis are of one model. Masks and correctness may be floats 0 and 1, as PyTorch makes them.
+    Others call them ``masks``, ``train_correctness``, ``correct_train`` and the like. Arrays of one axis are
+    of one model. Masks and correctness may be floats 0 and 1, as PyTorch makes them.
     """
-    found = {
-        ours: next((name for name in (ours, *theirs) if name in arrays), None)
-        for ours, theirs in RENAMED.items()
-    }
-    if found["mask"] is None or all(name in {None, ours} for ours, name in found.items()):
+    there = spelled(arrays)
+    found = {ours: [name for name in names if name in there] for ours, names in CALLED.items()}
+    mask, *outcomes = found.values()
+    if not mask or not any(outcomes) or all(ours in arrays for ours, names in found.items() if names):
         return None
-    chosen = {ours: _flags(arrays[name]) for ours, name in found.items() if name is not None}
-    rest = {name: arrays[name] for name in ("train_labels", "test_labels") if name in arrays}
-    return by_name(path, {**chosen, **rest}, "correctness")
-
-
-def _flags(file: ArrayFile) -> ArrayFile:
-    """Return an array of 0 and 1 as bools: floats are taken for them if they are nothing else."""
-    file.require((None,) * len(file.shape), f"{FLAGS}f")
-    if file.dtype.kind != "f":
-        return file
-
-    def read(start: int, stop: int) -> NDArray[Any]:
-        return bools(file.rows(start, stop), file.place)
-
-    return replace(file, _dtype=np.dtype(np.bool_), read=read)
+    return by_name(path, arrays, "correctness")
 
 
 def aux_arrays(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
     """Read ``index_`` and ``correctness_`` of the splits train, removed and test: one run of the release.
 
-    ``train`` is the subset that the model saw, ``removed`` what was left out of it.
+    ``train`` is the subset that the model saw, ``removed`` what was excluded from it.
     """
     if not {f"{what}_{split}" for what in ("index", "correctness") for split in SPLITS[:2]} <= set(arrays):
         return None
     parts = [split for split in SPLITS if f"correctness_{split}" in arrays]
     index = {split: arrays[f"index_{split}"].whole((None,), "iu") for split in parts}
     right = {
-        split: bools(arrays[f"correctness_{split}"].whole((len(index[split]),), f"{FLAGS}f"), str(path))
+        split: bools(arrays[f"correctness_{split}"].whole((len(index[split]),), "biuf"), str(path))
         for split in parts
     }
     outcomes: dict[str, NDArray[Any]] = {}

@@ -70,7 +70,8 @@ def part_of(data: Dataset, name: str, only: Named | None, without: Named | None)
     if named.action not in {"", ACTIONS[parameter]}:
         other = next(other for other, action in ACTIONS.items() if action == named.action)
         raise InvalidInputError(
-            f"{named.source} lists examples to {named.action}, and {parameter} takes those to {ACTIONS[parameter]}",
+            f"{named.source} lists examples to {named.action}, and {parameter} takes those to "
+            f"{ACTIONS[parameter]}",
             hint=f"give it as {other}",
             parameter=(parameter, other),
         )
@@ -225,7 +226,7 @@ def _of_json(path: Path) -> Named:
         document = json.loads(text)
     rows = document.get("rows") if isinstance(document, dict) else document
     if not isinstance(rows, list):
-        raise ValueError("it is neither a list nor an object with rows")
+        raise ValueError("it is neither a list nor an object with rows")  # noqa: TRY004 - of the file
     if rows and all(isinstance(row, dict) for row in rows):
         columns = {name: [row.get(name) for row in rows] for row in rows[:1] for name in row}
         return _of_columns(str(path), columns)

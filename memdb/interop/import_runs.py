@@ -16,12 +16,14 @@ from memdb.format import layout
 from memdb.format.documents import now, own_version
 from memdb.format.manifest import CORRECT, Manifest, Outcome, RecipeInfo
 from memdb.format.segment import ModelInfo
-from memdb.interop.run_formats import Names, Outcomes, Runs
+from memdb.interop.described import Names
+from memdb.interop.run_formats import Outcomes, Runs
 from memdb.interop.survey import Survey, batches, drawn_fraction, mask_hashes, require_fraction, survey
 from memdb.storage.protocol import Storage
 from memdb.store import Examples, ExampleTable, Store
 from memdb.store.examples import UNKNOWN, unlabelled
 from memdb.store.score_tables import examples_with, sizes_with
+from memdb.wording import count
 
 SCHEME = "imported"
 Observe = Callable[[int, int], None]
@@ -69,13 +71,15 @@ def import_runs(
         StorageError: a batch could not be committed; another import adds what is missing.
     """
     kept = _kept(runs, about)
+    left_out: tuple[str, ...] = ()
     total = 2 * runs.n_models
     surveyed = survey(runs, lambda done, _: progress(done, total))
     n_train = runs.sizes[layout.TRAIN]
     if existing is None:
         fraction = about.subset_fraction or drawn_fraction(surveyed.sizes, n_train)
         require_fraction(surveyed.sizes, n_train, fraction, runs.place)
-        tables = example_tables(runs.sizes, runs.names, about, runs.place)
+        names, left_out = of_all_sets(runs.names, runs.sizes, about)
+        tables = example_tables(runs.sizes, names, about, runs.place)
         store = Store.create(storage, new_manifest(tables, kept, about, fraction), tables)
         known: set[str] = set()
     else:
@@ -94,7 +98,7 @@ def import_runs(
             store.commit(_models(ids, masks[new], chosen), masks[new], chosen)
             added += len(new)
         progress(runs.n_models + start + len(masks), total)
-    notes = (*_notes(runs, kept, store), *runs.notes)
+    notes = (*_notes(runs, kept, store), *runs.notes, *left_out)
     return Imported(store, runs.kind, existing is None, runs.n_models, added, notes)
 
 
@@ -120,11 +124,12 @@ def _notes(runs: Runs, kept: tuple[Outcome, ...], store: Store) -> tuple[str, ..
     held = {outcome.name for outcome in store.manifest.outcomes}
     left_out = [outcome.name for outcome in kept if outcome.name not in held]
     if left_out:
-        notes.append(f"{store.url} was made without {', '.join(left_out)}, which is left out.")
+        notes.append(f"{store.url} was made without {', '.join(left_out)}, which is not imported.")
     n_train = runs.sizes[layout.TRAIN]
     if runs.n_models > n_train:
         notes.append(
-            f"These are {runs.n_models:,} models of {n_train:,} training examples. If it is the other way "
+            f"These are {count(runs.n_models, 'model')} of {n_train:,} training examples. If it is the "
+            f"other way "
             "round, turn the arrays: axis 0 is models."
         )
     if not any(layout.TRAIN in outcome.sets for outcome in kept):
@@ -175,6 +180,14 @@ def _recipe(about: About) -> RecipeInfo:
     return RecipeInfo(about.recipe or SCHEME, "0", {})
 
 
+def of_all_sets(names: Names, sizes: Mapping[str, int], about: About) -> tuple[Names, tuple[str, ...]]:
+    """Return names with labels of all sets or of none, and a note if any are omitted."""
+    if about.data is not None or not names.labels or set(sizes) <= set(names.labels):
+        return names, ()
+    note = f"Labels of the {' and '.join(names.labels)} set alone are not imported: give those of both sets."
+    return replace(names, labels={}, class_names=()), (note,)
+
+
 def example_tables(
     sizes: Mapping[str, int], names: Names, about: About, place: str
 ) -> dict[str, ExampleTable]:
@@ -191,10 +204,6 @@ def example_tables(
         for name, table in tables.items():
             _require_examples(name, table.examples, sizes[name], names, place, about.name or "the data set")
         return tables
-    if names.labels and set(names.labels) != set(sizes):
-        raise InvalidInputError(
-            f"{place} has labels of the {next(iter(names.labels))} set alone", hint="give those of both sets"
-        )
     if names.class_names and any(int(v.max()) >= len(names.class_names) for v in names.labels.values()):
         raise InvalidInputError(f"{place} has labels beyond its {len(names.class_names)} class names")
     return {name: _unseen(name, n_examples, names, about) for name, n_examples in sizes.items()}
@@ -274,7 +283,7 @@ def require_same_examples(
     if about.name is not None and store.manifest.dataset not in {about.name, SCHEME}:
         raise MismatchError(
             f"{store.url} is of the data set {store.manifest.dataset}, not {about.name}",
-            hint="leave name out, or import into another store",
+            hint="omit name, or import into another store",
             parameter="name",
         )
     for name in sorted(held.keys() & sizes.keys()):
@@ -335,7 +344,7 @@ def _require_fitting(
             raise InvalidInputError(
                 f"model {place} of {runs.place} has the subset of model {theirs[key][:8]} of {store.url} and "
                 "other outcomes",
-                hint="scores and intervals count runs of different subsets, once each: leave it out",
+                hint="scores and intervals count runs of different subsets, once each: omit it",
             )
     return {model.model_id for part in snapshot.segments for model in part.models}
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 from memdb.interop.arrays import open_arrays
+from memdb.wording import count
 
 SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
 PAIR = ("train_id", "test_id")
@@ -78,7 +79,8 @@ def _of_table(path: Path, shape: tuple[int, int]) -> NDArray[np.floating[Any]]:
             table = pa.csv.read_csv(path, read_options=options)
         if (table.num_rows, len(names)) != shape:
             raise InvalidInputError(
-                f"{path} has {table.num_rows:,} rows and {len(names):,} columns; expected {shape[0]:,} and "
+                f"{path} has {count(table.num_rows, 'row')} and {count(len(names), 'column')}; expected "
+                f"{shape[0]:,} and "
                 f"{shape[1]:,}",
                 hint=f"{SHAPE_HINT}, or the columns train_id, test_id and score",
                 parameter="screen_by",

@@ -5,7 +5,7 @@ Every format becomes `Runs`; the import knows nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,12 +16,18 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT, DTYPES, KINDS, LOGIT_CONFIDENCE, Outcome
-from memdb.interop.arrays import ArrayFile, as_rows, bools, is_of, names_of
-from memdb.store.examples import UNKNOWN
+from memdb.interop.arrays import ArrayFile, names_of
+from memdb.interop.described import Names, named, names_in
+from memdb.interop.views import as_rows, bools, flags
+from memdb.wording import count, verb
 
 SETS = (layout.TRAIN, layout.TEST)
-FLAGS = "biu"
-NUMBERS = {"bit": FLAGS, "unit": "f", "real": "f", "category": "iu"}  # kinds of NumPy by those of outcomes
+NUMBERS = {
+    "bit": "biuf",
+    "unit": "fiu",
+    "real": "fiu",
+    "category": "iu",
+}  # kinds of NumPy by those of outcomes
 Outcomes: TypeAlias = Mapping[str, NDArray[Any]]
 MARGIN = Outcome(
     "margin",
@@ -32,19 +38,27 @@ MARGIN = Outcome(
 )
 RIGHT_BY_MARGIN = replace(CORRECT, definition="1 where the imported margin is above 0")
 DEFINED = "outcomes"  # text [outcomes, 4] in what memdb exports: name, kind, dtype and definition of each
+MASKS = ("train_masks", "masks", "mask")  # of the datamodels tool
+MARGINS = {layout.TRAIN: ("train_margins",), layout.TEST: ("test_margins", "val_margins", "margins")}
+SCANNED_BYTES = 64 << 20  # of margins at once
+CALLED = {  # what others call the arrays of the plain format
+    "mask": (
+        "mask", "masks", "trainset_mask", "trainset_masks", "train_mask", "train_masks", "subset_mask",
+        "subset_masks",
+    ),
+    "train_correct": (
+        "train_correct", "trainset_correct", "trainset_correctness", "train_correctness", "correct_train",
+        "correctness_train",
+    ),
+    "test_correct": (
+        "test_correct", "testset_correct", "testset_correctness", "test_correctness", "correct_test",
+        "correctness_test",
+    ),
+}  # fmt: skip
 PLAIN_KEYS = (
     "mask, and train_correct, test_correct or both; optionally train_ and test_ logit_confidence or "
     "confidence, margin, labels and keys, and class_names"
 )
-
-
-@dataclass(frozen=True)
-class Names:
-    """What a file says about the examples themselves, by set; a set that it does not describe is absent."""
-
-    labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,15 +91,19 @@ def plain(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
 
 
 def by_name(path: Path, arrays: Mapping[str, ArrayFile], kind: str, notes: tuple[str, ...] = ()) -> Runs:
-    """Read arrays that have the names of the plain format; those of one axis are of one model."""
-    mask = as_rows(arrays["mask"])
-    mask.require((None, None), FLAGS)
+    """Read arrays that have the names of the plain format, or others for the same.
+
+    Arrays of one axis are of one model.
+    """
+    mask = flags(as_rows(_called(arrays, "mask") or arrays["mask"]))
+    mask.require((None, None), "b")
     n_models, n_train = mask.shape
     defined = _defined(arrays)
     files: dict[str, ArrayFile] = {}
     for name, part in ((n, p) for n in defined for p in SETS):
-        if f"{part}_{name}" in arrays:
-            files[f"{part}/{name}"] = as_rows(arrays[f"{part}_{name}"])
+        found = _called(arrays, f"{part}_{name}")
+        if found is not None:
+            files[f"{part}/{name}"] = as_rows(found)
     correct = [part for part in SETS if f"{part}/{CORRECT.name}" in files]
     if not correct:
         raise InvalidInputError(
@@ -124,6 +142,10 @@ def by_name(path: Path, arrays: Mapping[str, ArrayFile], kind: str, notes: tuple
     return Runs(str(path), kind, n_models, sizes, outcomes, read, names, 16 * sum(sizes.values()), notes)
 
 
+def _called(arrays: Mapping[str, ArrayFile], name: str) -> ArrayFile | None:
+    return named(arrays, CALLED.get(name, (name,)))
+
+
 def _defined(arrays: Mapping[str, ArrayFile]) -> dict[str, Outcome]:
     """Return the outcomes that may be there by name, as the file defines them if it does.
 
@@ -138,7 +160,7 @@ def _defined(arrays: Mapping[str, ArrayFile]) -> dict[str, Outcome]:
         if not (layout.is_set_name(name) and kind in KINDS and dtype in DTYPES and definition):
             raise InvalidInputError(
                 f"{arrays[DEFINED].place} has an outcome {name!r} of kind {kind!r} and dtype {dtype!r}",
-                hint=f"give name, kind ({', '.join(KINDS)}), dtype and definition of each, or leave it out",
+                hint=f"give name, kind ({', '.join(KINDS)}), dtype and definition of each, or omit it",
             )
     found = {name: Outcome(name, kind, dtype, (), definition) for name, kind, dtype, definition in rows}
     return known | found
@@ -168,56 +190,38 @@ def _confidences(
     return probable
 
 
-def names_in(arrays: Mapping[str, ArrayFile], sizes: Mapping[str, int]) -> Names:
-    """Return the labels, keys and class names among the arrays; what is not of their kind is not read."""
-
-    def held(what: str, kinds: str) -> dict[str, ArrayFile]:
-        there = [part for part in sizes if f"{part}_{what}" in arrays]
-        fit = all(is_of(arrays, f"{part}_{what}", kinds) for part in there)
-        return {part: arrays[f"{part}_{what}"] for part in there} if fit else {}
-
-    labels = {part: file.whole((sizes[part],), "iu") for part, file in held("labels", "iu").items()}
-    keys = {part: file.texts(sizes[part]) for part, file in held("keys", "US").items()}
-    classes = arrays["class_names"].texts() if labels and is_of(arrays, "class_names", "US") else []
-    if classes == [UNKNOWN]:  # older exports have it where no label was known
-        labels, classes = {}, []
-    return Names(labels, keys, tuple(classes))
-
-
 def datamodels(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
     """Read ``masks`` and ``margins`` of the datamodels tool and release: right is a margin above 0.
 
     Released files are ``train_masks``, ``train_margins`` and ``test_margins`` with the subset fraction behind
-    their names: ``train_masks_50pct.npy``. The tool's folder has ``masks``, ``margins`` (of test examples)
-    and ``_completed``, which models are done.
+    their names: ``train_masks_50pct.npy``. The tool's folder has ``masks``, ``margins`` or ``val_margins``
+    (of test examples) and ``_completed``, which models are done. Models with a margin that is NaN are left
+    out.
     """
-    start = "train_masks" if any(name.startswith("train_masks") for name in arrays) else "masks"
+    start = next((name for name in MASKS if any(n.startswith(name) for n in arrays)), None)
+    if start is None or not any("margins" in name for name in arrays):
+        return None
     endings = sorted(name.removeprefix(start) for name in arrays if name.startswith(start))
-    if start == "masks" and not any("margins" in name for name in arrays):
-        return None
-    if not endings:
-        return None
     if len(endings) > 1:
         raise InvalidInputError(
             f"{path} holds masks of several subset fractions: {start}{f', {start}'.join(endings)}",
             hint="put those of one fraction into a folder of their own: different fractions are never pooled",
         )
-    margins = {part: f"{part}_margins{endings[0]}" for part in SETS}
-    held = {part: arrays[name] for part, name in margins.items() if name in arrays}
-    notes: tuple[str, ...] = ()
-    if not held and f"margins{endings[0]}" in arrays:
-        held = {layout.TEST: arrays[f"margins{endings[0]}"]}
-        notes = ("margins are taken for those of test examples, as the tool writes them.",)
+    names = {part: [f"{name}{endings[0]}" for name in called] for part, called in MARGINS.items()}
+    chosen = {part: next((n for n in called if n in arrays), None) for part, called in names.items()}
+    held = {part: arrays[name] for part, name in chosen.items() if name is not None}
     if not held:
         raise InvalidInputError(
-            f"{path} has {names_of(arrays)}; {' and '.join(margins.values())} missing",
+            f"{path} has {names_of(arrays)}; {' and '.join(n[0] for n in names.values())} missing",
             hint="datamodels come as train_masks, train_margins and test_margins, or masks and margins",
         )
-    mask = arrays[f"{start}{endings[0]}"]
-    mask.require((None, None), FLAGS)
+    taken = chosen[layout.TEST] == f"margins{endings[0]}"
+    notes = ("margins are taken for those of test examples, as the tool writes them.",) if taken else ()
+    mask = flags(arrays[f"{start}{endings[0]}"])
+    mask.require((None, None), "b")
     for part, file in held.items():
-        file.require((mask.shape[0], mask.shape[1] if part == layout.TRAIN else None), "f")
-    done, left_out = completed(arrays, mask.shape[0])
+        file.require((mask.shape[0], mask.shape[1] if part == layout.TRAIN else None), "fiu")
+    done, left_out = finished(path, arrays, mask.shape[0], held.values())
     sizes = {layout.TRAIN: mask.shape[1]} | {part: file.shape[1] for part, file in held.items()}
 
     def read(start: int, stop: int) -> tuple[NDArray[np.bool_], Outcomes]:
@@ -225,24 +229,47 @@ def datamodels(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
         for part, file in held.items():
             values = numbers(rows_at(file, done[start:stop]), file.place)
             found |= {f"{part}/{CORRECT.name}": values > 0, f"{part}/{MARGIN.name}": values}
-        return bools(rows_at(mask, done[start:stop]), mask.place), found
+        return rows_at(mask, done[start:stop]), found
 
     outcomes = of_sets((RIGHT_BY_MARGIN, MARGIN), held)
-    names = names_in(arrays, sizes)
     return Runs(
-        str(path), "datamodels", len(done), sizes, outcomes, read, names, 16 * sum(sizes.values()),
-        (*notes, *left_out),
+        str(path), "datamodels", len(done), sizes, outcomes, read, names_in(arrays, sizes),
+        16 * sum(sizes.values()), (*notes, *left_out),
     )  # fmt: skip
 
 
-def completed(arrays: Mapping[str, ArrayFile], n_models: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Return the rows of models that are done, and a note if others are not."""
-    if "_completed" not in arrays:
-        return np.arange(n_models), ()
-    done = np.flatnonzero(bools(arrays["_completed"].whole((n_models,), FLAGS), arrays["_completed"].place))
-    left_out = n_models - len(done)
-    note = f"{left_out:,} of {n_models:,} models are not completed, and left out."
-    return done, (note,) if left_out else ()
+def finished(
+    path: Path, arrays: Mapping[str, ArrayFile], n_models: int, margins: Iterable[ArrayFile]
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return the rows of models that are done, and a note for each reason why others are not.
+
+    Raises:
+        InvalidInputError: none is.
+    """
+    done, notes = np.ones(n_models, dtype=np.bool_), []
+    if "_completed" in arrays:
+        done &= flags(arrays["_completed"]).whole((n_models,), "b")
+        notes = left_out(n_models - int(done.sum()), n_models, "not completed")
+    undefined = np.zeros(n_models, dtype=np.bool_)
+    for file in margins:
+        step = max(1, SCANNED_BYTES // max(1, file.n_bytes // max(1, n_models)))
+        for start in range(0, n_models, step):
+            undefined[start : start + step] |= np.isnan(file.rows(start, min(n_models, start + step))).any(
+                axis=1
+            )
+    notes += left_out(int((done & undefined).sum()), n_models, "without a number for each margin (NaN)")
+    done &= ~undefined
+    if n_models and not done.any():
+        raise InvalidInputError(
+            f"{path} holds no finished model: {' '.join(notes).removesuffix('.')}",
+            hint="check _completed, and the margins",
+        )
+    return np.flatnonzero(done), tuple(notes)
+
+
+def left_out(n: int, n_models: int, why: str) -> list[str]:
+    """Return a note that says how many models are not imported and why; none for none."""
+    return [f"{n:,} of {count(n_models, 'model')} {verb(n)} {why}, and not imported."] if n else []
 
 
 def rows_at(file: ArrayFile, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -273,7 +300,7 @@ def numbers(values: NDArray[Any], place: str, first_row: int = 0, *, missing: bo
         at = np.argwhere(wrong)[0]
         row = [first_row + int(at[0]), *at[1:].tolist()]
         raise InvalidInputError(
-            f"{place} holds {values[tuple(at)]} at {row}", hint="leave out, or mend, what did not finish"
+            f"{place} holds {values[tuple(at)]} at {row}", hint="omit, or mend, what did not finish"
         )
     return values
 
@@ -300,13 +327,15 @@ def within(values: NDArray[Any], low: float, high: float, place: str, what: str,
     return limited
 
 
-def logits_of(p: NDArray[Any], place: str) -> NDArray[np.float64]:
+def logits_of(
+    p: NDArray[Any], place: str, hint: str = "call logits ..._logit_confidence"
+) -> NDArray[np.float64]:
     """Return the logits of probabilities, infinite at 0 and 1.
 
     Raises:
         InvalidInputError: a number that is not a probability, even when rounded.
     """
-    exact = within(p, 0, 1, place, "which is not a probability", "call logits ..._logit_confidence")
+    exact = within(p, 0, 1, place, "which is not a probability", hint)
     exact = exact.astype(np.float64)
     with np.errstate(divide="ignore"):
         logits: NDArray[np.float64] = np.log(exact) - np.log1p(-exact)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,31 +15,34 @@ from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.score_table import COVERAGES
 from memdb.interop.arrays import ArrayFile, is_of
-from memdb.interop.run_formats import SETS, Names, numbers, within
+from memdb.interop.described import Names, labels_in, named, names_in
+from memdb.interop.matrices import missing, pairs_of, rates, scores_in
+from memdb.interop.run_formats import SETS, numbers, within
+from memdb.interop.views import as_list
 from memdb.store.score_tables import Scores
+from memdb.wording import count
 
 TRAIN_IDS = ("train_id", "tr_idx", "train_idx", "train_index", "tr_id", "train")
 TEST_IDS = ("test_id", "tt_idx", "test_idx", "test_index", "tt_id", "test")
+PAIR_KEYS = {
+    layout.TRAIN: ("train_key", "train_filename", "train_name", "tr_filename"),
+    layout.TEST: ("test_key", "test_filename", "test_name", "tt_filename"),
+}
 IDS = (*TRAIN_IDS, "id", "idx", "index", "example", "example_id", "")  # "": as pandas writes its index
 MEMORIZATION = (
     "memorization", "mem", "tr_mem", "memorization_score", "memorization_scores", "mem_score", "mem_scores",
-    "mem_est", "memorization_estimate", "memorization_estimates",
+    "mem_est", "memorization_estimate", "memorization_estimates",  # or any one name with the word in it
 )  # fmt: skip
 INFLUENCE = (
     "influence", "infl", "influence_score", "influence_scores", "infl_est", "influences", "infl_matrix",
     "influence_matrix", "influence_estimates",
 )  # fmt: skip
-LABELS = {
-    layout.TRAIN: ("tr_labels", "train_labels", "labels", "label"),
-    layout.TEST: ("tt_labels", "test_labels"),
-}
-KEYS = {
-    layout.TRAIN: ("tr_filenames", "train_filenames", "filenames", "filename", "train_keys", "key"),
-    layout.TEST: ("tt_filenames", "test_filenames", "test_keys"),
-}
+NUMBERS = "fiu"
 _MATRIX = re.compile(r"infl_matrix_class(\d{1,9})")
-TEXT, INTEGERS = "US", "iu"
-MOST_PAIRS = 100_000_000  # of a matrix, which is in memory several times while it is ordered
+WORDS = {
+    "memorization": {"mem", "memorization", "memorisation"},
+    "influence": {"infl", "influence", "influences"},
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class ScoreFile:
         names: labels, keys and class names, if the file has them.
         memorized: ids of the training examples that memorization is of; None for all, in order. Ids alone
             do not say how many examples there are, and one could be 2,000,000,000.
+        keyed: the sets whose ids are places in a list of keys, which is this; what the store or the data set
+            calls by these keys is meant.
+        are_turnable: whether which side of the pairs is training was assumed, so that sizes known from
+            elsewhere decide.
         notes: what the user should know.
     """
 
@@ -64,6 +70,8 @@ class ScoreFile:
     sizes: Mapping[str, int] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
     memorized: NDArray[np.integer] | None = None
+    keyed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    are_turnable: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -73,56 +81,71 @@ NOBODY: NDArray[np.int32] = np.empty(0, dtype=np.int32)
 NO_SCORES: NDArray[np.float64] = np.empty(0)
 
 
-def named(arrays: Mapping[str, ArrayFile], names: Sequence[str], kinds: str = "") -> ArrayFile | None:
-    """Return the first array that has one of these names, in small or capital letters.
-
-    One that is not of these ``kinds``, if any are given, is left alone.
-    """
-    spelled = {name.strip().lower(): name for name in arrays}
-    found = next((spelled[name] for name in names if name in spelled), None)
-    if found is None:
-        return None
-    return None if kinds and not is_of(arrays, found, kinds) else arrays[found]
+def scores_named(arrays: Mapping[str, ArrayFile], what: str, names: Sequence[str]) -> ArrayFile | None:
+    """Return the array of these names or else the only one of floats with the word in its name."""
+    found = named(arrays, names)
+    if found is not None:
+        return found
+    like = [
+        name
+        for name in arrays
+        if WORDS[what] & set(re.split(r"[^a-z]+", name.lower())) and is_of(arrays, name, "f")
+    ]
+    return arrays[like[0]] if len(like) == 1 else None
 
 
 def listed_pairs(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
     """Read ``tr_idx``, ``tt_idx``, ``infl`` and ``mem``, or ``train_id``, ``test_id``, ``influence``.
 
-    One of each a pair: so Feldman and Zhang published the strongest, and so tables list them.
+    One of each a pair: so Feldman and Zhang published the strongest, and so tables list them. Examples may be
+    named by keys, ``train_key`` and ``test_key``, in place of ids.
     """
-    train_ids, test_ids = named(arrays, TRAIN_IDS), named(arrays, TEST_IDS)
-    strength = named(arrays, INFLUENCE)
-    if train_ids is None or test_ids is None or strength is None or len(strength.shape) != 1:
+    sides = {layout.TRAIN: named(arrays, TRAIN_IDS), layout.TEST: named(arrays, TEST_IDS)}
+    strength = scores_named(arrays, "influence", INFLUENCE)
+    if strength is None or len(as_list(strength).shape) != 1:
         return None
-    n_pairs = train_ids.shape[0]
+    keys = {name: named(arrays, PAIR_KEYS[name]) for name, file in sides.items() if file is None}
+    if None in keys.values():
+        return None
+    strength = as_list(strength)
+    n_pairs = strength.shape[0]
     if n_pairs == 0:
         raise InvalidInputError(f"{path} holds no pairs")
-    train, test = (_ids(file, (n_pairs,)) for file in (train_ids, test_ids))
-    influence = _scores(strength, (n_pairs,))
-    given = named(arrays, MEMORIZATION)
-    memorized, first, place = np.unique(train, return_index=True, return_inverse=True)
-    memorization = np.repeat(np.nan, len(memorized))
-    if given is not None:
-        mem = _scores(given, (n_pairs,))
-        memorization = mem[first].astype(np.float64)
-        differs = np.flatnonzero(
-            (memorization[place] != mem) & ~(np.isnan(mem) & np.isnan(memorization[place]))
-        )
-        if len(differs):
-            row = int(differs[0])
-            raise InvalidInputError(
-                f"{path} gives training example {train[row]} the memorization {mem[row]:g} and "
-                f"{memorization[place[row]]:g}",
-                hint="it must have one: get the file again",
-            )
+    ids: dict[str, NDArray[Any]] = {}
+    keyed: dict[str, Sequence[str]] = {}
+    for name, file in {**sides, **keys}.items():
+        if file is not None and file.dtype.kind in "US":
+            distinct, ids[name] = np.unique(file.texts(n_pairs), return_inverse=True)
+            keyed[name] = distinct.tolist()
+        elif file is not None:
+            ids[name] = _ids(file, (n_pairs,))
+    train, test = ids[layout.TRAIN].astype(np.int32), ids[layout.TEST].astype(np.int32)
+    influence = scores_in(strength, (n_pairs,))
+    memorization, memorized = _of_pairs(path, scores_named(arrays, "memorization", MEMORIZATION), train)
     known = ~np.isnan(influence)
     scores = Scores(memorization, train[known], test[known], influence[known])
-    return ScoreFile(str(path), "listed", scores, memorized=memorized, notes=_missing(influence))
+    notes = missing(n_pairs - int(known.sum()), strength.place)
+    return ScoreFile(str(path), "listed", scores, memorized=memorized, keyed=keyed, notes=notes)
 
 
-def _missing(scores: NDArray[np.floating]) -> tuple[str, ...]:
-    n = int(np.isnan(scores).sum())
-    return (f"{n:,} scores are NaN, and so missing.",) if n else ()
+def _of_pairs(
+    path: Path, given: ArrayFile | None, train: NDArray[np.int32]
+) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Return the memorization of the training examples of pairs, NaN if not ``given``, and their ids."""
+    memorized, first, place = np.unique(train, return_index=True, return_inverse=True)
+    if given is None:
+        return np.repeat(np.nan, len(memorized)), memorized
+    mem = scores_in(as_list(given), train.shape)
+    memorization = mem[first].astype(np.float64)
+    differs = np.flatnonzero((memorization[place] != mem) & ~(np.isnan(mem) & np.isnan(memorization[place])))
+    if len(differs):
+        row = int(differs[0])
+        raise InvalidInputError(
+            f"{path} gives training example {train[row]} the memorization {mem[row]:g} and "
+            f"{memorization[place[row]]:g}",
+            hint="it must have one: get the file again",
+        )
+    return memorization, memorized
 
 
 def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
@@ -138,7 +161,7 @@ def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | N
         name: {ending: _class_list(path, arrays, f"{side}_classidx_{ending}", ending) for ending in classes}
         for name, side in zip(SETS, ("tr", "tt"), strict=True)
     }
-    labels, sizes = _labels(arrays), {}
+    (labels, class_names), sizes = labels_in(arrays, dict.fromkeys(SETS)), {}
     for name, parts in lists.items():
         if name not in labels:
             labels[name] = _labels_of_lists(path, name, parts)
@@ -152,21 +175,26 @@ def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | N
                     f"{path} lists {name} example {odd[0]} in class {ending}, and its label is {label}",
                     hint="the lists of a class hold examples of that class alone",
                 )
-    pairs = []
+    pairs, turned = [], False
     for ending in classes:
         rows, columns = lists[layout.TRAIN][ending], lists[layout.TEST][ending]
-        matrix = _scores(arrays[f"infl_matrix_class{ending}"], (len(rows), len(columns)))
+        file = arrays[f"infl_matrix_class{ending}"]
+        is_turned = file.shape == (len(columns), len(rows)) != (len(rows), len(columns))
+        matrix = scores_in(file, file.shape if is_turned else (len(rows), len(columns)))
+        matrix = matrix.T if is_turned else matrix
+        turned = turned or is_turned
         pairs.append((np.repeat(rows, len(columns)), np.tile(columns, len(rows)), matrix.ravel()))
     train, test, influence = (np.concatenate(values) for values in zip(*pairs, strict=True))
     memorization = NO_SCORES
     if "tr_mem" in arrays:
-        memorization = _scores(arrays["tr_mem"], (sizes[layout.TRAIN],)).astype(np.float64)
+        memorization = scores_in(arrays["tr_mem"], (sizes[layout.TRAIN],)).astype(np.float64)
     known = ~np.isnan(influence)
+    notes = (*["Matrices are [test, train]."][:turned], *missing(len(known) - int(known.sum()), str(path)))
     return ScoreFile(
         str(path), "same_class" if known.all() else "listed",
         Scores(memorization, train[known], test[known], influence[known]),
-        sizes, Names(labels, _keys(arrays, sizes)), None if len(memorization) else NOBODY,
-        _missing(influence),
+        sizes, replace(names_in(arrays, sizes), labels=labels, class_names=class_names),
+        None if len(memorization) else NOBODY, notes=notes,
     )  # fmt: skip
 
 
@@ -194,26 +222,17 @@ def _labels_of_lists(path: Path, name: str, lists: Mapping[str, NDArray[np.int32
     return labels
 
 
-def _labels(arrays: Mapping[str, ArrayFile]) -> dict[str, NDArray[Any]]:
-    found = {name: named(arrays, names, INTEGERS) for name, names in LABELS.items()}
-    return {name: file.whole((None,), "iu") for name, file in found.items() if file is not None}
-
-
-def _keys(arrays: Mapping[str, ArrayFile], sizes: Mapping[str, int]) -> dict[str, list[str]]:
-    found = {name: named(arrays, names, TEXT) for name, names in KEYS.items() if name in sizes}
-    return {name: file.texts(sizes[name]) for name, file in found.items() if file is not None}
-
-
 def whole_sets(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
     """Read ``memorization`` [train], ``influence`` [test, train] or both, as Feldman and Zhang save them.
 
-    Others call them ``mem``, ``tr_mem``, ``infl`` and the like. With an ``index`` or ``train_id`` beside it,
-    memorization is of those examples, in any order. A single .npy file is memorization if its name says so.
+    Others call them ``mem``, ``tr_mem``, ``infl`` and the like; one name with the word in it will do,
+    ``cifar10_mem``. With an ``index`` or ``train_id`` beside it, memorization is of those examples, in any
+    order; with ``filename`` or ``key``, of those that the store or the data set calls so.
     """
-    spelled = {name.strip().lower(): name for name in arrays}
-    if len(spelled) == 1 and path.suffix.lower() == ".npy" and "mem" in next(iter(spelled)):
+    if len(arrays) == 1 and path.suffix.lower() == ".npy" and "mem" in next(iter(arrays)).lower():
         arrays = {"memorization": next(iter(arrays.values()))}
-    mem, strength = named(arrays, MEMORIZATION), named(arrays, INFLUENCE)
+    mem = scores_named(arrays, "memorization", MEMORIZATION)
+    strength = scores_named(arrays, "influence", INFLUENCE)
     if (mem is None and strength is None) or (strength is not None and len(strength.shape) != 2):
         return None
     return _whole(path, arrays, mem, strength, ())
@@ -225,13 +244,13 @@ def c_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
     A C-score is how often models that were not trained on an example are right on it, over subsets of all
     sizes: 1 - score is near its memorization where models are right on what they were trained on.
     """
-    scores = named(arrays, ("scores", "cscores", "c_scores", "cscore", "c_score"))
+    by_name = "score" in path.stem.lower()
+    called = ("scores", "cscores", "c_scores", "cscore", "c_score", *(["score"] if by_name else []))
+    scores = named(arrays, called)
     beside = any(name in arrays for name in ("labels", "filenames"))
-    if scores is None or "keep" in arrays or len(scores.shape) != 1:
+    if scores is None or "keep" in arrays or len(as_list(scores).shape) != 1 or not (beside or by_name):
         return None
-    if not beside and "score" not in path.stem.lower():
-        return None
-    values = scores.whole((None,), "f")
+    values = as_list(scores).whole((None,), "f")
     within(values, 0, 1, scores.place, "which is not a C-score", "C-scores go from 0 to 1")
     file = ArrayFile(scores.place, values.shape, values.dtype, lambda start, stop: 1 - values[start:stop])
     note = "C-scores are kept as 1 - score: near memorization where models are right on what they have seen."
@@ -247,46 +266,46 @@ def _whole(
 ) -> ScoreFile:
     """Return memorization and a matrix of influence, with what is said of the examples beside them."""
     memorization, memorized, sizes = NO_SCORES, None, {}
-    labels = _labels(arrays)
+    labels, class_names = labels_in(arrays, dict.fromkeys(SETS))
+    ids = named(arrays, IDS, NUMBERS) if mem is not None and strength is None else None
     if mem is not None:
-        memorization, memorized, labels = _memorization(path, mem, arrays, labels, alone=strength is None)
-        notes = (*notes, *_missing(memorization))
+        memorization, memorized, labels = _memorization(path, as_list(mem), ids, labels)
+        notes = (*notes, *missing(int(np.isnan(memorization).sum()), mem.place))
         if memorized is None:
             sizes[layout.TRAIN] = len(memorization)
-    train, test = NOBODY, NOBODY
-    influence: NDArray[np.floating] = NO_SCORES
+    scores, turnable = Scores(memorization, NOBODY, NOBODY, NO_SCORES), False
     if strength is not None:
-        matrix, note = _test_by_train(strength, labels, sizes)
-        notes = (*notes, *note, *_missing(matrix))
-        sizes = {layout.TRAIN: matrix.shape[1], layout.TEST: matrix.shape[0]}
-        test, train = (axis.astype(np.int32) for axis in np.nonzero(~np.isnan(matrix)))
-        influence = matrix[test, train]
-        if mem is None:
-            memorized = NOBODY
+        known = {name: len(values) for name, values in labels.items()} | sizes
+        pairs = pairs_of(strength, known)
+        notes, turnable = (*notes, *pairs.notes), pairs.are_assumed
+        sizes = {layout.TRAIN: pairs.n_train, layout.TEST: pairs.n_test}
+        scores = Scores(memorization, pairs.train_id, pairs.test_id, pairs.influence)
+        memorized = NOBODY if mem is None else memorized
     for name, values in labels.items():
         if sizes.setdefault(name, len(values)) != len(values):
             raise InvalidInputError(
-                f"{path} has {len(values):,} {name} labels, and scores of {sizes[name]:,} examples",
+                f"{path} has {count(len(values), f'{name} label')}, and scores of "
+                f"{count(sizes[name], 'example')}",
                 hint="check that they are of the same examples",
             )
-    scores = Scores(memorization, train, test, influence)
-    keys = {} if named(arrays, IDS, INTEGERS) is not None else _keys(arrays, sizes)
-    return ScoreFile(str(path), "listed", scores, sizes, Names(labels, keys), memorized, notes)
+    names = Names({}, {}, ()) if ids is not None else names_in(arrays, sizes)
+    keyed: dict[str, Sequence[str]] = {}
+    if strength is None and layout.TRAIN in names.keys:
+        keyed, memorized = (
+            {layout.TRAIN: names.keys[layout.TRAIN]},
+            np.arange(len(memorization), dtype=np.int32),
+        )
+    names = replace(names, labels=labels, class_names=class_names if labels else ())
+    return ScoreFile(str(path), "listed", scores, sizes, names, memorized, keyed, turnable, notes)
 
 
 def _memorization(
-    path: Path,
-    file: ArrayFile,
-    arrays: Mapping[str, ArrayFile],
-    labels: dict[str, NDArray[Any]],
-    *,
-    alone: bool,
+    path: Path, file: ArrayFile, ids: ArrayFile | None, labels: dict[str, NDArray[Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.int32] | None, dict[str, NDArray[Any]]]:
     """Return memorization, the ids that it is of (None: all, in order), and labels in their order."""
-    memorization = _scores(file, (None,)).astype(np.float64)
+    memorization = scores_in(file, (None,)).astype(np.float64)
     if not len(memorization) or np.isnan(memorization).all():
         raise InvalidInputError(f"{path} holds no scores")
-    ids = named(arrays, IDS, INTEGERS) if alone else None
     if ids is None:
         return memorization, None, labels
     memorized, order = np.unique(_ids(ids, (len(memorization),)), return_index=True)
@@ -298,55 +317,14 @@ def _memorization(
     return memorization[order], None, ordered
 
 
-def _test_by_train(
-    file: ArrayFile, labels: Mapping[str, NDArray[Any]], sizes: Mapping[str, int]
-) -> tuple[NDArray[np.floating], tuple[str, ...]]:
-    """Return a matrix of influence as [test, train], and what was assumed of its axes."""
-    n_pairs = math.prod(file.shape)
-    if n_pairs > MOST_PAIRS:
-        raise InvalidInputError(
-            f"{file.place} holds {n_pairs:,} pairs, and a score table at most {MOST_PAIRS:,}",
-            hint="keep the strongest: tt, tr = numpy.nonzero(abs(influence) > 0.1), then numpy.savez(..., "
-            "tr_idx=tr, tt_idx=tt, infl=influence[tt, tr], mem=memorization[tr])",
-        )
-    matrix = _scores(file, (None, None))
-    known = {name: len(values) for name, values in labels.items()} | dict(sizes)
-    wanted = known.get(layout.TEST), known.get(layout.TRAIN)
-    fits = [
-        all(n in {None, m} for n, m in zip(wanted, shape, strict=True))
-        for shape in (matrix.shape, matrix.shape[::-1])
-    ]
-    if fits == [False, True]:
-        return matrix.T, (f"{file.place} is [train, test].",)
-    if not any(fits):
-        raise InvalidInputError(
-            f"{file.place} has shape {matrix.shape}, and there are {wanted[1] or 'other'} training examples",
-            hint="give influence as [test, train]",
-        )
-    assumed = (
-        f"{file.place} is taken as [test, train]: {matrix.shape[0]:,} test, {matrix.shape[1]:,} training."
-    )
-    return matrix, (assumed,) if all(fits) else ()
-
-
 def _ids(file: ArrayFile, shape: tuple[int | None, ...], n_examples: int = 2**31 - 1) -> NDArray[np.int32]:
-    ids = file.whole(shape, "iu")
-    wrong = (ids < 0) | (ids >= n_examples)
+    ids = as_list(file).whole(shape, NUMBERS)
+    wrong = np.isnan(ids) | (ids < 0) | (ids >= n_examples) | (ids != np.floor(ids))
     if wrong.any():
         raise InvalidInputError(
             f"{file.place} holds {ids[wrong][0]}, and ids go from 0 to {n_examples - 1:,}"
         )
     return ids.astype(np.int32)
-
-
-def _scores(file: ArrayFile, shape: tuple[int | None, ...]) -> NDArray[np.floating]:
-    """Return scores, NaN where there is none, within -1 and 1."""
-    values = _rates(file.whole(shape, "f"), file.place)
-    return values if values.dtype == np.float32 else values.astype(np.float64)
-
-
-def _rates(values: NDArray[np.floating], place: str) -> NDArray[np.floating]:
-    return within(values, -1, 1, place, "which no difference of two rates can be", "scores go from -1 to 1")
 
 
 def require_scores(file: ScoreFile) -> None:
@@ -376,8 +354,10 @@ def require_scores(file: ScoreFile) -> None:
             )
         if kinds == "iu" and values.size and not 0 <= values.min() <= values.max() < 2**31:
             raise InvalidInputError(f"the {name} of {place} goes from {values.min()} to {values.max()}")
-    _rates(numbers(influence, f"the influence of {place}"), f"the influence of {place}")
-    _rates(scores.memorization, f"the memorization of {place}")
+    rates(numbers(influence, f"the influence of {place}"), f"the influence of {place}")
+    rates(scores.memorization, f"the memorization of {place}")
+    if scores.are_ordered:  # as those of a matrix are, which are many
+        return
     pairs = scores.train_id.astype(np.int64) << 32 | scores.test_id
     pairs.sort()
     twice = pairs[1:][pairs[1:] == pairs[:-1]]

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
 from memdb.interop.arrays import MAX_WHOLE_BYTES, ArrayFile
+from memdb.wording import is_number
 
 CSV = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pq")
+LONGEST_LINE = 1 << 20
 
 
 def is_table(path: Path) -> bool:
@@ -24,6 +26,16 @@ def is_table(path: Path) -> bool:
 def _delimiter(path: Path) -> str | None:
     name = path.name.lower().removesuffix(".gz")
     return next((sign for ending, sign in CSV.items() if name.endswith(ending)), None)
+
+
+def _sign_between(path: Path) -> str | None:
+    """Return what stands between columns: what the ending says, or a semicolon or tab in the first line."""
+    usual = _delimiter(path)
+    if path.suffix.lower() == ".gz":
+        return usual
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline(LONGEST_LINE)
+    return next((sign for sign in (usual, ";", "\t") if sign is not None and sign in first), usual)
 
 
 def open_table(path: Path) -> dict[str, ArrayFile]:
@@ -44,13 +56,18 @@ def open_table(path: Path) -> dict[str, ArrayFile]:
         if path.suffix.lower() in PARQUET:
             table = parquet.read_table(path)
         else:
-            table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=_delimiter(path)))
+            table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=_sign_between(path)))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         said = str(error).splitlines()[0].rstrip(".")
         raise InvalidInputError(
             f"{path} cannot be read: {said[:200]}",
             hint="give a table with a header line and one kind a column",
         ) from error
+    if table.column_names and all(is_number(name) for name in table.column_names):
+        raise InvalidInputError(
+            f"the first line of {path} holds numbers, and no names of columns",
+            hint="name the columns, such as train_id,test_id,influence, or save the array with `numpy.save`",
+        )
     return {
         name.strip(): _opened(f"{path}: {name}", table.column(place))
         for place, name in enumerate(table.column_names)
@@ -67,6 +84,10 @@ def _opened(place: str, column: pa.ChunkedArray) -> ArrayFile:
 
 def _values(column: pa.ChunkedArray) -> NDArray[Any] | None:
     kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_decimal(kind) or pa.types.is_null(kind):
+        column, kind = column.cast(pa.float64()), pa.float64()
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return np.array(["" if value is None else value for value in column.to_pylist()], dtype=np.str_)
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memdb.addresses import shown
 from memdb.analysis.convergence import order_of_commit, usual_looks
+from memdb.errors import InvalidInputError
 from memdb.format import bits, layout
 from memdb.look.codes import packed, planes, q_codes, score_codes
 from memdb.look.partners import GROUPS, SHOWN, Finder
@@ -22,18 +23,22 @@ from memdb.query.intervals import IntervalSpec
 from memdb.query.options import PairOptions
 from memdb.query.questions import ModelAnswers, info
 from memdb.query.relations import Relations
-from memdb.render.sheets import COLUMNS, TILES, PicturesOf, mime, tile_size
+from memdb.render.sheets import ShownOf
 from memdb.render.tables import CONVINCING
 from memdb.sharing.orders import hardest_first, ids_of, most_memorized
 from memdb.sharing.tables import counts_of
 from memdb.store.published_arrays import COUNTED
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 LONGEST_NAME = 200  # characters of a key or class name that the page keeps
 MOST_PICTURES = 20_000  # of each set, in a file
 MOST_SETTLED = 20_000  # training examples whose curve a page has
-TRAIN_LISTS, PEER_LISTS = 2000, 500  # training examples that have lists, and of these, ones among each other
-PAIRS = 50_000_000  # that may be counted for the lists of test examples
+TRAIN_LISTS, PEER_LISTS = 4000, 500  # training examples that have lists, and of these, ones among each other
+PAIRS = 50_000_000  # that may be counted for the lists of each set
 MIN_INFLUENCE, MIN_MEMORIZATION = 0.15, 0.25  # of the pairs that are shown: Feldman and Zhang's bounds
+HIGHER = (0.3, 0.6, 0.9)  # bounds of influence instead, where more pairs pass than fit into memory
 MOST_PAIRS = 2000
 ROWS_AT_ONCE = 512
 SHOWN_FACTS = (
@@ -69,13 +74,16 @@ class Contents:
     def with_lists(self, lists: Mapping[str, Lists]) -> Contents:
         """Return them together with what says which examples have lists.
 
-        Training examples have them in their order; of a test example a column says which is its own.
+        Those of training examples are named in their order; of a test example a column says which is its own.
         """
         places = np.zeros((1, len(self.orders[layout.TEST])), dtype=np.int64)  # 0 is none
         places[0, lists[layout.TEST].owners] = 1 + np.arange(len(lists[layout.TEST].owners))
         columns = planes(np.concatenate([self.arrays["test/columns"], places]))
         facts = {**self.facts, "n_listed": {name: len(those.owners) for name, those in lists.items()}}
-        return replace(self, facts=facts, arrays={**self.arrays, "test/columns": columns})
+        listed = packed(lists[layout.TRAIN].owners)
+        return replace(
+            self, facts=facts, arrays={**self.arrays, "test/columns": columns, "train/listed": listed}
+        )
 
 
 @dataclass(frozen=True)
@@ -98,9 +106,9 @@ NO_LISTS = {
 
 
 def contents_of(
-    relations: Relations, level: float, pictures: Mapping[str, PicturesOf], most_pictures: int | None = None
+    relations: Relations, level: float, pictures: Mapping[str, ShownOf], most_pictures: int | None = None
 ) -> Contents:
-    """Return what a page shows of the models of ``relations``, and of the first pictures of some sets.
+    """Return what a page shows of the models of ``relations``, and of the first examples of some sets.
 
     Raises:
         NotFoundError: the models say nothing of memorization.
@@ -112,7 +120,8 @@ def contents_of(
     facts |= {"looks": looks, "shown": SHOWN, "groups": {name: list(of) for name, of in GROUPS.items()}}
     facts |= {"min_influence": MIN_INFLUENCE, "min_memorization": MIN_MEMORIZATION}
     facts["pictures"] = {
-        name: _described(those, len(orders[name][:most_pictures])) for name, those in pictures.items()
+        name: {**those.facts, "n": len(orders[name][:most_pictures]), "has_own_order": False}
+        for name, those in pictures.items()
     }
     for name, those in pictures.items():
         if those.order is not None and not np.array_equal(those.order, orders[name]):
@@ -130,14 +139,22 @@ def contents_of(
 
 
 def lists_of(
-    relations: Relations, orders: Mapping[str, NDArray[np.int32]], progress: Progress
+    relations: Relations,
+    orders: Mapping[str, NDArray[np.int32]],
+    pairs: NDArray[np.uint32],
+    progress: Progress,
 ) -> Mapping[str, Lists]:
-    """Return lists of the training examples that rank first, and of the test examples that these help."""
+    """Return lists of some training examples, and of the test examples that these help.
+
+    The training examples are those that rank first, of which half would be enough, and those of ``pairs``.
+    """
     n_train, n_test = len(orders[layout.TRAIN]), len(orders[layout.TEST])
     if not (n_train and n_test and relations.snapshot.n_models):
         return NO_LISTS
     finder, done = Finder(relations), 0
-    trains = orders[layout.TRAIN][:TRAIN_LISTS]
+    ranked, n_trains = orders[layout.TRAIN], min(TRAIN_LISTS, max(SHOWN, PAIRS // n_test))
+    named = dict.fromkeys(np.concatenate([ranked[: n_trains // 2], pairs[1:, 0], ranked]).tolist())
+    trains = np.array(list(named)[:n_trains], dtype=np.int32)
     n_tests = min(n_test, max(SHOWN, PAIRS // n_train))
 
     def all_of(name: str, owners: NDArray[np.int32], n_peers: int) -> Lists:
@@ -204,14 +221,15 @@ def _columns(relations: Relations) -> tuple[dict[str, NDArray[np.int32]], dict[s
 def strongest_pairs(relations: Relations) -> NDArray[Any]:
     """Return the strongest pairs above thresholds, uint32 [1 + pairs, 5].
 
-    The first row says how many there are above them. The columns of the others are train id, test id, k_in,
-    and the shrunk influence and q-value as codes.
+    The first row says how many there are above them, and which bound of influence that was, in thousandths.
+    The columns of the others are train id, test id, k_in, and the shrunk influence and q-value as codes.
     """
     snapshot = relations.snapshot
     if not (snapshot.n_models and snapshot.manifest.set_named(layout.TEST).n_examples):
         return np.zeros((1, 5), dtype="<u4")
-    options: PairOptions = {"min_influence": MIN_INFLUENCE, "min_memorization": MIN_MEMORIZATION}
-    found = ModelAnswers(relations).pairs(options)
+    least, found = _found_pairs(relations)
+    if found is None:
+        return np.array([[0, 1000, 0, 0, 0]], dtype="<u4")
     columns = {
         name: values_of(found.column(name))
         for name in ("train_id", "test_id", "k_in", "influence", "shrunk", "q_value")
@@ -220,8 +238,20 @@ def strongest_pairs(relations: Relations) -> NDArray[Any]:
     columns = {name: values[rows] for name, values in columns.items()}
     coded = (score_codes(columns["shrunk"]), q_codes(columns["q_value"], CONVINCING))
     ids = (columns[name] for name in ("train_id", "test_id", "k_in"))
-    head = [[found.num_rows, 0, 0, 0, 0]]
+    head = [[found.num_rows, round(1000 * least), 0, 0, 0]]
     return np.concatenate([head, np.stack([*ids, *coded], axis=1)]).astype("<u4")
+
+
+def _found_pairs(relations: Relations) -> tuple[float, pa.Table | None]:
+    """Return the pairs above a bound of influence, and that bound: by chance, few models find millions."""
+    for least in (MIN_INFLUENCE, *HIGHER):
+        options: PairOptions = {"min_influence": least, "min_memorization": MIN_MEMORIZATION}
+        try:
+            return least, ModelAnswers(relations).pairs(options)
+        except InvalidInputError as error:
+            if "min_influence" not in error.parameters:
+                raise
+    return 1.0, None
 
 
 def _most_helped(helped: Lists, n_test: int) -> NDArray[np.int32]:
@@ -251,14 +281,3 @@ def _keys(relations: Relations, set_name: str) -> list[str] | None:
 
 def _cut(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\u2026"
-
-
-def _described(pictures: PicturesOf, n_pictures: int) -> dict[str, Any]:
-    """Return what the page has to know of a set's sheets."""
-    tile_height, tile_width = tile_size(pictures.shape)
-    height, width, _ = pictures.shape
-    return {
-        "height": height, "width": width, "tile_height": tile_height, "tile_width": tile_width,
-        "columns": COLUMNS, "tiles": TILES, "mime": mime(pictures.shape), "n": n_pictures,
-        "has_own_order": False,
-    }  # fmt: skip

@@ -9,12 +9,13 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from memdb.datasets.appearance import Contents
 from memdb.environment import install
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.look.exhibits import Gallery, Line
 from memdb.look.portrait import Portrait, Rate
-from memdb.look.rows import Contents
+from memdb.look.suspects import Suspects
 from memdb.look.tiles import Source, Tile
 from memdb.render.tables import clean
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 POINT = 1 / 72  # inches
 WIDTH = 3.15  # inches, 8 cm: of a figure whose strips have few pictures
 LARGEST, SMALLEST = 0.75, 0.5  # of a picture in a strip
+SUSPECTS_ACROSS = 4
 GAP = 4 / 96  # 4 pixels
 MARGIN = 0.06
 HEAD = 0.34  # beside a row: its level
@@ -72,6 +74,16 @@ def draw_gallery(shown: Gallery, contents: Contents | None) -> Figure:
     if is_influence:
         return sheet.finished(shown.source, shown.tiles)
     return sheet.finished(replace(shown.source, intervals=""), ())  # which it shows none of
+
+
+def draw_suspects(shown: Suspects, contents: Contents | None) -> Figure:
+    """Return the figure of suspected label errors, the most suspect first, likewise."""
+    n_across = min(len(shown.tiles), SUSPECTS_ACROSS)
+    sheet = Sheet(contents, n_across)
+    sheet.heading("given label \u2192 what held-out models agree on, and how many of them", 0)
+    for start in range(0, len(shown.tiles), n_across):
+        sheet.strip(shown.tiles[start : start + n_across])
+    return sheet.finished(shown.source, ())
 
 
 def draw_portrait(shown: Portrait, contents: Contents | None) -> Figure:

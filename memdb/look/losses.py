@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from memdb.datasets.appearance import Content, Contents
 from memdb.format import layout
-from memdb.look.rows import Content, Contents
 from memdb.look.tiles import Hanging, Tile
 from memdb.query.relations import Relations
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from memdb.datasets.appearance import Content, Contents, Picture
 from memdb.errors import MemdbError
-from memdb.look.rows import Content, Contents, Picture
 from memdb.render.answer import rows_of
 from memdb.render.images import as_rgb, enlarged, fitted
 from memdb.render.tables import clean

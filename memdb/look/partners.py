@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from memdb.format import bits, layout
@@ -25,7 +26,7 @@ GROUPS = {  # the lists of an example, in their order
     layout.TRAIN: (HELPS, HURTS, PEERS, RANDOM),
     layout.TEST: (HELPS, HURTS, RANDOM),
 }
-AT_ONCE = 16  # examples whose pairs are in memory
+AT_ONCE = 64  # examples whose pairs are in memory
 
 Ids = NDArray[np.int64]
 
@@ -154,7 +155,10 @@ class Finder:
         """Return the first pair of each kind, the kind of each pair, and how many pairs are of each kind."""
         base = self._n_models + 1
         code = ((pairs.n_in.astype(np.int64) * base + pairs.total) * 2 + pairs.same_class) * base + pairs.hits
-        _, one, inverse, times = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
+        inverse = pa.array(code).dictionary_encode().indices.to_numpy()  # hashes, where NumPy sorts
+        times = np.bincount(inverse)
+        one = np.empty(len(times), dtype=np.int64)
+        one[inverse[::-1]] = np.arange(len(inverse))[::-1]  # the first of a kind is written last
         return one, inverse, times
 
 

@@ -15,6 +15,7 @@ from memdb.query.intervals import IntervalSpec
 from memdb.query.options import Order, RankedQuery
 from memdb.query.questions import SIDES
 from memdb.render.tables import brief
+from memdb.wording import count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -144,4 +145,4 @@ def _rate(arm: str, value: float | None, n: int, *, counted: bool) -> Rate:
         return Rate(arm, None, "no models")
     if counted:
         return Rate(arm, value / n, f"{int(value):,} of {n:,} right")
-    return Rate(arm, value, f"{brief(value)} over {n:,} models")
+    return Rate(arm, value, f"{brief(value)} over {count(n, 'model')}")

@@ -12,7 +12,7 @@ from memdb.look.contents import MOST_PICTURES, Contents, contents_of, lists_of
 from memdb.look.document import base64_of, document_around_data, inert, inert_json
 from memdb.query.intervals import require_level
 from memdb.query.relations import Relations
-from memdb.render.sheets import TILES, PicturesOf, sheets
+from memdb.render.sheets import TILES, ShownOf, sheets
 
 Progress = Callable[[int, int], None]
 
@@ -31,10 +31,10 @@ def write_report(
     path: Path,
     relations: Relations,
     level: float,
-    pictures: Mapping[str, PicturesOf],
+    pictures: Mapping[str, ShownOf],
     progress: Progress,
 ) -> WrittenReport:
-    """Write a report of the models of ``relations``, with the pictures of some sets.
+    """Write a report of the models of ``relations``, with the pictures or words of some sets.
 
     Raises:
         InvalidInputError: the level is not a probability, or the path does not end in .html.
@@ -44,9 +44,10 @@ def write_report(
         raise InvalidInputError(f"{path} does not end in .html", hint="name one, such as report.html")
     require_level(level)
     contents = contents_of(relations, level, pictures, MOST_PICTURES)
-    lists = lists_of(relations, contents.orders, progress)
+    every = contents.every_array()
+    lists = lists_of(relations, contents.orders, every["pairs"], progress)
     contents = contents.with_lists(lists)
-    arrays = {**contents.every_array(), **{f"{name}/partners": those.found for name, those in lists.items()}}
+    arrays = {**every, **contents.arrays, **{f"{name}/partners": one.found for name, one in lists.items()}}
     n_all = sum(contents.facts["pictures"][name]["n"] for name in pictures)
     done = 0
     with writing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -63,7 +64,7 @@ def write_report(
     return WrittenReport(path, path.stat().st_size, n_all)
 
 
-def _sheets(contents: Contents, name: str, pictures: PicturesOf) -> Iterator[bytes]:
+def _sheets(contents: Contents, name: str, pictures: ShownOf) -> Iterator[bytes]:
     """Yield the first sheets of a set: those that a published copy has, or new ones."""
     if pictures.sheet is None:
         yield from sheets(pictures, contents.orders[name][:MOST_PICTURES].tolist())

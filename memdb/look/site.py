@@ -27,7 +27,7 @@ from memdb.format.snapshot_record import SnapshotRecord
 from memdb.look.contents import Contents, Lists, contents_of, lists_of
 from memdb.look.document import base64_of, document_around_data, inert_json
 from memdb.query.relations import Relations
-from memdb.render.sheets import COLUMNS, TILES, PicturesOf, has_pillow, sheet_of, suffix
+from memdb.render.sheets import COLUMNS, TILES, ShownOf, has_pillow, suffix
 from memdb.store.encoding import BrowserArray, array_metadata
 from memdb.store.listed_groups import read_document, write_document, write_objects
 from memdb.store.published_sheets import PublishedSheets
@@ -90,8 +90,10 @@ def _write_site(
         raise NotEnoughModelsError("a page shows counts of models, of which there are none", hint=NO_MODELS)
     writer = SiteWriter(copy, record.number)
     sets = [item.name for item in copy.manifest.sets if item.n_examples]
-    has_sheets = copy.published is not None and copy.published.sheets is not None and has_pillow()
+    has_sheets = copy.published is not None and copy.published.sheets is not None
     sheets = {name: PublishedSheets.of(copy, name) for name in sets} if has_sheets else {}
+    if any(those.shape for those in sheets.values()) and not has_pillow():  # which encodes strips
+        sheets = {}
     facts = {
         "bits": bits_of(blocks) or None, "store": "", "snapshot": record.number,
         "written_at": record.created_at[:10], "models_sha256": record.models_sha256,
@@ -117,17 +119,20 @@ class SiteWriter:
         progress: Progress,
     ) -> ObjectInfo:
         """Write all of it, with facts that are ``known``; return the document that lists it."""
-        pictures = {name: those.as_pictures() for name, those in published.items()}
+        pictures = {name: those.as_shown() for name, those in published.items()}
         contents = contents_of(relations, 0.95, pictures)
-        lists = lists_of(relations, contents.orders, progress)
+        every = contents.every_array()
+        lists = lists_of(relations, contents.orders, every["pairs"], progress)
         contents = contents.with_lists(lists)
-        arrays = contents.every_array()
+        arrays = {**every, **contents.arrays}
         for name, values in arrays.items():
             self._array(name, values, SETTLED_AT_ONCE if name == "train/settled" else max(1, len(values)))
         self._keys(contents)
         for name, those in lists.items():
             self._lists(name, those, pictures)
-        facts = {**contents.facts, **known, "pair_sheets": len(pictures) == len(contents.orders)}
+        are_alike = len({those.shape for those in pictures.values()}) == 1
+        are_all = len(pictures) == len(contents.orders)
+        facts = {**contents.facts, **known, "pair_sheets": are_alike and are_all}
         if facts["pair_sheets"]:
             self._pair_sheets(arrays["pairs"][1:], pictures)
         described = {
@@ -182,7 +187,7 @@ class SiteWriter:
 
             self._chunks(f"{name}/keys", (len(texts), width), np.dtype("u1"), KEYS_AT_ONCE, chunks())
 
-    def _lists(self, name: str, lists: Lists, pictures: Mapping[str, PicturesOf]) -> None:
+    def _lists(self, name: str, lists: Lists, pictures: Mapping[str, ShownOf]) -> None:
         """Write the lists of a set, each with the sha256 of a strip: of pictures of all in it."""
         records = np.zeros(
             (len(lists.owners), lists.found[0].size + SHA256_WORDS if len(lists.owners) else 1), "<u4"
@@ -199,8 +204,8 @@ class SiteWriter:
                 batch = {}
         self._array(f"{name}/partners", records, LISTS_AT_ONCE)
 
-    def _pair_sheets(self, pairs: NDArray[Any], pictures: Mapping[str, PicturesOf]) -> None:
-        """Write the pictures of pairs in their order, training and test example beside each other."""
+    def _pair_sheets(self, pairs: NDArray[Any], pictures: Mapping[str, ShownOf]) -> None:
+        """Write what pairs look like in their order, training and test example beside each other."""
         hashes = []
         for number, start in enumerate(range(0, len(pairs), TILES // 2)):
             some = pairs[start : start + TILES // 2]
@@ -208,30 +213,32 @@ class SiteWriter:
                 pictures[name].rows(some[:, side].tolist())
                 for side, name in enumerate((layout.TRAIN, layout.TEST))
             ]
-            sheet = sheet_of(np.stack(sides, axis=1).reshape(-1, *sides[0].shape[1:]), TILES)
+            both = [one for pair in zip(*sides, strict=True) for one in pair]
+            sheet = pictures[layout.TRAIN].encoded(both, TILES)
             self._put({f"pairs/sheets/{number}": sheet})
             hashes.append(hashlib.sha256(sheet).digest())
         self._arrays["pairs/sheets"] = {"sha256": base64_of(b"".join(hashes))}
 
 
 def strip_of(
-    set_name: str, owner: int, found: NDArray[np.uint32], pictures: Mapping[str, PicturesOf]
+    set_name: str, owner: int, found: NDArray[np.uint32], pictures: Mapping[str, ShownOf]
 ) -> bytes | None:
-    """Return one picture of an example and all partners in its lists; None where it has no picture."""
+    """Return one sheet of an example and all partners in its lists; None where it is not shown."""
     if set_name not in pictures:
         return None
-    shape = pictures[set_name].shape
+    own = pictures[set_name]
     groups, shown = found.shape[:2]
-    tiles = np.zeros((1 + groups * shown, *shape), dtype=np.uint8)
-    tiles[0] = pictures[set_name].rows([owner])[0]
+    tiles: list[Any] = [own.rows([owner])[0], *[own.blank] * (groups * shown)]
     for group in range(groups):
         of_trains = set_name == layout.TEST or (group == 2 and groups == 4)
         other = layout.TRAIN if of_trains else layout.TEST
         ids = found[group, :, 0].astype(np.int64) - 1
         at = np.flatnonzero(ids >= 0)
-        if other in pictures and pictures[other].shape == shape and len(at):
-            tiles[1 + group * shown + at] = pictures[other].rows(ids[at].tolist())
-    return sheet_of(tiles, -(-len(tiles) // COLUMNS) * COLUMNS)
+        if other in pictures and pictures[other].shape == own.shape and len(at):
+            found_there = pictures[other].rows(ids[at].tolist())
+            for place, one in zip((1 + group * shown + at).tolist(), found_there, strict=True):
+                tiles[place] = one
+    return own.encoded(tiles, -(-len(tiles) // COLUMNS) * COLUMNS)
 
 
 def _listed(sheets: PublishedSheets) -> dict[str, Any]:

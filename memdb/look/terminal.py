@@ -11,13 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from memdb.datasets.appearance import Content, Contents
 from memdb.format import layout
 from memdb.look.exhibits import Gallery
 from memdb.look.portrait import Portrait, Rate
-from memdb.look.rows import Content, Contents
+from memdb.look.suspects import Suspects
 from memdb.look.tiles import Source, Tile
 from memdb.render import graphics, images
-from memdb.render.tables import clean, count
+from memdb.render.tables import clean
+from memdb.wording import count
 
 LARGEST = 64  # pixels of a picture's longer side
 OWNER_COLUMNS = 32  # of the example that a portrait is of, by a protocol
@@ -74,6 +76,13 @@ class Wall:
                 self.strip(line.tiles)
             self._say()
         self._foot(shown.source, shown.tiles)
+
+    def suspects(self, shown: Suspects) -> None:
+        """Print the pictures of suspected label errors, where the terminal shows any."""
+        if self._way != "none":
+            self._say()
+            self.strip(shown.tiles)
+        self._foot(shown.source, ())
 
     def strip(self, tiles: Sequence[Tile]) -> None:
         """Print examples side by side, in as many lines as the width asks for."""

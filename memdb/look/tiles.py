@@ -10,6 +10,7 @@ from memdb.addresses import shown
 from memdb.format import layout
 from memdb.query.imported_scores import TableRelations
 from memdb.render.tables import CONVINCING, brief, clean
+from memdb.wording import count
 
 if TYPE_CHECKING:
     from memdb.query.relations import Relations
@@ -89,7 +90,9 @@ def source_of(relations: Relations, level: float, intervals: str) -> Source:
     if isinstance(relations, TableRelations):
         table = relations.scores.table
         named = (
-            "" if relations.assumed is None else f"{named}, as if of {relations.assumed.n_models:,} models"
+            ""
+            if relations.assumed is None
+            else f"{named}, as if of {count(relations.assumed.n_models, 'model')}"
         )
         day = clean(table.imported_at[:10])
         return Source(store, made_of, f"imported scores {clean(table.name, NAME)}", "", day, level, named)
@@ -97,7 +100,7 @@ def source_of(relations: Relations, level: float, intervals: str) -> Source:
     times += [model.trained_at for segment in snapshot.loose for model in segment.models]
     day = clean(max(times, default=manifest.created_at)[:10])
     outcome = f"outcome {relations.outcome}"
-    return Source(store, made_of, f"{snapshot.n_models:,} models", outcome, day, level, named)
+    return Source(store, made_of, count(snapshot.n_models, "model"), outcome, day, level, named)
 
 
 class Hanging:

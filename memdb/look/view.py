@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 from numpy.typing import NDArray
 
+from memdb.datasets.appearance import LONGEST_TEXT
 from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 from memdb.look.contents import NO_LISTS, contents_of
 from memdb.look.document import document_around_data
@@ -22,7 +23,7 @@ from memdb.look.partners import Finder
 from memdb.look.site import strip_of
 from memdb.query.intervals import require_level
 from memdb.query.relations import Relations
-from memdb.render.sheets import TILES, PicturesOf, mime, sheet_of
+from memdb.render.sheets import TILES, ShownOf, WordsOf
 
 HOST = "127.0.0.1"
 HELD_LISTS, HELD_SHEETS = 256, 256
@@ -35,10 +36,14 @@ Answer = tuple[str, bytes]  # media type, body
 class Viewer:
     """What the page of a store may ask for, by path. Threads take turns: a store's relations serve one."""
 
-    def __init__(self, relations: Relations, level: float, pictures: Mapping[str, PicturesOf]) -> None:
+    def __init__(self, relations: Relations, level: float, pictures: Mapping[str, ShownOf]) -> None:
         """Prepare; the first view is counted at once, all else when it is asked for."""
         require_level(level)
-        self._relations, self._pictures = relations, pictures
+        self._relations = relations
+        self._pictures = {  # of one reader at a time, who may have all of a text
+            name: replace(those, longest=LONGEST_TEXT) if isinstance(those, WordsOf) else those
+            for name, those in pictures.items()
+        }
         contents = contents_of(relations, level, pictures).with_lists(
             NO_LISTS
         )  # they are made when asked for
@@ -105,9 +110,9 @@ class Viewer:
             return BYTES, self._found(set_name, number).tobytes()
         if kind == "strips" and is_example and pictures:
             strip = strip_of(set_name, number, self._found(set_name, number), self._pictures)
-            return mime(pictures.shape), strip or b""
+            return pictures.mime, strip or b""
         if kind == "sheets" and pictures and number * TILES < self._contents.facts["pictures"][set_name]["n"]:
-            return mime(pictures.shape), self._sheet(set_name, number)
+            return pictures.mime, self._sheet(set_name, number)
         return None
 
     def _n_examples(self, name: str) -> int:
@@ -122,7 +127,7 @@ class Viewer:
         if pictures.sheet is not None:
             return pictures.sheet(number)
         rows = self._contents.orders[name][number * TILES : (number + 1) * TILES]
-        return sheet_of(pictures.rows(rows.tolist()), TILES)
+        return pictures.encoded(pictures.rows(rows.tolist()), TILES)
 
 
 class ViewServer(ThreadingHTTPServer):

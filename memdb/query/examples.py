@@ -144,6 +144,13 @@ def require_labels(snapshot: Snapshot, *, are_labelled: bool) -> None:
         )
 
 
+def how_to_add_models(snapshot: Snapshot) -> str:
+    """Say how a store gets models: none are trained into one of imports."""
+    if snapshot.manifest.subset_scheme == "imported":
+        return "import runs: score tables say nothing of single models"
+    return "train some with `memdb train --add 100`"
+
+
 def require_models(snapshot: Snapshot) -> None:
     """Check that a store has models.
 
@@ -151,9 +158,7 @@ def require_models(snapshot: Snapshot) -> None:
         NotEnoughModelsError: it has none yet.
     """
     if snapshot.n_models == 0:
-        raise NotEnoughModelsError(
-            f"{snapshot.url} has no models yet", hint="train some with `memdb train --add 100`"
-        )
+        raise NotEnoughModelsError(f"{snapshot.url} has no models yet", hint=how_to_add_models(snapshot))
 
 
 def row_of_key(keys: Sequence[str], set_name: str, key: str) -> int:

@@ -78,6 +78,12 @@ class TableRelations(Relations):
         if examples is not None:
             self.examples = examples
 
+    @property
+    def are_labelled(self) -> bool:
+        """Whether all classes are known: some scores bring labels of the training set alone."""
+        sets = [self.examples[info.name] for info in self.snapshot.manifest.sets if info.n_examples]
+        return all(examples.are_labelled for examples in sets)
+
     def on(self, test_id: int) -> TableRelations:
         """Return the same with the pairs on one test example alone, which are read fast."""
         self.row_of(layout.TEST, test_id, None, "test_id")
@@ -207,7 +213,7 @@ class ScoreAnswers:
     relations: TableRelations
 
     def top_memorized(self, class_name: str | None, query: RankedQuery) -> pa.Table:
-        """Return the training examples that rank first by imported memorization, NULLs last."""
+        """Return the training examples that rank first by imported memorization, of those that have one."""
         label = None if class_name is None else self.relations.label_of(class_name)
         n_ranked = self.relations.scores.table.n_memorization
         where = "$label::INTEGER IS NULL OR label = $label"
@@ -306,7 +312,8 @@ def _listed(relations: TableRelations, what: Listed, query: RankedQuery) -> pa.T
         raise InvalidInputError(f"no order by lo: {WITHOUT_COUNTS}", hint=ASSUME, parameter="assume")
     n_ranked = max(1, what.n_ranked)
     return relations.ask(
-        f"FROM {score} WHERE {what.where} ORDER BY {order.key(score)} NULLS LAST, {what.listed} LIMIT $k",
+        f"FROM {score} WHERE {what.where} AND {score} IS NOT NULL "
+        f"ORDER BY {order.key(score)}, {what.listed} LIMIT $k",
         {**what.given, "k": k},
         interval=query.interval.of_list(min(k, n_ranked), n_ranked),
     )

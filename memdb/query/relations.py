@@ -22,7 +22,7 @@ from memdb.format import bits, layout
 from memdb.query import arrow
 from memdb.query.confidences import Confidences
 from memdb.query.example_counts import times_in, totals
-from memdb.query.examples import keeps_own, label_of, require_examples, row_of_key
+from memdb.query.examples import keeps_own, label_of, require_examples, require_labels, row_of_key
 from memdb.query.intervals import IntervalSpec
 from memdb.query.lazy import Lazy
 from memdb.query.options import MAX_PAIRS
@@ -182,6 +182,7 @@ class Relations:
         Raises:
             InvalidInputError: no such class; the hint lists some.
         """
+        require_labels(self.snapshot, are_labelled=self.are_labelled)
         return label_of(class_name, self.class_names, self.n_classes)
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from memdb.errors import InvalidInputError, TrainingError
 from memdb.format.documents import Json, canonical_json
 from memdb.format.manifest import LOGIT_CONFIDENCE, RecipeInfo
 from memdb.plugins import TORCHVISION
-from memdb.recipes.cnn import CNN
+from memdb.recipes.built_in import BUILT_IN, by_prefix, is_built_in
 from memdb.recipes.device_failure import device_failure
 from memdb.recipes.devices import (
     THREADS,
@@ -38,18 +38,14 @@ from memdb.recipes.identity import (
     source_sha256,
     unfolded,
 )
-from memdb.recipes.mlp import MLP
-from memdb.recipes.mlp import PRESET_OF_DATASET as MLP_PRESET_OF_DATASET
-from memdb.recipes.mlp import PRESETS as MLP_PRESETS
 from memdb.recipes.out_of_memory import Fitting, Train, is_out_of_memory
 from memdb.recipes.protocol import Recipe, Run
-from memdb.recipes.resnet9 import ResNet9
-from memdb.recipes.resnet9_v2 import ResNet9v2
 from memdb.recipes.sklearn_adapter import PREFIX as SKLEARN
 from memdb.recipes.sklearn_adapter import Classifier
 from memdb.recipes.torchvision_adapter import Architecture
 
 __all__ = [
+    "BUILT_IN",
     "THREADS",
     "BoundRecipe",
     "Fitting",
@@ -71,61 +67,6 @@ __all__ = [
 ]
 
 PARAMETERS = ("data", "masks", "seeds", "run")  # of every recipe, in this order
-
-
-@dataclass(frozen=True)
-class BuiltIn:
-    """A recipe that comes with memdb.
-
-    Attributes:
-        kind: a dataclass that fits `Recipe`; its fields are the options.
-        presets: options by the name of a preset; the first is the default.
-        preset_of_dataset: the preset for the data sets that another than the default suits.
-        versions: other kinds of the same name, by version.
-    """
-
-    kind: type[Any]
-    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
-    preset_of_dataset: Mapping[str, str] = field(default_factory=dict)
-    versions: Mapping[str, type[Any]] = field(default_factory=dict)
-
-    def of_version(self, name: str, version: str | None) -> BuiltIn:
-        """Return the recipe in a version that it has, by default the first.
-
-        Raises:
-            InvalidInputError: it has no such version.
-        """
-        known = {self.kind.version: self.kind, **self.versions}
-        if version is not None and version not in known:
-            raise InvalidInputError(
-                f"recipe {name} has version {' and '.join(known)}, not {version}",
-                hint=f"leave recipe_version out, or give {' or '.join(known)}",
-                parameter="recipe_version",
-            )
-        return replace(self, kind=known.get(version or "", self.kind))
-
-    def make(self, name: str, options: Mapping[str, Json], dataset: str | None) -> Any:
-        """Return the recipe with a preset's options, overridden by those given.
-
-        Raises:
-            InvalidInputError: an unknown preset or option, or an invalid value.
-        """
-        chosen = dict(options)
-        preset = chosen.pop("preset", None) if len(self.presets) > 1 else None
-        preset = preset or self.preset_of_dataset.get(dataset or "", next(iter(self.presets)))
-        if not isinstance(preset, str) or preset not in self.presets:
-            raise InvalidInputError(
-                f"unknown preset {preset!r}", hint=f"use one of {', '.join(self.presets)}"
-            )
-        _require_options(name, chosen, self.kind, ["preset"] if len(self.presets) > 1 else [])
-        return self.kind(**{**self.presets[preset], **chosen})
-
-
-BUILT_IN: Mapping[str, BuiltIn] = {
-    "mlp": BuiltIn(MLP, MLP_PRESETS, MLP_PRESET_OF_DATASET),
-    "cnn": BuiltIn(CNN),
-    "resnet9": BuiltIn(ResNet9, versions={ResNet9v2.version: ResNet9v2}),
-}
 
 
 @dataclass(frozen=True)
@@ -247,7 +188,7 @@ def resolve(
         InvalidInputError: an unknown name, options that the recipe does not take, or a version other than
             its own.
     """
-    prefixed = _by_prefix(name, options)
+    prefixed = by_prefix(name, options)
     if prefixed is not None:
         return bind(prefixed, version=version)
     if plugins.is_import_path(name):
@@ -262,37 +203,6 @@ def resolve(
     return bind(BUILT_IN[name].of_version(name, version).make(name, options, dataset), version=version)
 
 
-def _require_options(
-    name: str, options: Mapping[str, Json], kind: type[Any], others: Sequence[str] = (), first: int = 0
-) -> None:
-    """Check that options are fields of a recipe's class, from the ``first``, or one of the others.
-
-    Raises:
-        InvalidInputError: an unknown option; lists the known ones.
-    """
-    known = [item.name for item in fields(kind)][first:]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise InvalidInputError(
-            f"recipe {name} has no option {unknown[0]!r}",
-            hint=f"its options are {', '.join([*known, *others])}",
-        )
-
-
-def _by_prefix(name: str, options: Mapping[str, Json], *, complete: bool = False) -> Any:
-    """Return the recipe of a torchvision or scikit-learn classifier, or None for any other name.
-
-    ``complete``: the options are all those of a store's recipe, so no defaults are filled in.
-    """
-    if name.startswith(SKLEARN):
-        return Classifier(name.removeprefix(SKLEARN), options, complete=complete)
-    if not name.startswith(TORCHVISION):
-        return None
-    _require_options(name, options, Architecture, first=1)
-    chosen: dict[str, Any] = dict(options)
-    return Architecture(name.removeprefix(TORCHVISION), **chosen)
-
-
 def rebind(info: RecipeInfo) -> BoundRecipe:
     """Return the recipe that a store names, as it is now; its fingerprint may differ from the store's.
 
@@ -300,7 +210,7 @@ def rebind(info: RecipeInfo) -> BoundRecipe:
         InvalidInputError: it cannot be imported, or its class no longer takes the stored options.
     """
     path = info.import_path or info.name
-    prefixed = _by_prefix(path, info.options, complete=True)
+    prefixed = by_prefix(path, info.options, complete=True)
     if prefixed is not None:
         return bind(prefixed)
     if "<" in path or path.startswith("__main__:"):
@@ -394,11 +304,6 @@ def _own_options(recipe: Any, own: Any, given: Mapping[str, Json], shown: str) -
             hint="make `options` a dict of numbers, text and lists",
         ) from error
     return options
-
-
-def is_built_in(name: str) -> bool:
-    """Whether a name is that of a built-in recipe, whatever import path a store gives for it."""
-    return name in BUILT_IN or name.startswith((TORCHVISION, SKLEARN))
 
 
 def require_name_of_its_own(bound: BoundRecipe) -> None:

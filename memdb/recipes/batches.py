@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import psutil
@@ -13,10 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memdb.datasets import Dataset, ExampleSet
+from memdb.datasets import Dataset
+from memdb.datasets.example_set import ExampleSet
 from memdb.errors import InvalidInputError
+from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE, NO_PREDICTION, PREDICTION
 from memdb.recipes.augmentation import N_DRAWS, Augmentation
-from memdb.recipes.devices import MANY
+from memdb.recipes.devices import MANY, current
 from memdb.recipes.logits import log_odds_of_tensor
 
 EVALUATION_ROWS = 512
@@ -98,7 +101,10 @@ class Schedule:
         """Yield orders and draws of each epoch; beside a GPU, those of the next one are drawn meanwhile."""
 
         def draw() -> tuple[Tensor, Tensor | None]:
-            orders = torch.empty(len(generators), size, dtype=torch.int32, pin_memory=device.type == "cuda")
+            with current(str(device)):  # of this thread, since to pin memory is a matter of the GPU
+                orders = torch.empty(
+                    len(generators), size, dtype=torch.int32, pin_memory=device.type == "cuda"
+                )
             for order, generator in zip(orders, generators, strict=True):
                 torch.randperm(size, generator=generator, out=order)
             return orders, self.augmentation.draws(size, generators) if self.augmentation.wanted else None
@@ -174,13 +180,27 @@ def labels_of(examples: ExampleSet, device: torch.device) -> Tensor:
     return torch.from_numpy(examples.labels).long().to(device)
 
 
-def logit_confidences(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logit_y - logsumexp(the other logits), and whether the prediction is y, [model, row] each.
+def evaluated(logits: Tensor, labels: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
+    """Return outcomes by name, [model, row] each, from logits [model, row, class] and labels [row].
 
-    Logits are [model, row, class], labels [row].
+    The logit confidence is logit_y - logsumexp(the other logits). Predictions are there if they are wanted.
     """
-    confidences = log_odds_of_tensor(logits, labels)
-    return confidences, (logits.argmax(-1) == labels) & ~logits.isnan().any(-1)
+    predicted, unknown = logits.argmax(-1), logits.isnan().any(-1)
+    found = {
+        LOGIT_CONFIDENCE.name: log_odds_of_tensor(logits, labels),
+        CORRECT.name: (predicted == labels) & ~unknown,
+    }
+    if PREDICTION.name in wanted:  # 32 bits, since PyTorch does little with 16 unsigned ones
+        found[PREDICTION.name] = predicted.to(torch.int32).masked_fill_(unknown, NO_PREDICTION)
+    return found
+
+
+def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, NDArray[Any]]:
+    """Return the outcomes of all rows, [model, example], from those of some rows each."""
+    found = {name: torch.cat([part[name] for part in parts], 1).cpu().numpy() for name in parts[0]}
+    if PREDICTION.name in found:
+        found[PREDICTION.name] = found[PREDICTION.name].astype(np.uint32)
+    return found
 
 
 @dataclass(frozen=True)

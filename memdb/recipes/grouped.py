@@ -19,17 +19,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from memdb.datasets import Dataset, ExampleSet
+from memdb.datasets import Dataset
+from memdb.datasets.example_set import ExampleSet
 from memdb.format.sketches import SKETCH
 from memdb.recipes.augmentation import Augmentation
 from memdb.recipes.batches import (
     EVALUATION_ROWS,
     LEAST_EVALUATED,
     Schedule,
+    evaluated,
     generators_of,
     images_of,
+    joined,
     labels_of,
-    logit_confidences,
     subsets_of,
 )
 from memdb.recipes.logits import log_odds_of_tensor
@@ -302,9 +304,9 @@ class _Program:
         found: dict[str, NDArray[np.generic]] = {}
         for name, images, labels in self.moved.sets():
             with torch.no_grad():
-                evaluated = _predictions(network, images, labels, n_models, self.recipe.batch_size)
-            for outcome, values in zip(("logit_confidence", "correct"), evaluated, strict=True):
-                found[f"{name}/{outcome}"] = values.cpu().numpy()
+                evaluated_at_once = self.recipe.batch_size, run.outcomes
+                parts = list(_evaluated(network, images, labels, n_models, *evaluated_at_once))
+            found |= {f"{name}/{outcome}": values for outcome, values in joined(parts).items()}
             if run.sketch:
                 with torch.autocast(images.device.type, enabled=False):
                     found[f"{name}/{SKETCH}"] = _sketches(network, images, labels, n_models, run.sketch)
@@ -330,21 +332,18 @@ def _loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
     return total / labels.shape[1]
 
 
-def _predictions(
-    network: Network, images: Tensor, labels: Tensor, n_models: int, batch_size: int
-) -> tuple[Tensor, Tensor]:
-    """Return every model's logit confidence and correctness on the same images, [model, example].
+def _evaluated(
+    network: Network, images: Tensor, labels: Tensor, n_models: int, batch_size: int, wanted: frozenset[str]
+) -> Iterator[dict[str, Tensor]]:
+    """Yield every model's outcomes on the same images by name, [model, row] each.
 
     A step had room for as many rows, and for what its backward pass needed.
     """
-    evaluated = []
     n_rows = min(EVALUATION_ROWS, max(LEAST_EVALUATED, batch_size))
     for start in range(0, len(images), n_rows):
         rows = images[start : start + n_rows]
         logits = network(side_by_side(rows.expand(n_models, *rows.shape)), training=False).float()
-        evaluated.append(logit_confidences(logits, labels[start : start + n_rows]))
-    confidences, corrects = zip(*evaluated, strict=True)
-    return torch.cat(confidences, 1), torch.cat(corrects, 1)
+        yield evaluated(logits, labels[start : start + n_rows], wanted)
 
 
 def _sketches(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional
 
-from memdb.datasets import ExampleSet
+from memdb.datasets.example_set import ExampleSet
 from memdb.environment import n_cores
 from memdb.errors import MemdbError
 

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memdb.datasets import Dataset, ExampleSet
+from memdb.datasets import Dataset
+from memdb.datasets.example_set import ExampleSet
 from memdb.environment import n_cores
 from memdb.format.sketches import SKETCH
 from memdb.recipes.augmentation import Augmentation
@@ -27,10 +28,11 @@ from memdb.recipes.batches import (
     EVALUATION_ROWS,
     Schedule,
     as_float,
+    evaluated,
     generators_of,
     images_of,
+    joined,
     labels_of,
-    logit_confidences,
     moved,
     subsets_of,
 )
@@ -91,9 +93,8 @@ def _trained(
     for name, examples in data.sets.items():
         inputs = (x if examples is data.train else _inputs(examples, augmentation, device)).flatten(1)
         labels = labels_of(examples, device)
-        confidence = network.logit_confidence(inputs, labels)
-        outcomes[f"{name}/logit_confidence"] = confidence[0].cpu().numpy()
-        outcomes[f"{name}/correct"] = confidence[1].cpu().numpy()
+        found = network.outcomes(inputs, labels, run.outcomes)
+        outcomes |= {f"{name}/{outcome}": values for outcome, values in found.items()}
         if run.sketch:
             outcomes[f"{name}/{SKETCH}"] = network.sketches(inputs, labels, run.sketch)
     return {**outcomes, **(signals.outcomes() if signals else {})}
@@ -191,29 +192,26 @@ class Network:
     def _note(self, layer: int, inputs: Tensor, delta: Tensor) -> None:
         """Set the gradients of a layer, or add them to the share of the former ones that is kept."""
         (weights, biases), inputs = self.slopes[layer], inputs.transpose(1, 2)
-        if self.kept is None:
+        is_exact, kept = self._dtype == torch.float32, self.kept
+        if kept is None:
             torch.sum(delta, 1, keepdim=True, dtype=torch.float32, out=biases)
+            torch.bmm(inputs, delta, out=weights) if is_exact else weights.copy_(torch.bmm(inputs, delta))
+            return
+        torch.add(delta.sum(1, keepdim=True, dtype=torch.float32), biases, alpha=kept, out=biases)
+        if is_exact:
+            torch.baddbmm(weights, inputs, delta, beta=kept, out=weights)
         else:
-            torch.add(delta.sum(1, keepdim=True, dtype=torch.float32), biases, alpha=self.kept, out=biases)
-        if self._dtype == torch.float32 and self.kept is None:
-            torch.bmm(inputs, delta, out=weights)
-        elif self._dtype == torch.float32:
-            torch.baddbmm(weights, inputs, delta, beta=self.kept, out=weights)
-        elif self.kept is None:
-            weights.copy_(torch.bmm(inputs, delta))
-        else:
-            torch.add(torch.bmm(inputs, delta), weights, alpha=self.kept, out=weights)
+            torch.add(torch.bmm(inputs, delta), weights, alpha=kept, out=weights)
 
-    def logit_confidence(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logit_y - logsumexp(the other logits), and whether the prediction is y: [model, example]."""
+    def outcomes(self, x: Tensor, y: Tensor, wanted: frozenset[str]) -> dict[str, NDArray[Any]]:
+        """Return the outcomes by name, [model, example] each."""
         n_models = self.weights[0].shape[0]
-        evaluated, weights = [], self.lowered()
+        parts, weights = [], self.lowered()
         for start in range(0, len(x), EVALUATION_ROWS):
             rows = x[start : start + EVALUATION_ROWS]
             logits = self.activations(rows.expand(n_models, *rows.shape), weights)[-1]
-            evaluated.append(logit_confidences(logits, y[start : start + EVALUATION_ROWS]))
-        confidences, corrects = zip(*evaluated, strict=True)
-        return torch.cat(confidences, 1), torch.cat(corrects, 1)
+            parts.append(evaluated(logits, y[start : start + EVALUATION_ROWS], wanted))
+        return joined(parts)
 
     def sketches(self, x: Tensor, y: Tensor, wanted: SketchRequest) -> NDArray[np.float16]:
         """Return the gradient sketches of the first models, [model, example, size]: see `sketch_torch`."""

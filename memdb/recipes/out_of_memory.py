@@ -25,6 +25,7 @@ SIGNS = (
     "could not create a primitive",  # oneDNN, without a reason
     "cublas_status_not_initialized",  # its handle and workspace are allocated at the first product
     "alloc_failed",  # CUBLAS_STATUS_, CUDNN_STATUS_, HIPBLAS_STATUS_
+    "allocfailed",  # miopenStatus
     "allocation_failed",
     "unable to find an engine",  # cuDNN, where every algorithm needs a larger workspace
     "valid cudnn algorithm",

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from memdb.datasets import Dataset
 from memdb.format.documents import Json
-from memdb.format.manifest import CORRECT, CUMULATIVE_LOSS, FIRST_LEARNED, LOGIT_CONFIDENCE
+from memdb.format.manifest import CORRECT, CUMULATIVE_LOSS, FIRST_LEARNED, LOGIT_CONFIDENCE, PREDICTION
 from memdb.format.sketches import SKETCH
 
 
@@ -61,7 +61,7 @@ class Run:
 
 
 BUILT_IN_OUTCOMES = frozenset(
-    {CORRECT.name, LOGIT_CONFIDENCE.name, CUMULATIVE_LOSS.name, FIRST_LEARNED.name, SKETCH}
+    {CORRECT.name, LOGIT_CONFIDENCE.name, CUMULATIVE_LOSS.name, FIRST_LEARNED.name, PREDICTION.name, SKETCH}
 )  # of recipes that record learning signals
 
 
@@ -101,6 +101,7 @@ class Recipe(Protocol):
             ``train/logit_confidence`` and ``test/logit_confidence``, real [models, examples]: of the final
             models, in evaluation mode, computed alike for examples in and out of the subset. If
             ``run.outcomes`` contains them, also ``train/cumulative_loss``, real, and ``train/first_learned``,
+            unsigned integers, and ``train/prediction`` and ``test/prediction``, the predicted labels as
             unsigned integers: see `memdb.format.manifest` for their definitions. If ``run.sketch`` is not
             None, also ``train/gradient_sketch`` and ``test/gradient_sketch``, real [models, examples, size]
             of the first ``run.sketch.n_models`` models: `memdb.gradient_sketch` gives those of one.

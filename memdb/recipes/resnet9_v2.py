@@ -25,6 +25,7 @@ class ResNet9v2(ResNet9):
     version: ClassVar[str] = "2"
     program: ClassVar[str] = "resnet9_v2_torch"
 
+    batch_size: int = 1024
     epochs: int = 8
     filter_lr: float = 0.12
     filter_momentum: float = 0.6

@@ -26,6 +26,7 @@ from torch.nn import functional
 from memdb.errors import InvalidInputError
 from memdb.format.sketches import DEFAULT_SIZE, Projection
 from memdb.recipes.logits import log_odds, log_odds_of_tensor
+from memdb.wording import count
 
 DOMAIN = b"memdb-signs-1"
 WORKING_BYTES = 64 << 20  # of unfolded inputs and their projections at once
@@ -193,7 +194,7 @@ def gradient_sketch(
     Projection(size, seed)
     x, y = torch.as_tensor(x), torch.as_tensor(y)
     if len(x) != len(y):
-        raise InvalidInputError(f"{len(x):,} examples and {len(y):,} labels do not fit")
+        raise InvalidInputError(f"{count(len(x), 'example')} and {count(len(y), 'label')} do not fit")
     device = next((parameter.device for parameter in model.parameters()), x.device)
     sketch = Sketch(size, seed)
     found = np.empty((len(x), size), dtype=np.float32)

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb import plugins
-from memdb.datasets import Dataset, ExampleSet
+from memdb.datasets import Dataset
+from memdb.datasets.example_set import ExampleSet
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.documents import Json, canonical_json
-from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE
+from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE, PREDICTION
 from memdb.recipes.logits import log_odds
 from memdb.recipes.protocol import Run
 
@@ -42,7 +43,7 @@ class Classifier:
     """
 
     version = "1"
-    outcomes = frozenset({CORRECT.name, LOGIT_CONFIDENCE.name})
+    outcomes = frozenset({CORRECT.name, LOGIT_CONFIDENCE.name, PREDICTION.name})
 
     def __init__(self, path: str, options: Mapping[str, Json], *, complete: bool = False) -> None:
         self.name = f"{PREFIX}{path}"
@@ -79,9 +80,10 @@ class Classifier:
             model.fit(inputs[layout.TRAIN][mask], data.train.labels[mask])
             for name, examples in data.sets.items():
                 with _asked_once(model, inputs[name]):
-                    predicted = np.asarray(model.predict(inputs[name])) == examples.labels
+                    predicted = np.asarray(model.predict(inputs[name]))
                     confidence = _logit_confidence(model, inputs[name], examples.labels)
-                found.setdefault(f"{name}/{CORRECT.name}", []).append(predicted)
+                found.setdefault(f"{name}/{CORRECT.name}", []).append(predicted == examples.labels)
+                found.setdefault(f"{name}/{PREDICTION.name}", []).append(predicted.astype(np.uint32))
                 if confidence is not None:
                     found.setdefault(f"{name}/{LOGIT_CONFIDENCE.name}", []).append(confidence)
             run.progress(done + 1, len(masks))

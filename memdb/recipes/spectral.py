@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     By Newton-Schulz iterations in the precision of the matrices. Rows and columns of zeros stay zeros.
     """
     a, b, c = COEFFICIENTS
-    x = matrices / (torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True) + TINY)
+    x: Tensor = matrices / (torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True) + TINY)
     for _ in range(ITERATIONS):
         gram = torch.bmm(x, x.transpose(1, 2))
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
@@ -55,12 +57,14 @@ class Stack:
         """Return the view of a stack that has the shape of a layer's filters."""
         _, n_out, n_in, height, width = self._filters[layer].shape
         part = padded[layer, :, :n_out, : n_in * height * width]
-        return part.unflatten(2, (height, width, n_in)).permute(0, 1, 4, 2, 3)
+        rows, row, column = part.stride()
+        strides = (rows, row, column, width * n_in * column, n_in * column)
+        return part.as_strided((len(part), n_out, n_in, height, width), strides, part.storage_offset())
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """Change the filters by their gradients."""
-        torch._foreach_copy_(self._own_slopes, [filters.grad for filters in self._filters])
+        torch._foreach_copy_(self._own_slopes, [cast("Tensor", filters.grad) for filters in self._filters])
         torch.add(self._slopes, self._moments, alpha=self._momentum, out=self._moments)
         torch.add(self._slopes, self._moments, alpha=self._momentum, out=self._ahead)  # Nesterov
         self._weights.add_(orthogonal(self._ahead.flatten(0, 1)).view_as(self._ahead), alpha=-lr)

@@ -42,7 +42,9 @@ def torch_recipe(
         from torch.utils.data import TensorDataset  # noqa: PLC0415
 
         found: dict[str, list[NDArray[Any]]] = {
-            f"{name}/{outcome}": [] for name in data.sets for outcome in ("correct", "logit_confidence")
+            f"{name}/{outcome}": []
+            for name in data.sets
+            for outcome in ("correct", "logit_confidence", "prediction")
         }
         for done, (mask, seed) in enumerate(zip(masks, seeds.tolist(), strict=True)):
             if run.stop_requested():
@@ -54,7 +56,9 @@ def torch_recipe(
             train(model, TensorDataset(*map(torch.from_numpy, inside)), run.device)
             for name, examples in data.sets.items():
                 logits = _logits(model.eval(), examples.array, run.device)
-                found[f"{name}/correct"].append(logits.argmax(axis=1) == examples.labels)
+                predicted = logits.argmax(axis=1)
+                found[f"{name}/correct"].append(predicted == examples.labels)
+                found[f"{name}/prediction"].append(predicted.astype(np.uint32))
                 found[f"{name}/logit_confidence"].append(log_odds(logits, examples.labels))
         return {path: np.stack(rows) for path, rows in found.items()}
 

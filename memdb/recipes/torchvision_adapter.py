@@ -15,7 +15,7 @@ from memdb.datasets import Dataset
 from memdb.environment import install
 from memdb.errors import InvalidInputError
 from memdb.format.documents import Json
-from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE
+from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE, PREDICTION
 from memdb.format.sketches import SKETCH
 from memdb.plugins import TORCHVISION
 from memdb.recipes.options import natural, normalize, real, require, torch_program
@@ -59,7 +59,7 @@ class Architecture:
     precision: str = "bfloat16"
 
     version = "1"
-    outcomes = frozenset({CORRECT.name, LOGIT_CONFIDENCE.name, SKETCH})
+    outcomes = frozenset({CORRECT.name, LOGIT_CONFIDENCE.name, PREDICTION.name, SKETCH})
 
     def __post_init__(self) -> None:
         normalize(self)

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import get_model, list_models
 
-from memdb.datasets import Dataset, ExampleSet
+from memdb.datasets import Dataset
+from memdb.datasets.example_set import ExampleSet
 from memdb.format.documents import canonical_json
 from memdb.format.sketches import SKETCH
-from memdb.recipes.batches import logit_confidences
+from memdb.recipes.batches import evaluated, joined
 from memdb.recipes.devices import ACCELERATORS, current
 from memdb.recipes.images import Crop, read
 from memdb.recipes.precision import products
@@ -234,19 +235,15 @@ def _predictions(
             raise KeyboardInterrupt
         x, y = _standardized(images), labels[source][rows]
         with precision, torch.no_grad():
-            confidence, correct = logit_confidences(network(x).float()[None], y)
-        found[source].append({"logit_confidence": confidence[0], "correct": correct[0]})
+            outcomes = evaluated(network(x).float()[None], y, run.outcomes)
+        found[source].append({outcome: values[0] for outcome, values in joined([outcomes]).items()})
         if run.sketch:
             found[source][-1][SKETCH] = _sketches(network, x, y, run.sketch)
     return {
-        f"{name}/{outcome}": _whole([part[outcome] for part in parts])
+        f"{name}/{outcome}": np.concatenate([part[outcome] for part in parts])
         for name, parts in zip(data.sets, found, strict=True)
         for outcome in parts[0]
     }
-
-
-def _whole(parts: list[Any]) -> NDArray[Any]:
-    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else torch.cat(parts).cpu().numpy()
 
 
 def _sketches(network: nn.Module, x: Tensor, y: Tensor, wanted: SketchRequest) -> NDArray[np.float16]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from memdb.render.answer import Answer
 from memdb.render.fitted import Column, Fitted
 from memdb.render.tables import brief, class_label, clean, facts, interval, number, size
+from memdb.wording import count
 
 MATRIX = 10  # classes that a matrix of influences has room for
 STRONGEST = 20  # pairs of classes shown where there are more
@@ -198,7 +199,7 @@ def agreement(facts: Mapping[str, Any], n_listed: int) -> dict[str, str]:
     lines = {
         "models": f"A {facts['n_models_a']:,}, B {facts['n_models_b']:,}",
         "subsets": f"A {facts['subset_fraction_a']:g}, B {facts['subset_fraction_b']:g} of the training set",
-        "compared": f"{facts['n_compared']:,} training examples with a score in both",
+        "compared": f"{count(facts['n_compared'], 'training example')} with a score in both",
         f"at {threshold:g} or more": f"A {facts['n_above_a']:,}, B {facts['n_above_b']:,}, "
         f"Jaccard {number(facts['jaccard'])}",
         f"first {n_listed:,}": f"Jaccard {number(facts['top_overlap'])}",
@@ -235,6 +236,26 @@ def stacked(*parts: RenderableType) -> Table:
     for part in parts:
         table.add_row(part)
     return table
+
+
+def label_errors(answer: Answer, title: str, class_names: Sequence[str]) -> Fitted:
+    """Return the examples whose labels are suspect."""
+    rows = [
+        [
+            str(row["train_id"]),
+            class_label(row["label"], class_names),
+            class_label(row["suggested_label"], class_names),
+            brief(row["agreement"]),
+            interval(row),
+            brief(row["p_given"]),
+            brief(row["memorization"]),
+            f"{row['k_suggested']:,}/{row['n_out']:,}",
+            clean(row["key"] or ""),
+        ]
+        for row in answer.rows()
+    ]
+    names = ("train", "given", "rather", "agree", "interval", "as given", "memor.", "votes", "key")
+    return grid(title, names, rows, n_left=3, n_kept=6)
 
 
 def _in_and_out(n_in: int | None, n_out: int | None) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from memdb.errors import InvalidInputError
 from memdb.files import writing
+from memdb.wording import is_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -255,12 +256,4 @@ def _harmless(control: re.Match[str]) -> str:
 def _guarded_cell(value: Any) -> Any:
     cell = _cell(value)
     begins = isinstance(value, str) and cell.lstrip().startswith(FORMULA)
-    return f"'{cell}" if begins and not _is_number(cell) else cell
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return f"'{cell}" if begins and not is_number(cell) else cell

@@ -11,6 +11,7 @@ from rich.text import Text
 from memdb.render.analysis import DASH, duration, grid, stacked
 from memdb.render.answer import Answer
 from memdb.render.tables import class_label, clean, facts, interval, number
+from memdb.wording import count
 
 
 def lds(
@@ -38,8 +39,8 @@ def lds(
 def estimators(answer: Answer, common: Mapping[str, Any], title: str) -> Table:
     """Return how several estimators do beside each other."""
     head = {
-        "computed from": f"{common['n_pilots']:,} models",
-        "graded on": f"{common['n_held_out']:,} others and {common['n_tests']:,} test examples",
+        "computed from": count(common["n_pilots"], "model"),
+        "graded on": f"{count(common['n_held_out'], 'other')} and {count(common['n_tests'], 'test example')}",
         **ceiling(common),
     }
     rows = [

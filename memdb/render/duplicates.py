@@ -10,7 +10,8 @@ from rich.console import RenderableType
 from memdb.render.analysis import grid, stacked
 from memdb.render.answer import Answer
 from memdb.render.fitted import Fitted
-from memdb.render.tables import brief, class_label, count
+from memdb.render.tables import brief, class_label
+from memdb.wording import count
 
 DASH = "\u2013"
 Row = Mapping[str, Any]
@@ -25,7 +26,7 @@ def table(answer: Answer, title: str, class_names: Sequence[str], most: int, mor
     shown = pairs[:most]
     first = _pairs(shown, f"{count(len(pairs), 'pair')} of {title}", class_names)
     if len(pairs) > most:
-        first.caption = f"{len(pairs) - most:,} more pairs; {more}"
+        first.caption = f"{count(len(pairs) - most, 'more pair')}; {more}"
     hidden = [row for pair in shown for row in pair if row["hidden_by"] is not None]
     return stacked(first, "", _hidden(hidden, answer.facts)) if hidden else first
 
@@ -33,7 +34,7 @@ def table(answer: Answer, title: str, class_names: Sequence[str], most: int, mor
 def pairs_of(rows: Iterator[Row]) -> Iterator[list[Row]]:
     """Yield the rows of each pair: one, or of two training examples one each way."""
     for row in rows:
-        yield [row] if row["target_set"] == "test" else [row, next(rows)]
+        yield [row] if row["target_id"] is None else [row, next(rows)]
 
 
 def _pairs(pairs: Sequence[Sequence[Row]], title: str, class_names: Sequence[str]) -> Fitted:
@@ -47,7 +48,7 @@ def _cells(pair: Sequence[Row], class_names: Sequence[str]) -> list[str]:
     classes = dict.fromkeys(class_label(first[name], class_names) for name in ("train_label", "target_label"))
     return [
         str(first["train_id"]),
-        f"{first['target_set']}\u00a0{first['target_id']}",
+        f"test\u00a0{first['test_id']}" if first["target_id"] is None else f"train\u00a0{first['target_id']}",
         "/".join(classes),
         first["found_by"],
         "\u00a0".join(brief(row["influence"], "+") for row in reversed(pair)),

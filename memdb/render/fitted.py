@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from rich.text import Text
 
 ELLIPSIS = "\u2026"
 NARROWEST = 16  # to which text is wrapped before the table gives up
+DIGIT = re.compile(r"\d")
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Column:
         short: a heading for tight tables, which may have several lines.
         least: a width to which cells may be cut; None if they may not. What is cut is their beginning if
             ``tail``: the end of a path tells more.
-        folds: cells may be wrapped.
+        folds: cells may be wrapped, but not within a word that has digits: an id, a time, a version.
         rank: columns of the highest rank are omitted first; those of rank 0 stay.
         is_extra: nobody is told when it is omitted.
     """
@@ -54,6 +56,7 @@ class Fitted:
     dim: Sequence[bool] = ()
     instead: RenderableType | None = None
     _widths: list[int] = field(init=False)
+    _words: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         cells = [
@@ -61,6 +64,11 @@ class Fitted:
             for place in range(len(self.columns))
         ]
         self._widths = [max(map(_width, texts), default=0) for texts in cells]
+        self._words = [
+            max((_width(word) for text in texts for word in text.split() if DIGIT.search(word)), default=0)
+            if column.folds else 0
+            for column, texts in zip(self.columns, cells, strict=True)
+        ]  # fmt: skip
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render for a width."""
@@ -111,7 +119,7 @@ class Fitted:
     def _least(self, place: int, most: int) -> int:
         column = self.columns[place]
         if column.folds:
-            return min(most, max(NARROWEST, self._heading(place, tight=True)))
+            return min(most, max(NARROWEST, self._words[place], self._heading(place, tight=True)))
         return (
             most if column.least is None else min(most, max(column.least, self._heading(place, tight=True)))
         )

@@ -86,9 +86,9 @@ def escape(protocol: str, picture: NDArray[np.uint8], columns: int, lines: int) 
         size = f"width={columns};height={lines};preserveAspectRatio=0"
         return f"\x1b]1337;File=inline=1;{size}:{data}\x07"
     parts = [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]
-    head = f"a=T,f=100,q=2,c={columns},r={lines},"  # q=2: it answers nothing that a shell would read
-    return "".join(
-        f"\x1b_G{head * (number == 0)}m={int(number < len(parts) - 1)};{part}\x1b\\"
+    head = f"a=T,f=100,c={columns},r={lines},"
+    return "".join(  # q=2: it answers nothing that a shell would read, to no part: some look at the last
+        f"\x1b_G{head * (number == 0)}q=2,m={int(number < len(parts) - 1)};{part}\x1b\\"
         for number, part in enumerate(parts)
     )
 

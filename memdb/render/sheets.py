@@ -1,11 +1,13 @@
-"""Sheets of small pictures, as pages show them: JPEG for colour, PNG for grey, the first 64 on the first."""
+"""Sheets of examples as pages show them, 64 on each: JPEG for colour, PNG for grey, JSON for words."""
 
 from __future__ import annotations
 
 import importlib.util
 import io
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ COLUMNS = 8
 TILES = COLUMNS * COLUMNS
 JPEG_BLOCK = 16  # pixels that JPEG encodes together: a tile that begins with one does not bleed into others
 QUALITY = 85
+
+LONGEST_WORDS = 300  # characters of an example in a file or a published copy
 
 Shape = tuple[int, int, int]  # height, width, channels
 
@@ -37,6 +41,73 @@ class PicturesOf:
     order: NDArray[np.int32] | None = None
     sheet: Callable[[int], bytes] | None = None
 
+    @property
+    def mime(self) -> str:
+        """The media type of sheets."""
+        return mime(self.shape)
+
+    @property
+    def blank(self) -> NDArray[np.uint8]:
+        """What lies where there is no example."""
+        return np.zeros(self.shape, dtype=np.uint8)
+
+    def encoded(self, found: Any, n_tiles: int) -> bytes:
+        """Return a sheet of some pictures, [pictures, *shape], with room for others."""
+        return sheet_of(np.asarray(found), n_tiles)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a page has to know of the sheets."""
+        tile_height, tile_width = tile_size(self.shape)
+        height, width, _ = self.shape
+        sizes = {"height": height, "width": width, "tile_height": tile_height, "tile_width": tile_width}
+        return {**sizes, "columns": COLUMNS, "tiles": TILES, "mime": self.mime}
+
+
+@dataclass(frozen=True)
+class WordsOf:
+    """The words of one set, of which a sheet is a list.
+
+    Attributes:
+        rows: returns those of some examples.
+        longest: characters of an example that are shown.
+        order, sheet: see `PicturesOf`.
+    """
+
+    rows: Callable[[Sequence[int]], Sequence[str]]
+    longest: int = LONGEST_WORDS
+    order: NDArray[np.int32] | None = None
+    sheet: Callable[[int], bytes] | None = None
+    shape: ClassVar[tuple[()]] = ()
+    mime: ClassVar[str] = "application/json"
+    blank: ClassVar[str] = ""
+
+    def encoded(self, found: Any, n_tiles: int) -> bytes:  # noqa: ARG002 - as of pictures
+        """Return a sheet of some texts."""
+        cut = [text if len(text) <= self.longest else f"{text[: self.longest - 1]}\u2026" for text in found]
+        return json.dumps(cut, ensure_ascii=False).encode("utf-8", "replace")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a page has to know of the sheets."""
+        return {"tiles": TILES, "mime": self.mime}
+
+
+ShownOf = PicturesOf | WordsOf
+
+
+def shown_of(
+    shape: tuple[int, ...],
+    rows: Callable[[Sequence[int]], Any],
+    order: NDArray[np.int32] | None = None,
+    sheet: Callable[[int], bytes] | None = None,
+) -> ShownOf:
+    """Return pictures, [height, width, channels], or words, whose shape is empty."""
+    if not shape:
+        return WordsOf(rows, LONGEST_WORDS, order, sheet)
+    height, width, channels = shape
+    return PicturesOf((height, width, channels), rows, order, sheet)
+
 
 def require_pillow() -> None:
     """Refuse to make or read sheets without the package that encodes them.
@@ -55,10 +126,10 @@ def has_pillow() -> bool:
     return importlib.util.find_spec("PIL") is not None
 
 
-def sheets(pictures: PicturesOf, rows: Sequence[int]) -> Iterator[bytes]:
-    """Yield sheets of the pictures of some examples in their order."""
+def sheets(shown: ShownOf, rows: Sequence[int]) -> Iterator[bytes]:
+    """Yield sheets of some examples in their order."""
     for start in range(0, len(rows), TILES):
-        yield sheet_of(pictures.rows(rows[start : start + TILES]), TILES)
+        yield shown.encoded(shown.rows(rows[start : start + TILES]), TILES)
 
 
 def sheet_of(found: NDArray[np.uint8], n_tiles: int) -> bytes:
@@ -108,8 +179,22 @@ def tile_size(shape: Shape) -> tuple[int, int]:
     return -(-shape[0] // step) * step, -(-shape[1] // step) * step
 
 
-def suffix(shape: Shape) -> str:
+def words_of(sheet: bytes, n: int) -> list[str]:
+    """Return the n texts on a sheet.
+
+    Raises:
+        ValueError: it is not a sheet of so many texts.
+    """
+    found = json.loads(sheet)
+    if not (isinstance(found, list) and len(found) == n and all(isinstance(one, str) for one in found)):
+        raise ValueError(f"it is not a list of {n} texts")
+    return [one[:LONGEST_WORDS] for one in found]
+
+
+def suffix(shape: Shape | tuple[()]) -> str:
     """Return how the names of files that hold sheets end."""
+    if not shape:
+        return "json"
     return "png" if shape[2] == 1 else "jpg"
 
 

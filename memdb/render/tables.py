@@ -11,6 +11,7 @@ from rich.text import Text
 
 from memdb.render.answer import NUMERIC, Answer, values_of
 from memdb.render.fitted import Column, Fitted
+from memdb.wording import count
 
 NAME_WIDTH, KEY_WIDTH = 16, 32
 CONVINCING = 0.1  # the q-value above which chance explains a row
@@ -171,11 +172,6 @@ def findings(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Fitted:
     return Fitted(columns, rows[:MAX_FINDINGS], caption=more)
 
 
-def count(n: int, noun: str) -> str:
-    """Return a number of things, in the singular where there is one."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def size(n_bytes: int) -> str:
     """Return a number of bytes for human readers."""
     value, unit = float(n_bytes), "B"
@@ -211,7 +207,7 @@ def plain(answer: Answer) -> Fitted:
         shown = batch.slice(0, max(0, MAX_ROWS_OF_SQL - n_rows)).select(range(len(columns)))
         rows += [[_cell(value) for value in row] for row in values_of(shown)]
         n_rows += batch.num_rows
-    rest = [f"{n_rows - len(rows):,} more rows"] if n_rows > len(rows) else []
+    rest = [f"{count(n_rows - len(rows), 'more row')}"] if n_rows > len(rows) else []
     if len(schema) > len(columns):
         rest.append(f"{len(schema) - len(columns):,} more columns")
     return Fitted(columns, rows, caption=f"{', '.join(rest)}; --output FILE writes them all" if rest else "")

@@ -1,4 +1,4 @@
-"""The pictures of a published copy: on sheets, or as arrays where there is no Pillow to encode them."""
+"""How examples look, for a published copy: on sheets, or pictures as arrays where no Pillow encodes them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from memdb.format.published import Published
 from memdb.query.relations import Relations
 from memdb.render.sheets import has_pillow
 from memdb.sharing.orders import orders_of
+from memdb.sharing.thumbnails import Thumbnails, Words
 from memdb.store.listed_groups import read_document
-from memdb.store.published_sheets import write_sheets
+from memdb.store.published_sheets import Shown, write_sheets
 from memdb.store.resumable import ResumableStorage
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
-from memdb.store.thumbnails import Pictures, write_thumbnails
+from memdb.store.thumbnails import write_thumbnails
 
 A_PIXEL = 0.15  # bytes on a sheet, for each channel
+A_TEXT = 200  # bytes on a sheet
 
 
-def size_of(pictures: Mapping[str, Pictures]) -> int:
-    """Return about how many bytes pictures will take."""
+def size_of(pictures: Mapping[str, Shown]) -> int:
+    """Return about how many bytes pictures or words will take."""
+    if any(isinstance(those, Words) for those in pictures.values()):
+        return sum(A_TEXT * those.shape[0] for those in pictures.values())
     n_bytes = sum(math.prod(those.shape) for those in pictures.values())
     return int(n_bytes * A_PIXEL) if has_pillow() else n_bytes
 
@@ -46,16 +50,17 @@ def write_pictures(
     target: ResumableStorage,
     snapshot: Snapshot,
     before: Published | None,
-    pictures: Mapping[str, Pictures],
+    pictures: Mapping[str, Shown],
     advance: Callable[[int], None],
 ) -> dict[str, ObjectInfo | None]:
-    """Write pictures in the order of the lists; return the documents of all that the copy then has."""
+    """Write pictures or words in the order of lists; return the documents of all that the copy then has."""
     store = Store(target, snapshot.manifest)
     found = {"thumbnails": before.thumbnails if before else None, "sheets": before.sheets if before else None}
     if not pictures:
         return found
-    if not has_pillow():
-        return {**found, "thumbnails": write_thumbnails(store, pictures, advance)}
+    those = {name: one for name, one in pictures.items() if isinstance(one, Thumbnails)}
+    if those and not has_pillow():
+        return {**found, "thumbnails": write_thumbnails(store, those, advance)}
     with closing(Relations(snapshot)) as relations:
         orders = orders_of(relations)
     return {**found, "sheets": write_sheets(store, pictures, orders, advance)}

@@ -37,11 +37,11 @@ from memdb.sharing.tables import LISTED, TABLED
 from memdb.storage.protocol import Storage, create_once
 from memdb.store.encoding import describe
 from memdb.store.open_published import find_published, published_snapshot
+from memdb.store.published_sheets import Shown
 from memdb.store.read_documents import parse_record, snapshot_numbers
 from memdb.store.resumable import ResumableStorage, copy_object
 from memdb.store.snapshot import Snapshot
 from memdb.store.store import Store
-from memdb.store.thumbnails import Pictures
 
 A_PAIR, A_ROW = 12.0, 46.0  # bytes of a pair in a list, and of a table's row: what they compress to at most
 
@@ -97,7 +97,7 @@ class PublicationPlan:
     pieces: tuple[Piece, ...]
     credit: Credits
     before: Published | None
-    pictures: Mapping[str, Pictures] = field(default_factory=dict)
+    pictures: Mapping[str, Shown] = field(default_factory=dict)
     page: Page | None = None
 
     @property
@@ -128,7 +128,7 @@ def plan_publication(  # noqa: PLR0913, PLR0917 - what to publish, where, and wh
     storage: Storage,
     include: Sequence[str] = INCLUDED,
     credit: Credits | None = None,
-    pictures: Callable[[], Mapping[str, Pictures]] = dict,
+    pictures: Callable[[], Mapping[str, Shown]] = dict,
     page: Page | None = None,
 ) -> PublicationPlan:
     """Plan a publication without writing anything.
@@ -245,7 +245,7 @@ class _Progress:
         progress: Callable[[int, int], None],
         n_bytes: int,
         n_tests: int,
-        pictures: Mapping[str, Pictures],
+        pictures: Mapping[str, Shown],
         *,
         has_page: bool,
     ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from memdb.addresses import without_secrets
 from memdb.environment import DISTRIBUTION
+from memdb.format import layout
 from memdb.format.published import Published
 from memdb.format.score_table import ScoreTable
 from memdb.format.snapshot_record import SnapshotRecord
@@ -28,15 +29,15 @@ LISTS_HELD = """\
 - `top_influence/{n}/`, `tables/{n}/top_influence.parquet`: the strongest pairs of every test example."""
 SCORES_HELD = """\
 - `scores/`: scores that came from elsewhere without the models behind them, and so without intervals:
-  `memdb top-influence --test-id 42 --scores NAME --store URL`."""
+  `memdb top-memorized --scores NAME --store URL`."""
 
 PICTURES_HELD = """\
 - `thumbnails/`: small pictures of the examples, uint8 [examples, height, width, channels]:
   `memdb.open(URL).thumbnails("train", [3, 7])`."""
 
 SHEETS_HELD = """\
-- `sheets/`: small pictures of the examples, 64 to a file, training examples from the most memorized, test
-  examples from the hardest; `memdb.open(URL).thumbnails("train", [3, 7])` has single ones."""
+- `sheets/`: small pictures of the examples, or their words, 64 to a file, training examples from the most
+  memorized, test examples from the hardest; `memdb.open(URL).contents()("train", 3)` has single ones."""
 SITE_HELD = """\
 - `index.html`, `site/{n}/`: a page that shows all this in a browser, from any web server."""
 
@@ -89,8 +90,7 @@ def readme(
 Ask it where it is, without copying it: with `pip install {DISTRIBUTION}` and this folder's address as URL,
 
     memdb info --store URL
-    memdb top-memorized --store URL
-    memdb top-influence --test-id 42 --store URL
+    memdb top-memorized --store URL{_asking_influence(snapshot)}
     memdb pull URL copy.zarr
 
 ## What is here
@@ -109,6 +109,13 @@ sha256 of every object, or of what lists it.
 The method: V. Feldman and C. Zhang, "What Neural Networks Memorize and Why: Discovering the Long Tail via
 Influence Estimation", NeurIPS 2020.
 """
+
+
+def _asking_influence(snapshot: Snapshot) -> str:
+    """Return the line that asks about a test example; none if there are no test examples."""
+    n_test = next((item.n_examples for item in snapshot.manifest.sets if item.name == layout.TEST), 0)
+    asking = f"memdb top-influence --test-id ID --store URL    # ID: 0 to {n_test - 1:,}"
+    return f"\n    {asking}" if n_test else ""
 
 
 def _told(table: ScoreTable) -> str:

@@ -28,6 +28,7 @@ TIMES = (
     "updated",
     "created",
 )  # each driver has its own name for it
+TYPE_OPTIONS = {"s3": "ContentType", "s3a": "ContentType", "gs": "content_type", "gcs": "content_type"}
 PRECONDITION_FAILED = 412
 NOT_SATISFIABLE = 416
 PATIENCE = Patience()
@@ -66,6 +67,7 @@ class RemoteStorage:
         self.can_list = protocol not in WITHOUT_LISTING
         self.cache = cache
         self._filesystem = filesystem
+        self._type_option = TYPE_OPTIONS.get(protocol)
         self._root, mark, query = root.partition("?") if protocol in WITHOUT_LISTING else (root, "", "")
         self._root = self._root.rstrip("/")
         self._suffix = mark + query  # such as a signature, which goes with each object
@@ -144,9 +146,16 @@ class RemoteStorage:
         def put(item: tuple[str, bytes]) -> None:
             path, data = item
             with reported(self.url, "write", path):
-                self._asked(path, self._patience.limit(len(data)), "pipe_file", self._full(path), data)
+                limit, options = self._patience.limit(len(data)), self._kind_of(path)
+                self._asked(path, limit, "pipe_file", self._full(path), data, **options)
 
         concurrently(put, objects.items())
+
+    def _kind_of(self, path: str) -> dict[str, str]:
+        """Return what tells a bucket that an object is a page, which browsers save otherwise."""
+        if self._type_option is None or not path.endswith(".html"):
+            return {}
+        return {self._type_option: "text/html; charset=utf-8"}
 
     def create(self, path: str, data: bytes) -> None:
         self._refuse_read_only()

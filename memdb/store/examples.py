@@ -18,6 +18,7 @@ from memdb.format.manifest import CONTENT, SetInfo
 from memdb.store.encoding import ArrayData
 from memdb.store.read_arrays import GroupReader
 from memdb.store.read_documents import StoreLike
+from memdb.wording import count
 
 KEY, OFFSET, LABEL = "key", "key_offset", "label"
 UNKNOWN = "unknown"  # the class of examples whose labels are unknown
@@ -35,7 +36,9 @@ class Examples:
     def __post_init__(self) -> None:
         offsets, data = self.key_offsets, self.key_bytes
         if len(offsets) < 1 or len(offsets) != len(self.labels) + 1:
-            raise InvalidInputError(f"{len(offsets) - 1:,} keys for {len(self.labels):,} labels")
+            raise InvalidInputError(
+                f"{count(len(offsets) - 1, 'key')} for {count(len(self.labels), 'label')}"
+            )
         if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
             raise InvalidInputError("key offsets that do not fit the keys")
         if len(self.labels) and self.labels.min() < 0:

@@ -1,4 +1,4 @@
-"""Small pictures of the examples in a published copy, 64 to an object: what a page, too, can show.
+"""Small pictures of the examples in a published copy, or words, 64 to an object: what a page, too, can show.
 
 Neighbours in a list are neighbours on a sheet, so that a screen of a list takes one or two objects.
 """
@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,18 @@ from memdb.format import layout
 from memdb.format.documents import Json
 from memdb.format.manifest import ObjectInfo
 from memdb.format.published import ASK_AGAIN
-from memdb.render.sheets import TILES, PicturesOf, Shape, require_pillow, sheets, suffix, tiles_of
+from memdb.render.sheets import (
+    LONGEST_WORDS,
+    TILES,
+    Shape,
+    ShownOf,
+    require_pillow,
+    sheets,
+    shown_of,
+    suffix,
+    tiles_of,
+    words_of,
+)  # fmt: skip
 from memdb.storage.protocol import Storage, concurrently
 from memdb.store.encoding import ChunkEncoder, array_metadata
 from memdb.store.listed_groups import read_document, write_document, write_objects
@@ -32,43 +43,44 @@ HELD_BYTES = 256 << 20  # of pixels of one set
 AT_ONCE = 8  # sheets that are written together
 ORDER = "order"
 SHAPE = ("height", "width", "channels")
+AS_WORDS = {"words": True}  # attributes of the order of sheets that have no pictures
 
 
-class Pictures(Protocol):
-    """Pictures of a set's examples."""
+class Shown(Protocol):
+    """How a set's examples are shown."""
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Examples, height, width, channels."""
+    def shape(self) -> tuple[int, ...]:
+        """Examples and, of pictures, height, width and channels."""
         ...
 
-    def chosen(self, rows: Sequence[int]) -> NDArray[np.uint8]:
-        """Return those of some examples, uint8 [rows, height, width, channels]."""
+    def chosen(self, rows: Sequence[int]) -> Any:
+        """Return those of some examples, uint8 [rows, height, width, channels], or a list of texts."""
         ...
 
 
 def write_sheets(
     store: StoreLike,
-    pictures: Mapping[str, Pictures],
+    pictures: Mapping[str, Shown],
     orders: Mapping[str, NDArray[np.int32]],
     advance: Callable[[int], None],
 ) -> ObjectInfo:
-    """Write pictures of each set in the order given, then the document that lists the sheets.
+    """Write pictures, or words, of each set in the order given, then the document that lists the sheets.
 
     ``advance`` is called with the number of pictures just written.
     """
     found: dict[str, ObjectInfo] = {}
     metadata: dict[str, Json] = {}
     for name, those in pictures.items():
-        order, shape = orders[name], those.shape[1:]
-        attributes = dict(zip(SHAPE, shape, strict=True))
+        order, shape = orders[name], shown_of(those.shape[1:], those.chosen).shape
+        attributes = dict(zip(SHAPE, shape, strict=True)) if shape else dict(AS_WORDS)
         encoder = ChunkEncoder(f"{name}/{ORDER}", order.shape, "int32", len(order), attributes, "shuffle")
         array = encoder.metadata | {encoder.name(0): encoder.encode(0, order)}
         found |= write_objects(store, layout.SHEETS, array)
         metadata |= array_metadata(array)
         batch: dict[str, bytes] = {}
         n_written = 0
-        for number, sheet in enumerate(sheets(PicturesOf(shape, those.chosen), order.tolist())):
+        for number, sheet in enumerate(sheets(shown_of(shape, those.chosen), order.tolist())):
             batch[_sheet_name(name, number, shape)] = sheet
             n_done = min((number + 1) * TILES, len(order))
             if len(batch) == AT_ONCE or n_done == len(order):
@@ -84,14 +96,14 @@ class PublishedSheets:
 
     Attributes:
         order: the examples, as they lie on the sheets, int32 [pictures].
-        shape: height, width, channels of a picture.
+        shape: height, width, channels of a picture; empty of words.
         objects: each sheet's path in the store, with its size and sha256.
     """
 
     storage: Storage
     url: str
     order: NDArray[np.int32]
-    shape: Shape
+    shape: Shape | tuple[()]
     objects: Sequence[tuple[str, ObjectInfo]]
 
     @classmethod
@@ -120,11 +132,11 @@ class PublishedSheets:
         listed = [(f"{layout.SHEETS}/{name}", info.group.objects[name]) for name in names]
         return cls(store.storage, store.url, order, shape, listed)
 
-    def as_pictures(self) -> PicturesOf:
+    def as_shown(self) -> ShownOf:
         """Return them as pages take them: sheets that were decoded are held for a while."""
-        n_held = max(1, HELD_BYTES // (TILES * math.prod(self.shape)))
-        tiles = lru_cache(maxsize=n_held)(self._tiles)
-        return PicturesOf(self.shape, partial(self.pictures, tiles=tiles), self.order, self.sheet)
+        n_bytes = math.prod(self.shape) if self.shape else LONGEST_WORDS
+        tiles = lru_cache(maxsize=max(1, HELD_BYTES // (TILES * n_bytes)))(self._tiles)
+        return shown_of(self.shape, partial(self.chosen, tiles=tiles), self.order, self.sheet)
 
     def sheet(self, number: int) -> bytes:
         """Return a sheet as it is stored.
@@ -134,39 +146,42 @@ class PublishedSheets:
         """
         return read_object(self.storage, *self.objects[number])
 
-    def pictures(
-        self, rows: Sequence[int], tiles: Callable[[int], NDArray[np.uint8]] | None = None
-    ) -> NDArray[np.uint8]:
-        """Return the pictures of some examples, uint8 [rows, *shape]; ``tiles`` returns those on a sheet.
+    def chosen(self, rows: Sequence[int], tiles: Callable[[int], Any] | None = None) -> Any:
+        """Return the pictures of some examples, uint8 [rows, *shape], or a list of words.
+
+        ``tiles`` returns those on a sheet.
 
         Raises:
-            NotFoundError: Pillow is not installed.
+            NotFoundError: Pillow is not installed, and these are pictures.
             DamagedError: a sheet is missing, altered or not one.
         """
-        require_pillow()
+        if self.shape:
+            require_pillow()
         places = np.empty(len(self.order), dtype=np.int64)
         places[self.order] = np.arange(len(self.order))
         numbers, at = np.divmod(places[list(rows)], TILES)
         wanted = sorted(set(numbers.tolist()))
         decoded = dict(zip(wanted, concurrently(tiles or self._tiles, wanted), strict=True))
-        found = np.empty((len(rows), *self.shape), dtype=np.uint8)
-        for row, (number, tile) in enumerate(zip(numbers.tolist(), at.tolist(), strict=True)):
-            found[row] = decoded[number][tile]
-        return found
+        found = [decoded[number][tile] for number, tile in zip(numbers.tolist(), at.tolist(), strict=True)]
+        return np.array(found, dtype=np.uint8).reshape(len(rows), *self.shape) if self.shape else found
 
-    def _tiles(self, number: int) -> NDArray[np.uint8]:
+    def _tiles(self, number: int) -> NDArray[np.uint8] | list[str]:
+        n_here = min(TILES, len(self.order) - number * TILES)
         try:
-            return tiles_of(self.sheet(number), self.shape)
-        except ValueError as error:
-            place = f"{self.url}/{self.objects[number][0]}"
-            raise DamagedError(f"{place} is not a sheet of pictures: {error}", hint=ASK_AGAIN) from error
+            sheet = self.sheet(number)
+            return tiles_of(sheet, self.shape) if self.shape else words_of(sheet, n_here)
+        except (ValueError, RecursionError) as error:
+            place, kind = f"{self.url}/{self.objects[number][0]}", "pictures" if self.shape else "words"
+            raise DamagedError(f"{place} is not a sheet of {kind}: {error}", hint=ASK_AGAIN) from error
 
 
-def _sheet_name(set_name: str, number: int, shape: Shape) -> str:
+def _sheet_name(set_name: str, number: int, shape: Shape | tuple[()]) -> str:
     return f"{set_name}/{number}.{suffix(shape)}"
 
 
-def _shape_of(attributes: Mapping[str, object], place: str) -> Shape:
+def _shape_of(attributes: Mapping[str, object], place: str) -> Shape | tuple[()]:
+    if attributes == AS_WORDS:
+        return ()
     match [attributes.get(name) for name in SHAPE]:
         case [int(height), int(width), int(channels)] if (
             0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and channels in {1, 3}

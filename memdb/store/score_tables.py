@@ -39,6 +39,13 @@ class Scores:
     labels: Mapping[str, NDArray[np.integer]] = field(default_factory=dict)  # by set, if the store has none
     class_names: Sequence[str] = ()
 
+    @property
+    def are_ordered(self) -> bool:
+        """Whether pairs stand in the order in which they are stored, each once."""
+        test, train = self.test_id, self.train_id
+        later = (test[1:] > test[:-1]) | ((test[1:] == test[:-1]) & (train[1:] > train[:-1]))
+        return bool(later.all())
+
     def to_arrays(self, n_test: int) -> dict[str, ArrayData]:
         """Return the arrays to store: pairs by test example, then by training example."""
         arrays = {MEMORIZATION: ArrayData(self.memorization.astype(np.float64, copy=False))}
@@ -46,7 +53,7 @@ class Scores:
             classes = {"class_names": list(self.class_names)}
             arrays[LABEL.format(set=name)] = ArrayData(values.astype(np.int32), classes)
         if len(self.influence):
-            order = np.lexsort((self.train_id, self.test_id))
+            order = slice(None) if self.are_ordered else np.lexsort((self.train_id, self.test_id))
             arrays |= {
                 OFFSET: ArrayData(
                     np.searchsorted(self.test_id[order], np.arange(n_test + 1)).astype(np.int64)

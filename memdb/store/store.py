@@ -168,8 +168,10 @@ class Store:
         arrays = {layout.MASK: ArrayData(bits.pack(masks))}
         for path, values in outcomes.items():
             outcome, _ = self.manifest.arrays()[path]
-            stored = bits.pack(values) if outcome.kind == "bit" else np.ascontiguousarray(values.T)
-            arrays[path] = ArrayData(stored.astype(outcome.dtype, copy=False))
+            stored = (
+                bits.pack(values) if outcome.kind == "bit" else values.astype(outcome.dtype, copy=False).T
+            )
+            arrays[path] = ArrayData(np.ascontiguousarray(stored, dtype=outcome.dtype))
         return self.commit_stored(models, {**arrays, **(sketches or {})})
 
     def commit_stored(self, models: Sequence[ModelInfo], arrays: Mapping[str, ArrayData]) -> Segment:

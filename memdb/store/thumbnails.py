@@ -28,8 +28,13 @@ CHUNK_BYTES = 256 << 10  # of pixels: what one picture costs to read, before it 
 MAX_SIDE = 256  # of a stranger's picture
 
 
-class Pictures(published_sheets.Pictures, Protocol):
+class Pictures(published_sheets.Shown, Protocol):
     """Pictures of a set's examples, which can be had in either form."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Examples, height, width, channels."""
+        ...
 
     def rows(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return some of them, uint8 [examples, height, width, channels]."""
@@ -65,6 +70,21 @@ def read_thumbnails(store: Store, set_name: str, rows: Sequence[int]) -> NDArray
         NotFoundError: there are no pictures, no such set or example, or no Pillow to decode sheets with.
         DamagedError: an object is missing, altered or not a picture.
     """
+    found = read_shown(store, set_name, rows)
+    if isinstance(found, list):
+        raise NotFoundError(
+            f"{store.url} shows its examples as words, not as pictures",
+            hint=f'they are in `db.contents()("{set_name}", 0)`',
+        )
+    return found
+
+
+def read_shown(store: Store, set_name: str, rows: Sequence[int]) -> NDArray[np.uint8] | list[str]:
+    """Return the same, or the words of examples that are not pictures.
+
+    Raises:
+        NotFoundError, DamagedError: likewise.
+    """
     published = store.published
     if published is None or (published.thumbnails or published.sheets) is None:
         raise NotFoundError(
@@ -78,7 +98,8 @@ def read_thumbnails(store: Store, set_name: str, rows: Sequence[int]) -> NDArray
                 f"there is no {set_name} example {row}", hint=f"there are {n_examples:,}, from 0"
             )
     if published.thumbnails is None or (published.sheets is not None and has_pillow()):
-        return PublishedSheets.of(store, set_name).pictures(rows)
+        found: NDArray[np.uint8] | list[str] = PublishedSheets.of(store, set_name).chosen(rows)
+        return found
     info = read_document(store, layout.THUMBNAILS, published.thumbnails)
     shape = _shape_of(info, set_name, n_examples, store.url)
     reader = GroupReader(store.storage, layout.THUMBNAILS, info.group.objects, info.group.metadata)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, pairwise
 from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
@@ -13,7 +12,12 @@ B = TypeVar("B")
 
 def with_next(batches: Iterable[B]) -> Iterator[tuple[B, B | None]]:
     """Yield every batch and the one after it, None after the last."""
-    return pairwise(chain(batches, [None]))  # type: ignore[arg-type] - the first is never None
+    coming = iter(batches)
+    batch = next(coming, None)
+    while batch is not None:
+        following = next(coming, None)
+        yield batch, following
+        batch = following
 
 
 class Ahead(Generic[B, T]):

@@ -135,6 +135,7 @@ class _Trained:
     batch: _Prepared
     returned: Any
     asked: SketchRequest | None
+    device: str  # with its make
     seconds: float
     folder: Path
 
@@ -181,7 +182,8 @@ class _Trainer:
             if stop_requested():
                 return None
             raise
-        return _Trained(batch, returned, asked, time.perf_counter() - started, folder)
+        seconds = time.perf_counter() - started
+        return _Trained(batch, returned, asked, name_of(self.device), seconds, folder)
 
     def commit(self, trained: _Trained) -> Committed:
         """Check what the recipe returned, and commit it."""
@@ -189,7 +191,7 @@ class _Trainer:
         masks, n_models = batch.masks, len(batch.seeds)
         outcomes, finite = checked(trained.returned, self.store.manifest.arrays(), name, masks)
         sketches = self.quota.arrays(trained.returned, trained.asked, finite, name)
-        trained_on, versions = name_of(self.device), _versions(self.recipe)
+        versions = _versions(self.recipe)
         models = tuple(
             ModelInfo(
                 model_id=subsets.model_id(self.store.manifest.seed, seed),
@@ -197,7 +199,7 @@ class _Trainer:
                 subset_size=int(masks[row].sum()),
                 seconds=trained.seconds / n_models,
                 trained_at=now(),
-                device=trained_on,
+                device=trained.device,
                 host=platform.node(),
                 versions=versions,
                 **_accuracies(row, masks[row], outcomes, self.dataset, finite=bool(finite[row])),
@@ -271,12 +273,13 @@ def _accuracies(
     """
     correct = outcomes[f"{layout.TRAIN}/correct"][row]
     test = outcomes.get(f"{layout.TEST}/correct")
-    inside = float(correct[mask].mean())
+    inside = correct & mask  # several times as fast as correct[mask]
+    n, k, k_all = (int(np.count_nonzero(some)) for some in (mask, inside, correct))
     return {
-        "train_accuracy": inside,
-        "out_accuracy": None if mask.all() else float(correct[~mask].mean()),
+        "train_accuracy": k / n,
+        "out_accuracy": None if n == len(mask) else (k_all - k) / (len(mask) - n),
         "test_accuracy": None if test is None else float(test[row].mean()),
-        "diverged": not finite or _learned_nothing(correct[mask], dataset.train.labels[mask]),
+        "diverged": not finite or (k < n and _learned_nothing(correct[mask], dataset.train.labels[mask])),
     }
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from memdb.errors import TrainingError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT, CUMULATIVE_LOSS, LOGIT_CONFIDENCE, Outcome
+from memdb.wording import count
 
 CONFIDENCE_LIMIT = 30.0
 LOSS_LIMIT = 65504.0  # the largest float16
@@ -47,13 +48,16 @@ def checked(
             values = _array(returned, path, "f", shape, recipe)
             missing = np.isnan(values)
             finite &= ~missing.any(axis=1)
-            kept[f"{name}/{CORRECT.name}"] = kept[f"{name}/{CORRECT.name}"] & ~missing
-            limited = np.clip(values, -CONFIDENCE_LIMIT, CONFIDENCE_LIMIT)
-            kept[path] = np.where(missing, -CONFIDENCE_LIMIT, limited)
+            kept[path] = np.clip(values, -CONFIDENCE_LIMIT, CONFIDENCE_LIMIT)
+            if missing.any():
+                kept[f"{name}/{CORRECT.name}"] = kept[f"{name}/{CORRECT.name}"] & ~missing
+                kept[path][missing] = -CONFIDENCE_LIMIT
     for path, (outcome, n_examples) in arrays.items():
         if outcome.name not in {CORRECT.name, LOGIT_CONFIDENCE.name}:
             shape = len(masks), n_examples
             kept[path] = _array(returned, path, KINDS[outcome.kind], shape, recipe)
+            if outcome.kind == "category":
+                _require_fitting(kept[path], np.iinfo(outcome.dtype).max, path, recipe)
     losses = f"{layout.TRAIN}/{CUMULATIVE_LOSS.name}"
     if losses in kept:
         lost = np.isnan(kept[losses]) & masks  # the model diverged
@@ -114,6 +118,16 @@ def _array(
     return values
 
 
+def _require_fitting(values: NDArray[Any], most: int, path: str, recipe: str) -> None:
+    """Refuse numbers that the store would keep as others."""
+    if values.size and int(values.max()) > most:
+        raise TrainingError(
+            f"recipe {recipe} returned {path!r} up to {int(values.max()):,}; the store keeps up to {most:,}",
+            hint=f"omit {path.split('/')[1]} from outcomes",
+            parameter="outcomes",
+        )
+
+
 def _must_return(path: str) -> str:
     outcome = path.split("/")[1]
     return RETURN if outcome == CORRECT.name else f"return {path!r} too, or omit {outcome} from outcomes"
@@ -126,7 +140,7 @@ def _way_of_shape(part: str, shape: tuple[int, ...], wanted: tuple[int, int]) ->
     if shape == wanted[1:]:
         return "its axes are [models, examples]: write values[None] for one model, or numpy.stack for several"
     if shape[:1] == wanted[:1] and len(shape) == 2:
-        return f"the {part} set has {wanted[1]:,} examples: are the sets swapped, or examples missing?"
+        return f"the {part} set has {count(wanted[1], 'example')}: are the sets swapped, or examples missing?"
     return "its axes are [models, examples], in the order of the masks and of the data set"
 
 

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 from support import oracle, twins
+from support.cases import every
 from support.commands import run
 from support.stores import bits_of, dicts
 
@@ -35,7 +36,7 @@ def twin_db(url):
 
 def ids(rows):
     """The pairs in rows of training examples, the smaller id first."""
-    return {tuple(sorted((r["train_id"], r["target_id"]))) for r in rows if r["target_set"] == "train"}
+    return {tuple(sorted((r["train_id"], r["target_id"]))) for r in rows if r["target_id"] is not None}
 
 
 def arm_counts(masks, correct, target, other):
@@ -102,7 +103,7 @@ def test_twins_are_found_both_ways_and_what_they_hide_with_them(twin_db):
     rows = dicts(twin_db.duplicates(dataset=twins.dataset()))
     assert ids(rows) == PAIRS
     masks, train, _ = (part.tolist() for part in bits_of(twin_db.snapshot))
-    for row in (row for row in rows if row["target_set"] == "train"):
+    for row in (row for row in rows if row["target_id"] is not None):
         assert row["found_by"] == "both"
         assert row["share"] == pytest.approx(1, abs=0.1)
         target, twin = row["target_id"], row["train_id"]
@@ -119,8 +120,8 @@ def test_twins_are_found_both_ways_and_what_they_hide_with_them(twin_db):
         z = oracle.z_of("selected", counted[0] + counted[1], 0.95)  # all that are alike are shown
         assert (row["pair_lo"], row["pair_hi"]) == pytest.approx(oracle.interval(*counted, z))
         assert (row["n_own_in"], row["n_out"]) == counted[:2]
-    (between,) = (row for row in rows if row["target_set"] == "test")
-    assert (between["train_id"], between["target_set"], between["target_id"]) == (2, "test", 0)
+    (between,) = (row for row in rows if row["test_id"] is not None)
+    assert (between["train_id"], between["target_id"], between["test_id"]) == (2, None, 0)
     assert between["found_by"] == "both"
     assert between["hidden_by"] is between["memorization"] is None
     influence = twin_db.influence(train_id=2, test_id=0)
@@ -129,7 +130,7 @@ def test_twins_are_found_both_ways_and_what_they_hide_with_them(twin_db):
 
 @pytest.mark.parametrize(
     ("options", "pairs", "n_test"),
-    [
+    every(2, [
         ({"by": "influence"}, PAIRS, 1),
         ({"by": "content"}, PAIRS, 1),
         ({"between": "train"}, PAIRS, 0),
@@ -137,12 +138,12 @@ def test_twins_are_found_both_ways_and_what_they_hide_with_them(twin_db):
         ({"max_distance": 0.0, "by": "content"}, {(0, 24)}, 1),  # moved, but else as it was
         ({"min_influence": 1.0, "by": "influence"}, set(), 0),
         ({"k": 1, "between": "train"}, None, 0),
-    ],
-)
+    ]),
+)  # fmt: skip
 def test_what_counts_can_be_chosen(twin_db, options, pairs, n_test):
     rows = dicts(twin_db.duplicates(dataset=twins.dataset(), **options))
     assert ids(rows) == pairs or (pairs is None and len(rows) == 2)
-    assert sum(row["target_set"] == "test" for row in rows) == n_test
+    assert sum(row["test_id"] is not None for row in rows) == n_test
 
 
 def test_without_models_content_alone_is_looked_at(tmp_path):
@@ -199,8 +200,8 @@ def test_examples_that_are_no_pictures_are_equal_or_not(tmp_path):
         said = []
         rows = dicts(store.duplicates(by="content", remark=said.append))
         assert ids(rows) == {(0, 2)}
-        (between,) = (row for row in rows if row["target_set"] == "test")
-        assert (between["train_id"], between["target_id"], between["same_class"]) == (3, 0, False)
+        (between,) = (row for row in rows if row["test_id"] is not None)
+        assert (between["train_id"], between["test_id"], between["same_class"]) == (3, 0, False)
         assert "not pictures" in said[0]
 
 
@@ -255,7 +256,9 @@ def alike(pictures, most=0.06):
     }
 
 
-@pytest.mark.parametrize(("height", "width", "channels"), [(8, 8, 1), (28, 28, 1), (32, 32, 3), (100, 60, 3)])
+@pytest.mark.parametrize(
+    ("height", "width", "channels"), every(2, [(8, 8, 1), (28, 28, 1), (100, 60, 3), (32, 32, 3)])
+)
 def test_pictures_are_alike_though_moved_noisy_or_brighter(height, width, channels):
     pytest.importorskip("imagehash")
     rng = np.random.default_rng(1)

@@ -188,6 +188,7 @@ def test_plans_without_a_store_are_refused_likewise(options, message):
         plan_without_store(**{"subset_fraction": 0.7, **options})
 
 
+@pytest.mark.slow
 def test_examples_that_are_always_in_do_not_change_what_the_others_need(tmp_path):
     rng = np.random.default_rng(0)
     n_models, n_varying = 200, 30

@@ -115,6 +115,7 @@ def test_tables_fit_into_80_columns_and_stay_whole(small, command):
     assert "37" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_installed_command_is_this_one(small):
     arguments = ("top-influence", "--test-id", "4", "-s", "store.zarr")
     installed, here = spawn(*arguments, cwd=small), run(*arguments, cwd=small)

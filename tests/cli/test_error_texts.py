@@ -130,3 +130,8 @@ def test_only_the_command_line_names_options_but_for_whole_commands():
                 if OPTION.search(COMMAND.sub("", text))
             ]
     assert found == []
+
+
+def test_a_path_that_holds_the_name_of_a_parameter_stays_a_path():
+    text = "scores.zarr has no scores named 'full'"
+    assert in_options(text, ["scores"]) == text

@@ -1,5 +1,6 @@
 """Help: of the whole, of a command, of what commands share; completion and ``python -m memdb``."""
 
+import re
 import subprocess
 import sys
 
@@ -9,10 +10,12 @@ from support.commands import run
 STORAGE = ("--endpoint-url", "--anonymous", "--storage-option", "--cache-dir", "--cache-size", "--trust-base")
 
 
-def test_the_list_of_commands_is_not_cut(tmp_path):
-    done = run("--help", cwd=tmp_path)
-    commands = done.stdout.split("Commands:")[1]
-    assert not [line for line in commands.splitlines() if line.endswith("...") and "50, 100" not in line]
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_list_of_commands_is_not_cut(tmp_path, width):
+    done = run("--help", cwd=tmp_path, COLUMNS=str(width))
+    commands = " ".join(done.stdout.split("Commands:")[1].split())
+    assert "100, ..." in commands  # as somebody wrote it
+    assert not re.search(r"\w\.\.\.", commands)
     assert "if they saw them." in commands  # the end of a sentence that has two lines
 
 

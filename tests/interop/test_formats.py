@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 from support.cases import every
+from support.commands import run
 from support.stores import N_TEST, N_TRAIN, bits_of
 
 import memdb
@@ -100,7 +102,7 @@ def test_estimates_beside_shards_are_not_read(at, tmp_path):
     done, _ = at(tmp_path / "runs")
     assert (done.n_added, done.notes[-1]) == (N, "Not read: infl_mem.npz.")
     (tmp_path / "runs" / "shard_2.npz").write_bytes(b"cut off")
-    with pytest.raises(InvalidInputError, match=r"shard_2\.npz cannot be read"):
+    with pytest.raises(InvalidInputError, match=r"shard_2\.npz is not a"):
         at(tmp_path / "runs")
 
 
@@ -148,7 +150,7 @@ def test_margins_come_back_from_an_export_and_are_missed_aloud(at, tmp_path):
     np.savez("plain.npz", **more)
     with pytest.raises(MismatchError, match="correct of c.zarr is"):
         at("plain.npz", "c.zarr")
-    assert "c.zarr was made without margin, which is left out." in at(tmp_path / "dm", "c.zarr")[0].notes
+    assert "c.zarr was made without margin, which is not imported." in at(tmp_path / "dm", "c.zarr")[0].notes
 
 
 # Order
@@ -190,9 +192,22 @@ def test_the_last_epoch_is_the_one_with_the_highest_number(at, tmp_path):
         right[np.arange(N_TRAIN), 0, 0, LABELS["train"]] = 5
         np.save(folder / "logits" / "10.npy", right)
         np.save(folder / "logits" / "9.npy", -right)
-    _, db = at(tmp_path / "run", labels="y_train.npy")
+        np.save(folder / "logits" / "best.npy", -right)
+    (tmp_path / "run" / "experiment-3_12" / "logits" / "9.npy").write_bytes(b"of no last epoch")
+    done, db = at(tmp_path / "run", labels="y_train.npy")
+    assert done.notes == ("There are no test examples: all questions are about training examples.",)
     assert db.sql("SELECT avg(p_in), avg(p_out) FROM memorization").fetchall() == [(1.0, 1.0)]
     assert (np.unpackbits(db.snapshot.mask(), axis=1, count=N, bitorder="little").T == MASK).all()
+
+
+def test_models_that_stopped_at_another_epoch_are_named(at, tmp_path):
+    for model in range(N):
+        (tmp_path / "run" / str(model)).mkdir(parents=True)
+        np.save(tmp_path / "run" / str(model) / "keep.npy", MASK[model])
+        name = "scores_9.npy" if model == 4 else "scores_10.npy"
+        np.save(tmp_path / "run" / str(model) / name, np.where(RIGHT["train"][model], 1.0, -1.0))
+    said = "The last epoch is scores_10.npy for 11 models and another for 1, such as "
+    assert any(note.startswith(said) for note in at(tmp_path / "run")[0].notes)
 
 
 # Unknown classes
@@ -231,10 +246,13 @@ def soft(value, dtype="f8"):
 
 
 OVER_ONE = {"f4": np.nextafter(np.float32(1), np.float32(2)), "f2": np.float16(1.001), "f8": 1 + 1e-7}
+INFINITE_LOGITS = np.zeros((N, N_TRAIN, 3), "f4")
+INFINITE_LOGITS[0, 0, LABELS["train"][0]] = np.inf
 ENDS = {
     "p": {**PLAIN, "train_confidence": soft(1), "test_confidence": np.full((N, N_TEST), 0.0)},
     "logit": {**PLAIN, "train_logit_confidence": soft(np.inf), "test_logit_confidence": np.full((N, N_TEST), -np.inf)},
     "lira": {"keep": MASK, "scores": soft(np.inf)},
+    "logits": {"keep": MASK, "logits": INFINITE_LOGITS, "train_labels": LABELS["train"]},
 } | {
     f"p of {kind}": {**PLAIN, "train_confidence": soft(over, kind), "test_confidence": np.zeros((N, N_TEST), kind)}
     for kind, over in OVER_ONE.items()
@@ -299,6 +317,8 @@ RUNS = {
     "a shard a model": lambda folder: shards(folder, one_model=True),
     "shards of floats": lambda folder: shards(folder, floats=True),
     "aux_arrays": aux,
+    "floats in the plain format": lambda folder: np.savez(folder / "runs.npz", **{n: v.astype("f4") for n, v in PLAIN.items()}),
+    "other names": lambda folder: np.savez(folder / "runs.npz", Masks=MASK, correct_train=RIGHT["train"], Test_Correctness=RIGHT["test"]),
     "plain shards": lambda folder: [np.savez(folder / f"{k}.npz", **{n: v[k::2] for n, v in PLAIN.items()}) for k in range(2)],
 }  # fmt: skip
 
@@ -323,8 +343,23 @@ def test_the_datamodels_tool_says_which_models_are_done(at, tmp_path):
         np.save(tmp_path / "dm" / f"{name}.npy", values)
     imported, db = at(tmp_path / "dm")
     assert db.n_models == done.sum()
-    assert "4 of 12 models are not completed, and left out." in imported.notes
+    assert "4 of 12 models are not completed, and not imported." in imported.notes
     assert (bits_of(db.snapshot)[0] == MASK[done]).all()
+
+
+@pytest.mark.parametrize(("name", "where"), [("train", (3, 5)), ("test", (0, 0))])
+def test_a_model_with_a_margin_that_is_nan_is_left_out_with_a_word(at, tmp_path, name, where):
+    margins(tmp_path / "dm")
+    values = np.load(tmp_path / "dm" / f"{name}_margins.npy")
+    values[where] = np.nan
+    np.save(tmp_path / "dm" / f"{name}_margins.npy", values)
+    imported, db = at(tmp_path / "dm")
+    assert db.n_models == N - 1
+    assert "1 of 12 models is without a number for each margin (NaN), and not imported." in imported.notes
+    assert (bits_of(db.snapshot)[0] == np.delete(MASK, where[0], axis=0)).all()
+    np.save(tmp_path / "dm" / f"{name}_margins.npy", values * np.nan)
+    with pytest.raises(InvalidInputError, match="holds no finished model: 12 of 12 models are without"):
+        at(tmp_path / "dm", "none.zarr")
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -364,6 +399,10 @@ SCORES = {
     "short names": lambda f: np.savez(f / "est.npz", mem=MEM, infl=INFL),
     "two .npy": lambda f: [np.save(f / "memorization.npy", MEM), np.save(f / "influence.npy", INFL)],
     "memorization.npy": lambda f: np.save(f / "cifar10_mem.npy", MEM),
+    "two .npy by the word in them": lambda f: [np.save(f / "c10_mem.npy", MEM[:, None]), np.save(f / "my-influence.npy", INFL)],
+    "semicolons": lambda f: (f / "m.csv").write_text("train_id;memorization\n" + "".join(f"{i};{m!r}\n" for i, m in enumerate(MEM.tolist()))),
+    "decimals": lambda f: pq.write_table(pa.table({"train_id": np.arange(N_TRAIN), "memorization": pa.array(MEM).cast(pa.decimal128(12, 10), safe=False)}), f / "m.parquet"),
+    "matrices turned": lambda f: np.savez(f / "matrix.npz", **{n: v.T if "infl" in n else v for n, v in matrix_arrays().items()}),
     "csv": csv({"index": np.arange(N_TRAIN)[::-1], "memorization": MEM[::-1]}),
     "csv of pandas": csv({"": np.arange(N_TRAIN), "mem": MEM}),
     "csv in order": csv({"Memorization_Score": MEM, "name": [f"n{i}" for i in range(N_TRAIN)]}),
@@ -412,12 +451,110 @@ def test_scores_that_are_missing_are_missing(at):
     done, db = at("e.npz")
     assert done.table.n_influence == INFL.size - 1
     assert db.score(3).fetchall()[0][2] is None
-    assert "1 scores are NaN, and so missing." in done.notes
+    assert "1 score is NaN in e.npz: influence, and so missing." in done.notes
+
+
+# Labels, keys and axes
+
+
+LABELLED = {
+    "whole floats": {"train_labels": LABELS["train"] * 1.0, "test_labels": LABELS["test"] * 1.0},
+    "names": {"trainset_labels": np.array(list("abc"))[LABELS["train"]], "testset_labels": np.array(list("abc"))[LABELS["test"]]},
+    "columns": {"y_train": LABELS["train"][:, None], "y_test": LABELS["test"][:, None]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("labels", LABELLED.values(), ids=LABELLED.keys())
+def test_labels_come_as_people_keep_them(at, labels):
+    np.savez("runs.npz", **PLAIN, **labels)
+    done, db = at("runs.npz")
+    assert done.notes == ()
+    assert all((db.relations().labels(name) == values).all() for name, values in LABELS.items())
+    assert db.relations().class_names in {(), ("a", "b", "c")}
+
+
+@pytest.mark.parametrize(
+    ("labels", "note"),
+    [
+        ({"train_labels": LABELS["train"]}, "Labels of the train set alone are not imported: give those of both sets."),
+        ({"train_labels": -np.ones(N_TRAIN, int), "test_labels": -np.ones(N_TEST, int)}, None),
+    ],
+    ids=["one set", "minus one"],
+)  # fmt: skip
+def test_classes_are_known_or_not_and_questions_about_them_say_so(at, labels, note):
+    np.savez("runs.npz", **PLAIN, **labels)
+    done, db = at("runs.npz")
+    assert done.notes == (() if note is None else (note,))
+    for ask in (lambda: db.top_memorized(class_name="0"), lambda: db.pairs(top=1, same_class=True)):
+        with pytest.raises(NotFoundError, match="no class is known"):
+            ask()
+    assert db.sql("SELECT count(same_class) FROM influence WHERE test_id = 0").fetchall() == [(0,)]
+
+
+KEYS = {"train_keys": np.array([f"a{i}" for i in range(N_TRAIN)]), "test_keys": np.array([f"b{i}" for i in range(N_TEST)])}  # fmt: skip
+
+
+def test_examples_may_be_named_by_their_keys_in_any_order(at, tmp_path):
+    np.savez("runs.npz", **PLAIN, **KEYS)
+    at("runs.npz")
+    csv({"filename": KEYS["train_keys"][::-1], "memorization": MEM[::-1]}, "turned.csv")(tmp_path)
+    csv({"train_key": ["a3", "a1"], "test_key": ["b2", "b0"], "influence": [0.5, -0.25]}, "few.csv")(tmp_path)
+    csv({"train_key": ["a3", "nobody"], "test_key": ["b2", "b0"], "influence": [0.5, -0.25]}, "odd.csv")(
+        tmp_path
+    )
+    at("turned.csv")
+    _, db = at("few.csv")
+    found = db.sql("SELECT train_id, memorization FROM turned.memorization ORDER BY 1").fetchall()
+    assert found == list(enumerate(MEM.tolist()))
+    pairs = "SELECT train_id, test_id, influence FROM few.influence ORDER BY 1"
+    assert db.sql(pairs).fetchall() == [(1, 0, -0.25), (3, 2, 0.5)]
+    with pytest.raises(MismatchError, match="train example 'nobody', and no example has that key"):
+        at("odd.csv")
+    _, new = at("few.csv", "new.zarr")
+    assert new.sql("SELECT key FROM train_examples ORDER BY id").fetchall() == [("a1",), ("a3",)]
+
+
+def test_sizes_that_are_known_say_which_axis_is_which(at):
+    np.savez("infl.npz", influence=INFL.T)
+    np.savez("runs.npz", **PLAIN)
+    at("runs.npz", "known.zarr")
+    for store, sizes in (("said.zarr", {"n_train": N_TRAIN, "n_test": N_TEST}), ("known.zarr", {})):
+        done, db = at("infl.npz", store, **sizes)
+        assert done.notes == ("The influence of infl.npz is [train, test].",)
+        one = "SELECT influence FROM infl.influence WHERE train_id = 7 AND test_id = 2"
+        assert db.sql(one).fetchall() == [(INFL[2, 7],)]
+    with pytest.raises(InvalidInputError, match=r"is of 11 train examples, not of 50"):
+        at("infl.npz", "other.zarr", n_train=50)
+
+
+def test_of_a_matrix_with_too_many_pairs_the_strongest_come_in(at, monkeypatch):
+    from memdb.interop import matrices
+
+    monkeypatch.setattr(matrices, "MOST_PAIRS", 50)
+    monkeypatch.setattr(matrices, "BAND_BYTES", 500)
+    np.savez("infl.npz", influence=INFL)
+    done, db = at("infl.npz")
+    strongest = sorted(np.abs(INFL).ravel())[-50:]
+    found = sorted(abs(i) for (i,) in db.sql("SELECT influence FROM influence").fetchall())
+    assert found == strongest
+    assert done.notes[1].startswith("infl.npz: influence holds 253 pairs. Only the 50 strongest are imported")
+    np.savez("ones.npz", influence=np.ones((N_TEST, N_TRAIN)))
+    with pytest.raises(InvalidInputError, match="253 of them 1 or -1, and a score table at most 50"):
+        at("ones.npz", "ones.zarr")
+
+
+def test_a_table_without_a_header_is_told_apart(at, tmp_path):
+    (tmp_path / "influence.csv").write_text("0.1,0.2\n0.3,0.4\n")
+    with pytest.raises(InvalidInputError, match="holds numbers, and no names of columns"):
+        at("influence.csv")
 
 
 # Every export comes back
 
-EXPORTS = [(what, suffix) for what, suffixes in WRITTEN.items() for suffix in suffixes]
+COMING_BACK = [
+    what for what in WRITTEN if what != "ids"
+]  # a list of ids is for `memdb init`: see test_ids.py
+EXPORTS = [(what, suffix) for what in COMING_BACK for suffix in WRITTEN[what]]
 
 
 @pytest.mark.parametrize(
@@ -460,6 +597,22 @@ def test_classes_are_exported_with_one_look_at_storage(at, monkeypatch):
     assert sum(path == "influence" for path in reads) == 1
     with np.load("back.npz") as back:
         assert all((back[name] == values).all() for name, values in matrix_arrays().items())
+
+
+def test_one_command_compares_score_tables_of_a_store_without_models(at, tmp_path):
+    for name, values in (("mem", MEM), ("half", MEM / 2)):
+        np.savez(f"{name}.npz", tr_mem=values)
+        at(f"{name}.npz")
+    statement = "SELECT max(a.memorization / b.memorization) AS ratio FROM mem.memorization a JOIN half.memorization b USING (train_id)"
+    done = run("sql", statement, "--store", "s.zarr", "--format", "json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["rows"] == [{"ratio": 2.0}]
+    assert document["level"] is document["interval"] is document["n_models"] is None
+    shown = run("score", "--train-id", "3", "--scores", "mem", "--store", "s.zarr", cwd=tmp_path).stdout
+    assert "95 %" not in shown
+    listed = run("classes", "--store", "s.zarr", cwd=tmp_path)
+    assert "score tables say nothing of single models" in listed.stderr
 
 
 def test_one_statement_compares_score_tables_and_models(at):

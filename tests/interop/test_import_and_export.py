@@ -169,7 +169,7 @@ def test_lira_folders_become_a_store_without_test_examples(run, tmp_path, kind):
 REFUSED = {
     "wrong keys": ({"masks": runs()["mask"]}, "none of the formats"),
     "no outcomes": ({"mask": runs()["mask"]}, "train_correct and test_correct are missing"),
-    "float mask": ({**runs(), "mask": runs()["mask"] * 1.0}, "mask is float64; expected bool"),
+    "float mask": ({**runs(), "mask": runs()["mask"] * 0.5}, "mask holds 0.5, not only 0 and 1"),
     "not 0 or 1": ({**runs(), "mask": runs()["mask"] * 2}, "holds 2, not only 0 and 1"),
     "other models": ({**runs(), "test_correct": runs(n_models=9)["test_correct"]}, r"has shape \(9, 11\); expected \(40, any\)"),
     "other examples": ({**runs(), "train_correct": runs()["test_correct"]}, r"expected \(40, 23\)"),
@@ -228,7 +228,7 @@ def header(shape, dtype="|b1"):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"no archive", "cannot be read: File is not a zip file"),
+        (b"no archive", r"is not a NumPy archive \(.npz\)$"),
         ({"mask.npy": header((10**9, 10**9))}, "which is 1,000,000,000,000,000,000 bytes, and holds 0"),
         ({"mask.npy": header((40, 23)) + b"\1" * 919}, "which is 920 bytes, and holds 919"),
         ({"mask.npy": b"\x93NUMPY\x01\x00\xff\xff" + b" " * 65535}, "cannot be read"),
@@ -249,6 +249,16 @@ def test_hostile_files_are_refused_before_anything_is_allocated(tmp_path, monkey
     with pytest.raises(InvalidInputError, match=message):
         memdb.import_file(path, str(tmp_path / "s.zarr"))
     assert not (tmp_path / "s.zarr").exists()
+
+
+@pytest.mark.parametrize("name", ["runs.json", "runs.pkl", "runs"])
+def test_a_file_of_another_kind_is_refused_by_what_it_is_not(tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(
+        InvalidInputError, match=r"not a NumPy archive \(.npz\), and its name is not"
+    ) as refused:
+        memdb.import_file(tmp_path / name, str(tmp_path / "s.zarr"))
+    assert "a table (.csv, .tsv, .parquet)" in str(refused.value)
 
 
 def test_an_id_takes_no_memory_before_there_is_such_an_example(tmp_path, monkeypatch):
@@ -356,6 +366,7 @@ def test_assumed_models_give_the_widest_intervals_that_fit_a_score(tmp_path):
         assert hi - lo >= widest - 1e-3
 
 
+@pytest.mark.slow
 def test_our_pairs_are_read_by_code_for_theirs_and_compare_with_the_store(database, run, tmp_path):
     database.export("pairs.npz", "fz-pairs", min_influence=0.1)
     expected = database.pairs(min_influence=0.1).fetchall()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
+import http.server
 import io
 import json
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from memdb import cli
 from memdb.errors import InvalidInputError, MemdbError, StorageError
 from memdb.look import contents
 from memdb.look.codes import MISSING
+from memdb.look.view import serving
 from memdb.render.sheets import PicturesOf, sheets, tile_size
 
 NASTY = [
@@ -25,6 +30,11 @@ NASTY = [
     "a\nb\r\nc", "\"quoted\" & 'so'", "\u202egnp.1\u202c", "x" * 10_000, "&lt;b&gt;", "--><svg/onload=alert(1)>",
     "${1}`", "\u2028", "javascript:alert(1)",
 ]  # fmt: skip
+
+
+def words_on(sheet):
+    """The texts on a sheet of a report."""
+    return json.loads(base64.b64decode(sheet))
 
 
 def inert(text):
@@ -88,7 +98,7 @@ def test_a_reports_lists_are_those_of_top_influence(asked, written, of):
     labels = {name: columns(elements, name, n[name])[0] for name in n}
     labels["train"] = labels["train"][np.argsort(array(elements, "train/order"))]
     if of == "train":
-        owners = array(elements, "train/order").tolist()
+        owners = array(elements, "train/listed").tolist()
     else:
         owners = np.argsort(columns(elements, "test", n["test"])[2]).tolist()
     assert sorted(owners) == list(range(facts["n_listed"][of]))
@@ -144,7 +154,7 @@ def test_arrays_in_memory_are_shown_without_pictures(written):
 @pytest.mark.slow
 def test_pictures_lie_on_sheets_in_order_of_rank(digits_report):
     db, path = digits_report
-    pictures = db._pictures(None, None)["train"]
+    pictures = db._shown(None, None)["train"]
     elements = inert(path.read_text("utf-8"))
     order = array(elements, "train/order")
     from PIL import Image
@@ -198,12 +208,15 @@ def test_names_never_end_an_element(tmp_path):
     text = (tmp_path / "report.html").read_text("utf-8")
     keys = json.loads(inert(text)["keys"])["train"]
     assert [name if len(name) < 200 else "x" * 10_000 for name in keys] == NASTY
+    order, words = array(inert(text), "train/order"), words_on(inert(text)["train/sheet/0"])
+    assert words == [NASTY[row] if len(NASTY[row]) < 300 else f"{'x' * 299}\u2026" for row in order]
     assert "<img" not in text
     assert text.count("<script>") == 1  # the page's own
 
 
 def nasty_store(tmp_path):
-    x, labels = np.zeros((len(NASTY), 2)), np.arange(len(NASTY)) % 3
+    """A store whose keys, class names and examples are what pages must show and not do."""
+    x, labels = NASTY, np.arange(len(NASTY)) % 3
     data = memdb.Dataset(x, labels, x, labels, NASTY[:3], train_keys=NASTY, test_keys=NASTY)
     made = memdb.init(str(tmp_path / "store.zarr"), data, coin_recipe, seed=1)
     made.train(seeds=range(10))
@@ -253,8 +266,8 @@ def test_cells_are_those_of_the_command(page, digits_report):
 @pytest.mark.slow
 def test_an_examples_numbers_are_those_of_the_command(page, digits_report):
     db, path = digits_report
-    ranks = dicts(db.top_memorized(k=100))  # those with lists
-    for train_id in [row["train_id"] for row in ranks[::49]]:
+    ranks = dicts(db.top_memorized(k=40))  # those with lists
+    for train_id in [row["train_id"] for row in ranks[::13]]:
         shows(page, path, f"#train={train_id}")
         (score,) = dicts(db.score(train_id))
         interval = f"[{as_shown(score['lo'])}, {as_shown(score['hi'])}]"
@@ -356,7 +369,7 @@ def test_an_address_brings_the_same_list_back(page, digits_report):
 def test_few_rows_and_few_sheets_are_made(page, digits_report):
     shows(page, digits_report[1])
     assert page.execute_script("return document.querySelectorAll('.rows .row').length") <= 60
-    assert page.execute_script("return sheetUrls.size") <= 2
+    assert page.execute_script("return sheetsSeen.size") <= 2
 
 
 @pytest.mark.browser
@@ -373,22 +386,51 @@ def test_a_brush_and_the_histogram_choose(page, digits_report):
     )
 
 
+def until(page, condition):
+    """Wait for what a page has to load."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(page, 20).until(condition)
+
+
+@contextlib.contextmanager
+def served(db, folder, way):
+    """The address of a page of each kind."""
+    if way == "view":
+        with serving(db.viewer(db.pictures_of_page()[0])) as server:
+            yield server.address
+    elif way == "report":
+        db.report(folder / "report.html")
+        yield (folder / "report.html").as_uri()
+    else:
+        db.publish(str(folder / "copy"), include=("bits", "thumbnails"), site=True)
+        handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder / "copy"))
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}/"
+            server.shutdown()
+
+
 @pytest.mark.browser
 @pytest.mark.slow
-def test_a_page_never_runs_what_a_store_says(page, tmp_path):
-    with nasty_store(tmp_path) as db:
-        db.report(tmp_path / "report.html")
-    for hash_ in (
-        "",
-        *(f"#train={row}" for row in range(len(NASTY))),
-        "#set=test",
-        "#test=0",
-        "#train=<img src=x>",
-    ):
-        shows(page, tmp_path / "report.html", hash_)
-        assert page.title == "memdb: in-memory"
-        assert page.execute_script("return document.querySelectorAll('img, svg, iframe').length") == 0
-        assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+@pytest.mark.parametrize("way", ["report", "site", "view"])
+def test_a_page_never_runs_what_a_store_says(page, tmp_path, way):
+    with nasty_store(tmp_path) as db, served(db, tmp_path, way) as address:
+        for hash_ in (
+            "",
+            *(f"#train={row}" for row in range(len(NASTY))),
+            *("#set=test", "#test=0", "#train=<img src=x>", "#view=pairs", "#view=classes", "#view=about"),
+        ):
+            page.get("about:blank")
+            page.get(f"{address}{hash_}")
+            until(page, lambda _: page.find_element("id", "main").is_displayed())
+            assert page.title == "memdb: in-memory"
+            assert page.execute_script("return document.querySelectorAll('img, svg, iframe').length") == 0
+            assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+        page.get(f"{address}#train=1")
+        until(page, lambda _: page.find_elements("css selector", "#content .prose.whole"))
+        assert page.find_element("css selector", "#content .prose.whole").text == NASTY[1]
+        lists_are_there(page)
 
 
 @pytest.mark.browser

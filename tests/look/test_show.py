@@ -18,8 +18,8 @@ from support.stores import coin_recipe, dicts
 from support.storing import batch
 
 import memdb
+from memdb.datasets import appearance
 from memdb.errors import InvalidInputError, MemdbError, NotFoundError
-from memdb.look import rows
 
 NASTY = [
     "<script>alert(1)</script>", "</td><img src=x onerror=alert(1)>", "a\nb\r\nc", "\"quoted\" & 'so'",
@@ -167,7 +167,7 @@ def test_a_protocol_gets_a_png_and_its_size_in_characters(seen, pictures_store, 
     )
     if protocol == "kitty":
         first, *_ = re.findall(
-            "\x1b_Ga=T,f=100,q=2,c=(\\d+),r=(\\d+),(m=.*?;.*?\x1b\\\\(?:\x1b_Gm=.*?\x1b\\\\)*)", text
+            "\x1b_Ga=T,f=100,c=(\\d+),r=(\\d+),(q=2,m=.*?;.*?\x1b\\\\(?:\x1b_Gq=2,m=.*?\x1b\\\\)*)", text
         )
         parts = re.findall("m=(\\d);(.*?)\x1b\\\\", first[2])
         assert [more for more, _ in parts] == ["1"] * (len(parts) - 1) + ["0"]
@@ -190,7 +190,7 @@ def terminal_of(db, data, way, show, width=80):
 
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=True, color_system="truecolor", highlight=False)
-    show(Wall(console, rows.of_dataset(data), way), db)
+    show(Wall(console, appearance.of_dataset(data), way), db)
     return out.getvalue()
 
 
@@ -420,7 +420,7 @@ SHAPES = [
 def test_pictures_of_every_shape(tmp_path, shape):
     for kind in ("float32", "bool", "uint8"):
         data = of_shape(shape, kind)
-        content = rows.of_dataset(data)("train", 1)
+        content = appearance.of_dataset(data)("train", 1)
         assert content.dtype == np.uint8
         assert content.shape[2] in {1, 3}
     with memdb.init(str(tmp_path / "s.zarr"), data, coin_recipe, seed=1) as db:
@@ -442,11 +442,11 @@ def of_shape(shape, kind):
 def test_transparent_pixels_are_white_and_numbers_are_stretched_alike():
     clear = np.zeros((2, 2, 2, 4), np.uint8)
     clear[1, :, :, 3] = 255
-    content = rows.of_dataset(memdb.Dataset(clear, [0, 1], clear, [0, 1]))
+    content = appearance.of_dataset(memdb.Dataset(clear, [0, 1], clear, [0, 1]))
     assert content("train", 0).tolist() == np.full((2, 2, 3), 255).tolist()
     assert content("train", 1).tolist() == np.zeros((2, 2, 3)).tolist()
     levels = np.array([[[-1.0, 0.0]], [[1.0, np.nan]], [[np.inf, -np.inf]]])
-    content = rows.of_dataset(memdb.Dataset(levels, [0, 1, 0], levels, [0, 1, 0]))
+    content = appearance.of_dataset(memdb.Dataset(levels, [0, 1, 0], levels, [0, 1, 0]))
     assert [content("test", row).ravel().tolist() for row in range(3)] == [[0, 128], [255, 128], [255, 0]]
 
 
@@ -460,11 +460,12 @@ def test_images_of_pillow_are_pictures():
         ("LA", (9, 255), 9),
     ):
         made = image.new(mode, (3, 2), pixel)
-        content = rows.of_dataset(memdb.Dataset([made] * 2, [0, 1], [made] * 2, [0, 1]))("train", 0)
+        content = appearance.of_dataset(memdb.Dataset([made] * 2, [0, 1], [made] * 2, [0, 1]))("train", 0)
         assert content.shape == (2, 3, 3)
         assert content[0, 0, 0] == expected
 
 
+@pytest.mark.slow
 def test_what_is_no_picture_is_shown_as_text(tmp_path):
     import pandas as pd
 
@@ -481,7 +482,7 @@ def test_what_is_no_picture_is_shown_as_text(tmp_path):
         (np.array([1.5, 2.5, 3.5]), "1.5"),
     ]
     for x, expected in cases:
-        assert rows.of_dataset(memdb.Dataset(x, labels, x, labels))("train", 0) == expected
+        assert appearance.of_dataset(memdb.Dataset(x, labels, x, labels))("train", 0) == expected
     for number, (x, expected) in enumerate(cases[:2]):
         data = memdb.Dataset(x, labels, x, labels)
         with memdb.init(str(tmp_path / f"{number}.zarr"), data, coin_recipe, seed=1) as db:
@@ -509,7 +510,7 @@ def test_a_data_set_may_say_how_its_rows_look(tmp_path):
         data = memdb.Dataset(
             waves, [0, 1, 0, 1], waves, [0, 1, 0, 1], render=lambda _wave, shown=shown: shown
         )
-        content = rows.of_dataset(data)("test", 1)
+        content = appearance.of_dataset(data)("test", 1)
         assert (content if isinstance(content, str) else content.shape) == expected
 
 
@@ -532,7 +533,7 @@ def test_a_render_that_fails_is_said_in_a_sentence_and_costs_notebooks_the_pictu
     waves = np.zeros((4, 100))
     data = memdb.Dataset(waves, [0, 1, 0, 1], waves, [0, 1, 0, 1], render=render)
     with pytest.raises(InvalidInputError, match=re.escape(said)) as refused:
-        rows.of_dataset(data)("test", 1)
+        appearance.of_dataset(data)("test", 1)
     assert refused.value.hint
     with memdb.init(str(tmp_path / "s.zarr"), data, coin_recipe, seed=1) as db:
         db.train(seeds=range(8))

@@ -219,6 +219,7 @@ def test_any_pair_is_counted_from_the_bits(page, published, serve):
 
 OBJECTS = {  # what is wrong: where one looks
     "site/1/facts/c.0": "", "site/1/train/columns/c.0.0": "", "site/1/train/order/c.0": "",
+    "site/1/train/listed/c.0": "",
     "site/1/test/columns/c.0.0": "#train=3", "site/1/train/partners/c.0.0": "#train={first}",
     "site/1/pairs/c.0.0": "#view=pairs",
 }  # fmt: skip
@@ -230,8 +231,7 @@ OBJECTS = {  # what is wrong: where one looks
 @pytest.mark.parametrize("harm", ["flipped", "cut", "missing", "another page"])
 def test_what_is_wrong_shows_an_error_and_no_number(browser, copy, serve, harm, is_secure):
     """With sha256, and with the crc32 of gzip alone, as on a page that came over plain http."""
-    with memdb.open(str(copy)) as db:
-        first = dicts(db.top_memorized(k=1))[0]["train_id"]
+    first = zarr.open_group(copy / "site" / "1", mode="r")["train/listed"][0]
     server, script = serve(copy), None
     if not is_secure:
         taken = "Object.defineProperty(Crypto.prototype, 'subtle', {get: () => undefined})"

@@ -160,6 +160,7 @@ def test_a_torchvision_classifier_learns_from_files_that_are_read_as_needed(phot
     assert found["train/correct"].mean() > 0.8
 
 
+@pytest.mark.slow
 def test_two_models_of_one_seed_are_one_model(photos, tmp_path):
     data = datasets.load("imagefolder", str(photos))
     recipe = recipes.resolve("torchvision:shufflenet_v2_x0_5", TINY)

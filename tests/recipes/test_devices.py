@@ -146,6 +146,29 @@ def test_what_a_model_draws_on_a_gpu_is_kept_and_put_back_there(two_gpus, torch)
     ]
 
 
+def test_threads_pin_memory_for_the_gpu_of_their_worker(two_gpus, torch, monkeypatch):
+    from memdb.recipes.augmentation import Augmentation
+    from memdb.recipes.batches import Schedule
+    from memdb.recipes.mlp_torch import Start
+
+    empty, pinned = torch.empty, []
+
+    def watched(*shape, pin_memory=False, **options):
+        pinned.append((pin_memory, two_gpus.current))
+        return empty(*shape, **options)
+
+    monkeypatch.setattr(torch, "empty", watched)
+    gpu, generators = torch.device("cuda:1"), [torch.Generator().manual_seed(n) for n in range(2)]
+    orders = [orders for orders, _ in Schedule(2, 4, Augmentation())._drawn(9, generators, gpu)]
+    assert [order.dtype for order in orders] == [torch.int32] * 2
+    recipe = recipes.resolve("mlp", {"hidden": 3})
+    data = memdb.Dataset(np.zeros((6, 2)), [0, 1] * 3, np.zeros((2, 2)), [0, 1])
+    assert isinstance(recipe.prepare(data, np.arange(2, dtype=np.uint64), "cuda:1"), Start)
+    assert pinned == [(True, 1)] * 4
+    assert recipe.prepare(data, np.arange(2, dtype=np.uint64), "cpu") is None
+    assert two_gpus.current == 0
+
+
 def test_on_the_cpu_no_gpu_is_asked_for_anything(two_gpus, torch, tmp_path):
     from memdb.recipes import torchvision_torch as program
     from memdb.recipes.torchvision_adapter import Architecture
@@ -215,8 +238,8 @@ def test_a_ray_task_asks_for_as_many_gpus_as_it_is_told(name, task_gpus, n_gpus,
     assert engine._device(name, request, {"GPU": n_gpus, "CPU": 8}) == expected
 
 
-@pytest.mark.parametrize("chosen", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
-def test_recipes_on_a_simulated_device_do_as_on_the_cpu(chosen):
+@pytest.mark.slow
+def test_recipes_on_a_simulated_device_do_as_on_the_cpu():
     """In a process of its own, since PyTorch counts its devices once, at the first backward pass."""
     file = TESTS / "support" / "on_a_simulated_device.py"
     command = [
@@ -228,7 +251,7 @@ def test_recipes_on_a_simulated_device_do_as_on_the_cpu(chosen):
         "-p",
         "no:cacheprovider",
         "-m",
-        chosen,
+        "",
         str(file),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -180,6 +180,17 @@ def test_rows_that_chance_explains_are_dim_on_a_terminal_alone():
     assert ["\x1b[2m" in line for line in lines if "pictures" in line] == [False, True]
 
 
+@pytest.mark.parametrize(("width", "is_table"), [(80, True), (70, False)])
+def test_an_id_is_not_broken_to_make_a_column_narrower(width, is_table):
+    ids = {"model_id": ["76108f84396dc2d72ce275fdb0e0ef37"], "said": ["a remark of several words"]}
+    answer = Answer(pa.table({**ids, "trained_at": ["2026-11-26T03:50:47+00:00"]}), {})
+    text = shown(plain(answer), width)
+    assert ids["model_id"][0] in text
+    assert "2026-11-26T03:50:47+00:00" in text
+    assert all(len(line) <= width for line in text.splitlines())
+    assert ("model_id  " in text.splitlines()[0] and "trained_at" in text.splitlines()[0]) == is_table
+
+
 def test_many_columns_stand_as_records():
     answer = Answer(pa.table({f"column_{n}": [1.5 + n, 100.25 * n] for n in range(30)}), {})
     said = shown(plain(answer)).splitlines()

@@ -51,6 +51,7 @@ def test_a_publication_cut_off_twice_goes_on(database, tmp_path):
         assert copy.verify()[0].damages == []
 
 
+@pytest.mark.slow
 def test_an_older_snapshot_does_not_become_the_newest(database, tmp_path):
     dest = str(tmp_path / "copy")
     with memdb.open(database.url, as_of=1) as older:

@@ -186,6 +186,7 @@ def test_a_block_of_which_every_model_counts_is_copied_byte_for_byte(database, t
     assert files_of(source) == files_of(copy)
 
 
+@pytest.mark.slow
 def test_publishing_again_writes_what_is_new_and_leaves_the_older_snapshot(database, tmp_path):
     dest = tmp_path / "copy"
     database.compact()
@@ -527,6 +528,7 @@ def test_an_object_store_is_a_destination_and_a_source(trained, s3, tmp_path):
     assert memdb.open(str(tmp_path / "here")).n_models == 37
 
 
+@pytest.mark.slow
 def test_a_store_that_extends_another_is_merged_before_it_is_published(published, tmp_path):
     code = {"dataset": small_dataset(), "recipe": coin_recipe}
     own = memdb.extend(str(tmp_path / "own.zarr"), str(published), **code)

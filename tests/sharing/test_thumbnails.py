@@ -19,7 +19,7 @@ from memdb.format import layout
 from memdb.format.documents import canonical_json, group_metadata, sealed
 from memdb.sharing import pictures as sharing_pictures
 from memdb.sharing import thumbnails
-from memdb.sharing.thumbnails import thumbnails_of
+from memdb.sharing.thumbnails import Words, appearances_of
 from memdb.store import thumbnails as store_thumbnails
 from memdb.store.published_sheets import PublishedSheets
 
@@ -37,7 +37,7 @@ def rgb(n=N_TRAIN, height=9, width=7, seed=0):
 
 
 def shown(data, name=layout.TRAIN):
-    those = thumbnails_of(data)[name]
+    those = appearances_of(data)[name]
     found = np.concatenate([those.rows(0, 3), those.rows(3, those.shape[0])])
     assert found.shape == those.shape
     return found
@@ -95,9 +95,28 @@ def test_image_files_of_any_size_are_fitted_into_a_square(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 5, 6), (2, 5, 6, 3), (0, 6)])
-def test_what_is_no_picture_is_named(shape):
-    with pytest.raises(InvalidInputError, match=r"example 0 has shape .*not a picture"):
-        thumbnails_of(pictures(np.zeros((8, *shape))))
+def test_what_is_no_picture_is_shown_as_words(shape):
+    found = appearances_of(pictures(np.zeros((8, *shape))))["test"]
+    assert isinstance(found, Words)
+    assert all(found.chosen([3, 0]))
+
+
+def test_one_that_is_no_picture_among_pictures_is_named():
+    x = [np.zeros((5, 5)), np.zeros((5, 5)), np.zeros(7)]
+    with pytest.raises(InvalidInputError, match=r"example 2 has shape \(7,\), which is not a picture"):
+        appearances_of(pictures(x, x[:2]))
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"), [([(32, 32)] * 3, (32, 32)), ([(9, 40), (30, 12), (5, 5)], (30, 40))]
+)
+def test_files_are_as_large_as_the_largest_of_them(tmp_path, sides, expected):
+    from PIL import Image
+
+    paths = [tmp_path / f"{n}.png" for n in range(len(sides))]
+    for path, (height, width) in zip(paths, sides, strict=True):
+        Image.new("RGB", (width, height), (9, 99, 199)).save(path)
+    assert shown(pictures(ImageFiles(paths), ImageFiles(paths[:1]))).shape == (3, *expected, 3)
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +220,32 @@ def test_pictures_of_other_examples_are_refused_before_anything_is_written(
     with pytest.raises(MismatchError, match="fingerprint"):
         database.publish(str(tmp_path / "copy"), include=("bits", "thumbnails"))
     assert not (tmp_path / "copy").exists()
+
+
+def test_words_of_a_copy_are_shown_as_words(tmp_path, monkeypatch):
+    texts = [f"text {row} <b>\u2028\u05d0" + "x" * (row * 200) for row in range(N_TRAIN)]
+    data = pictures(texts, texts[:N_TEST])
+    with memdb.init(str(tmp_path / "store"), data, coin_recipe, seed=3) as db:
+        db.train(seeds=range(5))
+        monkeypatch.setattr(sharing_pictures, "has_pillow", lambda: False)  # which words do not need
+        db.publish(str(tmp_path / "copy"), include=("bits", "thumbnails"))
+        assert db.publish(str(tmp_path / "copy"), include=("bits", "thumbnails")).n_written == 0
+    with memdb.open(str(tmp_path / "copy")) as copy:
+        shown = copy.contents()
+        for row in (0, 1, N_TRAIN - 1):
+            assert shown("train", row) == (texts[row] if row < 2 else f"{texts[row][:299]}\u2026")
+        with pytest.raises(NotFoundError, match="words"):
+            copy.thumbnails("train", [0])
+        assert copy.verify()[0].damages == []
+    (tmp_path / "copy/sheets/train/0.json").write_text('["one"]')
+    listed_anew(tmp_path / "copy", "sheets", lambda document: document["objects"].update(
+        {"train/0.json": [7, hashlib.sha256(b'["one"]').hexdigest()]}
+    ))  # fmt: skip
+    with (
+        memdb.open(str(tmp_path / "copy"), cache=None) as copy,
+        pytest.raises(DamagedError, match="of words"),
+    ):
+        copy.contents()("train", 0)
 
 
 def test_nothing_that_a_copy_names_is_loaded_for_its_pictures(database, tmp_path):

@@ -301,6 +301,7 @@ def test_a_compaction_whose_acknowledgement_is_lost_knows_its_own_snapshot(bucke
     assert bucket.answer(storage) == bucket.template.answer
 
 
+@pytest.mark.slow
 def test_where_servers_ignore_preconditions_compaction_is_for_one_who_is_alone(bucket):
     bucket.proxy.inject("ignored_precondition")
     url = f"{bucket.storage({}).url}/s.zarr"

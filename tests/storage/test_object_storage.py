@@ -59,3 +59,14 @@ def test_a_bucket_that_does_not_answer_is_one_error():
     }  # fmt: skip
     with pytest.raises(StorageError, match="cannot read s3://bucket/x/zarr.json"):
         memdb.open("s3://bucket/x", storage_options=options)
+
+
+def test_a_page_in_a_bucket_is_shown_and_not_saved(s3):
+    import s3fs
+
+    from memdb.storage import open_storage
+
+    open_storage("s3://bucket/page", s3).write_all({"index.html": b"<p>", "site/1/facts/c.0": b"<p>"})
+    files = s3fs.S3FileSystem(**s3)
+    assert files.info("bucket/page/index.html")["ContentType"].startswith("text/html")
+    assert "html" not in files.info("bucket/page/site/1/facts/c.0")["ContentType"]

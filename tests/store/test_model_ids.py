@@ -35,6 +35,7 @@ def run(*arguments):
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compacted", every(2, [True, False]))
 def test_answers_without_models_are_those_of_a_store_that_retracted_them(database, compacted):
     if compacted:

@@ -122,6 +122,7 @@ def test_a_store_made_without_sketches_takes_them_later(tmp_path):
     require_whole(db, [3, 8])
 
 
+@pytest.mark.slow
 def test_models_that_do_not_count_are_not_read(tmp_path):
     db = store(tmp_path / "a.zarr")
     db.train(add=8)

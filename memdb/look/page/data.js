@@ -47,6 +47,7 @@ async function loadSet(set) {
   set.picture = facts.pictures[name];
   const wanted = [`${name}/columns`];
   if (set === train) wanted.push("train/order");
+  if (set === train && facts.n_listed?.train) wanted.push("train/listed");
   if (set.picture?.has_own_order) wanted.push(`${name}/pictured`);
   const keys = facts.keys[name] && (source.isWhole || source.hasKeysAtOnce(name)) ? source.keys(name) : null;
   const [columns, ...orders] = await Promise.all(wanted.map((one) => source.array(one)));
@@ -54,7 +55,7 @@ async function loadSet(set) {
   const column = (number) => columnIn(columns, COLUMNS[name], number, set.n);
   if (set === train) {
     [set.order] = orders;
-    set.owners = new Map(Array.from(set.order.subarray(0, facts.n_listed?.train ?? 0), (row, place) => [row, place]));
+    set.owners = new Map(facts.n_listed?.train ? Array.from(orders[1], (row, place) => [row, place]) : []);
     readTrain(column);
   } else {
     [set.label, set.nCorrect] = [column(0), column(1)];
@@ -143,7 +144,7 @@ async function partnersOf(set, row) {
       });
     }
   });
-  return { groups, strip: strip && stripUrl(set, row, strip) };
+  return { groups, strip: strip && stripSeen(set, row, strip) };
 }
 
 function classOf(set, row) {

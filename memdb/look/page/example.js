@@ -109,7 +109,7 @@ function partnerList(title, hint, partners, z, strip) {
 async function partnersShown(set, row) {
   const found = await partnersOf(set, row), other = set === train ? test : train;
   if (!found) {
-    const hint = `No list of its influences comes with this page, which has those of the first ${facts.n_listed.train.toLocaleString("en")} `
+    const hint = `No list of its influences comes with this page, which has those of ${facts.n_listed.train.toLocaleString("en")} `
       + `training and of ${facts.n_listed.test.toLocaleString("en")} test examples. The commands below find them.`;
     return [make("p", "muted", hint), ...anyPair(set, row)];
   }
@@ -152,10 +152,10 @@ function commandsOf(set, row) {
   return commands(lines);
 }
 
-/** Commands, each with a button that copies it. */
-function commands(lines) {
+/** Commands, each with a button that copies it; `heading` is the element below the nearest one above. */
+function commands(lines, heading = "h3") {
   const made = make("section", "commands"), store = facts.store === "memdb.zarr" ? "" : ` --store ${quoted(facts.store)}`;
-  made.append(make("h3", "", "The same from the command line"));
+  made.append(make(heading, "", "The same from the command line"));
   for (const line of lines) {
     const text = `${line}${store}`, row = make("div", "command"), code = make("code", "", text), copy = make("button", "", "copy");
     copy.type = "button";
@@ -214,6 +214,6 @@ function showExample(root, set, row) {
 /** The picture of an example that has a strip: it is the first on it. */
 async function showOwn(main, set, row) {
   const { strip } = await source.lists(set, row);
-  const picture = strip && pictureOf(set, row, 160, { strip: stripUrl(set, row, strip), tile: 0 });
+  const picture = strip && pictureOf(set, row, 160, { strip: stripSeen(set, row, strip), tile: 0 });
   if (picture) main.prepend(picture);
 }

@@ -1,7 +1,7 @@
 // A list of any length of which some 40 rows are in the document: one tab stop, arrow keys, sorting by its heads.
 "use strict";
 
-const ROW_HEIGHT = 44; // pixels, as in the style sheet
+const ROW_HEIGHT = 44; // pixels, unless the element says otherwise
 const HEAD_HEIGHT = 36;
 const TALLEST = 8e6; // pixels that every browser can scroll through
 const SPARE = 8; // rows drawn above and below what is seen
@@ -10,6 +10,8 @@ class Grid {
   /** `root`, which has an id, gets the list; `onOpen(row)` and `onSort(column id)` are called with what somebody chose. */
   constructor(root, { onOpen, onSort }) {
     Object.assign(this, { root, onOpen, onSort, rows: [], columns: [], active: { place: 0, column: 0 } });
+    this.rowHeight = Number(root.dataset.rowHeight ?? ROW_HEIGHT);
+    root.style.setProperty("--row-height", `${this.rowHeight}px`);
     this.head = make("div", "row head");
     this.head.setAttribute("role", "row");
     this.head.setAttribute("aria-rowindex", "1");
@@ -33,7 +35,7 @@ class Grid {
     Object.assign(this, { set, rows, columns, sort });
     this.root.setAttribute("aria-rowcount", rows.length + 1);
     this.root.setAttribute("aria-colcount", columns.length);
-    const height = rows.length * ROW_HEIGHT;
+    const height = rows.length * this.rowHeight;
     this.space.style.height = `${Math.min(height, TALLEST)}px`;
     this.stretch = Math.max(1, height / TALLEST);
     this.active.place = Math.min(isOther ? 0 : this.active.place, Math.max(0, rows.length - 1));
@@ -72,10 +74,10 @@ class Grid {
 
   draw() {
     const { scrollTop, clientHeight } = this.root;
-    const n = Math.ceil(clientHeight / ROW_HEIGHT) + 2 * SPARE;
-    const top = Math.max(0, Math.floor((scrollTop * this.stretch) / ROW_HEIGHT) - SPARE);
-    const offset = this.stretch > 1 ? Math.max(0, scrollTop - SPARE * ROW_HEIGHT) : top * ROW_HEIGHT;
-    const drawn = this.rows.slice(top, top + n).map((row, i) => this.drawRow(row, top + i, offset + i * ROW_HEIGHT));
+    const n = Math.ceil(clientHeight / this.rowHeight) + 2 * SPARE;
+    const top = Math.max(0, Math.floor((scrollTop * this.stretch) / this.rowHeight) - SPARE);
+    const offset = this.stretch > 1 ? Math.max(0, scrollTop - SPARE * this.rowHeight) : top * this.rowHeight;
+    const drawn = this.rows.slice(top, top + n).map((row, i) => this.drawRow(row, top + i, offset + i * this.rowHeight));
     this.space.replaceChildren(...drawn);
     const hasFocus = document.activeElement === this.root, { place, column } = this.active;
     for (const cell of this.head.children) cell.classList.remove("active");
@@ -112,7 +114,7 @@ class Grid {
 
   key(event) {
     if (event.altKey || event.metaKey) return;
-    const { place, column } = this.active, page = Math.max(1, Math.floor((this.root.clientHeight - HEAD_HEIGHT) / ROW_HEIGHT) - 1);
+    const { place, column } = this.active, page = Math.max(1, Math.floor((this.root.clientHeight - HEAD_HEIGHT) / this.rowHeight) - 1);
     const last = this.rows.length - 1;
     const moves = {
       ArrowDown: [place + 1, column], ArrowUp: [place - 1, column],
@@ -134,10 +136,10 @@ class Grid {
       place: Math.max(-1, Math.min(this.rows.length - 1, place)),
       column: Math.max(0, Math.min(this.columns.length - 1, column)),
     };
-    const top = (this.active.place * ROW_HEIGHT) / this.stretch, { scrollTop } = this.root;
+    const top = (this.active.place * this.rowHeight) / this.stretch, { scrollTop } = this.root;
     const height = this.root.clientHeight - HEAD_HEIGHT;
     if (this.active.place >= 0 && top < scrollTop) this.root.scrollTop = top;
-    else if (top + ROW_HEIGHT > scrollTop + height) this.root.scrollTop = top + ROW_HEIGHT - height;
+    else if (top + this.rowHeight > scrollTop + height) this.root.scrollTop = top + this.rowHeight - height;
     this.draw();
   }
 }

@@ -27,9 +27,9 @@ function complain(error) {
 
 function columnsOf(set) {
   const columns = [];
-  if (set.picture) columns.push({ id: "picture", title: "", cell: (row) => pictureOf(set, row, 36) });
+  if (set.picture) columns.push(pictureColumn(set, (row) => pictureOf(set, row, 36)));
   columns.push({ id: "id", title: "id", kind: "number", value: (row) => row, cell: String });
-  if (set.keys) columns.push({ id: "key", title: "key", kind: "words", text: (row) => keyOf(set, row) });
+  if (set.keys) columns.push({ id: "key", title: "key", kind: "words", text: (row) => keyOf(set, row), cell: (row) => keyShown(set, row) });
   columns.push({
     id: "class", title: "class", kind: "words", value: (row) => set.label[row], cell: (row) => classOf(set, row),
   });
@@ -37,9 +37,16 @@ function columnsOf(set) {
     id: "right", title: "models right", kind: "number", value: (row) => test.rate[row],
     cell: (row) => `${test.nCorrect[row]}/${facts.n_models}`, hint: "models that are right on the example",
   }, { id: "rate", title: "rate", kind: "number", value: (row) => test.rate[row], cell: (row) => brief(test.rate[row]) }]));
-  for (const column of columns) if (column.text) Object.assign(column, { value: column.text, cell: column.text });
+  for (const column of columns) column.value ??= column.text;
   if (set === train) columns.isFaint = (row) => train.isChance[row];
   return columns;
+}
+
+/** A key whose end is seen where it is cut: names of files begin alike. */
+function keyShown(set, row) {
+  const made = make("bdi", "", keyOf(set, row));
+  made.title = made.textContent;
+  return made;
 }
 
 function trainColumns() {
@@ -100,6 +107,7 @@ function update() {
   histogram.show(range);
   showChoices();
   const nouns = { train: "training examples", test: "test examples" };
+  element("list-commands").replaceChildren(commands(listCommands(), "h2"));
   element("left").textContent = `${left.length.toLocaleString("en")} of ${set.n.toLocaleString("en")} ${nouns[set.name]} left`;
 }
 
@@ -201,7 +209,7 @@ async function follow() {
     complain(new Problem(`There is no ${set.noun} ${text.slice(0, 200)}.`));
   }
   const sort = given.get("sort"), name = sort?.replace("-", "");
-  state.view = ["classes", "pairs"].includes(given.get("view")) ? given.get("view") : "examples";
+  state.view = ["classes", "pairs", "about"].includes(given.get("view")) ? given.get("view") : "examples";
   state.set = given.get("set") === "test" ? test : train;
   if (!(await ready([state.set])) || asked !== location.hash) return;
   const isKnown = columnsOf(state.set).some(({ id, value }) => id === name && value);
@@ -234,16 +242,16 @@ async function ready(some) {
   }
 }
 
-/** Show one of the three views. */
+/** Show one of the four views. */
 function showView() {
-  for (const name of ["examples", "classes", "pairs"]) {
+  for (const name of ["examples", "classes", "pairs", "about"]) {
     element(name === "examples" ? "overview" : name).hidden = name !== state.view;
     const link = element(`to-${name}`);
     if (name === state.view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   if (state.view === "examples") update();
-  else if (facts.n_models) (state.view === "classes" ? showClasses : showPairs)().catch(complain);
+  else if (facts.n_models && state.view !== "about") (state.view === "classes" ? showClasses : showPairs)().catch(complain);
 }
 
 let returnTo = 0;
@@ -255,7 +263,7 @@ function open(set, row) {
 
 function show(set, row) {
   opened = { set, row };
-  for (const id of ["overview", "classes", "pairs"]) element(id).hidden = true;
+  for (const id of ["overview", "classes", "pairs", "about"]) element(id).hidden = true;
   element("example").hidden = false;
   const title = showExample(element("content"), set, row);
   const order = set === state.set && left.includes(row) ? left : set.order;
@@ -280,6 +288,8 @@ function summarize() {
     const n = train.memorization.reduce((sum, value) => sum + (value >= 0.25), 0);
     said.append(make("strong", "", `${n.toLocaleString("en")} of ${counted(train.n, "training example")}`));
     said.append(` ${n === 1 ? "is" : "are"} memorized (≥ .25); ${counted(facts.n_models, "model")}; intervals ±${brief(facts.mean_half_width ?? NaN)}.`);
+    const known = scored(), nChance = train.isChance.reduce((sum, is) => sum + is, 0);
+    element("noise").textContent = `${(known - nChance).toLocaleString("en")} scores are more than chance explains (q ≤ .1). The other ${nChance.toLocaleString("en")} are grey.`;
     const best = Array.from(train.order).filter((row) => !Number.isNaN(train.shrunk[row]));
     const chosen = selectedZ(facts.n_models, facts.alpha, Math.min(6, best.length) || 1, best.length || 1);
     for (const row of best.slice(0, 6)) {
@@ -307,6 +317,7 @@ function summarize() {
     "sha256 of the model ids": facts.models_sha256,
   };
   for (const [name, value] of Object.entries(listed)) element("listed").append(make("dt", "", name), make("dd", "", value));
+  element("about-commands").replaceChildren(commands(["memdb info", "memdb reliability"]));
   const snapshot = facts.snapshot === null ? "" : `, snapshot ${facts.snapshot}`;
   element("colophon").textContent = `Store ${facts.store_id}${snapshot}, written ${facts.written_at}.`;
   element("plane").setAttribute("aria-label", "Training examples by how often models are right on them when held out and when in");
@@ -364,6 +375,7 @@ async function begin() {
   });
   histogram = new Histogram(element("histogram"), (range) => change({ set: train, range }));
   grid = new Grid(element("grid"), { onOpen: (row) => open(state.set, row), onSort: sortBy });
+  document.body.style.setProperty("--counted", 2 * String(facts.n_models).length + 2); // characters of "208/210"
   for (const id of ["least-influence", "least-memorization"]) element(id).value = facts[id === "least-influence" ? "min_influence" : "min_memorization"];
   summarize();
   listen();

@@ -43,7 +43,7 @@ function classColumns(rows) {
     { id: "class", title: "class", kind: "words", value: name, text: name, cell: name },
     numberColumn("n", "examples", (row) => rows[row].n, size, "training examples"),
     numberColumn("memorized", "≥ .25", (row) => rows[row].memorized, size, "training examples with memorization of at least .25"),
-    numberColumn("memorization", "mean memor.", (row) => rows[row].memorization, brief, "mean memorization"),
+    numberColumn("memorization", "memor.", (row) => rows[row].memorization, brief, "mean memorization"),
     numberColumn("in", "right in", (row) => rows[row].pIn, brief, "how often models that had an example are right on it"),
     numberColumn("out", "right out", (row) => rows[row].pOut, brief, "how often models that did not have it are right on it"),
     numberColumn("right", "right on test", (row) => rows[row].right, brief, "how often models are right on test examples of the class"),
@@ -80,7 +80,10 @@ function compared(column, a, b) {
 async function loadPairs() {
   await loaded(test);
   const numbers = await source.array("pairs");
-  [views.nPairs] = numbers; // the first row says how many there are
+  let least;
+  [views.nPairs, least] = numbers; // the first row says how many there are, and from which influence
+  facts.min_influence = least / 1000;
+  if (Number(element("least-influence").value) < facts.min_influence) element("least-influence").value = facts.min_influence;
   views.pairRows = Array.from({ length: numbers.length / 5 - 1 }, (_, at) => {
     const [trainRow, testRow, kIn, shrunk, q] = numbers.subarray(5 * at + 5, 5 * at + 10), arms = pairArms(trainRow, test, testRow, kIn);
     return { at, trainRow, testRow, arms, influence: scoreOf(...arms), shrunk: scoreIn(shrunk), q: qIn(q), isChance: isChance(q) };
@@ -89,10 +92,11 @@ async function loadPairs() {
 
 /** The training or the test picture of a pair: on a sheet of the pairs in their order, where there is one. */
 function pairPicture(set, row, at, side) {
-  if (!facts.pair_sheets) return pictureOf(set, row, 36, { hidden: true });
+  const size = innerWidth > 620 ? 64 : 32;
+  if (!facts.pair_sheets) return pictureOf(set, row, size, { hidden: true });
   const perSheet = set.picture.tiles / 2;
-  const strip = blobUrl(`pairs/${Math.floor(at / perSheet)}`, () => source.pairSheet(Math.floor(at / perSheet)), set.picture.mime);
-  return pictureOf(set, row, 36, { hidden: true, strip, tile: 2 * (at % perSheet) + side });
+  const strip = sheetSeen(`pairs/${Math.floor(at / perSheet)}`, () => source.pairSheet(Math.floor(at / perSheet)), set.picture.mime);
+  return pictureOf(set, row, size, { hidden: true, strip, tile: 2 * (at % perSheet) + side });
 }
 
 function pairColumns(rows, z) {
@@ -103,7 +107,7 @@ function pairColumns(rows, z) {
     return link;
   };
   for (const [set, name, side] of [[train, "trainRow", 0], [test, "testRow", 1]]) {
-    if (set.picture) columns.push({ id: "picture", title: "", cell: (row) => pairPicture(set, rows[row][name], rows[row].at, side) });
+    if (set.picture) columns.push(pictureColumn(set, (row) => pairPicture(set, rows[row][name], rows[row].at, side)));
     columns.push({ id: set.name, title: set.name, kind: "number", value: (row) => rows[row][name], cell: (row) => linked(set, rows[row][name]) });
     columns.push({ id: "class", title: "class", kind: "words", cell: (row) => classOf(set, rows[row][name]) });
   }
@@ -135,4 +139,26 @@ async function showPairs() {
   element("pairs-left").textContent = `${left.length.toLocaleString("en")} of ${counted(rows.length, "pair")} left${all}`;
   const command = `memdb pairs --min-influence ${Math.max(influence, facts.min_influence)} --min-memorization ${Math.max(memorization, facts.min_memorization)}`;
   element("pair-commands").replaceChildren(commands([command]));
+}
+
+/** The commands that list what the list shows: `top-memorized` where it can, else SQL. */
+function listCommands() {
+  const { set, label, find, range, brush, sort } = state, way = sort.descending ? "DESC" : "ASC";
+  const orders = { shrunk: "shrunk", memorization: "memorization", interval: "lo" };
+  const isPlain = set === train && !find && !range && !brush && orders[sort.column] && sort.descending;
+  if (isPlain) {
+    const ordered = sort.column === "shrunk" ? "" : ` --order ${orders[sort.column]}`;
+    return [`memdb top-memorized${ordered}${label === "" ? "" : ` --class ${quoted(facts.class_names[label] ?? label)}`}`];
+  }
+  const wanted = label === "" ? [] : [`label = ${label}`], id = set === train ? "train_id" : "id";
+  const between = (name, [from, to]) => wanted.push(`${name} BETWEEN ${+from.toFixed(4)} AND ${+to.toFixed(4)}`);
+  if (range) between("memorization", range);
+  if (brush) {
+    between("p_out", brush.slice(0, 2));
+    between("p_in", brush.slice(2));
+  }
+  if (/^\d+$/.test(find.trim())) wanted.push(`${id} = ${find.trim()}`);
+  const names = { class: "label", memorization: "memorization", interval: "lo", in: "p_in", out: "p_out", right: "n_correct", rate: "n_correct" };
+  const where = wanted.length ? ` WHERE ${wanted.join(" AND ")}` : "";
+  return [`memdb sql "SELECT * FROM ${set === train ? "memorization" : "test_examples"}${where} ORDER BY ${names[sort.column] ?? id} ${way}, ${id} LIMIT 20"`];
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,7 @@ from memdb.store import Snapshot
 VERSION = 1  # of how these are computed
 WORTH_KEEPING = 1 << 24  # entries of sketches, or confidences: below, computing takes no second
 
-Found = TypeVar("Found")
-Arrays = Sequence[NDArray[np.generic]]
+Arrays = Sequence[NDArray[Any]]
 
 
 class Keeper:
@@ -79,7 +78,7 @@ def _packed(arrays: Arrays) -> bytes:
     return file.getvalue()
 
 
-def _unpacked(data: bytes) -> Iterator[NDArray[np.generic]]:
+def _unpacked(data: bytes) -> Iterator[NDArray[Any]]:
     file = io.BytesIO(data)
     while file.tell() < len(data):
         yield np.load(file, allow_pickle=False)

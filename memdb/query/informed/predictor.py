@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from memdb.query.informed.calibration import (
     from_arrays,
     to_arrays,
 )
-from memdb.query.informed.evidence import Outcomes, errors_of, kernels_of, sampled
+from memdb.query.informed.evidence import MOST_PAIRS, Outcomes, errors_of, kernels_of, sampled
 from memdb.query.informed.kept import Keeper
 from memdb.query.informed.prior import (
     FOLDS,
@@ -36,6 +37,7 @@ from memdb.query.informed.prior import (
 from memdb.query.informed.screening import parted
 from memdb.query.relations import Relations
 from memdb.store.read_sketches import Sketched, find_sketches
+from memdb.wording import verb
 
 LEAST_MODELS = 20  # below, folds have fewer than four models each
 KEPT = 8  # recent rows and columns of predictions
@@ -108,13 +110,18 @@ class Predictor:
     def why_raw(self) -> str | None:
         """Why the answer is the raw estimate, in words; None if it is the calibrated prediction."""
         if self._snapshot.n_models < LEAST_MODELS:
-            return f"a calibration takes {LEAST_MODELS} models, and there are {self._snapshot.n_models}"
+            n_models = self._snapshot.n_models
+            return f"a calibration takes {LEAST_MODELS} models, and there {verb(n_models)} {n_models}"
         if self.why_no_prior is not None:
             return self.why_no_prior
         if self.calibration is None:
             against = self._fit[1] < -1
             turned = "; large scores go with small influences: negate them" if against else ""
-            return f"the prior from {self.source} explains nothing in models that it has not seen{turned}"
+            sampled_of = (
+                "" if self._n_pairs <= MOST_PAIRS else f", as far as {MOST_PAIRS:,} sampled pairs tell"
+            )
+            seen = f"in models that it has not seen{sampled_of}"
+            return f"the prior from {self.source} explains nothing {seen}{turned}"
         return None
 
     @cached_property
@@ -251,6 +258,10 @@ class Predictor:
         parts = self._keeper.arrays("kernels", self._n_entries, self._of_kernels, computed)
         models = np.array([one.model for one in self._sketched], dtype=np.int64)
         return models, Kernel(*parts[:2]), Kernel(*parts[2:])
+
+    @property
+    def _n_pairs(self) -> int:
+        return math.prod(info.n_examples for info in self._snapshot.manifest.sets)
 
     @property
     def _n_entries(self) -> int:

@@ -24,6 +24,7 @@ from memdb.query.pairs import scores
 from memdb.query.pairs.types import PairBits, PairBlock, PairChoice
 from memdb.query.relations import Relations
 from memdb.query.statistics import FDR, q_values
+from memdb.wording import verb
 
 SCREENED_COLUMNS = [
     "train_id", "test_id", "train_label", "test_label", "same_class", "influence", "lo", "hi", "q_value",
@@ -91,7 +92,8 @@ class ScreenedAnswers:
             )
         if self.relations.snapshot.n_models < LEAST_MODELS:
             raise NotEnoughModelsError(
-                f"screening takes {LEAST_MODELS} models, and there are {self.relations.snapshot.n_models}",
+                f"screening takes {LEAST_MODELS} models, and there "
+                f"{verb(self.relations.snapshot.n_models)} {self.relations.snapshot.n_models}",
                 hint="train more with `memdb train --add 100`",
             )
         return self.predictor.screening

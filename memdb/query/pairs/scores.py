@@ -175,13 +175,18 @@ def collected(pair_search: PairSearch, options: PairOptions) -> list[PairBlock]:
     for block in pair_search.blocks(**watching(options)):
         blocks.append(block)
         n_found += len(block)
-        if n_found > MAX_ROWS:
-            raise InvalidInputError(
-                f"more than {MAX_ROWS:,} pairs pass",
-                hint="write them to a .parquet file, which takes any number, or raise min_influence",
-                parameter="min_influence",
-            )
+        require_fit(n_found, "write them to a .parquet file, which takes any number, or raise min_influence")
     return blocks
+
+
+def require_fit(n_pairs: int, hint: str = "raise min_influence") -> None:
+    """Refuse more pairs than fit in memory.
+
+    Raises:
+        InvalidInputError: so many pass.
+    """
+    if n_pairs > MAX_ROWS:
+        raise InvalidInputError(f"more than {MAX_ROWS:,} pairs pass", hint=hint, parameter="min_influence")
 
 
 class Evidence:

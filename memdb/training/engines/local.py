@@ -25,6 +25,7 @@ from memdb.training.engines.worker import Failed, Work, committed_since, missing
 from memdb.training.engines.worker_process import Broken, Done, InFlight, LeftOff, Ready, serve
 from memdb.training.loop import Committed, Hooks
 from memdb.training.seeds import Seeds
+from memdb.wording import count
 
 MAX_DEATHS = 5  # of workers at one batch, or before they were ready
 PATIENCE_SECONDS = 10.0  # for a worker to stop, or to finish its commit
@@ -237,7 +238,8 @@ def _gave_up(how: str, batch: _Batch | None, n_deaths: int) -> TrainingError:
             hint='see its own words above; a script that uses workers needs `if __name__ == "__main__":`',
         )
     return TrainingError(
-        f"a worker {how} while it trained {len(batch.seeds)} models, {n_deaths} times in a row",
+        f"a worker {how} while it trained {count(len(batch.seeds), 'model')}, {count(n_deaths, 'time')} "
+        f"in a row",
         hint="use a smaller batch_models or fewer workers; what was committed stays",
         parameter=("batch_models", "workers"),
     )

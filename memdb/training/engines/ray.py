@@ -29,6 +29,7 @@ from memdb.training.engines.request import LOCAL, Request
 from memdb.training.engines.worker import Bench, Failed, Work, committed_since, missing, set_up
 from memdb.training.loop import Committed, Hooks
 from memdb.training.seeds import Seeds
+from memdb.wording import count
 
 AUTO = "auto"
 MAX_RETRIES = 20  # of a batch whose worker or node died
@@ -190,7 +191,7 @@ def _result(task: Any, batch: list[int]) -> Any:
             hint="what was committed stays; MEMDB_TRACEBACK=1 shows where it failed",
         ) from error
     except RayError as error:
-        what = f"a batch of {len(batch)} models" if batch else "the first worker"
+        what = f"a batch of {count(len(batch), 'model')}" if batch else "the first worker"
         raise TrainingError(
             f"Ray gave up on {what}: {type(error).__name__}: {_first_line(str(error))}",
             hint="use a smaller batch_models, or look at the cluster's logs; what was committed stays",

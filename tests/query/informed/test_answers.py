@@ -187,7 +187,7 @@ def files_of(tmp_path):
         ("torn.npy", "holds"),
         ("words.csv", "cannot be read"),
         ("outside.csv", "test_id 30"),
-        ("short.csv", "rows and 2 columns"),
+        ("short.csv", "1 row and 2 columns"),
         ("odd.txt", "suffix"),
         ("no.parquet", "cannot be read"),
         ("missing.npy", "no file"),

@@ -107,6 +107,7 @@ def test_confidences_give_the_rows_of_their_relation_to_the_last_bit(digits_stor
         assert len(expected) > 3
 
 
+@pytest.mark.slow
 def test_shrunk_scores_and_q_values_are_those_of_all_that_was_ranked(digits_store):
     """Whichever were found: the fewer, the more cautious."""
     with memdb.open(str(digits_store)) as db:
@@ -263,6 +264,7 @@ def test_another_search_starts_anew(search, tmp_path, change):
     assert write(path, other, "b" * 64 if change == "models" else "a" * 64).n_resumed == 0
 
 
+@pytest.mark.slow
 def test_a_part_that_is_not_whole_is_found_again(search, tmp_path):
     path, whole = tmp_path / "pairs.parquet", tmp_path / "whole.parquet"
     write(path, search, stop_requested=lambda: parquet.n_kept(path) >= 3)

@@ -153,6 +153,7 @@ UNNOTICED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", every(3, range(3)))
 def test_a_lost_object_is_noticed_but_those_that_nothing_else_names(tiny, altered, first):
     right = altered.answer()

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb import plugins
-from memdb.datasets import Dataset, ExampleSet
+from memdb.datasets import Dataset
+from memdb.datasets.example_set import ExampleSet
 from memdb.datasets.pictures import grey_levels, on_white, pixels_of, range_of, words_of
 from memdb.errors import InvalidInputError, NotFoundError
 from memdb.format import layout
@@ -56,8 +57,8 @@ def of_dataset(data: Dataset) -> Contents:
     return lru_cache(KEPT)(content)
 
 
-def of_thumbnails(read: Callable[[str, Sequence[int]], NDArray[np.uint8]]) -> Contents:
-    """Return what shows the examples of a published copy by its thumbnails."""
+def of_thumbnails(read: Callable[[str, Sequence[int]], NDArray[np.uint8] | list[str]]) -> Contents:
+    """Return what shows the examples of a published copy by its thumbnails, or its words."""
     return lru_cache(KEPT)(lambda set_name, row: read(set_name, [row])[0])
 
 
