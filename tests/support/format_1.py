@@ -170,6 +170,7 @@ COMMANDS = {  # by store: asked as JSON, and those of `TABLES` as a table, too
         "compare trained.zarr extension.zarr -k 3 --trust-base",
         "compare trained.zarr merged.zarr -k 3 --test-id 4",
         "compare trained.zarr trained.zarr -k 3 --scores-b theirs",
+        "duplicates --by influence --min-share 0.05 --alpha 0.99 -k 2",
     ],
     "published": [
         *WITH_MODELS, *LISTS, *SCORES, *RELATIONS, *PAIRS, "verify", "top-memorized -k 3 --snapshot 1",
