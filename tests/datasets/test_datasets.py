@@ -34,7 +34,7 @@ def test_a_data_set_of_arrays_has_row_numbers_for_keys():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (([1, 2], [0], [1], [0]), "2 examples, 1 labels"),
+        (([1, 2], [0], [1], [0]), "2 examples, 1 label and 1 key"),
         (([[1.0]], [0.5], [[1.0]], [0]), "labels of the train set are float64"),
         (([[1.0]], [-1], [[1.0]], [0]), "has the label -1"),
         (([[1.0]], [0], [[1.0]], [2**31]), "the test set has the label 2147483648"),
