@@ -51,14 +51,18 @@ class Commits(Generic[T]):
             raise RuntimeError("two commits at once would lose their order")
         self._pending = _Pending(self._thread.submit(commit), n_models)
 
-    def made(self, *, patient: bool = True) -> Iterator[T]:
-        """Yield what the commit returned, if there is one; an impatient caller does not wait for it.
+    def made(self, patience: float | None = None) -> Iterator[T]:
+        """Yield what the commit returned, if there is one; wait for it, by default as long as it takes.
+
+        Args:
+            patience: the seconds after which it is left pending.
 
         Raises:
             MemdbError: whatever the commit raised.
         """
-        if self._pending is None or not (patient or self._pending.future.done()):
+        if self._pending is None:
             return
-        wait([self._pending.future])  # Ctrl-C here leaves it pending
+        if wait([self._pending.future], patience).not_done:  # Ctrl-C here leaves it pending
+            return
         done, self._pending = self._pending, None
         yield done.future.result()

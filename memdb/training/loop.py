@@ -38,6 +38,7 @@ from memdb.training.sketching import Quota, SketchTarget
 from memdb.training.validate import checked, doubts
 
 ROUNDING = 1e-9
+WORTH_WAITING = 0.01  # of a batch's seconds: where commits are short, each is told before the next batch
 SOURCE = "recipe"  # the key of the hash of a user's recipe among the versions of a model
 
 
@@ -102,8 +103,9 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
     wanted = batch_models or recipe.models_per_batch(dataset, device)
     with Commits[Committed]() as commits, Ahead(trainer.prepare, look=not hooks.looks_back) as ahead:
         try:
+            patience = 0.0
             for batch, following in with_next(seeds.batches(wanted)):
-                yield from commits.made(patient=hooks.looks_back or trainer.quota.is_open)
+                yield from commits.made(None if hooks.looks_back or trainer.quota.is_open else patience)
                 if not hooks.may_begin():
                     break
                 trained = trainer.train(ahead.take(batch, following), hooks, commits)
@@ -111,6 +113,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
                     break
                 yield from commits.made()
                 commits.begin(partial(trainer.commit, trained), len(batch))
+                patience = WORTH_WAITING * trained.seconds
         except GeneratorExit:
             raise
         except BaseException:
