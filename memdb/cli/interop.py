@@ -229,7 +229,7 @@ def export(
         what = "ids"
     elif conditions.given and what != "ids":
         raise WrongUsageError(
-            f"--{next(iter(conditions.given))} does nothing without --what ids", hint="leave one of them out"
+            f"--{next(iter(conditions.given))} does nothing without --what ids", hint="omit one of them"
         )
     if not what.endswith("pairs") and bounds.given:
         raise InvalidInputError(f"{what} has no pairs to choose from", hint="omit what bounds pairs")
