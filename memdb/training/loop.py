@@ -114,12 +114,10 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
                 yield from commits.made()
                 commits.begin(partial(trainer.commit, trained), len(batch))
                 patience = WORTH_WAITING * trained.seconds
-        except GeneratorExit:
-            raise
-        except BaseException:
             yield from commits.made()
+        except BaseException:  # Ctrl-C while the last commit was awaited, too
+            yield from commits.made()  # of GeneratorExit nothing: none is pending where this yields
             raise
-        yield from commits.made()
 
 
 @dataclass(frozen=True)
