@@ -10,8 +10,9 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from memdb.errors import InvalidInputError
@@ -69,11 +70,14 @@ class Usage:
 
 @dataclass
 class Cache:
-    """A folder of at most ``limit`` bytes of objects; the least recently read are removed first."""
+    """A folder of about ``limit`` bytes of objects at most; the least recently read are removed first.
+
+    It is measured at random, once in a twentieth of the limit that is written: also where each of many
+    processes writes little.
+    """
 
     folder: Path
     limit: int = DEFAULT_LIMIT
-    _unchecked: int = field(default=0, repr=False)  # bytes written since the folder was last measured
 
     @classmethod
     def of_user(cls, default: Path) -> Cache | None:
@@ -114,9 +118,7 @@ class Cache:
                 temporary.write_bytes(hashlib.sha256(data).digest() + data)
         except OSError:
             return
-        self._unchecked += len(data) + DIGEST
-        if self._unchecked > self.limit // 20:
-            self._unchecked = 0
+        if secrets.randbelow(max(1, self.limit // 20)) < len(data) + DIGEST:
             self.shrink(self.limit)
 
     def usage(self) -> Usage:
