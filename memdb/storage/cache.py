@@ -99,7 +99,7 @@ class Cache:
             data = path.read_bytes()
         except OSError:
             return None
-        if hashlib.sha256(data[DIGEST:]).digest() != data[:DIGEST]:
+        if hashlib.sha256(memoryview(data)[DIGEST:]).digest() != data[:DIGEST]:
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
@@ -107,15 +107,20 @@ class Cache:
             os.utime(path)
         return data[DIGEST:]
 
+    def takes(self, n_bytes: int) -> bool:
+        """Whether an object of this size is kept: none may fill more than half of the cache."""
+        return n_bytes <= self.limit // 2
+
     def keep(self, key: str, data: bytes) -> None:
         """Keep an object, if it fits and the disk allows it."""
-        if len(data) > self.limit // 2:
+        if not self.takes(len(data)):
             return
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path, durable=False) as temporary:
-                temporary.write_bytes(hashlib.sha256(data).digest() + data)
+            with replacing(path, durable=False) as temporary, temporary.open("wb") as file:
+                file.write(hashlib.sha256(data).digest())
+                file.write(data)
         except OSError:
             return
         if secrets.randbelow(max(1, self.limit // 20)) < len(data) + DIGEST:
