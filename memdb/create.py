@@ -55,7 +55,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         data_root: the folder that holds the data, where the data set needs one. It is not stored.
         download: let torchvision fetch what is missing.
         recipe_options: by name; the others get their defaults.
-        recipe_version: for a recipe that has none of its own.
+        recipe_version: for a recipe that has none of its own, or has several.
         subset_fraction: share of the training set in a subset.
         outcomes: what to keep: ``correct`` always, and any of ``logit_confidence``, ``cumulative_loss``,
             ``first_learned`` and ``prediction``, or an `Outcome` of your own that the recipe returns.
