@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,8 @@ class _Trainer:
                 return None
             raise
         seconds = time.perf_counter() - started
-        return _Trained(batch, returned, asked, name_of(self.device), seconds, folder)
+        spent = replace(batch, drawn=None)  # initial weights may take gigabytes
+        return _Trained(spent, returned, asked, name_of(self.device), seconds, folder)
 
     def commit(self, trained: _Trained) -> Committed:
         """Check what the recipe returned, and commit it."""
