@@ -138,7 +138,8 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
         scores: the name of imported scores to answer from instead of models.
         assume: how many models of which subset fraction to assume behind them, for approximate intervals.
         storage_options: for the fsspec driver.
-        cache: where objects of remote stores are kept; None for nowhere. By default ``$MEMDB_CACHE_DIR`` and
+        cache: where objects of remote stores are kept, and what takes long to compute for predictions of
+            large stores, local or not; None for nowhere. By default ``$MEMDB_CACHE_DIR`` and
             ``$MEMDB_CACHE_SIZE`` decide, or else it is below the user's home.
         trust_base: follow the address of the store that this one extends, now and from now on. Not needed
             for a store that this user made.

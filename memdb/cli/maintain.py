@@ -182,7 +182,7 @@ def cache(
 ) -> None:
     """Show or clear the local cache of remote stores.
 
-    It also keeps what predictions of large stores, local ones included, take seconds to compute.
+    It also keeps what takes seconds to compute for predictions of large stores, local or not.
     """
     kept = Place(cache_dir=cache_dir, cache_size=cache_size).cache()
     if kept is None:
