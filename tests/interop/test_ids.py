@@ -65,6 +65,8 @@ def test_a_condition_may_name_the_columns_of_a_ranked_list(db, tmp_path):
         ("true UNION SELECT 1", "not one expression"),
         ("label IN (SELECT label FROM read_csv('/etc/passwd'))", "disabled"),
         ("memorization > $x", "x"),
+        ("COLUMNS('lo|hi') > 0", "not one value"),  # of which the first alone would count
+        ("unnest([true, false])", "not one value"),
         ("", "not one expression"),
         ("\ud800", "not valid UTF-8"),
     ],
