@@ -203,6 +203,7 @@ def test_lists_that_leave_no_sensible_part_are_refused(tmp_path, given, said):
         ("a.json", "3", "neither a list"),
         ("a.json", "[" * 100_000, "cannot be read"),
         ("a.json", "[[1]]", "list"),
+        ("a.json", '[{"key": ["train/2.png"]}]', "no such training example"),
         ("a.parquet", "no parquet", "cannot be read"),
         ("a.txt", b"\xff\xfe", "cannot be read"),
         ("a.csv", "train_id,action\n1,keep\n", "lists examples to keep"),
@@ -214,8 +215,9 @@ def test_files_that_are_no_list_are_one_sentence(tmp_path, name, text, said):
     with pytest.raises(InvalidInputError, match=said) as caught:
         without(tmp_path / "a.zarr", path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(NotFoundError):
-        without(tmp_path / "a.zarr", tmp_path / "absent.csv")
+    for absent in (tmp_path / "absent.csv", "~nobody-of-this-name/ids"):
+        with pytest.raises(NotFoundError):
+            without(tmp_path / "a.zarr", absent)
 
 
 def test_both_lists_at_once_are_refused(tmp_path):
