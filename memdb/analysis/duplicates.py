@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from memdb.analysis import lookalikes
 from memdb.analysis.lookalikes import Alike, ReadPictures
-from memdb.analysis.twins import Arms, Found, Twins, bounds_for, models_needed, q_of
+from memdb.analysis.twins import Arms, Found, Twins, bounds_for, models_needed, pairs_within, q_of
 from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
 from memdb.format import layout
 from memdb.query import arrow
@@ -208,10 +208,8 @@ def _sets_by_influence(
     snapshot = relations.snapshot
     if layout.TRAIN not in sets:
         return list(sets)
-    labels = relations.labels(layout.TRAIN)
-    times = np.bincount(labels) if relations.are_labelled else np.array([len(labels)])
-    n_ranked = max(1, int((times * (times - 1) // 2).sum()))
-    needed = models_needed(snapshot.manifest.subset_fraction, n_ranked, wanted.alpha)
+    n_ranked = pairs_within(relations.labels(layout.TRAIN), same_class=relations.are_labelled)
+    needed = models_needed(snapshot.manifest.subset_fraction, max(1, n_ranked), wanted.alpha)
     if snapshot.n_models >= needed:
         return list(sets)
     few = f"{snapshot.url} has {snapshot.n_models:,} models: too few to find twins in training by influence"

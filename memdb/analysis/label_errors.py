@@ -68,8 +68,9 @@ def votes_of(relations: Relations) -> Votes:
 
 def _counted(relations: Relations) -> Iterator[tuple[NDArray[np.int64], ...]]:
     """Yield the fields of `Votes` of some examples at a time."""
-    snapshot, labels = relations.snapshot, relations.labels(layout.TRAIN)
-    n_classes = max(relations.n_classes, int(labels.max()) + 1)
+    snapshot = relations.snapshot
+    labels = np.minimum(relations.labels(layout.TRAIN), NO_PREDICTION)  # none can predict a larger one
+    n_classes = min(max(relations.n_classes, int(labels.max()) + 1), NO_PREDICTION + 1)
     n_train, height = len(labels), snapshot.band_height(PATH)
     step = max(1, VOTES_AT_ONCE // max(n_classes, snapshot.n_models))
     for low in range(0, n_train, height):

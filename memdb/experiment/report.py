@@ -149,10 +149,10 @@ class Findings:
         """
         if arm.removed is None or control.control == "added" or not arm.n_removed:
             return None
-        labels = self.snapshot.examples(layout.TRAIN).labels
-        others = labels if control.removed is None else labels[control.removed]
+        classes = np.unique(self.snapshot.examples(layout.TRAIN).labels, return_inverse=True)[1]
+        others = classes if control.removed is None else classes[control.removed]
         shares = [
-            np.bincount(of, minlength=labels.max() + 1) / len(of) for of in (labels[arm.removed], others)
+            np.bincount(of, minlength=classes.max() + 1) / len(of) for of in (classes[arm.removed], others)
         ]
         return float(np.minimum(*shares).sum())
 

@@ -15,6 +15,7 @@ from support.stores import bits_of, dicts
 import memdb
 from memdb.analysis import lookalikes
 from memdb.analysis.lookalikes import Looks
+from memdb.analysis.twins import pairs_within
 from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
 
 PAIRS = {(0, 24), (1, 25)}
@@ -305,3 +306,16 @@ def test_equal_content_is_equal_hashes():
     assert set(zip(between.first.tolist(), between.second.tolist(), strict=True)) == {
         (2, 0), (1, 1), (3, 1), (4, 1),
     }  # fmt: skip
+
+
+def test_thousands_of_copies_are_refused_before_they_take_memory():
+    with pytest.raises(InvalidInputError, match="49,995,000 pairs of examples have equal content"):
+        lookalikes.equal(np.zeros((10_000, 16), np.uint8))
+    with pytest.raises(InvalidInputError, match="100,000,000 pairs"):
+        lookalikes.equal(*[np.zeros((10_000, 16), np.uint8)] * 2)
+
+
+def test_pairs_of_a_class_are_counted_without_memory_for_labels_that_nobody_has():
+    labels = np.array([5, 2**31 - 1, 5, 5, 2**31 - 1], np.int32)
+    assert pairs_within(labels, same_class=True) == 3 + 1
+    assert pairs_within(labels, same_class=False) == 10
