@@ -18,6 +18,7 @@ from memdb.format import layout
 from memdb.query import arrow
 from memdb.query.examples import require_examples, require_models, require_own
 from memdb.query.intervals import IntervalSpec
+from memdb.query.options import require_k
 from memdb.query.relations import Relations
 from memdb.query.templates import template
 
@@ -75,8 +76,8 @@ class Wanted:
                 hint="use e.g. max_distance=0.06",
                 parameter="max_distance",
             )
-        if self.k is not None and self.k < 1:
-            raise InvalidInputError(f"k {self.k} is not a number from 1", hint="use e.g. k=20", parameter="k")
+        if self.k is not None:
+            require_k(self.k)
 
     @property
     def sets(self) -> tuple[str, ...]:

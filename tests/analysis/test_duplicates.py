@@ -214,6 +214,9 @@ def test_the_command_says_what_a_twin_hides(url, tmp_path):
     assert max(map(len, shown.stdout.splitlines())) <= 80
     assert "train\u00a024" in shown.stdout
     assert "Memorization that a twin hides" in shown.stdout
+    first = run("duplicates", "--store", url, "--dataset", "support.twins:dataset", "-k", "1", cwd=tmp_path)
+    assert first.stdout.splitlines()[0].split(" of ")[0] == shown.stdout.splitlines()[0].split(" of ")[0]
+    assert "2 more pairs; -k N shows more" in first.stdout
     asked = run(
         "duplicates", "--store", url, "--by", "influence", "-f", "json", "--exclude", "diverged", cwd=tmp_path
     )
