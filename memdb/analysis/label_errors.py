@@ -19,7 +19,7 @@ from memdb.errors import NotFoundError
 from memdb.format import bits, layout
 from memdb.format.manifest import NO_PREDICTION, PREDICTION
 from memdb.query import arrow, formulas
-from memdb.query.examples import require_models, require_own
+from memdb.query.examples import require_labels, require_models, require_own
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import require_k
 from memdb.query.relations import Relations
@@ -51,7 +51,7 @@ def votes_of(relations: Relations) -> Votes:
 
     Raises:
         NotEnoughModelsError: the store has no models yet.
-        NotFoundError: it keeps no predictions.
+        NotFoundError: it keeps no predictions, or no labels.
     """
     snapshot = relations.snapshot
     require_models(snapshot)
@@ -62,6 +62,7 @@ def votes_of(relations: Relations) -> Votes:
             hint='make a store with outcomes="correct,prediction"',
             parameter="outcomes",
         )
+    require_labels(snapshot, are_labelled=relations.are_labelled)
     parts = list(_counted(relations))
     return Votes(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
