@@ -42,7 +42,7 @@ class Named:
     """Training examples as somebody named them.
 
     Attributes:
-        source: who names them, for messages.
+        source: the file or argument that names them, for messages.
         names: keys, or rows as decimal numbers.
         by: ``key``, ``train_id``, or an empty string where either may be meant.
         action: what the file says they are for: ``keep``, ``drop`` or nothing.

@@ -106,6 +106,7 @@ def test_a_store_without_predictions_says_how_to_keep_them(db):
     assert "outcomes" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_imported_models_vote_whatever_labels_they_brought_and_not_without(voted, tmp_path):
     voted.export(tmp_path / "runs.npz", "models")
     runs = dict(np.load(tmp_path / "runs.npz"))

@@ -209,7 +209,7 @@ def test_lists_that_leave_no_sensible_part_are_refused(tmp_path, given, said):
         ("a.csv", "train_id,action\n1,keep\n", "lists examples to keep"),
     ],
 )
-def test_files_that_are_no_list_are_one_sentence(tmp_path, name, text, said):
+def test_files_that_do_not_hold_a_list_are_one_sentence(tmp_path, name, text, said):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InvalidInputError, match=said) as caught:
