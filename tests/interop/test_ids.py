@@ -78,7 +78,7 @@ def test_a_condition_that_selects_nothing_sensible_is_one_sentence(db, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-def test_the_commands_make_a_store_of_the_rest(digits_store, tmp_path):
+def test_the_commands_make_a_store_of_the_rest(digits_store, db, tmp_path):
     store = ("--store", digits_store)
     done = run("export", "ids", "--drop", "memorization > .5", *store, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -90,6 +90,8 @@ def test_the_commands_make_a_store_of_the_rest(digits_store, tmp_path):
     both = run("export", "a.csv", "--drop", "1=1", "--keep", "1=1", *store, cwd=tmp_path)
     idle = run("export", "a.csv", "--what", "pairs", "--drop", "1=1", *store, cwd=tmp_path)
     assert (both.returncode, idle.returncode) == (1, 2)
+    in_memory = run("export", "b.csv", "--drop", "memorization > .5", "--store", db.url, cwd=tmp_path)
+    assert "memdb.init(url, dataset, recipe, without_ids='b.csv')" in in_memory.stderr  # no command can
 
 
 # Stores of a part
