@@ -232,7 +232,7 @@ def alike_pairs(sets: Sequence[str], wanted: Wanted, sources: Sources) -> dict[s
         try:
             looks = lookalikes.looks_of(read, sizes, sources.progress)
         except NotFoundError as error:
-            if wanted.by == "content" and not lookalikes.has_imagehash():
+            if wanted.by == "content" and not isinstance(error, lookalikes.NotPicturesError):
                 raise
             sources.remark(f"only examples of equal content count as alike: {error}; {error.hint}")
             looks = {}

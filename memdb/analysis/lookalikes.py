@@ -66,6 +66,13 @@ class Looks:
         return len(self.pictures)
 
 
+class NotPicturesError(NotFoundError):
+    """Examples, or some of them, that are not pictures."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, hint="use by=influence", parameter="by")
+
+
 def has_imagehash() -> bool:
     """Whether the package that hashes pictures is installed."""
     return importlib.util.find_spec("imagehash") is not None
@@ -118,12 +125,13 @@ def looks_of(read: ReadPictures, sizes: Mapping[str, int], progress: Progress) -
     """Read, reduce and hash the pictures of some sets.
 
     Raises:
-        NotFoundError: the examples are not pictures, or ImageHash is not installed.
+        NotPicturesError: the examples are not pictures.
+        NotFoundError: ImageHash is not installed.
         InvalidInputError: pictures that do not fit in memory.
     """
     first = read(next(name for name, size in sizes.items() if size), [0])[0]
     if isinstance(first, str):
-        raise NotFoundError("the examples are not pictures", hint="use by=influence", parameter="by")
+        raise NotPicturesError("the examples are not pictures")
     require_imagehash()
     height, width, channels = first.shape
     shape = (min(height, SIDE), min(width, SIDE), channels)
@@ -153,7 +161,7 @@ def looks_of(read: ReadPictures, sizes: Mapping[str, int], progress: Progress) -
 def reduced(picture: Any, shape: tuple[int, int, int]) -> Picture:
     """Return a picture in this many pixels and channels, the mean of those that it has."""
     if isinstance(picture, str):
-        raise NotFoundError("some of the examples are not pictures", hint="use by=influence", parameter="by")
+        raise NotPicturesError("some of the examples are not pictures")
     if picture.shape == shape:
         return np.asarray(picture)
     from PIL import Image  # noqa: PLC0415
