@@ -55,7 +55,7 @@ def init(  # noqa: PLR0913 - a store is fixed by many choices; all have defaults
         data_root: the folder that holds the data, where the data set needs one. It is not stored.
         download: let torchvision fetch what is missing.
         recipe_options: by name; the others get their defaults.
-        recipe_version: for a recipe that has none of its own.
+        recipe_version: for a recipe that has none of its own, or has several.
         subset_fraction: share of the training set in a subset.
         outcomes: what to keep: ``correct`` always, and any of ``logit_confidence``, ``cumulative_loss``,
             ``first_learned`` and ``prediction``, or an `Outcome` of your own that the recipe returns.
@@ -138,7 +138,8 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
         scores: the name of imported scores to answer from instead of models.
         assume: how many models of which subset fraction to assume behind them, for approximate intervals.
         storage_options: for the fsspec driver.
-        cache: where objects of remote stores are kept; None for nowhere. By default ``$MEMDB_CACHE_DIR`` and
+        cache: where objects of remote stores are kept, and what takes long to compute for predictions of
+            large stores, local or not; None for nowhere. By default ``$MEMDB_CACHE_DIR`` and
             ``$MEMDB_CACHE_SIZE`` decide, or else it is below the user's home.
         trust_base: follow the address of the store that this one extends, now and from now on. Not needed
             for a store that this user made.

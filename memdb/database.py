@@ -1164,7 +1164,7 @@ class Database:
             dataset: the data set, by name or as a `Dataset`, if the store's name for it does not load it, or
                 is code that you have not named before.
             recipe: the recipe, likewise: a name, or any object that fits `Recipe`.
-            recipe_version: the version of that recipe, if it does not declare one.
+            recipe_version: the version of that recipe, if it declares none, or several.
             data_root: the folder that holds the data.
             device: ``auto``, ``cpu``, ``cuda:0``, ...
             batch_models: models trained at once; by default, the recipe decides.

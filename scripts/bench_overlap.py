@@ -36,6 +36,7 @@ from torch import Tensor
 import memdb
 from memdb import Dataset, recipes
 from memdb.environment import n_cores
+from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE
 from memdb.recipes import mlp_torch
 from memdb.training import loop
 from memdb.training.loop import Hooks, train
@@ -163,21 +164,21 @@ class Sleeping(mlp_torch.Network):
         cls.n_steps += 1
         return torch.empty((*x.shape[:2], CLASSES), device="meta")
 
-    def logit_confidence(self, x: Tensor, _y: Tensor) -> tuple[Tensor, Tensor]:
+    def outcomes(self, x: Tensor, _y: Tensor, _wanted: frozenset[str]) -> dict[str, NDArray[Any]]:
         """Wait for the device, and return confidences that differ from model to model."""
         time.sleep(max(0.0, Sleeping.busy_until - time.perf_counter()))
         Sleeping.seen = math.inf
         return PREDICTED[len(self.weights[0]), len(x)]
 
 
-PREDICTED: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+PREDICTED: dict[tuple[int, int], dict[str, NDArray[Any]]] = {}
 
 
-def predictions(n_models: int, n_examples: int) -> tuple[Tensor, Tensor]:
+def predictions(n_models: int, n_examples: int) -> dict[str, NDArray[Any]]:
     """Return random confidences, [model, example], and where they are right."""
     some = torch.randn(n_examples, generator=torch.Generator().manual_seed(0)).mul_(4).add_(6)
-    confidence = torch.stack([some.roll(97 * model) for model in range(n_models)])
-    return confidence, confidence > 0
+    confidence = torch.stack([some.roll(97 * model) for model in range(n_models)]).numpy()
+    return {LOGIT_CONFIDENCE.name: confidence, CORRECT.name: confidence > 0}
 
 
 class Nothing:

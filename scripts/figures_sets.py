@@ -157,9 +157,7 @@ CASES: Mapping[str, Case] = {
 def store(case: Case, name: str, place: Path, root: Path) -> memdb.Database:
     """Open the store of a case, made if it is not there."""
     url = str(place / f"{name}.zarr")
-    data = case.load(root)
     if Path(url).exists():
         return memdb.open(url)
-    return memdb.init(
-        url, data, recipe=case.recipe, recipe_options=dict(case.options), seed=0, sketches=case.n_sketched
-    )
+    options, data = dict(case.options), case.load(root)
+    return memdb.init(url, data, recipe=case.recipe, recipe_options=options, seed=0, sketches=case.n_sketched)

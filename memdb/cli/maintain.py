@@ -180,7 +180,10 @@ def cache(
     cache_dir: CacheDirOption = None,
     cache_size: CacheSizeOption = "10GB",
 ) -> None:
-    """Show or clear the local cache of remote stores."""
+    """Show or clear the local cache of remote stores.
+
+    It also keeps what takes seconds to compute for predictions of large stores, local or not.
+    """
     kept = Place(cache_dir=cache_dir, cache_size=cache_size).cache()
     if kept is None:
         say("There is no cache: --cache-dir none.")

@@ -218,7 +218,7 @@ class Place:
         if idle and not any("://" in url for url in (self.url, *others)):
             raise WrongUsageError(
                 f"--{idle[0].replace('_', '-')} is for remote stores, and {self.url} is on this disk",
-                hint="omit it",
+                hint=f"omit it; for what predictions of local stores keep, set $MEMDB_{idle[0].upper()}",
             )
 
     def require_use_of_trust(self, *manifests: Manifest) -> None:

@@ -73,7 +73,11 @@ class NewStore(OptionGroup):
     ] = None
     recipe_version: Annotated[
         str | None,
-        typer.Option("--recipe-version", metavar="TEXT", help="For a recipe that names no version itself."),
+        typer.Option(
+            "--recipe-version",
+            metavar="TEXT",
+            help="For a recipe that names no version itself, or has several.",
+        ),
     ] = None
     subset_fraction: Annotated[
         float | None,

@@ -114,7 +114,15 @@ def _computed(
     counts: Mapping[str, Counts],
 ) -> pa.Table:
     """Return scores, and what ranking needs of each, between the columns that lists have besides."""
-    n_in, n_out, k_in, k_out = (counts[name] for name in ("n_in", "n_out", "k_in", "k_out"))
+    sums = {name: counts[name] for name in ("n_in", "n_out", "k_in", "k_out")}
+    columns = score_columns(score, **sums)
+    return table({**first, score: columns.pop(score), **sums, **columns, **last})
+
+
+def score_columns(
+    score: str, n_in: Counts, n_out: Counts, k_in: Counts, k_out: Counts
+) -> dict[str, pa.Array]:
+    """Return scores under their name, and what ranking needs of each, NULL where an arm is empty."""
     arms = formulas.of_counts(k_in, n_in, k_out, n_out)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = {
@@ -123,6 +131,4 @@ def _computed(
             "null_se": formulas.null_se(arms),
         }  # fmt: skip
     valid = {"p_in": n_in > 0, "p_out": n_out > 0, "ac_z": None}
-    columns = {name: arrow_column(values, valid.get(name, arms.are_filled)) for name, values in found.items()}
-    sums = {"n_in": n_in, "n_out": n_out, "k_in": k_in, "k_out": k_out}
-    return table({**first, score: columns.pop(score), **sums, **columns, **last})
+    return {name: arrow_column(values, valid.get(name, arms.are_filled)) for name, values in found.items()}

@@ -120,6 +120,11 @@ def interval_z(interval: IntervalSpec, n_models: int) -> float | None:
 
 def anytime_z(n_models: int, alpha: float) -> float:
     """Return the multiplier that stays valid when one looks after every model."""
-    scale = -2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha) - alpha**2) - alpha**2
-    tau = n_models / 400 * scale
+    tau = anytime_tau(n_models, alpha)
     return math.sqrt((1 + 1 / tau) * (math.log(1 + tau) - 2 * math.log(alpha)))
+
+
+def anytime_tau(n_models: int, alpha: float) -> float:
+    """Return the variance of the mixture behind `anytime_z`, which is tightest near 400 models."""
+    scale = -2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha) - alpha**2) - alpha**2
+    return n_models / 400 * scale

@@ -12,6 +12,7 @@ from memdb.format import layout
 from memdb.query import formulas
 from memdb.query.arrow import column as column_of
 from memdb.query.arrow import of_labels, table, values_of
+from memdb.query.counted import score_columns
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import Order, RankedQuery
 from memdb.query.ranked_list import Columns, Standing, presented
@@ -105,14 +106,9 @@ def scored(found: pa.Table, z: float | None) -> pa.Table:
     own = formulas.of_counts(of["own_k_in"], n_in, of["own_k_out"], n_out)
     lo, hi = formulas.bounds(arms, math.nan if z is None else z)
     are_known = not found.column("train_label").null_count
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = {
-            "influence": formulas.score(arms), "lo": lo, "hi": hi, "effect_se": formulas.effect_se(arms),
-            "ac_z": formulas.ac_z(arms), "null_se": formulas.null_se(arms),
-            "p_in": k_in / n_in, "p_out": k_out / n_out, "memorization": formulas.score(own),
-        }  # fmt: skip
-    valid = {"p_in": n_in > 0, "p_out": n_out > 0, "ac_z": None}
-    columns = {name: column_of(numbers, valid.get(name, arms.are_filled)) for name, numbers in values.items()}
+    columns = score_columns("influence", n_in, n_out, k_in, k_out)
+    others = {"lo": lo, "hi": hi, "memorization": formulas.score(own)}
+    columns |= {name: column_of(values, arms.are_filled) for name, values in others.items()}
     same = of["train_label"] == of["test_label"]
     columns["same_class"] = column_of(same, None if are_known else np.zeros(len(same), dtype=np.bool_))
     columns |= {"k_in": column_of(k_in), "k_out": column_of(k_out)}

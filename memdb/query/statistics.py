@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memdb.query import formulas
 from memdb.query.mixture import (
     BIN,
     Z_MOST,
@@ -230,7 +231,7 @@ def anytime_q_values(null_z: Numbers, n_models: int) -> Numbers:
     The e-value is that of a normal mixture, (1 + tau) ** -1/2 * exp(z**2 tau / (2 (1 + tau))).
     """
     alpha = min(0.5, 5 * FDR / max(1, len(null_z)))
-    tau = n_models / 400 * (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha) - alpha**2) - alpha**2)
+    tau = formulas.anytime_tau(n_models, alpha)
     log_e = null_z**2 * tau / (2 * (1 + tau)) - math.log1p(tau) / 2
     return q_values(np.exp(-np.maximum(log_e, 0.0)))
 

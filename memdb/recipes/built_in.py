@@ -28,7 +28,7 @@ class BuiltIn:
         kind: a dataclass that fits `Recipe`; its fields are the options.
         presets: options by the name of a preset; the first is the default.
         preset_of_dataset: the preset for the data sets that another than the default suits.
-        versions: other kinds of the same name, by version.
+        versions: other versions of it, by their number.
     """
 
     kind: type[Any]
@@ -45,7 +45,7 @@ class BuiltIn:
         known = {self.kind.version: self.kind, **self.versions}
         if version is not None and version not in known:
             raise InvalidInputError(
-                f"recipe {name} has version {' and '.join(known)}, not {version}",
+                f"recipe {name} has version{'s' * bool(self.versions)} {' and '.join(known)}, not {version}",
                 hint=f"omit recipe_version, or give {' or '.join(known)}",
                 parameter="recipe_version",
             )

@@ -304,8 +304,9 @@ class _Program:
         found: dict[str, NDArray[np.generic]] = {}
         for name, images, labels in self.moved.sets():
             with torch.no_grad():
-                evaluated_at_once = self.recipe.batch_size, run.outcomes
-                parts = list(_evaluated(network, images, labels, n_models, *evaluated_at_once))
+                parts = list(
+                    _evaluated(network, images, labels, n_models, self.recipe.batch_size, run.outcomes)
+                )
             found |= {f"{name}/{outcome}": values for outcome, values in joined(parts).items()}
             if run.sketch:
                 with torch.autocast(images.device.type, enabled=False):

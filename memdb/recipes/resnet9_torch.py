@@ -32,14 +32,14 @@ class Network:
         self._blocks = {
             k: (Layer(n, n, draw), Layer(n, n, draw)) for k, n in ((0, width << 1), (2, width << 3))
         }
-        self.out = self._out = draw.weights(n_classes, width << 3)
+        self.out = draw.weights(n_classes, width << 3)
         layers = [
             self._first,
             *self._stages,
             *(layer for block in self._blocks.values() for layer in block),
         ]
         self.filters = [layer.weight for layer in layers]
-        self.decaying: Sequence[Tensor] = [*self.filters, self._out]
+        self.decaying: Sequence[Tensor] = [*self.filters, self.out]
         self.others: Sequence[Tensor] = [
             parameter for layer in layers for parameter in (layer.gain, layer.offset)
         ]
@@ -52,7 +52,7 @@ class Network:
             if number in self._blocks:
                 one, two = self._blocks[number]
                 x = x + two(one(x, training=training), training=training)
-        return classify(x.amax((2, 3)), self._out) * LOGIT_SCALE
+        return classify(x.amax((2, 3)), self.out) * LOGIT_SCALE
 
 
 class Layer:

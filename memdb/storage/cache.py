@@ -10,8 +10,9 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from memdb.errors import InvalidInputError
@@ -69,11 +70,14 @@ class Usage:
 
 @dataclass
 class Cache:
-    """A folder of at most ``limit`` bytes of objects; the least recently read are removed first."""
+    """A folder of about ``limit`` bytes of objects at most; the least recently read are removed first.
+
+    It is measured at random, once in a twentieth of the limit that is written: also where each of many
+    processes writes little.
+    """
 
     folder: Path
     limit: int = DEFAULT_LIMIT
-    _unchecked: int = field(default=0, repr=False)  # bytes written since the folder was last measured
 
     @classmethod
     def of_user(cls, default: Path) -> Cache | None:
@@ -95,7 +99,7 @@ class Cache:
             data = path.read_bytes()
         except OSError:
             return None
-        if hashlib.sha256(data[DIGEST:]).digest() != data[:DIGEST]:
+        if hashlib.sha256(memoryview(data)[DIGEST:]).digest() != data[:DIGEST]:
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
@@ -103,20 +107,23 @@ class Cache:
             os.utime(path)
         return data[DIGEST:]
 
+    def takes(self, n_bytes: int) -> bool:
+        """Whether an object of this size is kept: none may fill more than half of the cache."""
+        return n_bytes <= self.limit // 2
+
     def keep(self, key: str, data: bytes) -> None:
         """Keep an object, if it fits and the disk allows it."""
-        if len(data) > self.limit // 2:
+        if not self.takes(len(data)):
             return
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path, durable=False) as temporary:
-                temporary.write_bytes(hashlib.sha256(data).digest() + data)
+            with replacing(path, durable=False) as temporary, temporary.open("wb") as file:
+                file.write(hashlib.sha256(data).digest())
+                file.write(data)
         except OSError:
             return
-        self._unchecked += len(data) + DIGEST
-        if self._unchecked > self.limit // 20:
-            self._unchecked = 0
+        if secrets.randbelow(max(1, self.limit // 20)) < len(data) + DIGEST:
             self.shrink(self.limit)
 
     def usage(self) -> Usage:

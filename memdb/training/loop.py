@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -114,12 +114,10 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
                 yield from commits.made()
                 commits.begin(partial(trainer.commit, trained), len(batch))
                 patience = WORTH_WAITING * trained.seconds
-        except GeneratorExit:
-            raise
-        except BaseException:
             yield from commits.made()
+        except BaseException:  # Ctrl-C while the last commit was awaited, too
+            yield from commits.made()  # of GeneratorExit nothing: none is pending where this yields
             raise
-        yield from commits.made()
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,8 @@ class _Trainer:
                 return None
             raise
         seconds = time.perf_counter() - started
-        return _Trained(batch, returned, asked, name_of(self.device), seconds, folder)
+        spent = replace(batch, drawn=None)  # initial weights may take gigabytes
+        return _Trained(spent, returned, asked, name_of(self.device), seconds, folder)
 
     def commit(self, trained: _Trained) -> Committed:
         """Check what the recipe returned, and commit it."""

@@ -277,6 +277,6 @@ def test_a_recipe_in_another_version_is_chosen_by_it_and_bound_again(tmp_path):
     assert recipes.rebind(first.info).info == first.info
     with pytest.raises(InvalidInputError, match="has no option 'filter_lr'"):
         recipes.resolve("resnet9", {"filter_lr": 0.1})
-    with pytest.raises(InvalidInputError, match="resnet9 has version 1 and 2, not 3") as caught:
+    with pytest.raises(InvalidInputError, match="resnet9 has versions 1 and 2, not 3") as caught:
         recipes.resolve("resnet9", {}, "3")
     assert "or 2" in caught.value.hint

@@ -63,6 +63,12 @@ def test_a_cache_stays_below_its_limit_and_takes_nothing_that_fills_it(tmp_path)
     assert cache.find("large") is None
 
 
+def test_a_cache_stays_below_its_limit_where_each_process_keeps_little(tmp_path):
+    for number in range(100):
+        Cache(tmp_path, limit=20_000).keep(str(number), bytes(700))
+    assert Cache(tmp_path).usage().size <= 30_000
+
+
 def test_what_a_killed_process_left_half_written_is_counted_and_goes(tmp_path):
     cache = Cache(tmp_path)
     cache.keep("a", b"content")

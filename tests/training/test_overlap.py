@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import wait
 
 import numpy as np
 import pytest
@@ -101,6 +102,22 @@ def test_what_was_trained_before_a_batch_failed_is_committed_and_counted(tmp_pat
     db = made(tmp_path, Watching(fail))
     with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else TrainingError):
         db.train(seeds=range(9), progress=told.append)
+    assert db.n_models == told[-1].n_committed == 1
+
+
+def test_ctrl_c_while_the_last_commit_is_awaited_counts_what_it_commits(tmp_path, monkeypatch):
+    interrupts = [KeyboardInterrupt()]
+
+    def awaited(futures, patience):
+        if interrupts:
+            raise interrupts.pop()
+        return wait(futures, patience)
+
+    monkeypatch.setattr("memdb.training.commits.wait", awaited)
+    told = []
+    db = made(tmp_path, Watching())
+    with pytest.raises(KeyboardInterrupt):
+        db.train(seeds=[5], progress=told.append)
     assert db.n_models == told[-1].n_committed == 1
 
 

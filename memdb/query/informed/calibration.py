@@ -115,8 +115,7 @@ class Calibration:
 
     Attributes:
         gain: share of the variance of the true influences that the prior explains, found in models that it
-        has
-            not seen: what it explains there, over that plus the mean of tau^2.
+            has not seen: what it explains there, over that plus the mean of tau^2.
         spread_mean: root of the mean of tau^2.
     """
 
@@ -149,9 +148,8 @@ def explains(sample: Sample) -> float:
 
     There is one slope for each fold, of a prior that has not seen it. Their mean must be far from 0 by its
     standard error from the folds, which are independent, as pairs are not (at a level of 1 %), and by that
-    from the
-    pairs: chance makes a few folds agree now and then. It is negative where large scores go with small
-    influences.
+    from the pairs: chance makes a few folds agree now and then. It is negative where large scores go with
+    small influences.
     """
     slopes, powers = [], []
     for fold in sample.folds:

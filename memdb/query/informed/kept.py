@@ -25,7 +25,7 @@ Arrays = Sequence[NDArray[Any]]
 
 
 class Keeper:
-    """Keeps what is computed from a snapshot, where there is a place for it."""
+    """Keeps what is computed from a snapshot, if the user has a cache."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         storage = snapshot.storage
@@ -49,9 +49,10 @@ class Keeper:
         data = self._cache.find(key)
         if data is not None:
             return list(_unpacked(data))
-        found = compute()
-        self._cache.keep(key, _packed(found))
-        return found
+        computed = compute()
+        if self._cache.takes(sum(array.nbytes for array in computed)):  # packing takes as much memory again
+            self._cache.keep(key, _packed(computed))
+        return computed
 
     def objects(self, *paths: str) -> Iterator[str]:
         """Yield what identifies the stored arrays at these paths, and which of the models count."""

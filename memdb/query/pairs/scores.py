@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import shutil
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from memdb.environment import install
 from memdb.errors import InvalidInputError
 from memdb.format import layout
-from memdb.query import arrow
+from memdb.query import arrow, formulas
 from memdb.query.examples import require_examples, require_models, require_own
 from memdb.query.intervals import IntervalSpec
 from memdb.query.mixture import Effects, Numbers, binned
@@ -243,10 +244,7 @@ class Evidence:
 
     def interval_z(self, interval: IntervalSpec) -> float:
         """Return the multiplier z of the intervals of a list."""
-        sql = "SELECT interval_z($interval, $alpha, $fixed_z, $n_models, $n_shown, $n_ranked)"
-        given = {**interval.parameters(), "n_models": self._bits.n_models}
-        ((z,),) = self._connection.execute(sql, given).fetchall()
-        return float(z)
+        return formulas.interval_z(interval, self._bits.n_models) or math.nan
 
 
 class Scorer:
