@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format import layout
-from memdb.interop.arrays import ArrayFile, is_of, spelled
+from memdb.interop.arrays import ArrayFile, Arrays, is_of, spelled
 from memdb.interop.views import as_list
 from memdb.store.examples import UNKNOWN
 
@@ -29,6 +29,10 @@ LABELS = {
 KEYS = {
     layout.TRAIN: ("train_keys", "tr_filenames", "train_filenames", "filenames", "filename", "key"),
     layout.TEST: ("test_keys", "tt_filenames", "test_filenames"),
+}
+PAIR_KEYS = {
+    layout.TRAIN: ("train_key", "train_filename", "train_name", "tr_filename"),
+    layout.TEST: ("test_key", "test_filename", "test_name", "tt_filename"),
 }
 CLASS_NAMES = ("class_names", "label_names", "classes")
 TEXT, WHOLE_NUMBERS = "US", "biuf"
@@ -74,7 +78,7 @@ def labels_in(
     """Return the labels of these sets, and the names of the classes if the file has any.
 
     Labels may be whole numbers in floats, or names: then the classes are the names in alphabetical order.
-    Where all labels are negative, they are unknown.
+    Where all labels are negative, they are unknown. Others, such as fractions, are not read.
     """
     files = {name: named(arrays, LABELS[name], WHOLE_NUMBERS + TEXT) for name in sizes if name in LABELS}
     held = {name: as_list(file) for name, file in files.items() if file is not None}
@@ -87,11 +91,18 @@ def labels_in(
     labels: dict[str, NDArray[Any]] = {}
     for name, file in held.items():
         values = file.whole((sizes[name],), WHOLE_NUMBERS) if as_names == {False} else None
-        if values is not None and is_whole(values) and not (values < 0).all():
+        if values is None or not is_whole(values):
+            _leave(arrays, files[name])
+        elif not (values < 0).all():
             labels[name] = values.astype(np.int64)
     named_classes = named(arrays, CLASS_NAMES, TEXT) if labels else None
     classes: tuple[str, ...] = () if named_classes is None else tuple(named_classes.texts())
     return ({}, ()) if classes == (UNKNOWN,) else (labels, classes)  # older exports have it for no labels
+
+
+def _leave(arrays: Mapping[str, ArrayFile], file: ArrayFile | None) -> None:
+    if isinstance(arrays, Arrays):
+        arrays.leave(file)
 
 
 def is_whole(values: NDArray[Any]) -> bool:
