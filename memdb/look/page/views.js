@@ -82,7 +82,7 @@ async function loadPairs() {
   const numbers = await source.array("pairs");
   let least;
   [views.nPairs, least] = numbers; // the first row says how many there are, and from which influence
-  facts.min_influence = least / 1000;
+  if (least) facts.min_influence = least / 1000; // copies of earlier versions do not say
   if (Number(element("least-influence").value) < facts.min_influence) element("least-influence").value = facts.min_influence;
   views.pairRows = Array.from({ length: numbers.length / 5 - 1 }, (_, at) => {
     const [trainRow, testRow, kIn, shrunk, q] = numbers.subarray(5 * at + 5, 5 * at + 10), arms = pairArms(trainRow, test, testRow, kIn);
