@@ -166,7 +166,8 @@ def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | N
         name: {ending: _class_list(path, arrays, f"{side}_classidx_{ending}", ending) for ending in classes}
         for name, side in zip(SETS, ("tr", "tt"), strict=True)
     }
-    (labels, class_names), sizes = labels_in(arrays, dict.fromkeys(SETS)), {}
+    labels, class_names, in_words = labels_in(arrays, dict.fromkeys(SETS))
+    sizes = {}
     for name, parts in lists.items():
         if name not in labels:
             labels[name] = _labels_of_lists(path, name, parts)
@@ -201,7 +202,7 @@ def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | N
     return ScoreFile(
         str(path), "same_class" if known.all() else "listed",
         Scores(memorization, train[known], test[known], influence[known]),
-        sizes, replace(names_in(arrays, sizes), labels=labels, class_names=class_names),
+        sizes, replace(names_in(arrays, sizes), labels=labels, class_names=class_names, in_words=in_words),
         None if len(memorization) else NOBODY, notes=notes,
     )  # fmt: skip
 
@@ -274,7 +275,7 @@ def _whole(
 ) -> ScoreFile:
     """Return memorization and a matrix of influence, with what is said of the examples beside them."""
     memorization, memorized, sizes = NO_SCORES, None, {}
-    labels, class_names = labels_in(arrays, dict.fromkeys(SETS))
+    labels, class_names, in_words = labels_in(arrays, dict.fromkeys(SETS))
     ids = None
     if mem is not None and strength is None:  # keys tell more than the numbers that pandas gives its rows
         ids = named(arrays, TOLD_IDS if named(arrays, KEYS[layout.TRAIN], TEXT) else IDS, NUMBERS)
@@ -305,7 +306,7 @@ def _whole(
             {layout.TRAIN: names.keys[layout.TRAIN]},
             np.arange(len(memorization), dtype=np.int32),
         )
-    names = replace(names, labels=labels, class_names=class_names if labels else ())
+    names = replace(names, labels=labels, class_names=class_names if labels else (), in_words=in_words)
     return ScoreFile(str(path), "listed", scores, sizes, names, memorized, keyed, turnable, notes)
 
 

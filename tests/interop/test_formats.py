@@ -572,6 +572,24 @@ def test_the_axes_of_matrices_by_class_are_told_from_all_classes_at_once(at):
     assert db.sql(pair).fetchall() == [(0.2,)]
 
 
+def test_labels_that_are_names_are_compared_as_names(at):
+    """A file numbers them by the alphabet, or by its own list of classes, and a store may do so otherwise."""
+    labels = {"train_labels": np.arange(N_TRAIN) % 2, "test_labels": np.arange(N_TEST) % 2}
+    names = np.array(["dog", "cat"])
+    np.savez("runs.npz", **PLAIN, **labels, class_names=names)
+    np.savez("same.npz", influence=INFL, **{name: names[rows] for name, rows in labels.items()})
+    np.savez("other.npz", influence=INFL, **{name: names[1 - rows] for name, rows in labels.items()})
+    at("runs.npz")
+    at("same.npz")
+    with pytest.raises(MismatchError, match="test example 0 the label 'cat', .* 'dog'"):
+        at("other.npz")
+    np.savez("own.npz", influence=INFL, **{n: names[rows] for n, rows in labels.items()}, class_names=names)
+    done, db = at("own.npz", "own.zarr")
+    assert done.notes == ()
+    found = db.sql("SELECT label, class_name FROM train_examples ORDER BY id LIMIT 2").fetchall()
+    assert found == [(0, "dog"), (1, "cat")]
+
+
 def test_sizes_that_are_known_say_which_axis_is_which(at):
     np.savez("infl.npz", influence=INFL.T)
     np.savez("runs.npz", **PLAIN)
