@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from memdb.analysis import lookalikes
 from memdb.analysis.lookalikes import Alike, ReadPictures
-from memdb.analysis.twins import Arms, Found, Twins, bounds_for, models_needed, q_of
+from memdb.analysis.twins import Arms, Found, Twins, bounds_for, models_needed, pairs_within, q_of
 from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
 from memdb.format import layout
 from memdb.query import arrow
 from memdb.query.examples import require_examples, require_models, require_own
 from memdb.query.intervals import IntervalSpec
+from memdb.query.options import require_k
 from memdb.query.relations import Relations
 from memdb.query.templates import template
 
@@ -75,8 +76,8 @@ class Wanted:
                 hint="use e.g. max_distance=0.06",
                 parameter="max_distance",
             )
-        if self.k is not None and self.k < 1:
-            raise InvalidInputError(f"k {self.k} is not a number from 1", hint="use e.g. k=20", parameter="k")
+        if self.k is not None:
+            require_k(self.k)
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -183,7 +184,8 @@ def duplicates(relations: Relations, wanted: Wanted, interval: IntervalSpec, sou
         nothing = np.zeros(0, np.int32)
         found = search(sources.progress) if name in doing else Found(nothing, nothing, 0)
         parts.append(_judged(_united(name, found, alike.get(name)), twins, wanted))
-    return _table(relations, _listed(parts, wanted.k), _Chosen.of(parts), interval)
+    listed = _listed(parts, wanted.k)
+    return _table(relations, listed, _Chosen.of(parts, [of for of, _ in listed]), interval)
 
 
 def _sets(relations: Relations, wanted: Wanted) -> list[str]:
@@ -208,10 +210,8 @@ def _sets_by_influence(
     snapshot = relations.snapshot
     if layout.TRAIN not in sets:
         return list(sets)
-    labels = relations.labels(layout.TRAIN)
-    times = np.bincount(labels) if relations.are_labelled else np.array([len(labels)])
-    n_ranked = max(1, int((times * (times - 1) // 2).sum()))
-    needed = models_needed(snapshot.manifest.subset_fraction, n_ranked, wanted.alpha)
+    n_ranked = pairs_within(relations.labels(layout.TRAIN), same_class=relations.are_labelled)
+    needed = models_needed(snapshot.manifest.subset_fraction, max(1, n_ranked), wanted.alpha)
     if snapshot.n_models >= needed:
         return list(sets)
     few = f"{snapshot.url} has {snapshot.n_models:,} models: too few to find twins in training by influence"
@@ -233,7 +233,7 @@ def alike_pairs(sets: Sequence[str], wanted: Wanted, sources: Sources) -> dict[s
         try:
             looks = lookalikes.looks_of(read, sizes, sources.progress)
         except NotFoundError as error:
-            if wanted.by == "content" and not lookalikes.has_imagehash():
+            if wanted.by == "content" and not isinstance(error, lookalikes.NotPicturesError):
                 raise
             sources.remark(f"only examples of equal content count as alike: {error}; {error.hint}")
             looks = {}
@@ -299,23 +299,27 @@ def _judged(pairs: _Pairs, twins: Twins, wanted: Wanted) -> _Judged:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """How many scores are shown out of how many that were compared: of pairs found by influence alone.
+    """How many scores are shown out of how many that were compared, by whether pairs are alike.
 
-    Pairs that are alike are chosen without a look at what models do. They are a family of their own, of which
-    all are shown.
+    Pairs that are alike were chosen without a look at what models do, and are a family of their own.
     """
 
-    n_shown: int
-    n_ranked: int
-    n_alike: int
+    n_shown: tuple[int, int]  # found by influence alone, and alike
+    n_ranked: tuple[int, int]
 
     @classmethod
-    def of(cls, parts: Sequence[_Judged]) -> _Chosen:
+    def of(cls, parts: Sequence[_Judged], listed: Sequence[_Judged]) -> _Chosen:
         """Count them in all directions."""
-        n_alike = sum(len(of.directions) * int(of.pairs.are_alike.sum()) for of in parts)
-        n_all = sum(len(of.directions) * len(of.pairs) for of in parts)
         n_ranked = sum(len(of.directions) * of.pairs.n_ranked for of in parts)
-        return cls(n_all - n_alike, max(n_ranked, n_all - n_alike), n_alike)
+        n_found, n_alike = _n_scores(parts)
+        return cls(_n_scores(listed), (max(n_ranked, n_found), n_alike))
+
+
+def _n_scores(parts: Sequence[_Judged]) -> tuple[int, int]:
+    """Return how many scores are of pairs found by influence alone, and of pairs that are alike."""
+    n_all = sum(len(of.directions) * len(of.pairs) for of in parts)
+    n_alike = sum(len(of.directions) * int(of.pairs.are_alike.sum()) for of in parts)
+    return n_all - n_alike, n_alike
 
 
 def _listed(parts: Sequence[_Judged], k: int | None) -> list[tuple[_Judged, NDArray[np.int64]]]:
@@ -376,7 +380,7 @@ def _rows(relations: Relations, judged: _Judged, direction: int, chosen: _Chosen
             "distance": arrow.column(pairs.distance, alike),
             **counts,
             **{name: arrow.column(values, is_train & has_models) for name, values in own.items()},
-            "n_shown": np.where(alike, chosen.n_alike, chosen.n_shown),
-            "n_ranked": np.where(alike, chosen.n_alike, chosen.n_ranked),
+            "n_shown": np.array(chosen.n_shown)[alike.astype(np.intp)],
+            "n_ranked": np.array(chosen.n_ranked)[alike.astype(np.intp)],
         }
     )

@@ -19,7 +19,7 @@ from memdb.errors import NotFoundError
 from memdb.format import bits, layout
 from memdb.format.manifest import NO_PREDICTION, PREDICTION
 from memdb.query import arrow, formulas
-from memdb.query.examples import require_models, require_own
+from memdb.query.examples import require_labels, require_models, require_own
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import require_k
 from memdb.query.relations import Relations
@@ -51,7 +51,7 @@ def votes_of(relations: Relations) -> Votes:
 
     Raises:
         NotEnoughModelsError: the store has no models yet.
-        NotFoundError: it keeps no predictions.
+        NotFoundError: it keeps no predictions, or no labels.
     """
     snapshot = relations.snapshot
     require_models(snapshot)
@@ -62,14 +62,16 @@ def votes_of(relations: Relations) -> Votes:
             hint='make a store with outcomes="correct,prediction"',
             parameter="outcomes",
         )
+    require_labels(snapshot, are_labelled=relations.are_labelled)
     parts = list(_counted(relations))
     return Votes(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
 def _counted(relations: Relations) -> Iterator[tuple[NDArray[np.int64], ...]]:
     """Yield the fields of `Votes` of some examples at a time."""
-    snapshot, labels = relations.snapshot, relations.labels(layout.TRAIN)
-    n_classes = max(relations.n_classes, int(labels.max()) + 1)
+    snapshot = relations.snapshot
+    labels = np.minimum(relations.labels(layout.TRAIN), NO_PREDICTION)  # none can predict a larger one
+    n_classes = min(max(relations.n_classes, int(labels.max()) + 1), NO_PREDICTION + 1)
     n_train, height = len(labels), snapshot.band_height(PATH)
     step = max(1, VOTES_AT_ONCE // max(n_classes, snapshot.n_models))
     for low in range(0, n_train, height):

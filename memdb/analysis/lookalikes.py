@@ -30,6 +30,7 @@ CROWD = 8  # others may lie as near; one more tells how far apart pictures usual
 STANDS_OUT = 0.4  # of that distance: 60 twins in 10,000 of MNIST, 1 other pair; at 0.5, 19 others
 MAX_BITS = 24  # of 64: unlike pictures differ in 32
 MAX_BYTES = 4 << 30  # of pictures in memory
+MAX_EQUAL = 1 << 22  # pairs of equal content; 2,900 copies of one example have as many
 ROWS, PAIRS = 64, 4096  # hashed rows, and pairs of pictures, compared at once
 READ = 512  # pictures read at once
 
@@ -65,6 +66,13 @@ class Looks:
         return len(self.pictures)
 
 
+class NotPicturesError(NotFoundError):
+    """Examples, or some of them, that are not pictures."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, hint="use by=influence", parameter="by")
+
+
 def has_imagehash() -> bool:
     """Whether the package that hashes pictures is installed."""
     return importlib.util.find_spec("imagehash") is not None
@@ -83,13 +91,24 @@ def require_imagehash() -> None:
 
 
 def equal(first: NDArray[np.uint8], second: NDArray[np.uint8] | None = None) -> Alike:
-    """Return examples of equal content, by hashes [examples, 16]; None stands for the first set itself."""
+    """Return examples of equal content, by hashes [examples, 16]; None stands for the first set itself.
+
+    Raises:
+        InvalidInputError: more pairs than fit in memory, as of thousands of copies.
+    """
     within = second is None
     second = first if second is None else second
     keys = [np.ascontiguousarray(part).view("V16")[:, 0] for part in (first, second)]
     order = np.argsort(keys[1], kind="stable")
     starts, stops = (np.searchsorted(keys[1][order], keys[0], side) for side in ("left", "right"))
     times = stops - starts
+    n_pairs = (int(times.sum()) - len(first)) // 2 if within else int(times.sum())
+    if n_pairs > MAX_EQUAL:
+        raise InvalidInputError(
+            f"{n_pairs:,} pairs of examples have equal content, more than {MAX_EQUAL:,}",
+            hint="use by=influence, or remove the copies from the data",
+            parameter="by",
+        )
     rows = np.repeat(np.arange(len(first)), times)
     others = order[np.repeat(starts - (np.cumsum(times) - times), times) + np.arange(times.sum())]
     kept = rows < others if within else np.ones(len(rows), dtype=np.bool_)
@@ -106,12 +125,13 @@ def looks_of(read: ReadPictures, sizes: Mapping[str, int], progress: Progress) -
     """Read, reduce and hash the pictures of some sets.
 
     Raises:
-        NotFoundError: the examples are not pictures, or ImageHash is not installed.
+        NotPicturesError: the examples are not pictures.
+        NotFoundError: ImageHash is not installed.
         InvalidInputError: pictures that do not fit in memory.
     """
     first = read(next(name for name, size in sizes.items() if size), [0])[0]
     if isinstance(first, str):
-        raise NotFoundError("the examples are not pictures", hint="use by=influence", parameter="by")
+        raise NotPicturesError("the examples are not pictures")
     require_imagehash()
     height, width, channels = first.shape
     shape = (min(height, SIDE), min(width, SIDE), channels)
@@ -141,7 +161,7 @@ def looks_of(read: ReadPictures, sizes: Mapping[str, int], progress: Progress) -
 def reduced(picture: Any, shape: tuple[int, int, int]) -> Picture:
     """Return a picture in this many pixels and channels, the mean of those that it has."""
     if isinstance(picture, str):
-        raise NotFoundError("some of the examples are not pictures", hint="use by=influence", parameter="by")
+        raise NotPicturesError("some of the examples are not pictures")
     if picture.shape == shape:
         return np.asarray(picture)
     from PIL import Image  # noqa: PLC0415

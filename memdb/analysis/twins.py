@@ -122,8 +122,8 @@ class Twins:
         )
         kernel = partial(TwinKernel, targets=targets, bounds=self._bounds)
         search = PairSearch(known, self._choice, kernel=kernel, is_final=True)
-        times = np.bincount(search.trains.labels) if self._same_class else np.array([len(search.trains)])
-        found = self._found(search, int((times * (times - 1) // 2).sum()), progress)
+        n_ranked = pairs_within(search.trains.labels, same_class=self._same_class)
+        found = self._found(search, n_ranked, progress)
         return Found(found.second, found.first, found.n_ranked)  # the kernel gives the smaller as the target
 
     def between(self, progress: Progress) -> Found:
@@ -171,6 +171,12 @@ class Twins:
             own, correct = mask, relations.correct(layout.TRAIN)[train]
         of_own = bits.count(own), bits.count(own & correct), bits.count(correct & ~(mask | own))
         return np.stack([n_in, k_in, n_out, k_out, *of_own]).astype(np.int64)
+
+
+def pairs_within(labels: NDArray[np.int32], *, same_class: bool) -> int:
+    """Return how many pairs there are of examples with these labels, of one class or of all."""
+    times = np.unique(labels, return_counts=True)[1] if same_class else np.array([len(labels)])
+    return int((times * (times - 1) // 2).sum())
 
 
 def bounds_for(share: float, alpha: float) -> Bounds:

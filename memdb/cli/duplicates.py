@@ -10,6 +10,7 @@ from memdb.cli.app import app, say
 from memdb.cli.options import DataRootOption, OptionGroup, OwnDatasetOption
 from memdb.cli.output import RankedWay, answer_of, emit, facts_line
 from memdb.cli.store_options import ASKING, Place, at_place
+from memdb.query.options import require_k
 from memdb.render import duplicates as rendered
 from memdb.render.progress import Counting
 from memdb.render.tables import clean, console
@@ -68,10 +69,11 @@ class DuplicatesWay(RankedWay):
 
     outcome: str = "correct"
 
-    @property
-    def rows_are_printed(self) -> bool:
-        """Whether rows for programs go to the terminal, which is not to be flooded."""
-        return self.output is None and self.format != "table"
+    def most(self, k: int | None) -> int | None:
+        """Return how many pairs to ask for: a table says how many there are; rows do not flood a terminal."""
+        if self.output is not None:
+            return k
+        return None if self.format == "table" else k or SHOWN
 
 
 @app.command()
@@ -110,11 +112,13 @@ def duplicates(
     memdb duplicates --by content --data-root ~/data -o duplicates.parquet
     memdb duplicates --between test --min-influence .9
     """  # noqa: D301
+    if k is not None:
+        require_k(k)
     db = place.open()
     with Counting(console(stderr=True), None) as counting:
         rows = db.duplicates(
             **vars(bounds),
-            k=SHOWN if k is None and way.rows_are_printed else k,
+            k=way.most(k),
             level=way.level,
             interval=way.interval,
             dataset=dataset,

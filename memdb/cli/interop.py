@@ -247,7 +247,7 @@ def export(
 
 
 def _say_ids(db: Database, path: Path, done: Exported, *, to_drop: bool) -> None:
-    from memdb.database import IN_MEMORY
+    from memdb.datasets import is_loadable
 
     n_listed, n_train = done.arrays["train_id"][0], db.store.manifest.train.n_examples
     action, option = ("drop", "--without-ids") if to_drop else ("keep", "--only-ids")
@@ -255,13 +255,16 @@ def _say_ids(db: Database, path: Path, done: Exported, *, to_drop: bool) -> None
     manifest = db.store.manifest
     if to_drop and manifest.kept is not None:
         say(
-            "This store excludes others already: with --keep and the opposite condition, the list is of "
-            "what is left of both."
+            "This store excludes others already: --keep '(CONDITION) IS NOT TRUE' lists what is left of both."
         )
         return
-    dataset = (
-        "" if manifest.dataset in {"digits", IN_MEMORY} else f" --dataset {shlex.quote(manifest.dataset)}"
-    )
+    if not is_loadable(manifest.dataset):
+        argument = option.removeprefix("--").replace("-", "_")
+        say(
+            f"Next: memdb.init(url, dataset, recipe, {argument}={str(path)!r}) in Python, with the same data."
+        )
+        return
+    dataset = "" if manifest.dataset == "digits" else f" --dataset {shlex.quote(manifest.dataset)}"
     n_left = n_train - n_listed if to_drop else n_listed
     say(
         f"Next: memdb init{dataset} {option} {shlex.quote(str(path))} --store NEW, with the recipe of this "

@@ -178,7 +178,7 @@ def label_errors(
     another class than for their own, by how many more. The store must keep the outcome prediction.
 
     \b
-    agree     share of these models that predict the class in the column rather
+    agree     share of these models that predict the class listed under rather
     as given  share that predicts the given label
     memor.    memorization: near 1 where models with the example learn its label by heart
 

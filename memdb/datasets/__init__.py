@@ -244,6 +244,11 @@ BUILT_IN: Mapping[str, Callable[[str | None, bool], Dataset]] = {
 }
 
 
+def is_loadable(name: str) -> bool:
+    """Whether `load` knows the name; that of arrays in memory, or of imported runs, it may not."""
+    return name in BUILT_IN or plugins.is_import_path(name)
+
+
 def load(name: str, root: str | None = None, *, download: bool = False) -> Dataset:
     """Load a data set by its built-in name, or by the import path of a function of the root.
 

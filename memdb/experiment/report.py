@@ -149,10 +149,10 @@ class Findings:
         """
         if arm.removed is None or control.control == "added" or not arm.n_removed:
             return None
-        labels = self.snapshot.examples(layout.TRAIN).labels
-        others = labels if control.removed is None else labels[control.removed]
+        classes = np.unique(self.snapshot.examples(layout.TRAIN).labels, return_inverse=True)[1]
+        others = classes if control.removed is None else classes[control.removed]
         shares = [
-            np.bincount(of, minlength=labels.max() + 1) / len(of) for of in (labels[arm.removed], others)
+            np.bincount(of, minlength=classes.max() + 1) / len(of) for of in (classes[arm.removed], others)
         ]
         return float(np.minimum(*shares).sum())
 
@@ -286,13 +286,13 @@ def _sentence(item: Comparison, level: float) -> str:
     found = f"{what} {_effect(item)}"
     if math.isnan(difference.lo):
         few = fewest(level) - difference.n
-        return f"{found}: too few repetitions for an interval, {few} more give one."
+        return f"{found}: too few repetitions for an interval, {few} more {verb(few, 'gives', 'give')} one."
     interval = f"{100 * difference.lo:+.2f} to {100 * difference.hi:+.2f}"
     if difference.excludes_zero:
         return f"{found} ({interval}): it separates."
     if item.n_more is None:
         return f"{found} ({interval}): it does not separate, nor would it with a million repetitions."
-    more = f"{item.n_more:,} more repetition{'' if item.n_more == 1 else 's'}"
+    more = count(item.n_more, "more repetition")
     return f"{found} ({interval}): it does not separate; at this difference {more} would tell."
 
 

@@ -6,6 +6,7 @@ set have in common, so they count where a file has both.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import re
@@ -41,7 +42,7 @@ class Named:
     """Training examples as somebody named them.
 
     Attributes:
-        source: who names them, for messages.
+        source: the file or argument that names them, for messages.
         names: keys, or rows as decimal numbers.
         by: ``key``, ``train_id``, or an empty string where either may be meant.
         action: what the file says they are for: ``keep``, ``drop`` or nothing.
@@ -168,7 +169,8 @@ def _of_values(given: Iterable[Any], parameter: str) -> Named:
 
 
 def _read(path: Path, parameter: str) -> Named:
-    path = path.expanduser()
+    with contextlib.suppress(RuntimeError):  # a user that does not exist: then there is no such file, either
+        path = path.expanduser()
     if not path.is_file():
         raise NotFoundError(f"there is no file {path}", hint=FORMATS, parameter=parameter)
     size = path.stat().st_size
@@ -244,7 +246,7 @@ def _of_columns(source: str, columns: Mapping[str, Sequence[Any]]) -> Named:
     actions = {str(value) for value in columns.get(ACTION, ())}
     action = actions.pop() if len(actions) == 1 and actions <= set(ACTIONS.values()) else ""
     keys = next((columns[name] for name in KEY_COLUMNS if name in columns), None)
-    if keys is not None and not any(key in {None, ""} for key in keys):
+    if keys is not None and not any(key is None or key == "" for key in keys):
         return Named(source, [str(key) for key in keys], "key", action)
     ids = next((columns[name] for name in ID_COLUMNS if name in columns), None)
     if ids is None:
@@ -274,15 +276,17 @@ def write_ids(path: Path, answer: Answer) -> None:
     """Write examples: as text, a key a line, else with all that their rows say.
 
     Raises:
-        InvalidInputError: a key that takes more than a line, in text.
+        InvalidInputError: a key that takes more than a line, or is blank, in text.
         StorageError: the folder is missing, full or not writable.
     """
     if path.suffix.lower() not in {"", ".txt"}:
         answer.write(path)
         return
     keys = answer.table.column("key").to_pylist()
-    odd = next((key for key in keys if len(key.splitlines()) != 1), None)
+    odd = next((key for key in keys if key.splitlines() != [key] or not key.strip()), None)
     if odd is not None:
-        raise InvalidInputError(f"the key {odd!r} is not one line", hint="write .csv, .parquet or .json")
+        raise InvalidInputError(
+            f"the key {odd!r} is not one line of text", hint="write .csv, .parquet or .json"
+        )
     with writing(path) as temporary:
         temporary.write_text("key\n" + "".join(f"{key}\n" for key in keys), encoding="utf-8", newline="\n")

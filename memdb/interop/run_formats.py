@@ -195,8 +195,8 @@ def datamodels(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
 
     Released files are ``train_masks``, ``train_margins`` and ``test_margins`` with the subset fraction behind
     their names: ``train_masks_50pct.npy``. The tool's folder has ``masks``, ``margins`` or ``val_margins``
-    (of test examples) and ``_completed``, which models are done. Models with a margin that is NaN are left
-    out.
+    (of test examples) and ``_completed``, which models are done. Models with a margin that is NaN are
+    excluded.
     """
     start = next((name for name in MASKS if any(n.startswith(name) for n in arrays)), None)
     if start is None or not any("margins" in name for name in arrays):

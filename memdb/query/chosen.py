@@ -28,14 +28,19 @@ def examples_meeting(answers: Answers, condition: str, interval: IntervalSpec) -
         InvalidInputError: not one condition, or one that no example meets, or all do.
     """
     text = condition_of(condition)
-    relations = answers.relations
+    relations, candidates = answers.relations, _candidates(answers, interval)
     rows = relations.ask(
         f"SELECT {', '.join(SHOWN)}, ({text}) AS {MEETS} FROM candidates ORDER BY train_id",  # noqa: S608
         interval=interval,
-        tables={"candidates": _candidates(answers, interval)},
+        tables={"candidates": candidates},
         models=True,
         timeout=TIMEOUT_SECONDS,
     )
+    if rows.num_rows != candidates.num_rows or rows.column_names != [*SHOWN, MEETS]:
+        raise InvalidInputError(
+            f"the condition {condition!r} is not one value for each example",
+            hint="write e.g. 'memorization > .5 and q < .1', without UNNEST and with COLUMNS of one column",
+        )
     meets = rows.column(MEETS)
     if not (pa.types.is_boolean(meets.type) or meets.null_count == len(meets)):
         raise InvalidInputError(

@@ -246,7 +246,7 @@ def label_errors(answer: Answer, title: str, class_names: Sequence[str]) -> Fitt
             class_label(row["label"], class_names),
             class_label(row["suggested_label"], class_names),
             brief(row["agreement"]),
-            interval(row),
+            f"[{brief(row['lo'])}, {brief(row['hi'])}]",
             brief(row["p_given"]),
             brief(row["memorization"]),
             f"{row['k_suggested']:,}/{row['n_out']:,}",

@@ -10,10 +10,9 @@ from rich.console import RenderableType
 from memdb.render.analysis import grid, stacked
 from memdb.render.answer import Answer
 from memdb.render.fitted import Fitted
-from memdb.render.tables import brief, class_label
+from memdb.render.tables import brief, brief_q, class_label
 from memdb.wording import count
 
-DASH = "\u2013"
 Row = Mapping[str, Any]
 
 
@@ -53,11 +52,7 @@ def _cells(pair: Sequence[Row], class_names: Sequence[str]) -> list[str]:
         first["found_by"],
         "\u00a0".join(brief(row["influence"], "+") for row in reversed(pair)),
         "\u00a0".join(brief(row["share"]) for row in reversed(pair)),
-        DASH
-        if first["q_value"] is None
-        else "<.001"
-        if first["q_value"] < 0.001
-        else brief(first["q_value"]),
+        brief_q(first["q_value"]),
         brief(first["distance"]),
     ]
 

@@ -77,7 +77,7 @@ def ranked(answer: Answer, title: str, columns: Mapping[str, str], class_names: 
     if "lo" in names:
         cells[f"{answer.facts['level'] * 100:g} % {answer.facts['interval']}"] = _brief_interval
     if "q_value" in names:
-        cells["q"] = lambda row: _brief_q(row["q_value"])
+        cells["q"] = lambda row: brief_q(row["q_value"])
     if "rank_lo" in names:
         cells["ranks"] = _ranks
     cells |= _arms(names)
@@ -135,7 +135,8 @@ def _brief_interval(row: Mapping[str, Any]) -> str:
     return "\u2013" if row["lo"] is None else f"[{brief(row['lo'], '+')}, {brief(row['hi'], '+')}]"
 
 
-def _brief_q(value: float | None) -> str:
+def brief_q(value: float | None) -> str:
+    """Return a q-value likewise."""
     return "\u2013" if value is None else "<.001" if value < 0.001 else brief(value)
 
 

@@ -15,6 +15,7 @@ from support.stores import bits_of, dicts
 import memdb
 from memdb.analysis import lookalikes
 from memdb.analysis.lookalikes import Looks
+from memdb.analysis.twins import pairs_within
 from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
 
 PAIRS = {(0, 24), (1, 25)}
@@ -193,7 +194,8 @@ def test_without_the_package_for_pictures_equal_content_is_found(twin_db, monkey
         twin_db.duplicates(by="content", dataset=twins.dataset())
 
 
-def test_examples_that_are_no_pictures_are_equal_or_not(tmp_path):
+def test_examples_other_than_pictures_are_equal_or_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(lookalikes, "has_imagehash", lambda: False)  # which compares none of them
     words = ["a", "b", "a", "c"]
     data = memdb.Dataset(words, [0, 1, 0, 1], ["c", "d"], [0, 1])
     with memdb.init(str(tmp_path / "words.zarr"), data, twins.recipe) as store:
@@ -213,6 +215,9 @@ def test_the_command_says_what_a_twin_hides(url, tmp_path):
     assert max(map(len, shown.stdout.splitlines())) <= 80
     assert "train\u00a024" in shown.stdout
     assert "Memorization that a twin hides" in shown.stdout
+    first = run("duplicates", "--store", url, "--dataset", "support.twins:dataset", "-k", "1", cwd=tmp_path)
+    assert first.stdout.splitlines()[0].split(" of ")[0] == shown.stdout.splitlines()[0].split(" of ")[0]
+    assert "2 more pairs; -k N shows more" in first.stdout
     asked = run(
         "duplicates", "--store", url, "--by", "influence", "-f", "json", "--exclude", "diverged", cwd=tmp_path
     )
@@ -305,3 +310,16 @@ def test_equal_content_is_equal_hashes():
     assert set(zip(between.first.tolist(), between.second.tolist(), strict=True)) == {
         (2, 0), (1, 1), (3, 1), (4, 1),
     }  # fmt: skip
+
+
+def test_thousands_of_copies_are_refused_before_they_take_memory():
+    with pytest.raises(InvalidInputError, match="49,995,000 pairs of examples have equal content"):
+        lookalikes.equal(np.zeros((10_000, 16), np.uint8))
+    with pytest.raises(InvalidInputError, match="100,000,000 pairs"):
+        lookalikes.equal(*[np.zeros((10_000, 16), np.uint8)] * 2)
+
+
+def test_pairs_of_a_class_are_counted_without_memory_for_labels_that_nobody_has():
+    labels = np.array([5, 2**31 - 1, 5, 5, 2**31 - 1], np.int32)
+    assert pairs_within(labels, same_class=True) == 3 + 1
+    assert pairs_within(labels, same_class=False) == 10

@@ -106,6 +106,26 @@ def test_a_store_without_predictions_says_how_to_keep_them(db):
     assert "outcomes" in caught.value.hint
 
 
+@pytest.mark.slow
+def test_imported_models_vote_whatever_labels_they_brought_and_not_without(voted, tmp_path):
+    voted.export(tmp_path / "runs.npz", "models")
+    runs = dict(np.load(tmp_path / "runs.npz"))
+    del runs["class_names"]
+    found = []
+    for name, factor in (("plain", 1), ("large", 900_000_000)):
+        labels = {f"{part}_labels": runs[f"{part}_labels"] * factor for part in ("train", "test")}
+        np.savez(tmp_path / f"{name}.npz", **runs | labels)
+        memdb.import_file(tmp_path / f"{name}.npz", str(tmp_path / f"{name}.zarr"))
+        found.append(dicts(memdb.open(str(tmp_path / f"{name}.zarr")).label_errors(3)))
+    plain, large = found
+    assert {row["train_id"] for row in plain} == set(WRONG)
+    assert all(row["label"] >= 900_000_000 and not row["k_given"] for row in large)  # which none can predict
+    np.savez(tmp_path / "none.npz", **{name: of for name, of in runs.items() if "labels" not in name})
+    memdb.import_file(tmp_path / "none.npz", str(tmp_path / "none.zarr"))
+    with pytest.raises(NotFoundError, match="without labels"):
+        memdb.open(str(tmp_path / "none.zarr")).label_errors()
+
+
 def test_predictions_that_the_store_cannot_hold_are_refused(tmp_path):
     db = memdb.init(str(tmp_path / "a.zarr"), small_dataset(), too_large, outcomes=KEPT)
     with pytest.raises(TrainingError, match="the store keeps up to 65,535"):

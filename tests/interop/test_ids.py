@@ -65,6 +65,8 @@ def test_a_condition_may_name_the_columns_of_a_ranked_list(db, tmp_path):
         ("true UNION SELECT 1", "not one expression"),
         ("label IN (SELECT label FROM read_csv('/etc/passwd'))", "disabled"),
         ("memorization > $x", "x"),
+        ("COLUMNS('lo|hi') > 0", "not one value"),  # of which the first alone would count
+        ("unnest([true, false])", "not one value"),
         ("", "not one expression"),
         ("\ud800", "not valid UTF-8"),
     ],
@@ -76,7 +78,7 @@ def test_a_condition_that_selects_nothing_sensible_is_one_sentence(db, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-def test_the_commands_make_a_store_of_the_rest(digits_store, tmp_path):
+def test_the_commands_make_a_store_of_the_rest(digits_store, db, tmp_path):
     store = ("--store", digits_store)
     done = run("export", "ids", "--drop", "memorization > .5", *store, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -88,6 +90,8 @@ def test_the_commands_make_a_store_of_the_rest(digits_store, tmp_path):
     both = run("export", "a.csv", "--drop", "1=1", "--keep", "1=1", *store, cwd=tmp_path)
     idle = run("export", "a.csv", "--what", "pairs", "--drop", "1=1", *store, cwd=tmp_path)
     assert (both.returncode, idle.returncode) == (1, 2)
+    in_memory = run("export", "b.csv", "--drop", "memorization > .5", "--store", db.url, cwd=tmp_path)
+    assert "memdb.init(url, dataset, recipe, without_ids='b.csv')" in in_memory.stderr  # no command can
 
 
 # Stores of a part
@@ -201,19 +205,21 @@ def test_lists_that_leave_no_sensible_part_are_refused(tmp_path, given, said):
         ("a.json", "3", "neither a list"),
         ("a.json", "[" * 100_000, "cannot be read"),
         ("a.json", "[[1]]", "list"),
+        ("a.json", '[{"key": ["train/2.png"]}]', "no such training example"),
         ("a.parquet", "no parquet", "cannot be read"),
         ("a.txt", b"\xff\xfe", "cannot be read"),
         ("a.csv", "train_id,action\n1,keep\n", "lists examples to keep"),
     ],
 )
-def test_files_that_are_no_list_are_one_sentence(tmp_path, name, text, said):
+def test_files_that_do_not_hold_a_list_are_one_sentence(tmp_path, name, text, said):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InvalidInputError, match=said) as caught:
         without(tmp_path / "a.zarr", path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(NotFoundError):
-        without(tmp_path / "a.zarr", tmp_path / "absent.csv")
+    for absent in (tmp_path / "absent.csv", "~nobody-of-this-name/ids"):
+        with pytest.raises(NotFoundError):
+            without(tmp_path / "a.zarr", absent)
 
 
 def test_both_lists_at_once_are_refused(tmp_path):
