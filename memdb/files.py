@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from memdb.errors import StorageError
+from memdb.errors import MemdbError, StorageError
 
 RUN = secrets.token_hex(4)  # of this process, in the names of files that it writes
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -54,6 +54,8 @@ def writing(path: Path) -> Iterator[Path]:
     try:
         with replacing(path) as temporary:
             yield temporary
+    except MemdbError:  # some are OSErrors: what was to be written could not be read
+        raise
     except OSError as error:
         hint = "name a file in a folder you may write to"
         if error.errno in FULL:

@@ -60,7 +60,7 @@ def main() -> NoReturn:
         load("info")
         say_storage_help("info")
     if sys.argv[1:2] == ["help"]:
-        sys.argv[1:] = [*sys.argv[2:], "--help"]
+        sys.argv[1:] = [*(word for word in sys.argv[2:] if word != "help"), "--help"]
     run()
 
 

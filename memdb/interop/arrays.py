@@ -165,6 +165,10 @@ class Arrays(Mapping[str, ArrayFile]):
         """The arrays, without remembering who looks at them."""
         return self._files
 
+    def leave(self, file: ArrayFile | None) -> None:
+        """Count an array as not looked at: what it holds turned out to be of no use."""
+        self._used -= {name for name, one in self._files.items() if one is file}
+
     @property
     def unused(self) -> list[str]:
         """The names of those that nobody looked at."""

@@ -69,7 +69,7 @@ def lira_folders(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
         _require_numbers(file)
         if keep.shape[0] < n_examples:
             keep.require((n_examples,), "b")
-    given, classes = labels_in(arrays, {layout.TRAIN: None})
+    given, classes, in_words = labels_in(arrays, {layout.TRAIN: None})
     labels = {
         name: values if "train_labels" in arrays else values[:n_examples] for name, values in given.items()
     }
@@ -80,7 +80,7 @@ def lira_folders(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
         values = [numbers(file.rows(0, n_examples), file.place) for file in files[start:stop]]
         return np.stack(masks), convert(np.stack(values))
 
-    names = Names(labels, {}, classes)
+    names = Names(labels, {}, classes, in_words)
     sizes = {layout.TRAIN: n_examples}
     model_bytes, notes = 4 * files[0].n_bytes, _epochs_differ(saved)
     return Runs(str(path), "lira", len(folders), sizes, outcomes, read, names, model_bytes, notes)

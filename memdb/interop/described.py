@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.format import layout
-from memdb.interop.arrays import ArrayFile, is_of, spelled
+from memdb.interop.arrays import ArrayFile, Arrays, is_of, spelled
 from memdb.interop.views import as_list
 from memdb.store.examples import UNKNOWN
 
@@ -30,6 +30,10 @@ KEYS = {
     layout.TRAIN: ("train_keys", "tr_filenames", "train_filenames", "filenames", "filename", "key"),
     layout.TEST: ("test_keys", "tt_filenames", "test_filenames"),
 }
+PAIR_KEYS = {
+    layout.TRAIN: ("train_key", "train_filename", "train_name", "tr_filename"),
+    layout.TEST: ("test_key", "test_filename", "test_name", "tt_filename"),
+}
 CLASS_NAMES = ("class_names", "label_names", "classes")
 TEXT, WHOLE_NUMBERS = "US", "biuf"
 
@@ -41,6 +45,16 @@ class Names:
     labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+    in_words: frozenset[str] = frozenset()  # sets whose labels are names of classes in the file
+
+    def labels_by(self, set_name: str, classes: Sequence[str]) -> NDArray[Any] | None:
+        """Return labels as places in ``classes`` if they are names, -1 for others; None if there are none."""
+        labels = self.labels.get(set_name)
+        if labels is None or not classes or set_name not in self.in_words:
+            return labels
+        places = {name: place for place, name in enumerate(classes)}
+        found: NDArray[Any] = np.array([places.get(name, -1) for name in self.class_names])[labels]
+        return found
 
 
 def named(arrays: Mapping[str, ArrayFile], names: Sequence[str], kinds: str = "") -> ArrayFile | None:
@@ -61,21 +75,27 @@ def names_in(arrays: Mapping[str, ArrayFile], sizes: Mapping[str, int]) -> Names
     Raises:
         InvalidInputError: another number of them than there are examples.
     """
-    labels, classes = labels_in(arrays, sizes)
+    labels, classes, in_words = labels_in(arrays, sizes)
     keys = {name: named(arrays, KEYS[name], TEXT) for name in sizes if name in KEYS}
     return Names(
-        labels, {name: file.texts(sizes[name]) for name, file in keys.items() if file is not None}, classes
+        labels,
+        {name: file.texts(sizes[name]) for name, file in keys.items() if file is not None},
+        classes,
+        in_words,
     )
 
 
 def labels_in(
     arrays: Mapping[str, ArrayFile], sizes: Mapping[str, int | None]
-) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
-    """Return the labels of these sets, and the names of the classes if the file has any.
+) -> tuple[dict[str, NDArray[Any]], tuple[str, ...], frozenset[str]]:
+    """Return the labels of these sets, the names of the classes if the file has any, and `Names.in_words`.
 
-    Labels may be whole numbers in floats, or names: then the classes are the names in alphabetical order.
-    Where all labels are negative, they are unknown.
+    Labels may be whole numbers in floats, or names: then the classes are the names, in the order of the
+    file's own list of classes or else of the alphabet. Where all labels are negative, they are unknown.
+    Others, such as fractions, are not read.
     """
+    labels: dict[str, NDArray[Any]]
+    classes: tuple[str, ...]
     files = {name: named(arrays, LABELS[name], WHOLE_NUMBERS + TEXT) for name in sizes if name in LABELS}
     held = {name: as_list(file) for name, file in files.items() if file is not None}
     as_names = {file.dtype.kind in TEXT for file in held.values()}
@@ -83,15 +103,37 @@ def labels_in(
         texts = {name: file.texts(sizes[name]) for name, file in held.items()}
         distinct, rows = np.unique([text for part in texts.values() for text in part], return_inverse=True)
         ends = np.cumsum([len(part) for part in texts.values()])[:-1]
-        return dict(zip(texts, np.split(rows.astype(np.int32), ends), strict=True)), tuple(distinct.tolist())
-    labels: dict[str, NDArray[Any]] = {}
+        labels, classes = dict(zip(texts, np.split(rows, ends), strict=True)), tuple(distinct.tolist())
+        ordered = _ordered(arrays, classes)
+        places = np.array([ordered.index(name) for name in classes], dtype=np.int32)
+        return {name: places[values] for name, values in labels.items()}, ordered, frozenset(labels)
+    labels = {}
     for name, file in held.items():
         values = file.whole((sizes[name],), WHOLE_NUMBERS) if as_names == {False} else None
-        if values is not None and is_whole(values) and not (values < 0).all():
+        if values is None or not is_whole(values):
+            _leave(arrays, files[name])
+        elif not (values < 0).all():
             labels[name] = values.astype(np.int64)
     named_classes = named(arrays, CLASS_NAMES, TEXT) if labels else None
-    classes: tuple[str, ...] = () if named_classes is None else tuple(named_classes.texts())
-    return ({}, ()) if classes == (UNKNOWN,) else (labels, classes)  # older exports have it for no labels
+    classes = () if named_classes is None else tuple(named_classes.texts())
+    if classes == (UNKNOWN,):  # older exports have it for no labels
+        labels, classes = {}, ()
+    return labels, classes, frozenset()
+
+
+def _ordered(arrays: Mapping[str, ArrayFile], classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names of classes in the order of the file's own list, if it has one with all of them."""
+    file = named(arrays, CLASS_NAMES, TEXT)
+    listed = () if file is None else tuple(file.texts())
+    if set(classes) <= set(listed) and len(set(listed)) == len(listed):
+        return listed
+    _leave(arrays, file)
+    return classes
+
+
+def _leave(arrays: Mapping[str, ArrayFile], file: ArrayFile | None) -> None:
+    if isinstance(arrays, Arrays):
+        arrays.leave(file)
 
 
 def is_whole(values: NDArray[Any]) -> bool:

@@ -151,7 +151,7 @@ def _recognized(path: Path, arrays: Arrays, formats: Sequence[Format]) -> Runs |
                 hint="return `Runs`, a `ScoreFile`, or None for a file in another format",
             )
         if content is not None:
-            unread = looked_at.unused
+            unread = [name for name in looked_at.unused if name.strip()]  # pandas has a column without name
             shown = names_of(unread)
             return replace(content, notes=(*content.notes, f"Not read: {shown}.")) if unread else content
     return None

@@ -247,11 +247,15 @@ def _require_examples(
             f"{place} is of {n_examples:,} {name} examples, {other} has {len(examples):,}",
             hint="name the data set that the runs are of, and check the order of axes: models first",
         )
-    labels, keys = names.labels.get(name), names.keys.get(name)
+    labels, keys = names.labels_by(name, examples.class_names), names.keys.get(name)
     if labels is not None and examples.are_labelled and not np.array_equal(labels, examples.labels):
         row = int(np.flatnonzero(labels != examples.labels)[0])
+        given, known = str(names.labels[name][row]), str(examples.labels[row])
+        if name in names.in_words:
+            given = repr(names.class_names[int(given)])
+            known = repr(examples.class_names[int(known)]) if examples.class_names else known
         raise MismatchError(
-            f"{place} gives {name} example {row} the label {labels[row]}, {other} {examples.labels[row]}",
+            f"{place} gives {name} example {row} the label {given}, {other} {known}",
             hint="the examples must stand in the same order",
         )
     if keys is not None and not examples.are_numbered and list(keys) != examples.keys:
@@ -358,4 +362,4 @@ def class_names_of(names: Names, about: About) -> Sequence[str]:
 
 def names_with(names: Names, labels: Mapping[str, NDArray[Any]]) -> Names:
     """Return names with labels that the user gave apart from the file."""
-    return replace(names, labels={**names.labels, **labels})
+    return replace(names, labels={**names.labels, **labels}, in_words=names.in_words - labels.keys())

@@ -144,7 +144,7 @@ def resolved(published: ScoreFile, known: Mapping[str, Examples]) -> ScoreFile:
     scores, sizes = published.scores, dict(published.sizes)
     names, memorized = published.names, published.memorized
     for name, keys in published.keyed.items():
-        ids = _ids_of(published.place, name, keys, known.get(name))
+        ids = _ids_of(published.place, name, keys, known.get(name), are_listed=not len(scores.train_id))
         is_same = np.array_equal(ids, np.arange(len(ids)))
         kept = {part: values for part, values in names.keys.items() if part != name}
         labels = names.labels if is_same else {k: v for k, v in names.labels.items() if k != name}
@@ -159,13 +159,20 @@ def resolved(published: ScoreFile, known: Mapping[str, Examples]) -> ScoreFile:
     return replace(published, scores=scores, sizes=sizes, names=names, memorized=memorized, keyed={})
 
 
-def _ids_of(place: str, name: str, keys: Sequence[str], known: Examples | None) -> NDArray[np.int32]:
-    """Return the ids of the examples that have these keys: their own order where no keys are known."""
+def _ids_of(
+    place: str, name: str, keys: Sequence[str], known: Examples | None, *, are_listed: bool
+) -> NDArray[np.int32]:
+    """Return the ids of the examples that have these keys: their own order where no keys are known.
+
+    Keys that ``are_listed`` name an example each, in order; the order of those of pairs says nothing.
+    """
     own = np.arange(len(keys), dtype=np.int32)
-    if known is None or (known.are_numbered and len(known) == len(keys)):
+    if known is None:
         return own
     rows = {key: row for row, key in enumerate(known.keys)}
     missing = next((key for key in keys if key not in rows), None)
+    if missing is not None and are_listed and known.are_numbered and len(known) == len(keys):
+        return own
     if missing is not None:
         raise MismatchError(
             f"{place} names {name} example {missing!r}, and no example has that key",

@@ -15,7 +15,7 @@ from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.score_table import COVERAGES
 from memdb.interop.arrays import ArrayFile, is_of
-from memdb.interop.described import Names, labels_in, named, names_in
+from memdb.interop.described import KEYS, PAIR_KEYS, TEXT, Names, labels_in, named, names_in
 from memdb.interop.matrices import missing, pairs_of, rates, scores_in
 from memdb.interop.run_formats import SETS, numbers, within
 from memdb.interop.views import as_list
@@ -24,11 +24,8 @@ from memdb.wording import count
 
 TRAIN_IDS = ("train_id", "tr_idx", "train_idx", "train_index", "tr_id", "train")
 TEST_IDS = ("test_id", "tt_idx", "test_idx", "test_index", "tt_id", "test")
-PAIR_KEYS = {
-    layout.TRAIN: ("train_key", "train_filename", "train_name", "tr_filename"),
-    layout.TEST: ("test_key", "test_filename", "test_name", "tt_filename"),
-}
-IDS = (*TRAIN_IDS, "id", "idx", "index", "example", "example_id", "")  # "": as pandas writes its index
+TOLD_IDS = (*TRAIN_IDS, "id", "idx", "index", "example", "example_id")
+IDS = (*TOLD_IDS, "")  # as pandas writes its index
 MEMORIZATION = (
     "memorization", "mem", "tr_mem", "memorization_score", "memorization_scores", "mem_score", "mem_scores",
     "mem_est", "memorization_estimate", "memorization_estimates",  # or any one name with the word in it
@@ -43,6 +40,10 @@ WORDS = {
     "memorization": {"mem", "memorization", "memorisation"},
     "influence": {"infl", "influence", "influences"},
 }
+BESIDE = {  # in names of what goes with scores
+    "ci", "err", "error", "high", "hi", "lo", "low", "lower", "p", "pvalue", "q", "qvalue", "rank", "se",
+    "std", "stderr", "upper", "var", "variance",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,18 @@ NO_SCORES: NDArray[np.float64] = np.empty(0)
 
 
 def scores_named(arrays: Mapping[str, ArrayFile], what: str, names: Sequence[str]) -> ArrayFile | None:
-    """Return the array of these names or else the only one of floats with the word in its name."""
+    """Return the array of these names or else the only one of floats with the word in its name.
+
+    One that says how sure a score is, ``mem_std``, is no such array.
+    """
     found = named(arrays, names)
     if found is not None:
         return found
     like = [
         name
         for name in arrays
-        if WORDS[what] & set(re.split(r"[^a-z]+", name.lower())) and is_of(arrays, name, "f")
+        for words in [set(re.split(r"[^a-z]+", name.lower()))]
+        if WORDS[what] & words and not BESIDE & words and is_of(arrays, name, "f")
     ]
     return arrays[like[0]] if len(like) == 1 else None
 
@@ -161,7 +166,8 @@ def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | N
         name: {ending: _class_list(path, arrays, f"{side}_classidx_{ending}", ending) for ending in classes}
         for name, side in zip(SETS, ("tr", "tt"), strict=True)
     }
-    (labels, class_names), sizes = labels_in(arrays, dict.fromkeys(SETS)), {}
+    labels, class_names, in_words = labels_in(arrays, dict.fromkeys(SETS))
+    sizes = {}
     for name, parts in lists.items():
         if name not in labels:
             labels[name] = _labels_of_lists(path, name, parts)
@@ -175,14 +181,17 @@ def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | N
                     f"{path} lists {name} example {odd[0]} in class {ending}, and its label is {label}",
                     hint="the lists of a class hold examples of that class alone",
                 )
-    pairs, turned = [], False
+    shapes = {ending: tuple(len(parts[ending]) for parts in lists.values()) for ending in classes}
+    files = {ending: arrays[f"infl_matrix_class{ending}"] for ending in classes}
+    # of all classes at once: the matrix of a class alone may be square
+    turned = any(files[ending].shape != shapes[ending] for ending in classes) and all(
+        files[ending].shape == shapes[ending][::-1] for ending in classes
+    )
+    pairs = []
     for ending in classes:
         rows, columns = lists[layout.TRAIN][ending], lists[layout.TEST][ending]
-        file = arrays[f"infl_matrix_class{ending}"]
-        is_turned = file.shape == (len(columns), len(rows)) != (len(rows), len(columns))
-        matrix = scores_in(file, file.shape if is_turned else (len(rows), len(columns)))
-        matrix = matrix.T if is_turned else matrix
-        turned = turned or is_turned
+        matrix = scores_in(files[ending], shapes[ending][::-1] if turned else shapes[ending])
+        matrix = matrix.T if turned else matrix
         pairs.append((np.repeat(rows, len(columns)), np.tile(columns, len(rows)), matrix.ravel()))
     train, test, influence = (np.concatenate(values) for values in zip(*pairs, strict=True))
     memorization = NO_SCORES
@@ -193,7 +202,7 @@ def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | N
     return ScoreFile(
         str(path), "same_class" if known.all() else "listed",
         Scores(memorization, train[known], test[known], influence[known]),
-        sizes, replace(names_in(arrays, sizes), labels=labels, class_names=class_names),
+        sizes, replace(names_in(arrays, sizes), labels=labels, class_names=class_names, in_words=in_words),
         None if len(memorization) else NOBODY, notes=notes,
     )  # fmt: skip
 
@@ -266,8 +275,10 @@ def _whole(
 ) -> ScoreFile:
     """Return memorization and a matrix of influence, with what is said of the examples beside them."""
     memorization, memorized, sizes = NO_SCORES, None, {}
-    labels, class_names = labels_in(arrays, dict.fromkeys(SETS))
-    ids = named(arrays, IDS, NUMBERS) if mem is not None and strength is None else None
+    labels, class_names, in_words = labels_in(arrays, dict.fromkeys(SETS))
+    ids = None
+    if mem is not None and strength is None:  # keys tell more than the numbers that pandas gives its rows
+        ids = named(arrays, TOLD_IDS if named(arrays, KEYS[layout.TRAIN], TEXT) else IDS, NUMBERS)
     if mem is not None:
         memorization, memorized, labels = _memorization(path, as_list(mem), ids, labels)
         notes = (*notes, *missing(int(np.isnan(memorization).sum()), mem.place))
@@ -295,7 +306,7 @@ def _whole(
             {layout.TRAIN: names.keys[layout.TRAIN]},
             np.arange(len(memorization), dtype=np.int32),
         )
-    names = replace(names, labels=labels, class_names=class_names if labels else ())
+    names = replace(names, labels=labels, class_names=class_names if labels else (), in_words=in_words)
     return ScoreFile(str(path), "listed", scores, sizes, names, memorized, keyed, turnable, notes)
 
 

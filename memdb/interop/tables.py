@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
 from memdb.interop.arrays import MAX_WHOLE_BYTES, ArrayFile
+from memdb.interop.described import KEYS, PAIR_KEYS
 from memdb.wording import is_number
 
 CSV = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pq")
 LONGEST_LINE = 1 << 20
+KEY_COLUMNS = [name for names in (KEYS, PAIR_KEYS) for those in names.values() for name in those]
 
 
 def is_table(path: Path) -> bool:
@@ -56,7 +58,9 @@ def open_table(path: Path) -> dict[str, ArrayFile]:
         if path.suffix.lower() in PARQUET:
             table = parquet.read_table(path)
         else:
-            table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=_sign_between(path)))
+            parsing = csv.ParseOptions(delimiter=_sign_between(path))
+            keys = csv.ConvertOptions(column_types=dict.fromkeys(KEY_COLUMNS, pa.string()))
+            table = csv.read_csv(path, parse_options=parsing, convert_options=keys)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         said = str(error).splitlines()[0].rstrip(".")
         raise InvalidInputError(
@@ -68,10 +72,13 @@ def open_table(path: Path) -> dict[str, ArrayFile]:
             f"the first line of {path} holds numbers, and no names of columns",
             hint="name the columns, such as train_id,test_id,influence, or save the array with `numpy.save`",
         )
-    return {
-        name.strip(): _opened(f"{path}: {name}", table.column(place))
-        for place, name in enumerate(table.column_names)
-    }
+    found: dict[str, ArrayFile] = {}
+    for number, name in enumerate(name.strip() for name in table.column_names):
+        place = f"{path}: {name}"
+        twice = InvalidInputError(f"{place} is there twice", hint="give each column a name of its own")
+        is_new = name not in found
+        found[name] = _opened(place, table.column(number)) if is_new else ArrayFile.unreadable(place, twice)
+    return found
 
 
 def _opened(place: str, column: pa.ChunkedArray) -> ArrayFile:

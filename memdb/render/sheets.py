@@ -183,7 +183,7 @@ def words_of(sheet: bytes, n: int) -> list[str]:
     """Return the n texts on a sheet.
 
     Raises:
-        ValueError: it is not a sheet of so many texts.
+        ValueError: it is not a sheet of n texts.
     """
     found = json.loads(sheet)
     if not (isinstance(found, list) and len(found) == n and all(isinstance(one, str) for one in found)):

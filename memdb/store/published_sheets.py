@@ -136,7 +136,12 @@ class PublishedSheets:
         """Return them as pages take them: sheets that were decoded are held for a while."""
         n_bytes = math.prod(self.shape) if self.shape else LONGEST_WORDS
         tiles = lru_cache(maxsize=max(1, HELD_BYTES // (TILES * n_bytes)))(self._tiles)
-        return shown_of(self.shape, partial(self.chosen, tiles=tiles), self.order, self.sheet)
+        rows = partial(self.chosen, tiles=tiles)
+        if self.shape:
+            return shown_of(self.shape, rows, self.order, self.sheet)
+        words = shown_of((), rows)
+        # written anew: what a stranger calls words may be anything
+        return shown_of((), rows, self.order, lambda number: words.encoded(tiles(number), TILES))
 
     def sheet(self, number: int) -> bytes:
         """Return a sheet as it is stored.

@@ -428,8 +428,16 @@ def test_a_page_never_runs_what_a_store_says(page, tmp_path, way):
             assert page.execute_script("return document.querySelectorAll('img, svg, iframe').length") == 0
             assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
         page.get(f"{address}#train=1")
-        until(page, lambda _: page.find_elements("css selector", "#content .prose.whole"))
+        until(
+            page,
+            lambda _: [
+                one for one in page.find_elements("css selector", "#content .prose.whole") if one.text
+            ],
+        )
         assert page.find_element("css selector", "#content .prose.whole").text == NASTY[1]
+        for sheet in ("null", '{"0": "text"}', '["text", 7]', "<html>"):
+            script = "try { textsOf(new TextEncoder().encode(arguments[0])) } catch (error) { return error.message }"
+            assert "not a list of texts" in page.execute_script(script, sheet)
         lists_are_there(page)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import shlex
 import shutil
 import threading
 import time
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import zarr
 from support.browser import shows
+from support.commands import run
 from support.lists import few_lists
 from support.stores import dicts
 
@@ -215,6 +217,38 @@ def test_any_pair_is_counted_from_the_bits(page, published, serve):
             assert len(counts) == db.store.manifest.set_named(other).n_examples
             button.click()
             until(page, "document.querySelectorAll('.plain li').length === 16")
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_copy_that_does_not_name_what_has_lists_is_read_as_ranked(page, published, serve):
+    """So earlier versions wrote it, and `pull` puts today's page beside it."""
+    page.get(serve(published).address)
+    until(page, SHOWN)
+    page.execute_script("delete source.described.arrays['train/listed']; loads.clear();")
+    n = page.execute_async_script("loaded(train).then(() => arguments[0](facts.n_listed.train))")
+    assert page.execute_script("return [...train.owners.keys()].join() === train.order.subarray(0, arguments[0]).join()", n)  # fmt: skip
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "hash_",
+    ["", "#sort=q", "#sort=-in&find=7", "#find=%27%22$(exit)&sort=in", "#memorization=.25,1&sort=-memorization",
+     "#set=test&find=1&class=3"],
+)  # fmt: skip
+def test_the_command_below_the_list_lists_the_same(page, published, serve, hash_):
+    page.get("about:blank")
+    page.get(f"{serve(published).address}{hash_}")
+    until(page, "grid?.rows !== undefined")
+    (line,) = until(
+        page, "[...document.querySelectorAll('#list-commands code')].map((code) => code.textContent)"
+    )
+    words = shlex.split(line)[1:]
+    words[words.index("--store") + 1] = str(published)
+    rows = json.loads(run(*words, "--format", "json", cwd=published).stdout)["rows"]
+    listed = [row["id"] if "id" in row else row["train_id"] for row in rows]
+    assert listed == page.execute_script("return [...left].slice(0, 20)")
 
 
 OBJECTS = {  # what is wrong: where one looks

@@ -246,6 +246,12 @@ def test_words_of_a_copy_are_shown_as_words(tmp_path, monkeypatch):
         pytest.raises(DamagedError, match="of words"),
     ):
         copy.contents()("train", 0)
+    with (
+        memdb.open(str(tmp_path / "copy"), cache=None) as copy,
+        pytest.raises(DamagedError, match="of words"),
+    ):
+        copy.report(tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_nothing_that_a_copy_names_is_loaded_for_its_pictures(database, tmp_path):

@@ -47,7 +47,8 @@ async function loadSet(set) {
   set.picture = facts.pictures[name];
   const wanted = [`${name}/columns`];
   if (set === train) wanted.push("train/order");
-  if (set === train && facts.n_listed?.train) wanted.push("train/listed");
+  const listed = set === train && facts.n_listed?.train && source.has("train/listed"); // earlier copies have no such array
+  if (listed) wanted.push("train/listed");
   if (set.picture?.has_own_order) wanted.push(`${name}/pictured`);
   const keys = facts.keys[name] && (source.isWhole || source.hasKeysAtOnce(name)) ? source.keys(name) : null;
   const [columns, ...orders] = await Promise.all(wanted.map((one) => source.array(one)));
@@ -55,7 +56,8 @@ async function loadSet(set) {
   const column = (number) => columnIn(columns, COLUMNS[name], number, set.n);
   if (set === train) {
     [set.order] = orders;
-    set.owners = new Map(facts.n_listed?.train ? Array.from(orders[1], (row, place) => [row, place]) : []);
+    const owners = listed ? orders[1] : set.order.subarray(0, facts.n_listed?.train ?? 0);
+    set.owners = new Map(Array.from(owners, (row, place) => [row, place]));
     readTrain(column);
   } else {
     [set.label, set.nCorrect] = [column(0), column(1)];

@@ -107,7 +107,8 @@ function update() {
   histogram.show(range);
   showChoices();
   const nouns = { train: "training examples", test: "test examples" };
-  element("list-commands").replaceChildren(commands(listCommands(), "h2"));
+  const lines = listCommands();
+  element("list-commands").replaceChildren(...(lines.length ? [commands(lines, "h2")] : []));
   element("left").textContent = `${left.length.toLocaleString("en")} of ${set.n.toLocaleString("en")} ${nouns[set.name]} left`;
 }
 

@@ -2,15 +2,28 @@
 "use strict";
 
 const WORDS = "application/json"; // the type of sheets of examples that are text
+const LONGEST_WORDS = 2000; // characters of an example
 const sheetsSeen = new Map(); // id: promise of a Blob's address, or of a list of texts
 
 function sheetSeen(id, bytes, type) {
   if (!sheetsSeen.has(id)) {
-    const made = bytes().then((data) => (type === WORDS ? JSON.parse(new TextDecoder().decode(data)) : URL.createObjectURL(new Blob([data], { type }))));
+    const made = bytes().then((data) => (type === WORDS ? textsOf(data) : URL.createObjectURL(new Blob([data], { type }))));
     made.catch((error) => { sheetsSeen.delete(id); complain(error); });
     sheetsSeen.set(id, made);
   }
   return sheetsSeen.get(id);
+}
+
+/** The texts on a sheet, as long as sheets have them: somebody else may have written it. */
+function textsOf(data) {
+  let found = null;
+  try {
+    found = JSON.parse(new TextDecoder().decode(data));
+  } catch { /* said below */ }
+  if (!Array.isArray(found) || !found.every((text) => typeof text === "string")) {
+    throw new Problem("A sheet of words is not a list of texts. Tell the owner of this copy.");
+  }
+  return found.map((text) => text.slice(0, LONGEST_WORDS));
 }
 
 /** An example and all its partners, in the order of its lists. */

@@ -26,6 +26,10 @@ class FileSource {
     return JSON.parse(element("data/facts").textContent);
   }
 
+  has(name) {
+    return element(`data/${name}`) !== null;
+  }
+
   async array(name) {
     const [kind, base64] = element(`data/${name}`).textContent.split(" ");
     return new KINDS[kind](bytesOf(base64).buffer);
@@ -144,6 +148,10 @@ class SiteSource extends Fetching {
     return new KINDS[kind](data.buffer);
   }
 
+  has(name) {
+    return name in this.described.arrays;
+  }
+
   async array(name) {
     const { kind, shape, rows } = this.described.arrays[name], length = shape[0] * (shape[1] ?? 1);
     const numbers = Array.from({ length: Math.ceil(shape[0] / rows) }, (_, number) => number);
@@ -212,6 +220,10 @@ class LiveSource extends Fetching {
     const found = JSON.parse(new TextDecoder().decode(await this.get("facts")));
     this.kinds = found.kinds;
     return found.facts;
+  }
+
+  has(name) {
+    return name in this.kinds;
   }
 
   async array(name) {

@@ -82,7 +82,7 @@ async function loadPairs() {
   const numbers = await source.array("pairs");
   let least;
   [views.nPairs, least] = numbers; // the first row says how many there are, and from which influence
-  facts.min_influence = least / 1000;
+  if (least) facts.min_influence = least / 1000; // copies of earlier versions do not say
   if (Number(element("least-influence").value) < facts.min_influence) element("least-influence").value = facts.min_influence;
   views.pairRows = Array.from({ length: numbers.length / 5 - 1 }, (_, at) => {
     const [trainRow, testRow, kIn, shrunk, q] = numbers.subarray(5 * at + 5, 5 * at + 10), arms = pairArms(trainRow, test, testRow, kIn);
@@ -141,24 +141,28 @@ async function showPairs() {
   element("pair-commands").replaceChildren(commands([command]));
 }
 
-/** The commands that list what the list shows: `top-memorized` where it can, else SQL. */
+/** The commands that list what the list shows: `top-memorized` where it can, else SQL, which knows no q-values. */
 function listCommands() {
-  const { set, label, find, range, brush, sort } = state, way = sort.descending ? "DESC" : "ASC";
-  const orders = { shrunk: "shrunk", memorization: "memorization", interval: "lo" };
-  const isPlain = set === train && !find && !range && !brush && orders[sort.column] && sort.descending;
-  if (isPlain) {
-    const ordered = sort.column === "shrunk" ? "" : ` --order ${orders[sort.column]}`;
+  const { set, label, find, range, brush, onlyFound, sort } = state, id = set === train ? "train_id" : "id";
+  const isFiltered = find.trim() || range || brush, order = { shrunk: "shrunk", memorization: "memorization", interval: "lo", q: "q_value" }[sort.column];
+  if (set === train && order && !isFiltered && sort.descending === (order !== "q_value")) {
+    const ordered = order === "shrunk" ? "" : ` --order ${order}`;
     return [`memdb top-memorized${ordered}${label === "" ? "" : ` --class ${quoted(facts.class_names[label] ?? label)}`}`];
   }
-  const wanted = label === "" ? [] : [`label = ${label}`], id = set === train ? "train_id" : "id";
+  const names = set === train ? { id, class: "label", memorization: "memorization", interval: "lo", in: "p_in", out: "p_out" }
+    : { id, key: "key", class: "label", right: "n_correct", rate: "n_correct" };
+  if (!names[sort.column] || (set === train && onlyFound)) return [];
+  const wanted = label === "" ? [] : [`label = ${label}`], text = find.trim().toLowerCase();
   const between = (name, [from, to]) => wanted.push(`${name} BETWEEN ${+from.toFixed(4)} AND ${+to.toFixed(4)}`);
-  if (range) between("memorization", range);
-  if (brush) {
+  if (set === train && range) between("memorization", range);
+  if (set === train && brush) {
     between("p_out", brush.slice(0, 2));
     between("p_in", brush.slice(2));
   }
-  if (/^\d+$/.test(find.trim())) wanted.push(`${id} = ${find.trim()}`);
-  const names = { class: "label", memorization: "memorization", interval: "lo", in: "p_in", out: "p_out", right: "n_correct", rate: "n_correct" };
-  const where = wanted.length ? ` WHERE ${wanted.join(" AND ")}` : "";
-  return [`memdb sql "SELECT * FROM ${set === train ? "memorization" : "test_examples"}${where} ORDER BY ${names[sort.column] ?? id} ${way}, ${id} LIMIT 20"`];
+  if (text) {
+    const own = /^\d+$/.test(text) ? `id = ${text}` : "false", keyed = `contains(lower(key), '${text.replaceAll("'", "''")}')`;
+    wanted.push(`${id} IN (SELECT id FROM ${set.name}_examples WHERE ${set.keys ? `${own} OR ${keyed}` : own})`);
+  }
+  const where = wanted.length ? ` WHERE ${wanted.join(" AND ")}` : "", way = sort.descending ? "DESC" : "ASC";
+  return [`memdb sql ${quoted(`SELECT * FROM ${set === train ? "memorization" : "test_examples"}${where} ORDER BY ${names[sort.column]} ${way}, ${id} LIMIT 20`)}`];
 }
