@@ -111,7 +111,8 @@ class Start:
     def of(cls, sizes: Sequence[int], generators: list[torch.Generator], device: torch.device) -> Start:
         """Draw weights as He et al. (2015) do, those of each model by its own generator.
 
-        Beside a GPU, which would wait for them, several threads draw.
+        Beside a GPU, which would wait for them, several threads draw. On a CPU none is started: where memory
+        is short, Python may wait for ever for a thread that could not begin.
         """
         weights = [
             torch.empty(len(generators), n_in, n_out, pin_memory=device.type == "cuda")
@@ -122,9 +123,12 @@ class Start:
             for layer in weights:
                 layer[model].normal_(generator=generators[model]).mul_(math.sqrt(2 / layer.shape[1]))
 
-        n_threads = 1 if device.type == "cpu" else min(MOST_DRAWING, n_cores())
-        with ThreadPoolExecutor(n_threads, "memdb weights") as pool:
-            deque(pool.map(draw, range(len(generators))), maxlen=0)  # raises what they raised
+        models = range(len(generators))
+        if device.type == "cpu":
+            deque(map(draw, models), maxlen=0)
+        else:
+            with ThreadPoolExecutor(min(MOST_DRAWING, n_cores()), "memdb weights") as pool:
+                deque(pool.map(draw, models), maxlen=0)  # raises what they raised
         return cls(weights, generators)
 
 
