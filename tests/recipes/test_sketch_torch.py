@@ -158,7 +158,7 @@ def sketched_batch(kind, x, labels):
         net = resnet9_torch.Network(ResNet9(width=2), 1, 3, draw)
         (a, b), (c, d) = net._blocks[0], net._blocks[2]
         used = [net._first, net._stages[0], a, b, net._stages[1], net._stages[2], c, d]
-        layers = [*((layer.weight, None) for layer in used), (net._out, None)]
+        layers = [*((layer.weight, None) for layer in used), (net.out, None)]
     with torch.no_grad():
         for parameter in net.others:
             parameter.add_(torch.randn(parameter.shape) / 3)
