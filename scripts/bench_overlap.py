@@ -103,9 +103,9 @@ def measured(data: Dataset, options: argparse.Namespace, way: str) -> float:
     bare = steps + between + drawn + clock.commits[-1] if overlapped else math.nan
     if way == WARM_UP:
         return 0.0
+    alone = f"; without other programs {bare:.1f} s, {bare / steps:.3f} times" if overlapped else ""
     print(
-        f"{way:10}: {wall:6.1f} s for {steps:.1f} s of steps, {wall / steps:.3f} times; without other programs "
-        f"{bare:.1f} s, {bare / steps:.3f} times (weights {drawn:.1f}, between {between:.1f}, the last commit "
+        f"{way:10}: {wall:6.1f} s for {steps:.1f} s of steps, {wall / steps:.3f} times{alone} (weights {drawn:.1f}, between {between:.1f}, the last commit "
         f"{clock.commits[-1]:.1f}); {cpu:.1f} CPU seconds, {1e3 * cpu / n_models:.1f} ms a model",
         flush=True,
     )
