@@ -85,7 +85,7 @@ NO_SCORES: NDArray[np.float64] = np.empty(0)
 def scores_named(arrays: Mapping[str, ArrayFile], what: str, names: Sequence[str]) -> ArrayFile | None:
     """Return the array of these names or else the only one of floats with the word in its name.
 
-    One that says how sure a score is, ``mem_std``, is no such array.
+    An array that says how sure scores are, such as ``mem_std``, does not count.
     """
     found = named(arrays, names)
     if found is not None:

@@ -184,7 +184,7 @@ def require_fit(n_pairs: int, hint: str = "raise min_influence") -> None:
     """Refuse more pairs than fit in memory.
 
     Raises:
-        InvalidInputError: so many pass.
+        InvalidInputError: there are more.
     """
     if n_pairs > MAX_ROWS:
         raise InvalidInputError(f"more than {MAX_ROWS:,} pairs pass", hint=hint, parameter="min_influence")
