@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from memdb.analysis import lookalikes
 from memdb.analysis.lookalikes import Alike, ReadPictures
+from memdb.analysis.similar import Directions
 from memdb.analysis.twins import Arms, Found, Twins, bounds_for, models_needed, pairs_within, q_of
 from memdb.analysis.wanted import Wanted
 from memdb.errors import NotEnoughModelsError, NotFoundError
@@ -24,6 +26,7 @@ from memdb.query.templates import template
 
 Ids = NDArray[np.int32]
 Numbers = NDArray[np.float64]
+NONE = Alike(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -45,27 +48,35 @@ class Sources:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Pairs of a training example and one of a set, found one way or both."""
+    """Pairs of a training example and one of a set, found one way or several."""
 
     set_name: str
     first: Ids
     second: Ids
     did: NDArray[np.bool_]  # found by influence
-    distance: Numbers  # NaN where they are not alike
+    similarity: Numbers  # NaN where not found by sketches
+    distance: Numbers  # NaN where not found by content
     n_ranked: int  # by influence
 
     def __len__(self) -> int:
         return len(self.first)
 
     @property
+    def ways(self) -> dict[str, NDArray[np.bool_]]:
+        """Which pairs were found by what."""
+        return {
+            "influence": self.did, "sketches": ~np.isnan(self.similarity), "content": ~np.isnan(self.distance)
+        }  # fmt: skip
+
+    @property
     def are_alike(self) -> NDArray[np.bool_]:
-        """Which pairs were found by content."""
-        return ~np.isnan(self.distance)
+        """Which pairs were found without a look at outcomes: by sketches or content."""
+        return ~np.isnan(self.similarity) | ~np.isnan(self.distance)
 
     def only(self, rows: NDArray[Any]) -> _Pairs:
         """Return some of them."""
-        kept = (self.first[rows], self.second[rows], self.did[rows], self.distance[rows])
-        return _Pairs(self.set_name, *kept, self.n_ranked)
+        columns = (self.first, self.second, self.did, self.similarity, self.distance)
+        return _Pairs(self.set_name, *(values[rows] for values in columns), self.n_ranked)
 
 
 def duplicates(relations: Relations, wanted: Wanted, interval: IntervalSpec, sources: Sources) -> pa.Table:
@@ -73,18 +84,21 @@ def duplicates(relations: Relations, wanted: Wanted, interval: IntervalSpec, sou
 
     Raises:
         NotEnoughModelsError: there are too few models to find any by influence, where nothing else is asked.
-        NotFoundError: the store keeps no outcomes on training examples, or has no test examples.
+        NotFoundError: the store keeps no outcomes on training examples, has no test examples, or no sketches
+            where nothing else is asked.
     """
     sets = _sets(relations, wanted)
-    alike = alike_pairs(sets, wanted, sources) if wanted.by != "influence" else {}
-    doing = _sets_by_influence(relations, sets, wanted, sources) if wanted.by != "content" else []
+    similar = _similar_pairs(relations, sets, wanted, sources) if wanted.has("sketches") else {}
+    alike = alike_pairs(sets, wanted, sources) if wanted.has("content") else {}
+    doing = _sets_by_influence(relations, sets, wanted, sources) if wanted.has("influence") else []
     twins = Twins(relations, bounds_for(wanted.min_share, wanted.alpha), wanted.min_influence)
     parts = []
     for name in sets:
         search = twins.within if name == layout.TRAIN else twins.between
         nothing = np.zeros(0, np.int32)
         found = search(sources.progress) if name in doing else Found(nothing, nothing, 0)
-        parts.append(_judged(_united(name, found, alike.get(name)), twins, wanted))
+        pairs = _united(name, found, similar.get(name, NONE), alike.get(name, NONE))
+        parts.append(_judged(pairs, twins, wanted))
     listed = _listed(parts, wanted.k)
     return _table(relations, listed, _Chosen.of(parts, [of for of, _ in listed]), interval)
 
@@ -123,8 +137,31 @@ def _sets_by_influence(
     return [name for name in sets if name != layout.TRAIN]
 
 
+def _similar_pairs(
+    relations: Relations, sets: Sequence[str], wanted: Wanted, sources: Sources
+) -> dict[str, Alike]:
+    """Return the pairs that teach models the same, by their gradient sketches, if there are any.
+
+    Raises:
+        NotFoundError: there are none, and nothing else is asked for.
+    """
+    directions = Directions.of(relations)
+    if directions is None:
+        if wanted.by == "sketches":
+            raise NotFoundError(
+                f"{relations.snapshot.url} has no gradient sketches",
+                hint="`memdb train --sketch 10` adds models with them; or use by=influence",
+            )
+        return {}
+    return {name: directions.alike(name, wanted.min_similarity, sources.progress) for name in sets}
+
+
 def alike_pairs(sets: Sequence[str], wanted: Wanted, sources: Sources) -> dict[str, Alike]:
-    """Return the pairs of equal content, and of pictures that differ little, by the set of the second."""
+    """Return the pairs of equal content, and of pictures that differ little, by the set of the second.
+
+    Raises:
+        NotFoundError: pictures cannot be compared, and nothing else is asked for.
+    """
     hashes = {name: sources.hashes(name) for name in dict.fromkeys((layout.TRAIN, *sets))}
     of = {name: None if name == layout.TRAIN else values for name, values in hashes.items()}
     found = {name: [lookalikes.equal(hashes[layout.TRAIN], of[name])] for name in sets}
@@ -145,20 +182,18 @@ def alike_pairs(sets: Sequence[str], wanted: Wanted, sources: Sources) -> dict[s
     return {name: lookalikes.united(parts) for name, parts in found.items()}
 
 
-def _united(name: str, found: Found, alike: Alike | None) -> _Pairs:
-    """Return the pairs found one way or the other, once each."""
-    first, second, distance = found.first, found.second, np.full(len(found.first), np.nan)
-    if alike is not None:
-        first, second = np.append(first, alike.first), np.append(second, alike.second)
-        distance = np.append(distance, alike.distance)
-    did = np.arange(len(first)) < len(found.first)
-    order = np.lexsort((~did, second, first))
-    is_new = np.ones(len(order), dtype=np.bool_)
-    is_new[1:] = (np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)
-    starts = np.flatnonzero(is_new)
-    kept = order[starts]
-    nearest = np.fmin.reduceat(distance[order], starts) if len(starts) else distance
-    return _Pairs(name, first[kept], second[kept], did[kept], nearest, found.n_ranked)
+def _united(name: str, found: Found, similar: Alike, alike: Alike) -> _Pairs:
+    """Return the pairs found one way or another, once each."""
+    ways = (found, similar, alike)
+    first, second = (np.concatenate([getattr(way, of) for way in ways]) for of in ("first", "second"))
+    pairs, at = np.unique(np.stack([first, second]), axis=1, return_inverse=True)
+    did = np.zeros(pairs.shape[1], dtype=np.bool_)
+    measured = np.full((2, pairs.shape[1]), np.nan)
+    of_found, of_similar, of_alike = np.split(at, np.cumsum([len(found.first), len(similar)]))
+    did[of_found] = True
+    np.fmin.at(measured[0], of_similar, similar.distance)
+    np.fmin.at(measured[1], of_alike, alike.distance)
+    return _Pairs(name, *pairs, did, 1 - measured[0], measured[1], found.n_ranked)
 
 
 @dataclass(frozen=True)
@@ -194,7 +229,7 @@ def _judged(pairs: _Pairs, twins: Twins, wanted: Wanted) -> _Judged:
     did = (share >= wanted.min_share) & (influence >= wanted.min_influence) & (q <= wanted.alpha)
     if pairs.set_name != layout.TRAIN:
         did &= share <= 1 / wanted.min_share
-    judged = _Judged(replace(pairs, did=did & (wanted.by != "content")), tuple(directions), q, influence)
+    judged = _Judged(replace(pairs, did=did & wanted.has("influence")), tuple(directions), q, influence)
     return judged.only(did | alike)
 
 
@@ -225,11 +260,14 @@ def _n_scores(parts: Sequence[_Judged]) -> tuple[int, int]:
 
 def _listed(parts: Sequence[_Judged], k: int | None) -> list[tuple[_Judged, NDArray[np.int64]]]:
     """Return the parts with the place of each pair in a list of all: the surest first, at most k of them."""
-    did = np.concatenate([of.pairs.did for of in parts])
-    distance = np.concatenate([of.pairs.distance for of in parts])
-    alike = np.concatenate([of.pairs.are_alike for of in parts])
+    did, distance, similarity = (
+        np.concatenate([getattr(of.pairs, name) for of in parts])
+        for name in ("did", "distance", "similarity")
+    )
+    n_ways = np.concatenate([np.sum(list(of.pairs.ways.values()), axis=0) for of in parts])
     mutual = np.concatenate([of.mutual for of in parts])
-    order = np.lexsort((distance, -np.nan_to_num(mutual, nan=-1.0), ~did, ~(did & alike)))
+    surely = np.where(did, -mutual, 0)
+    order = np.lexsort((-similarity, distance, surely, ~did, -n_ways))
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     listed, start = [], 0
@@ -264,7 +302,6 @@ def _rows(relations: Relations, judged: _Judged, direction: int, chosen: _Chosen
     train, target = (pairs.first, pairs.second) if direction == 0 else (pairs.second, pairs.first)
     known, is_train = relations.are_labelled, np.full(len(pairs), set_name == layout.TRAIN)
     alike, share, q_value = pairs.are_alike, arms.share, judged.q_value
-    found_by = np.where(pairs.did, np.where(alike, "both", "influence"), "content")
     has_models = np.full(len(pairs), relations.snapshot.n_models > 0)
     counts = {name: getattr(arms, name).astype(np.int32) for name in ("n_in", "n_out", "k_in", "k_out")}
     own = {name: getattr(arms, name).astype(np.int32) for name in ("n_own_in", "k_own_in")}
@@ -275,13 +312,20 @@ def _rows(relations: Relations, judged: _Judged, direction: int, chosen: _Chosen
             "test_id": arrow.column(target, ~is_train),
             "train_label": arrow.of_labels(relations.labels(layout.TRAIN)[train], known=known),
             "target_label": arrow.of_labels(relations.labels(set_name)[target], known=known),
-            "found_by": arrow.text(found_by.tolist()),
+            "found_by": arrow.text(_found_by(pairs)),
             "q_value": arrow.column(q_value, has_models),
             "share": arrow.column(share, ~np.isnan(share)),
-            "distance": arrow.column(pairs.distance, alike),
+            "similarity": arrow.column(pairs.similarity, pairs.ways["sketches"]),
+            "distance": arrow.column(pairs.distance, pairs.ways["content"]),
             **counts,
             **{name: arrow.column(values, is_train & has_models) for name, values in own.items()},
             "n_shown": np.array(chosen.n_shown)[alike.astype(np.intp)],
             "n_ranked": np.array(chosen.n_ranked)[alike.astype(np.intp)],
         }
     )
+
+
+def _found_by(pairs: _Pairs) -> list[str]:
+    """Return by what each pair was found, such as ``influence+content``."""
+    ways = pairs.ways
+    return ["+".join(compress(ways, found)) for found in zip(*ways.values(), strict=True)]

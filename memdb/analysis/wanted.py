@@ -13,8 +13,9 @@ from memdb.query.options import require_k
 if TYPE_CHECKING:
     from memdb.datasets import Dataset
 
-BY = ("both", "influence", "content")
+BY = ("all", "influence", "sketches", "content")
 BETWEEN = ("both", "train", "test")
+SHARES = ("min_influence", "min_share", "alpha", "min_similarity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +23,23 @@ class Wanted:
     """What counts as a near-duplicate, and where to look.
 
     Attributes:
-        by: ``influence``, ``content`` or ``both``.
+        by: ``influence``, ``sketches``, ``content``, or ``all`` of what the store has.
         between: pairs within ``train``, with ``test``, or both.
         min_influence: of one on the other, for models that hold the other out; of both on each other.
         min_share: of what the other does for itself; of a test example, of what the training example does for
             itself, and no more than 1 / min_share of that.
         alpha: q-value up to which an influence counts.
+        min_similarity: of gradient sketches.
         max_distance: of pictures.
         k: the number of pairs to return, all if None.
     """
 
-    by: str = "both"
+    by: str = "all"
     between: str = "both"
     min_influence: float = 0.1
     min_share: float = 0.75
     alpha: float = 0.05
+    min_similarity: float = 0.7
     max_distance: float = 0.06
     k: int | None = None
 
@@ -48,13 +51,13 @@ class Wanted:
                     hint=f"use e.g. {name}={known[0]}",
                     parameter=name,
                 )
-        for name, example in (("min_influence", 0.1), ("min_share", 0.75), ("alpha", 0.05)):
-            value = getattr(self, name)
-            if not 0 < value <= 1:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in SHARES and not 0 < value <= 1:
                 raise InvalidInputError(
-                    f"{name} {value:g} is not above 0 and at most 1",
-                    hint=f"use e.g. {name}={example:g}",
-                    parameter=name,
+                    f"{field.name} {value:g} is not above 0 and at most 1",
+                    hint=f"use e.g. {field.name}={field.default:g}",
+                    parameter=field.name,
                 )
         if not 0 <= self.max_distance <= 1:
             raise InvalidInputError(
@@ -64,6 +67,10 @@ class Wanted:
             )
         if self.k is not None:
             require_k(self.k)
+
+    def has(self, way: str) -> bool:
+        """Whether to look this way: by ``influence``, ``sketches`` or ``content``."""
+        return self.by in {way, "all"}
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -75,10 +82,11 @@ class DuplicateOptions(TypedDict, total=False):
     """The options of `memdb.Database.duplicates`.
 
     Attributes:
-        by: ``influence``, ``content`` or ``both``.
+        by: ``influence``, ``sketches``, ``content``, or ``all`` of what the store has.
         between: pairs within the training set (``train``), of a training and a test example (``test``), or
             ``both``.
         min_influence, min_share, alpha: what counts by influence, see `Wanted`.
+        min_similarity: what counts by sketches: the cosine of two, where gradients are whitened.
         max_distance: what counts by content: root mean square difference of pictures, 1 being black on white.
         k: the number of pairs, by default all.
         level, interval: of the intervals, by default ``selected``.
@@ -92,6 +100,7 @@ class DuplicateOptions(TypedDict, total=False):
     min_influence: float
     min_share: float
     alpha: float
+    min_similarity: float
     max_distance: float
     k: int | None
     level: float

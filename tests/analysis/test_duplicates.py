@@ -15,6 +15,7 @@ from support.stores import bits_of, dicts
 import memdb
 from memdb.analysis import lookalikes
 from memdb.analysis.lookalikes import Looks
+from memdb.analysis.similar import Directions
 from memdb.analysis.twins import pairs_within
 from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
 
@@ -105,7 +106,7 @@ def test_twins_are_found_both_ways_and_what_they_hide_with_them(twin_db):
     assert ids(rows) == PAIRS
     masks, train, _ = (part.tolist() for part in bits_of(twin_db.snapshot))
     for row in (row for row in rows if row["target_id"] is not None):
-        assert row["found_by"] == "both"
+        assert row["found_by"] == "influence+content"
         assert row["share"] == pytest.approx(1, abs=0.1)
         target, twin = row["target_id"], row["train_id"]
         assert row["hidden_by"] == twin
@@ -123,7 +124,7 @@ def test_twins_are_found_both_ways_and_what_they_hide_with_them(twin_db):
         assert (row["n_own_in"], row["n_out"]) == counted[:2]
     (between,) = (row for row in rows if row["test_id"] is not None)
     assert (between["train_id"], between["target_id"], between["test_id"]) == (2, None, 0)
-    assert between["found_by"] == "both"
+    assert between["found_by"] == "influence+content"
     assert between["hidden_by"] is between["memorization"] is None
     influence = twin_db.influence(train_id=2, test_id=0)
     assert between["influence"] == dicts(influence)[0]["influence"]
@@ -145,6 +146,59 @@ def test_what_counts_can_be_chosen(twin_db, options, pairs, n_test):
     rows = dicts(twin_db.duplicates(dataset=twins.dataset(), **options))
     assert ids(rows) == pairs or (pairs is None and len(rows) == 2)
     assert sum(row["test_id"] is not None for row in rows) == n_test
+
+
+@pytest.fixture(scope="module")
+def sketched_db(tmp_path_factory):
+    where = tmp_path_factory.mktemp("sketched") / "store.zarr"
+    with memdb.init(
+        str(where), twins.dataset(), twins.recipe, outcomes=["correct"], sketches=2, sketch_size=256
+    ) as made:
+        made.train(seeds=range(12), progress=False)
+        yield made
+
+
+def test_few_models_tell_twins_by_sketches_without_pictures(sketched_db):
+    rows = dicts(sketched_db.duplicates(by="sketches"))
+    assert ids(rows) == PAIRS
+    (between,) = (row for row in rows if row["test_id"] is not None)
+    assert (between["train_id"], between["test_id"]) == (2, 0)
+    assert {row["found_by"] for row in rows} == {"sketches"}
+    assert all(0.7 <= row["similarity"] <= 1 and row["distance"] is None for row in rows)
+    assert ids(dicts(sketched_db.duplicates(by="sketches", between="train", min_similarity=1.0))) == set()
+
+
+def test_what_is_found_in_several_ways_is_listed_once_and_first(sketched_db):
+    said = []
+    rows = dicts(sketched_db.duplicates(remark=said.append, dataset=twins.dataset(), between="train"))
+    assert ids(rows) == PAIRS
+    assert {row["found_by"] for row in rows} == {"sketches+content"}
+    assert any("too few to find twins in training by influence" in sentence for sentence in said)
+
+
+def test_without_sketches_the_command_says_how_to_get_them(twin_db):
+    with pytest.raises(NotFoundError, match="no gradient sketches") as refused:
+        twin_db.duplicates(by="sketches")
+    assert "memdb train --sketch" in refused.value.hint
+
+
+def test_sketches_are_compared_as_loops_compare_them(sketched_db):
+    relations = sketched_db.relations()
+    directions = Directions.of(relations)
+    numbers, labels = directions.kernels["train"].numbers.astype(float), relations.labels("train")
+    expected = {}
+    for a, b in itertools.combinations(range(len(numbers)), 2):
+        cosine = numbers[a] @ numbers[b] / np.linalg.norm(numbers[a]) / np.linalg.norm(numbers[b])
+        if labels[a] == labels[b]:
+            expected[a, b] = 1 - cosine
+    near = {pair: value for pair, value in expected.items() if value <= 1 - 0.3}
+    ninth = [sorted(v for pair, v in expected.items() if row in pair)[8] for row in range(len(numbers))]
+    near = {p: v for p, v in near.items() if v <= 0.4 * min(ninth[p[0]], ninth[p[1]])}
+    found = directions.alike("train", 0.3, lambda *_: None)
+    got = dict(
+        zip(zip(found.first.tolist(), found.second.tolist(), strict=True), found.distance, strict=True)
+    )
+    assert got == pytest.approx(near, abs=1e-5)
 
 
 def test_without_models_content_alone_is_looked_at(tmp_path):
