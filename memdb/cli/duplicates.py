@@ -106,7 +106,7 @@ def duplicates(
     seen the twin. Two training examples are twins in what they do if each, for the models that hold the other
     out, does what that one would do itself; a training and a test example, if the first does for the second
     what it does for itself. They are twins in what they are if their content is equal, or their pictures
-    differ little, moved by a pixel at most (needs the package ImageHash, and the data).
+    differ little, moved by a pixel at most (needs the data).
 
     \b
     influence  P[right on one | other in] - P[right | other out], over the models that hold the one out

@@ -239,17 +239,17 @@ def test_bad_values_are_refused(twin_db, options, said):
 
 
 def test_without_the_package_for_pictures_equal_content_is_found(twin_db, monkeypatch):
-    monkeypatch.setattr(lookalikes, "has_imagehash", lambda: False)
+    monkeypatch.setattr(lookalikes, "missing_package", lambda: "SciPy")
     said = []
     rows = dicts(twin_db.duplicates(dataset=twins.dataset(), remark=said.append))
     assert {row["found_by"] for row in rows} == {"influence"}
-    assert any("ImageHash" in sentence and "pip install" in sentence for sentence in said)
-    with pytest.raises(NotFoundError, match="ImageHash"):
+    assert any("SciPy" in sentence and "pip install" in sentence for sentence in said)
+    with pytest.raises(NotFoundError, match="SciPy"):
         twin_db.duplicates(by="content", dataset=twins.dataset())
 
 
 def test_examples_other_than_pictures_are_equal_or_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(lookalikes, "has_imagehash", lambda: False)  # which compares none of them
+    monkeypatch.setattr(lookalikes, "missing_package", lambda: "SciPy")  # which compares none of them
     words = ["a", "b", "a", "c"]
     data = memdb.Dataset(words, [0, 1, 0, 1], ["c", "d"], [0, 1])
     with memdb.init(str(tmp_path / "words.zarr"), data, twins.recipe) as store:
@@ -285,7 +285,7 @@ def test_the_command_says_what_a_twin_hides(url, tmp_path):
 
 @pytest.mark.slow
 def test_a_published_copy_answers_by_its_thumbnails(url, twin_db, tmp_path):
-    pytest.importorskip("imagehash")
+    pytest.importorskip("scipy")
     with memdb.open(str(url)) as source:
         source.load_dataset(dataset="support.twins:dataset")
         plan = source.plan_publication(
@@ -319,7 +319,7 @@ def alike(pictures, most=0.06):
     ("height", "width", "channels"), every(2, [(8, 8, 1), (28, 28, 1), (100, 60, 3), (32, 32, 3)])
 )
 def test_pictures_are_alike_though_moved_noisy_or_brighter(height, width, channels):
-    pytest.importorskip("imagehash")
+    pytest.importorskip("scipy")
     rng = np.random.default_rng(1)
     coarse = (
         rng.integers(20, 236, (20, 4, 4, channels)).repeat(height // 4, axis=1).repeat(width // 4, axis=2)
@@ -336,8 +336,23 @@ def test_pictures_are_alike_though_moved_noisy_or_brighter(height, width, channe
     assert alike(list(every)).keys() == {(0, 20), (1, 21), (2, 22)}
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 20, 1), (32, 32, 3), (20, 32, 3), (1, 3, 1)])
+def test_hashes_are_bit_for_bit_those_of_imagehash(shape):
+    imagehash, pillow = pytest.importorskip("imagehash"), pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (12, *shape), dtype=np.uint8)
+    pictures[3:6] = pictures[3:6] // 50 * 50  # few levels: frequencies that are equal
+    pictures[6:9, :, : shape[1] // 2] = 255
+    pictures[9] = 0
+    one_by_one = [
+        imagehash.phash(pillow.fromarray(p[:, :, 0] if shape[2] == 1 else p)).hash for p in pictures
+    ]
+    expected = np.packbits(np.array(one_by_one).reshape(12, 64), axis=1)
+    np.testing.assert_array_equal(lookalikes.phashes(pictures).view(np.uint8).reshape(12, 8), expected)
+
+
 def test_where_all_pictures_resemble_each_other_only_the_same_are_alike():
-    pytest.importorskip("imagehash")
+    pytest.importorskip("scipy")
     rng = np.random.default_rng(1)
     face = rng.integers(0, 256, (8, 8, 1))
     crowd = np.clip(face + rng.normal(0, 6, (30, 8, 8, 1)), 0, 255).astype(np.uint8)
