@@ -34,9 +34,9 @@ SCHEMA = pa.schema(
     [
         ("estimator", pa.string()), ("n_models", pa.int64()), ("seconds", pa.float64()),
         ("measure", pa.string()), ("at", pa.int64()), ("value", pa.float64()), ("plain_models", pa.int64()),
-        ("plain_bound", pa.string()), ("n_pilots", pa.int64()), ("n_truth", pa.int64()),
-        ("n_tests", pa.int64()), ("n_strong_tests", pa.int64()), ("n_pairs", pa.int64()),
-        ("truth_reliability", pa.float64()),
+        ("plain_bound", pa.string()), ("plain_extrapolated", pa.int64()), ("n_pilots", pa.int64()),
+        ("n_truth", pa.int64()), ("n_tests", pa.int64()), ("n_strong_tests", pa.int64()),
+        ("n_pairs", pa.int64()), ("truth_reliability", pa.float64()),
     ]
 )  # fmt: skip
 
@@ -68,7 +68,8 @@ def frontier(
 ) -> pa.Table:
     """Return one row per estimator, number of models and measure of quality.
 
-    ``plain_models`` says how many models the raw scores need for as much, between those that were tried.
+    ``plain_models`` says how many models the raw scores need for as much, between those that were tried, and
+    ``plain_extrapolated`` beyond them.
 
     Raises:
         InvalidInputError: numbers out of range, unknown estimators, or scores that cannot be judged.
