@@ -75,8 +75,14 @@ class _Pairs:
 
     def only(self, rows: NDArray[Any]) -> _Pairs:
         """Return some of them."""
-        columns = (self.first, self.second, self.did, self.similarity, self.distance)
-        return _Pairs(self.set_name, *(values[rows] for values in columns), self.n_ranked)
+        kept = (
+            self.first[rows],
+            self.second[rows],
+            self.did[rows],
+            self.similarity[rows],
+            self.distance[rows],
+        )
+        return _Pairs(self.set_name, *kept, self.n_ranked)
 
 
 def duplicates(relations: Relations, wanted: Wanted, interval: IntervalSpec, sources: Sources) -> pa.Table:
@@ -193,7 +199,7 @@ def _united(name: str, found: Found, similar: Alike, alike: Alike) -> _Pairs:
     did[of_found] = True
     np.fmin.at(measured[0], of_similar, similar.distance)
     np.fmin.at(measured[1], of_alike, alike.distance)
-    return _Pairs(name, *pairs, did, 1 - measured[0], measured[1], found.n_ranked)
+    return _Pairs(name, pairs[0], pairs[1], did, 1 - measured[0], measured[1], found.n_ranked)
 
 
 @dataclass(frozen=True)
