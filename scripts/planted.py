@@ -44,9 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser, noise: float) -> None:
         help=f"MNIST in place of digits, from this folder (${MNIST})",
     )
     parser.add_argument("--examples", type=int, default=10_000, help="the first ones of MNIST to train on")
-    parser.add_argument("--cifar100", metavar="DIR", type=Path, help="CIFAR-100 in place of digits: " + FOLDERS)
+    parser.add_argument(
+        "--cifar100", metavar="DIR", type=Path, help="CIFAR-100 in place of digits: " + FOLDERS
+    )
     parser.add_argument("--classes", type=int, default=10, help="the first ones of CIFAR-100 to take")
-    parser.add_argument("-p", metavar="NAME=VALUE", action="append", default=[], help="an option of the recipe")
+    parser.add_argument(
+        "-p", metavar="NAME=VALUE", action="append", default=[], help="an option of the recipe"
+    )
     parser.add_argument("--noise", type=float, default=noise, help="share of training labels to change")
 
 
@@ -80,7 +84,9 @@ def cifar100(folder: Path, n_classes: int) -> memdb.Dataset:
     names = sorted(path.name for path in (folder / "train").iterdir())[:n_classes]
     sets = []
     for part in ("train", "test"):
-        files = [(n, path) for n, name in enumerate(names) for path in sorted((folder / part / name).iterdir())]
+        files = [
+            (n, path) for n, name in enumerate(names) for path in sorted((folder / part / name).iterdir())
+        ]
         pictures = np.stack([np.asarray(Image.open(path).convert("RGB").reduce(2)) for _, path in files])
         labels = np.array([label for label, _ in files], dtype=np.int32)
         sets.append((pictures, labels, [path.relative_to(folder).as_posix() for _, path in files]))
