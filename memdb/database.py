@@ -1062,7 +1062,8 @@ class Database:
         ``strength``, the mean true influence of the first ``at`` pairs; ``error``, root mean square on the
         strongest pairs; and ``coverage`` of the intervals, of all pairs and of the estimator's own first.
         ``seconds`` is what training these models took, ``plain_models`` how many models raw scores need for
-        the same value, at least or at most (``plain_bound``). The estimator ``exact`` is what the true
+        the same value, at least or at most (``plain_bound``), and ``plain_extrapolated`` how many for a
+        correlation that none of the numbers of models looked at has. The estimator ``exact`` is what the true
         influences would score, given that the truth is noisy.
 
         Args:
