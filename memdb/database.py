@@ -1313,6 +1313,7 @@ class Database:
             run.require_same_design(
                 store, design, frozenset(given), None if scores_from is None else chosen_by.store
             )
+            run.require_same_seed(store, seed)
         seeds = run.seeds_to_train(store, models, add)
         if seeds.n_models:
             data, bound = self._means(how)
