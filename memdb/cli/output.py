@@ -320,7 +320,7 @@ def _rate(k: int, n: int) -> str:
 def _again(db: Database, row: Mapping[str, Any], interval: str, way: Way) -> dict[str, Any]:
     ids: dict[str, Any] = {name: row[name] for name in ("test_id", "target_id") if name in row}
     rows = db.score(row["train_id"], **ids, interval=interval, level=way.level, outcome=way.outcome)
-    return next(Answer(rows.to_arrow_table(), {}).rows())
+    return next(answer_of(db, rows, way).rows())
 
 
 def _named(db: Database, row: Mapping[str, Any]) -> str:
