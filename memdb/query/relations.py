@@ -63,6 +63,7 @@ class Relations:
         self.snapshot = snapshot
         self.outcome = require_outcome(outcome)
         self.memory = MEMORY
+        self.read_alone: dict[tuple[str, int], Words] = {}  # rows of `bits`, by path and row
         self._budget = Budget()
         self._known_totals: dict[str, dict[str, Any]] = {}
         self._interval: IntervalSpec | None = None  # whose multipliers the views have now
