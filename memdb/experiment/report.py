@@ -331,7 +331,7 @@ def _without_near_duplicates(item: Comparison) -> str:
     if not n or not left.n:
         return ""
     have = verb(n, "has", "have")
-    what = f" Without the {count(n, 'test example')} that {have} a near-duplicate among them: "
+    what = f" Without the {count(n, 'test example')} that {have} a near-duplicate among the removed: "
     points = f"{100 * left.value:+.2f} points"
     if math.isnan(left.lo):
         return f"{what}{points}."

@@ -223,7 +223,7 @@ def test_near_duplicates_are_counted_apart(found):
     assert row["difference_without_near_duplicates"] == pytest.approx(np.mean(differences))
     apart = Findings(dataclasses.replace(found.snapshot, manifest=manifest))
     points = f"{100 * np.mean(differences):+.2f} points"
-    assert f"Without the 2 test examples that have a near-duplicate among them: {points}" in next(
+    assert f"Without the 2 test examples that have a near-duplicate among the removed: {points}" in next(
         apart.sentences()
     )
     assert any("No test example has a near-duplicate" in sentence for sentence in found.sentences())
