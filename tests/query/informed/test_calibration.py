@@ -8,8 +8,8 @@ from support import sketched
 from support.oracle import counts, score
 
 from memdb.format import bits
-from memdb.query.informed.calibration import Spread, calibrated, explains, isotonic, least_squares
-from memdb.query.informed.evidence import Outcomes, drawn, sampled
+from memdb.query.informed.calibration import Spread, calibrated, isotonic, least_squares
+from memdb.query.informed.evidence import Outcomes
 from memdb.query.informed.posterior import noise, posterior
 from memdb.query.informed.prior import (
     EVERY,
@@ -22,6 +22,7 @@ from memdb.query.informed.prior import (
     scores,
     whitening,
 )
+from memdb.query.informed.sampling import drawn, sampled
 
 N_MODELS = 200
 ALL = slice(None)
@@ -118,13 +119,13 @@ def test_raw_influences_of_a_fold_are_those_of_a_loop(made):
     for a, i in enumerate(trains):
         for b, z in enumerate(tests):
             n_in, n_out, k_in, k_out = counts(masks[chosen].tolist(), right[chosen].tolist(), i, z)
-            assert raw[a, b] == pytest.approx(score(n_in, n_out, k_in, k_out), abs=1e-6)
-            assert weight[a] == pytest.approx(n_in * n_out / (n_in + n_out))
+            assert raw[b, a] == pytest.approx(score(n_in, n_out, k_in, k_out), abs=1e-6)
+            assert weight[b, a] == pytest.approx(n_in * n_out / (n_in + n_out))
 
 
 def informed(made, prior):
     masks, right, outcomes = made
-    found = calibrated(sampled(outcomes, prior, None))
+    found, _ = calibrated(sampled(outcomes, prior))
     f = found.curve(scores(prior, ALL, ALL))
     n_in = masks.sum(axis=0)[:, None]
     k_in = masks.T.astype(float) @ right
@@ -155,9 +156,9 @@ def test_a_prior_of_noise_or_worse_explains_nothing(effects, made, seed):
     truth = truth_of(effects)
     rng = np.random.default_rng(seed)
     for prior in (rng.normal(size=truth.shape), -truth, np.zeros_like(truth)):
-        sample = sampled(made[2], GivenPrior(prior), None)
-        assert explains(sample) <= 1
-        assert calibrated(sample) is None
+        found, surplus = calibrated(sampled(made[2], GivenPrior(prior)))
+        assert surplus <= 1
+        assert found is None
 
 
 def test_a_spread_is_at_least_what_there_is(effects, made):
