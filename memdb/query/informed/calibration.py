@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +29,13 @@ QUANTILES = (
     0.0005, 0.002, 0.01, 0.03, 0.1, 0.25, 0.375, 0.5, 0.625, 0.75, 0.9, 0.95, 0.97, 0.98, 0.99, 0.994, 0.997,
     0.9985, 0.9993, 0.9997, 0.9999, 0.99995,
 )  # fmt: skip
+RARE_QUANTILES = 0.99998, 0.99999  # where the sample has enough pairs beyond
+ENOUGH = 40
 SPREAD_QUANTILES = (0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 PSEUDO_MODELS = 3.0  # that stand for the line in each bin
 STEEPEST = 1.2  # slope beyond the last bin, in those of the line
 SURE = {5: 3.747, 4: 4.541, 3: 6.965, 2: 31.82}  # t quantiles at .99, by the number of folds
-POWERS = 1, 3  # of the prior, by which pairs are emphasized
+RARE = 0.01  # of the pairs looked at: the strongest ones
 SURE_OF_PAIRS = 4.0  # standard errors, as if pairs were independent
 LEAST = 1e-12
 
@@ -70,7 +72,7 @@ class Sample:
     stands_for: Floats
 
     def weights(self, fold: Fold) -> Floats:
-        """Return the weights of a fold in a fit for all pairs, [pairs]: inverse variances of raw influences."""
+        """Return the weights in a fit to a fold, [pairs]: inverse variances, as often as a pair counts."""
         weights: Floats = fold.weight * self.stands_for / np.maximum(self.variance, np.float32(0.01))
         return weights
 
@@ -160,21 +162,31 @@ def explained(sample: Sample) -> Slope:
     """Return the slope that stands out most from noise.
 
     Where a few pairs of millions have any influence, the noise of the others drowns them in a slope over all
-    pairs. So the slope that goes by the cubes of the prior counts as well, for which the strong ones matter.
+    pairs. So the slope over the strongest priors alone, which goes by their cubes, counts as well.
     """
-    found = sorted((_slope(sample, power) for power in POWERS), key=lambda each: each.surplus)
+    found = sorted((_slope(sample, emphasis) for emphasis in (_all, _rare)), key=lambda each: each.surplus)
     return found[0] if found[0].surplus < -1 else found[-1]
 
 
-def _slope(sample: Sample, power: int) -> Slope:
-    """Return the slope with pairs weighted by a power of their prior.
+def _all(prior: Floats) -> Floats:
+    return prior
+
+
+def _rare(prior: Floats) -> Floats:
+    size = np.abs(prior)
+    strong: Floats = np.where(size >= np.quantile(size[::7], 1 - RARE), prior * prior * prior, np.float32(0))
+    return strong
+
+
+def _slope(sample: Sample, emphasis: Callable[[Floats], Floats]) -> Slope:
+    """Return the slope with pairs weighted by what an emphasis makes of their prior.
 
     The mean must be far from 0 by its standard error from the folds, which are independent, as pairs are not
     (at a level of 1 %), and by that from the pairs: chance makes a few folds agree now and then.
     """
     slopes, sizes, squares = [], [], []
     for fold in sample.folds:
-        emphasized = math.prod([fold.prior] * power)
+        emphasized = emphasis(fold.prior)
         weighted = sample.weights(fold) * emphasized
         size = float(np.vdot(weighted, fold.prior))
         slopes.append(float(np.vdot(weighted, fold.raw)) / size if size > 0 else 0.0)
@@ -213,7 +225,8 @@ def calibrated(sample: Sample) -> tuple[Calibration | None, float]:
 
 def _fitted_curve(sample: Sample, slope: float) -> Curve:
     lines = [fold.prior * np.float32(slope) for fold in sample.folds]
-    edges = np.unique(np.quantile(np.concatenate([line[::7] for line in lines]), QUANTILES))
+    rare = [share for share in RARE_QUANTILES if (1 - share) * len(sample.prior) >= ENOUGH]
+    edges = _edges(np.concatenate([line[::7] for line in lines]), [*QUANTILES, *rare])
     n_bins = len(edges) + 1
     weight, raw, line_sum = (np.zeros(n_bins) for _ in range(3))
     for fold, line in zip(sample.folds, lines, strict=True):
@@ -226,6 +239,11 @@ def _fitted_curve(sample: Sample, slope: float) -> Curve:
     at = line_sum / weight
     values = isotonic((raw + PSEUDO_MODELS * at) / (weight + PSEUDO_MODELS), weight)
     return Curve(slope, at, values)
+
+
+def _edges(values: Floats, shares: Sequence[float]) -> Floats:
+    """Return the quantiles that differ, in the type of the values: a search among others would convert these."""
+    return np.unique(np.quantile(values, shares).astype(np.float32))
 
 
 def isotonic(values: Numbers, weights: Numbers) -> Numbers:
@@ -246,7 +264,7 @@ def _fitted_spread(sample: Sample, prediction: Floats) -> Spread:
     counts, products = _products(sample, prediction)
     counted, of_residuals = counts * sample.stands_for, products * sample.stands_for
     size = np.abs(prediction)
-    edges = np.unique(np.quantile(size[::5], SPREAD_QUANTILES))
+    edges = _edges(size[::5], SPREAD_QUANTILES)
     bins, n_bins = np.searchsorted(edges, size), len(edges) + 1
     count = np.bincount(bins, counted, n_bins)
     used = count > 0

@@ -121,7 +121,7 @@ class Outcomes:
 
 
 def raw_of(n_in: Counts, k_in: Counts, k: Counts, n: int) -> tuple[Floats, Floats]:
-    """Return raw influences and their weights n_in n_out / n, both 0 where there is none; arguments broadcast."""
+    """Return raw influences and their weights n_in n_out / n, 0 where there is none; arguments broadcast."""
     n_out = n - n_in
     has_raw = (n_in > 0) & (n_out > 0)
     weight = np.where(has_raw, n_in * n_out / max(1, n), 0.0)

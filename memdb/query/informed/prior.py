@@ -48,7 +48,7 @@ class FoldScores(Protocol):
         """Return the priors from the models of all folds, [test, train]."""
 
     def without(self, fold: int, at: At | None = None) -> Floats:
-        """Return the priors from the other folds: of all pairs, [test, train], or of some of them, [pairs]."""
+        """Return the priors from the other folds: of all pairs, [test, train], or of some, [pairs]."""
 
 
 class Prior(Protocol):
@@ -74,7 +74,7 @@ class Prior(Protocol):
         """Return the priors of all pairs of some examples, fold by fold."""
 
     def favoured(self) -> tuple[Floats | None, Floats | None]:
-        """Return how strong the pairs of an example may be, [train] and [test]; None where nothing says so."""
+        """Return how strong an example's pairs may be, [train] and [test]; None where nothing says so."""
 
 
 def scores(prior: Prior, trains: Ids, tests: Ids, folds: Folds = EVERY) -> Floats:
@@ -261,7 +261,7 @@ class SketchPrior:
         return SketchScores(self, trains, tests, products)
 
     def favoured(self) -> tuple[Floats, Floats]:
-        """Return how strong the pairs of an example may be: its error or sway times the size of its sketches."""
+        """Return how strong an example's pairs may be: its error or sway times the size of its sketches."""
         every = slice(None)
         error, sway = self.errors.error(every, EVERY), self.errors.sway(every, EVERY)
         return self.train.scale * error, self.test.scale * sway
@@ -269,7 +269,7 @@ class SketchPrior:
 
 @dataclass(frozen=True)
 class SketchScores:
-    """Priors from sketches of some pairs: every fold's products once, from which those of the others follow."""
+    """Priors from sketches of some pairs: products of each fold, from which those of the others follow."""
 
     prior: SketchPrior
     trains: Ids
@@ -286,7 +286,7 @@ class SketchScores:
         return self._of(EVERY, None)
 
     def without(self, fold: int, at: At | None = None) -> Floats:
-        """Return the priors from the other folds: of all pairs, [test, train], or of some of them, [pairs]."""
+        """Return the priors from the other folds: of all pairs, [test, train], or of some, [pairs]."""
         return self._of(set(EVERY) - {fold}, at)
 
     def _of(self, folds: Folds, at: At | None) -> Floats:

@@ -1,17 +1,17 @@
 """Which pairs are calibrated on: all, or some that stand for all of them.
 
-Few pairs of hundreds of millions may have any influence, and a sample by chance alone holds hardly one of
-them. So the pairs are divided by the strength of their prior. A grid of some training examples times some test
-examples stands for the weak ones. The strong ones are those of a larger grid, of which nothing but the prior is
-computed, which is cheap.
+Few pairs of hundreds of millions may have any influence, and a sample that goes by chance alone holds hardly
+one of them. So pairs are divided by the strength of their prior. A grid of some training examples times some
+test examples stands for the weak ones. The strong ones come from a larger grid, of which nothing but the
+prior is computed, which is cheap.
 
-Each pair that is drawn counts as often as the inverse of its chance to be drawn, so that sums over the sample
-are unbiased for sums over all pairs: chances depend on the prior, and never on the raw influences that are
-fitted.
+A pair that is drawn counts as the inverse of its chance, so that sums over the sample are unbiased for sums
+over all pairs. Chances depend on the prior, never on the raw influences that are fitted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isqrt
 
@@ -116,12 +116,16 @@ def _strong(outcomes: Outcomes, prior: Prior, grid: Grid, centre: float, least: 
 
 
 def _joined(*samples: Sample) -> Sample:
+    """Return the pairs of some samples as one."""
+
+    def joined(parts: Sequence[Fold | Sample], *names: str) -> Iterator[Floats]:
+        return (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+
     folds = [
-        Fold(*(np.concatenate([getattr(fold, name) for fold in of_all]) for name in ("prior", "raw", "weight")))
-        for of_all in zip(*(sample.folds for sample in samples), strict=True)
+        Fold(*joined(parts, "prior", "raw", "weight"))
+        for parts in zip(*(sample.folds for sample in samples), strict=True)
     ]
-    names = ("prior", "variance", "stands_for")
-    return Sample(folds, *(np.concatenate([getattr(sample, name) for sample in samples]) for name in names))
+    return Sample(folds, *joined(samples, "prior", "variance", "stands_for"))
 
 
 def _variance(outcomes: Outcomes) -> Floats:

@@ -22,7 +22,7 @@ from memdb.query.informed.prior import (
     scores,
     whitening,
 )
-from memdb.query.informed.sampling import drawn, sampled
+from memdb.query.informed.sampling import sampled
 
 N_MODELS = 200
 ALL = slice(None)
@@ -168,18 +168,6 @@ def test_a_spread_is_at_least_what_there_is(effects, made):
     _, found, _ = informed(made, prior)
     f = found.curve(scores(prior, ALL, ALL))
     assert found.spread(f).mean() >= 0.8 * ((truth - f) ** 2).mean()
-
-
-def test_sampled_examples_stand_for_all_of_them():
-    favour = np.random.default_rng(0).random(3000) ** 4
-    rows, weights = drawn(3000, 500, favour)
-    assert len(rows) == len(set(rows.tolist()))
-    assert abs(len(rows) - 500) <= 1
-    assert weights.sum() == pytest.approx(3000, rel=0.1)
-    assert (favour[rows] * weights).sum() == pytest.approx(favour.sum(), rel=0.1)
-    assert weights.max() <= 2 * 3000 / 500 + 1e-9
-    assert favour[rows].mean() > 1.5 * favour.mean()
-    assert np.array_equal(drawn(3000, 500, favour)[0], rows)
 
 
 def test_isotonic_means_are_the_largest_least_means():
