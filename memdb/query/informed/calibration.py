@@ -39,6 +39,7 @@ SURE = {5: 3.747, 4: 4.541, 3: 6.965, 2: 31.82}  # t quantiles at .99, by the nu
 RARE = 0.01  # of the pairs looked at: the strongest ones
 SURE_OF_PAIRS = 4.0  # standard errors, as if pairs were independent
 LEAST = 1e-12
+LEAST_VARIANCE = 0.01  # of whether a model is right
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Sample:
 
     def weights(self, fold: Fold) -> Floats:
         """Return the weights in a fit to a fold, [pairs]: inverse variances, as often as a pair counts."""
-        weights: Floats = fold.weight * self.stands_for / np.maximum(self.variance, np.float32(0.01))
-        return weights
+        variance: Floats = np.maximum(self.variance, LEAST_VARIANCE, dtype=np.float32)
+        return fold.weight * self.stands_for / variance
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,7 @@ def _fitted_spread(sample: Sample, prediction: Floats) -> Spread:
     terms = np.stack([np.ones(len(mean)), mean, mean**2], axis=1) / (error + LEAST)[:, None]
     fitted = Spread(*least_squares(terms, np.maximum(estimate + error, 0) / (error + LEAST)).tolist())
     floor = isotonic(estimate, 1 / (error + LEAST) ** 2)
-    above = np.flatnonzero(floor > fitted(mean))
+    above = np.flatnonzero(floor > fitted(mean.astype(np.float32)))
     if not len(above):
         return fitted
     first = max(0, above[0] - 1)

@@ -52,17 +52,15 @@ class FoldScores(Protocol):
 
 
 class Prior(Protocol):
-    """Scores of pairs that rank influences, in any unit; ``folds`` are those whose models it may use.
-
-    Attributes:
-        most_looked_at: of how many pairs it can be computed to look for strong ones.
-    """
-
-    most_looked_at: int
+    """Scores of pairs that rank influences, in any unit; ``folds`` are those whose models it may use."""
 
     @property
     def n_sketched(self) -> int:
         """The number of sketched models behind it."""
+
+    @property
+    def most_looked_at(self) -> int:
+        """Of how many pairs it may be computed to find strong ones."""
 
     def tile(self, trains: Ids, folds: Folds = EVERY, products: Products = CPU) -> Scores:
         """Return a function from test examples to their priors with some training examples, [test, train]."""
@@ -291,14 +289,15 @@ class SketchScores:
 
     def _of(self, folds: Folds, at: At | None) -> Floats:
         prior, chosen = self.prior, [values for fold, values in self.products.items() if fold in folds]
-        total = chosen[0] if at is None else chosen[0][at]
+        total: Any = chosen[0] if at is None else chosen[0][at]
         for values in chosen[1:]:
             total = total + (values if at is None else values[at])
         n_models = np.float32(sum(prior.n_of_fold[fold] for fold in folds))
         left = prior.test.scale[self.tests] * prior.errors.sway(self.tests, folds) / n_models
         right = prior.train.scale[self.trains] * prior.errors.error(self.trains, folds)
         factors = left[:, None] * right if at is None else left[at[0]] * right[at[1]]
-        return total.astype(np.float32) * factors
+        found: Floats = total.astype(np.float32) * factors
+        return found
 
 
 @dataclass(frozen=True)

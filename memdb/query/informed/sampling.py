@@ -98,21 +98,22 @@ def _strong(outcomes: Outcomes, prior: Prior, grid: Grid, centre: float, least: 
     """Return the pairs of a grid whose prior is further than ``least`` from the centre."""
     priors, tests, trains, stands_for = [], [], [], []
     for start in range(0, len(grid.trains), TILE):
-        columns = slice(start, start + TILE)
-        found = prior.of_folds(grid.trains[columns], grid.tests)
+        some = slice(start, start + TILE)
+        found = prior.of_folds(grid.trains[some], grid.tests)
         every = found.every()
-        at = np.nonzero(np.abs(every - np.float32(centre)) > least)
+        row, column = np.nonzero(np.abs(every - np.float32(centre)) > least)
+        at = row, column
         priors.append([every[at], *(found.without(fold, at) for fold in found.folds)])
-        tests.append(grid.tests[at[0]])
-        trains.append(grid.trains[columns][at[1]])
-        stands_for.append(grid.of_test[at[0]] * grid.of_train[columns][at[1]])
+        tests.append(grid.tests[row])
+        trains.append(grid.trains[some][column])
+        stands_for.append(grid.of_test[row] * grid.of_train[some][column])
     test, train = np.concatenate(tests), np.concatenate(trains)
-    every, *others = (np.concatenate(parts) for parts in zip(*priors, strict=True))
+    whole, *others = (np.concatenate(parts) for parts in zip(*priors, strict=True))
     folds = [
         Fold(given, *outcomes.of_pairs(fold, train, test))
         for fold, given in zip(found.folds, others, strict=True)
     ]
-    return Sample(folds, every, _variance(outcomes)[test], np.concatenate(stands_for).astype(np.float32))
+    return Sample(folds, whole, _variance(outcomes)[test], np.concatenate(stands_for).astype(np.float32))
 
 
 def _joined(*samples: Sample) -> Sample:
