@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Self, TypeVar
 
+from memdb.recipes import is_out_of_memory
+
 T = TypeVar("T")
 B = TypeVar("B")
 
@@ -36,9 +38,17 @@ class Ahead(Generic[B, T]):
         self._thread.shutdown(cancel_futures=True)
 
     def take(self, batch: B, following: B | None) -> T:
-        """Return what is made of a batch, and begin with the one that follows."""
+        """Return what is made of a batch, and begin with the one that follows.
+
+        What memory was too short for beside a training, which has ended, is made again.
+        """
         coming, self._coming = self._coming, None
-        made = self._make(batch) if coming is None else coming.result()
+        error = None if coming is None else coming.exception()
+        if coming is None or (error is not None and is_out_of_memory(error)):
+            del coming, error  # which keeps all arrays of its frames alive
+            made = self._make(batch)
+        else:
+            made = coming.result()
         if self._look and following is not None:
             self._coming = self._thread.submit(self._make, following)
         return made

@@ -156,6 +156,10 @@ class _Trainer:
     def _fitting(self) -> Fitting:
         return Fitting(self.recipe.train, self.recipe.info.name)
 
+    @cached_property
+    def _classes(self) -> _Classes:
+        return _Classes.of(self.dataset.train.labels)
+
     def prepare(self, seeds: Sequence[int]) -> _Prepared:
         """Return the masks of a batch, and what the recipe can draw of it without the device."""
         chosen = np.asarray(seeds, dtype=np.uint64)
@@ -204,14 +208,15 @@ class _Trainer:
                 device=trained.device,
                 host=platform.node(),
                 versions=versions,
-                **_accuracies(row, masks[row], outcomes, self.dataset, finite=bool(finite[row])),
+                **_accuracies(row, masks[row], outcomes, self._classes, finite=bool(finite[row])),
             )
             for row, seed in enumerate(batch.seeds.tolist())
         )
-        self.store.commit(models, masks, outcomes, sketches)
-        shutil.rmtree(trained.folder, ignore_errors=True)
         correct = bits.pack(outcomes[f"{layout.TRAIN}/correct"])
-        return Committed(models, bits.pack(masks), correct, doubts(outcomes, finite, name))
+        committed = Committed(models, bits.pack(masks), correct, doubts(outcomes, finite, name))
+        self.store.commit(models, masks, outcomes, sketches)  # last: what fails before can be done again
+        shutil.rmtree(trained.folder, ignore_errors=True)
+        return committed
 
 
 def masks_of(manifest: Manifest, seeds: Sequence[int]) -> NDArray[np.bool_]:
@@ -267,7 +272,12 @@ def _call(
 
 
 def _accuracies(
-    row: int, mask: NDArray[np.bool_], outcomes: Mapping[str, NDArray[Any]], dataset: Dataset, *, finite: bool
+    row: int,
+    mask: NDArray[np.bool_],
+    outcomes: Mapping[str, NDArray[Any]],
+    classes: _Classes,
+    *,
+    finite: bool,
 ) -> dict[str, Any]:
     """Return the accuracies of one model, and whether it diverged.
 
@@ -281,23 +291,38 @@ def _accuracies(
         "train_accuracy": k / n,
         "out_accuracy": None if n == len(mask) else (k_all - k) / (len(mask) - n),
         "test_accuracy": None if test is None else float(test[row].mean()),
-        "diverged": not finite or (k < n and _learned_nothing(correct[mask], dataset.train.labels[mask])),
+        "diverged": not finite
+        or (k <= classes.most_guessed and _learned_nothing(correct[mask], classes.of_train[mask])),
     }
 
 
-def _learned_nothing(correct: NDArray[np.bool_], labels: NDArray[np.int32]) -> bool:
+@dataclass(frozen=True)
+class _Classes:
+    """The classes of the training examples, numbered without gaps: labels may have nine digits."""
+
+    of_train: NDArray[np.int64]
+    most_guessed: float  # examples that a model has right at most if it learned nothing, see `_learned_nothing`
+
+    @classmethod
+    def of(cls, labels: NDArray[np.int32]) -> _Classes:
+        _, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        return cls(numbers, float(counts.max() * (1 + math.sqrt(len(counts)) + ROUNDING)))
+
+
+def _learned_nothing(correct: NDArray[np.bool_], classes: NDArray[np.int64]) -> bool:
     """Return whether a model does no better on its subset than guessing, whatever the class frequencies.
 
     A guess, even a constant one, names each class with a probability that does not depend on the label, so
     the accuracies on the classes add up to 1. A model that exceeds 1 by two standard errors has learned
     something. The probabilities are fitted to the accuracies, weighted by the sizes of the classes; with two
-    classes this is the usual test of two proportions.
+    classes this is the usual test of two proportions. Since no standard error exceeds one half, the
+    accuracies of a model that learned nothing add up to no more than 1 and the root of their number.
     """
-    counts = np.bincount(labels)
+    counts = np.bincount(classes)
     there = counts > 0
     if there.sum() == 1 or correct.all():
         return False
-    rates = np.bincount(labels, weights=correct)[there] / counts[there]
+    rates = np.bincount(classes, weights=correct)[there] / counts[there]
     variances = 1 / counts[there]
     excess = float(rates.sum()) - 1
     guessed = np.clip(rates - excess * variances / variances.sum(), 0, 1)

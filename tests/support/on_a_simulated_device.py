@@ -192,6 +192,12 @@ MNIST, CIFAR = (60_000, 10_000, (28, 28), 10), (50_000, 10_000, (32, 32, 3), 100
             AddingUp(hidden=(512, 256), optimizer="sgd", batch_size=128), MNIST, 64, id="mlp-adding-up"
         ),
         pytest.param(PRESET, MNIST, 256, id="mlp-preset-256"),
+        pytest.param(
+            AddingUp(hidden=(512, 256), optimizer="sgd", batch_size=128, precision="bfloat16"),
+            MNIST,
+            64,
+            id="mlp-adding-up-bfloat16",
+        ),
         pytest.param(replace(PRESET, precision="bfloat16", shift=2), MNIST, 64, id="mlp-bfloat16-augmented"),
         pytest.param(MLP(), MNIST, 64, id="mlp-adamw"),
         pytest.param(CNN(), MNIST, 16, id="cnn"),

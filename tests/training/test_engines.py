@@ -156,6 +156,8 @@ def test_workers_divide_the_cores(tmp_path):
         ({"add": 1, "ray": "local", "workers": 0}, "workers 0"),
         ({"add": 1, "ray": "local", "task_cpus": 0}, "task_cpus 0"),
         ({"add": 1, "ray": "local", "task_gpus": -1.0}, "task_gpus -1"),
+        ({"add": 1, "ray": "local", "device": "cuda", "task_gpus": 0.0}, "'cuda' and task_gpus 0 contra"),
+        ({"add": 1, "ray": "local", "device": "cpu", "task_gpus": 0.5}, "'cpu' and task_gpus 0.5 contra"),
         ({"until_half_width": 0.0}, "until_half_width 0"),
         ({"max_seconds": -1.0}, "max_seconds -1"),
         ({"seeds": [1], "task_id": "a"}, "either a number of models or their seeds"),
