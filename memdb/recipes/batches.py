@@ -217,7 +217,14 @@ class Memory:
 
     @classmethod
     def of(
-        cls, data: Dataset, n_weights: int, working: float, *, n_evaluated: int = 0, size: int = 4
+        cls,
+        data: Dataset,
+        n_weights: int,
+        working: float,
+        *,
+        n_evaluated: int = 0,
+        size: int = 4,
+        moves: bool = True,
     ) -> Memory:
         """Add what all recipes take to their own.
 
@@ -227,9 +234,10 @@ class Memory:
             working: bytes of one model in a step, weights and the state of the optimizer included.
             n_evaluated: bytes of one model while it predicts, beside its weights, if that can be more.
             size: bytes of a number of an example.
+            moves: whether images are mirrored, shifted or blanked at random.
         """
         n_train, n_all = len(data.train), sum(map(len, data.sets.values()))
-        schedule = (3 * 8 + 4 * N_DRAWS + 8) * n_train  # subset, order, rows; draws; learning signals
+        schedule = (3 * 8 + 8 + 4 * N_DRAWS * moves) * n_train  # subset, order, rows; learning signals; draws
         predictions = 2 * (4 + 1) * n_all
         a_model = max(working + schedule, n_evaluated + predictions + 16 * n_train)
         return cls(

@@ -132,10 +132,11 @@ class MLP:
         working = held + size * self.batch_size * (sizes[0] + 2 * sum(sizes[1:]))
         if self.precision == "bfloat16" and not keeps_none:
             working += 2 * max(n_in * n_out for n_in, n_out in itertools.pairwise(sizes))
-        if self.flip or self.shift or self.cutout:
-            working += 8 * self.batch_size * sizes[0]  # images and where their pixels come from
+        moves = bool(self.flip or self.shift or self.cutout)
+        if moves:
+            working += (4 + size) * self.batch_size * sizes[0]  # images and where their pixels come from
         evaluated = held + size * batches.EVALUATION_ROWS * sum(sizes[1:])
-        return batches.Memory.of(data, n_weights, working, n_evaluated=evaluated, size=size)
+        return batches.Memory.of(data, n_weights, working, n_evaluated=evaluated, size=size, moves=moves)
 
     def prepare(self, data: Dataset, seeds: NDArray[np.uint64], device: str) -> Any:
         """Draw initial weights ahead; on a CPU, training would wait for the cores that draw."""

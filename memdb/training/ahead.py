@@ -12,8 +12,11 @@ T = TypeVar("T")
 B = TypeVar("B")
 
 
-def with_next(batches: Iterable[B]) -> Iterator[tuple[B, B | None]]:
-    """Yield every batch and the one after it, None after the last."""
+def with_next(batches: Iterable[B], *, look: bool = True) -> Iterator[tuple[B, B | None]]:
+    """Yield every batch and the one after it, None after the last; always None unless one is to ``look``."""
+    if not look:
+        yield from ((batch, None) for batch in batches)
+        return
     coming = iter(batches)
     batch = next(coming, None)
     while batch is not None:
@@ -23,11 +26,10 @@ def with_next(batches: Iterable[B]) -> Iterator[tuple[B, B | None]]:
 
 
 class Ahead(Generic[B, T]):
-    """Makes things of batches, one batch ahead unless ``look`` says not to."""
+    """Makes things of batches, one batch ahead where that is known."""
 
-    def __init__(self, make: Callable[[B], T], *, look: bool) -> None:
+    def __init__(self, make: Callable[[B], T]) -> None:
         self._make = make
-        self._look = look
         self._thread = ThreadPoolExecutor(1, "memdb ahead")
         self._coming: Future[T] | None = None
 
@@ -49,6 +51,6 @@ class Ahead(Generic[B, T]):
             made = self._make(batch)
         else:
             made = coming.result()
-        if self._look and following is not None:
+        if following is not None:
             self._coming = self._thread.submit(self._make, following)
         return made

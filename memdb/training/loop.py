@@ -33,7 +33,7 @@ from memdb.recipes.protocol import SketchRequest
 from memdb.store import Store
 from memdb.training.ahead import Ahead, with_next
 from memdb.training.commits import Commits
-from memdb.training.seeds import Seeds
+from memdb.training.seeds import Batches, Seeds
 from memdb.training.sketching import Quota, SketchTarget
 from memdb.training.validate import checked, doubts
 
@@ -65,6 +65,7 @@ class Hooks:
         may_begin: called before every batch; return False to end the run after the batches in flight.
         stop_requested: polled; return True to end the run and drop the batches in flight.
         looks_back: whether what was committed decides if the next batch may begin, which then waits for it.
+        looks_ahead: whether the next batch is known while one is trained, and prepared.
     """
 
     in_flight: Callable[[float], None] = lambda _models: None
@@ -72,6 +73,7 @@ class Hooks:
     may_begin: Callable[[], bool] = lambda: True
     stop_requested: Callable[[], bool] = lambda: False
     looks_back: bool = False
+    looks_ahead: bool = True
 
 
 Engine = Callable[[Seeds, Hooks], Generator[Committed]]  # runs the loop: here, in workers or on a cluster
@@ -81,7 +83,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
     store: Store,
     dataset: Dataset,
     recipe: BoundRecipe,
-    seeds: Seeds,
+    seeds: Batches,
     *,
     device: str = "cpu",
     batch_models: int | None = None,
@@ -91,7 +93,8 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
 ) -> Generator[Committed]:
     """Train one model per seed and yield every batch once it is committed.
 
-    While a batch is trained, the one before is committed and the next one is prepared, each in a thread.
+    While a batch is trained, the one before is committed and the next one is prepared, each in a thread. A
+    batch that follows is not asked for before its time if what was committed decides on it.
     Closing the generator waits for the commit and loses at most the batch in flight. The data set and the
     recipe must be the store's: see `require_same`.
 
@@ -100,12 +103,12 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
         StorageError: a batch could not be committed.
     """
     trainer = _Trainer(store, dataset, recipe, device, checkpoints, Quota(store, sketch))
-    wanted = batch_models or recipe.models_per_batch(dataset, device)
-    with Commits[Committed]() as commits, Ahead(trainer.prepare, look=not hooks.looks_back) as ahead:
+    batches = seeds.batches(batch_models or recipe.models_per_batch(dataset, device))
+    with Commits[Committed]() as commits, Ahead(trainer.prepare) as ahead:
         try:
             patience = 0.0
-            for batch, following in with_next(seeds.batches(wanted)):
-                yield from commits.made(None if hooks.looks_back or trainer.quota.is_open else patience)
+            for batch, following in with_next(batches, look=hooks.looks_ahead and not hooks.looks_back):
+                yield from commits.made(patience)
                 if not hooks.may_begin():
                     break
                 trained = trainer.train(ahead.take(batch, following), hooks, commits)
@@ -114,6 +117,8 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
                 yield from commits.made()
                 commits.begin(partial(trainer.commit, trained), len(batch))
                 patience = WORTH_WAITING * trained.seconds
+                if hooks.looks_back or trainer.quota.is_open:
+                    yield from commits.made()
             yield from commits.made()
         except BaseException:  # Ctrl-C while the last commit was awaited, too
             yield from commits.made()  # of GeneratorExit nothing: none is pending where this yields
@@ -301,7 +306,9 @@ class _Classes:
     """The classes of the training examples, numbered without gaps: labels may have nine digits."""
 
     of_train: NDArray[np.int64]
-    most_guessed: float  # examples that a model has right at most if it learned nothing, see `_learned_nothing`
+    most_guessed: (
+        float  # examples that a model has right at most if it learned nothing, see `_learned_nothing`
+    )
 
     @classmethod
     def of(cls, labels: NDArray[np.int32]) -> _Classes:

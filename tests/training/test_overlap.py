@@ -132,7 +132,7 @@ def test_what_memory_was_too_short_to_prepare_is_made_once_the_batch_has_ended()
             raise MemoryError
         return batch
 
-    with Ahead(make, look=True) as ahead:
+    with Ahead(make) as ahead:
         assert [ahead.take(batch, following) for batch, following in with_next("abc")] == ["a", "b", "c"]
     assert made == [("a", "MainThread"), ("b", "memdb ahead"), ("b", "MainThread"), ("c", "memdb ahead")]
 

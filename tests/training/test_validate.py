@@ -222,7 +222,9 @@ def test_labels_of_nine_digits_take_no_memory(tmp_path):
     data = memdb.Dataset(np.zeros((40, 2)), labels, np.zeros((2, 2)), labels[:2])
 
     def halves(data, masks, _seeds, _run):
-        return {f"{name}/correct": np.tile(part.labels == 7, (len(masks), 1)) for name, part in data.sets.items()}
+        return {
+            f"{name}/correct": np.tile(part.labels == 7, (len(masks), 1)) for name, part in data.sets.items()
+        }
 
     with memdb.init(str(tmp_path / "s.zarr"), data, halves, recipe_version="1") as db:
         tracemalloc.start()
