@@ -75,9 +75,9 @@ def doubts(outcomes: Mapping[str, NDArray[Any]], finite: NDArray[np.bool_], reci
     n_wrong = n_positive = 0
     for path in kept:
         correct = outcomes[path.replace(LOGIT_CONFIDENCE.name, CORRECT.name)]
-        n_wrong += correct.size - np.count_nonzero(correct)
+        n_wrong += correct.size - int(np.count_nonzero(correct))
         n_positive += sum(
-            np.count_nonzero((confidences > 0) > right)
+            int(np.count_nonzero((confidences > 0) > right))
             for confidences, right in zip(outcomes[path], correct, strict=True)
         )
     if n_positive == 0:

@@ -101,7 +101,7 @@ class _Pipe:
             self._connection.send(Failed.of(error) if reason is None else Broken(reason))
 
     def batches(self, _size: int) -> Iterator[list[int]]:
-        """Yield batches as the driver deals them; while the next one is awaited, the last one is committed."""
+        """Yield batches as the driver deals them; the one before is committed meanwhile."""
         while not self._stopped and (batch := self._connection.recv()) is not None:
             yield batch
             self._connection.send(Trained())
