@@ -167,12 +167,13 @@ EFFECTS = (
     ),
     Effect(("rows",), "--by influence", _is("by", "influence"), "gallery"),
     Effect(
-        ("max_distance", "dataset", "data_root"), "--by content", _is("by", "both", "content"), "duplicates"
+        ("max_distance", "dataset", "data_root"), "--by content", _is("by", "all", "content"), "duplicates"
     ),
+    Effect(("min_similarity",), "--by sketches", _is("by", "all", "sketches"), "duplicates"),
     Effect(
         ("min_influence", "min_share", "alpha"),
         "--by influence",
-        _is("by", "both", "influence"),
+        _is("by", "all", "influence"),
         "duplicates",
     ),
     *(

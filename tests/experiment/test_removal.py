@@ -216,7 +216,7 @@ def test_what_looks_alike_is_counted_too_and_how_well_the_match_matches_is_said(
         hard = Chooser(db.relations(), 0.95, 1).scores
         losses = made.losses(3, db.relations()).to_pylist()
         influence = {row["train_id"]: row["influence"] for row in dicts(db.influence(test_id=0))}
-    if importlib.util.find_spec("imagehash") is not None:
+    if importlib.util.find_spec("scipy") is not None:
         assert (made.experiment.content, made.experiment.look_alikes) == ("pictures", ((2, 0),))
     random, matched = made.rows().to_pylist()
     removed = made.experiment.arms[1].removed

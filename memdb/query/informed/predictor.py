@@ -95,6 +95,14 @@ class Predictor:
         """The number of sketched models behind the prior."""
         return 0 if self._kernels is None else len(self._kernels[0])
 
+    @property
+    def kernels(self) -> dict[str, Kernel] | None:
+        """The whitened sketches of both sets; None if there are none."""
+        if self._kernels is None:
+            return None
+        _, train, test = self._kernels
+        return {layout.TRAIN: train, layout.TEST: test}
+
     @cached_property
     def why_no_prior(self) -> str | None:
         """Why there is no prior at all, in words; None if there is one."""
