@@ -306,9 +306,7 @@ class _Classes:
     """The classes of the training examples, numbered without gaps: labels may have nine digits."""
 
     of_train: NDArray[np.int64]
-    most_guessed: (
-        float  # examples that a model has right at most if it learned nothing, see `_learned_nothing`
-    )
+    most_guessed: float  # examples that a model has right at most if it learned nothing: see there
 
     @classmethod
     def of(cls, labels: NDArray[np.int32]) -> _Classes:

@@ -158,8 +158,7 @@ class _Run:
                 case Ready(n_models):
                     worker.is_ready = True
                     self._n_early_deaths = 0
-                    if self._dealing is None:
-                        self._dealing = self._seeds.batches(n_models, len(self._devices))
+                    self._dealing = self._dealing or self._seeds.batches(n_models, len(self._devices))
                     self._deal(worker)
                 case InFlight(n_models):
                     worker.in_flight = n_models
