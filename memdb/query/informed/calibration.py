@@ -254,7 +254,7 @@ def _fitted_spread(sample: Sample, prediction: Floats) -> Spread:
     terms = np.stack([np.ones(len(mean)), mean, mean**2], axis=1) / (error + LEAST)[:, None]
     fitted = Spread(*least_squares(terms, np.maximum(estimate + error, 0) / (error + LEAST)).tolist())
     floor = isotonic(estimate, 1 / (error + LEAST) ** 2)
-    above = np.flatnonzero(floor > fitted(mean))
+    above = np.flatnonzero(floor > fitted(mean.astype(np.float32)))
     if not len(above):
         return fitted
     first = max(0, above[0] - 1)
