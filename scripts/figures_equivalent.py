@@ -175,7 +175,9 @@ def judged(name: str, lines: Lines) -> bool:
 
 def add_command(commands: Any) -> None:
     """Add the subcommand to a parser."""
-    parser = commands.add_parser("equivalent", help="what few models are worth, on trained stores: an hour")
+    parser = commands.add_parser(
+        "equivalent", help="what few models are worth, on trained stores: an hour of one core"
+    )
     parser.add_argument(
         "--sets", nargs="+", choices=list(CASES), help="all by default; perceptrons alone in the short form"
     )
