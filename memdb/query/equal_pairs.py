@@ -34,8 +34,7 @@ class EqualPairs:
 
     def arms(self, n_models: int) -> formulas.Arms:
         """Return both arms of each kind."""
-        n_in, hits, total = (counts.astype(np.int64) for counts in (self.n_in, self.hits, self.total))
-        return formulas.of_counts(hits, n_in, total - hits, n_models - n_in)
+        return formulas.of_counts(self.hits, self.n_in, self.total - self.hits, n_models - self.n_in)
 
 
 def scored(pairs: EqualPairs, n_models: int, at: NDArray[np.int64] | None = None) -> Candidates:
@@ -52,10 +51,10 @@ def scored(pairs: EqualPairs, n_models: int, at: NDArray[np.int64] | None = None
         effect_se=effect_se,
         ac_z=ac_z,
         null_se=formulas.null_se(arms),
-        n_in=pairs.n_in.astype(np.int64),
+        n_in=pairs.n_in.astype(np.int64, copy=False),
         n_models=n_models,
         strata=pairs.same_class,
-        hits=pairs.hits.astype(np.int64),
-        total=pairs.total.astype(np.int64),
+        hits=pairs.hits.astype(np.int64, copy=False),
+        total=pairs.total.astype(np.int64, copy=False),
         times=pairs.times,
     )

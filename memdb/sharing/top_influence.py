@@ -154,13 +154,13 @@ class Lists:
         found = [self._kinds_of(test_id, row) for test_id, row in zip(tests, k_in, strict=True)]
         sizes = [len(codes) for codes, _ in found]
         codes = np.concatenate([codes for codes, _ in found])
-        arms, hits = self._decoded(codes)
+        arms, hits = (values.astype(np.int64) for values in self._decoded(codes))
         is_same = arms & 1
-        total = np.repeat(self._counts[layout.TEST][1, list(tests)], sizes)
+        total = np.repeat(self._counts[layout.TEST][1, list(tests)].astype(np.int64), sizes)
         times = np.concatenate([times for _, times in found])
         pairs = EqualPairs(self._n_in[arms >> 1], hits, total, is_same == 1, times)
         parts = [slice(*bound) for bound in pairwise(accumulate(sizes, initial=0))]
-        helps = np.flatnonzero(hits.astype(np.int64) * self._n_models > total.astype(np.int64) * pairs.n_in)
+        helps = np.flatnonzero(hits * self._n_models > total * pairs.n_in)
         eligible = [self._eligible(part, helps, times) for part in parts]
         candidates = scored(pairs, self._n_models, np.concatenate(eligible))
         groups = np.repeat(2 * np.arange(len(tests)), sizes) + is_same
