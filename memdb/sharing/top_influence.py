@@ -166,9 +166,7 @@ class Lists:
         groups = np.repeat(2 * np.arange(len(tests)), sizes) + is_same
         return _Kinds(codes, candidates, groups, parts, eligible)
 
-    def _eligible(
-        self, part: slice, helps: NDArray[np.int64], times: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def _eligible(self, part: slice, helps: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return which kinds of a test example its list may have: those that help, if they are enough."""
         first_of, end = np.searchsorted(helps, (part.start, part.stop))
         found = helps[first_of:end]
@@ -225,7 +223,7 @@ class Lists:
         self, test_id: int, k_in: NDArray[np.int32], codes: Codes
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the places of all pairs of some kinds, ascending, and their kinds."""
-        # the fewest right models of these kinds, of other classes and the same: few pairs of others have as many
+        # the fewest right models of these kinds, by n_in and class: few pairs of others have as many
         floors = np.full((2, len(self._n_in)), self._n_models + 1, dtype=np.int32)
         arms, hits = self._decoded(codes)
         np.minimum.at(floors, (arms & 1, arms >> 1), hits.astype(np.int32))
