@@ -26,6 +26,7 @@ from memdb.wording import count, verb
 
 INFLUENCERS = 3
 SUFFIX = "without_near_duplicates"
+A_MATCH = 0.1  # by which the held-out accuracies of a control and of what it matches may differ
 TOLD_BY = {None: "influence", EQUAL: "influence and equal content", PICTURES: "influence and pictures"}
 LOSSES = """
 SELECT test_id, label, k_control / n_control AS p_control, k_memorized / n_memorized AS p_memorized,
@@ -211,6 +212,7 @@ class Findings:
         for item in self.comparisons:
             yield _sentence(item, self.level) + _without_near_duplicates(item)
         yield from filter(None, map(_match, self.comparisons))
+        yield from self._left_out()
         known = TOLD_BY[self.experiment.content]
         if not any(item.n_near_duplicates for item in self.comparisons):
             yield f"No test example has a near-duplicate among the removed, as told by {known}."
@@ -221,6 +223,26 @@ class Findings:
             f"{verb(self.experiment.source.n_models)} in another store: "
             f"none of the {self.snapshot.n_models:,} that judge is among them."
         )
+
+    def _left_out(self) -> Iterator[str]:
+        """Say which arms there are none of, and why."""
+        arms = self.experiment.arms
+        there = {(arm.control, arm.rule, arm.threshold): arm for arm in arms}
+        labels, classes = np.unique(self.snapshot.examples(layout.TRAIN).labels, return_inverse=True)
+        sizes = np.bincount(classes)
+        for rule in dict.fromkeys(arm.rule for arm in arms):
+            for threshold in sorted({arm.threshold for arm in arms}):
+                arm = there.get(("memorized", rule, threshold))
+                if arm is None or arm.removed is None:
+                    yield f"Nothing is memorized at {threshold:g} or more ({rule})."
+                    continue
+                removed = np.bincount(classes[arm.removed], minlength=len(sizes))
+                most = int(np.argmax(removed / sizes))
+                if ("matched", rule, threshold) not in there and 2 * removed[most] >= sizes[most]:
+                    yield (
+                        f"Nothing matches the {arm.n_removed:,} memorized at {threshold:g} or more ({rule}): "
+                        f"they are {removed[most]:,} of {sizes[most]:,} examples of class {labels[most]}."
+                    )
 
     def losses(self, k: int, relations: Relations | None = None) -> pa.Table:
         """Return the test examples that lose most to the lowest threshold, beside as many removed at random.
@@ -310,7 +332,7 @@ def _without_near_duplicates(item: Comparison) -> str:
     if not n or not left.n:
         return ""
     have = verb(n, "has", "have")
-    what = f" Without the {count(n, 'test example')} that {have} a near-duplicate among them: "
+    what = f" Without the {count(n, 'test example')} that {have} a near-duplicate among the removed: "
     points = f"{100 * left.value:+.2f} points"
     if math.isnan(left.lo):
         return f"{what}{points}."
@@ -334,6 +356,14 @@ def _effect(item: Comparison) -> str:
     points = 100 * item.difference.value
     if item.control.control == "added":
         return f"to the easy ones brings {points:+.2f} points of test accuracy"
-    others = "at random" if item.control.control == "random" else "matched by class and held-out accuracy"
+    others = "at random"
+    if item.control.control == "matched":
+        ours, theirs = item.arm.held_out, item.control.held_out
+        is_match = ours is None or theirs is None or abs(theirs - ours) <= A_MATCH
+        others = (
+            "matched by class and held-out accuracy"
+            if is_match
+            else "of the same classes, the nearest to them in held-out accuracy"
+        )
     more = "more" if points >= 0 else "less"
     return f"costs {abs(points):.2f} points of test accuracy {more} than as many {others}"
