@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.score_table import COVERAGES
-from memdb.interop.arrays import ArrayFile, is_of
-from memdb.interop.described import KEYS, PAIR_KEYS, TEXT, Names, labels_in, named, names_in
+from memdb.interop.arrays import ArrayFile, Arrays, is_of
+from memdb.interop.described import KEYS, PAIR_KEYS, TEXT, Names, labels_in, list_of, named, names_in
 from memdb.interop.matrices import missing, pairs_of, rates, scores_in
 from memdb.interop.run_formats import SETS, numbers, within
 from memdb.interop.views import as_list
 from memdb.store.score_tables import Scores
-from memdb.wording import count
+from memdb.wording import count, is_number
 
 TRAIN_IDS = ("train_id", "tr_idx", "train_idx", "train_index", "tr_id", "train")
 TEST_IDS = ("test_id", "tt_idx", "test_idx", "test_index", "tt_id", "test")
 TOLD_IDS = (*TRAIN_IDS, "id", "idx", "index", "example", "example_id")
-IDS = (*TOLD_IDS, "")  # as pandas writes its index
+IDS = (*TOLD_IDS, "", "unnamed:_0", "__index_level_0__")  # as pandas writes its index, or reads it again
 MEMORIZATION = (
     "memorization", "mem", "tr_mem", "memorization_score", "memorization_scores", "mem_score", "mem_scores",
     "mem_est", "memorization_estimate", "memorization_estimates",  # or any one name with the word in it
@@ -115,12 +115,13 @@ def listed_pairs(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | Non
     strength = as_list(strength)
     n_pairs = strength.shape[0]
     if n_pairs == 0:
-        raise InvalidInputError(f"{path} holds no pairs")
+        raise InvalidInputError(f"{path} holds no pairs", hint="export or download it again")
     ids: dict[str, NDArray[Any]] = {}
     keyed: dict[str, Sequence[str]] = {}
     for name, file in {**sides, **keys}.items():
-        if file is not None and file.dtype.kind in "US":
-            distinct, ids[name] = np.unique(file.texts(n_pairs), return_inverse=True)
+        if file is not None and (file.dtype.kind in TEXT or name in keys):
+            texts = file.texts(n_pairs) if name in keys else _keys(file, n_pairs)
+            distinct, ids[name] = np.unique(texts, return_inverse=True)
             keyed[name] = distinct.tolist()
         elif file is not None:
             ids[name] = _ids(file, (n_pairs,))
@@ -130,7 +131,19 @@ def listed_pairs(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | Non
     known = ~np.isnan(influence)
     scores = Scores(memorization, train[known], test[known], influence[known])
     notes = missing(n_pairs - int(known.sum()), strength.place)
-    return ScoreFile(str(path), "listed", scores, memorized=memorized, keyed=keyed, notes=notes)
+    names = Names() if keyed else _names_beside(arrays, ids)
+    sizes = {name: len(values) for name, values in names.labels.items()}
+    return ScoreFile(str(path), "listed", scores, sizes, names, memorized, keyed, notes=notes)
+
+
+def _names_beside(arrays: Mapping[str, ArrayFile], ids: Mapping[str, NDArray[Any]]) -> Names:
+    """Return the labels of all examples beside pairs of some; labels of each pair are not that."""
+    files = arrays.files if isinstance(arrays, Arrays) else arrays
+    labels, _, _ = labels_in(files, dict.fromkeys(SETS))
+    of_examples = {name: len(v) for name, v in labels.items() if len(v) != len(ids[name])}
+    if set(of_examples) != set(SETS) or any(ids[name].max() >= n for name, n in of_examples.items()):
+        return Names()
+    return names_in(arrays, of_examples)
 
 
 def _of_pairs(
@@ -242,8 +255,10 @@ def whole_sets(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
         arrays = {"memorization": next(iter(arrays.values()))}
     mem = scores_named(arrays, "memorization", MEMORIZATION)
     strength = scores_named(arrays, "influence", INFLUENCE)
-    if (mem is None and strength is None) or (strength is not None and len(strength.shape) != 2):
+    if mem is None and strength is None:
         return None
+    if strength is not None:
+        strength.require((None, None), NUMBERS)
     return _whole(path, arrays, mem, strength, ())
 
 
@@ -276,9 +291,7 @@ def _whole(
     """Return memorization and a matrix of influence, with what is said of the examples beside them."""
     memorization, memorized, sizes = NO_SCORES, None, {}
     labels, class_names, in_words = labels_in(arrays, dict.fromkeys(SETS))
-    ids = None
-    if mem is not None and strength is None:  # keys tell more than the numbers that pandas gives its rows
-        ids = named(arrays, TOLD_IDS if named(arrays, KEYS[layout.TRAIN], TEXT) else IDS, NUMBERS)
+    ids, keys = (None, None) if mem is None or strength is not None else _named_by(arrays)
     if mem is not None:
         memorization, memorized, labels = _memorization(path, as_list(mem), ids, labels)
         notes = (*notes, *missing(int(np.isnan(memorization).sum()), mem.place))
@@ -300,6 +313,8 @@ def _whole(
                 hint="check that they are of the same examples",
             )
     names = Names({}, {}, ()) if ids is not None else names_in(arrays, sizes)
+    if keys is not None:
+        names = replace(names, keys={layout.TRAIN: _keys(keys, len(memorization))})
     keyed: dict[str, Sequence[str]] = {}
     if strength is None and layout.TRAIN in names.keys:
         keyed, memorized = (
@@ -310,13 +325,42 @@ def _whole(
     return ScoreFile(str(path), "listed", scores, sizes, names, memorized, keyed, turnable, notes)
 
 
+def _named_by(arrays: Mapping[str, ArrayFile]) -> tuple[ArrayFile | None, ArrayFile | None]:
+    """Return the ids that scores are of, or else what is in the place of ids and is text: keys."""
+    if list_of(
+        arrays, KEYS[layout.TRAIN], TEXT + "iu"
+    ):  # tell more than the numbers that pandas gives its rows
+        found = list_of(arrays, TOLD_IDS, NUMBERS)
+    else:
+        found = list_of(arrays, IDS, NUMBERS + TEXT)
+    if found is None:
+        return None, None
+    return (None, found[1]) if found[1].dtype.kind in TEXT else (found[1], None)
+
+
+def _keys(file: ArrayFile, n: int) -> list[str]:
+    """Return what is text in the place of ids.
+
+    Raises:
+        InvalidInputError: some of it is numbers: so a line of totals looks, or 1,000.
+    """
+    texts = file.texts(n)
+    odd = next((text for text in texts if not is_number(text)), None)
+    if odd is not None and any(map(is_number, texts)):
+        raise InvalidInputError(
+            f"{file.place} holds {odd[:80]!r} among numbers",
+            hint="give a whole number in each row, or call a column of names key",
+        )
+    return texts
+
+
 def _memorization(
     path: Path, file: ArrayFile, ids: ArrayFile | None, labels: dict[str, NDArray[Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.int32] | None, dict[str, NDArray[Any]]]:
     """Return memorization, the ids that it is of (None: all, in order), and labels in their order."""
     memorization = scores_in(file, (None,)).astype(np.float64)
     if not len(memorization) or np.isnan(memorization).all():
-        raise InvalidInputError(f"{path} holds no scores")
+        raise InvalidInputError(f"{path} holds no scores", hint="export or download it again")
     if ids is None:
         return memorization, None, labels
     memorized, order = np.unique(_ids(ids, (len(memorization),)), return_index=True)
@@ -333,7 +377,8 @@ def _ids(file: ArrayFile, shape: tuple[int | None, ...], n_examples: int = 2**31
     wrong = np.isnan(ids) | (ids < 0) | (ids >= n_examples) | (ids != np.floor(ids))
     if wrong.any():
         raise InvalidInputError(
-            f"{file.place} holds {ids[wrong][0]}, and ids go from 0 to {n_examples - 1:,}"
+            f"{file.place} holds {ids[wrong][0]}, and ids are whole numbers from 0 to {n_examples - 1:,}",
+            hint="count examples from 0, and name each, or give keys: train_key, test_key",
         )
     return ids.astype(np.int32)
 
@@ -375,7 +420,8 @@ def require_scores(file: ScoreFile) -> None:
     if len(twice):
         raise InvalidInputError(
             f"{place} has the pair of training example {twice[0] >> 32} and test example "
-            f"{twice[0] & 0xFFFFFFFF} twice"
+            f"{twice[0] & 0xFFFFFFFF} twice",
+            hint="give each pair once",
         )
 
 
