@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
 from memdb.format import layout
-from memdb.interop.arrays import ArrayFile, Arrays, is_of, spelled
+from memdb.interop.arrays import ArrayFile
+from memdb.interop.by_name import Arrays, is_of, spelled
 from memdb.interop.views import as_list
 from memdb.store.examples import UNKNOWN
 

@@ -13,8 +13,9 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 
 from memdb.errors import InvalidInputError, MemdbError, MismatchError, NotFoundError
-from memdb.interop import attack_formats, heldout_formats, run_formats, score_formats
-from memdb.interop.arrays import ArrayFile, Arrays, listed, names_of, open_array, open_arrays
+from memdb.interop import attack_formats, class_formats, heldout_formats, run_formats, score_formats
+from memdb.interop.arrays import ArrayFile, listed, open_array, open_arrays
+from memdb.interop.by_name import Arrays, names_of
 from memdb.interop.run_formats import PLAIN_KEYS, RunFormat, Runs
 from memdb.interop.score_formats import ScoreFile, ScoreFormat
 from memdb.interop.tables import is_json, is_table, open_table
@@ -30,7 +31,10 @@ FORMATS: tuple[Format, ...] = (
     attack_formats.keep_and_scores,
     attack_formats.lira_folders,
     attack_formats.privacy_meter,
-    *score_formats.FORMATS,
+    score_formats.listed_pairs,
+    class_formats.pairs_by_class,
+    score_formats.whole_sets,
+    score_formats.c_scores,
 )
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT, DTYPES, KINDS, LOGIT_CONFIDENCE, Outcome
-from memdb.interop.arrays import ArrayFile, names_of
+from memdb.interop.arrays import ArrayFile
+from memdb.interop.by_name import names_of
 from memdb.interop.described import Names, named, names_in
 from memdb.interop.views import as_list, as_rows, bools, flags
 from memdb.wording import count, verb

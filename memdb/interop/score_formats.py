@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.score_table import COVERAGES
-from memdb.interop.arrays import ArrayFile, Arrays, is_of
+from memdb.interop.arrays import ArrayFile
+from memdb.interop.by_name import Arrays, is_of
 from memdb.interop.described import KEYS, PAIR_KEYS, TEXT, Names, labels_in, list_of, named, names_in
 from memdb.interop.matrices import missing, pairs_of, rates, scores_in
 from memdb.interop.run_formats import SETS, numbers, within
@@ -35,7 +36,6 @@ INFLUENCE = (
     "influence_matrix", "influence_estimates",
 )  # fmt: skip
 NUMBERS = "fiu"
-_MATRIX = re.compile(r"infl_matrix_class(\d{1,9})")
 WORDS = {
     "memorization": {"mem", "memorization", "memorisation"},
     "influence": {"infl", "influence", "influences"},
@@ -124,7 +124,7 @@ def listed_pairs(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | Non
             distinct, ids[name] = np.unique(texts, return_inverse=True)
             keyed[name] = distinct.tolist()
         elif file is not None:
-            ids[name] = _ids(file, (n_pairs,))
+            ids[name] = ids_in(file, (n_pairs,))
     train, test = ids[layout.TRAIN].astype(np.int32), ids[layout.TEST].astype(np.int32)
     influence = scores_in(strength, (n_pairs,))
     memorization, memorized = _of_pairs(path, scores_named(arrays, "memorization", MEMORIZATION), train)
@@ -164,84 +164,6 @@ def _of_pairs(
             hint="it must have one: get the file again",
         )
     return memorization, memorized
-
-
-def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
-    """Read ``infl_matrix_classK``, ``tr_classidx_K`` and ``tt_classidx_K`` of each class K, and ``tr_mem``.
-
-    All pairs within the classes, as Feldman and Zhang published them for CIFAR-100 and ImageNet. Without
-    ``tr_labels`` and ``tt_labels``, which ImageNet has in a file of its own, labels are those of the lists.
-    """
-    classes = [found[1] for found in map(_MATRIX.fullmatch, arrays) if found]
-    if not classes:
-        return None
-    lists = {
-        name: {ending: _class_list(path, arrays, f"{side}_classidx_{ending}", ending) for ending in classes}
-        for name, side in zip(SETS, ("tr", "tt"), strict=True)
-    }
-    labels, class_names, in_words = labels_in(arrays, dict.fromkeys(SETS))
-    sizes = {}
-    for name, parts in lists.items():
-        if name not in labels:
-            labels[name] = _labels_of_lists(path, name, parts)
-        sizes[name] = len(labels[name])
-        for ending, ids in parts.items():
-            wrong = ids[ids >= sizes[name]]
-            odd = wrong if len(wrong) else ids[labels[name][ids] != int(ending)]
-            if len(odd):
-                label = "none" if len(wrong) else labels[name][odd[0]]
-                raise InvalidInputError(
-                    f"{path} lists {name} example {odd[0]} in class {ending}, and its label is {label}",
-                    hint="the lists of a class hold examples of that class alone",
-                )
-    shapes = {ending: tuple(len(parts[ending]) for parts in lists.values()) for ending in classes}
-    files = {ending: arrays[f"infl_matrix_class{ending}"] for ending in classes}
-    # of all classes at once: the matrix of a class alone may be square
-    turned = any(files[ending].shape != shapes[ending] for ending in classes) and all(
-        files[ending].shape == shapes[ending][::-1] for ending in classes
-    )
-    pairs = []
-    for ending in classes:
-        rows, columns = lists[layout.TRAIN][ending], lists[layout.TEST][ending]
-        matrix = scores_in(files[ending], shapes[ending][::-1] if turned else shapes[ending])
-        matrix = matrix.T if turned else matrix
-        pairs.append((np.repeat(rows, len(columns)), np.tile(columns, len(rows)), matrix.ravel()))
-    train, test, influence = (np.concatenate(values) for values in zip(*pairs, strict=True))
-    memorization = NO_SCORES
-    if "tr_mem" in arrays:
-        memorization = scores_in(arrays["tr_mem"], (sizes[layout.TRAIN],)).astype(np.float64)
-    known = ~np.isnan(influence)
-    notes = (*["Matrices are [test, train]."][:turned], *missing(len(known) - int(known.sum()), str(path)))
-    return ScoreFile(
-        str(path), "same_class" if known.all() else "listed",
-        Scores(memorization, train[known], test[known], influence[known]),
-        sizes, replace(names_in(arrays, sizes), labels=labels, class_names=class_names, in_words=in_words),
-        None if len(memorization) else NOBODY, notes=notes,
-    )  # fmt: skip
-
-
-def _class_list(path: Path, arrays: Mapping[str, ArrayFile], name: str, ending: str) -> NDArray[np.int32]:
-    if name not in arrays:
-        raise InvalidInputError(
-            f"{path} has infl_matrix_class{ending} and no {name}",
-            hint="expected tr_classidx_K, tt_classidx_K and infl_matrix_classK of each class K; name several "
-            "files if they are in several",
-        )
-    return _ids(arrays[name], (None,))
-
-
-def _labels_of_lists(path: Path, name: str, lists: Mapping[str, NDArray[np.int32]]) -> NDArray[np.int32]:
-    """Return the labels that the lists of all classes make; they must have each example once."""
-    ids = np.concatenate(list(lists.values()))
-    if not np.array_equal(np.sort(ids), np.arange(len(ids))):
-        raise InvalidInputError(
-            f"{path} has no labels of the {name} set, and its lists do not have each example once",
-            hint="name the file with the labels beside it, as in `memdb import matrix.npz index.npz`",
-        )
-    labels = np.empty(len(ids), dtype=np.int32)
-    for ending, members in lists.items():
-        labels[members] = int(ending)
-    return labels
 
 
 def whole_sets(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
@@ -363,7 +285,7 @@ def _memorization(
         raise InvalidInputError(f"{path} holds no scores", hint="export or download it again")
     if ids is None:
         return memorization, None, labels
-    memorized, order = np.unique(_ids(ids, (len(memorization),)), return_index=True)
+    memorized, order = np.unique(ids_in(ids, (len(memorization),)), return_index=True)
     if len(memorized) < len(memorization):
         raise InvalidInputError(f"{ids.place} names an example twice", hint="give one score each")
     if int(memorized[-1]) > len(memorized) - 1:  # some of the examples
@@ -372,7 +294,12 @@ def _memorization(
     return memorization[order], None, ordered
 
 
-def _ids(file: ArrayFile, shape: tuple[int | None, ...], n_examples: int = 2**31 - 1) -> NDArray[np.int32]:
+def ids_in(file: ArrayFile, shape: tuple[int | None, ...], n_examples: int = 2**31 - 1) -> NDArray[np.int32]:
+    """Return ids of examples.
+
+    Raises:
+        InvalidInputError: something else among them.
+    """
     ids = as_list(file).whole(shape, NUMBERS)
     wrong = np.isnan(ids) | (ids < 0) | (ids >= n_examples) | (ids != np.floor(ids))
     if wrong.any():
@@ -423,6 +350,3 @@ def require_scores(file: ScoreFile) -> None:
             f"{twice[0] & 0xFFFFFFFF} twice",
             hint="give each pair once",
         )
-
-
-FORMATS: tuple[ScoreFormat, ...] = (listed_pairs, pairs_by_class, whole_sets, c_scores)

@@ -14,7 +14,7 @@ from support.stores import N_TEST, N_TRAIN
 
 import memdb
 from memdb.errors import InvalidInputError
-from memdb.interop import arrays
+from memdb.interop import by_name
 from memdb.interop.formats import read_file
 from memdb.interop.tables import open_table
 
@@ -200,6 +200,6 @@ SPELLED = {
 
 @pytest.mark.parametrize("correct", SPELLED.values(), ids=SPELLED.keys())
 def test_names_may_be_spelled_in_other_ways(correct):
-    found = arrays.spelled([correct, "mask", "Mask"])
+    found = by_name.spelled([correct, "mask", "Mask"])
     assert found["train_correct"] == correct
     assert found["mask"] == "mask"
