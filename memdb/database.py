@@ -1062,7 +1062,8 @@ class Database:
         ``strength``, the mean true influence of the first ``at`` pairs; ``error``, root mean square on the
         strongest pairs; and ``coverage`` of the intervals, of all pairs and of the estimator's own first.
         ``seconds`` is what training these models took, ``plain_models`` how many models raw scores need for
-        the same value, at least or at most (``plain_bound``). The estimator ``exact`` is what the true
+        the same value, at least or at most (``plain_bound``), and ``plain_extrapolated`` how many for a
+        correlation that none of the numbers of models looked at has. The estimator ``exact`` is what the true
         influences would score, given that the truth is noisy.
 
         Args:
@@ -1310,6 +1311,7 @@ class Database:
             run.require_same_design(
                 store, design, frozenset(given), None if scores_from is None else chosen_by.store
             )
+            run.require_same_seed(store, seed)
         seeds = run.seeds_to_train(store, models, add)
         if seeds.n_models:
             data, bound = self._means(how)

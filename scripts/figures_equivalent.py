@@ -13,6 +13,7 @@ from figures_sets import CASES, Case, store
 from frontier_figure import curves_of, figure
 
 import memdb
+from memdb.render.frontier import two_digits
 
 LOOKS = (25, 50, 100, 200, 400, 1000, 2000)
 INFORMED = LOOKS[:5]
@@ -28,6 +29,11 @@ COVERAGE = (0.93, 0.99)
 COLUMNS = (
     ("correlation", None, "correlation"), ("precision", 100, "first 100"), ("precision", 500, "first 500"),
     ("top_10", 10, "top 10"), ("feldman_zhang", None, "Feldman-Zhang"), ("error", 500, "error at 500"),
+    ("certified", None, "certified"), ("coverage", None, "covers all"), ("coverage_of_first", 500, "first 500"),
+)  # fmt: skip
+NOISY = (  # columns where the truth is mostly noise, which does not bias these
+    ("correlation", None, "correlation"), ("strength", 100, "influence of the first 100"),
+    ("strength", 500, "of the first 500"), ("precision", 500, "first 500"), ("top_10", 10, "top 10"),
     ("certified", None, "certified"), ("coverage", None, "covers all"), ("coverage_of_first", 500, "first 500"),
 )  # fmt: skip
 BOUNDS = {"at least": "> ", "at most": "< ", None: ""}
@@ -47,16 +53,16 @@ def equivalent(options: argparse.Namespace) -> bool:
             if case.needs_root and not options.data_root:
                 print(f"\n{name}: skipped, as it needs --data-root")
                 continue
-            started = time.process_time()
             with trained(case, name, place, options) as db:
                 if db.n_models < LEAST_MODELS:
                     print(f"\n{name}: skipped, with {db.n_models} models of {LEAST_MODELS}")
                     continue
-                took = time.process_time() - started
+                started = time.process_time()
                 rows, n_models = measured(db), db.n_models
-                print(f"\n### {name}\n\n{about(rows, case, n_models)}; {took:.0f} CPU seconds of training\n")
+                took = time.process_time() - started
+            print(f"\n### {name}\n\n{about(rows, case, n_models)}; judged in {took:.0f} CPU seconds\n")
             lines = lines_of(rows)
-            print("\n".join(table(lines)), flush=True)
+            print("\n".join(table(lines, COLUMNS if name in TARGET_SETS else NOISY)), flush=True)
             if options.figure:
                 options.figure.write_text(drawn(lines, case, rows[0]["n_truth"]))
                 options.figure = None  # of the first set alone
@@ -71,8 +77,11 @@ def trained(case: Case, name: str, place: Path, options: argparse.Namespace) -> 
     db = store(case, name, place, root)
     wanted = range(round(case.n_models * options.share))
     if db.n_models < len(wanted) and not options.no_training:
+        started, n_before = time.process_time(), db.n_models
         db.train(seeds=wanted, dataset=case.load(root), progress=False)
         db.refresh()
+        took = time.process_time() - started
+        print(f"\n{name}: {db.n_models - n_before:,} models trained in {took:.0f} CPU seconds", flush=True)
     return db
 
 
@@ -102,24 +111,33 @@ def lines_of(rows: Sequence[Row]) -> Lines:
     return lines
 
 
-def table(lines: Lines) -> Iterator[str]:
+def table(lines: Lines, columns: Sequence[tuple[str, int | None, str]]) -> Iterator[str]:
     """Yield the lines of a table in Markdown."""
-    shown = [key for key in COLUMNS if any(key[:2] in line for line in lines.values())]
+    shown = [key for key in columns if any(key[:2] in line for line in lines.values())]
     yield "| |" + "".join(f" {title} |" for _, _, title in shown)
     yield "|---|" + "---|" * len(shown)
     for (name, n_models), line in lines.items():
-        if name in {"informed", "screened", "trak"} and n_models not in INFORMED:
+        if name in {"informed", "screened"} and n_models not in INFORMED:
+            continue
+        if name == "trak" and n_models != INFORMED[0]:  # scores come from the sketched models alone
             continue
         cells = [_cell(line.get(key[:2])) for key in shown]
-        yield f"| {name}{f', {n_models:,}' if n_models else ''} |" + "".join(f" {cell} |" for cell in cells)
+        number = f", {n_models:,}" if n_models and name != "trak" else ""
+        yield f"| {name}{number} |" + "".join(f" {cell} |" for cell in cells)
 
 
 def _cell(row: Row | None) -> str:
     if row is None or row["value"] is None:
         return ""
-    value = f"{row['value']:,.0f}" if row["measure"] == "certified" else f"{row['value']:.3f}".lstrip("0")
+    value = (
+        f"{row['value']:,.0f}"
+        if row["measure"] == "certified"
+        else f"{row['value']:.3f}".replace("0.", ".", 1)
+    )
     if row["plain_models"] is None:
         return value
+    if row["plain_extrapolated"] is not None:
+        return f"{value} (~{two_digits(row['plain_extrapolated']):,})"
     return f"{value} ({BOUNDS[row['plain_bound']]}{row['plain_models']:,})"
 
 

@@ -1,10 +1,13 @@
-"""Digits and a slice of MNIST for the figures, with planted label noise where it is wanted."""
+"""Digits, a slice of MNIST or one of CIFAR-100 for the figures, with planted label noise where it is wanted."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +18,19 @@ from memdb import datasets
 MNIST = "MEMDB_MNIST"  # the folder that torchvision.datasets.MNIST reads
 RECIPE_OF_MNIST = {"hidden": [128], "optimizer": "sgd", "lr": 0.1, "weight_decay": 0.0, "batch_size": 128,
                    "epochs": 15}  # fmt: skip
+RECIPE_OF_CIFAR = {"channels": [16, 32], "lr": 0.05, "weight_decay": 0.0, "epochs": 12}
+
+
+FOLDERS = "a folder with a picture a file in train/CLASS and test/CLASS, as 16 x 16 pixels"
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A data set, the recipe's options for it, and the training examples that were given another label."""
+    """A data set, the recipe and its options for it, and the training examples that were given another label."""
 
     data: memdb.Dataset
-    options: dict[str, object]
+    recipe: str
+    options: dict[str, Any]
     flipped: NDArray[np.int64]
 
 
@@ -36,14 +44,24 @@ def add_arguments(parser: argparse.ArgumentParser, noise: float) -> None:
         help=f"MNIST in place of digits, from this folder (${MNIST})",
     )
     parser.add_argument("--examples", type=int, default=10_000, help="the first ones of MNIST to train on")
+    parser.add_argument(
+        "--cifar100", metavar="DIR", type=Path, help="CIFAR-100 in place of digits: " + FOLDERS
+    )
+    parser.add_argument("--classes", type=int, default=10, help="the first ones of CIFAR-100 to take")
+    parser.add_argument(
+        "-p", metavar="NAME=VALUE", action="append", default=[], help="an option of the recipe"
+    )
     parser.add_argument("--noise", type=float, default=noise, help="share of training labels to change")
 
 
 def planted(given: argparse.Namespace) -> Planted:
     """Return the data set that the command line asks for."""
-    data, options = datasets.digits(), {}
+    data, recipe, options = datasets.digits(), "mlp", {}
     if given.mnist is not None:
         data, options = datasets.load("mnist", given.mnist), dict(RECIPE_OF_MNIST)
+    if given.cifar100 is not None:
+        data, recipe, options = cifar100(given.cifar100, given.classes), "cnn", dict(RECIPE_OF_CIFAR)
+    options |= {name: json.loads(value) for name, _, value in (text.partition("=") for text in given.p)}
     n_train = min(len(data.train), given.examples)
     labels, flipped = flip(data.train.labels[:n_train], given.noise, data.n_classes)
     names = data.class_names
@@ -56,7 +74,24 @@ def planted(given: argparse.Namespace) -> Planted:
         train_keys=data.train.keys[:n_train],
         test_keys=data.test.keys,
     )
-    return Planted(part, options, flipped)
+    return Planted(part, recipe, options, flipped)
+
+
+def cifar100(folder: Path, n_classes: int) -> memdb.Dataset:
+    """Return the first classes by name, each two by two pixels as one."""
+    from PIL import Image
+
+    names = sorted(path.name for path in (folder / "train").iterdir())[:n_classes]
+    sets = []
+    for part in ("train", "test"):
+        files = [
+            (n, path) for n, name in enumerate(names) for path in sorted((folder / part / name).iterdir())
+        ]
+        pictures = np.stack([np.asarray(Image.open(path).convert("RGB").reduce(2)) for _, path in files])
+        labels = np.array([label for label, _ in files], dtype=np.int32)
+        sets.append((pictures, labels, [path.relative_to(folder).as_posix() for _, path in files]))
+    (x, y, keys), (test_x, test_y, test_keys) = sets
+    return memdb.Dataset(x, y, test_x, test_y, names, train_keys=keys, test_keys=test_keys)
 
 
 def flip(

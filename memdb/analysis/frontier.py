@@ -15,7 +15,8 @@ from memdb.analysis.estimates import Attribution, Estimate, Given
 from memdb.analysis.estimators import ESTIMATORS, require_estimators
 from memdb.analysis.lds import Progress, require_orientation
 from memdb.analysis.pilots import Ids, order_of_models, pilots_of, require_count, some_tests
-from memdb.analysis.truth import CERTIFIED_STRENGTH, COVERAGE, COVERAGE_OF_FIRST, ERROR, Measure, Truth
+from memdb.analysis.plain_models import EXACT, RAW, plain_models
+from memdb.analysis.truth import Measure, Truth
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import layout
 from memdb.query.examples import require_examples
@@ -23,21 +24,19 @@ from memdb.query.intervals import require_level
 from memdb.query.relations import Relations
 from memdb.wording import count
 
-RAW, EXACT = "raw", "exact"
 FIRST_LOOK = 25
 LEAST_TRUTH, LEAST_PILOTS = 40, 10  # models
 MOST_PAIRS = 8_000_000  # judged at once: about a gigabyte
 MOST_TESTS = 1000
 DIGITS = 6  # of a measure; its error is far larger, and the rest is how sums were rounded
 MOST_GROUPS = 4  # of models that the same number is looked at with
-UNCOMPARED = {COVERAGE, COVERAGE_OF_FIRST, CERTIFIED_STRENGTH}  # measures in which more is not better
 SCHEMA = pa.schema(
     [
         ("estimator", pa.string()), ("n_models", pa.int64()), ("seconds", pa.float64()),
         ("measure", pa.string()), ("at", pa.int64()), ("value", pa.float64()), ("plain_models", pa.int64()),
-        ("plain_bound", pa.string()), ("n_pilots", pa.int64()), ("n_truth", pa.int64()),
-        ("n_tests", pa.int64()), ("n_strong_tests", pa.int64()), ("n_pairs", pa.int64()),
-        ("truth_reliability", pa.float64()),
+        ("plain_bound", pa.string()), ("plain_extrapolated", pa.int64()), ("n_pilots", pa.int64()),
+        ("n_truth", pa.int64()), ("n_tests", pa.int64()), ("n_strong_tests", pa.int64()),
+        ("n_pairs", pa.int64()), ("truth_reliability", pa.float64()),
     ]
 )  # fmt: skip
 
@@ -69,7 +68,8 @@ def frontier(
 ) -> pa.Table:
     """Return one row per estimator, number of models and measure of quality.
 
-    ``plain_models`` says how many models the raw scores need for as much, between those that were tried.
+    ``plain_models`` says how many models the raw scores need for as much, between those that were tried, and
+    ``plain_extrapolated`` beyond them.
 
     Raises:
         InvalidInputError: numbers out of range, unknown estimators, or scores that cannot be judged.
@@ -102,7 +102,7 @@ def frontier(
     progress(n_steps, n_steps)
     facts = _facts(truth, len(truth_models), len(pilots))
     shown = [row for name in (EXACT, *names, *given) for row in rows if row["estimator"] == name]
-    return pa.Table.from_pylist([{**row, **_plain(row, rows), **facts} for row in shown], SCHEMA)
+    return pa.Table.from_pylist([{**row, **plain_models(row, rows), **facts} for row in shown], SCHEMA)
 
 
 def _facts(truth: Truth, n_truth: int, n_pilots: int) -> dict[str, Any]:
@@ -206,26 +206,3 @@ def _row(title: str, n_models: int | None, seconds: float | None, measure: Measu
         "at": measure.at,
         "value": None if measure.value is None else round(measure.value, DIGITS),
     }
-
-
-def _plain(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return how many models raw scores need for this value: between looks, on a logarithmic scale.
-
-    Errors count as their negatives, and a curve that falls for a while, by chance, as one that stays.
-    """
-    curve = sorted(
-        (other["n_models"], other["value"])
-        for other in rows
-        if other["estimator"] == RAW
-        and (other["measure"], other["at"]) == (row["measure"], row["at"])
-        and other["value"] is not None
-    )
-    if row["value"] is None or row["estimator"] in {RAW, EXACT} or row["measure"] in UNCOMPARED or not curve:
-        return {"plain_models": None, "plain_bound": None}
-    sign = -1.0 if row["measure"] == ERROR else 1.0
-    models = np.log([n for n, _ in curve])
-    values = np.maximum.accumulate([sign * value for _, value in curve])
-    value = sign * row["value"]
-    bound = "at least" if value >= values[-1] else "at most" if value <= values[0] else None
-    found = np.interp(value, values, models) if bound != "at least" else models[-1]
-    return {"plain_models": round(math.exp(found)), "plain_bound": bound}

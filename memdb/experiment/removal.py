@@ -62,7 +62,7 @@ class Design:
         object.__setattr__(self, "thresholds", tuple(sorted(set(self.thresholds))))
         if not 1 <= len(self.thresholds) <= MOST_THRESHOLDS:
             raise InvalidInputError(
-                f"{len(self.thresholds)} thresholds are not 1 to {MOST_THRESHOLDS}",
+                f"there are {len(self.thresholds)} thresholds, and 1 to {MOST_THRESHOLDS} are possible",
                 hint="use e.g. thresholds=[0.1,0.25,0.5]",
                 parameter="thresholds",
             )

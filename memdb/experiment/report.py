@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from memdb.experiment.run import Progress
 from memdb.experiment.sequences import Mean, accuracy_of, fewest, mean_of, values_to_tell
 from memdb.format import bits, layout
-from memdb.format.experiment import PICTURES, Arm, Experiment, Pairs
+from memdb.format.experiment import EQUAL, PICTURES, Arm, Experiment, Pairs
 from memdb.query.intervals import IntervalSpec, require_level
 from memdb.query.questions import counts
 from memdb.query.relations import Relations
@@ -26,6 +26,7 @@ from memdb.wording import count, verb
 
 INFLUENCERS = 3
 SUFFIX = "without_near_duplicates"
+TOLD_BY = {None: "influence", EQUAL: "influence and equal content", PICTURES: "influence and pictures"}
 LOSSES = """
 SELECT test_id, label, k_control / n_control AS p_control, k_memorized / n_memorized AS p_memorized,
        score(k_control, n_control, k_memorized, n_memorized) AS loss,
@@ -34,6 +35,7 @@ SELECT test_id, label, k_control / n_control AS p_control, k_memorized / n_memor
 FROM (SELECT *, interval_z('simultaneous', $alpha, $fixed_z, n_control + n_memorized, 1,
                            count(*) OVER ()) AS z
       FROM outcomes)
+WHERE loss > 0
 ORDER BY loss DESC, test_id LIMIT $k
 """
 
@@ -97,6 +99,7 @@ class Findings:
         self.experiment: Experiment = experiment
         self._progress = Progress.of(snapshot)
         self._n_train = snapshot.manifest.train.n_examples
+        self._n_test = snapshot.manifest.set_named(layout.TEST).n_examples
 
     @cached_property
     def _correct(self) -> NDArray[np.bool_]:
@@ -126,7 +129,7 @@ class Findings:
         ours, theirs = (self._progress.rows[at] for at in (memorized, control))
         both = sorted(ours.keys() & theirs.keys())
         pairs = [self._correct[[rows[r] for r in both]] if both else None for rows in (ours, theirs)]
-        every = np.ones(self.snapshot.manifest.set_named(layout.TEST).n_examples, dtype=np.bool_)
+        every = np.ones(self._n_test, dtype=np.bool_)
         difference, without = (_difference(pairs, kept, self.level) for kept in (every, ~twins))
         needed = values_to_tell(difference, self.level)
         return Comparison(
@@ -157,11 +160,13 @@ class Findings:
         return float(np.minimum(*shares).sum())
 
     def _mean(self, rows: Any) -> Mean:
-        return accuracy_of(self._correct[list(rows)].mean(axis=1) if rows else [], self.level)
+        return accuracy_of(
+            self._correct[list(rows)].mean(axis=1) if rows else [], self.level, step=1 / self._n_test
+        )
 
     def _with_twins(self, arm: Arm, of: Pairs) -> NDArray[np.bool_]:
         """Return which test examples have a twin among what an arm removes, bool [test], by these pairs."""
-        twins = np.zeros(self.snapshot.manifest.set_named(layout.TEST).n_examples, dtype=np.bool_)
+        twins = np.zeros(self._n_test, dtype=np.bool_)
         pairs = np.array(of, dtype=np.int64).reshape(-1, 2)
         if arm.removed is not None:
             twins[pairs[np.isin(pairs[:, 0], arm.removed), 1]] = True
@@ -204,10 +209,12 @@ class Findings:
     def sentences(self) -> Iterator[str]:
         """Say of each row what it shows."""
         for item in self.comparisons:
-            yield _sentence(item, self.level)
+            yield _sentence(item, self.level) + _without_near_duplicates(item)
         yield from filter(None, map(_match, self.comparisons))
+        known = TOLD_BY[self.experiment.content]
+        if not any(item.n_near_duplicates for item in self.comparisons):
+            yield f"No test example has a near-duplicate among the removed, as told by {known}."
         if self.experiment.content != PICTURES:
-            known = "influence" if self.experiment.content is None else "influence and equal content"
             yield f"Near-duplicates are told by {known} alone: no pictures were compared."
         yield (
             f"The {count(self.experiment.source.n_models, 'model')} that chose what to remove "
@@ -261,7 +268,8 @@ def _difference(pairs: Sequence[NDArray[np.bool_] | None], kept: NDArray[np.bool
     ours, theirs = pairs
     if ours is None or theirs is None or not kept.any():
         return mean_of([], level)
-    return mean_of(theirs[:, kept].mean(axis=1) - ours[:, kept].mean(axis=1), level)
+    differences = theirs[:, kept].mean(axis=1) - ours[:, kept].mean(axis=1)
+    return mean_of(differences, level, step=1 / int(kept.sum()))
 
 
 def _influencers(relations: Relations, test_id: int, removed: NDArray[np.int32]) -> dict[int, float]:
@@ -292,8 +300,22 @@ def _sentence(item: Comparison, level: float) -> str:
         return f"{found} ({interval}): it separates."
     if item.n_more is None:
         return f"{found} ({interval}): it does not separate, nor would it with a million repetitions."
-    more = count(item.n_more, "more repetition")
-    return f"{found} ({interval}): it does not separate; at this difference {more} would tell."
+    more = f"about {count(item.n_more, 'more repetition')} would tell"
+    return f"{found} ({interval}): it does not separate; at this difference and spread {more}."
+
+
+def _without_near_duplicates(item: Comparison) -> str:
+    """Say what is left of a difference without the test examples that have a twin among the removed."""
+    n, left = item.n_near_duplicates, item.difference_without
+    if not n or not left.n:
+        return ""
+    have = verb(n, "has", "have")
+    what = f" Without the {count(n, 'test example')} that {have} a near-duplicate among them: "
+    points = f"{100 * left.value:+.2f} points"
+    if math.isnan(left.lo):
+        return f"{what}{points}."
+    separates = "separates" if left.excludes_zero else "does not separate"
+    return f"{what}{points} ({100 * left.lo:+.2f} to {100 * left.hi:+.2f}), which {separates}."
 
 
 def _match(item: Comparison) -> str | None:

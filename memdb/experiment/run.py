@@ -66,7 +66,13 @@ def opened(storage: Storage, source: Manifest) -> Store | None:
             hint="name a new place for the experiment's own models, such as into=removal.zarr",
             parameter="into",
         )
-    store.manifest.require_same(source.sets, source.recipe, store.url)
+    try:
+        store.manifest.require_same(source.sets, source.recipe, store.url)
+    except MismatchError as error:
+        raise MismatchError(
+            str(error), hint="name a new place for this experiment, such as into=other.zarr",
+            parameter="into",
+        ) from error  # fmt: skip
     return store
 
 
@@ -81,8 +87,7 @@ def require_testable(store: Store) -> None:
     if manifest.subset_scheme == "imported":
         raise InvalidInputError(
             f"{store.url} was imported: there is no recipe here to train the experiment's models by",
-            hint="train a store of the same data with `memdb init` and `memdb train`, and take the imported "
-            "scores' place with it",
+            hint="train a store of the same data with `memdb init` and `memdb train`, and ask that one",
         )
     if manifest.set_named(layout.TEST).n_examples == 0:
         raise InvalidInputError(
@@ -179,11 +184,28 @@ def require_same_design(
         said = getattr(design, name)
         same = set(said) <= set(ours[name]) if isinstance(said, tuple) else said == ours[name]  # type: ignore[call-overload]
         if not same:
-            raise MismatchError(
-                f"{store.url} was made with {name} {_shown(ours[name])}, not {_shown(said)}",
-                hint=f"omit {name} to go on with it, or name a new place for another experiment",
-                parameter=name,
-            )
+            raise _made_otherwise(store, name, ours[name], said)
+
+
+def require_same_seed(store: Store, seed: int | None) -> None:
+    """Refuse another seed than that of which all masks of an experiment are drawn.
+
+    Raises:
+        MismatchError: a seed is given, and it is another.
+    """
+    if seed is not None and seed != store.manifest.seed:
+        raise _made_otherwise(store, "seed", store.manifest.seed, seed)
+
+
+def _made_otherwise(store: Store, name: str, ours: object, said: object) -> MismatchError:
+    made = f"with {name} {_shown(ours)}, not {_shown(said)}"
+    if isinstance(ours, bool):
+        made = f"{'with' if ours else 'without'} {name}"
+    return MismatchError(
+        f"{store.url} was made {made}",
+        hint=f"omit {name} to go on with it, or name a new place for another experiment",
+        parameter=name,
+    )
 
 
 def _shown(value: object) -> str:

@@ -78,7 +78,10 @@ def frontier(answer: Answer, common: Mapping[str, Any], title: str, curve: tuple
         ]
         headings = ("", "models", "time", *(_heading(key) for key in shown))
         lines = [_line(line, shown, _plain) for line in compared]
-        parts += ["", grid("As good as this many models by raw scores", headings, lines)]
+        parts += [
+            "",
+            grid("As good as this many models by raw scores (~ extrapolated)", headings, lines),
+        ]
     return stacked(*parts, "", _curves(rows, *curve))
 
 
@@ -135,7 +138,14 @@ def _value(row: Row | None) -> str:
 def _plain(row: Row | None) -> str:
     if row is None or row["plain_models"] is None:
         return ""
+    if row["plain_extrapolated"] is not None:
+        return f"~{two_digits(row['plain_extrapolated']):,}"
     return f"{BOUNDS[row['plain_bound']]}{row['plain_models']:,}"
+
+
+def two_digits(n: int) -> int:
+    """Round a number of models, which is known no better."""
+    return round(n, 2 - len(str(n)))
 
 
 def _series(rows: Sequence[Row], key: Key, against: str) -> dict[str, list[tuple[float | None, float]]]:

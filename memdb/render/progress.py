@@ -105,14 +105,12 @@ class TrainingProgress(_Bar):
             BarColumn(bar_width=None),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            TextColumn("test {task.fields[accuracy]} \u00b1{task.fields[width]}"),
+            TextColumn("test {task.fields[accuracy]}{task.fields[width]}"),
             transient=False,
         )
         self._started = time.monotonic()
         self._n_shown = 0
-        self._task = self._progress.add_task(
-            "", total=None, models="", rate="", accuracy="\u2013", width="\u2013"
-        )
+        self._task = self._progress.add_task("", total=None, models="", rate="", accuracy="\u2013", width="")
 
     def __call__(self, status: Status) -> None:
         """Show a status."""
@@ -120,18 +118,16 @@ class TrainingProgress(_Bar):
         seconds = time.monotonic() - self._started
         rate = done / seconds if seconds > 0 else 0.0
         speed = f"{rate:.1f}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s each"
-        accuracy, width = number(status.test_accuracy), number(status.mean_half_width)
+        accuracy, half = number(status.test_accuracy), status.mean_half_width
         n_models = status.n_committed if status.n_asked is None else status.n_asked
         of = "" if status.n_asked is None else f"/{status.n_asked}"
         models = f"{status.n_committed}{of} model{'' if n_models == 1 else 's'}"
         if can_draw(self._console):
             self._progress.update(
                 self._task, total=status.n_asked, completed=done, models=models, rate=speed,
-                accuracy=accuracy, width=width,
+                accuracy=accuracy, width="" if half is None else f" \u00b1{number(half)}",
             )  # fmt: skip
         elif status.n_committed > self._n_shown:
             self._n_shown = status.n_committed
-            self._console.print(
-                f"{models}, {speed}, test accuracy {accuracy}, mean half-width of memorization {width}",
-                soft_wrap=True,
-            )
+            known = "" if half is None else f", mean half-width of memorization {number(half)}"
+            self._console.print(f"{models}, {speed}, test accuracy {accuracy}{known}", soft_wrap=True)

@@ -13,6 +13,7 @@ from memdb.render.answer import Answer
 from memdb.render.drawing import write_figure
 from memdb.render.fitted import Fitted
 from memdb.render.tables import brief, number
+from memdb.wording import count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,13 +24,24 @@ if TYPE_CHECKING:
 WIDEST = 80
 LABEL = 32
 MARKS = {"memorized": "\u25cf", "random": "\u25cb", "matched": "\u25c7", "added": "\u25b3"}
-COLORS = {"memorized": "tab:red", "random": "tab:gray", "matched": "tab:blue", "added": "tab:green"}
+STYLES = {  # told apart without colours, too
+    "memorized": {"color": "#c05621", "marker": "o", "linestyle": "-"},
+    "random": {"color": "#5a5a5a", "marker": "s", "linestyle": "--"},
+    "matched": {"color": "#2b6cb0", "marker": "D", "linestyle": "-."},
+    "added": {"color": "#6b46c1", "marker": "^", "linestyle": ":"},
+}
 LABELS = {
     "memorized": "without the memorized",
     "random": "without as many at random",
     "matched": "without as many matched",
-    "added": "slice added to the easy",
+    "added": "slice from here on added to the easy",
 }
+SCORES = {
+    "raw": "raw scores",
+    "lower": "lower ends of their simultaneous intervals",
+    "shrunk": "shrunk scores",
+}
+APART = 0.012  # of the thresholds' range, between the marks of two curves
 Row = Mapping[str, Any]
 
 
@@ -46,24 +58,24 @@ def table(answer: Answer, width: int) -> Any:
 def _numbers(rows: Sequence[Row], facts: Mapping[str, Any]) -> Fitted:
     kept = f"with all examples {_accuracy(facts, 'accuracy_all')}"
     title = f"Test accuracy in %, {facts['level'] * 100:g} % anytime intervals \u00b7 {kept}"
-    accuracies = ("test\nacc.", "of con-\ntrol", "difference", "no twins")
-    headings = ("memorized", "control", "removed", "left", "n", *accuracies, "held out")
+    accuracies = ("test\nacc.", "con-\ntrol", "difference", "no\ntwins")
+    headings = ("memorized", "control", "re-\nmoved", "n", *accuracies, "held out", "left")
     cells = [
         [
             f"{row['rule']}\u00a0\u2265\u00a0{row['threshold']:g}",
             row["control"],
             f"{row['n_removed']:,}",
-            f"{100 * row['fraction_left']:.1f}",
             f"{row['n_repetitions']:,}",
             _points(row, "accuracy"),
             _points(row, "control_accuracy"),
             _accuracy(row, "difference", "+") + ("*" if row["separates"] else " "),
             _points(row, "difference_without_near_duplicates", "+"),
             _held_out(row),
+            f"{100 * row['fraction_left']:.1f}",
         ]
         for row in rows
     ]
-    return grid(title, headings, cells, 2)
+    return grid(title, headings, cells, 2, n_kept=7)
 
 
 def _held_out(row: Row) -> str:
@@ -84,8 +96,8 @@ def curves_of(rows: Sequence[Row]) -> dict[tuple[str, str], list[dict[str, Any]]
     """Return the curves: by rule and what was removed, points with a fraction left and an accuracy."""
     found: dict[tuple[str, str], dict[float, dict[str, Any]]] = {}
     for row in rows:
-        sides = [(row["control"], "control_accuracy")]
-        sides += [("memorized", "accuracy")] * (row["control"] != "added")
+        sides = [("memorized", "accuracy")] * (row["control"] != "added")
+        sides += [(row["control"], "control_accuracy")]
         for name, value in sides:
             if row[value] is not None:
                 point = {
@@ -109,7 +121,7 @@ def picture(rows: Sequence[Row], width: int) -> Text:
     columns = max(20, width - LABEL)
     step = (high - low) / (columns - 1) or 1.0
     lines = []
-    thresholds = sorted({(rule, p["threshold"]) for (rule, _), points in curves.items() for p in points})
+    thresholds = dict.fromkeys((row["rule"], row["threshold"]) for row in rows)
     for rule, threshold in thresholds:
         for (of, name), points in curves.items():
             for p in (p for p in points if of == rule and p["threshold"] == threshold):
@@ -138,7 +150,9 @@ def _lost(rows: Sequence[Row]) -> Fitted:
         for row in rows
     ]
     headings = ("test", "class", "random", "memorized", "loss", "simultaneous", "removed influencers")
-    return grid("Test examples that lose most: how often models are right without ...", headings, cells, 0)
+    return grid(
+        "Test examples that lose most: how often models are right without ...", headings, cells, 0, n_kept=5
+    )
 
 
 def draw(path: Path, answer: Answer, strips: Sequence[Strip] = ()) -> None:
@@ -151,36 +165,61 @@ def draw(path: Path, answer: Answer, strips: Sequence[Strip] = ()) -> None:
 
     rows = list(answer.rows())
     rules = list(dict.fromkeys(row["rule"] for row in rows))
-    heights = [4.2] * max(1, len(rules)) + [1.3] * len(strips)
-    figure = Figure(figsize=(7, sum(heights)), layout="constrained")
+    heights = [4.0] * max(1, len(rules)) + [1.3] * len(strips)
+    figure = Figure(figsize=(10, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, rule in zip(parts, rules, strict=False):
-        _draw_curves(part.add_subplot(), rule, rows, answer.facts)
+        _draw_curves(part, [row for row in rows if row["rule"] == rule], answer.facts)
     for part, strip in zip(parts[len(heights) - len(strips) :], strips, strict=True):
         _hang(part, strip, max(map(len, strips)))
     write_figure(figure, path)
 
 
-def _draw_curves(axes: Any, rule: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
-    labels: dict[float, str] = {}
-    for (of, name), points in curves_of(rows).items():
-        if of != rule:
-            continue
-        x, y = [p["threshold"] for p in points], [100 * p["value"] for p in points]
-        low = [100 * (p["value"] if p["_lo"] is None else p["_lo"]) for p in points]
-        high = [100 * (p["value"] if p["_hi"] is None else p["_hi"]) for p in points]
-        axes.fill_between(x, low, high, color=COLORS[name], alpha=0.2, linewidth=0)
-        axes.plot(x, y, color=COLORS[name], marker="o", markersize=3, label=LABELS[name])
-        if name == "memorized":  # of whose curve the shares are
-            labels = {p["threshold"]: f"{p['threshold']:g}\n{100 * p['left']:.4g} % left" for p in points}
+def _draw_curves(part: Any, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
+    """Draw the accuracies of one rule, and beside them the differences, which are the answer."""
+    accuracies, differences = part.subplots(1, 2)
+    curves = {name: points for (_, name), points in curves_of(rows).items()}
+    for at, (name, points) in enumerate(curves.items()):
+        _curve(accuracies, name, points, at - (len(curves) - 1) / 2)
     if facts["accuracy_all"] is not None:
-        axes.axhline(100 * facts["accuracy_all"], color="black", linewidth=0.8, label="all examples")
-    axes.set(xlabel="removed at or above this memorization", ylabel="test accuracy, %")
-    axes.set_xticks(list(labels), list(labels.values()))
-    level = f"{facts['level'] * 100:g} % anytime intervals"
-    axes.set_title(f"{rule} scores \u00b7 {level}", parse_math=False, fontsize=10)
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+        accuracies.axhline(100 * facts["accuracy_all"], color="black", linewidth=0.8, label="all examples")
+    accuracies.set_ylabel("test accuracy, %")
+    controls = [name for name in curves if name != "memorized"]
+    for at, name in enumerate(controls):
+        found = [row for row in rows if row["control"] == name and row["difference"] is not None]
+        points = [
+            {"threshold": row["threshold"], "value": row["difference"]}
+            | {end: row[f"difference{end}"] for end in ("_lo", "_hi")}
+            for row in found
+        ]
+        _curve(differences, name, points, at - (len(controls) - 1) / 2)
+    differences.axhline(0, color="black", linewidth=0.8)
+    differences.set_ylabel("difference, points")
+    left = {row["threshold"]: row["fraction_left"] for row in rows if row["control"] != "added"}
+    ticks = {t: f"{t:g}\n{100 * share:.4g} %\nleft" for t, share in left.items()}
+    for axes in (accuracies, differences):
+        axes.set_xticks(list(ticks), list(ticks.values()), fontsize=min(9, 36 / max(1, len(ticks))))
+        axes.set_xlabel("removed at or above this memorization")
+        axes.spines[["top", "right"]].set_visible(False)
+    n_models = max(row["n_repetitions"] for row in rows)
+    scores, level = SCORES[rows[0]["rule"]], f"{facts['level'] * 100:g} % anytime intervals"
+    title = f"{scores} \u00b7 up to {count(n_models, 'model')} an arm \u00b7 {level}"
+    part.suptitle(title, parse_math=False, fontsize=10)
+    part.legend(*accuracies.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+
+
+def _curve(axes: Any, name: str, points: Sequence[Row], place: float) -> None:
+    """Draw values in percent with their intervals, a little beside those of the other curves."""
+    thresholds = [p["threshold"] for p in points]
+    shift = place * APART * (max(thresholds, default=0) - min(thresholds, default=0) or 1)
+    y = [100 * p["value"] for p in points]
+    ends = [[100 * (p["value"] if p[end] is None else p[end]) for p in points] for end in ("_lo", "_hi")]
+    error = [
+        [v - lo for v, lo in zip(y, ends[0], strict=True)],
+        [hi - v for v, hi in zip(y, ends[1], strict=True)],
+    ]
+    x = [t + shift for t in thresholds]
+    axes.errorbar(x, y, yerr=error, label=LABELS[name], markersize=4, linewidth=1.2, **STYLES[name])
 
 
 def _hang(part: Any, strip: Strip, n_across: int) -> None:

@@ -166,6 +166,22 @@ def test_better_scores_are_worth_more_plain_models(known):
     assert raw[-1]["value"] > raw[0]["value"]
 
 
+def test_beyond_the_pilots_plain_models_follow_from_how_noise_shrinks(known):
+    db, influence = known
+    noise = np.random.default_rng(3).normal(size=influence.shape)
+    scores = influence + 0.75 * influence.std() * noise
+    rows = dicts(db.frontier(scores={"near": Given(scores)}, k=[50], truth=1600, estimators=["raw"]))
+    near = next(row for row in rows if (row["estimator"], row["measure"]) == ("near", "correlation"))
+    noise_of_one_model = 0.25 * (1 / 0.7 + 1 / 0.3)
+    c = np.corrcoef(scores.ravel(), influence.ravel())[0, 1]
+    expected = noise_of_one_model / influence.var() * c**2 / (1 - c**2)
+    assert near["plain_bound"] == "at least"
+    assert near["plain_models"] == 800 < near["plain_extrapolated"]
+    assert near["plain_extrapolated"] == pytest.approx(expected, rel=0.3)
+    others = [row for row in rows if row["measure"] != "correlation" or row["estimator"] == "raw"]
+    assert {row["plain_extrapolated"] for row in others} == {None}
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

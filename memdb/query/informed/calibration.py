@@ -6,9 +6,9 @@ Pure functions of arrays. Each fold of models is predicted by the prior from the
 which
    is the inverse of a raw influence's variance; a is the accuracy on the test example;
 2. the spread of the truth about the prediction f, tau^2(f) = c0 + c1 |f| + c2 f^2 (`Spread`), from products
-of the
-   residuals of two different folds. Their noise is independent, so its mean is 0 without a model of the
-   variance. It is fitted to estimate + 1 standard error: an estimate near 0 would make intervals of no width.
+   of the residuals of two different folds. Their noise is independent, so its mean is 0 without a model of
+   the variance. It is fitted to estimate + 1 standard error: an estimate near 0 would make intervals of no
+   width. Where the means of bins, made non-decreasing, are larger, these are the spread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,16 +97,26 @@ class Curve:
 
 @dataclass(frozen=True)
 class Spread:
-    """The variance of the truth about a prediction f: c0 + c1 |f| + c2 f^2."""
+    """The variance of the truth about a prediction f: c0 + c1 |f| + c2 f^2, or a floor that is higher.
+
+    Attributes:
+        at: sizes of predictions, ascending, from which on the floor matters; none if it nowhere does.
+        floor: the least variance there, and in between on straight lines.
+    """
 
     c0: float
     c1: float
     c2: float
+    at: Numbers = field(default_factory=partial(np.empty, 0))
+    floor: Numbers = field(default_factory=partial(np.empty, 0))
 
     def __call__(self, prediction: Floats) -> Floats:
         """Return tau^2 for predictions of any shape."""
         size = np.abs(prediction)
         found: Floats = np.float32(self.c0) + size * (np.float32(self.c1) + np.float32(self.c2) * size)
+        if len(self.at):
+            large = size > self.at[0]  # few of all pairs
+            found[large] = np.maximum(found[large], np.interp(size[large], self.at, self.floor))
         return found
 
 
@@ -131,16 +142,16 @@ def to_arrays(calibration: Calibration | None) -> list[Numbers]:
         return []
     curve, spread = calibration.curve, calibration.spread
     numbers = [curve.slope, spread.c0, spread.c1, spread.c2, calibration.gain, calibration.spread_mean]
-    return [np.array(numbers), curve.at, curve.values]
+    return [np.array(numbers), curve.at, curve.values, spread.at, spread.floor]
 
 
 def from_arrays(arrays: Sequence[NDArray[Any]]) -> Calibration | None:
     """Return the calibration that `to_arrays` was given."""
     if not arrays:
         return None
-    numbers, at, values = arrays
+    numbers, at, values, *floor = arrays
     slope, c0, c1, c2, gain, spread_mean = numbers.tolist()
-    return Calibration(Curve(slope, at, values), Spread(c0, c1, c2), gain, spread_mean)
+    return Calibration(Curve(slope, at, values), Spread(c0, c1, c2, *floor), gain, spread_mean)
 
 
 def explains(sample: Sample) -> float:
@@ -224,7 +235,11 @@ def isotonic(values: Numbers, weights: Numbers) -> Numbers:
 
 
 def _fitted_spread(sample: Sample, prediction: Floats) -> Spread:
-    """Return the spread of the truth about a prediction, by its size."""
+    """Return the spread of the truth about a prediction, by its size.
+
+    Bins of tiny predictions have tiny errors, so that they decide on the coefficients, and a prior that fails
+    for some of the large ones would go unnoticed: hence the floor.
+    """
     counts, products = _products(sample, prediction)
     pairs = sample.trains[:, None] * sample.tests
     counted, of_residuals = (counts[:, None] * pairs).ravel(), (products * pairs).ravel()
@@ -237,7 +252,13 @@ def _fitted_spread(sample: Sample, prediction: Floats) -> Spread:
     error = np.sqrt(np.bincount(bins, of_residuals**2, n_bins))[used] / count[used]
     mean = np.bincount(bins, size * counted, n_bins)[used] / count[used]
     terms = np.stack([np.ones(len(mean)), mean, mean**2], axis=1) / (error + LEAST)[:, None]
-    return Spread(*least_squares(terms, np.maximum(estimate + error, 0) / (error + LEAST)).tolist())
+    fitted = Spread(*least_squares(terms, np.maximum(estimate + error, 0) / (error + LEAST)).tolist())
+    floor = isotonic(estimate, 1 / (error + LEAST) ** 2)
+    above = np.flatnonzero(floor > fitted(mean))
+    if not len(above):
+        return fitted
+    first = max(0, above[0] - 1)
+    return replace(fitted, at=mean[first:], floor=floor[first:])
 
 
 def _products(sample: Sample, prediction: Floats) -> tuple[Numbers, Numbers]:

@@ -8,7 +8,15 @@ from support import sketched
 from support.oracle import counts, score
 
 from memdb.format import bits
-from memdb.query.informed.calibration import Spread, calibrated, explains, isotonic, least_squares
+from memdb.query.informed.calibration import (
+    Fold,
+    Sample,
+    Spread,
+    calibrated,
+    explains,
+    isotonic,
+    least_squares,
+)
 from memdb.query.informed.evidence import Outcomes, drawn, sampled
 from memdb.query.informed.posterior import noise, posterior
 from memdb.query.informed.prior import (
@@ -167,6 +175,21 @@ def test_a_spread_is_at_least_what_there_is(effects, made):
     _, found, _ = informed(made, prior)
     f = found.curve(scores(prior, ALL, ALL))
     assert found.spread(f).mean() >= 0.8 * ((truth - f) ** 2).mean()
+
+
+def test_many_sure_predictions_do_not_hide_that_large_ones_are_off():
+    """Test examples that all models get right have predictions near 0, and hardly any noise."""
+    rng = np.random.default_rng(0)
+    size = (300, 300)
+    f = (10 ** rng.uniform(-6, -0.7, size)).astype(np.float32)
+    spread = np.where(f > 0.003, 0.016 * f + 0.17 * f**2, 0)
+    truth, noise_of = f + np.sqrt(spread) * rng.normal(size=size), np.minimum(0.05, 20 * f)
+    raws = [(truth + noise_of * rng.normal(size=size)).astype(np.float32) for _ in range(FOLDS)]
+    ones = np.ones(300)
+    sample = Sample([Fold(f, raw, 20 * ones) for raw in raws], f, 0.2 * ones, ones, ones)
+    at = np.array([0.005, 0.01, 0.02, 0.05], np.float32)
+    ratio = calibrated(sample).spread(at) / (0.016 * at + 0.17 * at**2)
+    assert ((ratio > 0.75) & (ratio < 1.5)).all()
 
 
 def test_sampled_examples_stand_for_all_of_them():
