@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -163,7 +164,8 @@ def countless(answer: Answer) -> Answer:
 def remark_on_scores(answer: Answer) -> None:
     """Say why imported scores have no intervals, or what their intervals assume."""
     if "why_no_interval" in answer.facts:
-        say(f"No intervals: {answer.facts['why_no_interval']}; {answer.facts['hint']}.")
+        why, hint = (str(answer.facts[name]) for name in ("why_no_interval", "hint"))
+        say(f"{why.capitalize()}. To have some, {hint}.")
     elif "assumed_models" in answer.facts:
         models, fraction = answer.facts["assumed_models"], answer.facts["assumed_fraction"]
         say(
@@ -194,7 +196,7 @@ def made(answer: Answer, way: Way, table: Callable[[Answer], RenderableType]) ->
     printed = console()
     with printed.capture() as text:
         printed.print(table(answer))
-    return text.get()
+    return re.sub(" +$", "", text.get(), flags=re.MULTILINE)  # Rich fills lines up to the width
 
 
 def show(text: str | int, way: Way) -> None:
@@ -325,7 +327,7 @@ def _again(db: Database, row: Mapping[str, Any], interval: str, way: Way) -> dic
 
 def _named(db: Database, row: Mapping[str, Any]) -> str:
     ids = {"train_id": "training", "test_id": "test", "target_id": "training"}
-    return " on ".join(_example(db, kind, row, name) for name, kind in ids.items() if name in row)
+    return " on\n".join(_example(db, kind, row, name) for name, kind in ids.items() if name in row)
 
 
 def _example(db: Database, kind: str, row: Mapping[str, Any], name: str) -> str:
