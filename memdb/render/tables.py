@@ -218,5 +218,6 @@ def plain(answer: Answer) -> Fitted:
         n_rows += batch.num_rows
     rest = [f"{count(n_rows - len(rows), 'more row')}"] if n_rows > len(rows) else []
     if len(schema) > len(columns):
-        rest.append(f"{len(schema) - len(columns):,} more columns")
-    return Fitted(columns, rows, caption=f"{', '.join(rest)}; --output FILE writes them all" if rest else "")
+        rest.append(count(len(schema) - len(columns), "more column"))
+    caption = f"{', '.join(rest)}; --output FILE writes them all" if rest else ""
+    return Fitted(columns, rows, caption=caption if n_rows else "no rows")
