@@ -228,7 +228,7 @@ def header(shape, dtype="|b1"):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"no archive", r"is not a NumPy archive \(.npz\)$"),
+        (b"no archive", r"(?m)is not a NumPy archive \(.npz\)$"),
         ({"mask.npy": header((10**9, 10**9))}, "which is 1,000,000,000,000,000,000 bytes, and holds 0"),
         ({"mask.npy": header((40, 23)) + b"\1" * 919}, "which is 920 bytes, and holds 919"),
         ({"mask.npy": b"\x93NUMPY\x01\x00\xff\xff" + b" " * 65535}, "cannot be read"),
