@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from memdb.analysis.duplicates import DuplicateOptions, Sources
+    from memdb.analysis.duplicates import Sources
     from memdb.analysis.estimates import Attribution
+    from memdb.analysis.wanted import DuplicateOptions
     from memdb.datasets import Dataset
     from memdb.datasets.appearance import Contents
     from memdb.experiment.removal import LookAlikes
@@ -639,7 +640,7 @@ class Database:
         where it surely hides some. The surest pairs come first.
 
         Args:
-            options: see `memdb.analysis.duplicates.DuplicateOptions`.
+            options: see `memdb.analysis.wanted.DuplicateOptions`.
 
         Raises:
             InvalidInputError: an option out of range, or a store of imported scores alone.
@@ -647,7 +648,8 @@ class Database:
             NotFoundError: the store keeps no outcomes on training examples, or what ``by="content"`` needs is
                 missing.
         """
-        from memdb.analysis.duplicates import duplicates, wanted_of
+        from memdb.analysis.duplicates import duplicates
+        from memdb.analysis.wanted import wanted_of
 
         if self.imported_scores is not None:
             raise InvalidInputError(
@@ -1321,7 +1323,8 @@ class Database:
 
     def _alike_with_test(self, how: HowToTrain) -> LookAlikes:
         """Return the pairs of a training and a test example that are alike: by pictures, if there are any."""
-        from memdb.analysis.duplicates import Wanted, alike_pairs
+        from memdb.analysis.duplicates import alike_pairs
+        from memdb.analysis.wanted import Wanted
         from memdb.experiment.removal import LookAlikes
         from memdb.format.experiment import EQUAL, PICTURES
 

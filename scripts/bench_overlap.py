@@ -176,8 +176,8 @@ PREDICTED: dict[tuple[int, int], dict[str, NDArray[Any]]] = {}
 
 def predictions(n_models: int, n_examples: int) -> dict[str, NDArray[Any]]:
     """Return random confidences, [model, example], and where they are right."""
-    some = torch.randn(n_examples, generator=torch.Generator().manual_seed(0)).mul_(4).add_(6)
-    confidence = torch.stack([some.roll(97 * model) for model in range(n_models)]).numpy()
+    drawn = torch.randn(n_models, n_examples, generator=torch.Generator().manual_seed(0))
+    confidence = drawn.mul_(4).add_(6).numpy()
     return {LOGIT_CONFIDENCE.name: confidence, CORRECT.name: confidence > 0}
 
 

@@ -1,6 +1,7 @@
 """How many planted near-duplicates `memdb duplicates` finds, and how much memorization twins hide.
 
 .venv/bin/python scripts/figures_duplicates.py [--models 300] [--workers 2] [--folder DIR]
+.venv/bin/python scripts/figures_duplicates.py --mnist DIR [--examples 10000] [--folder DIR]
 
 Trains four stores of digits: two of the plain ones; one with twins of 50 random training digits; and one with twins of
 the 50 that are most memorized in the first. A twin is moved by a pixel, has noise of a twentieth of the range, or both.
@@ -10,6 +11,9 @@ Prints
     other   pairs of training examples that nobody planted, though they may be near-duplicates all the same
     hidden  memorization in the second plain store, which did not choose the 50, beside that with the twin there, and
             with both held out
+
+Then --mnist: pairs in the first examples of MNIST, and between them and its test set, by content and by the sketches of
+a few models, of which a figure in the folder shows the pictures, the nearest first.
 
 Run again with the same folder, it goes on where it ended.
 """
@@ -22,8 +26,10 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import planted
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -34,6 +40,7 @@ from memdb.render.answer import Answer
 from memdb.render.tables import console, plain
 
 N_TWINS = 50
+N_SKETCHED = 10  # models of a store, or all of MNIST's
 NOISE = 0.05  # standard deviation; 1 is black on white
 SIDE = 8
 KINDS = ("moved", "noisy", "both")
@@ -48,13 +55,26 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=300, help="of each store")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--folder", type=Path)
+    planted.add_arguments(parser, noise=0.0)
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    digits, started, rows = load("digits"), time.perf_counter(), []
-    with store_of(folder / "plain.zarr", with_twins(digits, ()), given) as db:
+    started = time.perf_counter()
+    if given.mnist is None:
+        of_digits(folder, given)
+    else:
+        of_mnist(folder, given)
+    spent = sum(os.times()[:4])
+    elapsed = time.perf_counter() - started
+    print(f"{n_cores()} cores; {elapsed:.0f} s and {spent:.0f} CPU seconds in all. In {folder}.")
+
+
+def of_digits(folder: Path, given: argparse.Namespace) -> None:
+    """Print what is found of planted twins."""
+    digits, rows = load("digits"), []
+    with store_of(folder / "plain.zarr", with_twins(digits, ()), given.models, given) as db:
         chosen = np.argsort(-np.nan_to_num(scores(db)))[:N_TWINS]
-    with store_of(folder / "judge.zarr", with_twins(digits, ()), given, seed=2) as db:
+    with store_of(folder / "judge.zarr", with_twins(digits, ()), given.models, given, seed=2) as db:
         known = scores(db)
     sources = {
         "random": np.random.default_rng(1).choice(len(digits.train), N_TWINS, replace=False),
@@ -62,21 +82,35 @@ def main() -> None:
     }
     for name, of in sources.items():
         data = with_twins(digits, of)
-        with store_of(folder / f"{name}.zarr", data, given) as db:
+        with store_of(folder / f"{name}.zarr", data, given.models, given) as db:
             rows += [
                 {"twins of": name, "by": by, **found(db, data, of, by)}
-                for by in ("content", "influence", "both")
+                for by in ("content", "sketches", "influence", "all")
             ]
             if name == "memorized":
                 hiding = hidden(db, data, of, known)
     for found_rows in (rows, hiding):
         console().print(plain(Answer(pa.Table.from_pylist(found_rows), {})))
-    spent = sum(os.times()[:4])
-    elapsed = time.perf_counter() - started
-    print(
-        f"{given.models} models a store, {n_cores()} cores; {elapsed:.0f} s and {spent:.0f} CPU seconds in all. "
-        f"In {folder}."
-    )
+    print(f"{given.models} models a store, {N_SKETCHED} of them sketched.")
+
+
+def of_mnist(folder: Path, given: argparse.Namespace) -> None:
+    """Print how many pairs of MNIST each way finds, and draw them."""
+    about, rows = planted.planted(given), []
+    with store_of(folder / "mnist.zarr", about.data, N_SKETCHED, given, recipe_options=about.options) as db:
+        for by in ("content", "sketches"):
+            began = time.process_time()
+            found = db.duplicates(by=by, dataset=about.data).to_arrow_table()
+            seconds = time.process_time() - began
+            pairs = [
+                row
+                for row in Answer(found, {}).rows()
+                if row["test_id"] is not None or row["train_id"] < row["target_id"]
+            ]
+            n_test = sum(row["test_id"] is not None for row in pairs)
+            rows.append({"by": by, "within training": len(pairs) - n_test, "with test": n_test,
+                         "CPU seconds": round(seconds, 1)})  # fmt: skip
+    console().print(plain(Answer(pa.Table.from_pylist(rows), {})))
 
 
 def with_twins(digits: Dataset, of: Iterable[int]) -> Dataset:
@@ -99,11 +133,14 @@ def twin(picture: Pictures, kind: str, rng: np.random.Generator) -> Pictures:
     return picture
 
 
-def store_of(url: Path, data: Dataset, given: argparse.Namespace, seed: int = 1) -> memdb.Database:
+def store_of(
+    url: Path, data: Dataset, n_models: int, given: argparse.Namespace, **made: Any
+) -> memdb.Database:
     """Open or create a store of this data, and train what it lacks of its models."""
-    db = memdb.open(str(url)) if url.exists() else memdb.init(str(url), data, recipe="mlp", seed=seed)
-    if db.n_models < given.models:
-        db.train(given.models - db.n_models, dataset=data, workers=given.workers)
+    how = {"recipe": "mlp", "seed": 1, "sketches": N_SKETCHED} | made
+    db = memdb.open(str(url)) if url.exists() else memdb.init(str(url), data, **how)
+    if db.n_models < n_models:
+        db.train(n_models - db.n_models, dataset=data, workers=given.workers)
     return db
 
 
@@ -118,15 +155,15 @@ def found(db: memdb.Database, data: Dataset, of: NDArray[np.int64], by: str) -> 
     began = time.process_time()
     rows = list(Answer(db.duplicates(by=by, dataset=data).to_arrow_table(), {}).rows())
     seconds = time.process_time() - began
-    planted = {(int(row), len(data.train) - N_TWINS + number) for number, row in enumerate(of)}
+    twins = {(int(row), len(data.train) - N_TWINS + number) for number, row in enumerate(of)}
     pairs = {
         (min(row["train_id"], row["target_id"]), max(row["train_id"], row["target_id"]))
         for row in rows
         if row["target_id"] is not None
     }
-    other = len(pairs - planted)
+    other = len(pairs - twins)
     return {
-        "found": len(pairs & planted),
+        "found": len(pairs & twins),
         "of": N_TWINS,
         "other": other,
         "share other": round(other / max(1, len(pairs)), 3),

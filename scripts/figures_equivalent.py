@@ -147,10 +147,13 @@ def drawn(lines: Lines, case: Case, n_truth: int) -> str:
         "share of a test example's top 10 that is found": ("top_10", 10),
         "share of the 500 strongest pairs that is found": ("precision", 500),
     }
+    exact = (lines["exact", None][key]["value"] for key in panels.values())
     return figure(
         f"What few models find: {case.title}, judged by {n_truth:,} other models",
         {title: curves_of(lines, key, ("raw", "informed")) for title, key in panels.items()},
-        "The others are a noisy truth, against which no estimate can be seen to find much more.",
+        "The others are a noisy truth, by which the true influences themselves would find "
+        + " and ".join(f"{value:.0%}" for value in exact)
+        + ".",
     )
 
 
@@ -175,7 +178,9 @@ def judged(name: str, lines: Lines) -> bool:
 
 def add_command(commands: Any) -> None:
     """Add the subcommand to a parser."""
-    parser = commands.add_parser("equivalent", help="what few models are worth, on trained stores: an hour")
+    parser = commands.add_parser(
+        "equivalent", help="what few models are worth, on trained stores: an hour of one core"
+    )
     parser.add_argument(
         "--sets", nargs="+", choices=list(CASES), help="all by default; perceptrons alone in the short form"
     )

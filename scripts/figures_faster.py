@@ -13,7 +13,7 @@ does.
 
 Subcommands are about calibrated predictions and screened tests (`figures_informed.py`, `figures_equivalent.py`):
 
-    python scripts/figures_faster.py equivalent --data-root DIR     what few models are worth: an hour on two cores
+    python scripts/figures_faster.py equivalent --data-root DIR     what few models are worth: an hour of one core
     python scripts/figures_faster.py equivalent --short             a fifth of the models, perceptrons: five minutes
     python scripts/figures_faster.py harm       priors that are noise or adversarial, simulated: two minutes
     python scripts/figures_faster.py digits     ranks, coverage and screened tests on digits: four minutes

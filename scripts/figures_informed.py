@@ -22,10 +22,11 @@ from memdb import datasets
 from memdb.format import bits
 from memdb.format.sketches import Projection
 from memdb.query.informed.calibration import Calibration, Curve, Spread, calibrated
-from memdb.query.informed.evidence import Outcomes, sampled
+from memdb.query.informed.evidence import Outcomes
 from memdb.query.informed.pairs import informed_search, predicted
 from memdb.query.informed.posterior import noise, posterior, smoothed
 from memdb.query.informed.prior import GivenPrior, dealt, scores
+from memdb.query.informed.sampling import sampled
 from memdb.query.informed.screening import parted, strongest, tested
 from memdb.query.options import Estimator
 from memdb.query.statistics import q_values
@@ -59,7 +60,7 @@ def raw_of(runs: Runs, models: Any) -> Numbers:
 def informed_of(runs: Runs, n_models: int, prior: Numbers) -> tuple[Numbers, Numbers] | None:
     """Return predictions and their standard deviations from a given prior; None where it explains nothing."""
     outcomes, given = outcomes_of(runs, n_models), GivenPrior(prior)
-    found = calibrated(sampled(outcomes, given, None))
+    found, _ = calibrated(sampled(outcomes, given))
     if found is None:
         return None
     prediction = found.curve(scores(given, EVERY, EVERY)).astype(np.float64)

@@ -33,6 +33,7 @@ from memdb.analysis.estimates import Estimate
 from memdb.analysis.linear_share import linear_share
 from memdb.analysis.pilots import order_of_models
 from memdb.analysis.truth import Truth
+from memdb.render.frontier import two_digits
 
 Numbers = NDArray[np.float64]
 SHARES = (0.0, 0.1, 0.3, 0.6)
@@ -163,7 +164,9 @@ def frontier(db: memdb.Database) -> bool:
     bounds = {"at least": ">", "at most": "<", None: ""}
     for row in rows:
         cell = "-" if row["value"] is None else f"{row['value']:.3f}"
-        if row["plain_models"] is not None:
+        if row["plain_extrapolated"] is not None:
+            cell += f" (~{two_digits(row['plain_extrapolated']):,})"
+        elif row["plain_models"] is not None:
             cell += f" ({bounds[row['plain_bound']]}{row['plain_models']:,})"
         lines.setdefault((row["estimator"], row["n_models"]), {})[row["measure"], row["at"]] = cell
     for (name, n_models), cells in lines.items():

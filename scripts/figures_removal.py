@@ -6,8 +6,10 @@
 
 Trains a store, runs `memdb experiment removal` with every rule, control and --add-back on it, and prints the table,
 the sentences, and what it took. --noise gives a share of the training examples another label; -p is an option of the
-recipe, by which both kinds of models are trained. --scores-at trains another store whose subsets are another share of
-the training set, and asks again which examples its scores choose. Seeds are fixed: the same arguments train the same
+recipe, by which both kinds of models are trained, --judge-with one by which the judges alone are: what do the same
+examples cost them? --scores-at trains another store whose subsets are another share of
+the training set, and asks again which examples its scores choose. --twins adds copies with noise of the test examples
+that are least like their class, which the columns without near-duplicates have to find. Seeds are fixed: the same arguments train the same
 models. Run again with the same folder, it goes on where it ended; with more --repetitions, it adds these.
 """
 
@@ -41,17 +43,23 @@ def main() -> None:
     parser.add_argument("--rules", default="raw,lower,shrunk")
     parser.add_argument("--thresholds", default="0.1,0.25,0.5")
     parser.add_argument("--scores-at", type=float, metavar="P", help="choose by subsets of this share, too")
+    parser.add_argument("--judge-with", metavar="NAME=VALUE", help="train the judges otherwise")
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     about, started = planted.planted(given), time.perf_counter()
     print(f"{len(about.data.train):,} training and {len(about.data.test):,} test examples, recipe {about.recipe} "
-          f"{about.options}; {len(about.flipped):,} labels were changed.", flush=True)  # fmt: skip
+          f"{about.options}; {len(about.flipped):,} labels were changed, {given.twins:,} twins of test examples added.", flush=True)  # fmt: skip
     with store(folder / "chooses.zarr", about, given.models, 0.7) as db:
         print(described(db))
         chosen = time.perf_counter()
-        found = asked(db, folder / "removal.zarr", about, given)
+        if given.judge_with is None:
+            found = asked(db, folder / "removal.zarr", about, given)
+        else:
+            judges = planted.with_options(about, [given.judge_with])
+            with store(folder / f"judges-{given.judge_with}.zarr", judges, 0, 0.7) as trained_so:
+                found = asked(trained_so, folder / f"removal-{given.judge_with}.zarr", about, given, db)
         n_models = found.snapshot.n_models
         if given.scores_at is not None:
             with store(folder / "other.zarr", about, given.models, given.scores_at) as other:
@@ -70,7 +78,8 @@ def store(url: Path, about: planted.Planted, n_models: int, share: float) -> mem
     db = memdb.open(str(url)) if url.exists() else memdb.init(
         str(url), about.data, about.recipe, recipe_options=about.options, subset_fraction=share, seed=1
     )  # fmt: skip
-    db.train(seeds=range(n_models), dataset=about.data)
+    if n_models:
+        db.train(seeds=range(n_models), dataset=about.data)
     return db
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser, noise: float) -> None:
     parser.add_argument(
         "-p", metavar="NAME=VALUE", action="append", default=[], help="an option of the recipe"
     )
+    parser.add_argument(
+        "--twins", type=int, default=0, help="of odd test examples, to add to the training set"
+    )
     parser.add_argument("--noise", type=float, default=noise, help="share of training labels to change")
 
 
@@ -61,20 +65,46 @@ def planted(given: argparse.Namespace) -> Planted:
         data, options = datasets.load("mnist", given.mnist), dict(RECIPE_OF_MNIST)
     if given.cifar100 is not None:
         data, recipe, options = cifar100(given.cifar100, given.classes), "cnn", dict(RECIPE_OF_CIFAR)
-    options |= {name: json.loads(value) for name, _, value in (text.partition("=") for text in given.p)}
     n_train = min(len(data.train), given.examples)
     labels, flipped = flip(data.train.labels[:n_train], given.noise, data.n_classes)
-    names = data.class_names
+    x, odd = data.train.array[:n_train], odd_ones(data, given.twins)
+    keys = [f"twin of {data.test.keys[row]}" for row in odd]
     part = memdb.Dataset(
-        data.train.array[:n_train],
-        labels,
+        np.concatenate([x, noisy(data.test.array[odd])]),
+        np.concatenate([labels, data.test.labels[odd]]),
         data.test.array,
         data.test.labels,
-        names,
-        train_keys=data.train.keys[:n_train],
+        data.class_names,
+        train_keys=[*data.train.keys[:n_train], *keys],
         test_keys=data.test.keys,
     )
-    return Planted(part, recipe, options, flipped)
+    return with_options(Planted(part, recipe, options, flipped), given.p)
+
+
+def with_options(about: Planted, given: Sequence[str]) -> Planted:
+    """Return the same with other options of the recipe, such as ``weight_decay=5e-4``."""
+    changed = {name: json.loads(value) for name, _, value in (text.partition("=") for text in given)}
+    return replace(about, options=about.options | changed)
+
+
+def odd_ones(data: memdb.Dataset, n: int) -> NDArray[np.int64]:
+    """Return the test examples that are farthest from their own class, beside how far they are from others."""
+    if not n:
+        return np.zeros(0, dtype=np.int64)
+    train, test = (of.array.reshape(len(of), -1).astype(np.float64) for of in (data.train, data.test))
+    squares = (test**2).sum(axis=1)[:, None] - 2 * test @ train.T + (train**2).sum(axis=1)
+    own = data.test.labels[:, None] == data.train.labels
+    nearest = [np.where(of, squares, np.inf).min(axis=1) for of in (own, ~own)]
+    return np.sort(np.argsort(nearest[1] - nearest[0], kind="stable")[:n])
+
+
+def noisy(pictures: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return pictures with noise, whose standard deviation is a twentieth of their range."""
+    if not len(pictures):
+        return pictures
+    values, most = pictures.astype(np.float64), float(pictures.max())
+    values += np.random.default_rng(0).normal(0, most / 20, pictures.shape)
+    return np.clip(np.rint(values) if pictures.dtype.kind == "u" else values, 0, most).astype(pictures.dtype)
 
 
 def cifar100(folder: Path, n_classes: int) -> memdb.Dataset:

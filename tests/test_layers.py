@@ -61,7 +61,7 @@ HOMES = {
     "ray": {"training.engines.ray"},
     "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
-    "imagehash": {"analysis.lookalikes"},
+    "scipy": {"analysis.lookalikes"},
     "PIL": {
         "analysis.lookalikes",
         "datasets",

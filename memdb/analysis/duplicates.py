@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from dataclasses import dataclass, replace
+from itertools import compress
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,117 +13,20 @@ from numpy.typing import NDArray
 
 from memdb.analysis import lookalikes
 from memdb.analysis.lookalikes import Alike, ReadPictures
+from memdb.analysis.similar import Directions
 from memdb.analysis.twins import Arms, Found, Twins, bounds_for, models_needed, pairs_within, q_of
-from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
+from memdb.analysis.wanted import Wanted
+from memdb.errors import NotEnoughModelsError, NotFoundError
 from memdb.format import layout
 from memdb.query import arrow
 from memdb.query.examples import require_examples, require_models, require_own
 from memdb.query.intervals import IntervalSpec
-from memdb.query.options import require_k
 from memdb.query.relations import Relations
 from memdb.query.templates import template
 
-if TYPE_CHECKING:
-    from memdb.datasets import Dataset
-
-BY = ("both", "influence", "content")
-BETWEEN = ("both", "train", "test")
 Ids = NDArray[np.int32]
 Numbers = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What counts as a near-duplicate, and where to look.
-
-    Attributes:
-        by: ``influence``, ``content`` or ``both``.
-        between: pairs within ``train``, with ``test``, or both.
-        min_influence: of one on the other, for models that hold the other out; of both on each other.
-        min_share: of what the other does for itself; of a test example, of what the training example does for
-            itself, and no more than 1 / min_share of that.
-        alpha: q-value up to which an influence counts.
-        max_distance: of pictures.
-        k: the number of pairs to return, all if None.
-    """
-
-    by: str = "both"
-    between: str = "both"
-    min_influence: float = 0.1
-    min_share: float = 0.75
-    alpha: float = 0.05
-    max_distance: float = 0.06
-    k: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, given, known in (("by", self.by, BY), ("between", self.between, BETWEEN)):
-            if given not in known:
-                raise InvalidInputError(
-                    f"{name} {given!r} is none of {', '.join(known)}",
-                    hint=f"use e.g. {name}={known[0]}",
-                    parameter=name,
-                )
-        for name, example in (("min_influence", 0.1), ("min_share", 0.75), ("alpha", 0.05)):
-            value = getattr(self, name)
-            if not 0 < value <= 1:
-                raise InvalidInputError(
-                    f"{name} {value:g} is not above 0 and at most 1",
-                    hint=f"use e.g. {name}={example:g}",
-                    parameter=name,
-                )
-        if not 0 <= self.max_distance <= 1:
-            raise InvalidInputError(
-                f"max_distance {self.max_distance:g} is not between 0 and 1",
-                hint="use e.g. max_distance=0.06",
-                parameter="max_distance",
-            )
-        if self.k is not None:
-            require_k(self.k)
-
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """The sets of the second example of a pair."""
-        return (layout.TRAIN, layout.TEST) if self.between == "both" else (self.between,)
-
-
-class DuplicateOptions(TypedDict, total=False):
-    """The options of `memdb.Database.duplicates`.
-
-    Attributes:
-        by: ``influence``, ``content`` or ``both``.
-        between: pairs within the training set (``train``), of a training and a test example (``test``), or
-            ``both``.
-        min_influence, min_share, alpha: what counts by influence, see `Wanted`.
-        max_distance: what counts by content: root mean square difference of pictures, 1 being black on white.
-        k: the number of pairs, by default all.
-        level, interval: of the intervals, by default ``selected``.
-        dataset, data_root: where pictures come from, see `memdb.Database.contents`.
-        remark: called with a sentence about what could not be looked at; by default a Python warning.
-        progress: called with what was done so far of each step, and what there is to do.
-    """
-
-    by: str
-    between: str
-    min_influence: float
-    min_share: float
-    alpha: float
-    max_distance: float
-    k: int | None
-    level: float
-    interval: str
-    dataset: str | Dataset | None
-    data_root: str | None
-    remark: Callable[[str], None]
-    progress: Callable[[int, int], None]
-
-
-def wanted_of(options: DuplicateOptions) -> Wanted:
-    """Return what the options ask for.
-
-    Raises:
-        InvalidInputError: a value out of range.
-    """
-    return Wanted(**{field.name: options[field.name] for field in fields(Wanted) if field.name in options})  # type: ignore[literal-required]
+NONE = Alike(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -144,26 +48,40 @@ class Sources:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Pairs of a training example and one of a set, found one way or both."""
+    """Pairs of a training example and one of a set, found one way or several."""
 
     set_name: str
     first: Ids
     second: Ids
     did: NDArray[np.bool_]  # found by influence
-    distance: Numbers  # NaN where they are not alike
+    similarity: Numbers  # NaN where not found by sketches
+    distance: Numbers  # NaN where not found by content
     n_ranked: int  # by influence
 
     def __len__(self) -> int:
         return len(self.first)
 
     @property
+    def ways(self) -> dict[str, NDArray[np.bool_]]:
+        """Which pairs were found by what."""
+        return {
+            "influence": self.did, "sketches": ~np.isnan(self.similarity), "content": ~np.isnan(self.distance)
+        }  # fmt: skip
+
+    @property
     def are_alike(self) -> NDArray[np.bool_]:
-        """Which pairs were found by content."""
-        return ~np.isnan(self.distance)
+        """Which pairs were found without a look at outcomes: by sketches or content."""
+        return ~np.isnan(self.similarity) | ~np.isnan(self.distance)
 
     def only(self, rows: NDArray[Any]) -> _Pairs:
         """Return some of them."""
-        kept = (self.first[rows], self.second[rows], self.did[rows], self.distance[rows])
+        kept = (
+            self.first[rows],
+            self.second[rows],
+            self.did[rows],
+            self.similarity[rows],
+            self.distance[rows],
+        )
         return _Pairs(self.set_name, *kept, self.n_ranked)
 
 
@@ -172,18 +90,21 @@ def duplicates(relations: Relations, wanted: Wanted, interval: IntervalSpec, sou
 
     Raises:
         NotEnoughModelsError: there are too few models to find any by influence, where nothing else is asked.
-        NotFoundError: the store keeps no outcomes on training examples, or has no test examples.
+        NotFoundError: the store keeps no outcomes on training examples, has no test examples, or no sketches
+            where nothing else is asked.
     """
     sets = _sets(relations, wanted)
-    alike = alike_pairs(sets, wanted, sources) if wanted.by != "influence" else {}
-    doing = _sets_by_influence(relations, sets, wanted, sources) if wanted.by != "content" else []
+    similar = _similar_pairs(relations, sets, wanted, sources) if wanted.has("sketches") else {}
+    alike = alike_pairs(sets, wanted, sources) if wanted.has("content") else {}
+    doing = _sets_by_influence(relations, sets, wanted, sources) if wanted.has("influence") else []
     twins = Twins(relations, bounds_for(wanted.min_share, wanted.alpha), wanted.min_influence)
     parts = []
     for name in sets:
         search = twins.within if name == layout.TRAIN else twins.between
         nothing = np.zeros(0, np.int32)
         found = search(sources.progress) if name in doing else Found(nothing, nothing, 0)
-        parts.append(_judged(_united(name, found, alike.get(name)), twins, wanted))
+        pairs = _united(name, found, similar.get(name, NONE), alike.get(name, NONE))
+        parts.append(_judged(pairs, twins, wanted))
     listed = _listed(parts, wanted.k)
     return _table(relations, listed, _Chosen.of(parts, [of for of, _ in listed]), interval)
 
@@ -222,8 +143,31 @@ def _sets_by_influence(
     return [name for name in sets if name != layout.TRAIN]
 
 
+def _similar_pairs(
+    relations: Relations, sets: Sequence[str], wanted: Wanted, sources: Sources
+) -> dict[str, Alike]:
+    """Return the pairs that teach models the same, by their gradient sketches, if there are any.
+
+    Raises:
+        NotFoundError: there are none, and nothing else is asked for.
+    """
+    directions = Directions.of(relations)
+    if directions is None:
+        if wanted.by == "sketches":
+            raise NotFoundError(
+                f"{relations.snapshot.url} has no gradient sketches",
+                hint="`memdb train --sketch 10` adds models with them; or use by=influence",
+            )
+        return {}
+    return {name: directions.alike(name, wanted.min_similarity, sources.progress) for name in sets}
+
+
 def alike_pairs(sets: Sequence[str], wanted: Wanted, sources: Sources) -> dict[str, Alike]:
-    """Return the pairs of equal content, and of pictures that differ little, by the set of the second."""
+    """Return the pairs of equal content, and of pictures that differ little, by the set of the second.
+
+    Raises:
+        NotFoundError: pictures cannot be compared, and nothing else is asked for.
+    """
     hashes = {name: sources.hashes(name) for name in dict.fromkeys((layout.TRAIN, *sets))}
     of = {name: None if name == layout.TRAIN else values for name, values in hashes.items()}
     found = {name: [lookalikes.equal(hashes[layout.TRAIN], of[name])] for name in sets}
@@ -244,20 +188,18 @@ def alike_pairs(sets: Sequence[str], wanted: Wanted, sources: Sources) -> dict[s
     return {name: lookalikes.united(parts) for name, parts in found.items()}
 
 
-def _united(name: str, found: Found, alike: Alike | None) -> _Pairs:
-    """Return the pairs found one way or the other, once each."""
-    first, second, distance = found.first, found.second, np.full(len(found.first), np.nan)
-    if alike is not None:
-        first, second = np.append(first, alike.first), np.append(second, alike.second)
-        distance = np.append(distance, alike.distance)
-    did = np.arange(len(first)) < len(found.first)
-    order = np.lexsort((~did, second, first))
-    is_new = np.ones(len(order), dtype=np.bool_)
-    is_new[1:] = (np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)
-    starts = np.flatnonzero(is_new)
-    kept = order[starts]
-    nearest = np.fmin.reduceat(distance[order], starts) if len(starts) else distance
-    return _Pairs(name, first[kept], second[kept], did[kept], nearest, found.n_ranked)
+def _united(name: str, found: Found, similar: Alike, alike: Alike) -> _Pairs:
+    """Return the pairs found one way or another, once each."""
+    ways = (found, similar, alike)
+    first, second = (np.concatenate([getattr(way, of) for way in ways]) for of in ("first", "second"))
+    pairs, at = np.unique(np.stack([first, second]), axis=1, return_inverse=True)
+    did = np.zeros(pairs.shape[1], dtype=np.bool_)
+    measured = np.full((2, pairs.shape[1]), np.nan)
+    of_found, of_similar, of_alike = np.split(at, np.cumsum([len(found.first), len(similar)]))
+    did[of_found] = True
+    np.fmin.at(measured[0], of_similar, similar.distance)
+    np.fmin.at(measured[1], of_alike, alike.distance)
+    return _Pairs(name, pairs[0], pairs[1], did, 1 - measured[0], measured[1], found.n_ranked)
 
 
 @dataclass(frozen=True)
@@ -293,7 +235,7 @@ def _judged(pairs: _Pairs, twins: Twins, wanted: Wanted) -> _Judged:
     did = (share >= wanted.min_share) & (influence >= wanted.min_influence) & (q <= wanted.alpha)
     if pairs.set_name != layout.TRAIN:
         did &= share <= 1 / wanted.min_share
-    judged = _Judged(replace(pairs, did=did & (wanted.by != "content")), tuple(directions), q, influence)
+    judged = _Judged(replace(pairs, did=did & wanted.has("influence")), tuple(directions), q, influence)
     return judged.only(did | alike)
 
 
@@ -324,11 +266,14 @@ def _n_scores(parts: Sequence[_Judged]) -> tuple[int, int]:
 
 def _listed(parts: Sequence[_Judged], k: int | None) -> list[tuple[_Judged, NDArray[np.int64]]]:
     """Return the parts with the place of each pair in a list of all: the surest first, at most k of them."""
-    did = np.concatenate([of.pairs.did for of in parts])
-    distance = np.concatenate([of.pairs.distance for of in parts])
-    alike = np.concatenate([of.pairs.are_alike for of in parts])
+    did, distance, similarity = (
+        np.concatenate([getattr(of.pairs, name) for of in parts])
+        for name in ("did", "distance", "similarity")
+    )
+    n_ways = np.concatenate([np.sum(list(of.pairs.ways.values()), axis=0) for of in parts])
     mutual = np.concatenate([of.mutual for of in parts])
-    order = np.lexsort((distance, -np.nan_to_num(mutual, nan=-1.0), ~did, ~(did & alike)))
+    surely = np.where(did, -mutual, 0)
+    order = np.lexsort((-similarity, distance, surely, ~did, -n_ways))
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     listed, start = [], 0
@@ -363,7 +308,6 @@ def _rows(relations: Relations, judged: _Judged, direction: int, chosen: _Chosen
     train, target = (pairs.first, pairs.second) if direction == 0 else (pairs.second, pairs.first)
     known, is_train = relations.are_labelled, np.full(len(pairs), set_name == layout.TRAIN)
     alike, share, q_value = pairs.are_alike, arms.share, judged.q_value
-    found_by = np.where(pairs.did, np.where(alike, "both", "influence"), "content")
     has_models = np.full(len(pairs), relations.snapshot.n_models > 0)
     counts = {name: getattr(arms, name).astype(np.int32) for name in ("n_in", "n_out", "k_in", "k_out")}
     own = {name: getattr(arms, name).astype(np.int32) for name in ("n_own_in", "k_own_in")}
@@ -374,13 +318,20 @@ def _rows(relations: Relations, judged: _Judged, direction: int, chosen: _Chosen
             "test_id": arrow.column(target, ~is_train),
             "train_label": arrow.of_labels(relations.labels(layout.TRAIN)[train], known=known),
             "target_label": arrow.of_labels(relations.labels(set_name)[target], known=known),
-            "found_by": arrow.text(found_by.tolist()),
+            "found_by": arrow.text(_found_by(pairs)),
             "q_value": arrow.column(q_value, has_models),
             "share": arrow.column(share, ~np.isnan(share)),
-            "distance": arrow.column(pairs.distance, alike),
+            "similarity": arrow.column(pairs.similarity, pairs.ways["sketches"]),
+            "distance": arrow.column(pairs.distance, pairs.ways["content"]),
             **counts,
             **{name: arrow.column(values, is_train & has_models) for name, values in own.items()},
             "n_shown": np.array(chosen.n_shown)[alike.astype(np.intp)],
             "n_ranked": np.array(chosen.n_ranked)[alike.astype(np.intp)],
         }
     )
+
+
+def _found_by(pairs: _Pairs) -> list[str]:
+    """Return by what each pair was found, such as ``influence+content``."""
+    ways = pairs.ways
+    return ["+".join(compress(ways, found)) for found in zip(*ways.values(), strict=True)]

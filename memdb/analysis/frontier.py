@@ -102,7 +102,8 @@ def frontier(
     progress(n_steps, n_steps)
     facts = _facts(truth, len(truth_models), len(pilots))
     shown = [row for name in (EXACT, *names, *given) for row in rows if row["estimator"] == name]
-    return pa.Table.from_pylist([{**row, **plain_models(row, rows), **facts} for row in shown], SCHEMA)
+    compared = [{**row, **plain_models(row, rows, truth.reliability), **facts} for row in shown]
+    return pa.Table.from_pylist(compared, SCHEMA)
 
 
 def _facts(truth: Truth, n_truth: int, n_pilots: int) -> dict[str, Any]:

@@ -13,13 +13,15 @@ from memdb.analysis.truth import CERTIFIED_STRENGTH, CORRELATION, COVERAGE, COVE
 RAW, EXACT = "raw", "exact"
 UNCOMPARED = {COVERAGE, COVERAGE_OF_FIRST, CERTIFIED_STRENGTH}  # measures in which more is not better
 
+CLEAR = 0.05  # reliability from which on errors of it leave numbers of models right within a third or so
 Row = Mapping[str, Any]
 
 
-def plain_models(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
+def plain_models(row: Row, rows: Sequence[Row], reliability: float) -> dict[str, Any]:
     """Return how many models raw scores need for this value: between looks, on a logarithmic scale.
 
-    Errors count as their negatives, and a curve that falls for a while, by chance, as one that stays.
+    Errors count as their negatives, and a curve that falls for a while, by chance, as one that stays. Beyond
+    the looks, a law tells, if the truth is not mostly noise (``reliability``).
     """
     found: dict[str, Any] = dict.fromkeys(("plain_models", "plain_bound", "plain_extrapolated"))
     curve = sorted(
@@ -38,7 +40,7 @@ def plain_models(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
     bound = "at least" if value >= values[-1] else "at most" if value <= values[0] else None
     plain = np.interp(value, values, models) if bound != "at least" else models[-1]
     found |= {"plain_models": round(math.exp(plain)), "plain_bound": bound}
-    if bound == "at least":
+    if bound == "at least" and reliability >= CLEAR:
         found["plain_extrapolated"] = extrapolated(row["measure"], row["value"], *curve[-1])
     return found
 

@@ -27,10 +27,10 @@ class DuplicateBounds(OptionGroup):
         typer.Option(
             "--by",
             metavar="WHAT",
-            help="influence: what examples do for each other; content: equal ones, and pictures that differ "
-            "little; or both.",
+            help="influence: what examples do for each other; sketches: what they teach, where the store has "
+            "gradient sketches; content: equal ones, and pictures that differ little; or all of these.",
         ),
-    ] = "both"
+    ] = "all"
     between: Annotated[
         str,
         typer.Option(
@@ -54,6 +54,14 @@ class DuplicateBounds(OptionGroup):
             "--alpha", metavar="P", help="The share of pairs found by influence that may be chance."
         ),
     ] = 0.05
+    min_similarity: Annotated[
+        float,
+        typer.Option(
+            "--min-similarity",
+            metavar="X",
+            help="The least cosine of gradient sketches, whitened; unlike examples are near 0.",
+        ),
+    ] = 0.7
     max_distance: Annotated[
         float,
         typer.Option(
@@ -98,7 +106,7 @@ def duplicates(
     seen the twin. Two training examples are twins in what they do if each, for the models that hold the other
     out, does what that one would do itself; a training and a test example, if the first does for the second
     what it does for itself. They are twins in what they are if their content is equal, or their pictures
-    differ little, moved by a pixel at most (needs the package ImageHash, and the data).
+    differ little, moved by a pixel at most (needs the data).
 
     \b
     influence  P[right on one | other in] - P[right | other out], over the models that hold the one out

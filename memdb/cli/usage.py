@@ -40,14 +40,15 @@ NUMBERS = {"integer": ("a whole number", "20"), "number": ("a number", "0.5"), "
 def in_options(text: str, parameters: Sequence[str]) -> str:
     """Return a text of the library with options in place of the parameters that it names.
 
-    Those are every `level=0.95` or, without one, the first `level` that no article makes a plain word.
+    Those are every `level=0.95` or, without one, the first `level` that no article makes a plain word, nor
+    brackets an extra of a package.
     """
     for name in parameters:
         option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
         text, n_given = re.subn(rf"(?<![\w./-]){name}=({VALUE})", partial(_typed_as, option), text)
         if not n_given:
             text = re.sub(
-                rf"(?<![\w./-])(?<!\bthe )(?<!\ba )(?<!\bno ){name}(?![\w=/-]|\.\w)", option, text, count=1
+                rf"(?<![\w./[-])(?<!\bthe )(?<!\ba )(?<!\bno ){name}(?![\w=/-]|\.\w)", option, text, count=1
             )
     return text
 
@@ -168,12 +169,13 @@ EFFECTS = (
     ),
     Effect(("rows",), "--by influence", _is("by", "influence"), "gallery"),
     Effect(
-        ("max_distance", "dataset", "data_root"), "--by content", _is("by", "both", "content"), "duplicates"
+        ("max_distance", "dataset", "data_root"), "--by content", _is("by", "all", "content"), "duplicates"
     ),
+    Effect(("min_similarity",), "--by sketches", _is("by", "all", "sketches"), "duplicates"),
     Effect(
         ("min_influence", "min_share", "alpha"),
         "--by influence",
-        _is("by", "both", "influence"),
+        _is("by", "all", "influence"),
         "duplicates",
     ),
     *(

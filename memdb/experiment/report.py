@@ -211,6 +211,7 @@ class Findings:
         for item in self.comparisons:
             yield _sentence(item, self.level) + _without_near_duplicates(item)
         yield from filter(None, map(_match, self.comparisons))
+        yield from self._left_out()
         known = TOLD_BY[self.experiment.content]
         if not any(item.n_near_duplicates for item in self.comparisons):
             yield f"No test example has a near-duplicate among the removed, as told by {known}."
@@ -221,6 +222,26 @@ class Findings:
             f"{verb(self.experiment.source.n_models)} in another store: "
             f"none of the {self.snapshot.n_models:,} that judge is among them."
         )
+
+    def _left_out(self) -> Iterator[str]:
+        """Say which arms there are none of, and why."""
+        arms = self.experiment.arms
+        there = {(arm.control, arm.rule, arm.threshold): arm for arm in arms}
+        labels, classes = np.unique(self.snapshot.examples(layout.TRAIN).labels, return_inverse=True)
+        sizes = np.bincount(classes)
+        for rule in dict.fromkeys(arm.rule for arm in arms):
+            for threshold in sorted({arm.threshold for arm in arms}):
+                arm = there.get(("memorized", rule, threshold))
+                if arm is None or arm.removed is None:
+                    yield f"Nothing is memorized at {threshold:g} or more ({rule})."
+                    continue
+                removed = np.bincount(classes[arm.removed], minlength=len(sizes))
+                most = int(np.argmax(removed / sizes))
+                if ("matched", rule, threshold) not in there and 2 * removed[most] >= sizes[most]:
+                    yield (
+                        f"Nothing matches the {arm.n_removed:,} memorized at {threshold:g} or more ({rule}): "
+                        f"they are {removed[most]:,} of {sizes[most]:,} examples of class {labels[most]}."
+                    )
 
     def losses(self, k: int, relations: Relations | None = None) -> pa.Table:
         """Return the test examples that lose most to the lowest threshold, beside as many removed at random.
@@ -310,7 +331,7 @@ def _without_near_duplicates(item: Comparison) -> str:
     if not n or not left.n:
         return ""
     have = verb(n, "has", "have")
-    what = f" Without the {count(n, 'test example')} that {have} a near-duplicate among them: "
+    what = f" Without the {count(n, 'test example')} that {have} a near-duplicate among the removed: "
     points = f"{100 * left.value:+.2f} points"
     if math.isnan(left.lo):
         return f"{what}{points}."

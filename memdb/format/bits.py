@@ -21,7 +21,12 @@ def n_bytes(n_models: int) -> int:
 
 def pack(values: NDArray[np.bool_]) -> Packed:
     """Pack bool [models, examples] into uint8 [examples, ceil(models / 8)]."""
-    return np.packbits(values.T, axis=1, bitorder="little")
+    packed = np.empty((values.shape[1], n_bytes(len(values))), dtype=np.uint8)
+    for start in range(0, len(packed), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        turned = np.ascontiguousarray(values[:, rows].T)  # twice as fast as to pack a view
+        packed[rows] = np.packbits(turned, axis=1, bitorder="little")
+    return packed
 
 
 def unpack(packed: Packed, n_models: int) -> NDArray[np.bool_]:

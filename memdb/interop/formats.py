@@ -92,42 +92,48 @@ def _parts(
     A table that cannot be read, such as a log beside arrays, is left alone; an archive is not.
     """
     everything = (*formats, *FORMATS)
-    found: dict[Path, Runs | ScoreFile | None] = {}
     opened: dict[Path, Arrays] = {}
-    problems: list[MemdbError] = []
     for file in files:
         try:
             opened[file] = Arrays({**given, **_opened(file)})
         except InvalidInputError:
             if not is_table(file) or all(map(is_table, files)):
                 raise
-            found[file] = None
-            continue
-        try:
-            found[file] = _recognized(file, opened[file], everything)
-        except (InvalidInputError, NotFoundError) as error:  # may be half of something
-            found[file] = None
-            problems.append(error)
+    found, problems = _contents(opened, everything)
     runs = [part for part in found.values() if isinstance(part, Runs)]
     if runs and problems:
         raise problems[0]
     if runs:
-        return _but_for(
-            heldout_formats.together(path, runs),
-            [f for f, part in found.items() if not isinstance(part, Runs)],
-        )
+        others = [file for file in files if not isinstance(found.get(file), Runs)]
+        return _but_for(heldout_formats.together(path, runs), others)
     in_parts = all(map(is_table, opened)) and len({frozenset(arrays) for arrays in opened.values()}) == 1
     try:
         merged = Arrays(appended(list(opened.values())) if in_parts else _merged(opened))
         content = _recognized(path / files[0].name, merged, everything)
     except MismatchError:
-        first = files[0]
-        if any(found.values()):
+        first = next(iter(opened))
+        if found:
             raise
         raise (problems[0] if problems else _unknown(first, opened[first])) from None
     if content is None:
         raise _unknown(path, merged)
     return _but_for(content, [file for file in files if file not in opened])
+
+
+def _contents(
+    opened: Mapping[Path, Arrays], formats: Sequence[Format]
+) -> tuple[dict[Path, Runs | ScoreFile], list[MemdbError]]:
+    """Return what each file holds that some format recognizes, and why others are refused."""
+    found: dict[Path, Runs | ScoreFile] = {}
+    problems: list[MemdbError] = []
+    for file, arrays in opened.items():
+        try:
+            content = _recognized(file, arrays, formats)
+        except (InvalidInputError, NotFoundError) as error:  # may be half of something
+            problems.append(error)
+        else:
+            found |= {} if content is None else {file: content}
+    return found, problems
 
 
 def _but_for(content: Content, files: Sequence[Path]) -> Content:

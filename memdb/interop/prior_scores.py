@@ -126,16 +126,16 @@ def _of_pairs(path: Path, table: Any, shape: tuple[int, int]) -> NDArray[np.floa
 
 
 def _require_order(path: Path, scores: NDArray[np.floating[Any]]) -> None:
-    if not scores.size or scores.min() == scores.max():
-        raise InvalidInputError(
-            f"the scores of {path} are all equal: they rank nothing",
-            hint="give scores that differ between pairs",
-            parameter="screen_by",
-        )
     if not np.isfinite(scores).all():
         row, column = np.argwhere(~np.isfinite(scores))[0]
         raise InvalidInputError(
             f"{path} has {scores[row, column]} for training example {row} and test example {column}",
             hint="give finite scores",
+            parameter="screen_by",
+        )
+    if not scores.size or scores.min() == scores.max():
+        raise InvalidInputError(
+            f"the scores of {path} are all equal: they rank nothing",
+            hint="give scores that differ between pairs",
             parameter="screen_by",
         )

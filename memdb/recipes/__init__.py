@@ -55,6 +55,7 @@ __all__ = [
     "current",
     "device_failure",
     "is_built_in",
+    "is_out_of_memory",
     "name_of",
     "parse_options",
     "rebind",

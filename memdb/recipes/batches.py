@@ -77,7 +77,7 @@ class Schedule:
         Beside a GPU, those of several steps are made at once, by as many kernels as those of one.
         """
         starts = self._starts(subsets.shape[1])
-        bytes_a_step = 4 * len(subsets) * self.batch_size * math.prod(images.shape[1:])
+        bytes_a_step = images.itemsize * len(subsets) * self.batch_size * math.prod(images.shape[1:])
         at_once = 1 if images.device.type == "cpu" else max(1, TAKEN_AHEAD // bytes_a_step)
         for whole in self._epochs(subsets, generators):
             for first in range(0, len(starts), at_once):
@@ -170,8 +170,12 @@ def images_of(examples: ExampleSet, device: torch.device) -> Tensor:
 
 
 def as_float(values: NDArray[np.generic], device: torch.device) -> Tensor:
-    """Return an array as float32 on the device; integers are divided by 255."""
-    floats = torch.from_numpy(np.ascontiguousarray(values.astype(np.float32))).to(device)
+    """Return an array as float32 on the device; integers are divided by 255.
+
+    Bytes are moved as they are, a quarter of what floats would be.
+    """
+    moving = np.array(values, dtype=np.uint8 if values.dtype == np.uint8 else np.float32, order="C")
+    floats = torch.from_numpy(moving).to(device).float()
     return floats.div_(255) if values.dtype.kind in "iu" else floats
 
 
@@ -212,21 +216,32 @@ class Memory:
     on_host: int
 
     @classmethod
-    def of(cls, data: Dataset, n_weights: int, working: float, *, n_evaluated: int = 0) -> Memory:
+    def of(
+        cls,
+        data: Dataset,
+        n_weights: int,
+        working: float,
+        *,
+        n_evaluated: int = 0,
+        size: int = 4,
+        moves: bool = True,
+    ) -> Memory:
         """Add what all recipes take to their own.
 
         Args:
-            data: the data set; its examples lie on the device as float32.
+            data: the data set; its examples lie on the device.
             n_weights: of one model.
             working: bytes of one model in a step, weights and the state of the optimizer included.
             n_evaluated: bytes of one model while it predicts, beside its weights, if that can be more.
+            size: bytes of a number of an example.
+            moves: whether images are mirrored, shifted or blanked at random.
         """
         n_train, n_all = len(data.train), sum(map(len, data.sets.values()))
-        schedule = (3 * 8 + 4 * N_DRAWS + 8) * n_train  # subset, order, rows; draws; learning signals
+        schedule = (3 * 8 + 8 + 4 * N_DRAWS * moves) * n_train  # subset, order, rows; learning signals; draws
         predictions = 2 * (4 + 1) * n_all
         a_model = max(working + schedule, n_evaluated + predictions + 16 * n_train)
         return cls(
-            4 * n_all * math.prod(data.train.array.shape[1:]),
+            size * n_all * math.prod(data.train.array.shape[1:]),
             int(a_model / MARGIN),
             8 * n_weights + 2 * (schedule + predictions),
         )

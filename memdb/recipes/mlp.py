@@ -125,17 +125,18 @@ class MLP:
         from memdb.recipes import batches  # noqa: PLC0415 - torch takes seconds to import
 
         sizes, n_weights = self.layer_sizes(data), self._n_weights(data)
-        n_state = self._n_state - self.keeps_no_gradients(device)
-        held, size = 4 * n_state * n_weights, 4
-        if self.precision == "bfloat16":
-            held, size = held + 2 * n_weights, 2
+        keeps_none, size = self.keeps_no_gradients(device), 2 if self.precision == "bfloat16" else 4
+        held = n_weights * (4 + size if keeps_none else 4 * self._n_state)
+        if self.precision == "bfloat16":  # the lowered weights, and the gradients of the largest layer
+            held += 2 * n_weights
         working = held + size * self.batch_size * (sizes[0] + 2 * sum(sizes[1:]))
-        if self.precision == "bfloat16":  # the gradients of the largest layer
+        if self.precision == "bfloat16" and not keeps_none:
             working += 2 * max(n_in * n_out for n_in, n_out in itertools.pairwise(sizes))
-        if self.flip or self.shift or self.cutout:
-            working += 8 * self.batch_size * sizes[0]  # images and where their pixels come from
+        moves = bool(self.flip or self.shift or self.cutout)
+        if moves:
+            working += (4 + size) * self.batch_size * sizes[0]  # images and where their pixels come from
         evaluated = held + size * batches.EVALUATION_ROWS * sum(sizes[1:])
-        return batches.Memory.of(data, n_weights, working, n_evaluated=evaluated)
+        return batches.Memory.of(data, n_weights, working, n_evaluated=evaluated, size=size, moves=moves)
 
     def prepare(self, data: Dataset, seeds: NDArray[np.uint64], device: str) -> Any:
         """Draw initial weights ahead; on a CPU, training would wait for the cores that draw."""

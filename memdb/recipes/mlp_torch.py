@@ -72,7 +72,7 @@ def _trained(
     start = run.prepared or Start.of(sizes, generators_of(seeds), device)
     subsets = subsets_of(masks, recipe.name, device)
     augmentation = Augmentation(recipe.flip, recipe.shift, recipe.cutout)
-    x, y = _inputs(data.train, augmentation, device), labels_of(data.train, device)
+    x, y = _inputs(data.train, augmentation, device, dtype), labels_of(data.train, device)
 
     network = Network(sizes, start.generators, device, dtype, start.weights)
     optimizer = optimizer_of(recipe, network)
@@ -91,7 +91,7 @@ def _trained(
 
     outcomes: dict[str, NDArray[np.generic]] = {}
     for name, examples in data.sets.items():
-        inputs = (x if examples is data.train else _inputs(examples, augmentation, device)).flatten(1)
+        inputs = (x if examples is data.train else _inputs(examples, augmentation, device, dtype)).flatten(1)
         labels = labels_of(examples, device)
         found = network.outcomes(inputs, labels, run.outcomes)
         outcomes |= {f"{name}/{outcome}": values for outcome, values in found.items()}
@@ -136,9 +136,13 @@ class Network:
     """Fully connected layers of several models; weights [model, in, out], biases [model, 1, out].
 
     Attributes:
-        slopes: the gradients of weights and biases of each layer.
+        dtype: of what is multiplied; weights, the gradients of biases and the loss are float32.
+        slopes: the gradients of weights and biases of each layer; the optimizer says where they lie.
         kept: the share of the slopes to which new gradients are added; None to replace them.
     """
+
+    slopes: list[tuple[Tensor, Tensor]]
+    kept: float | None = None
 
     def __init__(
         self,
@@ -152,30 +156,23 @@ class Network:
         self.weights = [moved(layer, device) for layer in drawn]
         self.biases = [torch.zeros(len(w), 1, w.shape[2], device=device) for w in self.weights]
         self.parameters = [*self.weights, *self.biases]
-        self._dtype = dtype  # of the products; weights, their gradients and the loss are float32
-        self.kept: float | None = None
-        for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
-        self.slopes = [
-            (cast("Tensor", w.grad), cast("Tensor", b.grad))
-            for w, b in zip(self.weights, self.biases, strict=True)
-        ]
+        self.dtype = dtype
 
     def activations(self, x: Tensor, weights: list[Tensor] | None = None) -> list[Tensor]:
         """Return the input and the output of every layer, the last being logits: [model, row, unit].
 
         The inputs may be those of the first models alone. ``weights`` are `lowered`, where they serve often.
         """
-        outputs, n_models = [x.to(self._dtype)], len(x)
+        outputs, n_models = [x.to(self.dtype)], len(x)
         weights = weights or self.lowered()
         for layer, (weight, bias) in enumerate(zip(weights, self.biases, strict=True)):
-            out = torch.baddbmm(bias[:n_models].to(self._dtype), outputs[-1], weight[:n_models])
+            out = torch.baddbmm(bias[:n_models].to(self.dtype), outputs[-1], weight[:n_models])
             outputs.append(out.relu_() if layer + 1 < len(weights) else out.float())
         return outputs
 
     def lowered(self) -> list[Tensor]:
         """Return the weights in the precision of products."""
-        return [weight.to(self._dtype) for weight in self.weights]
+        return [weight.to(self.dtype) for weight in self.weights]
 
     def gradients(self, x: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
         """Set the gradients of each model's mean cross entropy, or add to them, and return the logits."""
@@ -185,7 +182,7 @@ class Network:
         if label_smoothing:
             delta -= label_smoothing / logits.shape[-1]
         delta.scatter_add_(-1, y[..., None], torch.full_like(delta[..., :1], label_smoothing - 1))
-        delta = delta.div_(n_rows).to(self._dtype)
+        delta = delta.div_(n_rows).to(self.dtype)
         for layer in reversed(range(len(weights))):
             self._note(layer, inputs[layer], delta)
             if layer:
@@ -196,16 +193,15 @@ class Network:
     def _note(self, layer: int, inputs: Tensor, delta: Tensor) -> None:
         """Set the gradients of a layer, or add them to the share of the former ones that is kept."""
         (weights, biases), inputs = self.slopes[layer], inputs.transpose(1, 2)
-        is_exact, kept = self._dtype == torch.float32, self.kept
-        if kept is None:
-            torch.sum(delta, 1, keepdim=True, dtype=torch.float32, out=biases)
-            torch.bmm(inputs, delta, out=weights) if is_exact else weights.copy_(torch.bmm(inputs, delta))
+        if self.kept is not None:
+            torch.add(delta.sum(1, keepdim=True, dtype=torch.float32), biases, alpha=self.kept, out=biases)
+            torch.baddbmm(weights, inputs, delta, beta=self.kept, out=weights)
             return
-        torch.add(delta.sum(1, keepdim=True, dtype=torch.float32), biases, alpha=kept, out=biases)
-        if is_exact:
-            torch.baddbmm(weights, inputs, delta, beta=kept, out=weights)
+        torch.sum(delta, 1, keepdim=True, dtype=torch.float32, out=biases)
+        if weights.dtype == delta.dtype:
+            torch.bmm(inputs, delta, out=weights)
         else:
-            torch.add(torch.bmm(inputs, delta), weights, alpha=kept, out=weights)
+            weights.copy_(torch.bmm(inputs, delta))
 
     def outcomes(self, x: Tensor, y: Tensor, wanted: frozenset[str]) -> dict[str, NDArray[Any]]:
         """Return the outcomes by name, [model, example] each."""
@@ -242,6 +238,12 @@ class _Optimizer:
     """An optimizer of PyTorch's, in one kernel."""
 
     def __init__(self, recipe: MLP, network: Network) -> None:
+        for parameter in network.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        network.slopes = [
+            (cast("Tensor", w.grad), cast("Tensor", b.grad))
+            for w, b in zip(network.weights, network.biases, strict=True)
+        ]
         options: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
         self._inner: torch.optim.Optimizer
         if recipe.optimizer == "adamw":
@@ -257,13 +259,15 @@ class _Optimizer:
 class Descent:
     """SGD whose gradients were added to the momentum already: what PyTorch's does, up to rounding.
 
-    No gradient is written and read again, and none needs memory.
+    No gradient is written and read again, and none needs memory. The momentum of weights has the precision of
+    the products that add to it, which forget more of it a step than they round.
     """
 
     def __init__(self, recipe: MLP, network: Network) -> None:
-        network.kept = recipe.momentum
+        weights = [torch.zeros_like(layer, dtype=network.dtype) for layer in network.weights]
+        biases = [torch.zeros_like(layer) for layer in network.biases]
+        network.kept, network.slopes = recipe.momentum, list(zip(weights, biases, strict=True))
         self._parameters, self._weight_decay = network.parameters, recipe.weight_decay
-        weights, biases = zip(*network.slopes, strict=True)
         self._moments = [*weights, *biases]
 
     def step(self, lr: float) -> None:
@@ -283,6 +287,9 @@ def _decay(schedule: str, done: float) -> float:
     return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule]
 
 
-def _inputs(examples: ExampleSet, augmentation: Augmentation, device: torch.device) -> Tensor:
-    """Return the examples as float32, in the layout of images if they are to be augmented."""
-    return images_of(examples, device) if augmentation.wanted else as_float(examples.numbers, device)
+def _inputs(
+    examples: ExampleSet, augmentation: Augmentation, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Return the examples as products take them, in the layout of images if they are to be augmented."""
+    floats = images_of(examples, device) if augmentation.wanted else as_float(examples.numbers, device)
+    return floats.to(dtype)

@@ -37,7 +37,7 @@ def pairs_of(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 def _pairs(pairs: Sequence[Sequence[Row]], title: str, class_names: Sequence[str]) -> Fitted:
-    headings = ("train", "twin", "class", "found by", "influence", "share", "q", "distance")
+    headings = ("train", "twin", "class", "found by", "influence", "share", "q", "similar", "distance")
     return grid(title, headings, [_cells(pair, class_names) for pair in pairs], 4, 5)
 
 
@@ -49,10 +49,11 @@ def _cells(pair: Sequence[Row], class_names: Sequence[str]) -> list[str]:
         str(first["train_id"]),
         f"test\u00a0{first['test_id']}" if first["target_id"] is None else f"train\u00a0{first['target_id']}",
         "/".join(classes),
-        first["found_by"],
+        first["found_by"].replace("+", ", "),
         "\u00a0".join(brief(row["influence"], "+") for row in reversed(pair)),
         "\u00a0".join(brief(row["share"]) for row in reversed(pair)),
         brief_q(first["q_value"]),
+        brief(first["similarity"]),
         brief(first["distance"]),
     ]
 

@@ -196,10 +196,12 @@ def _draw_curves(part: Any, rows: Sequence[Row], facts: Mapping[str, Any]) -> No
     differences.axhline(0, color="black", linewidth=0.8)
     differences.set_ylabel("difference, points")
     left = {row["threshold"]: row["fraction_left"] for row in rows if row["control"] != "added"}
-    ticks = {t: f"{t:g}\n{100 * share:.4g} %\nleft" for t, share in left.items()}
+    ticks = {t: f"{t:g}\n{100 * share:.4g} %" for t, share in left.items()}
+    beside = (max(ticks) - min(ticks) or 1) / 16
     for axes in (accuracies, differences):
-        axes.set_xticks(list(ticks), list(ticks.values()), fontsize=min(9, 36 / max(1, len(ticks))))
-        axes.set_xlabel("removed at or above this memorization")
+        axes.set_xticks(list(ticks), list(ticks.values()), fontsize=min(9, 60 / len(ticks)))
+        axes.set_xlim(min(ticks) - beside, max(ticks) + beside)
+        axes.set_xlabel("removed at or above this memorization, and what is left")
         axes.spines[["top", "right"]].set_visible(False)
     n_models = max(row["n_repetitions"] for row in rows)
     scores, level = SCORES[rows[0]["rule"]], f"{facts['level'] * 100:g} % anytime intervals"

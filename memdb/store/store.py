@@ -33,6 +33,7 @@ from memdb.store.score_tables import list_score_tables, read_score_tables
 from memdb.store.snapshot import Snapshot
 
 COMMIT_ATTEMPTS = 3
+ROWS_AT_ONCE = 256  # of examples
 
 
 @dataclass(frozen=True)
@@ -168,10 +169,8 @@ class Store:
         arrays = {layout.MASK: ArrayData(bits.pack(masks))}
         for path, values in outcomes.items():
             outcome, _ = self.manifest.arrays()[path]
-            stored = (
-                bits.pack(values) if outcome.kind == "bit" else values.astype(outcome.dtype, copy=False).T
-            )
-            arrays[path] = ArrayData(np.ascontiguousarray(stored, dtype=outcome.dtype))
+            stored = bits.pack(values) if outcome.kind == "bit" else _by_example(values, outcome.dtype)
+            arrays[path] = ArrayData(stored)
         return self.commit_stored(models, {**arrays, **(sketches or {})})
 
     def commit_stored(self, models: Sequence[ModelInfo], arrays: Mapping[str, ArrayData]) -> Segment:
@@ -252,6 +251,15 @@ class Store:
             DamagedError: an array is missing, altered or does not hold names and labels.
         """
         return read_examples(self, name)
+
+
+def _by_example(values: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Turn [models, examples] into [examples, models] of a type, in parts that fit into a cache."""
+    turned = np.empty(values.shape[::-1], dtype=dtype)
+    for start in range(0, len(turned), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        turned[rows] = values[:, rows].T
+    return turned
 
 
 def write_group(storage: Storage, group: Segment, objects: Mapping[str, bytes]) -> bool:

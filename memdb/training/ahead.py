@@ -6,12 +6,17 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Self, TypeVar
 
+from memdb.recipes import is_out_of_memory
+
 T = TypeVar("T")
 B = TypeVar("B")
 
 
-def with_next(batches: Iterable[B]) -> Iterator[tuple[B, B | None]]:
-    """Yield every batch and the one after it, None after the last."""
+def with_next(batches: Iterable[B], *, look: bool = True) -> Iterator[tuple[B, B | None]]:
+    """Yield every batch and the one after it, None after the last; always None unless one is to ``look``."""
+    if not look:
+        yield from ((batch, None) for batch in batches)
+        return
     coming = iter(batches)
     batch = next(coming, None)
     while batch is not None:
@@ -21,11 +26,10 @@ def with_next(batches: Iterable[B]) -> Iterator[tuple[B, B | None]]:
 
 
 class Ahead(Generic[B, T]):
-    """Makes things of batches, one batch ahead unless ``look`` says not to."""
+    """Makes things of batches, one batch ahead where that is known."""
 
-    def __init__(self, make: Callable[[B], T], *, look: bool) -> None:
+    def __init__(self, make: Callable[[B], T]) -> None:
         self._make = make
-        self._look = look
         self._thread = ThreadPoolExecutor(1, "memdb ahead")
         self._coming: Future[T] | None = None
 
@@ -36,9 +40,17 @@ class Ahead(Generic[B, T]):
         self._thread.shutdown(cancel_futures=True)
 
     def take(self, batch: B, following: B | None) -> T:
-        """Return what is made of a batch, and begin with the one that follows."""
+        """Return what is made of a batch, and begin with the one that follows.
+
+        What memory was too short for beside a training, which has ended, is made again.
+        """
         coming, self._coming = self._coming, None
-        made = self._make(batch) if coming is None else coming.result()
-        if self._look and following is not None:
+        error = None if coming is None else coming.exception()
+        if coming is None or (error is not None and is_out_of_memory(error)):
+            del coming, error  # which keeps all arrays of its frames alive
+            made = self._make(batch)
+        else:
+            made = coming.result()
+        if following is not None:
             self._coming = self._thread.submit(self._make, following)
         return made

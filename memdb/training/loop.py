@@ -33,7 +33,7 @@ from memdb.recipes.protocol import SketchRequest
 from memdb.store import Store
 from memdb.training.ahead import Ahead, with_next
 from memdb.training.commits import Commits
-from memdb.training.seeds import Seeds
+from memdb.training.seeds import Batches, Seeds
 from memdb.training.sketching import Quota, SketchTarget
 from memdb.training.validate import checked, doubts
 
@@ -65,6 +65,7 @@ class Hooks:
         may_begin: called before every batch; return False to end the run after the batches in flight.
         stop_requested: polled; return True to end the run and drop the batches in flight.
         looks_back: whether what was committed decides if the next batch may begin, which then waits for it.
+        looks_ahead: whether the next batch is known while one is trained, and prepared.
     """
 
     in_flight: Callable[[float], None] = lambda _models: None
@@ -72,6 +73,7 @@ class Hooks:
     may_begin: Callable[[], bool] = lambda: True
     stop_requested: Callable[[], bool] = lambda: False
     looks_back: bool = False
+    looks_ahead: bool = True
 
 
 Engine = Callable[[Seeds, Hooks], Generator[Committed]]  # runs the loop: here, in workers or on a cluster
@@ -81,7 +83,7 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
     store: Store,
     dataset: Dataset,
     recipe: BoundRecipe,
-    seeds: Seeds,
+    seeds: Batches,
     *,
     device: str = "cpu",
     batch_models: int | None = None,
@@ -91,7 +93,8 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
 ) -> Generator[Committed]:
     """Train one model per seed and yield every batch once it is committed.
 
-    While a batch is trained, the one before is committed and the next one is prepared, each in a thread.
+    While a batch is trained, the one before is committed and the next one is prepared, each in a thread. A
+    batch that follows is not asked for before its time if what was committed decides on it.
     Closing the generator waits for the commit and loses at most the batch in flight. The data set and the
     recipe must be the store's: see `require_same`.
 
@@ -100,12 +103,12 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
         StorageError: a batch could not be committed.
     """
     trainer = _Trainer(store, dataset, recipe, device, checkpoints, Quota(store, sketch))
-    wanted = batch_models or recipe.models_per_batch(dataset, device)
-    with Commits[Committed]() as commits, Ahead(trainer.prepare, look=not hooks.looks_back) as ahead:
+    batches = seeds.batches(batch_models or recipe.models_per_batch(dataset, device))
+    with Commits[Committed]() as commits, Ahead(trainer.prepare) as ahead:
         try:
             patience = 0.0
-            for batch, following in with_next(seeds.batches(wanted)):
-                yield from commits.made(None if hooks.looks_back or trainer.quota.is_open else patience)
+            for batch, following in with_next(batches, look=hooks.looks_ahead and not hooks.looks_back):
+                yield from commits.made(patience)
                 if not hooks.may_begin():
                     break
                 trained = trainer.train(ahead.take(batch, following), hooks, commits)
@@ -114,6 +117,8 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
                 yield from commits.made()
                 commits.begin(partial(trainer.commit, trained), len(batch))
                 patience = WORTH_WAITING * trained.seconds
+                if hooks.looks_back or trainer.quota.is_open:
+                    yield from commits.made()
             yield from commits.made()
         except BaseException:  # Ctrl-C while the last commit was awaited, too
             yield from commits.made()  # of GeneratorExit nothing: none is pending where this yields
@@ -155,6 +160,10 @@ class _Trainer:
     @cached_property
     def _fitting(self) -> Fitting:
         return Fitting(self.recipe.train, self.recipe.info.name)
+
+    @cached_property
+    def _classes(self) -> _Classes:
+        return _Classes.of(self.dataset.train.labels)
 
     def prepare(self, seeds: Sequence[int]) -> _Prepared:
         """Return the masks of a batch, and what the recipe can draw of it without the device."""
@@ -204,14 +213,15 @@ class _Trainer:
                 device=trained.device,
                 host=platform.node(),
                 versions=versions,
-                **_accuracies(row, masks[row], outcomes, self.dataset, finite=bool(finite[row])),
+                **_accuracies(row, masks[row], outcomes, self._classes, finite=bool(finite[row])),
             )
             for row, seed in enumerate(batch.seeds.tolist())
         )
-        self.store.commit(models, masks, outcomes, sketches)
-        shutil.rmtree(trained.folder, ignore_errors=True)
         correct = bits.pack(outcomes[f"{layout.TRAIN}/correct"])
-        return Committed(models, bits.pack(masks), correct, doubts(outcomes, finite, name))
+        committed = Committed(models, bits.pack(masks), correct, doubts(outcomes, finite, name))
+        self.store.commit(models, masks, outcomes, sketches)  # last: what fails before can be done again
+        shutil.rmtree(trained.folder, ignore_errors=True)
+        return committed
 
 
 def masks_of(manifest: Manifest, seeds: Sequence[int]) -> NDArray[np.bool_]:
@@ -267,7 +277,12 @@ def _call(
 
 
 def _accuracies(
-    row: int, mask: NDArray[np.bool_], outcomes: Mapping[str, NDArray[Any]], dataset: Dataset, *, finite: bool
+    row: int,
+    mask: NDArray[np.bool_],
+    outcomes: Mapping[str, NDArray[Any]],
+    classes: _Classes,
+    *,
+    finite: bool,
 ) -> dict[str, Any]:
     """Return the accuracies of one model, and whether it diverged.
 
@@ -281,23 +296,38 @@ def _accuracies(
         "train_accuracy": k / n,
         "out_accuracy": None if n == len(mask) else (k_all - k) / (len(mask) - n),
         "test_accuracy": None if test is None else float(test[row].mean()),
-        "diverged": not finite or (k < n and _learned_nothing(correct[mask], dataset.train.labels[mask])),
+        "diverged": not finite
+        or (k <= classes.most_guessed and _learned_nothing(correct[mask], classes.of_train[mask])),
     }
 
 
-def _learned_nothing(correct: NDArray[np.bool_], labels: NDArray[np.int32]) -> bool:
+@dataclass(frozen=True)
+class _Classes:
+    """The classes of the training examples, numbered without gaps: labels may have nine digits."""
+
+    of_train: NDArray[np.int64]
+    most_guessed: float  # examples that a model has right at most if it learned nothing: see there
+
+    @classmethod
+    def of(cls, labels: NDArray[np.int32]) -> _Classes:
+        _, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        return cls(numbers, float(counts.max() * (1 + math.sqrt(len(counts)) + ROUNDING)))
+
+
+def _learned_nothing(correct: NDArray[np.bool_], classes: NDArray[np.int64]) -> bool:
     """Return whether a model does no better on its subset than guessing, whatever the class frequencies.
 
     A guess, even a constant one, names each class with a probability that does not depend on the label, so
     the accuracies on the classes add up to 1. A model that exceeds 1 by two standard errors has learned
     something. The probabilities are fitted to the accuracies, weighted by the sizes of the classes; with two
-    classes this is the usual test of two proportions.
+    classes this is the usual test of two proportions. Since no standard error exceeds one half, the
+    accuracies of a model that learned nothing add up to no more than 1 and the root of their number.
     """
-    counts = np.bincount(labels)
+    counts = np.bincount(classes)
     there = counts > 0
     if there.sum() == 1 or correct.all():
         return False
-    rates = np.bincount(labels, weights=correct)[there] / counts[there]
+    rates = np.bincount(classes, weights=correct)[there] / counts[there]
     variances = 1 / counts[there]
     excess = float(rates.sum()) - 1
     guessed = np.clip(rates - excess * variances / variances.sum(), 0, 1)

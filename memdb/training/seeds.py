@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -29,6 +30,13 @@ def task_seeds(task_id: str) -> Iterator[int]:
     for number in itertools.count():
         digest = hashlib.sha256(name + number.to_bytes(8, "little")).digest()
         yield int.from_bytes(digest[:8], "little") >> 1
+
+
+class Batches(Protocol):
+    """Seeds in batches, which need not be known before they are to be trained."""
+
+    def batches(self, size: int) -> Iterator[list[int]]:
+        """Yield batches of at most ``size`` seeds."""
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,10 @@ def checked(
         path = f"{name}/{LOGIT_CONFIDENCE.name}"
         if path in returned:
             values = _array(returned, path, "f", shape, recipe)
-            missing = np.isnan(values)
-            finite &= ~missing.any(axis=1)
             kept[path] = np.clip(values, -CONFIDENCE_LIMIT, CONFIDENCE_LIMIT)
-            if missing.any():
+            if np.isnan(values.min(initial=0)):  # much faster than to look at each
+                missing = np.isnan(values)
+                finite &= ~missing.any(axis=1)
                 kept[f"{name}/{CORRECT.name}"] = kept[f"{name}/{CORRECT.name}"] & ~missing
                 kept[path][missing] = -CONFIDENCE_LIMIT
     for path, (outcome, n_examples) in arrays.items():
@@ -72,9 +72,14 @@ def doubts(outcomes: Mapping[str, NDArray[Any]], finite: NDArray[np.bool_], reci
     exceptions may come from rounding, or from probabilities that were calibrated afterwards.
     """
     kept = [path for path in outcomes if path.endswith(f"/{LOGIT_CONFIDENCE.name}")]
-    wrong = [outcomes[path][~outcomes[path.replace(LOGIT_CONFIDENCE.name, CORRECT.name)]] for path in kept]
-    n_wrong = sum(values.size for values in wrong)
-    n_positive = sum(int((values > 0).sum()) for values in wrong)
+    n_wrong = n_positive = 0
+    for path in kept:
+        correct = outcomes[path.replace(LOGIT_CONFIDENCE.name, CORRECT.name)]
+        n_wrong += correct.size - int(np.count_nonzero(correct))
+        n_positive += sum(
+            int(np.count_nonzero((confidences > 0) > right))
+            for confidences, right in zip(outcomes[path], correct, strict=True)
+        )
     if n_positive == 0:
         return ""
     meaning = "return log(p / (1 - p)), which memdb.log_odds(logits, labels) computes"

@@ -15,6 +15,7 @@ from support.stores import bits_of, dicts
 import memdb
 from memdb.analysis import lookalikes
 from memdb.analysis.lookalikes import Looks
+from memdb.analysis.similar import Directions
 from memdb.analysis.twins import pairs_within
 from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
 
@@ -105,7 +106,7 @@ def test_twins_are_found_both_ways_and_what_they_hide_with_them(twin_db):
     assert ids(rows) == PAIRS
     masks, train, _ = (part.tolist() for part in bits_of(twin_db.snapshot))
     for row in (row for row in rows if row["target_id"] is not None):
-        assert row["found_by"] == "both"
+        assert row["found_by"] == "influence+content"
         assert row["share"] == pytest.approx(1, abs=0.1)
         target, twin = row["target_id"], row["train_id"]
         assert row["hidden_by"] == twin
@@ -123,7 +124,7 @@ def test_twins_are_found_both_ways_and_what_they_hide_with_them(twin_db):
         assert (row["n_own_in"], row["n_out"]) == counted[:2]
     (between,) = (row for row in rows if row["test_id"] is not None)
     assert (between["train_id"], between["target_id"], between["test_id"]) == (2, None, 0)
-    assert between["found_by"] == "both"
+    assert between["found_by"] == "influence+content"
     assert between["hidden_by"] is between["memorization"] is None
     influence = twin_db.influence(train_id=2, test_id=0)
     assert between["influence"] == dicts(influence)[0]["influence"]
@@ -145,6 +146,59 @@ def test_what_counts_can_be_chosen(twin_db, options, pairs, n_test):
     rows = dicts(twin_db.duplicates(dataset=twins.dataset(), **options))
     assert ids(rows) == pairs or (pairs is None and len(rows) == 2)
     assert sum(row["test_id"] is not None for row in rows) == n_test
+
+
+@pytest.fixture(scope="module")
+def sketched_db(tmp_path_factory):
+    where = tmp_path_factory.mktemp("sketched") / "store.zarr"
+    with memdb.init(
+        str(where), twins.dataset(), twins.recipe, outcomes=["correct"], sketches=2, sketch_size=256
+    ) as made:
+        made.train(seeds=range(12), progress=False)
+        yield made
+
+
+def test_few_models_tell_twins_by_sketches_without_pictures(sketched_db):
+    rows = dicts(sketched_db.duplicates(by="sketches"))
+    assert ids(rows) == PAIRS
+    (between,) = (row for row in rows if row["test_id"] is not None)
+    assert (between["train_id"], between["test_id"]) == (2, 0)
+    assert {row["found_by"] for row in rows} == {"sketches"}
+    assert all(0.7 <= row["similarity"] <= 1 and row["distance"] is None for row in rows)
+    assert ids(dicts(sketched_db.duplicates(by="sketches", between="train", min_similarity=1.0))) == set()
+
+
+def test_what_is_found_in_several_ways_is_listed_once_and_first(sketched_db):
+    said = []
+    rows = dicts(sketched_db.duplicates(remark=said.append, dataset=twins.dataset(), between="train"))
+    assert ids(rows) == PAIRS
+    assert {row["found_by"] for row in rows} == {"sketches+content"}
+    assert any("too few to find twins in training by influence" in sentence for sentence in said)
+
+
+def test_without_sketches_the_command_says_how_to_get_them(twin_db):
+    with pytest.raises(NotFoundError, match="no gradient sketches") as refused:
+        twin_db.duplicates(by="sketches")
+    assert "memdb train --sketch" in refused.value.hint
+
+
+def test_sketches_are_compared_as_loops_compare_them(sketched_db):
+    relations = sketched_db.relations()
+    directions = Directions.of(relations)
+    numbers, labels = directions.kernels["train"].numbers.astype(float), relations.labels("train")
+    expected = {}
+    for a, b in itertools.combinations(range(len(numbers)), 2):
+        cosine = numbers[a] @ numbers[b] / np.linalg.norm(numbers[a]) / np.linalg.norm(numbers[b])
+        if labels[a] == labels[b]:
+            expected[a, b] = 1 - cosine
+    near = {pair: value for pair, value in expected.items() if value <= 1 - 0.3}
+    ninth = [sorted(v for pair, v in expected.items() if row in pair)[8] for row in range(len(numbers))]
+    near = {p: v for p, v in near.items() if v <= 0.4 * min(ninth[p[0]], ninth[p[1]])}
+    found = directions.alike("train", 0.3, lambda *_: None)
+    got = dict(
+        zip(zip(found.first.tolist(), found.second.tolist(), strict=True), found.distance, strict=True)
+    )
+    assert got == pytest.approx(near, abs=1e-5)
 
 
 def test_without_models_content_alone_is_looked_at(tmp_path):
@@ -185,17 +239,17 @@ def test_bad_values_are_refused(twin_db, options, said):
 
 
 def test_without_the_package_for_pictures_equal_content_is_found(twin_db, monkeypatch):
-    monkeypatch.setattr(lookalikes, "has_imagehash", lambda: False)
+    monkeypatch.setattr(lookalikes, "missing_package", lambda: "SciPy")
     said = []
     rows = dicts(twin_db.duplicates(dataset=twins.dataset(), remark=said.append))
     assert {row["found_by"] for row in rows} == {"influence"}
-    assert any("ImageHash" in sentence and "pip install" in sentence for sentence in said)
-    with pytest.raises(NotFoundError, match="ImageHash"):
+    assert any("SciPy" in sentence and "pip install" in sentence for sentence in said)
+    with pytest.raises(NotFoundError, match="SciPy"):
         twin_db.duplicates(by="content", dataset=twins.dataset())
 
 
 def test_examples_other_than_pictures_are_equal_or_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(lookalikes, "has_imagehash", lambda: False)  # which compares none of them
+    monkeypatch.setattr(lookalikes, "missing_package", lambda: "SciPy")  # which compares none of them
     words = ["a", "b", "a", "c"]
     data = memdb.Dataset(words, [0, 1, 0, 1], ["c", "d"], [0, 1])
     with memdb.init(str(tmp_path / "words.zarr"), data, twins.recipe) as store:
@@ -231,7 +285,7 @@ def test_the_command_says_what_a_twin_hides(url, tmp_path):
 
 @pytest.mark.slow
 def test_a_published_copy_answers_by_its_thumbnails(url, twin_db, tmp_path):
-    pytest.importorskip("imagehash")
+    pytest.importorskip("scipy")
     with memdb.open(str(url)) as source:
         source.load_dataset(dataset="support.twins:dataset")
         plan = source.plan_publication(
@@ -265,7 +319,7 @@ def alike(pictures, most=0.06):
     ("height", "width", "channels"), every(2, [(8, 8, 1), (28, 28, 1), (100, 60, 3), (32, 32, 3)])
 )
 def test_pictures_are_alike_though_moved_noisy_or_brighter(height, width, channels):
-    pytest.importorskip("imagehash")
+    pytest.importorskip("scipy")
     rng = np.random.default_rng(1)
     coarse = (
         rng.integers(20, 236, (20, 4, 4, channels)).repeat(height // 4, axis=1).repeat(width // 4, axis=2)
@@ -282,8 +336,23 @@ def test_pictures_are_alike_though_moved_noisy_or_brighter(height, width, channe
     assert alike(list(every)).keys() == {(0, 20), (1, 21), (2, 22)}
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 20, 1), (32, 32, 3), (20, 32, 3), (1, 3, 1)])
+def test_hashes_are_bit_for_bit_those_of_imagehash(shape):
+    imagehash, pillow = pytest.importorskip("imagehash"), pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (12, *shape), dtype=np.uint8)
+    pictures[3:6] = pictures[3:6] // 50 * 50  # few levels: frequencies that are equal
+    pictures[6:9, :, : shape[1] // 2] = 255
+    pictures[9] = 0
+    one_by_one = [
+        imagehash.phash(pillow.fromarray(p[:, :, 0] if shape[2] == 1 else p)).hash for p in pictures
+    ]
+    expected = np.packbits(np.array(one_by_one).reshape(12, 64), axis=1)
+    np.testing.assert_array_equal(lookalikes.phashes(pictures).view(np.uint8).reshape(12, 8), expected)
+
+
 def test_where_all_pictures_resemble_each_other_only_the_same_are_alike():
-    pytest.importorskip("imagehash")
+    pytest.importorskip("scipy")
     rng = np.random.default_rng(1)
     face = rng.integers(0, 256, (8, 8, 1))
     crowd = np.clip(face + rng.normal(0, 6, (30, 8, 8, 1)), 0, 255).astype(np.uint8)

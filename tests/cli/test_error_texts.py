@@ -99,6 +99,7 @@ def test_an_error_names_parameters_to_python_and_options_to_a_shell(
         ("say what to assume: assume=(4000, 0.7)", ("assume",),
          "say what to assume: --assume-models 4000 --assume-fraction 0.7"),
         ("min_level 3", ("level",), "min_level 3"),
+        ("run: pip install 'a[ray]'", ("ray",), "run: pip install 'a[ray]'"),
         ("nothing of it", (), "nothing of it"),
     ],
 )  # fmt: skip

@@ -169,6 +169,18 @@ def test_a_threshold_that_removes_a_class_is_refused(db, monkeypatch):
         chooser.experiment(Design((0.5,)))
 
 
+def test_arms_that_are_missing_are_said(found):
+    labels, (kept, memorized, *_) = found.snapshot.examples("train").labels, found.experiment.arms
+    half = np.flatnonzero(labels == 1)[: (np.sum(labels == 1) + 1) // 2].astype(np.int32)
+    most = dataclasses.replace(memorized, n_removed=len(half), removed=half)
+    other = dataclasses.replace(memorized, rule="shrunk", threshold=0.9)
+    experiment = dataclasses.replace(found.experiment, arms=(kept, most, other))
+    manifest = dataclasses.replace(found.snapshot.manifest, experiment=experiment)
+    said = list(Findings(dataclasses.replace(found.snapshot, manifest=manifest)).sentences())
+    assert any(f"they are {len(half)} of {np.sum(labels == 1)} examples of class 1" in s for s in said)
+    assert f"Nothing is memorized at {most.threshold:g} or more (shrunk)." in said
+
+
 def test_stores_that_cannot_choose_or_judge_are_refused(db, empty, found, sixty, some, tmp_path):
     with pytest.raises(memdb.errors.NotEnoughModelsError):
         experiment(empty, tmp_path / "none.zarr")
@@ -179,6 +191,10 @@ def test_stores_that_cannot_choose_or_judge_are_refused(db, empty, found, sixty,
         experiment(db, sixty)
     with pytest.raises(memdb.errors.MismatchError, match="thresholds"):
         experiment(db, found.snapshot.url, thresholds=[0.123])
+    with pytest.raises(memdb.errors.MismatchError, match="without add_back|with add_back"):
+        experiment(db, found.snapshot.url, add_back=False)
+    with pytest.raises(memdb.errors.MismatchError, match="with seed 3, not 4"):
+        db.removal_experiment(found.snapshot.url, dataset=small_dataset(), recipe=coin_recipe, seed=4)
     assert not (tmp_path / "none.zarr").exists()
 
 
@@ -205,6 +221,12 @@ def test_near_duplicates_are_counted_apart(found):
     differences = [without[progress.rows[2][r]] - without[progress.rows[1][r]] for r in range(6)]
     assert row["n_near_duplicates"] == 2
     assert row["difference_without_near_duplicates"] == pytest.approx(np.mean(differences))
+    apart = Findings(dataclasses.replace(found.snapshot, manifest=manifest))
+    points = f"{100 * np.mean(differences):+.2f} points"
+    assert f"Without the 2 test examples that have a near-duplicate among the removed: {points}" in next(
+        apart.sentences()
+    )
+    assert any("No test example has a near-duplicate" in sentence for sentence in found.sentences())
 
 
 def test_what_looks_alike_is_counted_too_and_how_well_the_match_matches_is_said(tmp_path):
@@ -216,7 +238,7 @@ def test_what_looks_alike_is_counted_too_and_how_well_the_match_matches_is_said(
         hard = Chooser(db.relations(), 0.95, 1).scores
         losses = made.losses(3, db.relations()).to_pylist()
         influence = {row["train_id"]: row["influence"] for row in dicts(db.influence(test_id=0))}
-    if importlib.util.find_spec("imagehash") is not None:
+    if importlib.util.find_spec("scipy") is not None:
         assert (made.experiment.content, made.experiment.look_alikes) == ("pictures", ((2, 0),))
     random, matched = made.rows().to_pylist()
     removed = made.experiment.arms[1].removed

@@ -12,6 +12,7 @@ from support.stores import N_TRAIN, bits_of, coin_recipe, dicts, small_dataset
 import memdb
 from memdb.datasets import ImageFiles
 from memdb.errors import InvalidInputError, MemdbError, MismatchError, NotFoundError
+from memdb.format.documents import group_metadata, sealed
 from memdb.format.manifest import Manifest
 from memdb.interop.ids import Named, named, part_of
 
@@ -117,6 +118,21 @@ def test_a_store_of_a_part_trains_what_is_left_under_the_keys_that_it_had(tmp_pa
         assert Manifest.from_document(manifest.to_document(), "here") == manifest
         with pytest.raises(MismatchError):
             db.train(1, dataset=small_dataset(shift=1), recipe=coin_recipe, progress=False)
+
+
+@pytest.mark.parametrize("rows", ["", "not base64", "twice"])
+def test_verify_notices_that_a_store_no_longer_says_which_part_it_is_of(tmp_path, rows):
+    with without(tmp_path / "rest.zarr", SOME) as db:
+        assert not db.verify()[0].damages
+        said = db.store.manifest.kept.text
+    path = tmp_path / "rest.zarr" / "zarr.json"
+    document = json.loads(path.read_bytes())["attributes"]["memdb"]
+    document["kept"]["rows"] = 2 * said if rows == "twice" else rows
+    path.write_bytes(group_metadata(sealed(document)))
+    with memdb.open(str(tmp_path / "rest.zarr")) as db:
+        (damage,) = db.verify()[0].damages
+    assert (damage.kind, damage.identifier) == ("dataset", "train")
+    assert "which 20 of 23 training examples" in damage.problem
 
 
 def test_stores_of_different_parts_do_not_merge_and_equal_ones_do(tmp_path):

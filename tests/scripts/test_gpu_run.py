@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ SCRIPT = ROOT / "scripts" / "gpu_run.py"
 def run(home, *arguments):
     done = subprocess.run(
         [sys.executable, SCRIPT, *arguments, "--tiny", "--home", home, "--out", home / "out"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout
@@ -54,7 +55,7 @@ def test_the_first_call_runs_every_step(tmp_path):
     pytest.importorskip("torch")
     (tmp_path / "data").mkdir()
     mnist(tmp_path / "data")
-    said = run(tmp_path, "first", "500")
+    said = run(tmp_path, "first", "3000")
     for step in ("facts", "recipes", "sieve", "convolutions", "mnist"):
         assert f"== {step}: done" in said
     assert said.count("same True") == 6
@@ -68,7 +69,7 @@ def test_the_last_call_brings_back_a_store(tmp_path):
     (tmp_path / "data").mkdir()
     for name, n in (("train", 60), ("test", 20)):
         pictures(tmp_path / "data", name, n)
-    said = run(tmp_path, "last", "300")
+    said = run(tmp_path, "last", "3000")
     for step in ("unpack", "cifar", "train"):
         assert f"== {step}: done" in said
     with tarfile.open(tmp_path / "out" / "cifar100.tar.0") as tar:
@@ -76,6 +77,23 @@ def test_the_last_call_brings_back_a_store(tmp_path):
     with memdb.open(str(tmp_path / "back" / "cifar100.zarr")) as db:
         assert db.n_models == 4
         assert db.verify()[0].damages == []
+
+
+@pytest.mark.slow
+def test_a_step_that_takes_too_long_does_not_stop_the_others(tmp_path, monkeypatch, capfd):
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    script = importlib.import_module("gpu_run")
+    arguments = ["gpu_run.py", "first", "600", "--home", str(tmp_path), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(script, "LEAST", 0)
+    monkeypatch.setitem(script.CALLS, "first", {"recipes": 0.1, "facts": 500})
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    said = capfd.readouterr().out
+    assert ended.value.code == 1
+    assert "== recipes: out of time" in said
+    assert "== facts: done" in said
 
 
 def test_a_step_that_has_no_time_left_is_not_begun(tmp_path):

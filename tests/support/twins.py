@@ -30,13 +30,25 @@ def dataset(_root=None):
 
 def recipe(data, masks, seeds, run):
     """Right on what is easy, and on whatever the subset has an example or a twin of."""
-    del run
     seen = np.stack([masks[:, group == GROUP].any(axis=1) for group in range(24)], axis=1)
     known = np.concatenate([seen, np.zeros((len(masks), 5), dtype=bool)], axis=1)  # and what is in no group
     easy = np.arange(29) >= HARD
     luck = np.stack([np.random.default_rng(int(seed)).random(29) < 0.05 for seed in seeds])
     right = known | easy | luck
-    return {"train/correct": right[:, GROUP], "test/correct": right[:, TEST_GROUP]}
+    found = {"train/correct": right[:, GROUP], "test/correct": right[:, TEST_GROUP]}
+    return found | (gradients(run.sketch) if run.sketch else {})
+
+
+def gradients(wanted):
+    """What examples teach: twins nearly the same, though the step is a hundred times smaller where it is easy."""
+    rng = np.random.default_rng(2)
+    of_group = rng.normal(size=(29, wanted.size)) / np.where(np.arange(29) < HARD, 1, 100)[:, None]
+    return {
+        f"{name}/gradient_sketch": (
+            of_group[groups] * (1 + 0.02 * rng.normal(size=(wanted.n_models, len(groups), wanted.size)))
+        ).astype(np.float16)
+        for name, groups in (("train", GROUP), ("test", TEST_GROUP))
+    }
 
 
 recipe.models_per_batch = lambda data, device: 50

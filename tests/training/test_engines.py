@@ -24,6 +24,7 @@ from memdb import recipes
 from memdb.environment import n_cores
 from memdb.errors import InvalidInputError, MismatchError, NotFoundError, TrainingError
 from memdb.format import subsets
+from memdb.store import Store
 from memdb.training.engines.worker import Work, committed_since, missing, set_up
 from memdb.training.seeds import Seeds, task_seeds
 
@@ -53,6 +54,21 @@ def broken_recipe(data, masks, seeds, run):
         marker.write_text(str(os.getpid()))
     if marker.exists() and marker.read_text() == str(os.getpid()):
         raise assertion_of_a_gpu()
+    return coin_recipe(data, masks, seeds, run)
+
+
+def overlapping_recipe(data, masks, seeds, run):
+    """As coins fall; its process commits the first batch no sooner than the second one is trained."""
+    if 0 in seeds:
+        overlapping_recipe.second, commit = threading.Event(), Store.commit
+
+        def once_the_second_is_trained(*arguments):
+            assert overlapping_recipe.second.wait(30), "nothing was trained meanwhile"
+            return commit(*arguments)
+
+        Store.commit = once_the_second_is_trained
+    else:
+        overlapping_recipe.second.set()
     return coin_recipe(data, masks, seeds, run)
 
 
@@ -100,6 +116,20 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
         8,
     ]
     assert {status.n_asked for status in told} == {8}
+
+
+@pytest.mark.slow
+def test_a_worker_commits_a_batch_while_it_trains_the_next_one(tmp_path):
+    with made(tmp_path, overlapping_recipe) as db:
+        assert db.train(seeds=range(5), workers=1, batch_models=2) == 5
+        assert [model.seed for _, model in db.snapshot.models] == list(range(5))
+
+
+@pytest.mark.slow
+def test_a_worker_that_must_look_back_commits_each_batch_first(tmp_path):
+    with made(tmp_path, coin_recipe) as db:
+        assert db.train(add=4, workers=1, batch_models=2, max_seconds=3600) == 4
+        assert db.train(until_half_width=0.99, workers=2, batch_models=2) <= 4
 
 
 @pytest.mark.slow
@@ -156,6 +186,8 @@ def test_workers_divide_the_cores(tmp_path):
         ({"add": 1, "ray": "local", "workers": 0}, "workers 0"),
         ({"add": 1, "ray": "local", "task_cpus": 0}, "task_cpus 0"),
         ({"add": 1, "ray": "local", "task_gpus": -1.0}, "task_gpus -1"),
+        ({"add": 1, "ray": "local", "device": "cuda", "task_gpus": 0.0}, "'cuda' and task_gpus 0 contra"),
+        ({"add": 1, "ray": "local", "device": "cpu", "task_gpus": 0.5}, "'cpu' and task_gpus 0.5 contra"),
         ({"until_half_width": 0.0}, "until_half_width 0"),
         ({"max_seconds": -1.0}, "max_seconds -1"),
         ({"seeds": [1], "task_id": "a"}, "either a number of models or their seeds"),

@@ -12,6 +12,7 @@ from support.stores import bits_of, small_dataset
 import memdb
 from memdb.errors import StorageError, TrainingError
 from memdb.store import Store
+from memdb.training.ahead import Ahead, with_next
 from memdb.training.commits import Commits
 
 SECONDS = 30  # until a test gives up on a thread
@@ -89,6 +90,51 @@ def test_a_commit_that_fails_ends_the_batch_in_flight_and_the_run_with_its_error
     with pytest.raises(StorageError, match="disk full"):
         db.train(seeds=range(9))
     assert db.n_models == 0
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_a_commit_that_memory_was_too_short_for_is_made_again_once_after_the_batch(
+    tmp_path, monkeypatch, lasts
+):
+    training, failed, commit, tried = threading.Event(), threading.Event(), Store.commit, []
+
+    def short(store, models, *arguments):
+        tried.append(models[0].seed)
+        if models[0].seed == 5 and (lasts or len(tried) == 1):
+            assert training.wait(SECONDS), "nothing was trained meanwhile"
+            failed.set()
+            raise MemoryError
+        return commit(store, models, *arguments)
+
+    def beside(number, run):
+        if number == 2:
+            training.set()
+            assert failed.wait(SECONDS)
+            assert not run.stop_requested()
+
+    monkeypatch.setattr(Store, "commit", short)
+    db = made(tmp_path, Watching(beside))
+    if lasts:
+        with pytest.raises(MemoryError):
+            db.train(seeds=[5, 3, 9])
+        assert (db.n_models, tried) == (0, [5, 5])
+    else:
+        assert db.train(seeds=[5, 3, 9]) == 3
+        assert [model.seed for _, model in db.snapshot.models] == tried[1:] == [5, 3, 9]
+
+
+def test_what_memory_was_too_short_to_prepare_is_made_once_the_batch_has_ended():
+    made = []
+
+    def make(batch):
+        made.append((batch, threading.current_thread().name.partition("_")[0]))
+        if len(made) == 2:
+            raise MemoryError
+        return batch
+
+    with Ahead(make) as ahead:
+        assert [ahead.take(batch, following) for batch, following in with_next("abc")] == ["a", "b", "c"]
+    assert made == [("a", "MainThread"), ("b", "memdb ahead"), ("b", "MainThread"), ("c", "memdb ahead")]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("tired")])

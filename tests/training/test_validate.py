@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from support.cases import every
@@ -212,6 +214,25 @@ def wrong_on(labels, **shares):
 )
 def test_a_model_of_rare_classes_has_learned_something(labels, shares, nothing):
     assert _learned_nothing(wrong_on(labels, **shares), labels.astype(np.int32)) is nothing
+
+
+def test_labels_of_nine_digits_take_no_memory(tmp_path):
+    """Whether a model learned nothing is counted by class, and there are two."""
+    labels = np.where(np.arange(40) % 2, 90_000_000, 7)
+    data = memdb.Dataset(np.zeros((40, 2)), labels, np.zeros((2, 2)), labels[:2])
+
+    def halves(data, masks, _seeds, _run):
+        return {
+            f"{name}/correct": np.tile(part.labels == 7, (len(masks), 1)) for name, part in data.sets.items()
+        }
+
+    with memdb.init(str(tmp_path / "s.zarr"), data, halves, recipe_version="1") as db:
+        tracemalloc.start()
+        db.train(seeds=range(2))
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert [model.diverged for _, model in db.snapshot.models] == [True, True]
+    assert most < 100e6
 
 
 def test_a_good_model_of_fraud_has_not_diverged(tmp_path):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -30,27 +30,31 @@ QUANTILES = (
     0.0005, 0.002, 0.01, 0.03, 0.1, 0.25, 0.375, 0.5, 0.625, 0.75, 0.9, 0.95, 0.97, 0.98, 0.99, 0.994, 0.997,
     0.9985, 0.9993, 0.9997, 0.9999, 0.99995,
 )  # fmt: skip
+RARE_QUANTILES = 0.99998, 0.99999  # where the sample has enough pairs beyond
+ENOUGH = 40
 SPREAD_QUANTILES = (0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 PSEUDO_MODELS = 3.0  # that stand for the line in each bin
 STEEPEST = 1.2  # slope beyond the last bin, in those of the line
 SURE = {5: 3.747, 4: 4.541, 3: 6.965, 2: 31.82}  # t quantiles at .99, by the number of folds
+RARE = 0.01  # of the pairs looked at: the strongest ones
 SURE_OF_PAIRS = 4.0  # standard errors, as if pairs were independent
 LEAST = 1e-12
+LEAST_VARIANCE = 0.01  # of whether a model is right
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What one fold of models says of some pairs, and what the others predict.
+    """What one fold of models says of some pairs, and what the others predict, [pairs] each.
 
     Attributes:
-        prior: scores from the models of the other folds, [train, test].
-        raw: difference in means over the models of this fold, [train, test]; 0 where there is none.
-        weight: n_in n_out / n over the models of this fold, [train]; 0 where there is no difference.
+        prior: scores from the models of the other folds.
+        raw: difference in means over the models of this fold; 0 where there is none.
+        weight: n_in n_out / n over the models of this fold; 0 where there is no difference.
     """
 
     prior: Floats
     raw: Floats
-    weight: Numbers
+    weight: Floats
 
 
 @dataclass(frozen=True)
@@ -59,22 +63,20 @@ class Sample:
 
     Attributes:
         folds: those that can be judged.
-        prior: scores from the models of all folds, [train, test].
-        variance: a (1 - a) of each test example, [test].
-        trains, tests: how many examples each of these stands for, [train] and [test].
+        prior: scores from the models of all folds, [pairs].
+        variance: a (1 - a) of the pair's test example, [pairs].
+        stands_for: how many pairs each of these stands for, [pairs].
     """
 
     folds: Sequence[Fold]
     prior: Floats
-    variance: NDArray[np.floating[Any]]
-    trains: Numbers
-    tests: Numbers
+    variance: Floats
+    stands_for: Floats
 
     def weights(self, fold: Fold) -> Floats:
-        """Return the weight of every pair in a fit to this fold, [train, test]."""
-        rows, columns = fold.weight * self.trains, self.tests / np.maximum(self.variance, 0.01)
-        found: Floats = (rows[:, None] * columns).astype(np.float32)
-        return found
+        """Return the weights in a fit to a fold, [pairs]: inverse variances, as often as a pair counts."""
+        variance: Floats = np.maximum(self.variance, LEAST_VARIANCE, dtype=np.float32)
+        return fold.weight * self.stands_for / variance
 
 
 @dataclass(frozen=True)
@@ -154,71 +156,107 @@ def from_arrays(arrays: Sequence[NDArray[Any]]) -> Calibration | None:
     return Calibration(Curve(slope, at, values), Spread(c0, c1, c2, *floor), gain, spread_mean)
 
 
-def explains(sample: Sample) -> float:
-    """Return by how much the prior's slope exceeds what noise would give: above 1 if it explains anything.
+@dataclass(frozen=True)
+class Slope:
+    """Of raw influences over the prior.
 
-    There is one slope for each fold, of a prior that has not seen it. Their mean must be far from 0 by its
-    standard error from the folds, which are independent, as pairs are not (at a level of 1 %), and by that
-    from the pairs: chance makes a few folds agree now and then. It is negative where large scores go with
-    small influences.
+    Attributes:
+        slope: mean over folds, each of a prior that has not seen it.
+        surplus: by how much it exceeds what noise would give: above 1 if the prior explains anything, and
+            negative where large scores go with small influences.
     """
-    slopes, powers = [], []
+
+    slope: float
+    surplus: float
+
+
+def explained(sample: Sample) -> Slope:
+    """Return the slope that stands out most from noise.
+
+    Where a few pairs of millions have any influence, the noise of the others drowns them in a slope over all
+    pairs. So the slope over the strongest priors alone, which goes by their cubes, counts as well.
+    """
+    found = sorted((_slope(sample, emphasis) for emphasis in (_all, _rare)), key=lambda each: each.surplus)
+    return found[0] if found[0].surplus < -1 else found[-1]
+
+
+def _all(prior: Floats) -> Floats:
+    return prior
+
+
+def _rare(prior: Floats) -> Floats:
+    size = np.abs(prior)
+    strong: Floats = np.where(size >= np.quantile(size[::7], 1 - RARE), prior * prior * prior, np.float32(0))
+    return strong
+
+
+def _slope(sample: Sample, emphasis: Callable[[Floats], Floats]) -> Slope:
+    """Return the slope with pairs weighted by what an emphasis makes of their prior.
+
+    The mean must be far from 0 by its standard error from the folds, which are independent, as pairs are not
+    (at a level of 1 %), and by that from the pairs: chance makes a few folds agree now and then.
+    """
+    slopes, sizes, squares = [], [], []
     for fold in sample.folds:
-        weighted = sample.weights(fold) * fold.prior
-        power = float(np.vdot(weighted, fold.prior))
-        slopes.append(float(np.vdot(weighted, fold.raw)) / power if power > 0 else 0.0)
-        powers.append(power)
-    n_folds, total = len(slopes), sum(powers)
+        emphasized = emphasis(fold.prior)
+        weighted = sample.weights(fold) * emphasized
+        size = float(np.vdot(weighted, fold.prior))
+        slopes.append(float(np.vdot(weighted, fold.raw)) / size if size > 0 else 0.0)
+        sizes.append(size)
+        squares.append(float(np.vdot(weighted * sample.stands_for, emphasized)))
+    n_folds, total = len(slopes), sum(sizes)
     if n_folds not in SURE or not total > 0:
-        return 0.0
+        return Slope(0.0, 0.0)
+    mean = float(np.average(slopes, weights=sizes))
     of_folds = float(np.std(slopes, ddof=1)) / math.sqrt(n_folds) * SURE[n_folds]
-    of_pairs = SURE_OF_PAIRS / math.sqrt(total)
-    return float(np.average(slopes, weights=powers)) / max(of_folds, of_pairs)
+    of_pairs = SURE_OF_PAIRS * math.sqrt(sum(squares)) / total
+    return Slope(mean, mean / max(of_folds, of_pairs))
 
 
-def calibrated(sample: Sample) -> Calibration | None:
-    """Fit to a sample; None where the prior explains nothing in models that it has not seen.
+def calibrated(sample: Sample) -> tuple[Calibration | None, float]:
+    """Fit to a sample; return how far the prior's slope is beyond noise, too (`Slope.surplus`).
 
-    Fitted to a prior of noise, the prediction would be a bold 0.
+    There is no calibration where the prior explains nothing in models that it has not seen: fitted to noise,
+    the prediction would be a bold 0.
     """
-    if not explains(sample) > 1:
-        return None
-    curve = _fitted_curve(sample)
-    found = curve(sample.prior)
-    spread = _fitted_spread(sample, found)
-    pairs = sample.trains[:, None] * sample.tests
-    rest = float(np.average(spread(found), weights=pairs))
-    explained = weight = 0.0
+    found = explained(sample)
+    if not found.surplus > 1:
+        return None, found.surplus
+    curve = _fitted_curve(sample, found.slope)
+    prediction = curve(sample.prior)
+    spread = _fitted_spread(sample, prediction)
+    rest = float(np.average(spread(prediction), weights=sample.stands_for))
+    gain = weight = 0.0
     for fold in sample.folds:
-        weights, predicted = fold.weight[:, None] * pairs, curve(fold.prior)
-        explained += float(np.vdot(weights, predicted * (2 * fold.raw - predicted)))
+        weights, predicted = fold.weight * sample.stands_for, curve(fold.prior)
+        gain += float(np.vdot(weights, predicted * (2 * fold.raw - predicted)))
         weight += float(weights.sum())
-    explained = max(0.0, explained / weight)
-    return Calibration(curve, spread, explained / max(explained + rest, LEAST), rest**0.5)
+    gain = max(0.0, gain / weight)
+    return Calibration(curve, spread, gain / max(gain + rest, LEAST), rest**0.5), found.surplus
 
 
-def _fitted_curve(sample: Sample) -> Curve:
-    power = product = 0.0
-    for fold in sample.folds:
-        weighted = sample.weights(fold) * fold.prior
-        power += float(np.vdot(weighted, fold.prior))
-        product += float(np.vdot(weighted, fold.raw))
-    slope = product / power
+def _fitted_curve(sample: Sample, slope: float) -> Curve:
     lines = [fold.prior * np.float32(slope) for fold in sample.folds]
-    edges = np.unique(np.quantile(np.concatenate([line.ravel()[::7] for line in lines]), QUANTILES))
+    rare = [share for share in RARE_QUANTILES if (1 - share) * len(sample.prior) >= ENOUGH]
+    edges = _edges(np.concatenate([line[::7] for line in lines]), [*QUANTILES, *rare])
     n_bins = len(edges) + 1
     weight, raw, line_sum = (np.zeros(n_bins) for _ in range(3))
     for fold, line in zip(sample.folds, lines, strict=True):
-        bins = np.searchsorted(edges, line.ravel())
-        weights = (fold.weight * sample.trains)[:, None] * sample.tests
-        weight += np.bincount(bins, weights.ravel(), n_bins)
-        raw += np.bincount(bins, (weights * fold.raw).ravel(), n_bins)
-        line_sum += np.bincount(bins, (weights * line).ravel(), n_bins)
+        bins, weights = np.searchsorted(edges, line), fold.weight * sample.stands_for
+        weight += np.bincount(bins, weights, n_bins)
+        raw += np.bincount(bins, weights * fold.raw, n_bins)
+        line_sum += np.bincount(bins, weights * line, n_bins)
     used = weight > 0
     weight, raw, line_sum = weight[used], raw[used], line_sum[used]
     at = line_sum / weight
     values = isotonic((raw + PSEUDO_MODELS * at) / (weight + PSEUDO_MODELS), weight)
     return Curve(slope, at, values)
+
+
+def _edges(values: Floats, shares: Sequence[float]) -> Floats:
+    """Return the quantiles that differ; in the type of the values, or searches would convert all of these."""
+    edges: Floats = np.unique(np.quantile(values, shares).astype(np.float32))
+    return edges
 
 
 def isotonic(values: Numbers, weights: Numbers) -> Numbers:
@@ -241,10 +279,9 @@ def _fitted_spread(sample: Sample, prediction: Floats) -> Spread:
     for some of the large ones would go unnoticed: hence the floor.
     """
     counts, products = _products(sample, prediction)
-    pairs = sample.trains[:, None] * sample.tests
-    counted, of_residuals = (counts[:, None] * pairs).ravel(), (products * pairs).ravel()
-    size = np.abs(prediction).ravel()
-    edges = np.unique(np.quantile(size[::5], SPREAD_QUANTILES))
+    counted, of_residuals = counts * sample.stands_for, products * sample.stands_for
+    size = np.abs(prediction)
+    edges = _edges(size[::5], SPREAD_QUANTILES)
     bins, n_bins = np.searchsorted(edges, size), len(edges) + 1
     count = np.bincount(bins, counted, n_bins)
     used = count > 0
@@ -254,7 +291,7 @@ def _fitted_spread(sample: Sample, prediction: Floats) -> Spread:
     terms = np.stack([np.ones(len(mean)), mean, mean**2], axis=1) / (error + LEAST)[:, None]
     fitted = Spread(*least_squares(terms, np.maximum(estimate + error, 0) / (error + LEAST)).tolist())
     floor = isotonic(estimate, 1 / (error + LEAST) ** 2)
-    above = np.flatnonzero(floor > fitted(mean))
+    above = np.flatnonzero(floor > fitted(mean.astype(np.float32)))
     if not len(above):
         return fitted
     first = max(0, above[0] - 1)
@@ -262,16 +299,15 @@ def _fitted_spread(sample: Sample, prediction: Floats) -> Spread:
 
 
 def _products(sample: Sample, prediction: Floats) -> tuple[Numbers, Numbers]:
-    """Return sums over ordered pairs of two folds: products of weights [train], and of weighted residuals.
+    """Return sums over ordered pairs of two folds: products of weights, and of weighted residuals, [pairs].
 
-    Both, the latter [train, test], are sums over single folds, squared, less the sums of their squares.
+    Both are sums over single folds, squared, less the sums of their squares.
     """
-    weights, squares = np.zeros(len(sample.trains)), np.zeros(len(sample.trains))
-    sums, of_squares = np.zeros(prediction.shape), np.zeros(prediction.shape)
+    weights, squares, sums, of_squares = (np.zeros(len(prediction)) for _ in range(4))
     for fold in sample.folds:
         weights += fold.weight
         squares += fold.weight**2
-        residual = (fold.raw - prediction) * fold.weight[:, None]
+        residual = (fold.raw - prediction) * fold.weight
         sums += residual
         of_squares += residual**2
     return weights**2 - squares, sums**2 - of_squares

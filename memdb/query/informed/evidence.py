@@ -1,10 +1,9 @@
-"""What the prior and its calibration read of a snapshot: errors, outcomes and sampled pairs, fold by fold."""
+"""What the prior and its calibration read of a snapshot: errors and outcomes, fold by fold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -13,19 +12,19 @@ from numpy.typing import NDArray
 from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query.confidences import probabilities
-from memdb.query.informed.calibration import Fold, Sample
 from memdb.query.informed.posterior import smoothed
-from memdb.query.informed.prior import FOLDS, MOST_LOGIT, Errors, Kernel, Prior, scores, whitening
+from memdb.query.informed.prior import FOLDS, MOST_LOGIT, Errors, Kernel, whitening
 from memdb.query.udfs import Words
 from memdb.store import Snapshot
 from memdb.store.read_sketches import Sketched
 
 ROWS = 1024  # examples whose confidences are float64 at once
 BAND_BYTES = 128 << 20  # of confidences that are read at once
-MOST_PAIRS = 1 << 22  # that are calibrated on: 4 million
-UNIFORM = 0.5  # share of the sampled examples that are drawn with equal chances
 
 Numbers = NDArray[np.float64]
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
+Counts = NDArray[Any]
 
 
 def kernels_of(
@@ -102,69 +101,30 @@ class Outcomes:
         """Return the smoothed accuracy on test examples, over all models."""
         return smoothed(bits.count(self.correct[tests]), self.n_models)
 
-    def of_fold(self, fold: int, trains: NDArray[np.int64], tests: NDArray[np.int64]) -> tuple[Any, Any]:
-        """Return raw influences over one fold, [train, test], and their weights n_in n_out / n, [train]."""
+    def of_fold(self, fold: int, trains: Ids, tests: Ids) -> tuple[Floats, Floats]:
+        """Return raw influences over one fold and their weights n_in n_out / n, [test, train] each."""
         chosen = self.fold_of == fold
         inside = self._unpacked(self.mask, trains, chosen)
         right = self._unpacked(self.correct, tests, chosen)
-        n_in, n = inside.sum(axis=0), int(chosen.sum())
-        n_out = n - n_in
-        k_in = inside.T @ right
-        has_raw = (n_in > 0) & (n_out > 0)
-        weight = np.where(has_raw, n_in * n_out / max(1, n), 0.0)
-        n_in, n_out = np.maximum(n_in, 1)[:, None], np.maximum(n_out, 1)[:, None]
-        raw = k_in / n_in - (right.sum(axis=0) - k_in) / n_out
-        raw[~has_raw] = 0
-        return raw.astype(np.float32), weight
+        return raw_of(inside.sum(axis=0), right.T @ inside, right.sum(axis=0)[:, None], int(chosen.sum()))
 
-    def _unpacked(
-        self, words: Words, rows: NDArray[np.int64], models: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
+    def of_pairs(self, fold: int, trains: Ids, tests: Ids) -> tuple[Floats, Floats]:
+        """Return the same of single pairs, [pairs] each."""
+        chosen = self.fold_of == fold
+        words = bits.words(bits.pack(chosen[:, None]))[0]
+        right = self.correct & words
+        k_in, n_in = bits.count_and(self.mask[trains], right[tests]), bits.count_and(self.mask, words)
+        return raw_of(n_in[trains], k_in, bits.count(right)[tests], int(chosen.sum()))
+
+    def _unpacked(self, words: Words, rows: Ids, models: NDArray[np.bool_]) -> Floats:
         return bits.unpack(words[rows].view(np.uint8), self.n_models)[models].astype(np.float32)
 
 
-def sampled(outcomes: Outcomes, prior: Prior, errors: Errors | None) -> Sample:
-    """Return the pairs to calibrate on: all, or some training examples times some test examples.
-
-    Pairs that the prior may find strong are drawn more often, and count less: half of the examples with
-    chances that grow with the error on a training example, or the sway of a test example (`Errors`), half
-    with equal ones, which bounds the weights by 2. The same snapshot gives the same sample.
-    """
-    n_train, n_test = len(outcomes.mask), len(outcomes.correct)
-    n_rows, n_columns = _sides(n_train, n_test)
-    every = frozenset(range(FOLDS))
-    hard = None if errors is None else errors.error(slice(None), every)
-    near = None if errors is None else errors.sway(slice(None), every)
-    (trains, train_weight), (tests, test_weight) = (
-        drawn(n_train, n_rows, hard),
-        drawn(n_test, n_columns, near),
-    )
-    folds = [
-        Fold(given, *outcomes.of_fold(fold, trains, tests)) for fold, given in prior.of_folds(trains, tests)
-    ]
-    accuracy = outcomes.accuracy(tests)
-    whole = scores(prior, trains, tests)
-    return Sample(folds, whole, accuracy * (1 - accuracy), train_weight, test_weight)
-
-
-def _sides(n_train: int, n_test: int) -> tuple[int, int]:
-    """Return how many training and test examples to sample."""
-    if n_train * n_test <= MOST_PAIRS:
-        return n_train, n_test
-    n_columns = min(n_test, max(isqrt(MOST_PAIRS), MOST_PAIRS // n_train))
-    return min(n_train, MOST_PAIRS // n_columns), n_columns
-
-
-def drawn(n: int, n_drawn: int, favour: NDArray[np.floating] | None) -> tuple[NDArray[np.int64], Numbers]:
-    """Draw rows without replacement, some more likely than others; return them with their inverse chances."""
-    if n_drawn >= n:
-        return np.arange(n), np.ones(n)
-    chance = np.full(n, n_drawn / n)
-    total = 0.0 if favour is None else float(favour.sum(dtype=np.float64))
-    if favour is not None and total > 0:
-        chance = UNIFORM * chance + (1 - UNIFORM) * n_drawn * favour / total
-        chance = np.minimum(chance, 1.0)
-    order = np.random.default_rng(0).permutation(n)
-    reached = np.cumsum(chance[order])
-    rows = np.sort(order[np.flatnonzero(np.floor(reached) > np.floor(reached - chance[order]))])
-    return rows, 1 / chance[rows]
+def raw_of(n_in: Counts, k_in: Counts, k: Counts, n: int) -> tuple[Floats, Floats]:
+    """Return raw influences and their weights n_in n_out / n, 0 where there is none; arguments broadcast."""
+    n_out = n - n_in
+    has_raw = (n_in > 0) & (n_out > 0)
+    weight = np.where(has_raw, n_in * n_out / max(1, n), 0.0)
+    raw = k_in / np.maximum(n_in, 1) - (k - k_in) / np.maximum(n_out, 1)
+    raw = np.where(has_raw, raw, 0.0).astype(np.float32)
+    return raw, np.broadcast_to(weight.astype(np.float32), raw.shape)

@@ -18,11 +18,10 @@ from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query.informed.calibration import (
     Calibration,
     calibrated,
-    explains,
     from_arrays,
     to_arrays,
 )
-from memdb.query.informed.evidence import MOST_PAIRS, Outcomes, errors_of, kernels_of, sampled
+from memdb.query.informed.evidence import Outcomes, errors_of, kernels_of
 from memdb.query.informed.kept import Keeper
 from memdb.query.informed.prior import (
     FOLDS,
@@ -34,6 +33,7 @@ from memdb.query.informed.prior import (
     dealt,
     scores,
 )
+from memdb.query.informed.sampling import BUDGET, sampled
 from memdb.query.informed.screening import parted
 from memdb.query.relations import Relations
 from memdb.store.read_sketches import Sketched, find_sketches
@@ -95,6 +95,14 @@ class Predictor:
         """The number of sketched models behind the prior."""
         return 0 if self._kernels is None else len(self._kernels[0])
 
+    @property
+    def kernels(self) -> dict[str, Kernel] | None:
+        """The whitened sketches of both sets; None if there are none."""
+        if self._kernels is None:
+            return None
+        _, train, test = self._kernels
+        return {layout.TRAIN: train, layout.TEST: test}
+
     @cached_property
     def why_no_prior(self) -> str | None:
         """Why there is no prior at all, in words; None if there is one."""
@@ -118,7 +126,7 @@ class Predictor:
             against = self._fit[1] < -1
             turned = "; large scores go with small influences: negate them" if against else ""
             sampled_of = (
-                "" if self._n_pairs <= MOST_PAIRS else f", as far as {MOST_PAIRS:,} sampled pairs tell"
+                "" if self._n_pairs <= BUDGET.pairs else f", as far as {BUDGET.pairs:,} sampled pairs tell"
             )
             seen = f"in models that it has not seen{sampled_of}"
             return f"the prior from {self.source} explains nothing {seen}{turned}"
@@ -207,8 +215,7 @@ class Predictor:
         return from_arrays(arrays), float(explained[0])
 
     def _fitted(self) -> tuple[Calibration | None, float]:
-        sample = sampled(self.outcomes, self.prior, self._errors)
-        return calibrated(sample), explains(sample)
+        return calibrated(sampled(self.outcomes, self.prior))
 
     def _fitted_arrays(self) -> list[NDArray[Any]]:
         found, explained = self._fitted()

@@ -12,9 +12,9 @@ others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,21 @@ Ids = NDArray[np.integer] | slice
 Folds = Collection[int]
 EVERY: Folds = frozenset(range(FOLDS))
 Scores = Callable[[Ids], Floats]
+At = tuple[NDArray[np.integer], NDArray[np.integer]]  # rows and columns
+
+
+class FoldScores(Protocol):
+    """Priors of the pairs of some training and test examples, for each fold from the other folds."""
+
+    @property
+    def folds(self) -> Sequence[int]:
+        """The folds that can be judged: others have sketched models, too."""
+
+    def every(self) -> Floats:
+        """Return the priors from the models of all folds, [test, train]."""
+
+    def without(self, fold: int, at: At | None = None) -> Floats:
+        """Return the priors from the other folds: of all pairs, [test, train], or of some, [pairs]."""
 
 
 class Prior(Protocol):
@@ -43,14 +58,21 @@ class Prior(Protocol):
     def n_sketched(self) -> int:
         """The number of sketched models behind it."""
 
+    @property
+    def most_looked_at(self) -> int:
+        """Of how many pairs it may be computed to find strong ones."""
+
     def tile(self, trains: Ids, folds: Folds = EVERY, products: Products = CPU) -> Scores:
         """Return a function from test examples to their priors with some training examples, [test, train]."""
 
     def of_test(self, test: int) -> Floats:
         """Return the prior of all training examples with one test example, [train]."""
 
-    def of_folds(self, trains: Ids, tests: Ids) -> Iterable[tuple[int, Floats]]:
-        """Yield each fold that can be judged, with the prior from the other folds, [train, test]."""
+    def of_folds(self, trains: Ids, tests: Ids) -> FoldScores:
+        """Return the priors of all pairs of some examples, fold by fold."""
+
+    def favoured(self) -> tuple[Floats | None, Floats | None]:
+        """Return how strong an example's pairs may be, [train] and [test]; None where nothing says so."""
 
 
 def scores(prior: Prior, trains: Ids, tests: Ids, folds: Folds = EVERY) -> Floats:
@@ -175,6 +197,7 @@ class SketchPrior:
     n_of_fold: Sequence[int]
     width: int
     errors: Errors
+    most_looked_at: int = 1 << 24
 
     @property
     def n_sketched(self) -> int:
@@ -224,11 +247,57 @@ class SketchPrior:
             if self.n_of_fold[fold]
         ]
 
-    def of_folds(self, trains: Ids, tests: Ids) -> Iterable[tuple[int, Floats]]:
-        """Yield each fold that can be judged, with the prior from the other folds, [train, test]."""
-        for fold in range(FOLDS):
-            if self.n_sketched > self.n_of_fold[fold]:
-                yield fold, scores(self, trains, tests, set(EVERY) - {fold})
+    def of_folds(self, trains: Ids, tests: Ids) -> SketchScores:
+        """Return the priors of all pairs of some examples, fold by fold."""
+        stops = np.cumsum(self.n_of_fold) * self.width
+        products = {}
+        for fold, n_models in enumerate(self.n_of_fold):
+            if n_models:
+                columns = slice(int(stops[fold]) - n_models * self.width, int(stops[fold]))
+                left, right = self.test.part(tests, columns), self.train.part(trains, columns)
+                products[fold] = np.asarray(CPU.product(left.numbers, CPU.packed(right.numbers)))
+        return SketchScores(self, trains, tests, products)
+
+    def favoured(self) -> tuple[Floats, Floats]:
+        """Return how strong an example's pairs may be: its error or sway times the size of its sketches."""
+        every = slice(None)
+        error, sway = self.errors.error(every, EVERY), self.errors.sway(every, EVERY)
+        return self.train.scale * error, self.test.scale * sway
+
+
+@dataclass(frozen=True)
+class SketchScores:
+    """Priors from sketches of some pairs: products of each fold, from which those of the others follow."""
+
+    prior: SketchPrior
+    trains: Ids
+    tests: Ids
+    products: Mapping[int, NDArray[np.number[Any]]]  # by fold, [test, train]
+
+    @property
+    def folds(self) -> Sequence[int]:
+        """The folds that can be judged."""
+        return [fold for fold in range(FOLDS) if set(self.products) - {fold}]
+
+    def every(self) -> Floats:
+        """Return the priors from the models of all folds, [test, train]."""
+        return self._of(EVERY, None)
+
+    def without(self, fold: int, at: At | None = None) -> Floats:
+        """Return the priors from the other folds: of all pairs, [test, train], or of some, [pairs]."""
+        return self._of(set(EVERY) - {fold}, at)
+
+    def _of(self, folds: Folds, at: At | None) -> Floats:
+        prior, chosen = self.prior, [values for fold, values in self.products.items() if fold in folds]
+        total: Any = chosen[0] if at is None else chosen[0][at]
+        for values in chosen[1:]:
+            total = total + (values if at is None else values[at])
+        n_models = np.float32(sum(prior.n_of_fold[fold] for fold in folds))
+        left = prior.test.scale[self.tests] * prior.errors.sway(self.tests, folds) / n_models
+        right = prior.train.scale[self.trains] * prior.errors.error(self.trains, folds)
+        factors = left[:, None] * right if at is None else left[at[0]] * right[at[1]]
+        found: Floats = total.astype(np.float32) * factors
+        return found
 
 
 @dataclass(frozen=True)
@@ -237,6 +306,7 @@ class GivenPrior:
 
     given: NDArray[np.floating]
     n_sketched: int = 0
+    most_looked_at: int = 1 << 40  # all of them: there is nothing to compute
 
     def tile(self, trains: Ids, folds: Folds = EVERY, products: Products = CPU) -> Scores:  # noqa: ARG002
         """Return a function from test examples to their scores with some training examples, [test, train]."""
@@ -246,8 +316,26 @@ class GivenPrior:
         """Return the scores of all training examples with one test example, [train]."""
         return np.asarray(self.given[:, test], dtype=np.float32)
 
-    def of_folds(self, trains: Ids, tests: Ids) -> Iterable[tuple[int, Floats]]:
-        """Yield each fold with the same scores, [train, test]."""
-        given = scores(self, trains, tests)
-        for fold in range(FOLDS):
-            yield fold, given
+    def of_folds(self, trains: Ids, tests: Ids) -> GivenScores:
+        """Return the same scores for every fold."""
+        return GivenScores(self.tile(trains)(tests))
+
+    def favoured(self) -> tuple[None, None]:
+        """Say nothing of single examples."""
+        return None, None
+
+
+@dataclass(frozen=True)
+class GivenScores:
+    """A user's own scores of some pairs, [test, train]."""
+
+    given: Floats
+    folds: Sequence[int] = range(FOLDS)
+
+    def every(self) -> Floats:
+        """Return them."""
+        return self.given
+
+    def without(self, fold: int, at: At | None = None) -> Floats:  # noqa: ARG002
+        """Return all or some of them."""
+        return self.given if at is None else self.given[at]

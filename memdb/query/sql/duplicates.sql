@@ -6,7 +6,7 @@ SELECT
     score(k_in, n_in, k_out, n_out) AS influence,
     score_lo(k_in, n_in, k_out, n_out, z) AS lo,
     score_hi(k_in, n_in, k_out, n_out, z) AS hi,
-    q_value, share, n_in, n_out, k_in, k_out, distance,
+    q_value, share, n_in, n_out, k_in, k_out, similarity, distance,
     CASE WHEN target_id IS NOT NULL AND score_lo(k_in, n_in, k_out, n_out, z) > 0 THEN train_id END AS hidden_by,
     score(k_own_in, n_own_in, k_in + k_out, n_in + n_out) AS memorization,
     score(k_own_in, n_own_in, k_out, n_out) AS pair_memorization,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memdb.errors import DamagedError, InvalidInputError
+from memdb.errors import DamagedError, InvalidInputError, WrongFormatError
 from memdb.format import bits, layout
 from memdb.format.manifest import CORRECT, Manifest
 from memdb.format.score_table import ScoreTable
@@ -37,7 +37,9 @@ def check_dataset(store: Store, name: str, report: Report) -> None:
             table = read_example_table(store, name)
             if table.info(name) != store.manifest.set_named(name):
                 problems = {place: "its names, labels and hashes do not have the fingerprint in the manifest"}
-        except (DamagedError, InvalidInputError) as error:
+            if name == layout.TRAIN and store.manifest.kept:
+                store.manifest.kept.rows(store.manifest.train.n_examples, store.url)
+        except (DamagedError, InvalidInputError, WrongFormatError) as error:
             problems = {place: str(error)}
     report.damages += [Damage("dataset", name, where, problem) for where, problem in problems.items()]
 

@@ -21,10 +21,12 @@ def choose(work: Work, n_workers: int | None, request: Request | None) -> Engine
     """Return the engine for this work: this process unless workers or Ray are requested.
 
     Raises:
-        InvalidInputError: a number of workers below 1, or Ray is not installed.
+        InvalidInputError: a number of workers below 1, GPUs for a device that has none, or none for one that
+            is a GPU, or Ray is not installed.
     """
     if request is None:
         return partial(train_here, work) if n_workers is None else LocalEngine(work, n_workers)
+    request.require_fitting(work.device)
     try:
         from memdb.training.engines.ray import RayEngine  # noqa: PLC0415 - optional, takes a second
     except ImportError as error:

@@ -1,6 +1,7 @@
 """Worker processes on one machine: one per GPU, or several that share the cores of the CPU.
 
-A worker that dies is replaced, and its batch is trained again unless it was committed.
+A worker commits a batch while it trains the next one. One that dies is replaced, and its batches are trained
+again unless they were committed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from memdb.environment import environment_variables, n_cores
 from memdb.errors import InvalidInputError, TrainingError
 from memdb.training.engines.script import require_guarded
 from memdb.training.engines.worker import Failed, Work, committed_since, missing
-from memdb.training.engines.worker_process import Broken, Done, InFlight, LeftOff, Ready, serve
+from memdb.training.engines.worker_process import Broken, Done, InFlight, LeftOff, Ready, Trained, serve
 from memdb.training.loop import Committed, Hooks
 from memdb.training.seeds import Seeds
 from memdb.wording import count
@@ -40,13 +41,13 @@ class _Batch:
 
 
 class _Worker:
-    """A worker process, the pipe to it, and its current batch."""
+    """A worker process, the pipe to it, and its batches: one in training, and one that is being committed."""
 
     def __init__(self, number: int, work: Work, n_threads: int) -> None:
         self.number = number
         self.device = work.device
         self.is_ready = False
-        self.batch: _Batch | None = None
+        self.batches: deque[_Batch] = deque()
         self.in_flight = 0.0
         self.reason = ""  # why its device is lost
         context = multiprocessing.get_context("spawn")  # a forked process with threads or CUDA may hang
@@ -60,7 +61,7 @@ class _Worker:
 
     def deal(self, batch: _Batch) -> None:
         batch.dealt_at = datetime.now(UTC)
-        self.batch = batch
+        self.batches.append(batch)
         with contextlib.suppress(OSError):  # it died, which shows when its messages are received
             self.connection.send(batch.seeds)
 
@@ -126,7 +127,7 @@ class _Run:
         for number, device in enumerate(self._devices):
             self._start(number, device)
         try:
-            while any(worker.batch or not worker.is_ready for worker in self._workers):
+            while self._workers:
                 if self._hooks.stop_requested():
                     break
                 yield from self._receive(TICK_SECONDS)
@@ -142,7 +143,7 @@ class _Run:
     def _start(self, number: int, device: str) -> None:
         share = self._devices.count(device)
         n_threads = max(1, n_cores() // len(self._devices))
-        work = replace(self._work, device=device, share=share)
+        work = replace(self._work, device=device, share=share, looks_back=self._hooks.looks_back)
         self._workers.append(_Worker(number, work, n_threads))
 
     def _receive(self, seconds: float) -> Generator[Committed]:
@@ -157,13 +158,13 @@ class _Run:
                 case Ready(n_models):
                     worker.is_ready = True
                     self._n_early_deaths = 0
-                    if self._dealing is None:
-                        self._dealing = self._seeds.batches(n_models, len(self._devices))
+                    self._dealing = self._dealing or self._seeds.batches(n_models, len(self._devices))
                     self._deal(worker)
                 case InFlight(n_models):
                     worker.in_flight = n_models
                     self._hooks.in_flight(sum(each.in_flight for each in self._workers))
                 case Committed():
+                    worker.batches.popleft()
                     worker.in_flight, self._n_early_deaths = 0.0, 0
                     yield message
                 case Failed():
@@ -171,34 +172,38 @@ class _Run:
                 case Broken(reason):
                     worker.reason = reason
                     yield from self._died(worker)
-                case Done():
-                    worker.batch, worker.in_flight = None, 0.0
+                case Trained():
                     self._deal(worker)
+                case Done():
+                    worker.end()
+                    self._workers.remove(worker)
 
     def _deal(self, worker: _Worker) -> None:
-        """Send a worker its next batch, if there is one and it may begin."""
-        if self._is_over or not self._hooks.may_begin():
-            self._is_over = True
-            return
-        if self._again:
+        """Send a worker its next batch, or word that there is none, or none that may begin."""
+        self._is_over = self._is_over or not self._hooks.may_begin()
+        if self._is_over:
+            worker.ask_to_stop()
+        elif self._again:
             worker.deal(self._again.popleft())
         elif seeds := next(self._dealing or iter(()), None):
             worker.deal(_Batch(seeds))
+        else:
+            worker.ask_to_stop()
 
     def _died(self, worker: _Worker) -> Generator[Committed]:
-        """Yield what a dead worker committed, requeue the rest of its batch, and replace it."""
+        """Yield what a dead worker committed, requeue the rest of its batches, and replace it."""
         worker.end()
         self._workers.remove(worker)
         how = f"lost its device ({worker.reason})" if worker.reason else _cause(worker.process.exitcode)
-        batch = worker.batch
+        batch = worker.batches[-1] if worker.batches else None  # which it was training
         n_deaths = self._n_early_deaths = self._n_early_deaths + (batch is None)
-        if batch is not None:
-            committed = committed_since(self._work.store, batch.dealt_at, batch.seeds)
+        for some in worker.batches:
+            committed = committed_since(self._work.store, some.dealt_at, some.seeds)
             yield from committed
-            batch.seeds = missing(self._work.store, committed, batch.seeds)
-            batch.n_deaths = n_deaths = batch.n_deaths + 1
-            if batch.seeds:
-                self._again.append(batch)
+            some.seeds = missing(self._work.store, committed, some.seeds)
+            some.n_deaths = n_deaths = some.n_deaths + 1
+            if some.seeds:
+                self._again.append(some)
         raised = batch is None and not worker.reason and worker.process.exitcode == 1  # others would, too
         if n_deaths >= MAX_DEATHS or raised:
             raise _gave_up(how, batch, n_deaths)
@@ -208,7 +213,7 @@ class _Run:
     def _last_words(self) -> Generator[Committed]:
         """Ask all busy workers to stop, and yield what they still commit."""
         self._is_over = True
-        busy = [worker for worker in self._workers if worker.batch]
+        busy = [worker for worker in self._workers if worker.batches]
         for worker in busy:
             worker.ask_to_stop()
         until = time.monotonic() + PATIENCE_SECONDS

@@ -38,3 +38,21 @@ class Request:
                 hint="use e.g. task_gpus=0.5",
                 parameter="task_gpus",
             )
+
+    def require_fitting(self, device: str) -> None:
+        """Check that tasks ask for a GPU if they are to train on one, and for none if they are not.
+
+        Raises:
+            InvalidInputError: the two contradict each other.
+        """
+        if device.startswith("cuda") and self.task_gpus == 0:
+            reason, other = "Ray hides every GPU from tasks that ask for none", "cpu"
+        elif device == "cpu" and self.task_gpus:
+            reason, other = "they would be idle", "auto"
+        else:
+            return
+        raise InvalidInputError(
+            f"device {device!r} and task_gpus {self.task_gpus:g} contradict each other: {reason}",
+            hint=f'omit task_gpus, or use device="{other}"',
+            parameter=("device", "task_gpus"),
+        )

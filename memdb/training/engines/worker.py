@@ -21,7 +21,7 @@ from memdb.store.access import PLAIN
 from memdb.store.read_documents import read_segment
 from memdb.store.selection import read_bits
 from memdb.training.loop import Committed, Hooks, require_same, train
-from memdb.training.seeds import Seeds
+from memdb.training.seeds import Batches, Seeds
 from memdb.training.sketching import SketchTarget
 
 CLOCK_SKEW = timedelta(seconds=30)  # between two machines
@@ -36,6 +36,7 @@ class Work:
     Since they only add to the store, its access, which may hold secrets and functions, is dropped.
 
     Attributes:
+        looks_back: whether what was committed decides on the next batch.
         share: the number of workers that share a device, or the cores of the CPU.
         n_threads: threads per worker, for processes that are reused and may have had another number.
     """
@@ -48,6 +49,7 @@ class Work:
     batch_models: int | None = None
     checkpoints: Path | None = None
     sketch: SketchTarget | None = None
+    looks_back: bool = False
     share: int = 1
     n_threads: int | None = None
 
@@ -65,7 +67,7 @@ class Bench:
     device: str
     n_models: int
 
-    def train(self, seeds: Seeds, hooks: Hooks) -> Generator[Committed]:
+    def train(self, seeds: Batches, hooks: Hooks) -> Generator[Committed]:
         """Train these models and yield every batch once it is committed."""
         return train(
             self.work.store,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import FrameType
@@ -11,7 +12,7 @@ from types import FrameType
 from memdb.errors import MemdbError, TrainingError
 from memdb.plugins import blaming
 from memdb.recipes import device_failure
-from memdb.training.engines.worker import Bench, Failed, Work, set_up
+from memdb.training.engines.worker import Failed, Work, set_up
 from memdb.training.loop import Hooks
 
 SECONDS_BETWEEN = 0.2
@@ -33,8 +34,13 @@ class InFlight:
 
 
 @dataclass(frozen=True, slots=True)
+class Trained:
+    """The worker's batch is trained and about to be committed: it can take another one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
-    """The worker's batch is committed."""
+    """The worker got no other batch, has committed all, and ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +87,24 @@ class _Pipe:
                 work: Work = self._connection.recv()
             bench = set_up(work)
             self._connection.send(Ready(bench.n_models))
-            while not self._stopped and (batch := self._connection.recv()) is not None:
-                self._train(bench, batch)
+            hooks = Hooks(
+                in_flight=self.in_flight,
+                stop_requested=self.stop_requested,
+                looks_back=work.looks_back,
+                looks_ahead=False,
+            )
+            for committed in bench.train(self, hooks):
+                self._connection.send(committed)
+            self._connection.send(LeftOff() if self._stopped else Done())
         except MemdbError as error:
             reason = device_failure(error)
             self._connection.send(Failed.of(error) if reason is None else Broken(reason))
 
-    def _train(self, bench: Bench, batch: list[int]) -> None:
-        hooks = Hooks(in_flight=self.in_flight, stop_requested=self.stop_requested)
-        for committed in bench.train_batch(batch, hooks):
-            self._connection.send(committed)
-        self._connection.send(LeftOff() if self._stopped else Done())
+    def batches(self, _size: int) -> Iterator[list[int]]:
+        """Yield batches as the driver deals them; the one before is committed meanwhile."""
+        while not self._stopped and (batch := self._connection.recv()) is not None:
+            yield batch
+            self._connection.send(Trained())
 
 
 def serve(connection: Connection) -> None:

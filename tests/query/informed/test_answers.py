@@ -165,6 +165,7 @@ def files_of(tmp_path):
     nan[3, 4] = np.nan
     np.save(tmp_path / "nan.npy", nan)
     np.save(tmp_path / "constant.npy", np.full(SHAPE, 2.5))
+    np.save(tmp_path / "inf.npy", np.full(SHAPE, np.inf))
     np.save(tmp_path / "turned.npy", np.zeros(SHAPE).T)
     np.save(tmp_path / "text.npy", np.full(SHAPE, "x"))
     np.savez(tmp_path / "two.npz", a=nan, b=nan)
@@ -181,6 +182,7 @@ def files_of(tmp_path):
     [
         ("nan.npy", "nan for training example 3 and test example 4"),
         ("constant.npy", "all equal"),
+        ("inf.npy", "inf for training example 0 and test example 0"),
         ("turned.npy", r"scores of 30 x 120, and the store.s pairs are 120 x 30"),
         ("text.npy", "expected"),
         ("two.npz", "2 arrays"),
