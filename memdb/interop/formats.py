@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from memdb.interop.tables import is_json, is_table, open_table
 from memdb.interop.views import appended
 
 Format: TypeAlias = RunFormat | ScoreFormat
-Content = TypeVar("Content", Runs, ScoreFile)
 FORMATS: tuple[Format, ...] = (
     run_formats.datamodels,
     heldout_formats.correctness,
@@ -136,7 +135,7 @@ def _contents(
     return found, problems
 
 
-def _but_for(content: Content, files: Sequence[Path]) -> Content:
+def _but_for(content: Runs | ScoreFile, files: Sequence[Path]) -> Runs | ScoreFile:
     """Return contents with a note of the files that were not read."""
     note = f"Not read: {names_of(file.name for file in files)}."
     return replace(content, notes=(*content.notes, note)) if files else content

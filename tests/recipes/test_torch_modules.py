@@ -46,5 +46,5 @@ def test_functions_that_are_called_otherwise_are_refused_at_once():
         (lambda: None, lambda model, subset: None),
         (lambda x: None, lambda m, s, d: None),
     ):
-        with pytest.raises(InvalidInputError, match=r"it must take \((model, subset, device)?\)"):
+        with pytest.raises(InvalidInputError, match=r"is called with \((model, subset, device)?\)"):
             memdb.torch_recipe(make_model, train, version="1")
