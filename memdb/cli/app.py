@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from memdb.addresses import without_secrets
 from memdb.cli.commands import COMMANDS, load
 from memdb.cli.streams import silence
-from memdb.cli.usage import CarefulCommand, WrongUsageError, in_options
+from memdb.cli.usage import CarefulCommand, WrongUsageError, converting_plain_values, in_options
 from memdb.errors import MemdbError, UnnamedCodeError
 from memdb.files import FULL, reason
 
@@ -40,6 +40,10 @@ class _App(typer.Typer):
 
 class _AllCommands(TyperGroup):
     """Lists every command, and completes its name, without importing it."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options of the whole program."""
+        return [converting_plain_values(parameter) for parameter in super().get_params(ctx)]
 
     def list_commands(self, _ctx: Any) -> list[str]:
         """Return the names of all commands."""

@@ -74,8 +74,12 @@ class Way(OptionGroup):
     @property
     def rows_stand_alone(self) -> bool:
         """Whether what is true of all rows has no place but in each of them."""
-        kind = self.format if self.output is None else self.output.suffix.lower()[1:]
-        return kind not in {"table", "json"}
+        return self.kind not in {"table", "json"}
+
+    @property
+    def kind(self) -> str:
+        """The format, or that of the file."""
+        return self.format if self.output is None else self.output.suffix.lower()[1:]
 
     @property
     def is_parquet(self) -> bool:
@@ -111,11 +115,12 @@ def answer_of(db: Database, rows: DuckDBPyRelation | pa.Table, way: Way) -> Answ
 
 
 def facts_of(db: Database, way: Way) -> dict[str, Any]:
-    """Return what the JSON document says of any rows."""
-    facts = {
-        "store": db.url,
-        "snapshot": db.snapshot.number,  # None where there are models beyond the newest: then the hash tells
-        "models_sha256": db.models_sha256,
+    """Return what is said of any rows; only a JSON document names the models, whose hash takes time."""
+    facts: dict[str, Any] = {"store": db.url}
+    if way.kind == "json":
+        facts["snapshot"] = db.snapshot.number  # None where models are beyond the newest: then the hash tells
+        facts["models_sha256"] = db.models_sha256
+    facts |= {
         "n_models": db.n_models,
         "level": way.level,
         "interval": way.interval,
@@ -324,7 +329,7 @@ def _rate(k: int, n: int) -> str:
 def _again(db: Database, row: Mapping[str, Any], interval: str, way: Way) -> dict[str, Any]:
     ids: dict[str, Any] = {name: row[name] for name in ("test_id", "target_id") if name in row}
     rows = db.score(row["train_id"], **ids, interval=interval, level=way.level, outcome=way.outcome)
-    return next(Answer(rows.to_arrow_table(), {}).rows())
+    return next(answer_of(db, rows, way).rows())
 
 
 def _named(db: Database, row: Mapping[str, Any]) -> str:
