@@ -153,7 +153,7 @@ def store_of(
     url: Path, data: Dataset, n_models: int, given: argparse.Namespace, **made: Any
 ) -> memdb.Database:
     """Open or create a store of this data, and train what it lacks of its models."""
-    how = {"recipe": "mlp", "seed": 1, "sketches": N_SKETCHED} | made
+    how: dict[str, Any] = {"recipe": "mlp", "seed": 1, "sketches": N_SKETCHED} | made
     db = memdb.open(str(url)) if url.exists() else memdb.init(str(url), data, **how)
     if db.n_models < n_models:
         db.train(n_models - db.n_models, dataset=data, workers=given.workers)
