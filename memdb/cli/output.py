@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -101,7 +102,9 @@ class PlainWay(Way):
 
 def say_without_pictures(reason: str) -> None:
     """Say that examples are shown without pictures, and why."""
-    say(f"Note: no pictures: {clean(reason)}. --data-root names the data's folder.")
+    is_package_missing = "pip install" in reason
+    found = "" if is_package_missing else " --data-root names the data's folder."
+    say(f"Note: no pictures: {clean(reason)}.{found}")
 
 
 def answer_of(db: Database, rows: DuckDBPyRelation | pa.Table, way: Way) -> Answer:
@@ -168,7 +171,8 @@ def countless(answer: Answer) -> Answer:
 def remark_on_scores(answer: Answer) -> None:
     """Say why imported scores have no intervals, or what their intervals assume."""
     if "why_no_interval" in answer.facts:
-        say(f"No intervals: {answer.facts['why_no_interval']}; {answer.facts['hint']}.")
+        why, hint = (str(answer.facts[name]) for name in ("why_no_interval", "hint"))
+        say(f"{why.capitalize()}. To have some, {hint}.")
     elif "assumed_models" in answer.facts:
         models, fraction = answer.facts["assumed_models"], answer.facts["assumed_fraction"]
         say(
@@ -199,7 +203,7 @@ def made(answer: Answer, way: Way, table: Callable[[Answer], RenderableType]) ->
     printed = console()
     with printed.capture() as text:
         printed.print(table(answer))
-    return text.get()
+    return re.sub(" +$", "", text.get(), flags=re.MULTILINE)  # Rich fills lines up to the width
 
 
 def show(text: str | int, way: Way) -> None:
@@ -330,7 +334,7 @@ def _again(db: Database, row: Mapping[str, Any], interval: str, way: Way) -> dic
 
 def _named(db: Database, row: Mapping[str, Any]) -> str:
     ids = {"train_id": "training", "test_id": "test", "target_id": "training"}
-    return " on ".join(_example(db, kind, row, name) for name, kind in ids.items() if name in row)
+    return " on\n".join(_example(db, kind, row, name) for name, kind in ids.items() if name in row)
 
 
 def _example(db: Database, kind: str, row: Mapping[str, Any], name: str) -> str:

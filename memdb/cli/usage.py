@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -233,7 +234,9 @@ class CarefulCommand(TyperCommand):
             self.params = every
         if of_storage:
             with formatter.section("Storage options, explained by `memdb help storage`"):
-                formatter.write_text(", ".join(map(called, of_storage)))
+                text, room = ", ".join(map(called, of_storage)), formatter.width - formatter.current_indent
+                lines = textwrap.wrap(text, room, break_on_hyphens=False)  # which are in names
+                formatter.write("".join(f"{'':{formatter.current_indent}}{line}\n" for line in lines))
 
     def storage_help(self, parent: Any) -> str:
         """Return the help of the options for storages; ``parent`` is the context of the whole program."""

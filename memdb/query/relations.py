@@ -403,7 +403,7 @@ class Relations:
             if self._budget.left < 0:
                 raise InvalidInputError(
                     f"the statement looks at more than {self._budget.allowed:,} pairs",
-                    hint="filter by a constant, such as test_id = 42, use influence_of([1, 2, 3]), or raise "
+                    hint="filter by a constant, such as test_id = 340, use influence_of([1, 2, 3]), or raise "
                     "max_pairs",
                     parameter="max_pairs",
                 ) from error
