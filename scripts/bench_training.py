@@ -4,13 +4,17 @@ batch  models by memdb's ``mlp`` recipe, all in one batch, called as ``memdb tra
 loop   models of the same recipe (layers, He initialisation, optimiser, learning rate, weight decay, batch
        size, epochs, subsets) one after the other in a plain PyTorch loop, the data on the device
 fused  the same loop with the optimiser's ``fused=True``, which the recipe uses too: few users set it
+alone  one model by memdb's recipe
+step, epoch, vmap   the same networks as a JAX program (see bench_jax.py), where ``jax`` is installed
 
-All evaluate on the training and the test set. Same process, same threads; the three take turns, after a
+All evaluate on the training and the test set. Same process, same threads; all take turns, after a
 warm-up of each. Run it on a quiet machine, the load average says whether it was: PyTorch's threads wait for
-each other at every step, and other programs slow the three down manyfold and unevenly.
+each other at every step, and other programs slow all of them down manyfold and unevenly. With one thread,
+CPU seconds, which are printed beside the seconds, say more on a busy machine.
 
     python scripts/bench_training.py
     python scripts/bench_training.py --models 20 --loop-models 2 --rounds 2
+    python scripts/bench_training.py --threads 1
     python scripts/bench_training.py --dataset mnist --data-root ~/data --models 8 --loop-models 1 --rounds 1
     python scripts/bench_training.py --dataset mnist --data-root ~/data --device cuda --models 256
     python scripts/bench_training.py --signals
@@ -31,12 +35,14 @@ epoch, at the rate of one product of two square float32 matrices.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -56,6 +62,31 @@ STORE_SEED = 0
 SUBSET_FRACTION = 0.7
 TARGETS = {("digits", "cpu"): 8.0, ("mnist", "cuda"): 20.0}
 SQUARE = {"cpu": 2048, "cuda": 8192}
+JAX_WAYS = ("step", "epoch", "vmap")
+
+
+@dataclass
+class Way:
+    """A way to train some models, and what its rounds took: seconds, CPU seconds, mean test accuracy."""
+
+    train: Train
+    n_models: int
+    rounds: list[tuple[float, float, float]] = field(default_factory=list)
+
+    @property
+    def medians(self) -> tuple[float, float, float]:
+        """The medians of all rounds; seconds are those of a model."""
+        wall, cpu, accuracy = (statistics.median(column) for column in zip(*self.rounds, strict=True))
+        return wall / self.n_models, cpu / self.n_models, accuracy
+
+    def run(self, data: Dataset, recipe: MLP, first: int) -> None:
+        """Train models from this seed on, and note what it took."""
+        batch = seeds_and_masks(data, first, self.n_models)
+        wall, cpu = time.perf_counter(), time.process_time()
+        found = self.train(data, recipe, *batch)
+        self.rounds.append(
+            (time.perf_counter() - wall, time.process_time() - cpu, statistics.mean(found)),
+        )
 
 
 def main() -> int:
@@ -68,54 +99,67 @@ def main() -> int:
     data = datasets.load(options.dataset, options.data_root)
     recipe = recipes.resolve("mlp", {}, dataset=options.dataset).train
     assert isinstance(recipe, MLP)
-    size = subsets.subset_size(len(data.train), SUBSET_FRACTION)
-
-    def seeds_and_masks(first: int, n_models: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-        seeds = list(range(first, first + n_models))
-        masks = subsets.subset_masks(STORE_SEED, seeds, len(data.train), size)
-        return np.array(seeds, dtype=np.uint64), masks
-
-    ways: dict[str, tuple[Train, int]] = {
-        "batch": (partial(train_batch, device=device), options.models),
-        "loop": (partial(train_loop, fused=None, device=device), options.loop_models),
-        "fused": (partial(train_loop, fused=True, device=device), options.loop_models),
-    }
+    ways = ways_to_train(options, device)
     print(f"load average before the start: {os.getloadavg()[0]:.2f}")
-    for train, _ in ways.values() if options.dataset == "digits" or kind == "cuda" else ():
-        train(data, recipe, *seeds_and_masks(0, 2))
+    for name, way in ways.items():
+        if options.dataset == "digits" or kind == "cuda" or name in JAX_WAYS:
+            way.train(data, recipe, *seeds_and_masks(data, 0, way.n_models if name in JAX_WAYS else 2))
     print(f"{options.dataset}, mlp {dict(recipe.options)}")
     print(
-        f"{device}, {options.threads} threads, PyTorch {torch.__version__}; seconds a model, mean test accuracy"
+        f"{device}, {options.threads} threads, PyTorch {torch.__version__}, medians of {options.rounds} rounds"
     )
-    print("round " + "".join(f"{f'{name}, {n_models} models':>22}" for name, (_, n_models) in ways.items()))
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    accuracies: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(options.rounds):
-        for name, (train, n_models) in ways.items():
-            started = time.perf_counter()
-            found = train(data, recipe, *seeds_and_masks(number * options.models, n_models))
-            seconds[name].append((time.perf_counter() - started) / n_models)
-            accuracies[name].append(statistics.mean(found))
+        for way in ways.values():
+            way.run(data, recipe, number * options.models)
+    print("       models   seconds a model   CPU seconds   CPU ms an epoch   test accuracy   models a minute")
+    for name, way in ways.items():
+        wall, cpu, accuracy = way.medians
         print(
-            line(number + 1, {name: (seconds[name][-1], accuracies[name][-1]) for name in ways}), flush=True
+            f"{name:6}{way.n_models:7}{wall:18.4f}{cpu:14.4f}{1000 * cpu / recipe.epochs:18.2f}"
+            f"{accuracy:16.5f}{60 / wall:18.1f}"
         )
+    report_rates(recipe, data, device, {name: way.medians[0] for name, way in ways.items()})
+    batch = ways["batch"].medians
+    for name, way in ways.items():
+        if name != "batch":
+            wall, cpu, _ = (theirs / ours for theirs, ours in zip(way.medians, batch, strict=True))
+            print(
+                f"{name:6} {wall:5.2f} times the seconds of a model of the batch, {cpu:5.2f} times its CPU seconds"
+            )
+    return judge(ways["loop"].medians[0] / batch[0], TARGETS.get((options.dataset, kind)))
 
-    medians = {name: statistics.median(seconds[name]) for name in ways}
-    print(line("all", {name: (medians[name], statistics.mean(accuracies[name])) for name in ways}))
-    print(", ".join(f"{name} {60 / took:.1f} models a minute" for name, took in medians.items()))
-    report_rates(recipe, data, size, device, medians)
-    print(
-        f"the batch against the loop with a fused optimiser: {medians['fused'] / medians['batch']:.1f} times as fast"
-    )
-    return judge(medians["loop"] / medians["batch"], TARGETS.get((options.dataset, kind)))
+
+def seeds_and_masks(data: Dataset, first: int, n_models: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    seeds = list(range(first, first + n_models))
+    size = subsets.subset_size(len(data.train), SUBSET_FRACTION)
+    masks = subsets.subset_masks(STORE_SEED, seeds, len(data.train), size)
+    return np.array(seeds, dtype=np.uint64), masks
+
+
+def ways_to_train(options: argparse.Namespace, device: str) -> dict[str, Way]:
+    """Return all ways that there are on this device, JAX's where it is installed."""
+    ways = {
+        "batch": Way(partial(train_batch, device=device), options.models),
+        "alone": Way(partial(train_batch, device=device), 1),
+        "loop": Way(partial(train_loop, fused=None, device=device), options.loop_models),
+        "fused": Way(partial(train_loop, fused=True, device=device), options.loop_models),
+    }
+    if device != "cpu":
+        return ways
+    if importlib.util.find_spec("jax") is None:
+        print("step, epoch, vmap: left out, for jax is not installed (pip install jax)")
+        return ways
+    import bench_jax
+
+    print(f"JAX {bench_jax.start(options.threads)}")
+    n_models = {"step": options.loop_models, "epoch": options.loop_models, "vmap": options.models}
+    return ways | {way: Way(partial(bench_jax.train, way=way), n_models[way]) for way in JAX_WAYS}
 
 
 def show_programs(options: argparse.Namespace) -> int:
     data = datasets.load("digits")
-    size = subsets.subset_size(len(data.train), SUBSET_FRACTION)
-    seeds = list(range(options.models))
-    masks = subsets.subset_masks(STORE_SEED, seeds, len(data.train), size)
-    batch = data, masks, np.array(seeds, dtype=np.uint64)
+    seeds, masks = seeds_and_masks(data, 0, options.models)
+    batch = data, masks, seeds
     print(
         f"digits, cpu, {options.threads} threads, PyTorch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
     )
@@ -151,10 +195,11 @@ def judge(ratio: float, target: float | None) -> int:
     return 0 if ratio >= target else 1
 
 
-def report_rates(recipe: MLP, data: Dataset, size: int, device: str, seconds: dict[str, float]) -> None:
+def report_rates(recipe: MLP, data: Dataset, device: str, seconds: dict[str, float]) -> None:
     """Say what share of the device's rate of products each way reaches, and the memory it took."""
     n_weights = sum(n_in * n_out for n_in, n_out in pairwise(recipe.layer_sizes(data)))
     n_evaluated = sum(map(len, data.sets.values()))
+    size = subsets.subset_size(len(data.train), SUBSET_FRACTION)
     operations = 6 * n_weights * size * recipe.epochs + 2 * n_weights * n_evaluated
     best = matmul_rate(device)
     print(
@@ -179,12 +224,6 @@ def matmul_rate(device: str) -> float:
         product[0, 0].item()
         took.append(time.perf_counter() - started)
     return 2.0 * n**3 / min(took)
-
-
-def line(name: object, figures: dict[str, tuple[float, float]]) -> str:
-    return f"{name!s:6}" + "".join(
-        f"{seconds:13.4f}  {accuracy:.5f}" for seconds, accuracy in figures.values()
-    )
 
 
 def train_batch(

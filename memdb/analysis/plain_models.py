@@ -37,6 +37,8 @@ def plain_models(row: Row, rows: Sequence[Row], reliability: float) -> dict[str,
     models = np.log([n for n, _ in curve])
     values = np.maximum.accumulate([sign * value for _, value in curve])
     value = sign * row["value"]
+    if values[0] == value == values[-1]:  # none of any, with whatever models
+        return found
     bound = "at least" if value >= values[-1] else "at most" if value <= values[0] else None
     plain = np.interp(value, values, models) if bound != "at least" else models[-1]
     found |= {"plain_models": round(math.exp(plain)), "plain_bound": bound}

@@ -189,12 +189,11 @@ class _Fits:
 def _bounded_steps(weights: Numbers, gradient: Numbers, curvature: Numbers) -> Numbers:
     """Return the step to the maximum of each quadratic subject to weights >= 0, by an active-set method."""
     found, left, steps = np.empty(weights.shape), np.arange(len(weights)), np.zeros(weights.shape)
-    fixed = (weights <= 0) & (gradient <= 0)
+    free = (weights > 0) | (gradient > 0)
+    # where a weight is fixed, a row of the unit matrix says that it does not move
+    matrix = np.where(free[:, :, None] & free[:, None, :], curvature, np.eye(len(SPREADS)))
     for _ in range(2 * len(SPREADS)):
         slope = gradient - np.matmul(curvature, steps[:, :, None])[:, :, 0]
-        free = ~fixed
-        # where a weight is fixed, a row of the unit matrix says that it does not move
-        matrix = np.where(free[:, :, None] & free[:, None, :], curvature, np.eye(len(SPREADS)))
         moves = np.linalg.solve(matrix, (slope * free)[:, :, None])[:, :, 0]
         at = weights + steps
         falling = at + moves < 0
@@ -205,12 +204,15 @@ def _bounded_steps(weights: Numbers, gradient: Numbers, curvature: Numbers) -> N
                 return found
             kept = ~stopped
             left, weights, gradient, curvature = left[kept], weights[kept], gradient[kept], curvature[kept]
-            steps, fixed, moves, at, falling = steps[kept], fixed[kept], moves[kept], at[kept], falling[kept]
+            matrix, free, steps = matrix[kept], free[kept], steps[kept]
+            moves, at, falling = moves[kept], at[kept], falling[kept]
         room = np.divide(at, -moves, out=np.full(at.shape, np.inf), where=falling)
         first, rows = room.argmin(axis=1), np.arange(len(left))
         steps = steps + np.maximum(0.0, room[rows, first])[:, None] * moves
-        fixed[rows, first] = True
+        free[rows, first] = False
         steps[rows, first] = -weights[rows, first]
+        matrix[rows, first] = matrix[rows, :, first] = 0.0
+        matrix[rows, first, first] = 1.0
     found[left] = steps
     return found
 

@@ -147,7 +147,9 @@ def _strength(score: Numbers, direction: str) -> Numbers:
 
 def first(key: Numbers, strength: Numbers, ids: NDArray[np.integer[Any]], k: int) -> NDArray[np.int64]:
     """Return the positions of the k largest keys, NaN last; ties by strength, then by ascending id."""
-    known, strength = (np.nan_to_num(values, nan=-np.inf) for values in (key, strength))
+    known, strength = (
+        np.nan_to_num(values, nan=-np.inf) if np.isnan(values).any() else values for values in (key, strength)
+    )
     rows = np.arange(len(known))
     if k < len(rows):
         least = _kth_largest(known, k)

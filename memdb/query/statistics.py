@@ -61,7 +61,7 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.score)
 
-    def part(self, rows: slice) -> Candidates:
+    def part(self, rows: slice | NDArray[np.int64]) -> Candidates:
         """Return the candidates of these rows."""
         every = {field.name: getattr(self, field.name) for field in fields(self)}
         values: dict[str, Any] = {

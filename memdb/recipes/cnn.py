@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
 from memdb.format.documents import Json
-from memdb.recipes.options import TINY, image_shape, naturals, normalize, require, torch_program
+from memdb.recipes.options import TINY, image_shape, n_outputs, naturals, normalize, require, torch_program
 from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class CNN:
             n_convolved += n_out * (height >> level) * (width >> level)
             n_weights += 9 * n_in * n_out
             n_in = n_out
-        n_weights += data.n_classes * n_in * (height >> level + 1) * (width >> level + 1)
+        n_weights += n_outputs(data) * n_in * (height >> level + 1) * (width >> level + 1)
         size = 2 if self.precision == "bfloat16" else 4
         # The backward pass keeps each convolution, a quarter after pooling, and where it came from as int64.
         a_row = n_convolved * (1.6 * size + 2) + height * width * n_channels * 4
@@ -102,7 +102,7 @@ class CNN:
     ) -> Mapping[str, NDArray[Any]]:
         """Train one network per mask (see `Recipe`)."""
         program = torch_program("cnn_torch")
-        make = partial(program.Network, self, self._image(data), data.n_classes)
+        make = partial(program.Network, self, self._image(data), n_outputs(data))
         trained: Mapping[str, NDArray[Any]] = program.train(self, make, data, masks, seeds, run)
         return trained
 

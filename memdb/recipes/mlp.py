@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from memdb.datasets import Dataset
 from memdb.format.documents import Json
 from memdb.recipes.devices import ACCELERATORS
-from memdb.recipes.options import image_shape, naturals, normalize, require, torch_program
+from memdb.recipes.options import image_shape, n_outputs, naturals, normalize, require, torch_program
 from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class MLP:
 
     def layer_sizes(self, data: Dataset) -> list[int]:
         """Return the width of every layer, input and output included."""
-        return [math.prod(data.train.array.shape[1:]), *self.hidden, data.n_classes]
+        return [math.prod(data.train.array.shape[1:]), *self.hidden, n_outputs(data)]
 
     def __call__(
         self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run

@@ -9,8 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+
+from memdb.datasets import Dataset
 from memdb.errors import InvalidInputError
 
+FEW_CLASSES = 1 << 16
+MOST_GAPS = 100  # numbers for each that occurs
 PRECISIONS = ("float32", "tf32", "bfloat16")
 TINY = 16  # channels of the widest layer, up to which a GPU trains models side by side
 SEE_DOCS = "see `memdb init --help` and the recipe's page in the docs"
@@ -101,6 +106,24 @@ def image_shape(shape: Sequence[int], recipe: str, least: int = 1) -> tuple[int,
             hint="use the recipe mlp, or resize them",
         )
     return found
+
+
+def n_outputs(data: Dataset) -> int:
+    """Return the outputs of a network: one for each number up to the largest label.
+
+    Raises:
+        InvalidInputError: labels are identifiers rather than numbers of classes.
+    """
+    if data.n_classes <= FEW_CLASSES:
+        return data.n_classes
+    n_labels = len(set().union(*(np.unique(part.labels).tolist() for part in data.sets.values())))
+    if data.n_classes > MOST_GAPS * n_labels:
+        raise InvalidInputError(
+            f"labels go up to {data.n_classes - 1:,}, though only {n_labels:,} of them occur, and a network "
+            "has an output for each number",
+            hint="number the classes from 0, as numpy.unique(labels, return_inverse=True)[1] does",
+        )
+    return data.n_classes
 
 
 def torch_program(name: str) -> Any:

@@ -33,6 +33,9 @@ SIGNS = (
     "cudaerrormemoryallocation",
     "out_of_device_memory",  # of Intel's runtime
     "out_of_host_memory",
+    "out_of_resources",
+    "bad_alloc",  # of C++
+    "failed to allocate memory",
 )
 
 

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from memdb.datasets import Dataset
 from memdb.format.documents import Json
-from memdb.recipes.options import TINY, image_shape, natural, normalize, real, require, torch_program
+from memdb.recipes.options import (
+    TINY,
+    image_shape,
+    n_outputs,
+    natural,
+    normalize,
+    real,
+    require,
+    torch_program,
+)
 from memdb.recipes.protocol import BUILT_IN_OUTCOMES, Run
 
 if TYPE_CHECKING:
@@ -96,7 +105,7 @@ class ResNet9:
         height, width, n_channels = self._image(data)
         stages = ((1, 0, 1), (2, 0, 1), (2, 1, 3), (4, 1, 1), (4, 2, 1), (8, 2, 1), (8, 3, 3))
         per_pixel = sum(n * factor * self.width / 4**level for factor, level, n in stages)
-        n_weights = 9 * self.width**2 * (2 + 2 * 4 + 8 + 32 + 2 * 64) + 8 * self.width * data.n_classes
+        n_weights = 9 * self.width**2 * (2 + 2 * 4 + 8 + 32 + 2 * 64) + 8 * self.width * n_outputs(data)
         size = 2 if self.precision == "bfloat16" else 4
         # The backward pass keeps what each layer convolved, pooled and rectified, and positions as int64.
         a_row = height * width * (n_channels * 12 + per_pixel * (1.6 * size + 1))
@@ -108,7 +117,7 @@ class ResNet9:
     ) -> Mapping[str, NDArray[Any]]:
         """Train one network per mask (see `Recipe`), one by one unless they are tiny."""
         program = torch_program(self.program)
-        make = partial(program.Network, self, self._image(data)[2], data.n_classes)
+        make = partial(program.Network, self, self._image(data)[2], n_outputs(data))
         trained: Mapping[str, NDArray[Any]] = program.train(self, make, data, masks, seeds, run)
         return trained
 

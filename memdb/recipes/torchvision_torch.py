@@ -30,6 +30,7 @@ from memdb.format.sketches import SKETCH
 from memdb.recipes.batches import evaluated, joined
 from memdb.recipes.devices import ACCELERATORS, current
 from memdb.recipes.images import Crop, read
+from memdb.recipes.options import n_outputs
 from memdb.recipes.precision import products
 from memdb.recipes.protocol import Run, SketchRequest
 from memdb.recipes.sketch_torch import gradient_sketch
@@ -103,7 +104,7 @@ class Training:
         cls, recipe: Architecture, data: Dataset, mask: NDArray[np.bool_], seed: int, run: Run
     ) -> Training:
         """Start training, or resume from a checkpoint of the same model."""
-        network = get_model(recipe.architecture, weights=None, num_classes=data.n_classes, **recipe.extras())
+        network = get_model(recipe.architecture, weights=None, num_classes=n_outputs(data), **recipe.extras())
         device = torch.device(run.device)
         network = network.to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(

@@ -15,6 +15,7 @@ import memdb
 from memdb.analysis.estimates import Estimate
 from memdb.analysis.estimators import Raw, Shrunk
 from memdb.analysis.pilots import order_of_models, pilots_of
+from memdb.analysis.plain_models import plain_models
 from memdb.analysis.truth import Truth
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 
@@ -180,6 +181,14 @@ def test_beyond_the_pilots_plain_models_follow_from_how_noise_shrinks(known):
     assert near["plain_extrapolated"] == pytest.approx(expected, rel=0.3)
     others = [row for row in rows if row["measure"] != "correlation" or row["estimator"] == "raw"]
     assert {row["plain_extrapolated"] for row in others} == {None}
+
+
+def test_a_value_that_all_numbers_of_models_have_is_worth_none_of_them():
+    same = {"measure": "certified", "at": None, "value": 0.0}
+    rows = [{"estimator": "raw", "n_models": n, **same} for n in (25, 50)]
+    assert set(plain_models({"estimator": "screened", "n_models": 25, **same}, rows, 0.5).values()) == {None}
+    found = plain_models({"estimator": "screened", "n_models": 25, **same, "value": 1.0}, rows, 0.5)
+    assert (found["plain_models"], found["plain_bound"]) == (50, "at least")
 
 
 @pytest.mark.parametrize(

@@ -347,6 +347,8 @@ def test_a_process_short_of_memory_trains_fewer_at_once_and_gives_up_at_one(tmp_
         RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
         RuntimeError("HIP error: hipErrorOutOfMemory"),
         RuntimeError("level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"),
+        RuntimeError("level_zero backend failed with error: 40 (UR_RESULT_ERROR_OUT_OF_RESOURCES)"),
+        RuntimeError("std::bad_alloc"),
     ],
     ids=repr,
 )

@@ -229,6 +229,18 @@ def test_batches_are_sized_to_the_memory_that_is_free(monkeypatch):
     assert MLP().models_per_batch(data, "cpu") <= 128
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet9"])
+def test_labels_that_are_identifiers_are_refused_before_anything_is_allocated(name, tmp_path):
+    labels = np.where(np.arange(20) % 2, 900_000_000, 7)
+    data = memdb.Dataset(np.zeros((20, 8, 8)), labels, np.zeros((2, 8, 8)), labels[:2])
+    with (
+        memdb.init(str(tmp_path / "s.zarr"), data, name) as db,
+        pytest.raises(InvalidInputError, match="labels go up to 900,000,000, though only 2") as caught,
+    ):
+        db.train(1)
+    assert "numpy.unique" in caught.value.hint
+
+
 def test_devices_that_are_not_there_are_named():
     torch = pytest.importorskip("torch")
     assert recipes.resolve_device("cpu") == "cpu"
