@@ -154,9 +154,11 @@ def open(  # noqa: A001, PLR0913 - where, which moment and answers, and how to g
     return open_with(url, access, View(as_of, tuple(exclude), scores, assume))
 
 
-def open_with(url: str | Path | Storage, access: Access, view: View) -> Database:
+def open_with(
+    url: str | Path | Storage, access: Access, view: View, kind: type[Database] = Database
+) -> Database:
     """Open a store as `open` does, given how it is reached and what its answers are to be of."""
-    return Database(Store.open(access.open(url), access), view=view)
+    return kind(Store.open(access.open(url), access), view=view)
 
 
 def import_file(  # noqa: PLR0913 - where from, where to, and what a file does not say; all but one have defaults

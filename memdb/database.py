@@ -1869,7 +1869,8 @@ class Database:
         except MemdbError as error:
             if dataset is not None or data_root is not None:
                 raise
-            return None, str(error)
+            is_missing = isinstance(error.__cause__, ImportError)  # a package
+            return None, f"{error}; {error.hint}" if is_missing else str(error)
 
     def load_dataset(self, data_root: str | None = None, dataset: str | None = None) -> Dataset:
         """Load the data set of the store, whose examples the store itself does not keep.

@@ -40,6 +40,8 @@ class MemdbError(Exception):
         super().__init__(without_secrets(message))
         self.hint = without_secrets(hint)
         self.parameters = (parameter,) if isinstance(parameter, str) else parameter
+        if hint:
+            self.add_note(f"{self.hint[0].upper()}{self.hint[1:]}.")  # Python shows it below a traceback
 
 
 class NotFoundError(MemdbError, FileNotFoundError):

@@ -6,21 +6,26 @@ Times whole processes that take turns, after one of each to warm the file cache.
     python scripts/bench_startup.py --store memdb.zarr
     python scripts/bench_startup.py --store memdb.zarr --against ../before
 
-Expect seconds. Target: ``memdb --help`` within 3 times the time of importing Typer (medians). With --store, a
-small one, also a whole query beside importing what it needs; that has no target.
+Expect seconds. Target: ``memdb --help`` within 3 times the time of importing Typer (medians). With --store, also
+whole questions, their CPU seconds beside those of ``import duckdb`` and ``import zarr``, and whether they import
+pandas where it is installed; the first of them, too, beside importing what it needs.
 
 With --against, a folder with another checkout's ``memdb`` and ``schemas``: CPU seconds of ``memdb --help``, and
-of the query, of this checkout and that one. Target: at most 1.05 times those of the other.
+of the questions, of this checkout and that one. Target: at most 1.05 times those of the other.
+
+Bytecode is kept in a temporary folder, whatever the environment says: an installed package has some.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +33,18 @@ from pathlib import Path
 MEMDB = str(Path(sys.executable).with_name("memdb"))
 ROOT = Path(__file__).parent.parent
 TARGET, SLOWER = 3.0, 1.05
+QUESTIONS = (
+    "top-influence --test-id 0",
+    "top-memorized",
+    "score --train-id 0 --test-id 0",
+    "info",
+    "plan",
+    "reliability",
+    "pairs --top 1 --min-memorization 0.9",
+)
+STATEMENT = (
+    "SELECT train_id, influence FROM influence WHERE test_id = 0 ORDER BY influence DESC, train_id LIMIT 20"
+)
 CHECKOUT = """
 import importlib.machinery, sys
 root = sys.argv.pop(1)
@@ -54,9 +71,17 @@ def main() -> int:
     options = parser.parse_args()
     if options.against is not None and not (options.against / "memdb" / "__init__.py").is_file():
         parser.error(f"{options.against} has no memdb: name a checkout, such as one of `git worktree add`")
-    query = ["top-influence", "--test-id", "0", "--store", str(options.store)]
-    questions = [["--help"], *([query] if options.store else [])]
+    store = ["--store", str(options.store)]
+    questions = [["--help"], *([*words.split(), *store] for words in QUESTIONS if options.store)]
+    questions += [["sql", STATEMENT, *store]] if options.store else []
+    with tempfile.TemporaryDirectory() as bytecode:
+        os.environ["PYTHONPYCACHEPREFIX"] = bytecode
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        return measured(options, questions)
 
+
+def measured(options: argparse.Namespace, questions: list[list[str]]) -> int:
+    """Print the figures; return the exit status."""
     print(f"medians of {options.rounds} whole processes each")
     if options.against is not None:
         ratios = [
@@ -66,7 +91,8 @@ def main() -> int:
         return told(f"CPU at most {SLOWER:g} times that of {options.against}", max(ratios), SLOWER)
     ratio = compare([MEMDB, "--help"], import_of("typer"), options.rounds, seconds)
     if options.store is not None:
-        compare([MEMDB, *query], import_of("zarr, duckdb, typer"), options.rounds, seconds)
+        compare([MEMDB, *questions[1]], import_of("zarr, duckdb, typer"), options.rounds, seconds)
+        beside_imports(questions[1:], options.rounds)
     return told(f"memdb --help within {TARGET:g} times import typer", ratio, TARGET)
 
 
@@ -74,6 +100,20 @@ def told(target: str, value: float, most: float) -> int:
     """Print whether a target is met; return the exit status."""
     print(f"target {target}, is {value:.2f}: {'met' if value <= most else 'MISSED'}")
     return 0 if value <= most else 1
+
+
+def beside_imports(questions: list[list[str]], n_rounds: int) -> None:
+    """Print the median CPU seconds of questions and of two imports, in turn, and which questions import pandas."""
+    commands = [import_of("duckdb"), import_of("zarr"), *([MEMDB, *words] for words in questions)]
+    taken = [[cpu_seconds(command) for command in commands] for _ in range(n_rounds + 1)][1:]
+    duckdb, zarr, *medians = (statistics.median(column) for column in zip(*taken, strict=True))
+    print(f"CPU: import duckdb {duckdb:.3f} s, import zarr {zarr:.3f} s")
+    for words, median in zip(questions, medians, strict=True):
+        found = subprocess.run(
+            [sys.executable, "-X", "importtime", MEMDB, *words], check=True, capture_output=True, text=True
+        )
+        says = ", imports pandas" if re.search(r"\| +pandas$", found.stderr, re.MULTILINE) else ""
+        print(f"{median:7.3f} s  {median / duckdb:5.1f} times import duckdb{says}: {' '.join(words[:-2])}")
 
 
 def import_of(modules: str) -> list[str]:

@@ -80,7 +80,8 @@ def excludes_zero(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     mean = np.cumsum(values, axis=1) / n
     deviation = np.sqrt(np.maximum(0, np.cumsum(values**2, axis=1) / n - mean**2))
     width = np.array([half_width(k, LEVEL) for k in n.tolist()])
-    return np.isfinite(width) & (np.abs(mean) > np.where(np.isfinite(width), width, 0) * deviation)
+    excluded = np.isfinite(width) & (np.abs(mean) > np.where(np.isfinite(width), width, 0) * deviation)
+    return np.asarray(excluded, dtype=np.bool_)
 
 
 def to_tell(rng: np.random.Generator, effect: float, n: int, runs: int) -> str:

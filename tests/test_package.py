@@ -57,6 +57,7 @@ def test_an_error_is_the_builtin_one_too_and_survives_the_way_to_another_process
     assert isinstance(there, builtin)
     assert isinstance(there, errors.MemdbError)
     assert (str(there), there.hint, there.parameters) == ("no such thing", "look elsewhere", ("test_id",))
+    assert there.__notes__ == ["Look elsewhere."]  # which Python shows below a traceback
 
 
 def test_every_error_ends_in_error():

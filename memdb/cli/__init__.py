@@ -16,8 +16,9 @@ from memdb.cli.commands import COMMANDS, load
 if TYPE_CHECKING:
     import typer
 
-# New objects between two searches for cycles: imports create many and free none.
-GARBAGE = 50_000
+# New objects between two searches for cycles: imports create many and free none, and a question ends before
+# what it leaves could matter.
+GARBAGE, GARBAGE_OF_A_QUESTION = 50_000, 1_000_000
 
 
 def program() -> NoReturn:
@@ -29,7 +30,8 @@ def program() -> NoReturn:
     from memdb.cli.streams import prepare
 
     prepare()  # before a fork opens a pipe
-    gc.set_threshold(GARBAGE)
+    asks = bool(COMMANDS["query"].keys() & sys.argv[1:2])
+    gc.set_threshold(GARBAGE_OF_A_QUESTION if asks else GARBAGE)
     if sys.argv[1:2] == ["sql"]:
         from memdb.cli.supervision import supervised
 
@@ -41,7 +43,7 @@ def program() -> NoReturn:
             sys.stderr.write("Interrupted.\n")
         os._exit(130)  # what shells expect
     except SystemExit as end:
-        if isinstance(end.code, int) and COMMANDS["query"].keys() & sys.argv[1:2]:
+        if isinstance(end.code, int) and asks:
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
                 sys.stderr.flush()

@@ -45,7 +45,7 @@ def _content_lines(db: Database, row: Mapping[str, Any]) -> dict[str, object]:
         f"{row['n_classes']} class{'' if row['n_classes'] == 1 else 'es'}",
         "recipe": _recipe_line(db.store.manifest.recipe),
         "subsets": f"{row['subset_fraction']:g} of the training set, {row['subset_scheme']}",
-        "outcomes": row["outcomes"],
+        "outcomes": ", ".join(row["outcomes"].split(",")),
         **_sketch_lines(db, row),
         "models": f"{row['n_models']:,}{of_base} in {count(row['n_blocks'], 'block')} and "
         f"{count(row['n_loose_segments'], 'segment')}{repeats}",

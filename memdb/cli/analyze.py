@@ -16,7 +16,7 @@ from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.render import analysis
 from memdb.render.answer import Answer
-from memdb.render.tables import clean, facts
+from memdb.render.tables import clean, facts, stacked
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
@@ -115,7 +115,7 @@ def compare(
         head = facts(analysis.agreement(common, k), stores)
         on = "" if test_id is None else f" on test example {test_id}"
         title = f"Where {score}{on} differs most"
-        return analysis.stacked(head, "", analysis.differences(shown, title, score, names))
+        return stacked(head, "", analysis.differences(shown, title, score, names))
 
     emit(answer, way, table)
     if common["subset_fraction_a"] != common["subset_fraction_b"]:

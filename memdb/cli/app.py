@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -18,12 +19,13 @@ from typer.core import TyperGroup
 from memdb.addresses import without_secrets
 from memdb.cli.commands import COMMANDS, load
 from memdb.cli.streams import silence
-from memdb.cli.usage import CarefulCommand, WrongUsageError, in_options
+from memdb.cli.usage import CarefulCommand, WrongUsageError, converting_plain_values, in_options
 from memdb.errors import MemdbError, UnnamedCodeError
 from memdb.files import FULL, reason
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 REFUSING = (*FULL, errno.EIO, errno.EBADF, errno.EAGAIN)  # what a stream that takes nothing answers
+COMMAND = re.compile(r"(^|[\s`'])(memdb|pip|python|ulimit) ")  # something to be typed
 LONG_WORD = re.compile(r"\S{399,}[^\s.:,;]")  # a value too long to be read
 SUMMARIES = {name: text for texts in COMMANDS.values() for name, text in texts.items()}
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -38,6 +40,10 @@ class _App(typer.Typer):
 
 class _AllCommands(TyperGroup):
     """Lists every command, and completes its name, without importing it."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options of the whole program."""
+        return [converting_plain_values(parameter) for parameter in super().get_params(ctx)]
 
     def list_commands(self, _ctx: Any) -> list[str]:
         """Return the names of all commands."""
@@ -110,12 +116,19 @@ def say_storage_help(name: str) -> NoReturn:
 
 
 def say(*lines: str) -> None:
-    """Print a remark to stderr: stdout is for answers. A stderr that takes nothing is left alone."""
+    """Print a remark to stderr: stdout is for answers. A stderr that takes nothing is left alone.
+
+    On a terminal it breaks between words, unless it holds a command, which is to be copied as one line.
+    """
     from memdb.render.tables import clean, console
 
     try:
+        screen = console(stderr=True)
         for line in lines:
-            console(stderr=True).print(clean(without_secrets(line)), soft_wrap=True)
+            shown = clean(without_secrets(line))
+            if screen.is_terminal and not COMMAND.search(shown):
+                shown = textwrap.fill(shown, screen.width, break_long_words=False, break_on_hyphens=False)
+            screen.print(shown, soft_wrap=True)
     except OSError:
         silence(sys.stderr)
 

@@ -230,7 +230,7 @@ def lds(
         ((name, file),) = given.items()
         with Counting(console(stderr=True), "test examples") as counting:
             rows = db.lds(file, **options, progress=counting)
-        _show_one(db, rows if k is None else rows.limit(k), way, name, k or SHOWN)
+        _show_one(db, rows, way, name, k)
         return
     with Counting(console(stderr=True), None) as counting:
         rows = db.compare_lds(
@@ -244,12 +244,12 @@ def lds(
     _show_several(db, rows, way)
 
 
-def _show_one(db: Database, rows: DuckDBPyRelation, way: Way, name: str, n_rows: int) -> None:
-    answer, common = with_common(db, rows, way, ("mean_", "n_", "outcome", "h2", "ceiling", "of_ceiling"))
+def _show_one(db: Database, rows: DuckDBPyRelation, way: Way, name: str, k: int | None) -> None:
+    answer, common = with_common(db, rows, way, ("mean_", "n_", "outcome", "h2", "ceiling", "of_ceiling"), k)
     answer = Answer(answer.table, {**answer.facts, "outcome": common["outcome"]})
     names = db.relations().examples[layout.TEST].class_names
     title = f"Linear datamodeling score of {clean(name)} \u00b7 outcome {common['outcome']}"
-    emit(answer, way, lambda shown: attribution.lds(shown, common, title, names, n_rows))
+    emit(answer, way, lambda shown: attribution.lds(shown, common, title, names, k or SHOWN))
 
 
 def _show_several(db: Database, rows: DuckDBPyRelation, way: Way) -> None:

@@ -20,6 +20,7 @@ from memdb.render import curves
 from memdb.render import removal as rendered
 from memdb.render.answer import Answer
 from memdb.render.tables import console
+from memdb.wording import count, verb
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -236,8 +237,10 @@ def _run_visibly(
     found, last = watched(db.removal_experiment, into=into, **given, level=way.level, access=access, **how)
     if found is None:
         again = place.command(f"experiment removal --into {into}")
+        n = last.n_committed
         say(
-            f"Stopped. {last.n_committed} models were added to {into}; those in flight were dropped.",
+            f"Stopped. {count(n, 'model')} {verb(n, 'was', 'were')} added to {into}; those in flight were "
+            "dropped.",
             f"Go on with: {again}, and the same --models.",
         )
         sys.exit(INTERRUPTED)

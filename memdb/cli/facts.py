@@ -22,10 +22,11 @@ def without_interval(db: Database, rows: DuckDBPyRelation, way: Way) -> Answer:
 
 
 def with_common(
-    db: Database, rows: DuckDBPyRelation, way: Way, prefixes: tuple[str, ...]
+    db: Database, rows: DuckDBPyRelation, way: Way, prefixes: tuple[str, ...], k: int | None = None
 ) -> tuple[Answer, dict[str, Any]]:
-    """Return rows, and what all of them say of the whole, which a document says once."""
+    """Return rows, or the first k, and what all of them say of the whole, which a document says once."""
     answer = answer_of(db, rows, way)
+    answer = answer if k is None else Answer(answer.table.slice(0, k), answer.facts)
     first = next(answer.rows(), {})
     kept = ("n_in", "n_out")
     common = {name: v for name, v in first.items() if name.startswith(prefixes) and name not in kept}

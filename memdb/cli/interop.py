@@ -316,8 +316,7 @@ def membership(
         rows = db.membership(variant=variant, variance=variance, progress=counting)
     names = db.relations().examples[layout.TRAIN].class_names
     title = f"Membership, {variant} attack \u00b7 {facts_line(db, way)}"
-    if k is not None or way.output is None:
-        rows = rows.limit(k or SHOWN)
-    answer, common = with_common(db, rows, way, ("attack_", "tpr_", "n_targets"))
+    most = SHOWN if k is None and way.output is None else k
+    answer, common = with_common(db, rows, way, ("attack_", "tpr_", "n_targets"), most)
     answer = Answer(answer.table, {**answer.facts, "variant": variant, "variance": variance})
     emit(answer, way, lambda shown: analysis.membership(shown, common, title, names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -73,8 +74,12 @@ class Way(OptionGroup):
     @property
     def rows_stand_alone(self) -> bool:
         """Whether what is true of all rows has no place but in each of them."""
-        kind = self.format if self.output is None else self.output.suffix.lower()[1:]
-        return kind not in {"table", "json"}
+        return self.kind not in {"table", "json"}
+
+    @property
+    def kind(self) -> str:
+        """The format, or that of the file."""
+        return self.format if self.output is None else self.output.suffix.lower()[1:]
 
     @property
     def is_parquet(self) -> bool:
@@ -97,7 +102,9 @@ class PlainWay(Way):
 
 def say_without_pictures(reason: str) -> None:
     """Say that examples are shown without pictures, and why."""
-    say(f"Note: no pictures: {clean(reason)}. --data-root names the data's folder.")
+    is_package_missing = "pip install" in reason
+    found = "" if is_package_missing else " --data-root names the data's folder."
+    say(f"Note: no pictures: {clean(reason)}.{found}")
 
 
 def answer_of(db: Database, rows: DuckDBPyRelation | pa.Table, way: Way) -> Answer:
@@ -108,11 +115,12 @@ def answer_of(db: Database, rows: DuckDBPyRelation | pa.Table, way: Way) -> Answ
 
 
 def facts_of(db: Database, way: Way) -> dict[str, Any]:
-    """Return what the JSON document says of any rows."""
-    facts = {
-        "store": db.url,
-        "snapshot": db.snapshot.number,  # None where there are models beyond the newest: then the hash tells
-        "models_sha256": db.models_sha256,
+    """Return what is said of any rows; only a JSON document names the models, whose hash takes time."""
+    facts: dict[str, Any] = {"store": db.url}
+    if way.kind == "json":
+        facts["snapshot"] = db.snapshot.number  # None where models are beyond the newest: then the hash tells
+        facts["models_sha256"] = db.models_sha256
+    facts |= {
         "n_models": db.n_models,
         "level": way.level,
         "interval": way.interval,
@@ -163,7 +171,8 @@ def countless(answer: Answer) -> Answer:
 def remark_on_scores(answer: Answer) -> None:
     """Say why imported scores have no intervals, or what their intervals assume."""
     if "why_no_interval" in answer.facts:
-        say(f"No intervals: {answer.facts['why_no_interval']}; {answer.facts['hint']}.")
+        why, hint = (str(answer.facts[name]) for name in ("why_no_interval", "hint"))
+        say(f"{why.capitalize()}. To have some, {hint}.")
     elif "assumed_models" in answer.facts:
         models, fraction = answer.facts["assumed_models"], answer.facts["assumed_fraction"]
         say(
@@ -194,7 +203,7 @@ def made(answer: Answer, way: Way, table: Callable[[Answer], RenderableType]) ->
     printed = console()
     with printed.capture() as text:
         printed.print(table(answer))
-    return text.get()
+    return re.sub(" +$", "", text.get(), flags=re.MULTILINE)  # Rich fills lines up to the width
 
 
 def show(text: str | int, way: Way) -> None:
@@ -320,12 +329,12 @@ def _rate(k: int, n: int) -> str:
 def _again(db: Database, row: Mapping[str, Any], interval: str, way: Way) -> dict[str, Any]:
     ids: dict[str, Any] = {name: row[name] for name in ("test_id", "target_id") if name in row}
     rows = db.score(row["train_id"], **ids, interval=interval, level=way.level, outcome=way.outcome)
-    return next(Answer(rows.to_arrow_table(), {}).rows())
+    return next(answer_of(db, rows, way).rows())
 
 
 def _named(db: Database, row: Mapping[str, Any]) -> str:
     ids = {"train_id": "training", "test_id": "test", "target_id": "training"}
-    return " on ".join(_example(db, kind, row, name) for name, kind in ids.items() if name in row)
+    return " on\n".join(_example(db, kind, row, name) for name, kind in ids.items() if name in row)
 
 
 def _example(db: Database, kind: str, row: Mapping[str, Any], name: str) -> str:

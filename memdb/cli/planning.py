@@ -22,7 +22,7 @@ from memdb.cli.store_options import ASKING, Place, at_place
 from memdb.errors import InvalidInputError, NotFoundError
 from memdb.render import analysis, attribution, curves
 from memdb.render.answer import Answer
-from memdb.render.tables import clean, console
+from memdb.render.tables import clean, console, stacked
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -237,7 +237,7 @@ def convergence(
     def table(shown: Answer) -> Table:
         found = analysis.convergence(shown, title, score)
         width = min(CURVE_WIDTH, console().width)
-        return analysis.stacked(found, "", curves.curve(curve_rows(width), score, way.level, width))
+        return stacked(found, "", curves.curve(curve_rows(width), score, way.level, width))
 
     emit(answer, way, table)
     if plot is not None:

@@ -162,7 +162,7 @@ def sql(
     Imported scores are beside them as NAME.memorization and NAME.influence.
 
     \b
-    memdb sql "SELECT train_id, influence, lo, hi FROM influence WHERE test_id = 42
+    memdb sql "SELECT train_id, influence, lo, hi FROM influence WHERE test_id = 340
                ORDER BY influence DESC LIMIT 20"
     memdb sql "SELECT class_name, avg(memorization) FROM memorization
                JOIN train_examples ON id = train_id GROUP BY ALL ORDER BY 2 DESC"

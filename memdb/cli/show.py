@@ -191,7 +191,7 @@ def label_errors(
     db = place.open()
     rows = db.label_errors(
         k, class_name=class_name, min_memorization=min_memorization, level=way.level, interval=way.interval
-    ).to_arrow_table()
+    )
     if way.is_numbers:
         _print_numbers(db, rows, way, {"class": class_name})
         return

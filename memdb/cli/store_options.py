@@ -230,11 +230,12 @@ class Place:
 
     def open(self, *, to_write: bool = False) -> Database:
         """Open the store; who names one to write into it trusts what it extends."""
+        from memdb.cli.asked import Asked
         from memdb.create import open_with
         from memdb.database import View
 
         view = View(self.as_of, tuple(self.exclude or ()), self.scores, self.assumed)
-        opened = open_with(self.url, self.access(trusted=to_write), view)
+        opened = open_with(self.url, self.access(trusted=to_write), view, Asked)
         self.require_use_of_options(opened.store.manifest)
         return self._warned(opened)
 

@@ -16,7 +16,7 @@ from memdb.cli.store_options import Place
 from memdb.errors import InvalidInputError
 from memdb.render.progress import TrainingProgress
 from memdb.render.tables import console, number
-from memdb.wording import count
+from memdb.wording import count, verb
 
 if TYPE_CHECKING:
     from memdb.database import Database
@@ -58,7 +58,9 @@ class Limited:
         """Return a sentence on why a run ended before all models were trained, or found nothing to do."""
         width = done.mean_half_width
         if self.task_id is not None and done.n_asked == 0:
-            return f" All {self.add} models of task {self.task_id} were there already."
+            n = self.add or 0
+            of_task = f"{count(n, 'model')} of task {self.task_id}"
+            return f" {of_task} {verb(n, 'was', 'were')} there already."
         if self.until_half_width is not None and width is not None and width <= self.until_half_width:
             return f" The mean half-width is {number(width)}."
         if self.max_time is not None and done.n_committed != done.n_asked:
@@ -151,9 +153,10 @@ class Signals:
 def _how_to_go_on(db: Database, place: Place, last: TrainingStatus, command: str) -> list[str]:
     if last.n_asked is not None and last.n_committed == last.n_asked:
         return [f"Stopped; all was done: {count(last.n_asked, 'model')} added to {db.url}."]
-    of = "" if last.n_asked is None else f" of {last.n_asked}"
+    n = last.n_committed
+    added = count(n, "model") if last.n_asked is None else f"{n:,} of {count(last.n_asked, 'model')}"
     return [
-        f"Stopped. {last.n_committed}{of} models were added to {db.url}; the batch in flight was dropped.",
+        f"Stopped. {added} {verb(n, 'was', 'were')} added to {db.url}; the batch in flight was dropped.",
         f"Go on with: {place.command(command)}",
     ]
 

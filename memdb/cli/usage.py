@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ OPTIONS = {  # of the parameters of Python that are not called as their options 
     "recipe_options": "--recipe-option",
     "url": "--store",
 }
+PLAIN_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", re.ASCII)
 NUMBERS = {"integer": ("a whole number", "20"), "number": ("a number", "0.5"), "float": ("a number", "0.5")}
 
 
@@ -213,6 +215,10 @@ EFFECTS = (
 class CarefulCommand(TyperCommand):
     """A command that refuses options which it would misread or ignore, and has a help without repetitions."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, which convert plain values themselves."""
+        return [converting_plain_values(parameter) for parameter in super().get_params(ctx)]
+
     def get_short_help_str(self, limit: int = 45) -> str:  # noqa: ARG002 - as the base class has it
         """Return the first sentence of the help, whole: a list of commands has lines enough."""
         first = " ".join((self.help or "").split("\n\n", 1)[0].split())
@@ -228,7 +234,9 @@ class CarefulCommand(TyperCommand):
             self.params = every
         if of_storage:
             with formatter.section("Storage options, explained by `memdb help storage`"):
-                formatter.write_text(", ".join(map(called, of_storage)))
+                text, room = ", ".join(map(called, of_storage)), formatter.width - formatter.current_indent
+                lines = textwrap.wrap(text, room, break_on_hyphens=False)  # which are in names
+                formatter.write("".join(f"{'':{formatter.current_indent}}{line}\n" for line in lines))
 
     def storage_help(self, parent: Any) -> str:
         """Return the help of the options for storages; ``parent`` is the context of the whole program."""
@@ -266,6 +274,33 @@ class CarefulCommand(TyperCommand):
         _require_variables(ctx, self.params)
         _require_effect(ctx, self.params)
         return rest
+
+
+def converting_plain_values(parameter: Any) -> Any:
+    """Return a parameter that converts what needs no more than a look; what it doubts is left to Typer.
+
+    To convert any value, even a default, Typer imports pydantic: a sixth of what a question takes.
+    """
+    kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+    is_limited = getattr(parameter, "min", None) is not None or getattr(parameter, "max", None) is not None
+    if kind is None or "process_value" in vars(parameter) or parameter.required or is_limited:
+        return parameter
+    convert = parameter.process_value
+
+    def process_value(ctx: Any, value: Any) -> Any:
+        if value is None:
+            value = () if parameter.multiple or parameter.nargs == -1 else None
+        elif kind in {int, float} and isinstance(value, str) and PLAIN_NUMBER.fullmatch(value):
+            try:
+                value = kind(value)
+            except ValueError:  # 0.5 is no whole number
+                return convert(ctx, value)
+        elif type(value) is not kind:
+            return convert(ctx, value)
+        return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
+
+    parameter.process_value = process_value
+    return parameter
 
 
 def typed(ctx: typer.Context) -> frozenset[str]:

@@ -26,6 +26,7 @@ from memdb.wording import count, verb
 
 INFLUENCERS = 3
 SUFFIX = "without_near_duplicates"
+A_MATCH = 0.1  # by which the held-out accuracies of a control and of what it matches may differ
 TOLD_BY = {None: "influence", EQUAL: "influence and equal content", PICTURES: "influence and pictures"}
 LOSSES = """
 SELECT test_id, label, k_control / n_control AS p_control, k_memorized / n_memorized AS p_memorized,
@@ -355,6 +356,14 @@ def _effect(item: Comparison) -> str:
     points = 100 * item.difference.value
     if item.control.control == "added":
         return f"to the easy ones brings {points:+.2f} points of test accuracy"
-    others = "at random" if item.control.control == "random" else "matched by class and held-out accuracy"
+    others = "at random"
+    if item.control.control == "matched":
+        ours, theirs = item.arm.held_out, item.control.held_out
+        is_match = ours is None or theirs is None or abs(theirs - ours) <= A_MATCH
+        others = (
+            "matched by class and held-out accuracy"
+            if is_match
+            else "of the same classes, the nearest to them in held-out accuracy"
+        )
     more = "more" if points >= 0 else "less"
     return f"costs {abs(points):.2f} points of test accuracy {more} than as many {others}"

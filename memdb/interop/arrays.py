@@ -13,7 +13,7 @@ import struct
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError, MemdbError, NotFoundError
+from memdb.wording import is_number
 
 MAX_WHOLE_BYTES = 4 << 30  # of an array that is needed at once
 MAX_SWELLING = 250  # bytes out of one byte in; masks and predictions swell less, zip bombs a thousandfold
@@ -30,7 +31,7 @@ SWELLING_MATTERS = 256 << 20
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip entry, before its name
 READ_BYTES = 16 << 20
 BOOLEAN = "b"
-OTHERS = "an array (.npy) or a table (.csv, .tsv, .parquet)"
+OTHERS = "an array (.npy) or a table (.csv, .tsv, .parquet, .json)"
 UNREADABLE = (  # what NumPy and zipfile raise
     zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError, struct.error
 )  # fmt: skip
@@ -98,14 +99,15 @@ class ArrayFile:
         return np.array(self.rows(0, self.shape[0]))
 
     def texts(self, n: int | None = None) -> list[str]:
-        """Return all of it as text; bytes are taken for UTF-8.
+        """Return all of it as text: bytes are taken for UTF-8, whole numbers are written out.
 
         Raises:
-            InvalidInputError: no text, another number of them, or bytes in another encoding.
+            InvalidInputError: neither text nor whole numbers, another number of them, or bytes that are no
+                UTF-8.
         """
-        values = self.whole((n,), "US")
+        values = self.whole((n,), "USiu")
         try:
-            return [v.decode() for v in values.tolist()] if self.dtype.kind == "S" else values.tolist()
+            return [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]
         except UnicodeDecodeError as error:
             raise InvalidInputError(
                 f"{self.place} holds bytes that are not UTF-8", hint="save them as text"
@@ -128,51 +130,24 @@ class ArrayFile:
                 hint="check that all arrays are of the same models and examples, models first",
             )
         if self.dtype.kind not in kinds:
+            expected = " or ".join(KIND_NAMES[k] for k in kinds)
             raise InvalidInputError(
-                f"{self.place} is {self.dtype}; expected {' or '.join(KIND_NAMES[k] for k in kinds)}",
+                f"{self.place} is {self._kind()}; expected {expected}",
                 hint="convert it with `.astype(...)` and save it again",
             )
+
+    def _kind(self) -> str:
+        """Return its type in words; of text, what in it is not a number."""
+        if self.dtype.kind not in "US":
+            return str(self.dtype)
+        values = np.ravel(self.rows(0, self.shape[0] if self.shape else 1)).astype(np.str_)
+        odd = next((value for value in values.tolist() if value.strip() and not is_number(value)), None)
+        return "text" if odd is None else f"text, such as {odd[:40]!r}"
 
 
 KIND_NAMES = {
     "b": "bool", "i": "integers", "u": "unsigned integers", "f": "floats", "U": "text", "S": "bytes",
 }  # fmt: skip
-
-
-class Arrays(Mapping[str, ArrayFile]):
-    """The arrays of a file or folder by name, which remembers those that were looked at."""
-
-    def __init__(self, files: Mapping[str, ArrayFile]) -> None:
-        self._files = dict(files)
-        self._used: set[str] = set()
-
-    def __getitem__(self, name: str) -> ArrayFile:
-        found = self._files[name]
-        self._used.add(name)
-        return found
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._files
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    @property
-    def files(self) -> Mapping[str, ArrayFile]:
-        """The arrays, without remembering who looks at them."""
-        return self._files
-
-    def leave(self, file: ArrayFile | None) -> None:
-        """Count an array as not looked at: what it holds turned out to be of no use."""
-        self._used -= {name for name, one in self._files.items() if one is file}
-
-    @property
-    def unused(self) -> list[str]:
-        """The names of those that nobody looked at."""
-        return sorted(self._files.keys() - self._used)
 
 
 def open_arrays(path: Path) -> dict[str, ArrayFile]:
@@ -299,11 +274,17 @@ def _opened_archive(path: Path) -> dict[str, ArrayFile]:
 
 
 def _archive(path: Path) -> zipfile.ZipFile:
+    is_named_so = path.suffix.lower() == ".npz"
+    other = "" if is_named_so else f", and its name is not that of {OTHERS}"
+    refusal = InvalidInputError(f"{path} is not a NumPy archive (.npz){other}", hint=SAVE_AGAIN)
     try:
-        return zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        other = "" if path.suffix.lower() == ".npz" else f", and its name is not that of {OTHERS}"
-        raise InvalidInputError(f"{path} is not a NumPy archive (.npz){other}", hint=SAVE_AGAIN) from error
+        raise refusal from error
+    if not is_named_so and not any(name.endswith(".npy") for name in archive.namelist()):
+        archive.close()
+        raise refusal  # archives of other things, as PyTorch and Excel write them
+    return archive
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, place: str) -> ArrayFile:
@@ -388,20 +369,3 @@ def _readable(place: str) -> Iterator[None]:
         raise InvalidInputError(
             f"{place} cannot be read: {error.strerror or error}", hint="check the path and your access"
         ) from error
-
-
-def is_of(arrays: Mapping[str, ArrayFile], name: str, kinds: str) -> bool:
-    """Tell whether an array is there, readable and of one of these kinds, without looking at its values."""
-    files = arrays.files if isinstance(arrays, Arrays) else arrays
-    return name in files and files[name].problem is None and files[name].dtype.kind in kinds
-
-
-def spelled(arrays: Iterable[str]) -> dict[str, str]:
-    """Return the names of arrays by how they read in small letters."""
-    return {name.strip().lower(): name for name in arrays}
-
-
-def names_of(arrays: Iterable[str]) -> str:
-    """Return the names of arrays, as an error says them."""
-    shown = [f"{name[:80]}" for name in sorted(arrays)]
-    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "") or "nothing"

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError
 from memdb.format import layout
-from memdb.interop.arrays import ArrayFile, names_of, open_arrays
-from memdb.interop.score_formats import FORMATS, ScoreFile, require_scores
+from memdb.interop.arrays import ArrayFile, open_arrays
+from memdb.interop.by_name import names_of
+from memdb.interop.class_formats import pairs_by_class
+from memdb.interop.score_formats import ScoreFile, listed_pairs, require_scores
 
 MATRIX = 2  # dimensions
 
@@ -74,7 +76,7 @@ def open_attributions(path: Path, shape: tuple[int, int]) -> ArrayFile | ListedP
         InvalidInputError: it holds neither, or no numbers. Shapes are the caller's to check.
     """
     arrays = open_arrays(path)
-    for read in FORMATS[:2]:
+    for read in (listed_pairs, pairs_by_class):
         found = read(path, arrays)
         if found is not None:
             return ListedPairs.of(found, shape)

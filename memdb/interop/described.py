@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memdb.errors import InvalidInputError
 from memdb.format import layout
-from memdb.interop.arrays import ArrayFile, Arrays, is_of, spelled
+from memdb.interop.arrays import ArrayFile
+from memdb.interop.by_name import Arrays, is_of, spelled
 from memdb.interop.views import as_list
 from memdb.store.examples import UNKNOWN
 
@@ -76,13 +78,37 @@ def names_in(arrays: Mapping[str, ArrayFile], sizes: Mapping[str, int]) -> Names
         InvalidInputError: another number of them than there are examples.
     """
     labels, classes, in_words = labels_in(arrays, sizes)
-    keys = {name: named(arrays, KEYS[name], TEXT) for name in sizes if name in KEYS}
+    held = {name: list_of(arrays, KEYS[name], TEXT + "iu") for name in sizes if name in KEYS}
+    keys = {name: _texts(arrays, *file, sizes[name]) for name, file in held.items() if file is not None}
     return Names(
-        labels,
-        {name: file.texts(sizes[name]) for name, file in keys.items() if file is not None},
-        classes,
-        in_words,
+        labels, {name: texts for name, texts in keys.items() if texts is not None}, classes, in_words
     )
+
+
+def list_of(
+    arrays: Mapping[str, ArrayFile], names: Sequence[str], kinds: str
+) -> tuple[ArrayFile, ArrayFile] | None:
+    """Return the array of one of these names and the list that it is; None if it is none, and not read."""
+    file = named(arrays, names, kinds)
+    if file is None:
+        return None
+    values = as_list(file)
+    if len(values.shape) == 1:
+        return file, values
+    _leave(arrays, file)
+    return None
+
+
+def _texts(
+    arrays: Mapping[str, ArrayFile], file: ArrayFile, values: ArrayFile, n: int | None
+) -> list[str] | None:
+    """Return a list of texts; None if they cannot be read as such."""
+    values.require((n,), TEXT + "iu")
+    try:
+        return values.texts(n)
+    except InvalidInputError:  # bytes in another encoding
+        _leave(arrays, file)
+        return None
 
 
 def labels_in(
@@ -96,11 +122,14 @@ def labels_in(
     """
     labels: dict[str, NDArray[Any]]
     classes: tuple[str, ...]
-    files = {name: named(arrays, LABELS[name], WHOLE_NUMBERS + TEXT) for name in sizes if name in LABELS}
-    held = {name: as_list(file) for name, file in files.items() if file is not None}
-    as_names = {file.dtype.kind in TEXT for file in held.values()}
+    named_so = {name: list_of(arrays, LABELS[name], WHOLE_NUMBERS + TEXT) for name in sizes if name in LABELS}
+    found = {name: pair for name, pair in named_so.items() if pair is not None}
+    as_names = {values.dtype.kind in TEXT for _, values in found.values()}
     if as_names == {True}:
-        texts = {name: file.texts(sizes[name]) for name, file in held.items()}
+        read = {name: _texts(arrays, *pair, sizes[name]) for name, pair in found.items()}
+        texts = {name: part for name, part in read.items() if part is not None}
+        if not texts:
+            return {}, (), frozenset()
         distinct, rows = np.unique([text for part in texts.values() for text in part], return_inverse=True)
         ends = np.cumsum([len(part) for part in texts.values()])[:-1]
         labels, classes = dict(zip(texts, np.split(rows, ends), strict=True)), tuple(distinct.tolist())
@@ -108,10 +137,10 @@ def labels_in(
         places = np.array([ordered.index(name) for name in classes], dtype=np.int32)
         return {name: places[values] for name, values in labels.items()}, ordered, frozenset(labels)
     labels = {}
-    for name, file in held.items():
-        values = file.whole((sizes[name],), WHOLE_NUMBERS) if as_names == {False} else None
+    for name, (file, given) in found.items():
+        values = given.whole((sizes[name],), WHOLE_NUMBERS) if as_names == {False} else None
         if values is None or not is_whole(values):
-            _leave(arrays, files[name])
+            _leave(arrays, file)
         elif not (values < 0).all():
             labels[name] = values.astype(np.int64)
     named_classes = named(arrays, CLASS_NAMES, TEXT) if labels else None

@@ -12,12 +12,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-from memdb.errors import InvalidInputError, MemdbError, NotFoundError
-from memdb.interop import attack_formats, heldout_formats, run_formats, score_formats
-from memdb.interop.arrays import ArrayFile, Arrays, listed, names_of, open_array, open_arrays
+from memdb.errors import InvalidInputError, MemdbError, MismatchError, NotFoundError
+from memdb.interop import attack_formats, class_formats, heldout_formats, run_formats, score_formats
+from memdb.interop.arrays import ArrayFile, listed, open_array, open_arrays
+from memdb.interop.by_name import Arrays, names_of
 from memdb.interop.run_formats import PLAIN_KEYS, RunFormat, Runs
 from memdb.interop.score_formats import ScoreFile, ScoreFormat
-from memdb.interop.tables import is_table, open_table
+from memdb.interop.tables import is_json, is_table, open_table
+from memdb.interop.views import appended
 
 Format: TypeAlias = RunFormat | ScoreFormat
 FORMATS: tuple[Format, ...] = (
@@ -28,7 +30,10 @@ FORMATS: tuple[Format, ...] = (
     attack_formats.keep_and_scores,
     attack_formats.lira_folders,
     attack_formats.privacy_meter,
-    *score_formats.FORMATS,
+    score_formats.listed_pairs,
+    class_formats.pairs_by_class,
+    score_formats.whole_sets,
+    score_formats.c_scores,
 )
 
 
@@ -69,7 +74,7 @@ def read_file(
 
 
 def _opened(path: Path) -> dict[str, ArrayFile]:
-    return open_table(path) if is_table(path) and path.is_file() else open_arrays(path)
+    return open_table(path) if path.is_file() and (is_table(path) or is_json(path)) else open_arrays(path)
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -81,43 +86,74 @@ def _files_below(folder: Path) -> list[Path]:
 def _parts(
     path: Path, files: Sequence[Path], given: Mapping[str, ArrayFile], formats: Sequence[Format]
 ) -> Runs | ScoreFile:
-    """Return what several files hold: runs in each, or arrays that belong together."""
-    opened = [Arrays({**given, **_opened(file)}) for file in files]
-    found: list[Runs | ScoreFile | None] = []
-    problems: list[MemdbError] = []
-    for file, arrays in zip(files, opened, strict=True):
+    """Return what several files hold: runs in each, arrays that belong together, or a table in parts.
+
+    A table that cannot be read, such as a log beside arrays, is left alone; an archive is not.
+    """
+    everything = (*formats, *FORMATS)
+    opened: dict[Path, Arrays] = {}
+    for file in files:
         try:
-            found.append(_recognized(file, arrays, (*formats, *FORMATS)))
-        except (InvalidInputError, NotFoundError) as error:  # may be half of something
-            found.append(None)
-            problems.append(error)
-    runs = [part for part in found if isinstance(part, Runs)]
+            opened[file] = Arrays({**given, **_opened(file)})
+        except InvalidInputError:
+            if not is_table(file) or all(map(is_table, files)):
+                raise
+    found, problems = _contents(opened, everything)
+    runs = [part for part in found.values() if isinstance(part, Runs)]
     if runs and problems:
         raise problems[0]
     if runs:
-        others = [f.name for f, part in zip(files, found, strict=True) if not isinstance(part, Runs)]
-        whole = heldout_formats.together(path, runs)
-        return replace(whole, notes=(*whole.notes, f"Not read: {names_of(others)}.")) if others else whole
-    merged = Arrays(_merged(files, opened))
-    content = _recognized(path / files[0].name, merged, (*formats, *FORMATS))
+        others = [file for file in files if not isinstance(found.get(file), Runs)]
+        return _but_for(heldout_formats.together(path, runs), others)
+    in_parts = all(map(is_table, opened)) and len({frozenset(arrays) for arrays in opened.values()}) == 1
+    try:
+        merged = Arrays(appended(list(opened.values())) if in_parts else _merged(opened))
+        content = _recognized(path / files[0].name, merged, everything)
+    except MismatchError:
+        first = next(iter(opened))
+        if found:
+            raise
+        raise (problems[0] if problems else _unknown(first, opened[first])) from None
     if content is None:
         raise _unknown(path, merged)
-    return content
+    return _but_for(content, [file for file in files if file not in opened])
 
 
-def _merged(files: Sequence[Path], opened: Sequence[Arrays]) -> dict[str, ArrayFile]:
+def _contents(
+    opened: Mapping[Path, Arrays], formats: Sequence[Format]
+) -> tuple[dict[Path, Runs | ScoreFile], list[MemdbError]]:
+    """Return what each file holds that some format recognizes, and why others are refused."""
+    found: dict[Path, Runs | ScoreFile] = {}
+    problems: list[MemdbError] = []
+    for file, arrays in opened.items():
+        try:
+            content = _recognized(file, arrays, formats)
+        except (InvalidInputError, NotFoundError) as error:  # may be half of something
+            problems.append(error)
+        else:
+            found |= {} if content is None else {file: content}
+    return found, problems
+
+
+def _but_for(content: Runs | ScoreFile, files: Sequence[Path]) -> Runs | ScoreFile:
+    """Return contents with a note of the files that were not read."""
+    note = f"Not read: {names_of(file.name for file in files)}."
+    return replace(content, notes=(*content.notes, note)) if files else content
+
+
+def _merged(opened: Mapping[Path, Arrays]) -> dict[str, ArrayFile]:
     """Return the arrays of several files; one that is in two of them must be the same.
 
     Raises:
-        InvalidInputError: names the array that differs.
+        MismatchError: names the array that differs.
     """
     merged: dict[str, ArrayFile] = {}
-    for file, arrays in zip(files, opened, strict=True):
+    for file, arrays in opened.items():
         for name, array in arrays.files.items():
             earlier = merged.setdefault(name, array)
             if earlier is not array and not _same(earlier, array):
-                raise InvalidInputError(
-                    f"{file} has another array {name} than {earlier.place}",
+                raise MismatchError(
+                    f"{file} has another {name} than {earlier.place.removesuffix(f': {name}')}",
                     hint="import files of scores one by one, each under another scores_name",
                     parameter="scores_name",
                 )

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError, MismatchError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT
-from memdb.interop.arrays import ArrayFile, spelled
+from memdb.interop.arrays import ArrayFile
+from memdb.interop.by_name import spelled
 from memdb.interop.run_formats import CALLED, SETS, Outcomes, Runs, by_name, of_sets
 from memdb.interop.views import bools
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.manifest import CORRECT, DTYPES, KINDS, LOGIT_CONFIDENCE, Outcome
-from memdb.interop.arrays import ArrayFile, names_of
+from memdb.interop.arrays import ArrayFile
+from memdb.interop.by_name import names_of
 from memdb.interop.described import Names, named, names_in
-from memdb.interop.views import as_rows, bools, flags
+from memdb.interop.views import as_list, as_rows, bools, flags
 from memdb.wording import count, verb
 
 SETS = (layout.TRAIN, layout.TEST)
@@ -248,7 +249,7 @@ def finished(
     """
     done, notes = np.ones(n_models, dtype=np.bool_), []
     if "_completed" in arrays:
-        done &= flags(arrays["_completed"]).whole((n_models,), "b")
+        done &= flags(as_list(arrays["_completed"])).whole((n_models,), "b")
         notes = left_out(n_models - int(done.sum()), n_models, "not completed")
     undefined = np.zeros(n_models, dtype=np.bool_)
     for file in margins:

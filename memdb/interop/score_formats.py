@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.format.score_table import COVERAGES
-from memdb.interop.arrays import ArrayFile, is_of
-from memdb.interop.described import KEYS, PAIR_KEYS, TEXT, Names, labels_in, named, names_in
+from memdb.interop.arrays import ArrayFile
+from memdb.interop.by_name import Arrays, is_of
+from memdb.interop.described import KEYS, PAIR_KEYS, TEXT, Names, labels_in, list_of, named, names_in
 from memdb.interop.matrices import missing, pairs_of, rates, scores_in
 from memdb.interop.run_formats import SETS, numbers, within
 from memdb.interop.views import as_list
 from memdb.store.score_tables import Scores
-from memdb.wording import count
+from memdb.wording import count, is_number
 
 TRAIN_IDS = ("train_id", "tr_idx", "train_idx", "train_index", "tr_id", "train")
 TEST_IDS = ("test_id", "tt_idx", "test_idx", "test_index", "tt_id", "test")
 TOLD_IDS = (*TRAIN_IDS, "id", "idx", "index", "example", "example_id")
-IDS = (*TOLD_IDS, "")  # as pandas writes its index
+IDS = (*TOLD_IDS, "", "unnamed:_0", "__index_level_0__")  # as pandas writes its index, or reads it again
 MEMORIZATION = (
     "memorization", "mem", "tr_mem", "memorization_score", "memorization_scores", "mem_score", "mem_scores",
     "mem_est", "memorization_estimate", "memorization_estimates",  # or any one name with the word in it
@@ -35,7 +36,6 @@ INFLUENCE = (
     "influence_matrix", "influence_estimates",
 )  # fmt: skip
 NUMBERS = "fiu"
-_MATRIX = re.compile(r"infl_matrix_class(\d{1,9})")
 WORDS = {
     "memorization": {"mem", "memorization", "memorisation"},
     "influence": {"infl", "influence", "influences"},
@@ -115,22 +115,35 @@ def listed_pairs(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | Non
     strength = as_list(strength)
     n_pairs = strength.shape[0]
     if n_pairs == 0:
-        raise InvalidInputError(f"{path} holds no pairs")
+        raise InvalidInputError(f"{path} holds no pairs", hint="export or download it again")
     ids: dict[str, NDArray[Any]] = {}
     keyed: dict[str, Sequence[str]] = {}
     for name, file in {**sides, **keys}.items():
-        if file is not None and file.dtype.kind in "US":
-            distinct, ids[name] = np.unique(file.texts(n_pairs), return_inverse=True)
+        if file is not None and (file.dtype.kind in TEXT or name in keys):
+            texts = file.texts(n_pairs) if name in keys else _keys(file, n_pairs)
+            distinct, ids[name] = np.unique(texts, return_inverse=True)
             keyed[name] = distinct.tolist()
         elif file is not None:
-            ids[name] = _ids(file, (n_pairs,))
+            ids[name] = ids_in(file, (n_pairs,))
     train, test = ids[layout.TRAIN].astype(np.int32), ids[layout.TEST].astype(np.int32)
     influence = scores_in(strength, (n_pairs,))
     memorization, memorized = _of_pairs(path, scores_named(arrays, "memorization", MEMORIZATION), train)
     known = ~np.isnan(influence)
     scores = Scores(memorization, train[known], test[known], influence[known])
     notes = missing(n_pairs - int(known.sum()), strength.place)
-    return ScoreFile(str(path), "listed", scores, memorized=memorized, keyed=keyed, notes=notes)
+    names = Names() if keyed else _names_beside(arrays, ids)
+    sizes = {name: len(values) for name, values in names.labels.items()}
+    return ScoreFile(str(path), "listed", scores, sizes, names, memorized, keyed, notes=notes)
+
+
+def _names_beside(arrays: Mapping[str, ArrayFile], ids: Mapping[str, NDArray[Any]]) -> Names:
+    """Return the labels of all examples beside pairs of some; labels of each pair are not that."""
+    files = arrays.files if isinstance(arrays, Arrays) else arrays
+    labels, _, _ = labels_in(files, dict.fromkeys(SETS))
+    of_examples = {name: len(v) for name, v in labels.items() if len(v) != len(ids[name])}
+    if set(of_examples) != set(SETS) or any(ids[name].max() >= n for name, n in of_examples.items()):
+        return Names()
+    return names_in(arrays, of_examples)
 
 
 def _of_pairs(
@@ -153,84 +166,6 @@ def _of_pairs(
     return memorization, memorized
 
 
-def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
-    """Read ``infl_matrix_classK``, ``tr_classidx_K`` and ``tt_classidx_K`` of each class K, and ``tr_mem``.
-
-    All pairs within the classes, as Feldman and Zhang published them for CIFAR-100 and ImageNet. Without
-    ``tr_labels`` and ``tt_labels``, which ImageNet has in a file of its own, labels are those of the lists.
-    """
-    classes = [found[1] for found in map(_MATRIX.fullmatch, arrays) if found]
-    if not classes:
-        return None
-    lists = {
-        name: {ending: _class_list(path, arrays, f"{side}_classidx_{ending}", ending) for ending in classes}
-        for name, side in zip(SETS, ("tr", "tt"), strict=True)
-    }
-    labels, class_names, in_words = labels_in(arrays, dict.fromkeys(SETS))
-    sizes = {}
-    for name, parts in lists.items():
-        if name not in labels:
-            labels[name] = _labels_of_lists(path, name, parts)
-        sizes[name] = len(labels[name])
-        for ending, ids in parts.items():
-            wrong = ids[ids >= sizes[name]]
-            odd = wrong if len(wrong) else ids[labels[name][ids] != int(ending)]
-            if len(odd):
-                label = "none" if len(wrong) else labels[name][odd[0]]
-                raise InvalidInputError(
-                    f"{path} lists {name} example {odd[0]} in class {ending}, and its label is {label}",
-                    hint="the lists of a class hold examples of that class alone",
-                )
-    shapes = {ending: tuple(len(parts[ending]) for parts in lists.values()) for ending in classes}
-    files = {ending: arrays[f"infl_matrix_class{ending}"] for ending in classes}
-    # of all classes at once: the matrix of a class alone may be square
-    turned = any(files[ending].shape != shapes[ending] for ending in classes) and all(
-        files[ending].shape == shapes[ending][::-1] for ending in classes
-    )
-    pairs = []
-    for ending in classes:
-        rows, columns = lists[layout.TRAIN][ending], lists[layout.TEST][ending]
-        matrix = scores_in(files[ending], shapes[ending][::-1] if turned else shapes[ending])
-        matrix = matrix.T if turned else matrix
-        pairs.append((np.repeat(rows, len(columns)), np.tile(columns, len(rows)), matrix.ravel()))
-    train, test, influence = (np.concatenate(values) for values in zip(*pairs, strict=True))
-    memorization = NO_SCORES
-    if "tr_mem" in arrays:
-        memorization = scores_in(arrays["tr_mem"], (sizes[layout.TRAIN],)).astype(np.float64)
-    known = ~np.isnan(influence)
-    notes = (*["Matrices are [test, train]."][:turned], *missing(len(known) - int(known.sum()), str(path)))
-    return ScoreFile(
-        str(path), "same_class" if known.all() else "listed",
-        Scores(memorization, train[known], test[known], influence[known]),
-        sizes, replace(names_in(arrays, sizes), labels=labels, class_names=class_names, in_words=in_words),
-        None if len(memorization) else NOBODY, notes=notes,
-    )  # fmt: skip
-
-
-def _class_list(path: Path, arrays: Mapping[str, ArrayFile], name: str, ending: str) -> NDArray[np.int32]:
-    if name not in arrays:
-        raise InvalidInputError(
-            f"{path} has infl_matrix_class{ending} and no {name}",
-            hint="expected tr_classidx_K, tt_classidx_K and infl_matrix_classK of each class K; name several "
-            "files if they are in several",
-        )
-    return _ids(arrays[name], (None,))
-
-
-def _labels_of_lists(path: Path, name: str, lists: Mapping[str, NDArray[np.int32]]) -> NDArray[np.int32]:
-    """Return the labels that the lists of all classes make; they must have each example once."""
-    ids = np.concatenate(list(lists.values()))
-    if not np.array_equal(np.sort(ids), np.arange(len(ids))):
-        raise InvalidInputError(
-            f"{path} has no labels of the {name} set, and its lists do not have each example once",
-            hint="name the file with the labels beside it, as in `memdb import matrix.npz index.npz`",
-        )
-    labels = np.empty(len(ids), dtype=np.int32)
-    for ending, members in lists.items():
-        labels[members] = int(ending)
-    return labels
-
-
 def whole_sets(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
     """Read ``memorization`` [train], ``influence`` [test, train] or both, as Feldman and Zhang save them.
 
@@ -242,8 +177,10 @@ def whole_sets(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
         arrays = {"memorization": next(iter(arrays.values()))}
     mem = scores_named(arrays, "memorization", MEMORIZATION)
     strength = scores_named(arrays, "influence", INFLUENCE)
-    if (mem is None and strength is None) or (strength is not None and len(strength.shape) != 2):
+    if mem is None and strength is None:
         return None
+    if strength is not None:
+        strength.require((None, None), NUMBERS)
     return _whole(path, arrays, mem, strength, ())
 
 
@@ -276,9 +213,7 @@ def _whole(
     """Return memorization and a matrix of influence, with what is said of the examples beside them."""
     memorization, memorized, sizes = NO_SCORES, None, {}
     labels, class_names, in_words = labels_in(arrays, dict.fromkeys(SETS))
-    ids = None
-    if mem is not None and strength is None:  # keys tell more than the numbers that pandas gives its rows
-        ids = named(arrays, TOLD_IDS if named(arrays, KEYS[layout.TRAIN], TEXT) else IDS, NUMBERS)
+    ids, keys = (None, None) if mem is None or strength is not None else _named_by(arrays)
     if mem is not None:
         memorization, memorized, labels = _memorization(path, as_list(mem), ids, labels)
         notes = (*notes, *missing(int(np.isnan(memorization).sum()), mem.place))
@@ -300,6 +235,8 @@ def _whole(
                 hint="check that they are of the same examples",
             )
     names = Names({}, {}, ()) if ids is not None else names_in(arrays, sizes)
+    if keys is not None:
+        names = replace(names, keys={layout.TRAIN: _keys(keys, len(memorization))})
     keyed: dict[str, Sequence[str]] = {}
     if strength is None and layout.TRAIN in names.keys:
         keyed, memorized = (
@@ -310,16 +247,45 @@ def _whole(
     return ScoreFile(str(path), "listed", scores, sizes, names, memorized, keyed, turnable, notes)
 
 
+def _named_by(arrays: Mapping[str, ArrayFile]) -> tuple[ArrayFile | None, ArrayFile | None]:
+    """Return the ids that scores are of, or else what is in the place of ids and is text: keys."""
+    if list_of(
+        arrays, KEYS[layout.TRAIN], TEXT + "iu"
+    ):  # tell more than the numbers that pandas gives its rows
+        found = list_of(arrays, TOLD_IDS, NUMBERS)
+    else:
+        found = list_of(arrays, IDS, NUMBERS + TEXT)
+    if found is None:
+        return None, None
+    return (None, found[1]) if found[1].dtype.kind in TEXT else (found[1], None)
+
+
+def _keys(file: ArrayFile, n: int) -> list[str]:
+    """Return what is text in the place of ids.
+
+    Raises:
+        InvalidInputError: some of it is numbers: so a line of totals looks, or 1,000.
+    """
+    texts = file.texts(n)
+    odd = next((text for text in texts if not is_number(text)), None)
+    if odd is not None and any(map(is_number, texts)):
+        raise InvalidInputError(
+            f"{file.place} holds {odd[:80]!r} among numbers",
+            hint="give a whole number in each row, or call a column of names key",
+        )
+    return texts
+
+
 def _memorization(
     path: Path, file: ArrayFile, ids: ArrayFile | None, labels: dict[str, NDArray[Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.int32] | None, dict[str, NDArray[Any]]]:
     """Return memorization, the ids that it is of (None: all, in order), and labels in their order."""
     memorization = scores_in(file, (None,)).astype(np.float64)
     if not len(memorization) or np.isnan(memorization).all():
-        raise InvalidInputError(f"{path} holds no scores")
+        raise InvalidInputError(f"{path} holds no scores", hint="export or download it again")
     if ids is None:
         return memorization, None, labels
-    memorized, order = np.unique(_ids(ids, (len(memorization),)), return_index=True)
+    memorized, order = np.unique(ids_in(ids, (len(memorization),)), return_index=True)
     if len(memorized) < len(memorization):
         raise InvalidInputError(f"{ids.place} names an example twice", hint="give one score each")
     if int(memorized[-1]) > len(memorized) - 1:  # some of the examples
@@ -328,12 +294,18 @@ def _memorization(
     return memorization[order], None, ordered
 
 
-def _ids(file: ArrayFile, shape: tuple[int | None, ...], n_examples: int = 2**31 - 1) -> NDArray[np.int32]:
+def ids_in(file: ArrayFile, shape: tuple[int | None, ...], n_examples: int = 2**31 - 1) -> NDArray[np.int32]:
+    """Return ids of examples.
+
+    Raises:
+        InvalidInputError: something else among them.
+    """
     ids = as_list(file).whole(shape, NUMBERS)
     wrong = np.isnan(ids) | (ids < 0) | (ids >= n_examples) | (ids != np.floor(ids))
     if wrong.any():
         raise InvalidInputError(
-            f"{file.place} holds {ids[wrong][0]}, and ids go from 0 to {n_examples - 1:,}"
+            f"{file.place} holds {ids[wrong][0]}, and ids are whole numbers from 0 to {n_examples - 1:,}",
+            hint="count examples from 0, and name each, or give keys: train_key, test_key",
         )
     return ids.astype(np.int32)
 
@@ -375,8 +347,6 @@ def require_scores(file: ScoreFile) -> None:
     if len(twice):
         raise InvalidInputError(
             f"{place} has the pair of training example {twice[0] >> 32} and test example "
-            f"{twice[0] & 0xFFFFFFFF} twice"
+            f"{twice[0] & 0xFFFFFFFF} twice",
+            hint="give each pair once",
         )
-
-
-FORMATS: tuple[ScoreFormat, ...] = (listed_pairs, pairs_by_class, whole_sets, c_scores)

@@ -1,7 +1,10 @@
-"""Tables in other people's files: CSV and Parquet, an array a column."""
+"""Tables in other people's files: CSV, Parquet and JSON, an array a column."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,60 +12,59 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.errors import InvalidInputError
-from memdb.interop.arrays import MAX_WHOLE_BYTES, ArrayFile
+from memdb.errors import InvalidInputError, MemdbError
+from memdb.interop.arrays import MAX_SWELLING, MAX_WHOLE_BYTES, READ_BYTES, SWELLING_MATTERS, ArrayFile
 from memdb.interop.described import KEYS, PAIR_KEYS
 from memdb.wording import is_number
 
 CSV = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pq")
-LONGEST_LINE = 1 << 20
+JSON = (".json", ".ndjson", ".jsonl")
+COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")  # by which Arrow knows how to read CSV and JSON
+BETWEEN = (";", "\t", "|")  # columns, where it is not what the ending says
+HEAD_BYTES = 1 << 20
+MAX_JSON_BYTES = 256 << 20  # Python objects take ten times as much
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+MORE_MISSING = ["None", "<NA>"]  # as Python and pandas write it, beyond what Arrow knows
+AROUND_NAMES = " \t'\"#"  # np.savetxt writes a header behind a #
 KEY_COLUMNS = [name for names in (KEYS, PAIR_KEYS) for those in names.values() for name in those]
+UNREADABLE = (pa.ArrowException, OSError, ValueError, RecursionError)
 
 
 def is_table(path: Path) -> bool:
-    """Tell by its name whether a file is a table; CSV may be compressed."""
-    return path.suffix.lower() in PARQUET or _delimiter(path) is not None
+    """Tell by its name whether a file is a table of numbers; JSON may be anything, and counts if named."""
+    return path.suffix.lower() in PARQUET or _ending(path) in CSV
 
 
-def _delimiter(path: Path) -> str | None:
-    name = path.name.lower().removesuffix(".gz")
-    return next((sign for ending, sign in CSV.items() if name.endswith(ending)), None)
+def is_json(path: Path) -> bool:
+    """Tell by its name whether a file is JSON."""
+    return _ending(path) in JSON
 
 
-def _sign_between(path: Path) -> str | None:
-    """Return what stands between columns: what the ending says, or a semicolon or tab in the first line."""
-    usual = _delimiter(path)
-    if path.suffix.lower() == ".gz":
-        return usual
-    with path.open(encoding="utf-8", errors="replace") as file:
-        first = file.readline(LONGEST_LINE)
-    return next((sign for sign in (usual, ";", "\t") if sign is not None and sign in first), usual)
+def _ending(path: Path) -> str:
+    """Return the ending of a name, without that of compression."""
+    name = Path(path.name.lower())
+    return Path(name.stem).suffix if name.suffix in COMPRESSED else name.suffix
 
 
 def open_table(path: Path) -> dict[str, ArrayFile]:
     """Return the columns of a table by name; NaN stands for missing numbers.
 
-    Columns of anything but numbers, text and booleans are there and cannot be read.
+    Lists of one length are rows of an array. Other columns than of numbers, text and booleans are there and
+    cannot be read.
 
     Raises:
         InvalidInputError: no table, or one too big to be read at once.
     """
-    from pyarrow import csv, parquet  # noqa: PLC0415 - other files do not need them
-
-    if path.stat().st_size > MAX_WHOLE_BYTES:
-        raise InvalidInputError(
-            f"{path} takes {path.stat().st_size:,} bytes, and is needed at once", hint="import it in parts"
-        )
+    read: Callable[[Path], pa.Table]
+    read = _read_parquet if path.suffix.lower() in PARQUET else _read_json if is_json(path) else _read_csv
     try:
-        if path.suffix.lower() in PARQUET:
-            table = parquet.read_table(path)
-        else:
-            parsing = csv.ParseOptions(delimiter=_sign_between(path))
-            keys = csv.ConvertOptions(column_types=dict.fromkeys(KEY_COLUMNS, pa.string()))
-            table = csv.read_csv(path, parse_options=parsing, convert_options=keys)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        said = str(error).splitlines()[0].rstrip(".")
+        _require_bounded(path)
+        table = read(path)
+    except MemdbError:
+        raise
+    except UNREADABLE as error:
+        said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise InvalidInputError(
             f"{path} cannot be read: {said[:200]}",
             hint="give a table with a header line and one kind a column",
@@ -73,7 +75,7 @@ def open_table(path: Path) -> dict[str, ArrayFile]:
             hint="name the columns, such as train_id,test_id,influence, or save the array with `numpy.save`",
         )
     found: dict[str, ArrayFile] = {}
-    for number, name in enumerate(name.strip() for name in table.column_names):
+    for number, name in enumerate(name.strip(AROUND_NAMES) for name in table.column_names):
         place = f"{path}: {name}"
         twice = InvalidInputError(f"{place} is there twice", hint="give each column a name of its own")
         is_new = name not in found
@@ -81,23 +83,162 @@ def open_table(path: Path) -> dict[str, ArrayFile]:
     return found
 
 
+def _require_bounded(path: Path) -> None:
+    """Refuse a table that is too big to be read at once, packed or unpacked.
+
+    Raises:
+        InvalidInputError: it is, or it swells as no table does.
+    """
+    size = n_bytes = path.stat().st_size
+    if path.suffix.lower() in COMPRESSED:
+        n_bytes = 0
+        with pa.input_stream(str(path), compression="detect") as stream:
+            while n_bytes <= MAX_WHOLE_BYTES and (data := stream.read(READ_BYTES)):
+                n_bytes += len(data)
+                if n_bytes > max(SWELLING_MATTERS, MAX_SWELLING * size):
+                    raise _too_big(path, f"swells from {size:,} to more than {n_bytes:,} bytes")
+    if n_bytes > (MAX_JSON_BYTES if is_json(path) else MAX_WHOLE_BYTES):
+        raise _too_big(path, f"takes {n_bytes:,} bytes, and is needed at once")
+
+
+def _too_big(path: Path, what: str) -> InvalidInputError:
+    return InvalidInputError(f"{path} {what}", hint="import it in parts")
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    from pyarrow import parquet  # noqa: PLC0415 - other files do not need it
+
+    with parquet.ParquetFile(path, pre_buffer=False) as file:
+        described = file.metadata
+        n_values = sum(
+            described.row_group(group).column(column).num_values
+            for group in range(described.num_row_groups)
+            for column in range(described.num_columns)
+        )
+        if 8 * n_values > MAX_WHOLE_BYTES:  # whatever few bytes they were packed into
+            raise _too_big(path, f"holds {n_values:,} values, and is needed at once")
+        texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
+    return parquet.read_table(path, read_dictionary=texts)
+
+
+def _read_csv(path: Path) -> pa.Table:
+    from pyarrow import csv  # noqa: PLC0415 - other files do not need it
+
+    with pa.input_stream(str(path), compression="detect") as stream:
+        head = stream.read(HEAD_BYTES)
+    encoding = "utf-16" if head[:2] in UTF_16 else "utf-8"
+    lines = head.decode(encoding, errors="replace").lstrip("\ufeff").splitlines() or [""]
+    usual = CSV[_ending(path)]
+    n_comments = next((n for n, line in enumerate(lines) if not line.startswith("#")), 0)
+    between = next((sign for sign in (usual, *BETWEEN) if sign in lines[n_comments]), usual)
+    if n_comments and all(is_number(part) for part in lines[n_comments].split(between)):
+        n_comments -= 1  # the last comment has the names, as np.savetxt writes them
+    table = csv.read_csv(
+        path,
+        read_options=csv.ReadOptions(skip_rows=n_comments, encoding=encoding),
+        parse_options=csv.ParseOptions(delimiter=between),
+        convert_options=csv.ConvertOptions(
+            column_types=dict.fromkeys(KEY_COLUMNS, pa.string()),
+            null_values=csv.ConvertOptions().null_values + MORE_MISSING,
+        ),
+    )
+    return table if between == "," else _with_decimal_commas(table)
+
+
+def _with_decimal_commas(table: pa.Table) -> pa.Table:
+    """Return a table in which text such as 0,5 is numbers, if all of a column is."""
+    for place, name in enumerate(table.column_names):
+        if name in KEY_COLUMNS or not pa.types.is_string(table.column(place).type):
+            continue
+        texts = [value.strip() for value in table.column(place).to_pylist()]
+        missing = {"", "NA", "NaN", "nan", "null", *MORE_MISSING}
+        if all(value in missing or re.fullmatch(r"[-+]?\d*,?\d+([eE][-+]?\d+)?", value) for value in texts):
+            numbers = [None if value in missing else float(value.replace(",", ".")) for value in texts]
+            table = table.set_column(place, name, pa.array(numbers, pa.float64()))
+    return table
+
+
+def _read_json(path: Path) -> pa.Table:
+    """Read an object a line, or a document: a list of objects, also as the ``rows`` of one, or lists."""
+    with pa.input_stream(str(path), compression="detect") as stream:
+        text = stream.read().decode()
+    if _ending(path) != ".json":
+        return pa.Table.from_pylist([json.loads(line) for line in text.splitlines() if line.strip()])
+    document = json.loads(text)
+    rows = document.get("rows", document) if isinstance(document, dict) else document
+    if isinstance(rows, dict):
+        return pa.table({name: values for name, values in rows.items() if isinstance(values, list)})
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("no list of objects")
+    return pa.Table.from_pylist(rows)
+
+
 def _opened(place: str, column: pa.ChunkedArray) -> ArrayFile:
-    values = _values(column)
+    try:
+        values = _values(column)
+    except pa.ArrowException:  # bytes that are no text, numbers beyond floats
+        values = None
     if values is None:
         problem = InvalidInputError(f"{place} is {column.type}", hint="give numbers or text")
         return ArrayFile.unreadable(place, problem)
     return ArrayFile(place, values.shape, values.dtype, lambda start, stop: values[start:stop])
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_bytes(kind) or _is_view(kind)
+    )
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def _is_view(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
 def _values(column: pa.ChunkedArray) -> NDArray[Any] | None:
+    """Return a column as an array; None for what is neither numbers, text nor lists of numbers."""
     kind = column.type
     if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
+        kind = kind.value_type
+        if not _is_text(kind):
+            column = column.cast(kind)
+    if _is_text(kind):
+        return _texts(column)
+    if _is_list(kind):
+        return _rows(column)
     if pa.types.is_decimal(kind) or pa.types.is_null(kind):
         column, kind = column.cast(pa.float64()), pa.float64()
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return np.array(["" if value is None else value for value in column.to_pylist()], dtype=np.str_)
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         return None
     values = np.array(column.to_numpy())
     return None if values.dtype.hasobject else values
+
+
+def _texts(column: pa.ChunkedArray) -> NDArray[Any] | None:
+    """Return texts, "" for missing ones; None if the longest makes them too big, as NumPy keeps them."""
+    values = ["" if value is None else value for value in column.to_pylist()]
+    try:
+        values = [value.decode() if isinstance(value, bytes) else value for value in values]
+    except UnicodeDecodeError:
+        return None
+    longest = max(map(len, values), default=0)
+    return None if 4 * longest * len(values) > MAX_WHOLE_BYTES else np.array(values, dtype=np.str_)
+
+
+def _rows(column: pa.ChunkedArray) -> NDArray[Any] | None:
+    """Return lists of numbers as rows of an array; None if they are not all of one length."""
+    lists = column.combine_chunks()
+    if column.null_count or not len(column):
+        return None
+    lengths = set(lists.value_lengths().to_pylist())
+    values = _values(pa.chunked_array([lists.flatten()]))
+    return None if values is None or len(lengths) != 1 else values.reshape(len(column), -1, *values.shape[1:])

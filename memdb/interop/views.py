@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,10 +47,13 @@ def flags(file: ArrayFile) -> ArrayFile:
 
 
 def as_list(file: ArrayFile) -> ArrayFile:
-    """Return the array of a table's only column, [n, 1], as one of a single axis."""
-    if len(file.shape) < 2 or math.prod(file.shape[1:]) != 1:
+    """Return an array that is long along one axis alone, [n, 1] or [1, n], as one of a single axis."""
+    n = math.prod(file.shape)
+    if len(file.shape) < 2 or n != max(file.shape):
         return file
-    return replace(file, _shape=file.shape[:1], read=lambda start, stop: file.read(start, stop).reshape(-1))
+    if file.shape[0] == n:
+        return replace(file, _shape=(n,), read=lambda start, stop: file.read(start, stop).reshape(-1))
+    return replace(file, _shape=(n,), read=lambda start, stop: file.read(0, 1).reshape(-1)[start:stop])
 
 
 def as_rows(file: ArrayFile) -> ArrayFile:
@@ -58,3 +62,19 @@ def as_rows(file: ArrayFile) -> ArrayFile:
         return file
     n = file.shape[0]
     return replace(file, _shape=(1, n), read=lambda start, stop: file.read(0, n)[None][start:stop])
+
+
+def appended(parts: Sequence[Mapping[str, ArrayFile]]) -> dict[str, ArrayFile]:
+    """Return the columns of a table in parts, one part after the other."""
+    return {name: _appended([part[name] for part in parts]) for name in parts[0]}
+
+
+def _appended(files: Sequence[ArrayFile]) -> ArrayFile:
+    """Return arrays as one; what is not readable in one part is not in all."""
+    odd = next((file for file in files if file.problem is not None), None)
+    if odd is not None or len({(file.dtype.kind, file.shape[1:]) for file in files}) > 1:
+        return odd or ArrayFile.unreadable(
+            files[0].place, InvalidInputError(f"{files[0].place} is of another type in other parts")
+        )
+    values = np.concatenate([file.rows(0, file.shape[0]) for file in files])
+    return ArrayFile(files[0].place, values.shape, values.dtype, lambda start, stop: values[start:stop])

@@ -15,6 +15,7 @@ from memdb.errors import MemdbError
 from memdb.render.answer import rows_of
 from memdb.render.images import as_rgb, enlarged, fitted
 from memdb.render.tables import clean
+from memdb.wording import count
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
@@ -132,5 +133,5 @@ def _text(text: str) -> str:
 def _note(relation: DuckDBPyRelation, n_found: int, n_shown: int, n_hidden: int) -> str:
     """Say what is not shown, and how to get it."""
     parts = [f"{n_shown} of {len(relation):,} rows"] if n_found > n_shown else []
-    parts += [f"{n_hidden:,} more columns"] if n_hidden else []
+    parts += [count(n_hidden, "more column")] if n_hidden else []
     return f"<p>{'; '.join(parts)}: <code>.df()</code> has all</p>" if parts else ""

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -31,6 +30,9 @@ from memdb.query.templates import template
 from memdb.store import Snapshot, Store, StoredScores
 from memdb.store.examples import Examples, unlabelled
 from memdb.store.score_tables import examples_with, sizes_with
+
+if TYPE_CHECKING:
+    import duckdb
 
 PUBLISHED = "published"  # the outcome behind imported scores, which their files do not name
 MAX_PAIRS = 10_000_000

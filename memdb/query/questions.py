@@ -22,6 +22,7 @@ from memdb.query.from_published import stored_influence, stored_pair
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import MAX_PAIRS, TIMEOUT_SECONDS, Order, PairOptions, RankedQuery, require_k
 from memdb.query.outcomes import OUTCOMES
+from memdb.query.points import point
 from memdb.query.ranked_list import Columns, ranked
 from memdb.query.relations import Relations
 from memdb.query.statements import Kind, out_of_python
@@ -113,6 +114,9 @@ class ModelAnswers:
             if stored is not None:
                 is_kept = not same_class or stored.column("same_class")[0].as_py()
                 return stored if is_kept else stored.slice(0, 0)
+        one = None if same_class else point(relations, relation, given, interval)
+        if one is not None:
+            return one
         if relation != "memorization":
             relations.prefetch(layout.TEST if relation == "influence" else layout.TRAIN)
         sql = rows_with(relation, given, ids, same_class=same_class)

@@ -8,13 +8,10 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
-from duckdb.func import PythonUDFType
-from duckdb.sqltypes import DOUBLE, INTEGER, DuckDBPyType
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError, MemdbError
@@ -50,6 +47,9 @@ from memdb.store.published_arrays import (
     read_stats,
 )
 
+if TYPE_CHECKING:
+    import duckdb
+
 MEMORY = 4 * 10**9  # bytes of DuckDB's buffers, which excludes what functions allocate themselves
 ROWS_AT_ONCE = 65_536  # rows of a record batch of a streamed result
 USUAL = IntervalSpec("anytime")  # of the views
@@ -63,6 +63,7 @@ class Relations:
         self.snapshot = snapshot
         self.outcome = require_outcome(outcome)
         self.memory = MEMORY
+        self.read_alone: dict[tuple[str, int], Words] = {}  # rows of `bits`, by path and row
         self._budget = Budget()
         self._known_totals: dict[str, dict[str, Any]] = {}
         self._interval: IntervalSpec | None = None  # whose multipliers the views have now
@@ -188,6 +189,8 @@ class Relations:
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The locked connection, with the statistics macros only: `_build` adds the relations."""
+        import duckdb
+
         connection = duckdb.connect()
         weakref.finalize(self, connection.close)  # an open one prints leak warnings at exit
         connection.execute(template("statistics.sql"))
@@ -226,6 +229,9 @@ class Relations:
         return template("pairs.sql", **{**OUTCOMES[self.outcome].sql, **names, "relation": relation})
 
     def _register_functions(self, connection: duckdb.DuckDBPyConnection) -> None:
+        from duckdb.func import PythonUDFType
+        from duckdb.sqltypes import DOUBLE, INTEGER, DuckDBPyType
+
         mask_of = partial(self.bits.__getitem__, layout.MASK)
         for name in (layout.TRAIN, layout.TEST):
             if self.outcome == "confidence":
@@ -383,6 +389,8 @@ class Relations:
     @contextlib.contextmanager
     def _translating(self, timeout: float | None) -> Iterator[None]:
         """Turn errors of a statement into an InvalidInputError of one sentence."""
+        import duckdb
+
         try:
             yield
         except TimeoutError as error:
@@ -395,7 +403,7 @@ class Relations:
             if self._budget.left < 0:
                 raise InvalidInputError(
                     f"the statement looks at more than {self._budget.allowed:,} pairs",
-                    hint="filter by a constant, such as test_id = 42, use influence_of([1, 2, 3]), or raise "
+                    hint="filter by a constant, such as test_id = 340, use influence_of([1, 2, 3]), or raise "
                     "max_pairs",
                     parameter="max_pairs",
                 ) from error

@@ -1,4 +1,7 @@
-"""A user's SQL: which statements may run, how results cross to Arrow, and DuckDB's errors as one sentence."""
+"""A user's SQL: which statements may run, how results cross to Arrow, and DuckDB's errors as one sentence.
+
+DuckDB is imported where a statement runs: lists are counted without one.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any
-
-import duckdb
-import pyarrow as pa
-from duckdb.sqltypes import DuckDBPyType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from memdb.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+    from duckdb.sqltypes import DuckDBPyType
 
 QUESTIONS = ("SELECT", "EXPLAIN")  # VALUES, DESCRIBE, SHOW and SUMMARIZE are SELECT to DuckDB
 EXPLAIN_FORMAT = re.compile(r"\(\s*format\s+\w+\s*\)", re.IGNORECASE)
@@ -34,7 +38,7 @@ SET enable_external_access = false;
 SET lock_configuration = true;
 """
 
-Kind = Callable[[DuckDBPyType], bool]
+Kind: TypeAlias = "Callable[[DuckDBPyType], bool]"
 
 
 def require_question(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -61,6 +65,8 @@ def condition_of(text: str) -> str:
     Raises:
         InvalidInputError: it is anything else.
     """
+    import duckdb
+
     _require_utf8(text, "condition")
     try:
         return str(duckdb.SQLExpression(text))
@@ -91,6 +97,8 @@ def _kinds(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
 
 def _explains_a_select(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
     """Whether EXPLAIN is followed by a SELECT alone, rather than by ANALYZE and a SELECT."""
+    import duckdb
+
     words = [start for start, kind in duckdb.tokenize(sql) if kind != duckdb.token_type.comment]
     explained = sql.encode()[words[1] :].decode()
     try:
@@ -136,6 +144,8 @@ def _type(kind: DuckDBPyType, as_text: Kind) -> str:
         return "VARCHAR"
     if kind.id not in {"list", "array", "struct", "map", "tuple", "union"}:
         return str(kind)
+    from duckdb.sqltypes import DuckDBPyType
+
     inner = [(name, child) for name, child in kind.children if isinstance(child, DuckDBPyType)]
     types = [_type(child, as_text) for _, child in inner]
     named = ", ".join(f"{_quoted(name)} {of}" for (name, _), of in zip(inner, types, strict=True) if name)
@@ -190,6 +200,8 @@ def running(
     Raises:
         TimeoutError: the statement ran out of time.
     """
+    import duckdb
+
     end = None if timeout is None else time.monotonic() + timeout
 
     def run(step: Callable[[], Any]) -> Any:
@@ -216,6 +228,8 @@ def running(
 
 def translated(error: Exception, memory: int) -> InvalidInputError:
     """Return an error of DuckDB, or of Arrow on its behalf, as an InvalidInputError of one sentence."""
+    import duckdb
+
     if wants_memory(error):
         return out_of_memory(memory)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

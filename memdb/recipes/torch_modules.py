@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from memdb import plugins
 from memdb.recipes.logits import log_odds
 from memdb.recipes.protocol import Run
 
@@ -33,7 +34,15 @@ def torch_recipe(
             has them, and labels; its third argument is the device, where the model is already.
         version: part of the recipe's identity: change it when these functions change their results.
         models_per_batch: models a commit.
+
+    Raises:
+        InvalidInputError: these functions are not called like that.
     """
+    for function, arguments, what in (
+        (make_model, (), "make_model"),
+        (train, ("model", "subset", "device"), "train"),
+    ):
+        plugins.require_call(function, arguments, what, getattr(function, "__qualname__", repr(function)))
 
     def recipe(
         data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rich.console import RenderableType
 from rich.table import Table
 
 from memdb.render.answer import Answer
 from memdb.render.fitted import Column, Fitted
-from memdb.render.tables import brief, class_label, clean, facts, interval, number, size
+from memdb.render.tables import brief, class_label, clean, facts, interval, number, size, stacked
 from memdb.wording import count
 
 MATRIX = 10  # classes that a matrix of influences has room for
@@ -25,12 +24,18 @@ Row = Mapping[str, Any]
 def grid(
     title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], n_left: int = 1, n_kept: int = 99
 ) -> Fitted:
-    """Return lines under headings: the first columns are text, the others numbers.
+    """Return lines under headings: the first columns are text, or ids if all are numbers, the others numbers.
 
     Where the terminal is narrow, those after ``n_kept`` columns are omitted, the last first.
     """
+    are_ids = bool(rows) and all(row[0].isdecimal() for row in rows)
     columns = [
-        Column(heading, right=place >= n_left, folds=place < n_left, rank=max(0, place - n_kept + 1))
+        Column(
+            heading,
+            right=place >= n_left or (place == 0 and are_ids),
+            folds=place < n_left,
+            rank=max(0, place - n_kept + 1),
+        )
         for place, heading in enumerate(headings)
     ]
     return Fitted(columns, rows, title)
@@ -171,7 +176,8 @@ def class_influence(answer: Answer, title: str, class_names: Sequence[str]) -> F
     cells = {(row["train_label"], row["test_label"]): _scaled(row, power) for row in rows}
     lines = [[name(a, 12), *(cells[a, b] for b in across)] for a in down]
     matrix = grid(f"{scaled}; test across", ["train", *(name(b, 6) for b in across)], lines)
-    return replace(matrix, instead=replace(strongest, caption=rest))
+    marks = f"* q below {CONVINCING:g}" if any("*" in cell for line in lines for cell in line[1:]) else ""
+    return replace(matrix, caption=marks, instead=replace(strongest, caption=rest))
 
 
 def _strongest_classes(rows: Sequence[Row], power: int, class_names: Sequence[str]) -> Fitted:
@@ -228,14 +234,6 @@ def differences(answer: Answer, title: str, score: str, class_names: Sequence[st
     ]
     headings = ("train", "class", "A", "B", "A \u2212 B", level, "A in/out", "B in/out")
     return grid(title, headings, rows, n_left=2, n_kept=6)
-
-
-def stacked(*parts: RenderableType) -> Table:
-    """Return parts below each other."""
-    table = Table.grid()
-    for part in parts:
-        table.add_row(part)
-    return table
 
 
 def label_errors(answer: Answer, title: str, class_names: Sequence[str]) -> Fitted:

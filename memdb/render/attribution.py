@@ -8,9 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from memdb.render.analysis import DASH, duration, grid, stacked
+from memdb.render.analysis import DASH, duration, grid
 from memdb.render.answer import Answer
-from memdb.render.tables import class_label, clean, facts, interval, number
+from memdb.render.tables import class_label, clean, facts, interval, number, stacked
 from memdb.wording import count
 
 
@@ -64,7 +64,7 @@ def plan(answer: Answer, title: str) -> Table:
         [
             f"LDS of {row['lds']:g} (now {number(row['lds_now'])})",
             _count(row["n_models_needed"]),
-            f"{_count(row['n_models_least'])} to {_count(row['n_models_most'])}",
+            _between(row["n_models_least"], row["n_models_most"]),
             _count(row["n_models_more"]),
             duration(row["seconds_more"]),
         ]
@@ -76,6 +76,11 @@ def plan(answer: Answer, title: str) -> Table:
     level = f"{answer.facts['level'] * 100:g} %"
     said = f"No scores can be expected to reach more than {number(row['ceiling'])} {most} ({level}) here."
     return stacked(table, Text(said, style="italic"))
+
+
+def _between(least: int | None, most: int | None) -> str:
+    upper = " or more" if most is None and least is not None else f" to {_count(most)}"
+    return f"{_count(least)}{upper}"
 
 
 def _count(n: int | None) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from memdb.render.analysis import grid, stacked
+from memdb.render.analysis import grid
 from memdb.render.answer import Answer
 from memdb.render.fitted import Fitted
-from memdb.render.tables import brief, brief_q, class_label
+from memdb.render.tables import brief, brief_q, class_label, stacked
 from memdb.wording import count
 
 Row = Mapping[str, Any]

@@ -14,11 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from memdb.errors import InvalidInputError
-from memdb.render.analysis import DASH, duration, grid, stacked
+from memdb.render.analysis import DASH, duration, grid
 from memdb.render.answer import Answer
 from memdb.render.curves import HEIGHT, MARGIN, axis
 from memdb.render.drawing import write_figure
-from memdb.render.tables import brief, clean, facts
+from memdb.render.tables import brief, clean, console, facts, stacked
 
 MEASURES = {  # the words for each, and the heading of its column
     "correlation": ("correlation with the truth", "corr"),
@@ -168,7 +168,8 @@ def _curves(rows: Sequence[Row], measure: str, against: str) -> Text:
     xs = [x for points in series.values() for x, _ in points if x]
     if not xs:
         return Text(f"No {measure} is known here.")
-    columns = WIDTH - MARGIN
+    width = min(WIDTH, console().width)
+    columns = width - MARGIN
     first, last = min(xs), max(xs)
     high = max(value for points in series.values() for _, value in points) or 1.0
     canvas = [[" "] * columns for _ in range(HEIGHT)]
@@ -183,7 +184,7 @@ def _curves(rows: Sequence[Row], measure: str, against: str) -> Text:
     legend += [f"{REFERENCE}\u00a0exact"] if EXACT in series else []
     title = MEASURES[measure][0].format(at=key[1]).capitalize()
     indent = " " * MARGIN
-    explained = textwrap.wrap("  ".join(legend), WIDTH, initial_indent=indent, subsequent_indent=indent)
+    explained = textwrap.wrap("  ".join(legend), width, initial_indent=indent, subsequent_indent=indent)
     return Text("\n".join([title, *lines, *explained]).replace("\u00a0", " "), no_wrap=True)
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from memdb.render.analysis import grid, stacked
+from memdb.render.analysis import grid
 from memdb.render.answer import Answer
 from memdb.render.drawing import write_figure
 from memdb.render.fitted import Fitted
-from memdb.render.tables import brief, number
+from memdb.render.tables import brief, number, stacked
 from memdb.wording import count
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -157,12 +157,20 @@ def interval(row: Mapping[str, Any]) -> str:
 
 
 def facts(pairs: Mapping[str, object], title: str | None = None) -> Table:
-    """Return names and values, one a line."""
-    table = Table(title=Text(title) if title else None, title_justify="left", box=None, show_header=False)
+    """Return names and values, one a line, under a title that may be wider than they are."""
+    table = Table(box=None, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs.items():
         table.add_row(Text(name), Text(clean(value)))
+    return stacked(Text(title, style="table.title"), table) if title else table
+
+
+def stacked(*parts: RenderableType) -> Table:
+    """Return parts one below the other."""
+    table = Table.grid()
+    for part in parts:
+        table.add_row(part)
     return table
 
 
@@ -210,5 +218,6 @@ def plain(answer: Answer) -> Fitted:
         n_rows += batch.num_rows
     rest = [f"{count(n_rows - len(rows), 'more row')}"] if n_rows > len(rows) else []
     if len(schema) > len(columns):
-        rest.append(f"{len(schema) - len(columns):,} more columns")
-    return Fitted(columns, rows, caption=f"{', '.join(rest)}; --output FILE writes them all" if rest else "")
+        rest.append(count(len(schema) - len(columns), "more column"))
+    caption = f"{', '.join(rest)}; --output FILE writes them all" if rest else ""
+    return Fitted(columns, rows, caption=caption if n_rows else "no rows")

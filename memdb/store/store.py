@@ -324,7 +324,7 @@ def require_free(storage: Storage) -> None:
     if layout.MANIFEST in names:
         raise AlreadyExistsError(
             f"{storage.url} is already a store, or another Zarr group",
-            hint="extend a store with `memdb train`, or choose another place",
+            hint="go on with it (`memdb train`, or memdb.open in Python), or choose another place",
         )
     leftovers = {name for name in names if name.startswith(".") and name.endswith(".tmp")}
     begun = {layout.DATASET, layout.PROBES, layout.BASES, *layout.GROUPS}

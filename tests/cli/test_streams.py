@@ -13,6 +13,7 @@ from support.cases import every
 from support.commands import MEMDB, run, spawn, surroundings
 
 from memdb.cli import streams
+from memdb.cli.app import say
 
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 FULL = "Error: cannot write to stdout: No space left on device. Write to a file with --output FILE.\n"
@@ -109,3 +110,20 @@ def test_json_is_ascii_and_the_same_once_it_is_read(trained):
     assert done.stdout.isascii()
     assert all(char.isprintable() or char == "\n" for char in done.stdout)
     assert json.loads(done.stdout)["rows"] == [{"name": "caf\u00e9 \u202e\u2028\x9b\x7f"}]
+
+
+def test_remarks_break_between_words_on_terminals_alone_and_commands_never(capsys, monkeypatch):
+    prose = "Without any influence, chance would put 27 of 1,437 scores at 0.090 or more."
+    command = (
+        "Go on with a command that is longer than this terminal: memdb top-memorized --store scores.zarr"
+    )
+    monkeypatch.setenv("COLUMNS", "40")
+    say(prose, command)
+    assert capsys.readouterr().err.splitlines() == [prose, command]
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    say(prose, command)
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert last == command
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 40
+    assert " ".join(lines) == prose

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ import memdb
 from memdb.errors import InvalidInputError, MismatchError, NotFoundError
 from memdb.interop.arrays import open_array
 from memdb.interop.export import WRITTEN
+from memdb.interop.formats import read_file
 
 N = 12  # models
 RNG = np.random.default_rng(0)
@@ -93,6 +95,36 @@ def test_objects_that_are_needed_are_refused_and_never_unpickled(at, name):
 def test_what_is_said_of_examples_is_not_needed_either(at, name):
     np.savez("runs.npz", **{**PLAIN, name: np.array([{}] * N_TRAIN, dtype=object)})
     assert f"Not read: {name}." in at("runs.npz")[0].notes
+
+
+NO_LABELS = {
+    "a number": np.array(1),
+    "one-hot": np.eye(3)[LABELS["train"]],
+    "bytes in another encoding": np.array([b"caf\xe9"] * N_TRAIN),
+    "missing": np.where(LABELS["train"] == 0, np.nan, LABELS["train"]),
+}
+
+
+@pytest.mark.parametrize("labels", NO_LABELS.values(), ids=NO_LABELS.keys())
+def test_what_is_no_list_of_labels_is_named_and_not_read(tmp_path, labels):
+    np.savez(tmp_path / "runs.npz", **PLAIN, train_labels=labels, test_keys=np.array("no list"))
+    runs = read_file(tmp_path / "runs.npz")
+    assert (runs.n_models, runs.notes) == (N, ("Not read: test_keys, train_labels.",))
+    assert runs.names.labels == {}
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1\n2,3,4\n", "epoch,loss\n1,2\n"])
+def test_a_log_beside_runs_is_not_read_whatever_is_in_it(tmp_path, text):
+    np.savez(tmp_path / "runs.npz", **PLAIN)
+    (tmp_path / "log.csv").write_text(text)
+    assert read_file(tmp_path).notes == ("Not read: log.csv.",)
+
+
+def test_an_archive_of_something_else_is_not_taken_for_one_of_arrays(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("model/data.pkl", b"never read")
+    with pytest.raises(InvalidInputError, match=r"model.pt is not a NumPy archive \(.npz\), and its name"):
+        read_file(tmp_path / "model.pt")
 
 
 def test_estimates_beside_shards_are_not_read(at, tmp_path):
@@ -336,7 +368,7 @@ def test_runs_come_in_by_the_names_that_people_use(at, tmp_path, write):
 def test_the_datamodels_tool_says_which_models_are_done(at, tmp_path):
     margins(tmp_path / "dm")
     done = np.arange(N) % 3 != 0
-    np.save(tmp_path / "dm" / "_completed.npy", done)
+    np.save(tmp_path / "dm" / "_completed.npy", done[:, None])
     for name in ("train_margins", "test_margins"):
         values = np.load(tmp_path / "dm" / f"{name}.npy")
         values[~done] = np.nan
@@ -434,6 +466,19 @@ def test_scores_come_in_by_the_names_that_people_use(at, tmp_path, name):
     assert all(influence == pytest.approx(INFL[test, train], abs=1e-6) for test, train, influence in pairs)
     if len(files) == 2:
         assert len(at(files, "together.zarr")[1].sql("FROM influence").fetchall()) == len(pairs) > 0
+
+
+def test_a_list_may_lie_in_a_row(tmp_path):
+    np.save(tmp_path / "mem.npy", MEM[None])
+    assert read_file(tmp_path / "mem.npy").scores.memorization.tolist() == MEM.tolist()
+
+
+def test_labels_of_all_examples_beside_pairs_say_how_many_there_are(tmp_path):
+    labels = {"tr_labels": LABELS["train"], "tt_labels": LABELS["test"]}
+    np.savez(tmp_path / "pairs.npz", **PAIRS, **labels)
+    assert read_file(tmp_path / "pairs.npz").sizes == {"train": N_TRAIN, "test": N_TEST}
+    np.savez(tmp_path / "pairs.npz", **PAIRS, **{name: values[:2] for name, values in labels.items()})
+    assert read_file(tmp_path / "pairs.npz").sizes == {}  # a label of each pair
 
 
 def test_a_matrix_without_labels_has_those_of_its_lists(at):

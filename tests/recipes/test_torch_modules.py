@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import memdb
+from memdb.errors import InvalidInputError
 
 
 def fit(model, subset, device):
@@ -38,3 +39,12 @@ def test_it_trains_on_the_subset_alone_and_the_same_again(tmp_path):
             assert db.info().project("test_accuracy").fetchall()[0][0] > 0.8
     assert sizes == [14] * 6
     assert np.array_equal(*outcomes)
+
+
+def test_functions_that_are_called_otherwise_are_refused_at_once():
+    for make_model, train in (
+        (lambda: None, lambda model, subset: None),
+        (lambda x: None, lambda m, s, d: None),
+    ):
+        with pytest.raises(InvalidInputError, match=r"is called with \((model, subset, device)?\)"):
+            memdb.torch_recipe(make_model, train, version="1")

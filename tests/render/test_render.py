@@ -11,6 +11,8 @@ import pytest
 from rich.console import Console
 
 from memdb.render import images as pictures
+from memdb.render import tables
+from memdb.render.analysis import grid
 from memdb.render.answer import Answer
 from memdb.render.fitted import Column, Fitted
 from memdb.render.progress import TrainingProgress, bar_of_training, can_draw
@@ -209,3 +211,14 @@ def test_markdown_and_lines_hold_untrusted_names():
     ]  # fmt: skip
     lines = answer.text("line").splitlines()
     assert lines[:4] == ["    key = a|b", "  score = 0.123456789", "  level = 0.95", "outcome = correct"]
+
+
+def test_a_title_may_be_wider_than_facts_and_ids_stand_like_numbers():
+    title = "Linear datamodeling score of some scores in a file"
+    printed = Console(width=80)
+    with printed.capture() as text:
+        printed.print(tables.facts({"mean": "0.1"}, title))
+        printed.print(grid("", ("test", "class", "LDS"), [["3", "0", "+.1"], ["12", "1", "+.2"]], n_left=2))
+    lines = [line.rstrip() for line in text.get().splitlines()]
+    assert lines[0] == title
+    assert lines[-2:] == ["   3  0      +.1", "  12  1      +.2"]
