@@ -940,7 +940,8 @@ class Database:
 
         They are those for which more models that were trained without them predict ``suggested_label`` than
         their own label. ``agreement`` is the share of these models that predict it, ``lo`` to ``hi`` its
-        interval, ``p_given`` the share that predicts the given label, and ``margin`` the difference.
+        interval, ``p_given`` the share that predicts the given label, and ``margin`` the difference; by
+        ``shrunk``, the difference if one more model voted for neither, they are ranked.
 
         Args:
             k: the number of rows.
@@ -1244,6 +1245,7 @@ class Database:
         level: float = 0.95,
         access: Access | None = None,
         progress: Callable[[TrainingStatus], None] | None = None,
+        comparing: Callable[[int, int], None] = lambda _done, _total: None,
         stop_requested: Callable[[], bool] = lambda: False,
         **how: Unpack[HowToTrain],
     ) -> Findings:
@@ -1269,6 +1271,7 @@ class Database:
             level: coverage of the intervals, which hold however often one looks.
             access: how ``into`` is reached.
             progress: as of `train`.
+            comparing: called while a new experiment compares pictures, with how many of how many are done.
             stop_requested: as of `train`.
             how: ``dataset``, ``recipe``, ``recipe_version``, ``data_root``, ``device``, ``batch_models``,
                 ``workers``, ``ray``, ``task_cpus``, ``task_gpus`` and ``checkpoint_dir``, as of `train`.
@@ -1304,7 +1307,7 @@ class Database:
         if store is None:
             run.require_counts(models, add)
             seed = run.seed_of(seed)
-            alike = partial(self._alike_with_test, how)
+            alike = partial(self._alike_with_test, how, comparing)
             experiment = Chooser(chosen_by.relations(), level, seed, alike).experiment(design)
             require_free(storage)
             self._means(how)  # data that is not there is missed before anything is created
@@ -1321,7 +1324,7 @@ class Database:
             carry_out(store, plan, store.snapshot(), progress or warn_of_doubts, stop_requested)
         return Findings(store.snapshot(), level)
 
-    def _alike_with_test(self, how: HowToTrain) -> LookAlikes:
+    def _alike_with_test(self, how: HowToTrain, comparing: Callable[[int, int], None]) -> LookAlikes:
         """Return the pairs of a training and a test example that are alike: by pictures, if there are any."""
         from memdb.analysis.duplicates import alike_pairs
         from memdb.analysis.wanted import Wanted
@@ -1329,7 +1332,9 @@ class Database:
         from memdb.format.experiment import EQUAL, PICTURES
 
         said: list[str] = []
-        named: DuplicateOptions = {"dataset": how.get("dataset"), "data_root": how.get("data_root")}
+        named: DuplicateOptions = {
+            "dataset": how.get("dataset"), "data_root": how.get("data_root"), "progress": comparing
+        }  # fmt: skip
         sources = self._contents_to_compare(named, said.append)
         found = alike_pairs([layout.TEST], Wanted(), sources)[layout.TEST]
         return LookAlikes(found.first, found.second, EQUAL if said else PICTURES)

@@ -3,14 +3,14 @@
 .venv/bin/python scripts/figures_duplicates.py [--models 300] [--workers 2] [--folder DIR]
 .venv/bin/python scripts/figures_duplicates.py --mnist DIR [--examples 10000] [--folder DIR]
 
-Trains four stores of digits: two of the plain ones; one with twins of 50 random training digits; and one with twins of
-the 50 that are most memorized in the first. A twin is moved by a pixel, has noise of a twentieth of the range, or both.
+Trains stores of digits: two of the plain ones; one with twins of 50 random training digits; one with twins of the 50
+that are most memorized in the first; and five with these but a fifth of them each. A twin is moved by a pixel, has noise of a twentieth of the range, or both.
 Prints
 
     found   of the 50 twins, how many are listed beside what they were made of
     other   pairs of training examples that nobody planted, though they may be near-duplicates all the same
-    hidden  memorization in the second plain store, which did not choose the 50, beside that with the twin there, and
-            with both held out
+    hidden  memorization without any twin, in the second plain store, which did not choose the 50; without its own twin,
+            in one of the five, where most of the others are; with its twin there; and there with both held out
 
 Then --mnist: pairs in the first examples of MNIST, and between them and its test set, by content and by the sketches of
 a few models, of which a figure in the folder shows the pictures, the nearest first.
@@ -25,6 +25,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,18 @@ from numpy.typing import NDArray
 
 import memdb
 from memdb.datasets import Dataset, load
+from memdb.datasets.appearance import of_dataset
 from memdb.environment import n_cores
+from memdb.look.couples import couples
+from memdb.look.figures import DPI, draw_couples
 from memdb.render.answer import Answer
+from memdb.render.drawing import write_figure
+from memdb.render.duplicates import pairs_of
 from memdb.render.tables import console, plain
 
 N_TWINS = 50
+N_DRAWN = 40  # pairs of MNIST
+FIFTHS = 5
 N_SKETCHED = 10  # models of a store, or all of MNIST's
 NOISE = 0.05  # standard deviation; 1 is black on white
 SIDE = 8
@@ -88,7 +96,7 @@ def of_digits(folder: Path, given: argparse.Namespace) -> None:
                 for by in ("content", "sketches", "influence", "all")
             ]
             if name == "memorized":
-                hiding = hidden(db, data, of, known)
+                hiding = hidden(db, data, of, known, lacking(folder, data, of, given))
     for found_rows in (rows, hiding):
         console().print(plain(Answer(pa.Table.from_pylist(found_rows), {})))
     print(f"{given.models} models a store, {N_SKETCHED} of them sketched.")
@@ -102,6 +110,7 @@ def of_mnist(folder: Path, given: argparse.Namespace) -> None:
             began = time.process_time()
             found = db.duplicates(by=by, dataset=about.data).to_arrow_table()
             seconds = time.process_time() - began
+            draw(db, found, folder / f"mnist-{by}.png", about.data)
             pairs = [
                 row
                 for row in Answer(found, {}).rows()
@@ -111,6 +120,13 @@ def of_mnist(folder: Path, given: argparse.Namespace) -> None:
             rows.append({"by": by, "within training": len(pairs) - n_test, "with test": n_test,
                          "CPU seconds": round(seconds, 1)})  # fmt: skip
     console().print(plain(Answer(pa.Table.from_pylist(rows), {})))
+
+
+def draw(db: memdb.Database, found: pa.Table, path: Path, data: Dataset) -> None:
+    """Draw the first pairs."""
+    pairs = list(islice(pairs_of(Answer(found, {}).rows()), N_DRAWN))
+    shown = couples(db.relations(), pairs, 0.95, "selected")
+    write_figure(draw_couples(shown, of_dataset(data)), path, DPI)
 
 
 def with_twins(digits: Dataset, of: Iterable[int]) -> Dataset:
@@ -137,7 +153,7 @@ def store_of(
     url: Path, data: Dataset, n_models: int, given: argparse.Namespace, **made: Any
 ) -> memdb.Database:
     """Open or create a store of this data, and train what it lacks of its models."""
-    how = {"recipe": "mlp", "seed": 1, "sketches": N_SKETCHED} | made
+    how: dict[str, Any] = {"recipe": "mlp", "seed": 1, "sketches": N_SKETCHED} | made
     db = memdb.open(str(url)) if url.exists() else memdb.init(str(url), data, **how)
     if db.n_models < n_models:
         db.train(n_models - db.n_models, dataset=data, workers=given.workers)
@@ -173,8 +189,25 @@ def found(db: memdb.Database, data: Dataset, of: NDArray[np.int64], by: str) -> 
     }
 
 
+def lacking(
+    folder: Path, data: Dataset, of: NDArray[np.int64], given: argparse.Namespace
+) -> NDArray[np.float64]:
+    """Return the memorization of examples in stores with the other twins, of four fifths, but not their own."""
+    found, first = np.full(len(data.train), np.nan), len(data.train) - N_TWINS
+    for fifth in range(FIFTHS):
+        kept = np.arange(N_TWINS) % FIFTHS != fifth
+        part = data.only(np.append(np.arange(first), first + np.flatnonzero(kept)))
+        with store_of(folder / f"without-{fifth}.zarr", part, given.models, given, seed=3 + fifth) as db:
+            found[of[~kept]] = scores(db)[of[~kept]]
+    return found
+
+
 def hidden(
-    db: memdb.Database, data: Dataset, of: NDArray[np.int64], known: NDArray[np.float64]
+    db: memdb.Database,
+    data: Dataset,
+    of: NDArray[np.int64],
+    known: NDArray[np.float64],
+    own: NDArray[np.float64],
 ) -> list[dict[str, object]]:
     """Return what twins of each kind hide of what they were made of, and how well it is recovered."""
     rows = Answer(db.duplicates(between="train", dataset=data).to_arrow_table(), {}).rows()
@@ -184,7 +217,7 @@ def hidden(
     found = []
     for number, kind in enumerate(KINDS):
         some = [row for row in listed if (row["train_id"] - first) % len(KINDS) == number]
-        without = known[[row["target_id"] for row in some]]
+        without, without_own = (of_all[[row["target_id"] for row in some]] for of_all in (known, own))
         seen, pair, low, high = (
             np.array([row[name] for row in some], dtype=np.float64)
             for name in ("memorization", "pair_memorization", "pair_lo", "pair_hi")
@@ -193,11 +226,13 @@ def hidden(
             {
                 "twin": kind,
                 "n": len(some),
-                "without": without.mean(),
+                "without any": without.mean(),
+                "without its own": without_own.mean(),
                 "with": seen.mean(),
                 "both out": pair.mean(),
-                "median error": np.median(np.abs(pair - without)),
-                "in interval": ((low <= without) & (without <= high)).mean(),
+                "median error": np.median(np.abs(pair - without_own)),
+                "holds any": ((low <= without) & (without <= high)).mean(),
+                "holds own": ((low <= without_own) & (without_own <= high)).mean(),
                 "surely hidden": sum(row["hidden_by"] is not None for row in some),
             }
         )

@@ -106,10 +106,11 @@ def label_errors(
 ) -> pa.Table:
     """Return the k examples whose label is most suspect.
 
-    Listed are examples for which more held-out models predict another class than the given one, by
-    ``margin``, the difference of the two shares; ties go by memorization, then by ascending id. ``lo`` and
-    ``hi`` are of ``agreement``, the share that predicts the suggested class, chosen from ``n_ranked`` pairs
-    of an example and another class.
+    Listed are examples for which more held-out models predict another class than the given one. ``margin`` is
+    the difference of the two shares, and ``shrunk``, which ranks, what it would be with one more model that
+    votes for neither: 1 vote of 1 is less than 8 of 9. Ties go by memorization, then by ascending id. ``lo``
+    and ``hi`` are of ``agreement``, the share that predicts the suggested class, chosen from ``n_ranked``
+    pairs of an example and another class.
 
     Raises:
         NotEnoughModelsError: the store has no models yet.
@@ -127,9 +128,9 @@ def label_errors(
         is_listed &= labels == label
     if min_memorization is not None:
         is_listed &= memorization >= min_memorization
-    margin = agreement - p_given
+    margin, shrunk = agreement - p_given, (votes.k_suggested - votes.k_given) / (votes.n_out + 1)
     at = np.flatnonzero(is_listed)
-    at = at[np.lexsort((at, -np.nan_to_num(memorization[at], nan=-1.0), -margin[at]))][:k]
+    at = at[np.lexsort((at, -np.nan_to_num(memorization[at], nan=-1.0), -shrunk[at]))][:k]
     if not len(at):
         raise NotFoundError(
             f"held-out models of {relations.snapshot.url} agree with every label that was asked about",
@@ -142,6 +143,7 @@ def label_errors(
         "train_id": at.astype(np.int32), "label": labels[at],
         "suggested_label": votes.suggested[at].astype(np.int32),
         "agreement": agreement[at], "lo": lo, "hi": hi, "p_given": p_given[at], "margin": margin[at],
+        "shrunk": shrunk[at],
         "memorization": arrow.column(memorization[at], ~np.isnan(memorization[at])), "n_out": votes.n_out[at],
         "k_suggested": votes.k_suggested[at], "k_given": votes.k_given[at],
         "n_ranked": np.full(len(at), n_ranked),

@@ -292,10 +292,11 @@ def frontier(
     sure         certified: pairs found at a false discovery rate of .1
     all, 1st     coverage of the intervals of all pairs, and of the first 500 (coverage_of_first)
 
-    A second table says how many models raw scores, differences of means, need to be as good. The truth has
-    noise of its own. It is taken out of correlation, error and coverage; what even the true influences would
-    have of precision and top 10 is in the line "exact". Files have strength, too, the mean true influence of
-    the first pairs, and certified_strength, that of the certified ones: no noise biases these.
+    A second table says how many models raw scores, differences of means, need to be as good; ~ goes on beyond
+    those looked at, for the correlation. The truth has noise of its own. It is taken out of correlation,
+    error and coverage; what even the true influences would have of precision and top 10 is in the line
+    "exact". Files have strength, too, the mean true influence of the first pairs, and certified_strength,
+    that of the certified ones: no noise biases these.
 
     \b
     memdb frontier

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from memdb.cli.app import app, say
-from memdb.cli.options import DataRootOption, OptionGroup, OwnDatasetOption
-from memdb.cli.output import RankedWay, answer_of, emit, facts_line
+from memdb.cli.options import OptionGroup, RankedIntervalOption
+from memdb.cli.output import answer_of, emit, facts_line
+from memdb.cli.show import Showing
 from memdb.cli.store_options import ASKING, Place, at_place
+from memdb.cli.walls import way_of
 from memdb.query.options import require_k
 from memdb.render import duplicates as rendered
 from memdb.render.progress import Counting
-from memdb.render.tables import clean, console
+from memdb.render.tables import clean, console, plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from memdb.database import Database
+    from memdb.datasets.appearance import Contents
+    from memdb.render.answer import Answer
 
 SHOWN = 20  # pairs of a table
 MORE = "-k N shows more, --output FILE writes all of them"
@@ -72,16 +82,22 @@ class DuplicateBounds(OptionGroup):
     ] = 0.06
 
 
-class DuplicatesWay(RankedWay):
+class DuplicatesWay(Showing):
     """How the answer is wanted: influences are of right and wrong alone."""
 
     outcome: str = "correct"
+    interval: RankedIntervalOption = "selected"
 
     def most(self, k: int | None) -> int | None:
         """Return how many pairs to ask for: a table says how many there are; rows do not flood a terminal."""
-        if self.output is not None:
+        if self.output is not None and not self.is_figure:
             return k
-        return None if self.format == "table" else k or SHOWN
+        return None if self.format == "table" and not self.is_figure else k or SHOWN
+
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether a figure is wanted, or the terminal shows pictures."""
+        return self.is_figure or way_of(self.graphics) != "none"
 
 
 @app.command()
@@ -96,8 +112,6 @@ def duplicates(
             "-k", metavar="N", help="Pairs to show. [default: 20; all of them in a file]", show_default=False
         ),
     ] = None,
-    dataset: OwnDatasetOption = None,
-    data_root: DataRootOption = None,
     way: DuplicatesWay,
 ) -> None:
     """Find near-duplicates within the training set, and between training and test set.
@@ -105,8 +119,11 @@ def duplicates(
     An example with a twin in the training set looks less memorized than it is: models that hold it out have
     seen the twin. Two training examples are twins in what they do if each, for the models that hold the other
     out, does what that one would do itself; a training and a test example, if the first does for the second
-    what it does for itself. They are twins in what they are if their content is equal, or their pictures
-    differ little, moved by a pixel at most (needs the data).
+    what it does for itself. They are twins in what they teach if their gradient sketches, where the store has
+    any, are nearly the same; and in what they are if their content is equal, or their pictures differ little,
+    moved by a pixel at most (needs the data).
+
+    In a terminal that shows pictures, the pairs follow side by side.
 
     \b
     influence  P[right on one | other in] - P[right | other out], over the models that hold the one out
@@ -118,6 +135,7 @@ def duplicates(
     \b
     memdb duplicates
     memdb duplicates --by content --data-root ~/data -o duplicates.parquet
+    memdb duplicates -k 12 -o duplicates.png
     memdb duplicates --between test --min-influence .9
     """  # noqa: D301
     if k is not None:
@@ -129,11 +147,37 @@ def duplicates(
             k=way.most(k),
             level=way.level,
             interval=way.interval,
-            dataset=dataset,
-            data_root=data_root,
+            dataset=way.dataset,
+            data_root=way.data_root,
             remark=lambda sentence: say(f"Note: {clean(sentence)}."),
             progress=counting,
         )
-    names = db.relations().class_names
-    title = f"near-duplicates of {clean(db.url)} \u00b7 {facts_line(db, way)}"
-    emit(answer_of(db, rows, way), way, lambda shown: rendered.table(shown, title, names, k or SHOWN, MORE))
+    answer = answer_of(db, rows, way)
+    if way.is_numbers:
+        emit(answer, way, plain)
+        return
+    names, title = (
+        db.relations().class_names,
+        f"near-duplicates of {clean(db.url)} \u00b7 {facts_line(db, way)}",
+    )
+    if not way.is_figure:
+        console().print(rendered.table(answer, title, names, k or SHOWN, MORE))
+    if way.shows_pictures:
+        _show(db, answer, k or SHOWN, bounds, way)
+
+
+def _show(db: Database, answer: Answer, n_pairs: int, bounds: DuplicateBounds, way: DuplicatesWay) -> None:
+    """Show the first pairs as pictures."""
+    from memdb.look.couples import couples
+
+    pairs = islice(rendered.pairs_of(answer.rows()), n_pairs)
+    shown = couples(db.relations(), pairs, way.level, way.interval)
+    was_told = bounds.by in {"all", "content"}  # why there are no pictures
+    contents = db.contents_if_any(way.data_root, way.dataset)[0] if was_told else way.contents(db)
+
+    def draw(contents: Contents | None) -> Figure:
+        from memdb.look.figures import draw_couples
+
+        return draw_couples(shown, contents)
+
+    way.present(contents, draw, lambda wall: wall.couples(shown))

@@ -234,7 +234,9 @@ def _run_visibly(
     from memdb.store import Access
 
     access = Access(place.options_of_base(into), cache=place.cache())
-    found, last = watched(db.removal_experiment, into=into, **given, level=way.level, access=access, **how)
+    found, last = watched(
+        db.removal_experiment, compares=True, into=into, **given, level=way.level, access=access, **how
+    )
     if found is None:
         again = place.command(f"experiment removal --into {into}")
         n = last.n_committed

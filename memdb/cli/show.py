@@ -175,7 +175,8 @@ def label_errors(
     """List the training examples whose label is most likely wrong.
 
     Models that were trained without an example vote on its class. Listed are those that more of them take for
-    another class than for their own, by how many more. The store must keep the outcome prediction.
+    another class than for their own, by how many more, as if one more had voted for neither: few votes count
+    less. The store must keep the outcome prediction.
 
     \b
     agree     share of these models that predict the class listed under rather

@@ -85,10 +85,12 @@ def train_visibly(
     return last
 
 
-def watched(train: Callable[..., Result], **given: Any) -> tuple[Result | None, TrainingStatus]:
+def watched(
+    train: Callable[..., Result], *, compares: bool = False, **given: Any
+) -> tuple[Result | None, TrainingStatus]:
     """Call what trains models with a progress bar; return its result and last status.
 
-    The result is None if Ctrl-C or SIGTERM stopped it.
+    The result is None if Ctrl-C or SIGTERM stopped it. What ``compares`` pictures before says how far it is.
     """
     from memdb.recipes import without_gpus
     from memdb.training.run import NOTHING_YET
@@ -103,6 +105,7 @@ def watched(train: Callable[..., Result], **given: Any) -> tuple[Result | None, 
         if status.remark:
             say(f"Note: {status.remark}.")
 
+    given |= {"comparing": bar.before} if compares else {}
     signals = Signals(gently=bool(given.get("workers") or given.get("ray")))
     try:
         with signals, bar, without_gpus(given.get("device", "auto")):

@@ -169,9 +169,14 @@ EFFECTS = (
         "export",
     ),
     Effect(("rows",), "--by influence", _is("by", "influence"), "gallery"),
+    Effect(("max_distance",), "--by content", _is("by", "all", "content"), "duplicates"),
     Effect(
-        ("max_distance", "dataset", "data_root"), "--by content", _is("by", "all", "content"), "duplicates"
+        ("dataset", "data_root"),
+        "--by content or pictures",
+        lambda given: given["by"] in {"all", "content"} or _has_pictures(given),
+        "duplicates",
     ),
+    Effect(("graphics",), "a terminal, which --output and --format have no use for", _is_seen, "duplicates"),
     Effect(("min_similarity",), "--by sketches", _is("by", "all", "sketches"), "duplicates"),
     Effect(
         ("min_influence", "min_share", "alpha"),
@@ -181,7 +186,7 @@ EFFECTS = (
     ),
     *(
         Effect(options, company, present, command)
-        for command in ("show", "gallery")
+        for command in ("show", "gallery", "label-errors")
         for options, company, present in (
             (("graphics",), "a terminal, which --output and --format have no use for", _is_seen),
             (

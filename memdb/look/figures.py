@@ -13,6 +13,7 @@ from memdb.datasets.appearance import Contents
 from memdb.environment import install
 from memdb.errors import InvalidInputError
 from memdb.format import layout
+from memdb.look.couples import Couples
 from memdb.look.exhibits import Gallery, Line
 from memdb.look.portrait import Portrait, Rate
 from memdb.look.suspects import Suspects
@@ -26,6 +27,7 @@ POINT = 1 / 72  # inches
 WIDTH = 3.15  # inches, 8 cm: of a figure whose strips have few pictures
 LARGEST, SMALLEST = 0.75, 0.5  # of a picture in a strip
 SUSPECTS_ACROSS = 4
+COUPLES_ACROSS = 2
 GAP = 4 / 96  # 4 pixels
 MARGIN = 0.06
 HEAD = 0.34  # beside a row: its level
@@ -83,6 +85,27 @@ def draw_suspects(shown: Suspects, contents: Contents | None) -> Figure:
     sheet.heading("given label \u2192 what held-out models agree on, and how many of them", 0)
     for start in range(0, len(shown.tiles), n_across):
         sheet.strip(shown.tiles[start : start + n_across])
+    return sheet.finished(shown.source, ())
+
+
+def draw_couples(shown: Couples, contents: Contents | None) -> Figure:
+    """Return the figure of near-duplicates, two pairs in a line, likewise."""
+    sheet = Sheet(contents, 2 * COUPLES_ACROSS)
+    sheet.heading("near-duplicates, and the influence of each on the other", 0)
+    for start in range(0, len(shown.pairs), COUPLES_ACROSS):
+        line, top = shown.pairs[start : start + COUPLES_ACROSS], sheet.y
+        for number, couple in enumerate(line):
+            left = 2 * number * (sheet.side + GAP)
+            bottom = sheet.lines([(couple.found_by, LEAST, GREY)], left, top, width=2 * sheet.side)
+        sheet.y = bottom + GAP / 2
+        named = [
+            replace(tile, class_name=f"{tile.name} \u00b7 {tile.class_name}")
+            for couple in line
+            for tile in couple.tiles
+        ]
+        sheet.strip(named)
+        for number in range(1, len(line)):
+            sheet.rule(2 * number * (sheet.side + GAP) - GAP / 2, top, sheet.y - 2 * GAP)
     return sheet.finished(shown.source, ())
 
 

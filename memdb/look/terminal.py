@@ -13,6 +13,7 @@ from rich.text import Text
 
 from memdb.datasets.appearance import Content, Contents
 from memdb.format import layout
+from memdb.look.couples import Couples
 from memdb.look.exhibits import Gallery
 from memdb.look.portrait import Portrait, Rate
 from memdb.look.suspects import Suspects
@@ -82,6 +83,14 @@ class Wall:
         if self._way != "none":
             self._say()
             self.strip(shown.tiles)
+        self._foot(shown.source, ())
+
+    def couples(self, shown: Couples) -> None:
+        """Print near-duplicates two by two, where the terminal shows pictures."""
+        for couple in shown.pairs if self._way != "none" else ():
+            self._say()
+            self._say(couple.found_by, "bold")
+            self.strip(couple.tiles)
         self._foot(shown.source, ())
 
     def strip(self, tiles: Sequence[Tile]) -> None:

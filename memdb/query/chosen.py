@@ -29,13 +29,19 @@ def examples_meeting(answers: Answers, condition: str, interval: IntervalSpec) -
     """
     text = condition_of(condition)
     relations, candidates = answers.relations, _candidates(answers, interval)
-    rows = relations.ask(
-        f"SELECT {', '.join(SHOWN)}, ({text}) AS {MEETS} FROM candidates ORDER BY train_id",  # noqa: S608
-        interval=interval,
-        tables={"candidates": candidates},
-        models=True,
-        timeout=TIMEOUT_SECONDS,
-    )
+    try:
+        rows = relations.ask(
+            f"SELECT {', '.join(SHOWN)}, ({text}) AS {MEETS} FROM candidates ORDER BY train_id",  # noqa: S608
+            interval=interval,
+            tables={"candidates": candidates},
+            models=True,
+            timeout=TIMEOUT_SECONDS,
+        )
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"the condition {condition!r} has no answer: {error}",
+            hint=f"it may name {', '.join(candidates.column_names)}",
+        ) from error
     if rows.num_rows != candidates.num_rows or rows.column_names != [*SHOWN, MEETS]:
         raise InvalidInputError(
             f"the condition {condition!r} is not one value for each example",

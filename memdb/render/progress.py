@@ -112,6 +112,11 @@ class TrainingProgress(_Bar):
         self._n_shown = 0
         self._task = self._progress.add_task("", total=None, models="", rate="", accuracy="\u2013", width="")
 
+    def before(self, done: int, total: int) -> None:
+        """Show how much of what has to be done before the first model is done."""
+        self._started = time.monotonic()  # of the training, as far as is known
+        self._progress.update(self._task, total=total, completed=done, models="comparing pictures", rate="")
+
     def __call__(self, status: Status) -> None:
         """Show a status."""
         done = status.n_committed + status.n_in_flight

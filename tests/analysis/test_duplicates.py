@@ -152,7 +152,7 @@ def test_what_counts_can_be_chosen(twin_db, options, pairs, n_test):
 def sketched_db(tmp_path_factory):
     where = tmp_path_factory.mktemp("sketched") / "store.zarr"
     with memdb.init(
-        str(where), twins.dataset(), twins.recipe, outcomes=["correct"], sketches=2, sketch_size=256
+        str(where), twins.dataset(), twins.recipe, outcomes=["correct"], sketches=2, sketch_size=256, seed=3
     ) as made:
         made.train(seeds=range(12), progress=False)
         yield made
@@ -180,6 +180,23 @@ def test_without_sketches_the_command_says_how_to_get_them(twin_db):
     with pytest.raises(NotFoundError, match="no gradient sketches") as refused:
         twin_db.duplicates(by="sketches")
     assert "memdb train --sketch" in refused.value.hint
+
+
+@pytest.mark.slow
+def test_the_command_shows_pairs_side_by_side(url, tmp_path):
+    pytest.importorskip("matplotlib")
+    store = ("--store", url, "--dataset", "support.twins:dataset", "--between", "train")
+    shown = run("duplicates", *store, "--graphics", "ascii", "-k", "1", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    captions = [
+        line for line in shown.stdout.splitlines() if line.count("train ") == line.count("\u00b7") == 2
+    ]
+    assert len(captions) == 1
+    assert "influence, content \u00b7 distance" in shown.stdout
+    drawn = run("duplicates", *store, "-o", "pairs.svg", cwd=tmp_path)
+    assert drawn.returncode == 0, drawn.stderr
+    assert (tmp_path / "pairs.svg").stat().st_size > 1000
+    assert not drawn.stdout
 
 
 def test_sketches_are_compared_as_loops_compare_them(sketched_db):

@@ -10,6 +10,7 @@ from support.commands import run
 from support.stores import bits_of, dicts, small_dataset
 
 import memdb
+from memdb.analysis import label_errors
 from memdb.analysis.label_errors import share_bounds, votes_of
 from memdb.errors import InvalidInputError, NotFoundError, TrainingError
 from memdb.format.manifest import NO_PREDICTION
@@ -72,14 +73,25 @@ def test_votes_are_those_of_the_models_without_an_example(voted):
 def test_the_examples_with_wrong_labels_come_first_with_the_class_that_models_agree_on(voted):
     rows = dicts(voted.label_errors(3))
     assert {row["train_id"]: row["suggested_label"] for row in rows} == WRONG
-    margins = [row["margin"] for row in rows]
-    assert margins == sorted(margins, reverse=True)
+    shrunk = [(row["k_suggested"] - row["k_given"]) / (row["n_out"] + 1) for row in rows]
+    assert [row["shrunk"] for row in rows] == shrunk == sorted(shrunk, reverse=True)
     scores = {row["train_id"]: row["memorization"] for row in dicts(voted.memorization())}
     for row in rows:
         assert row["lo"] < row["agreement"] <= row["hi"]
         assert row["agreement"] == row["k_suggested"] / row["n_out"]
         assert row["memorization"] == scores[row["train_id"]]
         assert (row["n_ranked"], row["key"]) == (23 * 2, f"train/{row['train_id']}.png")
+
+
+def test_one_vote_of_one_does_not_outrank_eight_of_nine(voted, monkeypatch):
+    n_out, k_given = np.full(24, 30), np.full(24, 30)
+    k_suggested = np.zeros(24, int)
+    n_out[:2], k_given[:2], k_suggested[:2] = (1, 9), (0, 0), (1, 8)
+    votes = label_errors.Votes(n_out, k_given, (np.arange(24) + 1) % 3, k_suggested)
+    monkeypatch.setattr(label_errors, "votes_of", lambda _relations: votes)
+    rows = dicts(voted.label_errors(5))
+    assert [row["train_id"] for row in rows] == [1, 0]
+    assert [row["margin"] for row in rows] == pytest.approx([8 / 9, 1])
 
 
 def test_a_list_can_be_narrowed_to_a_class_and_to_the_memorized(voted):

@@ -45,7 +45,7 @@ def gradients(wanted):
     of_group = rng.normal(size=(29, wanted.size)) / np.where(np.arange(29) < HARD, 1, 100)[:, None]
     return {
         f"{name}/gradient_sketch": (
-            of_group[groups] * (1 + 0.02 * rng.normal(size=(wanted.n_models, len(groups), wanted.size)))
+            of_group[groups] * (1 + 0.01 * rng.normal(size=(wanted.n_models, len(groups), wanted.size)))
         ).astype(np.float16)
         for name, groups in (("train", GROUP), ("test", TEST_GROUP))
     }
