@@ -381,7 +381,7 @@ def kept(name):
 
 
 def write(folder):
-    """Ask everything and write the answers down."""
+    """Ask everything and write the answers down; those that differ in their last digits alone stay as they are."""
     ANSWERS.mkdir(exist_ok=True)
     asked = questions()
     found = {
@@ -391,7 +391,13 @@ def write(folder):
     for name, options, _, _ in METHODS:
         found["python"] |= answers_of_methods(name, options, folder)
     for name, answers in found.items():
-        text = "".join(f"{line}\n{answers[line]}" for line in asked[name])
+        before = kept(name) if (ANSWERS / f"{name}.txt").exists() else {}
+        same = {
+            line: text
+            for line, text in before.items()
+            if line in answers and comparable(line, text) == comparable(line, answers[line])
+        }
+        text = "".join(f"{line}\n{same.get(line, answers[line])}" for line in asked[name])
         (ANSWERS / f"{name}.txt").write_text(text)
 
 
