@@ -9,7 +9,9 @@ top      The strongest pairs of a slice of the test examples: memdb in whole (pr
          at least 2.5 times as fast, and every count equal.
 whole    All test examples, in a process of its own: seconds, the share of the machine's limit that the whole
          search reaches, and peak memory. Requirement: under 2 GB. Once more with z statistics tallied, same
-         class only, and with both bounds of Feldman and Zhang.
+         same class only, and with both bounds of Feldman and Zhang.
+command  CPU seconds of whole ``memdb pairs`` processes, imports and scores of what was found included, and the
+         share of the machine's limit that they reach: what counting alone would take there. With --store only.
 
     python scripts/bench_pairs.py
     python scripts/bench_pairs.py --store STORE --only whole
@@ -23,6 +25,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
 import os
 import shutil
 import statistics
@@ -36,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_startup import ROOT, cpu_seconds, of
 from figures_store import peak_bytes
 from numpy.typing import NDArray
 
@@ -54,6 +58,11 @@ CHOICES = {
     "top of the same class": PairChoice(top=256, same_class=True),
     "influence .15, memorization .25": PairChoice(min_influence=0.15, min_memorization=0.25),
 }
+COMMANDS = (
+    ["--min-influence", "0.15"],
+    ["--min-influence", "0.15", "--min-memorization", "0.25"],
+    ["--top", "256"],
+)
 LOOP = """
 #include <stdint.h>
 #include <stddef.h>
@@ -85,13 +94,13 @@ def main() -> int:
     parser.add_argument("--test", type=int, default=10_000)
     parser.add_argument("--slice", type=int, default=1024, help="test examples that are timed in turns")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--only", choices=["counts", "top", "whole"])
+    parser.add_argument("--only", choices=["counts", "top", "whole", "command"])
     parser.add_argument(WHOLE, nargs="?", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.whole:
         print(json.dumps(whole(options)))
         return 0
-    parts = [options.only] if options.only else ["counts", "top", "whole"]
+    parts = [options.only] if options.only else ["counts", "top", "whole", "command"]
     print(f"{options.threads} threads, load {os.getloadavg()[0]:.1f} before, numpy {np.__version__}")
     met = True
     if "counts" in parts:
@@ -100,6 +109,8 @@ def main() -> int:
         met &= top_figures(options)
     if "whole" in parts:
         met &= whole_figures(options)
+    if "command" in parts and options.store:
+        command_figures(options.store)
     return 0 if met else 1
 
 
@@ -283,6 +294,21 @@ def whole_figures(options: argparse.Namespace) -> bool:
         )
     print(f"target under {TARGET_BYTES >> 30} GiB: {'met' if met else 'MISSED'}")
     return met
+
+
+def command_figures(store: str) -> None:
+    """Print what share of its CPU time a whole command would take to count all pairs at the machine's limit."""
+    import memdb
+
+    with memdb.open(store) as db:
+        sizes = db.n_models, *(db.store.manifest.set_named(name).n_examples for name in ("train", "test"))
+    best = math.prod(sizes) / machine_limit()[0] / 1e9
+    print(f"\n{' x '.join(f'{n:,}' for n in sizes)}: {best:.2f} CPU seconds of AND and popcount at the limit")
+    with tempfile.TemporaryDirectory() as folder:
+        for words in COMMANDS:
+            output = ["--store", store, "-o", str(Path(folder) / "pairs.parquet")]
+            took = statistics.median(cpu_seconds(of(ROOT, ["pairs", *words, *output])) for _ in range(3))
+            print(f"memdb pairs {' '.join(words):48} {took:7.2f} CPU seconds, {best / took:.0%}", flush=True)
 
 
 def whole(options: argparse.Namespace) -> dict[str, float]:

@@ -282,6 +282,18 @@ def test_neither_a_query_nor_pairs_on_the_cpu_import_torch(digits_store):
 
 
 @pytest.mark.slow
+def test_a_question_that_numpy_answers_imports_no_database(digits_store):
+    code = (
+        "import sys\nfrom memdb.cli import application\napp = application()\n"
+        "for words in ('top-memorized', 'top-influence --test-id 0', 'score --train-id 0 --test-id 0'):\n"
+        "    try: app([*words.split(), '--level', '0.9', '-s', sys.argv[1]])\n"
+        "    except SystemExit as done: assert not done.code\n"
+        "    assert not {'duckdb', 'pydantic', 'pandas'} & set(sys.modules), words"
+    )
+    subprocess.run([sys.executable, "-c", code, str(digits_store)], check=True, capture_output=True)
+
+
+@pytest.mark.slow
 def test_answers_do_not_import_pandas(digits_store):
     code = (
         "import sys\nfrom memdb.cli import application\napp = application()\n"

@@ -25,8 +25,8 @@ def show_demo(db: Database, command: Callable[[str], str]) -> None:
     telling = db.sql(
         "SELECT test_id FROM influence ORDER BY lo DESC NULLS LAST, test_id, train_id LIMIT 1",
         interval="simultaneous",
-    ).fetchall()
-    test_id = int(telling[0][0])
+    )
+    test_id = int(next(answer_of(db, telling, way).rows())["test_id"])
     strongest = db.top_influence(test_id=test_id, k=5)
     print_influences(db, strongest, way, "test_id")
     shown = list(answer_of(db, strongest, way).rows())[:3]

@@ -43,6 +43,16 @@ def probabilities(logits: NDArray[np.float16]) -> tuple[Numbers, Numbers]:
     return p[index], squares[index]
 
 
+def rough_probabilities(logits: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Return p in single precision, for sums that need not be exact."""
+    return _rough_table()[logits.view(np.uint16)]
+
+
+@cache
+def _rough_table() -> NDArray[np.float32]:
+    return _tables()[0].astype(np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """A number and its square per model, to be summed over the models in rows of packed bits.

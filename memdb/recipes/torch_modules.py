@@ -38,11 +38,7 @@ def torch_recipe(
     Raises:
         InvalidInputError: these functions are not called like that.
     """
-    for function, arguments, what in (
-        (make_model, (), "make_model"),
-        (train, ("model", "subset", "device"), "train"),
-    ):
-        plugins.require_call(function, arguments, what, getattr(function, "__qualname__", repr(function)))
+    _require_calls(make_model, train)
 
     def recipe(
         data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
@@ -74,6 +70,15 @@ def torch_recipe(
     recipe.version = version  # type: ignore[attr-defined]
     recipe.models_per_batch = lambda _data, _device: models_per_batch  # type: ignore[attr-defined]
     return recipe
+
+
+def _require_calls(make_model: Any, train: Any) -> None:
+    """Refuse, without calling them, functions that take something else."""
+    for function, arguments, what in (
+        (make_model, (), "make_model"),
+        (train, ("model", "subset", "device"), "train"),
+    ):
+        plugins.require_call(function, arguments, what, getattr(function, "__qualname__", repr(function)))
 
 
 def _logits(model: Any, examples: NDArray[Any], device: str) -> NDArray[np.float32]:

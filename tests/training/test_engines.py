@@ -333,7 +333,7 @@ def test_stopping_workers_keeps_what_was_committed_and_says_how_to_go_on(tmp_pat
     _, said = run.communicate(timeout=60)
     assert run.returncode == 130
     with memdb.open(url) as db:
-        assert f"Stopped. {db.n_models} of 4000 models were added" in said
+        assert f"Stopped. {db.n_models} of 4,000 models were added" in said
         left = 4000 - db.n_models
     assert f"memdb train --add {left} --batch-models 8 --workers 2 --store {url}" in said
 

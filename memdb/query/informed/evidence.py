@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 
 from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
-from memdb.query.confidences import probabilities
+from memdb.query.confidences import rough_probabilities
 from memdb.query.informed.posterior import smoothed
 from memdb.query.informed.prior import FOLDS, MOST_LOGIT, Errors, Kernel, whitening
 from memdb.query.udfs import Words
 from memdb.store import Snapshot
 from memdb.store.read_sketches import Sketched
 
-ROWS = 1024  # examples whose confidences are float64 at once
+ROWS = 1024  # examples whose confidences are float32 at once
 BAND_BYTES = 128 << 20  # of confidences that are read at once
 
 Numbers = NDArray[np.float64]
 Floats = NDArray[np.float32]
+Sketches = Sequence[NDArray[np.float16]]
 Ids = NDArray[np.int64]
 Counts = NDArray[Any]
 
@@ -30,28 +31,47 @@ Counts = NDArray[Any]
 def kernels_of(
     snapshot: Snapshot, sketched: Sequence[Sketched], inside: NDArray[np.bool_]
 ) -> tuple[Kernel, Kernel]:
-    """Read and whiten the sketches of both sets; ``inside`` says which examples the models' subsets have."""
+    """Read the sketches of both sets; products of the two are those of whitened ones.
+
+    These see g_i . C^(-1) g_z alone, so that all of it goes to the test examples, of which there are fewer.
+    ``inside`` says which examples the models' subsets have.
+    """
+    train, test, roots = _sketches_of(snapshot, sketched, inside)
+    return Kernel.of(train), Kernel.of(test, [root @ root.T for root in roots])
+
+
+def whitened_of(
+    snapshot: Snapshot, sketched: Sequence[Sketched], inside: NDArray[np.bool_]
+) -> tuple[Kernel, Kernel]:
+    """Read and whiten the sketches of both sets, for products within one of them, too."""
+    train, test, roots = _sketches_of(snapshot, sketched, inside)
+    return Kernel.of(train, roots), Kernel.of(test, roots)
+
+
+def _sketches_of(
+    snapshot: Snapshot, sketched: Sequence[Sketched], inside: NDArray[np.bool_]
+) -> tuple[Sketches, Sketches, Sequence[Floats]]:
+    """Return the sketches of both sets by model, and the matrices that whiten them."""
     train, test = (
         [one.read(snapshot.manifest, name) for one in sketched] for name in (layout.TRAIN, layout.TEST)
     )
-    roots = [whitening(values, mask) for values, mask in zip(train, inside, strict=True)]
-    return Kernel.of(train, roots), Kernel.of(test, roots)
+    return train, test, [whitening(values, mask) for values, mask in zip(train, inside, strict=True)]
 
 
 def errors_of(snapshot: Snapshot, mask: Words, fold_of: NDArray[np.int8]) -> Errors:
     """Sum the confidences of a snapshot over folds, some examples at a time."""
-    inside_fold = (fold_of[:, None] == np.arange(FOLDS)).astype(np.float64)  # [models, folds]
+    inside_fold = (fold_of[:, None] == np.arange(FOLDS)).astype(np.float32)  # [models, folds]
     manifest, n_models = snapshot.manifest, snapshot.n_models
     sums = {
         name: np.zeros((2, FOLDS, manifest.set_named(name).n_examples))
         for name in (layout.TRAIN, layout.TEST)
     }
     for rows, logits in _bands(snapshot, layout.TRAIN):
-        out = ~bits.unpack(mask[rows].view(np.uint8), n_models).T  # [examples, models]
-        sums[layout.TRAIN][0][:, rows] = ((probabilities(logits)[0] * out) @ inside_fold).T
+        out = (~bits.unpack(mask[rows].view(np.uint8), n_models).T).astype(np.float32)  # [examples, models]
+        sums[layout.TRAIN][0][:, rows] = ((rough_probabilities(logits) * out) @ inside_fold).T
         sums[layout.TRAIN][1][:, rows] = (out @ inside_fold).T
     for rows, logits in _bands(snapshot, layout.TEST):
-        clipped = np.clip(np.nan_to_num(logits.astype(np.float64)), -MOST_LOGIT, MOST_LOGIT)
+        clipped = np.clip(np.nan_to_num(logits.astype(np.float32)), -MOST_LOGIT, MOST_LOGIT)
         sums[layout.TEST][0][:, rows] = (clipped @ inside_fold).T
         sums[layout.TEST][1][:, rows] = (clipped**2 @ inside_fold).T
     train, test = sums[layout.TRAIN], sums[layout.TEST]

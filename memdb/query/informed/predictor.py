@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from memdb.query.informed.calibration import (
     from_arrays,
     to_arrays,
 )
-from memdb.query.informed.evidence import Outcomes, errors_of, kernels_of
+from memdb.query.informed.evidence import Outcomes, errors_of, kernels_of, whitened_of
 from memdb.query.informed.kept import Keeper
 from memdb.query.informed.prior import (
     FOLDS,
@@ -36,6 +36,7 @@ from memdb.query.informed.prior import (
 from memdb.query.informed.sampling import BUDGET, sampled
 from memdb.query.informed.screening import parted
 from memdb.query.relations import Relations
+from memdb.store import Snapshot
 from memdb.store.read_sketches import Sketched, find_sketches
 from memdb.wording import verb
 
@@ -60,7 +61,7 @@ class Predicted:
 class Predictor:
     """Predicts influences on test examples, from gradient sketches or from a file of scores.
 
-    What questions share is kept: whitened sketches, 1 byte an entry, the calibration, and recent predictions.
+    What questions share is kept: sketches, 1 byte an entry, the calibration, and recent predictions.
 
     Args:
         relations: of the snapshot; its masks and outcomes are shared.
@@ -98,9 +99,9 @@ class Predictor:
     @property
     def kernels(self) -> dict[str, Kernel] | None:
         """The whitened sketches of both sets; None if there are none."""
-        if self._kernels is None:
+        if not self._sketched:
             return None
-        _, train, test = self._kernels
+        train, test = self._kept_kernels("whitened", whitened_of)
         return {layout.TRAIN: train, layout.TEST: test}
 
     @cached_property
@@ -254,17 +255,22 @@ class Predictor:
 
     @cached_property
     def _kernels(self) -> tuple[NDArray[np.int64], Kernel, Kernel] | None:
-        """The sketched models, ordered by fold, and the whitened sketches of both sets."""
+        """The sketched models, ordered by fold, and sketches of both sets, whose products are whitened."""
         if self._given is not None or not self._sketched:
             return None
 
+        models = np.array([one.model for one in self._sketched], dtype=np.int64)
+        return models, *self._kept_kernels("kernels", kernels_of)
+
+    def _kept_kernels(
+        self, name: str, made: Callable[[Snapshot, list[Sketched], NDArray[np.bool_]], tuple[Kernel, Kernel]]
+    ) -> tuple[Kernel, Kernel]:
         def computed() -> list[NDArray[Any]]:
-            kernels = kernels_of(self._snapshot, self._sketched, self._inside)
+            kernels = made(self._snapshot, self._sketched, self._inside)
             return [part for kernel in kernels for part in (kernel.numbers, kernel.scale)]
 
-        parts = self._keeper.arrays("kernels", self._n_entries, self._of_kernels, computed)
-        models = np.array([one.model for one in self._sketched], dtype=np.int64)
-        return models, Kernel(*parts[:2]), Kernel(*parts[2:])
+        parts = self._keeper.arrays(name, self._n_entries, self._of_kernels, computed)
+        return Kernel(*parts[:2]), Kernel(*parts[2:])
 
     @property
     def _n_pairs(self) -> int:
@@ -278,7 +284,7 @@ class Predictor:
 
     @cached_property
     def _of_kernels(self) -> list[str | bytes]:
-        """What whitened sketches are computed from."""
+        """What these are computed from."""
         digests = [info.sha256 for one in self._sketched for _, info in sorted(one.objects.items())]
         return [f"{len(self._sketched)} models", *digests, np.packbits(self._inside).tobytes()]
 

@@ -94,6 +94,10 @@ class PairKernel(Protocol):
         Floors of minus infinity are raised, in place, to the k-th strongest of the tile.
         """
 
+
+class TallyingKernel(PairKernel, Protocol):
+    """A kernel of scores that have a z statistic."""
+
     def tally(self, into: NDArray[np.int64]) -> None:
         """Start adding `Candidates.null_z` of all pairs: int64 [other class, same class][Z_BINS].
 

@@ -39,10 +39,6 @@ class InformedKernel:
         self._prior, self._calibration, self._products = prior, calibration, products
         self._counts = Products()
 
-    def tally(self, into: NDArray[np.int64]) -> None:
-        """Refuse: there is no null distribution of predictions."""
-        raise NotImplementedError
-
     def prepare(self, trains: TrainTile) -> _Prepared:
         """Pack the masks and the sketches of a tile."""
         n_in = trains.n_in.astype(np.float32)

@@ -83,10 +83,6 @@ class TwinKernel:
         self._products = [Products() for _ in range(3)]
         del direction  # only "helps" is asked for: examples that hurt each other are not twins
 
-    def tally(self, into: NDArray[np.int64]) -> None:
-        """Refuse: each pair has models of its own."""
-        raise NotImplementedError
-
     def prepare(self, trains: TrainTile) -> _Prepared:
         """Pack the masks of a tile, and the models that are right without it."""
         targets = self._targets.rows(trains.ids)

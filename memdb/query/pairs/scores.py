@@ -24,7 +24,7 @@ from memdb.query.intervals import IntervalSpec
 from memdb.query.mixture import Effects, Numbers, binned
 from memdb.query.options import PairOptions
 from memdb.query.outcomes import OUTCOMES
-from memdb.query.pairs.kernel import Z_BINS, CpuKernel, PairKernel
+from memdb.query.pairs.kernel import Z_BINS, CpuKernel, TallyingKernel
 from memdb.query.pairs.kernel_confidence import ConfidenceKernel
 from memdb.query.pairs.search import PairSearch
 from memdb.query.pairs.types import PairBits, PairBlock, PairChoice, PairConfidence
@@ -304,7 +304,7 @@ def pair_bits(relations: Relations) -> PairBits:
     )
 
 
-def _confidence_kernel_on(device: str) -> tuple[Callable[[int, str], PairKernel], int | None]:
+def _confidence_kernel_on(device: str) -> tuple[Callable[[int, str], TallyingKernel], int | None]:
     """Return the factory of kernels for confidences, and the number of threads that it keeps busy."""
     if device not in {"auto", "cpu"}:
         raise InvalidInputError(
@@ -315,7 +315,7 @@ def _confidence_kernel_on(device: str) -> tuple[Callable[[int, str], PairKernel]
     return ConfidenceKernel, SUMMING_THREADS
 
 
-def _kernel_on(device: str) -> tuple[Callable[[int, str], PairKernel], int | None]:
+def _kernel_on(device: str) -> tuple[Callable[[int, str], TallyingKernel], int | None]:
     """Return the factory of kernels on a device, and the number of threads to use (None: one per core)."""
     device = device_of(device)
     if device == "cpu":

@@ -7,14 +7,23 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memdb.environment import n_cores
 from memdb.errors import InvalidInputError
-from memdb.query.pairs.kernel import MARGIN, Z_BINS, CpuKernel, PairKernel, Survivors, TestBlock, TrainTile
+from memdb.query.pairs.kernel import (
+    MARGIN,
+    Z_BINS,
+    CpuKernel,
+    PairKernel,
+    Survivors,
+    TallyingKernel,
+    TestBlock,
+    TrainTile,
+)
 from memdb.query.pairs.types import PairBits, PairBlock, PairChoice
 
 BLOCK = 512  # test examples searched together
@@ -28,7 +37,8 @@ class PairSearch:
     """A search through all pairs, block by block; blocks are numbered from 0 and independent of each other.
 
     Attributes:
-        tally: also count the z statistics of all ranked pairs, which doubles the time.
+        tally: also count the z statistics of all ranked pairs, which doubles the time; the kernel is a
+            `TallyingKernel`.
         kernel: called with the number of models and the direction, once per thread.
         threads: the number of threads; by default one per core that this process may use.
         is_final: the kernel's strengths are final: no formula decides again in float64.
@@ -163,7 +173,7 @@ class _Block:
     def find(self) -> PairBlock | None:
         """Return the pairs of the block; None if the search was stopped."""
         if self._histogram is not None:
-            self._kernel.tally(self._histogram)
+            cast("TallyingKernel", self._kernel).tally(self._histogram)
         # where all models agree, every score is 0 and all pairs tie: there is nothing to count
         unanimous = (self._tests.totals == 0) | (self._tests.totals == self._search.bits.n_models)
         unanimous &= not self._search.is_final  # which says that these are not the strengths
