@@ -9,7 +9,8 @@ from support.commands import run
 from typer.main import get_command
 
 from memdb import cli
-from memdb.cli.usage import EFFECTS, WrongUsageError, called
+from memdb.cli.effects import EFFECTS
+from memdb.cli.usage import WrongUsageError, called
 
 NO_NUMBERS = ["abc", "1.5.2", "nan", "inf", "-inf", "1e400", "9" * 5000, "\u202eabc\u0663x", "0x10", "1 2"]
 NO_WHOLE_NUMBERS = ["1.5", "1e26", "-0.5"]
