@@ -110,12 +110,14 @@ class CarefulCommand(TyperCommand):
 
         Raises:
             WrongUsageError: a value that is empty, no number or not finite; an option given twice or of no
-                effect.
+                effect; more arguments than it takes.
         """
-        values, _, order = self.make_parser(ctx).parse_args(list(args))
+        values, extra, order = self.make_parser(ctx).parse_args(list(args))
         if "help" not in values:
             _require_once(order)
             _require_text(order, values)
+            if extra and not ctx.resilient_parsing:
+                raise _one_too_many(ctx.info_name, self.params, values, extra)
         try:
             rest = super().parse_args(ctx, args)
         except typer.BadParameter as error:
@@ -204,6 +206,28 @@ def _require_text(order: Sequence[Any], values: Mapping[str, Any]) -> None:
                 raise WrongUsageError(
                     f"{called(parameter)} {shown(value)} is not UTF-8", hint="name it in UTF-8"
                 )
+
+
+def _one_too_many(
+    command: str | None, parameters: Sequence[Any], values: Mapping[str, Any], extra: Sequence[str]
+) -> WrongUsageError:
+    """Return the error for more arguments than a command takes: one may be a name that an option takes."""
+    arguments = [parameter for parameter in parameters if parameter.param_type_name == "argument"]
+    taken = " and ".join(map(called, arguments)) or "no argument"
+    words = [word for argument in arguments for word in _each(values.get(argument.name))] + [*extra]
+    meant = [f"{called(option)} {word}" for word in words for option in parameters if _names(option, word)]
+    other = "put text with spaces in quotes" if arguments else "name the option that it is for, as in --help"
+    return WrongUsageError(
+        f"{command} takes {taken}, and {shown(extra[0])} is one too many",
+        hint=f"write {meant[0]}" if meant else other,
+    )
+
+
+def _names(option: Any, word: object) -> bool:
+    """Whether a word is among the names in the help of an option, such as `helps, hurts, or both`."""
+    listed = rf"(^|[,;] |\bor ){re.escape(str(word))}(?=[,;:.]| or\b|$)"
+    is_option, is_name = option.param_type_name == "option", str(word)[:1].isalpha()
+    return is_option and is_name and bool(re.search(listed, option.help or ""))
 
 
 def _wrong_number(parameter: Any, values: Mapping[str, Any]) -> str | None:
