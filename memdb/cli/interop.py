@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,9 +14,12 @@ from memdb.cli.facts import with_common
 from memdb.cli.options import DataRootOption, LevelOption, OptionGroup, OutcomeOption, PairBounds, ShownOption
 from memdb.cli.output import PlainWay, emit, facts_line
 from memdb.cli.store_options import ASKING, SCORING, WRITING, Place, at_place, split
+from memdb.cli.supervision import limited
 from memdb.cli.usage import WrongUsageError
 from memdb.errors import InvalidInputError
+from memdb.files import half_written
 from memdb.format import layout
+from memdb.query.options import MEMORY, TIMEOUT_SECONDS
 from memdb.render import analysis
 from memdb.render.answer import Answer
 from memdb.render.progress import Counting
@@ -234,7 +238,11 @@ def export(
     if not what.endswith("pairs") and bounds.given:
         raise InvalidInputError(f"{what} has no pairs to choose from", hint="omit what bounds pairs")
     bounding = {} if what in {"memorization", "ids"} else vars(bounds)
-    with Counting(console(stderr=True), "done") as counting:
+    of_condition = (TIMEOUT_SECONDS, MEMORY, half_written(path), "condition")
+    with (
+        limited(*of_condition) if conditions.given else contextlib.nullcontext(),
+        Counting(console(stderr=True), "done") as counting,
+    ):
         done = db.export(
             path, what, outcome=outcome, progress=counting, level=level, **vars(conditions), **bounding
         )
