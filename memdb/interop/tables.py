@@ -16,6 +16,7 @@ from pyarrow import csv
 from memdb.errors import InvalidInputError, MemdbError
 from memdb.interop.arrays import MAX_SWELLING, MAX_WHOLE_BYTES, READ_BYTES, SWELLING_MATTERS, ArrayFile
 from memdb.interop.described import KEYS, PAIR_KEYS
+from memdb.interop.foreign import foreign
 from memdb.wording import is_number
 
 CSV = {".csv": ",", ".tsv": "\t"}
@@ -66,9 +67,12 @@ def open_table(path: Path) -> dict[str, ArrayFile]:
         raise
     except UNREADABLE as error:
         said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise InvalidInputError(
-            f"{path} cannot be read: {said[:200]}",
-            hint="give a table with a header line and one kind a column",
+        raise (
+            foreign(path)
+            or InvalidInputError(
+                f"{path} cannot be read: {said[:200]}",
+                hint="give a table with a header line and one kind a column",
+            )
         ) from error
     if table.column_names and all(is_number(name) for name in table.column_names):
         raise InvalidInputError(
