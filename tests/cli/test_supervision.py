@@ -105,6 +105,7 @@ def test_all_memory_is_counted_whoever_takes_it(folder):
     assert int(out) * 1024 < 0.75 * GB
 
 
+@pytest.mark.slow
 def test_a_statement_ends_at_its_time_whatever_it_does(folder):
     began = time.monotonic()
     assert "ran longer than 1.5 seconds" in refused(folder, ENDLESS, "--timeout", "1.5")
