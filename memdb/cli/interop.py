@@ -229,14 +229,7 @@ def export(
     memdb export ids.csv --drop 'memorization > .5 and q < .1'
     """  # noqa: D301
     db = place.open()
-    if conditions.given and "what" not in place.typed:
-        what = "ids"
-    elif conditions.given and what != "ids":
-        raise WrongUsageError(
-            f"--{next(iter(conditions.given))} does nothing without --what ids", hint="omit one of them"
-        )
-    if not what.endswith("pairs") and bounds.given:
-        raise InvalidInputError(f"{what} has no pairs to choose from", hint="omit what bounds pairs")
+    what = _wanted(what, place, conditions, bounds)
     bounding = {} if what in {"memorization", "ids"} else vars(bounds)
     of_condition = (TIMEOUT_SECONDS, MEMORY, half_written(path), "condition")
     with (
@@ -252,6 +245,24 @@ def export(
     shapes = [f"{name} {list(shape)}" for name, shape in done.arrays.items()]
     shown = ", ".join(shapes[:8]) + (f" and {len(shapes) - 8} more" if len(shapes) > 8 else "")
     say(f"Wrote {what} to {path}: {shown}.")
+
+
+def _wanted(what: str, place: Place, conditions: Conditions, bounds: PairBounds) -> str:
+    """Return what to export, ids if there is a condition.
+
+    Raises:
+        WrongUsageError: a condition for something else.
+        InvalidInputError: bounds of pairs for something else.
+    """
+    if conditions.given and "what" not in place.typed:
+        what = "ids"
+    elif conditions.given and what != "ids":
+        raise WrongUsageError(
+            f"--{next(iter(conditions.given))} does nothing without --what ids", hint="omit one of them"
+        )
+    if not what.endswith("pairs") and bounds.given:
+        raise InvalidInputError(f"{what} has no pairs to choose from", hint="omit what bounds pairs")
+    return what
 
 
 def _say_ids(db: Database, path: Path, done: Exported, *, to_drop: bool) -> None:
