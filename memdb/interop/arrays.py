@@ -195,11 +195,16 @@ def open_array(path: Path) -> ArrayFile:
     """
     if not path.is_file():
         raise NotFoundError(f"no file {path}", hint="name a .npy file, as `numpy.save` writes it")
-    with _readable(str(path)), path.open("rb") as file:
-        header = _header(file, str(path))
-        size = path.stat().st_size
-        _require_size(str(path), header, size - header.offset)
-        return header.mapped(path, str(path), 0)
+    try:
+        with _readable(str(path)), path.open("rb") as file:
+            header = _header(file, str(path))
+            size = path.stat().st_size
+            _require_size(str(path), header, size - header.offset)
+            return header.mapped(path, str(path), 0)
+    except InvalidInputError as error:
+        if (other := foreign(path)) is not None:
+            raise other from error
+        raise
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ def files_of(tmp_path):
         ("words.csv", "cannot be read"),
         ("outside.csv", "test_id 30"),
         ("short.csv", "1 row and 2 columns"),
-        ("odd.txt", "suffix"),
+        ("odd.txt", "is text"),
         ("no.parquet", "cannot be read"),
         ("missing.npy", "no file"),
     ],
