@@ -291,8 +291,9 @@ def _difference(pairs: Sequence[NDArray[np.bool_] | None], kept: NDArray[np.bool
     ours, theirs = pairs
     if ours is None or theirs is None or not kept.any():
         return mean_of([], level)
-    differences = theirs[:, kept].mean(axis=1) - ours[:, kept].mean(axis=1)
-    return mean_of(differences, level, step=1 / int(kept.sum()))
+    n_kept = int(kept.sum())
+    more = np.count_nonzero(theirs[:, kept], axis=1) - np.count_nonzero(ours[:, kept], axis=1)
+    return mean_of(more / n_kept, level, step=1 / n_kept)  # of counts: what is equal differs by 0
 
 
 def _influencers(relations: Relations, test_id: int, removed: NDArray[np.int32]) -> dict[int, float]:
@@ -366,5 +367,7 @@ def _effect(item: Comparison) -> str:
             if is_match
             else "of the same classes, the nearest to them in held-out accuracy"
         )
-    more = "more" if points >= 0 else "less"
+    if not round(points, 2):
+        return f"costs the same test accuracy, to 0.01 points, as removing as many {others}"
+    more = "more" if points > 0 else "less"
     return f"costs {abs(points):.2f} points of test accuracy {more} than as many {others}"
