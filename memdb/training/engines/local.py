@@ -30,6 +30,7 @@ from memdb.wording import count
 
 MAX_DEATHS = 5  # of workers at one batch, or before they were ready
 PATIENCE_SECONDS = 10.0  # for a worker to stop, or to finish its commit
+SECONDS_TO_EXIT = 2.0  # after its pipe was closed
 TICK_SECONDS = 0.25
 
 
@@ -152,6 +153,7 @@ class _Run:
             try:
                 message = worker.connection.recv()
             except (EOFError, OSError):
+                worker.process.join(SECONDS_TO_EXIT)  # or `_died` would kill it, and call that the cause
                 yield from self._died(worker)
                 continue
             match message:
