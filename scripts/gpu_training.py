@@ -222,7 +222,7 @@ def _packed(folder: Path, out: Path) -> int:
     names = [f"cifar100.tar.{number}" for number in range(len(parts))]
     for name, part in zip(names, parts, strict=True):
         (out / f"new-{name}").write_bytes(part)
-    for name in names:  # at once, for parts of two packings are no store
+    for name in names:  # all at once: parts of two packings do not fit together
         (out / f"new-{name}").replace(out / name)
     print(f"  {len(data) / 1e6:.1f} MB in {len(parts)} parts: cat cifar100.tar.* | tar x", flush=True)
     return len(parts)

@@ -47,7 +47,6 @@ class _Worker:
     def __init__(self, number: int, work: Work, n_threads: int) -> None:
         self.number = number
         self.device = work.device
-        self.is_ready = False
         self.batches: deque[_Batch] = deque()
         self.in_flight = 0.0
         self.reason = ""  # why its device is lost
@@ -158,7 +157,6 @@ class _Run:
                 continue
             match message:
                 case Ready(n_models):
-                    worker.is_ready = True
                     self._n_early_deaths = 0
                     self._dealing = self._dealing or self._seeds.batches(n_models, len(self._devices))
                     self._deal(worker)
