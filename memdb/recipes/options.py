@@ -116,7 +116,7 @@ def n_outputs(data: Dataset) -> int:
     """
     if data.n_classes <= FEW_CLASSES:
         return data.n_classes
-    n_labels = len(set().union(*(np.unique(part.labels).tolist() for part in data.sets.values())))
+    n_labels = len(np.unique(np.concatenate([part.labels for part in data.sets.values()])))
     if data.n_classes > MOST_GAPS * n_labels:
         raise InvalidInputError(
             f"labels go up to {data.n_classes - 1:,}, though only {n_labels:,} of them occur, and a network "
