@@ -10,6 +10,7 @@ from memdb.query.answers import Answers
 from memdb.query.arrow import column, values_of
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import TIMEOUT_SECONDS, Order, RankedQuery
+from memdb.query.relations import Relations
 from memdb.query.statements import condition_of
 
 OF_LIST = ["shrunk", "q_value"]  # beside the columns of the relations
@@ -29,19 +30,7 @@ def examples_meeting(answers: Answers, condition: str, interval: IntervalSpec) -
     """
     text = condition_of(condition)
     relations, candidates = answers.relations, _candidates(answers, interval)
-    try:
-        rows = relations.ask(
-            f"SELECT {', '.join(SHOWN)}, ({text}) AS {MEETS} FROM candidates ORDER BY train_id",  # noqa: S608
-            interval=interval,
-            tables={"candidates": candidates},
-            models=True,
-            timeout=TIMEOUT_SECONDS,
-        )
-    except InvalidInputError as error:
-        raise InvalidInputError(
-            f"the condition {condition!r} has no answer: {error}",
-            hint=f"it may name {', '.join(candidates.column_names)}",
-        ) from error
+    rows = _answered(relations, condition, text, candidates, interval)
     if rows.num_rows != candidates.num_rows or rows.column_names != [*SHOWN, MEETS]:
         raise InvalidInputError(
             f"the condition {condition!r} is not one value for each example",
@@ -61,6 +50,25 @@ def examples_meeting(answers: Answers, condition: str, interval: IntervalSpec) -
             hint='`memdb sql "SUMMARIZE memorization"` shows what its columns hold',
         )
     return rows.select(SHOWN).take(column(chosen))
+
+
+def _answered(
+    relations: Relations, condition: str, text: str, candidates: pa.Table, interval: IntervalSpec
+) -> pa.Table:
+    """Return what a condition is of each candidate; say what it may name if it cannot be told."""
+    try:
+        return relations.ask(
+            f"SELECT {', '.join(SHOWN)}, ({text}) AS {MEETS} FROM candidates ORDER BY train_id",  # noqa: S608
+            interval=interval,
+            tables={"candidates": candidates},
+            models=True,
+            timeout=TIMEOUT_SECONDS,
+        )
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"the condition {condition!r} has no answer: {error}",
+            hint=f"it may name {', '.join(candidates.column_names)}",
+        ) from error
 
 
 def _candidates(answers: Answers, interval: IntervalSpec) -> pa.Table:
