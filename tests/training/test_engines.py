@@ -100,6 +100,14 @@ def patient_recipe(data, masks, seeds, run):
     return coin_recipe(data, masks, seeds, run)
 
 
+def unpolled_recipe(data, masks, seeds, run):
+    """As coins fall; after the first batch it does not poll for a minute."""
+    if 0 not in seeds:
+        Path(os.environ["DYING"]).touch()
+        time.sleep(60)
+    return coin_recipe(data, masks, seeds, run)
+
+
 def deadly_recipe(data, masks, seeds, run):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -168,6 +176,20 @@ def test_a_worker_commits_a_batch_while_it_trains_the_next_one(tmp_path):
 def test_a_worker_that_must_look_back_commits_each_batch_first(tmp_path):
     with made(tmp_path, patient_recipe) as db:
         assert db.train(add=4, workers=1, batch_models=2, max_seconds=3600) == 4
+
+
+@pytest.mark.slow
+def test_what_a_worker_committed_before_it_had_to_be_killed_is_counted(tmp_path, monkeypatch):
+    marker = tmp_path / "begun"
+    monkeypatch.setenv("DYING", str(marker))
+    monkeypatch.setattr("memdb.training.engines.local.PATIENCE_SECONDS", 0.5)
+    with made(tmp_path, unpolled_recipe) as db:
+
+        def stop():
+            return marker.exists() and db.store.own_snapshot().n_models == 2
+
+        assert db.train(seeds=range(6), workers=1, batch_models=2, stop_requested=stop) == 2
+        assert stored(db) == ids(range(2))
 
 
 @pytest.mark.slow

@@ -211,9 +211,13 @@ class _Run:
         self._start(worker.number, worker.device)
 
     def _last_words(self) -> Generator[Committed]:
-        """Ask all busy workers to stop, and yield what they still commit."""
+        """Ask all busy workers to stop, and yield what they still commit.
+
+        One that does not end in time is killed: it may have committed a batch that it could not report yet.
+        """
         self._is_over = True
         busy = [worker for worker in self._workers if worker.batches]
+        silent = set(busy)
         for worker in busy:
             worker.ask_to_stop()
         until = time.monotonic() + PATIENCE_SECONDS
@@ -222,11 +226,18 @@ class _Run:
                 try:
                     message = worker.connection.recv()
                 except (EOFError, OSError):
-                    message = LeftOff()
+                    busy.remove(worker)
+                    continue
                 if isinstance(message, Committed):
+                    worker.batches.popleft()
                     yield message
                 elif isinstance(message, LeftOff | Done | Failed | Broken):
                     busy.remove(worker)
+                    silent.remove(worker)
+        for worker in silent:
+            worker.end()
+            for batch in worker.batches:
+                yield from committed_since(self._work.store, batch.dealt_at, batch.seeds)
 
 
 def _talking(workers: Sequence[_Worker], seconds: float) -> list[_Worker]:
