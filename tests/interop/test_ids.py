@@ -79,6 +79,7 @@ def test_a_condition_that_selects_nothing_sensible_is_one_sentence(db, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_commands_make_a_store_of_the_rest(digits_store, db, tmp_path):
     store = ("--store", digits_store)
     done = run("export", "ids", "--drop", "memorization > .5", *store, cwd=tmp_path)
