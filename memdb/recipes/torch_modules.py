@@ -69,7 +69,7 @@ def _require_calls(make_model: Any, train: Any) -> None:
         (make_model, (), "make_model"),
         (train, ("model", "subset", "device"), "train"),
     ):
-        plugins.require_call(function, arguments, what, getattr(function, "__qualname__", repr(function)))
+        plugins.require_taking(function, arguments, what, getattr(function, "__qualname__", repr(function)))
 
 
 def _outcomes(model: Any, data: Dataset, device: str) -> dict[str, NDArray[Any]]:
