@@ -192,14 +192,15 @@ def _united(name: str, found: Found, similar: Alike, alike: Alike) -> _Pairs:
     """Return the pairs found one way or another, once each."""
     ways = (found, similar, alike)
     first, second = (np.concatenate([getattr(way, of) for way in ways]) for of in ("first", "second"))
-    pairs, at = np.unique(np.stack([first, second]), axis=1, return_inverse=True)
-    did = np.zeros(pairs.shape[1], dtype=np.bool_)
-    measured = np.full((2, pairs.shape[1]), np.nan)
+    pairs, at = np.unique(first.astype(np.int64) << 32 | second, return_inverse=True)
+    did = np.zeros(len(pairs), dtype=np.bool_)
+    measured = np.full((2, len(pairs)), np.nan)
     of_found, of_similar, of_alike = np.split(at, np.cumsum([len(found.first), len(similar)]))
     did[of_found] = True
     np.fmin.at(measured[0], of_similar, similar.distance)
     np.fmin.at(measured[1], of_alike, alike.distance)
-    return _Pairs(name, pairs[0], pairs[1], did, 1 - measured[0], measured[1], found.n_ranked)
+    first, second = (part.astype(np.int32) for part in np.divmod(pairs, 1 << 32))
+    return _Pairs(name, first, second, did, 1 - measured[0], measured[1], found.n_ranked)
 
 
 @dataclass(frozen=True)
