@@ -1,9 +1,9 @@
 """Near-duplicates in what they teach: training and other examples whose gradients point the same way.
 
-A gradient sketch says which way an example pushes a model. Whitened by the second moment of all training
-examples, as in the prior of `memdb.query.informed`, it lacks what a class has in common, and two of it
-are as good as orthogonal unless they teach the same. That needs neither pictures nor examples that models get
-wrong: gradients of easy examples are small, yet have a direction.
+A gradient sketch says which way an example pushes a model. Whitened by the second moment of the model's
+training examples, as in the prior of `memdb.query.informed`, it lacks what a class has in common, and two of
+it are as good as orthogonal unless they teach the same. That needs neither pictures nor examples that models
+get wrong: gradients of easy examples are small, yet have a direction.
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ class Directions:
         return cls(kernels, labels, {name: _norms(kernel) for name, kernel in kernels.items()})
 
     def alike(self, set_name: str, min_similarity: float, progress: Progress) -> Alike:
-        """Return the pairs of a training example and one of a set that are similar, and stand out so.
+        """Return the pairs of a training example and one of a set that are similar, and stand out.
 
-        That is, their distance, 1 - similarity, is at most a share of that of either from its ninth nearest
-        of the training set; and no random projection of their size makes any pair so similar by chance.
+        That is, their distance, 1 - similarity, is at most a share of that of either, or of the test example,
+        from its ninth nearest of the training set; and no random projection of their size makes any pair this
+        similar by chance.
 
         Raises:
             InvalidInputError: more pairs than fit in memory, as of thousands of copies.
