@@ -20,6 +20,7 @@ from memdb.errors import NotEnoughModelsError, NotFoundError
 from memdb.format import layout
 from memdb.query import arrow
 from memdb.query.examples import require_examples, require_models, require_own
+from memdb.query.informed.predictor import HOW_TO_SKETCH
 from memdb.query.intervals import IntervalSpec
 from memdb.query.relations import Relations
 from memdb.query.templates import template
@@ -156,7 +157,7 @@ def _similar_pairs(
         if wanted.by == "sketches":
             raise NotFoundError(
                 f"{relations.snapshot.url} has no gradient sketches",
-                hint="`memdb train --sketch 10` adds models with them; or use by=influence",
+                hint=f"{HOW_TO_SKETCH}; or use by=influence",
             )
         return {}
     return {name: directions.alike(name, wanted.min_similarity, sources.progress) for name in sets}
