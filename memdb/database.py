@@ -1368,7 +1368,8 @@ class Database:
                 of .npy; ``ids``, the training examples for which a condition is true, to .csv, .parquet,
                 .json, or text with a key a line, for `memdb.init` to take or to exclude.
             drop: with ``ids``, the condition in SQL, such as ``memorization > .5 and q < .1``. It may name
-                what `sql` shows of training examples, and ``shrunk`` and ``q_value``, or ``q``.
+                what `sql` shows of training examples, and ``shrunk`` and ``q_value``, or ``q``. One that you
+                do not trust is for `memdb export`, which runs it in a separate process.
             keep: the same for examples to keep.
             options: see `pairs`.
 

@@ -236,6 +236,7 @@ def test_a_store_on_a_web_server_is_asked_by_its_newest_snapshot(small, tmp_path
     assert after.stdout == run("top-memorized", "-s", "store.zarr", *here, cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(small):
     done = subprocess.run(
         f"{MEMDB} sql 'FROM influence' -s store.zarr -f csv | head -n 1",

@@ -265,6 +265,7 @@ def test_too_few_repetitions_for_an_interval_are_said(db, some, tmp_path):
     assert "3 more give one" in next(few.sentences())
 
 
+@pytest.mark.slow
 def test_the_command_answers_for_programs_and_draws(found, sixty, tmp_path):
     arguments = ("experiment", "removal", "--store", sixty, "--into", found.snapshot.url, "--models", 6)
     said = run(*arguments, "-f", "json", cwd=tmp_path)

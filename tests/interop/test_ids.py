@@ -90,6 +90,7 @@ def test_a_condition_lists_examples_by_imported_scores(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_commands_make_a_store_of_the_rest(digits_store, db, tmp_path):
     store = ("--store", digits_store)
     done = run("export", "ids", "--drop", "memorization > .5", *store, cwd=tmp_path)

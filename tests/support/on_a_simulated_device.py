@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from memdb.recipes.mlp import MLP
 from memdb.recipes.protocol import SketchRequest
 from memdb.recipes.resnet9 import ResNet9
 from memdb.recipes.resnet9_v2 import ResNet9v2
+from support import sketched
 
 torch = pytest.importorskip("torch")
 simulation = pytest.importorskip(
@@ -48,6 +50,21 @@ class AddingUp(MLP):
 
     def keeps_no_gradients(self, device):
         return device != "cpu"
+
+
+class InThisThread:
+    """An executor for what other threads do not see: the simulated device."""
+
+    def __init__(self, n_threads):
+        assert n_threads > 0
+
+    def submit(self, function, *arguments):
+        done = Future()
+        done.set_result(function(*arguments))
+        return done
+
+    def shutdown(self, **_):
+        pass
 
 
 SIGNALS = frozenset({"cumulative_loss", "first_learned"})
@@ -115,6 +132,24 @@ def test_gradient_sketches_on_another_device_are_those_of_the_cpu(name, data, tm
         found = trained(recipe, data, "gpu:0", tmp_path, sketch=sketch)
     assert expected["test/gradient_sketch"].shape == (2, 40, 32)
     require_same(found, expected)
+    gc.collect()
+    assert device.live == 0
+
+
+@pytest.mark.parametrize("direction", ["helps", "both"])
+def test_predictions_of_all_pairs_on_another_device_are_those_of_the_cpu(direction, tmp_path, monkeypatch):
+    monkeypatch.setattr("memdb.query.pairs.scores.device_of", lambda device: device)
+    monkeypatch.setattr("memdb.query.pairs.search.ThreadPoolExecutor", InThisThread)
+    asked = {"top": 5, "direction": direction, "estimator": "informed"}
+    with sketched.new_store(tmp_path / "store.zarr") as db:
+        sketched.fill(db, sketched.planted(), 60, 6)
+        expected = db.pairs(**asked, device="cpu").fetchnumpy()
+        with simulated_device() as device:
+            found = db.pairs(**asked, device="gpu:0").fetchnumpy()
+    assert (expected["informed"] != expected["influence"]).any()
+    for name, values in expected.items():
+        assert np.array_equal(found[name], values), name
+    assert device.kernels["mm"] > 0
     gc.collect()
     assert device.live == 0
 

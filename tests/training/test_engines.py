@@ -101,6 +101,7 @@ def made(tmp_path, recipe):
     return memdb.init(str(tmp_path / "w.zarr"), small_dataset(), recipe, seed=7)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
     monkeypatch.setenv("DYING", str(tmp_path / "died"))
     told = []

@@ -315,6 +315,7 @@ def test_contradictions_are_refused_in_the_words_of_the_command_line(url, argume
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_commands_say_what_an_answer_rests_on(url, noise):
     store = ["--store", str(url)]
     shown = run("top-influence", "--test-id", "3", "--estimator", "informed", *store, cwd=url.parent)
