@@ -108,16 +108,25 @@ def equal(first: NDArray[np.uint8], second: NDArray[np.uint8] | None = None) -> 
     starts, stops = (np.searchsorted(keys[1][order], keys[0], side) for side in ("left", "right"))
     times = stops - starts
     n_pairs = (int(times.sum()) - len(first)) // 2 if within else int(times.sum())
-    if n_pairs > MAX_EQUAL:
-        raise InvalidInputError(
-            f"{n_pairs:,} pairs of examples have equal content, more than {MAX_EQUAL:,}",
-            hint="use by=influence, or remove the copies from the data",
-            parameter="by",
-        )
+    require_few(n_pairs, "equal content")
     rows = np.repeat(np.arange(len(first)), times)
     others = order[np.repeat(starts - (np.cumsum(times) - times), times) + np.arange(times.sum())]
     kept = rows < others if within else np.ones(len(rows), dtype=np.bool_)
     return Alike(rows[kept].astype(np.int32), others[kept].astype(np.int32), np.zeros(int(kept.sum())))
+
+
+def require_few(n_pairs: int, having: str) -> None:
+    """Refuse pairs that do not fit in memory.
+
+    Raises:
+        InvalidInputError: they are too many.
+    """
+    if n_pairs > MAX_EQUAL:
+        raise InvalidInputError(
+            f"{n_pairs:,} pairs of examples have {having}, more than {MAX_EQUAL:,}",
+            hint="use by=influence, or remove the copies from the data",
+            parameter="by",
+        )
 
 
 def united(parts: Sequence[Alike]) -> Alike:

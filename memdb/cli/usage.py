@@ -34,7 +34,7 @@ OPTIONS = {  # of the parameters of Python that are not called as their options 
     "recipe_options": "--recipe-option",
     "url": "--store",
 }
-PLAIN_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", re.ASCII)
+PLAIN_NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{1,18})?|\.[0-9]{1,18})")
 NUMBERS = {"integer": ("a whole number", "20"), "number": ("a number", "0.5"), "float": ("a number", "0.5")}
 
 

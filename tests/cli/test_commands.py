@@ -92,11 +92,12 @@ def test_rows_for_programs_carry_what_they_need_to_be_read_alone(small, tmp_path
         assert (done.returncode, done.stdout) == (0, "")
         assert path.exists()
     assert json.loads((tmp_path / "out.json").read_text()) == document
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == [
-        {**row, **facts} for row in document["rows"]
-    ]
+    written = pq.read_table(tmp_path / "out.parquet")
+    assert written.to_pylist() == [{**row, **facts} for row in document["rows"]]
+    assert written.schema.field("key").type == pa.string()  # as `memdb sql` writes it
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.json", "out.ndjson", "out.parquet"]
 
 
