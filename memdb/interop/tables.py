@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import csv
 
 from memdb.errors import InvalidInputError, MemdbError
 from memdb.interop.arrays import MAX_SWELLING, MAX_WHOLE_BYTES, READ_BYTES, SWELLING_MATTERS, ArrayFile
 from memdb.interop.described import KEYS, PAIR_KEYS
+from memdb.interop.foreign import foreign
 from memdb.wording import is_number
 
 CSV = {".csv": ",", ".tsv": "\t"}
@@ -65,9 +67,12 @@ def open_table(path: Path) -> dict[str, ArrayFile]:
         raise
     except UNREADABLE as error:
         said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise InvalidInputError(
-            f"{path} cannot be read: {said[:200]}",
-            hint="give a table with a header line and one kind a column",
+        raise (
+            foreign(path)
+            or InvalidInputError(
+                f"{path} cannot be read: {said[:200]}",
+                hint="give a table with a header line and one kind a column",
+            )
         ) from error
     if table.column_names and all(is_number(name) for name in table.column_names):
         raise InvalidInputError(
@@ -122,8 +127,6 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _read_csv(path: Path) -> pa.Table:
-    from pyarrow import csv  # noqa: PLC0415 - other files do not need it
-
     with pa.input_stream(str(path), compression="detect") as stream:
         head = stream.read(HEAD_BYTES)
     encoding = "utf-16" if head[:2] in UTF_16 else "utf-8"

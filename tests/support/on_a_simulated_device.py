@@ -190,20 +190,21 @@ def test_networks_of_usual_width_take_turns_on_a_gpu_and_the_data_is_moved_once(
 
 
 @pytest.mark.parametrize(
-    ("options", "tolerance"),
+    ("options", "most", "mean"),
     [
-        ({"weight_decay": 0.0}, 1e-4),
-        ({"weight_decay": 0.01, "momentum": 0.0, "schedule": "cosine"}, 1e-4),
-        ({"precision": "bfloat16"}, 0.4),  # as far as training in bfloat16 is from that in float32
+        ({"weight_decay": 0.0}, 1e-4, 1e-5),
+        ({"weight_decay": 0.01, "momentum": 0.0, "schedule": "cosine"}, 1e-4, 1e-5),
+        ({"precision": "bfloat16"}, 0.4, 0.03),  # far less than a momentum of 0.95 in place of 0.9 would make
     ],
 )
-def test_gradients_added_to_their_momentum_train_as_sgd_does(options, tolerance, data, tmp_path):
+def test_gradients_added_to_their_momentum_train_as_sgd_does(options, most, mean, data, tmp_path):
     recipe = AddingUp(epochs=4, hidden=(8, 6), optimizer="sgd", lr=0.05, batch_size=16, **options)
     expected = trained(recipe, data, "cpu", tmp_path)
     with simulated_device():
         found = trained(recipe, data, "gpu:0", tmp_path)
     for path in ("train/logit_confidence", "test/logit_confidence", "train/cumulative_loss"):
-        np.testing.assert_allclose(found[path], expected[path], atol=tolerance)
+        np.testing.assert_allclose(found[path], expected[path], atol=most)
+        assert np.nanmean(np.abs(found[path] - expected[path])) < mean
 
 
 def test_weights_drawn_ahead_are_those_drawn_at_the_start(data, tmp_path):

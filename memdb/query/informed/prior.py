@@ -48,7 +48,7 @@ class FoldScores(Protocol):
     def every(self) -> Floats:
         """Return the priors from the models of all folds, [test, train]."""
 
-    def without(self, fold: int, at: At | None = None) -> Floats:
+    def without(self, fold: int, /, at: At | None = None) -> Floats:
         """Return the priors from the other folds: of all pairs, [test, train], or of some, [pairs]."""
 
 
@@ -349,6 +349,6 @@ class GivenScores:
         """Return them."""
         return self.given
 
-    def without(self, fold: int, at: At | None = None) -> Floats:  # noqa: ARG002
+    def without(self, _fold: int, /, at: At | None = None) -> Floats:
         """Return all or some of them."""
         return self.given if at is None else self.given[at]

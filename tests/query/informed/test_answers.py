@@ -199,7 +199,7 @@ def files_of(tmp_path):
         ("words.csv", "cannot be read"),
         ("outside.csv", "test_id 30"),
         ("short.csv", "1 row and 2 columns"),
-        ("odd.txt", "suffix"),
+        ("odd.txt", "is text"),
         ("no.parquet", "cannot be read"),
         ("missing.npy", "no file"),
     ],
@@ -339,6 +339,7 @@ def test_contradictions_are_refused_in_the_words_of_the_command_line(url, argume
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_commands_say_what_an_answer_rests_on(url, noise):
     store = ["--store", str(url)]
     shown = run("top-influence", "--test-id", "3", "--estimator", "informed", *store, cwd=url.parent)
