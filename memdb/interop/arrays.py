@@ -248,7 +248,9 @@ def _header(file: IO[bytes], place: str) -> _Header:
             hint="save a plain array of numbers: `array.astype(bool)` or `.astype(float)` before saving",
         )
     if dtype.kind not in KIND_NAMES or any(n < 0 for n in shape):
-        raise InvalidInputError(f"{place} is {dtype} of shape {shape}, no array of numbers", hint=SAVE_AGAIN)
+        raise InvalidInputError(
+            f"{place} is {dtype} of shape {shape}, not an array of real numbers", hint=SAVE_AGAIN
+        )
     return _Header(shape, fortran, dtype, file.tell())
 
 

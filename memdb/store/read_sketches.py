@@ -69,7 +69,7 @@ class Sketched:
             model_id = self.selection.segment.models[self.slot].model_id
             raise DamagedError(
                 f"the {SKETCH} of model {model_id} has numbers that are not finite",
-                hint=f'exclude the model, or run: memdb retract {model_id[:8]} --because "a broken sketch"',
+                hint="exclude the model, or retract it with `memdb retract`",
             )
         return values
 

@@ -100,7 +100,9 @@ def _require_order(query: RankedQuery) -> str:
     ):
         if given not in allowed:
             raise InvalidInputError(
-                f"{word} {given!r} does not go with predictions", hint=f"use one of {', '.join(allowed)}"
+                f"{word} {given!r} does not go with predictions",
+                hint=f"use {'one of ' if len(allowed) > 1 else ''}{', '.join(allowed)}",
+                parameter=word,
             )
     if query.order.ranks:
         raise InvalidInputError(
