@@ -566,6 +566,18 @@ def test_a_published_copy_shows_its_thumbnails(pictures_store, tmp_path, without
     assert "no pictures: sheets of pictures need Pillow" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command", ["show --train-id 8", "show --test-id 3", "gallery", "gallery --by influence"]
+)
+def test_classes_of_data_without_labels_are_unknown(tmp_path, command):
+    rng = np.random.default_rng(5)
+    np.savez(tmp_path / "scores.npz", memorization=np.linspace(0, 1, 9), influence=rng.random((6, 9)))
+    memdb.import_file(tmp_path / "scores.npz", str(tmp_path / "s.zarr"))
+    done = run(*command.split(), "-s", tmp_path / "s.zarr", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "unknown" in done.stdout
+
+
 @pytest.mark.slow
 def test_imported_scores_are_shown_without_counts(tmp_path):
     rng, labels = np.random.default_rng(5), {"tr_labels": np.arange(9) % 3, "tt_labels": np.arange(6) % 3}
