@@ -156,12 +156,10 @@ def duplicates(
     if way.is_numbers:
         emit(answer, way, plain)
         return
-    names, title = (
-        db.relations().class_names,
-        f"near-duplicates of {clean(db.url)} \u00b7 {facts_line(db, way)}",
-    )
+    names = db.relations().class_names
+    title = f"near-duplicates of {clean(db.url)} \u00b7 {facts_line(db, way)}"
     if not way.is_figure:
-        console().print(rendered.table(answer, title, names, k or SHOWN, MORE))
+        emit(answer, way, lambda shown: rendered.table(shown, title, names, k or SHOWN, MORE))
     if way.shows_pictures:
         _show(db, answer, k or SHOWN, bounds, way)
 
