@@ -128,6 +128,7 @@ def test_keys_are_keys_whatever_their_type(tmp_path, keys, name):
         (HEADER + "0.5,0.5\n", "holds 0.5, and ids are whole numbers"),
         (HEADER + "1,2,3\n4\n", "cannot be read: CSV parse error"),
         (HEADER, "holds no scores"),
+        ("train_id,target_id,influence\n1,2,.5\n", "does not name the pairs that it is of"),
         ("", "cannot be read: Empty CSV file"),
         ("train_id,test_id,influence\n1,2,.5\n1,2,.5\n", "has the pair .* twice"),
     ],
