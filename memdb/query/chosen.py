@@ -69,7 +69,11 @@ def _candidates(answers: Answers, interval: IntervalSpec) -> pa.Table:
     table = table.append_column("train_id", table.column("id"))
     scores = answers.scores("memorization", {"train_id": None}, interval)
     query = RankedQuery(table.num_rows, Order(), IntervalSpec("selected", interval.level))
-    ranked = answers.top_memorized(None, query).select(["train_id", *OF_LIST])
+    ranked = answers.top_memorized(None, query)
+    for name in OF_LIST:
+        if name not in ranked.column_names:  # of imported scores
+            ranked = ranked.append_column(name, pa.nulls(ranked.num_rows, pa.float64()))
+    ranked = ranked.select(["train_id", *OF_LIST])
     for rows in (_of_each(scores, table.num_rows), _of_each(ranked, table.num_rows)):
         for name in rows.column_names:
             if name not in table.column_names:
