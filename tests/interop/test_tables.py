@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -233,6 +234,17 @@ def test_a_folder_tells_which_file_is_in_the_way(tmp_path):
         np.savez(tmp_path / f"{part}.npz", subset_idx=IDS[part:], trainset_correctness=part < IDS)
     with pytest.raises(InvalidInputError, match=r"0\.npz has subset_idx, trainset_correctness: none"):
         read_file(tmp_path)
+
+
+def test_pipes_and_devices_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "mem.csv").write_text(PLAIN)
+    assert read_file(tmp_path).scores.memorization.tolist() == MEM.tolist()
+    for name in ("pipe.csv", "zero.csv"):
+        with pytest.raises(InvalidInputError, match="is a pipe or a device"):
+            read_file(tmp_path / name)
 
 
 SPELLED = {
