@@ -1304,25 +1304,28 @@ class Database:
         store = run.opened(storage, self.store.manifest)
         chosen_by = self if scores_from is None else scores_from
         run.require_same_data(chosen_by.store, self.store)
+
+        def chooser(seed: int) -> Chooser:
+            alike = partial(self._alike_with_test, how, comparing)
+            return Chooser(chosen_by.relations(), level, seed, alike)
+
         if store is None:
             run.require_counts(models, add)
             seed = run.seed_of(seed)
-            alike = partial(self._alike_with_test, how, comparing)
-            experiment = Chooser(chosen_by.relations(), level, seed, alike).experiment(design)
+            experiment = chooser(seed).experiment(design)
             require_free(storage)
             self._means(how)  # data that is not there is missed before anything is created
             store = run.create(storage, self.store, experiment, seed)
         else:
-            run.require_same_design(
-                store, design, frozenset(given), None if scores_from is None else chosen_by.store
-            )
+            scores = None if scores_from is None else chosen_by.store
+            run.require_same_design(store, design, frozenset(given), chooser, scores)
             run.require_same_seed(store, seed)
         seeds = run.seeds_to_train(store, models, add)
         if seeds.n_models:
             data, bound = self._means(how)
             plan = run.planned(store, seeds, data, bound, how, self._doubt(bound))
             carry_out(store, plan, store.snapshot(), progress or warn_of_doubts, stop_requested)
-        return Findings(store.snapshot(), level)
+        return Findings(store.snapshot(), level, rules or ())
 
     def _alike_with_test(self, how: HowToTrain, comparing: Callable[[int, int], None]) -> LookAlikes:
         """Return the pairs of a training and a test example that are alike: by pictures, if there are any."""
@@ -1368,7 +1371,8 @@ class Database:
                 of .npy; ``ids``, the training examples for which a condition is true, to .csv, .parquet,
                 .json, or text with a key a line, for `memdb.init` to take or to exclude.
             drop: with ``ids``, the condition in SQL, such as ``memorization > .5 and q < .1``. It may name
-                what `sql` shows of training examples, and ``shrunk`` and ``q_value``, or ``q``.
+                what `sql` shows of training examples, and ``shrunk`` and ``q_value``, or ``q``. One that you
+                do not trust is for `memdb export`, which runs it in a separate process.
             keep: the same for examples to keep.
             options: see `pairs`.
 

@@ -67,12 +67,21 @@ def require_call(found: Any, arguments: Sequence[str], what: str, shown: str) ->
     Raises:
         InvalidInputError: says how it is called, or that it belongs to Python itself.
     """
+    require_foreign(found, what, shown)
+    require_taking(found, arguments, what, shown)
+
+
+def require_taking(found: Any, arguments: Sequence[str], what: str, shown: str) -> None:
+    """Refuse the same, but for what is Python's own: the user's code may well hand over `copy.deepcopy`.
+
+    Raises:
+        InvalidInputError: says how it is called.
+    """
     if not callable(found):
         raise InvalidInputError(
             f"{what} {shown} is of type {type(found).__name__}, which cannot be called",
             hint=f"name a callable that takes {_listed(arguments)}",
         )
-    require_foreign(found, what, shown)
     taken = "does not say what it takes"  # as some that are compiled
     try:
         signature = inspect.signature(found)

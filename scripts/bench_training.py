@@ -147,7 +147,7 @@ def ways_to_train(options: argparse.Namespace, device: str) -> dict[str, Way]:
     if device != "cpu":
         return ways
     if importlib.util.find_spec("jax") is None:
-        print("step, epoch, vmap: left out, for jax is not installed (pip install jax)")
+        print("step, epoch, vmap: skipped, jax is not installed (pip install jax)")
         return ways
     import bench_jax
 

@@ -7,9 +7,9 @@
 Trains a store, runs `memdb experiment removal` with every rule, control and --add-back on it, and prints the table,
 the sentences, and what it took. --noise gives a share of the training examples another label; -p is an option of the
 recipe, by which both kinds of models are trained, --judge-with one by which the judges alone are: what do the same
-examples cost them? --scores-at trains another store whose subsets are another share of
-the training set, and asks again which examples its scores choose. --twins adds copies with noise of the test examples
-that are least like their class, which the columns without near-duplicates have to find. Seeds are fixed: the same arguments train the same
+examples cost them? --scores-at trains another store whose subsets are another share of the training set, and asks
+again which examples its scores choose. --twins adds copies with noise of the test examples that are least like their
+class, which the columns without near-duplicates have to find. Seeds are fixed: the same arguments train the same
 models. Run again with the same folder, it goes on where it ended; with more --repetitions, it adds these.
 """
 

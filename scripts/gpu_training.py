@@ -219,7 +219,10 @@ def _packed(folder: Path, out: Path) -> int:
         tar.add(folder, "cifar100.zarr")
     data = whole.getvalue()
     parts = [data[start : start + PIECE] for start in range(0, len(data), PIECE)]
-    for number, part in enumerate(parts):
-        (out / f"cifar100.tar.{number}").write_bytes(part)
+    names = [f"cifar100.tar.{number}" for number in range(len(parts))]
+    for name, part in zip(names, parts, strict=True):
+        (out / f"new-{name}").write_bytes(part)
+    for name in names:  # all at once: parts of two packings do not fit together
+        (out / f"new-{name}").replace(out / name)
     print(f"  {len(data) / 1e6:.1f} MB in {len(parts)} parts: cat cifar100.tar.* | tar x", flush=True)
     return len(parts)

@@ -20,9 +20,7 @@ MNIST = "MEMDB_MNIST"  # the folder that torchvision.datasets.MNIST reads
 RECIPE_OF_MNIST = {"hidden": [128], "optimizer": "sgd", "lr": 0.1, "weight_decay": 0.0, "batch_size": 128,
                    "epochs": 15}  # fmt: skip
 RECIPE_OF_CIFAR = {"channels": [16, 32], "lr": 0.05, "weight_decay": 0.0, "epochs": 12}
-
-
-FOLDERS = "a folder with a picture a file in train/CLASS and test/CLASS, as 16 x 16 pixels"
+AT_ONCE = 500  # test examples, of which the distances from all training examples are in memory
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser, noise: float) -> None:
     )
     parser.add_argument("--examples", type=int, default=10_000, help="the first ones of MNIST to train on")
     parser.add_argument(
-        "--cifar100", metavar="DIR", type=Path, help="CIFAR-100 in place of digits: " + FOLDERS
+        "--cifar100",
+        metavar="DIR",
+        type=Path,
+        help="CIFAR-100 in place of digits, at 16 x 16 pixels, from folders train/CLASS and test/CLASS of images",
     )
     parser.add_argument("--classes", type=int, default=10, help="the first ones of CIFAR-100 to take")
     parser.add_argument(
@@ -92,9 +93,13 @@ def odd_ones(data: memdb.Dataset, n: int) -> NDArray[np.int64]:
     if not n:
         return np.zeros(0, dtype=np.int64)
     train, test = (of.array.reshape(len(of), -1).astype(np.float64) for of in (data.train, data.test))
-    squares = (test**2).sum(axis=1)[:, None] - 2 * test @ train.T + (train**2).sum(axis=1)
-    own = data.test.labels[:, None] == data.train.labels
-    nearest = [np.where(of, squares, np.inf).min(axis=1) for of in (own, ~own)]
+    distances = []  # from the nearest one of the class, and of all others
+    for start in range(0, len(test), AT_ONCE):
+        some = test[start : start + AT_ONCE]
+        squares = (some**2).sum(axis=1)[:, None] - 2 * some @ train.T + (train**2).sum(axis=1)
+        own = data.test.labels[start : start + AT_ONCE, None] == data.train.labels
+        distances.append([np.where(of, squares, np.inf).min(axis=1) for of in (own, ~own)])
+    nearest = np.concatenate(distances, axis=1)
     return np.sort(np.argsort(nearest[1] - nearest[0], kind="stable")[:n])
 
 

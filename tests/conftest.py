@@ -100,7 +100,7 @@ def trained(tmp_path_factory):
     """The folder of a store of 23 + 11 examples with 37 models in segments of 5 and less."""
     url = tmp_path_factory.mktemp("small") / "store.zarr"
     with small_database(url) as made:
-        made.train(seeds=range(37))
+        made.train(seeds=range(37), device="cpu")  # which spares importing PyTorch to look for others
     return url
 
 
@@ -126,7 +126,7 @@ def sixty(tmp_path_factory):
     """A store of 60 models: enough to plan with its own rates."""
     url = tmp_path_factory.mktemp("sixty") / "store.zarr"
     with small_database(url) as made:
-        made.train(seeds=range(N_MODELS), compact=False)
+        made.train(seeds=range(N_MODELS), compact=False, device="cpu")
     return url
 
 

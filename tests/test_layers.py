@@ -286,7 +286,7 @@ def test_a_question_that_numpy_answers_imports_no_database(digits_store):
     code = (
         "import sys\nfrom memdb.cli import application\napp = application()\n"
         "for words in ('top-memorized', 'top-influence --test-id 0', 'score --train-id 0 --test-id 0'):\n"
-        "    try: app([*words.split(), '--level', '0.9', '-s', sys.argv[1]])\n"
+        "    try: app([*words.split(), '--level', '.9', '-s', sys.argv[1]])\n"
         "    except SystemExit as done: assert not done.code\n"
         "    assert not {'duckdb', 'pydantic', 'pandas'} & set(sys.modules), words"
     )

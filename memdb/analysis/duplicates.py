@@ -20,6 +20,7 @@ from memdb.errors import NotEnoughModelsError, NotFoundError
 from memdb.format import layout
 from memdb.query import arrow
 from memdb.query.examples import require_examples, require_models, require_own
+from memdb.query.informed.predictor import HOW_TO_SKETCH
 from memdb.query.intervals import IntervalSpec
 from memdb.query.relations import Relations
 from memdb.query.templates import template
@@ -156,7 +157,7 @@ def _similar_pairs(
         if wanted.by == "sketches":
             raise NotFoundError(
                 f"{relations.snapshot.url} has no gradient sketches",
-                hint="`memdb train --sketch 10` adds models with them; or use by=influence",
+                hint=f"{HOW_TO_SKETCH}; or use by=influence",
             )
         return {}
     return {name: directions.alike(name, wanted.min_similarity, sources.progress) for name in sets}
@@ -192,14 +193,15 @@ def _united(name: str, found: Found, similar: Alike, alike: Alike) -> _Pairs:
     """Return the pairs found one way or another, once each."""
     ways = (found, similar, alike)
     first, second = (np.concatenate([getattr(way, of) for way in ways]) for of in ("first", "second"))
-    pairs, at = np.unique(np.stack([first, second]), axis=1, return_inverse=True)
-    did = np.zeros(pairs.shape[1], dtype=np.bool_)
-    measured = np.full((2, pairs.shape[1]), np.nan)
+    pairs, at = np.unique(first.astype(np.int64) << 32 | second, return_inverse=True)
+    did = np.zeros(len(pairs), dtype=np.bool_)
+    measured = np.full((2, len(pairs)), np.nan)
     of_found, of_similar, of_alike = np.split(at, np.cumsum([len(found.first), len(similar)]))
     did[of_found] = True
     np.fmin.at(measured[0], of_similar, similar.distance)
     np.fmin.at(measured[1], of_alike, alike.distance)
-    return _Pairs(name, pairs[0], pairs[1], did, 1 - measured[0], measured[1], found.n_ranked)
+    first, second = (part.astype(np.int32) for part in np.divmod(pairs, 1 << 32))
+    return _Pairs(name, first, second, did, 1 - measured[0], measured[1], found.n_ranked)
 
 
 @dataclass(frozen=True)

@@ -108,16 +108,25 @@ def equal(first: NDArray[np.uint8], second: NDArray[np.uint8] | None = None) -> 
     starts, stops = (np.searchsorted(keys[1][order], keys[0], side) for side in ("left", "right"))
     times = stops - starts
     n_pairs = (int(times.sum()) - len(first)) // 2 if within else int(times.sum())
-    if n_pairs > MAX_EQUAL:
-        raise InvalidInputError(
-            f"{n_pairs:,} pairs of examples have equal content, more than {MAX_EQUAL:,}",
-            hint="use by=influence, or remove the copies from the data",
-            parameter="by",
-        )
+    require_few(n_pairs, "equal content")
     rows = np.repeat(np.arange(len(first)), times)
     others = order[np.repeat(starts - (np.cumsum(times) - times), times) + np.arange(times.sum())]
     kept = rows < others if within else np.ones(len(rows), dtype=np.bool_)
     return Alike(rows[kept].astype(np.int32), others[kept].astype(np.int32), np.zeros(int(kept.sum())))
+
+
+def require_few(n_pairs: int, having: str) -> None:
+    """Refuse pairs that do not fit in memory.
+
+    Raises:
+        InvalidInputError: they are too many.
+    """
+    if n_pairs > MAX_EQUAL:
+        raise InvalidInputError(
+            f"{n_pairs:,} pairs of examples have {having}, more than {MAX_EQUAL:,}",
+            hint="use by=influence, or remove the copies from the data",
+            parameter="by",
+        )
 
 
 def united(parts: Sequence[Alike]) -> Alike:
@@ -196,22 +205,18 @@ def phashes(pictures: NDArray[np.uint8]) -> NDArray[np.uint64]:
     import scipy.fftpack  # noqa: PLC0415
     from PIL import Image  # noqa: PLC0415
 
+    def narrowed(picture: Image.Image) -> NDArray[np.uint8]:
+        return np.asarray(picture.resize((SIDE, picture.height), Image.Resampling.LANCZOS))
+
     n, height, width, channels = pictures.shape
     tall = np.ascontiguousarray(pictures.reshape(n * height, width, channels))
     grey = Image.fromarray(tall[:, :, 0] if channels == 1 else tall).convert("L")
-    along_rows = _of_width(grey, SIDE).reshape(n, height, SIDE).swapaxes(1, 2).reshape(n * SIDE, height)
-    pixels = _of_width(Image.fromarray(along_rows), SIDE).reshape(n, SIDE, SIDE).swapaxes(1, 2)
+    along_rows = narrowed(grey).reshape(n, height, SIDE).swapaxes(1, 2).reshape(n * SIDE, height)
+    pixels = narrowed(Image.fromarray(along_rows)).reshape(n, SIDE, SIDE).swapaxes(1, 2)
     down = scipy.fftpack.dct(pixels, axis=1)[:, :BITS]
     frequencies = scipy.fftpack.dct(down, axis=2)[:, :, :BITS].reshape(n, -1)
     above = frequencies > np.median(frequencies, axis=1, keepdims=True)
     return np.packbits(above, axis=1).view(np.uint64)[:, 0]
-
-
-def _of_width(picture: Any, width: int) -> NDArray[np.uint8]:
-    """Return a grey picture resized along its rows alone."""
-    from PIL import Image  # noqa: PLC0415
-
-    return np.asarray(picture.resize((width, picture.height), Image.Resampling.LANCZOS))
 
 
 def alike(first: Looks, second: Looks | None, max_distance: float, progress: Progress) -> Alike:

@@ -1,9 +1,9 @@
 """Near-duplicates in what they teach: training and other examples whose gradients point the same way.
 
-A gradient sketch says which way an example pushes a model. Whitened by the second moment of all training
-examples, as in the prior of `memdb.query.informed`, it lacks what a class has in common, and two of it
-are as good as orthogonal unless they teach the same. That needs neither pictures nor examples that models get
-wrong: gradients of easy examples are small, yet have a direction.
+A gradient sketch says which way an example pushes a model. Whitened by the second moment of the model's
+training examples, as in the prior of `memdb.query.informed`, it lacks what a class has in common, and two of
+it are as good as orthogonal unless they teach the same. That needs neither pictures nor examples that models
+get wrong: gradients of easy examples are small, yet have a direction.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.analysis.lookalikes import CROWD, STANDS_OUT, Alike
+from memdb.analysis.lookalikes import CROWD, STANDS_OUT, Alike, require_few
 from memdb.format import layout
 from memdb.query.informed.predictor import Predictor
 from memdb.query.informed.prior import Kernel
@@ -24,7 +24,7 @@ from memdb.query.informed.products import CPU
 from memdb.query.relations import Relations
 
 CHANCE = 0.01  # that a projection makes any pair similar
-ROWS = 1024  # compared at once with all training examples of their class
+PAIRS_AT_ONCE = 1 << 23  # of some examples and all training examples of their class
 Ids = NDArray[np.int64]
 Numbers = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -53,52 +53,63 @@ class Directions:
         return cls(kernels, labels, {name: _norms(kernel) for name, kernel in kernels.items()})
 
     def alike(self, set_name: str, min_similarity: float, progress: Progress) -> Alike:
-        """Return the pairs of a training example and one of a set that are similar, and stand out so.
+        """Return the pairs of a training example and one of a set that are similar, and stand out.
 
-        That is, their distance, 1 - similarity, is at most a share of that of either from its ninth nearest
-        of the training set; and no random projection of their size makes any pair so similar by chance.
+        That is, their distance, 1 - similarity, is at most a share of that of either, or of the test example,
+        from its ninth nearest of the training set; and no random projection of their size makes any pair this
+        similar by chance.
+
+        Raises:
+            InvalidInputError: more pairs than fit in memory, as of thousands of copies.
         """
         within = set_name == layout.TRAIN
-        classes = [self._of_class(label, set_name) for label in np.unique(self.labels[set_name])]
+        classes = self._classes(set_name)
         total = sum(len(targets) for targets, _ in classes)
         least = max(min_similarity, self._by_chance(classes))
         usual = np.full(len(self.labels[set_name]), np.inf)
-        parts, done = [np.zeros((3, 0))], 0
+        parts, done, n_found = [np.zeros((3, 0))], 0, 0
         for targets, trains in classes:
             for rows, similarity in self._similarities(set_name, targets, trains):
-                usual[rows] = _usual(1 - similarity)
-                at = np.nonzero(similarity >= least)
-                parts.append(np.stack([trains[at[1]], rows[at[0]], 1 - similarity[at]]))
+                distance = 1 - similarity
+                usual[rows] = _usual(distance)
+                stands_out = distance <= STANDS_OUT * usual[rows, None]  # few do, however many are similar
+                row, column = np.nonzero(stands_out & (similarity >= least))
+                parts.append(np.stack([trains[column], rows[row], distance[row, column]]))
+                n_found += len(row)
+                require_few(
+                    n_found // 2 if within else n_found, "gradient sketches that are as good as equal"
+                )
                 done += len(rows)
                 progress(done, total)
         train, target, distance = np.concatenate(parts, axis=1)
         first, second = train.astype(np.int32), target.astype(np.int32)
-        scale = np.minimum(usual[first], usual[second]) if within else usual[second]
-        kept = distance <= STANDS_OUT * scale
+        kept = np.ones(len(first), dtype=np.bool_)
         if within:
-            kept &= first < second
+            kept = (first < second) & (distance <= STANDS_OUT * usual[first])
         return Alike(first[kept], second[kept], np.maximum(distance[kept], 0))
 
-    def _of_class(self, label: int, set_name: str) -> tuple[Ids, Ids]:
-        return np.flatnonzero(self.labels[set_name] == label), np.flatnonzero(
-            self.labels[layout.TRAIN] == label
-        )
+    def _classes(self, set_name: str) -> list[tuple[Ids, Ids]]:
+        """Return the examples of each class of a set, and its training examples, if it has any."""
+        labels, of_train = self.labels[set_name], self.labels[layout.TRAIN]
+        found = [
+            (np.flatnonzero(labels == label), np.flatnonzero(of_train == label))
+            for label in np.unique(labels)
+        ]
+        return [(targets, trains) for targets, trains in found if len(trains)]
 
     def _by_chance(self, classes: list[tuple[Ids, Ids]]) -> float:
         """Return how similar none of all pairs is by the chance of their projection."""
         n_pairs = sum(len(targets) * len(trains) for targets, trains in classes)
         width = self.kernels[layout.TRAIN].numbers.shape[1]
-        return NormalDist().inv_cdf(1 - CHANCE / max(1, n_pairs)) / math.sqrt(width)
+        return -NormalDist().inv_cdf(CHANCE / max(1, n_pairs)) / math.sqrt(width)
 
     def _similarities(self, set_name: str, targets: Ids, trains: Ids) -> Iterator[tuple[Ids, Numbers]]:
         """Yield for some targets at a time how similar all these training examples are; -1 for themselves."""
-        if not len(trains):
-            return
-        every = slice(None)
+        every, n_rows = slice(None), max(1, PAIRS_AT_ONCE // len(trains))
         right, left = (self.kernels[name] for name in (layout.TRAIN, set_name))
         packed = CPU.packed(right.part(trains, every).numbers)
-        for start in range(0, len(targets), ROWS):
-            rows = targets[start : start + ROWS]
+        for start in range(0, len(targets), n_rows):
+            rows = targets[start : start + n_rows]
             found = CPU.product(left.part(rows, every).numbers, packed).astype(np.float32)
             found /= self.norms[set_name][rows][:, None] * self.norms[layout.TRAIN][trains]
             if set_name == layout.TRAIN:

@@ -16,7 +16,7 @@ from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query.confidences import probabilities
 from memdb.query.informed.posterior import noise, posterior, smoothed
 from memdb.query.informed.predictor import Predictor
-from memdb.query.informed.prior import FOLDS, Folds, Kernel, SketchPrior, whitening
+from memdb.query.informed.prior import FOLDS, Folds, Kernel, SketchPrior, second_moment, times, whitening
 from memdb.query.informed.screening import strongest, tested
 from memdb.query.intervals import fixed_z
 from memdb.query.relations import Relations
@@ -116,7 +116,8 @@ class Trak:
         require_prior(Predictor(self.relations))
         train, test = (read_sketches(snapshot, name) for name in (layout.TRAIN, layout.TEST))
         inside = bits.unpack(self.relations.mask.view(np.uint8), snapshot.n_models)[train.models]
-        roots = [whitening(values, mask) for values, mask in zip(train.values, inside, strict=True)]
+        moments = (second_moment(values, mask) for values, mask in zip(train.values, inside, strict=True))
+        roots = [times(whitening(moment)) for moment in moments]
         logits = snapshot.outcome_values(f"{layout.TRAIN}/{LOGIT_CONFIDENCE.name}")[:, train.models]
         errors = 1 - probabilities(np.ascontiguousarray(logits))[0].mean(axis=1)
         n_of_fold = [len(train.models)] + [0] * (FOLDS - 1)

@@ -32,7 +32,7 @@ def program() -> NoReturn:
     prepare()  # before a fork opens a pipe
     asks = bool(COMMANDS["query"].keys() & sys.argv[1:2])
     gc.set_threshold(GARBAGE_OF_A_QUESTION if asks else GARBAGE)
-    if sys.argv[1:2] == ["sql"]:
+    if _has_sql(sys.argv[1:]):
         from memdb.cli.supervision import supervised
 
         supervised()
@@ -49,6 +49,12 @@ def program() -> NoReturn:
                 sys.stderr.flush()
             os._exit(end.code)
         raise
+
+
+def _has_sql(words: list[str]) -> bool:
+    """Whether a command line has SQL of a user, which no process is sure to end by itself."""
+    options = {word.partition("=")[0] for word in words}
+    return words[:1] == ["sql"] or (words[:1] == ["export"] and not options.isdisjoint({"--drop", "--keep"}))
 
 
 def main() -> NoReturn:

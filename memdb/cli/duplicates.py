@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -88,6 +88,11 @@ class DuplicatesWay(Showing):
     outcome: str = "correct"
     interval: RankedIntervalOption = "selected"
 
+    def asked_for(self, k: int | None) -> dict[str, Any]:
+        """Return how many pairs are asked for, with which intervals, and where pictures come from."""
+        named = ("level", "interval", "dataset", "data_root")
+        return {"k": self.most(k), **{name: getattr(self, name) for name in named}}
+
     def most(self, k: int | None) -> int | None:
         """Return how many pairs to ask for: a table says how many there are; rows do not flood a terminal."""
         if self.output is not None and not self.is_figure:
@@ -142,26 +147,21 @@ def duplicates(
         require_k(k)
     db = place.open()
     with Counting(console(stderr=True), None) as counting:
-        rows = db.duplicates(
-            **vars(bounds),
-            k=way.most(k),
-            level=way.level,
-            interval=way.interval,
-            dataset=way.dataset,
-            data_root=way.data_root,
-            remark=lambda sentence: say(f"Note: {clean(sentence)}."),
-            progress=counting,
-        )
+        rows = db.duplicates(**vars(bounds), **way.asked_for(k), remark=_remark, progress=counting)
     answer = answer_of(db, rows, way)
     if way.is_numbers:
         emit(answer, way, plain)
         return
-    names = db.relations().class_names
-    title = f"near-duplicates of {clean(db.url)} \u00b7 {facts_line(db, way)}"
     if not way.is_figure:
+        names = db.relations().class_names
+        title = f"near-duplicates of {clean(db.url)} \u00b7 {facts_line(db, way)}"
         emit(answer, way, lambda shown: rendered.table(shown, title, names, k or SHOWN, MORE))
     if way.shows_pictures:
         _show(db, answer, k or SHOWN, bounds, way)
+
+
+def _remark(sentence: str) -> None:
+    say(f"Note: {clean(sentence)}.")
 
 
 def _show(db: Database, answer: Answer, n_pairs: int, bounds: DuplicateBounds, way: DuplicatesWay) -> None:

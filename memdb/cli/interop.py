@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,9 +14,12 @@ from memdb.cli.facts import with_common
 from memdb.cli.options import DataRootOption, LevelOption, OptionGroup, OutcomeOption, PairBounds, ShownOption
 from memdb.cli.output import PlainWay, emit, facts_line
 from memdb.cli.store_options import ASKING, SCORING, WRITING, Place, at_place, split
+from memdb.cli.supervision import limited
 from memdb.cli.usage import WrongUsageError
 from memdb.errors import InvalidInputError
+from memdb.files import half_written
 from memdb.format import layout
+from memdb.query.options import MEMORY, TIMEOUT_SECONDS
 from memdb.render import analysis
 from memdb.render.answer import Answer
 from memdb.render.progress import Counting
@@ -225,16 +229,13 @@ def export(
     memdb export ids.csv --drop 'memorization > .5 and q < .1'
     """  # noqa: D301
     db = place.open()
-    if conditions.given and "what" not in place.typed:
-        what = "ids"
-    elif conditions.given and what != "ids":
-        raise WrongUsageError(
-            f"--{next(iter(conditions.given))} does nothing without --what ids", hint="omit one of them"
-        )
-    if not what.endswith("pairs") and bounds.given:
-        raise InvalidInputError(f"{what} has no pairs to choose from", hint="omit what bounds pairs")
+    what = _wanted(what, place, conditions, bounds)
     bounding = {} if what in {"memorization", "ids"} else vars(bounds)
-    with Counting(console(stderr=True), "done") as counting:
+    of_condition = (TIMEOUT_SECONDS, MEMORY, half_written(path), "condition")
+    with (
+        limited(*of_condition) if conditions.given else contextlib.nullcontext(),
+        Counting(console(stderr=True), "done") as counting,
+    ):
         done = db.export(
             path, what, outcome=outcome, progress=counting, level=level, **vars(conditions), **bounding
         )
@@ -244,6 +245,24 @@ def export(
     shapes = [f"{name} {list(shape)}" for name, shape in done.arrays.items()]
     shown = ", ".join(shapes[:8]) + (f" and {len(shapes) - 8} more" if len(shapes) > 8 else "")
     say(f"Wrote {what} to {path}: {shown}.")
+
+
+def _wanted(what: str, place: Place, conditions: Conditions, bounds: PairBounds) -> str:
+    """Return what to export, ids if there is a condition.
+
+    Raises:
+        WrongUsageError: a condition for something else.
+        InvalidInputError: bounds of pairs for something else.
+    """
+    if conditions.given and "what" not in place.typed:
+        what = "ids"
+    elif conditions.given and what != "ids":
+        raise WrongUsageError(
+            f"--{next(iter(conditions.given))} does nothing without --what ids", hint="omit one of them"
+        )
+    if not what.endswith("pairs") and bounds.given:
+        raise InvalidInputError(f"{what} has no pairs to choose from", hint="omit what bounds pairs")
+    return what
 
 
 def _say_ids(db: Database, path: Path, done: Exported, *, to_drop: bool) -> None:

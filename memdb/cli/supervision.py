@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
+# What a user can do about a statement, or a condition in SQL, that takes too long or too much memory.
+ADVICE = {
+    "statement": (
+        "Filter it, or raise --timeout.",
+        "Ask for less at once, write its rows to a file with --output, or raise --memory.",
+    ),
+    "condition": (
+        "Filter more, or write the ids by `memdb sql`, which has --timeout and --output.",
+        "Ask for less at once, or write the ids by `memdb sql`, which has --memory and --output.",
+    ),
+}
 CHANNEL = "MEMDB_SUPERVISED"  # to a child that was started anew: where it tells its limits
 LOOK_SECONDS = 0.05
 IS_LINUX = sys.platform == "linux"  # which heeds limits on data, and where a fork needs no exec
@@ -52,10 +63,13 @@ def supervised() -> None:
 
 
 @contextlib.contextmanager
-def limited(seconds: float, n_bytes: int, half_written: Path | None) -> Iterator[None]:
+def limited(
+    seconds: float, n_bytes: int, half_written: Path | None, what: str = "statement"
+) -> Iterator[None]:
     """Have this process ended if what is done inside takes longer, or the process more memory in all.
 
-    ``half_written`` is a file to remove then. Does nothing in a process without a supervisor.
+    ``half_written`` is a file to remove then, ``what`` a key of `ADVICE`. Does nothing in a process without a
+    supervisor.
 
     Raises:
         InvalidInputError: memory was asked for that the kernel refused.
@@ -65,7 +79,7 @@ def limited(seconds: float, n_bytes: int, half_written: Path | None) -> Iterator
     try:
         with contextlib.nullcontext() if _channel is None else _limited(seconds, n_bytes):
             if _channel is not None:
-                _tell(_channel, f"{seconds:g}", f"{n_bytes / 10**9:.3g} GB", half_written)
+                _tell(_channel, what, f"{seconds:g}", f"{n_bytes / 10**9:.3g} GB", half_written)
             yield
     except (MemoryError, RuntimeError, OSError) as error:
         if wants_memory(error):
@@ -73,9 +87,9 @@ def limited(seconds: float, n_bytes: int, half_written: Path | None) -> Iterator
         raise
 
 
-def _tell(channel: int, seconds: str, memory: str, half_written: Path | None) -> None:
+def _tell(channel: int, what: str, seconds: str, memory: str, half_written: Path | None) -> None:
     path = "" if half_written is None else half_written.absolute()
-    os.write(channel, f"{seconds}\0{memory}\0{path}".encode(errors="surrogateescape"))
+    os.write(channel, f"{what}\0{seconds}\0{memory}\0{path}".encode(errors="surrogateescape"))
 
 
 @contextlib.contextmanager
@@ -130,33 +144,31 @@ def _wait(child: int, told: int) -> NoReturn:
     if os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
     limits = os.read(told, 2**16).decode(errors="surrogateescape").split("\0")
-    seconds, memory, half_written = limits if len(limits) == 3 else ("", "a few GB", "")
+    what, seconds, memory, half_written = limits if len(limits) == 4 else ("statement", "", "a few GB", "")
     if half_written:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(half_written)  # noqa: PTH108 - which is imported already
     number = signal.Signals(os.WTERMSIG(status))
-    if said := _said(number, seconds, memory):
+    if said := _said(number, what, seconds, memory):
         with contextlib.suppress(OSError):  # a stderr that is full
             os.write(2, f"{said}\n".encode())
     os._exit(128 + number if number in ENDED_BY_USERS else 1)
 
 
-def _said(number: signal.Signals, seconds: str, memory: str) -> str:
+def _said(number: signal.Signals, what: str, seconds: str, memory: str) -> str:
     """Return the sentence on what ended a child."""
-    less = "Ask for less at once, write its rows to a file with --output, or raise --memory."
+    sooner, less = ADVICE[what]
     match number:
         case signal.SIGINT:
             return "Interrupted; nothing was changed."
         case signal.SIGTERM | signal.SIGHUP:
             return ""
         case signal.SIGALRM:
-            return f"Error: the statement ran longer than {seconds} seconds. Filter it, or raise --timeout."
+            return f"Error: the {what} ran longer than {seconds} seconds. {sooner}"
         case signal.SIGKILL:
-            return (
-                f"Error: the statement needs more than {memory} of memory, or more than is free here. {less}"
-            )
+            return f"Error: the {what} needs more than {memory} of memory, or more than is free here. {less}"
         case _:
             return (
-                f"Error: the statement broke the process that ran it ({number.name}), as some do that need "
+                f"Error: the {what} broke the process that ran it ({number.name}), as some do that need "
                 f"more than {memory} of memory. {less}"
             )

@@ -124,9 +124,7 @@ class Chooser:
         Raises:
             InvalidInputError: a threshold that removes nothing, everything or a whole class.
         """
-        arms = [Arm("all", design.rules[0], design.thresholds[0], 0, np.zeros(0, dtype=np.int32))]
-        for rule in design.rules:
-            arms += self._arms(rule, design, must_remove=rule == design.rules[0])
+        arms = self.arms(design)
         snapshot = self._relations.snapshot
         source = Source(snapshot.manifest.store_id, snapshot.n_models, snapshot.models_sha256)
         removed = [arm.removed for arm in arms if arm.removed is not None and arm.control == "memorized"]
@@ -136,6 +134,22 @@ class Chooser:
             return Experiment(tuple(arms), source, design.fraction, twins)
         look_alikes = _pairs_of(every, alike.train_ids, alike.test_ids)
         return Experiment(tuple(arms), source, design.fraction, twins, look_alikes, alike.content)
+
+    def arms(self, design: Design) -> list[Arm]:
+        """Return the arms of the experiment: none of a later rule, or of matched examples, where none are.
+
+        Raises:
+            InvalidInputError: as `experiment`.
+        """
+        arms = [Arm("all", design.rules[0], design.thresholds[0], 0, np.zeros(0, dtype=np.int32))]
+        for rule in design.rules:
+            arms += self._arms(rule, design, must_remove=rule == design.rules[0])
+        return arms
+
+    @property
+    def models_sha256(self) -> str:
+        """Which models the scores are of."""
+        return self._relations.snapshot.models_sha256
 
     def _arms(self, rule: str, design: Design, *, must_remove: bool) -> Iterator[Arm]:
         lowest: Ids | None = None

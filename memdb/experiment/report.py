@@ -91,14 +91,15 @@ def _ends(mean: Mean) -> Iterator[tuple[str, float | None]]:
 
 
 class Findings:
-    """The state of an experiment."""
+    """The state of an experiment; ``rules`` are those asked for, of which some may remove nothing."""
 
-    def __init__(self, snapshot: Snapshot, level: float = 0.95) -> None:
+    def __init__(self, snapshot: Snapshot, level: float = 0.95, rules: Sequence[str] = ()) -> None:
         experiment = snapshot.manifest.experiment
         assert experiment is not None  # noqa: S101 - `run.opened` refuses all others
         self.snapshot, self.level = snapshot, require_level(level)
         self.experiment: Experiment = experiment
         self._progress = Progress.of(snapshot)
+        self._rules = tuple(dict.fromkeys([*(arm.rule for arm in experiment.arms), *rules]))
         self._n_train = snapshot.manifest.train.n_examples
         self._n_test = snapshot.manifest.set_named(layout.TEST).n_examples
 
@@ -212,7 +213,7 @@ class Findings:
         for item in self.comparisons:
             yield _sentence(item, self.level) + _without_near_duplicates(item)
         yield from filter(None, map(_match, self.comparisons))
-        yield from self._left_out()
+        yield from self._missing_arms()
         known = TOLD_BY[self.experiment.content]
         if not any(item.n_near_duplicates for item in self.comparisons):
             yield f"No test example has a near-duplicate among the removed, as told by {known}."
@@ -224,13 +225,13 @@ class Findings:
             f"none of the {self.snapshot.n_models:,} that judge is among them."
         )
 
-    def _left_out(self) -> Iterator[str]:
-        """Say which arms there are none of, and why."""
+    def _missing_arms(self) -> Iterator[str]:
+        """Say which arms are missing, and why."""
         arms = self.experiment.arms
         there = {(arm.control, arm.rule, arm.threshold): arm for arm in arms}
         labels, classes = np.unique(self.snapshot.examples(layout.TRAIN).labels, return_inverse=True)
         sizes = np.bincount(classes)
-        for rule in dict.fromkeys(arm.rule for arm in arms):
+        for rule in self._rules:
             for threshold in sorted({arm.threshold for arm in arms}):
                 arm = there.get(("memorized", rule, threshold))
                 if arm is None or arm.removed is None:
@@ -290,8 +291,9 @@ def _difference(pairs: Sequence[NDArray[np.bool_] | None], kept: NDArray[np.bool
     ours, theirs = pairs
     if ours is None or theirs is None or not kept.any():
         return mean_of([], level)
-    differences = theirs[:, kept].mean(axis=1) - ours[:, kept].mean(axis=1)
-    return mean_of(differences, level, step=1 / int(kept.sum()))
+    n_kept = int(kept.sum())
+    more = np.count_nonzero(theirs[:, kept], axis=1) - np.count_nonzero(ours[:, kept], axis=1)
+    return mean_of(more / n_kept, level, step=1 / n_kept)  # of counts: what is equal differs by 0
 
 
 def _influencers(relations: Relations, test_id: int, removed: NDArray[np.int32]) -> dict[int, float]:
@@ -365,5 +367,7 @@ def _effect(item: Comparison) -> str:
             if is_match
             else "of the same classes, the nearest to them in held-out accuracy"
         )
-    more = "more" if points >= 0 else "less"
+    if not round(points, 2):
+        return f"costs the same test accuracy, to 0.01 points, as removing as many {others}"
+    more = "more" if points > 0 else "less"
     return f"costs {abs(points):.2f} points of test accuracy {more} than as many {others}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from memdb.errors import InvalidInputError, MismatchError, NotFoundError
-from memdb.experiment.removal import Design
+from memdb.experiment.removal import Chooser, Design
 from memdb.format import layout, subsets
 from memdb.format.documents import MAX_DOCUMENT, canonical_json
 from memdb.format.experiment import MAX_REPETITIONS, SCHEME, Experiment, arm_seed
@@ -158,9 +158,15 @@ def create(storage: Storage, source: Store, experiment: Experiment, seed: int) -
 
 
 def require_same_design(
-    store: Store, design: Design, given: frozenset[str], scores: Store | None = None
+    store: Store,
+    design: Design,
+    given: frozenset[str],
+    chooser: Callable[[int], Chooser],
+    scores: Store | None = None,
 ) -> None:
     """Refuse to change arms that models were trained for.
+
+    A rule or control that was asked for may have no arms, which the scores that chose them tell.
 
     Raises:
         MismatchError: a setting that was given is another than the store's, or other scores chose.
@@ -173,7 +179,7 @@ def require_same_design(
             parameter="scores_from",
         )
     arms = experiment.arms[1:]
-    ours = {
+    ours: dict[str, Any] = {
         "thresholds": tuple(sorted({arm.threshold for arm in arms})),
         "rules": tuple(dict.fromkeys(arm.rule for arm in arms)),
         "fraction": experiment.fraction,
@@ -182,9 +188,22 @@ def require_same_design(
     }
     for name in sorted(given & ours.keys()):
         said = getattr(design, name)
-        same = set(said) <= set(ours[name]) if isinstance(said, tuple) else said == ours[name]  # type: ignore[call-overload]
+        same = set(said) <= set(ours[name]) if isinstance(said, tuple) else said == ours[name]
+        if not same and name in {"rules", "controls"}:
+            whole = replace(design, **{key: value for key, value in ours.items() if key not in given})
+            same = _makes_the_same_arms(chooser(store.manifest.seed), whole, experiment)
         if not same:
             raise _made_otherwise(store, name, ours[name], said)
+
+
+def _makes_the_same_arms(chooser: Chooser, design: Design, experiment: Experiment) -> bool:
+    if chooser.models_sha256 != experiment.source.models_sha256:
+        return False
+    ours, theirs = (
+        [(arm.control, arm.rule, arm.threshold) for arm in arms]
+        for arms in (chooser.arms(design), experiment.arms)
+    )
+    return ours == theirs
 
 
 def require_same_seed(store: Store, seed: int | None) -> None:

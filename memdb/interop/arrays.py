@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError, MemdbError, NotFoundError
+from memdb.interop.foreign import foreign
 from memdb.wording import is_number
 
 MAX_WHOLE_BYTES = 4 << 30  # of an array that is needed at once
@@ -201,11 +202,16 @@ def open_array(path: Path) -> ArrayFile:
     """
     if not path.is_file():
         raise NotFoundError(f"no file {path}", hint="name a .npy file, as `numpy.save` writes it")
-    with _readable(str(path)), path.open("rb") as file:
-        header = _header(file, str(path))
-        size = path.stat().st_size
-        _require_size(str(path), header, size - header.offset)
-        return header.mapped(path, str(path), 0)
+    try:
+        with _readable(str(path)), path.open("rb") as file:
+            header = _header(file, str(path))
+            size = path.stat().st_size
+            _require_size(str(path), header, size - header.offset)
+            return header.mapped(path, str(path), 0)
+    except InvalidInputError as error:
+        if (other := foreign(path)) is not None:
+            raise other from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -283,7 +289,9 @@ def _opened_archive(path: Path) -> dict[str, ArrayFile]:
 def _archive(path: Path) -> zipfile.ZipFile:
     is_named_so = path.suffix.lower() == ".npz"
     other = "" if is_named_so else f", and its name is not that of {OTHERS}"
-    refusal = InvalidInputError(f"{path} is not a NumPy archive (.npz){other}", hint=SAVE_AGAIN)
+    refusal = foreign(path) or InvalidInputError(
+        f"{path} is not a NumPy archive (.npz){other}", hint=SAVE_AGAIN
+    )
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:

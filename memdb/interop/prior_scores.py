@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 from memdb.interop.arrays import open_arrays
+from memdb.interop.foreign import foreign
 from memdb.wording import count
 
 SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
@@ -29,14 +30,14 @@ def read_scores(path: Path, shape: tuple[int, int]) -> NDArray[np.floating[Any]]
         InvalidInputError: another format, another shape, no numbers, or scores that are all equal.
     """
     suffix = path.suffix.lower()
+    if not path.is_file():
+        raise NotFoundError(f"no file {path}", hint="name a file of scores", parameter="screen_by")
     if suffix not in SUFFIXES:
-        raise InvalidInputError(
+        raise foreign(path) or InvalidInputError(
             f"{path} has a suffix that holds no scores",
             hint=f"use one of {', '.join(SUFFIXES)}",
             parameter="screen_by",
         )
-    if not path.is_file():
-        raise NotFoundError(f"no file {path}", hint="name a file of scores", parameter="screen_by")
     scores = _of_arrays(path, shape) if suffix in {".npy", ".npz"} else _of_table(path, shape)
     _require_order(path, scores)
     return scores

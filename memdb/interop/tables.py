@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Sequence
+from csv import reader
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import compute, csv
 
 from memdb.errors import InvalidInputError, MemdbError
 from memdb.interop.arrays import MAX_SWELLING, MAX_WHOLE_BYTES, READ_BYTES, SWELLING_MATTERS, ArrayFile
 from memdb.interop.by_name import spelled
 from memdb.interop.described import KEYS, PAIR_KEYS
+from memdb.interop.foreign import foreign
 from memdb.wording import count, is_number
 
 CSV = {".csv": ",", ".tsv": "\t"}
@@ -70,9 +72,12 @@ def open_table(path: Path) -> dict[str, ArrayFile]:
         raise
     except UNREADABLE as error:
         said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise InvalidInputError(
-            f"{path} cannot be read: {said[:200]}",
-            hint="give a table with a header line and one kind a column",
+        raise (
+            foreign(path)
+            or InvalidInputError(
+                f"{path} cannot be read: {said[:200]}",
+                hint="give a table with a header line and one kind a column",
+            )
         ) from error
     if table.column_names and all(is_number(name) for name in table.column_names):
         raise InvalidInputError(
@@ -130,13 +135,6 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _read_csv(path: Path) -> pa.Table:
-    from pyarrow.csv import (  # noqa: PLC0415 - other files do not need it
-        ConvertOptions,
-        ParseOptions,
-        ReadOptions,
-        read_csv,
-    )
-
     with pa.input_stream(str(path), compression="detect") as stream:
         head = stream.read(HEAD_BYTES)
     encoding = "utf-16" if head[:2] in UTF_16 else "utf-8"
@@ -146,14 +144,16 @@ def _read_csv(path: Path) -> pa.Table:
     between = next((sign for sign in (usual, *BETWEEN) if sign in lines[n_comments]), usual)
     if n_comments and all(is_number(part) for part in lines[n_comments].split(between)):
         n_comments -= 1  # the last comment has the names, as np.savetxt writes them
-    names = next(csv.reader([lines[n_comments]], delimiter=between), [])
+    names = next(reader([lines[n_comments]], delimiter=between), [])
     keys = [name for name in names if KEY_COLUMNS & spelled([name.strip(AROUND_NAMES)]).keys()]
-    missing = ConvertOptions().null_values + MORE_MISSING
-    table = read_csv(
+    missing = csv.ConvertOptions().null_values + MORE_MISSING
+    table = csv.read_csv(
         path,
-        read_options=ReadOptions(skip_rows=n_comments, encoding=encoding),
-        parse_options=ParseOptions(delimiter=between),
-        convert_options=ConvertOptions(column_types=dict.fromkeys(keys, pa.string()), null_values=missing),
+        read_options=csv.ReadOptions(skip_rows=n_comments, encoding=encoding),
+        parse_options=csv.ParseOptions(delimiter=between),
+        convert_options=csv.ConvertOptions(
+            column_types=dict.fromkeys(keys, pa.string()), null_values=missing
+        ),
     )
     return table if between == "," else _with_decimal_commas(table, keys, missing)
 
@@ -163,19 +163,17 @@ def _with_decimal_commas(table: pa.Table, keys: Sequence[str], missing: Sequence
 
     A column in which every comma may stand for thousands, as in 1,000, stays text: it may be of ids.
     """
-    import pyarrow.compute as pc  # noqa: PLC0415 - other files do not need it
-
     for place, name in enumerate(table.column_names):
         if name in keys or not pa.types.is_string(table.column(place).type):
             continue
-        texts = pc.utf8_ltrim(pc.utf8_trim_whitespace(table.column(place)), "+")
-        is_missing = pc.is_in(texts, pa.array(missing))
-        is_number = pc.match_substring_regex(texts, WITH_COMMA)
-        n_commas = pc.sum(pc.match_substring(texts, ",")).as_py()
-        n_thousands = pc.sum(pc.match_substring_regex(texts, THOUSANDS)).as_py()
-        if pc.all(pc.or_(is_missing, is_number)).as_py() and not 0 < n_commas == n_thousands:
-            known = pc.if_else(is_missing, None, texts)
-            numbers = pc.replace_substring(known, ",", ".").cast(pa.float64())
+        texts = compute.utf8_ltrim(compute.utf8_trim_whitespace(table.column(place)), "+")
+        is_missing = compute.is_in(texts, pa.array(missing))
+        is_number = compute.match_substring_regex(texts, WITH_COMMA)
+        n_commas = compute.sum(compute.match_substring(texts, ",")).as_py()
+        n_thousands = compute.sum(compute.match_substring_regex(texts, THOUSANDS)).as_py()
+        if compute.all(compute.or_(is_missing, is_number)).as_py() and not 0 < n_commas == n_thousands:
+            known = compute.if_else(is_missing, None, texts)
+            numbers = compute.replace_substring(known, ",", ".").cast(pa.float64())
             table = table.set_column(place, name, numbers)
     return table
 

@@ -10,6 +10,7 @@ from memdb.query.answers import Answers
 from memdb.query.arrow import column, values_of
 from memdb.query.intervals import IntervalSpec
 from memdb.query.options import TIMEOUT_SECONDS, Order, RankedQuery
+from memdb.query.relations import Relations
 from memdb.query.statements import condition_of
 
 OF_LIST = ["shrunk", "q_value"]  # beside the columns of the relations
@@ -29,19 +30,7 @@ def examples_meeting(answers: Answers, condition: str, interval: IntervalSpec) -
     """
     text = condition_of(condition)
     relations, candidates = answers.relations, _candidates(answers, interval)
-    try:
-        rows = relations.ask(
-            f"SELECT {', '.join(SHOWN)}, ({text}) AS {MEETS} FROM candidates ORDER BY train_id",  # noqa: S608
-            interval=interval,
-            tables={"candidates": candidates},
-            models=True,
-            timeout=TIMEOUT_SECONDS,
-        )
-    except InvalidInputError as error:
-        raise InvalidInputError(
-            f"the condition {condition!r} has no answer: {error}",
-            hint=f"it may name {', '.join(candidates.column_names)}",
-        ) from error
+    rows = _answered(relations, condition, text, candidates, interval)
     if rows.num_rows != candidates.num_rows or rows.column_names != [*SHOWN, MEETS]:
         raise InvalidInputError(
             f"the condition {condition!r} is not one value for each example",
@@ -63,6 +52,25 @@ def examples_meeting(answers: Answers, condition: str, interval: IntervalSpec) -
     return rows.select(SHOWN).take(column(chosen))
 
 
+def _answered(
+    relations: Relations, condition: str, text: str, candidates: pa.Table, interval: IntervalSpec
+) -> pa.Table:
+    """Return what a condition is of each candidate; say what it may name if it cannot be told."""
+    try:
+        return relations.ask(
+            f"SELECT {', '.join(SHOWN)}, ({text}) AS {MEETS} FROM candidates ORDER BY train_id",  # noqa: S608
+            interval=interval,
+            tables={"candidates": candidates},
+            models=True,
+            timeout=TIMEOUT_SECONDS,
+        )
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"the condition {condition!r} has no answer: {error}",
+            hint=f"it may name {', '.join(candidates.column_names)}",
+        ) from error
+
+
 def _candidates(answers: Answers, interval: IntervalSpec) -> pa.Table:
     """Return all that a condition may name, one row a training example."""
     table = answers.relations.ask("FROM train_examples ORDER BY id", models=True)
@@ -71,7 +79,7 @@ def _candidates(answers: Answers, interval: IntervalSpec) -> pa.Table:
     query = RankedQuery(table.num_rows, Order(), IntervalSpec("selected", interval.level))
     ranked = answers.top_memorized(None, query)
     for name in OF_LIST:
-        if name not in ranked.column_names:  # of imported scores
+        if name not in ranked.column_names:  # of imported scores, without assumed models
             ranked = ranked.append_column(name, pa.nulls(ranked.num_rows, pa.float64()))
     ranked = ranked.select(["train_id", *OF_LIST])
     for rows in (_of_each(scores, table.num_rows), _of_each(ranked, table.num_rows)):

@@ -37,6 +37,11 @@ def memorizations(relations: Relations, label: int | None) -> pa.Table:
 
 def influences(relations: Relations, fixed: ExampleRef, *, same_class: bool) -> pa.Table:
     """Return the influences on or of one example, and what ranking needs of each; none on itself."""
+    return pairs_of(pair_counts(relations, fixed, same_class=same_class), fixed.column)
+
+
+def pair_counts(relations: Relations, fixed: ExampleRef, *, same_class: bool) -> dict[str, Counts]:
+    """Return ids, labels and counts of the pairs with one example, in ascending order of the others."""
     relations.prefetch(layout.TEST if fixed.column != "target_id" else layout.TRAIN)
     if fixed.column == "train_id":
         return _of_one(relations, fixed.row, same_class=same_class)
@@ -58,11 +63,11 @@ def influences(relations: Relations, fixed: ExampleRef, *, same_class: bool) -> 
         "own_k_in": own_k_in,
         "own_k_out": own["n_correct"][rows] - own_k_in,
     }
-    return _pairs(columns | _arms(relations, rows, k_in, k_all - k_in), fixed.column)
+    return columns | _arms(relations, rows, k_in, k_all - k_in)
 
 
-def _of_one(relations: Relations, train_id: int, *, same_class: bool) -> pa.Table:
-    """Return the influences of one training example on the test examples."""
+def _of_one(relations: Relations, train_id: int, *, same_class: bool) -> dict[str, Counts]:
+    """Return the counts of the pairs of one training example with test examples."""
     labels, label = relations.labels(layout.TEST), relations.labels(layout.TRAIN)[train_id]
     rows = _ids(labels == label if same_class else np.ones(len(labels), dtype=np.bool_))
     correct = relations.correct(layout.TEST)
@@ -81,7 +86,7 @@ def _of_one(relations: Relations, train_id: int, *, same_class: bool) -> pa.Tabl
         **{name: np.full(len(rows), value) for name, value in same.items()},
     }
     ids = np.full(len(rows), train_id)
-    return _pairs(columns | _arms(relations, ids, k_in, k_all - k_in), "test_id")
+    return columns | _arms(relations, ids, k_in, k_all - k_in)
 
 
 def _ids(kept: NDArray[np.bool_]) -> Counts:
@@ -93,7 +98,8 @@ def _arms(relations: Relations, rows: NDArray[np.integer], k_in: Counts, k_out: 
     return {"n_in": own["n_in"][rows], "n_out": own["n_out"][rows], "k_in": k_in, "k_out": k_out}
 
 
-def _pairs(columns: dict[str, Counts], column: str) -> pa.Table:
+def pairs_of(columns: Mapping[str, Counts], column: str) -> pa.Table:
+    """Return the influences of pairs with these counts, and what ranking needs of each."""
     target = "target" if column == "target_id" else "test"
     own = formulas.of_counts(*(columns[name] for name in ("own_k_in", "n_in", "own_k_out", "n_out")))
     first = {

@@ -16,6 +16,7 @@ MAX_ROWS = 2**31 - 1
 MAX_PAIRS = 100_000_000  # counted by one statement
 MAX_SCREENED = 10_000_000  # pairs
 TIMEOUT_SECONDS = 600.0
+MEMORY = 4 * 10**9  # bytes of DuckDB's buffers, which excludes what functions allocate themselves
 
 
 @dataclass(frozen=True, slots=True)

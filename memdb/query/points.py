@@ -22,7 +22,7 @@ IDS = {
     "influence": ("train_id", "test_id"),
     "train_influence": ("train_id", "target_id"),
 }
-FEW = 8  # rows that are read alone: who asks for more gets all of them read, once
+FEW = 8  # rows that are read alone; for any after these, all are read once
 
 
 def point(

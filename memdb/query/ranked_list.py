@@ -79,15 +79,15 @@ def _standing(
         else statistics.anytime_q_values(candidates.null_z, candidates.n_models)
     )
     score[at] = candidates.score
-    strength = _strength(score, order.direction)
+    strength = strength_of(score, order.direction)
     if order.by == "lo":
         n_ranked = max(1, len(at))
         lo, hi = _bounds(relations, found, query.interval.of_list(min(k, n_ranked), n_ranked))
-        key = {"helps": lo, "hurts": -hi, "both": np.maximum(lo, -hi)}[order.direction]
+        key = surest(lo, hi, order.direction)
     elif order.by == "q_value":  # rows of the requested direction come first
         key = np.where(strength > 0, -q_value, -1 - q_value)
     else:
-        key = strength if order.by == columns.score else _strength(shrunk, order.direction)
+        key = strength if order.by == columns.score else strength_of(shrunk, order.direction)
     rows = first(key, strength, values_of(found.column(columns.listed)), k)
     return Standing(candidates, shrunk[rows], q_value[rows], rows)
 
@@ -141,8 +141,14 @@ def _candidates(relations: Relations, found: pa.Table, score: str, at: NDArray[n
     )
 
 
-def _strength(score: Numbers, direction: str) -> Numbers:
+def strength_of(score: Numbers, direction: str) -> Numbers:
+    """Return how strong scores are in a direction."""
     return {"helps": score, "hurts": -score, "both": np.abs(score)}[direction]
+
+
+def surest(lo: Numbers, hi: Numbers, direction: str) -> Numbers:
+    """Return how strong scores are in a direction at least, by their intervals."""
+    return {"helps": lo, "hurts": -hi, "both": np.maximum(lo, -hi)}[direction]
 
 
 def first(key: Numbers, strength: Numbers, ids: NDArray[np.integer[Any]], k: int) -> NDArray[np.int64]:
@@ -200,7 +206,7 @@ def _chance(candidates: Candidates, shown: pa.Table, score: str, direction: str)
             "n_null": column(np.zeros(n_rows), none),
             "n_models_needed": column(np.zeros(n_rows, dtype=np.int64), none),
         }
-    strengths = _strength(values_of(shown.column(score))[valid], direction)
+    strengths = strength_of(values_of(shown.column(score))[valid], direction)
     weakest = int(np.argmin(strengths))
     value = float(strengths[weakest])
     n_null = statistics.expected_by_chance(candidates, value, direction)

@@ -22,7 +22,7 @@ from memdb.query.example_counts import times_in, totals
 from memdb.query.examples import keeps_own, label_of, require_examples, require_labels, row_of_key
 from memdb.query.intervals import IntervalSpec
 from memdb.query.lazy import Lazy
-from memdb.query.options import MAX_PAIRS
+from memdb.query.options import MAX_PAIRS, MEMORY
 from memdb.query.outcomes import OUTCOMES, require_outcome
 from memdb.query.statements import (
     LOCKS,
@@ -50,7 +50,6 @@ from memdb.store.published_arrays import (
 if TYPE_CHECKING:
     import duckdb
 
-MEMORY = 4 * 10**9  # bytes of DuckDB's buffers, which excludes what functions allocate themselves
 ROWS_AT_ONCE = 65_536  # rows of a record batch of a streamed result
 USUAL = IntervalSpec("anytime")  # of the views
 

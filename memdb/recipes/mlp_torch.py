@@ -260,7 +260,7 @@ class Descent:
     """SGD whose gradients were added to the momentum already: what PyTorch's does, up to rounding.
 
     No gradient is written and read again, and none needs memory. The momentum of weights has the precision of
-    the products that add to it, which forget more of it a step than they round.
+    the products that add to it; see `MLP.keeps_no_gradients`.
     """
 
     def __init__(self, recipe: MLP, network: Network) -> None:

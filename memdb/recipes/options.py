@@ -14,7 +14,7 @@ import numpy as np
 from memdb.datasets import Dataset
 from memdb.errors import InvalidInputError
 
-FEW_CLASSES = 1 << 16
+FEW_CLASSES = 100_000  # numbers of five digits, as postcodes have, cost an output layer of megabytes
 MOST_GAPS = 100  # numbers for each that occurs
 PRECISIONS = ("float32", "tf32", "bfloat16")
 TINY = 16  # channels of the widest layer, up to which a GPU trains models side by side
@@ -116,7 +116,7 @@ def n_outputs(data: Dataset) -> int:
     """
     if data.n_classes <= FEW_CLASSES:
         return data.n_classes
-    n_labels = len(set().union(*(np.unique(part.labels).tolist() for part in data.sets.values())))
+    n_labels = len(np.unique(np.concatenate([part.labels for part in data.sets.values()])))
     if data.n_classes > MOST_GAPS * n_labels:
         raise InvalidInputError(
             f"labels go up to {data.n_classes - 1:,}, though only {n_labels:,} of them occur, and a network "

@@ -46,11 +46,7 @@ def torch_recipe(
         import torch  # noqa: PLC0415 - training needs it, asking doesn't
         from torch.utils.data import TensorDataset  # noqa: PLC0415
 
-        found: dict[str, list[NDArray[Any]]] = {
-            f"{name}/{outcome}": []
-            for name in data.sets
-            for outcome in ("correct", "logit_confidence", "prediction")
-        }
+        found = []
         for done, (mask, seed) in enumerate(zip(masks, seeds.tolist(), strict=True)):
             if run.stop_requested():
                 raise KeyboardInterrupt
@@ -59,13 +55,8 @@ def torch_recipe(
             inside = data.train.array[mask], data.train.labels[mask].astype(np.int64)
             model = make_model().to(run.device)
             train(model, TensorDataset(*map(torch.from_numpy, inside)), run.device)
-            for name, examples in data.sets.items():
-                logits = _logits(model.eval(), examples.array, run.device)
-                predicted = logits.argmax(axis=1)
-                found[f"{name}/correct"].append(predicted == examples.labels)
-                found[f"{name}/prediction"].append(predicted.astype(np.uint32))
-                found[f"{name}/logit_confidence"].append(log_odds(logits, examples.labels))
-        return {path: np.stack(rows) for path, rows in found.items()}
+            found.append(_outcomes(model.eval(), data, run.device))
+        return {path: np.stack([outcomes[path] for outcomes in found]) for path in found[0]}
 
     recipe.version = version  # type: ignore[attr-defined]
     recipe.models_per_batch = lambda _data, _device: models_per_batch  # type: ignore[attr-defined]
@@ -78,7 +69,19 @@ def _require_calls(make_model: Any, train: Any) -> None:
         (make_model, (), "make_model"),
         (train, ("model", "subset", "device"), "train"),
     ):
-        plugins.require_call(function, arguments, what, getattr(function, "__qualname__", repr(function)))
+        plugins.require_taking(function, arguments, what, getattr(function, "__qualname__", repr(function)))
+
+
+def _outcomes(model: Any, data: Dataset, device: str) -> dict[str, NDArray[Any]]:
+    """Return the outcomes of one model, by set and outcome."""
+    found = {}
+    for name, examples in data.sets.items():
+        logits = _logits(model, examples.array, device)
+        predicted = logits.argmax(axis=1)
+        found[f"{name}/correct"] = predicted == examples.labels
+        found[f"{name}/prediction"] = predicted.astype(np.uint32)
+        found[f"{name}/logit_confidence"] = log_odds(logits, examples.labels)
+    return found
 
 
 def _logits(model: Any, examples: NDArray[Any], device: str) -> NDArray[np.float32]:

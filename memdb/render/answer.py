@@ -161,10 +161,15 @@ class Answer:
         import pyarrow.parquet as pq  # noqa: PLC0415
 
         reader, n_rows = self.with_facts(), 0
+        fields = (
+            field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field
+            for field in reader.schema
+        )
+        schema = pa.schema(list(fields))  # the same whether DuckDB made the rows or not
         try:
-            with pq.ParquetWriter(path, reader.schema) as writer:
+            with pq.ParquetWriter(path, schema) as writer:
                 for batch in reader:
-                    writer.write_batch(batch)
+                    writer.write_batch(batch.cast(schema))
                     n_rows += batch.num_rows
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise InvalidInputError(

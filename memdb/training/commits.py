@@ -83,6 +83,6 @@ class Commits(Generic[T]):
         if self._pending.may_succeed:
             again = self._thread.submit(self._pending.commit)
             self._pending = replace(self._pending, future=again, is_second=True)
-            wait([again])
+            wait([again])  # Ctrl-C here leaves it pending, too
         done, self._pending = self._pending, None
         yield done.future.result()

@@ -18,6 +18,7 @@ from memdb.analysis.lookalikes import Looks
 from memdb.analysis.similar import Directions
 from memdb.analysis.twins import pairs_within
 from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
+from memdb.query.informed.prior import Kernel
 
 PAIRS = {(0, 24), (1, 25)}
 LOOSE = {"alpha": 1.0, "min_share": 0.05, "min_influence": 0.05}
@@ -403,6 +404,16 @@ def test_thousands_of_copies_are_refused_before_they_take_memory():
         lookalikes.equal(np.zeros((10_000, 16), np.uint8))
     with pytest.raises(InvalidInputError, match="100,000,000 pairs"):
         lookalikes.equal(*[np.zeros((10_000, 16), np.uint8)] * 2)
+
+
+def test_thousands_of_examples_that_teach_the_same_are_refused_too(monkeypatch):
+    monkeypatch.setattr(lookalikes, "MAX_EQUAL", 40 * 39 // 2 - 1)
+    kernel, labels = Kernel(np.ones((40, 64), np.int8), np.ones(40, np.float32)), np.zeros(40, np.int32)
+    same = Directions({"train": kernel}, {"train": labels}, {"train": np.full(40, 8.0, np.float32)})
+    with pytest.raises(InvalidInputError, match="780 pairs of examples have gradient sketches"):
+        same.alike("train", 0.7, lambda *_: None)
+    monkeypatch.undo()
+    assert len(same.alike("train", 0.7, lambda *_: None)) == 780
 
 
 def test_pairs_of_a_class_are_counted_without_memory_for_labels_that_nobody_has():

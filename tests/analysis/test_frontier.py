@@ -191,6 +191,14 @@ def test_a_value_that_all_numbers_of_models_have_is_worth_none_of_them():
     assert (found["plain_models"], found["plain_bound"]) == (50, "at least")
 
 
+def test_a_truth_that_is_mostly_noise_tells_no_numbers_of_models_beyond_the_pilots():
+    raw, better = ({"measure": "correlation", "at": None, "value": value} for value in (0.1, 0.5))
+    rows = [{"estimator": "raw", "n_models": 50, **raw}]
+    better |= {"estimator": "informed", "n_models": 25}
+    assert plain_models(better, rows, 0.05)["plain_extrapolated"] == round(50 * (0.25 / 0.75) / (0.01 / 0.99))
+    assert plain_models(better, rows, 0.04)["plain_extrapolated"] is None
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -159,6 +159,7 @@ def test_what_cannot_be_is_refused_in_one_line(place, command, message):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_curve_is_drawn_to_a_file_whole_and_the_same_again(place, tmp_path):
     pytest.importorskip("matplotlib")
     for name in ("one.svg", "two.svg", "one.png"):

@@ -41,9 +41,9 @@ def folder(trained, tmp_path):
     return tmp_path
 
 
-def started(folder, *arguments, command=(MEMDB,)):
+def started(folder, *arguments, command=(MEMDB,), name="sql"):
     return subprocess.Popen(
-        [*command, "sql", *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [*command, name, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
@@ -105,10 +105,30 @@ def test_all_memory_is_counted_whoever_takes_it(folder):
     assert int(out) * 1024 < 0.75 * GB
 
 
+@pytest.mark.slow
 def test_a_statement_ends_at_its_time_whatever_it_does(folder):
     began = time.monotonic()
     assert "ran longer than 1.5 seconds" in refused(folder, ENDLESS, "--timeout", "1.5")
     assert time.monotonic() - began < 15  # 85 seconds where DuckDB is asked to end it
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [
+        (signal.SIGALRM, 1, "Error: the condition ran longer than 600 seconds."),
+        (signal.SIGINT, 130, "Interrupted; nothing was changed."),
+    ],
+)
+def test_a_condition_is_ended_as_a_statement_is(folder, number, code, says):
+    before = sorted(folder.rglob("*"))
+    process = started(folder, "ids.csv", "--keep=pg_sleep(60) IS NULL", name="export")
+    os.kill(at_work(process), number)
+    found, out, err = ended(process)
+    assert (found, out) == (code, "")
+    assert err.startswith(says)
+    assert len(err.splitlines()) == 1
+    assert sorted(folder.rglob("*")) == before
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ from support.commands import run
 from typer.main import get_command
 
 from memdb import cli
-from memdb.cli.usage import EFFECTS, WrongUsageError, called
+from memdb.cli.effects import EFFECTS
+from memdb.cli.usage import WrongUsageError, called
 
 NO_NUMBERS = ["abc", "1.5.2", "nan", "inf", "-inf", "1e400", "9" * 5000, "\u202eabc\u0663x", "0x10", "1 2"]
 NO_WHOLE_NUMBERS = ["1.5", "1e26", "-0.5"]
@@ -201,3 +202,21 @@ def test_pairs_are_exported_of_the_outcome_that_was_asked_for(trained, tmp_path)
         written[outcome] = path.read_text().splitlines()[0]
     assert "k_in" in written["correct"]
     assert "k_in" not in written["confidence"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["export", "ids", "x.csv"], "export takes PATH, and 'x.csv' is one too many. Write --what ids."),
+        (
+            ["top-influence", "hurts"],
+            "takes no argument, and 'hurts' is one too many. Write --direction hurts.",
+        ),
+        (["sql", "SELECT", "1"], "takes STATEMENT, and '1' is one too many. Put text with spaces in quotes."),
+        (["score", "7"], "and '7' is one too many. Name the option that it is for, as in --help."),
+    ],
+)
+def test_an_argument_too_many_is_refused_with_what_it_may_be_meant_as(arguments, said, tmp_path):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())

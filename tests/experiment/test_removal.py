@@ -181,6 +181,20 @@ def test_arms_that_are_missing_are_said(found):
     assert f"Nothing is memorized at {most.threshold:g} or more (shrunk)." in said
 
 
+def test_the_same_command_goes_on_where_a_rule_or_a_control_has_no_arms(db, tmp_path):
+    scores = Chooser(db.relations(), 0.95, 1).scores
+    assert np.nanmax(scores["lower"]) < 0.5 <= np.nanmax(scores["raw"])
+    few = min(1.0, float(np.sort(scores["raw"])[-2]))
+    options = {"thresholds": [few], "rules": ["raw", "lower"], "models": 1}
+    made = experiment(db, tmp_path / "some.zarr", **options)
+    assert "lower" not in {arm.rule for arm in made.experiment.arms}
+    assert f"Nothing is memorized at {few:g} or more (lower)." in made.sentences()
+    again = experiment(db, tmp_path / "some.zarr", **options | {"models": 2})
+    assert set(again.rows()["n_repetitions"].to_pylist()) == {2}
+    with pytest.raises(memdb.errors.MismatchError, match="rules raw, not raw, shrunk"):
+        experiment(db, tmp_path / "some.zarr", **options | {"rules": ["raw", "shrunk"]})
+
+
 def test_stores_that_cannot_choose_or_judge_are_refused(db, empty, found, sixty, some, tmp_path):
     with pytest.raises(memdb.errors.NotEnoughModelsError):
         experiment(empty, tmp_path / "none.zarr")
@@ -265,6 +279,7 @@ def test_too_few_repetitions_for_an_interval_are_said(db, some, tmp_path):
     assert "3 more give one" in next(few.sentences())
 
 
+@pytest.mark.slow
 def test_the_command_answers_for_programs_and_draws(found, sixty, tmp_path):
     arguments = ("experiment", "removal", "--store", sixty, "--into", found.snapshot.url, "--models", 6)
     said = run(*arguments, "-f", "json", cwd=tmp_path)

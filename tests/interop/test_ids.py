@@ -80,6 +80,18 @@ def test_a_condition_that_selects_nothing_sensible_is_one_sentence(db, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
+def test_a_condition_lists_examples_by_imported_scores(tmp_path):
+    (tmp_path / "theirs.csv").write_text("train_id,memorization\n0,0.9\n1,0.2\n2,0.6\n")
+    memdb.import_file(tmp_path / "theirs.csv", str(tmp_path / "scores.zarr"))
+    with memdb.open(str(tmp_path / "scores.zarr")) as scores:
+        scores.export(tmp_path / "ids.json", "ids", drop="memorization > .5")
+    rows = json.loads((tmp_path / "ids.json").read_text())["rows"]
+    assert [(row["train_id"], row["memorization"], row["shrunk"]) for row in rows] == [
+        (0, 0.9, None), (2, 0.6, None),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
 def test_the_commands_make_a_store_of_the_rest(digits_store, db, tmp_path):
     store = ("--store", digits_store)
     done = run("export", "ids", "--drop", "memorization > .5", *store, cwd=tmp_path)

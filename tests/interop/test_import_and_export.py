@@ -251,7 +251,7 @@ def test_hostile_files_are_refused_before_anything_is_allocated(tmp_path, monkey
     assert not (tmp_path / "s.zarr").exists()
 
 
-@pytest.mark.parametrize("name", ["runs.mat", "runs.pkl", "runs"])
+@pytest.mark.parametrize("name", ["runs.xyz", "runs"])
 def test_a_file_of_another_kind_is_refused_by_what_it_is_not(tmp_path, name):
     (tmp_path / name).write_text("{}")
     with pytest.raises(

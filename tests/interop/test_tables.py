@@ -260,3 +260,26 @@ def test_names_may_be_spelled_in_other_ways(correct):
     found = by_name.spelled([correct, "mask", "Mask"])
     assert found["train_correct"] == correct
     assert found["mask"] == "mask"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said", "hint"),
+    [
+        ("scores.txt", b"0 0.5\n1 0.25\n", "is text", "numpy.loadtxt"),
+        ("scores.csv.xz", b"\xfd7zXZ\0", "is packed", "unpack it"),
+        ("scores.csv", b"ARROW1\0\0\xff\xff", "is a Feather or Arrow file", "read_feather"),
+        ("scores.FEATHER", b"", "is a Feather or Arrow file", "to_parquet"),
+        ("scores.mat", b"MATLAB 5.0 MAT-file", "is a MATLAB file", "scipy.io.loadmat"),
+        ("scores.npz", b"\x89HDF\r\n\x1a\n", "is an HDF5 file", "h5py"),
+        ("scores.pkl", b"\x80\x04.", "is a pickle, which memdb never loads", "numpy.savez"),
+        ("scores.xlsx", b"PK", "is a workbook", "CSV"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_with_how_to_make_one_that_is_read(
+    tmp_path, name, content, said, hint
+):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidInputError) as refused:
+        read_file(tmp_path / name)
+    assert f"{name} {said}" in str(refused.value)
+    assert hint in refused.value.hint

@@ -170,6 +170,7 @@ def test_two_models_of_one_seed_are_one_model(photos, tmp_path):
     np.testing.assert_allclose(alone[0], together[1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_preempted_training_goes_on_where_it_was_to_the_same_end(photos, tmp_path):
     data = datasets.load("imagefolder", str(photos))
     recipe = recipes.resolve("torchvision:shufflenet_v2_x0_5", TINY)

@@ -229,6 +229,27 @@ def test_batches_are_sized_to_the_memory_that_is_free(monkeypatch):
     assert MLP().models_per_batch(data, "cpu") <= 128
 
 
+@pytest.mark.parametrize(
+    ("options", "momentum", "device", "adds_up"),
+    [
+        ({"precision": "bfloat16"}, 0.9, "cuda:0", True),
+        (
+            {"precision": "bfloat16"},
+            0.99,
+            "cuda:0",
+            False,
+        ),  # of equal gradients a quarter would be rounded away
+        ({}, 0.99, "cuda:0", True),
+        ({"precision": "bfloat16"}, 0.9, "cpu", False),
+    ],
+)
+def test_a_gpu_keeps_a_momentum_in_bfloat16_that_forgets_more_than_it_rounds(
+    options, momentum, device, adds_up
+):
+    recipe = MLP(optimizer="sgd", momentum=momentum, **options)
+    assert recipe.keeps_no_gradients(device) is adds_up
+
+
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet9"])
 def test_labels_that_are_identifiers_are_refused_before_anything_is_allocated(name, tmp_path):
     labels = np.where(np.arange(20) % 2, 900_000_000, 7)

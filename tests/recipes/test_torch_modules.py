@@ -1,5 +1,8 @@
 """A recipe of `make_model` and a training function."""
 
+import copy
+import functools
+
 import numpy as np
 import pytest
 
@@ -48,3 +51,4 @@ def test_functions_that_are_called_otherwise_are_refused_at_once():
     ):
         with pytest.raises(InvalidInputError, match=r"is called with \((model, subset, device)?\)"):
             memdb.torch_recipe(make_model, train, version="1")
+    memdb.torch_recipe(functools.partial(copy.deepcopy, {}), fit, version="1")

@@ -50,5 +50,5 @@ def linear_database(url, n_models=N_MODELS, **options):
         np.zeros((N_TRAIN, 1)), np.arange(N_TRAIN) % 2, np.zeros((N_TEST, 1)), np.arange(N_TEST) % 2
     )
     db = memdb.init(str(url), data, Linear(), subset_fraction=FRACTION, seed=5, **options)
-    db.train(seeds=range(n_models))
+    db.train(seeds=range(n_models), device="cpu")
     return db

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from memdb.recipes.mlp import MLP
 from memdb.recipes.protocol import SketchRequest
 from memdb.recipes.resnet9 import ResNet9
 from memdb.recipes.resnet9_v2 import ResNet9v2
+from support import sketched
 
 torch = pytest.importorskip("torch")
 simulation = pytest.importorskip(
@@ -48,6 +50,21 @@ class AddingUp(MLP):
 
     def keeps_no_gradients(self, device):
         return device != "cpu"
+
+
+class InThisThread:
+    """An executor for what other threads do not see: the simulated device."""
+
+    def __init__(self, n_threads):
+        assert n_threads > 0
+
+    def submit(self, function, *arguments):
+        done = Future()
+        done.set_result(function(*arguments))
+        return done
+
+    def shutdown(self, **_):
+        pass
 
 
 SIGNALS = frozenset({"cumulative_loss", "first_learned"})
@@ -119,6 +136,24 @@ def test_gradient_sketches_on_another_device_are_those_of_the_cpu(name, data, tm
     assert device.live == 0
 
 
+@pytest.mark.parametrize("direction", ["helps", "both"])
+def test_predictions_of_all_pairs_on_another_device_are_those_of_the_cpu(direction, tmp_path, monkeypatch):
+    monkeypatch.setattr("memdb.query.pairs.scores.device_of", lambda device: device)
+    monkeypatch.setattr("memdb.query.pairs.search.ThreadPoolExecutor", InThisThread)
+    asked = {"top": 5, "direction": direction, "estimator": "informed"}
+    with sketched.new_store(tmp_path / "store.zarr") as db:
+        sketched.fill(db, sketched.planted(), 60, 6)
+        expected = db.pairs(**asked, device="cpu").fetchnumpy()
+        with simulated_device() as device:
+            found = db.pairs(**asked, device="gpu:0").fetchnumpy()
+    assert (expected["informed"] != expected["influence"]).any()
+    for name, values in expected.items():
+        assert np.array_equal(found[name], values), name
+    assert device.kernels["mm"] > 0
+    gc.collect()
+    assert device.live == 0
+
+
 def test_a_torchvision_training_does_not_wait_at_every_step(data, tmp_path):
     from memdb.recipes.torchvision_adapter import Architecture
 
@@ -155,20 +190,21 @@ def test_networks_of_usual_width_take_turns_on_a_gpu_and_the_data_is_moved_once(
 
 
 @pytest.mark.parametrize(
-    ("options", "tolerance"),
+    ("options", "most", "mean"),
     [
-        ({"weight_decay": 0.0}, 1e-4),
-        ({"weight_decay": 0.01, "momentum": 0.0, "schedule": "cosine"}, 1e-4),
-        ({"precision": "bfloat16"}, 0.4),  # as far as training in bfloat16 is from that in float32
+        ({"weight_decay": 0.0}, 1e-4, 1e-5),
+        ({"weight_decay": 0.01, "momentum": 0.0, "schedule": "cosine"}, 1e-4, 1e-5),
+        ({"precision": "bfloat16"}, 0.4, 0.03),  # far less than a momentum of 0.95 in place of 0.9 would make
     ],
 )
-def test_gradients_added_to_their_momentum_train_as_sgd_does(options, tolerance, data, tmp_path):
+def test_gradients_added_to_their_momentum_train_as_sgd_does(options, most, mean, data, tmp_path):
     recipe = AddingUp(epochs=4, hidden=(8, 6), optimizer="sgd", lr=0.05, batch_size=16, **options)
     expected = trained(recipe, data, "cpu", tmp_path)
     with simulated_device():
         found = trained(recipe, data, "gpu:0", tmp_path)
     for path in ("train/logit_confidence", "test/logit_confidence", "train/cumulative_loss"):
-        np.testing.assert_allclose(found[path], expected[path], atol=tolerance)
+        np.testing.assert_allclose(found[path], expected[path], atol=most)
+        assert np.nanmean(np.abs(found[path] - expected[path])) < mean
 
 
 def test_weights_drawn_ahead_are_those_drawn_at_the_start(data, tmp_path):

@@ -51,9 +51,10 @@ def sketches_of(effects, n_sketched, seed=0):
     }  # fmt: skip
 
 
-def fill(db, effects, n_models, n_sketched, seed=0):
-    """Commit models, of which the first ones have sketches."""
+def fill(db, effects, n_models, n_sketched, seed=0, in_all=()):
+    """Commit models, of which the first ones have sketches; some examples may be in all their subsets."""
     masks, outcomes = outcomes_of(effects, n_models, seed)
+    masks[:, list(in_all)] = True
     outcomes = {path: values for path, values in outcomes.items() if path in db.store.manifest.arrays()}
     infos = [
         model(

@@ -56,5 +56,5 @@ recipe.models_per_batch = lambda data, device: 50
 
 def database(url, n_models=150):
     made = memdb.init(str(url), dataset(), recipe, seed=3, outcomes=["correct"])
-    made.train(seeds=range(n_models))
+    made.train(seeds=range(n_models), device="cpu")
     return made

@@ -41,6 +41,17 @@ def dying_recipe(data, masks, seeds, run):
     return coin_recipe(data, masks, seeds, run)
 
 
+def leaving_recipe(data, masks, seeds, run):
+    """As coins fall; the first time that it sees seed 3 somebody asks its process to end."""
+    marker = Path(os.environ["DYING"])
+    if 3 in seeds and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert run.stop_requested()
+        raise KeyboardInterrupt
+    return coin_recipe(data, masks, seeds, run)
+
+
 def assertion_of_a_gpu():
     torch = pytest.importorskip("torch")
     kind = getattr(torch, "AcceleratorError", RuntimeError)  # since PyTorch 2.8
@@ -69,6 +80,31 @@ def overlapping_recipe(data, masks, seeds, run):
         Store.commit = once_the_second_is_trained
     else:
         overlapping_recipe.second.set()
+    return coin_recipe(data, masks, seeds, run)
+
+
+def patient_recipe(data, masks, seeds, run):
+    """As coins fall, if the first batch is committed before the second one is trained; that takes a while."""
+    if not hasattr(patient_recipe, "first"):
+        patient_recipe.first, commit = threading.Event(), Store.commit
+
+        def slowly(*arguments):
+            time.sleep(0.3)
+            committed = commit(*arguments)
+            patient_recipe.first.set()
+            return committed
+
+        Store.commit = slowly
+    else:
+        assert patient_recipe.first.is_set()
+    return coin_recipe(data, masks, seeds, run)
+
+
+def unpolled_recipe(data, masks, seeds, run):
+    """As coins fall; after the first batch it does not poll for a minute."""
+    if 0 not in seeds:
+        Path(os.environ["DYING"]).touch()
+        time.sleep(60)
     return coin_recipe(data, masks, seeds, run)
 
 
@@ -101,6 +137,7 @@ def made(tmp_path, recipe):
     return memdb.init(str(tmp_path / "w.zarr"), small_dataset(), recipe, seed=7)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
     monkeypatch.setenv("DYING", str(tmp_path / "died"))
     told = []
@@ -119,6 +156,17 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_worker_that_is_asked_to_end_was_not_killed(tmp_path, monkeypatch):
+    monkeypatch.setenv("DYING", str(tmp_path / "asked"))
+    told = []
+    with made(tmp_path, leaving_recipe) as db:
+        assert db.train(seeds=range(6), workers=1, batch_models=2, progress=told.append) == 6
+        assert stored(db) == ids(range(6))
+    (remark,) = {status.remark for status in told if status.remark}
+    assert "ended by itself (exit code 0)" in remark
+
+
+@pytest.mark.slow
 def test_a_worker_commits_a_batch_while_it_trains_the_next_one(tmp_path):
     with made(tmp_path, overlapping_recipe) as db:
         assert db.train(seeds=range(5), workers=1, batch_models=2) == 5
@@ -127,9 +175,22 @@ def test_a_worker_commits_a_batch_while_it_trains_the_next_one(tmp_path):
 
 @pytest.mark.slow
 def test_a_worker_that_must_look_back_commits_each_batch_first(tmp_path):
-    with made(tmp_path, coin_recipe) as db:
+    with made(tmp_path, patient_recipe) as db:
         assert db.train(add=4, workers=1, batch_models=2, max_seconds=3600) == 4
-        assert db.train(until_half_width=0.99, workers=2, batch_models=2) <= 4
+
+
+@pytest.mark.slow
+def test_what_a_worker_committed_before_it_had_to_be_killed_is_counted(tmp_path, monkeypatch):
+    marker = tmp_path / "begun"
+    monkeypatch.setenv("DYING", str(marker))
+    monkeypatch.setattr("memdb.training.engines.local.PATIENCE_SECONDS", 0.5)
+    with made(tmp_path, unpolled_recipe) as db:
+
+        def stop():
+            return marker.exists() and db.store.own_snapshot().n_models == 2
+
+        assert db.train(seeds=range(6), workers=1, batch_models=2, stop_requested=stop) == 2
+        assert stored(db) == ids(range(2))
 
 
 @pytest.mark.slow

@@ -9,8 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from memdb.errors import InvalidInputError
+from memdb.query import counted
 from memdb.query.answers import ids_of, relation_of, rows_of, rows_with
 from memdb.query.examples import ExampleRef, require_models
+from memdb.query.informed.listed import top_influence
 from memdb.query.informed.pairs import informed_pairs, with_raw_as_informed
 from memdb.query.informed.relations import InformedRelations
 from memdb.query.intervals import IntervalSpec
@@ -52,6 +54,8 @@ class InformedAnswers:
             raw = ModelAnswers(self.relations.raw)
             asked = replace(query, order=replace(query.order, by=by))
             return with_raw_as_informed(raw.top_influence(fixed, asked, same_class=same_class))
+        if counted.can_count(self.relations.raw):
+            return top_influence(self.relations, fixed, query, order, same_class=same_class)
         listed = "test_id" if fixed.column == "train_id" else "train_id"
         key = query.order.key(order)
         return self.relations.ask(

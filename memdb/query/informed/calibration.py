@@ -3,8 +3,7 @@
 Pure functions of arrays. Each fold of models is predicted by the prior from the other folds:
 
 1. a line through the origin, then isotonic means in bins (`Curve`), weighted by n_in n_out / n / (a (1 - a)),
-which
-   is the inverse of a raw influence's variance; a is the accuracy on the test example;
+   which is the inverse of a raw influence's variance; a is the accuracy on the test example;
 2. the spread of the truth about the prediction f, tau^2(f) = c0 + c1 |f| + c2 f^2 (`Spread`), from products
    of the residuals of two different folds. Their noise is independent, so its mean is 0 without a model of
    the variance. It is fitted to estimate + 1 standard error: an estimate near 0 would make intervals of no

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE
 from memdb.query.confidences import rough_probabilities
+from memdb.query.informed.levelled import Levelled
 from memdb.query.informed.posterior import smoothed
-from memdb.query.informed.prior import FOLDS, MOST_LOGIT, Errors, Kernel, whitening
+from memdb.query.informed.prior import FOLDS, MOST_LOGIT, Errors, Kernel, second_moment, times, whitening
 from memdb.query.udfs import Words
 from memdb.store import Snapshot
 from memdb.store.read_sketches import Sketched
@@ -33,29 +34,35 @@ def kernels_of(
 ) -> tuple[Kernel, Kernel]:
     """Read the sketches of both sets; products of the two are those of whitened ones.
 
-    These see g_i . C^(-1) g_z alone, so that all of it goes to the test examples, of which there are fewer.
-    ``inside`` says which examples the models' subsets have.
+    These see g_i . C^(-1) g_z alone, so that almost all of it goes to the test examples, of which there are
+    fewer: training examples are only `Levelled`. ``inside`` says which examples the models' subsets have.
     """
-    train, test, roots = _sketches_of(snapshot, sketched, inside)
-    return Kernel.of(train), Kernel.of(test, [root @ root.T for root in roots])
+    train, test, moments = _sketches_of(snapshot, sketched, inside)
+    maps, others = [], []
+    for moment in moments:
+        levelled, root = Levelled.of(moment), whitening(moment)
+        maps.append(levelled)
+        others.append(times(levelled.inverse(root @ root.T)))
+    return Kernel.of(train, maps), Kernel.of(test, others)
 
 
 def whitened_of(
     snapshot: Snapshot, sketched: Sequence[Sketched], inside: NDArray[np.bool_]
 ) -> tuple[Kernel, Kernel]:
     """Read and whiten the sketches of both sets, for products within one of them, too."""
-    train, test, roots = _sketches_of(snapshot, sketched, inside)
+    train, test, moments = _sketches_of(snapshot, sketched, inside)
+    roots = [times(whitening(moment)) for moment in moments]
     return Kernel.of(train, roots), Kernel.of(test, roots)
 
 
 def _sketches_of(
     snapshot: Snapshot, sketched: Sequence[Sketched], inside: NDArray[np.bool_]
-) -> tuple[Sketches, Sketches, Sequence[Floats]]:
-    """Return the sketches of both sets by model, and the matrices that whiten them."""
+) -> tuple[Sketches, Sketches, Sequence[Numbers]]:
+    """Return the sketches of both sets by model, and the second moments that whiten them."""
     train, test = (
         [one.read(snapshot.manifest, name) for one in sketched] for name in (layout.TRAIN, layout.TEST)
     )
-    return train, test, [whitening(values, mask) for values, mask in zip(train, inside, strict=True)]
+    return train, test, [second_moment(values, mask) for values, mask in zip(train, inside, strict=True)]
 
 
 def errors_of(snapshot: Snapshot, mask: Words, fold_of: NDArray[np.int8]) -> Errors:

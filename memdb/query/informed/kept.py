@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from memdb.storage.local import LocalStorage
 from memdb.store import Snapshot
 
-VERSION = 3  # of how these are computed
+VERSION = 4  # of how these are computed
 WORTH_KEEPING = 1 << 24  # entries of sketches, or confidences: below, computing takes no second
 
 Arrays = Sequence[NDArray[Any]]

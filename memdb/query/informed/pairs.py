@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
 from memdb.query import arrow
-from memdb.query.informed.posterior import noise, posterior, smoothed
+from memdb.query.informed.listed import predictions, with_predictions
 from memdb.query.informed.products import CPU, Products
-from memdb.query.intervals import fixed_z, require_level
+from memdb.query.intervals import require_level
 from memdb.query.options import PairOptions
 from memdb.query.pairs import scores
 from memdb.query.pairs.kernel_informed import InformedKernel
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
     from memdb.query.informed.predictor import Predictor
     from memdb.query.informed.relations import InformedRelations
 
-INFORMED_COLUMNS = [
-    "train_id", "test_id", "train_label", "test_label", "same_class", "influence", "informed", "lo", "hi",
-    "n_in", "n_out", "k_in", "k_out", "p_in", "p_out", "memorization",
-]  # fmt: skip
 THREADS_ON_GPU = 4
 
 
@@ -72,29 +67,11 @@ def informed_search(relations: InformedRelations, options: PairOptions) -> PairS
 def predicted(search: PairSearch, predictor: Predictor, blocks: list[PairBlock], level: float) -> pa.Table:
     """Return the pairs of some blocks with their predictions and intervals, in order."""
     table = scores.Evidence(search.bits).table(blocks, {"z": 1.0})
-    train, test = (arrow.values_of(table.column(name)) for name in ("train_id", "test_id"))
-    n_in, n_out, k_in, k_out, raw = (
-        arrow.values_of(table.column(name)).astype(np.float64)
-        for name in ("n_in", "n_out", "k_in", "k_out", "influence")
-    )
-    accuracy = smoothed(k_in + k_out, search.bits.n_models)
-    given = predictor.of_pairs(train, test)
-    found = posterior(
-        raw,
-        given.prediction.astype(np.float64),
-        given.spread.astype(np.float64),
-        noise(accuracy, n_in, n_out),
-    )
-    half_width = fixed_z(level) * found.deviation
-    added = {
-        "informed": found.informed,
-        "lo": np.maximum(-1.0, found.informed - half_width),
-        "hi": np.minimum(1.0, found.informed + half_width),
-    }
-    columns = [
-        arrow.column(added[name]) if name in added else table.column(name) for name in INFORMED_COLUMNS
-    ]
-    return pa.Table.from_arrays(columns, INFORMED_COLUMNS)
+    names = ("train_id", "test_id", "n_in", "n_out", "k_in", "k_out")
+    columns = {name: arrow.values_of(table.column(name)) for name in names}
+    given = predictor.of_pairs(columns["train_id"], columns["test_id"])
+    _, found = predictions(columns, given, search.bits.n_models)
+    return with_predictions(table, found, level)
 
 
 def _products_on(device: str) -> tuple[Products, int | None]:

@@ -42,6 +42,9 @@ from memdb.wording import verb
 
 LEAST_MODELS = 20  # below, folds have fewer than four models each
 KEPT = 8  # recent rows and columns of predictions
+HOW_TO_SKETCH = (
+    "`memdb train --sketch 10` adds models with them, and `memdb publish --include sketches` shares them"
+)
 
 Floats = NDArray[np.float32]
 
@@ -112,7 +115,7 @@ class Predictor:
         if any(not self._has_confidences(name) for name in (layout.TRAIN, layout.TEST)):
             return "the prior from sketches needs confidences, and this store keeps none of all its models"
         if self._kernels is None:
-            return "the store has no gradient sketches: `memdb train --sketch 10` adds models with them"
+            return f"the store has no gradient sketches: {HOW_TO_SKETCH}"
         return None
 
     @cached_property

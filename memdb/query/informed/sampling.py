@@ -57,7 +57,7 @@ class Grid:
 
     @classmethod
     def drawn(cls, outcomes: Outcomes, prior: Prior, n_pairs: int) -> Grid:
-        """Draw a grid of about so many pairs; examples whose pairs may be strong are drawn more often.
+        """Draw a grid of about ``n_pairs`` pairs; examples whose pairs may be strong are drawn more often.
 
         Half of the examples are drawn with chances that grow with what the prior `favoured`, half with equal
         ones, which bounds what an example stands for to twice the mean.
@@ -137,7 +137,7 @@ def _variance(outcomes: Outcomes) -> Floats:
 
 
 def _sides(n_train: int, n_test: int, n_pairs: int) -> tuple[int, int]:
-    """Return how many training and test examples a grid of about so many pairs has."""
+    """Return how many training and test examples a grid of about ``n_pairs`` pairs has."""
     if n_train * n_test <= n_pairs:
         return n_train, n_test
     n_columns = min(n_test, max(isqrt(n_pairs), n_pairs // n_train))

@@ -4,8 +4,8 @@
 -- accuracy on the test example with half a correct and half a wrong model added.
 SELECT
     train_id, test_id, train_label, test_label, same_class, influence, informed,
-    greatest(-1e0, informed - half_width) AS lo,
-    least(1e0, informed + half_width) AS hi,
+    if(informed IS NULL, NULL, greatest(-1e0, informed - half_width)) AS lo,
+    if(informed IS NULL, NULL, least(1e0, informed + half_width)) AS hi,
     n_in, n_out, k_in, k_out, p_in, p_out, memorization
 FROM (
     SELECT *,
@@ -16,8 +16,8 @@ FROM (
         FROM (
             SELECT *,
                 predicted(train_id, test_id) AS predicted,
-                (k_in + k_out + 0.5e0) * (n_in + n_out - k_in - k_out + 0.5e0) / pow(n_in + n_out + 1e0, 2)
-                * (1e0 / nullif(n_in, 0) + 1e0 / nullif(n_out, 0)) AS variance
+                (k_in + k_out + 0.5e0) / (n_in + n_out + 1e0) AS accuracy,
+                accuracy * (1e0 - accuracy) * (1e0 / nullif(n_in, 0) + 1e0 / nullif(n_out, 0)) AS variance
             FROM (:pairs)
         )
     )

@@ -30,6 +30,7 @@ from memdb.wording import count
 
 MAX_DEATHS = 5  # of workers at one batch, or before they were ready
 PATIENCE_SECONDS = 10.0  # for a worker to stop, or to finish its commit
+SECONDS_TO_EXIT = 2.0  # after its pipe was closed
 TICK_SECONDS = 0.25
 
 
@@ -46,7 +47,6 @@ class _Worker:
     def __init__(self, number: int, work: Work, n_threads: int) -> None:
         self.number = number
         self.device = work.device
-        self.is_ready = False
         self.batches: deque[_Batch] = deque()
         self.in_flight = 0.0
         self.reason = ""  # why its device is lost
@@ -152,11 +152,11 @@ class _Run:
             try:
                 message = worker.connection.recv()
             except (EOFError, OSError):
+                worker.process.join(SECONDS_TO_EXIT)  # or `_died` would kill it, and call that the cause
                 yield from self._died(worker)
                 continue
             match message:
                 case Ready(n_models):
-                    worker.is_ready = True
                     self._n_early_deaths = 0
                     self._dealing = self._dealing or self._seeds.batches(n_models, len(self._devices))
                     self._deal(worker)
@@ -211,9 +211,13 @@ class _Run:
         self._start(worker.number, worker.device)
 
     def _last_words(self) -> Generator[Committed]:
-        """Ask all busy workers to stop, and yield what they still commit."""
+        """Ask all busy workers to stop, and yield what they still commit.
+
+        One that does not end in time is killed: it may have committed a batch that it could not report yet.
+        """
         self._is_over = True
         busy = [worker for worker in self._workers if worker.batches]
+        silent = set(busy)
         for worker in busy:
             worker.ask_to_stop()
         until = time.monotonic() + PATIENCE_SECONDS
@@ -222,11 +226,18 @@ class _Run:
                 try:
                     message = worker.connection.recv()
                 except (EOFError, OSError):
-                    message = LeftOff()
+                    busy.remove(worker)
+                    continue
                 if isinstance(message, Committed):
+                    worker.batches.popleft()
                     yield message
                 elif isinstance(message, LeftOff | Done | Failed | Broken):
                     busy.remove(worker)
+                    silent.remove(worker)
+        for worker in silent:
+            worker.end()
+            for batch in worker.batches:
+                yield from committed_since(self._work.store, batch.dealt_at, batch.seeds)
 
 
 def _talking(workers: Sequence[_Worker], seconds: float) -> list[_Worker]:

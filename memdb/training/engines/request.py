@@ -48,7 +48,7 @@ class Request:
         if device.startswith("cuda") and self.task_gpus == 0:
             reason, other = "Ray hides every GPU from tasks that ask for none", "cpu"
         elif device == "cpu" and self.task_gpus:
-            reason, other = "they would be idle", "auto"
+            reason, other = "GPUs would be reserved and idle", "auto"
         else:
             return
         raise InvalidInputError(

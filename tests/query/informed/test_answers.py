@@ -15,6 +15,7 @@ from support.stores import dicts, one
 
 import memdb
 from memdb.errors import InvalidInputError, MemdbError, NotEnoughModelsError, NotFoundError
+from memdb.query.options import Order
 
 N_MODELS, G = 120, 6
 SHAPE = sketched.N_TRAIN, sketched.N_TEST
@@ -37,6 +38,12 @@ def url(tmp_path_factory, effects):
 def db(url):
     with memdb.open(str(url)) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def with_nulls(tmp_path_factory, effects):
+    with sketched.new_store(tmp_path_factory.mktemp("nulls") / "store.zarr") as made:
+        yield sketched.fill(made, effects, N_MODELS, G, in_all=[5])
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +197,7 @@ def files_of(tmp_path):
         ("words.csv", "cannot be read"),
         ("outside.csv", "test_id 30"),
         ("short.csv", "1 row and 2 columns"),
-        ("odd.txt", "suffix"),
+        ("odd.txt", "is text"),
         ("no.parquet", "cannot be read"),
         ("missing.npy", "no file"),
     ],
@@ -230,6 +237,25 @@ def test_stores_without_a_prior_answer_raw_and_say_why(
         kind = NotEnoughModelsError if n_models < 20 else InvalidInputError
         with pytest.raises(kind, match=why):
             made.pairs(screen=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", ["helps", "hurts", "both"])
+@pytest.mark.parametrize("order", ["informed", "influence", "lo"])
+def test_lists_are_those_of_a_statement_to_the_bit(with_nulls, direction, order):
+    key = Order(order, direction).key(order)
+    for fixed, listed in (("test_id", "train_id"), ("train_id", "test_id")):
+        statement = (
+            "SELECT *, count(informed) OVER () AS n_ranked FROM influence "  # noqa: S608
+            f"WHERE {fixed} = 5 AND same_class ORDER BY {key} NULLS LAST, {listed}"
+        )
+        expected = dicts(with_nulls.sql(statement, estimator="informed"))
+        given = {fixed: 5, "order": order, "direction": direction, "same_class": True, "k": 1000}
+        found = dicts(with_nulls.top_influence(**given, estimator="informed"))
+        assert [{name: row[name] for name in expected[0]} for row in found] == expected
+        unknown = [row for row in found if row["influence"] is None]
+        assert len(unknown) == (1 if fixed == "test_id" else len(found))
+        assert all(row[name] is None for row in unknown for name in ("informed", "lo", "hi"))
 
 
 def test_an_empty_store_says_so(tmp_path):
@@ -289,6 +315,7 @@ def test_contradictions_are_refused_in_the_words_of_the_command_line(url, argume
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_commands_say_what_an_answer_rests_on(url, noise):
     store = ["--store", str(url)]
     shown = run("top-influence", "--test-id", "3", "--estimator", "informed", *store, cwd=url.parent)

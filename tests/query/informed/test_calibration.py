@@ -17,6 +17,7 @@ from memdb.query.informed.calibration import (
     least_squares,
 )
 from memdb.query.informed.evidence import Outcomes
+from memdb.query.informed.levelled import Levelled
 from memdb.query.informed.posterior import noise, posterior
 from memdb.query.informed.prior import (
     EVERY,
@@ -27,6 +28,8 @@ from memdb.query.informed.prior import (
     SketchPrior,
     dealt,
     scores,
+    second_moment,
+    times,
     whitening,
 )
 from memdb.query.informed.sampling import sampled
@@ -71,13 +74,33 @@ def test_whitened_products_are_those_of_the_inverse_second_moment():
     moment = chosen.T @ chosen / len(chosen)
     moment += 0.05 * np.trace(moment) / 8 * np.eye(8)
     expected = g.astype(np.float64) @ np.linalg.inv(moment) @ g.astype(np.float64).T
-    root = whitening(g, inside)
-    kernel = Kernel.of(g[None], [root])
+    root = whitening(second_moment(g, inside))
+    kernel = Kernel.of(g[None], [times(root)])
     found = (kernel.numbers.astype(np.float64) * kernel.scale[:, None]) @ (
         kernel.numbers.astype(np.float64) * kernel.scale[:, None]
     ).T
     assert np.allclose((g @ root) @ (g @ root).T, expected, atol=1e-3)
     assert np.abs(found - expected).max() < 0.03 * expected.max()  # of rounding to whole numbers
+
+
+def test_rounding_loses_little_of_sketches_whose_variance_is_in_few_directions():
+    """As those of networks: nine directions of a thousand times the variance, and a long tail."""
+    rng = np.random.default_rng(0)
+    turn = np.linalg.qr(rng.normal(size=(256, 256)))[0]
+    variance = np.concatenate([np.full(9, 1000.0), 50 / np.arange(1, 248)])
+    g = (rng.normal(size=(600, 256)) * np.sqrt(variance)) @ turn
+    moment = second_moment(g, np.ones(600, dtype=np.bool_))
+    root, levelled = whitening(moment), Levelled.of(moment)
+    inverse = root @ root.T
+    exact = g @ inverse @ g.T
+
+    def lost(left, right):
+        train, test = Kernel.of([g], [left]), Kernel.of([g], [times(right)])
+        counts = train.numbers.astype(np.float64) @ test.numbers.T.astype(np.float64)
+        return (counts * train.scale[:, None] * test.scale - exact).std() / exact.std()
+
+    assert lost(levelled, levelled.inverse(inverse)) < 0.01
+    assert lost(np.array, inverse) > 0.02
 
 
 def test_the_prior_is_the_formula_of_its_module(effects, made):
