@@ -63,7 +63,7 @@ def estimator_line(facts: Mapping[str, Any]) -> str:
         case "informed":
             return (
                 f"\nCalibrated prediction from {clean(facts['prior'])} and raw influences \u00b7 the prior "
-                f"explains {facts['prior_gain']:.0%} of the variance of influence, spread "
+                f"explains {facts['prior_gain'] * 100:.0f} % of the variance of influence, spread "
                 f"{facts['prior_spread']:.4f}"
             )
         case "screened":

@@ -47,6 +47,7 @@ class Fitted:
     Attributes:
         dim: which rows stand back, those that chance explains; none if empty.
         instead: what is shown in place of records.
+        keeps_empty: whether records have a line for a value that is empty, such as NULL.
     """
 
     columns: Sequence[Column]
@@ -55,6 +56,7 @@ class Fitted:
     caption: str = ""
     dim: Sequence[bool] = ()
     instead: RenderableType | None = None
+    keeps_empty: bool = False
     _widths: list[int] = field(init=False)
     _words: list[int] = field(init=False)
 
@@ -144,7 +146,7 @@ class Fitted:
         return table
 
     def _records(self) -> Table:
-        """Return a line for each value, a block for each row."""
+        """Return a line for each value that there is, a block for each row."""
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(style="bold", overflow="fold")
         table.add_column(overflow="fold")
@@ -153,7 +155,8 @@ class Fitted:
                 table.add_row("", "")
             style = "dim" if self.dim and self.dim[number] else None
             for column, cell in zip(self.columns, row, strict=True):
-                table.add_row(Text(" ".join(column.heading.split())), Text(cell), style=style)
+                if cell or self.keeps_empty:
+                    table.add_row(Text(" ".join(column.heading.split())), Text(cell), style=style)
         return table
 
 

@@ -220,4 +220,4 @@ def plain(answer: Answer) -> Fitted:
     if len(schema) > len(columns):
         rest.append(count(len(schema) - len(columns), "more column"))
     caption = f"{', '.join(rest)}; --output FILE writes them all" if rest else ""
-    return Fitted(columns, rows, caption=caption if n_rows else "no rows")
+    return Fitted(columns, rows, caption=caption if n_rows else "no rows", keeps_empty=True)

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from memdb.errors import DamagedError
 from memdb.format.manifest import Manifest, Objects
-from memdb.format.sketches import SKETCH_DTYPE, Projection, is_sketch, sketch_path, sketched_slots
+from memdb.format.sketches import SKETCH, SKETCH_DTYPE, Projection, is_sketch, sketch_path, sketched_slots
 from memdb.store.encoding import ArrayData, BandEncoder
 from memdb.store.read_arrays import GroupReader
 from memdb.store.selection import Selection
 from memdb.store.snapshot import Snapshot
 
+EXPONENT = np.uint16(0x7C00)  # of float16: all ones where a number is infinite, or is none
 BAND_BYTES = 32 << 20  # of one model's sketches in memory at once, in copying
 
 
@@ -53,6 +55,23 @@ class Sketched:
         if not shape[0]:
             return np.zeros(shape, dtype=SKETCH_DTYPE)
         return _reader(self.selection).read(sketch_path(which, self.slot), shape, SKETCH_DTYPE, rows)
+
+    def read_finite(
+        self, manifest: Manifest, which: str, rows: tuple[int, int] | None = None
+    ) -> NDArray[np.float16]:
+        """Read its sketches to compute with them.
+
+        Raises:
+            DamagedError: some are not finite, which no training commits: one would spoil all scores.
+        """
+        values = self.read(manifest, which, rows)
+        if values.size and (values.view(np.uint16) & EXPONENT).max() == EXPONENT:
+            model_id = self.selection.segment.models[self.slot].model_id
+            raise DamagedError(
+                f"the {SKETCH} of model {model_id} has numbers that are not finite",
+                hint=f'exclude the model, or run: memdb retract {model_id[:8]} --because "a broken sketch"',
+            )
+        return values
 
     def arrays(self, manifest: Manifest) -> dict[str, ArrayData]:
         """Read its sketches of all sets as the arrays of a segment in which it stands at this position."""
@@ -121,7 +140,7 @@ def read_sketches(snapshot: Snapshot, which: str, rows: tuple[int, int] | None =
             `iterate_sketches` has one model at a time.
 
     Raises:
-        DamagedError: an array is missing or altered.
+        DamagedError: an array is missing or altered, or not finite.
     """
     found = find_sketches(snapshot)
     n_examples = snapshot.manifest.set_named(which).n_examples
@@ -129,7 +148,7 @@ def read_sketches(snapshot: Snapshot, which: str, rows: tuple[int, int] | None =
     projection = projection_in_use(snapshot)
     values = np.empty((len(found), last - first, projection.size if projection else 0), dtype=SKETCH_DTYPE)
     for place, one in enumerate(found):
-        values[place] = one.read(snapshot.manifest, which, (first, last))
+        values[place] = one.read_finite(snapshot.manifest, which, (first, last))
     return Sketches(np.array([one.model for one in found], dtype=np.int64), values, projection)
 
 

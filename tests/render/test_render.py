@@ -202,6 +202,14 @@ def test_many_columns_stand_as_records():
     ]
 
 
+@pytest.mark.parametrize("keeps_empty", [False, True])
+def test_records_have_lines_for_values_that_are_there(keeps_empty):
+    columns = [Column(heading, right=False) for heading in ("name", "n" * 50, "m" * 50)]
+    said = shown(Fitted(columns, [["a", "1", ""], ["b", "", "2"]], keeps_empty=keeps_empty))
+    labelled = [line.split() for line in said.splitlines() if line.strip()]
+    assert [len(parts) for parts in labelled] == ([2, 2, 1, 2, 1, 2] if keeps_empty else [2, 2, 2, 2])
+
+
 def test_markdown_and_lines_hold_untrusted_names():
     table = pa.table({"key": ["a|b", "<img src=x>", "two\nlines"], "score": [0.123456789, None, -1.0]})
     answer = Answer(table, {"level": 0.95, "outcome": "correct"})

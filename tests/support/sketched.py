@@ -51,8 +51,11 @@ def sketches_of(effects, n_sketched, seed=0):
     }  # fmt: skip
 
 
-def fill(db, effects, n_models, n_sketched, seed=0, in_all=()):
-    """Commit models, of which the first ones have sketches; some examples may be in all their subsets."""
+def fill(db, effects, n_models, n_sketched, seed=0, in_all=(), projection=None, spoilt=None):
+    """Commit models, of which the first ones have sketches, perhaps by another projection or one number spoilt.
+
+    Some examples may be in all their subsets.
+    """
     masks, outcomes = outcomes_of(effects, n_models, seed)
     masks[:, list(in_all)] = True
     outcomes = {path: values for path, values in outcomes.items() if path in db.store.manifest.arrays()}
@@ -65,7 +68,9 @@ def fill(db, effects, n_models, n_sketched, seed=0, in_all=()):
     arrays = None
     if n_sketched:
         sketches = sketches_of(effects, n_sketched, seed)
-        arrays = sketch_arrays(Projection(SIZE, 0), sketches, range(n_sketched))
+        if spoilt is not None:
+            sketches["train"][0, 3, 2] = spoilt
+        arrays = sketch_arrays(projection or Projection(SIZE, 0), sketches, range(n_sketched))
     db.store.commit(infos, masks, outcomes, sketches=arrays)
     db.refresh()
     return db

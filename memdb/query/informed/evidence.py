@@ -60,7 +60,7 @@ def _sketches_of(
 ) -> tuple[Sketches, Sketches, Sequence[Numbers]]:
     """Return the sketches of both sets by model, and the second moments that whiten them."""
     train, test = (
-        [one.read(snapshot.manifest, name) for one in sketched] for name in (layout.TRAIN, layout.TEST)
+        [one.read_finite(snapshot.manifest, name) for one in sketched] for name in (layout.TRAIN, layout.TEST)
     )
     return train, test, [second_moment(values, mask) for values, mask in zip(train, inside, strict=True)]
 

@@ -14,8 +14,10 @@ from support.commands import run
 from support.stores import dicts, one
 
 import memdb
-from memdb.errors import InvalidInputError, MemdbError, NotEnoughModelsError, NotFoundError
+from memdb.errors import DamagedError, InvalidInputError, MemdbError, NotEnoughModelsError, NotFoundError
+from memdb.format.sketches import Projection
 from memdb.query.options import Order
+from memdb.store.read_sketches import all_sketched
 
 N_MODELS, G = 120, 6
 SHAPE = sketched.N_TRAIN, sketched.N_TEST
@@ -267,6 +269,28 @@ def test_an_empty_store_says_so(tmp_path):
         ):
             with pytest.raises(NotEnoughModelsError, match="no models yet"):
                 ask()
+
+
+def test_sketches_by_another_projection_are_passed_over(tmp_path, effects):
+    with sketched.new_store(tmp_path / "store.zarr") as made:
+        sketched.fill(made, effects, 60, 5)
+        sketched.fill(made, effects, 30, 4, seed=1, projection=Projection(sketched.SIZE, 9))
+        assert made.pairs(screen=5).fetchall()
+        facts = made.estimator_facts(estimator="raw", screen=5)
+        assert (len(all_sketched(made.snapshot)), facts["prior"]) == (9, "gradient sketches of 5 models")
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf])
+def test_sketches_that_are_not_finite_are_refused_until_their_model_is_retracted(tmp_path, effects, spoilt):
+    with sketched.new_store(tmp_path / "store.zarr") as made:
+        sketched.fill(made, effects, 40, 5)
+        sketched.fill(made, effects, 20, 2, seed=1, spoilt=spoilt)
+        with pytest.raises(DamagedError, match="not finite") as refused:
+            made.top_influence(test_id=3, estimator="informed")
+        model_id = str(refused.value).partition("model ")[2].split()[0]
+        made.retract([model_id], "its sketch is not finite")
+        assert made.estimator_facts()["estimator"] in {"informed", "raw"}
+        assert len(made.top_influence(test_id=3, estimator="informed").fetchall()) == 20
 
 
 def test_models_that_come_later_change_the_answer_after_a_refresh(url, effects, tmp_path):
