@@ -1385,6 +1385,10 @@ class Database:
 
         target = Path(path)
         suffix = export.require_destination(target, what)
+        if what != "ids" and (drop, keep) != (None, None):
+            raise InvalidInputError(
+                f"drop and keep are of ids, and {what} is asked for", hint="omit them, or give what='ids'"
+            )
         progress = options.get("progress", lambda _done, _total: None)
         if what in {"models", "lira"}:
             return export.write_models(target, self.relations(), what, progress)

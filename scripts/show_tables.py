@@ -36,7 +36,7 @@ COMMANDS = (
     "membership -k 3", "lds scores.npy", "frontier", "show --train-id 3 --store published.zarr", "verify",
     "compact --help", "cache", "sql 'FROM memorization LIMIT 3'",
     "sql 'FROM influence WHERE test_id = 3 LIMIT 3'", "sql 'FROM models LIMIT 2'",
-    "sql 'DESCRIBE influence'", "gc --dry-run",
+    "sql 'DESCRIBE influence'", "gc --dry-run", "duplicates --by content", "show --test-id 3", "gallery",
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from memdb.files import FULL, reason
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 REFUSING = (*FULL, errno.EIO, errno.EBADF, errno.EAGAIN)  # what a stream that takes nothing answers
-COMMAND = re.compile(r"(^|[\s`'])(memdb|pip|python|ulimit) ")  # something to be typed
+COMMAND = re.compile(r"(^|[\s`'(])(git|memdb|pip|python|ray|ulimit) ")  # something to be typed
 LONG_WORD = re.compile(r"\S{399,}[^\s.:,;]")  # a value too long to be read
 SUMMARIES = {name: text for texts in COMMANDS.values() for name, text in texts.items()}
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -153,8 +153,9 @@ def duplicates(
         emit(answer, way, plain)
         return
     if not way.is_figure:
+        names = db.relations().class_names
         title = f"near-duplicates of {clean(db.url)} \u00b7 {facts_line(db, way)}"
-        console().print(rendered.table(answer, title, db.relations().class_names, k or SHOWN, MORE))
+        emit(answer, way, lambda shown: rendered.table(shown, title, names, k or SHOWN, MORE))
     if way.shows_pictures:
         _show(db, answer, k or SHOWN, bounds, way)
 

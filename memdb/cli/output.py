@@ -103,8 +103,8 @@ class PlainWay(Way):
 def say_without_pictures(reason: str) -> None:
     """Say that examples are shown without pictures, and why."""
     is_package_missing = "pip install" in reason
-    found = "" if is_package_missing else " --data-root names the data's folder."
-    say(f"Note: no pictures: {clean(reason)}.{found}")
+    hint = "" if is_package_missing else " --data-root names the data's folder."
+    say(f"Note: no pictures: {clean(reason)}.{hint}")
 
 
 def answer_of(db: Database, rows: DuckDBPyRelation | pa.Table, way: Way) -> Answer:

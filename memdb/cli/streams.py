@@ -22,7 +22,10 @@ def prepare() -> None:
     """Give a closed stream a place that refuses, and let characters that an encoding lacks look alike.
 
     A file opened later would otherwise get the number of the closed stream, and what is printed with it.
+    COLUMNS=0, which terminals of unknown width have, is taken as unset: Rich would print nothing at all.
     """
+    if not os.environ.get("COLUMNS", "1").strip("0"):
+        del os.environ["COLUMNS"]
     for number in range(3):
         try:
             os.fstat(number)

@@ -162,14 +162,21 @@ def open_arrays(path: Path) -> dict[str, ArrayFile]:
         return {file.stem: _opened(file) for file in listed(path, "*.npy")}
     if not path.exists():
         raise NotFoundError(f"no file {path}", hint="name an .npz file, or a folder of .npy files")
+    if not path.is_file():  # reading may never end
+        raise InvalidInputError(f"{path} is a pipe or a device", hint="write what comes from it to a file")
     if path.suffix.lower() == ".npy":
         return {path.stem: open_array(path)}
     return _opened_archive(path)
 
 
 def listed(folder: Path, pattern: str) -> list[Path]:
-    """Return the files of a pattern, 9 before 10, without hidden ones such as ``._mask.npy``."""
-    found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
+    """Return the files of a pattern, 9 before 10, without hidden ones such as ``._mask.npy``.
+
+    Links to nowhere are among them: whoever opens them says so. Folders, pipes and devices are not.
+    """
+    found = (
+        p for p in folder.glob(pattern) if not p.name.startswith(".") and (p.is_file() or not p.exists())
+    )
     return sorted(found, key=lambda path: in_order(path.relative_to(folder).as_posix()))
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,33 +37,13 @@ def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | N
         for name, side in zip(SETS, ("tr", "tt"), strict=True)
     }
     labels, class_names, in_words = labels_in(arrays, dict.fromkeys(SETS))
-    sizes = {}
     for name, parts in lists.items():
         if name not in labels:
             labels[name] = _labels_of_lists(path, name, parts)
-        sizes[name] = len(labels[name])
         for ending, ids in parts.items():
-            wrong = ids[ids >= sizes[name]]
-            odd = wrong if len(wrong) else ids[labels[name][ids] != int(ending)]
-            if len(odd):
-                label = "none" if len(wrong) else labels[name][odd[0]]
-                raise InvalidInputError(
-                    f"{path} lists {name} example {odd[0]} in class {ending}, and its label is {label}",
-                    hint="the lists of a class hold examples of that class alone",
-                )
-    shapes = {ending: tuple(len(parts[ending]) for parts in lists.values()) for ending in classes}
-    files = {ending: arrays[f"infl_matrix_class{ending}"] for ending in classes}
-    # of all classes at once: the matrix of a class alone may be square
-    turned = any(files[ending].shape != shapes[ending] for ending in classes) and all(
-        files[ending].shape == shapes[ending][::-1] for ending in classes
-    )
-    pairs = []
-    for ending in classes:
-        rows, columns = lists[layout.TRAIN][ending], lists[layout.TEST][ending]
-        matrix = scores_in(files[ending], shapes[ending][::-1] if turned else shapes[ending])
-        matrix = matrix.T if turned else matrix
-        pairs.append((np.repeat(rows, len(columns)), np.tile(columns, len(rows)), matrix.ravel()))
-    train, test, influence = (np.concatenate(values) for values in zip(*pairs, strict=True))
+            _require_members(path, name, ids, labels[name], ending)
+    sizes = {name: len(labels[name]) for name in lists}
+    train, test, influence, turned = _pairs(arrays, *lists.values())
     memorization = NO_SCORES
     if "tr_mem" in arrays:
         memorization = scores_in(arrays["tr_mem"], (sizes[layout.TRAIN],)).astype(np.float64)
@@ -74,6 +55,44 @@ def pairs_by_class(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | N
         sizes, replace(names_in(arrays, sizes), labels=labels, class_names=class_names, in_words=in_words),
         None if len(memorization) else NOBODY, notes=notes,
     )  # fmt: skip
+
+
+def _require_members(
+    path: Path, name: str, ids: NDArray[np.int32], labels: NDArray[Any], ending: str
+) -> None:
+    """Refuse a list of a class with an example that is not there, or of another class."""
+    wrong = ids[ids >= len(labels)]
+    odd = wrong if len(wrong) else ids[labels[ids] != int(ending)]
+    if len(odd):
+        label = "none" if len(wrong) else labels[odd[0]]
+        raise InvalidInputError(
+            f"{path} lists {name} example {odd[0]} in class {ending}, and its label is {label}",
+            hint="the lists of a class hold examples of that class alone",
+        )
+
+
+def _pairs(
+    arrays: Mapping[str, ArrayFile],
+    rows: Mapping[str, NDArray[np.int32]],
+    columns: Mapping[str, NDArray[np.int32]],
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.floating], bool]:
+    """Return the training and test ids of all pairs, their influence, and whether matrices are [test, train].
+
+    ``rows`` and ``columns`` are the training and the test examples of each class.
+    """
+    files = {ending: arrays[f"infl_matrix_class{ending}"] for ending in rows}
+    shapes = {ending: (len(rows[ending]), len(columns[ending])) for ending in rows}
+    # of all classes at once: the matrix of a class alone may be square
+    turned = any(files[ending].shape != shapes[ending] for ending in rows) and all(
+        files[ending].shape == shapes[ending][::-1] for ending in rows
+    )
+    pairs = []
+    for ending, (n_train, n_test) in shapes.items():
+        matrix = scores_in(files[ending], (n_test, n_train) if turned else (n_train, n_test))
+        matrix = matrix.T if turned else matrix
+        pairs.append((np.repeat(rows[ending], n_test), np.tile(columns[ending], n_train), matrix.ravel()))
+    train, test, influence = (np.concatenate(values) for values in zip(*pairs, strict=True))
+    return train, test, influence, turned
 
 
 def _class_list(path: Path, arrays: Mapping[str, ArrayFile], name: str, ending: str) -> NDArray[np.int32]:

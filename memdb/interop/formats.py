@@ -105,8 +105,9 @@ def _parts(
     if runs:
         others = [file for file in files if not isinstance(found.get(file), Runs)]
         return _but_for(heldout_formats.together(path, runs), others)
-    in_parts = all(map(is_table, opened)) and len({frozenset(arrays) for arrays in opened.values()}) == 1
+    is_one_table = all(map(is_table, opened)) and len({frozenset(arrays) for arrays in opened.values()}) == 1
     try:
+        in_parts = is_one_table and any(map(_says_of_which, found.values()))
         merged = Arrays(appended(list(opened.values())) if in_parts else _merged(opened))
         content = _recognized(path / files[0].name, merged, everything)
     except MismatchError:
@@ -117,6 +118,11 @@ def _parts(
     if content is None:
         raise _unknown(path, merged)
     return _but_for(content, [file for file in files if file not in opened])
+
+
+def _says_of_which(content: Runs | ScoreFile) -> bool:
+    """Tell whether a file names the examples of its scores: without, each part would be of the first ones."""
+    return isinstance(content, ScoreFile) and content.memorized is not None and len(content.memorized) > 0
 
 
 def _contents(

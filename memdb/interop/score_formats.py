@@ -179,6 +179,11 @@ def whole_sets(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
     strength = scores_named(arrays, "influence", INFLUENCE)
     if mem is None and strength is None:
         return None
+    if strength is not None and len(strength.shape) == 1:
+        raise InvalidInputError(
+            f"{strength.place} is a list, and {path} does not name the pairs that it is of",
+            hint="give each a train_id and a test_id; influences on training examples are not imported",
+        )
     if strength is not None:
         strength.require((None, None), NUMBERS)
     return _whole(path, arrays, mem, strength, ())
@@ -279,7 +284,7 @@ def _keys(file: ArrayFile, n: int) -> list[str]:
 def _memorization(
     path: Path, file: ArrayFile, ids: ArrayFile | None, labels: dict[str, NDArray[Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.int32] | None, dict[str, NDArray[Any]]]:
-    """Return memorization, the ids that it is of (None: all, in order), and labels in their order."""
+    """Return memorization, the ids that it is of (None: all, in order), and labels, all by example."""
     memorization = scores_in(file, (None,)).astype(np.float64)
     if not len(memorization) or np.isnan(memorization).all():
         raise InvalidInputError(f"{path} holds no scores", hint="export or download it again")
@@ -290,8 +295,10 @@ def _memorization(
         raise InvalidInputError(f"{ids.place} names an example twice", hint="give one score each")
     if int(memorized[-1]) > len(memorized) - 1:  # some of the examples
         return memorization[order], memorized, {}
-    ordered = {name: values[order] for name, values in labels.items() if len(values) == len(order)}
-    return memorization[order], None, ordered
+    beside = labels.get(layout.TRAIN)
+    if beside is not None and len(beside) == len(order):
+        labels = {**labels, layout.TRAIN: beside[order]}
+    return memorization[order], None, labels
 
 
 def ids_in(file: ArrayFile, shape: tuple[int | None, ...], n_examples: int = 2**31 - 1) -> NDArray[np.int32]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from csv import reader
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import csv
+from pyarrow import compute, csv
 
 from memdb.errors import InvalidInputError, MemdbError
 from memdb.interop.arrays import MAX_SWELLING, MAX_WHOLE_BYTES, READ_BYTES, SWELLING_MATTERS, ArrayFile
+from memdb.interop.by_name import spelled
 from memdb.interop.described import KEYS, PAIR_KEYS
 from memdb.interop.foreign import foreign
-from memdb.wording import is_number
+from memdb.wording import count, is_number
 
 CSV = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pq")
@@ -29,8 +31,11 @@ MAX_JSON_BYTES = 256 << 20  # Python objects take ten times as much
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 MORE_MISSING = ["None", "<NA>"]  # as Python and pandas write it, beyond what Arrow knows
 AROUND_NAMES = " \t'\"#"  # np.savetxt writes a header behind a #
-KEY_COLUMNS = [name for names in (KEYS, PAIR_KEYS) for those in names.values() for name in those]
-UNREADABLE = (pa.ArrowException, OSError, ValueError, RecursionError)
+KEY_COLUMNS = {name for names in (KEYS, PAIR_KEYS) for those in names.values() for name in those}
+END_OF_LINE = re.compile(r"\r\n?|\n")  # as Arrow has it; str.splitlines knows more of them
+WITH_COMMA = r"^-?\d*,?\d+([eE][-+]?\d+)?$"
+THOUSANDS = r"^-?[1-9]\d{0,2},\d{3}$"  # or a number with three decimals
+UNREADABLE = (pa.ArrowException, OSError, ValueError, RecursionError, OverflowError)
 
 
 def is_table(path: Path) -> bool:
@@ -122,6 +127,9 @@ def _read_parquet(path: Path) -> pa.Table:
         )
         if 8 * n_values > MAX_WHOLE_BYTES:  # whatever few bytes they were packed into
             raise _too_big(path, f"holds {n_values:,} values, and is needed at once")
+        n_bytes = sum(described.row_group(group).total_byte_size for group in range(described.num_row_groups))
+        if n_bytes > MAX_WHOLE_BYTES:  # of long texts
+            raise _too_big(path, f"takes {n_bytes:,} bytes, and is needed at once")
         texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
     return parquet.read_table(path, read_dictionary=texts)
 
@@ -130,50 +138,68 @@ def _read_csv(path: Path) -> pa.Table:
     with pa.input_stream(str(path), compression="detect") as stream:
         head = stream.read(HEAD_BYTES)
     encoding = "utf-16" if head[:2] in UTF_16 else "utf-8"
-    lines = head.decode(encoding, errors="replace").lstrip("\ufeff").splitlines() or [""]
+    lines = END_OF_LINE.split(head.decode(encoding, errors="replace").lstrip("\ufeff"))
     usual = CSV[_ending(path)]
-    n_comments = next((n for n, line in enumerate(lines) if not line.startswith("#")), 0)
+    n_comments = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
     between = next((sign for sign in (usual, *BETWEEN) if sign in lines[n_comments]), usual)
     if n_comments and all(is_number(part) for part in lines[n_comments].split(between)):
         n_comments -= 1  # the last comment has the names, as np.savetxt writes them
+    names = next(reader([lines[n_comments]], delimiter=between), [])
+    keys = [name for name in names if KEY_COLUMNS & spelled([name.strip(AROUND_NAMES)]).keys()]
+    missing = csv.ConvertOptions().null_values + MORE_MISSING
     table = csv.read_csv(
         path,
         read_options=csv.ReadOptions(skip_rows=n_comments, encoding=encoding),
         parse_options=csv.ParseOptions(delimiter=between),
         convert_options=csv.ConvertOptions(
-            column_types=dict.fromkeys(KEY_COLUMNS, pa.string()),
-            null_values=csv.ConvertOptions().null_values + MORE_MISSING,
+            column_types=dict.fromkeys(keys, pa.string()), null_values=missing
         ),
     )
-    return table if between == "," else _with_decimal_commas(table)
+    return table if between == "," else _with_decimal_commas(table, keys, missing)
 
 
-def _with_decimal_commas(table: pa.Table) -> pa.Table:
-    """Return a table in which text such as 0,5 is numbers, if all of a column is."""
+def _with_decimal_commas(table: pa.Table, keys: Sequence[str], missing: Sequence[str]) -> pa.Table:
+    """Return a table in which text such as 0,5 is numbers, if all of a column is.
+
+    A column in which every comma may stand for thousands, as in 1,000, stays text: it may be of ids.
+    """
     for place, name in enumerate(table.column_names):
-        if name in KEY_COLUMNS or not pa.types.is_string(table.column(place).type):
+        if name in keys or not pa.types.is_string(table.column(place).type):
             continue
-        texts = [value.strip() for value in table.column(place).to_pylist()]
-        missing = {"", "NA", "NaN", "nan", "null", *MORE_MISSING}
-        if all(value in missing or re.fullmatch(r"[-+]?\d*,?\d+([eE][-+]?\d+)?", value) for value in texts):
-            numbers = [None if value in missing else float(value.replace(",", ".")) for value in texts]
-            table = table.set_column(place, name, pa.array(numbers, pa.float64()))
+        texts = compute.utf8_ltrim(compute.utf8_trim_whitespace(table.column(place)), "+")
+        is_missing = compute.is_in(texts, pa.array(missing))
+        is_number = compute.match_substring_regex(texts, WITH_COMMA)
+        n_commas = compute.sum(compute.match_substring(texts, ",")).as_py()
+        n_thousands = compute.sum(compute.match_substring_regex(texts, THOUSANDS)).as_py()
+        if compute.all(compute.or_(is_missing, is_number)).as_py() and not 0 < n_commas == n_thousands:
+            known = compute.if_else(is_missing, None, texts)
+            numbers = compute.replace_substring(known, ",", ".").cast(pa.float64())
+            table = table.set_column(place, name, numbers)
     return table
 
 
 def _read_json(path: Path) -> pa.Table:
     """Read an object a line, or a document: a list of objects, also as the ``rows`` of one, or lists."""
     with pa.input_stream(str(path), compression="detect") as stream:
-        text = stream.read().decode()
+        data = stream.read()
+    text = data.decode(json.detect_encoding(data))
     if _ending(path) != ".json":
-        return pa.Table.from_pylist([json.loads(line) for line in text.splitlines() if line.strip()])
+        return _of_objects(path, [json.loads(line) for line in text.split("\n") if line.strip()])
     document = json.loads(text)
     rows = document.get("rows", document) if isinstance(document, dict) else document
     if isinstance(rows, dict):
         return pa.table({name: values for name, values in rows.items() if isinstance(values, list)})
+    return _of_objects(path, rows)
+
+
+def _of_objects(path: Path, rows: Any) -> pa.Table:
+    """Return objects as rows, with the columns of all of them."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("no list of objects")
-    return pa.Table.from_pylist(rows)
+    names = dict.fromkeys(name for row in rows for name in row)
+    if 8 * len(names) * len(rows) > MAX_WHOLE_BYTES:  # if each has a name of its own
+        raise _too_big(path, f"holds {count(len(rows), 'object')} with {count(len(names), 'name')}")
+    return pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
 
 
 def _opened(place: str, column: pa.ChunkedArray) -> ArrayFile:

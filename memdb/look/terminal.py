@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +27,8 @@ LARGEST = 64  # pixels of a picture's longer side
 OWNER_COLUMNS = 32  # of the example that a portrait is of, by a protocol
 LEAST_COLUMNS = 14  # of a picture that makes room for others
 GAP = 2
+CLASS, SCORE, N_WHOLE = 1, 2, 4  # columns of a listing: name, class, score and interval; then key and words
+LEAST_TEXT = 8  # columns of a text that is cut
 TEXT_LINES = 7  # of an example that is text
 BAR = 20
 COLOURS = {"in": "#2b6cb0", "out": "#c05621", "all": "default"}  # as on pages; both grounds leave 3 : 1
@@ -183,11 +186,25 @@ class Wall:
             rows.append([tile.name, tile.class_name, tile.score_text, tile.interval_text, key or words])
             if key and words:
                 rows[-1].append(words)
-        for number in range(max(map(len, rows))):
-            grid.add_column(no_wrap=True, overflow="ellipsis", justify="right" if number == 2 else "left")
+        for number, most in enumerate(self._widths(rows)):
+            justify: JustifyMethod = "right" if number == SCORE else "left"
+            grid.add_column(no_wrap=True, overflow="ellipsis", justify=justify, max_width=most)
         for tile, row in zip(tiles, rows, strict=True):
-            grid.add_row(*(Text(cell) for cell in row), style="dim" if tile.is_explained_by_chance else "")
+            cells = (Text(cell) for cell in row[: len(grid.columns)])
+            grid.add_row(*cells, style="dim" if tile.is_explained_by_chance else "")
         return grid
+
+    def _widths(self, rows: Sequence[Sequence[str]]) -> list[int]:
+        """Return the widths of a listing's columns: numbers stay whole, texts are cut, or omitted."""
+        widths = [max(map(cell_len, cells)) for cells in zip_longest(*rows, fillvalue="")]
+        room = self._width - sum(width + GAP for width in widths[:N_WHOLE])
+        kept = widths[:N_WHOLE]
+        kept[CLASS] = max(min(kept[CLASS], LEAST_TEXT), kept[CLASS] + min(0, room + GAP))
+        for width in widths[N_WHOLE:]:
+            if room >= LEAST_TEXT:
+                kept.append(min(width, room))
+                room -= kept[-1] + GAP
+        return kept
 
     def _content(self, tile: Tile) -> Content:
         return "" if self._contents is None else self._contents(tile.set_name, tile.row)

@@ -10,6 +10,7 @@ from memdb.addresses import shown
 from memdb.format import layout
 from memdb.query.imported_scores import TableRelations
 from memdb.render.tables import CONVINCING, brief, clean
+from memdb.store.examples import UNKNOWN
 from memdb.wording import count
 
 if TYPE_CHECKING:
@@ -110,14 +111,16 @@ class Hanging:
         self._relations = relations
         self._class_names = relations.class_names
 
-    def tile(self, set_name: str, row: int, label: int) -> Tile:
+    def tile(self, set_name: str, row: int, label: int | None) -> Tile:
         """Return an example without a score."""
         key = clean(self._relations.key_of(set_name, row), KEY)
         return Tile(set_name, row, key, self.class_name(label))
 
-    def class_name(self, label: int) -> str:
-        """Return a class's name, or its number where it has none."""
+    def class_name(self, label: int | None) -> str:
+        """Return a class's name, its number where it has none, or that it is unknown."""
         names = self._class_names
+        if label is None:
+            return UNKNOWN
         return clean(names[label], NAME) if label < len(names) else str(label)
 
     def label_of(self, set_name: str, row: int) -> int:

@@ -168,8 +168,7 @@ def _curves(rows: Sequence[Row], measure: str, against: str) -> Text:
     xs = [x for points in series.values() for x, _ in points if x]
     if not xs:
         return Text(f"No {measure} is known here.")
-    width = min(WIDTH, console().width)
-    columns = width - MARGIN
+    columns = max(20, min(WIDTH, console().width) - MARGIN)
     first, last = min(xs), max(xs)
     high = max(value for points in series.values() for _, value in points) or 1.0
     canvas = [[" "] * columns for _ in range(HEIGHT)]
@@ -184,7 +183,9 @@ def _curves(rows: Sequence[Row], measure: str, against: str) -> Text:
     legend += [f"{REFERENCE}\u00a0exact"] if EXACT in series else []
     title = MEASURES[measure][0].format(at=key[1]).capitalize()
     indent = " " * MARGIN
-    explained = textwrap.wrap("  ".join(legend), width, initial_indent=indent, subsequent_indent=indent)
+    explained = textwrap.wrap(
+        "  ".join(legend), MARGIN + columns, initial_indent=indent, subsequent_indent=indent
+    )
     return Text("\n".join([title, *lines, *explained]).replace("\u00a0", " "), no_wrap=True)
 
 

@@ -112,6 +112,13 @@ def test_json_is_ascii_and_the_same_once_it_is_read(trained):
     assert json.loads(done.stdout)["rows"] == [{"name": "caf\u00e9 \u202e\u2028\x9b\x7f"}]
 
 
+@pytest.mark.parametrize("columns", ["0", "00", ""])
+def test_a_terminal_of_unknown_width_shows_what_any_other_does(tmp_path, columns):
+    usual, narrow = (spawn("info", cwd=tmp_path, COLUMNS=width, FORCE_COLOR="1") for width in ("80", columns))
+    assert (narrow.returncode, narrow.stderr) == (1, usual.stderr)
+    assert narrow.stderr
+
+
 def test_remarks_break_between_words_on_terminals_alone_and_commands_never(capsys, monkeypatch):
     prose = "Without any influence, chance would put 27 of 1,437 scores at 0.090 or more."
     command = (

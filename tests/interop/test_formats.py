@@ -473,6 +473,15 @@ def test_a_list_may_lie_in_a_row(tmp_path):
     assert read_file(tmp_path / "mem.npy").scores.memorization.tolist() == MEM.tolist()
 
 
+def test_ids_order_the_labels_of_the_training_set_alone(tmp_path):
+    labels = np.arange(N_TRAIN)
+    beside = {"index": labels[::-1], "tr_labels": labels[::-1]}
+    for n_test in (N_TRAIN, N_TEST):
+        np.savez(tmp_path / "mem.npz", mem=MEM[::-1], **beside, tt_labels=labels[:n_test])
+        found = read_file(tmp_path / "mem.npz").names.labels
+        assert [values.tolist() for values in found.values()] == [[*range(N_TRAIN)], [*range(n_test)]]
+
+
 def test_labels_of_all_examples_beside_pairs_say_how_many_there_are(tmp_path):
     labels = {"tr_labels": LABELS["train"], "tt_labels": LABELS["test"]}
     np.savez(tmp_path / "pairs.npz", **PAIRS, **labels)

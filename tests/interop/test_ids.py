@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -273,3 +274,14 @@ def test_text_is_taken_as_people_write_it(tmp_path, text):
     path.write_text(text, newline="")
     left = part_of(small_dataset(), "d", None, named(path, "without_ids")).tolist()
     assert left == [row for row in range(N_TRAIN) if row != 2]
+
+
+def test_conditions_are_asked_of_imported_scores_which_have_no_q_values(tmp_path):
+    np.savez(tmp_path / "scores.npz", memorization=np.linspace(0, 1, 9))
+    memdb.import_file(tmp_path / "scores.npz", str(tmp_path / "s.zarr"), n_test=3)
+    with memdb.open(str(tmp_path / "s.zarr")) as db:
+        db.export(tmp_path / "ids.csv", "ids", drop="memorization > .5 and q IS NULL")
+        with pytest.raises(InvalidInputError, match="are of ids, and memorization is asked for"):
+            db.export(tmp_path / "all.csv", drop="memorization > .5")
+    rows = csv.DictReader((tmp_path / "ids.csv").read_text().splitlines())
+    assert [row["train_id"] for row in rows] == ["5", "6", "7", "8"]

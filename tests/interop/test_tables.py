@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pytest
 from support.stores import N_TEST, N_TRAIN
 
 import memdb
-from memdb.errors import InvalidInputError
+from memdb.errors import InvalidInputError, MismatchError
 from memdb.interop import by_name
 from memdb.interop.formats import read_file
 from memdb.interop.tables import open_table
@@ -53,6 +54,8 @@ HELD = {  # what is in a file, by its name
     "single-quotes.csv": "'train_id','memorization'\n" + ROWS,
     "capitals.CSV": "Train ID,Memorization-Score\n" + ROWS,
     "comments.csv": "# made by hand\n# twice\n" + PLAIN,
+    "blank-lines.csv": "\n# made by hand\n\n" + PLAIN.replace(",", ";").replace(".", ","),
+    "other-ends-of-line.csv": "# made\x0b#by\u2028#hand\n" + PLAIN,
     "savetxt.csv": "# made by hand\n# train_id,memorization\n" + ROWS,
     "index.csv": "index,mem\n" + TURNED,
     "pandas.csv": ",mem\n" + TURNED,
@@ -61,6 +64,8 @@ HELD = {  # what is in a file, by its name
     "packed.tsv.bz2": bz2.compress(PLAIN.replace(",", "\t").encode()),
     "packed.csv.zst": pa.Codec("zstd").compress(PLAIN.encode(), asbytes=True),
     "records.json": json.dumps(RECORDS),
+    "bom.json": b"\xef\xbb\xbf" + json.dumps(RECORDS).encode(),
+    "lines-within.jsonl": "\r\n".join('{"note": "\u2028", ' + json.dumps(row)[1:] for row in RECORDS),
     "document.json": json.dumps({"level": 0.95, "rows": RECORDS}),
     "columns.json": json.dumps({"memorization": MEM.tolist(), "epoch": 3}),
     "lines.ndjson": "\n".join(map(json.dumps, RECORDS)),
@@ -115,6 +120,8 @@ def test_keys_are_keys_whatever_their_type(tmp_path, keys, name):
     [
         (PLAIN + "mean,0.3\n", "train_id holds 'mean' among numbers"),
         (HEADER + '"1,000",0.5\n0,.5\n', "train_id holds '1,000' among numbers"),
+        ("train_id;memorization\n1,000;0,5\n2;,5\n", "train_id holds '1,000' among numbers"),
+        ("train_id;test_id;influence\n1,000;2;0,5\n3;4;0,5\n", "train_id holds '1,000' among numbers"),
         (HEADER + "0,50%\n1,3%\n", "memorization is text, such as '50%'; expected floats"),
         (HEADER + "0,0.5\n0,.4\n", "names an example twice"),
         (HEADER + "-1,0.5\n", "holds -1, and ids are whole numbers from 0"),
@@ -122,6 +129,7 @@ def test_keys_are_keys_whatever_their_type(tmp_path, keys, name):
         (HEADER + "0.5,0.5\n", "holds 0.5, and ids are whole numbers"),
         (HEADER + "1,2,3\n4\n", "cannot be read: CSV parse error"),
         (HEADER, "holds no scores"),
+        ("train_id,target_id,influence\n1,2,.5\n", "does not name the pairs that it is of"),
         ("", "cannot be read: Empty CSV file"),
         ("train_id,test_id,influence\n1,2,.5\n1,2,.5\n", "has the pair .* twice"),
     ],
@@ -135,12 +143,33 @@ def test_what_is_no_table_of_scores_is_refused_by_what_is_wrong(tmp_path, text, 
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 100_000, '{"rows": 3}', '"text"', '{"mem": [1, "a"]}', '{"mem": [1], "id": [1, 2]}', "\xff"],
-)
+    ["[" * 100_000, '{"rows": 3}', '"text"', '{"mem": [1, "a"]}', '{"mem": [1], "id": [1, 2]}', "\xff",
+     '[{"mem": 1' + 30 * "0" + "}]"],
+)  # fmt: skip
 def test_json_that_is_no_table_is_refused(tmp_path, text):
     (tmp_path / "odd.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(InvalidInputError, match=r"odd\.json cannot be read"):
         open_table(tmp_path / "odd.json")
+
+
+@pytest.mark.parametrize("text", ["3\n4", "[1]\n[2]", "{}\n{", "\xff"])
+def test_lines_that_are_no_objects_are_refused(tmp_path, text):
+    (tmp_path / "odd.jsonl").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InvalidInputError, match=r"odd\.jsonl cannot be read"):
+        open_table(tmp_path / "odd.jsonl")
+
+
+def test_objects_have_the_columns_of_all_of_them(tmp_path):
+    (tmp_path / "rows.json").write_text('[{"train_id": 0}, {"train_id": 1, "memorization": 0.5}]')
+    assert np.array_equal(
+        read_file(tmp_path / "rows.json").scores.memorization, [np.nan, 0.5], equal_nan=True
+    )
+
+
+def test_zeros_before_a_key_are_part_of_it_however_its_column_is_spelled(tmp_path):
+    for name in ("key", "Key ", '"Key"', "Train-Filenames"):
+        (tmp_path / "keyed.csv").write_text(f"{name};memorization\n007;0,5\n010;0,25\n")
+        assert read_file(tmp_path / "keyed.csv").keyed == {"train": ["007", "010"]}
 
 
 def test_missing_scores_are_missing_in_every_spelling(tmp_path):
@@ -167,6 +196,15 @@ def test_what_swells_is_refused_before_it_is_in_memory(tmp_path, monkeypatch):
     pq.write_table(rows, tmp_path / "bomb.parquet")
     with pytest.raises(InvalidInputError, match="holds 200,000 values"):
         open_table(tmp_path / "bomb.parquet")
+    monkeypatch.setattr(tables, "MAX_WHOLE_BYTES", 1 << 16)
+    long = pa.table({"key": ["x" * 100_000], "memorization": [0.5]})
+    pq.write_table(long, tmp_path / "long.parquet", use_dictionary=False)
+    with pytest.raises(InvalidInputError, match="takes 100,"):
+        open_table(tmp_path / "long.parquet")
+    (tmp_path / "names.json").write_text(json.dumps([{str(i): 1} for i in range(200)]))
+    with pytest.raises(InvalidInputError, match="200 objects with 200 names"):
+        open_table(tmp_path / "names.json")
+    monkeypatch.setattr(tables, "MAX_WHOLE_BYTES", 1 << 20)
     wide = pa.table({"key": ["x" * 10_000, *"y" * 100], "memorization": np.zeros(101)})
     pq.write_table(wide, tmp_path / "wide.parquet")
     assert open_table(tmp_path / "wide.parquet")["key"].problem is not None
@@ -183,11 +221,30 @@ def test_a_table_in_parts_is_one_and_its_parts_say_so_where_they_differ(tmp_path
         read_file(tmp_path)
 
 
+def test_tables_that_do_not_name_their_examples_are_not_put_together(tmp_path):
+    """They may be two estimates of the same ones."""
+    for part in range(2):
+        (tmp_path / f"{part}.csv").write_text("memorization\n" + f"0.{part + 1}\n" * 3)
+    with pytest.raises(MismatchError, match=r"1\.csv has another memorization than .*0\.csv"):
+        read_file(tmp_path)
+
+
 def test_a_folder_tells_which_file_is_in_the_way(tmp_path):
     for part in range(2):
         np.savez(tmp_path / f"{part}.npz", subset_idx=IDS[part:], trainset_correctness=part < IDS)
     with pytest.raises(InvalidInputError, match=r"0\.npz has subset_idx, trainset_correctness: none"):
         read_file(tmp_path)
+
+
+def test_pipes_and_devices_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "mem.csv").write_text(PLAIN)
+    assert read_file(tmp_path).scores.memorization.tolist() == MEM.tolist()
+    for name in ("pipe.csv", "zero.csv"):
+        with pytest.raises(InvalidInputError, match="is a pipe or a device"):
+            read_file(tmp_path / name)
 
 
 SPELLED = {

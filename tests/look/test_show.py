@@ -566,6 +566,34 @@ def test_a_published_copy_shows_its_thumbnails(pictures_store, tmp_path, without
     assert "no pictures: sheets of pictures need Pillow" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command", ["show --train-id 8", "show --test-id 3", "gallery", "gallery --by influence"]
+)
+def test_classes_of_data_without_labels_are_unknown(tmp_path, command):
+    rng = np.random.default_rng(5)
+    np.savez(tmp_path / "scores.npz", memorization=np.linspace(0, 1, 9), influence=rng.random((6, 9)))
+    memdb.import_file(tmp_path / "scores.npz", str(tmp_path / "s.zarr"))
+    done = run(*command.split(), "-s", tmp_path / "s.zarr", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "unknown" in done.stdout
+
+
+@pytest.mark.parametrize("columns", [32, 40, 80])
+def test_long_names_are_cut_and_numbers_are_not(tmp_path, columns):
+    names = [f"{'long/' * 20}{row}.png" for row in range(9)]
+    labels = [f"class with a name that is long {row % 2}" for row in range(9)]
+    np.savez(
+        tmp_path / "scores.npz", mem=np.linspace(0, 1, 9), filename=names, tr_labels=labels, tt_labels=labels,
+        influence=np.random.default_rng(5).uniform(-1, 1, (9, 9)),
+    )  # fmt: skip
+    memdb.import_file(tmp_path / "scores.npz", str(tmp_path / "s.zarr"))
+    done = run("show", "--train-id", 8, "-s", tmp_path / "s.zarr", cwd=tmp_path, COLUMNS=str(columns))
+    listed = [line for line in done.stdout.splitlines() if line.startswith("test ")]
+    assert all(re.match(r"test \d +\S.* [+-]\.\d{3}\b", line) for line in listed), done.stdout
+    assert len(listed) == 8
+    assert max(map(len, listed)) <= columns
+
+
 @pytest.mark.slow
 def test_imported_scores_are_shown_without_counts(tmp_path):
     rng, labels = np.random.default_rng(5), {"tr_labels": np.arange(9) % 3, "tt_labels": np.arange(6) % 3}
