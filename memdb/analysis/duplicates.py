@@ -24,6 +24,7 @@ from memdb.query.informed.predictor import HOW_TO_SKETCH
 from memdb.query.intervals import IntervalSpec
 from memdb.query.relations import Relations
 from memdb.query.templates import template
+from memdb.wording import count
 
 Ids = NDArray[np.int32]
 Numbers = NDArray[np.float64]
@@ -136,7 +137,8 @@ def _sets_by_influence(
     needed = models_needed(snapshot.manifest.subset_fraction, max(1, n_ranked), wanted.alpha)
     if snapshot.n_models >= needed:
         return list(sets)
-    few = f"{snapshot.url} has {snapshot.n_models:,} models: too few to find twins in training by influence"
+    n_models = count(snapshot.n_models, "model")
+    few = f"{snapshot.url} has {n_models}: too few to find twins in training by influence"
     hint = f"about {needed:,} can: `memdb train --add {needed - snapshot.n_models}`"
     if wanted.by == "influence":
         raise NotEnoughModelsError(few, hint=f"{hint}; or use by=content")

@@ -180,9 +180,14 @@ class Chooser:
     def _require_sound(self, rule: str, threshold: float, removed: Ids) -> None:
         left = np.setdiff1d(np.arange(self._n_train), removed)
         lost = np.setdiff1d(self._labels, self._labels[left])
-        best = float(np.nanmax(self.scores[rule], initial=-1.0))
+        scores = self.scores[rule]
+        highest = (
+            f"no training example has a {rule} score"
+            if np.isnan(scores).all()
+            else f"the highest {rule} score is {np.nanmax(scores):.3g}"
+        )
         what = (
-            f"nothing: the highest {rule} score is {best:.3g}"
+            f"nothing: {highest}"
             if not len(removed)
             else "every training example"
             if not len(left)
