@@ -464,8 +464,9 @@ def test_workers_outside_of_a_scripts_main_block_are_refused_by_the_line(here):
         [sys.executable, "script.py"], cwd=here, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert "script.py, line 7: workers are started outside of `if __name__ == " in last
+    message, hint = done.stderr.splitlines()[-2:]
+    assert "script.py, line 7: workers are started outside of `if __name__ == " in message
+    assert hint == "Put what the script does below that, or omit workers."
     assert done.stderr.count("Traceback") == 1
 
 

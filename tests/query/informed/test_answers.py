@@ -404,7 +404,7 @@ def test_what_predictions_rest_on_is_kept_and_found_until_models_change(url, tmp
     assert len(names) == 4  # sketches, calibration, and confidences, which screening adds up otherwise
     with monkeypatch.context() as nothing_computed:
         for name in ("kernels_of", "errors_of", "sampled"):
-            nothing_computed.delattr(f"memdb.query.informed.predictor.{name}")
+            nothing_computed.setattr(f"memdb.query.informed.predictor.{name}", None)
         assert asked() == first
     victim = max(names, key=lambda path: path.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:-1])
