@@ -149,7 +149,7 @@ def converting_plain_values(parameter: Any) -> Any:
         elif kind in {int, float} and isinstance(value, str) and PLAIN_NUMBER.fullmatch(value):
             try:
                 value = kind(value)
-            except ValueError:  # 0.5 is no whole number
+            except ValueError:  # 0.5 is not a whole number
                 return convert(ctx, value)
         elif type(value) is not kind:
             return convert(ctx, value)

@@ -169,7 +169,7 @@ def _of_values(given: Iterable[Any], parameter: str) -> Named:
 
 
 def _read(path: Path, parameter: str) -> Named:
-    with contextlib.suppress(RuntimeError):  # a user that does not exist: then there is no such file, either
+    with contextlib.suppress(RuntimeError):  # an unknown user, whose file does not exist either
         path = path.expanduser()
     if not path.is_file():
         raise NotFoundError(f"there is no file {path}", hint=FORMATS, parameter=parameter)

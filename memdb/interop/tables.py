@@ -205,7 +205,7 @@ def _of_objects(path: Path, rows: Any) -> pa.Table:
 def _opened(place: str, column: pa.ChunkedArray) -> ArrayFile:
     try:
         values = _values(column)
-    except pa.ArrowException:  # bytes that are no text, numbers beyond floats
+    except pa.ArrowException:  # bytes that are not text, numbers beyond floats
         values = None
     if values is None:
         problem = InvalidInputError(f"{place} is {column.type}", hint="give numbers or text")

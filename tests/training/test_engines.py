@@ -155,15 +155,20 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
     assert {status.n_asked for status in told} == {8}
 
 
-@pytest.mark.slow
-def test_a_worker_that_is_asked_to_end_was_not_killed(tmp_path, monkeypatch):
-    monkeypatch.setenv("DYING", str(tmp_path / "asked"))
+def remark_of(folder, recipe):
+    """Train six models in one worker, none of which may be lost, and return what is said of its end."""
     told = []
-    with made(tmp_path, leaving_recipe) as db:
+    with made(folder, recipe) as db:
         assert db.train(seeds=range(6), workers=1, batch_models=2, progress=told.append) == 6
         assert stored(db) == ids(range(6))
     (remark,) = {status.remark for status in told if status.remark}
-    assert "ended by itself (exit code 0)" in remark
+    return remark
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_asked_to_end_was_not_killed(tmp_path, monkeypatch):
+    monkeypatch.setenv("DYING", str(tmp_path / "asked"))
+    assert "ended by itself (exit code 0)" in remark_of(tmp_path, leaving_recipe)
 
 
 @pytest.mark.slow
@@ -196,13 +201,9 @@ def test_what_a_worker_committed_before_it_had_to_be_killed_is_counted(tmp_path,
 @pytest.mark.slow
 def test_a_gpu_that_fails_costs_its_worker_and_not_the_run(tmp_path, monkeypatch):
     monkeypatch.setenv("DYING", str(tmp_path / "died"))
-    told = []
-    with made(tmp_path, broken_recipe) as db:
-        assert db.train(seeds=range(6), workers=1, batch_models=2, progress=told.append) == 6
-        assert stored(db) == ids(range(6))
-        (remark,) = {status.remark for status in told if status.remark}
-        assert "lost its device" in remark
-        assert "device-side assert triggered" in remark
+    remark = remark_of(tmp_path, broken_recipe)
+    assert "lost its device" in remark
+    assert "device-side assert triggered" in remark
 
 
 def test_a_gpu_that_fails_in_this_process_ends_the_run_with_a_way_out(tmp_path, monkeypatch):
