@@ -12,20 +12,25 @@ changed: the share of the first that many rows whose label was changed. Beside i
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import planted
-from cleanlab.filter import find_label_issues
-from cleanlab.rank import get_label_quality_scores
 from numpy.typing import NDArray
 
 import memdb
 from memdb.analysis.label_errors import PATH, votes_of
 from memdb.environment import n_cores
 from memdb.format import bits
+
+try:
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+except ModuleNotFoundError:
+    sys.exit("This compares with cleanlab: pip install cleanlab")
 
 
 def main() -> None:
