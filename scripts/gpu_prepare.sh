@@ -22,6 +22,6 @@ ls .gpu-run/whl/numkong-*.whl >/dev/null 2>&1 || python3 -m pip download -q --no
     --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
     --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform manylinux1_x86_64 \
     -d .gpu-run/whl $wheels
-rm -f .gpu-run/whl/memdb-*.whl
+rm -f .gpu-run/whl/memdb_*.whl
 python3 -m pip wheel -q --no-deps -w .gpu-run/whl . # the working tree of now
 du -sm .gpu-run .gpu-run-a .gpu-run-b

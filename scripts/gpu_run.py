@@ -20,10 +20,16 @@ import time
 from pathlib import Path
 
 CALLS = {  # the steps of each call, and the most seconds that each may take
-    "first": {"facts": 40, "recipes": 90, "sieve": 60, "convolutions": 70, "mnist": 170},
+    "first": {"facts": 40, "recipes": 90, "sieve": 60, "convolutions": 70, "mnist": 170, "kernels": 60},
     "last": {"unpack": 90, "cifar": 170, "train": 10_000},
 }
-HOMES = {"mnist": "gpu_training", "unpack": "gpu_training", "cifar": "gpu_training", "train": "gpu_training"}
+HOMES = {
+    "mnist": "gpu_training",
+    "kernels": "gpu_training",
+    "unpack": "gpu_training",
+    "cifar": "gpu_training",
+    "train": "gpu_training",
+}
 LEAST = 15.0  # seconds that a step is begun for
 SPARE = 5.0  # for the output to come back
 

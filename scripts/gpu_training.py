@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from gpu_memdb import (
     DEVICE,
     Call,
@@ -33,6 +34,7 @@ from memdb import Dataset
 
 PIECE = 15 << 20  # bytes of a part of the store that comes back
 MOST_PIECES = 4  # after which no model is trained
+PROFILED_STEPS = 5
 SECONDS_BETWEEN = 45.0  # until the store is packed again
 PRODUCTS_A_MODEL = 6 * 535_040 - 2 * 401_408  # FLOPs an example of MNIST's preset; images want no gradient
 PRODUCTS_OF_RESNET9 = 2.28e9  # FLOPs an image of 32 x 32 at a width of 64
@@ -104,6 +106,71 @@ def _timed_mnist(call: Call, data: Dataset, recipe: Any, run: tuple[int, int, st
         f"test {found['test/correct'].mean():.4f}",
         flush=True,
     )
+
+
+def kernels(call: Call, _seconds: float) -> None:
+    """Say how long the steps of presets take, and which kernels that time goes to."""
+    rng = np.random.default_rng(0)
+    n = 600 if call.tiny else 50_000
+    pictures = Dataset(
+        rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8),
+        rng.permutation(np.arange(n) % 100),
+        rng.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8),
+        rng.permutation(np.arange(200) % 100),
+    )
+    mnist = _mnist(call)
+    many = 3 if call.tiny else 1000
+    cases = (
+        *(
+            (
+                f"mnist, {n} models, {precision}",
+                recipe_of("mlp", dataset="mnist", precision=precision),
+                mnist,
+                n,
+            )
+            for n, precision in ((1, "float32"), (many, "tf32"), (many, "bfloat16"))
+        ),
+        *(
+            (f"resnet9 version {version}", recipe_of("resnet9", version=version, **call.options), pictures, 1)
+            for version in ("1", "2")
+        ),
+    )
+    for name, recipe, data, n_models in cases:
+        with attempt(name):
+            _profiled(call, name, recipe, data, n_models)
+
+
+def _profiled(call: Call, name: str, recipe: Any, data: Dataset, n_models: int) -> None:
+    fresh()
+    first, last = (1, 3) if call.tiny else (20, 40)
+    marks: list[float] = []
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    profile = torch.profiler.profile(activities=activities[: 1 + torch.cuda.is_available()], acc_events=True)
+
+    def watch(done: int, _total: int) -> None:
+        if done in {first, last}:
+            wait()
+            marks.append(time.perf_counter())
+        if done == last:
+            profile.start()
+        if done == last + PROFILED_STEPS:
+            wait()
+            profile.stop()
+            raise Enough
+
+    masks, seeds = subsets_of(n_models, len(data.train))
+    with contextlib.suppress(Enough):
+        recipe(data, masks, seeds, run_on(DEVICE, call, watch=watch))
+    step = 1e3 * (marks[1] - marks[0]) / (last - first)
+    on_gpu = [one for one in profile.key_averages() if one.device_type != torch.profiler.DeviceType.CPU]
+    busy = sum(one.self_device_time_total for one in on_gpu) / PROFILED_STEPS / 1e3
+    n_kernels = sum(one.count for one in on_gpu) / PROFILED_STEPS
+    print(
+        f"  {name}: {step:.3f} ms a step, {busy:.3f} ms of it in {n_kernels:.0f} kernels; {peak_memory():.1f} GiB"
+    )
+    for one in sorted(on_gpu, key=lambda one: -one.self_device_time_total)[:14]:
+        took = one.self_device_time_total / PROFILED_STEPS / 1e3
+        print(f"    {took:8.3f} ms {one.count / PROFILED_STEPS:6.1f} x {one.key[:130]}", flush=True)
 
 
 def unpack(call: Call, _seconds: float) -> None:

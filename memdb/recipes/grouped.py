@@ -202,6 +202,8 @@ def _noted(
     has_bias: bool,
 ) -> Tensor:
     """Let a sketch that is being made note a layer; its rows are those of the first models, one by one."""
+    if torch.compiler.is_compiling():  # PyTorch 2.11 ends its graph at a context variable
+        return out
     if (making := _sketching.get()) is None:
         return out
     sketch, n_models = making
