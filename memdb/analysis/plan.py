@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from duckdb import DuckDBPyRelation
 from numpy.typing import NDArray
 
 from memdb.analysis.drawn import PILOT, Drawn
@@ -24,6 +23,9 @@ from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
 from memdb.query.results import Results
 from memdb.wording import count
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyRelation
 
 MOST_RANKED = 10**15  # pairs of a million training and a thousand million test examples
 KINDS = ("memorization", "influence")
