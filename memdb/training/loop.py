@@ -6,13 +6,12 @@ The loop yields each committed batch; its caller shows progress and decides when
 from __future__ import annotations
 
 import hashlib
-import math
 import platform
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,13 +30,13 @@ from memdb.format.segment import ModelInfo
 from memdb.recipes import BoundRecipe, Fitting, Run, current, name_of
 from memdb.recipes.protocol import SketchRequest
 from memdb.store import Store
+from memdb.training.accuracies import Classes, accuracies
 from memdb.training.ahead import Ahead, with_next
 from memdb.training.commits import Commits
 from memdb.training.seeds import Batches, Seeds
 from memdb.training.sketching import Quota, SketchTarget
 from memdb.training.validate import checked, doubts
 
-ROUNDING = 1e-9
 WORTH_WAITING = 0.01  # of a batch's seconds: where commits are short, each is told before the next batch
 SOURCE = "recipe"  # the key of the hash of a user's recipe among the versions of a model
 
@@ -162,8 +161,8 @@ class _Trainer:
         return Fitting(self.recipe.train, self.recipe.info.name)
 
     @cached_property
-    def _classes(self) -> _Classes:
-        return _Classes.of(self.dataset.train.labels)
+    def _classes(self) -> Classes:
+        return Classes.of(self.dataset.train.labels)
 
     def prepare(self, seeds: Sequence[int]) -> _Prepared:
         """Return the masks of a batch, and what the recipe can draw of it without the device."""
@@ -213,7 +212,7 @@ class _Trainer:
                 device=trained.device,
                 host=platform.node(),
                 versions=versions,
-                **_accuracies(row, masks[row], outcomes, self._classes, finite=bool(finite[row])),
+                **accuracies(row, masks[row], outcomes, self._classes, finite=bool(finite[row])),
             )
             for row, seed in enumerate(batch.seeds.tolist())
         )
@@ -274,64 +273,6 @@ def _call(
         current(run.device),
     ):
         return fitting(dataset, batch.masks, seeds, run)
-
-
-def _accuracies(
-    row: int,
-    mask: NDArray[np.bool_],
-    outcomes: Mapping[str, NDArray[Any]],
-    classes: _Classes,
-    *,
-    finite: bool,
-) -> dict[str, Any]:
-    """Return the accuracies of one model, and whether it diverged.
-
-    A model diverged if it gave numbers that are not finite, or learned nothing of its own subset.
-    """
-    correct = outcomes[f"{layout.TRAIN}/correct"][row]
-    test = outcomes.get(f"{layout.TEST}/correct")
-    inside = correct & mask  # several times as fast as correct[mask]
-    n, k, k_all = (int(np.count_nonzero(some)) for some in (mask, inside, correct))
-    return {
-        "train_accuracy": k / n,
-        "out_accuracy": None if n == len(mask) else (k_all - k) / (len(mask) - n),
-        "test_accuracy": None if test is None else float(test[row].mean()),
-        "diverged": not finite
-        or (k <= classes.most_guessed and _learned_nothing(correct[mask], classes.of_train[mask])),
-    }
-
-
-@dataclass(frozen=True)
-class _Classes:
-    """The classes of the training examples, numbered without gaps: labels may have nine digits."""
-
-    of_train: NDArray[np.int64]
-    most_guessed: float  # examples that a model has right at most if it learned nothing: see there
-
-    @classmethod
-    def of(cls, labels: NDArray[np.int32]) -> _Classes:
-        _, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
-        return cls(numbers, float(counts.max() * (1 + math.sqrt(len(counts)) + ROUNDING)))
-
-
-def _learned_nothing(correct: NDArray[np.bool_], classes: NDArray[np.int64]) -> bool:
-    """Return whether a model does no better on its subset than guessing, whatever the class frequencies.
-
-    A guess, even a constant one, names each class with a probability that does not depend on the label, so
-    the accuracies on the classes add up to 1. A model that exceeds 1 by two standard errors has learned
-    something. The probabilities are fitted to the accuracies, weighted by the sizes of the classes; with two
-    classes this is the usual test of two proportions. Since no standard error exceeds one half, the
-    accuracies of a model that learned nothing add up to no more than 1 and the root of their number.
-    """
-    counts = np.bincount(classes)
-    there = counts > 0
-    if there.sum() == 1 or correct.all():
-        return False
-    rates = np.bincount(classes, weights=correct)[there] / counts[there]
-    variances = 1 / counts[there]
-    excess = float(rates.sum()) - 1
-    guessed = np.clip(rates - excess * variances / variances.sum(), 0, 1)
-    return excess <= 2 * math.sqrt(float((guessed * (1 - guessed) * variances).sum())) + ROUNDING
 
 
 def _versions(recipe: BoundRecipe) -> dict[str, str]:

@@ -10,7 +10,7 @@ from support.cases import every
 
 import memdb
 from memdb.errors import InvalidInputError, TrainingError
-from memdb.training.loop import _learned_nothing
+from memdb.training.accuracies import learned_nothing
 from memdb.training.run import warn_of_doubts
 
 N_TRAIN, N_TEST = 40, 20
@@ -213,7 +213,7 @@ def wrong_on(labels, **shares):
     ],
 )
 def test_a_model_of_rare_classes_has_learned_something(labels, shares, nothing):
-    assert _learned_nothing(wrong_on(labels, **shares), labels.astype(np.int32)) is nothing
+    assert learned_nothing(wrong_on(labels, **shares), labels.astype(np.int32)) is nothing
 
 
 def test_labels_of_nine_digits_take_no_memory(tmp_path):
