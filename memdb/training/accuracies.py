@@ -3,41 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.format import layout
+from memdb.format import bits, layout
 
 ROUNDING = 1e-9
 
 
 def accuracies(
-    row: int,
-    mask: NDArray[np.bool_],
+    masks: NDArray[np.bool_],
     outcomes: Mapping[str, NDArray[Any]],
     classes: Classes,
-    *,
-    finite: bool,
-) -> dict[str, Any]:
-    """Return the accuracies of one model, and whether it diverged.
+    finite: NDArray[np.bool_],
+) -> Iterator[dict[str, Any]]:
+    """Yield of each model the size of its subset, its accuracies, and whether it diverged.
 
-    A model diverged if it gave numbers that are not finite, or learned nothing of its own subset.
+    A model diverged if it gave numbers that are not finite, or learned nothing of its own subset. All models
+    are counted at once: each call of NumPy may have to wait for a training that holds Python's lock.
     """
-    correct = outcomes[f"{layout.TRAIN}/correct"][row]
+    n_train, correct = masks.shape[1], outcomes[f"{layout.TRAIN}/correct"]
     test = outcomes.get(f"{layout.TEST}/correct")
-    inside = correct & mask  # several times as fast as correct[mask]
-    n, k, k_all = (int(np.count_nonzero(some)) for some in (mask, inside, correct))
-    return {
-        "train_accuracy": k / n,
-        "out_accuracy": None if n == len(mask) else (k_all - k) / (len(mask) - n),
-        "test_accuracy": None if test is None else float(test[row].mean()),
-        "diverged": not finite
-        or (k <= classes.most_guessed and learned_nothing(correct[mask], classes.of_train[mask])),
-    }
+    inside, right = _words(masks), _words(correct)
+    counts = (bits.count(some).tolist() for some in (inside, inside & right, right))
+    n_tested = [None] * len(masks) if test is None else bits.count(_words(test)).tolist()
+    for row, (n, k, k_all, k_test) in enumerate(zip(*counts, n_tested, strict=True)):
+        mask = masks[row]
+        yield {
+            "subset_size": n,
+            "train_accuracy": k / n,
+            "out_accuracy": None if n == n_train else (k_all - k) / (n_train - n),
+            "test_accuracy": None if test is None else k_test / test.shape[1],
+            "diverged": not finite[row]
+            or (k <= classes.most_guessed and learned_nothing(correct[row][mask], classes.of_train[mask])),
+        }
+
+
+def _words(values: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Pack the examples of each model."""
+    return bits.words(np.packbits(values, axis=1, bitorder="little"))
 
 
 @dataclass(frozen=True)

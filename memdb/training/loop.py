@@ -206,15 +206,16 @@ class _Trainer:
             ModelInfo(
                 model_id=subsets.model_id(self.store.manifest.seed, seed),
                 seed=seed,
-                subset_size=int(masks[row].sum()),
                 seconds=trained.seconds / n_models,
                 trained_at=now(),
                 device=trained.device,
                 host=platform.node(),
                 versions=versions,
-                **accuracies(row, masks[row], outcomes, self._classes, finite=bool(finite[row])),
+                **right,
             )
-            for row, seed in enumerate(batch.seeds.tolist())
+            for seed, right in zip(
+                batch.seeds.tolist(), accuracies(masks, outcomes, self._classes, finite), strict=True
+            )
         )
         correct = bits.pack(outcomes[f"{layout.TRAIN}/correct"])
         committed = Committed(models, bits.pack(masks), correct, doubts(outcomes, finite, name))

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from memdb.errors import InvalidInputError, MemdbError
-from memdb.format import bits
 from memdb.query.intervals import IntervalSpec
 from memdb.query.relations import Relations
 from memdb.store import Snapshot, Store
@@ -153,7 +152,7 @@ def carry_out(
             n_models = len(batch.models)
             clock.committed(batch.models[0].seconds * n_models)
             if running:
-                running.add(bits.unpack(batch.mask, n_models), bits.unpack(batch.correct, n_models))
+                running.add(batch.mask, batch.correct, n_models)
             accuracies += [m.test_accuracy for m in batch.models if m.test_accuracy is not None]
             status = committed(status.n_committed + n_models)
             doubt = "" if batch.doubt in shown else batch.doubt

@@ -137,6 +137,27 @@ def test_a_confidence_that_is_no_number_counts_as_wrong_and_marks_the_model(tmp_
     assert {(m.diverged, m.train_accuracy) for _, m in db.snapshot.models} == {(True, 0.0)}
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_confidences_are_stored_clipped_in_the_precision_that_the_store_keeps(tmp_path, dtype):
+    given = np.random.default_rng(0).normal(0, 20, size=(4, N_TRAIN + N_TEST))
+
+    def confident(data, masks, seeds, run):
+        parts = zip(data.sets, np.split(given[seeds.astype(int)], [N_TRAIN], axis=1), strict=True)
+        return {
+            f"{name}/{outcome}": values if outcome == "logit_confidence" else values > 0
+            for name, values in parts
+            for outcome in ("correct", "logit_confidence")
+        }
+
+    kept = memdb.Outcome("logit_confidence", "real", dtype, ("train", "test"), "of this test")
+    with memdb.init(
+        str(tmp_path / "s.zarr"), data(), confident, recipe_version="1", outcomes=["correct", kept]
+    ) as db:
+        db.train(seeds=range(4), batch_models=2)
+        found = np.vstack([db.snapshot.outcome_values(f"{name}/logit_confidence") for name in data().sets])
+    assert (np.clip(given, -30, 30).astype(dtype) == found.T).all()
+
+
 def test_log_odds_are_those_of_softmax_for_numpy_and_torch():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(2, 7, 5)), rng.integers(0, 5, 7)
