@@ -33,7 +33,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -134,7 +134,7 @@ class Returning:
     """A recipe that returns the same random outcomes at once; its second batch waits for the first one's commit."""
 
     name, version = "returning", "1"
-    options: dict[str, Any] = {}
+    options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, n_models: int, sizes: dict[str, int]) -> None:
         rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from memdb.training.sketching import Quota, SketchTarget
 from memdb.training.validate import checked, doubts
 
 WORTH_WAITING = 0.01  # of a batch's seconds: where commits are short, each is told before the next batch
+MOST_SECONDS = 0.05  # to wait for that
 SOURCE = "recipe"  # the key of the hash of a user's recipe among the versions of a model
 
 
@@ -61,6 +62,8 @@ class Hooks:
     Attributes:
         in_flight: called with the progress of the batches in flight, in models.
         remark: called with a message about a failure that does not stop the run.
+        committed: called with a batch that is known to be committed while the next one is trained, which is
+            then not yielded; None to have all of them yielded, between batches.
         may_begin: called before every batch; return False to end the run after the batches in flight.
         stop_requested: polled; return True to end the run and drop the batches in flight.
         looks_back: whether what was committed decides if the next batch may begin, which then waits for it.
@@ -69,6 +72,7 @@ class Hooks:
 
     in_flight: Callable[[float], None] = lambda _models: None
     remark: Callable[[str], None] = lambda _text: None
+    committed: Callable[[Committed], None] | None = None
     may_begin: Callable[[], bool] = lambda: True
     stop_requested: Callable[[], bool] = lambda: False
     looks_back: bool = False
@@ -93,7 +97,8 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
     """Train one model per seed and yield every batch once it is committed.
 
     While a batch is trained, the one before is committed and the next one is prepared, each in a thread. A
-    batch that follows is not asked for before its time if what was committed decides on it.
+    batch that follows is not asked for before its time if what was committed decides on it. A commit that is
+    made meanwhile is told by `Hooks.committed` instead, as soon as the recipe says how far it is.
     Closing the generator waits for the commit and loses at most the batch in flight. The data set and the
     recipe must be the store's: see `require_same`.
 
@@ -103,25 +108,33 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
     """
     trainer = _Trainer(store, dataset, recipe, device, checkpoints, Quota(store, sketch))
     batches = seeds.batches(batch_models or recipe.models_per_batch(dataset, device))
-    with Commits[Committed]() as commits, Ahead(trainer.prepare) as ahead:
+    with Commits[Committed]() as commits:
         try:
-            patience = 0.0
-            for batch, following in with_next(batches, look=hooks.looks_ahead and not hooks.looks_back):
-                yield from commits.made(patience)
-                if not hooks.may_begin():
-                    break
-                trained = trainer.train(ahead.take(batch, following), hooks, commits)
-                if trained is None:
-                    break
-                yield from commits.made()
-                commits.begin(partial(trainer.commit, trained), len(batch))
-                patience = WORTH_WAITING * trained.seconds
-                if hooks.looks_back or trainer.quota.is_open:
-                    yield from commits.made()
-            yield from commits.made()
+            yield from _one_by_one(trainer, batches, commits, hooks)
         except BaseException:  # Ctrl-C while the last commit was awaited, too
             yield from commits.made()  # of GeneratorExit nothing: none is pending where this yields
             raise
+
+
+def _one_by_one(
+    trainer: _Trainer, batches: Iterator[list[int]], commits: Commits[Committed], hooks: Hooks
+) -> Generator[Committed]:
+    """Train batches in turn; each is committed while the one after it is trained, but for the last."""
+    patience = 0.0
+    with Ahead(trainer.prepare) as ahead:
+        for batch, following in with_next(batches, look=hooks.looks_ahead and not hooks.looks_back):
+            yield from commits.made(patience)
+            if not hooks.may_begin():
+                break
+            trained = trainer.train(ahead.take(batch, following), hooks, commits)
+            if trained is None:
+                break
+            yield from commits.made()
+            commits.begin(partial(trainer.commit, trained), len(batch))
+            patience = min(MOST_SECONDS, WORTH_WAITING * trained.seconds)
+            if hooks.looks_back or trainer.quota.is_open:
+                yield from commits.made()
+    yield from commits.made()
 
 
 @dataclass(frozen=True)
@@ -175,6 +188,9 @@ class _Trainer:
         manifest, n_models = self.store.manifest, len(batch.seeds)
 
         def progress(done: int, total: int) -> None:
+            if hooks.committed is not None:
+                for committed in commits.made_meanwhile():
+                    hooks.committed(committed)
             hooks.in_flight(commits.n_pending + n_models * done / max(1, total))
 
         def stop_requested() -> bool:

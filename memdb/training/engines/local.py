@@ -165,7 +165,8 @@ class _Run:
                     self._hooks.in_flight(sum(each.in_flight for each in self._workers))
                 case Committed():
                     worker.batches.popleft()
-                    worker.in_flight, self._n_early_deaths = 0.0, 0
+                    worker.in_flight = max(0.0, worker.in_flight - len(message.models))
+                    self._n_early_deaths = 0
                     yield message
                 case Failed():
                     message.reraise()
