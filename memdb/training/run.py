@@ -141,9 +141,13 @@ def carry_out(
         looks_back=plan.limits != Limits(),
     )
     with closing(plan.engine(plan.seeds, hooks)) as batches:
-        for batch in batches:
-            course.committed(batch)
-            course.tidy()
+        try:
+            for batch in batches:
+                course.committed(batch)
+                course.tidy()
+        except KeyboardInterrupt:
+            course.show_last()
+            raise
     return course.n_committed
 
 
@@ -154,7 +158,6 @@ class _Course:
         self, store: Store, plan: Plan, before: Snapshot, progress: Callable[[TrainingStatus], None]
     ) -> None:
         self.clock = _Clock(plan.limits.seconds)
-        self.n_committed = 0
         self._progress = progress
         self._width = plan.limits.half_width
         self._running = None  # computed only for those who look at it
@@ -163,24 +166,38 @@ class _Course:
             self._running = RunningPrecision(Relations(before), IntervalSpec("anytime"))
         self._accuracies = [m.test_accuracy for _, m in before.models if m.test_accuracy is not None]
         self._tidying = _Tidying(store, len(before.loose), wanted=plan.compact)
+        self._sizes: dict[str, int] = {}  # models of each batch, by the id of the first
         self._shown = {""}
         self._n_asked = plan.seeds.n_missing
         self._status = self._now()
         self.show(remark=plan.doubt, is_doubt=bool(plan.doubt))
+
+    @property
+    def n_committed(self) -> int:
+        """The number of models that were committed."""
+        return sum(self._sizes.values())
+
+    def show_last(self) -> None:
+        """Tell of what was counted when Ctrl-C came, which may be untold yet."""
+        self.show(n_committed=self.n_committed)
 
     def show(self, **changes: Any) -> None:
         """Tell of the status, and of what concerns this moment alone."""
         self._progress(replace(self._status, **changes))
 
     def committed(self, batch: Committed) -> None:
-        """Count a batch and tell of it; it may be called while the next one is trained."""
-        n_models = len(batch.models)
-        self.n_committed += n_models
-        self.clock.committed(batch.models[0].seconds * n_models)
-        if self._running:
-            self._running.add(batch.mask, batch.correct, n_models)
-        self._accuracies += [m.test_accuracy for m in batch.models if m.test_accuracy is not None]
-        self._tidying.committed()
+        """Count a batch and tell of it, while the next one is trained if that has begun.
+
+        Where Ctrl-C interrupts this, it is called again.
+        """
+        first, n_models = batch.models[0], len(batch.models)
+        if first.model_id not in self._sizes:
+            self._sizes[first.model_id] = n_models
+            self.clock.committed(first.seconds * n_models)
+            if self._running:
+                self._running.add(batch.mask, batch.correct, n_models)
+            self._accuracies += [m.test_accuracy for m in batch.models if m.test_accuracy is not None]
+            self._tidying.committed()
         self._status = self._now()
         doubt = "" if batch.doubt in self._shown else batch.doubt
         self._shown.add(doubt)
