@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.cases import every
-from support.stores import bits_of, coin_recipe, small_database, small_dataset
+from support.stores import bits_of, coin_recipe, dicts, files_of, small_database, small_dataset
 from support.storing import resealed
 
 import memdb
@@ -113,16 +113,6 @@ def ask_all(url):
             db.top_influence(test_id=test_id)
 
 
-def rows(answer):
-    return answer.to_arrow_table().to_pylist()
-
-
-def files_of(folder):
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
-
-
 def no_bits(monkeypatch):
     """From now on, reading a block's document fails the test."""
     from memdb.store import open_published
@@ -146,11 +136,13 @@ def test_every_small_answer_equals_what_the_bits_give(trained, published, monkey
         for options in ({}, {"k": 23}, {"order": "q_value", "ranks": True}, {"class_name": "bee"}):
             ours = stored.top_memorized(**options).to_arrow_table()
             assert ours.equals(bits.top_memorized(**options).to_arrow_table())
-        assert rows(stored.score(7)) == rows(bits.score(7))
+        assert dicts(stored.score(7)) == dicts(bits.score(7))
         counted = {
-            name: value for name, value in rows(stored.info())[0].items() if "half" in name or "accur" in name
+            name: value
+            for name, value in dicts(stored.info())[0].items()
+            if "half" in name or "accur" in name
         }
-        assert counted.items() <= rows(bits.info())[0].items()
+        assert counted.items() <= dicts(bits.info())[0].items()
 
 
 @pytest.mark.parametrize("options", every(2, BEYOND), ids=str)
@@ -158,7 +150,7 @@ def test_other_answers_come_from_the_bits_of_the_copy(trained, published, option
     with memdb.open(str(trained)) as bits, memdb.open(str(published)) as copy:
         ours = copy.top_influence(test_id=4, **options).to_arrow_table()
         assert ours.equals(bits.top_influence(test_id=4, **options).to_arrow_table())
-        assert rows(copy.sql("FROM models ORDER BY model_id")) == rows(
+        assert dicts(copy.sql("FROM models ORDER BY model_id")) == dicts(
             bits.sql("FROM models ORDER BY model_id")
         )
 
@@ -191,7 +183,7 @@ def test_publishing_again_writes_what_is_new_and_leaves_the_older_snapshot(datab
     dest = tmp_path / "copy"
     database.compact()
     first = database.publish(str(dest))
-    before, answer = files_of(dest), rows(database.top_influence(test_id=4))
+    before, answer = files_of(dest), dicts(database.top_influence(test_id=4))
     again = database.publish(str(dest))
     assert (again.is_new, again.n_written, again.snapshot) == (False, 0, first.snapshot)
     add_models(database)
@@ -200,9 +192,9 @@ def test_publishing_again_writes_what_is_new_and_leaves_the_older_snapshot(datab
     replaced = {name for name in before if after[name] != before[name]}
     assert (second.snapshot.number, replaced) == (2, {layout.PUBLISHED, layout.README})
     with memdb.open(str(dest), as_of=1) as old, memdb.open(str(dest)) as new:
-        assert rows(old.top_influence(test_id=4)) == answer
-        assert rows(new.top_influence(test_id=4)) == rows(database.top_influence(test_id=4))
-        assert rows(old.top_influence(test_id=4, ranks=True))[0]["train_id"] == answer[0]["train_id"]
+        assert dicts(old.top_influence(test_id=4)) == answer
+        assert dicts(new.top_influence(test_id=4)) == dicts(database.top_influence(test_id=4))
+        assert dicts(old.top_influence(test_id=4, ranks=True))[0]["train_id"] == answer[0]["train_id"]
         assert new.store.published.credits.licence == "MIT"
     with pytest.raises(NotFoundError, match="no snapshot 7"), memdb.open(str(dest), as_of=7) as missing:
         missing.info()
@@ -343,7 +335,7 @@ def test_small_answers_over_plain_http_take_six_requests_four_for_names_and_no_b
     for question, ask in asked.items():
         server.log.clear()
         with memdb.open(url, cache=None) as db, memdb.open(str(published)) as here:
-            assert rows(ask(db)) == rows(ask(here))
+            assert dicts(ask(db)) == dicts(ask(here))
             assert db.relations().class_names == ("ant", "bee", "cat")
         assert not [path for path in server.log if path.startswith("/blocks")], question
         of_names = [path for path in server.log if path.startswith("/dataset/")]
@@ -382,7 +374,7 @@ def test_bits_alone_are_pulled_into_a_store_that_grows(published, web, tmp_path)
     memdb.pull(url, str(tmp_path / "mine"), only="bits")
     with memdb.open(str(tmp_path / "mine")) as mine, memdb.open(url) as theirs:
         assert mine.models_sha256 == theirs.models_sha256
-        assert rows(mine.top_influence(test_id=4)) == rows(theirs.top_influence(test_id=4))
+        assert dicts(mine.top_influence(test_id=4)) == dicts(theirs.top_influence(test_id=4))
         report, _ = mine.verify()
         assert not report.damages
     with pytest.raises(AlreadyExistsError):
@@ -490,7 +482,7 @@ def test_the_tables_have_what_the_questions_answer(published):
         listed = pq.read_table(published / "tables/1/top_influence.parquet")
         asked = [
             row
-            for n, row in enumerate(rows(db.top_influence(test_id=4, k=23)))
+            for n, row in enumerate(dicts(db.top_influence(test_id=4, k=23)))
             if n < 20 or row["q_value"] <= 0.1
         ]
         ours = [row for row in listed.to_pylist() if row["test_id"] == 4]
@@ -498,7 +490,7 @@ def test_the_tables_have_what_the_questions_answer(published):
             assert [row[name] for row in ours] == [row[name] for row in asked]
         memorized = pq.read_table(published / "tables/1/memorization.parquet")
         assert memorized.column("memorization").to_pylist() == [
-            row["memorization"] for row in rows(db.memorization())
+            row["memorization"] for row in dicts(db.memorization())
         ]
         assert memorized.column("key")[3].as_py() == "train/3.png"
         assert memorized.schema.metadata[b"memdb.models_sha256"].decode() == db.models_sha256
@@ -523,7 +515,7 @@ def test_an_object_store_is_a_destination_and_a_source(trained, s3, tmp_path):
     with memdb.open(str(trained)) as db:
         db.publish("s3://bucket/copy", storage_options=s3)
         with memdb.open("s3://bucket/copy", storage_options=s3, cache=None) as copy:
-            assert rows(copy.top_influence(test_id=4)) == rows(db.top_influence(test_id=4))
+            assert dicts(copy.top_influence(test_id=4)) == dicts(db.top_influence(test_id=4))
     memdb.pull("s3://bucket/copy", str(tmp_path / "here"), storage_options=s3)
     assert memdb.open(str(tmp_path / "here")).n_models == 37
 
@@ -541,4 +533,4 @@ def test_a_store_that_extends_another_is_merged_before_it_is_published(published
     merged.publish(str(tmp_path / "copy"))
     with memdb.open(str(tmp_path / "copy")) as copy:
         assert copy.n_models == own.n_models == 42
-        assert rows(copy.top_influence(test_id=4)) == rows(merged.top_influence(test_id=4))
+        assert dicts(copy.top_influence(test_id=4)) == dicts(merged.top_influence(test_id=4))

@@ -26,6 +26,7 @@ from memdb.store import grace as timing
 from memdb.store.block_counts import BlockCounter
 from memdb.store.maintenance import compact as compaction
 from memdb.store.maintenance import gc, retract, verify
+from memdb.store.maintenance.compact import compact
 from memdb.training import run
 
 NOW = timedelta(0)
@@ -34,10 +35,6 @@ NOW = timedelta(0)
 @pytest.fixture
 def store(tmp_path):
     return small_database(tmp_path / "s.zarr", outcomes=["correct"]).store
-
-
-def compact(store, **options):
-    return compaction.compact(store, **options)
 
 
 def garbage(store, grace=NOW):
@@ -154,7 +151,7 @@ def test_a_compactor_that_stalls_changes_nothing(store, clock):
         clock[0] += 13 * 3600
 
     with pytest.raises(StorageError, match="was incomplete"):
-        compaction.compact(Store(Interrupted(store.storage, "mask/c.0.0", sleep, times=9), store.manifest))
+        compact(Store(Interrupted(store.storage, "mask/c.0.0", sleep, times=9), store.manifest))
     assert store.snapshot().number is None
     assert store.snapshot().n_models == 2
 
@@ -164,7 +161,7 @@ def test_of_two_compactors_the_slower_begins_again_from_the_faster(store):
     slow = Interrupted(
         store.storage, "mask/c.0.0", lambda: (store.commit(*batch(store, [3])), compact(store))
     )
-    done = compaction.compact(Store(slow, store.manifest))
+    done = compact(Store(slow, store.manifest))
     assert done is None
     assert store.snapshot().number == 1
     assert contents(store.snapshot()) == contents_of(batch(store, [1, 2, 3]))
