@@ -82,6 +82,13 @@ class Dataset:
         """Return a data set from two sequences of (input, label), such as PyTorch's map-style data sets.
 
         Labels are read once, here. Inputs are read on demand, so they must not be randomly transformed.
+
+        Args:
+            train, test: have a length, and (input, label) at each row; labels are integers from 0.
+            class_names: one name per label; optional.
+
+        Raises:
+            InvalidInputError: what `Dataset` refuses.
         """
         if test is None:
             return cls(
@@ -95,7 +102,7 @@ class Dataset:
         return cls(FirstOfPairs(train), labels[0], FirstOfPairs(test), labels[1], class_names)
 
     def only(self, rows: NDArray[np.integer[Any]]) -> Self:
-        """Return the data set with some of its training examples, and all test examples."""
+        """Return the data set with the training examples of these rows, in this order, and all test examples."""
         found = copy.copy(self)
         found.__dict__.pop("tables", None)
         found.train = self.train.only(rows)

@@ -54,7 +54,7 @@ def digits_report(digits_store, tmp_path_factory):
         yield db, path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pictures_store(tmp_path_factory):
     """A store of 30 + 12 pictures of 12 x 10 pixels, with its data set; the first test example needs the first."""
     rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import memdb
 from memdb.format.published import Credits
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def published(trained, tmp_path_factory):
     """The folder of a published copy of `trained`; look, do not touch."""
     dest = tmp_path_factory.mktemp("published") / "copy"
