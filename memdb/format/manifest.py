@@ -55,21 +55,13 @@ class SetInfo:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is kept of a model's prediction on each example of the named sets.
+    """What is kept of a model's prediction on each example of the named sets."""
 
-    Attributes:
-        name: as recipes return it, after ``train/`` or ``test/``.
-        kind: ``bit``; ``unit``, from 0 to 1; ``real``; or ``category``, whole numbers from 0.
-        dtype: NumPy's name of the type in which it is stored; bits are packed as ``uint8``.
-        sets: which of ``train`` and ``test`` it is kept of.
-        definition: in words, for whoever reads the store.
-    """
-
-    name: str
-    kind: str
-    dtype: str
-    sets: tuple[str, ...]
-    definition: str
+    name: str  # as recipes return it, after `train/` or `test/`
+    kind: str  # bit; unit, from 0 to 1; real; or category, whole numbers from 0
+    dtype: str  # NumPy's, in which it is stored; bits are packed as uint8
+    sets: tuple[str, ...]  # train, test or both
+    definition: str  # in words, for whoever reads the store
 
 
 CORRECT = Outcome(
