@@ -61,9 +61,9 @@ HOMES = {
     "ray": {"training.engines.ray"},
     "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
-    "scipy": {"analysis.lookalikes"},
+    "scipy": {"analysis.near_duplicates.lookalikes"},
     "PIL": {
-        "analysis.lookalikes",
+        "analysis.near_duplicates.lookalikes",
         "datasets",
         "look.notebook",
         "render.graphics",

@@ -13,10 +13,10 @@ from support.commands import run
 from support.stores import bits_of, dicts
 
 import memdb
-from memdb.analysis import lookalikes
-from memdb.analysis.lookalikes import Looks
-from memdb.analysis.similar import Directions
-from memdb.analysis.twins import pairs_within
+from memdb.analysis.near_duplicates import lookalikes
+from memdb.analysis.near_duplicates.lookalikes import Looks
+from memdb.analysis.near_duplicates.similar import Directions
+from memdb.analysis.near_duplicates.twins import pairs_within
 from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
 from memdb.query.informed.prior import Kernel
 
