@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from memdb.look.view import Viewer
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
-    from memdb.query.informed.answers import InformedAnswers
+    from memdb.query.informed.predictions import InformedAnswers
     from memdb.query.informed.predictor import Predictor
     from memdb.query.informed.screened import ScreenedAnswers
     from memdb.query.options import PairOptions
@@ -272,7 +272,7 @@ class Database:
             InvalidInputError: imported scores answer, or the outcome is another than ``correct``.
             NotFoundError: there is no file of the scores that are the prior.
         """
-        from memdb.query.informed.answers import InformedAnswers
+        from memdb.query.informed.predictions import InformedAnswers
         from memdb.query.informed.relations import InformedRelations
 
         predictor, file = self._predictor(estimator.screen_by, outcome), estimator.screen_by
@@ -312,7 +312,7 @@ class Database:
             InvalidInputError: an unknown estimator, imported scores, or a screening of predictions.
             NotFoundError: there is no file of the scores that are the prior.
         """
-        from memdb.query.informed.answers import InformedAnswers
+        from memdb.query.informed.predictions import InformedAnswers
         from memdb.query.informed.screened import ScreenedAnswers
 
         answers = self._ranking(estimator, screen, screen_by, "correct")

@@ -9,7 +9,7 @@ import typer
 
 from memdb.cli.about import print_info
 from memdb.cli.app import app
-from memdb.cli.estimators import NamedChoice, RankedChoice, remark_on_estimator
+from memdb.cli.estimator_options import NamedChoice, RankedChoice, remark_on_estimator
 from memdb.cli.options import (
     InfluenceRanking,
     KOption,
