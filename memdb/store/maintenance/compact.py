@@ -81,8 +81,7 @@ def compact(
         kept, selections = _plan(snapshot, thorough=thorough)
         if not snapshot.loose and not selections and not _is_news(snapshot, base):
             return None
-        if not alone:
-            _require_put_if_absent(store)
+        _require_put_if_absent(store, alone=alone)
         blocks, n_bytes = _write_blocks(store, list(cut(selections)), watch, progress)
         record = replace(_record_of(snapshot, kept, blocks), base=base)
         if watch.stalled():
@@ -98,13 +97,13 @@ def compact(
     )
 
 
-def _require_put_if_absent(store: Store) -> None:
-    """Check that of two compactions at once, one loses.
+def _require_put_if_absent(store: Store, *, alone: bool) -> None:
+    """Check that of two compactions at once, one loses, or that there is only one.
 
     Raises:
         InvalidInputError: the storage overwrites what it should only create.
     """
-    if not keeps_put_if_absent(store.storage):
+    if not alone and not keeps_put_if_absent(store.storage):
         raise InvalidInputError(
             f"{store.url} overwrites objects that it should only create, so two compactions at once "
             "could hide models",
