@@ -205,7 +205,12 @@ class Database:
         return chosen(self.store, self.snapshot, self.view.scores, assumed)
 
     def answers(self, outcome: str = "correct") -> Answers:
-        """Return the source of answers about scores: the imported scores in use, or else the models."""
+        """Return the source of answers about scores: the imported scores in use, or else the models.
+
+        Raises:
+            InvalidInputError: an unknown outcome, or imported scores that cannot be used as was asked.
+            NotFoundError: there are no imported scores of the name that the store was opened with.
+        """
         from memdb.query.imported_scores import ScoreAnswers
         from memdb.query.questions import ModelAnswers
 
@@ -302,6 +307,10 @@ class Database:
         of the true influences that the prior explains in models that it has not seen; ``prior_spread``, the
         standard deviation of the truth about the prior. Where the answer is the raw estimate, ``estimator``
         is ``raw`` and ``why_raw`` says why. Of screenings: the models behind the prior and those that test.
+
+        Raises:
+            InvalidInputError: an unknown estimator, imported scores, or a screening of predictions.
+            NotFoundError: there is no file of the scores that are the prior.
         """
         from memdb.query.informed.answers import InformedAnswers
         from memdb.query.informed.screened import ScreenedAnswers
@@ -365,6 +374,10 @@ class Database:
         """Return one row about the store: its data, recipe, models, accuracies and widths of intervals.
 
         ``mean_half_width`` is the mean half-width of the memorization intervals over examples that have one.
+        What takes models is NULL where there are none.
+
+        Raises:
+            InvalidInputError: an unknown outcome or interval, or a level out of range.
         """
         from memdb.query.questions import info
 
@@ -571,7 +584,7 @@ class Database:
     def counts(
         self, *, test_id: int | None = None, target_id: int | None = None
     ) -> dict[str, NDArray[np.int32]]:
-        """Return the raw counts behind scores, int32 [train] each.
+        """Return the raw counts behind scores, int32 [train] each; zeros if there are no models.
 
         ``n_in`` and ``n_out`` count the models whose subset contains each training example, and those whose
         does not; ``k_in`` and ``k_out`` count the models among them that are correct on the target: the test
@@ -758,6 +771,7 @@ class Database:
         Raises:
             InvalidInputError: an argument out of range.
             NotEnoughModelsError: a score is named, and there are fewer than 50 models to know its rates from.
+            NotFoundError: no example has the key.
         """
         from memdb.analysis.plan import Goal, plan
 
@@ -1186,7 +1200,10 @@ class Database:
             stop_requested: polled at every step; return True to stop and drop the batch in flight.
 
         Raises:
+            InvalidInputError: neither a number of models nor seeds nor a limit, or more than one of them, an
+                argument out of range, or a store that is published, or opened at a snapshot.
             UnnamedCodeError: the store's recipe or data set is code that you have not named.
+            NotFoundError: the data is not in ``data_root``.
             MismatchError: the data set or the recipe is not the store's.
             TrainingError: the recipe failed; batches committed before are kept.
             StorageError: a batch could not be committed.
@@ -1497,9 +1514,16 @@ class Database:
     ) -> tuple[Report, Repair | None]:
         """Check every object and every value of the store against its checksums.
 
-        With ``repair``, damaged segments and blocks are set aside, never deleted, so that the rest is usable.
+        Args:
+            repair: set damaged segments and blocks aside, so that the rest is usable. Nothing is deleted.
+            progress: called with the number of steps done so far and in all.
+
+        Returns:
+            What was checked, with its ``damages``, and what the repair did: None if none was asked for or
+            needed.
 
         Raises:
+            InvalidInputError: the repair of a published copy, or of a store opened at a snapshot.
             StorageError: the storage failed.
         """
         from memdb.store.maintenance import repair as repairs
@@ -1549,6 +1573,7 @@ class Database:
             InvalidInputError: this store extends no other, or the address may not be followed.
             NotFoundError: the base store is not there.
             MismatchError: a different store, or an older copy, is there.
+            StorageError: the storage failed.
         """
         from memdb.store import extend
 
@@ -1668,6 +1693,14 @@ class Database:
         Pictures are a published copy's thumbnails, or made from the data set, which is loaded as by
         `load_dataset`. Without them the report is written all the same, and says why it has none; where
         ``dataset`` or ``data_root`` is given, they are required.
+
+        Args:
+            path: of the file to write, which ends in .html.
+            level: of the intervals, in [0.5, 1).
+            pictures: whether to show pictures of the examples.
+            dataset: the name of the data set, if it is code that you have not named before.
+            data_root: the folder that holds the data.
+            progress: called with the number of lists and pictures done so far and in all.
 
         Raises:
             InvalidInputError: scores that were imported, which have no counts to show, a path that does not
