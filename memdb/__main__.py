@@ -2,4 +2,5 @@
 
 from memdb.cli import program
 
-program()
+if __name__ == "__main__":  # workers import this module under another name
+    program()

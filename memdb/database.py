@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from memdb.analysis.duplicates import Sources
-    from memdb.analysis.estimates import Attribution
-    from memdb.analysis.wanted import DuplicateOptions
+    from memdb.analysis.attribution.estimates import Attribution
+    from memdb.analysis.near_duplicates.duplicates import Sources
+    from memdb.analysis.near_duplicates.wanted import DuplicateOptions
     from memdb.datasets import Dataset
     from memdb.datasets.appearance import Contents
     from memdb.experiment.removal import LookAlikes
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from memdb.look.view import Viewer
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
-    from memdb.query.informed.answers import InformedAnswers
+    from memdb.query.informed.predictions import InformedAnswers
     from memdb.query.informed.predictor import Predictor
     from memdb.query.informed.screened import ScreenedAnswers
     from memdb.query.options import PairOptions
@@ -205,7 +205,12 @@ class Database:
         return chosen(self.store, self.snapshot, self.view.scores, assumed)
 
     def answers(self, outcome: str = "correct") -> Answers:
-        """Return the source of answers about scores: the imported scores in use, or else the models."""
+        """Return the source of answers about scores: the imported scores in use, or else the models.
+
+        Raises:
+            InvalidInputError: an unknown outcome, or imported scores that cannot be used as was asked.
+            NotFoundError: there are no imported scores of the name that the store was opened with.
+        """
         from memdb.query.imported_scores import ScoreAnswers
         from memdb.query.questions import ModelAnswers
 
@@ -267,7 +272,7 @@ class Database:
             InvalidInputError: imported scores answer, or the outcome is another than ``correct``.
             NotFoundError: there is no file of the scores that are the prior.
         """
-        from memdb.query.informed.answers import InformedAnswers
+        from memdb.query.informed.predictions import InformedAnswers
         from memdb.query.informed.relations import InformedRelations
 
         predictor, file = self._predictor(estimator.screen_by, outcome), estimator.screen_by
@@ -302,8 +307,12 @@ class Database:
         of the true influences that the prior explains in models that it has not seen; ``prior_spread``, the
         standard deviation of the truth about the prior. Where the answer is the raw estimate, ``estimator``
         is ``raw`` and ``why_raw`` says why. Of screenings: the models behind the prior and those that test.
+
+        Raises:
+            InvalidInputError: an unknown estimator, imported scores, or a screening of predictions.
+            NotFoundError: there is no file of the scores that are the prior.
         """
-        from memdb.query.informed.answers import InformedAnswers
+        from memdb.query.informed.predictions import InformedAnswers
         from memdb.query.informed.screened import ScreenedAnswers
 
         answers = self._ranking(estimator, screen, screen_by, "correct")
@@ -365,6 +374,10 @@ class Database:
         """Return one row about the store: its data, recipe, models, accuracies and widths of intervals.
 
         ``mean_half_width`` is the mean half-width of the memorization intervals over examples that have one.
+        What takes models is NULL where there are none.
+
+        Raises:
+            InvalidInputError: an unknown outcome or interval, or a level out of range.
         """
         from memdb.query.questions import info
 
@@ -571,7 +584,7 @@ class Database:
     def counts(
         self, *, test_id: int | None = None, target_id: int | None = None
     ) -> dict[str, NDArray[np.int32]]:
-        """Return the raw counts behind scores, int32 [train] each.
+        """Return the raw counts behind scores, int32 [train] each; zeros if there are no models.
 
         ``n_in`` and ``n_out`` count the models whose subset contains each training example, and those whose
         does not; ``k_in`` and ``k_out`` count the models among them that are correct on the target: the test
@@ -640,7 +653,7 @@ class Database:
         where it surely hides some. The surest pairs come first.
 
         Args:
-            options: see `memdb.analysis.wanted.DuplicateOptions`.
+            options: see `memdb.analysis.near_duplicates.wanted.DuplicateOptions`.
 
         Raises:
             InvalidInputError: an option out of range, or a store of imported scores alone.
@@ -648,8 +661,8 @@ class Database:
             NotFoundError: the store keeps no outcomes on training examples, or what ``by="content"`` needs is
                 missing.
         """
-        from memdb.analysis.duplicates import duplicates
-        from memdb.analysis.wanted import wanted_of
+        from memdb.analysis.near_duplicates.duplicates import duplicates
+        from memdb.analysis.near_duplicates.wanted import wanted_of
 
         if self.imported_scores is not None:
             raise InvalidInputError(
@@ -664,7 +677,7 @@ class Database:
 
     def _contents_to_compare(self, options: DuplicateOptions, remark: Callable[[str], None]) -> Sources:
         """Return what is known of the examples' content: their hashes and, where there are any, pictures."""
-        from memdb.analysis.duplicates import Sources
+        from memdb.analysis.near_duplicates.duplicates import Sources
         from memdb.store.examples import read_example_table
 
         named = options.get("data_root"), options.get("dataset")
@@ -758,6 +771,7 @@ class Database:
         Raises:
             InvalidInputError: an argument out of range.
             NotEnoughModelsError: a score is named, and there are fewer than 50 models to know its rates from.
+            NotFoundError: no example has the key.
         """
         from memdb.analysis.plan import Goal, plan
 
@@ -997,7 +1011,7 @@ class Database:
                 or an argument out of range.
             NotEnoughModelsError: fewer than five models.
         """
-        from memdb.analysis.lds import Bootstrap, lds
+        from memdb.analysis.attribution.lds import Bootstrap, lds
 
         bootstrap = Bootstrap(resamples, seed, require_level(level))
         return self._present(lds(self.relations(), scores, outcome, model_ids, bootstrap, progress))
@@ -1023,7 +1037,8 @@ class Database:
         for `lds`.
 
         Args:
-            estimators: of `memdb.analysis.estimators.ESTIMATORS`; by default all that the store allows.
+            estimators: of `memdb.analysis.attribution.estimators.ESTIMATORS`; by default all that the store
+                allows.
             scores: somebody's scores, by name, as for `lds`.
             pilots: the number of models that estimators compute from; by default half of them.
             tests: at most this many test examples, drawn at random.
@@ -1036,8 +1051,8 @@ class Database:
             InvalidInputError: as for `lds`, or an unknown estimator.
             NotEnoughModelsError: too few models to compute from some and grade on the others.
         """
-        from memdb.analysis.grading import Comparison, compare_lds
-        from memdb.analysis.lds import Bootstrap
+        from memdb.analysis.attribution.grading import Comparison, compare_lds
+        from memdb.analysis.attribution.lds import Bootstrap
 
         wanted = Comparison(estimators, scores, pilots, model_ids, tests, outcome)
         bootstrap = Bootstrap(resamples, seed, require_level(level))
@@ -1070,7 +1085,8 @@ class Database:
         influences would score, given that the truth is noisy.
 
         Args:
-            estimators: of `memdb.analysis.estimators.ESTIMATORS`; by default all that the store allows.
+            estimators: of `memdb.analysis.attribution.estimators.ESTIMATORS`; by default all that the store
+                allows.
             scores: somebody's scores, by name, as for `lds`.
             models: numbers of models to look at; by default 25, 50, 100, ...
             truth: models set apart for the truth; by default two thirds of all.
@@ -1086,7 +1102,7 @@ class Database:
                 with NaN or infinity, or all equal.
             NotEnoughModelsError: fewer than 50 models.
         """
-        from memdb.analysis.frontier import Wanted, frontier
+        from memdb.analysis.attribution.frontier import Wanted, frontier
 
         wanted = Wanted(estimators, scores, models, truth, tuple(k), tests, require_level(level))
         return self._present(frontier(self.relations(outcome), wanted, progress))
@@ -1186,7 +1202,10 @@ class Database:
             stop_requested: polled at every step; return True to stop and drop the batch in flight.
 
         Raises:
+            InvalidInputError: neither a number of models nor seeds nor a limit, or more than one of them, an
+                argument out of range, or a store that is published, or opened at a snapshot.
             UnnamedCodeError: the store's recipe or data set is code that you have not named.
+            NotFoundError: the data is not in ``data_root``.
             MismatchError: the data set or the recipe is not the store's.
             TrainingError: the recipe failed; batches committed before are kept.
             StorageError: a batch could not be committed.
@@ -1329,8 +1348,8 @@ class Database:
 
     def _alike_with_test(self, how: HowToTrain, comparing: Callable[[int, int], None]) -> LookAlikes:
         """Return the pairs of a training and a test example that are alike: by pictures, if there are any."""
-        from memdb.analysis.duplicates import alike_pairs
-        from memdb.analysis.wanted import Wanted
+        from memdb.analysis.near_duplicates.duplicates import alike_pairs
+        from memdb.analysis.near_duplicates.wanted import Wanted
         from memdb.experiment.removal import LookAlikes
         from memdb.format.experiment import EQUAL, PICTURES
 
@@ -1497,9 +1516,16 @@ class Database:
     ) -> tuple[Report, Repair | None]:
         """Check every object and every value of the store against its checksums.
 
-        With ``repair``, damaged segments and blocks are set aside, never deleted, so that the rest is usable.
+        Args:
+            repair: set damaged segments and blocks aside, so that the rest is usable. Nothing is deleted.
+            progress: called with the number of steps done so far and in all.
+
+        Returns:
+            What was checked, with its ``damages``, and what the repair did: None if none was asked for or
+            needed.
 
         Raises:
+            InvalidInputError: the repair of a published copy, or of a store opened at a snapshot.
             StorageError: the storage failed.
         """
         from memdb.store.maintenance import repair as repairs
@@ -1549,6 +1575,7 @@ class Database:
             InvalidInputError: this store extends no other, or the address may not be followed.
             NotFoundError: the base store is not there.
             MismatchError: a different store, or an older copy, is there.
+            StorageError: the storage failed.
         """
         from memdb.store import extend
 
@@ -1668,6 +1695,14 @@ class Database:
         Pictures are a published copy's thumbnails, or made from the data set, which is loaded as by
         `load_dataset`. Without them the report is written all the same, and says why it has none; where
         ``dataset`` or ``data_root`` is given, they are required.
+
+        Args:
+            path: of the file to write, which ends in .html.
+            level: of the intervals, in [0.5, 1).
+            pictures: whether to show pictures of the examples.
+            dataset: the name of the data set, if it is code that you have not named before.
+            data_root: the folder that holds the data.
+            progress: called with the number of lists and pictures done so far and in all.
 
         Raises:
             InvalidInputError: scores that were imported, which have no counts to show, a path that does not
@@ -2046,5 +2081,5 @@ def _visible(
 
         here = console(stderr=True)
         if can_draw(here):
-            return bar_of_training(here, partial(warn_of_doubts, stacklevel=5))
+            return bar_of_training(here, warn_of_doubts)
     return nullcontext(warn_of_doubts)

@@ -39,6 +39,7 @@ ROOMS = [  # folders and files at the top, from the bottom; a room imports from 
 ]
 HOMES = {
     "torch": {
+        "recipes.descent_triton",
         "recipes.mlp_torch",
         "recipes.torch_modules",
         "recipes.grouped",
@@ -59,11 +60,12 @@ HOMES = {
     },
     "numkong": {"query.pairs.popcount", "query.informed.products"},
     "ray": {"training.engines.ray"},
+    "triton": {"recipes.descent_triton"},
     "torchvision": {"datasets", "recipes.torchvision_torch", "recipes.images"},
     "sklearn": {"datasets"},
-    "scipy": {"analysis.lookalikes"},
+    "scipy": {"analysis.near_duplicates.lookalikes"},
     "PIL": {
-        "analysis.lookalikes",
+        "analysis.near_duplicates.lookalikes",
         "datasets",
         "look.notebook",
         "render.graphics",

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from memdb import plugins
 from memdb.datasets.example_set import ExampleSet
-from memdb.datasets.inputs import FirstOfPairs, Inputs
+from memdb.datasets.inputs import FirstOfPairs, Inputs, labels_of
 from memdb.environment import install
 from memdb.errors import InvalidInputError, MemdbError, NotFoundError
 from memdb.format import layout
@@ -82,20 +82,20 @@ class Dataset:
         """Return a data set from two sequences of (input, label), such as PyTorch's map-style data sets.
 
         Labels are read once, here. Inputs are read on demand, so they must not be randomly transformed.
+
+        Args:
+            train: has a length, and (input, label) at each row; labels are integers from 0.
+            test: likewise; None for no test set.
+            class_names: one name per label; optional.
+
+        Raises:
+            InvalidInputError: what `Dataset` refuses.
         """
-        if test is None:
-            return cls(
-                FirstOfPairs(train),
-                [int(train[row][1]) for row in range(len(train))],
-                None,
-                None,
-                class_names,
-            )
-        labels = [[int(pairs[row][1]) for row in range(len(pairs))] for pairs in (train, test)]
-        return cls(FirstOfPairs(train), labels[0], FirstOfPairs(test), labels[1], class_names)
+        test_x, test_y = (None, None) if test is None else (FirstOfPairs(test), labels_of(test))
+        return cls(FirstOfPairs(train), labels_of(train), test_x, test_y, class_names)
 
     def only(self, rows: NDArray[np.integer[Any]]) -> Self:
-        """Return the data set with some of its training examples, and all test examples."""
+        """Return the data set with the training examples of these rows, in order, and all test examples."""
         found = copy.copy(self)
         found.__dict__.pop("tables", None)
         found.train = self.train.only(rows)

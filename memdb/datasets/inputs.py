@@ -42,6 +42,19 @@ class FirstOfPairs:
         return self.pairs[index][0]
 
 
+def labels_of(pairs: Any) -> list[Any]:
+    """Return the labels of a sequence of (input, label); one that is no whole number stays as it is."""
+    return [_whole(pairs[row][1]) for row in range(len(pairs))]
+
+
+def _whole(label: Any) -> Any:
+    try:
+        number = int(label)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last one of tensors of several numbers
+        return label
+    return number if isinstance(label, str) or number == label else label
+
+
 class Picked:
     """Some of the inputs of a sequence that is read on demand."""
 

@@ -57,11 +57,11 @@ class SetInfo:
 class Outcome:
     """What is kept of a model's prediction on each example of the named sets."""
 
-    name: str
-    kind: str
-    dtype: str
-    sets: tuple[str, ...]
-    definition: str
+    name: str  # as recipes return it, after `train/` or `test/`
+    kind: str  # bit; unit, from 0 to 1; real; or category, whole numbers from 0
+    dtype: str  # NumPy's, in which it is stored; bits are packed as uint8
+    sets: tuple[str, ...]  # train, test or both
+    definition: str  # in words, for whoever reads the store
 
 
 CORRECT = Outcome(

@@ -30,7 +30,14 @@ ASK_AGAIN = "ask its owner to publish it again, or use another copy"
 
 @dataclass(frozen=True, slots=True)
 class Credits:
-    """Whose work it is and what others may do with it, in the owner's words; shown, never acted upon."""
+    """Whose work it is and what others may do with it, in the owner's words; shown, never acted upon.
+
+    Attributes:
+        title: of the copy; by default it names the data set.
+        authors: their names, in order.
+        licence: its name or words, such as ``CC-BY-4.0``.
+        citation: what to cite, as text or BibTeX.
+    """
 
     title: str = ""
     authors: tuple[str, ...] = ()

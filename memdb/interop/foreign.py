@@ -17,6 +17,10 @@ class Foreign(NamedTuple):
     beginnings: tuple[bytes, ...]
     hint: str
 
+    def refusal(self, path: Path) -> InvalidInputError:
+        """Return the error for a file of this kind."""
+        return InvalidInputError(f"{path} is {self.what}", hint=self.hint)
+
 
 FOREIGN = (
     Foreign(
@@ -63,15 +67,24 @@ FOREIGN = (
         "call it .csv or .tsv if its first line has names; else `numpy.save(..., numpy.loadtxt(path))`",
     ),
 )
+ZARR = Foreign(
+    "a store or another Zarr group",
+    ("zarr.json", ".zgroup", ".zarray"),
+    (),
+    "ask a store by naming it as --store, and bring its models over by `memdb merge`; save others' arrays by "
+    "`numpy.savez`",
+)
 LONGEST = max(len(beginning) for kind in FOREIGN for beginning in kind.beginnings)
 
 
 def foreign(path: Path) -> InvalidInputError | None:
-    """Return the error for a file of these kinds, None for any other."""
+    """Return the error for a file of these kinds or a folder that Zarr wrote, None for any other."""
+    if path.is_dir():
+        return ZARR.refusal(path) if any((path / name).is_file() for name in ZARR.suffixes) else None
     head = b""
     with contextlib.suppress(OSError), path.open("rb") as file:
         head = file.read(LONGEST)
     by_content = (kind for kind in FOREIGN if head.startswith(kind.beginnings))
     by_name = (kind for kind in FOREIGN if path.suffix.lower() in kind.suffixes)
     kind = next(by_content, None) or next(by_name, None)
-    return None if kind is None else InvalidInputError(f"{path} is {kind.what}", hint=kind.hint)
+    return None if kind is None else kind.refusal(path)

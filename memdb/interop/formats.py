@@ -16,6 +16,8 @@ from memdb.errors import InvalidInputError, MemdbError, MismatchError, NotFoundE
 from memdb.interop import attack_formats, class_formats, heldout_formats, run_formats, score_formats
 from memdb.interop.arrays import ArrayFile, listed, open_array, open_arrays
 from memdb.interop.by_name import Arrays, names_of
+from memdb.interop.foreign import foreign
+from memdb.interop.own_tables import own_table
 from memdb.interop.run_formats import PLAIN_KEYS, RunFormat, Runs
 from memdb.interop.score_formats import ScoreFile, ScoreFormat
 from memdb.interop.tables import is_json, is_table, open_table
@@ -65,6 +67,8 @@ def read_file(
     arrays = Arrays({**given, **opened})
     content = _recognized(path, arrays, (*formats, *FORMATS))
     if content is None and path.is_dir():
+        if (other := foreign(path)) is not None:
+            raise other
         files = _files_below(path)
         if files:
             return _parts(path, files, given, formats)
@@ -98,6 +102,7 @@ def _parts(
         except InvalidInputError:
             if not is_table(file) or all(map(is_table, files)):
                 raise
+    opened = {file: arrays for file, arrays in opened.items() if own_table(arrays) is None} or opened
     found, problems = _contents(opened, everything)
     runs = [part for part in found.values() if isinstance(part, Runs)]
     if runs and problems:
@@ -177,6 +182,9 @@ def _same(one: ArrayFile, other: ArrayFile) -> bool:
 
 
 def _unknown(path: Path, arrays: Mapping[str, ArrayFile]) -> InvalidInputError:
+    ours = own_table(arrays)
+    if ours is not None:
+        return InvalidInputError(f"{path} holds {ours.what}, and nothing to import", hint=ours.hint)
     return InvalidInputError(
         f"{path} has {names_of(arrays)}: none of the formats that memdb imports",
         hint=f"give a plain file with {PLAIN_KEYS}; docs/importing.md has the other formats",
@@ -184,7 +192,10 @@ def _unknown(path: Path, arrays: Mapping[str, ArrayFile]) -> InvalidInputError:
 
 
 def _recognized(path: Path, arrays: Arrays, formats: Sequence[Format]) -> Runs | ScoreFile | None:
+    is_ours = own_table(arrays) is not None
     for read in formats:
+        if is_ours and read in FORMATS:  # a user's own format may know what to do with it
+            continue
         looked_at = Arrays(arrays.files)
         content = read(path, looked_at)
         if content is not None and not isinstance(content, Runs | ScoreFile):

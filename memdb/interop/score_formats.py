@@ -26,7 +26,9 @@ from memdb.wording import count, is_number
 TRAIN_IDS = ("train_id", "tr_idx", "train_idx", "train_index", "tr_id", "train")
 TEST_IDS = ("test_id", "tt_idx", "test_idx", "test_index", "tt_id", "test")
 TOLD_IDS = (*TRAIN_IDS, "id", "idx", "index", "example", "example_id")
-IDS = (*TOLD_IDS, "", "unnamed:_0", "__index_level_0__")  # as pandas writes its index, or reads it again
+INDEX = ("", "unnamed:_0", "__index_level_0__")  # as pandas writes its index, or reads it again
+IDS = (*TOLD_IDS, *INDEX)
+CLASSES = ("class", "class_name", "class_id", "label", "labels", "group", "category")
 MEMORIZATION = (
     "memorization", "mem", "tr_mem", "memorization_score", "memorization_scores", "mem_score", "mem_scores",
     "mem_est", "memorization_estimate", "memorization_estimates",  # or any one name with the word in it
@@ -220,6 +222,7 @@ def _whole(
     labels, class_names, in_words = labels_in(arrays, dict.fromkeys(SETS))
     ids, keys = (None, None) if mem is None or strength is not None else _named_by(arrays)
     if mem is not None:
+        _require_examples(arrays, mem)
         memorization, memorized, labels = _memorization(path, as_list(mem), ids, labels)
         notes = (*notes, *missing(int(np.isnan(memorization).sum()), mem.place))
         if memorized is None:
@@ -250,6 +253,24 @@ def _whole(
         )
     names = replace(names, labels=labels, class_names=class_names if labels else (), in_words=in_words)
     return ScoreFile(str(path), "listed", scores, sizes, names, memorized, keyed, turnable, notes)
+
+
+def _require_examples(arrays: Mapping[str, ArrayFile], mem: ArrayFile) -> None:
+    """Refuse means over classes: no id or key tells the rows, and no two of them are of one class.
+
+    Raises:
+        InvalidInputError: they are that.
+    """
+    files = arrays.files if isinstance(arrays, Arrays) else arrays
+    classes = list_of(files, CLASSES, "iu" + TEXT)
+    if classes is None or list_of(files, (*TOLD_IDS, *KEYS[layout.TRAIN]), NUMBERS + TEXT):
+        return
+    n = len(classes[1].texts())
+    if n > 1 and (n,) == as_list(mem).shape and len(set(classes[1].texts())) == n:
+        raise InvalidInputError(
+            f"{mem.place} has {count(n, 'row')} of as many classes: means, and no scores of examples",
+            hint="give a row for each example; if these are examples, number them in a column train_id",
+        )
 
 
 def _named_by(arrays: Mapping[str, ArrayFile]) -> tuple[ArrayFile | None, ArrayFile | None]:
@@ -293,7 +314,7 @@ def _memorization(
     memorized, order = np.unique(ids_in(ids, (len(memorization),)), return_index=True)
     if len(memorized) < len(memorization):
         raise InvalidInputError(f"{ids.place} names an example twice", hint="give one score each")
-    if int(memorized[-1]) > len(memorized) - 1:  # some of the examples
+    if int(memorized[-1]) > len(memorized) - 1 or len(memorized) == 1:  # some of the examples
         return memorization[order], memorized, {}
     beside = labels.get(layout.TRAIN)
     if beside is not None and len(beside) == len(order):

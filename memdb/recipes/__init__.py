@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -135,6 +135,10 @@ class BoundRecipe:
     @functools.cached_property
     def source(self) -> str | None:
         """A truncated hash of the source of a user's recipe; None for a recipe of memdb or of a library."""
+        parts = getattr(self.train, "made_of", ())
+        if parts:
+            found = [source_sha256(part) for part in parts]
+            return None if None in found else "".join(map(str, found))
         kind = type(self.train)
         return None if kind.__module__.startswith("memdb.recipes.") else source_sha256(self.train)
 
@@ -229,7 +233,7 @@ def rebind(info: RecipeInfo) -> BoundRecipe:
     if info.options and not isinstance(own, type | functools.partial) and not hasattr(own, "options"):
         own = refolded(own, info.options)
     version = info.version if attribute(own, "version") is None else None
-    return bind(own, options=options, version=version, import_path=info.import_path)
+    return bind(own, options=options, version=version, import_path=info.import_path, wanted=info.fingerprint)
 
 
 def bind(
@@ -266,9 +270,17 @@ def bind(
     own_version = _require_version(attribute(recipe, "version"), version, shown)
     name = attribute(recipe, "name") or (path_of(own) if own is not recipe and leads_back(own) else shown)
     info = RecipeInfo(str(name), own_version, _own_options(recipe, own, given, shown), import_path)
+    if wanted not in {None, info.fingerprint}:
+        info = next((one for one in _formerly(own, info, shown) if one.fingerprint == wanted), info)
     if import_path is None and version is None and wanted in {None, info.fingerprint}:
         require_identity(own, shown, has_options=bool(given) or hasattr(own, "options"))
     return BoundRecipe(info, recipe)
+
+
+def _formerly(own: Any, info: RecipeInfo, shown: str) -> list[RecipeInfo]:
+    """Return what identifies a recipe in stores from before it had its present name, if it says so."""
+    former = getattr(own, "former_name", None)
+    return [] if former is None else [replace(info, name=name) for name in (shown, former)]
 
 
 def _require_version(own: Any, given: str | None, shown: str) -> str:

@@ -6,10 +6,11 @@ reading and writing models, so SGD there adds each gradient to its momentum with
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -139,10 +140,12 @@ class Network:
         dtype: of what is multiplied; weights, the gradients of biases and the loss are float32.
         slopes: the gradients of weights and biases of each layer; the optimizer says where they lie.
         kept: the share of the slopes to which new gradients are added; None to replace them.
+        rounded: the weights in the precision of products, where the optimizer sees to it.
     """
 
     slopes: list[tuple[Tensor, Tensor]]
     kept: float | None = None
+    rounded: list[Tensor] | None = None
 
     def __init__(
         self,
@@ -172,7 +175,7 @@ class Network:
 
     def lowered(self) -> list[Tensor]:
         """Return the weights in the precision of products."""
-        return [weight.to(self.dtype) for weight in self.weights]
+        return self.rounded or [weight.to(self.dtype) for weight in self.weights]
 
     def gradients(self, x: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
         """Set the gradients of each model's mean cross entropy, or add to them, and return the logits."""
@@ -267,14 +270,38 @@ class Descent:
         weights = [torch.zeros_like(layer, dtype=network.dtype) for layer in network.weights]
         biases = [torch.zeros_like(layer) for layer in network.biases]
         network.kept, network.slopes = recipe.momentum, list(zip(weights, biases, strict=True))
-        self._parameters, self._weight_decay = network.parameters, recipe.weight_decay
-        self._moments = [*weights, *biases]
+        self._network, self._weight_decay = network, recipe.weight_decay
+        self._weights, self._biases = weights, biases
+        self._descend = _in_one_kernel(biases[0].device) if network.dtype == torch.bfloat16 else None
+        if self._descend:
+            network.rounded = network.lowered()
 
     def step(self, lr: float) -> None:
         """Change the parameters, after `Network.gradients`."""
+        network, moments = self._network, [*self._weights, *self._biases]
         if self._weight_decay:
-            torch._foreach_add_(self._moments, self._parameters, alpha=self._weight_decay)
-        torch._foreach_add_(self._parameters, self._moments, alpha=-lr)
+            torch._foreach_add_(moments, network.parameters, alpha=self._weight_decay)
+        if self._descend is None:
+            torch._foreach_add_(network.parameters, moments, alpha=-lr)
+            return
+        for layer in zip(network.weights, self._weights, network.lowered(), strict=True):
+            self._descend(*layer, lr)
+        torch._foreach_add_(network.biases, self._biases, alpha=-lr)
+
+
+@functools.cache
+def _in_one_kernel(device: torch.device) -> Callable[[Tensor, Tensor, Tensor, float], None] | None:
+    """Return what changes weights and rounds them at once, or None where Triton cannot compile it."""
+    if device.type != "cuda":
+        return None
+    weights = torch.zeros(1, device=device)
+    try:
+        from memdb.recipes.descent_triton import descend  # noqa: PLC0415 - not on every machine
+
+        descend(weights, weights.bfloat16(), weights.bfloat16(), 0.0)
+    except Exception:  # noqa: BLE001 - no Triton, no C compiler, a GPU that is too old
+        return None
+    return descend
 
 
 def optimizer_of(recipe: MLP, network: Network) -> _Optimizer | Descent:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from memdb import plugins
+from memdb.format.documents import canonical_json
+from memdb.recipes.identity import path_of
 from memdb.recipes.logits import log_odds
 from memdb.recipes.protocol import Run
 
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from memdb.datasets import Dataset
 
 AT_ONCE = 1024  # examples that are predicted at once
+FORMER_NAME = "memdb.recipes.torch_modules:torch_recipe.<locals>.recipe"  # of all, in stores made before
 
 
 def torch_recipe(
@@ -25,8 +30,10 @@ def torch_recipe(
     *,
     version: str,
     models_per_batch: int = 10,
-) -> Callable[..., dict[str, NDArray[Any]]]:
+) -> TorchRecipe:
     """Return a recipe that trains one `torch.nn.Module` after the other.
+
+    Stores call it by both functions, such as ``mine:train<Small>``; with the version, they are its identity.
 
     Args:
         make_model: returns a new model; PyTorch's seed is set before, to that of the model.
@@ -39,10 +46,40 @@ def torch_recipe(
         InvalidInputError: these functions are not called like that.
     """
     _require_calls(make_model, train)
+    return TorchRecipe(make_model, train, version, models_per_batch)
 
-    def recipe(
-        data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
+
+@dataclass(frozen=True)
+class TorchRecipe:
+    """What `torch_recipe` returns: a recipe that workers can be sent, if its functions can."""
+
+    make_model: Callable[[], Any]
+    train: Callable[[Any, Any, str], None]
+    version: str
+    at_once: int
+    options: ClassVar[dict[str, Any]] = {}
+    former_name: ClassVar = FORMER_NAME
+
+    @property
+    def name(self) -> str:
+        """Both functions, without the module of the second where it is that of the first."""
+        trained, made = _name_of(self.train), _name_of(self.make_model)
+        module = trained.partition(":")[0]
+        return f"{trained}<{made.removeprefix(f'{module}:')}>"
+
+    @property
+    def made_of(self) -> tuple[Callable[..., Any], ...]:
+        """The user's functions, whose source is the recipe's."""
+        return self.make_model, self.train
+
+    def models_per_batch(self, data: Dataset, device: str) -> int:  # noqa: ARG002 - the protocol's
+        """Return how many models are committed together."""
+        return self.at_once
+
+    def __call__(
+        self, data: Dataset, masks: NDArray[np.bool_], seeds: NDArray[np.uint64], run: Run
     ) -> dict[str, NDArray[Any]]:
+        """Train these models; return their outcomes."""
         import torch  # noqa: PLC0415 - training needs it, asking doesn't
         from torch.utils.data import TensorDataset  # noqa: PLC0415
 
@@ -53,14 +90,26 @@ def torch_recipe(
             run.progress(done, len(masks))
             torch.manual_seed(seed)
             inside = data.train.array[mask], data.train.labels[mask].astype(np.int64)
-            model = make_model().to(run.device)
-            train(model, TensorDataset(*map(torch.from_numpy, inside)), run.device)
+            model = self.make_model().to(run.device)
+            self.train(model, TensorDataset(*map(torch.from_numpy, inside)), run.device)
             found.append(_outcomes(model.eval(), data, run.device))
         return {path: np.stack([outcomes[path] for outcomes in found]) for path in found[0]}
 
-    recipe.version = version  # type: ignore[attr-defined]
-    recipe.models_per_batch = lambda _data, _device: models_per_batch  # type: ignore[attr-defined]
-    return recipe
+
+def _name_of(function: Any) -> str:
+    """Return module and name of a function, with the arguments of a partial: they tell it from others."""
+    if not isinstance(function, functools.partial):
+        return path_of(function)
+    bound = [*map(_shown, function.args), *(f"{k}={_shown(v)}" for k, v in sorted(function.keywords.items()))]
+    return f"{_name_of(function.func)}({', '.join(bound)})"
+
+
+def _shown(value: Any) -> str:
+    """Return an argument as text that is the same in every process."""
+    try:
+        return canonical_json(value).decode()
+    except (TypeError, ValueError):  # no JSON: a class of layers, an object
+        return path_of(value)
 
 
 def _require_calls(make_model: Any, train: Any) -> None:

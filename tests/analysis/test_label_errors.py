@@ -14,6 +14,7 @@ from memdb.analysis import label_errors
 from memdb.analysis.label_errors import share_bounds, votes_of
 from memdb.errors import InvalidInputError, NotFoundError, TrainingError
 from memdb.format.manifest import NO_PREDICTION
+from memdb.interop.own_tables import own_table
 
 WRONG = {4: 2, 9: 1, 16: 0}  # what models without these examples predict, as a rule; labels are row mod 3
 
@@ -151,7 +152,9 @@ def test_the_command_lists_them_for_people_programs_and_the_next_store(voted, tm
     assert "train/16.png" in shown.stdout
     assert run("label-errors", "-k", 3, "-o", "a.csv", *store, cwd=tmp_path).returncode == 0
     with (tmp_path / "a.csv").open() as file:
-        assert {int(row["train_id"]) for row in csv.DictReader(file)} == set(WRONG)
+        rows = list(csv.DictReader(file))
+    assert {int(row["train_id"]) for row in rows} == set(WRONG)
+    assert "label-errors" in own_table(rows[0]).what  # it is no file to import
     rest = memdb.init(
         str(tmp_path / "rest.zarr"),
         small_dataset(),

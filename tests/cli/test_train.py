@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -168,3 +169,15 @@ def test_sketches_are_asked_for_in_options_and_counted_by_info(tmp_path, torch):
     for arguments, code, said in refused:
         done = run(*arguments, cwd=tmp_path)
         assert (done.returncode, said in done.stderr) == (code, True), (arguments, done.stderr)
+
+
+@pytest.mark.slow
+def test_python_m_memdb_starts_workers_as_the_command_does(tmp_path):
+    command = [sys.executable, "-m", "memdb"]
+    for words in (
+        "init -r sklearn:sklearn.neighbors.KNeighborsClassifier -p n_neighbors=1",
+        "train --add 2 --workers 2",
+    ):
+        subprocess.run([*command, *words.split(), "--store", "s.zarr"], cwd=tmp_path, check=True)
+    with memdb.open(str(tmp_path / "s.zarr")) as db:
+        assert db.n_models == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import hashlib
+import re
 
 import numpy as np
 import pytest
@@ -162,6 +163,15 @@ def test_pairs_are_taken_by_a_way_of_their_own():
     assert [t.info("x").fingerprint for t in data.tables.values()] == [
         t.info("x").fingerprint for t in same.tables.values()
     ]
+
+
+@pytest.mark.parametrize(
+    ("label", "said"), [("a", "<U"), (0.5, "float64"), (float("inf"), "float64"), ((0, 1), "int64 (2, 2)"), (-1, "-1")]
+)  # fmt: skip
+def test_labels_of_pairs_are_whole_numbers(label, said):
+    with pytest.raises(InvalidInputError, match=re.escape(said)):
+        memdb.Dataset.from_pairs([(0.0, label), (1.0, label)])
+    assert memdb.Dataset.from_pairs([(0.0, np.float32(1)), (1.0, "0")]).train.labels.tolist() == [1, 0]
 
 
 def test_examples_that_change_whenever_they_are_read_are_refused():

@@ -21,6 +21,7 @@ from memdb.experiment.report import Findings
 from memdb.experiment.run import Progress
 from memdb.format.experiment import Experiment, arm_seed
 from memdb.format.manifest import Manifest
+from memdb.interop.own_tables import own_table
 from memdb.store import Store
 
 HALF = {"thresholds": [0.5], "controls": ["random", "matched"]}
@@ -287,6 +288,7 @@ def test_the_command_answers_for_programs_and_draws(found, sixty, tmp_path):
     document = json.loads(said.stdout)
     assert document["judges_are_disjoint"]
     assert document["rows"] == found.rows().to_pylist()
+    assert "removal" in own_table(document["rows"][0]).what  # it is no file to import
     lost = document["lost"]
     assert [row["loss"] for row in lost] == sorted((row["loss"] for row in lost), reverse=True)
     pytest.importorskip("matplotlib")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
 
+import numpy as np
 import pytest
 from support.lists import few_lists
+from support.stores import coin_recipe
+from support.storing import batch
 
 import memdb
 
@@ -47,3 +52,42 @@ def digits_report(digits_store, tmp_path_factory):
         with few_lists():
             db.report(path)
         yield db, path
+
+
+@pytest.fixture(scope="session")
+def pictures_store(tmp_path_factory):
+    """A store of 30 + 12 pictures of 12 x 10 pixels, with its data set; the first test example needs the first."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    data = memdb.Dataset(
+        rng.integers(0, 256, (30, 12, 10, 3), dtype=np.uint8), labels,
+        rng.integers(0, 256, (12, 12, 10, 3), dtype=np.uint8), labels[:12], ["ant", "bee", "cat"],
+        train_keys=[f"train/{row}.png" for row in range(30)],
+    )  # fmt: skip
+    url = tmp_path_factory.mktemp("pictures") / "store.zarr"
+    with memdb.init(str(url), data, coin_recipe, seed=7) as made:
+        models, masks, outcomes = batch(made.store, range(80))
+        outcomes["train/correct"][:, :6] = masks[:, :6]
+        outcomes["test/correct"][:, 0] = masks[:, 0]
+        outcomes["test/correct"][:, 4] = ~masks[:, 0]
+        made.store.commit(models, masks, outcomes)
+    return url, data
+
+
+@pytest.fixture
+def seen(pictures_store):
+    """That store with its data, and no more."""
+    with memdb.open(str(pictures_store[0])) as opened:
+        opened.contents(dataset=pictures_store[1])
+        yield opened
+
+
+@pytest.fixture
+def without(monkeypatch):
+    def leave_out(package):
+        for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, package, None)
+        assert importlib.util.find_spec(package) is None
+
+    return leave_out

@@ -16,7 +16,7 @@ import zarr
 from support.browser import shows
 from support.commands import run
 from support.lists import few_lists
-from support.stores import dicts
+from support.stores import dicts, files_of
 
 import memdb
 from memdb.errors import InvalidInputError, NotEnoughModelsError
@@ -38,10 +38,6 @@ def published(digits_store, tmp_path_factory):
 def copy(published, tmp_path):
     """The same, to do with as one likes."""
     return shutil.copytree(published, tmp_path / "copy")
-
-
-def files_of(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_what_the_page_reads_is_zarr(published, digits_store):

@@ -2,12 +2,15 @@
 
 import copy
 import functools
+import pickle
 
 import numpy as np
 import pytest
 
-import memdb
+import memdb.recipes
 from memdb.errors import InvalidInputError
+from memdb.format.manifest import RecipeInfo
+from memdb.recipes.torch_modules import FORMER_NAME, TorchRecipe
 
 
 def fit(model, subset, device):
@@ -52,3 +55,50 @@ def test_functions_that_are_called_otherwise_are_refused_at_once():
         with pytest.raises(InvalidInputError, match=r"is called with \((model, subset, device)?\)"):
             memdb.torch_recipe(make_model, train, version="1")
     memdb.torch_recipe(functools.partial(copy.deepcopy, {}), fit, version="1")
+
+
+def make(width, depth=1):
+    import torch
+
+    return torch.nn.Linear(width, depth)
+
+
+MAKERS = {
+    make: "make",
+    functools.partial(make, 8, depth=2): "make(8, depth=2)",
+    functools.partial(make, fit): f"make({__name__}:fit)",
+    fit: "fit",
+    copy.deepcopy: "copy:deepcopy",
+}
+
+
+def test_networks_of_one_version_are_told_apart_by_what_makes_and_trains_them():
+    """All had the name of a function in memdb: stores of different networks merged."""
+    names = [memdb.recipes.bind(TorchRecipe(maker, fit, "1", 10)).info.name for maker in MAKERS]
+    assert names == [f"{__name__}:fit<{name}>" for name in MAKERS.values()]
+
+
+def test_workers_can_be_sent_it():
+    recipe = memdb.torch_recipe(functools.partial(make, 8), fit, version="1", models_per_batch=3)
+    again = pickle.loads(pickle.dumps(recipe))  # noqa: S301 - our own
+    assert memdb.recipes.bind(again).info == memdb.recipes.bind(recipe).info
+    assert again.models_per_batch(None, "cpu") == 3
+
+
+@pytest.mark.parametrize("former", [FORMER_NAME, "mine:recipe"])
+def test_stores_made_under_a_former_name_go_on(former):
+    recipe = memdb.torch_recipe(functools.partial(make, 8), fit, version="1")
+    wanted = RecipeInfo(former, "1", {})
+    bound = memdb.recipes.bind(recipe, import_path="mine:recipe", wanted=wanted.fingerprint)
+    assert bound.info.name == former
+    other = RecipeInfo(former, "2", {})
+    assert memdb.recipes.bind(recipe, wanted=other.fingerprint).info.name.startswith(f"{__name__}:fit<")
+
+
+def test_its_source_is_that_of_the_functions():
+    one, same, other = (
+        memdb.recipes.bind(memdb.torch_recipe(maker, fit, version="1"))
+        for maker in (functools.partial(make, 8), functools.partial(make, 9), lambda: make(8))
+    )
+    assert one.source == same.source != other.source
+    assert "has changed" in other.change_since([one.source])

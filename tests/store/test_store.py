@@ -26,10 +26,6 @@ from memdb.storage import open_storage
 from memdb.store import Store
 
 
-def files_of(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
-
-
 @pytest.fixture
 def store(tmp_path):
     return small_database(tmp_path / "s.zarr", outcomes=["correct"]).store

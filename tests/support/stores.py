@@ -62,6 +62,13 @@ def dicts(relation):
     return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
 
 
+def files_of(folder):
+    """The bytes of every file below a folder, by its path in there."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
 def one(relation):
     """The only row of a relation."""
     (row,) = dicts(relation)

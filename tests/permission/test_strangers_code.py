@@ -3,81 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support import TESTS
-from support.cases import every
 from support.commands import run
 from support.stores import coin_recipe, small_database, small_dataset
 
 import memdb
 from memdb import permission, recipes
-from memdb.errors import InvalidInputError, MemdbError, MismatchError, TrainingError, UnnamedCodeError
+from memdb.errors import InvalidInputError, MemdbError, MismatchError, UnnamedCodeError
 from memdb.format.documents import fingerprint, group_metadata, sealed
-from memdb.format.manifest import RecipeInfo
-from memdb.training.engines.script import is_guarded
 
-MODULE = """
-from pathlib import Path
-Path("IMPORTED").touch()
-import functools, os, shutil, subprocess
-from support.stores import coin_recipe, small_dataset
-
-def train(data, masks, seeds, run):
-    Path("CALLED").touch()
-    return coin_recipe(data, masks, seeds, run)
-
-class Made:
-    name = "made"
-    def __init__(self, **options):
-        Path("MADE").touch()
-        self.options = options
-    def __call__(self, data, masks, seeds, run):
-        return coin_recipe(data, masks, seeds, run)
-
-class Spell:
-    def __init__(self, **options):
-        Path("MADE").touch()
-
-def data(root=None):
-    Path("LOADED").touch()
-    return small_dataset()
-
-def pictures(root=None):
-    import memdb, numpy as np
-    x = np.zeros((6, 3, 3), np.uint8)
-    return memdb.Dataset(x, [0, 1] * 3, x, [0, 1] * 3)
-
-def two(data, masks):
-    Path("CALLED").touch()
-
-def none():
-    Path("LOADED").touch()
-
-hidden = functools.partial(subprocess.Popen, shell=True)
-exits = type("Exits", (), {"__call__": lambda self, data, masks, seeds, run: os._exit(9)})
-"""
 TRACES = ("IMPORTED", "CALLED", "MADE", "LOADED", "PWNED")
 THUMBNAILS = ("--include", "bits", "--include", "thumbnails")
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A working folder with the module `spells` in it, which leaves traces, and data that may not go."""
-    (tmp_path / "spells.py").write_text(MODULE)
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "thesis.txt").write_text("mine")
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    for name in ("spells", "failing", "ending"):
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")
@@ -364,127 +305,3 @@ def test_a_folder_without_the_module_stays_out_of_every_import(here):
 
 def plain(data, masks, seeds, run):
     raise AssertionError
-
-
-@pytest.mark.parametrize("value", [None, 10**400, "x", [], {}, [10**400]])
-def test_odd_options_of_a_built_in_recipe_are_a_sentence(value):
-    for name in ("mlp", "cnn", "resnet9"):
-        with pytest.raises(MemdbError, match="lr="):
-            recipes.rebind(RecipeInfo(name, "1", {"lr": value}))
-
-
-FAILING = """
-import sys
-import numpy as np
-
-def raises(data, masks, seeds, run):
-    return np.stack([])
-
-
-def exits(data, masks, seeds, run):
-    sys.exit(3)
-
-class Class:
-    def __init__(self, depth):
-        self.options = {"depth": 2 // depth}
-    def __call__(self, data, masks, seeds, run): ...
-
-def data(root):
-    raise SystemExit
-"""
-
-
-@pytest.mark.parametrize("workers", every(2, [[], ["--workers", "1"]]))
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [("raises", "raised ValueError: need at least one array"), ("exits", "called sys.exit(3)")],
-)
-def test_a_recipe_that_fails_is_one_line_with_file_and_line(here, name, says, workers):
-    (here / "failing.py").write_text(FAILING)
-    run("init", "-d", "spells:data", "-r", f"failing:{name}", cwd=here)
-    done = run("train", "--add", 1, "--device", "cpu", *workers, cwd=here)
-    assert done.returncode == 1
-    (line,) = [line for line in done.stderr.splitlines() if "recipe" in line]
-    assert line.startswith(f"Error: recipe failing:{name} {says}")
-    assert (
-        f"), in failing.py, line {FAILING.splitlines().index('    sys.exit(3)') + 1 - 4 * (name == 'raises')}"
-        in line
-    )
-
-
-@pytest.mark.slow
-def test_python_gets_the_original_as_the_cause_from_workers_too(here):
-    (here / "failing.py").write_text(FAILING)
-    for number, workers in enumerate((None, 1)):
-        with memdb.init(f"{number}.zarr", "spells:data", "failing:raises") as db:
-            with pytest.raises(TrainingError) as caught:
-                db.train(add=1, workers=workers)
-            assert isinstance(caught.value.__cause__, ValueError)
-    assert "failing.py" in caught.value.__cause__.__notes__[0]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["-r", "failing:Class", "-p", "depth=0"], "by zero, in failing.py, line 14"),
-        (["-d", "failing:data"], "'failing:data' failed: sys.exit(), in failing.py, line 18"),
-        (["-r", "broken:train"], "cannot be imported: SyntaxError: invalid syntax, in broken.py, line 2"),
-        (["-r", "ending:train"], "cannot be imported: sys.exit(2), in ending.py, line 1"),
-        (["-d", "spells:odd"], "cannot be read: ZeroDivisionError: division by zero, in spells.py, line"),
-    ],
-)
-def test_code_that_fails_before_training_is_one_line_with_file_and_line(here, arguments, says):
-    (here / "failing.py").write_text(FAILING)
-    (here / "broken.py").write_text("\ndef train(:\n")
-    (here / "ending.py").write_text("raise SystemExit(2)\n")
-    with (here / "spells.py").open("a") as module:
-        module.write("class Odd(list):\n    def __getitem__(self, row):\n        return 1 / 0\n")
-        module.write("def odd(root):\n    import memdb\n    x = Odd([0, 1])\n")
-        module.write("    return memdb.Dataset(x, [0, 1], x, [0, 1])\n")
-    done = run("init", *arguments, cwd=here)
-    assert (done.returncode, done.stdout, says in done.stderr) == (1, "", True), done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
-SCRIPT = """
-import memdb
-from spells import data, train
-def main():
-    db = memdb.init("s.zarr", dataset="spells:data", recipe="spells:train")
-    db.train(add=2, workers=2)
-main()
-"""
-
-
-@pytest.mark.slow
-def test_workers_outside_of_a_scripts_main_block_are_refused_by_the_line(here):
-    (here / "script.py").write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    done = subprocess.run(
-        [sys.executable, "script.py"], cwd=here, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    message, hint = done.stderr.splitlines()[-2:]
-    assert "script.py, line 7: workers are started outside of `if __name__ == " in message
-    assert hint == "Put what the script does below that, or omit workers."
-    assert done.stderr.count("Traceback") == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "guarded"),
-    [
-        ("work()", False),
-        ("for _ in range(2):\n    work()", False),
-        ("if __name__ == '__main__':\n    pass\nwork()", False),
-        ("if True:\n    work()", False),
-        ("if __name__ == '__main__':\n    work()", True),
-        ("if '__main__' == __name__:\n    try:\n        work()\n    except OSError: ...", True),
-        ("import multiprocessing as m\nif m.parent_process() is None:\n    work()", True),
-        ("import sys\nif __name__ != '__main__':\n    sys.exit()\nwork()", True),
-        ("work(", True),  # nothing is known of it
-    ],
-)
-def test_a_line_of_a_script_is_guarded_where_workers_do_not_come(tmp_path, text, guarded):
-    (tmp_path / "script.py").write_text(text)
-    line = next(number for number, line in enumerate(text.splitlines(), 1) if "work(" in line)
-    assert is_guarded(str(tmp_path / "script.py"), line) is guarded
