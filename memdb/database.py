@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from memdb.analysis.duplicates import Sources
-    from memdb.analysis.estimates import Attribution
-    from memdb.analysis.wanted import DuplicateOptions
+    from memdb.analysis.attribution.estimates import Attribution
+    from memdb.analysis.near_duplicates.duplicates import Sources
+    from memdb.analysis.near_duplicates.wanted import DuplicateOptions
     from memdb.datasets import Dataset
     from memdb.datasets.appearance import Contents
     from memdb.experiment.removal import LookAlikes
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from memdb.look.view import Viewer
     from memdb.query.answers import Answers
     from memdb.query.imported_scores import TableRelations
-    from memdb.query.informed.answers import InformedAnswers
+    from memdb.query.informed.predictions import InformedAnswers
     from memdb.query.informed.predictor import Predictor
     from memdb.query.informed.screened import ScreenedAnswers
     from memdb.query.options import PairOptions
@@ -272,7 +272,7 @@ class Database:
             InvalidInputError: imported scores answer, or the outcome is another than ``correct``.
             NotFoundError: there is no file of the scores that are the prior.
         """
-        from memdb.query.informed.answers import InformedAnswers
+        from memdb.query.informed.predictions import InformedAnswers
         from memdb.query.informed.relations import InformedRelations
 
         predictor, file = self._predictor(estimator.screen_by, outcome), estimator.screen_by
@@ -312,7 +312,7 @@ class Database:
             InvalidInputError: an unknown estimator, imported scores, or a screening of predictions.
             NotFoundError: there is no file of the scores that are the prior.
         """
-        from memdb.query.informed.answers import InformedAnswers
+        from memdb.query.informed.predictions import InformedAnswers
         from memdb.query.informed.screened import ScreenedAnswers
 
         answers = self._ranking(estimator, screen, screen_by, "correct")
@@ -653,7 +653,7 @@ class Database:
         where it surely hides some. The surest pairs come first.
 
         Args:
-            options: see `memdb.analysis.wanted.DuplicateOptions`.
+            options: see `memdb.analysis.near_duplicates.wanted.DuplicateOptions`.
 
         Raises:
             InvalidInputError: an option out of range, or a store of imported scores alone.
@@ -661,8 +661,8 @@ class Database:
             NotFoundError: the store keeps no outcomes on training examples, or what ``by="content"`` needs is
                 missing.
         """
-        from memdb.analysis.duplicates import duplicates
-        from memdb.analysis.wanted import wanted_of
+        from memdb.analysis.near_duplicates.duplicates import duplicates
+        from memdb.analysis.near_duplicates.wanted import wanted_of
 
         if self.imported_scores is not None:
             raise InvalidInputError(
@@ -677,7 +677,7 @@ class Database:
 
     def _contents_to_compare(self, options: DuplicateOptions, remark: Callable[[str], None]) -> Sources:
         """Return what is known of the examples' content: their hashes and, where there are any, pictures."""
-        from memdb.analysis.duplicates import Sources
+        from memdb.analysis.near_duplicates.duplicates import Sources
         from memdb.store.examples import read_example_table
 
         named = options.get("data_root"), options.get("dataset")
@@ -1011,7 +1011,7 @@ class Database:
                 or an argument out of range.
             NotEnoughModelsError: fewer than five models.
         """
-        from memdb.analysis.lds import Bootstrap, lds
+        from memdb.analysis.attribution.lds import Bootstrap, lds
 
         bootstrap = Bootstrap(resamples, seed, require_level(level))
         return self._present(lds(self.relations(), scores, outcome, model_ids, bootstrap, progress))
@@ -1037,7 +1037,8 @@ class Database:
         for `lds`.
 
         Args:
-            estimators: of `memdb.analysis.estimators.ESTIMATORS`; by default all that the store allows.
+            estimators: of `memdb.analysis.attribution.estimators.ESTIMATORS`; by default all that the store
+                allows.
             scores: somebody's scores, by name, as for `lds`.
             pilots: the number of models that estimators compute from; by default half of them.
             tests: at most this many test examples, drawn at random.
@@ -1050,8 +1051,8 @@ class Database:
             InvalidInputError: as for `lds`, or an unknown estimator.
             NotEnoughModelsError: too few models to compute from some and grade on the others.
         """
-        from memdb.analysis.grading import Comparison, compare_lds
-        from memdb.analysis.lds import Bootstrap
+        from memdb.analysis.attribution.grading import Comparison, compare_lds
+        from memdb.analysis.attribution.lds import Bootstrap
 
         wanted = Comparison(estimators, scores, pilots, model_ids, tests, outcome)
         bootstrap = Bootstrap(resamples, seed, require_level(level))
@@ -1084,7 +1085,8 @@ class Database:
         influences would score, given that the truth is noisy.
 
         Args:
-            estimators: of `memdb.analysis.estimators.ESTIMATORS`; by default all that the store allows.
+            estimators: of `memdb.analysis.attribution.estimators.ESTIMATORS`; by default all that the store
+                allows.
             scores: somebody's scores, by name, as for `lds`.
             models: numbers of models to look at; by default 25, 50, 100, ...
             truth: models set apart for the truth; by default two thirds of all.
@@ -1100,7 +1102,7 @@ class Database:
                 with NaN or infinity, or all equal.
             NotEnoughModelsError: fewer than 50 models.
         """
-        from memdb.analysis.frontier import Wanted, frontier
+        from memdb.analysis.attribution.frontier import Wanted, frontier
 
         wanted = Wanted(estimators, scores, models, truth, tuple(k), tests, require_level(level))
         return self._present(frontier(self.relations(outcome), wanted, progress))
@@ -1346,8 +1348,8 @@ class Database:
 
     def _alike_with_test(self, how: HowToTrain, comparing: Callable[[int, int], None]) -> LookAlikes:
         """Return the pairs of a training and a test example that are alike: by pictures, if there are any."""
-        from memdb.analysis.duplicates import alike_pairs
-        from memdb.analysis.wanted import Wanted
+        from memdb.analysis.near_duplicates.duplicates import alike_pairs
+        from memdb.analysis.near_duplicates.wanted import Wanted
         from memdb.experiment.removal import LookAlikes
         from memdb.format.experiment import EQUAL, PICTURES
 
@@ -2079,5 +2081,5 @@ def _visible(
 
         here = console(stderr=True)
         if can_draw(here):
-            return bar_of_training(here, partial(warn_of_doubts, stacklevel=5))
+            return bar_of_training(here, warn_of_doubts)
     return nullcontext(warn_of_doubts)

@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 
 import memdb
 from memdb import datasets
-from memdb.analysis.estimates import Estimate
-from memdb.analysis.linear_share import linear_share
-from memdb.analysis.pilots import order_of_models
-from memdb.analysis.truth import Truth
+from memdb.analysis.attribution.estimates import Estimate
+from memdb.analysis.attribution.linear_share import linear_share
+from memdb.analysis.attribution.pilots import order_of_models
+from memdb.analysis.attribution.truth import Truth
 from memdb.render.frontier import two_digits
 
 Numbers = NDArray[np.float64]

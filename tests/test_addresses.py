@@ -13,7 +13,7 @@ import memdb
 from memdb.addresses import shown, without_secrets
 from memdb.errors import InvalidInputError, MemdbError
 from memdb.storage.urls import local_path, protocol_of
-from memdb.store.base import followable
+from memdb.store.open_base import followable
 
 MALFORMED = [
     "http://[::1", "http://", "https:///x", "https://example.org:99999/", "https://example.org:port/x",

@@ -1,1 +1,1 @@
-"""Questions about whole stores: plans, convergence, reliability, classes, comparison, membership, LDS."""
+"""Questions about whole stores: plans, convergence, reliability, classes, comparison, membership."""

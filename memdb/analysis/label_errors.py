@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -121,14 +122,12 @@ def label_errors(
     label = None if class_name is None else relations.label_of(class_name)
     votes = votes_of(relations)
     labels, memorization = relations.labels(layout.TRAIN), _memorization(relations)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        agreement, p_given = votes.k_suggested / votes.n_out, votes.k_given / votes.n_out
     is_listed = votes.k_suggested > votes.k_given
     if label is not None:
         is_listed &= labels == label
     if min_memorization is not None:
         is_listed &= memorization >= min_memorization
-    margin, shrunk = agreement - p_given, (votes.k_suggested - votes.k_given) / (votes.n_out + 1)
+    shrunk = (votes.k_suggested - votes.k_given) / (votes.n_out + 1)
     at = np.flatnonzero(is_listed)
     at = at[np.lexsort((at, -np.nan_to_num(memorization[at], nan=-1.0), -shrunk[at]))][:k]
     if not len(at):
@@ -138,17 +137,25 @@ def label_errors(
         )
     n_ranked = int((votes.n_out > 0).sum()) * (relations.n_classes - 1)
     z = formulas.interval_z(spec.of_list(len(at), max(len(at), n_ranked)), relations.snapshot.n_models)
-    lo, hi = share_bounds(votes.k_suggested[at], votes.n_out[at], z or 0.0)
-    found = {
-        "train_id": at.astype(np.int32), "label": labels[at],
-        "suggested_label": votes.suggested[at].astype(np.int32),
-        "agreement": agreement[at], "lo": lo, "hi": hi, "p_given": p_given[at], "margin": margin[at],
+    columns = {
+        "train_id": at.astype(np.int32), "label": labels[at], **_shares(votes, at, z or 0.0),
         "shrunk": shrunk[at],
         "memorization": arrow.column(memorization[at], ~np.isnan(memorization[at])), "n_out": votes.n_out[at],
         "k_suggested": votes.k_suggested[at], "k_given": votes.k_given[at],
         "n_ranked": np.full(len(at), n_ranked),
     }  # fmt: skip
-    return arrow.table(found)
+    return arrow.table(columns)
+
+
+def _shares(votes: Votes, at: NDArray[np.intp], z: float) -> dict[str, NDArray[Any]]:
+    """Return how large a share of the models votes for what, of the examples ``at``."""
+    n_out = votes.n_out[at]
+    agreement, p_given = votes.k_suggested[at] / n_out, votes.k_given[at] / n_out
+    lo, hi = share_bounds(votes.k_suggested[at], n_out, z)
+    return {
+        "suggested_label": votes.suggested[at].astype(np.int32), "agreement": agreement, "lo": lo, "hi": hi,
+        "p_given": p_given, "margin": agreement - p_given,
+    }  # fmt: skip
 
 
 def _memorization(relations: Relations) -> Numbers:

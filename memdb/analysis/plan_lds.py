@@ -6,9 +6,9 @@ from statistics import fmean
 
 import pyarrow as pa
 
+from memdb.analysis.attribution.linear_share import linear_share
+from memdb.analysis.attribution.model_outcomes import require_test_outcome
 from memdb.analysis.drawn import PILOT
-from memdb.analysis.linear_share import linear_share
-from memdb.analysis.model_outcomes import require_test_outcome
 from memdb.analysis.plan import MOST
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.query.relations import Relations

@@ -9,7 +9,7 @@ import typer
 
 from memdb.cli.app import app, say
 from memdb.cli.facts import without_interval
-from memdb.cli.options import EitherThresholdOption, TestIdOption, ThresholdOption
+from memdb.cli.options import EitherThresholdOption, OptionGroup, TestIdOption, ThresholdOption
 from memdb.cli.output import PlainWay, RankedWay, Way, answer_of, emit, facts_line
 from memdb.cli.store_options import ASKING, ASSUMING, MAKING, Place, at_place
 from memdb.errors import InvalidInputError
@@ -70,6 +70,22 @@ def class_influence(
     emit(answer, way, lambda shown: analysis.class_influence(shown, title, names))
 
 
+class Compared(OptionGroup):
+    """Which scores are compared."""
+
+    test_id: TestIdOption = None
+    scores_a: Annotated[
+        str | None,
+        typer.Option("--scores-a", metavar="NAME", help="Imported scores of A instead of its models."),
+    ] = None
+    scores_b: Annotated[
+        str | None,
+        typer.Option("--scores-b", metavar="NAME", help="The same of B."),
+    ] = None
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Rows to show, and first ranks to compare.")] = 20
+    threshold: EitherThresholdOption = None
+
+
 @app.command()
 @at_place(COMPARING)
 def compare(
@@ -77,17 +93,7 @@ def compare(
     *,
     a: Annotated[str, typer.Argument(metavar="A", help="A store.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one of the same data set.")],
-    test_id: TestIdOption = None,
-    scores_a: Annotated[
-        str | None,
-        typer.Option("--scores-a", metavar="NAME", help="Imported scores of A instead of its models."),
-    ] = None,
-    scores_b: Annotated[
-        str | None,
-        typer.Option("--scores-b", metavar="NAME", help="The same of B."),
-    ] = None,
-    k: Annotated[int, typer.Option("-k", metavar="N", help="Rows to show, and first ranks to compare.")] = 20,
-    threshold: EitherThresholdOption = None,
+    asked: Compared,
     way: RankedWay,
 ) -> None:
     """Say how well two stores of one data set agree, and list the examples on which they differ most.
@@ -101,19 +107,19 @@ def compare(
     memdb compare mlp.zarr s3://bucket/cnn.zarr --test-id 340 -k 10
     """  # noqa: D301
     replace(place, store=a).require_use_of_options(others=[b])
-    first, second = _opened(place, a, scores_a), _opened(place, b, scores_b)
+    first, second = _opened(place, a, asked.scores_a), _opened(place, b, asked.scores_b)
     place.require_use_of_trust(first.store.manifest, second.store.manifest)
     if place.assume_models is not None and not any(db.imported_scores for db in (first, second)):
         raise InvalidInputError("--assume-models is for imported scores, and models answer", hint="omit it")
-    rows = first.compare(second, test_id=test_id, k=k, threshold=threshold, **way.asked)
-    score = "memorization" if test_id is None else "influence"
+    rows = first.compare(second, test_id=asked.test_id, k=asked.k, threshold=asked.threshold, **way.asked)
+    score = "memorization" if asked.test_id is None else "influence"
     answer, common = _compared(first, second, rows, way)
     names = first.relations(way.outcome).examples[layout.TRAIN].class_names
 
     def table(shown: Answer) -> Table:
         stores = f"A {clean(a)}, B {clean(b)} \u00b7 outcome {way.outcome}"
-        head = facts(analysis.agreement(common, k), stores)
-        on = "" if test_id is None else f" on test example {test_id}"
+        head = facts(analysis.agreement(common, asked.k), stores)
+        on = "" if asked.test_id is None else f" on test example {asked.test_id}"
         title = f"Where {score}{on} differs most"
         return stacked(head, "", analysis.differences(shown, title, score, names))
 

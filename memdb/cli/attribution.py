@@ -26,11 +26,11 @@ from memdb.render.tables import clean, console
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
-    from memdb.analysis.estimates import Attribution
+    from memdb.analysis.attribution.estimates import Attribution
     from memdb.database import Database
 
 SHOWN = 20  # rows of a table
-MEANINGS = {  # of the names in `memdb.analysis.estimators.ESTIMATORS`, which takes long to import
+MEANINGS = {  # of the names in `memdb.analysis.attribution.estimators.ESTIMATORS`, which takes long to import
     "raw": "differences of means, as score gives them",
     "shrunk": "the same without what chance does",
     "informed": "calibrated predictions from gradient sketches and raw scores",

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from memdb.cli.app import app, say
-from memdb.cli.options import DataRootOption, LevelOption, OwnDatasetOption
+from memdb.cli.options import DataRootOption, LevelOption, OptionGroup, OwnDatasetOption
 from memdb.cli.output import say_without_pictures
 from memdb.cli.store_options import ASKING, Place, at_place
 from memdb.render.progress import Counting
@@ -22,19 +22,26 @@ from memdb.render.tables import clean, console, size
 from memdb.wording import count
 
 
+class PageOptions(OptionGroup):
+    """What a page shows."""
+
+    level: LevelOption = 0.95
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="With small pictures of the examples.")
+    ] = True
+    dataset: OwnDatasetOption = None
+    data_root: DataRootOption = None
+
+
 @app.command()
 @at_place(ASKING)
 def report(
     place: Place,
+    *,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write, such as report.html.")
     ] = Path("report.html"),
-    level: LevelOption = 0.95,
-    pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="With small pictures of the examples.")
-    ] = True,
-    dataset: OwnDatasetOption = None,
-    data_root: DataRootOption = None,
+    page: PageOptions,
 ) -> None:
     """Write one HTML file that shows the store: open it in a browser, or send it to somebody.
 
@@ -47,9 +54,7 @@ def report(
     """  # noqa: D301
     db = place.open()
     with Counting(console(stderr=True), "lists and pictures") as counting:
-        done = db.report(
-            output, level=level, pictures=pictures, dataset=dataset, data_root=data_root, progress=counting
-        )
+        done = db.report(output, **vars(page), progress=counting)
     if done.without_pictures:
         say_without_pictures(done.without_pictures)
     say(f"Wrote {clean(done.path)}: {count(done.n_pictures, 'picture')}, {size(done.size)}.")
@@ -59,18 +64,14 @@ def report(
 @at_place(ASKING)
 def view(
     place: Place,
+    *,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, metavar="N", help="Of 127.0.0.1; 0 is a free one.")
     ] = 0,
     opens: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the browser, or print the address alone.")
     ] = True,
-    level: LevelOption = 0.95,
-    pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="With small pictures of the examples.")
-    ] = True,
-    dataset: OwnDatasetOption = None,
-    data_root: DataRootOption = None,
+    page: PageOptions,
 ) -> None:
     """Show a store in the browser: the page of `memdb report`, with the lists of every example.
 
@@ -84,11 +85,13 @@ def view(
     from memdb.look.view import serving
 
     db = place.open()
-    found, reason = db.pictures_of_page(pictures=pictures, dataset=dataset, data_root=data_root)
+    pictures, reason = db.pictures_of_page(
+        pictures=page.pictures, dataset=page.dataset, data_root=page.data_root
+    )
     if reason:
         say_without_pictures(reason)
     with (
-        serving(db.viewer(found, level), port) as server,
+        serving(db.viewer(pictures, page.level), port) as server,
         _stopped() as stopped,
         _opened(server.address if opens else None),
     ):

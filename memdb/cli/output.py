@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from memdb.cli.app import say
-from memdb.cli.estimators import Choice, estimator_line, remark_on_estimator
+from memdb.cli.estimator_options import Choice, estimator_line, remark_on_estimator
 from memdb.cli.options import (
     FormatOption,
     LevelOption,

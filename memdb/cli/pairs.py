@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from memdb.cli.app import app, interruptible, say
-from memdb.cli.estimators import RankedChoice, remark_on_estimator
+from memdb.cli.estimator_options import RankedChoice, remark_on_estimator
 from memdb.cli.options import PairBounds
 from memdb.cli.output import RankedWay, Way, asked_of, countless, emit, facts_line, remark_on_scores
 from memdb.cli.store_options import SCORING, Place, at_place

@@ -9,11 +9,12 @@ import typer
 
 from memdb.cli.about import print_info
 from memdb.cli.app import app
-from memdb.cli.estimators import NamedChoice, RankedChoice, remark_on_estimator
+from memdb.cli.estimator_options import NamedChoice, RankedChoice, remark_on_estimator
 from memdb.cli.options import (
     InfluenceRanking,
     KOption,
     MemorizedRanking,
+    OptionGroup,
     SameClassOption,
 )
 from memdb.cli.output import (
@@ -68,17 +69,23 @@ def top_memorized(
     print_memorized(db, rows, way, class_name)
 
 
+class ListedInfluences(OptionGroup):
+    """Which influences are listed."""
+
+    k: KOption = 20
+    direction: Annotated[
+        str, typer.Option("--direction", metavar="WAY", help="helps, hurts, or both by absolute value.")
+    ] = "helps"
+    same_class: SameClassOption = False
+
+
 @app.command()
 @at_place(SCORING, examples=("test", "train", "target"))
 def top_influence(
     place: Place,
     *,
     examples: Mapping[str, Any],
-    k: KOption = 20,
-    direction: Annotated[
-        str, typer.Option("--direction", metavar="WAY", help="helps, hurts, or both by absolute value.")
-    ] = "helps",
-    same_class: SameClassOption = False,
+    listing: ListedInfluences,
     ranking: InfluenceRanking,
     choice: RankedChoice,
     way: RankedWay,
@@ -100,15 +107,7 @@ def top_influence(
     q       share of false findings among the rows up to this one, at most on average
     """  # noqa: D301
     db = place.open()
-    rows = db.top_influence(
-        **examples,
-        k=k,
-        direction=direction,
-        same_class=same_class,
-        **choice.chosen,
-        **vars(ranking),
-        **way.asked,
-    )
+    rows = db.top_influence(**examples, **vars(listing), **choice.chosen, **vars(ranking), **way.asked)
     fixed = next(name for name, value in examples.items() if value is not None)
     print_influences(db, rows, way.by(db, choice), fixed.replace("_key", "_id"))
 
@@ -132,6 +131,23 @@ def score(
     print_score(db, rows, way.by(db, choice))
 
 
+class StatementLimits(OptionGroup):
+    """How much a statement may do."""
+
+    k: Annotated[int | None, typer.Option("-k", metavar="N", help="Rows to show; all if not given.")] = None
+    max_pairs: Annotated[
+        int,
+        typer.Option("--max-pairs", metavar="N", help="Stop a statement that counts more pairs than this."),
+    ] = 100_000_000
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="End a statement that runs longer.")
+    ] = 600.0
+    memory: Annotated[
+        str,
+        typer.Option("--memory", metavar="SIZE", help="The most memory it may take, such as 1GB in total."),
+    ] = "4GB"
+
+
 @app.command()
 @at_place(SCORING)
 def sql(
@@ -140,18 +156,7 @@ def sql(
     statement: Annotated[
         str, typer.Argument(metavar="STATEMENT", help="One SQL statement, as DuckDB takes it.")
     ],
-    k: Annotated[int | None, typer.Option("-k", metavar="N", help="Rows to show; all if not given.")] = None,
-    max_pairs: Annotated[
-        int,
-        typer.Option("--max-pairs", metavar="N", help="Stop a statement that counts more pairs than this."),
-    ] = 100_000_000,
-    timeout: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", help="End a statement that runs longer.")
-    ] = 600.0,
-    memory: Annotated[
-        str,
-        typer.Option("--memory", metavar="SIZE", help="The most memory it may take, such as 1GB in total."),
-    ] = "4GB",
+    limits: StatementLimits,
     choice: NamedChoice,
     way: Way,
 ) -> None:
@@ -171,21 +176,21 @@ def sql(
     from memdb.query import questions, statements
     from memdb.query.intervals import IntervalSpec
 
-    n_bytes, seconds = memory_limit(memory), questions.require_timeout(timeout)
+    n_bytes, seconds = memory_limit(limits.memory), questions.require_timeout(limits.timeout)
     db = place.open()
     with limited(seconds, n_bytes, None if way.output is None else half_written(way.output)):
         way = way.by(db, choice)
         relations = db.relations_in(statement, way.outcome, **choice.named, memory=n_bytes)
-        found = questions.sql_batches(
+        batches = questions.sql_batches(
             relations,
             statement,
             IntervalSpec(way.interval, way.level),
-            k=k,
+            k=limits.k,
             as_text=statements.out_of_parquet if way.is_parquet else statements.out_of_python,
-            max_pairs=max_pairs,
+            max_pairs=limits.max_pairs,
             timeout=seconds,
         )
-        answer, text = rows_of_statement(db, found, way)
+        answer, text = rows_of_statement(db, batches, way)
     show(text, way)
     remark_on_scores(answer)
     remark_on_estimator(answer)

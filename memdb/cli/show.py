@@ -213,23 +213,29 @@ def label_errors(
     way.present(way.contents(db), draw, lambda wall: wall.suspects(shown))
 
 
+class Exhibited(OptionGroup):
+    """What a gallery shows."""
+
+    by: Annotated[str, typer.Option("--by", metavar="WHAT", help="memorization, or influence.")] = (
+        "memorization"
+    )
+    class_name: Annotated[
+        str | None,
+        typer.Option("--class", metavar="NAME", help="Only this class, by name or number."),
+    ] = None
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Pictures in a row.")] = 4
+    rows: Annotated[
+        int, typer.Option("--rows", metavar="N", help="Training examples, with --by influence.")
+    ] = 3
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of what is chosen at random.")] = 0
+
+
 @app.command()
 @at_place(SCORING)
 def gallery(
     place: Place,
     *,
-    by: Annotated[
-        str, typer.Option("--by", metavar="WHAT", help="memorization, or influence.")
-    ] = "memorization",
-    class_name: Annotated[
-        str | None,
-        typer.Option("--class", metavar="NAME", help="Only this class, by name or number."),
-    ] = None,
-    k: Annotated[int, typer.Option("-k", metavar="N", help="Pictures in a row.")] = 4,
-    rows: Annotated[
-        int, typer.Option("--rows", metavar="N", help="Training examples, with --by influence.")
-    ] = 3,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of what is chosen at random.")] = 0,
+    choice: Exhibited,
     way: Showing,
 ) -> None:
     """Show a gallery of examples, as Feldman and Zhang (2020) do in figures 2 and 3.
@@ -245,25 +251,17 @@ def gallery(
     """  # noqa: D301
     db = place.open()
     with Counting(console(stderr=True), "pairs") as counting:
-        found = db.exhibits(
-            by,
-            class_name=class_name,
-            k=k,
-            rows=rows,
-            seed=seed,
-            outcome=way.outcome,
-            level=way.level,
-            progress=counting,
-        )
+        shown = db.exhibits(**vars(choice), outcome=way.outcome, level=way.level, progress=counting)
     if way.is_numbers:
-        kind = "simultaneous" if by == "memorization" else "selected"
+        kind = "simultaneous" if choice.by == "memorization" else "selected"
         numbers = Showing(**vars(way), interval=kind)
-        _print_numbers(db, found.rows, numbers, {"by": by, "class": class_name, "seed": seed})
+        facts = {"by": choice.by, "class": choice.class_name, "seed": choice.seed}
+        _print_numbers(db, shown.rows, numbers, facts)
         return
 
     def draw(contents: Contents | None) -> Figure:
         from memdb.look.figures import draw_gallery
 
-        return draw_gallery(found, contents)
+        return draw_gallery(shown, contents)
 
-    way.present(way.contents(db), draw, lambda wall: wall.gallery(found))
+    way.present(way.contents(db), draw, lambda wall: wall.gallery(shown))

@@ -91,8 +91,8 @@ class Dataset:
         Raises:
             InvalidInputError: what `Dataset` refuses.
         """
-        held_out = (None, None) if test is None else (FirstOfPairs(test), labels_of(test))
-        return cls(FirstOfPairs(train), labels_of(train), *held_out, class_names)
+        test_x, test_y = (None, None) if test is None else (FirstOfPairs(test), labels_of(test))
+        return cls(FirstOfPairs(train), labels_of(train), test_x, test_y, class_names)
 
     def only(self, rows: NDArray[np.integer[Any]]) -> Self:
         """Return the data set with the training examples of these rows, in order, and all test examples."""

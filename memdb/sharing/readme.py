@@ -46,34 +46,9 @@ def readme(
     snapshot: Snapshot, record: SnapshotRecord, published: Published, scores: Sequence[ScoreTable] = ()
 ) -> str:
     """Return the text; names that come from others are kept from being markup."""
-    manifest, credit = snapshot.manifest, published.credits
-    title = _plain(credit.title) or f"Memorization and influence on {_plain(manifest.dataset)}"
-    sets = ", ".join(f"{item.n_examples:,} {item.name}" for item in manifest.sets)
-    derived = record.derived
-    facts = {
-        "data set": f"{_plain(manifest.dataset)}: {sets} examples",
-        "recipe": _plain(str(manifest.recipe)),
-        "subsets": f"{manifest.subset_fraction:g} of the training set, {manifest.subset_scheme}",
-        "models": f"{record.n_models:,}, snapshot {record.number} of {_plain(record.created_at)}",
-        "imported scores": ", ".join(_told(table) for table in scores),
-        "store id": manifest.store_id,
-        "models sha256": record.models_sha256,
-        "authors": ", ".join(map(_plain, credit.authors)),
-        "licence": _plain(credit.licence) or "not stated: ask before you use it",
-    }
-    if derived is not None:
-        facts |= {
-            f"mean {name} accuracy": f"{value:.4f}"
-            for name, value in (
-                ("train", derived.models.train_accuracy),
-                ("held-out", derived.models.out_accuracy),
-                ("test", derived.models.test_accuracy),
-            )
-            if value is not None
-        }
-    if record.n_models and 0 < manifest.subset_fraction < 1:
-        n, p = record.n_models, manifest.subset_fraction
-        facts["resolution"] = f"a score's standard error is at most {math.sqrt(0.25 / n / p / (1 - p)):.4f}"
+    credit = published.credits
+    title = _plain(credit.title) or f"Memorization and influence on {_plain(snapshot.manifest.dataset)}"
+    facts = _facts(snapshot, record, published, scores)
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value)
     older = ", ".join(str(item.number) for item in published.older)
     also = f", and the older {older} (`--snapshot N`)" if older else ""
@@ -109,6 +84,39 @@ sha256 of every object, or of what lists it.
 The method: V. Feldman and C. Zhang, "What Neural Networks Memorize and Why: Discovering the Long Tail via
 Influence Estimation", NeurIPS 2020.
 """
+
+
+def _facts(
+    snapshot: Snapshot, record: SnapshotRecord, published: Published, scores: Sequence[ScoreTable]
+) -> dict[str, str]:
+    """Return the rows of the table; those without a value are not shown."""
+    manifest, credit, derived = snapshot.manifest, published.credits, record.derived
+    sets = ", ".join(f"{item.n_examples:,} {item.name}" for item in manifest.sets)
+    facts = {
+        "data set": f"{_plain(manifest.dataset)}: {sets} examples",
+        "recipe": _plain(str(manifest.recipe)),
+        "subsets": f"{manifest.subset_fraction:g} of the training set, {manifest.subset_scheme}",
+        "models": f"{record.n_models:,}, snapshot {record.number} of {_plain(record.created_at)}",
+        "imported scores": ", ".join(_told(table) for table in scores),
+        "store id": manifest.store_id,
+        "models sha256": record.models_sha256,
+        "authors": ", ".join(map(_plain, credit.authors)),
+        "licence": _plain(credit.licence) or "not stated: ask before you use it",
+    }
+    if derived is not None:
+        facts |= {
+            f"mean {name} accuracy": f"{value:.4f}"
+            for name, value in (
+                ("train", derived.models.train_accuracy),
+                ("held-out", derived.models.out_accuracy),
+                ("test", derived.models.test_accuracy),
+            )
+            if value is not None
+        }
+    if record.n_models and 0 < manifest.subset_fraction < 1:
+        n, p = record.n_models, manifest.subset_fraction
+        facts["resolution"] = f"a score's standard error is at most {math.sqrt(0.25 / n / p / (1 - p)):.4f}"
+    return facts
 
 
 def _asking_influence(snapshot: Snapshot) -> str:

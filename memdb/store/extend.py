@@ -14,9 +14,9 @@ from memdb.format.snapshot_record import BaseUpdate
 from memdb.storage.protocol import create_once
 from memdb.storage.urls import protocol_of
 from memdb.store.access import Access
-from memdb.store.base import BaseStore, followable, open_base, snapshot_of
 from memdb.store.examples import ExampleTable, read_example_table
 from memdb.store.load_snapshot import load_snapshot, newest_number
+from memdb.store.open_base import BaseStore, followable, open_base, snapshot_of
 from memdb.store.open_published import read_published
 from memdb.store.read_documents import newest_base_update, read_base_update, read_manifest
 from memdb.store.snapshot import Snapshot

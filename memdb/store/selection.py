@@ -49,7 +49,7 @@ class Selection:
         self, path: str, n_examples: int, dtype: str, rows: tuple[int, int] | None = None
     ) -> NDArray[Any]:
         """Read an outcome of another kind than ``bit``, [rows, models]."""
-        values = read_array(self.storage, self.segment, path, (n_examples, len(self.keep)), dtype, rows)
+        values = arrays_of(self.storage, self.segment).read(path, (n_examples, len(self.keep)), dtype, rows)
         return values[:, list(self.keep)]
 
 
@@ -73,19 +73,9 @@ def cut_into(selections: Iterable[Selection], most: int) -> Iterator[list[Select
         yield batch
 
 
-def read_array(  # noqa: PLR0913, PLR0917 - of what, which, how much of it, and where to
-    storage: Storage,
-    segment: Segment,
-    path: str,
-    shape: tuple[int, ...],
-    dtype: str,
-    rows: tuple[int, int] | None = None,
-    out: NDArray[Any] | None = None,
-) -> NDArray[Any]:
-    """Read an array of a segment or block, or some of its rows, as it is stored; into ``out``, if given."""
-    return GroupReader(storage, segment.group, segment.objects, segment.metadata).read(
-        path, shape, dtype, rows, out
-    )
+def arrays_of(storage: Storage, segment: Segment) -> GroupReader:
+    """Return what reads the arrays of a segment or block as they are stored."""
+    return GroupReader(storage, segment.group, segment.objects, segment.metadata)
 
 
 def read_bits(
@@ -98,7 +88,7 @@ def read_bits(
 ) -> tuple[bits.Packed, int]:
     """Read the bits of some models, packed [rows, ceil(kept / 8)]; return them and the number of models."""
     shape = (n_examples, bits.n_bytes(len(keep)))
-    packed = read_array(storage, segment, path, shape, "uint8", rows)
+    packed = arrays_of(storage, segment).read(path, shape, "uint8", rows)
     if not all(keep):
         packed = bits.pack(bits.unpack(packed, len(keep))[list(keep)])
     else:

@@ -19,7 +19,7 @@ from memdb.storage.protocol import Storage, concurrently
 from memdb.store.block_counts import COUNTED, are_possible, has_counts, names_of
 from memdb.store.encoding import BLOCK_MODELS, SHARD_BYTES
 from memdb.store.examples import Examples, read_examples
-from memdb.store.selection import Selection, read_array
+from memdb.store.selection import Selection, arrays_of
 from memdb.store.stated import RESTORE
 
 
@@ -232,7 +232,9 @@ class Snapshot:
             n_models = len(selection.keep)
             width = bits.n_bytes(n_models)
             out = found.view(np.uint8)[:, start // 8 : start // 8 + width]
-            read_array(selection.storage, selection.segment, path, (n_examples, width), "uint8", rows, out)
+            arrays_of(selection.storage, selection.segment).read(
+                path, (n_examples, width), "uint8", rows, out
+            )
             if n_models % 8:
                 out &= bits.selection([True] * n_models)  # padding bits would become other models'
 
@@ -256,7 +258,7 @@ class Snapshot:
         path = layout.counts(set_name)
 
         def read(selection: Selection) -> NDArray[Any]:
-            return read_array(selection.storage, selection.segment, path, shape, COUNTED.str)
+            return arrays_of(selection.storage, selection.segment).read(path, shape, COUNTED.str)
 
         selections = self._chosen(self.counted) if shape[1] else []
         parts = concurrently(read, selections)

@@ -22,11 +22,11 @@ from memdb.format.score_table import ScoreTable
 from memdb.format.segment import ModelInfo, Segment
 from memdb.storage.protocol import Storage, create_once
 from memdb.store.access import PLAIN, Access
-from memdb.store.base import with_base
 from memdb.store.encoding import ArrayData, array_metadata, describe, encode_group
 from memdb.store.examples import Examples, ExampleTable, read_examples
 from memdb.store.grace import Stopwatch
 from memdb.store.load_snapshot import load_snapshot
+from memdb.store.open_base import with_base
 from memdb.store.open_published import published_snapshot, read_published
 from memdb.store.read_documents import base_in_force, read_manifest, require_outside
 from memdb.store.score_tables import list_score_tables, read_score_tables
@@ -254,7 +254,12 @@ class Store:
 
 
 def _by_example(values: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Turn [models, examples] into [examples, models] of a type, in parts that fit into a cache."""
+    """Turn [models, examples] into [examples, models] of a type, in parts that fit into a cache.
+
+    What lies in memory as it is stored is not copied.
+    """
+    if values.dtype == dtype and values.flags.f_contiguous:
+        return values.T
     turned = np.empty(values.shape[::-1], dtype=dtype)
     for start in range(0, len(turned), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)

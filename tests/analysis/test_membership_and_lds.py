@@ -10,7 +10,7 @@ import pytest
 from support.stores import N_TEST, N_TRAIN, bits_of
 
 import memdb
-from memdb.analysis.lds import Bootstrap, spearman
+from memdb.analysis.attribution.lds import Bootstrap, spearman
 from memdb.analysis.membership import auc, statistics_of, true_positives
 from memdb.errors import InvalidInputError, NotEnoughModelsError, NotFoundError
 

@@ -25,7 +25,7 @@ from memdb.store.maintenance import compact as compaction
 from memdb.store.maintenance import gc as cleaning
 from memdb.store.maintenance import retract
 from memdb.store.read_arrays import read_object
-from memdb.store.snapshot import read_array
+from memdb.store.snapshot import arrays_of
 
 SURVIVED = ("429", "500", "503", "reset", "short_body", "slow")  # one of them is not even noticed
 ANYWHERE = [fault for fault in FAULTS if not fault.startswith("ignored")]  # few requests have such a header
@@ -324,7 +324,7 @@ def rows_and_ranges(storage):
     found = []
     for part in snapshot.segments:
         shape = (23, 1)
-        found.append(read_array(storage, part, "train/correct", shape, "uint8", (3, 9)).tolist())
+        found.append(arrays_of(storage, part).read("train/correct", shape, "uint8", (3, 9)).tolist())
         for name, info in part.objects.items():
             found.append(read_object(storage, f"{part.group}/{name}", info, 5, info.size - 1))
     return found

@@ -32,7 +32,7 @@ from memdb.format.documents import group_metadata, sealed
 from memdb.format.manifest import Manifest
 from memdb.storage import open_storage
 from memdb.store import Access, Store
-from memdb.store import base as bases
+from memdb.store import open_base as bases
 from memdb.store.maintenance import verify
 
 TRAINED = {"dataset": small_dataset(), "recipe": coin_recipe}

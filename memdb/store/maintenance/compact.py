@@ -81,23 +81,8 @@ def compact(
         kept, selections = _plan(snapshot, thorough=thorough)
         if not snapshot.loose and not selections and not _is_news(snapshot, base):
             return None
-        if not alone and not keeps_put_if_absent(store.storage):
-            raise InvalidInputError(
-                f"{store.url} overwrites objects that it should only create, so two compactions at once "
-                "could hide models",
-                hint="make sure that nothing else compacts this store, and pass alone=True",
-                parameter="alone",
-            )
-        batches = list(cut(selections))
-        total = sum(selection.n_models for batch in batches for selection in batch)
-        blocks, n_bytes, done = [], 0, 0
-        for batch in batches:
-            progress(done, total)
-            block, info, size = write_block(store, batch, watch)
-            blocks.append((block, info))
-            n_bytes += size
-            done += len(block.models)
-        progress(done, total)
+        _require_put_if_absent(store, alone=alone)
+        blocks, n_bytes = _write_blocks(store, list(cut(selections)), watch, progress)
         record = replace(_record_of(snapshot, kept, blocks), base=base)
         if watch.stalled():
             continue  # the blocks may be cleaned up as leftovers any moment
@@ -105,10 +90,46 @@ def compact(
             create_once(store.storage, layout.snapshot(record.number), plain_document(record.to_document()))
         except AlreadyExistsError:
             continue  # another compactor was faster: begin from its snapshot
-        return Compaction(record, len(snapshot.loose), total, n_bytes)
+        n_models = sum(len(block.models) for block, _ in blocks)
+        return Compaction(record, len(snapshot.loose), n_models, n_bytes)
     raise StorageError(
         f"{store.url}: others compacted it {ATTEMPTS} times in the meantime", hint="run it again later"
     )
+
+
+def _require_put_if_absent(store: Store, *, alone: bool) -> None:
+    """Check that of two compactions at once, one loses, or that there is only one.
+
+    Raises:
+        InvalidInputError: the storage overwrites what it should only create.
+    """
+    if not alone and not keeps_put_if_absent(store.storage):
+        raise InvalidInputError(
+            f"{store.url} overwrites objects that it should only create, so two compactions at once "
+            "could hide models",
+            hint="make sure that nothing else compacts this store, and pass alone=True",
+            parameter="alone",
+        )
+
+
+def _write_blocks(
+    store: Store,
+    batches: Sequence[Sequence[Selection]],
+    watch: Stopwatch,
+    progress: Callable[[int, int], None],
+) -> tuple[list[tuple[Segment, ObjectInfo]], int]:
+    """Write a block of each batch; return the blocks with their documents' hashes, and all bytes."""
+    total = sum(selection.n_models for batch in batches for selection in batch)
+    blocks: list[tuple[Segment, ObjectInfo]] = []
+    n_bytes = done = 0
+    for batch in batches:
+        progress(done, total)
+        block, info, size = write_block(store, batch, watch)
+        blocks.append((block, info))
+        n_bytes += size
+        done += len(block.models)
+    progress(done, total)
+    return blocks, n_bytes
 
 
 def _plan(snapshot: Snapshot, *, thorough: bool) -> tuple[int, list[Selection]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 
 from memdb.errors import NotFoundError
@@ -24,6 +25,9 @@ from memdb.store.read_documents import (
 )
 from memdb.store.store import Store
 
+FOLDERS = {"block": layout.block, "segment": layout.segment}
+Reads = Sequence[tuple[str, Callable[[], Segment | None]]]  # by id; None is nothing to check
+
 
 def verify(store: Store, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Report:
     """Read all of a store that is not a published copy, and compare it with what was written.
@@ -34,52 +38,76 @@ def verify(store: Store, progress: Callable[[int, int], None] = lambda _done, _t
         StorageError: the storage failed.
     """
     report, store = Report(), store.direct()
-    for group in store.manifest.groups:
-        where = f"{store.url}/{group}/{layout.GROUP_METADATA}"
-        report.tried("group", group, where, partial(require_group, store.storage, group))
+    _groups(store, report)
     records, broken = _snapshots(store, report)
     aside = _retractions(store, report)
     _base_updates(store, report)
-    segments = [n for n in store.storage.names(layout.SEGMENTS) if layout.is_segment_id(n) and n not in aside]
-    finished = [n for n in store.storage.names(layout.BLOCKS) if layout.is_segment_id(n) and n not in aside]
+    segments = _ids_in(store, layout.SEGMENTS, aside)
+    finished = _ids_in(store, layout.BLOCKS, aside)
     newest = records[-1] if records and not broken else None
-    blocks: list[tuple[str, Callable[[], Segment | None]]] = [
-        (info.block_id, partial(read_block, store, info)) for info in (newest.blocks if newest else ())
-    ]
-    if broken:  # any of them may be needed
-        blocks = [(name, partial(_finished_block, store, name)) for name in finished]
+    blocks = _reads_of_blocks(store, newest, finished if broken else ())  # broken: any may be needed
     total = len(store.manifest.sets) + len(blocks) + len(segments) + 1
     steps = iter(range(total))
-    for info in store.manifest.sets:
+
+    def begin_step() -> None:
         progress(next(steps), total)
-        check_dataset(store, info.name, report)
-    progress(next(steps), total)
-    where = f"{store.url}/{layout.SCORES}"
-    check_scores(store, report.tried("scores", "", where, store.score_tables) or [], report)
-    every: list[str] = []
+
+    _data_and_scores(store, report, begin_step)
+    models: list[str] = []
     sources: set[str] = set()
-    for name, read in blocks:
-        progress(next(steps), total)
-        block = report.tried("block", name, f"{store.url}/{layout.block(name)}", read)
-        if block:
-            check_segment(store, block, "block", report)
-            every += [model.model_id for model in block.models]
-            sources |= {source for source, _ in block.sources}
+    for block in _readable(store, "block", blocks, report, begin_step):
+        models += [model.model_id for model in block.models]
+        sources |= {source for source, _ in block.sources}
     if newest and not any(damage.kind == "block" for damage in report.damages):
-        check_models(store.url, newest, every, report)
-    for name in segments:
-        progress(next(steps), total)
-        where = f"{store.url}/{layout.segment(name)}"
-        segment = report.tried("segment", name, where, partial(read_segment, store, name))
-        if segment:
-            sources.add(name)
-            check_segment(store, segment, "segment", report)
+        check_models(store.url, newest, models, report)
+    reads: Reads = [(name, partial(read_segment, store, name)) for name in segments]
+    sources |= {item.segment_id for item in _readable(store, "segment", reads, report, begin_step)}
     if not broken:
         named = {info.block_id for record in records for info in record.blocks}
-        lost = lost_blocks(store, set(finished) - named, (sources, set(every)), aside)
+        lost = lost_blocks(store, set(finished) - named, (sources, set(models)), aside)
         _lost(store.url, newest.number + 1 if newest else 1, lost, report)
     progress(total, total)
     return report
+
+
+def _groups(store: Store, report: Report) -> None:
+    """Check that what every store has is there."""
+    for group in store.manifest.groups:
+        where = f"{store.url}/{group}/{layout.GROUP_METADATA}"
+        report.tried("group", group, where, partial(require_group, store.storage, group))
+
+
+def _ids_in(store: Store, folder: str, aside: AbstractSet[str]) -> list[str]:
+    """Return the ids of the segments or blocks in a folder, but for those that were set aside."""
+    return [name for name in store.storage.names(folder) if layout.is_segment_id(name) and name not in aside]
+
+
+def _reads_of_blocks(store: Store, newest: SnapshotRecord | None, others: Iterable[str]) -> Reads:
+    """Return what reads the blocks that the newest snapshot names, and others by their ids."""
+    named = [(info.block_id, partial(read_block, store, info)) for info in (newest.blocks if newest else ())]
+    return [*named, *((name, partial(_finished_block, store, name)) for name in others)]
+
+
+def _data_and_scores(store: Store, report: Report, begin_step: Callable[[], None]) -> None:
+    """Check the names and labels of examples, and the scores that were imported."""
+    for info in store.manifest.sets:
+        begin_step()
+        check_dataset(store, info.name, report)
+    begin_step()
+    where = f"{store.url}/{layout.SCORES}"
+    check_scores(store, report.tried("scores", "", where, store.score_tables) or [], report)
+
+
+def _readable(
+    store: Store, kind: str, reads: Reads, report: Report, begin_step: Callable[[], None]
+) -> Iterator[Segment]:
+    """Check segments, or blocks, and report their damages; yield those whose document can be read."""
+    for name, read in reads:
+        begin_step()
+        segment = report.tried(kind, name, f"{store.url}/{FOLDERS[kind](name)}", read)
+        if segment:
+            check_segment(store, segment, kind, report)
+            yield segment
 
 
 def _finished_block(store: Store, name: str) -> Segment | None:

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.analysis.estimates import Attribution, Estimate, Estimates, Given
-from memdb.analysis.linear_share import LinearShare, linear_share
-from memdb.analysis.model_outcomes import outcomes_on_tests, positions_of, require_test_outcome
+from memdb.analysis.attribution.estimates import Attribution, Estimate, Estimates, Given
+from memdb.analysis.attribution.linear_share import LinearShare, linear_share
+from memdb.analysis.attribution.model_outcomes import outcomes_on_tests, positions_of, require_test_outcome
 from memdb.errors import InvalidInputError
 from memdb.format import bits, layout
 from memdb.query import arrow

@@ -13,8 +13,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.analysis.estimates import WIDEST, Arms, Certified, Estimate, Estimator, Ids, Numbers
-from memdb.analysis.sketched import Informed, Screened, Trak
+from memdb.analysis.attribution.estimates import WIDEST, Arms, Certified, Estimate, Estimator, Ids, Numbers
+from memdb.analysis.attribution.sketched import Informed, Screened, Trak
 from memdb.errors import InvalidInputError
 from memdb.format import layout
 from memdb.query.informed.predictor import Predictor

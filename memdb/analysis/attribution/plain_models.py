@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from memdb.analysis.truth import CERTIFIED_STRENGTH, CORRELATION, COVERAGE, COVERAGE_OF_FIRST, ERROR
+from memdb.analysis.attribution.truth import (
+    CERTIFIED_STRENGTH,
+    CORRELATION,
+    COVERAGE,
+    COVERAGE_OF_FIRST,
+    ERROR,
+)
 
 RAW, EXACT = "raw", "exact"
 UNCOMPARED = {COVERAGE, COVERAGE_OF_FIRST, CERTIFIED_STRENGTH}  # measures in which more is not better

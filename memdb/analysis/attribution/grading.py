@@ -9,12 +9,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from memdb.analysis.estimates import Attribution, Estimates, Given
-from memdb.analysis.estimators import ESTIMATORS, require_estimators
-from memdb.analysis.lds import Bootstrap, Exam, Progress, ceiling_facts, of_ceiling, require_orientation
-from memdb.analysis.linear_share import linear_share
-from memdb.analysis.model_outcomes import FEWEST, positions_of, require_test_outcome
-from memdb.analysis.pilots import Ids, order_of_models, pilots_of, require_count, some_tests
+from memdb.analysis.attribution.estimates import Attribution, Estimates, Given
+from memdb.analysis.attribution.estimators import ESTIMATORS, require_estimators
+from memdb.analysis.attribution.lds import (
+    Bootstrap,
+    Exam,
+    Progress,
+    ceiling_facts,
+    of_ceiling,
+    require_orientation,
+)
+from memdb.analysis.attribution.linear_share import linear_share
+from memdb.analysis.attribution.model_outcomes import FEWEST, positions_of, require_test_outcome
+from memdb.analysis.attribution.pilots import Ids, order_of_models, pilots_of, require_count, some_tests
 from memdb.errors import NotEnoughModelsError
 from memdb.format import layout
 from memdb.query.examples import require_examples

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.analysis.model_outcomes import outcomes_on_tests
+from memdb.analysis.attribution.model_outcomes import outcomes_on_tests
 from memdb.errors import InvalidInputError
 from memdb.format import bits
 from memdb.query.relations import Relations

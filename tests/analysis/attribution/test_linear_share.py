@@ -14,9 +14,9 @@ from support.stores import bits_of, dicts, one
 from support.storing import batch
 
 import memdb
-from memdb.analysis.estimators import ESTIMATORS
-from memdb.analysis.linear_share import LinearShare, linear_share
-from memdb.analysis.model_outcomes import outcomes_on_tests
+from memdb.analysis.attribution.estimators import ESTIMATORS
+from memdb.analysis.attribution.linear_share import LinearShare, linear_share
+from memdb.analysis.attribution.model_outcomes import outcomes_on_tests
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from memdb.analysis.estimates import Attribution, Estimate, Given
-from memdb.analysis.estimators import ESTIMATORS, require_estimators
-from memdb.analysis.lds import Progress, require_orientation
-from memdb.analysis.pilots import Ids, order_of_models, pilots_of, require_count, some_tests
-from memdb.analysis.plain_models import EXACT, RAW, plain_models
-from memdb.analysis.truth import Measure, Truth
+from memdb.analysis.attribution.estimates import Attribution, Estimate, Given
+from memdb.analysis.attribution.estimators import ESTIMATORS, require_estimators
+from memdb.analysis.attribution.lds import Progress, require_orientation
+from memdb.analysis.attribution.pilots import Ids, order_of_models, pilots_of, require_count, some_tests
+from memdb.analysis.attribution.plain_models import EXACT, RAW, plain_models
+from memdb.analysis.attribution.truth import Measure, Truth
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import layout
 from memdb.query.examples import require_examples

@@ -16,7 +16,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.analysis.lookalikes import CROWD, STANDS_OUT, Alike, require_few
+from memdb.analysis.near_duplicates.lookalikes import CROWD, STANDS_OUT, Alike, require_few
 from memdb.format import layout
 from memdb.query.informed.predictor import Predictor
 from memdb.query.informed.prior import Kernel

@@ -11,11 +11,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.analysis import lookalikes
-from memdb.analysis.lookalikes import Alike, ReadPictures
-from memdb.analysis.similar import Directions
-from memdb.analysis.twins import Arms, Found, Twins, bounds_for, models_needed, pairs_within, q_of
-from memdb.analysis.wanted import Wanted
+from memdb.analysis.near_duplicates import lookalikes
+from memdb.analysis.near_duplicates.lookalikes import Alike, ReadPictures
+from memdb.analysis.near_duplicates.similar import Directions
+from memdb.analysis.near_duplicates.twins import (
+    Arms,
+    Found,
+    Twins,
+    bounds_for,
+    models_needed,
+    pairs_within,
+    q_of,
+)
+from memdb.analysis.near_duplicates.wanted import Wanted
 from memdb.errors import NotEnoughModelsError, NotFoundError
 from memdb.format import layout
 from memdb.query import arrow

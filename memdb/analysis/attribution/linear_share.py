@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.analysis.model_outcomes import outcomes_on_tests
+from memdb.analysis.attribution.model_outcomes import outcomes_on_tests
 from memdb.format import bits, layout
 from memdb.query.examples import require_examples
 from memdb.query.relations import Relations

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.analysis.estimates import Arms, Estimate, Floats, Ids
-from memdb.analysis.pilots import pilots_of
+from memdb.analysis.attribution.estimates import Arms, Estimate, Floats, Ids
+from memdb.analysis.attribution.pilots import pilots_of
 from memdb.format import bits, layout
 from memdb.query.mixture import LEAST, SPREADS, Effects, binned
 from memdb.query.relations import Relations

@@ -12,11 +12,11 @@ from support.linear import N_TEST, N_TRAIN, linear_database
 from support.stores import bits_of, dicts
 
 import memdb
-from memdb.analysis.estimates import Estimate
-from memdb.analysis.estimators import Raw, Shrunk
-from memdb.analysis.pilots import order_of_models, pilots_of
-from memdb.analysis.plain_models import plain_models
-from memdb.analysis.truth import Truth
+from memdb.analysis.attribution.estimates import Estimate
+from memdb.analysis.attribution.estimators import Raw, Shrunk
+from memdb.analysis.attribution.pilots import order_of_models, pilots_of
+from memdb.analysis.attribution.plain_models import plain_models
+from memdb.analysis.attribution.truth import Truth
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 
 
@@ -116,7 +116,7 @@ def test_raw_and_shrunk_are_what_questions_answer(known):
 
 
 def test_informed_is_what_questions_answer(linear):
-    from memdb.analysis.sketched import Informed
+    from memdb.analysis.attribution.sketched import Informed
 
     found = Informed(linear.relations(), "correct").on(np.array([3, 17]))
     sql = "SELECT informed, lo, hi FROM influence WHERE test_id = 17 ORDER BY train_id"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.analysis.estimates import WIDEST, Arms, Certified, Estimate, Ids
+from memdb.analysis.attribution.estimates import WIDEST, Arms, Certified, Estimate, Ids
 from memdb.errors import InvalidInputError
 from memdb.format import bits, layout
 from memdb.format.manifest import LOGIT_CONFIDENCE

@@ -1,0 +1,1 @@
+"""Near-duplicates by what examples are, teach and do, and what they hide."""
