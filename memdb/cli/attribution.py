@@ -341,12 +341,12 @@ def _opened(db: Database, paths: Sequence[Path]) -> dict[str, Attribution]:
 
     manifest = db.store.manifest
     shape = (manifest.set_named(layout.TEST).n_examples, manifest.train.n_examples)
-    found: dict[str, Attribution] = {}
+    opened: dict[str, Attribution] = {}
     for path in paths:
-        if str(path) in found:
+        if str(path) in opened:
             raise InvalidInputError(f"{path} is named twice", hint="name it once")
-        found[str(path)] = open_attributions(path, shape)
-    return found
+        opened[str(path)] = open_attributions(path, shape)
+    return opened
 
 
 def _model_ids(path: Path) -> list[str]:
