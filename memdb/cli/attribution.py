@@ -217,7 +217,7 @@ def lds(
     memdb lds trak.npy --outcome correct -o lds.csv
     memdb lds
     memdb lds trak.npy --estimator raw --estimator random
-    """  # noqa: D301
+    """
     from memdb.training.loop import require_positive
 
     if k is not None:
@@ -302,7 +302,7 @@ def frontier(
     memdb frontier
     memdb frontier --scores trak.npy --plot frontier.svg
     memdb frontier -o frontier.csv
-    """  # noqa: D301
+    """
     picture = plot or way.picture
     require_choice("measure", measure, CURVES)
     require_choice("against", against, AXES)

@@ -172,7 +172,7 @@ def removal(
     memdb experiment removal --models 20
     memdb experiment removal --thresholds 0.25,0.5 --rules raw,lower,shrunk --add 20 --workers 2
     memdb experiment removal --scores-from half.zarr --into half-removal.zarr -o curves.svg
-    """  # noqa: D301
+    """
     from dataclasses import replace
 
     if lost < 0:

@@ -132,7 +132,7 @@ def show(
     memdb show --train-id 17
     memdb show --test-id 340 -k 6 --graphics blocks
     memdb show --train-key train/3.png -o example.svg
-    """  # noqa: D301
+    """
     db = place.open()
     portrait = db.portrait(**examples, k=k, outcome=way.outcome, level=way.level)
     if way.is_numbers:
@@ -188,7 +188,7 @@ def label_errors(
     memdb label-errors -k 50 -o suspects.csv
     memdb label-errors -k 16 -o suspects.png
     memdb init --without-ids suspects.csv --store cleaner.zarr
-    """  # noqa: D301
+    """
     db = place.open()
     rows = db.label_errors(
         k, class_name=class_name, min_memorization=min_memorization, level=way.level, interval=way.interval
@@ -248,7 +248,7 @@ def gallery(
     memdb gallery -o memorization.pdf
     memdb gallery --by influence -k 5 --rows 2 -o influence.png
     memdb gallery --class 7
-    """  # noqa: D301
+    """
     db = place.open()
     with Counting(console(stderr=True), "pairs") as counting:
         shown = db.exhibits(**vars(choice), outcome=way.outcome, level=way.level, progress=counting)
