@@ -2081,5 +2081,5 @@ def _visible(
 
         here = console(stderr=True)
         if can_draw(here):
-            return bar_of_training(here, partial(warn_of_doubts, stacklevel=5))
+            return bar_of_training(here, warn_of_doubts)
     return nullcontext(warn_of_doubts)

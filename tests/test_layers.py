@@ -83,7 +83,6 @@ HOMES = {
         "query.pairs.scores",
         "training.half_width",
         "query.imported_scores",
-        "analysis.plan",
         "experiment.report",
         "query.results",
         "query.statements",

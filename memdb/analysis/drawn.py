@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from memdb.query import arrow
 from memdb.query.example_counts import times_in
+from memdb.query.formulas import Arms
 from memdb.store import Snapshot
 
 PILOT = 50  # models from which rates are known well enough to plan with
@@ -45,10 +44,9 @@ class Drawn:
             return cls(fraction)
         return cls(float(np.median(varying)) / n_models, alike=False)
 
-    def fractions(self, sums: pa.Table) -> Numbers:
+    def fractions(self, arms: Arms) -> Numbers:
         """Return the fraction of each case."""
-        n_in, n_out = (arrow.values_of(sums.column(name)) for name in ("n_in", "n_out"))
         if self.alike:
-            return np.full(len(n_in), self.usual)
-        shares: Numbers = n_in / (n_in + n_out)
+            return np.full(len(arms.n_in), self.usual)
+        shares: Numbers = arms.n_in / (arms.n_in + arms.n_out)
         return shares

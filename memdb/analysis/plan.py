@@ -1,31 +1,31 @@
-"""The number of models that a goal takes: the SQL intervals, solved for the number of models."""
+"""The number of models that a goal takes: the intervals, solved for the number of models."""
 
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
-from duckdb import DuckDBPyRelation
 from numpy.typing import NDArray
 
 from memdb.analysis.drawn import PILOT, Drawn
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout, subsets
-from memdb.query import arrow
+from memdb.query import arrow, formulas
 from memdb.query.examples import ExampleRef, require_examples, require_own
+from memdb.query.formulas import Arms
 from memdb.query.intervals import IntervalSpec
 from memdb.query.outcomes import OUTCOMES
 from memdb.query.relations import Relations
 from memdb.query.results import Results
-from memdb.query.templates import template
 from memdb.wording import count
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyRelation
 
 MOST_RANKED = 10**15  # pairs of a million training and a thousand million test examples
 KINDS = ("memorization", "influence")
@@ -33,7 +33,6 @@ MOST = 2**30  # models; goals that take more are out of reach
 SHARES = {"median": 0.5, "percentile_95": 0.95}
 SAMPLE = 1 << 16  # sampled examples or pairs
 SAMPLED_TESTS = 128
-TRIED_AT_ONCE = 1 << 12  # rows per step of the search for the number of models
 SEED = 0  # of the sample
 Numbers = NDArray[np.float64]
 Reached = Callable[[Numbers, Numbers], NDArray[np.bool_]]  # of the ends of intervals
@@ -102,28 +101,18 @@ class Rates:
     fraction: Numbers
 
     @classmethod
-    def of_table(cls, sums: pa.Table, fractions: Numbers) -> Rates:
+    def of(cls, arms: Arms, fractions: Numbers) -> Rates:
         """Return the rates of sums in which no arm is empty, with the fraction of each."""
-        found = {name: arrow.values_of(sums.column(name)) for name in sums.column_names if name[1:2] == "_"}
-        parts = [found[f"{sum_}_{arm}"] / found[f"n_{arm}"] for arm in ("in", "out") for sum_ in ("s", "q")]
-        return cls(*(*parts, fractions))
+        n_in, n_out = arms.n_in, arms.n_out
+        return cls(arms.s_in / n_in, arms.q_in / n_in, arms.s_out / n_out, arms.q_out / n_out, fractions)
 
     def __len__(self) -> int:
         return len(self.p_in)
 
-    def repeated(self, times: int) -> Rates:
-        """Return the cases tiled ``times`` times."""
-        return Rates(*(np.tile(getattr(self, name), times) for name in Rates.__slots__))
-
-    def sums(self, n_models: Numbers) -> pa.Table:
+    def arms(self, n_models: Numbers) -> Arms:
         """Return the expected sums with ``n_models``."""
         n_in, n_out = n_models * self.fraction, n_models * (1 - self.fraction)
-        return arrow.table(
-            {
-                "n_in": n_in, "n_out": n_out, "s_in": self.p_in * n_in, "q_in": self.m_in * n_in,
-                "s_out": self.p_out * n_out, "q_out": self.m_out * n_out,
-            }
-        )  # fmt: skip
+        return Arms(self.p_in * n_in, self.m_in * n_in, n_in, self.p_out * n_out, self.m_out * n_out, n_out)
 
 
 def worst_rates(fraction: float) -> Rates:
@@ -131,39 +120,24 @@ def worst_rates(fraction: float) -> Rates:
     return Rates(*(np.array([value]) for value in (0.5, 0.5, 0.5, 0.5, fraction)))
 
 
+@dataclass(frozen=True, slots=True)
 class Solver:
-    """Finds the fewest models whose intervals reach a goal, in a separate DuckDB connection."""
+    """Finds the fewest models whose intervals reach a goal."""
 
-    def __init__(self, interval: IntervalSpec) -> None:
-        self._parameters = interval.parameters()
-        self._sql = template("plan_bounds.sql")
-        self._connection = duckdb.connect()
-        weakref.finalize(self, self._connection.close)
-        self._connection.execute(template("statistics.sql"))
+    interval: IntervalSpec
 
-    def bounds(self, sums: pa.Table) -> tuple[Numbers, Numbers]:
-        """Return the ends of the intervals, lo and hi."""
-        positions = arrow.column(np.arange(sums.num_rows, dtype=np.int32))
-        self._connection.register("ranked", sums.append_column("position", positions))
-        found = self._connection.sql(self._sql, params=self._parameters).to_arrow_table()
-        return arrow.values_of(found.column("lo")), arrow.values_of(found.column("hi"))
+    def bounds(self, arms: Arms) -> tuple[Numbers, Numbers]:
+        """Return the ends of the intervals, lo and hi, each with the multiplier of its number of models."""
+        z = formulas.interval_z(self.interval, arms.n_in + arms.n_out)
+        return formulas.bounds(arms, math.nan if z is None else z)
 
     def fewest(self, rates: Rates, reached: Reached) -> NDArray[np.int64]:
-        """Return the fewest models for each case, `MOST` + 1 where `MOST` models do not suffice.
-
-        Planning a statement takes longer than running thousands of rows, so with few cases each step splits
-        the remaining range into many pieces instead of two.
-        """
+        """Return the fewest models for each case, `MOST` + 1 where `MOST` models do not suffice."""
         below, above = np.zeros(len(rates), np.int64), np.full(len(rates), MOST + 1, np.int64)
-        n_pieces = max(2, TRIED_AT_ONCE // max(1, len(rates)))
-        cuts, rows = np.arange(1, n_pieces)[:, None], np.arange(len(rates))
         while (above - below > 1).any():
-            tried = np.maximum(below + (above - below) * cuts // n_pieces, 1)  # [cuts, cases], ascending
-            bounds = self.bounds(rates.repeated(len(cuts)).sums(tried.ravel().astype(np.float64)))
-            there = reached(*bounds).reshape(tried.shape)
-            ends = np.concatenate([below[None], tried, above[None]])
-            first = np.where(there.any(axis=0), there.argmax(axis=0), len(cuts)) + 1  # of the ends
-            below, above = ends[first - 1, rows], ends[first, rows]
+            tried = np.maximum((below + above) // 2, 1)
+            there = reached(*self.bounds(rates.arms(tried.astype(np.float64))))
+            below, above = np.where(there, below, tried), np.where(there, tried, above)
         return above
 
 
@@ -224,8 +198,8 @@ def plan(
     if snapshot.n_models >= PILOT:
         if goal.kind == "memorization":
             require_own(snapshot)
-        sums = _memorization(relations) if goal.kind == "memorization" else _pairs(relations)
-        rows += _of_all(solver, goal, sums, drawn)
+        arms = _memorization(relations) if goal.kind == "memorization" else _pairs(relations)
+        rows += _of_all(solver, goal, arms, drawn)
     if named is not None:
         rows += _of_one(solver, goal, _named(relations, *named), drawn)
     seconds = [model.seconds for _, model in snapshot.models]
@@ -241,9 +215,9 @@ def _worst(solver: Solver, goal: Goal, fraction: float) -> dict[str, Any]:
     return {"goal": "worst_case", "half_width": goal.half_width, "p_in": 0.5, "p_out": 0.5, "needed": needed}
 
 
-def _of_all(solver: Solver, goal: Goal, sums: pa.Table, drawn: Drawn) -> list[dict[str, Any]]:
+def _of_all(solver: Solver, goal: Goal, arms: Arms, drawn: Drawn) -> list[dict[str, Any]]:
     """Return the rows of goals for fractions of all examples, and of those above the threshold."""
-    rates, (lo, hi) = Rates.of_table(sums, drawn.fractions(sums)), solver.bounds(sums)
+    rates, (lo, hi) = Rates.of(arms, drawn.fractions(arms)), solver.bounds(arms)
     narrow = _narrow(goal)
     needed, now = solver.fewest(rates, narrow), float(narrow(lo, hi).mean())
     rows = []
@@ -261,8 +235,8 @@ def _of_all(solver: Solver, goal: Goal, sums: pa.Table, drawn: Drawn) -> list[di
     return [*rows, row | {"n_examples": len(high), "needed": n}]
 
 
-def _of_one(solver: Solver, goal: Goal, sums: pa.Table, drawn: Drawn) -> list[dict[str, Any]]:
-    rates, (lo, hi) = Rates.of_table(sums, drawn.fractions(sums)), solver.bounds(sums)
+def _of_one(solver: Solver, goal: Goal, arms: Arms, drawn: Drawn) -> list[dict[str, Any]]:
+    rates, (lo, hi) = Rates.of(arms, drawn.fractions(arms)), solver.bounds(arms)
     both = {"p_in": float(rates.p_in[0]), "p_out": float(rates.p_out[0])}
     aims: tuple[tuple[dict[str, Any], Reached], ...] = (
         ({"goal": "named_half_width", "half_width": goal.half_width}, _narrow(goal)),
@@ -315,15 +289,19 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-def _memorization(relations: Relations) -> pa.Table:
+def _memorization(relations: Relations) -> Arms:
     """Return the sums of all training examples with models in both arms, or of a random sample of them."""
-    found = relations.ask(template("arms.sql", **OUTCOMES[relations.outcome].sql))
-    both = (arrow.values_of(found.column("n_in")) > 0) & (arrow.values_of(found.column("n_out")) > 0)
-    ids = np.flatnonzero(both)
-    return found.take(arrow.column(ids if len(ids) <= SAMPLE else _draw(ids, SAMPLE)))
+    of, form = relations.totals(layout.TRAIN), OUTCOMES[relations.outcome].sql
+    ids = np.flatnonzero((of["n_in"] > 0) & (of["n_out"] > 0))
+    rows = ids if len(ids) <= SAMPLE else _draw(ids, SAMPLE)
+    n_in, n_out, s_in, q_in, s_all, q_all = (
+        of[name][rows].astype(np.float64)
+        for name in ("n_in", "n_out", *(form[sum_] for sum_ in ("own_s", "own_q", "s_all", "q_all")))
+    )
+    return Arms(s_in, q_in, n_in, s_all - s_in, q_all - q_in, n_out)
 
 
-def _pairs(relations: Relations) -> pa.Table:
+def _pairs(relations: Relations) -> Arms:
     """Return the sums of a random sample of (training, test) pairs."""
     mask, n_models = relations.mask, relations.snapshot.n_models
     n_in = bits.count(mask)
@@ -332,7 +310,7 @@ def _pairs(relations: Relations) -> pa.Table:
     tests = _draw(np.arange(n_test), SAMPLED_TESTS)
     trains = _draw(trains, SAMPLE // len(tests))
     parts = [_sums_on(relations, layout.TEST, int(test), trains) for test in tests]
-    return pa.concat_tables(parts)
+    return Arms(*(np.concatenate([getattr(part, name) for part in parts]) for name in Arms.__slots__))
 
 
 def _draw(ids: NDArray[np.int64], n: int) -> NDArray[np.int64]:
@@ -341,10 +319,10 @@ def _draw(ids: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return np.sort(ids[order[:n]])
 
 
-def _sums_on(relations: Relations, set_name: str, row: int, trains: NDArray[np.int64]) -> pa.Table:
+def _sums_on(relations: Relations, set_name: str, row: int, trains: NDArray[np.int64]) -> Arms:
     """Return the sums of some training examples on one target."""
     chosen = relations.mask[trains]
-    n_in = bits.count(chosen).astype(np.int64)
+    n_in = bits.count(chosen).astype(np.float64)
     if relations.outcome == "confidence":
         weights = relations.confidences[set_name].weights(row)
         s_in, q_in = weights.sums(chosen)
@@ -354,20 +332,10 @@ def _sums_on(relations: Relations, set_name: str, row: int, trains: NDArray[np.i
         right = relations.correct(set_name)[row]
         s_in = q_in = bits.count_and(chosen, right).astype(np.float64)
         s_all = q_all = float(bits.count(right))
-    n_out = relations.snapshot.n_models - n_in
-    return arrow.table(
-        {
-            "n_in": n_in,
-            "n_out": n_out,
-            "s_in": s_in,
-            "q_in": q_in,
-            "s_out": s_all - s_in,
-            "q_out": q_all - q_in,
-        }
-    )
+    return Arms(s_in, q_in, n_in, s_all - s_in, q_all - q_in, relations.snapshot.n_models - n_in)
 
 
-def _named(relations: Relations, train_id: int, target: ExampleRef | None) -> pa.Table:
+def _named(relations: Relations, train_id: int, target: ExampleRef | None) -> Arms:
     """Return the sums of one score.
 
     Raises:
@@ -382,10 +350,10 @@ def _named(relations: Relations, train_id: int, target: ExampleRef | None) -> pa
             f"{relations.snapshot.url} has {count(n_models, 'model')}: the rates of one score are not known",
             hint=f"train {PILOT - n_models} more, or plan for the worst case without naming a score",
         )
-    sums = _sums_on(relations, on.example_set, on.row, np.array([train_id]))
-    if 0 in {sums.column("n_in")[0].as_py(), sums.column("n_out")[0].as_py()}:
+    arms = _sums_on(relations, on.example_set, on.row, np.array([train_id]))
+    if not arms.are_filled.all():
         raise NotEnoughModelsError(
             f"training example {train_id} was in every subset or in none so far",
             hint="train more models, or name another example",
         )
-    return sums
+    return arms

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,19 +15,33 @@ from memdb.errors import InvalidInputError, NotEnoughModelsError
 from memdb.format import bits, layout
 from memdb.query import arrow
 from memdb.query.examples import ExampleRef, require_own
+from memdb.query.formulas import Arms, score
+from memdb.query.pairs.popcount import counts
+from memdb.query.ranked_list import first
 from memdb.query.relations import Relations
-from memdb.query.templates import template
-from memdb.query.udfs import Words
 from memdb.wording import count
 
 LISTS = (10, 100, 1000)
 FEWEST = 4  # models: two in each half
-ROWS_AT_ONCE = 1 << 14
+COUNTS_AT_ONCE = 1 << 22  # of a selection of models and a training example
 CONFIDENCES_AT_ONCE = 512
 MAX_SPLITS = 10_000
 THRESHOLDS = {"memorization": 0.25, "influence": 0.15}  # Feldman and Zhang's
 Numbers = NDArray[np.float64]
-Sums = dict[str, NDArray[Any]]  # of one half, by name, [train] each
+
+
+class Sums(NamedTuple):
+    """The sums of some models, [train] each."""
+
+    n_in: NDArray[Any]
+    n_out: NDArray[Any]
+    s_in: NDArray[Any]
+    s_out: NDArray[Any]
+
+    @property
+    def scores(self) -> Numbers:
+        """The differences in means; NaN where an arm is empty."""
+        return score(Arms(self.s_in, self.s_in, self.n_in, self.s_out, self.s_out, self.n_out))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +105,11 @@ def reliability(
     threshold = splitting.threshold
     if threshold is None:
         threshold = THRESHOLDS["memorization" if target is None else "influence"]
-    parameters = {"threshold": threshold, "lists": list(dict.fromkeys(splitting.lists))}
     halves = _halves([info.model_id for _, info in snapshot.models], splitting)
     by_measure: dict[tuple[str, float | None], list[float | None]] = {}
-    at_once = max(1, ROWS_AT_ONCE // len(relations.mask))  # splits per statement, whose planning is slow
-    tables = _tables(relations, target, halves)
-    while some := list(itertools.islice(tables, at_once)):
-        joined = {"halves": pa.concat_tables(some).combine_chunks()}
-        for row in relations.ask(template("reliability.sql"), parameters, tables=joined).to_pylist():
-            by_measure.setdefault((row["measure"], row["at"]), []).append(row["value"])
+    for a, b in _scores(relations, target, halves):
+        for measure, at, value in _agreement(a, b, threshold, splitting.lists):
+            by_measure.setdefault((measure, at), []).append(value)
     rows = []
     for (measure, at), all_values in by_measure.items():
         values = [value for value in all_values if value is not None]
@@ -129,41 +138,63 @@ def _halves(model_ids: Sequence[str], splitting: Splitting) -> NDArray[np.bool_]
     return halves
 
 
-def _tables(relations: Relations, target: ExampleRef | None, halves: NDArray[np.bool_]) -> Any:
-    """Yield the sums of both halves of each split, with one row per training example."""
+def _scores(
+    relations: Relations, target: ExampleRef | None, halves: NDArray[np.bool_]
+) -> Iterator[tuple[Numbers, Numbers]]:
+    """Yield the scores of both halves of each split, of the training examples that have both."""
     everyone = np.ones((1, halves.shape[1]), dtype=np.bool_)
     sums = _confidence_sums if relations.outcome == "confidence" else _bit_sums
-    whole, *first = sums(relations, target, np.concatenate([everyone, halves]))
-    ids = np.arange(len(relations.mask), dtype=np.int32)
-    for split, half in enumerate(first):
-        table: dict[str, Any] = {"split": np.full_like(ids, split), "train_id": ids}
-        for name, values in half.items():
-            table |= {f"{name}_a": values, f"{name}_b": whole[name] - values}
-        yield arrow.table(table)
+    found = sums(relations, target, np.concatenate([everyone, halves]))
+    whole = next(found)
+    for half in found:
+        a, b = half.scores, Sums(*map(np.subtract, whole, half)).scores
+        known = ~np.isnan(a) & ~np.isnan(b)
+        yield a[known], b[known]
 
 
-def _bit_sums(relations: Relations, target: ExampleRef | None, chosen: NDArray[np.bool_]) -> Any:
+def _correlation(a: Numbers, b: Numbers) -> float | None:
+    """Return the correlation of two halves' scores; None where one of them does not vary."""
+    if not len(a) or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    a, b = a - a.mean(), b - b.mean()
+    return max(-1.0, min(1.0, float(a @ b) / math.sqrt((a @ a) * (b @ b))))
+
+
+def _agreement(
+    a: Numbers, b: Numbers, threshold: float, lists: Sequence[int]
+) -> Iterator[tuple[str, float | None, float | None]]:
+    """Yield how far the scores of both halves of a split agree: measure, where, value."""
+    yield "correlation", None, (r := _correlation(a, b))
+    yield "spearman_brown", None, None if r is None or r <= -1 else 2 * r / (1 + r)
+    high_a, high_b = a >= threshold, b >= threshold
+    n_a, n_b, n_both = (int(np.count_nonzero(high)) for high in (high_a, high_b, high_a & high_b))
+    yield "confirmed", threshold, (n_both / n_a + n_both / n_b) / 2 if n_a and n_b else None
+    fitting = sorted({k for k in lists if k <= len(a)})
+    ids = np.arange(len(a))
+    top_a, top_b = (first(scores, scores, ids, max(fitting, default=1)) for scores in (a, b))
+    for k in fitting:
+        n_shared = len(np.intersect1d(top_a[:k], top_b[:k], assume_unique=True))
+        yield "top_overlap", float(k), n_shared / (2 * k - n_shared)
+
+
+def _bit_sums(relations: Relations, target: ExampleRef | None, chosen: NDArray[np.bool_]) -> Iterator[Sums]:
     """Yield the counts of each training example over each selection of models, bool [selections, models]."""
     mask = relations.mask
     right = relations.correct(layout.TRAIN if target is None else target.example_set)
-    if target is not None:
-        right = right[target.row]
-    own = mask & right
-    for flags in chosen:
-        half = bits.words(bits.selection(flags.tolist())[None])[0]
-        n_in, k_in, k_all = _count(mask, half), _count(own, half), _count(np.atleast_2d(right), half)
-        yield {"n_in": n_in, "n_out": int(flags.sum()) - n_in, "s_in": k_in, "s_out": k_all - k_in}
-
-
-def _count(rows: Words, half: Words) -> NDArray[np.int32]:
-    starts = range(0, len(rows), ROWS_AT_ONCE)
-    return np.concatenate([bits.count_and(rows[start : start + ROWS_AT_ONCE], half) for start in starts])
+    right = right if target is None else right[target.row : target.row + 1]
+    own, at_once = mask & right, max(1, COUNTS_AT_ONCE // len(mask))
+    for start in range(0, len(chosen), at_once):
+        flags = chosen[start : start + at_once]
+        some = bits.words(bits.pack(flags.T))
+        sums = zip(*(counts(some, rows) for rows in (mask, own, right)), flags.sum(axis=1), strict=True)
+        for n_in, k_in, k_all, n_models in sums:
+            yield Sums(n_in, n_models - n_in, k_in, k_all - k_in)
 
 
 def _confidence_sums(
     relations: Relations, target: ExampleRef | None, chosen: NDArray[np.bool_]
-) -> list[Sums]:
-    """Return sums of p likewise, in one pass over the confidences, which are much larger than bits."""
+) -> Iterator[Sums]:
+    """Yield sums of p likewise, in one pass over the confidences, which are much larger than bits."""
     mask, n_train = relations.mask, len(relations.mask)
     weights = chosen.T.astype(np.float64)  # [models, selections]; all products and sums are exact
     sums = {name: np.empty((len(chosen), n_train)) for name in ("n_in", "s_in", "s_all")}
@@ -176,8 +207,5 @@ def _confidence_sums(
         sums["n_in"][:, part] = (inside @ weights).T
         sums["s_in"][:, part] = ((p * inside) @ weights).T
         sums["s_all"][:, part] = (p @ weights).T
-    n_models = chosen.sum(axis=1)
-    return [
-        {"n_in": n_in, "n_out": n - n_in, "s_in": s_in, "s_out": s_all - s_in}
-        for n, n_in, s_in, s_all in zip(n_models, *sums.values(), strict=True)
-    ]
+    for n_models, n_in, s_in, s_all in zip(chosen.sum(axis=1), *sums.values(), strict=True):
+        yield Sums(n_in, n_models - n_in, s_in, s_all - s_in)

@@ -53,7 +53,10 @@ def subset_mask(store_seed: int, model_seed: int, n_train: int, size: int) -> ND
 
 def subset_masks(store_seed: int, seeds: Sequence[int], n_train: int, size: int) -> NDArray[np.bool_]:
     """Return one mask per model seed, bool [models, train]."""
-    return np.stack([subset_mask(store_seed, seed, n_train, size) for seed in seeds])
+    masks = np.empty((len(seeds), n_train), dtype=np.bool_)
+    for mask, seed in zip(masks, seeds, strict=True):
+        mask[:] = subset_mask(store_seed, seed, n_train, size)
+    return masks
 
 
 def model_id(store_seed: int, model_seed: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from memdb.query.intervals import IntervalSpec
 
 Numbers = NDArray[np.float64]
+Models = TypeVar("Models", float, Numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,13 @@ def score(arms: Arms) -> Numbers:
     return found
 
 
-def ac_mean(s: NDArray[Any], n: NDArray[Any], z: float) -> Numbers:
+def ac_mean(s: NDArray[Any], n: NDArray[Any], z: float | Numbers) -> Numbers:
     """Return means after adding z^2/4 successes and as many failures."""
     mean: Numbers = (s + z * z / 4) / (n + z * z / 2)
     return mean
 
 
-def ac_variance(s: NDArray[Any], q: NDArray[Any], n: NDArray[Any], z: float) -> Numbers:
+def ac_variance(s: NDArray[Any], q: NDArray[Any], n: NDArray[Any], z: float | Numbers) -> Numbers:
     """Return the variances of `ac_mean`."""
     mean, added = ac_mean(s, n, z), n + z * z / 2
     square = mean if q is s else (q + z * z / 4) / added  # of 0/1 outcomes both sums are the same
@@ -67,7 +68,7 @@ def ac_variance(s: NDArray[Any], q: NDArray[Any], n: NDArray[Any], z: float) -> 
     return variance
 
 
-def bounds(arms: Arms, z: float) -> tuple[Numbers, Numbers]:
+def bounds(arms: Arms, z: float | Numbers) -> tuple[Numbers, Numbers]:
     """Return both ends of the intervals, clipped and always holding the score."""
     middle, found = ac_mean(arms.s_in, arms.n_in, z) - ac_mean(arms.s_out, arms.n_out, z), score(arms)
     variance = ac_variance(arms.s_in, arms.q_in, arms.n_in, z)
@@ -105,26 +106,30 @@ def null_se(arms: Arms) -> Numbers:
     return error
 
 
-def interval_z(interval: IntervalSpec, n_models: int) -> float | None:
-    """Return the multiplier of a list's intervals; None without models."""
+def interval_z(interval: IntervalSpec, n_models: Models) -> Models | float | None:
+    """Return the multiplier of a list's intervals, or one for each number of models; None without models."""
     given = interval.parameters()
     if interval.kind == "fixed":
         return float(given["fixed_z"])
-    if n_models and interval.kind == "anytime":
+    if not np.any(n_models):
+        return None
+    if interval.kind == "anytime":
         return anytime_z(n_models, given["alpha"])
-    if not n_models or not interval.n_ranked or not interval.n_shown:
+    if not interval.n_ranked or not interval.n_shown:
         return None
     n_shown = interval.n_shown if interval.kind == "selected" else 1  # simultaneous: as for each alone
     return anytime_z(n_models, given["alpha"] * (n_shown / interval.n_ranked))
 
 
-def anytime_z(n_models: int, alpha: float) -> float:
+def anytime_z(n_models: Models, alpha: float) -> Models:
     """Return the multiplier that stays valid when one looks after every model."""
     tau = anytime_tau(n_models, alpha)
-    return math.sqrt((1 + 1 / tau) * (math.log(1 + tau) - 2 * math.log(alpha)))
+    of: Any = np if isinstance(tau, np.ndarray) else math  # math is that of the macro to the last bit
+    found: Models = of.sqrt((1 + 1 / tau) * (of.log(1 + tau) - 2 * math.log(alpha)))
+    return found
 
 
-def anytime_tau(n_models: int, alpha: float) -> float:
+def anytime_tau(n_models: Models, alpha: float) -> Models:
     """Return the variance of the mixture behind `anytime_z`, which is tightest near 400 models."""
     scale = -2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha) - alpha**2) - alpha**2
     return n_models / 400 * scale

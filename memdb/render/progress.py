@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from rich.console import Console
 
@@ -37,14 +37,15 @@ def can_draw(console: Console) -> bool:
     return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
+S = TypeVar("S", bound=Status)
+
+
 @contextmanager
-def bar_of_training(
-    console: Console, besides: Callable[[Status], None]
-) -> Iterator[Callable[[Status], None]]:
+def bar_of_training(console: Console, besides: Callable[[S], None]) -> Iterator[Callable[[S], None]]:
     """Give a progress callback that draws a bar, and calls ``besides``."""
     with TrainingProgress(console) as bar:
 
-        def both(status: Status) -> None:
+        def both(status: S) -> None:
             bar(status)
             besides(status)
 
@@ -109,6 +110,7 @@ class TrainingProgress(_Bar):
             transient=False,
         )
         self._started = time.monotonic()
+        self._first: tuple[float, float] | None = None  # when the first progress was told, and how much
         self._n_shown = 0
         self._task = self._progress.add_task("", total=None, models="", rate="", accuracy="\u2013", width="")
 
@@ -117,11 +119,20 @@ class TrainingProgress(_Bar):
         self._started = time.monotonic()  # of the training, as far as is known
         self._progress.update(self._task, total=total, completed=done, models="comparing pictures", rate="")
 
+    def _rate(self, done: float) -> float:
+        """Return models a second since the first progress: what precedes it, such as imports, comes once."""
+        now = time.monotonic()
+        if done and self._first is None:
+            self._first = now, done
+        since, before = self._first or (now, done)
+        if done <= before:
+            since, before = self._started, 0.0
+        return (done - before) / (now - since) if now > since else 0.0
+
     def __call__(self, status: Status) -> None:
         """Show a status."""
         done = status.n_committed + status.n_in_flight
-        seconds = time.monotonic() - self._started
-        rate = done / seconds if seconds > 0 else 0.0
+        rate = self._rate(done)
         speed = f"{rate:.1f}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s each"
         accuracy, half = number(status.test_accuracy), status.mean_half_width
         n_models = status.n_committed if status.n_asked is None else status.n_asked

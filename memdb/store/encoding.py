@@ -23,6 +23,7 @@ from memdb.format.layout import GROUP_METADATA
 from memdb.format.manifest import ObjectInfo
 
 CHUNK_BYTES = 4 << 20  # of segments: read whole or not at all
+CHUNKS_AT_ONCE = 4  # compressed side by side, and in memory twice
 MASK_CHUNK_BYTES = 2 << 20  # of blocks: read whole, several at once
 INNER_CHUNK_BYTES = 128 << 10  # what reading one row of a block costs
 SHARD_BYTES = 16 << 20
@@ -63,11 +64,15 @@ class _WholeArray:
         rows = _rows_of(CHUNK_BYTES, shape, kind)
         self._array = _create(self._memory, path, shape, kind, rows, None, json.loads(attributes))
         self._metadata = _taken(self._memory)
+        self._rows = rows * CHUNKS_AT_ONCE
 
     def encode(self, values: NDArray[Any]) -> dict[str, bytes]:
+        objects = dict(self._metadata)
         with self._lock:
-            self._array[...] = values
-            return {**self._metadata, **_taken(self._memory)}
+            for start in range(0, len(values), self._rows):
+                self._array[start : start + self._rows] = values[start : start + self._rows]
+                objects |= _taken(self._memory)
+        return objects
 
 
 _whole_array = lru_cache(maxsize=32)(_WholeArray)
@@ -217,8 +222,8 @@ def _create(  # noqa: PLR0913, PLR0917 - all that Zarr asks
 
 def _taken(memory: dict[str, Buffer]) -> dict[str, bytes]:
     """Take the objects out of memory; metadata as canonical JSON, which can be rebuilt from its values."""
-    objects = {name: buffer.to_bytes() for name, buffer in sorted(memory.items()) if name != GROUP_METADATA}
-    memory.clear()
+    memory.pop(GROUP_METADATA, None)
+    objects = {name: memory.pop(name).to_bytes() for name in sorted(memory)}  # never all of it twice
     return {
         name: canonical_json(json.loads(data)) if name.endswith(GROUP_METADATA) else data
         for name, data in objects.items()

@@ -254,7 +254,12 @@ class Store:
 
 
 def _by_example(values: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Turn [models, examples] into [examples, models] of a type, in parts that fit into a cache."""
+    """Turn [models, examples] into [examples, models] of a type, in parts that fit into a cache.
+
+    What lies in memory as it is stored is not copied.
+    """
+    if values.dtype == dtype and values.flags.f_contiguous:
+        return values.T
     turned = np.empty(values.shape[::-1], dtype=dtype)
     for start in range(0, len(turned), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)

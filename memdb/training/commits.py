@@ -65,6 +65,17 @@ class Commits(Generic[T]):
             raise RuntimeError("two commits at once would lose their order")
         self._pending = _Pending(self._thread.submit(commit), commit, n_models)
 
+    def made_meanwhile(self) -> Iterator[T]:
+        """Yield what the commit returned if it has been made; one that failed is left to `made`.
+
+        It is called while a batch is trained. What Ctrl-C interrupts while it is told is left to `made`, too,
+        and so may be told twice.
+        """
+        pending = self._pending
+        if pending is not None and pending.future.done() and pending.error is None:
+            yield pending.future.result()
+            self._pending = None
+
     def made(self, patience: float | None = None) -> Iterator[T]:
         """Yield what the commit returned, if there is one; wait for it, by default as long as it takes.
 

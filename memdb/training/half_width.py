@@ -6,9 +6,8 @@ import weakref
 
 import duckdb
 import numpy as np
-from numpy.typing import NDArray
 
-from memdb.format import layout
+from memdb.format import bits, layout
 from memdb.query import arrow
 from memdb.query.intervals import IntervalSpec
 from memdb.query.relations import Relations
@@ -27,12 +26,14 @@ class RunningPrecision:
         weakref.finalize(self, self._connection.close)
         self._connection.execute(template("statistics.sql"))
 
-    def add(self, masks: NDArray[np.bool_], correct: NDArray[np.bool_]) -> None:
-        """Add a batch: bool [models, train] each."""
-        self._counts["n_in"] += masks.sum(axis=0)
-        self._counts["n_out"] += (~masks).sum(axis=0)
-        self._counts["n_correct"] += correct.sum(axis=0)
-        self._counts["k_in"] += (masks & correct).sum(axis=0)
+    def add(self, mask: bits.Packed, correct: bits.Packed, n_models: int) -> None:
+        """Add a batch: [train, ceil(models / 8)] each."""
+        inside, right = bits.words(mask), bits.words(correct)
+        n_in = bits.count(inside)
+        self._counts["n_in"] += n_in
+        self._counts["n_out"] += n_models - n_in
+        self._counts["n_correct"] += bits.count(right)
+        self._counts["k_in"] += bits.count_and(inside, right)
 
     def mean_half_width(self) -> float | None:
         """Return the mean half-width over the examples that have an interval; None if there are none."""

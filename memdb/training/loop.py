@@ -6,13 +6,12 @@ The loop yields each committed batch; its caller shows progress and decides when
 from __future__ import annotations
 
 import hashlib
-import math
 import platform
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,14 +30,15 @@ from memdb.format.segment import ModelInfo
 from memdb.recipes import BoundRecipe, Fitting, Run, current, name_of
 from memdb.recipes.protocol import SketchRequest
 from memdb.store import Store
+from memdb.training.accuracies import Classes, accuracies
 from memdb.training.ahead import Ahead, with_next
 from memdb.training.commits import Commits
 from memdb.training.seeds import Batches, Seeds
 from memdb.training.sketching import Quota, SketchTarget
 from memdb.training.validate import checked, doubts
 
-ROUNDING = 1e-9
 WORTH_WAITING = 0.01  # of a batch's seconds: where commits are short, each is told before the next batch
+MOST_SECONDS = 0.05  # to wait for that
 SOURCE = "recipe"  # the key of the hash of a user's recipe among the versions of a model
 
 
@@ -62,6 +62,8 @@ class Hooks:
     Attributes:
         in_flight: called with the progress of the batches in flight, in models.
         remark: called with a message about a failure that does not stop the run.
+        committed: called with a batch that is known to be committed while the next one is trained, which is
+            then not yielded; None to have all of them yielded, between batches.
         may_begin: called before every batch; return False to end the run after the batches in flight.
         stop_requested: polled; return True to end the run and drop the batches in flight.
         looks_back: whether what was committed decides if the next batch may begin, which then waits for it.
@@ -70,6 +72,7 @@ class Hooks:
 
     in_flight: Callable[[float], None] = lambda _models: None
     remark: Callable[[str], None] = lambda _text: None
+    committed: Callable[[Committed], None] | None = None
     may_begin: Callable[[], bool] = lambda: True
     stop_requested: Callable[[], bool] = lambda: False
     looks_back: bool = False
@@ -94,7 +97,8 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
     """Train one model per seed and yield every batch once it is committed.
 
     While a batch is trained, the one before is committed and the next one is prepared, each in a thread. A
-    batch that follows is not asked for before its time if what was committed decides on it.
+    batch that follows is not asked for before its time if what was committed decides on it. A commit that is
+    made meanwhile is told by `Hooks.committed` instead, as soon as the recipe says how far it is.
     Closing the generator waits for the commit and loses at most the batch in flight. The data set and the
     recipe must be the store's: see `require_same`.
 
@@ -104,25 +108,33 @@ def train(  # noqa: PLR0913 - what to train, on what, how; four have defaults
     """
     trainer = _Trainer(store, dataset, recipe, device, checkpoints, Quota(store, sketch))
     batches = seeds.batches(batch_models or recipe.models_per_batch(dataset, device))
-    with Commits[Committed]() as commits, Ahead(trainer.prepare) as ahead:
+    with Commits[Committed]() as commits:
         try:
-            patience = 0.0
-            for batch, following in with_next(batches, look=hooks.looks_ahead and not hooks.looks_back):
-                yield from commits.made(patience)
-                if not hooks.may_begin():
-                    break
-                trained = trainer.train(ahead.take(batch, following), hooks, commits)
-                if trained is None:
-                    break
-                yield from commits.made()
-                commits.begin(partial(trainer.commit, trained), len(batch))
-                patience = WORTH_WAITING * trained.seconds
-                if hooks.looks_back or trainer.quota.is_open:
-                    yield from commits.made()
-            yield from commits.made()
+            yield from _one_by_one(trainer, batches, commits, hooks)
         except BaseException:  # Ctrl-C while the last commit was awaited, too
             yield from commits.made()  # of GeneratorExit nothing: none is pending where this yields
             raise
+
+
+def _one_by_one(
+    trainer: _Trainer, batches: Iterator[list[int]], commits: Commits[Committed], hooks: Hooks
+) -> Generator[Committed]:
+    """Train batches in turn; each is committed while the one after it is trained, but for the last."""
+    patience = 0.0
+    with Ahead(trainer.prepare) as ahead:
+        for batch, following in with_next(batches, look=hooks.looks_ahead and not hooks.looks_back):
+            yield from commits.made(patience)
+            if not hooks.may_begin():
+                break
+            trained = trainer.train(ahead.take(batch, following), hooks, commits)
+            if trained is None:
+                break
+            yield from commits.made()
+            commits.begin(partial(trainer.commit, trained), len(batch))
+            patience = min(MOST_SECONDS, WORTH_WAITING * trained.seconds)
+            if hooks.looks_back or trainer.quota.is_open:
+                yield from commits.made()
+    yield from commits.made()
 
 
 @dataclass(frozen=True)
@@ -162,8 +174,8 @@ class _Trainer:
         return Fitting(self.recipe.train, self.recipe.info.name)
 
     @cached_property
-    def _classes(self) -> _Classes:
-        return _Classes.of(self.dataset.train.labels)
+    def _classes(self) -> Classes:
+        return Classes.of(self.dataset.train.labels)
 
     def prepare(self, seeds: Sequence[int]) -> _Prepared:
         """Return the masks of a batch, and what the recipe can draw of it without the device."""
@@ -176,6 +188,9 @@ class _Trainer:
         manifest, n_models = self.store.manifest, len(batch.seeds)
 
         def progress(done: int, total: int) -> None:
+            if hooks.committed is not None:
+                for committed in commits.made_meanwhile():
+                    hooks.committed(committed)
             hooks.in_flight(commits.n_pending + n_models * done / max(1, total))
 
         def stop_requested() -> bool:
@@ -207,15 +222,16 @@ class _Trainer:
             ModelInfo(
                 model_id=subsets.model_id(self.store.manifest.seed, seed),
                 seed=seed,
-                subset_size=int(masks[row].sum()),
                 seconds=trained.seconds / n_models,
                 trained_at=now(),
                 device=trained.device,
                 host=platform.node(),
                 versions=versions,
-                **_accuracies(row, masks[row], outcomes, self._classes, finite=bool(finite[row])),
+                **right,
             )
-            for row, seed in enumerate(batch.seeds.tolist())
+            for seed, right in zip(
+                batch.seeds.tolist(), accuracies(masks, outcomes, self._classes, finite), strict=True
+            )
         )
         correct = bits.pack(outcomes[f"{layout.TRAIN}/correct"])
         committed = Committed(models, bits.pack(masks), correct, doubts(outcomes, finite, name))
@@ -274,64 +290,6 @@ def _call(
         current(run.device),
     ):
         return fitting(dataset, batch.masks, seeds, run)
-
-
-def _accuracies(
-    row: int,
-    mask: NDArray[np.bool_],
-    outcomes: Mapping[str, NDArray[Any]],
-    classes: _Classes,
-    *,
-    finite: bool,
-) -> dict[str, Any]:
-    """Return the accuracies of one model, and whether it diverged.
-
-    A model diverged if it gave numbers that are not finite, or learned nothing of its own subset.
-    """
-    correct = outcomes[f"{layout.TRAIN}/correct"][row]
-    test = outcomes.get(f"{layout.TEST}/correct")
-    inside = correct & mask  # several times as fast as correct[mask]
-    n, k, k_all = (int(np.count_nonzero(some)) for some in (mask, inside, correct))
-    return {
-        "train_accuracy": k / n,
-        "out_accuracy": None if n == len(mask) else (k_all - k) / (len(mask) - n),
-        "test_accuracy": None if test is None else float(test[row].mean()),
-        "diverged": not finite
-        or (k <= classes.most_guessed and _learned_nothing(correct[mask], classes.of_train[mask])),
-    }
-
-
-@dataclass(frozen=True)
-class _Classes:
-    """The classes of the training examples, numbered without gaps: labels may have nine digits."""
-
-    of_train: NDArray[np.int64]
-    most_guessed: float  # examples that a model has right at most if it learned nothing: see there
-
-    @classmethod
-    def of(cls, labels: NDArray[np.int32]) -> _Classes:
-        _, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
-        return cls(numbers, float(counts.max() * (1 + math.sqrt(len(counts)) + ROUNDING)))
-
-
-def _learned_nothing(correct: NDArray[np.bool_], classes: NDArray[np.int64]) -> bool:
-    """Return whether a model does no better on its subset than guessing, whatever the class frequencies.
-
-    A guess, even a constant one, names each class with a probability that does not depend on the label, so
-    the accuracies on the classes add up to 1. A model that exceeds 1 by two standard errors has learned
-    something. The probabilities are fitted to the accuracies, weighted by the sizes of the classes; with two
-    classes this is the usual test of two proportions. Since no standard error exceeds one half, the
-    accuracies of a model that learned nothing add up to no more than 1 and the root of their number.
-    """
-    counts = np.bincount(classes)
-    there = counts > 0
-    if there.sum() == 1 or correct.all():
-        return False
-    rates = np.bincount(classes, weights=correct)[there] / counts[there]
-    variances = 1 / counts[there]
-    excess = float(rates.sum()) - 1
-    guessed = np.clip(rates - excess * variances / variances.sum(), 0, 1)
-    return excess <= 2 * math.sqrt(float((guessed * (1 - guessed) * variances).sum())) + ROUNDING
 
 
 def _versions(recipe: BoundRecipe) -> dict[str, str]:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 import secrets
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from memdb.errors import InvalidInputError, MemdbError
-from memdb.format import bits
 from memdb.query.intervals import IntervalSpec
 from memdb.query.relations import Relations
 from memdb.store import Snapshot, Store
 from memdb.store.maintenance.compact import compact
 from memdb.training.half_width import RunningPrecision
-from memdb.training.loop import Engine, Hooks
+from memdb.training.loop import Committed, Engine, Hooks
 from memdb.training.seeds import Seeds
 
 MANY_SEGMENTS = 64
@@ -104,10 +105,20 @@ class Plan:
     doubt: str = ""  # a warning to show at the start
 
 
-def warn_of_doubts(status: TrainingStatus, stacklevel: int = 4) -> None:
+def warn_of_doubts(status: TrainingStatus) -> None:
     """Issue a Python warning for remarks that cast doubt on the models: the default progress callback."""
     if status.is_doubt:
-        warnings.warn(status.remark, stacklevel=stacklevel)  # where `Database.train` was called
+        warnings.warn(status.remark, stacklevel=_level_of_caller())
+
+
+def _level_of_caller() -> int:
+    """Return the level of the frame that called memdb, as `warnings.warn` counts from who calls this."""
+    frame, level, found = sys._getframe(1), 1, 1  # noqa: SLF001 - inspect reads the sources of all of them
+    while above := frame.f_back:
+        if f"{frame.f_globals.get('__name__')}.".startswith("memdb."):
+            found = level + 1
+        frame, level = above, level + 1
+    return found
 
 
 def carry_out(
@@ -118,50 +129,95 @@ def carry_out(
     stop_requested: Callable[[], bool],
 ) -> int:
     """Train, commit and report batches until done; return the number of models committed."""
-    running = None  # computed only for those who look at it
-    is_random = store.manifest.experiment is None
-    if is_random and (progress is not warn_of_doubts or plan.limits.half_width is not None):
-        running = RunningPrecision(Relations(before), IntervalSpec("anytime"))
-    accuracies = [m.test_accuracy for _, m in before.models if m.test_accuracy is not None]
-    n_asked = plan.seeds.n_missing
-
-    def committed(n_models: int) -> TrainingStatus:
-        width = running.mean_half_width() if running else None
-        return TrainingStatus(n_asked, n_models, 0.0, _mean(accuracies), width)
-
-    status = committed(0)
-    clock = _Clock(plan.limits.seconds)
-    progress(replace(status, remark=plan.doubt, is_doubt=bool(plan.doubt)))
-    if n_asked == 0:
+    course = _Course(store, plan, before, progress)
+    if plan.seeds.n_missing == 0:
         return 0
-
-    def is_settled() -> bool:
-        width = plan.limits.half_width
-        return width is not None and status.mean_half_width is not None and status.mean_half_width <= width
-
     hooks = Hooks(
-        in_flight=lambda n_models: progress(replace(status, n_in_flight=n_models)),
-        remark=lambda text: progress(replace(status, remark=text)),
-        may_begin=lambda: not is_settled() and clock.has_time(),
-        stop_requested=lambda: stop_requested() or clock.is_over(),
+        in_flight=lambda n_models: course.show(n_in_flight=n_models),
+        remark=lambda text: course.show(remark=text),
+        committed=course.committed,
+        may_begin=course.may_begin,
+        stop_requested=lambda: stop_requested() or course.clock.is_over(),
         looks_back=plan.limits != Limits(),
     )
-    tidying = _Tidying(store, len(before.loose), wanted=plan.compact)
-    shown = {""}
     with closing(plan.engine(plan.seeds, hooks)) as batches:
-        for batch in batches:
-            n_models = len(batch.models)
-            clock.committed(batch.models[0].seconds * n_models)
-            if running:
-                running.add(bits.unpack(batch.mask, n_models), bits.unpack(batch.correct, n_models))
-            accuracies += [m.test_accuracy for m in batch.models if m.test_accuracy is not None]
-            status = committed(status.n_committed + n_models)
-            doubt = "" if batch.doubt in shown else batch.doubt
-            progress(replace(status, remark=doubt, is_doubt=bool(doubt)))
-            shown.add(doubt)
-            if remark := tidying.after_commit():
-                progress(replace(status, remark=remark))
-    return status.n_committed
+        try:
+            for batch in batches:
+                course.committed(batch)
+                course.tidy()
+        except KeyboardInterrupt:
+            course.show_last()
+            raise
+    return course.n_committed
+
+
+class _Course:
+    """A run on its course: what it has committed, which `progress` is told, and whether it may go on."""
+
+    def __init__(
+        self, store: Store, plan: Plan, before: Snapshot, progress: Callable[[TrainingStatus], None]
+    ) -> None:
+        self.clock = _Clock(plan.limits.seconds)
+        self._progress = progress
+        self._width = plan.limits.half_width
+        self._running = None  # computed only for those who look at it
+        is_random = store.manifest.experiment is None
+        if is_random and (progress is not warn_of_doubts or self._width is not None):
+            self._running = RunningPrecision(Relations(before), IntervalSpec("anytime"))
+        self._accuracies = [m.test_accuracy for _, m in before.models if m.test_accuracy is not None]
+        self._tidying = _Tidying(store, len(before.loose), wanted=plan.compact)
+        self._sizes: dict[str, int] = {}  # models of each batch, by the id of the first
+        self._shown = {""}
+        self._n_asked = plan.seeds.n_missing
+        self._status = self._now()
+        self.show(remark=plan.doubt, is_doubt=bool(plan.doubt))
+
+    @property
+    def n_committed(self) -> int:
+        """The number of models that were committed."""
+        return sum(self._sizes.values())
+
+    def show_last(self) -> None:
+        """Tell of what was counted when Ctrl-C came, which may be untold yet."""
+        self.show(n_committed=self.n_committed)
+
+    def show(self, **changes: Any) -> None:
+        """Tell of the status, and of what concerns this moment alone."""
+        self._progress(replace(self._status, **changes))
+
+    def committed(self, batch: Committed) -> None:
+        """Count a batch and tell of it, while the next one is trained if that has begun.
+
+        Where Ctrl-C interrupts this, it is called again.
+        """
+        first, n_models = batch.models[0], len(batch.models)
+        if first.model_id not in self._sizes:
+            self._sizes[first.model_id] = n_models
+            self.clock.committed(first.seconds * n_models)
+            if self._running:
+                self._running.add(batch.mask, batch.correct, n_models)
+            self._accuracies += [m.test_accuracy for m in batch.models if m.test_accuracy is not None]
+            self._tidying.committed()
+        self._status = self._now()
+        doubt = "" if batch.doubt in self._shown else batch.doubt
+        self._shown.add(doubt)
+        self.show(remark=doubt, is_doubt=bool(doubt))
+
+    def may_begin(self) -> bool:
+        """Whether another batch may begin, before which the store is tidied."""
+        self.tidy()
+        width = self._status.mean_half_width
+        is_settled = self._width is not None and width is not None and width <= self._width
+        return not is_settled and self.clock.has_time()
+
+    def tidy(self) -> None:
+        """Compact the store if it is time."""
+        if remark := self._tidying.tidy():
+            self.show(remark=remark)
+
+    def _now(self) -> TrainingStatus:
+        width = self._running.mean_half_width() if self._running else None
+        return TrainingStatus(self._n_asked, self.n_committed, 0.0, _mean(self._accuracies), width)
 
 
 class _Tidying:
@@ -173,9 +229,12 @@ class _Tidying:
         self._wanted = wanted and store.manifest.put_if_absent
         self._limit = MANY_SEGMENTS + secrets.randbelow(MANY_SEGMENTS)  # workers should not all start at once
 
-    def after_commit(self) -> str:
-        """Count a segment and compact if it is time; return a remark if that failed, or an empty string."""
+    def committed(self) -> None:
+        """Count a segment."""
         self._n_loose += 1
+
+    def tidy(self) -> str:
+        """Compact if it is time; return a remark if that failed, or an empty string."""
         if not self._wanted or self._n_loose < self._limit:
             return ""
         self._n_loose = 0

@@ -9,6 +9,7 @@ import pytest
 from support import oracle
 from support.stores import bits_of, dicts
 
+from memdb.analysis.reliability import Splitting, reliability
 from memdb.errors import InvalidInputError, NotEnoughModelsError
 
 
@@ -89,6 +90,11 @@ def test_reliability_is_a_function_of_models_and_seed(database):
 def test_an_odd_model_goes_to_the_second_half(asked):
     assert len(halves_by_hand(asked, 0, 0)) == 18  # of 37
     assert {row["n_splits"] for row in dicts(asked.reliability(splits=2, k=[1]))} == {2}
+
+
+def test_lists_longer_than_what_is_scored_are_left_out(asked):
+    rows = reliability(asked.relations("correct"), None, Splitting(2, lists=(24,)))
+    assert rows.column("measure").to_pylist() == ["correlation", "spearman_brown", "confirmed"]
 
 
 @pytest.mark.parametrize(

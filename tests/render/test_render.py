@@ -118,6 +118,22 @@ def test_progress_is_a_line_a_commit_where_there_is_no_terminal():
     assert out.getvalue().endswith("test accuracy 0.983, mean half-width of memorization 0.123\n")
 
 
+def test_the_rate_is_that_since_the_first_progress_if_there_was_any(monkeypatch):
+    """Imports and the set-up of a GPU come once; a recipe may tell of its batches alone."""
+    for statuses, rate in (
+        ([(10, 0, 1.0), (30, 0, 900.0), (35, 1000, 1.0)], "40.0/s"),
+        ([(10, 0, 1.0), (20, 1, 0.0)], "20.0 s each"),
+        ([(20, 1000, 0.0)], "50.0/s"),
+        ([(20, 1000, 0.0), (40, 2000, 0.0)], "50.0/s"),
+    ):
+        now, out = [0.0], io.StringIO()
+        monkeypatch.setattr("memdb.render.progress.time.monotonic", lambda now=now: now[0])
+        with TrainingProgress(Console(file=out, width=80)) as progress:
+            for now[0], n_committed, n_in_flight in statuses:
+                progress(TrainingStatus(2000, n_committed, n_in_flight, 0.9, None))
+        assert f", {rate}," in out.getvalue().splitlines()[-1]
+
+
 def test_progress_is_a_bar_that_fits_into_a_terminal_of_80_columns():
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True, color_system=None)

@@ -118,6 +118,25 @@ def failing_recipe(data, masks, seeds, run):
     return coin_recipe(data, masks, seeds, run)
 
 
+def late_recipe(data, masks, seeds, run):
+    """As coins fall; one process fails once another one, which is in no hurry, has begun a commit."""
+    marker = Path(os.environ["DYING"])
+    if 0 in seeds:
+        commit = Store.commit
+
+        def slowly(*arguments):
+            marker.touch()
+            time.sleep(0.5)
+            return commit(*arguments)
+
+        Store.commit = slowly
+    elif 4 in seeds:
+        while not marker.exists():
+            time.sleep(0.01)
+        raise RuntimeError("no more")
+    return coin_recipe(data, masks, seeds, run)
+
+
 def threads_recipe(data, masks, seeds, run):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"  # nothing on the CPU asks a GPU
     assert os.environ["OMP_NUM_THREADS"] == str(max(1, n_cores() // 2))
@@ -230,6 +249,17 @@ def test_what_a_worker_fails_with_is_what_one_is_told(tmp_path):
         with pytest.raises(TrainingError, match=r"raised RuntimeError: no more \(model seeds 4"):
             db.train(seeds=range(6), workers=1, batch_models=2)
         assert stored(db) == ids(range(4))
+
+
+@pytest.mark.slow
+def test_what_others_commit_while_a_worker_fails_is_told_before_its_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("DYING", str(tmp_path / "marker"))
+    told = []
+    with made(tmp_path, late_recipe) as db:
+        with pytest.raises(TrainingError, match="raised RuntimeError: no more"):
+            db.train(seeds=[0, 4], workers=2, batch_models=1, progress=told.append)
+        assert stored(db) == ids([0])
+    assert told[-1].n_committed == 1
 
 
 @pytest.mark.slow

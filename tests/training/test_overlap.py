@@ -14,6 +14,7 @@ from memdb.errors import StorageError, TrainingError
 from memdb.store import Store
 from memdb.training.ahead import Ahead, with_next
 from memdb.training.commits import Commits
+from memdb.training.run import warn_of_doubts
 
 SECONDS = 30  # until a test gives up on a thread
 
@@ -63,6 +64,59 @@ def test_a_batch_is_committed_while_the_next_one_is_trained_and_all_stay_in_orde
     assert db.train(seeds=[5, 3, 9]) == 3
     assert [model.seed for _, model in db.snapshot.models] == [5, 3, 9]
     assert bits_of(db.snapshot)[1].all()
+
+
+def polling(told):
+    """Return what a recipe does that polls in its second batch until a commit is told."""
+
+    def polled(number, run):
+        waiting = threading.Event()
+        for _ in range(SECONDS * 1000) if number == 2 else ():
+            run.progress(1, 2)
+            if told[-1].n_committed == 1:
+                return
+            waiting.wait(0.001)
+
+    return polled
+
+
+def test_ctrl_c_while_a_commit_is_told_counts_it_once(tmp_path):
+    told = []
+
+    def interrupted(status):
+        told.append(status)
+        if [status.n_committed for status in told].count(1) == 1:
+            raise KeyboardInterrupt
+
+    db = made(tmp_path, Watching(polling(told)))
+    with pytest.raises(KeyboardInterrupt):
+        db.train(seeds=range(9), progress=interrupted)
+    assert db.n_models == told[-1].n_committed == 1
+    assert [status.n_committed for status in told].count(1) > 1
+
+
+def test_a_commit_is_told_while_the_next_batch_is_trained_and_is_doubted_at_the_line_of_the_caller(tmp_path):
+    told = []
+
+    def doubtful(data, masks, seeds, run):
+        found = recipe(data, masks, seeds, run)
+        return {
+            **found,
+            "train/logit_confidence": np.ones(masks.shape),
+            "train/correct": ~found["train/correct"],
+        }
+
+    def shown(status):
+        told.append(status)
+        warn_of_doubts(status)
+
+    recipe = Watching(polling(told))
+    db = memdb.init(str(tmp_path / "s.zarr"), small_dataset(), doubtful, recipe_version="1")
+    with pytest.warns(UserWarning, match="look like") as caught:
+        db.train(seeds=[5, 3], batch_models=1, progress=shown)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert [(status.n_committed, status.n_in_flight) for status in told[-2:]] == [(1, 0.5), (2, 0.0)]
+    assert db.n_models == 2
 
 
 def test_a_run_with_a_limit_knows_what_was_committed_before_it_goes_on(tmp_path):

@@ -10,7 +10,7 @@ from support.cases import every
 
 import memdb
 from memdb.errors import InvalidInputError, TrainingError
-from memdb.training.loop import _learned_nothing
+from memdb.training.accuracies import learned_nothing
 from memdb.training.run import warn_of_doubts
 
 N_TRAIN, N_TEST = 40, 20
@@ -137,6 +137,27 @@ def test_a_confidence_that_is_no_number_counts_as_wrong_and_marks_the_model(tmp_
     assert {(m.diverged, m.train_accuracy) for _, m in db.snapshot.models} == {(True, 0.0)}
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_confidences_are_stored_clipped_in_the_precision_that_the_store_keeps(tmp_path, dtype):
+    given = np.random.default_rng(0).normal(0, 20, size=(4, N_TRAIN + N_TEST))
+
+    def confident(data, masks, seeds, run):
+        parts = zip(data.sets, np.split(given[seeds.astype(int)], [N_TRAIN], axis=1), strict=True)
+        return {
+            f"{name}/{outcome}": values if outcome == "logit_confidence" else values > 0
+            for name, values in parts
+            for outcome in ("correct", "logit_confidence")
+        }
+
+    kept = memdb.Outcome("logit_confidence", "real", dtype, ("train", "test"), "of this test")
+    with memdb.init(
+        str(tmp_path / "s.zarr"), data(), confident, recipe_version="1", outcomes=["correct", kept]
+    ) as db:
+        db.train(seeds=range(4), batch_models=2)
+        found = np.vstack([db.snapshot.outcome_values(f"{name}/logit_confidence") for name in data().sets])
+    assert (np.clip(given, -30, 30).astype(dtype) == found.T).all()
+
+
 def test_log_odds_are_those_of_softmax_for_numpy_and_torch():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(2, 7, 5)), rng.integers(0, 5, 7)
@@ -213,7 +234,7 @@ def wrong_on(labels, **shares):
     ],
 )
 def test_a_model_of_rare_classes_has_learned_something(labels, shares, nothing):
-    assert _learned_nothing(wrong_on(labels, **shares), labels.astype(np.int32)) is nothing
+    assert learned_nothing(wrong_on(labels, **shares), labels.astype(np.int32)) is nothing
 
 
 def test_labels_of_nine_digits_take_no_memory(tmp_path):

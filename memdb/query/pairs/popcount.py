@@ -10,6 +10,7 @@ import numkong
 import numpy as np
 from numpy.typing import NDArray
 
+AT_ONCE = 2048  # rows that are packed: they stay in the caches
 Words = NDArray[np.uint64]  # [examples, ceil(models / 64)], as `bits.words` gives them
 
 
@@ -31,3 +32,12 @@ class Products:
             self._out = numkong.zeros(shape, dtype="uint32")
         numkong.dots_packed(left.view(np.uint8), right, out=self._out)
         return np.asarray(self._out).view(np.int32)
+
+
+def counts(left: Words, right: Words) -> NDArray[np.int32]:
+    """Count the common ones of each pair of a few rows and many, int32 [left, right]."""
+    products, found = Products(), np.empty((len(left), len(right)), dtype=np.int32)
+    for start in range(0, len(right), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        found[:, part] = products.counts(left, packed(right[part]))
+    return found

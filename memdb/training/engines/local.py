@@ -20,7 +20,7 @@ from multiprocessing.connection import wait
 
 from memdb import recipes
 from memdb.environment import environment_variables, n_cores
-from memdb.errors import InvalidInputError, TrainingError
+from memdb.errors import InvalidInputError, MemdbError, TrainingError
 from memdb.training.engines.script import require_guarded
 from memdb.training.engines.worker import Failed, Work, committed_since, missing
 from memdb.training.engines.worker_process import Broken, Done, InFlight, LeftOff, Ready, Trained, serve
@@ -98,7 +98,7 @@ class LocalEngine:
         """Train these models and yield every batch once it is committed.
 
         Raises:
-            MemdbError: the error of a worker; batches committed before are kept.
+            MemdbError: the error of a worker; what others have committed is yielded before.
             TrainingError: workers died repeatedly, at one batch or before they were ready.
         """
         devices = recipes.worker_devices(self._work.device, self._n_workers)
@@ -131,7 +131,7 @@ class _Run:
                 if self._hooks.stop_requested():
                     break
                 yield from self._receive(TICK_SECONDS)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, MemdbError):  # of one worker, while others commit
             yield from self._last_words()
             raise
         yield from self._last_words()
@@ -165,9 +165,12 @@ class _Run:
                     self._hooks.in_flight(sum(each.in_flight for each in self._workers))
                 case Committed():
                     worker.batches.popleft()
-                    worker.in_flight, self._n_early_deaths = 0.0, 0
+                    worker.in_flight = max(0.0, worker.in_flight - len(message.models))
+                    self._n_early_deaths = 0
                     yield message
                 case Failed():
+                    worker.end()
+                    self._workers.remove(worker)
                     message.reraise()
                 case Broken(reason):
                     worker.reason = reason

@@ -89,6 +89,7 @@ class _Pipe:
             self._connection.send(Ready(bench.n_models))
             hooks = Hooks(
                 in_flight=self.in_flight,
+                committed=self._connection.send,
                 stop_requested=self.stop_requested,
                 looks_back=work.looks_back,
                 looks_ahead=False,
