@@ -20,6 +20,7 @@ from memdb.errors import InvalidInputError, MismatchError, NotFoundError
 from memdb.interop.arrays import open_array
 from memdb.interop.export import WRITTEN
 from memdb.interop.formats import read_file
+from memdb.interop.gaps import missing_note
 
 N = 12  # models
 RNG = np.random.default_rng(0)
@@ -120,11 +121,88 @@ def test_a_log_beside_runs_is_not_read_whatever_is_in_it(tmp_path, text):
     assert read_file(tmp_path).notes == ("Not read: log.csv.",)
 
 
+def test_checkpoints_of_editors_are_no_shards(at, tmp_path):
+    for folder in (".ipynb_checkpoints", "__MACOSX", ".trash/old"):
+        (tmp_path / folder).mkdir(parents=True)
+        np.savez(tmp_path / folder / "runs.npz", **{**PLAIN, "test_correct": ~RIGHT["test"]})
+    np.savez(tmp_path / "runs.npz", **PLAIN)
+    assert (at(tmp_path)[0].n_models, at(tmp_path)[0].notes) == (N, ())
+
+
+SERIES = {
+    ("shard_0.npz", "shard_1.npz", "shard_3.npz"): "shard_2.npz",
+    ("shard_01.npz", "shard_03.npz"): "shard_02.npz",
+    ("runs-00000-of-00003.npz", "runs-00002-of-00003.npz"): "runs-00001-of-00003.npz",
+    ("runs-1-of-3.npz", "runs-2-of-3.npz"): "runs-3-of-3.npz",
+    tuple(f"{n}.npz" for n in range(20) if n not in {3, 5, 7, 9}): "3.npz, 5.npz, 7.npz and 1 more",
+}
+NO_SERIES = [
+    ["shard_0.npz", "shard_1.npz"], ["1.npz", "2.npz"], ["a.npz", "b.npz"], ["seed_42.npz", "seed_4242.npz"],
+    ["runs_1_10.npz", "runs_2_20.npz"], ["run_0_8.npz", "run_1_8.npz"], ["one.npz"], [],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", SERIES)
+def test_a_shard_that_is_missing_is_named(names):
+    assert missing_note(names) == (f"Not there, by their numbers: {SERIES[names]}.",)
+
+
+@pytest.mark.parametrize("names", NO_SERIES)
+def test_what_is_no_series_lacks_nothing(names):
+    assert missing_note(names) == ()
+
+
+def test_shards_and_folders_of_models_are_series(at, tmp_path):
+    shards(tmp_path, one_model=True)
+    (tmp_path / "shard_7.npz").unlink()
+    assert at(tmp_path)[0].notes == ("Not there, by their numbers: shard_7.npz.",)
+    for model in range(N - 1):
+        (tmp_path / "lira" / f"experiment-{model}_{N}").mkdir(parents=True)
+        np.save(tmp_path / "lira" / f"experiment-{model}_{N}" / "keep.npy", MASK[model])
+        np.save(
+            tmp_path / "lira" / f"experiment-{model}_{N}" / "scores.npy",
+            np.where(RIGHT["train"][model], 1.0, -1.0),
+        )
+    assert f"Not there, by their numbers: experiment-{N - 1}_{N}." in read_file(tmp_path / "lira").notes
+
+
+def test_a_folder_that_was_packed_is_read_like_its_files(tmp_path):
+    with zipfile.ZipFile(tmp_path / "runs.npz", "w") as archive:
+        archive.mkdir("runs")
+        archive.writestr("__MACOSX/runs/._mask.npy", b"Mac OS X")
+        for name, values in PLAIN.items():
+            with archive.open(f"runs/{name}.npy", "w") as file:
+                np.lib.format.write_array(file, values)
+    assert (read_file(tmp_path / "runs.npz").n_models, read_file(tmp_path / "runs.npz").notes) == (N, ())
+
+
+NO_BITS = {  # where a mask belongs, what is said of it, and what to do
+    "text": (MASK.astype(int).astype(str), "is text", "array == '1'"),
+    "words": (MASK.astype(str), "is text, such as '(True|False)'", "array == '1'"),
+    "1 and -1": (np.where(MASK, 1, -1), "holds -1, not only 0 and 1", "array > 0"),
+    "0 and 255": (MASK.astype("u1") * 255, "holds 255, not only 0 and 1", "array > 0"),
+    "NaN": (np.where(MASK, 1, np.nan), "holds nan, not only 0 and 1", "NaN would be true"),
+    "indices": (np.nonzero(MASK)[1].reshape(N, -1), "lists the examples of each subset", "put_along_axis"),
+}
+
+
+@pytest.mark.parametrize("given", NO_BITS)
+def test_what_is_no_mask_is_refused_with_what_makes_one_of_it(tmp_path, given):
+    mask, said, hint = NO_BITS[given]
+    np.savez(tmp_path / "runs.npz", **{**PLAIN, "mask": mask})
+    with pytest.raises(InvalidInputError, match=said) as refused:
+        memdb.import_file(tmp_path / "runs.npz", str(tmp_path / "s.zarr"))
+    assert hint in refused.value.hint
+
+
 def test_an_archive_of_something_else_is_not_taken_for_one_of_arrays(tmp_path):
     with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
         archive.writestr("model/data.pkl", b"never read")
-    with pytest.raises(InvalidInputError, match="model.pt is a PyTorch file"):
-        read_file(tmp_path / "model.pt")
+    for name in ("model.pt", "model.npz"):
+        (tmp_path / "model.pt").rename(tmp_path / name)
+        with pytest.raises(InvalidInputError, match=f"{name} is a PyTorch file"):
+            read_file(tmp_path / name)
+        (tmp_path / name).rename(tmp_path / "model.pt")
 
 
 def test_estimates_beside_shards_are_not_read(at, tmp_path):
