@@ -264,14 +264,14 @@ def _models(read: Reader) -> Sequence[ModelInfo]:
 
 
 def _sources(read: Reader) -> tuple[tuple[str, int], ...]:
-    found = []
+    sources = []
     for value in read.take("sources", list, [], bool):
         match value:
             case [str(segment), int(n_models)] if layout.is_segment_id(segment) and n_models > 0:
-                found.append((segment, n_models))
+                sources.append((segment, n_models))
             case _:
                 read.problems.append(f"{read.place}.sources has a bad entry")
-    return tuple(found)
+    return tuple(sources)
 
 
 def _is_share(value: float) -> bool:

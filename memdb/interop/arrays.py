@@ -13,7 +13,7 @@ import struct
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.errors import InvalidInputError, MemdbError, NotFoundError
-from memdb.interop.foreign import foreign
+from memdb.interop.foreign import PYTORCH, foreign
 from memdb.wording import is_number
 
 MAX_WHOLE_BYTES = 4 << 30  # of an array that is needed at once
@@ -132,9 +132,12 @@ class ArrayFile:
             )
         if self.dtype.kind not in kinds:
             expected = " or ".join(KIND_NAMES[k] for k in kinds)
+            is_bits = "b" in kinds and self.dtype.kind in "US"
             raise InvalidInputError(
                 f"{self.place} is {self._kind()}; expected {expected}",
-                hint="convert it with `.astype(...)` and save it again",
+                hint="save what is true in it as bool, such as `array == '1'`"
+                if is_bits
+                else "convert it with `.astype(...)` and save it again",
             )
 
     def _kind(self) -> str:
@@ -175,9 +178,16 @@ def listed(folder: Path, pattern: str) -> list[Path]:
     Links to nowhere are among them: whoever opens them says so. Folders, pipes and devices are not.
     """
     found = (
-        p for p in folder.glob(pattern) if not p.name.startswith(".") and (p.is_file() or not p.exists())
+        p
+        for p in folder.glob(pattern)
+        if not is_hidden(p.relative_to(folder).as_posix()) and (p.is_file() or not p.exists())
     )
     return sorted(found, key=lambda path: in_order(path.relative_to(folder).as_posix()))
+
+
+def is_hidden(path: str) -> bool:
+    """Tell whether a system or an editor left a file: its name or a folder's says so."""
+    return any(re.match(r"\.[^.]|__MACOSX$", part) for part in path.split("/"))
 
 
 def in_order(name: str) -> list[tuple[str, int]]:
@@ -273,8 +283,10 @@ def _require_size(place: str, header: _Header, n_bytes: int) -> None:
 def _opened_archive(path: Path) -> dict[str, ArrayFile]:
     with _readable(str(path)), _archive(path) as archive:
         found: dict[str, ArrayFile] = {}
-        for entry in archive.infolist():
-            name = entry.filename.removesuffix(".npy")
+        entries = [e for e in archive.infolist() if not e.is_dir() and not is_hidden(e.filename)]
+        folder = _folder_of(entries)
+        for entry in entries:
+            name = entry.filename.removeprefix(folder).removesuffix(".npy")
             place = f"{path}: {name[:80]}"
             if name in found:
                 twice = InvalidInputError(f"{place} is there twice", hint=SAVE_AGAIN)
@@ -288,6 +300,13 @@ def _opened_archive(path: Path) -> dict[str, ArrayFile]:
         return found
 
 
+def _folder_of(entries: Sequence[zipfile.ZipInfo]) -> str:
+    """Return the folder that all entries are in, as those of a packed folder are; "" if there is none."""
+    folders = {entry.filename.rpartition("/")[0] for entry in entries}
+    folder = folders.pop() if len(folders) == 1 else ""
+    return f"{folder}/" if folder.strip("./") else ""
+
+
 def _archive(path: Path) -> zipfile.ZipFile:
     is_named_so = path.suffix.lower() == ".npz"
     other = "" if is_named_so else f", and its name is not that of {OTHERS}"
@@ -298,9 +317,13 @@ def _archive(path: Path) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
         raise refusal from error
-    if not is_named_so and not any(name.endswith(".npy") for name in archive.namelist()):
+    names = archive.namelist()
+    if any(name.endswith("/data.pkl") for name in names):
         archive.close()
-        raise refusal  # archives of other things, as PyTorch and Excel write them
+        raise PYTORCH.refusal(path)
+    if not is_named_so and not any(name.endswith(".npy") for name in names):
+        archive.close()
+        raise refusal  # archives of other things, as Excel writes them
     return archive
 
 

@@ -17,6 +17,7 @@ from memdb.format import layout
 from memdb.format.manifest import CORRECT, LOGIT_CONFIDENCE, Outcome
 from memdb.interop.arrays import ArrayFile, in_order, listed, open_array
 from memdb.interop.described import Names, labels_in, names_in
+from memdb.interop.gaps import missing_note
 from memdb.interop.run_formats import Outcomes, Runs, logits_of, numbers, of_sets
 from memdb.interop.views import flags
 from memdb.wording import count
@@ -82,7 +83,8 @@ def lira_folders(path: Path, arrays: Mapping[str, ArrayFile]) -> Runs | None:
 
     names = Names(labels, {}, classes, in_words)
     sizes = {layout.TRAIN: n_examples}
-    model_bytes, notes = 4 * files[0].n_bytes, _epochs_differ(saved)
+    notes = (*_epochs_differ(saved), *missing_note([folder.name for folder in folders], with_total=True))
+    model_bytes = 4 * files[0].n_bytes
     return Runs(str(path), "lira", len(folders), sizes, outcomes, read, names, model_bytes, notes)
 
 

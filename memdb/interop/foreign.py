@@ -22,6 +22,12 @@ class Foreign(NamedTuple):
         return InvalidInputError(f"{path} is {self.what}", hint=self.hint)
 
 
+PYTORCH = Foreign(
+    "a PyTorch file",
+    (".pt", ".pth", ".ckpt"),
+    (),
+    "read it by `torch.load`, and write its tensors by `numpy.savez`",
+)
 FOREIGN = (
     Foreign(
         "a Feather or Arrow file",
@@ -41,12 +47,7 @@ FOREIGN = (
         (b"\x89HDF",),
         "read its arrays by h5py and write them by `numpy.savez`, or `pandas.read_hdf(path).to_parquet(...)`",
     ),
-    Foreign(
-        "a PyTorch file",
-        (".pt", ".pth", ".ckpt"),
-        (),
-        "read it by `torch.load`, and write its tensors by `numpy.savez`",
-    ),
+    PYTORCH,
     Foreign(
         "a pickle, which memdb never loads",
         (".pkl", ".pickle", ".joblib"),

@@ -17,6 +17,7 @@ from memdb.interop import attack_formats, class_formats, heldout_formats, run_fo
 from memdb.interop.arrays import ArrayFile, listed, open_array, open_arrays
 from memdb.interop.by_name import Arrays, names_of
 from memdb.interop.foreign import foreign
+from memdb.interop.gaps import missing_note
 from memdb.interop.own_tables import own_table
 from memdb.interop.run_formats import PLAIN_KEYS, RunFormat, Runs
 from memdb.interop.score_formats import ScoreFile, ScoreFormat
@@ -109,6 +110,7 @@ def _parts(
         raise problems[0]
     if runs:
         others = [file for file in files if not isinstance(found.get(file), Runs)]
+        runs = [*runs[:-1], replace(runs[-1], notes=(*runs[-1].notes, *_missing(found)))]
         return _but_for(heldout_formats.together(path, runs), others)
     is_one_table = all(map(is_table, opened)) and len({frozenset(arrays) for arrays in opened.values()}) == 1
     try:
@@ -123,6 +125,12 @@ def _parts(
     if content is None:
         raise _unknown(path, merged)
     return _but_for(content, [file for file in files if file not in opened])
+
+
+def _missing(found: Mapping[Path, Runs | ScoreFile]) -> tuple[str, ...]:
+    """Return a note on shards that are not there, by the names of those that are."""
+    shards = [path for path, content in found.items() if isinstance(content, Runs)]
+    return missing_note([path.name for path in shards]) if len({p.parent for p in shards}) == 1 else ()
 
 
 def _says_of_which(content: Runs | ScoreFile) -> bool:

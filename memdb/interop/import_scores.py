@@ -236,6 +236,6 @@ def _require_ids(published: ScoreFile, sizes: Mapping[str, int]) -> None:
         if name in sizes and top >= sizes[name]:
             raise InvalidInputError(
                 f"{published.place} names {name} example {top:,}, and there are {sizes[name]:,}",
-                hint="check n_train and n_test, or the data set",
+                hint="check n_train and n_test, or the data set; ids count from 0",
                 parameter=("n_train", "n_test"),
             )

@@ -96,7 +96,9 @@ def by_name(path: Path, arrays: Mapping[str, ArrayFile], kind: str, notes: tuple
 
     Arrays of one axis are of one model.
     """
-    mask = flags(as_rows(_called(arrays, "mask") or arrays["mask"]))
+    given = as_rows(_called(arrays, "mask") or arrays["mask"])
+    _refuse_indices(given)
+    mask = flags(given)
     mask.require((None, None), "b")
     n_models, n_train = mask.shape
     defined = _defined(arrays)
@@ -141,6 +143,23 @@ def by_name(path: Path, arrays: Mapping[str, ArrayFile], kind: str, notes: tuple
 
     names = names_in(arrays, sizes)
     return Runs(str(path), kind, n_models, sizes, outcomes, read, names, 16 * sum(sizes.values()), notes)
+
+
+def _refuse_indices(mask: ArrayFile) -> None:
+    """Refuse what lists the examples of each subset, which otherwise fits no other array.
+
+    Raises:
+        InvalidInputError: the first row holds several numbers, and each once.
+    """
+    if mask.dtype.kind not in "iu" or len(mask.shape) != 2 or 0 in mask.shape:
+        return
+    row = mask.rows(0, 1)[0]
+    if len(row) > 2 and len(np.unique(row)) == len(row):
+        raise InvalidInputError(
+            f"{mask.place} lists the examples of each subset: its first row holds {row.max()}",
+            hint="make a mask of it: `mask = np.zeros((n_models, n_train), bool)`, and "
+            "`np.put_along_axis(mask, indices, True, axis=1)`",
+        )
 
 
 def _called(arrays: Mapping[str, ArrayFile], name: str) -> ArrayFile | None:

@@ -38,6 +38,7 @@ INFLUENCE = (
     "influence_matrix", "influence_estimates",
 )  # fmt: skip
 NUMBERS = "fiu"
+THOUSANDS = r"\d{1,3}(,\d{3})+"
 WORDS = {
     "memorization": {"mem", "memorization", "memorisation"},
     "influence": {"infl", "influence", "influences"},
@@ -188,7 +189,26 @@ def whole_sets(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
         )
     if strength is not None:
         strength.require((None, None), NUMBERS)
+        _require_in_order(arrays, strength)
     return _whole(path, arrays, mem, strength, ())
+
+
+def _require_in_order(arrays: Mapping[str, ArrayFile], matrix: ArrayFile) -> None:
+    """Refuse a matrix beside which ids say that its rows or columns are other examples than they count as.
+
+    Raises:
+        InvalidInputError: they do.
+    """
+    for names in (TRAIN_IDS, TEST_IDS):
+        found = list_of(arrays, names, "iu")
+        if found is None or found[1].shape[0] not in matrix.shape:
+            continue
+        n = found[1].shape[0]
+        if not np.array_equal(found[1].whole((n,), "iu"), np.arange(n)):
+            raise InvalidInputError(
+                f"{found[0].place} is not 0, 1, 2, ...: {matrix.place} is a matrix of all examples in order",
+                hint="sort its rows and columns by their ids, or give pairs: train_id, test_id, influence",
+            )
 
 
 def c_scores(path: Path, arrays: Mapping[str, ArrayFile]) -> ScoreFile | None:
@@ -294,7 +314,7 @@ def _keys(file: ArrayFile, n: int) -> list[str]:
     """
     texts = file.texts(n)
     odd = next((text for text in texts if not is_number(text)), None)
-    if odd is not None and any(map(is_number, texts)):
+    if odd is not None and any(is_number(text) or re.fullmatch(THOUSANDS, text) for text in texts):
         raise InvalidInputError(
             f"{file.place} holds {odd[:80]!r} among numbers",
             hint="give a whole number in each row, or call a column of names key",

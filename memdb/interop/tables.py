@@ -30,6 +30,7 @@ HEAD_BYTES = 1 << 20
 MAX_JSON_BYTES = 256 << 20  # Python objects take ten times as much
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 MORE_MISSING = ["None", "<NA>"]  # as Python and pandas write it, beyond what Arrow knows
+COMMENT = ("#", "sep=")  # which is Excel's own
 AROUND_NAMES = " \t'\"#"  # np.savetxt writes a header behind a #
 KEY_COLUMNS = {name for names in (KEYS, PAIR_KEYS) for those in names.values() for name in those}
 END_OF_LINE = re.compile(r"\r\n?|\n")  # as Arrow has it; str.splitlines knows more of them
@@ -138,9 +139,11 @@ def _read_csv(path: Path) -> pa.Table:
     with pa.input_stream(str(path), compression="detect") as stream:
         head = stream.read(HEAD_BYTES)
     encoding = "utf-16" if head[:2] in UTF_16 else "utf-8"
+    if b"\0" in head and encoding == "utf-8":
+        raise ValueError("it holds bytes that are 0, and is not text in UTF-8")
     lines = END_OF_LINE.split(head.decode(encoding, errors="replace").lstrip("\ufeff"))
     usual = CSV[_ending(path)]
-    n_comments = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
+    n_comments = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith(COMMENT)), 0)
     between = next((sign for sign in (usual, *BETWEEN) if sign in lines[n_comments]), usual)
     if n_comments and all(is_number(part) for part in lines[n_comments].split(between)):
         n_comments -= 1  # the last comment has the names, as np.savetxt writes them

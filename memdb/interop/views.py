@@ -26,7 +26,13 @@ def bools(values: NDArray[Any], place: str) -> NDArray[np.bool_]:
         return values
     wrong = (values != 0) & (values != 1)
     if wrong.any():
-        raise InvalidInputError(f"{place} holds {values[wrong][0]}, not only 0 and 1", hint="save it as bool")
+        odd = values[wrong][0]
+        raise InvalidInputError(
+            f"{place} holds {odd}, not only 0 and 1",
+            hint="omit, or mend, what did not finish; as bool, NaN would be true"
+            if np.isnan(odd)
+            else "save what is true in it as bool, such as `array > 0`",
+        )
     return values.astype(np.bool_)
 
 

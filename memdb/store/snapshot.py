@@ -244,13 +244,13 @@ class Snapshot:
             all(selection.keep) for selection in selections
         ):
             return bits.joined_words(self._bits_of(path, n_examples, rows, of), last - first)
-        found = np.zeros((last - first, -(-starts[-1] // 64)), dtype=np.uint64)
+        words = np.zeros((last - first, -(-starts[-1] // 64)), dtype=np.uint64)
 
         def read(job: tuple[int, Selection]) -> None:
             start, selection = job
             n_models = len(selection.keep)
             width = bits.n_bytes(n_models)
-            out = found.view(np.uint8)[:, start // 8 : start // 8 + width]
+            out = words.view(np.uint8)[:, start // 8 : start // 8 + width]
             arrays_of(selection.storage, selection.segment).read(
                 path, (n_examples, width), "uint8", rows, out
             )
@@ -260,7 +260,7 @@ class Snapshot:
         concurrently(
             read, zip(starts, selections, strict=False)
         )  # each to its place: copies of it all take time
-        return found
+        return words
 
     @cached_property
     def counted(self) -> tuple[bool, ...]:
@@ -336,8 +336,8 @@ class Snapshot:
 
         def read(job: tuple[int, Selection]) -> None:
             position, selection = job
-            found = selection.read_values(path, n_examples, outcome.dtype, (first, last))
-            values[:, starts[position] : starts[position + 1]] = found
+            part = selection.read_values(path, n_examples, outcome.dtype, (first, last))
+            values[:, starts[position] : starts[position + 1]] = part
 
         concurrently(read, enumerate(self.selections))
         return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import numpy as np
@@ -15,7 +16,10 @@ from memdb.query.templates import template
 
 
 class RunningPrecision:
-    """Running counts per training example, int64 [train], to which batches of models are added."""
+    """Running counts per training example, int64 [train], to which batches of models are added.
+
+    A thread asks DuckDB, which makes errors of its own of a Ctrl-C that comes meanwhile.
+    """
 
     def __init__(self, relations: Relations, interval: IntervalSpec) -> None:
         self._counts = {
@@ -24,7 +28,8 @@ class RunningPrecision:
         self._parameters = interval.for_named().parameters()
         self._connection = duckdb.connect()
         weakref.finalize(self, self._connection.close)
-        self._connection.execute(template("statistics.sql"))
+        self._thread = ThreadPoolExecutor(1, "memdb half-width")
+        self._thread.submit(self._connection.execute, template("statistics.sql")).result()
 
     def add(self, mask: bits.Packed, correct: bits.Packed, n_models: int) -> None:
         """Add a batch: [train, ceil(models / 8)] each."""
@@ -37,6 +42,9 @@ class RunningPrecision:
 
     def mean_half_width(self) -> float | None:
         """Return the mean half-width over the examples that have an interval; None if there are none."""
+        return self._thread.submit(self._counted).result()
+
+    def _counted(self) -> float | None:
         self._connection.register("train_examples", arrow.table(self._counts))
         sql = template("mean_half_width.sql")
         ((value,),) = self._connection.execute(sql, self._parameters).fetchall()

@@ -81,7 +81,7 @@ def test_ctrl_c_keeps_what_was_committed_and_says_how_to_go_on(folder, sent):
         time.sleep(0.05)
     process.send_signal(sent)
     said = process.communicate(timeout=60)[1].splitlines()
-    assert process.returncode == 130
+    assert process.returncode == 130, "\n".join(said)
     assert said[-2:] == [
         "Stopped. 4 of 40 models were added to memdb.zarr; the batch in flight was dropped.",
         "Go on with: memdb train --add 36 --device cpu",

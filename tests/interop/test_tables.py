@@ -60,6 +60,7 @@ HELD = {  # what is in a file, by its name
     "index.csv": "index,mem\n" + TURNED,
     "pandas.csv": ",mem\n" + TURNED,
     "pandas-again.csv": "Unnamed: 0,mem\n" + TURNED,
+    "excel.csv": "sep=;\r\n" + PLAIN.replace(",", ";").replace(".", ",").replace("\n", "\r\n"),
     "packed.csv.gz": gzip.compress(PLAIN.replace(",", ";").encode()),
     "packed.tsv.bz2": bz2.compress(PLAIN.replace(",", "\t").encode()),
     "packed.csv.zst": pa.Codec("zstd").compress(PLAIN.encode(), asbytes=True),
@@ -122,6 +123,8 @@ def test_keys_are_keys_whatever_their_type(tmp_path, keys, name):
         (HEADER + '"1,000",0.5\n0,.5\n', "train_id holds '1,000' among numbers"),
         ("train_id;memorization\n1,000;0,5\n2;,5\n", "train_id holds '1,000' among numbers"),
         ("train_id;test_id;influence\n1,000;2;0,5\n3;4;0,5\n", "train_id holds '1,000' among numbers"),
+        (HEADER + '"1,000",0.5\n"1,001",.5\n', "train_id holds '1,000' among numbers"),
+        ("\0".join(PLAIN), "holds bytes that are 0, and is not text"),
         (HEADER + "0,50%\n1,3%\n", "memorization is text, such as '50%'; expected floats"),
         (HEADER + "0,0.5\n0,.4\n", "names an example twice"),
         (HEADER + "-1,0.5\n", "holds -1, and ids are whole numbers from 0"),
@@ -166,6 +169,19 @@ def test_objects_have_the_columns_of_all_of_them(tmp_path):
     assert np.array_equal(
         read_file(tmp_path / "rows.json").scores.memorization, [np.nan, 0.5], equal_nan=True
     )
+
+
+def test_ids_beside_a_matrix_are_those_of_its_rows(tmp_path):
+    """They were not looked at: rows in another order were other test examples."""
+    rows = np.random.default_rng(1).uniform(-0.5, 0.5, (N_TEST, N_TRAIN))
+    for name, order in (("sorted", slice(None)), ("turned", slice(None, None, -1))):
+        held = {"test_id": np.arange(N_TEST)[order], "influence": rows[order].tolist()}
+        pq.write_table(pa.table(held), tmp_path / f"{name}.parquet")
+    assert (
+        read_file(tmp_path / "sorted.parquet").scores.influence.reshape(rows.shape).tolist() == rows.tolist()
+    )
+    with pytest.raises(InvalidInputError, match="test_id is not 0, 1, 2, ..."):
+        read_file(tmp_path / "turned.parquet")
 
 
 def test_zeros_before_a_key_are_part_of_it_however_its_column_is_spelled(tmp_path):

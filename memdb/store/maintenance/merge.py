@@ -148,7 +148,7 @@ def common_projection(stores: Sequence[Snapshot]) -> Projection | None:
 
 def _newly_retracted(own: Snapshot, sources: Sequence[Snapshot]) -> dict[str, set[str]]:
     """Return the models retracted in a source but not in the destination, by reason."""
-    found: dict[str, set[str]] = {}
+    by_reason: dict[str, set[str]] = {}
     known = set(own.all_retracted)
     for source in sources:
         at: Snapshot | None = source
@@ -156,10 +156,10 @@ def _newly_retracted(own: Snapshot, sources: Sequence[Snapshot]) -> dict[str, se
             reasons = {name: item.because for item in at.retractions for name in item.models}
             for name in sorted(at.retracted - known):
                 reason = FORMER.format(store=at.manifest.store_id[:8], reason=reasons.get(name, UNTOLD))
-                found.setdefault(reason, set()).add(name)
+                by_reason.setdefault(reason, set()).add(name)
             known |= at.retracted
             at = at.base
-    return found
+    return by_reason
 
 
 def _fresh(source: Snapshot, known: AbstractSet[str]) -> Iterator[Selection]:

@@ -125,8 +125,8 @@ def _retractions(store: Store, report: Report) -> set[str]:
     for identifier in filter(layout.is_segment_id, names):
         where = f"{store.url}/{layout.retraction(identifier)}"
         read = partial(read_retraction, store, identifier)
-        found = report.tried("retraction", identifier, where, read)
-        aside |= set(found.segments) if found else set()
+        retraction = report.tried("retraction", identifier, where, read)
+        aside |= set(retraction.segments) if retraction else set()
     return aside
 
 
